@@ -1,1 +1,11 @@
+"""What the daemon and its workers, spawners and relays say to each other, and nothing else.
 
+``messages``  the vocabulary: one NamedTuple a message
+``codec``     messages to frames and back; refuses what it does not know
+``endpoint``  the only module that calls sendmsg and recvmsg with descriptors
+``settings``  what a worker must know, in a sealed memfd
+``vitals``    the shared page: counters and one state byte per connection slot
+
+Guest code: Python 3.10, standard library only. The two ends may run different Python versions, and the far end may run
+a tenant's code, so nothing here is pickled or marshalled.
+"""

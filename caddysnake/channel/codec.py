@@ -1,0 +1,132 @@
+"""Messages to frames and back.
+
+A frame is one datagram of a SOCK_SEQPACKET socket: a type byte, then the fields. Numbers are little-endian, text is
+UTF-8 behind a 32-bit length. Nothing is guessed: an unknown type, a short or an over-long frame, and text that is not
+UTF-8 are ``FrameError``, which ends the worker that sent it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from .messages import (
+    Configure,
+    Drain,
+    Drained,
+    Dump,
+    Failed,
+    Message,
+    Prepared,
+    Ready,
+    Reap,
+    Reaped,
+    Returned,
+    Shed,
+    Spawn,
+    Spawned,
+    Take,
+)
+
+MAX_FRAME = 16 * 1024
+"""Bytes. A larger payload travels as a sealed memfd, so a larger frame is a breach."""
+
+TEXT_LIMIT = 12 * 1024
+"""Bytes of UTF-8 that one text field keeps; the middle is cut out of longer text."""
+
+
+class FrameError(ValueError):
+    """The peer sent something that is not a message."""
+
+
+# One letter a field: I, i, d as in struct; s is text.
+_LAYOUT: dict[int, tuple[type, str]] = {
+    1: (Configure, "I"),
+    2: (Take, "II"),
+    3: (Drain, "d"),
+    4: (Shed, "I"),
+    5: (Dump, ""),
+    6: (Spawn, "I"),
+    7: (Reap, "I"),
+    32: (Ready, "Is"),
+    33: (Failed, "ss"),
+    34: (Returned, "I"),
+    35: (Drained, ""),
+    36: (Prepared, "Is"),
+    37: (Spawned, "Ii"),
+    38: (Reaped, "Ii"),
+}
+_CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
+_FIXED = {
+    code: (cls, struct.Struct("<B" + fields)) for code, (cls, fields) in _LAYOUT.items() if "s" not in fields
+}
+_LENGTH = struct.Struct("<I")
+
+
+def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
+    """``text`` within ``limit`` bytes of UTF-8, the middle cut out: a traceback's two ends say most."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= limit:
+        return raw.decode()
+    half = (limit - 32) // 2
+    return raw[:half].decode("utf-8", "ignore") + "\n[… cut …]\n" + raw[-half:].decode("utf-8", "ignore")
+
+
+def encode(message: Message) -> bytes:
+    """The frame of ``message``. Raises ``struct.error`` for numbers out of range: a bug of the caller."""
+    code = _CODE[type(message)]
+    fixed = _FIXED.get(code)
+    if fixed is not None:
+        return fixed[1].pack(code, *message)
+    parts = [bytes((code,))]
+    texts = sum(isinstance(value, str) for value in message)
+    for letter, value in zip(_LAYOUT[code][1], message, strict=True):
+        if letter == "s":
+            raw = shorten(str(value), TEXT_LIMIT // texts).encode()
+            parts.append(_LENGTH.pack(len(raw)) + raw)
+        else:
+            parts.append(struct.pack("<" + letter, value))
+    return b"".join(parts)
+
+
+def decode(frame: bytes) -> Message:
+    """The message in ``frame``. Raises ``FrameError``."""
+    if not frame or len(frame) > MAX_FRAME:
+        raise FrameError(f"a frame of {len(frame)} bytes")
+    code = frame[0]
+    fixed = _FIXED.get(code)
+    if fixed is not None:
+        cls, layout = fixed
+        if len(frame) != layout.size:
+            raise FrameError(f"{cls.__name__} of {len(frame)} bytes instead of {layout.size}")
+        message: Message = cls(*layout.unpack(frame)[1:])
+        return message
+    if code not in _LAYOUT:
+        raise FrameError(f"unknown message type {code}")
+    cls, letters = _LAYOUT[code]
+    try:
+        values, end = _unpack(frame, letters)
+    except (struct.error, UnicodeDecodeError) as exc:
+        raise FrameError(f"malformed {cls.__name__}: {exc}") from None
+    if end != len(frame):
+        raise FrameError(f"{cls.__name__} with {len(frame) - end} bytes too many")
+    decoded: Message = cls(*values)
+    return decoded
+
+
+def _unpack(frame: bytes, letters: str) -> tuple[list[Any], int]:
+    values: list[Any] = []
+    at = 1
+    for letter in letters:
+        if letter == "s":
+            (length,) = _LENGTH.unpack_from(frame, at)
+            at += 4
+            if at + length > len(frame):
+                raise struct.error("text runs past the end")
+            values.append(frame[at : at + length].decode())
+            at += length
+        else:
+            layout = "<" + letter
+            values.append(struct.unpack_from(layout, frame, at)[0])
+            at += struct.calcsize(layout)
+    return values, at

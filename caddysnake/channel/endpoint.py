@@ -1,0 +1,136 @@
+"""One end of a channel: a SOCK_SEQPACKET unix socket with descriptors passed beside the frames.
+
+The only module that calls sendmsg and recvmsg with ancillary data. Not thread-safe: one thread owns an endpoint.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+from .codec import MAX_FRAME, FrameError, decode, encode
+from .messages import DESCRIPTORS, Message
+
+_INT = array.array("i").itemsize
+_ANCILLARY = socket.CMSG_SPACE(8 * _INT)  # room for more than any message carries, so that excess is seen, not cut
+_FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # unix(7): descriptors in flight are counted per user
+
+
+class ChannelClosed(ConnectionError):
+    """The other end is gone."""
+
+
+class ChannelError(Exception):
+    """The other end broke a rule of the channel."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends, close-on-exec. SOCK_STREAM would need framing of descriptors; SEQPACKET keeps boundaries."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class Endpoint:
+    """Sends and receives messages without blocking.
+
+    ``outbox`` holds what the kernel did not take yet; call ``flush`` when the socket is writable again. Messages with
+    descriptors are never queued: their sender must know at once, since the descriptor stays its own.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sock.setblocking(False)
+        self.outbox: deque[bytes] = deque()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def hand_over(self, message: Message, descriptors: Sequence[int]) -> bool:
+        """Send ``message`` with ``descriptors``. False when the kernel takes no more now; nothing was sent then.
+
+        The descriptors are copied: the caller still owns, and closes, its own. Raises ``ChannelClosed``.
+        """
+        if self.outbox and not self.flush():
+            return False
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        return self._transmit(encode(message), ancillary)
+
+    def send(self, message: Message) -> bool:
+        """Send ``message``, or queue it; False when something is queued. Raises ``ChannelClosed``."""
+        self.outbox.append(encode(message))
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what is queued; True when nothing is left. Raises ``ChannelClosed``."""
+        while self.outbox:
+            if not self._transmit(self.outbox[0], []):
+                return False
+            self.outbox.popleft()
+        return True
+
+    def _transmit(self, frame: bytes, ancillary: list[tuple[int, int, array.array[int]]]) -> bool:
+        try:
+            self._sock.sendmsg([frame], ancillary, socket.MSG_NOSIGNAL)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as exc:
+            if exc.errno in _FULL:
+                return False
+            raise ChannelClosed(str(exc)) from exc
+        return True
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message with its descriptors (now the caller's, close-on-exec), or None when there is none.
+
+        Raises ``ChannelClosed`` at the end, ``ChannelError`` when a rule is broken; no descriptor is left open then.
+        """
+        try:
+            # recv_fds ignores its flags, and the descriptors would be inheritable; hence recvmsg.
+            frame, ancillary, flags, _ = self._sock.recvmsg(MAX_FRAME + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as exc:
+            raise ChannelClosed(str(exc)) from exc
+        descriptors = _descriptors(ancillary)
+        try:
+            message = self._check(frame, flags, descriptors)
+        except BaseException:
+            for fd in descriptors:
+                os.close(fd)
+            raise
+        return message, descriptors
+
+    def _check(self, frame: bytes, flags: int, descriptors: list[int]) -> Message:
+        if flags & socket.MSG_CTRUNC:
+            # At RLIMIT_NOFILE the kernel drops descriptors and says so only here.
+            raise ChannelError("descriptors were lost: too many open files, or too many sent")
+        if flags & socket.MSG_TRUNC:
+            raise ChannelError(f"a message over {MAX_FRAME} bytes")
+        if not frame:
+            if descriptors:
+                raise ChannelError("descriptors without a message")
+            raise ChannelClosed("end of channel")
+        try:
+            message = decode(frame)
+        except FrameError as exc:
+            raise ChannelError(str(exc)) from None
+        expected = DESCRIPTORS.get(type(message), 0)
+        if len(descriptors) != expected:
+            raise ChannelError(f"{type(message).__name__} with {len(descriptors)} descriptors instead of {expected}")
+        return message
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received = array.array("i")
+            received.frombytes(data[: len(data) - len(data) % _INT])
+            found.extend(received)
+    return found

@@ -1,0 +1,131 @@
+"""The vocabulary of the channel.
+
+A message that asks is a verb, one that reports is a participle or an adjective. Descriptors travel only outward from
+the daemon; each message says how many it carries (``DESCRIPTORS``).
+
+==========  ==============  =========================================================================
+from        message         meaning
+==========  ==============  =========================================================================
+daemon      Configure       two descriptors: settings (sealed memfd holding JSON), vital-signs page
+daemon      Take            one descriptor: serve this connection until it ends, or give it back
+daemon      Drain           take nothing new; return idle connections; finish the rest; exit
+daemon      Shed            return that many idle connections: another worker is less busy
+daemon      Dump            write every thread's stack to standard error
+daemon      Spawn           (to a spawner) one descriptor: fork a worker that owns this channel
+daemon      Reap            (to a spawner) wait for this child, which the daemon has seen to be dead
+worker      Ready           imported, lifespan started; carries the protocol version it speaks
+worker      Failed          why it could not become ready; the process exits after it
+worker      Returned        idle, at a request boundary, its copy is closed
+worker      Drained         nothing left; the process exits after it
+spawner     Prepared        preloads are imported, forks may be asked for
+spawner     Spawned         this worker has this pid
+spawner     Reaped          this child ended with this wait status
+==========  ==============  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PROTOCOL_VERSION = 1
+"""Raised whenever a message changes its form. An upgraded daemon meets workers of the version before."""
+
+
+class Configure(NamedTuple):
+    """Descriptors: the settings (a sealed memfd with the JSON of ``Settings``), the vital-signs page."""
+
+    version: int
+
+
+class Take(NamedTuple):
+    """Descriptor: the connection. ``slot`` indexes the page's state bytes. ``flags`` is a set of ``TAKE_*`` bits."""
+
+    slot: int
+    flags: int
+
+
+TAKE_TRUSTED = 1
+"""Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host`` on this connection: Caddy's, or the relay's."""
+
+
+class Drain(NamedTuple):
+    """``grace_s``: seconds that requests in flight may take before the daemon uses force."""
+
+    grace_s: float
+
+
+class Shed(NamedTuple):
+    connections: int
+
+
+class Dump(NamedTuple):
+    pass
+
+
+class Spawn(NamedTuple):
+    """Descriptor: the worker's end of its channel. ``worker`` is the daemon's number for it."""
+
+    worker: int
+
+
+class Reap(NamedTuple):
+    worker: int
+
+
+class Ready(NamedTuple):
+    version: int
+    detail: str
+    """What runs, for the log: ``CPython 3.13.0, uvloop``."""
+
+
+class Failed(NamedTuple):
+    """``code`` is a short stable word (``import``, ``lifespan``, ``variable`` …), ``text`` is for the log."""
+
+    code: str
+    text: str
+
+
+class Returned(NamedTuple):
+    slot: int
+
+
+class Drained(NamedTuple):
+    pass
+
+
+class Prepared(NamedTuple):
+    version: int
+    detail: str
+
+
+class Spawned(NamedTuple):
+    worker: int
+    pid: int
+
+
+class Reaped(NamedTuple):
+    """``status``: as ``os.waitpid`` returns it."""
+
+    worker: int
+    status: int
+
+
+Message = (
+    Configure
+    | Take
+    | Drain
+    | Shed
+    | Dump
+    | Spawn
+    | Reap
+    | Ready
+    | Failed
+    | Returned
+    | Drained
+    | Prepared
+    | Spawned
+    | Reaped
+)
+
+DESCRIPTORS: dict[type, int] = {Configure: 2, Take: 1, Spawn: 1}
+"""How many descriptors a message carries; none for those not named."""

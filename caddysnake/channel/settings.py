@@ -1,0 +1,80 @@
+"""What a worker must know, as one sealed memfd of JSON: the payload of ``Configure``.
+
+Settings and environment never pass through a spawner: the next tenant is forked from its memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from typing import Any, NamedTuple
+
+_LIMIT = 8 * 1024 * 1024
+
+
+class Settings(NamedTuple):
+    """Everything one worker needs. Durations are seconds, sizes are bytes; None means no limit."""
+
+    app: str
+    """The app's name in logs, such as ``blog:app``."""
+    interface: str
+    """``asgi`` or ``wsgi``."""
+    module: str
+    variable: str
+    """An attribute path, or a factory: ``app``, ``site.app``, ``make_app()``."""
+    working_dir: str
+    environ: dict[str, str]
+    """The whole environment of the worker, not an addition."""
+    worker_index: int = 0
+    """This worker's place in its pool, from 0."""
+    workers: int = 1
+    threads: int = 8
+    """Threads that run the app (WSGI)."""
+    loop: str = "uvloop"
+    """``uvloop`` or ``asyncio`` (ASGI)."""
+    lifespan: str = "auto"
+    """``auto``, ``on`` or ``off`` (ASGI)."""
+    development: bool = False
+    """Show tracebacks to the browser."""
+    server_header: str = ""
+    """Value of the Server field, none when empty."""
+    max_head_bytes: int = 1_114_112
+    """Request line and header section together. Debian's Caddy lets 1 MiB and its own additions through."""
+    max_target_bytes: int = 65_536
+    max_header_count: int = 256
+    max_body_bytes: int | None = None
+    head_timeout_s: float = 60.0
+    """From the first byte of a head to its end."""
+    body_timeout_s: float = 120.0
+    """Without a byte of a body that the app, or the drain of an unread body, waits for."""
+    write_timeout_s: float = 120.0
+    """Without a byte taken by a reader of a response."""
+    websocket_max_message_bytes: int = 16 * 1024 * 1024
+    websocket_ping_interval_s: float = 20.0
+    websocket_ping_timeout_s: float = 20.0
+
+
+def seal(settings: Settings) -> int:
+    """A sealed memfd holding ``settings``; the descriptor is the caller's."""
+    payload = json.dumps(settings._asdict()).encode()
+    fd = os.memfd_create("caddysnake-settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(payload)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def unseal(fd: int) -> Settings:
+    """The settings in ``fd``, which stays the caller's. Raises ``ValueError`` when they are not settings."""
+    size = os.fstat(fd).st_size
+    if size > _LIMIT:
+        raise ValueError(f"settings of {size} bytes")
+    raw: dict[str, Any] = json.loads(os.pread(fd, size, 0))
+    # A daemon newer than this guest may know more; what is unknown here cannot matter here.
+    return Settings(**{name: value for name, value in raw.items() if name in Settings._fields})
