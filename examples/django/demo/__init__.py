@@ -1,0 +1,1 @@
+"""A small Django project without a database."""
