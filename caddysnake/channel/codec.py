@@ -46,7 +46,7 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     3: (Drain, "d"),
     4: (Shed, "I"),
     5: (Dump, ""),
-    6: (Spawn, "I"),
+    6: (Spawn, "Id"),
     7: (Reap, "I"),
     32: (Ready, "Is"),
     33: (Failed, "ss"),

@@ -63,9 +63,13 @@ class Dump(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Descriptor: the worker's end of its channel. ``worker`` is the daemon's number for it."""
+    """Descriptor: the worker's end of its channel. ``worker`` is the daemon's number for it.
+
+    ``grace_s``: seconds that it may take to leave when the daemon is gone.
+    """
 
     worker: int
+    grace_s: float
 
 
 class Reap(NamedTuple):

@@ -1,0 +1,164 @@
+"""One worker: configure, load, serve, drain, exit status.
+
+The same code runs in a forked process and in a thread of a thread host; what belongs to a process alone is in
+``_enter_process``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import inspect
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.messages import PROTOCOL_VERSION, Configure, Failed
+from ..channel.settings import Settings, unseal
+from ..channel.vitals import Page
+from .loader import AppError, load
+
+_CONFIGURE_TIMEOUT_S = 60.0
+_FAREWELL_S = 5.0
+_F_SETSIG = 10  # fcntl.F_SETSIG is not in every build of the module
+
+
+def main(channel: socket.socket) -> int:
+    """Run the worker whose channel this is, to its end; the process's exit status: 0 drained, 1 never ready."""
+    endpoint = Endpoint(channel)
+    try:
+        settings, page = _configure(endpoint)
+    except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
+        print(f"caddysnake: worker without settings: {exc}", file=sys.stderr)
+        return 1
+    try:
+        _enter_process(settings)
+        with _DieWithDaemon(channel):
+            app = load(settings)
+            interface = settings.interface if settings.interface != "auto" else told_by_inspection(app)
+        return _serve(interface, app, settings, endpoint, page)
+    except AppError as exc:
+        _report(endpoint, Failed(exc.code, str(exc)))
+        return 1
+
+
+def _configure(endpoint: Endpoint) -> tuple[Settings, Page]:
+    poller = select.poll()
+    poller.register(endpoint.fileno(), select.POLLIN)
+    poller.poll(_CONFIGURE_TIMEOUT_S * 1000)
+    received = endpoint.receive()
+    if received is None:
+        raise TimeoutError("nothing came over the channel")
+    message, descriptors = received
+    try:
+        if not isinstance(message, Configure):
+            raise ChannelError(f"{type(message).__name__} before Configure")
+        if message.version != PROTOCOL_VERSION:
+            raise ChannelError(f"channel version {message.version} instead of {PROTOCOL_VERSION}")
+        return unseal(descriptors[0]), Page(descriptors[1])
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+
+
+def _enter_process(settings: Settings) -> None:
+    """Make this process the app's: environment, directory, path, title. Raises ``AppError``."""
+    os.environ.clear()
+    os.environ.update(settings.environ)
+    if "TZ" in settings.environ:
+        time.tzset()
+    try:
+        os.chdir(settings.working_dir)
+    except OSError as exc:
+        raise AppError("directory", f"working_dir {settings.working_dir}: {exc.strerror}") from None
+    extra = [entry for entry in settings.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:0] = [settings.working_dir, *extra]
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a line printed is a line in the log now, not when a buffer is full
+            reconfigure(line_buffering=True, errors="backslashreplace")
+    place = f" [{settings.worker_index + 1}/{settings.workers}]" if settings.workers > 1 else ""
+    set_title(f"caddysnake: worker {settings.app}{place}")
+
+
+def set_title(title: str) -> None:
+    """Show ``title`` in ps and top: overwrites the argument area in place, which needs no library (proc(5), stat)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        raw = title.encode()[: end - start - 1]
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(raw + b"\0" * (end - start - len(raw)))
+        with open("/proc/self/comm", "wb", buffering=0) as comm:
+            comm.write(b"caddysnake")
+    except (OSError, ValueError, IndexError):
+        pass  # a title is a comfort
+
+
+class _DieWithDaemon:
+    """While the app is being imported nobody reads the channel; its end then kills this process, GIL or no GIL.
+
+    Anything that arrives on the channel does, in fact, so the daemon sends nothing between ``Configure`` and ``Ready``.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._fd = channel.fileno()
+
+    def __enter__(self) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._fd, _F_SETSIG, int(signal.SIGKILL))
+        self._set(True)
+        # What ended before the signal was armed sends none.
+        poller = select.poll()
+        poller.register(self._fd, select.POLLHUP)
+        if poller.poll(0):
+            os._exit(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(False)
+
+    def _set(self, on: bool) -> None:
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
+
+
+def told_by_inspection(app: Any) -> str:
+    """``asgi`` or ``wsgi``, by what a call of ``app`` takes and is (PEP 3333: two positionals; ASGI 3.0: three)."""
+    call = app if inspect.isroutine(app) else type(app).__call__ if not inspect.isclass(app) else app.__init__
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
+        return "asgi"
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):
+        return "wsgi"
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [each for each in parameters if each.kind in named and each.default is each.empty]
+    return "asgi" if len(required) == 3 else "wsgi"
+
+
+def _serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> int:
+    # Only the server that is needed: a threaded worker pays for no event loop.
+    if interface == "asgi":
+        from .asgi import AsgiServer
+
+        return AsgiServer(app, settings, endpoint, page).run()
+    from .wsgi import WsgiServer
+
+    return WsgiServer(app, settings, endpoint, page).run()
+
+
+def _report(endpoint: Endpoint, message: Failed) -> None:
+    try:
+        poller = select.poll()
+        poller.register(endpoint.fileno(), select.POLLOUT)
+        if not endpoint.send(message):
+            poller.poll(_FAREWELL_S * 1000)
+            endpoint.flush()
+    except ChannelClosed:
+        pass

@@ -1,0 +1,154 @@
+"""Fork server: one interpreter, warmed once, from which workers are forked in milliseconds.
+
+Single-threaded and without any tenant's settings: a child reads its own ``Configure`` from its own channel, since the
+next tenant is forked from this memory. Children are reaped only when the daemon asks: until then their pids, and the
+ids of their process groups, cannot be used again.
+
+When the daemon is gone the children leave by themselves; what is still there after the grace period is killed from
+here, which works even when a child's interpreter is stuck.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from .. import libraries
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from .loader import foreign_traceback
+
+_PR_SET_DUMPABLE = 4
+_POLL_S = 0.05
+
+
+class PreloadError(Exception):
+    """A module named by ``preload`` cannot be imported here, or cannot be forked after."""
+
+
+def main(options: dict[str, Any]) -> int:
+    """Serve forks over ``options["channel"]`` until the daemon closes it; the process's exit status.
+
+    Returns twice, so to speak: in each forked child it returns that worker's own exit status, up the same short stack,
+    so that the interpreter ends as any program's does (threads joined, atexit run).
+    """
+    endpoint = Endpoint(socket.socket(fileno=options["channel"]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
+    try:
+        libraries.use(options["libraries"])
+        _preload(options["preload"], options["path"])
+    except (libraries.LibraryMissing, PreloadError) as exc:
+        code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
+        _blocking_send(endpoint, Failed(code, str(exc)))
+        return 1
+    undumpable()
+    endpoint.send(Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
+    return _Spawner(endpoint).serve()
+
+
+def _preload(modules: list[str], path: list[str]) -> None:
+    # What every worker needs is shared by all of them when it is imported before the fork.
+    from . import main as _worker  # noqa: F401
+
+    sys.path[:0] = path
+    for name in modules:
+        before = threading.active_count()
+        try:
+            importlib.import_module(name)
+        except BaseException as exc:  # foreign code
+            raise PreloadError(f"preload {name}:\n{foreign_traceback(exc)}") from None
+        if threading.active_count() > before:
+            raise PreloadError(
+                f"preload {name}: importing it started a thread, and a process with threads cannot be forked safely. "
+                "Remove it from `preload`"
+            )
+    for entry in path:
+        sys.path.remove(entry)
+    gc.collect()
+    gc.freeze()  # else the first full collection in each child copies every page it looks at
+
+
+def undumpable() -> None:
+    """Close this process's memory and /proc files to others of the same user (prctl(2), PR_SET_DUMPABLE)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+class _Spawner:
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._children: dict[int, int] = {}  # worker -> pid
+        self._grace_s = 0.0
+
+    def serve(self) -> int:
+        poller = select.poll()
+        poller.register(self._endpoint.fileno(), select.POLLIN)
+        while True:
+            poller.modify(self._endpoint.fileno(), select.POLLIN | (select.POLLOUT if self._endpoint.outbox else 0))
+            poller.poll()
+            try:
+                self._endpoint.flush()
+                received = self._endpoint.receive()
+            except (ChannelClosed, ChannelError):
+                self._endpoint.close()
+                self._end_children()
+                return 0
+            if received is None:
+                continue
+            message, descriptors = received
+            if isinstance(message, Spawn):
+                self._grace_s = max(self._grace_s, message.grace_s)
+                channel = socket.socket(fileno=descriptors[0])
+                pid = os.fork()
+                if pid == 0:
+                    return self._become_worker(channel)
+                channel.close()
+                self._children[message.worker] = pid
+                self._endpoint.send(Spawned(message.worker, pid))
+            elif isinstance(message, Reap):
+                self._reap(message.worker)
+
+    def _become_worker(self, channel: socket.socket) -> int:
+        os.setsid()  # a group of its own, so that what the app starts can be ended with it
+        self._endpoint.close()
+        self._children.clear()
+        numpy = sys.modules.get("numpy.random")
+        if numpy is not None:  # `random` reseeds itself after a fork; numpy's global generator does not
+            numpy.seed()
+        from . import main as worker
+
+        return worker.main(channel)
+
+    def _reap(self, worker: int) -> None:
+        pid = self._children.pop(worker, None)
+        if pid is not None:
+            _, status = os.waitpid(pid, 0)
+            self._endpoint.send(Reaped(worker, status))
+
+    def _end_children(self) -> None:
+        deadline = time.monotonic() + self._grace_s
+        while self._children:
+            for worker, pid in list(self._children.items()):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    del self._children[worker]
+            if time.monotonic() >= deadline:
+                for pid in self._children.values():
+                    os.killpg(pid, signal.SIGKILL)
+                deadline += 3600
+            time.sleep(_POLL_S)
+
+
+def _blocking_send(endpoint: Endpoint, message: Failed) -> None:
+    try:
+        endpoint.send(message)
+    except ChannelClosed:
+        pass
