@@ -1,0 +1,128 @@
+"""The ``env_file`` format, and which names an app's environment may be given.
+
+A file is lines of ``KEY=VALUE``. Empty lines and lines that begin with ``#`` are skipped; ``export`` in front of a key
+is allowed; one pair of matching quotes around a value is removed. There are no escapes, no comments behind a value, no
+values over several lines and no interpolation, so a value is always what one sees. The rules are those of the Caddy
+plugin whose files we read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from ..caddyfile.errors import CaddyfileError
+from .values import InvalidValue
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REFUSED_PREFIXES: Final = ("CADDYSNAKE_", "LD_", "DYLD_")
+_REFUSED_NAMES: Final = frozenset({"PYTHONUNBUFFERED"})
+
+
+def check_name(name: str) -> None:
+    """Raise ``InvalidValue`` unless *name* may be set for an app.
+
+    Names that steer the dynamic linker (``LD_``, ``DYLD_``) would run code before Python does; those of our own
+    (``CADDYSNAKE_``, ``PYTHONUNBUFFERED``) are set for every worker.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"{name!r} is not the name of an environment variable", "use letters, digits and _, and no digit first"
+        )
+    prefix = next((prefix for prefix in _REFUSED_PREFIXES if name.startswith(prefix)), None)
+    if prefix is not None:
+        raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved")
+    if name in _REFUSED_NAMES:
+        raise InvalidValue(f"{name} may not be set: it is reserved")
+
+
+def check_value(value: str) -> None:
+    """Raise ``InvalidValue`` when the kernel would not take *value*."""
+    if "\0" in value:
+        raise InvalidValue("the value of an environment variable may not hold a NUL character")
+
+
+def locate(path: str, working_dir: Path) -> Path:
+    """The file that *path* means for an app in *working_dir*.
+
+    An absolute path is the operator's and trusted. A relative one stays inside the working directory, also after its
+    symlinks are followed: the directory may be a tenant's.
+
+    Raises:
+        InvalidValue: the path leaves the working directory.
+    """
+    if os.path.isabs(path):
+        return Path(path)
+    hint = f"put it under {working_dir}, or write an absolute path"
+    if ".." in Path(path).parts:
+        raise InvalidValue(f"env_file {path!r} may not contain ..", hint)
+    root = Path(os.path.realpath(working_dir))
+    resolved = Path(os.path.realpath(root / path))
+    if not resolved.is_relative_to(root):
+        raise InvalidValue(f"env_file {path!r} leads out of the working directory, to {resolved}", hint)
+    return resolved
+
+
+def read(path: Path) -> dict[str, str]:
+    """The variables of one file, the later of two equal names winning.
+
+    Raises:
+        InvalidValue: the file is missing, is not a regular file, or is too large.
+        CaddyfileError: a line cannot be read; with the file and the line.
+    """
+    try:
+        # A FIFO would hold up the daemon for as long as nobody writes to it, hence O_NONBLOCK.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        hint = "create it, or correct the path"
+        raise InvalidValue(f"env_file {path} cannot be read: {exc.strerror}", hint) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidValue(f"env_file {path} is not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidValue(f"env_file {path} is larger than 1 MiB")
+    return parse(content, str(path))
+
+
+def parse(content: bytes, file: str) -> dict[str, str]:
+    """The variables in *content*; *file* is its name in errors.
+
+    Raises:
+        CaddyfileError: at the first line that cannot be read.
+    """
+    variables: dict[str, str] = {}
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            line = raw.decode().strip()
+            if not line or line.startswith("#"):
+                continue
+            name, value = _assignment(line)
+        except UnicodeDecodeError:
+            raise CaddyfileError("the line is not UTF-8", file, number) from None
+        except InvalidValue as exc:
+            raise CaddyfileError(str(exc), file, number, hint=exc.hint) from None
+        variables[name] = value
+    return variables
+
+
+def _assignment(line: str) -> tuple[str, str]:
+    name, equals, value = line.partition("=")
+    if not equals:
+        # The text may be a secret that was pasted carelessly, so it is not shown.
+        raise InvalidValue("the line has no =", "write KEY=VALUE, or # in front of a comment")
+    name = re.sub(r"\Aexport\s+", "", name.strip()).rstrip()
+    check_name(name)
+    value = value.strip()
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    check_value(value)
+    return name, value
