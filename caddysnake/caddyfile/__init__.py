@@ -1,1 +1,17 @@
+"""The Caddyfile language, as Caddy reads it: text to tokens to blocks to routes. Knows nothing about Python apps.
 
+================  ==============================================================
+``errors``        what the author of a file gets to see: file, line, token, hint
+``environment``   ``{$NAME}`` in the raw text
+``tokens``        a word and where it stood; ``lexer``: characters to tokens
+``importing``     what ``import`` puts in; ``shorthands``: ``{host}`` written out
+``parser``        tokens to site blocks, segments, options, named routes
+``dispenser``     the cursor a directive holds
+``addresses``     site addresses, sockets among them
+``matchers``      ``*``, ``/path``, ``@name`` to matcher sets
+``structure``     a site's segments to the ordered tree of its routes
+``formatter``     the canonical layout (``fmt``); never changes the tokens
+================  ==============================================================
+
+The real ``caddy adapt`` is the judge: where a rule looks odd, it is Caddy's.
+"""

@@ -1,0 +1,90 @@
+"""The one exception a Caddyfile's author gets to see.
+
+Everything in the language that can be wrong ends in a :class:`CaddyfileError`, which knows where: the file, the line,
+the column and the token, and, where one can be given, what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .tokens import Token
+
+
+class CaddyfileError(Exception):
+    """A mistake in a Caddyfile, said to the person who wrote it.
+
+    Attributes:
+        message: what is wrong, in one sentence without a full stop.
+        file: the name of the file as it was given, or the absolute path of an imported one.
+        line: counted from 1, in the text after environment substitution.
+        column: counted from 1 in characters, or ``None`` when the whole line is meant.
+        token: the text of the token that is wrong, or ``None``.
+        hint: what would be right, or ``None``.
+        imports: through which ``import`` lines the token came in, outermost first.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        file: str,
+        line: int,
+        *,
+        column: int | None = None,
+        token: str | None = None,
+        hint: str | None = None,
+        imports: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = file
+        self.line = line
+        self.column = column
+        self.token = token
+        self.hint = hint
+        self.imports = imports
+
+    @classmethod
+    def at(cls, token: Token, message: str, hint: str | None = None) -> CaddyfileError:
+        """The error of one token."""
+        return cls(
+            message,
+            token.file,
+            token.line,
+            column=token.column,
+            token=token.text,
+            hint=hint,
+            imports=token.imports,
+        )
+
+    def __str__(self) -> str:
+        text = f"{self.file}:{self.line}: {self.message}"
+        if self.imports:
+            text += ", imported at " + ", ".join(reversed(self.imports))
+        if self.hint:
+            text += f" ({self.hint})"
+        return text
+
+    def pointer(self, source: str) -> str:
+        """The line of *source* the error is in, with a caret under the column; empty when there is no such line.
+
+        *source* is the text of :attr:`file` as it was lexed.
+        """
+        lines = source.split("\n")
+        if not 1 <= self.line <= len(lines):
+            return ""
+        shown = lines[self.line - 1].rstrip("\r")
+        if self.column is None:
+            return shown
+        # Tabs are repeated so that the caret stands right whatever a terminal makes of them.
+        indent = "".join("\t" if char == "\t" else " " for char in shown[: self.column - 1])
+        return f"{shown}\n{indent}^"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """``did you mean "…"?`` with the known name that is most like *word*, or ``None`` when none is like it."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f'did you mean "{close[0]}"?' if close else None

@@ -1,0 +1,224 @@
+"""What ``import`` does to tokens: finding the files, and putting in the arguments and blocks it was given.
+
+The parser decides where an import stands and splices the result in; nothing here knows of its position.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from .errors import CaddyfileError
+from .tokens import Token, on_new_line
+
+_INDEX = re.compile(r"args\[(.+)\]")
+_OLD_INDEX = re.compile(r"args\.(.+)")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+class Arguments(NamedTuple):
+    """What follows the name on an ``import`` line."""
+
+    values: Sequence[Token]
+    block: Sequence[Token]
+    """The tokens between the braces, for ``{block}``."""
+    blocks: Mapping[str, Sequence[Token]]
+    """The same, by the first word of each line in it, for ``{blocks.name}``."""
+
+
+Warn = Callable[[Token, str], None]
+
+
+def put_in(tokens: Sequence[Token], arguments: Arguments, at: Token, depth: int, warn: Warn) -> list[Token]:
+    """*tokens* as they stand after the import *at*: placeholders for arguments and blocks are replaced.
+
+    A snippet that is defined within them keeps its placeholders: they are for its own import. *depth* is the nesting at
+    the import, since only at the top level are there snippets.
+
+    Raises:
+        CaddyfileError: ``{args[n]}`` with a negative n.
+    """
+    place = f"{at.file}:{at.line}"
+    arrived: list[Token] = []
+    definitions = _Definitions(depth)
+    for original in tokens:
+        inside = definitions.hold(original, arrived[-1] if arrived else None)
+        came = f"{place} ({original.snippet})" if original.snippet else place
+        token = original._replace(imports=(*original.imports, came))
+        text = token.text
+        if "{" not in text and "\\" not in text:
+            arrived.append(token)
+        elif text == "{block}":
+            arrived.extend(arguments.block)
+        elif text.startswith("{blocks.") and text.endswith("}"):
+            arrived.extend(arguments.blocks.get(text[len("{blocks.") : -1], ()))
+        elif inside:
+            arrived.append(token)
+        elif (span := _range(token, len(arguments.values), warn)) is not None:
+            arrived.extend(token._replace(text=value.text) for value in arguments.values[span[0] : span[1]])
+        else:
+            arrived.append(token._replace(text=_replace_known(token, arguments.values, warn)))
+    return arrived
+
+
+class _Definitions:
+    """Follows whether the tokens walked over belong to the definition of a snippet.
+
+    As Caddy does it: a line of the top level that is ``(name) {``, up to its closing brace.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._named = False
+        self._inside = False
+        self._index = 0
+
+    def hold(self, token: Token, before: Token | None) -> bool:
+        """Take note of the next *token*; ``True`` while it is part of a definition."""
+        if not self._inside and self._depth == 0:
+            self._index = 0 if before is None or on_new_line(before, token) else self._index + 1
+            if self._index == 0 and len(token.text) >= 3 and token.text[0] == "(" and token.text[-1] == ")":
+                self._named = True
+        if token.opens:
+            self._depth += 1
+            if self._index == 1 and self._named and self._depth == 1:
+                self._inside, self._named = True, False
+        elif token.closes:
+            self._depth -= 1
+            if self._depth == 0:
+                self._inside = False
+        return self._inside
+
+
+def _range(token: Token, count: int, warn: Warn) -> tuple[int, int] | None:
+    """The arguments that ``{args[a:b]}`` stands for, ``None`` when *token* is no such range or it is out of bounds."""
+    text = token.text
+    if not (text.startswith("{args[") and text.endswith("]}")):
+        return None
+    inner = text[len("{args[") : -len("]}")]
+    start, colon, stop = inner.partition(":")
+    if not inner:
+        warn(token, f"{text} has no index")
+    if not colon:
+        return None
+    if not all(part == "" or _INTEGER.fullmatch(part) for part in (start, stop)):
+        warn(token, f"{text} is not a range of numbers")
+        return None
+    first, last = int(start or 0), int(stop or count)
+    if not 0 <= first <= last <= count:
+        warn(token, f"{text} is out of bounds, {count} argument(s) were given")
+        return None
+    return first, last
+
+
+def _replace_known(token: Token, values: Sequence[Token], warn: Warn) -> str:
+    """The text with ``{args[n]}`` (and the old ``{args.n}``) replaced and one level of brace escapes taken off."""
+    return replace_known(token.text, lambda key: _argument(key, token, values, warn))
+
+
+def _argument(key: str, token: Token, values: Sequence[Token], warn: Warn) -> str | None:
+    old = _OLD_INDEX.search(key)
+    match = old or _INDEX.search(key)
+    if match is None:
+        return None
+    index = match[1]
+    if not old and ":" in index:
+        warn(token, f"{{{key}}} must be a word of its own")
+        return None
+    if not _INTEGER.fullmatch(index):
+        warn(token, f"{{{key}}} has no number for an index")
+        return None
+    number = int(index)
+    if number < 0:
+        raise CaddyfileError.at(token, f"{{{key}}}: an index counts from 0 and cannot be negative")
+    if number >= len(values):
+        warn(token, f"{{{key}}} is out of bounds, {len(values)} argument(s) were given")
+        return None
+    if old:
+        warn(token, f"{{{key}}} is deprecated, write {{args[{index}]}}")
+    return values[number].text
+
+
+def replace_known(text: str, lookup: Callable[[str], str | None]) -> str:
+    r"""*text* with the placeholders that *lookup* knows replaced, and ``\{`` and ``\}`` turned into plain braces.
+
+    A placeholder runs from an unescaped brace to the next closing one that is not escaped. One that is not known stays,
+    and the search goes on behind its opening brace. Values are not searched again.
+    """
+    if "{" not in text and "}" not in text:
+        return text
+    out: list[str] = []
+    written = position = unclosed = 0
+    while position < len(text):
+        char = text[position]
+        if char in "{}" and position > 0 and text[position - 1] == "\\":
+            out.append(text[written : position - 1])
+            written = position
+        elif char == "{":
+            if unclosed > 100:
+                return ""  # Caddy gives up here too: such text would take quadratic time.
+            end = _closing(text, position)
+            if end < 0:
+                unclosed += 1
+            else:
+                out.append(text[written:position])
+                written = position
+                value = lookup(text[position + 1 : end])
+                if value is not None:
+                    out.append(value)
+                    position = end
+                    written = end + 1
+        position += 1
+    out.append(text[written:])
+    return "".join(out)
+
+
+def _closing(text: str, position: int) -> int:
+    """Where the placeholder opened at *position* closes, or -1. A last brace closes even when escaped."""
+    end = text.find("}", position)
+    while 0 < end < len(text) - 1 and text[end - 1] == "\\":
+        end = text.find("}", end + 1)
+    return end
+
+
+def find_files(pattern: str, at: Token, warn: Warn) -> list[str]:
+    """The files that *pattern* names, relative to the file that *at* stands in, sorted.
+
+    Raises:
+        CaddyfileError: a plain name is not there, or the pattern has more wildcards than one.
+    """
+    folder = os.path.dirname(os.path.abspath(at.file))
+    path = pattern if os.path.isabs(pattern) else os.path.normpath(os.path.join(folder, pattern))
+    if path.count("*") > 1 or path.count("?") > 1 or ("[" in path and "]" in path):
+        raise CaddyfileError.at(at, f"an import pattern may hold only one wildcard (*): {path}")
+    if not any(char in path for char in "*?[]"):
+        if not os.path.lexists(path):
+            raise CaddyfileError.at(at, f"no snippet and no file of this name to import: {pattern}")
+        return [path]
+    matches = _glob(path)
+    if os.path.basename(path).startswith("*"):
+        matches = [match for match in matches if not os.path.basename(match).startswith(".")]
+    if not matches:
+        warn(at, f"no files match the import pattern {pattern}")
+    return matches
+
+
+def _glob(path: str) -> list[str]:
+    """The paths that match, each part of *path* on its own. Dot-files match too, unlike with the glob module."""
+    found = [os.sep]
+    for part in path.strip(os.sep).split(os.sep):
+        if not any(char in part for char in "*?[]"):
+            found = [joined for base in found if os.path.lexists(joined := os.path.join(base, part))]
+            continue
+        found = [os.path.join(base, name) for base in found for name in _names(base) if fnmatch.fnmatchcase(name, part)]
+    return found
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder), key=os.fsencode)
+    except OSError:
+        return []

@@ -1,0 +1,442 @@
+"""Tokens to blocks: site addresses, snippets, imports, named routes.
+
+What a directive means is not known here; a *segment* is a directive's line with the block that it opens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .dispenser import Dispenser
+from .environment import substitute
+from .errors import CaddyfileError
+from .importing import Arguments, find_files, put_in
+from .lexer import tokenize
+from .shorthands import expand
+from .tokens import Token, on_new_line
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A directive: its line, and the tokens of the block opened there, braces included."""
+
+    tokens: Sequence[Token]
+
+    @property
+    def name(self) -> str:
+        """The directive's name."""
+        return self.tokens[0].text
+
+    def dispenser(self) -> Dispenser:
+        """A cursor that stands before the directive's name."""
+        return Dispenser(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteBlock:
+    """One site: its addresses and its directives, in the order of the text."""
+
+    keys: list[Token]
+    segments: list[Segment]
+    braced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFile:
+    """A Caddyfile taken apart."""
+
+    options: list[Segment]
+    """The directives of the global options block."""
+    sites: list[SiteBlock]
+    named_routes: dict[str, Segment]
+    """``&(name) { … }`` by name; the segment begins with the name, then comes the block."""
+    warnings: list[CaddyfileError] = field(default_factory=list)
+    """What is accepted but likely a mistake; not raised."""
+    files: list[str] = field(default_factory=list)
+    """Every file that was read through ``import``, absolute, in order."""
+
+
+def parse(source: bytes, file: str, environ: Mapping[str, str]) -> ParsedFile:
+    """Take a Caddyfile apart.
+
+    Args:
+        source: the file's content, in UTF-8.
+        file: its name, for messages, and for the folder that imports are relative to.
+        environ: what ``{$NAME}`` is replaced from.
+
+    Raises:
+        CaddyfileError: the first thing that is wrong.
+    """
+    if not source:
+        raise CaddyfileError("the file is empty", file, 1, hint="a site or at least a comment is needed")
+    return _Parser(tokenize(_decoded(source, file, environ), file), environ).run()
+
+
+def _decoded(source: bytes, file: str, environ: Mapping[str, str]) -> str:
+    try:
+        text = source.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = source[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
+        raise CaddyfileError(
+            f"the file is not UTF-8: byte 0x{source[error.start]:02x}",
+            file,
+            line,
+            column=column,
+            hint="save it as UTF-8",
+        ) from None
+    return substitute(text, environ)
+
+
+class _Stream:
+    """The tokens, with a cursor between those taken and those still to come.
+
+    Both sides are stacks, so putting in the tokens of an import costs their number, wherever it is in the file.
+    """
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self.taken: list[Token] = []
+        self._pending = tokens[::-1]
+
+    def next(self) -> bool:
+        """Take the next token; ``False`` when there is none."""
+        if not self._pending:
+            return False
+        self.taken.append(self._pending.pop())
+        return True
+
+    def back(self) -> None:
+        """Give the last token back."""
+        self._pending.append(self.taken.pop())
+
+    def replace(self, mark: int, tokens: list[Token]) -> None:
+        """Drop what was taken since *mark* (a length of ``taken``), and let *tokens* come next."""
+        del self.taken[mark:]
+        self._pending.extend(reversed(tokens))
+
+    @property
+    def token(self) -> Token:
+        """The token taken last."""
+        return self.taken[-1]
+
+    @property
+    def upcoming(self) -> Token | None:
+        """The token that comes next."""
+        return self._pending[-1] if self._pending else None
+
+    @property
+    def on_new_line(self) -> bool:
+        """The token taken last begins a line."""
+        return len(self.taken) < 2 or on_new_line(self.taken[-2], self.taken[-1])
+
+    @property
+    def line_ends(self) -> bool:
+        """No token follows on the line of the one taken last."""
+        return not self._pending or on_new_line(self.taken[-1], self._pending[-1])
+
+
+class _Parser:
+    """Goes through a file block by block.
+
+    Each method begins with its first token taken, and ends with its last one taken.
+    """
+
+    def __init__(self, tokens: list[Token], environ: Mapping[str, str]) -> None:
+        self._stream = _Stream(tokens)
+        self._environ = environ
+        self._snippets: dict[str, list[Token]] = {}
+        self._imports: dict[str, set[str]] = {}  # file or snippet -> what it imports
+        self._result = ParsedFile([], [], {})
+        self._blocks = 0
+        self._options_seen = False
+
+    def run(self) -> ParsedFile:
+        while self._stream.next():
+            self._block()
+        return self._result
+
+    # Blocks
+
+    def _block(self) -> None:
+        keys, at_end = self._addresses()
+        if not at_end and len(keys) == 1 and self._definition(keys[0]):
+            return
+        segments: list[Segment] = []
+        braced = False
+        if not at_end:
+            braced = self._stream.token.opens
+            segments = self._contents(braced)
+        if not keys:
+            if segments or braced:
+                self._options(segments, braced)
+            return
+        self._blocks += 1
+        self._result.sites.append(SiteBlock(keys, [_expanded(segment) for segment in segments], braced))
+
+    def _options(self, segments: list[Segment], braced: bool) -> None:
+        if not segments:
+            return
+        if self._blocks or self._options_seen:
+            token = segments[0].tokens[0]
+            raise CaddyfileError.at(
+                token,
+                "a block without an address",
+                "global options come first in the file, in one block; a site needs an address",
+            )
+        self._options_seen = True
+        self._result.options.extend(segments)
+
+    def _addresses(self) -> tuple[list[Token], bool]:
+        """The keys of a block, and whether the file ended with them. Otherwise the token after them is taken."""
+        stream = self._stream
+        keys: list[Token] = []
+        comma: Token | None = None
+        while True:
+            token = stream.token
+            text = token.text
+            if text.startswith("@"):
+                raise CaddyfileError.at(
+                    token, f"a matcher cannot be defined outside a site: {text}", "move it into the site's block"
+                )
+            if text == "import" and stream.on_new_line:
+                self._import(0)
+                if not stream.next():
+                    return keys, True
+                continue
+            if token.opens:
+                if comma is not None:
+                    raise CaddyfileError.at(token, "expected another address, got {", "take the comma before it away")
+                return keys, False
+            if text.endswith("{") and not token.quote:
+                raise CaddyfileError.at(
+                    token, f"a site address cannot end in a brace: {text}", "put a space between the address and {"
+                )
+            if text:
+                comma = token if text.endswith(",") else None
+                address = text.removesuffix(",")
+                if "," in address:
+                    raise CaddyfileError.at(
+                        token, f"a site address holds a comma: {text}", "put a space after the comma"
+                    )
+                if address:
+                    keys.append(token._replace(text=address))
+            if not stream.next():
+                if comma is not None:
+                    raise CaddyfileError.at(comma, "the file ends after a comma", "an address is missing")
+                return keys, True
+            if comma is None and stream.on_new_line:
+                return keys, False
+
+    def _definition(self, key: Token) -> bool:
+        """Take in a snippet ``(name)`` or a named route ``&(name)``, if that is what *key* is."""
+        text = key.text
+        if not text.endswith(")") or not text.startswith(("(", "&(")):
+            return False
+        name = text[text.index("(") + 1 : -1]
+        if text[0] == "&":
+            if name in self._result.named_routes:
+                raise CaddyfileError.at(key, f"the named route {text} is defined twice")
+            tokens = self._braced(with_braces=True)
+            self._blocks += 1
+            self._result.named_routes[name] = _expanded(Segment([key._replace(text=name), *tokens]))
+            return True
+        if name in self._snippets:
+            raise CaddyfileError.at(key, f"the snippet {text} is defined twice")
+        tokens = self._braced(with_braces=False)
+        self._snippets[name] = [token if token.snippet else token._replace(snippet=name) for token in tokens]
+        return True
+
+    def _braced(self, *, with_braces: bool) -> list[Token]:
+        """The tokens of a block, unread, from the opening brace (which is taken) to the matching one."""
+        stream = self._stream
+        opening = stream.token
+        if not opening.opens:
+            raise CaddyfileError.at(
+                opening, f'expected {{, got "{opening.text}"', "a snippet or named route needs a block"
+            )
+        tokens = [opening]
+        depth = 1
+        while depth:
+            if not stream.next():
+                raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+            tokens.append(stream.token)
+            depth += stream.token.opens - stream.token.closes
+        return tokens if with_braces else tokens[1:-1]
+
+    def _contents(self, braced: bool) -> list[Segment]:
+        stream = self._stream
+        opening = stream.token
+        if not braced:
+            stream.back()
+        segments: list[Segment] = []
+        while stream.next():
+            token = stream.token
+            if token.closes:
+                if not braced:
+                    raise CaddyfileError.at(
+                        token, "unexpected }, no block is open here", "take it away, or open the block with {"
+                    )
+                return segments
+            if token.text == "import":
+                self._import(1)
+                continue
+            segments.append(Segment(self._directive()))
+        # Caddy looks at the last token only, so the end of a nested block at the end of the file closes the site too.
+        if braced and not stream.token.closes:
+            raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+        return segments
+
+    def _directive(self) -> list[Token]:
+        """One segment: from the directive's name to the end of its line, or of the block opened on that line."""
+        stream = self._stream
+        tokens = [stream.token]
+        opened: list[Token] = []
+        while stream.next():
+            token = stream.token
+            text = token.text
+            if text == "{" and not token.quote:
+                opened.append(token)
+                if not stream.line_ends:
+                    assert stream.upcoming is not None
+                    raise CaddyfileError.at(
+                        stream.upcoming,
+                        "unexpected token after { on the same line",
+                        "a block's content begins on the next line",
+                    )
+                if stream.on_new_line:
+                    raise CaddyfileError.at(
+                        token, "unexpected { on a line of its own", "put it at the end of the line before"
+                    )
+            elif text == "{}" and not token.quote:
+                if stream.line_ends:
+                    raise CaddyfileError.at(
+                        token, "unexpected {} at the end of a line", "take it away, or write { and } on two lines"
+                    )
+            elif not opened and stream.on_new_line:
+                stream.back()
+                break
+            elif text == "}" and not token.quote:
+                if not opened:
+                    raise CaddyfileError.at(token, "unexpected }, no block is open here", "put } on a line of its own")
+                opened.pop()
+            elif text == "import" and stream.on_new_line:
+                self._import(1)
+                continue
+            tokens.append(token)
+        if opened:
+            raise CaddyfileError.at(opened[-1], "this block is never closed", "a } is missing")
+        return tokens
+
+    # Imports
+
+    def _import(self, depth: int) -> None:
+        """Replace the import that is taken by what it stands for; that comes next."""
+        stream = self._stream
+        at = stream.token
+        mark = len(stream.taken) - 1
+        words = self._words_of_line()
+        if not words:
+            raise CaddyfileError.at(at, "import needs the name of a snippet or file")
+        pattern = words[0]
+        if not pattern.text:
+            raise CaddyfileError.at(pattern, "import needs a name that is not empty")
+        block = self._import_block()
+        arguments = Arguments(words[1:], block, _by_first_word(block))
+        if pattern.text in self._snippets:
+            imported = self._snippets[pattern.text]
+            sources = [f"{imported[0].file}:{pattern.text}"] if imported else []
+        else:
+            sources = find_files(pattern.text, pattern, self._warn)
+            imported = [token for source in sources for token in self._read(source, pattern)]
+        self._connect(at, sources, pattern)
+        stream.replace(mark, put_in(imported, arguments, at, depth, self._warn))
+
+    def _words_of_line(self) -> list[Token]:
+        stream = self._stream
+        words: list[Token] = []
+        while not stream.line_ends and not (stream.upcoming is not None and stream.upcoming.opens):
+            stream.next()
+            words.append(stream.token)
+        return words
+
+    def _import_block(self) -> list[Token]:
+        """The tokens between the braces that follow an import on its line, if there are any."""
+        stream = self._stream
+        if stream.line_ends:
+            return []
+        stream.next()
+        opening = stream.token
+        tokens: list[Token] = []
+        depth = 1
+        while True:
+            if not stream.next():
+                raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+            depth += stream.token.opens - stream.token.closes
+            if not depth:
+                return tokens
+            tokens.append(stream.token)
+
+    def _read(self, path: str, at: Token) -> list[Token]:
+        try:
+            if os.path.isdir(path):
+                raise CaddyfileError.at(at, f"cannot import {path}: it is a folder", f"import {at.text.rstrip('/')}/*")
+            with open(path, "rb") as file:
+                source = file.read()
+        except OSError as error:
+            raise CaddyfileError.at(at, f"cannot import {path}: {error.strerror}") from None
+        if path not in self._result.files:
+            self._result.files.append(path)
+        if not source.strip():
+            self._warn(at, f"the imported file {path} is empty")
+        return tokenize(_decoded(source, path, self._environ), path)
+
+    def _connect(self, at: Token, sources: list[str], pattern: Token) -> None:
+        """Note who imports what, and refuse a circle."""
+        importer = f"{os.path.abspath(at.file)}:{at.snippet}" if at.snippet else os.path.abspath(at.file)
+        for source in sources:
+            if self._reaches(source, importer):
+                raise CaddyfileError.at(pattern, f"import cycle: {pattern.text} imports itself in the end")
+            self._imports.setdefault(importer, set()).add(source)
+
+    def _reaches(self, start: str, goal: str) -> bool:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            node = todo.pop()
+            if node == goal:
+                return True
+            if node not in seen:
+                seen.add(node)
+                todo.extend(self._imports.get(node, ()))
+        return False
+
+    def _warn(self, token: Token, message: str) -> None:
+        self._result.warnings.append(CaddyfileError.at(token, message))
+
+
+def _by_first_word(block: list[Token]) -> dict[str, list[Token]]:
+    """The lines (and the blocks they open) of an import's block, by their first word, which is left out."""
+    named: dict[str, list[Token]] = {}
+    dispenser = Dispenser(block)
+    while dispenser.next():
+        key = dispenser.token()
+        if key.opens:
+            raise CaddyfileError.at(key, "a block without a name cannot be given to import", "put a name before the {")
+        tokens = dispenser.remaining_arg_tokens()
+        nesting = dispenser.nesting()
+        while dispenser.next_block(nesting):
+            tokens.append(dispenser.token())
+        named[key.text] = tokens
+    return named
+
+
+def _expanded(segment: Segment) -> Segment:
+    """The segment with the short placeholders written out."""
+    if not any("{" in token.text for token in segment.tokens):
+        return segment
+    return Segment(
+        [token._replace(text=expand(token.text)) if "{" in token.text else token for token in segment.tokens]
+    )

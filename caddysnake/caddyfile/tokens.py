@@ -1,0 +1,56 @@
+"""Tokens: the words of a Caddyfile, each knowing where it stood."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+HEREDOC = "<"
+"""The value of :attr:`Token.quote` for a heredoc, after the character that opens one."""
+
+
+class Token(NamedTuple):
+    """One word.
+
+    Two counts of lines are kept. ``line`` is the physical one, for people. ``row`` decides whether two tokens stand on
+    one line of the language: a continuation (a backslash before the line's end) advances ``line`` but not ``row``.
+    """
+
+    text: str
+    """What the token means: quotes and escapes are gone, the indentation of a heredoc too."""
+    file: str
+    line: int
+    """Counted from 1."""
+    column: int
+    """Counted from 1, in characters; the opening quote where there is one."""
+    quote: str = ""
+    """How it was quoted: ``""`` not at all, ``'"'``, a backtick, or ``<`` for a heredoc."""
+    row: int = 0
+    imports: tuple[str, ...] = ()
+    """The ``file:line`` of each import that brought the token here, outermost first."""
+    snippet: str = ""
+    """The name of the snippet whose definition holds the token."""
+
+    @property
+    def opens(self) -> bool:
+        """It is a brace that opens a block. A quoted one never does."""
+        return self.text == "{" and not self.quote
+
+    @property
+    def closes(self) -> bool:
+        """It is a brace that closes a block."""
+        return self.text == "}" and not self.quote
+
+    @property
+    def last_row(self) -> int:
+        """The row on which the token ends."""
+        # A heredoc's text lacks the line of its opening and the line of its closing marker. For one without any line in
+        # between that is one too many: what follows it counts as on the same line. Caddy has it so.
+        return self.row + self.text.count("\n") + (2 if self.quote == HEREDOC else 0)
+
+
+def on_new_line(before: Token, after: Token) -> bool:
+    """Whether *after* begins a new line, seen from *before*, its neighbour.
+
+    Tokens of different files or different imports never share a line.
+    """
+    return before.last_row < after.row or before.file != after.file or before.imports != after.imports
