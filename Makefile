@@ -1,0 +1,90 @@
+# A few verbs, each of which makes the virtual environment it needs. `make` alone lists them.
+#
+#   make run PYTHON=python3.13      which Python to make the environment with (3.11 or later)
+#   make test ARGS='-k lexer'       what else to tell pytest
+#   EXAMPLE_PORT=9090 make run      another port for the examples
+
+VENV ?= .venv
+PYTHON ?=
+JOBS ?= 2
+ARGS ?=
+
+# Looked for in this order when PYTHON is not given. A name may be there and not work (a shim of pyenv).
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+# pip rewrites these; a stamp is stale when what it was installed from has changed.
+METADATA := pyproject.toml caddysnake/__init__.py
+
+.DELETE_ON_ERROR:
+.PHONY: help run test lint docs bench build clean
+
+help:
+	@echo 'make run    start the three example apps behind a stock Caddy and print where'
+	@echo 'make test   run the tests'
+	@echo 'make lint   check style and types'
+	@echo 'make docs   build the documentation into site/'
+	@echo 'make bench  measure against the peers, on this machine (some minutes)'
+	@echo 'make build  make the wheel and the source distribution in dist/'
+	@echo 'make clean  remove everything that the above made'
+
+run: $(VENV)/.installed-run
+	@$(VENV)/bin/caddysnake run --caddy --config Caddyfile.example
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/.installed-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+bench: $(VENV)/.installed-bench
+	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+build: $(VENV)/.installed-build
+	$(VENV)/bin/python -m build --outdir dist
+
+clean:
+	rm -rf .venv .venv-* build dist site *.egg-info benchmarks/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is the last thing that `venv` installs, so an interrupted run is taken up again.
+$(VENV)/bin/pip:
+	@for python in $(PYTHONS); do \
+		if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Making $(VENV) with $$("$$python" --version)"; \
+			exec "$$python" -m venv $(VENV); \
+		fi; \
+	done; \
+	echo 'There is no Python 3.11 or later with the modules venv and ensurepip among: $(PYTHONS).' >&2; \
+	echo 'Install one (Debian: python3 and python3-venv) or name it: make PYTHON=/path/to/python3.' >&2; \
+	exit 1
+
+# $(call install,EXTRAS): the package itself, editable, with these extras.
+define install
+	@echo 'Installing into $(VENV): $(1)'
+	@$(PIP) install --editable '.[$(1)]'
+	@touch $@
+endef
+
+$(VENV)/.installed-run: $(METADATA) | $(VENV)/bin/pip
+	$(call install,caddy$(comma)examples)
+
+$(VENV)/.installed-test: $(METADATA) | $(VENV)/bin/pip
+	$(call install,test)
+
+$(VENV)/.installed-lint: $(METADATA) | $(VENV)/bin/pip
+	$(call install,lint$(comma)test)
+
+$(VENV)/.installed-docs: $(METADATA) | $(VENV)/bin/pip
+	$(call install,docs)
+
+$(VENV)/.installed-bench: $(METADATA) | $(VENV)/bin/pip
+	$(call install,caddy)
+
+$(VENV)/.installed-build: $(METADATA) | $(VENV)/bin/pip
+	$(call install,build)
+
+comma := ,
