@@ -41,6 +41,23 @@ def check_name(name: str) -> None:
         raise InvalidValue(f"{name} may not be set: it is reserved")
 
 
+def check_pattern(pattern: str) -> None:
+    """Raise ``InvalidValue`` unless *pattern* names variables that may be passed on, perhaps with ``*`` in it."""
+    if not re.fullmatch(r"[A-Za-z_*][A-Za-z0-9_*]*", pattern):
+        raise InvalidValue(f"{pattern!r} is not the name of an environment variable", "write one such as DATABASE_*")
+    if "*" not in pattern:
+        check_name(pattern)
+
+
+def may_be_set(name: str) -> bool:
+    """Whether :func:`check_name` takes *name*."""
+    try:
+        check_name(name)
+    except InvalidValue:
+        return False
+    return True
+
+
 def check_value(value: str) -> None:
     """Raise ``InvalidValue`` when the kernel would not take *value*."""
     if "\0" in value:

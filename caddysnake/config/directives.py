@@ -1,0 +1,374 @@
+"""The ``python`` directive: one registered function for each of its subdirectives.
+
+A subdirective is added here (its function, syntax line and docstring) and in ``models`` (its field), and nowhere else
+in this package; until its behaviour exists, in ``pending`` too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..caddyfile.dispenser import Dispenser
+from ..caddyfile.errors import CaddyfileError
+from . import envfile, values
+from .models import Autoreload, EnvVar, Limits, Position, WebSocketDrain
+from .registry import Registry, argument, arguments, lines, position_of
+from .values import InvalidValue
+
+
+class AppDraft:
+    """A ``python`` block while it is read."""
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self.fields: dict[str, Any] = {}
+        self.where: dict[str, Position] = {}
+        self.warnings: list[CaddyfileError] = []
+        self.placeholders: list[str] = []
+
+    def add(self, field: str, value: object) -> None:
+        """Append to a field that is a list."""
+        self.fields[field] = (*self.fields.get(field, ()), value)
+
+    def template(self, text: str) -> str:
+        """*text*, in which placeholders are allowed."""
+        self.placeholders += [check_placeholder(name) for name in values.placeholders(text)]
+        return text
+
+    def plain(self, text: str) -> str:
+        """*text*, in which placeholders are not allowed."""
+        if names := values.placeholders(text):
+            raise InvalidValue(f"placeholders are not possible here: {{{names[0]}}}")
+        return text
+
+
+SUBDIRECTIVES: Registry[AppDraft] = Registry("subdirective of python")
+SUBDIRECTIVES.refused = {
+    "module_esgi": "the ESGI interface is the Go plugin's own; use module_asgi or module_wsgi",
+    "isolation": "workers do not run in containers; use user, group and limits to keep apps apart",
+    "cache": "there is no built-in cache; use one that all workers reach, such as Redis or Valkey",
+}
+_subdirective = SUBDIRECTIVES.register
+
+PLACEHOLDER_ROOTS = ("http.", "env.", "system.", "file.", "time.")
+
+
+def check_placeholder(name: str) -> str:
+    """*name* when it can be the name of a placeholder.
+
+    Raises:
+        InvalidValue: it cannot, as in JSON that was meant to be literal.
+    """
+    if not name.startswith(PLACEHOLDER_ROOTS) or any(char in name for char in "\"' \t\n,"):
+        raise InvalidValue(f"unknown placeholder {{{name}}}", "a literal brace is written \\{ or \\}")
+    return name
+
+
+# What runs
+
+
+@_subdirective("module_wsgi", "module_wsgi <module:variable>")
+def module_wsgi(d: Dispenser, app: AppDraft) -> None:
+    """The WSGI application: a module and a variable in it, which may be an attribute path (`site.app`) or a factory
+    without arguments (`make_app()`). May hold placeholders."""
+    app.fields.update(interface="wsgi", module=values.module_variable(app.template(argument(d))))
+
+
+@_subdirective("module_asgi", "module_asgi <module:variable>")
+def module_asgi(d: Dispenser, app: AppDraft) -> None:
+    """The ASGI application, written as with `module_wsgi`. May hold placeholders."""
+    app.fields.update(interface="asgi", module=values.module_variable(app.template(argument(d))))
+
+
+@_subdirective("working_dir", "working_dir <path>")
+def working_dir(d: Dispenser, app: AppDraft) -> None:
+    """The directory the app runs in, and the first place its modules are looked for. A relative path is relative to the
+    directory the daemon was started in, which is also the default. May hold placeholders."""
+    app.fields["working_dir"] = app.template(argument(d))
+
+
+@_subdirective("venv", "venv <path>")
+def venv(d: Dispenser, app: AppDraft) -> None:
+    """The virtual environment whose Python runs the app. Default: the Python that runs caddysnake. May hold
+    placeholders."""
+    app.fields["venv"] = app.template(argument(d))
+
+
+@_subdirective("python_path", "python_path <path>")
+def python_path(d: Dispenser, app: AppDraft) -> None:
+    """The Python interpreter that runs the app. It goes before the one of `venv`."""
+    app.fields["python_path"] = app.plain(argument(d))
+
+
+# How many
+
+
+@_subdirective("workers", "workers <count>|auto")
+def workers(d: Dispenser, app: AppDraft) -> None:
+    """How many workers run the app. `auto`, the default, is one for each core the daemon may use; it is 1 for a dynamic
+    app and for the form `python module:variable`."""
+    number = values.workers(argument(d))
+    app.fields["workers"] = "auto" if number is None else number
+
+
+@_subdirective("workers_runtime", "workers_runtime process|thread")
+def workers_runtime(d: Dispenser, app: AppDraft) -> None:
+    """Whether a worker is a process of its own, the default, or a thread in a process that several apps share."""
+    app.fields["workers_runtime"] = values.choice(argument(d), ("process", "thread"))
+
+
+@_subdirective("threads", "threads <count>")
+def threads(d: Dispenser, app: AppDraft) -> None:
+    """How many requests a worker of a WSGI app runs at a time, each on a thread. Default: 8."""
+    app.fields["threads"] = values.count(argument(d), most=1024)
+
+
+@_subdirective("runtime", "runtime native|uvloop|sync")
+def runtime(d: Dispenser, app: AppDraft) -> None:
+    """What drives an ASGI app: `uvloop`, the default, or `native`, which is asyncio's own event loop. A WSGI app knows
+    only `sync`."""
+    text = argument(d)
+    if text == "gevent":
+        app.warnings.append(d.error("runtime gevent is read as sync: requests run on threads"))
+        text = "sync"
+    elif text == "libuv":
+        text = "uvloop"
+    app.fields["runtime"] = values.choice(text, ("native", "uvloop", "sync"))
+
+
+@_subdirective("lifespan", "lifespan on|off|auto")
+def lifespan(d: Dispenser, app: AppDraft) -> None:
+    """Whether an ASGI app is told of startup and shutdown. `auto`, the default: it is, and one that does not know of it
+    is served all the same. `on`: a failure fails the start. `off`: it is not."""
+    app.fields["lifespan"] = values.choice(argument(d), ("on", "off", "auto"))
+
+
+# Its environment
+
+
+@_subdirective("env_file", "env_file <path>", repeatable=True)
+def env_file(d: Dispenser, app: AppDraft) -> None:
+    """A file of `KEY=VALUE` lines for the app's environment; of several, the later wins. A relative path lies under
+    `working_dir` and may not leave it. May hold placeholders."""
+    text = app.template(argument(d))
+    app.where[f"env_file[{len(app.fields.get('env_files', ()))}]"] = position_of(d.token())
+    app.add("env_files", text)
+
+
+@_subdirective("env_var", "env_var <name> <value>", repeatable=True)
+def env_var(d: Dispenser, app: AppDraft) -> None:
+    """A variable of the app's environment; it goes before one of the same name in an `env_file`. The value may hold
+    placeholders."""
+    name, value = arguments(d, 2, 2)
+    envfile.check_name(name)
+    envfile.check_value(value)
+    app.add("env_vars", EnvVar(name, app.template(value)))
+
+
+@_subdirective("pass_env", "pass_env <name>...", repeatable=True)
+def pass_env(d: Dispenser, app: AppDraft) -> None:
+    """Variables of the daemon's own environment to hand on to the app; `*` stands for any letters, as in `DATABASE_*`.
+    Without it an app sees only those that say where it runs: `PATH`, `HOME`, `LANG`, `LC_*`, `TZ`, `TMPDIR`, `USER`,
+    `LOGNAME`, `SSL_CERT_FILE`, `SSL_CERT_DIR` and the proxies."""
+    for pattern in arguments(d, 1):
+        envfile.check_pattern(pattern)
+        app.add("pass_env", pattern)
+
+
+@_subdirective("preload", "preload <module>...", repeatable=True)
+def preload(d: Dispenser, app: AppDraft) -> None:
+    """Modules to import once, before workers are forked: they start faster and share the memory. They must not start
+    threads."""
+    for name in arguments(d, 1):
+        app.add("preload", values.module_name(name))
+
+
+# Change and time
+
+
+@_subdirective("autoreload", "autoreload [on|off] [{ on_error show|keep, watch <pattern>..., debounce <duration> }]")
+def autoreload(d: Dispenser, app: AppDraft) -> None:
+    """Start the app afresh when a `.py` file under its working directory changes. In the block: `watch` adds patterns
+    such as `*.html`; `debounce` is how long to wait for further changes (default 500ms); `on_error keep` keeps the old
+    code serving when the new one does not start, instead of showing the traceback."""
+    switched = values.on_off((arguments(d, 0, 1) or ["on"])[0])
+    fields: dict[str, Any] = {}
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        match inner.val():
+            case "on_error":
+                fields["on_error"] = values.choice(argument(inner), ("show", "keep"))
+            case "watch":
+                fields["watch"] = (*fields.get("watch", ()), *arguments(inner, 1))
+            case "debounce":
+                fields["debounce_s"] = values.positive_duration(argument(inner))
+            case unknown:
+                raise InvalidValue(f'unknown line "{unknown}" in its block', "known are on_error, watch and debounce")
+    app.fields["autoreload"] = Autoreload(**fields) if switched else None
+
+
+@_subdirective("start_timeout", "start_timeout <duration>|forever")
+def start_timeout(d: Dispenser, app: AppDraft) -> None:
+    """How long a worker may take until it is ready. Default: 120s."""
+    app.fields["start_timeout_s"] = values.duration_or_endless(argument(d))
+
+
+@_subdirective("grace_period", "grace_period <duration>")
+def grace_period(d: Dispenser, app: AppDraft) -> None:
+    """How long requests may still run after a worker was told to stop. Default: the global `grace_period`, or 10s."""
+    app.fields["grace_period_s"] = values.positive_duration(argument(d))
+
+
+@_subdirective("request_timeout", "request_timeout <duration>|off")
+def request_timeout(d: Dispenser, app: AppDraft) -> None:
+    """How long one request may take; then the worker's stacks go to the log, the client gets 504, and the worker is
+    replaced. Default: off."""
+    app.fields["request_timeout_s"] = values.duration_or_off(argument(d))
+
+
+@_subdirective("max_requests", "max_requests <count>|off [<jitter>]")
+def max_requests(d: Dispenser, app: AppDraft) -> None:
+    """Replace a worker after so many requests, give or take a random part of the jitter. Default: off."""
+    number, *jitter = arguments(d, 1, 2)
+    app.fields["max_requests"] = None if number == "off" else values.count(number)
+    app.fields["max_requests_jitter"] = values.count(jitter[0], least=0) if jitter else 0
+
+
+@_subdirective("max_lifetime", "max_lifetime <duration>|off")
+def max_lifetime(d: Dispenser, app: AppDraft) -> None:
+    """Replace a worker after so long. Default: off."""
+    app.fields["max_lifetime_s"] = values.duration_or_off(argument(d))
+
+
+@_subdirective("max_memory", "max_memory <size>|off")
+def max_memory(d: Dispenser, app: AppDraft) -> None:
+    """Replace a worker that has grown beyond so much memory. Default: off."""
+    text = argument(d)
+    app.fields["max_memory_bytes"] = None if text == "off" else values.positive_size(text)
+
+
+@_subdirective("websocket_drain", "websocket_drain close|keep <duration>")
+def websocket_drain(d: Dispenser, app: AppDraft) -> None:
+    """What a reload does with open WebSockets: `close`, the default, ends them with 1012 at slightly different times;
+    `keep` leaves them on the old worker for so long."""
+    match arguments(d, 1, 2):
+        case ["close"]:
+            app.fields["websocket_drain"] = WebSocketDrain()
+        case ["keep", text]:
+            app.fields["websocket_drain"] = WebSocketDrain(keep_s=values.positive_duration(text))
+        case _:
+            raise InvalidValue("expected close, or keep with a duration")
+
+
+# Bounds
+
+
+@_subdirective("max_dynamic_apps", "max_dynamic_apps <count>")
+def max_dynamic_apps(d: Dispenser, app: AppDraft) -> None:
+    """How many apps of a block with placeholders may be live at a time. Default: 128."""
+    app.fields["max_dynamic_apps"] = values.count(argument(d))
+
+
+@_subdirective("idle_timeout", "idle_timeout <duration>|off")
+def idle_timeout(d: Dispenser, app: AppDraft) -> None:
+    """How long an app of a block with placeholders may go without a request until it is stopped. Default: 30m."""
+    app.fields["idle_timeout_s"] = values.duration_or_off(argument(d))
+
+
+@_subdirective("max_queue", "max_queue <count>")
+def max_queue(d: Dispenser, app: AppDraft) -> None:
+    """How many connections may wait for a worker before further ones get 503. Default: 1024."""
+    app.fields["max_queue"] = values.count(argument(d))
+
+
+@_subdirective("request_body_max_size", "request_body_max_size <size>|unlimited")
+def request_body_max_size(d: Dispenser, app: AppDraft) -> None:
+    """How large the content of a request may be; a larger one gets 413. Default: unlimited."""
+    _limit_body(argument(d), app)
+
+
+@_subdirective("request_body", "request_body <size>, or request_body { max_size <size> }")
+def request_body(d: Dispenser, app: AppDraft) -> None:
+    """The Go plugin's spelling of `request_body_max_size`."""
+    given = arguments(d, 0, 1)
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        if inner.val() != "max_size":
+            raise InvalidValue(f'unknown line "{inner.val()}" in its block')
+        given.append(argument(inner))
+    if len(given) != 1:
+        raise InvalidValue(f"takes one size, got {len(given)}")
+    _limit_body(given[0], app)
+
+
+def _limit_body(text: str, app: AppDraft) -> None:
+    if {"request_body", "request_body_max_size"} <= app.where.keys():
+        raise InvalidValue("the limit is written twice, as request_body_max_size and as request_body", "keep one")
+    app.fields["request_body_max_bytes"] = None if text == "unlimited" else values.positive_size(text)
+
+
+# Who it runs as
+
+
+@_subdirective("user", "user <name>")
+def user(d: Dispenser, app: AppDraft) -> None:
+    """The user the app runs as, where the daemon may change it. Default: the daemon's."""
+    app.fields["user"] = app.template(argument(d))
+
+
+@_subdirective("group", "group <name>")
+def group(d: Dispenser, app: AppDraft) -> None:
+    """The group the app runs as. Default: the primary group of `user`, or the daemon's."""
+    app.fields["group"] = app.template(argument(d))
+
+
+@_subdirective(
+    "limits",
+    "limits { memory <size>, open_files <count>, processes <count>, file_size <size>, niceness <count> }",
+)
+def limits(d: Dispenser, app: AppDraft) -> None:
+    """What the process of a worker may use; each line is optional."""
+    arguments(d, 0, 0)
+    fields: dict[str, Any] = {}
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        match inner.val():
+            case "memory":
+                fields["memory_bytes"] = values.positive_size(argument(inner))
+            case "file_size":
+                fields["file_size_bytes"] = values.positive_size(argument(inner))
+            case "open_files":
+                fields["open_files"] = values.count(argument(inner))
+            case "processes":
+                fields["processes"] = values.count(argument(inner))
+            case "niceness":
+                fields["niceness"] = values.count(argument(inner), least=-20, most=19)
+            case unknown:
+                known = "known are memory, open_files, processes, file_size and niceness"
+                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
+    if not fields:
+        raise InvalidValue("limits nothing")
+    app.fields["limits"] = Limits(**fields)
+
+
+# Operations
+
+
+@_subdirective("log", "log [{ ... }]")
+def log(d: Dispenser, app: AppDraft) -> None:
+    """Write an access log of the requests to this app."""
+    arguments(d, 0)
+    lines(d)
+    app.fields["log"] = True
+
+
+@_subdirective("health_uri", "health_uri <path>")
+def health_uri(d: Dispenser, app: AppDraft) -> None:
+    """A path that is answered here, without the app, for the health checks of Caddy."""
+    text = argument(d)
+    if not text.startswith("/"):
+        raise InvalidValue(f"{text!r} is not a path", "write one such as /healthz")
+    app.fields["health_uri"] = text

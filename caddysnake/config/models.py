@@ -1,0 +1,231 @@
+"""What a Caddyfile says, as frozen models.
+
+Nothing is resolved here: paths are as written, placeholders are still in them, ``None`` means that the file did not say
+and the default is somebody else's to know (the plan's). Durations are seconds, sizes are bytes; ``None`` for a limit
+means none.
+
+Every model knows where it was written (``position``, ``where``), for the checks that come later; that is never part of
+the JSON, nor of a comparison.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from .values import DEFAULT_SOCKET_MODE, ModuleVariable, SocketAddress
+
+Interface = Literal["wsgi", "asgi"]
+Toggle = Literal["on", "off", "auto"]
+
+START_TIMEOUT_S = 120.0
+GRACE_PERIOD_S = 10.0
+MAX_DYNAMIC_APPS = 128
+IDLE_TIMEOUT_S = 1800.0
+MAX_QUEUE = 1024
+WSGI_THREADS = 8
+
+
+class Position(NamedTuple):
+    """Where something was written. Lines count from 1; ``imports`` names the imports it came through, as in a token."""
+
+    file: str
+    line: int
+    imports: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+NOWHERE = Position("", 0)
+
+Socket = Annotated[SocketAddress, PlainSerializer(str)]
+Mode = Annotated[int, PlainSerializer(lambda mode: f"{mode:04o}", return_type=str)]
+Module = Annotated[ModuleVariable, PlainSerializer(str)]
+
+
+class Model(BaseModel):
+    """The base of all: frozen, no unknown fields, compared without positions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    position: Position = Field(default=NOWHERE, exclude=True, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, Model)
+        return self._said() == other._said()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _said(self) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
+
+
+class Autoreload(Model):
+    """Watch the working directory and start afresh when it changes."""
+
+    on_error: Literal["show", "keep"] = "show"
+    watch: tuple[str, ...] = ()
+    debounce_s: float = 0.5
+
+
+class Limits(Model):
+    """What a worker's process may use. ``None``: what the daemon may."""
+
+    memory_bytes: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+    file_size_bytes: int | None = None
+    niceness: int | None = None
+
+
+class WebSocketDrain(Model):
+    """What a reload does with open WebSockets. ``keep_s`` None: closes them with 1012."""
+
+    keep_s: float | None = None
+
+
+class EnvVar(NamedTuple):
+    name: str
+    value: str
+
+
+class PythonApp(Model):
+    """One ``python`` block."""
+
+    interface: Interface
+    module: Module
+    simple: bool = False
+    """Written as ``python module:variable``, which means WSGI with one worker."""
+
+    working_dir: str | None = None
+    venv: str | None = None
+    python_path: str | None = None
+
+    workers: int | Literal["auto"] | None = None
+    workers_runtime: Literal["process", "thread"] = "process"
+    threads: int | None = None
+    runtime: Literal["native", "uvloop", "sync"] | None = None
+    lifespan: Toggle = "auto"
+
+    env_files: tuple[str, ...] = ()
+    env_vars: tuple[EnvVar, ...] = ()
+    pass_env: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    autoreload: Autoreload | None = None
+
+    start_timeout_s: float | None = START_TIMEOUT_S
+    grace_period_s: float | None = None
+    """``None``: the global ``grace_period``, or 10 s."""
+    request_timeout_s: float | None = None
+
+    max_requests: int | None = None
+    max_requests_jitter: int = 0
+    max_lifetime_s: float | None = None
+    max_memory_bytes: int | None = None
+    websocket_drain: WebSocketDrain = WebSocketDrain()
+
+    max_dynamic_apps: int = MAX_DYNAMIC_APPS
+    idle_timeout_s: float | None = IDLE_TIMEOUT_S
+    max_queue: int = MAX_QUEUE
+    request_body_max_bytes: int | None = None
+
+    user: str | None = None
+    group: str | None = None
+    limits: Limits | None = None
+
+    log: bool = False
+    health_uri: str | None = None
+
+    placeholders: tuple[str, ...] = ()
+    """The placeholders in the values above that must be resolved for each request. Any makes the app dynamic."""
+
+    where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
+    """Where each subdirective was written first. ``env_file`` and ``env_var`` have ``env_file[0]`` … too."""
+
+    def at(self, *subdirectives: str) -> Position:
+        """Where the first of *subdirectives* that the file has was written; else where the block begins."""
+        return next((self.where[name] for name in subdirectives if name in self.where), self.position)
+
+
+class Route(Model):
+    """A matcher and what it leads to: a ``python`` block, or further routes tried in order.
+
+    ``directive`` is ``python``, ``handle``, ``handle_path`` or ``route``. Of the routes that share a ``group``, only
+    the first that matches is taken. A ``handle`` without routes stands for directives of Caddy's: what it matches is
+    not ours.
+    """
+
+    directive: str
+    matcher: dict[str, Any] | None = None
+    """A matcher set in the form of Caddy's JSON; ``None`` matches everything."""
+    group: str | None = None
+    strip_prefix: str | None = None
+    app: PythonApp | None = None
+    routes: tuple[Route, ...] = ()
+
+    def apps(self) -> list[PythonApp]:
+        """The apps below, in the order in which they are tried."""
+        own = [] if self.app is None else [self.app]
+        return own + [app for route in self.routes for app in route.apps()]
+
+
+class SiteAddress(Model):
+    """One address of a site block: a socket to listen on, or a host (and port, and path) that belongs to Caddy."""
+
+    text: str
+    socket: Socket | None = None
+    scheme: str = ""
+    host: str = ""
+    port: str = ""
+    path: str = ""
+
+
+class Site(Model):
+    """One site block."""
+
+    addresses: tuple[SiteAddress, ...]
+    bind: tuple[Socket, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    def apps(self) -> list[PythonApp]:
+        """The apps of the site, in the order in which they are tried."""
+        return [app for route in self.routes for app in route.apps()]
+
+
+class GlobalOptions(Model):
+    """The global options that mean something here. Those that are only Caddy's are not kept."""
+
+    default_bind: tuple[Socket, ...] = ()
+    grace_period_s: float | None = None
+    socket_mode: Mode = DEFAULT_SOCKET_MODE
+    socket_owner: str | None = None
+    socket_group: str | None = None
+    relays: int = 1
+    max_spawners: int = 16
+    trusted_proxies: tuple[str, ...] = ()
+    admin: str | None = None
+    on_demand_ask: str | None = None
+    reload_strategy: Literal["parallel", "rolling"] = "parallel"
+
+    where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
+
+    def at(self, *options: str) -> Position:
+        """Where the first of *options* that the file has was written; else where the options begin."""
+        return next((self.where[name] for name in options if name in self.where), self.position)
+
+
+class Config(Model):
+    """One Caddyfile."""
+
+    options: GlobalOptions = GlobalOptions()
+    sites: tuple[Site, ...] = ()
+    warnings: tuple[str, ...] = Field(default=(), exclude=True)
+
+    def apps(self) -> list[PythonApp]:
+        """Every app, in the order of the sites and, within one, in the order in which they are tried."""
+        return [app for site in self.sites for app in site.apps()]

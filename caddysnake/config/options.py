@@ -1,0 +1,165 @@
+"""The global options: those that mean something here, and the names of those that are Caddy's own business.
+
+One file may be read by both, so an option of Caddy's is never an error here, and what it says is Caddy's to check.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ..caddyfile.dispenser import Dispenser
+from ..caddyfile.errors import CaddyfileError, nearest
+from ..caddyfile.tokens import Token
+from . import values
+from .models import GlobalOptions, Position
+from .registry import Registry, argument, arguments, position_of
+from .values import InvalidValue
+
+
+class OptionsDraft:
+    """The global options while they are read."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+        self.where: dict[str, Position] = {}
+
+
+OPTIONS: Registry[OptionsDraft] = Registry("global option")
+_option = OPTIONS.register
+
+OURS: Final = frozenset(
+    {
+        "socket_mode",
+        "socket_owner",
+        "socket_group",
+        "relays",
+        "max_spawners",
+        "trusted_proxies",
+        "on_demand_ask",
+        "reload_strategy",
+    }
+)
+"""The options that a stock Caddy does not know. The others that are read here are Caddy's too."""
+
+CADDYS: Final = frozenset(
+    ["acme_ca", "acme_ca_root", "acme_dns", "acme_eab", "admin", "auto_https", "cert_issuer", "cert_lifetime", "debug", "default_bind", "default_sni", "dns", "ech", "email", "events", "fallback_sni", "filesystem", "grace_period", "http_port", "https_port", "key_type", "local_certs", "log", "metrics", "ocsp_interval", "ocsp_stapling", "on_demand_tls", "order", "persist_config", "pki", "preferred_chains", "renew_interval", "renewal_window_ratio", "servers", "shutdown_delay", "skip_install_trust", "storage", "storage_check", "storage_clean_interval", "tls_resolvers"]
+)
+"""Every global option of a stock Caddy."""
+
+
+def read_options(segments: Sequence[Sequence[Token]]) -> tuple[GlobalOptions, list[CaddyfileError]]:
+    """The options that mean something here, and everything that is wrong with them."""
+    draft = OptionsDraft()
+    errors: list[CaddyfileError] = []
+    for tokens in segments:
+        name = tokens[0].text
+        if name not in OPTIONS.settings:
+            if name not in CADDYS:
+                known = nearest(name, CADDYS | OURS)
+                errors.append(CaddyfileError.at(tokens[0], f'unknown global option "{name}"', known))
+            continue
+        try:
+            OPTIONS.apply(tokens, draft, draft.where)
+        except CaddyfileError as exc:
+            errors.append(exc)
+    position = position_of(segments[0][0]) if segments else Position("", 0)
+    return GlobalOptions(**draft.fields, where=draft.where, position=position), errors
+
+
+def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
+    """The addresses on a ``bind`` or ``default_bind`` line. A block behind them (``protocols``) is Caddy's."""
+    addresses = []
+    for token in dispenser.remaining_arg_tokens():
+        if values.placeholders(token.text):
+            raise CaddyfileError.at(token, "an address to bind may not hold placeholders")
+        try:
+            addresses.append(values.socket_address(token.text))
+        except InvalidValue as exc:
+            raise CaddyfileError.at(token, str(exc), exc.hint) from None
+    if not addresses:
+        raise InvalidValue("takes one or more addresses, got 0")
+    nesting = dispenser.nesting()
+    while dispenser.next_block(nesting):
+        dispenser.remaining_args()
+    return tuple(addresses)
+
+
+@_option("default_bind", "default_bind <address>...", repeatable=True)
+def default_bind(d: Dispenser, options: OptionsDraft) -> None:
+    """Where sites listen that say nothing themselves: sockets such as `unix//run/caddysnake/apps.sock|0660` or
+    `tcp/127.0.0.1:9000`."""
+    options.fields["default_bind"] = (*options.fields.get("default_bind", ()), *read_bind(d))
+
+
+@_option("grace_period", "grace_period <duration>")
+def grace_period(d: Dispenser, options: OptionsDraft) -> None:
+    """How long requests may still run after a worker was told to stop. Default: 10s."""
+    options.fields["grace_period_s"] = values.positive_duration(argument(d))
+
+
+@_option("socket_mode", "socket_mode <octal>")
+def socket_mode(d: Dispenser, options: OptionsDraft) -> None:
+    """The mode of unix sockets that have none in their address. Default: 0660. Caddy needs the right to write."""
+    options.fields["socket_mode"] = values.socket_mode(argument(d))
+
+
+@_option("socket_owner", "socket_owner <user>")
+def socket_owner(d: Dispenser, options: OptionsDraft) -> None:
+    """The user who owns unix sockets that name none in their address. Default: the daemon's."""
+    options.fields["socket_owner"] = argument(d)
+
+
+@_option("socket_group", "socket_group <group>")
+def socket_group(d: Dispenser, options: OptionsDraft) -> None:
+    """The group of unix sockets that name none in their address, such as `caddy`. Default: the daemon's."""
+    options.fields["socket_group"] = argument(d)
+
+
+@_option("relays", "relays <count>")
+def relays(d: Dispenser, options: OptionsDraft) -> None:
+    """How many processes forward the requests of sockets that several apps share. Default: 1."""
+    options.fields["relays"] = values.count(argument(d), most=256)
+
+
+@_option("max_spawners", "max_spawners <count>")
+def max_spawners(d: Dispenser, options: OptionsDraft) -> None:
+    """How many processes may stand ready to fork workers, one for each interpreter, user and set of preloaded modules.
+    Default: 16."""
+    options.fields["max_spawners"] = values.count(argument(d), most=4096)
+
+
+@_option("trusted_proxies", "trusted_proxies <range>...", repeatable=True)
+def trusted_proxies(d: Dispenser, options: OptionsDraft) -> None:
+    """From which addresses a TCP connection's forwarded headers are believed, as IP addresses or ranges such as
+    `10.0.0.0/8`. Default: none."""
+    for text in arguments(d, 1):
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise InvalidValue(f"{text!r} is not an IP address or a range of them") from None
+        options.fields["trusted_proxies"] = (*options.fields.get("trusted_proxies", ()), str(network))
+
+
+@_option("admin", "admin <address>|off [{ ... }]")
+def admin(d: Dispenser, options: OptionsDraft) -> None:
+    """Where the admin API listens. A stock Caddy that reads the same file takes the option for its own."""
+    words = arguments(d, 0, 1)
+    nesting = d.nesting()
+    while d.next_block(nesting):
+        d.remaining_args()
+    if words:
+        options.fields["admin"] = words[0]
+
+
+@_option("on_demand_ask", "on_demand_ask <address>")
+def on_demand_ask(d: Dispenser, options: OptionsDraft) -> None:
+    """Where Caddy may ask whether a host is served here, before it gets a certificate for it."""
+    options.fields["on_demand_ask"] = argument(d)
+
+
+@_option("reload_strategy", "reload_strategy parallel|rolling")
+def reload_strategy(d: Dispenser, options: OptionsDraft) -> None:
+    """How workers are replaced: all beside the old ones, the default, or one at a time, which takes less memory."""
+    options.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling"))

@@ -1,0 +1,137 @@
+"""A table of named settings, each a function with its syntax line.
+
+The syntax line says what would be right when something is wrong, and it and the docstring become the reference page.
+The functions raise :class:`InvalidValue`, which knows no position; :meth:`Registry.apply` adds the name, the place and
+the syntax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from ..caddyfile.dispenser import Dispenser
+from ..caddyfile.errors import CaddyfileError, nearest
+from ..caddyfile.tokens import Token
+from .models import Position
+from .values import InvalidValue
+
+Draft = TypeVar("Draft")
+Handler = Callable[[Dispenser, Draft], None]
+
+
+class Setting(NamedTuple, Generic[Draft]):
+    """One (sub)directive."""
+
+    name: str
+    syntax: str
+    handler: Handler[Draft]
+    repeatable: bool
+    """May be written more than once."""
+
+    @property
+    def doc(self) -> str:
+        """The reference text."""
+        return (self.handler.__doc__ or "").strip()
+
+
+class Registry(Generic[Draft]):
+    """Settings by name, for one kind of draft."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        """What one of these is called: ``subdirective``, ``global option``."""
+        self.settings: dict[str, Setting[Draft]] = {}
+        self.refused: dict[str, str] = {}
+        """Names that are known and not offered, with the reason and what to do instead."""
+
+    def register(
+        self, name: str, syntax: str, *, repeatable: bool = False
+    ) -> Callable[[Handler[Draft]], Handler[Draft]]:
+        """Decorate the function that reads ``name``; the dispenser it gets stands on the name."""
+
+        def add(handler: Handler[Draft]) -> Handler[Draft]:
+            self.settings[name] = Setting(name, syntax, handler, repeatable)
+            return handler
+
+        return add
+
+    def apply(self, tokens: Sequence[Token], draft: Draft, seen: dict[str, Position]) -> None:
+        """Read one line, and the block it opens, into *draft*. *seen* says where each name was written first.
+
+        Raises:
+            CaddyfileError: the name is unknown or not offered, or what follows it is wrong.
+        """
+        dispenser = Dispenser(tokens)
+        dispenser.next()
+        token = dispenser.token()
+        name = token.text
+        if name in self.refused:
+            raise dispenser.error(f"{name} is not offered here: {self.refused[name]}")
+        setting = self.settings.get(name)
+        if setting is None:
+            known = nearest(name, self.settings) or "known are " + ", ".join(sorted(self.settings))
+            raise dispenser.error(f'unknown {self.kind} "{name}"', known)
+        first = seen.setdefault(name, position_of(token))
+        if not setting.repeatable and first != position_of(token):
+            raise dispenser.error(f"{name} is written twice, first on line {first.line}", "take one of them away")
+        try:
+            setting.handler(dispenser, draft)
+            expect_end(dispenser)
+        except InvalidValue as exc:
+            raise dispenser.error(f"{name}: {exc}", exc.hint or f"the syntax is: {setting.syntax}") from None
+
+
+def position_of(token: Token) -> Position:
+    """Where *token* stands."""
+    return Position(token.file, token.line, token.imports)
+
+
+def error_at(position: Position, message: str, hint: str | None = None, token: str | None = None) -> CaddyfileError:
+    """An error that points at *position*."""
+    return CaddyfileError(message, position.file, position.line, token=token, hint=hint, imports=position.imports)
+
+
+def arguments(dispenser: Dispenser, least: int, most: int | None = None) -> list[str]:
+    """The arguments of this line, when there are as many as asked for.
+
+    Raises:
+        InvalidValue: there are fewer or more.
+    """
+    found = dispenser.remaining_args()
+    if len(found) < least or (most is not None and len(found) > most):
+        if least == most:
+            wanted = f"{'one argument' if least == 1 else f'{least} arguments'}"
+        elif most is None:
+            wanted = f"{least} or more arguments"
+        else:
+            wanted = f"{least} to {most} arguments"
+        raise InvalidValue(f"takes {wanted}, got {len(found)}")
+    return found
+
+
+def argument(dispenser: Dispenser) -> str:
+    """The one argument of this line, which may not be empty."""
+    (text,) = arguments(dispenser, 1, 1)
+    if not text:
+        raise InvalidValue("the argument is empty")
+    return text
+
+
+def lines(dispenser: Dispenser) -> list[list[Token]]:
+    """The lines of the block that is opened here, each with the blocks that it opens itself."""
+    found = []
+    nesting = dispenser.nesting()
+    while dispenser.next_block(nesting):
+        found.append(dispenser.next_segment())
+    return found
+
+
+def expect_end(dispenser: Dispenser) -> None:
+    """Raise ``InvalidValue`` when anything is left: an argument too many, or a block that nobody asked for."""
+    if not dispenser.next():
+        return
+    if dispenser.token().opens:
+        raise InvalidValue("takes no block")
+    if not dispenser.token().closes:
+        raise InvalidValue(f'unexpected "{dispenser.val()}"')
