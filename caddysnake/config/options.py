@@ -43,9 +43,14 @@ OURS: Final = frozenset(
 )
 """The options that a stock Caddy does not know. The others that are read here are Caddy's too."""
 
-CADDYS: Final = frozenset(
-    ["acme_ca", "acme_ca_root", "acme_dns", "acme_eab", "admin", "auto_https", "cert_issuer", "cert_lifetime", "debug", "default_bind", "default_sni", "dns", "ech", "email", "events", "fallback_sni", "filesystem", "grace_period", "http_port", "https_port", "key_type", "local_certs", "log", "metrics", "ocsp_interval", "ocsp_stapling", "on_demand_tls", "order", "persist_config", "pki", "preferred_chains", "renew_interval", "renewal_window_ratio", "servers", "shutdown_delay", "skip_install_trust", "storage", "storage_check", "storage_clean_interval", "tls_resolvers"]
-)
+_CADDYS: Final = """
+    acme_ca acme_ca_root acme_dns acme_eab admin auto_https cert_issuer cert_lifetime debug default_bind default_sni dns
+    ech email events fallback_sni filesystem grace_period http_port https_port key_type local_certs log metrics
+    ocsp_interval ocsp_stapling on_demand_tls order persist_config pki preferred_chains renew_interval
+    renewal_window_ratio servers shutdown_delay skip_install_trust storage storage_check storage_clean_interval
+    tls_resolvers
+"""
+CADDYS: Final = frozenset(_CADDYS.split())
 """Every global option of a stock Caddy."""
 
 
