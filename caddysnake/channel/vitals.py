@@ -29,7 +29,8 @@ _SLOTS_AT = _THREADS_AT + THREADS * _CELL_WORDS * _WORD
 SIZE = -(-(_SLOTS_AT + SLOTS) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 # The life of one connection in its slot. CLOSED -> GIVEN is written by the daemon before it hands over; everything
-# after by the worker. Only a CLOSED slot is given again.
+# after by the worker, which leaves CLOSED (ended) or RETURNED (given back). The daemon turns RETURNED into CLOSED, and
+# only a CLOSED slot is given again.
 SLOT_CLOSED = 0
 SLOT_GIVEN = 1
 """Handed over, not yet taken."""
@@ -39,6 +40,8 @@ SLOT_READING = 3
 """Something of a request has been, or is about to be, read; no response head is out."""
 SLOT_HEAD_SENT = 4
 """A response head has begun to leave."""
+SLOT_RETURNED = 5
+"""Given back; the slot is free again when ``Returned`` has arrived, not before: the message names the slot alone."""
 
 # Header words.
 WORD_ACTIVE = 0
@@ -119,6 +122,10 @@ class Page:
         first = _HEADER_WORDS + cell
         values = (words[first + t * _CELL_WORDS] for t in range(min(threads, THREADS)))
         return sum(min(value, _CLAMP) for value in values)
+
+    def thread_word(self, thread: int, cell: int) -> int:
+        """One word of one thread block, clamped."""
+        return int(min(self._words[_HEADER_WORDS + thread * _CELL_WORDS + cell], _CLAMP))
 
     def word(self, index: int) -> int:
         """One header word, clamped."""

@@ -1,0 +1,36 @@
+"""When to start a crashed worker again: exponential back-off with jitter, reset by a healthy spell. Pure."""
+
+from __future__ import annotations
+
+import random
+
+FIRST_S = 0.1
+FACTOR = 2.0
+LONGEST_S = 30.0
+HEALTHY_S = 10.0
+"""A worker that was ready this long before it died is no sign of a broken app."""
+INTENSITY = 5
+"""Failures in a row after which the app counts as failed. It is still tried again, at the longest pause."""
+
+
+class Backoff:
+    """One pool's memory of failures in a row."""
+
+    def __init__(self, jitter: random.Random | None = None) -> None:
+        self.failures = 0
+        self._jitter = jitter or random.Random()
+
+    def pause_after(self, ready_for_s: float) -> float:
+        """Seconds to wait after a worker that was ready for ``ready_for_s`` seconds died; 0 the first time."""
+        if ready_for_s >= HEALTHY_S:
+            self.failures = 0
+        self.failures += 1
+        if self.failures == 1:
+            return 0.0
+        pause = min(LONGEST_S, FIRST_S * FACTOR ** (self.failures - 2))
+        # Downwards only, so that the longest pause is a promise; apps that failed together do not retry together.
+        return float(pause * (1 - 0.25 * self._jitter.random()))
+
+    @property
+    def exhausted(self) -> bool:
+        return self.failures >= INTENSITY

@@ -1,0 +1,117 @@
+"""Connections the daemon holds a duplicate of: who has them, and when they are over.
+
+An epoll of its own asks for EPOLLRDHUP only: with EPOLLIN it would wake for every request that a worker answers. A
+connection that nobody serves (parked) asks for EPOLLIN too: its next request decides who gets it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .apps import App
+    from .workers import Worker
+
+_EVENTS_A_TURN = 256
+_OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+class Connection:
+    """One connection from Caddy. ``fd`` is the daemon's own; whoever serves it has a copy.
+
+    Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
+    """
+
+    __slots__ = ("app", "fd", "flags", "parked", "slot", "worker")
+
+    def __init__(self, fd: int, flags: int, app: App) -> None:
+        self.fd = fd
+        self.flags = flags
+        self.app = app
+        self.worker: Worker | None = None
+        self.slot = -1
+        self.parked = False
+
+
+class Connections:
+    """All of them, by descriptor.
+
+    ``on_over(connection)`` is called when the other side, or the worker, has ended one; ``on_request(connection)``
+    when a parked one has something to read.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_over: Callable[[Connection], None],
+        on_request: Callable[[Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, Connection] = {}
+        self._on_over = on_over
+        self._on_request = on_request
+        loop.add_reader(self._epoll.fileno(), self._drain_events)
+
+    def __len__(self) -> int:
+        return len(self._by_fd)
+
+    def adopt(self, connection: Connection) -> None:
+        """Know a new connection; ``watch``, ``hold`` or ``park`` it next."""
+        self._by_fd[connection.fd] = connection
+        self._epoll.register(connection.fd, 0)
+
+    def park(self, connection: Connection) -> None:
+        """Watch for its next request as well: nobody serves it."""
+        connection.parked = True
+        self._epoll.modify(connection.fd, select.EPOLLRDHUP | select.EPOLLIN)
+
+    def hold(self, connection: Connection) -> None:
+        """It waits for a worker: only a full hang-up counts now, since a client may have half-closed after asking."""
+        connection.parked = False
+        self._epoll.modify(connection.fd, 0)
+
+    def watch(self, connection: Connection) -> None:
+        """A worker has it: its end is all that matters here."""
+        connection.parked = False
+        self._epoll.modify(connection.fd, select.EPOLLRDHUP)
+
+    def end(self, connection: Connection) -> None:
+        """End it for both sides: a mere close would leave the worker's copy open."""
+        if self._by_fd.pop(connection.fd, None) is None:
+            return
+        # EPOLL_CTL_DEL must come first: the registration belongs to the open file, which a worker's copy keeps alive.
+        self._epoll.unregister(connection.fd)
+        with socket.socket(fileno=connection.fd) as sock:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def forget(self, connection: Connection) -> None:
+        """Close our duplicate only."""
+        if self._by_fd.pop(connection.fd, None) is not None:
+            self._epoll.unregister(connection.fd)
+            os.close(connection.fd)
+
+    def close(self) -> None:
+        for connection in list(self._by_fd.values()):
+            self.end(connection)
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _drain_events(self) -> None:
+        for fd, events in self._epoll.poll(0, _EVENTS_A_TURN):
+            connection = self._by_fd.get(fd)
+            if connection is None:
+                continue
+            if events & _OVER and not (connection.parked and events & select.EPOLLIN):
+                self._on_over(connection)
+            else:
+                self._on_request(connection)

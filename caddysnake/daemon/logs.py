@@ -1,0 +1,86 @@
+"""The daemon's log: one JSON record a line in Caddy's field names, or console style on a terminal.
+
+``log.info("app ready", extra={"fields": {…}})``: the message is constant, what varies is in the fields. Text from a
+worker is escaped for where it goes: it may hold terminal control sequences.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TextIO
+
+import orjson
+
+_LEVELS = {"WARNING": "warn", "CRITICAL": "fatal"}
+_COLOURS = {"debug": "35", "info": "34", "warn": "33", "error": "31", "fatal": "31"}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code != 0x0A}
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"level":"info","ts":1795359933.58,"logger":"app","msg":"app ready",…}``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "level": _level(record),
+            "ts": record.created,
+            "logger": record.name.removeprefix("caddysnake."),
+            "msg": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+class ConsoleFormatter(logging.Formatter):
+    """``16:04:11.532 INFO app  app ready  app=blog:app workers=2``; several lines of text follow indented."""
+
+    def __init__(self, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = _level(record)
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
+        shown = f"{level.upper():<5}"
+        if self._colour:
+            shown = f"\x1b[{_COLOURS[level]}m{shown}\x1b[0m"
+        short: list[tuple[str, str]] = []
+        long: list[tuple[str, str]] = []
+        for name, value in _fields(record).items():
+            text = str(value).translate(_CONTROL)
+            (long if "\n" in text else short).append((name, text))
+        line = f"{clock} {shown} {record.getMessage()}"
+        if short:
+            line += "  " + " ".join(f"{name}={_quoted(text)}" for name, text in short)
+        for _, text in long:
+            line += "\n" + "\n".join(f"    {part}" for part in text.splitlines())
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if " " in text or not text else text
+
+
+def _level(record: logging.LogRecord) -> str:
+    return _LEVELS.get(record.levelname, record.levelname.lower())
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
+    """Send the log to ``stream`` (standard error): console style on a terminal, JSON elsewhere."""
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(ConsoleFormatter(colour=True) if stream.isatty() else JsonFormatter())
+    root = logging.getLogger("caddysnake")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    root.setLevel(logging.DEBUG if debug else logging.INFO)

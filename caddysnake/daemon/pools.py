@@ -1,0 +1,208 @@
+"""One generation of an app's workers: started side by side, kept at their number, drained together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..channel.settings import Settings
+from .backoff import Backoff
+from .lifecycle import State
+from .spawners import SpawnerKey, SpawnError, Spawners
+from .workers import Worker, WorkerSink
+
+if TYPE_CHECKING:
+    from .connections import Connection
+
+log = logging.getLogger("caddysnake.app")
+
+SLOW_START_S = 10.0
+
+
+class PoolSpec(NamedTuple):
+    """What a pool runs."""
+
+    name: str
+    settings: Settings
+    workers: int
+    key: SpawnerKey
+    start_timeout_s: float | None
+    grace_s: float
+
+
+class StartFailed(Exception):
+    """The first start of a pool failed; ``code`` and text are the worker's."""
+
+    def __init__(self, app: str, code: str, text: str) -> None:
+        super().__init__(text)
+        self.app = app
+        self.code = code
+
+
+class Home(Protocol):
+    """Who answers for the connections of a pool's workers: their app."""
+
+    def serve_waiting(self) -> None:
+        """A worker has become ready."""
+
+    def returned(self, connection: Connection, worker: Worker) -> None:
+        """``worker`` gave ``connection`` back at a request boundary."""
+
+    def orphaned(self, connection: Connection, state: int) -> None:
+        """The worker of ``connection`` is dead; ``state`` is what its slot said last."""
+
+
+class Pool(WorkerSink):
+    """Tells ``home`` when a worker has become ready, and which connections need another."""
+
+    _numbers = iter(range(1, 1 << 31))
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        generation: int,
+        spawners: Spawners,
+        home: Home,
+    ) -> None:
+        self.spec = spec
+        self.generation = generation
+        self.ready: list[Worker] = []
+        self.workers: dict[int, Worker] = {}
+        """All that live, by their place in the pool, which a replacement takes over."""
+        self.leaving: set[Worker] = set()
+        self.last_failure: StartFailed | None = None
+        self.restarts = 0
+        self._spawners = spawners
+        self._home = home
+        self._backoff = Backoff()
+        self._draining = False
+        self._started: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun_at = 0.0
+
+    async def start(self) -> float:
+        """Bring all workers up, side by side; the seconds it took. Raises ``StartFailed`` at the first that fails."""
+        loop = asyncio.get_running_loop()
+        self._begun_at = time.monotonic()
+        self._started = loop.create_future()
+        slow = loop.call_later(SLOW_START_S, self._warn_slow)
+        for index in range(self.spec.workers):
+            self._spawn_soon(index, 0.0)
+        try:
+            await self._started
+        finally:
+            slow.cancel()
+            self._started = None
+        return time.monotonic() - self._begun_at
+
+    def drain(self) -> None:
+        """Take nothing new; the workers give back what is idle, finish the rest, and leave."""
+        self._draining = True
+        for task in list(self._tasks):
+            task.cancel()
+        for worker in self.workers.values():
+            worker.drain()
+
+    def kill(self) -> None:
+        for worker in (*self.workers.values(), *self.leaving):
+            worker.kill()
+
+    async def ended(self) -> None:
+        """Wait until no worker is left."""
+        while self._tasks or self.workers or self.leaving:
+            waits = [worker.ended.wait() for worker in (*self.workers.values(), *self.leaving)]
+            await asyncio.gather(*waits, *self._tasks, return_exceptions=True)
+            for index, worker in list(self.workers.items()):
+                if worker.ended.is_set():
+                    del self.workers[index]
+            self.leaving = {worker for worker in self.leaving if not worker.ended.is_set()}
+
+    # -- what workers say (WorkerSink) -------------------------------------------------------------------------
+
+    def admitted(self, worker: Worker) -> None:
+        self.ready.append(worker)
+        if self._started is not None and not self._started.done() and len(self.ready) >= self.spec.workers:
+            self._started.set_result(None)
+        fields = {"app": self.spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
+        took = round(time.monotonic() - worker.started_at, 3)
+        log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
+        self._home.serve_waiting()
+
+    def withdrawn(self, worker: Worker) -> None:
+        if worker in self.ready:
+            self.ready.remove(worker)
+
+    def returned(self, worker: Worker, connection: Connection) -> None:
+        self._home.returned(connection, worker)
+
+    def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
+        self.withdrawn(worker)
+        self.leaving.add(worker)
+        if self.workers.get(worker.settings.worker_index) is worker:
+            del self.workers[worker.settings.worker_index]
+        for connection, state in orphans:
+            self._home.orphaned(connection, state)
+
+    def failed(self, worker: Worker, code: str, text: str) -> None:
+        self._failed(worker.settings.worker_index, code, text, worker)
+
+    # -- starting and starting again ---------------------------------------------------------------------------
+
+    def _failed(self, index: int, code: str, text: str, worker: Worker | None) -> None:
+        self.last_failure = StartFailed(self.spec.name, code, text)
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(self.last_failure)
+        if self._draining or self._started is not None:
+            return
+        ready_for = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
+        pause = self._backoff.pause_after(ready_for)
+        self.restarts += 1
+        log.error(
+            "worker failed; it is started again" if pause < 1 else f"worker failed; next start in {pause:.1f}s",
+            extra={
+                "fields": {
+                    "app": self.spec.name,
+                    "worker": index,
+                    "pid": worker.pid if worker is not None else 0,
+                    "code": code,
+                    "error": text,
+                    "failures_in_a_row": self._backoff.failures,
+                }
+            },
+        )
+        self._spawn_soon(index, pause)
+
+    def _spawn_soon(self, index: int, pause: float) -> None:
+        task = asyncio.get_running_loop().create_task(self._spawn(index, pause))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _spawn(self, index: int, pause: float) -> None:
+        if pause:
+            await asyncio.sleep(pause)
+        settings = self.spec.settings._replace(worker_index=index, workers=self.spec.workers)
+        worker = Worker(next(self._numbers), settings, self.spec.start_timeout_s, self.spec.grace_s, self)
+        try:
+            spawner = self._spawners.get(self.spec.key)
+            self.workers[index] = worker
+            await worker.start(spawner)
+        except (SpawnError, asyncio.CancelledError) as exc:
+            if self.workers.get(index) is worker:
+                del self.workers[index]
+            worker.discard()
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            if exc.fatal:
+                self._spawners.discard(self.spec.key)
+            self._failed(index, exc.code, str(exc), None)
+
+    def _warn_slow(self) -> None:
+        fields = {"app": self.spec.name, "waited_s": SLOW_START_S, "start_timeout_s": self.spec.start_timeout_s}
+        log.warning("app is taking a long time to load", extra={"fields": fields})
+
+    def describe(self) -> str:
+        """For logs and tests: ``gen 1: 2 ready, 0 starting, 1 leaving``."""
+        starting = sum(worker.state is State.STARTING for worker in self.workers.values())
+        return f"gen {self.generation}: {len(self.ready)} ready, {starting} starting, {len(self.leaving)} leaving"

@@ -1,0 +1,91 @@
+"""Processes the daemon answers for: prctl, pidfds, orphans, limits. Linux only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_supervisor() -> tuple[int, int]:
+    """Prepare this process: undumpable, heir of orphans, as many descriptors as allowed.
+
+    Returns the soft limit of open files as it was and as it is.
+    """
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # A worker whose spawner died becomes our child, so that somebody can reap it.
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
+
+
+def die_with_parent() -> None:
+    """To be run in a child before it executes its program: SIGTERM when the thread that started it ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def parent_of(pid: int) -> int | None:
+    """The pid of the parent of ``pid``, None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def open_child_of(parent: int, pid: int) -> int:
+    """A pidfd for ``pid``. Raises ``ProcessLookupError`` unless it is a child of ``parent``.
+
+    The pid is another process's claim. The descriptor pins the process first; its parent is looked at afterwards.
+    """
+    fd = os.pidfd_open(pid)
+    if parent_of(pid) != parent:
+        os.close(fd)
+        raise ProcessLookupError(f"process {pid} is not a child of {parent}")
+    return fd
+
+
+def kill_group(pid: int, parents: tuple[int, ...]) -> None:
+    """SIGKILL to the process group that ``pid`` leads, provided that ``pid`` is not reaped: its number is free then.
+
+    ``parents``: who may be its parent. A spawner that reaps unasked could otherwise aim us at a stranger.
+    """
+    if parent_of(pid) not in parents:
+        return
+    for send in (os.killpg, os.kill):  # a child that has not yet called setsid leads no group
+        try:
+            send(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            continue
+
+
+def describe_exit(status: int) -> str:
+    """``exit status 3``, ``signal SIGSEGV``: what a wait status means."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return f"signal {signal.Signals(number).name}"
+        except ValueError:
+            return f"signal {number}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
+
+
+def reap_strays(known: set[int]) -> None:
+    """Reap inherited children that nobody waits for: what an app left behind when its worker died."""
+    while True:
+        try:
+            seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if seen is None or seen.si_pid in known:
+            return
+        os.waitpid(seen.si_pid, os.WNOHANG)

@@ -1,0 +1,248 @@
+"""Spawner processes, seen from the daemon: one per interpreter, preload set and interpreter environment."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ..channel.codec import shorten
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
+from ..channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from . import processes
+
+log = logging.getLogger("caddysnake.spawner")
+
+_PREPARE_TIMEOUT_S = 120.0
+_FORK_TIMEOUT_S = 30.0
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class SpawnerKey(NamedTuple):
+    """What decides whether two apps may be forked from one process."""
+
+    python: str
+    preload: tuple[str, ...]
+    path: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+
+
+class SpawnError(Exception):
+    """A worker cannot be spawned. ``code`` as in ``Failed``; ``fatal`` when trying again will not help."""
+
+    def __init__(self, code: str, text: str, fatal: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.fatal = fatal
+
+
+class Spawner:
+    """One spawner process. ``gone`` is set when it has ended."""
+
+    def __init__(self, key: SpawnerKey, libraries: list[str]) -> None:
+        self._key = key
+        self._loop = asyncio.get_running_loop()
+        ours, theirs = pair()
+        options = {
+            "channel": theirs.fileno(),
+            "libraries": libraries,
+            "preload": list(key.preload),
+            "path": list(key.path),
+        }
+        bootstrap = str(_PACKAGE / "worker" / "bootstrap.py")
+        try:
+            self.process = subprocess.Popen(
+                [key.python, bootstrap, json.dumps(options)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=dict(key.environ),
+                cwd="/",
+                start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
+            )
+        except OSError as exc:
+            ours.close()
+            raise SpawnError("interpreter", f"cannot run {key.python}: {exc.strerror}", fatal=True) from None
+        finally:
+            theirs.close()
+        self.pid = self.process.pid
+        self.gone = asyncio.Event()
+        self.workers: set[int] = set()
+        self._endpoint = Endpoint(ours)
+        self._prepared: asyncio.Future[str] = self._loop.create_future()
+        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._reaps: dict[int, asyncio.Future[int]] = {}
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+
+    async def prepared(self) -> str:
+        """Wait for the preloads; what runs, such as ``CPython 3.13.0``. Raises ``SpawnError``."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._prepared), _PREPARE_TIMEOUT_S)
+        except TimeoutError:
+            raise SpawnError("preload", f"preload not done within {_PREPARE_TIMEOUT_S:g}s") from None
+
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Fork worker number ``worker`` on ``channel`` (a descriptor, which stays the caller's): its pid and pidfd.
+
+        Raises ``SpawnError``.
+        """
+        await self.prepared()
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._forks[worker] = answer
+        try:
+            if not self._endpoint.hand_over(Spawn(worker, grace_s), [channel]):
+                raise SpawnError("spawner", "its channel is full")
+            pid = await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
+            pidfd = processes.open_child_of(self.pid, pid)
+        except (ChannelClosed, TimeoutError, ProcessLookupError) as exc:
+            raise SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {exc}") from None
+        finally:
+            self._forks.pop(worker, None)
+        self.workers.add(worker)
+        return pid, pidfd
+
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt."""
+        self.workers.discard(worker)
+        if not self.gone.is_set():
+            answer: asyncio.Future[int] = self._loop.create_future()
+            self._reaps[worker] = answer
+            try:
+                self._endpoint.send(Reap(worker))
+                return await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
+            except (ChannelClosed, TimeoutError, SpawnError):
+                pass
+            finally:
+                self._reaps.pop(worker, None)
+        try:
+            # Its spawner is dead, and we are the heir.
+            reaped, status = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222
+        except ChildProcessError:
+            return None
+        return status if reaped else None
+
+    def close(self) -> None:
+        """Let it leave: it does when its channel ends and it has no children."""
+        if self._endpoint.fileno() >= 0:
+            self._loop.remove_reader(self._endpoint.fileno())
+            self._endpoint.close()
+
+    def kill(self) -> None:
+        if not self.gone.is_set():
+            self.process.kill()
+
+    def _on_message(self) -> None:
+        try:
+            received = self._endpoint.receive()
+            if received is None:
+                return
+            message, descriptors = received
+            for fd in descriptors:
+                os.close(fd)
+            if descriptors:
+                raise ChannelError("descriptors from a spawner")
+            self._dispatch(message)
+        except ChannelClosed:
+            self.close()
+        except ChannelError as exc:
+            log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            self.close()
+            self.kill()
+
+    def _dispatch(self, message: object) -> None:
+        waiting: asyncio.Future[int] | None
+        if isinstance(message, Prepared) and not self._prepared.done():
+            self._prepared.set_result(message.detail)
+        elif isinstance(message, Failed) and not self._prepared.done():
+            self._fail_prepared(SpawnError(shorten(message.code, 32), message.text, fatal=True))
+        elif isinstance(message, Spawned):
+            waiting = self._forks.get(message.worker)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message.pid)
+        elif isinstance(message, Reaped):
+            waiting = self._reaps.get(message.worker)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message.status)
+        else:
+            raise ChannelError(f"{type(message).__name__} from a spawner")
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        while self._endpoint.fileno() >= 0:  # its last words
+            before = self._prepared.done()
+            self._on_message()
+            if before == self._prepared.done():
+                break
+        status = self.process.wait()
+        self.gone.set()
+        self.close()
+        self._fail_prepared(SpawnError("spawner", f"{self._key.python} ended with status {status} before it was ready"))
+        for answer in (*self._forks.values(), *self._reaps.values()):
+            if not answer.done():
+                answer.set_exception(SpawnError("spawner", f"the spawner ended with status {status}"))
+        if self.workers:
+            log.error("spawner died; its workers go on", extra={"fields": {"pid": self.pid, "status": status}})
+
+    def _fail_prepared(self, error: SpawnError) -> None:
+        if not self._prepared.done():
+            self._prepared.set_exception(error)
+            self._prepared.exception()  # somebody may wait for it, or nobody
+
+
+class Spawners:
+    """All spawners, by key. One whose last worker has left stays, warm, until ``close``."""
+
+    def __init__(self, libraries: list[str] | None = None) -> None:
+        self._by_key: dict[SpawnerKey, Spawner] = {}
+        self._libraries = libraries or library_folders(os.environ)
+
+    def get(self, key: SpawnerKey) -> Spawner:
+        """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
+        spawner = self._by_key.get(key)
+        if spawner is None or spawner.gone.is_set():
+            spawner = self._by_key[key] = Spawner(key, self._libraries)
+        return spawner
+
+    def discard(self, key: SpawnerKey) -> None:
+        """Start afresh next time: this one could not be prepared."""
+        spawner = self._by_key.pop(key, None)
+        if spawner is not None:
+            spawner.close()
+
+    def pids(self) -> set[int]:
+        return {spawner.pid for spawner in self._by_key.values()}
+
+    async def close(self, patience_s: float) -> None:
+        """Let all leave; kill what has not after ``patience_s`` seconds."""
+        for spawner in self._by_key.values():
+            spawner.close()
+        for spawner in self._by_key.values():
+            try:
+                await asyncio.wait_for(spawner.gone.wait(), patience_s)
+            except TimeoutError:
+                spawner.kill()
+                await spawner.gone.wait()
+
+
+def runtime_folder(environ: Mapping[str, str]) -> Path:
+    """Where ``caddysnake runtime install`` puts libraries for interpreters that are not the daemon's."""
+    state = environ.get("CADDYSNAKE_RUNTIME_DIR")
+    if state:
+        return Path(state)
+    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
+    return Path(data) / "caddysnake" / "runtime"
+
+
+def library_folders(environ: Mapping[str, str]) -> list[str]:
+    """Folders a guest searches for our libraries: the daemon's own, then the runtime folder."""
+    found = importlib.util.find_spec("httptools")
+    own = [str(Path(found.origin).resolve().parent.parent)] if found is not None and found.origin else []
+    return [*own, str(runtime_folder(environ))]

@@ -1,0 +1,419 @@
+"""One worker, seen from the daemon: carries out what ``lifecycle`` decides, and holds its channel and its slots.
+
+The other end of the channel may run a tenant's code. Whatever arrives is checked against the state table, counted
+against a rate, and believed in nothing: a slot must be one that this worker holds, a number from the page is clamped
+and is never an index or a size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..channel import vitals
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
+from ..channel.messages import (
+    PROTOCOL_VERSION,
+    Configure,
+    Drain,
+    Drained,
+    Failed,
+    Message,
+    Ready,
+    Returned,
+    Shed,
+    Take,
+)
+from ..channel.settings import Settings, seal
+from . import processes
+from .balancer import STUCK_MS, Load
+from .lifecycle import MAY_SAY, Action, Event, State, next_state
+from .spawners import Spawner, SpawnError
+
+if TYPE_CHECKING:
+    from .connections import Connection
+
+log = logging.getLogger("caddysnake.worker")
+
+MESSAGES_A_TURN = 16
+MESSAGES_A_SECOND = 1000
+UNTAKEN_LIMIT = 64
+"""Hand-offs that a worker has not taken yet. More would pile up descriptors in flight, which are counted per user."""
+_KILL_AFTER_TERM_S = 3.0
+_LEAVE_AFTER_LAST_WORD_S = 10.0
+
+
+class WorkerSink:
+    """What a worker tells its pool. (A class, not a Protocol, so that each method can say what it is for.)"""
+
+    def admitted(self, worker: Worker) -> None:
+        """It is ready."""
+        raise NotImplementedError
+
+    def withdrawn(self, worker: Worker) -> None:
+        """It leaves the rotation."""
+        raise NotImplementedError
+
+    def returned(self, worker: Worker, connection: Connection) -> None:
+        """It gave an idle connection back."""
+        raise NotImplementedError
+
+    def failed(self, worker: Worker, code: str, text: str) -> None:
+        """It ended, or is about to, against our will."""
+        raise NotImplementedError
+
+    def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
+        """It is gone. ``orphans``: connections it held, each with the last state of its slot."""
+        raise NotImplementedError
+
+
+class Worker:
+    """A worker process. ``start`` brings it up; it then tells ``sink`` what becomes of it."""
+
+    def __init__(
+        self, number: int, settings: Settings, start_timeout_s: float | None, grace_s: float, sink: WorkerSink
+    ) -> None:
+        self.number = number
+        self.settings = settings
+        self.state = State.STARTING
+        self.pid = 0
+        self.detail = ""
+        self.started_at = time.monotonic()
+        self.ready_at: float | None = None
+        self.ended: asyncio.Event = asyncio.Event()
+        self.reported = False
+        self._start_timeout_s = start_timeout_s
+        self._grace_s = grace_s
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._threads = settings.threads if settings.interface != "asgi" else 0
+        self._thread_count = max(1, min(vitals.THREADS, settings.threads))
+        ours, theirs = pair()
+        self._endpoint = Endpoint(ours)
+        self._theirs = theirs
+        page_fd = vitals.create("caddysnake-vitals")
+        settings_fd = seal(settings)
+        try:
+            self.page = vitals.Page(page_fd)
+            self._endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd])
+        finally:
+            os.close(page_fd)
+            os.close(settings_fd)
+        self._spawner: Spawner | None = None
+        self._pidfd = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._burial: asyncio.Task[None] | None = None
+        self._held: dict[int, Connection] = {}
+        self._dropped: set[int] = set()  # their other side has left; the slot is the worker's until it says CLOSED
+        self._drop_order: deque[int] = deque()
+        self._fresh = 0  # the lowest slot never given
+        self._free: deque[int] = deque()
+        self._untaken: deque[int] = deque()
+        self._allowance = float(MESSAGES_A_SECOND)
+        self._allowance_at = self.started_at
+        self._writing = False
+
+    # -- starting ---------------------------------------------------------------------------------------------
+
+    async def start(self, spawner: Spawner) -> None:
+        """Have it forked. Raises ``SpawnError``; ``discard`` it then."""
+        self._spawner = spawner
+        self.pid, self._pidfd = await spawner.fork(self.number, self._theirs.fileno(), self._grace_s)
+        self._theirs.close()
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._endpoint.fileno(), self._on_readable)
+        if self.state is not State.STARTING:  # told to end while it was being forked
+            self.kill()
+        elif self._start_timeout_s is not None:
+            self._timer = self._loop.call_later(self._start_timeout_s, self._feed, Event.START_TIMEOUT)
+
+    def discard(self) -> None:
+        """Give up a worker that was never forked."""
+        self.state = State.EXITED
+        self._theirs.close()
+        self._endpoint.close()
+        self.page.close()
+        self.ended.set()
+
+    # -- what its pool asks -----------------------------------------------------------------------------------
+
+    def load(self) -> Load:
+        """How busy it is now."""
+        slots = self.page.slots
+        untaken = self._untaken
+        while untaken and slots[untaken[0]] != vitals.SLOT_GIVEN:
+            untaken.popleft()
+        connections = len(self._held)
+        if not self._threads:
+            return Load(self.page.word(vitals.WORD_ACTIVE) + len(untaken), connections, len(untaken) >= UNTAKEN_LIMIT)
+        now_ms = time.monotonic_ns() // 1_000_000
+        busy = stuck = 0
+        for index in range(self._thread_count):
+            started = self.page.thread_word(index, vitals.CELL_STARTED)
+            if started:
+                busy += 1
+                stuck += now_ms - started > STUCK_MS
+        saturated = stuck >= self._thread_count or len(untaken) >= UNTAKEN_LIMIT
+        return Load(busy + len(untaken), connections, saturated)
+
+    def give(self, connection: Connection) -> bool:
+        """Hand ``connection`` over; False when the worker, or the kernel, takes no more now."""
+        slot = self._free_slot()
+        if slot is None:
+            return False
+        self.page.slots[slot] = vitals.SLOT_GIVEN
+        try:
+            handed = self._endpoint.hand_over(Take(slot, connection.flags), [connection.fd])
+        except ChannelClosed:
+            handed = False  # its pidfd will say the rest
+        if not handed:
+            self.page.slots[slot] = vitals.SLOT_CLOSED
+            self._free.append(slot)
+            return False
+        connection.worker = self
+        connection.slot = slot
+        self._held[slot] = connection
+        self._untaken.append(slot)
+        return True
+
+    def drop(self, connection: Connection) -> None:
+        """The connection's other side has left, and the daemon forgets it; the worker may still be writing to it."""
+        if self._held.pop(connection.slot, None) is not None:
+            self._dropped.add(connection.slot)
+            self._drop_order.append(connection.slot)
+        connection.worker = None
+
+    def drain(self) -> None:
+        self._feed(Event.DRAIN)
+
+    def shed(self, count: int) -> None:
+        self._send(Shed(count))
+
+    def kill(self) -> None:
+        """At once, whatever its state."""
+        if self.pid and self._spawner is not None and not self.ended.is_set():
+            processes.kill_group(self.pid, (self._spawner.pid, os.getpid()))
+
+    # -- slots ------------------------------------------------------------------------------------------------
+
+    def _free_slot(self) -> int | None:
+        if self._free:
+            return self._free.popleft()
+        for _ in range(min(4, len(self._drop_order))):
+            slot = self._drop_order.popleft()
+            if slot not in self._dropped:
+                continue
+            if self.page.slots[slot] == vitals.SLOT_CLOSED:
+                self._dropped.discard(slot)
+                return slot
+            self._drop_order.append(slot)
+        if self._fresh < vitals.SLOTS:
+            self._fresh += 1
+            return self._fresh - 1
+        return None
+
+    def _take_back(self, slot: int) -> Connection | None:
+        """The connection in ``slot``, None when its other side has left. Raises ``ChannelError``."""
+        connection = self._held.pop(slot, None)
+        if connection is None:
+            if slot not in self._dropped:
+                raise ChannelError(f"it returned slot {slot}, which it does not hold")
+            self._dropped.discard(slot)
+        else:
+            connection.worker = None
+        self.page.slots[slot] = vitals.SLOT_CLOSED
+        self._free.append(slot)
+        return connection
+
+    # -- the channel ------------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        try:
+            for _ in range(MESSAGES_A_TURN):
+                received = self._endpoint.receive()
+                if received is None:
+                    return
+                self._check_rate()
+                message, descriptors = received
+                if descriptors:
+                    for fd in descriptors:
+                        os.close(fd)
+                    raise ChannelError(f"{type(message).__name__} with descriptors")
+                if type(message) not in MAY_SAY[self.state]:
+                    raise ChannelError(f"{type(message).__name__} while {self.state.value}")
+                self._dispatch(message)
+                if self._endpoint.fileno() < 0:
+                    return
+        except ChannelClosed:
+            # A closed channel means nothing by itself: an app's forked child may keep one open, or the worker may be
+            # ending. The pidfd says when it is over; a worker that lives on without a channel has broken the rules.
+            self._close_channel()
+            self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
+        except ChannelError as exc:
+            self._breach(str(exc))
+
+    def _check_rate(self) -> None:
+        now = self._loop.time()
+        self._allowance = min(MESSAGES_A_SECOND, self._allowance + (now - self._allowance_at) * MESSAGES_A_SECOND)
+        self._allowance_at = now
+        self._allowance -= 1
+        # Each connection may come back once: a drain of many is no flood.
+        if self._allowance < -len(self._held):
+            raise ChannelError(f"more than {MESSAGES_A_SECOND} messages a second")
+
+    def _dispatch(self, message: Message) -> None:
+        if self.state is State.ENDING:
+            return
+        if isinstance(message, Returned):
+            connection = self._take_back(message.slot)
+            if connection is not None:
+                self._sink.returned(self, connection)
+        elif isinstance(message, Ready):
+            if message.version != PROTOCOL_VERSION:
+                raise ChannelError(f"it speaks version {message.version} of the channel")
+            self.detail = message.detail
+            self._feed(Event.READY)
+        elif isinstance(message, Failed):
+            self._fail(message.code, message.text)
+            self._feed(Event.FAILED)
+        elif isinstance(message, Drained):
+            self._feed(Event.DRAINED)
+
+    def _send(self, message: Message) -> None:
+        try:
+            if not self._endpoint.send(message) and not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._endpoint.fileno(), self._on_writable)
+        except ChannelClosed:
+            pass
+
+    def _on_writable(self) -> None:
+        try:
+            done = self._endpoint.flush()
+        except ChannelClosed:
+            done = True
+        if done:
+            self._writing = False
+            self._loop.remove_writer(self._endpoint.fileno())
+
+    def _close_channel(self) -> None:
+        fd = self._endpoint.fileno()
+        if fd >= 0:
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+            self._endpoint.close()
+
+    def _breach(self, what: str) -> None:
+        if self.state is State.EXITED:
+            return
+        log.error("worker broke a rule of the channel and is ended", extra={"fields": self._fields(error=what)})
+        self._close_channel()
+        self._fail("breach", what)
+        self._feed(Event.BREACH)
+
+    def _outlived_its_channel(self) -> None:
+        if self.state not in (State.EXITED, State.ENDING):
+            self._breach("it closed its channel and lives on")
+        elif self.state is State.ENDING:
+            self.kill()
+
+    # -- the life ---------------------------------------------------------------------------------------------
+
+    def _feed(self, event: Event) -> None:
+        if event is Event.START_TIMEOUT and self.state is State.STARTING:
+            self._fail("start timeout", f"not ready within {self._start_timeout_s:g}s")
+        self.state, actions = next_state(self.state, event)
+        if self.state is State.ENDING and event in (Event.FAILED, Event.DRAINED):
+            self._deadline_in(_LEAVE_AFTER_LAST_WORD_S)
+        for action in actions:
+            _CARRY_OUT[action](self)
+
+    def _deadline_in(self, seconds: float) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(seconds, self._feed, Event.DEADLINE)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _admit(self) -> None:
+        self._cancel_timer()
+        self.ready_at = time.monotonic()
+        self._sink.admitted(self)
+
+    def _withdraw(self) -> None:
+        self._sink.withdrawn(self)
+
+    def _ask_to_drain(self) -> None:
+        self._send(Drain(self._grace_s))
+        self._deadline_in(self._grace_s)
+
+    def _terminate(self) -> None:
+        fields = self._fields(grace_s=self._grace_s)
+        log.warning("worker not done within the grace period and is stopped", extra={"fields": fields})
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+        self._deadline_in(_KILL_AFTER_TERM_S)
+
+    def _fail(self, code: str, text: str) -> None:
+        self._failure = (code, text)
+
+    _failure = ("", "")
+
+    def _report(self) -> None:
+        if not self.reported:
+            self.reported = True
+            if self._failure[0]:
+                self._sink.failed(self, *self._failure)
+            # else: how it ended is not known before it is reaped; ``_bury`` reports
+
+    def _bury(self) -> None:
+        self._cancel_timer()
+        self._burial = self._loop.create_task(self._bury_in_order())
+
+    async def _bury_in_order(self) -> None:
+        orphans = [(connection, self.page.slots[slot]) for slot, connection in self._held.items()]
+        self._held.clear()
+        self._close_channel()
+        self.page.close()
+        self._sink.buried(self, orphans)
+        status = await self._spawner.reap(self.number, self.pid) if self._spawner is not None else None
+        if self.reported and not self._failure[0]:
+            how = "an unknown status" if status is None else processes.describe_exit(status)
+            when = "while it was starting" if self.ready_at is None else "unasked"
+            self._fail("crashed", f"it ended {when} with {how}")
+            self._sink.failed(self, *self._failure)
+        self.ended.set()
+
+    def _on_exit(self) -> None:
+        if self.state in (State.STARTING, State.DRAINING, State.READY) and self._endpoint.fileno() >= 0:
+            self._on_readable()  # its last words
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.kill()  # what it started; its number is still its own: nobody has reaped it
+        self._feed(Event.EXIT)
+
+    def _fields(self, **more: object) -> dict[str, object]:
+        return {"app": self.settings.app, "worker": self.settings.worker_index, "pid": self.pid, **more}
+
+
+_CARRY_OUT: dict[Action, Callable[[Worker], None]] = {
+    Action.ADMIT: Worker._admit,
+    Action.WITHDRAW: Worker._withdraw,
+    Action.ASK_TO_DRAIN: Worker._ask_to_drain,
+    Action.TERMINATE: Worker._terminate,
+    Action.KILL: Worker.kill,
+    Action.REPORT: Worker._report,
+    Action.BURY: Worker._bury,
+}
+
+__all__ = ["SpawnError", "Worker", "WorkerSink"]
