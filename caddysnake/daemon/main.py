@@ -1,0 +1,269 @@
+"""The daemon: configuration in, running parts out; signals; the order of stopping.
+
+Nothing is started before the whole plan is valid, and every listener is open before the first worker is spawned: what
+fails, fails before anything has changed. Connections that come before their app is ready wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from ..channel.messages import TAKE_TRUSTED
+from . import processes
+from .apps import App
+from .companion import Companion
+from .connections import Connection, Connections
+from .listeners import Listener, ListenError, open_tcp, open_unix
+from .pools import PoolSpec, StartFailed
+from .spawners import Spawners
+
+log = logging.getLogger("caddysnake.daemon")
+
+_SWEEP_S = 5.0
+_AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
+EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
+
+
+class UnixAddress(NamedTuple):
+    path: str
+    mode: int | None
+    owner: str | None
+    group: str | None
+
+
+class TcpAddress(NamedTuple):
+    host: str
+    port: int
+
+
+class Binding(NamedTuple):
+    """A listener that hands its connections to one app."""
+
+    address: UnixAddress | TcpAddress
+    app: str
+
+
+class Composition(NamedTuple):
+    """What to run."""
+
+    apps: tuple[PoolSpec, ...]
+    bindings: tuple[Binding, ...]
+    grace_s: float
+    trusted_proxies: tuple[str, ...] = ()
+
+
+class Daemon:
+    """``run`` runs the composition until a signal ends it."""
+
+    def __init__(self, composition: Composition, companion: Companion | None = None) -> None:
+        self._composition = composition
+        self._companion = companion or Companion()
+        self._loop = asyncio.get_running_loop()
+        self._connections = Connections(self._loop, self._over, self._requested)
+        self._spawners = Spawners()
+        self._listeners: list[Listener] = []
+        self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
+        self._stop = asyncio.Event()
+        self._forced = False
+        self.apps: dict[str, App] = {
+            spec.name: App(spec, self._spawners, self._connections) for spec in composition.apps
+        }
+
+    async def run(self, on_ready: Callable[[float], None] | None = None) -> int:
+        """Start, serve, stop; the process's exit status. ``on_ready(seconds)`` is called when all apps serve."""
+        begun = time.monotonic()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            self._loop.add_signal_handler(number, self._on_unserved_signal, number)
+        sweep = self._loop.call_later(_SWEEP_S, self._sweep)
+        try:
+            self._open_listeners()
+            started = await self._first_of_stop_and(self._start_all())
+            if started:
+                if on_ready is not None:
+                    on_ready(time.monotonic() - begun)
+                await self._stop.wait()
+            await self._stop_all()
+            return EXIT_FORCED if self._forced else EXIT_OK
+        except (ListenError, StartFailed) as exc:
+            _complain(exc)
+            await self._abandon()
+            return EXIT_FAILED
+        finally:
+            sweep.cancel()
+
+    # -- starting ---------------------------------------------------------------------------------------------
+
+    def _open_listeners(self) -> None:
+        for binding in self._composition.bindings:
+            address = binding.address
+            opened = open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
+            self._listeners.append(opened)
+        for listener, binding in zip(self._listeners, self._composition.bindings, strict=True):
+            local = isinstance(binding.address, UnixAddress)
+            listener.accept_into(self._loop, self._acceptor(self.apps[binding.app], local))
+
+    async def _start_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for app in self.apps.values():
+                group.create_task(self._start_app(app))
+        await self._companion.start()
+
+    async def _start_app(self, app: App) -> None:
+        took = await app.start()
+        bound = [
+            listener.name
+            for listener, binding in zip(self._listeners, self._composition.bindings, strict=True)
+            if binding.app == app.name
+        ]
+        fields = {
+            "app": app.name,
+            "listener": ", ".join(bound) or "none",
+            "mode": "direct",
+            "workers": app.spec.workers,
+            "ms": round(took * 1000),
+        }
+        log.info("app ready", extra={"fields": fields})
+
+    async def _first_of_stop_and(self, work: Awaitable[None]) -> bool:
+        """True when ``work`` was done before somebody asked to stop. Raises what ``work`` raised, ungrouped."""
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            return False
+        try:
+            task.result()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return True
+
+    # -- connections ------------------------------------------------------------------------------------------
+
+    def _acceptor(self, app: App, local: bool) -> Callable[[socket.socket], None]:
+        def accepted(sock: socket.socket) -> None:
+            flags = TAKE_TRUSTED if local or self._is_trusted_proxy(sock) else 0
+            connection = Connection(sock.detach(), flags, app)
+            self._connections.adopt(connection)
+            app.place(connection)
+
+        return accepted
+
+    def _is_trusted_proxy(self, sock: socket.socket) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            peer = ip_address(sock.getpeername()[0].partition("%")[0])
+        except (OSError, ValueError):
+            return False
+        return any(peer in network for network in self._trusted)
+
+    def _over(self, connection: Connection) -> None:
+        connection.app.over(connection)
+
+    def _requested(self, connection: Connection) -> None:
+        connection.app.place(connection)
+
+    # -- stopping ---------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            log.info("stopping", extra={"fields": {"signal": number.name, "grace_s": self._composition.grace_s}})
+            self._stop.set()
+        else:
+            log.warning("stopping at once", extra={"fields": {"signal": number.name}})
+            self._forced = True
+            self._kill_all()
+
+    def _on_unserved_signal(self, number: signal.Signals) -> None:
+        fields = {"signal": number.name}
+        log.warning("signal ignored: this version does not reload; restart instead", extra={"fields": fields})
+
+    def _kill_all(self) -> None:
+        self._companion.kill()
+        for app in self.apps.values():
+            app.kill()
+
+    async def _stop_all(self) -> None:
+        grace_s = self._composition.grace_s
+        # Caddy first: what it has in flight needs the apps.
+        await self._companion.stop(grace_s)
+        for listener in self._listeners:
+            listener.close()
+        for app in self.apps.values():
+            app.stop()
+        await self._end_workers(max((app.spec.grace_s for app in self.apps.values()), default=0.0) + _AFTER_GRACE_S)
+        self._connections.close()
+        log.info("stopped")
+
+    async def _end_workers(self, patience_s: float) -> None:
+        for attempt in (patience_s, _AFTER_GRACE_S):
+            try:
+                async with asyncio.timeout(attempt):
+                    await asyncio.gather(*(app.ended() for app in self.apps.values()))
+                break
+            except TimeoutError:
+                self._kill_all()
+        await self._spawners.close(patience_s=2.0)
+
+    async def _abandon(self) -> None:
+        """Leave nothing behind of a start that failed."""
+        for listener in self._listeners:
+            listener.close()
+        self._companion.kill()
+        for app in self.apps.values():
+            app.stop()
+            app.kill()
+        await self._end_workers(_AFTER_GRACE_S)
+        self._connections.close()
+
+    def _sweep(self) -> None:
+        workers = {worker.pid for app in self.apps.values() for worker in app.pool.workers.values()}
+        leaving = {worker.pid for app in self.apps.values() for worker in app.pool.leaving}
+        processes.reap_strays(workers | leaving | self._spawners.pids() | self._companion.pids())
+        self._loop.call_later(_SWEEP_S, self._sweep)
+
+
+def _complain(exc: ListenError | StartFailed) -> None:
+    """Tell the person who started us, not the log alone, why nothing runs."""
+    if isinstance(exc, StartFailed):
+        indented = "\n".join(f"  {line}" for line in str(exc).splitlines())
+        text = f"app {exc.app} does not start ({exc.code}):\n{indented}"
+    else:
+        text = str(exc)
+    print(f"Error: {text}", file=sys.stderr, flush=True)
+
+
+def run(
+    composition: Composition,
+    companion: Callable[[], Companion] | None = None,
+    on_ready: Callable[[float], None] | None = None,
+) -> int:
+    """Run a daemon in this process until it is told to stop; the exit status."""
+    import uvloop
+
+    soft, hard = processes.become_supervisor()
+    log.debug("descriptor limit raised", extra={"fields": {"from": soft, "to": hard, "pid": os.getpid()}})
+
+    async def main() -> int:
+        daemon = Daemon(composition, companion() if companion is not None else None)
+        return await daemon.run(on_ready)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+__all__: Sequence[str] = ("Binding", "Composition", "Daemon", "TcpAddress", "UnixAddress", "run")
