@@ -73,7 +73,7 @@ def folder_of(path: Path) -> str:
 
 
 def resolve(path: Path, found: Import) -> str | None:
-    """The folder of ours that a relative import leads to; None for the package itself (`from .. import __version__`)."""
+    """The folder of ours it leads to; None for the package itself: `from .. import __version__`."""
     base = path.parent.relative_to(PACKAGE).parts
     target = (*base[: len(base) - (found.level - 1)], *found.module.split("."))
     if len(target) == 1 and not (PACKAGE / target[0]).is_dir() and not (PACKAGE / f"{target[0]}.py").exists():

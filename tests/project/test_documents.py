@@ -1,0 +1,44 @@
+"""What the documents say is there: files, verbs, and configurations that can be read."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Only ours: a virtual environment is full of other people's documents.
+FOLDERS = ("*.md", "docs/**/*.md", "examples/*/*.md", "benchmarks/*.md")
+DOCUMENTS = sorted(path for pattern in FOLDERS for path in ROOT.glob(pattern))
+
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def code_removed(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    links = LINK.findall(code_removed(document.read_text()))
+    assert [link for link in links if not os.path.exists(document.parent / link)] == []
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name)
+def test_each_verb_of_make_that_is_named_exists(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    verbs = set(re.findall(r"(?:^\$ |`)make ([a-z]+)", document.read_text(), re.MULTILINE))
+    assert verbs
+    assert [verb for verb in verbs if not re.search(rf"^{verb}:", makefile, re.MULTILINE)] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if f": {page}" not in navigation] == []
