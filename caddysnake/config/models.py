@@ -142,10 +142,15 @@ class PythonApp(Model):
     health_uri: str | None = None
 
     placeholders: tuple[str, ...] = ()
-    """The placeholders in the values above that must be resolved for each request. Any makes the app dynamic."""
+    """The placeholders in the values above."""
 
     where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
     """Where each subdirective was written first. ``env_file`` and ``env_var`` have ``env_file[0]`` … too."""
+
+    @property
+    def request_placeholders(self) -> tuple[str, ...]:
+        """Those that differ from request to request. Any makes the app dynamic."""
+        return tuple(name for name in self.placeholders if name.startswith(("http.", "time.")))
 
     def at(self, *subdirectives: str) -> Position:
         """Where the first of *subdirectives* that the file has was written; else where the block begins."""
@@ -190,6 +195,7 @@ class Site(Model):
 
     addresses: tuple[SiteAddress, ...]
     bind: tuple[Socket, ...] = ()
+    bind_position: Position = Field(default=NOWHERE, exclude=True, repr=False)
     routes: tuple[Route, ...] = ()
 
     def apps(self) -> list[PythonApp]:

@@ -1,0 +1,40 @@
+"""The whole environment of a worker: what it inherits, what its block says, nothing else."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from .envfile import may_be_set
+from .plan import AppSpec
+
+_PROXIES: Final = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+
+INHERITED: Final = (
+    *("PATH", "HOME", "LANG", "LC_*", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *_PROXIES,
+    *(name.upper() for name in _PROXIES),
+)
+"""What every worker gets from the daemon. The daemon's other variables may be its secrets, or be about itself only
+(``NOTIFY_SOCKET``, ``LISTEN_FDS``, ``WATCHDOG_USEC``)."""
+
+_SERVICE_MANAGER: Final = re.compile(
+    r"NOTIFY_SOCKET|LISTEN_.*|WATCHDOG_.*|INVOCATION_ID|JOURNAL_STREAM|CREDENTIALS_DIRECTORY"
+)
+
+
+def worker_environ(app: AppSpec, daemon: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the workers of *app*, from *daemon*'s own and from the block.
+
+    ``pass_env`` names what else comes from the daemon; a pattern never brings in what an app may not be given, nor what
+    the service manager told the daemon.
+    """
+    patterns = re.compile("|".join(fnmatch.translate(pattern) for pattern in (*INHERITED, *app.pass_env)))
+    environ = {
+        name: value
+        for name, value in daemon.items()
+        if patterns.match(name) and may_be_set(name) and (name in app.pass_env or not _SERVICE_MANAGER.fullmatch(name))
+    }
+    return environ | app.environ

@@ -1,0 +1,70 @@
+"""What is understood and checked, but not built yet: refused at the start, rather than ignored.
+
+When a behaviour arrives, its line here goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..caddyfile.errors import CaddyfileError
+from .models import GlobalOptions
+from .plan import AppSpec, Plan
+from .registry import error_at
+
+NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
+    "workers_runtime": lambda app: app.workers_runtime == "thread",
+    "autoreload": lambda app: app.autoreload is not None,
+    "request_timeout": lambda app: app.request_timeout_s is not None,
+    "max_requests": lambda app: app.max_requests is not None,
+    "max_lifetime": lambda app: app.max_lifetime_s is not None,
+    "max_memory": lambda app: app.max_memory_bytes is not None,
+    "websocket_drain": lambda app: "websocket_drain" in app.block.where,
+    "max_dynamic_apps": lambda app: "max_dynamic_apps" in app.block.where,
+    "idle_timeout": lambda app: "idle_timeout" in app.block.where,
+    "max_queue": lambda app: "max_queue" in app.block.where,
+    "user": lambda app: app.user is not None,
+    "group": lambda app: app.group is not None,
+    "limits": lambda app: app.limits is not None,
+    "log": lambda app: app.log,
+    "health_uri": lambda app: app.health_uri is not None,
+}
+"""Subdirectives of ``python``, each with the question whether a block makes use of it."""
+
+NOT_YET_OPTIONS: Final[dict[str, Callable[[GlobalOptions], bool]]] = {
+    "relays": lambda options: "relays" in options.where,
+    "max_spawners": lambda options: "max_spawners" in options.where,
+    "trusted_proxies": lambda options: bool(options.trusted_proxies),
+    "on_demand_ask": lambda options: options.on_demand_ask is not None,
+    "reload_strategy": lambda options: "reload_strategy" in options.where,
+}
+"""Global options. ``admin`` is not among them: a file that Caddy reads too may have it for Caddy."""
+
+_HINT: Final = "take it away for now"
+
+
+def not_yet(plan: Plan) -> list[CaddyfileError]:
+    """An error for everything in *plan* that cannot be carried out yet, at its line."""
+    errors = [
+        error_at(plan.options.at(name), f"the global option {name} is not supported yet", _HINT)
+        for name, is_used in NOT_YET_OPTIONS.items()
+        if is_used(plan.options)
+    ]
+    for app in plan.apps:
+        for name, is_used_by in NOT_YET.items():
+            if is_used_by(app):
+                errors.append(error_at(app.block.at(name), f"{name} is not supported yet", _HINT))
+        if app.block.placeholders:
+            name = app.block.placeholders[0]
+            message = f"placeholders are not supported yet: {{{name}}}"
+            errors.append(error_at(app.position, message, "write the value itself"))
+    for listener in plan.listeners:
+        # Of a block with placeholders that was said already.
+        if listener.kind == "relay" and not any(plan.apps[index].dynamic for index in listener.apps):
+            hint = "give the app a socket of its own: a site whose address is the socket, with one python block"
+            message = (
+                f"requests on {listener} would have to be told apart, which is not supported yet: {listener.reason}"
+            )
+            errors.append(error_at(listener.position, message, hint))
+    return errors

@@ -1,0 +1,346 @@
+"""A configuration with every question answered: which sockets to open, and what runs behind each.
+
+Nothing is started, opened or changed. The file system is looked at for two things only, because their answers are part
+of the plan: the content of each ``env_file``, and which Python a ``venv`` holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..caddyfile.errors import CaddyfileError
+from . import envfile
+from .listeners import Kind, Opening, openings
+from .models import (
+    GRACE_PERIOD_S,
+    WSGI_THREADS,
+    Autoreload,
+    Config,
+    GlobalOptions,
+    Interface,
+    Limits,
+    Position,
+    PythonApp,
+    Toggle,
+)
+from .registry import error_at
+from .values import InvalidValue, check_unix_path, unescaped
+
+
+@dataclass(frozen=True, slots=True)
+class AppSpec:
+    """One app, resolved. Durations are seconds, sizes are bytes, ``None`` means no limit.
+
+    Two specs are equal when the same code would run in the same way; where it was written does not count.
+    """
+
+    name: str
+    """For people and logs; unique in the plan: ``main:app``, ``blog/main:app`` where two are alike."""
+    interface: Interface
+    module: str
+    variable: str
+    """An attribute path, or a factory: ``app``, ``site.app``, ``make_app()``."""
+    working_dir: str
+    """Absolute."""
+    python: str
+    """The interpreter, absolute. It may not exist; the checks say so."""
+    venv: str | None
+    workers: int
+    workers_runtime: Literal["process", "thread"]
+    runtime: Literal["native", "uvloop", "sync"]
+    threads: int
+    loop: Literal["uvloop", "asyncio"]
+    lifespan: Toggle
+    environ: dict[str, str]
+    """What ``env_file`` and ``env_var`` say. Not yet the worker's whole environment: see ``worker_environ``."""
+    pass_env: tuple[str, ...]
+    preload: tuple[str, ...]
+    start_timeout_s: float | None
+    grace_period_s: float
+    request_timeout_s: float | None
+    max_requests: int | None
+    max_requests_jitter: int
+    max_lifetime_s: float | None
+    max_memory_bytes: int | None
+    websocket_keep_s: float | None
+    """How long WebSockets stay on the old worker; ``None``: they are closed at once."""
+    max_dynamic_apps: int
+    idle_timeout_s: float | None
+    max_queue: int
+    request_body_max_bytes: int | None
+    autoreload: Autoreload | None
+    user: str | None
+    group: str | None
+    limits: Limits | None
+    log: bool
+    health_uri: str | None
+    dynamic: bool
+    """Values hold placeholders of requests, so this is a template of apps and not one."""
+    block: PythonApp = field(compare=False, repr=False)
+    """What the file says, with the position of each line."""
+
+    @property
+    def position(self) -> Position:
+        """Where the ``python`` block begins."""
+        return self.block.position
+
+    @property
+    def file(self) -> str:
+        """The file the block is in."""
+        return self.block.position.file
+
+    @property
+    def line(self) -> int:
+        """The line the block begins on."""
+        return self.block.position.line
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One socket, resolved.
+
+    ``network`` is ``unix``, ``tcp``, ``tcp4``, ``tcp6`` or ``fd``; ``address`` a path, ``host:port`` or a number.
+    """
+
+    network: str
+    address: str
+    path: str
+    """Absolute, of a unix socket; else empty."""
+    host: str
+    port: int
+    fd: int
+    """The inherited descriptor's number; -1 when the socket is not one."""
+    mode: int
+    owner: str | None
+    group: str | None
+    """``None``: the daemon's own."""
+    kind: Kind
+    reason: str
+    apps: tuple[int, ...]
+    """Indices into the plan's apps, in the order in which they are tried."""
+    hosts: tuple[str, ...]
+    """For which hosts there is something behind it; none means every host."""
+    own: bool
+    """A block's own socket, whose name we chose."""
+    position: Position = field(compare=False)
+
+    @property
+    def app(self) -> int:
+        """The index of the one app of a direct listener."""
+        (index,) = self.apps
+        return index
+
+    @property
+    def name(self) -> str:
+        """As it is written in a Caddyfile: ``unix//run/x.sock``."""
+        return f"{self.network}/{self.address}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to open and to run. Nothing in it refers to the text any more but for messages."""
+
+    listeners: tuple[Listener, ...]
+    apps: tuple[AppSpec, ...]
+    options: GlobalOptions
+    grace_period_s: float
+    """Of the daemon: the longest of the apps'."""
+    problems: tuple[CaddyfileError, ...] = field(default=(), compare=False)
+    """What could not be resolved. A plan with problems must not be carried out."""
+
+
+def plan(
+    config: Config,
+    *,
+    cores: int,
+    base_dir: str | None = None,
+    socket_dir: str | None = None,
+    own_sockets: bool = False,
+) -> Plan:
+    """Answer every question that *config* leaves open.
+
+    Args:
+        config: what the file says.
+        cores: how many workers ``auto`` means.
+        base_dir: what relative paths are relative to; the current directory when not given.
+        socket_dir: the folder of the sockets that blocks get when their site names none.
+        own_sockets: Caddy reads the same file, so every block of a site of Caddy's gets its own socket.
+    """
+    base = os.path.abspath(base_dir or os.getcwd())
+    sockets = os.path.join(base, socket_dir or default_socket_dir())
+    needed, problems = openings(config, own_sockets=own_sockets)
+    apps = _apps(config, base, cores, problems)
+    index = {id(spec.block): number for number, spec in enumerate(apps)}
+    listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
+    longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
+    return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems))
+
+
+def default_socket_dir() -> str:
+    """The folder of our own sockets: ``/run/caddysnake`` for root, else one in the user's runtime directory."""
+    if os.geteuid() == 0:
+        return "/run/caddysnake"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/caddysnake" if runtime else f"/tmp/caddysnake-{os.geteuid()}"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: its affinity, and what its control group's quota allows, rounded up."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    try:
+        # cgroup v2: "max 100000", or microseconds of CPU per period.
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(cores, 1)
+
+
+def interpreter(app: PythonApp, base: str) -> str:
+    """The Python that runs *app*: ``python_path``, else the venv's, else the one that runs us."""
+    if app.python_path is not None:
+        if os.sep not in app.python_path:
+            return shutil.which(app.python_path) or os.path.join(base, app.python_path)
+        return os.path.join(base, app.python_path)
+    if app.venv is None:
+        return sys.executable
+    # Not resolved further: a venv's Python is a link, and finds the venv by the name it is called with.
+    candidates = [os.path.join(base, unescaped(app.venv), "bin", name) for name in ("python3", "python")]
+    return next((path for path in candidates if os.path.exists(path)), candidates[0])
+
+
+def _apps(config: Config, base: str, cores: int, problems: list[CaddyfileError]) -> list[AppSpec]:
+    blocks = config.apps()
+    names = _names(blocks)
+    grace = config.options.grace_period_s or GRACE_PERIOD_S
+    return [_app(block, name, base, cores, grace, problems) for block, name in zip(blocks, names, strict=True)]
+
+
+def _names(blocks: Sequence[PythonApp]) -> list[str]:
+    """``module:variable``; the working directory's name goes in front and a number behind where that is not enough."""
+    plain = [str(block.module) for block in blocks]
+    names = []
+    for block, name in zip(blocks, plain, strict=True):
+        folder = os.path.basename((block.working_dir or "").rstrip("/"))
+        names.append(f"{folder}/{name}" if plain.count(name) > 1 and folder else name)
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            names[number] = f"{name}#{seen[name]}"
+    return names
+
+
+def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, problems: list[CaddyfileError]) -> AppSpec:
+    dynamic = bool(block.request_placeholders)
+    working_dir = os.path.normpath(os.path.join(base, unescaped(block.working_dir or "")))
+    runtime = block.runtime or ("sync" if block.interface == "wsgi" else "uvloop")
+    return AppSpec(
+        name=name,
+        interface=block.interface,
+        module=block.module.module,
+        variable=block.module.variable,
+        working_dir=working_dir,
+        python=interpreter(block, base),
+        venv=None if block.venv is None else os.path.join(base, unescaped(block.venv)),
+        workers=_workers(block, cores, dynamic=dynamic),
+        workers_runtime=block.workers_runtime,
+        runtime=runtime,
+        threads=block.threads or WSGI_THREADS,
+        loop="asyncio" if runtime == "native" else "uvloop",
+        lifespan=block.lifespan,
+        environ={} if block.placeholders else _environ(block, Path(working_dir), problems),
+        pass_env=block.pass_env,
+        preload=block.preload,
+        start_timeout_s=block.start_timeout_s,
+        grace_period_s=grace_s if block.grace_period_s is None else block.grace_period_s,
+        request_timeout_s=block.request_timeout_s,
+        max_requests=block.max_requests,
+        max_requests_jitter=block.max_requests_jitter,
+        max_lifetime_s=block.max_lifetime_s,
+        max_memory_bytes=block.max_memory_bytes,
+        websocket_keep_s=block.websocket_drain.keep_s,
+        max_dynamic_apps=block.max_dynamic_apps,
+        idle_timeout_s=block.idle_timeout_s,
+        max_queue=block.max_queue,
+        request_body_max_bytes=block.request_body_max_bytes,
+        autoreload=block.autoreload,
+        user=block.user,
+        group=block.group,
+        limits=block.limits,
+        log=block.log,
+        health_uri=block.health_uri,
+        dynamic=dynamic,
+        block=block,
+    )
+
+
+def _workers(block: PythonApp, cores: int, *, dynamic: bool) -> int:
+    if isinstance(block.workers, int):
+        return block.workers
+    if block.workers is None and (block.simple or dynamic):
+        return 1
+    return cores
+
+
+def _environ(block: PythonApp, working_dir: Path, problems: list[CaddyfileError]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, text in enumerate(block.env_files):
+        position = block.where[f"env_file[{number}]"]
+        try:
+            found.update(envfile.read(envfile.locate(unescaped(text), working_dir)))
+        except InvalidValue as exc:
+            problems.append(error_at(position, str(exc), exc.hint))
+        except CaddyfileError as exc:
+            exc.hint = "; ".join(filter(None, (exc.hint, f"env_file at {position}")))
+            problems.append(exc)
+    found.update((variable.name, unescaped(variable.value)) for variable in block.env_vars)
+    return found
+
+
+def _listener(
+    opening: Opening,
+    options: GlobalOptions,
+    base: str,
+    socket_dir: str,
+    index: dict[int, int],
+    problems: list[CaddyfileError],
+) -> Listener:
+    socket = opening.socket
+    path = ""
+    if socket.network == "unix":
+        path = os.path.normpath(os.path.join(socket_dir if opening.own else base, socket.path))
+        try:
+            check_unix_path(path)
+        except InvalidValue as exc:
+            problems.append(error_at(opening.position, str(exc), exc.hint))
+    hosts = {host for tenancy in opening.tenancies for host in tenancy.hosts}
+    return Listener(
+        network=socket.network,
+        address=path or socket.name.partition("/")[2],
+        path=path,
+        host=socket.host,
+        port=socket.port or 0,
+        fd=-1 if socket.fd is None else socket.fd,
+        mode=options.socket_mode if socket.mode is None else socket.mode,
+        owner=socket.owner or options.socket_owner,
+        group=socket.group or options.socket_group,
+        kind=opening.kind,
+        reason=opening.reason,
+        apps=tuple(index[id(app)] for app in opening.apps),
+        hosts=tuple(sorted(hosts)) if all(tenancy.hosts for tenancy in opening.tenancies) else (),
+        own=opening.own,
+        position=opening.position,
+    )
