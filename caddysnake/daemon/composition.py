@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..channel.settings import Settings
 from ..config.environment import worker_environ
 from ..config.plan import AppSpec, Listener, Plan
 from .environment import for_interpreter
-from .main import Binding, Composition, TcpAddress, UnixAddress
 from .pools import PoolSpec
 from .spawners import SpawnerKey
+
+
+class UnixAddress(NamedTuple):
+    path: str
+    mode: int | None
+    owner: str | None
+    group: str | None
+
+
+class TcpAddress(NamedTuple):
+    host: str
+    port: int
+
+
+class FdAddress(NamedTuple):
+    """A listening socket that was inherited: a descriptor's number."""
+
+    fd: int
+
+
+Address = UnixAddress | TcpAddress | FdAddress
+
+
+class Binding(NamedTuple):
+    """A listener that hands its connections to one app."""
+
+    address: Address
+    app: str
+
+
+class Composition(NamedTuple):
+    """What to run."""
+
+    apps: tuple[PoolSpec, ...]
+    bindings: tuple[Binding, ...]
+    grace_s: float
+    trusted_proxies: tuple[str, ...] = ()
 
 
 def compose(plan: Plan, environ: Mapping[str, str], development: bool = False) -> Composition:
@@ -48,7 +85,9 @@ def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool) -> PoolS
     return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s)
 
 
-def _address(listener: Listener) -> UnixAddress | TcpAddress:
+def _address(listener: Listener) -> Address:
     if listener.network == "unix":
         return UnixAddress(listener.path, listener.mode, listener.owner, listener.group)
+    if listener.network == "fd":
+        return FdAddress(listener.fd)
     return TcpAddress(listener.host, listener.port)

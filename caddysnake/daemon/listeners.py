@@ -248,6 +248,22 @@ def open_tcp(host: str, port: int) -> Listener:
     return Listener(sock, name, None, None)
 
 
+def open_inherited(fd: int) -> Listener:
+    """Listen on a socket that whoever started us opened; its path, if any, is theirs to unlink. ``ListenError``."""
+    name = f"fd/{fd}"
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as exc:
+        raise ListenError(f"cannot listen on {name}: {exc.strerror}: no such descriptor was inherited") from None
+    if not listening:
+        sock.close()
+        raise ListenError(f"cannot listen on {name}: it is not a listening socket")
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return Listener(sock, name, None, None)
+
+
 def _explain(path: str, exc: OSError) -> str:
     folder = os.path.dirname(path)
     hints = {

@@ -13,17 +13,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
-from typing import NamedTuple
 
 from ..channel.messages import TAKE_TRUSTED
 from . import processes
 from .apps import App
 from .companion import Companion
+from .composition import Composition, FdAddress, UnixAddress
 from .connections import Connection, Connections
-from .listeners import Listener, ListenError, open_tcp, open_unix
-from .pools import PoolSpec, StartFailed
+from .listeners import Listener, ListenError, open_inherited, open_tcp, open_unix
+from .pools import StartFailed
 from .spawners import Spawners
 
 log = logging.getLogger("caddysnake.daemon")
@@ -31,34 +31,6 @@ log = logging.getLogger("caddysnake.daemon")
 _SWEEP_S = 5.0
 _AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
 EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
-
-
-class UnixAddress(NamedTuple):
-    path: str
-    mode: int | None
-    owner: str | None
-    group: str | None
-
-
-class TcpAddress(NamedTuple):
-    host: str
-    port: int
-
-
-class Binding(NamedTuple):
-    """A listener that hands its connections to one app."""
-
-    address: UnixAddress | TcpAddress
-    app: str
-
-
-class Composition(NamedTuple):
-    """What to run."""
-
-    apps: tuple[PoolSpec, ...]
-    bindings: tuple[Binding, ...]
-    grace_s: float
-    trusted_proxies: tuple[str, ...] = ()
 
 
 class Daemon:
@@ -107,10 +79,15 @@ class Daemon:
     def _open_listeners(self) -> None:
         for binding in self._composition.bindings:
             address = binding.address
-            opened = open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
+            if isinstance(address, UnixAddress):
+                opened = open_unix(*address)
+            elif isinstance(address, FdAddress):
+                opened = open_inherited(*address)
+            else:
+                opened = open_tcp(*address)
             self._listeners.append(opened)
         for listener, binding in zip(self._listeners, self._composition.bindings, strict=True):
-            local = isinstance(binding.address, UnixAddress)
+            local = listener.sock.family == socket.AF_UNIX
             listener.accept_into(self._loop, self._acceptor(self.apps[binding.app], local))
 
     async def _start_all(self) -> None:
@@ -265,5 +242,3 @@ def run(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 
-
-__all__: Sequence[str] = ("Binding", "Composition", "Daemon", "TcpAddress", "UnixAddress", "run")
