@@ -35,7 +35,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
 NOT_YET_OPTIONS: Final[dict[str, Callable[[GlobalOptions], bool]]] = {
     "relays": lambda options: "relays" in options.where,
     "max_spawners": lambda options: "max_spawners" in options.where,
-    "trusted_proxies": lambda options: bool(options.trusted_proxies),
     "on_demand_ask": lambda options: options.on_demand_ask is not None,
     "reload_strategy": lambda options: "reload_strategy" in options.where,
 }

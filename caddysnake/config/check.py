@@ -1,0 +1,203 @@
+"""What the file system can refute before anything starts.
+
+Each check looks and never changes anything; each error points at the line of the Caddyfile that asked for it and says
+what to do. None of them is a promise: the file system may change in the next moment, and an import may fail all the
+same.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+
+from ..caddyfile.errors import CaddyfileError, nearest
+from .models import Position
+from .plan import AppSpec, Listener, Plan
+from .registry import error_at
+from .search import OLDEST_PYTHON, Verdict, find_module, installation, is_standard, modules_in
+
+
+def check(plan: Plan) -> list[CaddyfileError]:
+    """Everything that is wrong with *plan* as far as files tell: its own problems, then those found here."""
+    errors = list(plan.problems)
+    for app in plan.apps:
+        if not app.block.placeholders:
+            errors += _check_app(app)
+    errors += _check_sockets(plan.listeners)
+    return errors
+
+
+def _check_app(app: AppSpec) -> Iterator[CaddyfileError]:
+    folder_error = _directory_error(app.working_dir, "working_dir", app.block.at("working_dir"))
+    if folder_error is not None:
+        yield folder_error
+    python_error = _venv_error(app) or _python_error(app)
+    if python_error is not None:
+        yield python_error
+    if folder_error is None and python_error is None:
+        yield from _module_errors(app)
+    if app.user is not None and not _known_user(app.user):
+        yield error_at(app.block.at("user"), f"there is no user {app.user}", "create it, or correct the name")
+    if app.group is not None and not _known_group(app.group):
+        yield error_at(app.block.at("group"), f"there is no group {app.group}", "create it, or correct the name")
+
+
+def _directory_error(path: str, what: str, position: Position) -> CaddyfileError | None:
+    if not os.path.isdir(path):
+        if os.path.lexists(path):
+            return error_at(position, f"{what} {path} is not a directory", "name the directory itself")
+        parent = os.path.dirname(path)
+        near = nearest(os.path.basename(path), _folders(parent)) if os.path.isdir(parent) else None
+        return error_at(position, f"{what} {path} does not exist", near or "create it, or correct the path")
+    if not os.access(path, os.R_OK | os.X_OK):
+        return error_at(position, f"{what} {path} may not be read", "give the daemon's user the right to read it")
+    return None
+
+
+def _venv_error(app: AppSpec) -> CaddyfileError | None:
+    if app.venv is None:
+        return None
+    position = app.block.at("venv")
+    if (error := _directory_error(app.venv, "venv", position)) is not None:
+        error.hint = f"make it with: python3 -m venv {app.venv}"
+        return error
+    if app.block.python_path is not None or os.path.exists(app.python):
+        return None
+    if os.path.islink(app.python):
+        message = f"the Python of venv {app.venv} is gone: {app.python} leads to {os.readlink(app.python)}"
+        return error_at(position, message, f"make it anew with: python3 -m venv --clear {app.venv}")
+    message = f"venv {app.venv} has no Python: neither bin/python3 nor bin/python is there"
+    return error_at(position, message, f"make it with: python3 -m venv {app.venv}")
+
+
+def _python_error(app: AppSpec) -> CaddyfileError | None:
+    position = app.block.at("python_path", "venv")
+    if not os.path.exists(app.python):
+        return error_at(position, f"interpreter {app.python} does not exist", "correct python_path")
+    if not os.path.isfile(app.python) or not os.access(app.python, os.X_OK):
+        return error_at(position, f"interpreter {app.python} is not a program that may be run", "correct python_path")
+    version = installation(app.python).version
+    if len(version) >= 2 and version[:2] < OLDEST_PYTHON:
+        shown, oldest = ".".join(map(str, version)), ".".join(map(str, OLDEST_PYTHON))
+        message = f"interpreter {app.python} is Python {shown}, and apps need {oldest} or later"
+        return error_at(position, message, "make the venv with a newer Python")
+    return None
+
+
+def _module_errors(app: AppSpec) -> Iterator[CaddyfileError]:
+    position = app.block.at("module_wsgi", "module_asgi")
+    python = installation(app.python)
+    folders = (app.working_dir, *_python_path(app), *python.folders)
+    for name in (app.module, *app.preload):
+        if find_module(name, folders) is not Verdict.MISSING or is_standard(name):
+            continue
+        if not python.complete and find_module(name.partition(".")[0], folders[:1]) is Verdict.MISSING:
+            continue  # it may come from a place that the files do not tell
+        where = position if name == app.module else app.block.at("preload")
+        message = f"no module named {name} in {app.working_dir}, nor in what is installed for {app.python}"
+        yield error_at(where, message, _module_hint(name, app))
+
+
+def _python_path(app: AppSpec) -> list[str]:
+    return [folder for folder in app.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+def _module_hint(name: str, app: AppSpec) -> str:
+    if name.endswith(".py"):
+        return f"write {name.removesuffix('.py')}:{app.variable}, without .py"
+    head, _, rest = name.rpartition(".")
+    folder = os.path.join(app.working_dir, *head.split(".")) if head else app.working_dir
+    close = nearest(rest, modules_in(folder))
+    if close is not None:
+        return close
+    return "correct the name, or set working_dir to the folder it is in, or venv to where it is installed"
+
+
+# Sockets
+
+
+def _check_sockets(listeners: tuple[Listener, ...]) -> Iterator[CaddyfileError]:
+    seen: dict[str, Listener] = {}
+    for listener in listeners:
+        first = seen.setdefault(os.path.realpath(listener.path) if listener.path else listener.address, listener)
+        if first is not listener:
+            message = f"{listener} is listened on twice, first on line {first.position.line}"
+            yield error_at(listener.position, message, "give each a socket of its own")
+        elif listener.network == "unix":
+            yield from _check_unix(listener)
+
+
+def _check_unix(listener: Listener) -> Iterator[CaddyfileError]:
+    yield from _check_folder(listener)
+    try:
+        mode = os.lstat(listener.path).st_mode
+    except OSError:
+        pass
+    else:
+        if not stat.S_ISSOCK(mode):
+            message = f"{listener.path} exists and is not a socket"
+            yield error_at(listener.position, message, "take it away, or choose another path")
+    if listener.owner is not None:
+        if not _known_user(listener.owner):
+            message = f"there is no user {listener.owner}, who was to own {listener}"
+            yield error_at(listener.position, message, "create it, or correct the name")
+        elif os.geteuid() != 0 and _user_id(listener.owner) != os.geteuid():
+            message = f"only root may make {listener.owner} the owner of {listener}"
+            yield error_at(listener.position, message, "set the group instead, or start as root")
+    if listener.group is not None:
+        if not _known_group(listener.group):
+            message = f"there is no group {listener.group}, which was to own {listener}"
+            yield error_at(listener.position, message, "create it, or correct the name")
+        elif os.geteuid() != 0 and _group_id(listener.group) not in {os.getegid(), *os.getgroups()}:
+            message = f"the daemon's user is not in the group {listener.group}, so it cannot give {listener} to it"
+            yield error_at(listener.position, message, f"add the user to it: usermod -aG {listener.group} USER")
+
+
+def _check_folder(listener: Listener) -> Iterator[CaddyfileError]:
+    folder = os.path.dirname(listener.path)
+    if listener.own and not os.path.lexists(folder):
+        # The daemon makes this one itself, in the first folder above it that is there.
+        folder = os.path.dirname(folder)
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+    hint = f"create it: mkdir -p {folder}"
+    if not os.path.isdir(folder):
+        what = "is not a directory" if os.path.lexists(folder) else "does not exist"
+        yield error_at(listener.position, f"the folder {folder} for {listener} {what}", hint)
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        message = f"the folder {folder} for {listener} is not writable for the daemon's user"
+        yield error_at(listener.position, message, "change its owner or mode, or choose another folder")
+
+
+def _known_user(name: str) -> bool:
+    return _user_id(name) is not None
+
+
+def _known_group(name: str) -> bool:
+    return _group_id(name) is not None
+
+
+def _user_id(name: str) -> int | None:
+    """The number of a user, by name or number."""
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _group_id(name: str) -> int | None:
+    """The number of a group, by name or number."""
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _folders(parent: str) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+    except OSError:
+        return []

@@ -1,0 +1,195 @@
+"""Whether a module can be found, told from files alone.
+
+Asking the interpreter would be exact, but would run it, and a venv's Python and its ``.pth`` files are the tenant's
+code. So this looks where Python would look, and where it cannot know (an import hook, an unusual build) it says "maybe"
+rather than "no".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+OLDEST_PYTHON: Final = (3, 10)
+"""The oldest Python that can run an app: the guest code's own minimum."""
+
+_EXTENSIONS: Final = (".so", ".pyd")
+# Import hooks of these do not bring in modules of the user's.
+_HARMLESS_PTH: Final = frozenset({"distutils-precedence.pth", "_virtualenv.pth", "a1_coverage.pth", "pywin32.pth"})
+
+
+class Verdict(Enum):
+    """What the files say about a module."""
+
+    FOUND = "found"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+class Installation(NamedTuple):
+    """What is on disk of one Python."""
+
+    version: tuple[int, ...]
+    """``()`` when no file tells it."""
+    folders: tuple[str, ...]
+    """Where its modules are: the standard library and ``site-packages``."""
+    complete: bool
+    """No module can come from anywhere else."""
+
+
+def installation(python: str) -> Installation:
+    """What the files say of the interpreter at *python*."""
+    if python == sys.executable:
+        own = [folder for folder in sys.path if folder and os.path.isdir(folder)]
+        _, hooks = _path_files(own)
+        return Installation(sys.version_info[:3], tuple(own), complete=not hooks)
+    root = os.path.dirname(os.path.dirname(python))
+    settings = _pyvenv(root)
+    if settings is None:
+        return _base_installation(python)
+    version = _numbers(settings.get("version") or settings.get("version_info") or "")
+    site = list(_libraries(root, version, "site-packages"))
+    base = _base_installation(_base_python(settings, version))
+    # The standard library comes from the base; its own site-packages only if the venv says so.
+    shared = settings.get("include-system-site-packages", "").lower() == "true"
+    folders = [folder for folder in base.folders if shared or not folder.endswith("-packages")] + site
+    added, hooks = _path_files(site)
+    complete = base.complete and bool(site) and not hooks
+    return Installation(version, tuple(folders + added), complete)
+
+
+def _base_python(settings: Mapping[str, str], version: tuple[int, ...]) -> str:
+    name = "python" + ".".join(map(str, version[:2])) if len(version) >= 2 else "python3"
+    return settings.get("base-executable") or os.path.join(settings.get("home", ""), name)
+
+
+def _base_installation(python: str) -> Installation:
+    real = os.path.realpath(python)
+    version = _numbers(os.path.basename(real))
+    root = os.path.dirname(os.path.dirname(real))
+    library = list(_libraries(root, version, ""))
+    if len(library) != 1 or not os.path.exists(os.path.join(library[0], "os.py")):
+        return Installation(version, (), complete=False)
+    if not version:
+        version = _numbers(os.path.basename(library[0]))
+    short = ".".join(map(str, version[:2]))
+    candidates = [
+        library[0],
+        os.path.join(library[0], "lib-dynload"),
+        os.path.join(library[0], "site-packages"),
+        # Debian and its descendants.
+        os.path.join(root, "local", "lib", f"python{short}", "dist-packages"),
+        os.path.join(root, "lib", "python3", "dist-packages"),
+    ]
+    folders = [folder for folder in candidates if os.path.isdir(folder)]
+    added, hooks = _path_files(folders)
+    return Installation(version, tuple(folders + added), complete=not hooks)
+
+
+def _libraries(root: str, version: tuple[int, ...], below: str) -> Iterator[str]:
+    """The ``lib/pythonX.Y`` folders of *root*: of *version*, or all where that is not known."""
+    library = os.path.join(root, "lib")
+    wanted = "python" + ".".join(map(str, version[:2])) if len(version) >= 2 else None
+    for name in _names(library):
+        if (name == wanted) if wanted else re.fullmatch(r"python3\.[0-9]+", name):
+            folder = os.path.join(library, name, below) if below else os.path.join(library, name)
+            if os.path.isdir(folder):
+                yield folder
+
+
+def _pyvenv(root: str) -> dict[str, str] | None:
+    """The settings of the venv at *root*; ``None`` when it is none."""
+    try:
+        with open(os.path.join(root, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
+            pairs = [line.partition("=") for line in file.read(65536).splitlines()]
+    except OSError:
+        return None
+    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+
+
+def _path_files(folders: list[str]) -> tuple[list[str], bool]:
+    """The folders that ``.pth`` files add, and whether any of them installs an import hook."""
+    added: list[str] = []
+    hooks = False
+    for folder in folders:
+        for name in _names(folder):
+            if not name.endswith(".pth") or name in _HARMLESS_PTH:
+                continue
+            try:
+                with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                    lines = file.read(65536).splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                if line.startswith(("import ", "import\t")):
+                    hooks = True
+                elif line.strip() and not line.startswith("#"):
+                    path = os.path.join(folder, line.strip())
+                    added += [path] if os.path.isdir(path) else []
+    return added, hooks
+
+
+def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
+    """Whether *name*, dotted, is in *folders*, which are tried in order as Python does.
+
+    The first part decides: a folder whose ``__init__.py`` is there, or a file, is the module; folders without one are
+    parts of a namespace package, of which all count.
+    """
+    first, *rest = name.split(".")
+    portions: list[str] = []
+    for folder in folders:
+        package = os.path.join(folder, first)
+        if os.path.isfile(os.path.join(package, "__init__.py")):
+            return _find_below(package, rest)
+        if _is_module(folder, first):
+            # Modules may put others below themselves into sys.modules, as os does with os.path.
+            return Verdict.UNKNOWN if rest else Verdict.FOUND
+        if os.path.isdir(package):
+            portions.append(package)
+    if not portions:
+        return Verdict.MISSING
+    if not rest:
+        return Verdict.FOUND
+    return find_module(".".join(rest), tuple(portions))
+
+
+def _find_below(package: str, rest: list[str]) -> Verdict:
+    if not rest:
+        return Verdict.FOUND
+    return find_module(".".join(rest), (package,))
+
+
+def _is_module(folder: str, name: str) -> bool:
+    if os.path.isfile(os.path.join(folder, f"{name}.py")) or os.path.isfile(os.path.join(folder, f"{name}.pyc")):
+        return True
+    return any(
+        entry.startswith(f"{name}.") and entry.endswith(_EXTENSIONS) for entry in _names(folder) if name in entry
+    )
+
+
+def modules_in(folder: str) -> list[str]:
+    """The names of the modules and packages in *folder*."""
+    found = [name.removesuffix(".py") for name in _names(folder) if name.endswith(".py") and not name.startswith("_")]
+    found += [name for name in _names(folder) if os.path.isfile(os.path.join(folder, name, "__init__.py"))]
+    return sorted(found)
+
+
+def is_standard(name: str) -> bool:
+    """Whether the top of *name* is in the standard library of some Python (this one's list)."""
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    match = re.search(r"[0-9]+(?:\.[0-9]+)+", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
