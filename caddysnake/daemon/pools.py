@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..channel.settings import Settings
 from .backoff import Backoff
+from .environment import not_passed
 from .lifecycle import State
 from .spawners import SpawnerKey, SpawnError, Spawners
 from .workers import Worker, WorkerSink
@@ -94,6 +96,8 @@ class Pool(WorkerSink):
             await self._started
         finally:
             slow.cancel()
+            if self._started.done() and not self._started.cancelled():
+                self._started.exception()  # whoever waited may have been cancelled by another app's failure
             self._started = None
         return time.monotonic() - self._begun_at
 
@@ -151,6 +155,7 @@ class Pool(WorkerSink):
     # -- starting and starting again ---------------------------------------------------------------------------
 
     def _failed(self, index: int, code: str, text: str, worker: Worker | None) -> None:
+        text += self._hint(text)
         self.last_failure = StartFailed(self.spec.name, code, text)
         if self._started is not None and not self._started.done():
             self._started.set_exception(self.last_failure)
@@ -173,6 +178,13 @@ class Pool(WorkerSink):
             },
         )
         self._spawn_soon(index, pause)
+
+    def _hint(self, text: str) -> str:
+        missed = not_passed(os.environ, self.spec.settings.environ, text)
+        if not missed:
+            return ""
+        names = " ".join(missed)
+        return f"\n({names}: set for caddysnake, but not passed to the app. Add `pass_env {names}` to its python block.)"
 
     def _spawn_soon(self, index: int, pause: float) -> None:
         task = asyncio.get_running_loop().create_task(self._spawn(index, pause))

@@ -92,8 +92,8 @@ class Worker:
         self._grace_s = grace_s
         self._sink = sink
         self._loop = asyncio.get_running_loop()
-        self._threads = settings.threads if settings.interface != "asgi" else 0
-        self._thread_count = max(1, min(vitals.THREADS, settings.threads))
+        # What an event loop does is in one word; only threads tell one by one.
+        self._threads = 0 if settings.interface == "asgi" else max(1, min(vitals.THREADS, settings.threads))
         ours, theirs = pair()
         self._endpoint = Endpoint(ours)
         self._theirs = theirs
@@ -150,17 +150,16 @@ class Worker:
         while untaken and slots[untaken[0]] != vitals.SLOT_GIVEN:
             untaken.popleft()
         connections = len(self._held)
-        if not self._threads:
-            return Load(self.page.word(vitals.WORD_ACTIVE) + len(untaken), connections, len(untaken) >= UNTAKEN_LIMIT)
         now_ms = time.monotonic_ns() // 1_000_000
-        busy = stuck = 0
-        for index in range(self._thread_count):
+        busy = self.page.word(vitals.WORD_ACTIVE) + len(untaken)
+        stuck = 0
+        for index in range(self._threads):
             started = self.page.thread_word(index, vitals.CELL_STARTED)
             if started:
                 busy += 1
                 stuck += now_ms - started > STUCK_MS
-        saturated = stuck >= self._thread_count or len(untaken) >= UNTAKEN_LIMIT
-        return Load(busy + len(untaken), connections, saturated)
+        saturated = len(untaken) >= UNTAKEN_LIMIT or 0 < self._threads <= stuck
+        return Load(busy, connections, saturated)
 
     def give(self, connection: Connection) -> bool:
         """Hand ``connection`` over; False when the worker, or the kernel, takes no more now."""
