@@ -1,0 +1,259 @@
+"""A site's segments to the tree of its routes, in the order in which Caddy would try them.
+
+Directives that are Caddy's own business become leaves: their matcher and their place in the order are known, what they
+do is not. ``handle``, ``handle_path`` and ``route`` are opened, and ``invoke`` is put in place of the named route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from .addresses import Address, parse_addresses, specificity
+from .dispenser import Dispenser
+from .errors import CaddyfileError, nearest
+from .matchers import MatcherSet, define, matcher_of
+from .ordering import EXCLUSIVE, KNOWN_DIRECTIVES, SITE_DIRECTIVES, directive_order, sort_routes
+from .parser import ParsedFile, Segment, SiteBlock
+from .tokens import Token
+
+
+@dataclass(frozen=True, slots=True)
+class RouteNode:
+    """One directive of a block, at its place in the order."""
+
+    directive: str
+    matcher: MatcherSet | None
+    """The matcher set that must match; ``None`` matches every request, as the empty set does."""
+    segment: Segment
+    """The directive without its matcher."""
+    children: tuple[RouteNode, ...] = ()
+    """What is inside, for ``handle``, ``handle_path``, ``route`` and ``invoke``, in order."""
+    group: str | None = None
+    """Of the nodes of one block that share a group, only the first that matches is taken. Unique within a site."""
+    strip_prefix: str | None = None
+    """What ``handle_path`` takes off the path."""
+    matcher_token: Token | None = None
+    """The word that named the matcher, if one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One site block, understood."""
+
+    block: SiteBlock
+    addresses: tuple[Address, ...]
+    directives: tuple[Segment, ...]
+    """The directives that are no handlers, such as ``bind``, in the order of the text."""
+    routes: tuple[RouteNode, ...]
+
+
+def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
+    """Every site of a file, in the order of the text, and what is wrong: the first mistake of each site.
+
+    A site with a mistake is left out. See :func:`most_specific_first` for the order in which sites are tried.
+    """
+    errors: list[CaddyfileError] = []
+    sites: list[Site] = []
+    try:
+        order = directive_order(parsed.options)
+        for name in parsed.named_routes:
+            _Block(order, parsed.named_routes).named(name, ())
+    except CaddyfileError as error:
+        return [], [error]
+    for block in parsed.sites:
+        try:
+            sites.append(build_site(block, order, parsed.named_routes))
+        except CaddyfileError as error:
+            errors.append(error)
+    errors += _repeated(sites)
+    return sites, errors
+
+
+def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str, Segment]) -> Site:
+    """One site.
+
+    Raises:
+        CaddyfileError: the first mistake in its addresses, matchers or the structure of its routes.
+    """
+    addresses = parse_addresses(block.keys, KNOWN_DIRECTIVES)
+    definitions: dict[str, MatcherSet] = {}
+    segments: list[Segment] = []
+    for segment in block.segments:
+        if segment.name.startswith("@"):
+            define(segment.dispenser(), definitions)
+        else:
+            segments.append(segment)
+    for segment in segments:
+        if segment.name not in KNOWN_DIRECTIVES:
+            raise _unknown(segment, block)
+    directives = tuple(segment for segment in segments if segment.name in SITE_DIRECTIVES)
+    handlers = [segment for segment in segments if segment.name not in SITE_DIRECTIVES]
+    routes = _Block(order, named_routes).routes(handlers, definitions, keep_order=False, invoked=())
+    return Site(block, tuple(addresses), directives, routes)
+
+
+def most_specific_first(sites: Sequence[Site]) -> list[Site]:
+    """*sites*, which share a listener, in the order in which Caddy tries them."""
+    return sorted(sites, key=lambda site: specificity(site.addresses))
+
+
+def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError:
+    name = segment.tokens[0]
+    hint = nearest(name.text, KNOWN_DIRECTIVES)
+    if hint is None and block is not None and not block.braced:
+        hint = "if this is a second site, put braces around each of them"
+    return CaddyfileError.at(name, f'unknown directive "{name.text}"', hint or "is a brace missing, or one too many?")
+
+
+def _repeated(sites: Sequence[Site]) -> list[CaddyfileError]:
+    """An error for each address that an earlier site has already, where both listen on the same."""
+    seen: dict[tuple[str, str, tuple[str, ...]], Address] = {}
+    errors: list[CaddyfileError] = []
+    for site in sites:
+        binds = tuple(sorted(word.text for line in site.directives if line.name == "bind" for word in line.tokens[1:]))
+        for address in site.addresses:
+            first = seen.setdefault((address.key, "" if address.socket else address.effective_port, binds), address)
+            if first is not address:
+                place = f"{first.token.file}:{first.token.line}"
+                message = f"two sites have the same address: {address.text}"
+                errors.append(CaddyfileError.at(address.token, message, f"the other is at {place}; put both into one"))
+    return errors
+
+
+class _Block:
+    """Builds the routes of one site, nested blocks included. It only holds what stays the same throughout."""
+
+    def __init__(self, order: Sequence[str], named_routes: Mapping[str, Segment]) -> None:
+        self._order = order
+        self._named_routes = named_routes
+        self._groups = count()
+
+    def named(self, name: str, invoked: tuple[str, ...]) -> tuple[RouteNode, ...]:
+        """The routes of the named route *name*. *invoked* are those it is being put into."""
+        return self._inside(Dispenser(self._named_routes[name].tokens), {}, keep_order=False, invoked=(*invoked, name))
+
+    def routes(
+        self,
+        segments: Sequence[Segment],
+        definitions: Mapping[str, MatcherSet],
+        *,
+        keep_order: bool,
+        invoked: tuple[str, ...],
+    ) -> tuple[RouteNode, ...]:
+        """The nodes of one block, sorted and grouped."""
+        nodes = [self._node(segment, definitions, invoked) for segment in segments]
+        for node in nodes:
+            if node.directive in SITE_DIRECTIVES or (not keep_order and node.directive not in self._order):
+                raise CaddyfileError.at(
+                    node.segment.tokens[0],
+                    f'"{node.directive}" cannot be used here',
+                    "it belongs at the top of a site"
+                    if node.directive in SITE_DIRECTIVES
+                    else "put it into a route block",
+                )
+        if not keep_order:
+            nodes = sort_routes(nodes, self._order, lambda node: (node.directive, node.matcher))
+        return tuple(self._grouped(nodes))
+
+    def _grouped(self, nodes: Sequence[RouteNode]) -> list[RouteNode]:
+        kinds = [_exclusive_kind(node.directive) for node in nodes]
+        groups: dict[str, str] = {}
+        for kind in EXCLUSIVE:
+            # A rewrite always has a group, even alone: what comes after it must not be merged with what it changes.
+            if kinds.count(kind) > 1 or (kind == "rewrite" and kind in kinds):
+                groups[kind] = f"group{next(self._groups)}"
+        return [
+            replace(node, group=groups[kind]) if kind in groups else node
+            for kind, node in zip(kinds, nodes, strict=True)
+        ]
+
+    def _node(self, segment: Segment, definitions: Mapping[str, MatcherSet], invoked: tuple[str, ...]) -> RouteNode:
+        directive = segment.name
+        if directive not in KNOWN_DIRECTIVES:
+            raise _unknown(segment)
+        if directive == "handle_path":
+            return self._handle_path(segment, definitions, invoked)
+        token, matcher, rest = _take_matcher(segment, definitions)
+        children: tuple[RouteNode, ...] = ()
+        if directive in ("handle", "route"):
+            children = self._inside(rest.dispenser(), definitions, keep_order=directive == "route", invoked=invoked)
+        elif directive == "invoke":
+            children = self._invoke(rest, invoked)
+        return RouteNode(directive, matcher, rest, children, matcher_token=token)
+
+    def _handle_path(
+        self, segment: Segment, definitions: Mapping[str, MatcherSet], invoked: tuple[str, ...]
+    ) -> RouteNode:
+        line = segment.dispenser()
+        line.next()
+        if not line.next_arg():
+            raise line.arg_error("handle_path needs a path, such as /api/*")
+        token = line.token()
+        path = token.text
+        if not path.startswith("/"):
+            raise line.error(f"handle_path takes only a path that begins with /, got {path}", "or use handle")
+        prefix = path.removesuffix("*")
+        prefix = prefix.removesuffix("/") if prefix != path else prefix
+        rest = Segment([segment.tokens[0], *segment.tokens[2:]])
+        children = self._inside(rest.dispenser(), definitions, keep_order=False, invoked=invoked)
+        return RouteNode("handle_path", {"path": [path]}, rest, children, strip_prefix=prefix, matcher_token=token)
+
+    def _invoke(self, rest: Segment, invoked: tuple[str, ...]) -> tuple[RouteNode, ...]:
+        line = rest.dispenser()
+        line.next()
+        if not line.next_arg():
+            raise line.arg_error("invoke needs the name of a route")
+        name = line.val()
+        if name not in self._named_routes:
+            hint = nearest(name, self._named_routes) or f"define it with &({name}) {{ … }} at the top of the file"
+            raise line.error(f"unknown named route: {name}", hint)
+        if name in invoked:
+            # Caddy takes this, and a request then never ends.
+            raise line.error(f"the named route {name} invokes itself")
+        return self.named(name, invoked)
+
+    def _inside(
+        self, line: Dispenser, definitions: Mapping[str, MatcherSet], *, keep_order: bool, invoked: tuple[str, ...]
+    ) -> tuple[RouteNode, ...]:
+        """The nodes of the block that a directive opens."""
+        nodes: list[Segment] = []
+        known = dict(definitions)
+        while line.next():
+            if line.next_arg():
+                raise line.arg_error("only a matcher may stand before the {")
+            nesting = line.nesting()
+            while line.next_block(nesting):
+                inner = Segment(line.next_segment())
+                if inner.name.startswith("@"):
+                    define(inner.dispenser(), known)
+                else:
+                    nodes.append(inner)
+        return self.routes(nodes, known, keep_order=keep_order, invoked=invoked)
+
+
+def _exclusive_kind(directive: str) -> str:
+    return "handle" if directive == "handle_path" else directive
+
+
+def _take_matcher(
+    segment: Segment, definitions: Mapping[str, MatcherSet]
+) -> tuple[Token | None, MatcherSet | None, Segment]:
+    """The matcher of a directive, if it has one, and the directive without it."""
+    line = segment.dispenser()
+    line.next()
+    if segment.name in _NO_MATCHER or (segment.name in _LONE_ARGUMENT and line.count_remaining_args() == 1):
+        return None, None, segment
+    if not line.next_arg():
+        return None, None, segment
+    token = line.token()
+    found, matcher = matcher_of(token, definitions)
+    if not found:
+        return None, None, segment
+    return token, matcher, Segment([segment.tokens[0], *segment.tokens[2:]])
+
+
+_NO_MATCHER = SITE_DIRECTIVES | {"try_files"}
+# With these a single argument is what the directive is about, even when it looks like a path.
+_LONE_ARGUMENT = frozenset(("rewrite", "root"))
