@@ -184,7 +184,7 @@ class Pool(WorkerSink):
         if not missed:
             return ""
         names = " ".join(missed)
-        return f"\n({names}: set for caddysnake, but not passed to the app. Add `pass_env {names}` to its python block.)"
+        return f"\n({names}: set for caddysnake, not passed to the app. Add `pass_env {names}` to its python block.)"
 
     def _spawn_soon(self, index: int, pause: float) -> None:
         task = asyncio.get_running_loop().create_task(self._spawn(index, pause))
