@@ -1,1 +1,12 @@
+"""HTTP/1.1 rules over httptools, shared by both servers and the relay. No I/O in here.
 
+``request``   bytes to ``RequestHead`` and body; the grammar, in one place
+``response``  status, headers and content to bytes; framing, and what an app may not do
+``fields``    names and values: tokens, hosts, lists
+``methods``   which methods there are; ``phrases``: reason phrases; ``date``: the Date field
+``limits``    what one request may cost
+``errors``    ``ProtocolError`` (the peer's fault), ``ResponseError`` (the app's)
+``llhttp``    the one import of httptools
+
+Guest code: Python 3.10, standard library and httptools.
+"""

@@ -1,0 +1,63 @@
+"""Field names and values: what is a legal name, which names the framing depends on.
+
+Names are learned once: a bounded table maps a name as it was written to its lower-case form, so that a request costs
+one dictionary look-up for each of its fields, and equal names share one object.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .errors import ProtocolError
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_LEARNED_MAX = 1024
+_LEARNED_NAME_MAX = 64
+_HOST_CHARS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"
+_CONTROLS = bytes(range(32)) + b"\x7f"
+_CONTROLS_BUT_TAB = _CONTROLS.replace(b"\t", b"")
+
+
+def is_token(text: bytes) -> bool:
+    """RFC 9110 section 5.6.2."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def is_field_value(text: bytes) -> bool:
+    """RFC 9110 section 5.5: no control characters but tab. Obsolete text (from 0x80) is allowed."""
+    return len(text.translate(None, _CONTROLS_BUT_TAB)) == len(text)
+
+
+def is_host(value: bytes) -> bool:
+    """Only characters a Host field may hold (RFC 9110 section 7.2). Empty is legal: Caddy may send it so."""
+    return not value.translate(None, _HOST_CHARS)
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The members of a comma-separated list, in lower case, empty ones left out."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
+
+
+class RequestNames:
+    """Names of request fields as sent to lower case; b"" for those that are dropped.
+
+    A name with an underscore is dropped: WSGI's environ would confuse ``X_Forwarded_For`` with ``X-Forwarded-For``.
+    Current Caddy drops them too, Debian's does not.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, bytes] = {}
+
+    def learn(self, name: bytes) -> bytes:
+        """The lower-case form of ``name``, remembered. Raises ``ProtocolError``."""
+        if not is_token(name):
+            raise ProtocolError(400, "header-name", "a header name with a character that is not allowed")
+        lower = b"" if b"_" in name else name.lower()
+        if len(name) <= _LEARNED_NAME_MAX:
+            if len(self.known) >= _LEARNED_MAX:
+                self.known.clear()
+            self.known[name] = lower
+        return lower
+
+
+request_names = RequestNames()

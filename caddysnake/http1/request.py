@@ -1,0 +1,469 @@
+"""Requests, from bytes to ``RequestHead`` and body, without any I/O.
+
+llhttp (strict) does the fields and the chunks; the rules it leaves open are enforced here, for both servers and the
+relay alike:
+
+* the request line is ours: one space each, a known method, HTTP/1.0 or 1.1, no fragment;
+* exactly one Host (none is allowed on 1.0), with characters a host may have;
+* Transfer-Encoding is exactly ``chunked``, on 1.1 only, and never beside Content-Length;
+* limits count the bytes fed, not the callbacks: llhttp reports nothing until a field is complete;
+* one message at a time: bytes behind it wait unparsed in ``pending`` until ``next_message``.
+
+The last is why a feed is cut at each blank line: a message can only end there or where Content-Length says, so llhttp
+never sees a byte of the next one, and a stop costs nothing. Splitting the bytes differently never changes the result.
+
+Usage::
+
+    parser.feed(data)                       # raises ProtocolError
+    if parser.head is not None: ...         # the head is complete
+    body = parser.take_body()               # what has come of the body
+    if parser.complete: ...                 # the message is whole
+    parser.next_message()                   # once it is answered, when both sides keep the connection
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from .errors import ProtocolError
+from .fields import is_host, is_token, request_names, tokens
+from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
+from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from .methods import METHODS
+
+_END = b"\r\n\r\n"
+_LINE_REST = 40  # what a request line has room for beside its target
+_EMPTY_LINES_MAX = 8
+_KNOWN = request_names.known
+_learn = request_names.learn
+_SPECIAL = frozenset(
+    (b"", b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"),
+)
+
+
+class RequestHead:
+    """One request's line and header section.
+
+    ``headers`` are in the order sent: lower-case name, value without outer white space. Attributes below with a
+    default are only set where the request says otherwise.
+    """
+
+    method: str
+    target: bytes
+    """As sent."""
+    path: bytes
+    """Still percent-encoded, without the query; ``*`` for the asterisk form."""
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    version: str = "1.1"
+    host: bytes | None = None
+    """None only on HTTP/1.0. With a target in absolute form, that one's authority (RFC 9112 section 3.2.2)."""
+    content_length: int | None = None
+    chunked: bool = False
+    keep_alive: bool = True
+    """The client is ready to send another request on this connection."""
+    expect_continue: bool = False
+    upgrade: bytes | None = None
+    """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.content_length)
+
+
+class _State(Enum):
+    START = "start"  # nothing of a message is fed to llhttp; perhaps part of its first line is held
+    HEAD = "head"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+
+
+class RequestParser:
+    """Parses the requests of one connection. A parser that raised ``ProtocolError`` must not be fed again."""
+
+    __slots__ = (
+        "_connection",
+        "_empty_lines",
+        "_fed",
+        "_fields",
+        "_held",
+        "_limits",
+        "_llhttp",
+        "_remaining",
+        "_state",
+        "_tail",
+        "_upgrade",
+        "body",
+        "body_bytes",
+        "complete",
+        "draft",
+        "head",
+        "on_body",
+        "pending",
+        "received",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.head: RequestHead | None = None
+        """The head, once it is complete."""
+        self.draft: RequestHead | None = None
+        """The head whose fields are still arriving: for the log line of a refused request."""
+        self.complete = False
+        """The message's last byte has been parsed."""
+        self.pending = b""
+        """Bytes behind the message, not looked at yet."""
+        self.body: list[bytes] = []
+        """What has come of the body and was not taken."""
+        self.body_bytes = 0
+        """The size of ``body``."""
+        self.received = 0
+        """Bytes of this message's body so far, taken or not."""
+        self.on_body = self.body.append
+        self._state = _State.START
+        self._held = b""
+        self._empty_lines = 0
+        self._tail = b""
+        self._fed = 0
+        self._remaining = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._connection: list[bytes] = []
+        self._upgrade: bytes | None = None
+        self._llhttp = HttpRequestParser(self)
+
+    # What a server calls
+
+    @property
+    def at_boundary(self) -> bool:
+        """Nothing has been read of a request."""
+        return self._state is _State.START and not self._held and not self.pending
+
+    def feed(self, data: bytes) -> None:
+        """Parse ``data``. Raises ``ProtocolError``."""
+        self.feed_buffer(data, memoryview(data), len(data))
+
+    def feed_buffer(self, buffer: bytes | bytearray, view: memoryview, end: int) -> None:
+        """As ``feed`` for the first ``end`` bytes of ``buffer``; ``view`` is a view of it. Nothing of it is kept."""
+        at = 0
+        while at < end:
+            if self.complete:
+                self.pending += bytes(view[at:end])
+                return
+            state = self._state
+            if state is _State.START:
+                at = self._start(buffer, view, at, end)
+            elif state is _State.LENGTH:
+                at = self._counted(view, at, end)
+            elif state is _State.CHUNKED:
+                at = self._chunks(buffer, view, at, end)
+            else:
+                at = self._more_head(buffer, view, at, end)
+
+    def take_body(self) -> bytes:
+        """What has come of the body since the last call."""
+        body = self.body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self.body_bytes = 0
+        return data
+
+    def next_message(self) -> None:
+        """Forget the message that is complete, and parse what is ``pending``. Raises ``ProtocolError``."""
+        self.head = None
+        self.complete = False
+        self.received = 0
+        self._state = _State.START
+        if self.body:
+            self.body.clear()
+            self.body_bytes = 0
+        if self.pending:
+            data, self.pending = self.pending, b""
+            self.feed(data)
+
+    # The request line
+
+    def _start(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> int:
+        stop = buffer.find(_END, at, end)
+        if stop < 0 or self._held or buffer[at] in b"\r\n":
+            return self._start_slowly(view, at, end)
+        # The whole head at once, which is how Caddy sends it.
+        self._request_line(bytes(view[at : buffer.find(b"\r\n", at, end)]))
+        stop += 4
+        self._fed = stop - at
+        if self._fed > self._limits.max_head_bytes:
+            raise self._too_large()
+        self._execute(view[at:stop])
+        self._finish_head()
+        return stop
+
+    def _start_slowly(self, view: memoryview, at: int, end: int) -> int:
+        """Hold bytes back until the request line is whole, so that it is always judged as a whole."""
+        data = self._held + bytes(view[at:end])
+        while data.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore empty lines before a request
+            data = data[2:]
+            self._empty_lines += 1
+            if self._empty_lines > _EMPTY_LINES_MAX:
+                raise ProtocolError(400, "request-line", "nothing but empty lines")
+        eol = data.find(b"\r\n")
+        if eol < 0:
+            self._check_partial_line(data)
+            self._held = data
+            return end
+        self._held = b""
+        self._empty_lines = 0
+        self._request_line(data[:eol])
+        stop = data.find(_END)
+        stop = len(data) if stop < 0 else stop + 4
+        self._fed = 0
+        self._tail = b""
+        self._state = _State.HEAD
+        self._feed_head(memoryview(data)[:stop], complete=data.endswith(_END, 0, stop))
+        return end - (len(data) - stop)
+
+    def _check_partial_line(self, data: bytes) -> None:
+        if len(data) > self._limits.max_target_bytes + _LINE_REST:
+            raise ProtocolError(414, "target-too-long", "the request line is too long")
+        method = data.partition(b" ")[0].removesuffix(b"\r")
+        if method and not is_token(method):
+            raise ProtocolError(400, "method", "not an HTTP request")
+
+    def _request_line(self, line: bytes) -> None:
+        if len(line) > self._limits.max_target_bytes + _LINE_REST:
+            raise ProtocolError(414, "target-too-long", "the request line is too long")
+        words = line.split(b" ")
+        if len(words) != 3:
+            raise ProtocolError(400, "request-line", "a request line is a method, a target and a version")
+        method, target, version = words
+        head = RequestHead()
+        self.draft = head
+        if version != b"HTTP/1.1":
+            if version != b"HTTP/1.0":
+                raise _bad_version(version)
+            head.version = "1.0"
+            head.keep_alive = False
+        known = METHODS.get(method)
+        if known is None:
+            if not is_token(method):
+                raise ProtocolError(400, "method", "a method is a word")
+            raise ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
+        if len(target) > self._limits.max_target_bytes:
+            raise ProtocolError(414, "target-too-long", "the request target is too long")
+        if b"#" in target:
+            raise ProtocolError(400, "target", "a request target has no fragment")
+        head.method = known
+        head.target = target
+        head.path, _, head.query = target.partition(b"?")
+        head.headers = self._fields = []
+        self._connection = []
+        self._upgrade = None
+
+    # The header section
+
+    def _more_head(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> int:
+        stop = self._blank_line(buffer, at, end)
+        self._feed_head(view[at : stop if stop > 0 else end], complete=stop > 0)
+        return stop if stop > 0 else end
+
+    def _feed_head(self, piece: memoryview, complete: bool) -> None:
+        self._fed += len(piece)
+        if self._fed > self._limits.max_head_bytes:
+            raise self._too_large()
+        self._execute(piece)
+        if complete:
+            self._finish_head()
+        else:
+            self._tail = (self._tail + bytes(piece[-3:]))[-3:]
+            if len(self._fields) > self._limits.max_header_count:
+                raise self._too_large()
+
+    def _too_large(self) -> ProtocolError:
+        return ProtocolError(431, "head-too-large", "the header section is too large")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by llhttp: a field of the header section, or of the trailer section, which is dropped."""
+        lower = _KNOWN.get(name)
+        if lower is None:
+            lower = _learn(name)
+        value = value.rstrip(b" \t")
+        if lower in _SPECIAL and not self._special(lower, value):
+            return
+        self._fields.append((lower, value))
+
+    def _special(self, name: bytes, value: bytes) -> bool:
+        """Note a field that framing depends on; False when it is not for the app."""
+        head = self.draft
+        if head is None or not name:
+            return False  # the trailer section, or a name that is dropped
+        if name == b"host":
+            if head.host is not None:
+                raise ProtocolError(400, "host", "more than one Host")
+            if not is_host(value):
+                raise ProtocolError(400, "host", "a Host with a character that is not allowed")
+            head.host = value
+        elif name == b"content-length":
+            # llhttp refuses what is not digits, and a second one.
+            head.content_length = int(value)
+        elif name == b"transfer-encoding":
+            self._transfer_encoding(head, value)
+        elif name == b"connection":
+            self._connection += tokens(value)
+        elif name == b"upgrade":
+            self._upgrade = value.lower()
+        elif head.version == "1.1":  # RFC 9110 section 10.1.1: Expect from HTTP/1.0 is ignored
+            if value.lower() != b"100-continue":
+                raise ProtocolError(417, "expect", "an unknown expectation")
+            head.expect_continue = True
+        return True
+
+    def _transfer_encoding(self, head: RequestHead, value: bytes) -> None:
+        if head.version != "1.1":
+            raise ProtocolError(400, "transfer-encoding", "Transfer-Encoding is not part of HTTP/1.0")
+        codings = tokens(value)
+        if head.chunked or codings.count(b"chunked") != 1 or codings[-1] != b"chunked":
+            # RFC 9112 section 6.3: without a final chunked there is no telling where the message ends.
+            raise ProtocolError(400, "transfer-encoding", "Transfer-Encoding does not end in chunked")
+        if value.lower() != b"chunked":
+            raise ProtocolError(501, "transfer-encoding", "a transfer coding other than chunked")
+        head.chunked = True
+
+    def _finish_head(self) -> None:
+        head = self.draft
+        assert head is not None
+        self.draft = None
+        if len(head.headers) > self._limits.max_header_count:
+            raise self._too_large()
+        if self._connection:
+            self._persistence(head)
+        if head.path[:1] != b"/":
+            _other_form(head)
+        if head.host is None and head.version == "1.1":
+            raise ProtocolError(400, "host", "no Host")
+        self._fields = []  # where trailers go
+        self.head = head
+        if head.chunked:
+            if head.content_length is not None:
+                raise ProtocolError(400, "framing", "both Content-Length and Transfer-Encoding")
+            self._state = _State.CHUNKED
+            self._tail = b""
+            self._fed = 0
+        elif head.content_length:
+            self._remaining = head.content_length
+            self._state = _State.LENGTH
+            limit = self._limits.max_body_bytes
+            if limit is not None and head.content_length > limit:
+                raise ProtocolError(413, "body-too-large", f"a body of {head.content_length} bytes is over the limit")
+        elif not self.complete:
+            raise ProtocolError(400, "framing", "the header section does not end where it seems to")
+
+    def _persistence(self, head: RequestHead) -> None:
+        if b"close" in self._connection:
+            head.keep_alive = False
+        elif b"keep-alive" in self._connection:
+            head.keep_alive = True
+        # RFC 9110 section 7.8: Upgrade from HTTP/1.0 is ignored.
+        if self._upgrade is not None and b"upgrade" in self._connection and head.version == "1.1":
+            head.upgrade = self._upgrade
+
+    # The body
+
+    def _counted(self, view: memoryview, at: int, end: int) -> int:
+        take = min(self._remaining, end - at)
+        self._remaining -= take
+        self.body_bytes += take
+        self.received += take
+        self._execute(view[at : at + take])
+        if self.complete is not (self._remaining == 0):
+            raise ProtocolError(400, "framing", "the body does not end where Content-Length says")
+        return at + take
+
+    def _chunks(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> int:
+        stop = self._blank_line(buffer, at, end)
+        if stop < 0:
+            stop = end
+        piece = view[at:stop]
+        before = len(self.body)
+        self._execute(piece)
+        content = sum(map(len, self.body[before:]))
+        self.body_bytes += content
+        self.received += content
+        self._fed += len(piece)
+        limit = self._limits.max_body_bytes
+        if limit is not None and self.received > limit:
+            raise ProtocolError(413, "body-too-large", "the body is over the limit")
+        if self._fed - self.received > CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self.received:
+            raise ProtocolError(400, "chunk-overhead", "chunk extensions or trailers are too large")
+        self._tail = (self._tail + bytes(piece[-3:]))[-3:]
+        return stop
+
+    def on_message_complete(self) -> None:
+        """Called by llhttp."""
+        self.complete = True
+
+    # llhttp
+
+    def _blank_line(self, buffer: bytes | bytearray, at: int, end: int) -> int:
+        """Where the first blank line ends that ends in ``buffer[at:end]``, be it begun in an earlier feed; else -1."""
+        tail = self._tail
+        if tail:
+            joint = (tail + bytes(buffer[at : min(at + 3, end)])).find(_END)
+            if joint >= 0:
+                return at + joint + 4 - len(tail)
+        stop = buffer.find(_END, at, end)
+        return stop + 4 if stop >= 0 else -1
+
+    def _execute(self, piece: memoryview) -> None:
+        try:
+            self._llhttp.feed_data(piece)
+        except HttpParserUpgrade:
+            self._resume_after_upgrade()
+        except HttpParserCallbackError as exc:
+            if isinstance(exc.__context__, ProtocolError):
+                raise exc.__context__ from None
+            raise
+        except HttpParserError as exc:
+            raise ProtocolError(400, "malformed", str(exc)) from None
+
+    def _resume_after_upgrade(self) -> None:
+        """llhttp stops at each upgrade, and takes the request to have no body; whether we upgrade is not settled.
+
+        A fresh one, told that a body of the same framing follows, goes on where the first stopped.
+        """
+        head, self.draft = self.draft, None
+        assert head is not None
+        fields, self._fields = self._fields, []
+        self._llhttp = HttpRequestParser(self)
+        if head.has_body:
+            self.complete = False
+            framing = "Transfer-Encoding: chunked" if head.chunked else f"Content-Length: {head.content_length}"
+            self._llhttp.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
+        self.draft, self._fields = head, fields
+
+
+def _bad_version(version: bytes) -> ProtocolError:
+    name, _, number = version.partition(b"/")
+    if name == b"HTTP" and len(number) == 3 and number[1:2] == b"." and (number[:1] + number[2:]).isdigit():
+        return ProtocolError(505, "version", f"HTTP/{number.decode()} is not spoken here")
+    return ProtocolError(400, "version", "not a version of HTTP")
+
+
+def _other_form(head: RequestHead) -> None:
+    """A target that is not a path: absolute form, or ``*`` for OPTIONS (RFC 9112 section 3.2)."""
+    if head.target == b"*":
+        if head.method == "OPTIONS":
+            return
+        raise ProtocolError(400, "target", "the target * is for OPTIONS")
+    scheme, colon, rest = head.target.partition(b"://")
+    if not colon or scheme.lower() not in (b"http", b"https"):
+        raise ProtocolError(400, "target", "a target is a path, or an absolute http URL")
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    authority = rest[:cut]
+    path, _, head.query = rest[cut:].partition(b"?")
+    head.path = path or b"/"
+    if not authority or b"@" in authority or not is_host(authority):
+        raise ProtocolError(400, "target", "an absolute target with a malformed authority")
+    if head.host is not None:
+        # RFC 9112 section 3.2.2: the target's authority replaces Host, for the app as well.
+        head.host = authority
+        head.headers[:] = [(name, authority if name == b"host" else value) for name, value in head.headers]
