@@ -10,6 +10,7 @@ the JSON, nor of a comparison.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -113,7 +114,7 @@ class PythonApp(Model):
     lifespan: Toggle = "auto"
 
     env_files: tuple[str, ...] = ()
-    env_vars: tuple[EnvVar, ...] = ()
+    env_vars: Annotated[tuple[EnvVar, ...], PlainSerializer(dict)] = ()
     pass_env: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     autoreload: Autoreload | None = None
@@ -160,9 +161,9 @@ class PythonApp(Model):
 class Route(Model):
     """A matcher and what it leads to: a ``python`` block, or further routes tried in order.
 
-    ``directive`` is ``python``, ``handle``, ``handle_path`` or ``route``. Of the routes that share a ``group``, only
-    the first that matches is taken. A ``handle`` without routes stands for directives of Caddy's: what it matches is
-    not ours.
+    ``directive`` is ``python``, ``handle``, ``handle_path``, ``route`` or ``invoke``. Of the routes that share a
+    ``group``, only the first that matches is taken. A ``handle`` without routes stands for directives of Caddy's: what
+    it matches is not ours.
     """
 
     directive: str
@@ -176,7 +177,7 @@ class Route(Model):
     def apps(self) -> list[PythonApp]:
         """The apps below, in the order in which they are tried."""
         own = [] if self.app is None else [self.app]
-        return own + [app for route in self.routes for app in route.apps()]
+        return _once([*own, *(app for route in self.routes for app in route.apps())])
 
 
 class SiteAddress(Model):
@@ -200,7 +201,12 @@ class Site(Model):
 
     def apps(self) -> list[PythonApp]:
         """The apps of the site, in the order in which they are tried."""
-        return [app for route in self.routes for app in route.apps()]
+        return _once(app for route in self.routes for app in route.apps())
+
+
+def _once(apps: Iterable[PythonApp]) -> list[PythonApp]:
+    """*apps* without repeats. A block in a named route is one app, however often the route is invoked."""
+    return list({id(app): app for app in apps}.values())
 
 
 class GlobalOptions(Model):
@@ -231,7 +237,10 @@ class Config(Model):
     options: GlobalOptions = GlobalOptions()
     sites: tuple[Site, ...] = ()
     warnings: tuple[str, ...] = Field(default=(), exclude=True)
+    """What was accepted but is likely a mistake, each with file and line."""
+    files: tuple[str, ...] = Field(default=(), exclude=True)
+    """The files that were imported, absolute."""
 
     def apps(self) -> list[PythonApp]:
         """Every app, in the order of the sites and, within one, in the order in which they are tried."""
-        return [app for site in self.sites for app in site.apps()]
+        return _once(app for site in self.sites for app in site.apps())

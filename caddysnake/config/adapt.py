@@ -1,0 +1,171 @@
+"""From a Caddyfile's bytes to a :class:`Config`, or to everything that is wrong with it at once; and to JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..caddyfile.addresses import Address
+from ..caddyfile.errors import CaddyfileError
+from ..caddyfile.parser import Segment, parse
+from ..caddyfile.structure import RouteNode, build_sites
+from ..caddyfile.structure import Site as SiteNode
+from . import values
+from .block import read_app
+from .listeners import Opening, openings
+from .models import NOWHERE, Config, PythonApp, Route, Site, SiteAddress
+from .options import read_bind, read_options
+from .registry import position_of
+from .values import InvalidValue
+
+
+class ConfigErrors(Exception):
+    """Everything that is wrong with a Caddyfile: at least one error, in the order of the text."""
+
+    def __init__(self, errors: Iterable[CaddyfileError]) -> None:
+        # Errors of one file stand together; the files keep the order in which they come up.
+        found = list(errors)
+        files = list(dict.fromkeys(error.file for error in found))
+        self.errors = sorted(found, key=lambda error: (files.index(error.file), error.line))
+        super().__init__("\n".join(map(str, self.errors)))
+
+
+def load(source: bytes, file: str, environ: Mapping[str, str]) -> Config:
+    """What the Caddyfile *source* says.
+
+    Args:
+        source: the content, in UTF-8.
+        file: its name, for messages, and for the folder that imports are relative to.
+        environ: what ``{$NAME}`` is replaced from.
+
+    Raises:
+        ConfigErrors: it cannot be read, or says something that cannot be meant.
+    """
+    try:
+        parsed = parse(source, file, environ)
+    except CaddyfileError as exc:
+        raise ConfigErrors([exc]) from None
+    options, errors = read_options([segment.tokens for segment in parsed.options])
+    nodes, structure_errors = build_sites(parsed)
+    errors += structure_errors
+    reader = _SiteReader(errors)
+    sites = tuple(reader.site(node) for node in nodes)
+    config = Config(
+        options=options,
+        sites=sites,
+        warnings=tuple(str(warning) for warning in (*parsed.warnings, *reader.warnings)),
+        files=tuple(parsed.files),
+    )
+    if not errors:
+        # Which sockets there are follows from the text alone, so their errors belong here.
+        _, errors = openings(config)
+    if errors:
+        raise ConfigErrors(errors)
+    return config
+
+
+class _SiteReader:
+    """Turns the language's sites into models, gathering what is wrong on the way."""
+
+    def __init__(self, errors: list[CaddyfileError]) -> None:
+        self._errors = errors
+        self.warnings: list[CaddyfileError] = []
+        # A block in a named route comes by once for each invoke, and is one app.
+        self._apps: dict[int, PythonApp | None] = {}
+
+    def site(self, node: SiteNode) -> Site:
+        binds = [segment for segment in node.directives if segment.name == "bind"]
+        return Site(
+            addresses=tuple(self._address(address) for address in node.addresses),
+            bind=tuple(socket for segment in binds for socket in self._bind(segment)),
+            bind_position=position_of(binds[0].tokens[0]) if binds else NOWHERE,
+            routes=self._routes(node.routes),
+            position=position_of(node.block.keys[0]),
+        )
+
+    def _address(self, address: Address) -> SiteAddress:
+        position = position_of(address.token)
+        if not address.socket:
+            return SiteAddress(
+                text=address.text,
+                scheme=address.scheme,
+                host=address.host,
+                port=address.port,
+                path=address.path,
+                position=position,
+            )
+        try:
+            socket = values.socket_address(address.socket)
+            if socket.network.startswith("tcp") and socket.port is None:
+                raise InvalidValue(f"{address.text} has no port", f"write {address.text}:9000")
+        except InvalidValue as exc:
+            self._errors.append(CaddyfileError.at(address.token, str(exc), exc.hint))
+            return SiteAddress(text=address.text, position=position)
+        return SiteAddress(text=address.text, socket=socket, position=position)
+
+    def _bind(self, segment: Segment) -> tuple[values.SocketAddress, ...]:
+        dispenser = segment.dispenser()
+        dispenser.next()
+        try:
+            return read_bind(dispenser)
+        except CaddyfileError as exc:
+            self._errors.append(exc)
+        except InvalidValue as exc:
+            self._errors.append(dispenser.error(f"bind {exc}", exc.hint or "write bind unix//run/app.sock|0660"))
+        return ()
+
+    def _routes(self, nodes: Iterable[RouteNode]) -> tuple[Route, ...]:
+        """The routes that lead to apps, and those that keep requests away from them."""
+        routes = [route for node in nodes if (route := self._route(node)) is not None]
+        groups = {route.group for route in routes if route.group is not None and route.apps()}
+        return tuple(route for route in routes if route.app is not None or route.apps() or route.group in groups)
+
+    def _route(self, node: RouteNode) -> Route | None:
+        if node.directive != "python" and node.directive not in ("handle", "handle_path", "route", "invoke"):
+            return None
+        app = None
+        if node.directive == "python":
+            app = self._app(node)
+            if app is None:
+                return None
+        return Route(
+            directive=node.directive,
+            matcher=node.matcher or None,
+            group=node.group,
+            strip_prefix=node.strip_prefix,
+            app=app,
+            routes=self._routes(node.children),
+            position=position_of(node.segment.tokens[0]),
+        )
+
+    def _app(self, node: RouteNode) -> PythonApp | None:
+        key = id(node.segment.tokens[0])
+        if key not in self._apps:
+            self._apps[key], errors, warnings = read_app(node.segment.tokens)
+            self._errors += errors
+            self.warnings += warnings
+        return self._apps[key]
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """*config* as JSON: what differs from the defaults, and which sockets follow from it.
+
+    Durations are seconds and sizes bytes, as the names say.
+    """
+    found: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    needed, _ = openings(config)
+    found["listeners"] = [_opening(opening, config) for opening in needed]
+    return found
+
+
+def _opening(opening: Opening, config: Config) -> dict[str, Any]:
+    apps = [str(app.module) for app in opening.apps]
+    if opening.own:
+        return {"own_socket": opening.socket.path, "kind": opening.kind, "reason": opening.reason, "apps": apps}
+    options, socket = config.options, opening.socket
+    found: dict[str, Any] = {"address": socket.name}
+    if socket.network == "unix":
+        found["mode"] = f"{options.socket_mode if socket.mode is None else socket.mode:04o}"
+        owners = {"owner": socket.owner or options.socket_owner, "group": socket.group or options.socket_group}
+        found |= {name: value for name, value in owners.items() if value is not None}
+    return found | {"kind": opening.kind, "reason": opening.reason, "apps": apps}
