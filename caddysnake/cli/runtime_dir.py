@@ -1,0 +1,35 @@
+"""The folder of the sockets that nobody named: private, and the same at every start."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+
+class RuntimeDirError(Exception):
+    """There is no place for our own sockets."""
+
+
+def private_folder(purpose: str) -> Path:
+    """A folder of mode 0700 for ``purpose`` (the Caddyfile's path), made if need be. Raises ``RuntimeDirError``.
+
+    The same each time, so that what a killed daemon left there is found and replaced, and a second daemon on the same
+    file is told that it is the second.
+    """
+    digest = hashlib.sha256(purpose.encode()).hexdigest()[:12]
+    base = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        folder = Path(base) / "caddysnake" / digest
+    else:
+        folder = Path(tempfile.gettempdir()) / f"caddysnake-{os.geteuid()}-{digest}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = os.stat(folder, follow_symlinks=False)
+    except OSError as exc:
+        raise RuntimeDirError(f"cannot make {folder} for sockets: {exc.strerror}") from None
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        raise RuntimeDirError(f"{folder} is not a private folder of this user: remove it, or set XDG_RUNTIME_DIR")
+    return folder
