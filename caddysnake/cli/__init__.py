@@ -1,1 +1,6 @@
+"""The command line: one module a command, imported when it is called.
 
+``main``     finds the command; each command's module has ``add_arguments(parser)``, ``main(args) -> int`` and a
+             docstring that is its help
+``reading``  the Caddyfile a command works on, and how errors in it are shown
+"""

@@ -1,0 +1,43 @@
+"""Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.
+
+Apps see only a few of these variables; a block asks for others with pass_env. The output may hold secrets: mind where
+you paste it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+
+from .. import __version__
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print; always 0."""
+    from ..config.plan import default_socket_dir, usable_cores
+
+    facts = {
+        "caddysnake.Version": __version__,
+        "caddysnake.Package": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        "caddysnake.SocketDir": default_socket_dir(),
+        "python.Version": f"{platform.python_implementation()} {platform.python_version()}",
+        "python.Executable": sys.executable,
+        "os": f"{platform.system()} {platform.release()}",
+        "arch": platform.machine(),
+        "cores": str(usable_cores()),
+        "caddy": shutil.which("caddy") or "not on PATH",
+        "wd": os.getcwd(),
+    }
+    for name, value in facts.items():
+        print(f"{name}={value}")
+    print()
+    for name in sorted(os.environ):
+        print(f"{name}={os.environ[name]}")
+    return 0

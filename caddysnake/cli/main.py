@@ -1,0 +1,115 @@
+"""Finds the command on the command line and hands over to its module.
+
+A module is imported only when its command is called: formatting a file need not pay for an event loop. Exit statuses
+are Caddy's: 0 for success, 1 for a start or command that failed, 2 for a forced end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn, Protocol, cast
+
+from .. import __version__
+
+COMMANDS: Final[dict[str, str]] = {
+    "run": "run the apps of a Caddyfile, with --caddy also a stock Caddy in front of them",
+    "serve": "serve one app, without a Caddyfile",
+    "validate": "check a Caddyfile, and what it names on disk",
+    "adapt": "print a Caddyfile's meaning as JSON",
+    "caddyfile": "print a Caddyfile as a stock Caddy needs it",
+    "fmt": "format a Caddyfile",
+    "runtime": "install what workers need for another Python version",
+    "environ": "print the environment",
+    "version": "print the version",
+}
+"""Every command with its line in the help."""
+
+PROGRAM: Final = "caddysnake"
+EXIT_FAILED: Final = 1
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare its arguments."""
+
+    def main(self, args: argparse.Namespace) -> int:
+        """Do it; the exit status."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong as everything else here does, and exits as Caddy does: argparse itself exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print *message* and leave."""
+        self.exit(EXIT_FAILED, f"Error: {message}\nSee: {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line (without the program's name; the process's when not given); the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else "help"
+    if name in ("-h", "--help", "help"):
+        return _help(words[1:])
+    if name in ("-v", "-V", "--version"):
+        name, words = "version", ["version"]
+    if name not in COMMANDS:
+        what = f"unknown option {name}" if name.startswith("-") else f'unknown command "{name}"'
+        print(f"Error: {what}{_hint(name)}\nSee: {PROGRAM} --help", file=sys.stderr)
+        return EXIT_FAILED
+    command = _load(name)
+    return command.main(_parser(name, command).parse_args(words[1:]))
+
+
+def _help(words: list[str]) -> int:
+    if words and words[0] in COMMANDS:
+        _parser(words[0], _load(words[0])).print_help()
+        return 0
+    width = max(map(len, COMMANDS))
+    print(f"{PROGRAM} {__version__} runs Python web apps behind a stock Caddy.\n")
+    print(f"Usage: {PROGRAM} COMMAND [ARGUMENTS]\n\nCommands:")
+    for name, summary in COMMANDS.items():
+        print(f"  {name:{width}}  {summary}")
+    print(f"\nMore on one of them: {PROGRAM} COMMAND --help")
+    print("\nTo begin with:")
+    print(f"  {PROGRAM} serve main:app                        one app, on http://127.0.0.1:9080")
+    print(f"  {PROGRAM} run --caddy --config Caddyfile        all apps of a Caddyfile, Caddy included")
+    return 0
+
+
+def _hint(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def _load(name: str) -> Command:
+    return cast(Command, import_module(f".{name}", __package__))
+
+
+def _parser(name: str, command: Command) -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    return parser

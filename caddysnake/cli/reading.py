@@ -1,0 +1,106 @@
+"""The Caddyfile a command works on, and how errors in it are shown."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TextIO
+
+from ..caddyfile.errors import CaddyfileError
+
+DEFAULT_FILE: Final = "Caddyfile"
+
+
+class ReadError(Exception):
+    """There is no file to read. The text is for people."""
+
+
+class Source(NamedTuple):
+    """A Caddyfile's content, and its name as messages give it."""
+
+    content: bytes
+    file: str
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options by which every command is told its Caddyfile."""
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="the Caddyfile, - for standard input (default: ./Caddyfile)"
+    )
+    parser.add_argument("-a", "--adapter", metavar="NAME", help="accepted and ignored: it is always a Caddyfile")
+
+
+def read(path: str | None) -> Source:
+    """The Caddyfile at *path*, or the one in the current directory.
+
+    Raises:
+        ReadError: it cannot be read.
+    """
+    if path == "-":
+        return Source(sys.stdin.buffer.read(), "Caddyfile")
+    file = DEFAULT_FILE if path is None else path
+    try:
+        with open(file, "rb") as opened:
+            return Source(opened.read(), file)
+    except OSError as exc:
+        if path is None and isinstance(exc, FileNotFoundError):
+            raise ReadError(f"there is no Caddyfile in {os.getcwd()}; name one with --config FILE") from None
+        raise ReadError(f"cannot read {file}: {exc.strerror}") from None
+
+
+def print_errors(errors: Iterable[CaddyfileError], source: Source | None = None, stream: TextIO | None = None) -> None:
+    """Say what is wrong, each with its line of the file."""
+    stream = stream or sys.stderr
+    lines: dict[str, list[str]] = {}
+    if source is not None:
+        lines[source.file] = _lines(source.content)
+    for error in errors:
+        print(f"Error: {_printable(str(error))}", file=stream)
+        if error.file not in lines:
+            lines[error.file] = _lines_of(error.file)
+        shown = _excerpt(error, lines[error.file])
+        if shown:
+            print(shown, file=stream)
+
+
+def print_warnings(warnings: Iterable[str], stream: TextIO | None = None) -> None:
+    """Say what is likely wrong."""
+    for warning in warnings:
+        print(f"Warning: {_printable(warning)}", file=stream or sys.stderr)
+
+
+def _excerpt(error: CaddyfileError, lines: list[str]) -> str:
+    """The line with a caret below. Env files are left out: their lines are secrets."""
+    if not 1 <= error.line <= len(lines):
+        return ""
+    line = lines[error.line - 1]
+    number = f"{error.line:5} | "
+    # Variables are spliced in before anything is counted, so columns behind one are not those of the file.
+    if error.column is None or "{$" in line:
+        return number + _printable(line.strip())
+    indent = len(line) - len(line.lstrip())
+    caret = max(error.column - 1 - indent, 0)
+    return f"{number}{_printable(line.strip())}\n{' ' * len(number)}{' ' * caret}^"
+
+
+def _lines_of(file: str) -> list[str]:
+    if os.path.basename(file).startswith(".env") or not os.path.isfile(file):
+        return []
+    try:
+        with open(file, "rb") as opened:
+            return _lines(opened.read())
+    except OSError:
+        return []
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "replace").split("\n")
+
+
+def _printable(text: str) -> str:
+    """*text* without what a terminal would act on."""
+    return "".join(
+        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode() for char in text
+    )

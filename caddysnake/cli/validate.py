@@ -1,0 +1,46 @@
+"""Check a Caddyfile: its language, what it says, and what it names on disk.
+
+Nothing is started. Directories, virtual environments, modules, env files and the folders of sockets are looked at as
+far as files tell; no code of an app is run. Prints every error with its file and line, and exits with 1 when there is
+one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .reading import ReadError, add_config_arguments, print_errors, print_warnings, read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_config_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Validate; 0 when the file can be run."""
+    from ..config.adapt import ConfigErrors, load
+    from ..config.check import check
+    from ..config.pending import not_yet
+    from ..config.plan import plan, usable_cores
+
+    try:
+        source = read(args.config)
+    except ReadError as exc:
+        print(f"Error: {exc}", file=sys.stderr)
+        return 1
+    try:
+        config = load(source.content, source.file, os.environ)
+    except ConfigErrors as exc:
+        print_errors(exc.errors, source)
+        return 1
+    print_warnings(config.warnings)
+    planned = plan(config, cores=usable_cores())
+    errors = check(planned) + not_yet(planned)
+    if errors:
+        print_errors(ConfigErrors(errors).errors, source)
+        return 1
+    print("Valid configuration")
+    return 0
