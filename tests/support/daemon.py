@@ -1,0 +1,174 @@
+"""A real daemon (``caddysnake run``) and a real stock Caddy, each a process of its own with its log in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.caddies import caddy as find_caddy
+
+PATIENCE_S = 60.0
+
+
+class Process:
+    """A child with its output in ``log_path``; ended and reaped by ``close`` at the latest."""
+
+    def __init__(self, command: list[str], folder: Path, name: str, environ: dict[str, str] | None = None) -> None:
+        self.log_path = folder / f"{name}.log"
+        with self.log_path.open("wb") as log:
+            self.popen = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), **(environ or {})},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        """Wait until ``text`` stands ``times`` times in the log, or fail with the log."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.log.count(text) < times:
+            if self.popen.poll() is not None and self.log.count(text) < times:
+                raise AssertionError(f"ended with {self.popen.returncode} without saying {text!r}:\n{self.log}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"did not say {text!r}:\n{self.log}")
+            time.sleep(0.02)
+
+    def wait(self, timeout: float = PATIENCE_S) -> int:
+        """The exit status."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end:\n{self.log}") from None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.popen.send_signal(number)
+        return self.wait()
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+                raise AssertionError(f"did not end on SIGTERM:\n{self.log}") from None
+
+
+def children(pid: int) -> set[int]:
+    """All descendants of ``pid``."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                parents[int(entry.name)] = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+    found: set[int] = set()
+    frontier = {pid}
+    while frontier:
+        frontier = {child for child, parent in parents.items() if parent in frontier} - found
+        found |= frontier
+    return found
+
+
+def workers(pid: int) -> set[int]:
+    """The worker processes below the daemon ``pid``, by their titles."""
+    found = set()
+    for child in children(pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"caddysnake: worker"):
+                found.add(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def daemon(folder: Path, caddyfile: str, *arguments: str, environ: dict[str, str] | None = None) -> Iterator[Process]:
+    """``caddysnake run`` on ``caddyfile`` in ``folder``, all its apps ready."""
+    (folder / "Caddyfile").write_text(caddyfile)
+    process = Process([sys.executable, "-m", "caddysnake", "run", *arguments], folder, "daemon", environ)
+    try:
+        process.wait_for_log(" ready in ")
+        yield process
+    finally:
+        process.close()
+
+
+@contextlib.contextmanager
+def caddy(folder: Path, caddyfile: str, binary: str | None = None) -> Iterator[tuple[Process, int]]:
+    """A stock Caddy on ``caddyfile``, in which ``{port}`` stands for a free port; the process and the port."""
+    binary = binary or find_caddy("current")
+    port = free_port()
+    path = folder / "Caddyfile.stock"
+    path.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + caddyfile.replace("{port}", str(port)))
+    process = Process([binary, "run", "--config", str(path), "--adapter", "caddyfile"], folder, "caddy")
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+                break
+            if process.popen.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"caddy does not listen:\n{process.log}")
+            time.sleep(0.02)
+        yield process, port
+    finally:
+        process.close()
+
+
+class UnixHTTPConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path | str, timeout: float = PATIENCE_S) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def get(target: str, port: int | None = None, path: Path | str | None = None, **headers: str) -> tuple[int, bytes]:
+    """GET over TCP to loopback, or over the unix socket ``path``: status and body."""
+    connection: http.client.HTTPConnection
+    if path is not None:
+        connection = UnixHTTPConnection(path)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, PATIENCE_S)
+    try:
+        connection.request("GET", target, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
