@@ -129,7 +129,15 @@ class Caddy(Companion):
             return
         pause = self._backoff.pause_after(time.monotonic() - self._started_at)
         log.error("caddy ended and is started again", extra={"fields": {"status": status, "in_s": round(pause, 1)}})
-        self._restart = self._loop.call_later(pause, self._spawn)
+        self._restart = self._loop.call_later(pause, self._spawn_again)
+
+    def _spawn_again(self) -> None:
+        try:
+            self._spawn()
+        except StartFailed as exc:  # the binary was replaced, or taken away for a moment
+            pause = self._backoff.pause_after(0.0)
+            log.error("caddy cannot be started", extra={"fields": {"error": str(exc), "in_s": round(pause, 1)}})
+            self._restart = self._loop.call_later(pause, self._spawn_again)
 
     def _close(self) -> None:
         if self._notify is not None:

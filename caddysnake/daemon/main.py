@@ -29,6 +29,7 @@ from .spawners import Spawners
 log = logging.getLogger("caddysnake.daemon")
 
 _SWEEP_S = 5.0
+_PROGRESS_S = 2.0
 _AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
 EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
 
@@ -91,10 +92,31 @@ class Daemon:
             listener.accept_into(self._loop, self._acceptor(self.apps[binding.app], local))
 
     async def _start_all(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for app in self.apps.values():
-                group.create_task(self._start_app(app))
+        log.info("starting", extra={"fields": {"apps": len(self.apps), "workers": self._workers_planned()}})
+        progress = asyncio.create_task(self._tell_progress())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for app in self.apps.values():
+                    group.create_task(self._start_app(app))
+        finally:
+            progress.cancel()
         await self._companion.start()
+
+    def _workers_planned(self) -> int:
+        return sum(spec.workers for spec in self._composition.apps)
+
+    async def _tell_progress(self) -> None:
+        begun = time.monotonic()
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            missing = [name for name, app in self.apps.items() if len(app.pool.ready) < app.spec.workers]
+            ready = sum(len(app.pool.ready) for app in self.apps.values())
+            fields = {
+                "waiting_for": ", ".join(missing),
+                "workers_ready": f"{ready}/{self._workers_planned()}",
+                "seconds": round(time.monotonic() - begun),
+            }
+            log.info("still starting", extra={"fields": fields})
 
     async def _start_app(self, app: App) -> None:
         took = await app.start()
