@@ -1,0 +1,46 @@
+"""MkDocs hook: writes the reference of the Caddyfile page from what the parser itself knows.
+
+A line `{{ subdirectives }}` or `{{ global options }}` becomes a section per setting: its syntax line, the docstring of
+the function that reads it, and whether it is carried out yet. So the page cannot drift from the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from caddysnake.config.directives import SUBDIRECTIVES
+from caddysnake.config.options import OPTIONS
+from caddysnake.config.pending import NOT_YET, NOT_YET_OPTIONS
+from caddysnake.config.registry import Registry, Setting
+
+
+def _section(setting: Setting[Any], *, is_pending: bool) -> str:
+    about = inspect.cleandoc(setting.doc)
+    if setting.repeatable:
+        about += " May be repeated."
+    if is_pending:
+        about += "\n\n*Not carried out yet: a configuration that makes use of it is refused at start.*"
+    return f"### {setting.name}\n\n```caddyfile\n{setting.syntax}\n```\n\n{about}\n"
+
+
+def _sections(registry: Registry[Any], pending: dict[str, Any]) -> str:
+    sections = [_section(setting, is_pending=name in pending) for name, setting in registry.settings.items()]
+    if registry.refused:
+        sections.append(f"### Not offered\n\nOther {registry.kind}s that are known, and why they are refused:\n")
+        sections.append("\n".join(f"- `{name}`: {reason}." for name, reason in registry.refused.items()))
+    return "\n".join(sections)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "{{ subdirectives }}": lambda: _sections(SUBDIRECTIVES, NOT_YET),
+    "{{ global options }}": lambda: _sections(OPTIONS, NOT_YET_OPTIONS),
+}
+
+
+def on_page_markdown(markdown: str, **_rest: Any) -> str:
+    for marker, part in PARTS.items():
+        if marker in markdown:
+            markdown = markdown.replace(marker, part())
+    return markdown
