@@ -134,6 +134,18 @@ class Response:
         """A head has been handed out: nothing else can be answered any more."""
         return self.phase not in (Phase.WAITING, Phase.STARTED)
 
+    @property
+    def declared_length(self) -> int | None:
+        """The size of content that the app declared and has not sent yet; None when it declared none."""
+        return self._remaining if self._framing is _Framing.LENGTH else None
+
+    @property
+    def is_satisfied(self) -> bool:
+        """The head is out, and no content of the app's can follow: all that was declared is there, or none is allowed."""
+        if self.phase is Phase.STREAMING:
+            return self._framing is _Framing.NONE or (self._framing is _Framing.LENGTH and not self._remaining)
+        return self.phase is Phase.DONE
+
     def reset(self) -> None:
         """Forget a head that has not left, as PEP 3333 has it for ``exc_info``."""
         assert not self.head_sent
