@@ -77,6 +77,7 @@ def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool) -> PoolS
     )
     key = SpawnerKey(
         python=spec.python,
+        interface=spec.interface,
         preload=spec.preload,
         # A preload may be a module of the app's own. Apps without preloads share a spawner whatever their folder.
         path=(spec.working_dir,) if spec.preload else (),

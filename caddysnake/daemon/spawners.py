@@ -1,4 +1,4 @@
-"""Spawner processes, seen from the daemon: one per interpreter, preload set and interpreter environment."""
+"""Spawner processes, seen from the daemon: one per interpreter, interface, preload set and interpreter environment."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class SpawnerKey(NamedTuple):
     """What decides whether two apps may be forked from one process."""
 
     python: str
+    interface: str
+    """Its server is imported before the fork, and no other: threaded workers need no event loop."""
     preload: tuple[str, ...]
     path: tuple[str, ...]
     environ: tuple[tuple[str, str], ...]
@@ -52,6 +54,7 @@ class Spawner:
         options = {
             "channel": theirs.fileno(),
             "libraries": libraries,
+            "interface": key.interface,
             "preload": list(key.preload),
             "path": list(key.path),
         }

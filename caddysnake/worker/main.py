@@ -142,6 +142,17 @@ def told_by_inspection(app: Any) -> str:
     return "asgi" if len(required) == 3 else "wsgi"
 
 
+def prepare(interface: str) -> None:
+    """Import the server of ``interface``, and its event loop's library, ahead of the fork; nothing for ``auto``."""
+    if interface == "asgi":
+        from . import asgi  # noqa: F401
+        from .asgi_loop import import_uvloop
+
+        import_uvloop()
+    elif interface == "wsgi":
+        from . import wsgi  # noqa: F401
+
+
 def _serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> int:
     # Only the server that is needed: a threaded worker pays for no event loop.
     if interface == "asgi":

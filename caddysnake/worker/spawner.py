@@ -46,7 +46,7 @@ def main(options: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
     try:
         libraries.use(options["libraries"])
-        _preload(options["preload"], options["path"])
+        _preload(options["interface"], options["preload"], options["path"])
     except (libraries.LibraryMissing, PreloadError) as exc:
         code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
         _blocking_send(endpoint, Failed(code, str(exc)))
@@ -56,10 +56,11 @@ def main(options: dict[str, Any]) -> int:
     return _Spawner(endpoint).serve()
 
 
-def _preload(modules: list[str], path: list[str]) -> None:
+def _preload(interface: str, modules: list[str], path: list[str]) -> None:
     # What every worker needs is shared by all of them when it is imported before the fork.
-    from . import main as _worker  # noqa: F401
+    from . import main as worker
 
+    worker.prepare(interface)
     sys.path[:0] = path
     for name in modules:
         before = threading.active_count()

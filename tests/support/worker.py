@@ -54,11 +54,18 @@ def receive(endpoint: Endpoint, timeout: float = PATIENCE_S) -> Message:
 class Spawner:
     """A spawner process; ``fork`` gives the test's end of a new worker's channel."""
 
-    def __init__(self, python: str = sys.executable, preload: list[str] | None = None, libraries: list[str] | None = None):
+    def __init__(
+        self,
+        python: str = sys.executable,
+        interface: str = "auto",
+        preload: list[str] | None = None,
+        libraries: list[str] | None = None,
+    ) -> None:
         ours, theirs = pair()
         options = {
             "channel": theirs.fileno(),
             "libraries": libraries or [SITE],
+            "interface": interface,
             "preload": preload or [],
             "path": [],
         }
