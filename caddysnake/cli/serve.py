@@ -132,5 +132,5 @@ def _adjust(composition: Composition, inspect: bool, args: argparse.Namespace) -
         settings = app.settings._replace(interface="auto")
         if args.threads is not None and args.threads.isdigit() and int(args.threads) > 0:
             settings = settings._replace(threads=int(args.threads))
-        apps.append(app._replace(settings=settings))
+        apps.append(app._replace(settings=settings, key=app.key._replace(interface="auto")))
     return composition._replace(apps=tuple(apps))
