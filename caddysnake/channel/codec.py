@@ -35,6 +35,9 @@ TEXT_LIMIT = 12 * 1024
 """Bytes of UTF-8 that one text field keeps; the middle is cut out of longer text."""
 
 
+_CUT = "\n[… cut …]\n"
+
+
 class FrameError(ValueError):
     """The peer sent something that is not a message."""
 
@@ -68,8 +71,10 @@ def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
     raw = text.encode("utf-8", "replace")
     if len(raw) <= limit:
         return raw.decode()
-    half = (limit - 32) // 2
-    return raw[:half].decode("utf-8", "ignore") + "\n[… cut …]\n" + raw[-half:].decode("utf-8", "ignore")
+    half = (limit - len(_CUT.encode())) // 2
+    if half <= 0:
+        return raw[:limit].decode("utf-8", "ignore")
+    return raw[:half].decode("utf-8", "ignore") + _CUT + raw[-half:].decode("utf-8", "ignore")
 
 
 def encode(message: Message) -> bytes:

@@ -75,6 +75,12 @@ def unseal(fd: int) -> Settings:
     size = os.fstat(fd).st_size
     if size > _LIMIT:
         raise ValueError(f"settings of {size} bytes")
-    raw: dict[str, Any] = json.loads(os.pread(fd, size, 0))
+    raw: Any = json.loads(os.pread(fd, size, 0))
+    if not isinstance(raw, dict):
+        raise ValueError("settings that are no JSON object")
     # A daemon newer than this guest may know more; what is unknown here cannot matter here.
-    return Settings(**{name: value for name, value in raw.items() if name in Settings._fields})
+    known = {name: value for name, value in raw.items() if name in Settings._fields}
+    missing = [name for name in Settings._fields if name not in known and name not in Settings._field_defaults]
+    if missing:
+        raise ValueError(f"settings without {', '.join(missing)}")
+    return Settings(**known)
