@@ -15,7 +15,7 @@ def new_loop(kind: str) -> tuple[asyncio.AbstractEventLoop, str]:
     """A new loop and its name for the log. ``kind`` is ``uvloop`` or ``asyncio``; without uvloop it is asyncio's."""
     uvloop = import_uvloop() if kind == "uvloop" else None
     if uvloop is not None:
-        return uvloop.new_event_loop(), f"uvloop {uvloop.__version__}"
+        return uvloop.new_event_loop(), f"uvloop {getattr(uvloop, '__version__', '')}"
     return asyncio.new_event_loop(), "asyncio"
 
 

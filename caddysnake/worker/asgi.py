@@ -1,0 +1,391 @@
+"""The event-loop server of one worker: connections come over the channel, and idle ones go back.
+
+The server knows nothing of HTTP (``asgi_connection``, ``asgi_http``); it owns the loop, the channel, the app's lifespan
+and the vital signs. Its life::
+
+    STARTING -> SERVING -> DRAINING -> left          Drain: idle connections go back, the rest at their boundary
+                        -> ORPHANED -> left          the daemon is dead: answers end their connections
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import platform
+import socket
+import sys
+from enum import Enum
+from time import monotonic
+from typing import Any
+
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.messages import (
+    PROTOCOL_VERSION,
+    TAKE_TRUSTED,
+    Drain,
+    Drained,
+    Dump,
+    Failed,
+    Message,
+    Ready,
+    Returned,
+    Shed,
+    Take,
+)
+from ..channel.settings import Settings
+from ..channel.vitals import (
+    CELL_BYTES_IN,
+    CELL_BYTES_OUT,
+    CELL_CLASS_1XX,
+    CELL_ERRORS,
+    CELL_LATENCY_SUM_US,
+    CELL_REQUESTS,
+    SLOT_CLOSED,
+    SLOT_IDLE,
+    WORD_ACTIVE,
+    WORD_CONNECTIONS,
+    WORD_TICK,
+    Page,
+    latency_cell,
+)
+from ..http1.errors import ProtocolError
+from ..http1.limits import Limits
+from .asgi_connection import HttpConnection, Phase
+from .asgi_http import HttpCycle
+from .asgi_loop import new_loop
+from .lifespan import Lifespan, LifespanError
+from .scope import Scopes
+
+log = logging.getLogger("caddysnake.worker")
+
+READ_BUFFER_BYTES = 256 * 1024
+"""One for all connections: a loop reads one at a time, and what is read is parsed at once."""
+
+MESSAGES_A_TURN = 16
+TICK_S = 1.0
+ORPHAN_GRACE_S = 10.0
+SHUTDOWN_TIMEOUT_S = 10.0
+FAREWELL_S = 5.0
+
+
+class Stage(Enum):
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ORPHANED = "orphaned"
+
+
+class AsgiServer:
+    """Serves ``app`` until told to drain. ``endpoint`` is the worker's end of its channel, ``page`` its vital signs."""
+
+    def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
+        self.app = app
+        self.settings = settings
+        self.limits = Limits(
+            settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
+        )
+        self.server_header = settings.server_header.encode("latin-1", "replace")
+        self.scopes = Scopes()
+        self.buffer = bytearray(READ_BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.slots = page.slots
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.is_leaving = False
+        """Idle connections are not kept."""
+        self.is_orphaned = False
+        self.is_forced = False
+        """The grace is over: what runs is cancelled."""
+        self._endpoint = endpoint
+        self._header = page.header
+        self._cells = page.thread(0)
+        self._stage = Stage.STARTING
+        self._connections: dict[int, HttpConnection] = {}
+        self._cycles: set[HttpCycle] = set()
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._heads: list[HttpCycle] = []
+        self._watched: set[HttpConnection] = set()
+        self._active = 0
+        self._is_writer_added = False
+        self._told = asyncio.Event()
+
+    # Life
+
+    def run(self) -> int:
+        """Start the app, serve, drain; the worker's exit status."""
+        loop, loop_name = new_loop(self.settings.loop)
+        self._loop = loop
+        asyncio.set_event_loop(loop)
+        try:
+            return loop.run_until_complete(self._main(loop_name))
+        finally:
+            try:
+                _cancel_all(loop)
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+
+    async def _main(self, loop_name: str) -> int:
+        loop = self._loop
+        self._left = loop.create_future()
+        lifespan = Lifespan(self.app, self.settings.lifespan)
+        loop.add_reader(self._endpoint.fileno(), self._on_channel)
+        self._tick()
+        starting = loop.create_task(lifespan.startup())
+        try:
+            await asyncio.wait([starting, self._left], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()  # told to leave before it was ready
+                return 0 if self._stage is Stage.DRAINING else 1
+            starting.result()
+        except LifespanError as error:
+            await self._farewell(Failed("lifespan", str(error)))
+            return 1
+        if lifespan.is_supported:
+            self.scopes.state = lifespan.state
+        if self._stage is Stage.STARTING:
+            self._stage = Stage.SERVING
+            self._tell(Ready(PROTOCOL_VERSION, f"{platform.python_implementation()} {_version()}, {loop_name}"))
+        await self._left
+        try:
+            await lifespan.shutdown(SHUTDOWN_TIMEOUT_S)
+        except LifespanError as error:
+            log.error("app=%s: %s", self.settings.app, error)
+        await self._farewell(Drained())
+        return 0
+
+    def _leave(self, stage: Stage, grace_s: float) -> None:
+        """Take nothing new, give back what is idle, and be gone when the rest is done or ``grace_s`` is over."""
+        if self._stage is Stage.ORPHANED or self._stage is stage:
+            return
+        self._stage = stage
+        self.is_leaving = True
+        self.is_orphaned = stage is Stage.ORPHANED
+        if self.is_orphaned:
+            # Nobody is left to use force on an app that holds the GIL.
+            faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True)
+            for cycle in self._cycles:
+                if not cycle.response.head_sent:
+                    cycle.response.close = True
+        for connection in list(self._connections.values()):
+            connection.leave()
+        self._loop.call_later(grace_s, self._force)
+        self._check_left()
+
+    def _check_left(self) -> None:
+        if self.is_leaving and not self._connections and not self._cycles and not self._left.done():
+            self._left.set_result(None)
+
+    def _force(self) -> None:
+        if self._left.done():
+            return
+        self.is_forced = True
+        if self._connections or self._cycles:
+            log.warning(
+                "app=%s: the grace period is over: %d connections cut, %d requests cancelled",
+                self.settings.app,
+                len(self._connections),
+                len(self._cycles),
+            )
+        for connection in list(self._connections.values()):
+            connection.abort()
+        for cycle in list(self._cycles):
+            if cycle.task is not None:
+                cycle.task.cancel()
+        self._loop.call_later(1.0, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._left.done():
+            self._left.set_result(None)
+
+    # Channel
+
+    def _on_channel(self) -> None:
+        try:
+            for _ in range(MESSAGES_A_TURN):
+                received = self._endpoint.receive()
+                if received is None:
+                    return
+                self._obey(*received)
+        except (ChannelClosed, ChannelError) as exc:
+            self._channel_ended(exc)
+
+    def _channel_ended(self, exc: Exception) -> None:
+        self._loop.remove_reader(self._endpoint.fileno())
+        if self._stage is Stage.STARTING:
+            self._left.set_result(None)
+            return
+        if not self.is_leaving:
+            log.warning("app=%s: the daemon is gone (%s): leaving", self.settings.app, exc)
+        self._leave(Stage.ORPHANED, ORPHAN_GRACE_S)
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Take):
+            self._take(message, descriptors[0])
+            return
+        for fd in descriptors:
+            os.close(fd)
+        if isinstance(message, Drain):
+            self._leave(Stage.DRAINING, message.grace_s)
+        elif isinstance(message, Shed):
+            self._shed(message.connections)
+        elif isinstance(message, Dump):
+            self._dump()
+
+    def _take(self, message: Take, fd: int) -> None:
+        if self.is_leaving:
+            os.close(fd)
+            self.slots[message.slot] = SLOT_CLOSED
+            self._tell(Returned(message.slot))
+            return
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        connection = HttpConnection(self, sock, message.slot, bool(message.flags & TAKE_TRUSTED))
+        self._connections[message.slot] = connection
+        self._header[WORD_CONNECTIONS] = len(self._connections)
+        self.slots[message.slot] = SLOT_IDLE
+        opening = self._loop.create_task(self._open(connection, sock))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: HttpConnection, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError as exc:
+            log.warning("app=%s: a connection could not be taken: %s", self.settings.app, exc)
+            sock.close()
+            self._released(connection.slot, returned=False)
+
+    def _shed(self, count: int) -> None:
+        for connection in list(self._connections.values()):
+            if count <= 0:
+                return
+            if connection.phase is Phase.IDLE:
+                connection.leave()
+                count -= 1
+
+    def _dump(self) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        for task in asyncio.all_tasks(self._loop):
+            task.print_stack(file=sys.stderr)
+        sys.stderr.flush()
+
+    def _tell(self, message: Message) -> None:
+        try:
+            if not self._endpoint.send(message) and not self._is_writer_added:
+                self._is_writer_added = True
+                self._loop.add_writer(self._endpoint.fileno(), self._flush_channel)
+        except ChannelClosed as exc:
+            self._channel_ended(exc)
+
+    def _flush_channel(self) -> None:
+        try:
+            if self._endpoint.flush():
+                self._is_writer_added = False
+                self._loop.remove_writer(self._endpoint.fileno())
+                self._told.set()
+        except ChannelClosed as exc:
+            self._loop.remove_writer(self._endpoint.fileno())
+            self._channel_ended(exc)
+
+    async def _farewell(self, message: Message) -> None:
+        """Say the last word and wait until the kernel has it."""
+        self._told.clear()
+        self._tell(message)
+        if self._endpoint.outbox:
+            try:
+                await asyncio.wait_for(self._told.wait(), FAREWELL_S)
+            except asyncio.TimeoutError:
+                log.warning("app=%s: the daemon does not read its channel", self.settings.app)
+
+    # For connections
+
+    def connection_lost(self, connection: HttpConnection, returned: bool) -> None:
+        self._watched.discard(connection)
+        # Our copy is closed when this callback of the transport has returned.
+        self._loop.call_soon(self._released, connection.slot, returned)
+
+    def _released(self, slot: int, returned: bool) -> None:
+        self._connections.pop(slot, None)
+        self._header[WORD_CONNECTIONS] = len(self._connections)
+        self.slots[slot] = SLOT_CLOSED
+        if returned:
+            self._tell(Returned(slot))
+        self._check_left()
+
+    def cycle_begins(self, cycle: HttpCycle) -> None:
+        self._cycles.add(cycle)
+        self._active += 1
+        self._header[WORD_ACTIVE] = self._active
+        cycle.task = self._loop.create_task(cycle.run(self.app))
+
+    def cycle_ended(self, cycle: HttpCycle) -> None:
+        self._cycles.discard(cycle)
+        if not cycle.is_counted:
+            self._active -= 1
+            self._header[WORD_ACTIVE] = self._active
+        if self.is_leaving:
+            self._check_left()
+
+    def head_waits(self, cycle: HttpCycle) -> None:
+        """A head waits for its content until the end of this turn of the loop."""
+        if not self._heads:
+            self._loop.call_soon(self._flush_heads)
+        self._heads.append(cycle)
+
+    def _flush_heads(self) -> None:
+        heads, self._heads = self._heads, []
+        for cycle in heads:
+            cycle.flush_head()
+
+    # Vital signs
+
+    def count(self, cycle: HttpCycle) -> None:
+        """A response is complete."""
+        cycle.is_counted = True
+        self._active -= 1
+        self._header[WORD_ACTIVE] = self._active
+        seconds = monotonic() - cycle.started
+        cells = self._cells
+        cells[CELL_REQUESTS] += 1
+        cells[CELL_CLASS_1XX - 1 + min(cycle.response.status // 100, 5)] += 1
+        cells[latency_cell(seconds)] += 1
+        cells[CELL_LATENCY_SUM_US] += int(seconds * 1_000_000)
+        cells[CELL_BYTES_OUT] = self.bytes_out
+
+    def count_error(self) -> None:
+        self._cells[CELL_ERRORS] += 1
+
+    def count_refusal(self, error: ProtocolError) -> None:
+        self._cells[CELL_REQUESTS] += 1
+        self._cells[CELL_CLASS_1XX - 1 + error.status // 100] += 1
+
+    # Time
+
+    def watch(self, connection: HttpConnection) -> None:
+        self._watched.add(connection)
+
+    def _tick(self) -> None:
+        now = monotonic()
+        self._header[WORD_TICK] = int(now * 1000)
+        self._cells[CELL_BYTES_IN] = self.bytes_in
+        self._cells[CELL_BYTES_OUT] = self.bytes_out
+        for connection in list(self._watched):
+            if not connection.overdue(now):
+                self._watched.discard(connection)
+        self._loop.call_later(TICK_S, self._tick)
+
+
+def _version() -> str:
+    return platform.python_version()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))

@@ -1,0 +1,388 @@
+"""One connection of an ASGI worker: a ``BufferedProtocol`` between the parser and the requests.
+
+=============  ====================================================================================
+phase          meaning
+=============  ====================================================================================
+IDLE           at a request boundary, nothing read: may be given back to the daemon
+HEAD           part of a request's head has been read
+REQUEST        an app is answering; the request may still be arriving, the next one may be waiting
+DRAIN          the response is out, the rest of its request is read and dropped
+LINGER         the last response is out; what comes is dropped until the client has read it and ends
+CLOSING        flushing what is left, then ending
+RETURNING      flushing what is left, then closing our copy without an end: the daemon goes on with its
+UPGRADED       speaks WebSocket
+CLOSED
+=============  ====================================================================================
+
+A connection that ends is shut down before it is closed, since the daemon holds a duplicate. An idle one is never
+ended by us, and none while the client may still be writing: it would lose our answer (Caddy makes it a 502).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
+from ..http1.answers import refusal
+from ..http1.errors import ProtocolError
+from ..http1.request import RequestParser
+from ..http1.response import Output, Response
+from .asgi_http import HttpCycle
+from .scope import Peer
+
+if TYPE_CHECKING:
+    from .asgi import AsgiServer
+
+BODY_HIGH_BYTES = 64 * 1024
+"""Reading pauses while the app has this much of a body to take."""
+
+LINGER_IDLE_S = 5.0
+LINGER_TOTAL_S = 30.0
+"""How long the rest of a request that nobody wants is read: without a byte, and at most. nginx uses the same."""
+
+
+class Phase(Enum):
+    IDLE = "idle"
+    HEAD = "head"
+    REQUEST = "request"
+    DRAIN = "drain"
+    LINGER = "linger"
+    CLOSING = "closing"
+    RETURNING = "returning"
+    UPGRADED = "upgraded"
+    CLOSED = "closed"
+
+
+_IDLE = Phase.IDLE
+_HEAD = Phase.HEAD
+_REQUEST = Phase.REQUEST
+_ENDING = frozenset((Phase.CLOSING, Phase.RETURNING, Phase.CLOSED))
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """Serves the requests of one connection. Everything here runs on the server's loop."""
+
+    __slots__ = (
+        "_buffer",
+        "_drain_event",
+        "_is_reading_paused",
+        "_linger_until",
+        "_sock",
+        "_transport",
+        "_view",
+        "_watched_since",
+        "_write_left",
+        "_write_since",
+        "cycle",
+        "is_half_closed",
+        "is_write_paused",
+        "parser",
+        "peer",
+        "phase",
+        "server",
+        "slot",
+    )
+
+    def __init__(self, server: AsgiServer, sock: socket.socket, slot: int, is_trusted: bool) -> None:
+        self.server = server
+        self.slot = slot
+        self.peer = Peer(sock, is_trusted)
+        self.parser = RequestParser(server.limits)
+        self.phase = Phase.IDLE
+        self.cycle: HttpCycle | None = None
+        self.is_half_closed = False
+        """The client has ended its side. Caddy's browser is gone then; others may still read."""
+        self.is_write_paused = False
+        self._sock = sock
+        self._buffer = server.buffer
+        self._view = server.view
+        self._transport: Any = None
+        self._drain_event: asyncio.Event | None = None
+        self._is_reading_paused = False
+        self._linger_until = 0.0
+        self._watched_since = 0.0
+        self._write_since = 0.0
+        self._write_left = 0
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        if self.server.is_leaving:
+            self.leave()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # Called before the recv: should we die in between, the daemon knows that something may have been read.
+        if self.phase is _IDLE:
+            self.server.slots[self.slot] = SLOT_READING
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        phase = self.phase
+        parser = self.parser
+        try:
+            if phase is _IDLE or phase is _HEAD:
+                parser.feed_buffer(self._buffer, self._view, nbytes)
+                if parser.head is not None:
+                    self._begin()
+                else:
+                    self._head_incomplete()
+            elif phase is _REQUEST:
+                self._more_request(nbytes)
+            elif phase is Phase.DRAIN:
+                self._more_unwanted(nbytes)
+            elif phase is Phase.LINGER:
+                self._watched_since = monotonic()
+        except ProtocolError as error:
+            self._refuse(error)
+
+    def eof_received(self) -> bool:
+        """True to keep our own side open."""
+        if self.phase is not _REQUEST:
+            return False
+        self.is_half_closed = True
+        if self.cycle is not None:
+            self.cycle.response.close = True
+            self.cycle.wake()
+            if not self.parser.complete:
+                self.cycle.disconnect()
+                return False
+        return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        returned = self.phase is Phase.RETURNING and exc is None
+        self.phase = Phase.CLOSED
+        if self.cycle is not None:
+            self.cycle.disconnect()
+            self.cycle = None
+        self._wake_writers()
+        if not returned:
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the other side was first
+        self.server.connection_lost(self, returned)
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        self._write_since = monotonic()
+        self._write_left = self._transport.get_write_buffer_size()
+        self.server.watch(self)
+
+    def resume_writing(self) -> None:
+        self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        self.is_write_paused = False
+        if self._drain_event is not None:
+            self._drain_event.set()
+            self._drain_event = None
+
+    # Requests
+
+    def _begin(self) -> None:
+        """The head of a request is complete: call the app."""
+        head = self.parser.head
+        assert head is not None
+        server = self.server
+        self.phase = _REQUEST
+        self._watched_since = 0.0
+        response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
+        cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
+        self.cycle = cycle
+        server.cycle_begins(cycle)
+        if self.parser.body_bytes > BODY_HIGH_BYTES or self.parser.pending:
+            self._pause_reading()
+
+    def _head_incomplete(self) -> None:
+        if self.parser.at_boundary:
+            self.phase = _IDLE
+            self.server.slots[self.slot] = SLOT_IDLE
+        elif self.phase is _IDLE:
+            self.phase = _HEAD
+            self._watched_since = monotonic()
+            self.server.watch(self)
+
+    def _more_request(self, nbytes: int) -> None:
+        parser = self.parser
+        cycle = self.cycle
+        assert cycle is not None
+        self._watched_since = monotonic()
+        try:
+            parser.feed_buffer(self._buffer, self._view, nbytes)
+        except ProtocolError as error:
+            cycle.fail(error)
+            return
+        if parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
+            self._pause_reading()
+        cycle.wake()
+
+    def _more_unwanted(self, nbytes: int) -> None:
+        self._watched_since = monotonic()
+        self.parser.feed_buffer(self._buffer, self._view, nbytes)
+        self.parser.take_body()
+        if self.parser.complete:
+            self._boundary()
+
+    def response_done(self, cycle: HttpCycle) -> None:
+        """The response is complete: the connection goes on, whatever else the app may be doing."""
+        self.cycle = None
+        self.server.count(cycle)
+        if cycle.response.close or self.is_half_closed:
+            self._finish()
+        elif self.parser.complete:
+            self._boundary()
+        else:
+            self._linger_from_now(Phase.DRAIN)
+            self.parser.take_body()
+
+    def _boundary(self) -> None:
+        """Both sides of a request are complete, and the connection stays."""
+        self.phase = _IDLE
+        self.server.slots[self.slot] = SLOT_IDLE
+        parser = self.parser
+        has_more = bool(parser.pending)
+        if has_more:
+            self.server.slots[self.slot] = SLOT_READING
+        try:
+            parser.next_message()
+        except ProtocolError as error:
+            self._refuse(error)
+            return
+        if parser.head is not None:
+            self._begin()
+            return
+        if has_more:
+            self._head_incomplete()
+        if self._is_reading_paused:
+            self.resume_reading()
+        if self.server.is_leaving:
+            self.leave()
+
+    # Ends
+
+    def leave(self) -> None:
+        """Give the connection back, or end it when there is nobody to give it to; only if it is idle."""
+        if self.phase is not _IDLE or self._transport is None:
+            return
+        self.phase = Phase.CLOSING if self.server.is_orphaned else Phase.RETURNING
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection: what was sent is not a whole response, and must not look like one."""
+        if self.phase in _ENDING:
+            return
+        self.phase = Phase.CLOSING
+        if self.cycle is not None:
+            self.cycle.is_gone = True
+        self._transport.abort()
+
+    def _finish(self) -> None:
+        """The last response is out."""
+        if self.parser.complete and not self.parser.pending:
+            self.phase = Phase.CLOSING
+            self._transport.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """End our side, and read on until the client has ended its own: what it still writes must not fail."""
+        if self.is_half_closed or self._transport.is_closing():
+            self.phase = Phase.CLOSING
+            self._transport.close()
+            return
+        self._linger_from_now(Phase.LINGER)
+        try:
+            self._transport.write_eof()
+        except OSError:
+            pass  # the client was first; the next read will say so
+
+    def _linger_from_now(self, phase: Phase) -> None:
+        self.phase = phase
+        self._watched_since = monotonic()
+        self._linger_until = self._watched_since + LINGER_TOTAL_S
+        self.server.watch(self)
+        self.resume_reading()
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer a request that no app will see, and end the connection."""
+        if self.phase is Phase.DRAIN:
+            self._linger()
+            return
+        head = self.parser.head or self.parser.draft
+        self.write(refusal(error, head, self.server.server_header), 0)
+        self.server.count_refusal(error)
+        self._linger()
+
+    # Writing and reading
+
+    def write(self, output: Output, content_bytes: int) -> None:
+        """Write a piece of a response, ``content_bytes`` of which are content."""
+        self.server.slots[self.slot] = SLOT_HEAD_SENT
+        if content_bytes:
+            self.server.bytes_out += content_bytes
+        if type(output) is bytes:
+            self._transport.write(output)
+        else:
+            self._transport.writelines(output)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written, or is gone."""
+        while self.is_write_paused:
+            if self._drain_event is None:
+                self._drain_event = asyncio.Event()
+            await self._drain_event.wait()
+
+    def head_waits(self, cycle: HttpCycle) -> None:
+        self.server.head_waits(cycle)
+
+    def count_in(self, size: int) -> None:
+        self.server.bytes_in += size
+
+    def _pause_reading(self) -> None:
+        if not self._is_reading_paused:
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._is_reading_paused:
+            self._is_reading_paused = False
+            self._transport.resume_reading()
+
+    # Time
+
+    def watch_body(self) -> None:
+        """The app waits for the body."""
+        self._watched_since = monotonic()
+        self.server.watch(self)
+
+    def overdue(self, now: float) -> bool:
+        """Act if something takes too long; False when there is nothing to watch any more."""
+        settings = self.server.settings
+        phase = self.phase
+        if self.is_write_paused:
+            left = self._transport.get_write_buffer_size()
+            if left != self._write_left:
+                self._write_left, self._write_since = left, now
+            elif now - self._write_since > settings.write_timeout_s:
+                self.abort()
+            return True
+        waited = now - self._watched_since
+        if phase is _HEAD:
+            if waited > settings.head_timeout_s:
+                self._refuse(ProtocolError(408, "head-timeout", "the request head did not arrive in time"))
+            return True
+        if phase is _REQUEST and self.cycle is not None and self.cycle.is_waiting_for_body:
+            if waited > settings.body_timeout_s:
+                self.cycle.fail(ProtocolError(408, "body-timeout", "the request body did not arrive in time"))
+            return True
+        if phase is Phase.DRAIN or phase is Phase.LINGER:
+            if waited > LINGER_IDLE_S or now > self._linger_until:
+                self.phase = Phase.CLOSING
+                self._transport.close()
+            return True
+        return False

@@ -1,0 +1,159 @@
+"""From a request head to an ASGI scope (ASGI 3.0, HTTP and WebSocket specification 2.5).
+
+On a trusted connection ``client`` and ``scheme`` are what Caddy says: the last element of X-Forwarded-For is its own
+peer (earlier ones may be the browser's invention; the app finds them in the header), X-Forwarded-Proto the browser's
+scheme. On any other connection they are the socket's. ``server`` is what the client asked for in Host.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any
+
+from ..http1.request import RequestHead
+
+Address = tuple[str, int]
+Scope = dict[str, Any]
+
+_ASGI = {"version": "3.0", "spec_version": "2.5"}
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_CACHE_MAX = 1024
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SECURE = {"http": "ws", "https": "wss"}
+
+HTTP_EXTENSIONS_1_0: dict[str, dict[str, Any]] = {"http.response.pathsend": {}}
+HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
+    "http.response.pathsend": {},
+    "http.response.trailers": {},
+    "http.response.early_hint": {},
+}
+WEBSOCKET_EXTENSIONS: dict[str, dict[str, Any]] = {"websocket.http.response": {}}
+
+
+class Peer:
+    """Who is at the other end of one connection, when the request does not say."""
+
+    __slots__ = ("address", "is_trusted", "local")
+
+    def __init__(self, sock: socket.socket, is_trusted: bool) -> None:
+        self.is_trusted = is_trusted
+        self.address: Address | None = None
+        self.local: Address | None = None
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            self.local = sock.getsockname()[:2]
+            try:
+                self.address = sock.getpeername()[:2]
+            except OSError:
+                pass  # already gone; the first read will say so
+
+
+class Scopes:
+    """Builds the scopes of one app. ``state`` is what its lifespan left, None when there was none."""
+
+    def __init__(self, root_path: str = "") -> None:
+        self.root_path = root_path
+        self.state: dict[str, Any] | None = None
+        self._clients: dict[bytes, Address | None] = {}
+        self._servers: dict[tuple[bytes, str], Address | None] = {}
+
+    def http(self, head: RequestHead, peer: Peer) -> Scope:
+        client, scheme = self._origin(head, peer)
+        is_1_1 = head.version == "1.1"
+        scope = {
+            "type": "http",
+            "asgi": _ASGI.copy(),
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": scheme,
+            "path": decode_path(head.path),
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": self.root_path,
+            "headers": head.headers,
+            "client": client,
+            "server": self._server(head.host, scheme, peer),
+            "extensions": HTTP_EXTENSIONS.copy() if is_1_1 else HTTP_EXTENSIONS_1_0.copy(),
+        }
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        return scope
+
+    def websocket(self, head: RequestHead, peer: Peer, subprotocols: list[str]) -> Scope:
+        client, scheme = self._origin(head, peer)
+        scope = {
+            "type": "websocket",
+            "asgi": _ASGI.copy(),
+            "http_version": head.version,
+            "scheme": _SECURE[scheme],
+            "path": decode_path(head.path),
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": self.root_path,
+            "headers": head.headers,
+            "client": client,
+            "server": self._server(head.host, scheme, peer),
+            "subprotocols": subprotocols,
+            "extensions": WEBSOCKET_EXTENSIONS.copy(),
+        }
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        return scope
+
+    def _origin(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str]:
+        """The client's address and the scheme it used."""
+        if not peer.is_trusted:
+            return peer.address, "http"
+        last = dict(head.headers)  # of repeated fields the last: earlier ones were there before Caddy's
+        scheme = "https" if last.get(b"x-forwarded-proto") == b"https" else "http"
+        forwarded = last.get(b"x-forwarded-for")
+        if forwarded is None:
+            return peer.address, scheme
+        clients = self._clients
+        if forwarded in clients:
+            return clients[forwarded], scheme
+        if len(clients) >= _CACHE_MAX:
+            clients.clear()
+        client = clients[forwarded] = last_hop(forwarded)
+        return client, scheme
+
+    def _server(self, host: bytes | None, scheme: str, peer: Peer) -> Address | None:
+        if not host:
+            return peer.local
+        servers = self._servers
+        key = (host, scheme)
+        server = servers.get(key)
+        if server is None:
+            if len(servers) >= _CACHE_MAX:
+                servers.clear()
+            server = servers[key] = split_host(host, _DEFAULT_PORTS[scheme])
+        return server
+
+
+def last_hop(forwarded: bytes) -> Address | None:
+    """The last element of X-Forwarded-For: a bare address, whose port nobody tells."""
+    text = forwarded.rpartition(b",")[2].strip(b" \t").decode("latin-1")
+    return (text, 0) if text else None
+
+
+def split_host(host: bytes, default_port: int) -> Address:
+    """Host and port of a Host field; IPv6 without its brackets."""
+    text = host.decode("ascii")
+    name, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or len(port) > 5 or (":" in name and not name.endswith("]")):
+        name, port = text.removesuffix(":"), ""
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    return name, int(port) if port else default_port
+
+
+def decode_path(raw: bytes) -> str:
+    """The path with percent-escapes and UTF-8 decoded; what is not UTF-8 becomes U+FFFD."""
+    if b"%" in raw:
+        raw = unescape(raw)
+    return raw.decode("utf-8", "replace")
+
+
+def unescape(raw: bytes) -> bytes:
+    """``raw`` with its percent-escapes decoded; a ``%`` that is not one stays."""
+    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), raw)
