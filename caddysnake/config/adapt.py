@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from ..caddyfile.addresses import Address
 from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.parser import Segment, parse
+from ..caddyfile.parser import ParsedFile, Segment, parse
 from ..caddyfile.structure import RouteNode, build_sites
 from ..caddyfile.structure import Site as SiteNode
+from ..caddyfile.tokens import on_new_line
 from . import values
 from .block import read_app
 from .listeners import Opening, openings
@@ -30,6 +32,16 @@ class ConfigErrors(Exception):
         super().__init__("\n".join(map(str, self.errors)))
 
 
+class Reading(NamedTuple):
+    """A Caddyfile at every stage, for those who must find their way back from a model to the text."""
+
+    parsed: ParsedFile
+    nodes: list[SiteNode]
+    config: Config
+    apps: dict[int, PythonApp]
+    """By the ``id`` of the directive's first token. The tokens live as long as ``parsed``."""
+
+
 def load(source: bytes, file: str, environ: Mapping[str, str]) -> Config:
     """What the Caddyfile *source* says.
 
@@ -41,6 +53,16 @@ def load(source: bytes, file: str, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigErrors: it cannot be read, or says something that cannot be meant.
     """
+    reading = read(source, file, environ)
+    # Which sockets there are follows from the text alone, so their errors belong here.
+    _, errors = openings(reading.config)
+    if errors:
+        raise ConfigErrors(errors)
+    return reading.config
+
+
+def read(source: bytes, file: str, environ: Mapping[str, str]) -> Reading:
+    """As :func:`load`, but with all stages, and without looking at which sockets there would be."""
     try:
         parsed = parse(source, file, environ)
     except CaddyfileError as exc:
@@ -50,18 +72,15 @@ def load(source: bytes, file: str, environ: Mapping[str, str]) -> Config:
     errors += structure_errors
     reader = _SiteReader(errors)
     sites = tuple(reader.site(node) for node in nodes)
+    if errors:
+        raise ConfigErrors(errors)
     config = Config(
         options=options,
         sites=sites,
         warnings=tuple(str(warning) for warning in (*parsed.warnings, *reader.warnings)),
         files=tuple(parsed.files),
     )
-    if not errors:
-        # Which sockets there are follows from the text alone, so their errors belong here.
-        _, errors = openings(config)
-    if errors:
-        raise ConfigErrors(errors)
-    return config
+    return Reading(parsed, nodes, config, reader.apps)
 
 
 class _SiteReader:
@@ -70,11 +89,13 @@ class _SiteReader:
     def __init__(self, errors: list[CaddyfileError]) -> None:
         self._errors = errors
         self.warnings: list[CaddyfileError] = []
-        # A block in a named route comes by once for each invoke, and is one app.
-        self._apps: dict[int, PythonApp | None] = {}
+        self.apps: dict[int, PythonApp] = {}
+        self._shared: dict[int, PythonApp | None] = {}
 
     def site(self, node: SiteNode) -> Site:
         binds = [segment for segment in node.directives if segment.name == "bind"]
+        for segment in node.directives:
+            self._refuse_inside(segment)
         return Site(
             addresses=tuple(self._address(address) for address in node.addresses),
             bind=tuple(socket for segment in binds for socket in self._bind(segment)),
@@ -114,37 +135,57 @@ class _SiteReader:
             self._errors.append(dispenser.error(f"bind {exc}", exc.hint or "write bind unix//run/app.sock|0660"))
         return ()
 
-    def _routes(self, nodes: Iterable[RouteNode]) -> tuple[Route, ...]:
+    def _routes(self, nodes: Iterable[RouteNode], *, shared: bool = False) -> tuple[Route, ...]:
         """The routes that lead to apps, and those that keep requests away from them."""
-        routes = [route for node in nodes if (route := self._route(node)) is not None]
+        routes = [route for node in nodes if (route := self._route(node, shared=shared)) is not None]
         groups = {route.group for route in routes if route.group is not None and route.apps()}
         return tuple(route for route in routes if route.app is not None or route.apps() or route.group in groups)
 
-    def _route(self, node: RouteNode) -> Route | None:
-        if node.directive != "python" and node.directive not in ("handle", "handle_path", "route", "invoke"):
-            return None
+    def _route(self, node: RouteNode, *, shared: bool) -> Route | None:
         app = None
         if node.directive == "python":
-            app = self._app(node)
+            app = self._shared_app(node) if shared else self._app(node)
             if app is None:
                 return None
+        elif node.directive not in ("handle", "handle_path", "route", "invoke"):
+            self._refuse_inside(node.segment)
+            return None
         return Route(
             directive=node.directive,
             matcher=node.matcher or None,
             group=node.group,
             strip_prefix=node.strip_prefix,
             app=app,
-            routes=self._routes(node.children),
+            routes=self._routes(node.children, shared=shared or node.directive == "invoke"),
             position=position_of(node.segment.tokens[0]),
         )
 
     def _app(self, node: RouteNode) -> PythonApp | None:
+        app, errors, warnings = read_app(node.segment.tokens)
+        self._errors += errors
+        self.warnings += warnings
+        if app is not None:
+            self.apps[id(node.segment.tokens[0])] = app
+        return app
+
+    def _shared_app(self, node: RouteNode) -> PythonApp | None:
+        """The app of a block in a named route: one, however often the route is invoked."""
         key = id(node.segment.tokens[0])
-        if key not in self._apps:
-            self._apps[key], errors, warnings = read_app(node.segment.tokens)
-            self._errors += errors
-            self.warnings += warnings
-        return self._apps[key]
+        if key not in self._shared:
+            self._shared[key] = self._app(node)
+        return self._shared[key]
+
+    def _refuse_inside(self, segment: Segment) -> None:
+        """Complain of ``python`` in those blocks of Caddy's directives that hold routes of their own."""
+        if segment.name not in _HOLD_ROUTES:
+            return
+        for before, token in pairwise(segment.tokens):
+            if token.text == "python" and not token.quote and on_new_line(before, token):
+                hint = "put it into the site, or into handle, handle_path or route"
+                self._errors.append(CaddyfileError.at(token, f"python cannot be used inside {segment.name}", hint))
+
+
+_HOLD_ROUTES = frozenset({"handle_errors", "intercept", "reverse_proxy", "forward_auth", "php_fastcgi"})
 
 
 def to_json(config: Config) -> dict[str, Any]:

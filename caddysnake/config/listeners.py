@@ -174,15 +174,17 @@ def _conditional(routes: tuple[Route, ...]) -> Iterator[Route]:
 
 
 def _own(site: Site) -> list[Opening]:
-    found = []
+    found: dict[int, Opening] = {}
     for chain in _chains(site.routes):
         app = chain[-1].app
         assert app is not None
+        if id(app) in found:
+            continue  # a named route that the site invokes twice
         kind: Kind = "relay" if app.request_placeholders else "direct"
         reason = _depends_on_requests(app) if app.request_placeholders else "the block has its own socket"
         socket = SocketAddress("unix", path=own_socket_name(site, chain))
-        found.append(Opening(socket, app.position, kind, reason, (app,), (Tenancy(site, ()),), own=True))
-    return found
+        found[id(app)] = Opening(socket, app.position, kind, reason, (app,), (Tenancy(site, ()),), own=True)
+    return list(found.values())
 
 
 def _chains(routes: tuple[Route, ...], above: tuple[Route, ...] = ()) -> Iterator[tuple[Route, ...]]:
@@ -211,9 +213,13 @@ def own_socket_name(site: Site, chain: tuple[Route, ...]) -> str:
 
 def _distinct(own: list[Opening]) -> list[Opening]:
     """*own* with a number behind the names that occur again."""
+    first: dict[int, Opening] = {}
+    for opening in own:
+        # Of the sites that invoke one named route, the first gives the socket its name.
+        first.setdefault(id(opening.apps[0]), opening)
     seen: dict[str, int] = {}
     found = []
-    for opening in own:
+    for opening in first.values():
         name = opening.socket.path
         seen[name] = number = seen.get(name, 0) + 1
         if number > 1:
