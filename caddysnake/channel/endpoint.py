@@ -9,14 +9,19 @@ import array
 import errno
 import os
 import socket
+import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .codec import MAX_FRAME, FrameError, decode, encode
 from .messages import DESCRIPTORS, Message
 
 _INT = array.array("i").itemsize
-_ANCILLARY = socket.CMSG_SPACE(8 * _INT)  # room for more than any message carries, so that excess is seen, not cut
+# The most that one message may carry (SCM_MAX_FD): what the kernel cuts off it also closes, in our time.
+_ANCILLARY = socket.CMSG_SPACE(253 * _INT)
+_SO_PASSRIGHTS = 83  # Linux 6.16
+_UNREAD_LIMIT = 1024  # more messages than a socket's buffer holds
+_NO_LINGER = struct.pack("ii", 0, 0)
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # unix(7): descriptors in flight are counted per user
 
 
@@ -33,23 +38,67 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
+def close_at_once(descriptors: Iterable[int]) -> None:
+    """Close descriptors that somebody else has, or had, too.
+
+    A plain close can last as long as its other owner chose: with SO_LINGER set and unsent data it waits, O_NONBLOCK or
+    not (socket(7)).
+    """
+    for fd in descriptors:
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:  # no socket
+            os.close(fd)
+            continue
+        with sock:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            except OSError:
+                pass
+
+
 class Endpoint:
     """Sends and receives messages without blocking.
 
     ``outbox`` holds what the kernel did not take yet; call ``flush`` when the socket is writable again. Messages with
     descriptors are never queued: their sender must know at once, since the descriptor stays its own.
+
+    ``takes_descriptors``: False at the daemon's end, to which none may be sent; a newer kernel then refuses them to the
+    sender, and ``receive`` does otherwise.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, takes_descriptors: bool = True) -> None:
         self._sock = sock
         self._sock.setblocking(False)
         self.outbox: deque[bytes] = deque()
+        self._takes_descriptors = takes_descriptors
+        self._unread_may_linger = False
+        if not takes_descriptors:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+            except OSError:
+                self._unread_may_linger = True
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
     def close(self) -> None:
+        if self._unread_may_linger and self._sock.fileno() >= 0:
+            self._take_what_is_unread()
         self._sock.close()
+
+    def _take_what_is_unread(self) -> None:
+        # Descriptors in messages that nobody reads are closed by the kernel in our time, lingering or not.
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        for _ in range(_UNREAD_LIMIT):  # an empty message looks like the end
+            try:
+                _, ancillary, _, _ = self._sock.recvmsg(1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                return
+            close_at_once(_descriptors(ancillary))
 
     def hand_over(self, message: Message, descriptors: Sequence[int]) -> bool:
         """Send ``message`` with ``descriptors``. False when the kernel takes no more now; nothing was sent then.
@@ -101,8 +150,7 @@ class Endpoint:
         try:
             message = self._check(frame, flags, descriptors)
         except BaseException:
-            for fd in descriptors:
-                os.close(fd)
+            close_at_once(descriptors)
             raise
         return message, descriptors
 
@@ -120,7 +168,7 @@ class Endpoint:
             message = decode(frame)
         except FrameError as exc:
             raise ChannelError(str(exc)) from None
-        expected = DESCRIPTORS.get(type(message), 0)
+        expected = DESCRIPTORS.get(type(message), 0) if self._takes_descriptors else 0
         if len(descriptors) != expected:
             raise ChannelError(f"{type(message).__name__} with {len(descriptors)} descriptors instead of {expected}")
         return message

@@ -6,11 +6,12 @@ connection that nobody serves (parked) asks for EPOLLIN too: its next request de
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from ..channel.endpoint import close_at_once
 
 if TYPE_CHECKING:
     import asyncio
@@ -88,17 +89,18 @@ class Connections:
             return
         # EPOLL_CTL_DEL must come first: the registration belongs to the open file, which a worker's copy keeps alive.
         self._epoll.unregister(connection.fd)
-        with socket.socket(fileno=connection.fd) as sock:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        sock = socket.socket(fileno=connection.fd)
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        close_at_once((sock.detach(),))
 
     def forget(self, connection: Connection) -> None:
         """Close our duplicate only."""
         if self._by_fd.pop(connection.fd, None) is not None:
             self._epoll.unregister(connection.fd)
-            os.close(connection.fd)
+            close_at_once((connection.fd,))
 
     def close(self) -> None:
         for connection in list(self._by_fd.values()):

@@ -76,7 +76,7 @@ class Spawner:
         self.pid = self.process.pid
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
-        self._endpoint = Endpoint(ours)
+        self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._prepared: asyncio.Future[str] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
@@ -146,12 +146,7 @@ class Spawner:
             received = self._endpoint.receive()
             if received is None:
                 return
-            message, descriptors = received
-            for fd in descriptors:
-                os.close(fd)
-            if descriptors:
-                raise ChannelError("descriptors from a spawner")
-            self._dispatch(message)
+            self._dispatch(received[0])
         except ChannelClosed:
             self.close()
         except ChannelError as exc:

@@ -95,7 +95,7 @@ class Worker:
         # What an event loop does is in one word; only threads tell one by one.
         self._threads = 0 if settings.interface == "asgi" else max(1, min(vitals.THREADS, settings.threads))
         ours, theirs = pair()
-        self._endpoint = Endpoint(ours)
+        self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._theirs = theirs
         page_fd = vitals.create("caddysnake-vitals")
         settings_fd = seal(settings)
@@ -239,11 +239,7 @@ class Worker:
                 if received is None:
                     return
                 self._check_rate()
-                message, descriptors = received
-                if descriptors:
-                    for fd in descriptors:
-                        os.close(fd)
-                    raise ChannelError(f"{type(message).__name__} with descriptors")
+                message, _ = received
                 if type(message) not in MAY_SAY[self.state]:
                     raise ChannelError(f"{type(message).__name__} while {self.state.value}")
                 self._dispatch(message)
