@@ -22,7 +22,7 @@ from .values import SocketAddress
 
 Kind = Literal["direct", "relay"]
 
-_SLUG_LENGTH: Final = 48
+_SLUG_LENGTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class SourceText:
         pieces: list[str] = []
         position = start
         for spliced in self._spliced:
-            if position <= spliced.start and spliced.end <= end:
+            # One that left nothing, right at the end, belongs to what comes next.
+            if position <= spliced.start and (spliced.start < end or end == len(self.text)) and spliced.end <= end:
                 pieces += [self.text[position : spliced.start], spliced.written]
                 position = spliced.end
         return "".join([*pieces, self.text[position:end]])
