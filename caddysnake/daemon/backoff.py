@@ -27,7 +27,8 @@ class Backoff:
         self.failures += 1
         if self.failures == 1:
             return 0.0
-        pause = min(LONGEST_S, FIRST_S * FACTOR ** (self.failures - 2))
+        # Thousands of failures in a row are a matter of hours, and no power of a float.
+        pause = min(LONGEST_S, FIRST_S * FACTOR ** min(self.failures - 2, 64))
         # Downwards only, so that the longest pause is a promise; apps that failed together do not retry together.
         return float(pause * (1 - 0.25 * self._jitter.random()))
 

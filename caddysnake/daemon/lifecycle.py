@@ -64,6 +64,7 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.ENDING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.DEADLINE): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its burial
 }
 
 MAY_SAY: dict[State, frozenset[type]] = {

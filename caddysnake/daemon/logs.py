@@ -6,6 +6,7 @@ worker is escaped for where it goes: it may hold terminal control sequences.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -15,7 +16,15 @@ import orjson
 
 _LEVELS = {"WARNING": "warn", "CRITICAL": "fatal"}
 _COLOURS = {"debug": "35", "info": "34", "warn": "33", "error": "31", "fatal": "31"}
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code != 0x0A}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code not in (0x09, 0x0A)}
+# What makes a terminal show text in another order than it is written.
+_REORDERING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_CONTROL |= {code: f"\\u{code:04x}" for code in _REORDERING}
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal, which obeys nothing in it: control characters escaped, line ends and tabs kept."""
+    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,7 +40,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+        try:
+            return orjson.dumps(entry, default=str).decode()
+        except TypeError:  # a number over 64 bits, or bytes of a path that are no UTF-8
+            return json.dumps(entry, default=str)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -50,7 +62,7 @@ class ConsoleFormatter(logging.Formatter):
         short: list[tuple[str, str]] = []
         long: list[tuple[str, str]] = []
         for name, value in _fields(record).items():
-            text = str(value).translate(_CONTROL)
+            text = printable(str(value))
             (long if "\n" in text else short).append((name, text))
         line = f"{clock} {shown} {record.getMessage()}"
         if short:
@@ -58,12 +70,14 @@ class ConsoleFormatter(logging.Formatter):
         for _, text in long:
             line += "\n" + "\n".join(f"    {part}" for part in text.splitlines())
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + printable(self.formatException(record.exc_info))
         return line
 
 
 def _quoted(text: str) -> str:
-    return f'"{text}"' if " " in text or not text else text
+    if text and not any(character in text for character in ' "=\t'):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _level(record: logging.LogRecord) -> str:

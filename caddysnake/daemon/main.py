@@ -23,6 +23,7 @@ from .companion import Companion
 from .composition import Composition, FdAddress, UnixAddress
 from .connections import Connection, Connections
 from .listeners import Listener, ListenError, open_inherited, open_tcp, open_unix
+from .logs import printable
 from .pools import StartFailed
 from .spawners import Spawners
 
@@ -243,7 +244,7 @@ def _complain(exc: ListenError | StartFailed) -> None:
         text = f"app {exc.app} does not start ({exc.code}):\n{indented}"
     else:
         text = str(exc)
-    print(f"Error: {text}", file=sys.stderr, flush=True)
+    print(f"Error: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def run(
