@@ -1,0 +1,429 @@
+"""The WSGI server: threads that wait for connections, read, call the app and write, each on its own.
+
+No event loop and no hand-over between threads: the thread that is told of a connection sees it through. A thread is
+taken only when there is work. What merely trickles, a head or a moderate amount of content, is collected piece by piece
+by whoever is told; the rest of a finished response leaves by whoever is told that the reader has room.
+
+``wsgi_table`` says who owns a connection, ``wsgi_crew`` who looks for one, ``wsgi_call`` is one call of the app, and
+``wsgi_keeper`` the one thread that never makes one.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import threading
+import time
+from enum import Enum
+from typing import Any
+
+from ..channel.endpoint import Endpoint
+from ..channel.messages import PROTOCOL_VERSION, Ready
+from ..channel.settings import Settings
+from ..channel.vitals import (
+    CELL_BYTES_IN,
+    CELL_BYTES_OUT,
+    CELL_CLASS_1XX,
+    CELL_ERRORS,
+    CELL_LATENCY,
+    CELL_LATENCY_SUM_US,
+    CELL_REQUESTS,
+    CELL_STARTED,
+    LATENCY_BOUNDS_S,
+    SLOT_IDLE,
+    SLOT_READING,
+    THREADS,
+    Page,
+    latency_cell,
+)
+from ..http1.errors import ProtocolError
+from ..http1.limits import Limits
+from ..http1.request import RequestHead
+from ..http1.response import Response
+from .environ import Environ, of_request
+from .loader import foreign_traceback
+from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
+from .wsgi_connection import RECEIVE_BYTES, ClientGone, Connection, State
+from .wsgi_crew import Crew, Seat
+from .wsgi_failure import logger, plain_page
+from .wsgi_file import FileWrapper
+from .wsgi_input import NO_INPUT, LazyInput
+from .wsgi_keeper import Keeper
+from .wsgi_table import READ, WRITE, Table
+
+BUFFER_BYTES = 1 << 20
+"""Content up to this size is collected before a thread is taken for it."""
+
+LINGER_S = 10.0
+"""How long the rest of a refused request is dropped before the connection ends."""
+
+_JOIN_S = 1.0
+
+
+class _Next(Enum):
+    """What is to become of a connection."""
+
+    PARK = "park"
+    PROCEED = "proceed"  # a further request has come already
+    GONE = "gone"  # ended or given back
+
+
+class WsgiServer:
+    """Serves ``app`` on the connections that come over ``endpoint``."""
+
+    def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
+        threads = max(1, min(settings.threads, THREADS))
+        self._settings = settings
+        self._page = page
+        self._limits = Limits(
+            settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
+        )
+        self._environ = Environ(settings, FileWrapper)
+        self._server_header = settings.server_header.encode("latin-1", "replace")
+        self._host = Host(
+            app,
+            settings.app,
+            self._server_header,
+            settings.development,
+            settings.body_timeout_s,
+            self._hand_on,
+        )
+        self._table = Table(self._wake_keeper)
+        self._crew = Crew(threads, self._wake_keeper)
+        self._keeper = Keeper(
+            endpoint, page, self._table, self._crew, settings.workers > 1, self._admit, self._expire
+        )
+        self._stopping = threading.Event()
+        self._slots = page.slots
+
+    def run(self) -> int:
+        """Serve until drained, or until the daemon is gone; the process's exit status."""
+        self._keeper.open()
+        crew = [
+            threading.Thread(target=self._work, args=(seat,), name=f"wsgi-{seat.index}", daemon=True)
+            for seat in self._crew.seats
+        ]
+        for thread in crew:
+            thread.start()
+        detail = f"{platform.python_implementation()} {platform.python_version()}, {len(crew)} threads"
+        try:
+            self._keeper.run(Ready(PROTOCOL_VERSION, detail))
+        finally:
+            self._stop(crew)
+        return 0
+
+    def _stop(self, crew: list[threading.Thread]) -> None:
+        self._stopping.set()
+        self._crew.dismiss()
+        for thread in crew:
+            thread.join(_JOIN_S)
+        if any(thread.is_alive() for thread in crew):
+            return  # they are daemon threads, and what they use must stay usable
+        self._table.close()
+        self._keeper.close()
+
+    def _wake_keeper(self) -> None:
+        self._keeper.wake()
+
+    # The threads.
+
+    def _work(self, seat: Seat) -> None:
+        crew = self._crew
+        table = self._table
+        poll, claim, missed = table.epoll.poll, table.parked.pop, table.missed
+        handle = self._handle
+        cells = self._page.thread(seat.index)
+        turn = seat.turn
+        while not self._stopping.is_set():
+            if crew.surplus:
+                crew.rest(seat)
+                continue
+            for fd, _ in poll(-1, 1):
+                connection = claim(fd, None)
+                if connection is None:
+                    connection = missed(fd)
+                    if connection is None:
+                        continue
+                turn += 1
+                seat.turn = turn
+                if crew.asleep:
+                    crew.wake()
+                if turn & crew.sample_mask == 1:
+                    crew.sample(lambda owned=connection: handle(owned, cells))  # type: ignore[misc]
+                else:
+                    handle(connection, cells)
+                turn += 1
+                seat.turn = turn
+
+    def _handle(self, connection: Connection, cells: memoryview) -> None:
+        """See an owned connection as far as it goes now."""
+        try:
+            while True:
+                connection.signalled = False
+                if not self._advance(connection, cells):
+                    return
+                if not self._table.park(connection):
+                    return
+        except Exception as exc:  # a bug of ours costs its connection, not the thread
+            logger().error("%s: internal error\n%s", self._settings.app, foreign_traceback(exc))
+            cells[CELL_STARTED] = 0
+            self._table.end(connection)
+
+    def _advance(self, connection: Connection, cells: memoryview) -> bool:
+        """True when it is to be parked, False when it is no longer ours."""
+        state = connection.state
+        if state is State.IDLE or state is State.READING:
+            return self._read(connection, cells)
+        if state is State.FLUSHING:
+            following = self._flush(connection)
+        elif state is State.DRAINING:
+            following = self._drain(connection)
+        else:
+            following = self._linger(connection)
+        if following is _Next.PROCEED:
+            return self._proceed(connection, cells)
+        return following is _Next.PARK
+
+    # A request.
+
+    def _read(self, connection: Connection, cells: memoryview) -> bool:
+        self._slots[connection.slot] = SLOT_READING
+        if connection.kicked:
+            connection.kicked = False
+            self._table.arm(connection, READ)
+        try:
+            data = connection.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return self._proceed(connection, cells)
+        except OSError:
+            data = b""
+        if not data:
+            self._table.end(connection)
+            return False
+        if len(data) == RECEIVE_BYTES:
+            connection.signalled = True  # there may be more, of which nobody will be told
+        try:
+            connection.parser.feed(data)
+        except ProtocolError as exc:
+            return self._refuse(connection, exc) is _Next.PARK
+        return self._proceed(connection, cells)
+
+    def _proceed(self, connection: Connection, cells: memoryview) -> bool:
+        """Call the app for each request that has come far enough. As ``_advance``."""
+        parser = connection.parser
+        while True:
+            head = parser.head
+            if head is None or not (parser.complete or self._is_enough(connection, head)):
+                self._await(connection, head)
+                return True
+            connection.state = State.ANSWERING
+            connection.deadline = 0.0
+            if not self._call(connection, head, cells):
+                return False
+            following = self._settle(connection)
+            if following is not _Next.PROCEED:
+                return following is _Next.PARK
+
+    def _is_enough(self, connection: Connection, head: RequestHead) -> bool:
+        """Whether the app can be called although content is missing: it will have to wait for it."""
+        return (
+            connection.hurried
+            or connection.parser.body_bytes >= BUFFER_BYTES
+            or (head.expect_continue and not connection.trusted)  # the client waits for the app to ask
+        )
+
+    def _await(self, connection: Connection, head: RequestHead | None) -> None:
+        """Part of a request has come, or none: leave it to arrive."""
+        if connection.parser.at_boundary:
+            connection.state = State.IDLE
+            self._slots[connection.slot] = SLOT_IDLE
+            return
+        now = time.monotonic()
+        if connection.state is not State.READING:
+            connection.state = State.READING
+            connection.since = now
+        if head is None:
+            deadline = connection.since + self._settings.head_timeout_s
+        else:
+            deadline = now + self._settings.body_timeout_s
+        self._table.wait(connection, deadline)
+
+    def _call(self, connection: Connection, head: RequestHead, cells: memoryview) -> bool:
+        """Run the app. False when the connection has been handed on meanwhile."""
+        start = time.monotonic()
+        cells[CELL_STARTED] = int(start * 1000)
+        call = Call(self._host, connection, head, self._keeper.is_closing or not head.keep_alive)
+        environ = of_request(connection.base, head, connection.trusted)
+        parser = connection.parser
+        if not head.chunked and not head.content_length:
+            environ["wsgi.input"] = NO_INPUT
+        elif parser.complete:
+            content = parser.take_body()
+            environ["wsgi.input"] = io.BytesIO(content)
+            environ["CONTENT_LENGTH"] = str(len(content))  # of a chunked one too, now that it is known
+        else:
+            call.lazy = LazyInput((parser.take_body(),), call.pull)
+            environ["wsgi.input"] = call.lazy
+        if head.version == "1.1":
+            environ["wsgi.early_hints"] = call.early_hints
+        received = parser.received
+        owned = call.run(environ)
+        if owned and call.lazy is not None:
+            received = parser.received
+        status = call.response.status
+        seconds = time.monotonic() - start
+        cells[CELL_REQUESTS] += 1
+        cells[CELL_CLASS_1XX - 1 + status // 100 if status < 600 else CELL_CLASS_1XX + 4] += 1
+        cells[CELL_LATENCY if seconds <= LATENCY_BOUNDS_S[0] else latency_cell(seconds)] += 1
+        cells[CELL_LATENCY_SUM_US] += int(seconds * 1e6)
+        cells[CELL_BYTES_OUT] += call.sent_bytes
+        if received:
+            cells[CELL_BYTES_IN] += received
+        if call.failed:
+            cells[CELL_ERRORS] += 1
+        cells[CELL_STARTED] = 0
+        return owned
+
+    def _hand_on(self, connection: Connection) -> None:
+        """Settle a connection while the app that answered on it is still busy."""
+        connection.signalled = False
+        following = self._settle(connection)
+        if following is _Next.PROCEED:
+            connection.state = State.READING
+            self._table.kick(connection)
+        elif following is _Next.PARK:
+            self._table.leave(connection)
+
+    # After the response.
+
+    def _settle(self, connection: Connection) -> _Next:
+        """The response is complete as far as the app goes: what next?"""
+        if connection.aborted:
+            self._table.end(connection)
+            return _Next.GONE
+        if connection.unsent or connection.file is not None:
+            connection.state = State.FLUSHING
+            self._table.wait(connection, time.monotonic() + connection.write_timeout_s)
+            self._table.arm(connection, WRITE)
+            return _Next.PARK
+        return self._after_response(connection)
+
+    def _flush(self, connection: Connection) -> _Next:
+        try:
+            done = connection.flush()
+        except ClientGone:
+            self._table.end(connection)
+            return _Next.GONE
+        if not done:
+            connection.deadline = time.monotonic() + connection.write_timeout_s
+            return _Next.PARK
+        connection.deadline = 0.0
+        self._table.arm(connection, READ)
+        return self._after_response(connection)
+
+    def _after_response(self, connection: Connection) -> _Next:
+        parser = connection.parser
+        if connection.close:
+            if parser.complete and not parser.pending:
+                self._table.end(connection)
+                return _Next.GONE
+            return self._start_lingering(connection)
+        if not parser.complete:
+            connection.state = State.DRAINING
+            connection.dropped = 0
+            connection.signalled = True  # perhaps it has come already
+            self._table.wait(connection, time.monotonic() + self._settings.body_timeout_s)
+            return _Next.PARK
+        return self._next_request(connection)
+
+    def _next_request(self, connection: Connection) -> _Next:
+        parser = connection.parser
+        connection.hurried = False
+        try:
+            parser.next_message()
+        except ProtocolError as exc:
+            return self._refuse(connection, exc)
+        if not parser.at_boundary:
+            self._slots[connection.slot] = SLOT_READING
+            return _Next.PROCEED
+        if self._table.returning:
+            self._table.give_back(connection)
+            return _Next.GONE
+        connection.state = State.IDLE
+        self._slots[connection.slot] = SLOT_IDLE
+        return _Next.PARK
+
+    def _drain(self, connection: Connection) -> _Next:
+        """Drop content that the app did not want, up to the next request."""
+        try:
+            count = connection.drop(parse=True)
+        except ProtocolError:
+            return self._start_lingering(connection)
+        if count is None:
+            return _Next.PARK
+        if not count:
+            self._table.end(connection)
+            return _Next.GONE
+        if connection.parser.complete:
+            connection.deadline = 0.0
+            return self._next_request(connection)
+        if connection.dropped > DRAIN_MAX_BYTES:
+            return self._start_lingering(connection)
+        connection.signalled = True
+        connection.deadline = time.monotonic() + self._settings.body_timeout_s
+        return _Next.PARK
+
+    # The end.
+
+    def _refuse(self, connection: Connection, exc: ProtocolError) -> _Next:
+        """Answer a request that breaks a rule, and end the connection."""
+        media_type, content = plain_page(exc.status)
+        parser = connection.parser
+        response = Response(parser.head or parser.draft, True, self._server_header)
+        response.start(exc.status, [(b"content-type", media_type), (b"caddysnake-code", exc.code.encode())])
+        connection.close = True
+        try:
+            connection.head_sent()
+            connection.offer(response.send(content, False))
+        except ClientGone:
+            self._table.end(connection)
+            return _Next.GONE
+        connection.unsent.clear()  # a few hundred bytes that find no room are not waited for
+        return self._start_lingering(connection)
+
+    def _start_lingering(self, connection: Connection) -> _Next:
+        """Our side ends now, the peer's when it has read our answer: an earlier end could destroy that on its way."""
+        connection.state = State.LINGERING
+        connection.dropped = 0
+        connection.shut_writing()
+        connection.signalled = True
+        self._table.wait(connection, time.monotonic() + LINGER_S)
+        return _Next.PARK
+
+    def _linger(self, connection: Connection) -> _Next:
+        count = connection.drop(parse=False)
+        if count is None:
+            return _Next.PARK
+        if not count or connection.dropped > DRAIN_MAX_BYTES:
+            self._table.end(connection)
+            return _Next.GONE
+        connection.signalled = True
+        return _Next.PARK
+
+    # For the keeper.
+
+    def _admit(self, sock: Any, slot: int, trusted: bool) -> Connection:
+        base = self._environ.of_connection(sock)
+        return Connection(sock, self._slots, slot, trusted, base, self._limits, self._settings.write_timeout_s)
+
+    def _expire(self, connection: Connection) -> None:
+        """End an owned connection whose deadline has passed."""
+        if connection.state is State.READING:
+            what = "head" if connection.parser.head is None else "content"
+            exc = ProtocolError(408, "timeout", f"the request's {what} took too long")
+            if self._refuse(connection, exc) is _Next.PARK:
+                self._table.leave(connection)
+            return
+        self._table.end(connection)
+
+

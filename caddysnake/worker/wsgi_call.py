@@ -1,0 +1,304 @@
+"""One call of a WSGI app: ``start_response``, ``write``, the iterable, and what goes wrong (PEP 3333).
+
+What the app gives goes out as it comes; nothing is collected. As soon as the response is complete the connection is
+handed on, to be flushed, drained or read by any thread, and only then ``close`` runs: what an app does after its
+response delays nobody but itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from ..http1.errors import ProtocolError, ResponseError
+from ..http1.phrases import PHRASES
+from ..http1.request import RequestHead
+from ..http1.response import Phase, Response, informational
+from .loader import foreign_traceback
+from .wsgi_connection import ClientGone, Connection, ContentRefused, FileRange
+from .wsgi_failure import logger, plain_page, request_line, traceback_page
+from .wsgi_file import FileWrapper
+from .wsgi_input import LazyInput
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+_STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
+_LEARNED_MAX = 256
+DRAIN_MAX_BYTES = 64 << 20
+"""Unread content that is dropped to keep a connection; beyond it the connection ends. Dropping is needed either way:
+Caddy takes an end in the middle of its own sending for a failure, whatever has been answered."""
+
+_statuses: dict[str, tuple[int, bytes | None]] = {}
+
+
+class Host(NamedTuple):
+    """What all calls of one app share."""
+
+    app: Any
+    name: str
+    """For the log."""
+    server_header: bytes
+    development: bool
+    body_timeout_s: float
+    hand_on: Callable[[Connection], None]
+    """Takes a connection whose response is complete while the app may still be busy."""
+
+
+class Call:
+    """One request's call. Its ``start_response`` and ``write`` are harmless once the response is complete."""
+
+    __slots__ = ("_connection", "_expecting", "_host", "failed", "head", "lazy", "response", "sent_bytes")
+
+    def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
+        self._host = host
+        self._connection: Connection | None = connection
+        self._expecting = head.expect_continue and not connection.trusted
+        """A 100 is owed before content is read. Caddy has sent one already, so it never gets ours."""
+        self.head = head
+        self.lazy: LazyInput | None = None
+        self.response = Response(head, close, host.server_header)
+        self.failed = False
+        self.sent_bytes = 0
+
+    # What the app is given.
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        response = self.response
+        if exc_info is not None:
+            try:
+                if response.head_sent and exc_info[1] is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+                if response.phase is Phase.STARTED:
+                    response.reset()
+            finally:
+                exc_info = None
+        known = _statuses.get(status)
+        code, reason = known if known is not None else _learn(status)
+        try:
+            encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        except (AttributeError, ValueError, TypeError) as exc:
+            raise ResponseError(f"headers must be a list of (str, str), each in latin-1: {exc}") from None
+        response.start(code, encoded, reason)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's imperative way to send content: it has left, or waits in the kernel, when this returns."""
+        if type(data) is not bytes:
+            raise TypeError(f"write() takes bytes, not {type(data).__name__}")
+        connection = self._connection
+        if connection is None:
+            raise ResponseError("write() after the end of the response")
+        if data:
+            connection.push(self._send(connection, data, True))
+
+    def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
+        """``wsgi.early_hints``: a 103 response with ``headers`` at once (RFC 8297); nothing when it is too late."""
+        connection = self._connection
+        if connection is not None and not self.response.head_sent and self.head.version == "1.1":
+            fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            connection.push(informational(103, fields))
+
+    def pull(self) -> bytes:
+        """More content for ``wsgi.input``. Raises ``ClientGone``, ``ContentRefused``."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        if self._expecting:
+            self._expecting = False
+            if not self.response.head_sent and not connection.parser.received:
+                connection.push(informational(100, ()))
+        try:
+            return connection.pull(self._host.body_timeout_s)
+        except ProtocolError as exc:
+            connection.refusal = exc
+            self.response.close = True
+            raise ContentRefused(str(exc)) from exc
+        except ClientGone:
+            self.response.close = True
+            raise
+
+    # What the server does with it.
+
+    def run(self, environ: dict[str, Any]) -> bool:
+        """Call the app and send what it gives; whatever it raises ends here.
+
+        True when the response is done with and the caller still owns the connection, which then is to be settled;
+        False when it has been handed on.
+        """
+        iterable: Any = ()
+        try:
+            iterable = self._host.app(environ, self.start_response)
+            kind = type(iterable)
+            if kind is list or kind is tuple:
+                self._finish(iterable[0] if len(iterable) == 1 else b"".join(iterable))
+            elif kind is FileWrapper:
+                self._send_file(iterable)
+            else:
+                self._stream(iterable)
+        except BaseException as exc:
+            self._fail(exc)
+        close = getattr(iterable, "close", None) if type(iterable) is not list else None
+        if self._connection is None or close is None:
+            return self._detach()
+        self._hand_on()
+        self._run_close(close)
+        return False
+
+    def _detach(self) -> bool:
+        """The app has no more say over the connection. False when it had none before."""
+        connection = self._connection
+        if connection is None:
+            return False
+        self._connection = None
+        if self.lazy is not None:
+            self.lazy.detach()
+        if self.response.close:
+            connection.close = True
+        return True
+
+    def _hand_on(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            self._detach()
+            self._host.hand_on(connection)
+
+    def _run_close(self, close: Callable[[], object]) -> None:
+        try:
+            close()
+        except BaseException as exc:
+            self._log("close() of the response raised an exception", exc)
+
+    def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
+        if self.lazy is not None:
+            self._consider_closing(connection)
+        output = self.response.send(data, more)
+        connection.head_sent()
+        self.sent_bytes += len(data)
+        return output
+
+    def _consider_closing(self, connection: Connection) -> None:
+        """Before the head leaves: announce the end if what is unread of the request forbids to go on behind it."""
+        response = self.response
+        if response.head_sent:
+            return
+        unread = (self.head.content_length or 0) - connection.parser.received
+        # Asked to expect a 100, a client without one may hold its content back for good, or send it: no telling.
+        if self._expecting or unread > DRAIN_MAX_BYTES:
+            response.close = True
+
+    def _finish(self, data: bytes) -> None:
+        connection = self._connection
+        assert connection is not None
+        if type(data) is not bytes:
+            raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
+        connection.offer(self._send(connection, data, False))
+
+    def _stream(self, iterable: Iterable[bytes]) -> None:
+        connection = self._connection
+        assert connection is not None
+        response = self.response
+        for data in iterable:
+            if type(data) is not bytes:
+                raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
+            if not data:
+                continue
+            if self._connection is None:
+                request = request_line(self.head)
+                logger().warning("%s: %s: dropped content beyond the Content-Length", self._host.name, request)
+                return
+            connection.push(self._send(connection, data, True))
+            if response.is_satisfied:
+                if self.head.method == "HEAD":
+                    break  # all that is wanted of it has left
+                if connection.parser.complete:
+                    self._hand_on()
+        if self._connection is not None:
+            connection.offer(self._send(connection, b"", False))
+
+    def _send_file(self, wrapper: FileWrapper) -> None:
+        connection = self._connection
+        assert connection is not None
+        response = self.response
+        found = wrapper.sendable() if response.phase is Phase.STARTED else None
+        if found is None:
+            self._stream(wrapper)
+            return
+        fd, offset, size = found
+        if response.declared_length is not None:
+            size = min(size, response.declared_length)  # PEP 3333: to the end, or as far as Content-Length says
+        if self.lazy is not None:
+            self._consider_closing(connection)
+        head = response.count_file(size)
+        connection.head_sent()
+        if size and response.has_content:
+            self.sent_bytes = size
+            connection.file = FileRange(fd, offset, size)
+        connection.offer(head)
+        connection.flush()
+
+    # When it goes wrong.
+
+    def _fail(self, exc: BaseException) -> None:
+        self.failed = True
+        if _is_clients(exc):
+            logger().info("%s: %s: %s", self._host.name, request_line(self.head), exc)
+        else:
+            self._log("the app raised an exception", exc)
+        connection = self._connection
+        if connection is None:
+            return  # the response was complete
+        if self.response.head_sent or connection.gone:
+            connection.aborted = True
+            return
+        refusal = connection.refusal
+        if refusal is not None:
+            status, (media_type, content) = refusal.status, plain_page(refusal.status)
+        elif self._host.development:
+            status, (media_type, content) = 500, traceback_page(self.head, exc)
+        else:
+            status, (media_type, content) = 500, plain_page(500)
+        self.response = Response(self.head, self.response.close, self._host.server_header)
+        self.response.start(status, [(b"content-type", media_type)])
+        try:
+            connection.offer(self._send(connection, content, False))
+        except ClientGone:
+            connection.aborted = True
+
+    def _log(self, what: str, exc: BaseException) -> None:
+        logger().error("%s: %s: %s\n%s", self._host.name, request_line(self.head), what, foreign_traceback(exc))
+
+
+def _is_clients(exc: BaseException) -> bool:
+    """The client's going, or an exception of the app's (or a framework's) that follows from it."""
+    seen: BaseException | None = exc
+    for _ in range(8):
+        if seen is None:
+            return False
+        if isinstance(seen, (ClientGone, ContentRefused)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _learn(status: object) -> tuple[int, bytes | None]:
+    if not isinstance(status, str):
+        raise ResponseError(f"a status must be a str such as '200 OK', not {type(status).__name__}")
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ResponseError(f"a status must look like '200 OK', not {status[:80]!r}")
+    code, reason = int(match[1]), match[2] or ""
+    learned: tuple[int, bytes | None] = (code, None)
+    if reason != PHRASES.get(code):
+        try:
+            learned = (code, reason.encode("latin-1"))
+        except UnicodeEncodeError:
+            raise ResponseError(f"a reason phrase must be latin-1: {status[:80]!r}") from None
+    if len(_statuses) >= _LEARNED_MAX:
+        _statuses.clear()
+    if len(status) < 80:
+        _statuses[status] = learned
+    return learned

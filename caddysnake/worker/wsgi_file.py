@@ -1,0 +1,47 @@
+"""``wsgi.file_wrapper`` (PEP 3333): a file as a response's content, sent by the kernel where that is possible."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+BLOCK_BYTES = 64 * 1024
+
+
+class FileWrapper:
+    """Iterable over a file-like object, as the app or a middleware may use it; ``sendable`` is what we look for."""
+
+    def __init__(self, filelike: Any, block_size: int = BLOCK_BYTES) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        # PEP 3333: the wrapper has a close method exactly if the file has one.
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        read, size = self.filelike.read, self.block_size
+        return iter(lambda: read(size), b"")
+
+    def sendable(self) -> tuple[int, int, int] | None:
+        """Descriptor, offset and size of what is left to send; None when only reading can tell.
+
+        A file that transforms what it reads (gzip, text mode) may have a descriptor too, so only Python's own binary
+        files count. The offset is that of the next read, not of the descriptor, which is ahead by what is buffered.
+        """
+        if type(self.filelike) not in _BINARY_FILES:
+            return None
+        try:
+            fd = self.filelike.fileno()
+            status = os.fstat(fd)
+            offset = self.filelike.tell()
+        except (OSError, ValueError):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return fd, offset, max(0, status.st_size - offset)
+
+
+_BINARY_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)

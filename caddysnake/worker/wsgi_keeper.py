@@ -1,0 +1,257 @@
+"""The thread that never runs the app: channel, timers, and the watch over the others.
+
+It blocks in poll on the channel, on an eventfd by which the threads call it, and for as long as the next thing to look
+at allows; with nothing to look at, for ever.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.messages import TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
+from ..channel.vitals import SLOT_CLOSED, WORD_CONNECTIONS, WORD_TICK, Page
+from .wsgi_connection import Connection, State
+from .wsgi_crew import TICK_S, Crew, Watch
+from .wsgi_failure import logger
+from .wsgi_table import Table
+
+ORPHAN_GRACE_S = 10.0
+"""What requests in flight may take once the daemon is gone and no ``Drain`` said otherwise."""
+
+_SCAN_S = 0.25  # how late a deadline may be noticed
+_SWEEP_S = 0.02  # how late an idle connection may be noticed while draining
+_MESSAGES_A_TURN = 16
+_PATIENCE_S = 0.25  # for content that would let the app be called without waiting for it
+
+
+class Phase(Enum):
+    SERVING = "serving"
+    DRAINING = "draining"  # idle connections go back to the daemon, the others when they become so
+    ORPHANED = "orphaned"  # the daemon is gone: idle connections end, the others after their answer
+
+
+class Keeper:
+    """``admit`` makes a connection of a descriptor that was taken; ``expire`` ends one whose deadline has passed."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        page: Page,
+        table: Table,
+        crew: Crew,
+        shares_load: bool,
+        admit: Callable[[socket.socket, int, bool], Connection],
+        expire: Callable[[Connection], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._page = page
+        self._table = table
+        self._crew = crew
+        self._shares_load = shares_load
+        self._admit = admit
+        self._expire = expire
+        self._phase = Phase.SERVING
+        self._wake_fd = -1
+        self._poll = select.poll()
+        self._next_scan = 0.0
+        self._grace_s = ORPHAN_GRACE_S
+
+    def open(self) -> None:
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wake_fd, select.POLLIN)
+        self._poll.register(self._endpoint.fileno(), select.POLLIN)
+
+    def close(self) -> None:
+        os.close(self._wake_fd)
+
+    def wake(self) -> None:
+        """Have the keeper look around. For any thread."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    @property
+    def is_closing(self) -> bool:
+        """Answers are to end their connections: there is nobody to give them back to."""
+        return self._phase is Phase.ORPHANED
+
+    def run(self, ready: Ready) -> None:
+        """Serve the channel until this worker is to leave and holds nothing any more."""
+        self._guarded(lambda: self._endpoint.send(ready))
+        while not self._is_finished():
+            self._turn()
+        if self._phase is Phase.DRAINING:
+            self._guarded(lambda: self._endpoint.send(Drained()))
+            self._say_farewell()
+
+    def _turn(self) -> None:
+        for fd, _ in self._poll.poll(self._timeout_ms()):
+            if fd == self._wake_fd:
+                self._quiet()
+            else:
+                self._guarded(self._channel)
+        now = time.monotonic()
+        self._page.header[WORD_TICK] = int(now * 1000)
+        self._page.header[WORD_CONNECTIONS] = len(self._table.held)
+        if not self._crew.asleep and self._crew.tick(now) is Watch.EXHAUSTED:
+            self._exhausted()
+        if self._table.timed and now >= self._next_scan:
+            self._next_scan = now + _SCAN_S
+            self._scan(now)
+        if self._phase is not Phase.SERVING:
+            self._sweep()
+        self._guarded(self._tell)
+
+    def _timeout_ms(self) -> float | None:
+        """How long nothing needs a look; None for ever."""
+        wait_s = -1.0
+        if self._table.timed:
+            wait_s = max(0.0, self._next_scan - time.monotonic())
+        if self._phase is not Phase.SERVING:
+            wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
+        if not self._crew.asleep:
+            wait_s = TICK_S if wait_s < 0 else min(wait_s, TICK_S)
+        return None if wait_s < 0 else wait_s * 1000
+
+    def _quiet(self) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:
+            pass
+
+    # The channel.
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        if self._phase is Phase.ORPHANED:
+            return
+        try:
+            act()
+        except (ChannelClosed, ChannelError) as exc:
+            if not isinstance(exc, ChannelClosed):
+                logger().error("the daemon broke a rule of the channel: %s", exc)
+            self._orphan()
+
+    def _channel(self) -> None:
+        self._endpoint.flush()
+        for _ in range(_MESSAGES_A_TURN):
+            received = self._endpoint.receive()
+            if received is None:
+                break
+            message, descriptors = received
+            if isinstance(message, Take):
+                self._take(message, descriptors[0])
+            elif isinstance(message, Drain):
+                self._drain(message.grace_s)
+            elif isinstance(message, Shed):
+                for connection in self._table.take_idle(message.connections):
+                    self._table.give_back(connection)
+            elif isinstance(message, Dump):
+                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+
+    def _tell(self) -> None:
+        """Send what is to be told, and have poll watch for room if not all of it found any."""
+        returned = self._table.returned
+        while returned:
+            self._endpoint.send(Returned(returned.popleft()))
+        if self._endpoint.outbox:
+            self._endpoint.flush()
+        room = select.POLLOUT if self._endpoint.outbox else 0
+        self._poll.modify(self._endpoint.fileno(), select.POLLIN | room)
+
+    def _take(self, message: Take, fd: int) -> None:
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError as exc:
+            os.close(fd)
+            logger().error("a descriptor that is no socket was handed over: %s", exc)
+            return
+        if self._phase is not Phase.SERVING:
+            # Handed over before the daemon's own Drain; untouched, so it may go back as it is.
+            sock.close()
+            self._page.slots[message.slot] = SLOT_CLOSED
+            self._table.returned.append(message.slot)
+            return
+        self._table.admit(self._admit(sock, message.slot, bool(message.flags & TAKE_TRUSTED)))
+
+    # Leaving.
+
+    def _drain(self, grace_s: float) -> None:
+        if self._phase is Phase.SERVING:
+            self._phase = Phase.DRAINING
+            self._grace_s = grace_s
+            self._table.returning = True
+
+    def _orphan(self) -> None:
+        self._phase = Phase.ORPHANED
+        self._table.returning = False
+        self._poll.unregister(self._endpoint.fileno())
+        # Ends the process even if a thread never gives up the GIL again.
+        faulthandler.dump_traceback_later(self._grace_s, exit=True)
+
+    def _sweep(self) -> None:
+        """Idle connections go back, or end; a thread may have parked one after it last looked whether it should."""
+        for connection in self._table.take_idle():
+            if self._phase is Phase.DRAINING:
+                self._table.give_back(connection)
+            elif _has_input(connection.sock):
+                self._table.leave(connection)  # a request is there already: it gets its answer, and the end with it
+            else:
+                self._table.end(connection)
+        for connection in list(self._table.held.values()):
+            if connection.state is State.LINGERING and self._table.own(connection):
+                self._table.end(connection)
+
+    def _is_finished(self) -> bool:
+        if self._phase is Phase.SERVING:
+            return False
+        return not self._table.held and not self._table.returned and not self._crew.busy
+
+    def _say_farewell(self) -> None:
+        deadline = time.monotonic() + self._grace_s
+        while self._phase is Phase.DRAINING and self._endpoint.outbox and time.monotonic() < deadline:
+            self._poll.poll(_SWEEP_S * 1000)
+            self._guarded(self._endpoint.flush)
+
+    # Watching.
+
+    def _exhausted(self) -> None:
+        """No thread will look at a connection soon, but another worker's may."""
+        if self._shares_load and self._phase is Phase.SERVING:
+            for connection in self._table.take_idle():
+                self._table.give_back(connection)
+
+    def _scan(self, now: float) -> None:
+        timed = self._table.timed
+        for fd, connection in list(timed.items()):
+            if not connection.deadline:
+                timed.pop(fd, None)
+                if connection.deadline:  # set meanwhile, by a thread that saw its entry still there
+                    timed[fd] = connection
+            elif now >= connection.deadline and self._table.own(connection):
+                self._expire(connection)
+            elif self._is_overdue(connection, now) and self._table.own(connection):
+                connection.hurried = True
+                self._table.kick(connection)
+
+    def _is_overdue(self, connection: Connection, now: float) -> bool:
+        """Content keeps the app waiting, and there are threads enough to wait for it there."""
+        return (
+            connection.state is State.READING
+            and not connection.hurried
+            and connection.parser.head is not None
+            and now - connection.since >= _PATIENCE_S
+            and self._crew.busy * 2 < len(self._crew.seats)
+        )
+
+
+def _has_input(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False

@@ -1,0 +1,146 @@
+"""Who owns which connection: the one place where threads and keeper meet.
+
+A connection that nobody works on is *parked*, and registered with epoll, edge-triggered: an arrival is told once, to
+one thread. To work on it is to own it, and whoever wins ``parked.pop(fd)``, which is atomic, does. Three races, and
+what settles them:
+
+* Something arrives while the connection is owned: the thread that is told finds nothing parked, sets ``signalled`` and
+  tries once more. The owner parks first and looks at ``signalled`` after, so one of the two sees the other.
+* The keeper takes an idle connection that a thread has just been told of: the thread finds nothing parked and moves on.
+* A descriptor's number is used again while a thread still holds an event for the old one: it reads the new connection
+  once in vain.
+
+Every end is preceded by an explicit unregister: the daemon's duplicate keeps the file open, and with it the
+registration, long after our descriptor is closed.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable
+
+from ..channel.vitals import SLOT_IDLE
+from .wsgi_connection import Connection, State
+
+READ = select.EPOLLIN | select.EPOLLET
+WRITE = select.EPOLLOUT | select.EPOLLET
+EITHER = READ | WRITE
+
+
+class Table:
+    """All connections of one worker. Methods that take a connection need its ownership and, unless they say
+    otherwise, end it. ``on_news`` is called, from any thread, when the keeper should look: at what is in
+    ``returned``, at a first deadline, at a table that has become empty."""
+
+    def __init__(self, on_news: Callable[[], None]) -> None:
+        self.epoll = select.epoll()
+        self.parked: dict[int, Connection] = {}
+        self.held: dict[int, Connection] = {}
+        """Parked or not."""
+        self.timed: dict[int, Connection] = {}
+        """Those with a deadline, and some that had one."""
+        self.returned: deque[int] = deque()
+        """Slots given back, for the keeper to tell the daemon."""
+        self.returning = False
+        """Idle connections are to be given back rather than parked."""
+        self._on_news = on_news
+
+    def close(self) -> None:
+        self.epoll.close()
+
+    def admit(self, connection: Connection) -> None:
+        """Take a new connection in."""
+        fd = connection.fd
+        connection.mark(SLOT_IDLE)
+        self.held[fd] = connection
+        self.parked[fd] = connection
+        self.epoll.register(fd, READ)
+
+    def missed(self, fd: int) -> Connection | None:
+        """For a thread that was told of ``fd`` and found nothing parked: the connection, if it may be had after all."""
+        connection = self.held.get(fd)
+        if connection is None:
+            return None
+        connection.signalled = True
+        return self.parked.pop(fd, None)
+
+    def park(self, connection: Connection) -> bool:
+        """Leave it to whoever is told next. True when the caller owns it again at once: something has arrived."""
+        self.parked[connection.fd] = connection
+        return connection.signalled and self.parked.pop(connection.fd, None) is not None
+
+    def leave(self, connection: Connection) -> None:
+        """Park it, and see to it that another thread looks at what has arrived meanwhile."""
+        if self.park(connection):
+            self.kick(connection)
+
+    def kick(self, connection: Connection) -> None:
+        """Park it and have a thread told of it, whether anything arrives or not."""
+        connection.kicked = True
+        while True:
+            connection.signalled = False
+            self.arm(connection, EITHER)
+            if not self.park(connection):
+                return
+
+    def arm(self, connection: Connection, events: int) -> None:
+        """Wait for other ``events``; what is already there is told anew. Ends no ownership."""
+        self.epoll.modify(connection.fd, events)
+
+    def take_idle(self, limit: int | None = None) -> list[Connection]:
+        """Own up to ``limit`` connections at a request boundary."""
+        taken: list[Connection] = []
+        for fd, connection in list(self.parked.items()):
+            if limit is not None and len(taken) >= limit:
+                break
+            if connection.state is not State.IDLE:
+                continue
+            # By now it may have been read, or ended and its number used again.
+            owned = self.parked.pop(fd, None)
+            if owned is not None and owned.state is State.IDLE:
+                taken.append(owned)
+            elif owned is not None:
+                self.leave(owned)
+        return taken
+
+    def own(self, connection: Connection) -> bool:
+        """Own this connection, if it is parked. (Takes no ownership to begin with.)"""
+        owned = self.parked.pop(connection.fd, None)
+        if owned is not None and owned is not connection:
+            self.leave(owned)
+        return owned is connection
+
+    def wait(self, connection: Connection, deadline: float) -> None:
+        """Have the keeper end it at ``deadline``, in monotonic seconds. Ends no ownership."""
+        connection.deadline = deadline
+        if connection.fd not in self.timed:
+            self.timed[connection.fd] = connection
+            if len(self.timed) == 1:
+                self._on_news()
+
+    def give_back(self, connection: Connection) -> None:
+        """Return it to the daemon as it is: at a request boundary, nothing read."""
+        self._forget(connection)
+        connection.release()
+        self.returned.append(connection.slot)
+        self._on_news()
+
+    def end(self, connection: Connection) -> None:
+        """Shut it for both sides and close it."""
+        self._forget(connection)
+        connection.shut()
+        connection.release()
+        if self.returning and not self.held:
+            self._on_news()
+
+    def _forget(self, connection: Connection) -> None:
+        fd = connection.fd
+        try:
+            self.epoll.unregister(fd)
+        except OSError:
+            pass
+        self.timed.pop(fd, None)
+        del self.held[fd]
+
+
