@@ -3,7 +3,8 @@
 A block may come out of a snippet or an imported file. To replace it by something that differs from place to place, it
 must first be written out where it is used:
 
-* an ``import`` in a site, of which a ``python`` block comes, is replaced by what it stands for;
+* an ``import`` in a site, of which a ``python`` block comes, is replaced by what it stands for, and so are those right
+  before and behind it;
 * when whole sites with such a block come out of an ``import``, the whole file is written out.
 
 Everything else stays as it is: comments, layout, variables, and imports that bring no ``python`` block. What is written
@@ -40,9 +41,9 @@ class Item(NamedTuple):
 
 def expand_python(source: bytes, file: str, environ: Mapping[str, str], reading: Reading) -> bytes:
     """*source* with every ``python`` block of *reading*, which is of it, written where it is used."""
-    if all(_direct(token, file) for token in _python_tokens(reading)):
-        return source
     text = SourceText(source, file, environ)
+    if all(token.text != "import" for token in text.tokens):
+        return source
     try:
         edits = list(_expansions(text, file, reading))
     except _WrittenOutError:
@@ -92,18 +93,6 @@ def _kind(keys: Sequence[Token]) -> str:
 def import_end(tokens: list[Token], index: int) -> int:
     """The index behind an import: its line, and the block it is given."""
     return segment_end(tokens, index)
-
-
-def _python_tokens(reading: Reading) -> list[Token]:
-    return [token for stream in _streams(reading.parsed) for token in stream if id(token) in reading.apps]
-
-
-def _streams(parsed: ParsedFile) -> Iterable[list[Token]]:
-    """The tokens of each named route and site, in order."""
-    for segment in parsed.named_routes.values():
-        yield list(segment.tokens)
-    for site in parsed.sites:
-        yield [token for segment in site.segments for token in segment.tokens]
 
 
 def _direct(token: Token, file: str) -> bool:
@@ -161,7 +150,7 @@ def _inside(
     while index < len(tokens):
         token = tokens[index]
         if token.text == "import" and begins_line(tokens, index):
-            end = import_end(tokens, index)
+            end = _imports_end(tokens, index)
             behind = tokens[end] if end < len(tokens) else None
             start = place
             while place < len(parsed) and not _reached(parsed[place], behind, file):
@@ -176,6 +165,13 @@ def _inside(
         place += 1
     if place != len(parsed):
         raise _WrittenOutError
+
+
+def _imports_end(tokens: list[Token], index: int) -> int:
+    """The index behind a run of imports. What came of each of them cannot be told apart, nested ones considered."""
+    while index < len(tokens) and tokens[index].text == "import" and begins_line(tokens, index):
+        index = import_end(tokens, index)
+    return index
 
 
 def _reached(found: Token, behind: Token | None, file: str) -> bool:

@@ -95,7 +95,8 @@ class _Rewriter:
             self._item(item)
         self._imports()
         for site in self._reading.nodes:
-            self._level(site.routes, keep_order=False)
+            if not all(address.socket for address in site.addresses):
+                self._level(site.routes, keep_order=False)
         text = self._text.edited(self._edits.values())
         self._verify(text, original)
         return text
@@ -174,7 +175,10 @@ class _Rewriter:
             if node.directive == "python":
                 lines += self._proxy(node, with_matcher=True)
             else:
-                lines.append(self._text.edited(self._edits.values(), start, end))
+                moved = self._text.edited(self._edits.values(), start, end)
+                # Text over several lines would change by being indented.
+                apart = "\n" if any("\n" in token.text for token in node.segment.tokens) else "\n\t"
+                lines.append(moved.replace("\n", apart))
             for inner in [edit for edit in self._edits.values() if start <= edit.start and edit.end <= end]:
                 del self._edits[inner.start]
             if node is not first:
