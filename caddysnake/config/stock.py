@@ -4,7 +4,8 @@ What else changes, and nothing more:
 
 * sites that are only ours (their address is a socket), global options that are only ours, and ``order python …`` go;
 * an ``import`` that brings a ``python`` block is written out (see ``expansion``);
-* relative paths of imported files become absolute, since the output may be kept elsewhere.
+* relative paths of imported files become absolute, since the output may be kept elsewhere;
+* a file that was formatted stays formatted.
 
 ``python`` stands before ``route`` in the order of directives, ``reverse_proxy`` behind ``respond``. Where that would
 let another directive of the block go first, the ``reverse_proxy`` is put into a ``route``, and where a ``route`` is
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
+from ..caddyfile.formatter import format_source
 from ..caddyfile.ordering import directive_order
 from ..caddyfile.structure import RouteNode
 from ..caddyfile.structure import Site as SiteNode
@@ -72,6 +74,9 @@ def stock(
         text = _Rewriter(expand_python(source, file, environ, reading), file, environ, folder).run(reading)
     except CaddyfileError as exc:
         raise ConfigErrors([exc]) from None
+    written = source.decode()
+    if format_source(written) == written:
+        text = format_source(text)
     return Stock(text, planned, reading.config)
 
 

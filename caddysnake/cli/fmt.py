@@ -1,0 +1,78 @@
+"""Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.
+
+Prints the result. Exits with 1 when a file was not formatted, so that a check can rely on it; with --overwrite the file
+is written instead, and from standard input (-) the status is always 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .reading import DEFAULT_FILE, ReadError, Source, read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", nargs="?", help="the Caddyfile, - for standard input (default: ./Caddyfile)")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the same, as other commands have it")
+    parser.add_argument("-w", "--overwrite", action="store_true", help="write the result into the file")
+    parser.add_argument("-d", "--diff", action="store_true", help="print what would change instead of the result")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Format; 0 when there was nothing to do, or it was done."""
+    from ..caddyfile.formatter import format_source
+
+    path = args.file or args.config
+    if path == "-" and args.overwrite:
+        print("Error: --overwrite needs a file, and this is standard input", file=sys.stderr)
+        return 1
+    try:
+        source = read(path)
+        before = source.content.decode()
+    except ReadError as exc:
+        print(f"Error: {exc}", file=sys.stderr)
+        return 1
+    except UnicodeDecodeError as exc:
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        print(f"Error: {path or DEFAULT_FILE}:{line}: the file is not UTF-8 (save it as UTF-8)", file=sys.stderr)
+        return 1
+    after = format_source(before)
+    if args.overwrite:
+        return _write(source, after)
+    sys.stdout.write(_difference(before, after) if args.diff else after)
+    if before == after or path == "-":
+        return 0
+    sys.stdout.flush()
+    hint = "write the result into it with --overwrite"
+    print(
+        f"Error: {source.file}:{_first_difference(before, after)}: the file is not formatted ({hint})", file=sys.stderr
+    )
+    return 1
+
+
+def _write(source: Source, after: str) -> int:
+    content = after.encode()
+    if content != source.content:
+        try:
+            # In place, so that owner, mode and links stay.
+            with open(source.file, "wb") as file:
+                file.write(content)
+        except OSError as exc:
+            print(f"Error: cannot write {source.file}: {exc.strerror}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _difference(before: str, after: str) -> str:
+    """Every line, with ``-`` in front of those that go and ``+`` in front of those that come."""
+    import difflib
+
+    changes = difflib.ndiff(before.splitlines(), after.splitlines())
+    return "".join(f"{line}\n" for line in changes if not line.startswith("?"))
+
+
+def _first_difference(before: str, after: str) -> int:
+    old, new = before.split("\n"), after.split("\n")
+    return next((number for number, pair in enumerate(zip(old, new, strict=False), 1) if pair[0] != pair[1]), len(old))
