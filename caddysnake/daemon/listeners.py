@@ -15,6 +15,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from ..config.values import MAX_UNIX_PATH_BYTES
+
 log = logging.getLogger("caddysnake.listener")
 
 ACCEPTS_A_TURN = 64
@@ -35,6 +37,7 @@ class Listener:
         self.sock = sock
         self.name = name
         self.path = path
+        self._identity = None if path is None else _identity(path)
         self._lock = lock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paused: asyncio.TimerHandle | None = None
@@ -88,11 +91,9 @@ class Listener:
     def close(self) -> None:
         """Close it. The socket file goes first, so that nobody connects to what nobody accepts."""
         self.stop_accepting()
-        if self.path is not None:
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass
+        # What lies there now is somebody else's when the folder was emptied, and the lock file with it, meanwhile.
+        if self.path is not None and self._identity is not None and _identity(self.path) == self._identity:
+            os.unlink(self.path)
         self.sock.close()
         if self._lock is not None:
             # The lock file stays: unlinking it would let two owners hold two different files of one name.
@@ -106,6 +107,9 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
     A lock file beside it decides who owns the path; a stale socket is replaced. It is bound under a temporary name,
     given mode and owner, listening, and only then renamed: whoever sees the path can connect to it.
     """
+    size = len(os.fsencode(path))
+    if size > MAX_UNIX_PATH_BYTES:
+        raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")
     lock = _lock(path)
     try:
         _refuse_foreign(path)
@@ -152,6 +156,14 @@ def _bind_and_rename(sock: socket.socket, path: str, mode: int | None, owner: st
             raise
     finally:
         os.close(handle)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _umask() -> int:
@@ -211,6 +223,8 @@ def _refuse_foreign(path: str) -> None:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return  # stale: its owner died
+        except (BlockingIOError, TimeoutError):  # a full backlog
+            raise ListenError(f"socket {path} is in use: stop who listens on it, or use another path") from None
         except OSError as exc:
             raise ListenError(f"socket {path} cannot be examined: {exc.strerror}") from None
         pid = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
@@ -233,8 +247,8 @@ def open_tcp(host: str, port: int) -> Listener:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-    except OSError as exc:
-        raise ListenError(f"cannot listen on {name}: {exc.strerror or exc}") from None
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that no name server could be asked for
+        raise ListenError(f"cannot listen on {name}: {getattr(exc, 'strerror', None) or exc}") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Inherited by every accepted connection: heads and small bodies must not wait for an acknowledgement.
@@ -252,10 +266,15 @@ def open_inherited(fd: int) -> Listener:
     """Listen on a socket that whoever started us opened; its path, if any, is theirs to unlink. ``ListenError``."""
     name = f"fd/{fd}"
     try:
-        sock = socket.socket(fileno=os.dup(fd))
-        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError as exc:
-        raise ListenError(f"cannot listen on {name}: {exc.strerror}: no such descriptor was inherited") from None
+        copy = os.dup(fd)
+    except OSError:
+        raise ListenError(f"cannot listen on {name}: no such descriptor was inherited") from None
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise ListenError(f"cannot listen on {name}: it is not a socket") from None
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if not listening:
         sock.close()
         raise ListenError(f"cannot listen on {name}: it is not a listening socket")

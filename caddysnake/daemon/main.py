@@ -169,6 +169,7 @@ class Daemon:
             peer = ip_address(sock.getpeername()[0].partition("%")[0])
         except (OSError, ValueError):
             return False
+        peer = getattr(peer, "ipv4_mapped", None) or peer  # ::ffff:10.0.0.1, on a listener for both families
         return any(peer in network for network in self._trusted)
 
     def _over(self, connection: Connection) -> None:
