@@ -112,8 +112,8 @@ def sort_routes(
 ) -> list[_T]:
     """*routes* in the order in which they are tried.
 
-    *describe* gives a route's directive and matcher set. Directives go by *order*; within one, a single path goes before
-    a less specific one, and any matcher before none.
+    *describe* gives a route's directive and matcher set. Directives go by *order*; within one, a single path goes
+    before a less specific one, and any matcher before none.
 
     That comparison is not transitive (a path and another matcher keep the order of the text, two paths do not), so the
     outcome depends on the algorithm. It is therefore the one Caddy uses.

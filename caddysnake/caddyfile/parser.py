@@ -276,9 +276,8 @@ class _Parser:
             token = stream.token
             if token.closes:
                 if not braced:
-                    raise CaddyfileError.at(
-                        token, "unexpected }, no block is open here", "take it away, or open the block with {"
-                    )
+                    # Caddy ends the site here and goes on.
+                    self._warn(token, "unexpected }, no block is open here")
                 return segments
             if token.text == "import":
                 self._import(1)
