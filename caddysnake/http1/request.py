@@ -78,6 +78,10 @@ class _State(Enum):
     CHUNKED = "chunked"
 
 
+# CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
+_START, _HEAD, _LENGTH, _CHUNKED = _State
+
+
 class RequestParser:
     """Parses the requests of one connection. A parser that raised ``ProtocolError`` must not be fed again."""
 
@@ -120,7 +124,7 @@ class RequestParser:
         self.received = 0
         """Bytes of this message's body so far, taken or not."""
         self.on_body = self.body.append
-        self._state = _State.START
+        self._state = _START
         self._held = b""
         self._empty_lines = 0
         self._tail = b""
@@ -136,7 +140,7 @@ class RequestParser:
     @property
     def at_boundary(self) -> bool:
         """Nothing has been read of a request."""
-        return self._state is _State.START and not self._held and not self.pending
+        return self._state is _START and not self._held and not self.pending
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``. Raises ``ProtocolError``."""
@@ -150,11 +154,11 @@ class RequestParser:
                 self.pending += bytes(view[at:end])
                 return
             state = self._state
-            if state is _State.START:
+            if state is _START:
                 at = self._start(buffer, view, at, end)
-            elif state is _State.LENGTH:
+            elif state is _LENGTH:
                 at = self._counted(view, at, end)
-            elif state is _State.CHUNKED:
+            elif state is _CHUNKED:
                 at = self._chunks(buffer, view, at, end)
             else:
                 at = self._more_head(buffer, view, at, end)
@@ -174,7 +178,7 @@ class RequestParser:
         self.head = None
         self.complete = False
         self.received = 0
-        self._state = _State.START
+        self._state = _START
         if self.body:
             self.body.clear()
             self.body_bytes = 0
@@ -218,7 +222,7 @@ class RequestParser:
         stop = len(data) if stop < 0 else stop + 4
         self._fed = 0
         self._tail = b""
-        self._state = _State.HEAD
+        self._state = _HEAD
         self._feed_head(memoryview(data)[:stop], complete=data.endswith(_END, 0, stop))
         return end - (len(data) - stop)
 
@@ -345,12 +349,12 @@ class RequestParser:
         if head.chunked:
             if head.content_length is not None:
                 raise ProtocolError(400, "framing", "both Content-Length and Transfer-Encoding")
-            self._state = _State.CHUNKED
+            self._state = _CHUNKED
             self._tail = b""
             self._fed = 0
         elif head.content_length:
             self._remaining = head.content_length
-            self._state = _State.LENGTH
+            self._state = _LENGTH
             limit = self._limits.max_body_bytes
             if limit is not None and head.content_length > limit:
                 raise ProtocolError(413, "body-too-large", f"a body of {head.content_length} bytes is over the limit")
