@@ -286,7 +286,6 @@ class WsgiServer:
 
     def _hand_on(self, connection: Connection) -> None:
         """Settle a connection while the app that answered on it is still busy."""
-        connection.signalled = False
         following = self._settle(connection)
         if following is _Next.PROCEED:
             connection.state = State.READING
