@@ -20,7 +20,8 @@ import tenant_library
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
-    said = f"{sys.version_info[0]}.{sys.version_info[1]} {sys.prefix} {tenant_library.NAME} {'httptools' in sys.modules}"
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    said = f"{version} {sys.prefix} {tenant_library.NAME} {'httptools' in sys.modules}"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": said.encode()})
 """
