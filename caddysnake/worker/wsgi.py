@@ -93,11 +93,11 @@ class WsgiServer:
         self._keeper = Keeper(
             endpoint, page, self._table, self._crew, settings.workers > 1, self._admit, self._expire
         )
-        self._stopping = threading.Event()
         self._slots = page.slots
 
     def run(self) -> int:
         """Serve until drained, or until the daemon is gone; the process's exit status."""
+        self._table.open()
         self._keeper.open()
         crew = [
             threading.Thread(target=self._work, args=(seat,), name=f"wsgi-{seat.index}", daemon=True)
@@ -113,7 +113,7 @@ class WsgiServer:
         return 0
 
     def _stop(self, crew: list[threading.Thread]) -> None:
-        self._stopping.set()
+        self._table.stop()
         self._crew.dismiss()
         for thread in crew:
             thread.join(_JOIN_S)
@@ -134,7 +134,7 @@ class WsgiServer:
         handle = self._handle
         cells = self._page.thread(seat.index)
         turn = seat.turn
-        while not self._stopping.is_set():
+        while not table.is_stopping:
             if crew.surplus:
                 crew.rest(seat)
                 continue
@@ -234,7 +234,7 @@ class WsgiServer:
 
     def _await(self, connection: Connection, head: RequestHead | None) -> None:
         """Part of a request has come, or none: leave it to arrive."""
-        if connection.parser.at_boundary:
+        if head is None and connection.parser.at_boundary:
             connection.state = State.IDLE
             self._slots[connection.slot] = SLOT_IDLE
             return
@@ -342,7 +342,7 @@ class WsgiServer:
             parser.next_message()
         except ProtocolError as exc:
             return self._refuse(connection, exc)
-        if not parser.at_boundary:
+        if parser.head is not None or not parser.at_boundary:
             self._slots[connection.slot] = SLOT_READING
             return _Next.PROCEED
         if self._table.returning:

@@ -16,6 +16,7 @@ registration, long after our descriptor is closed.
 
 from __future__ import annotations
 
+import os
 import select
 from collections import deque
 from collections.abc import Callable
@@ -44,10 +45,23 @@ class Table:
         """Slots given back, for the keeper to tell the daemon."""
         self.returning = False
         """Idle connections are to be given back rather than parked."""
+        self.is_stopping = False
+        self._stop_fd = -1
         self._on_news = on_news
+
+    def open(self) -> None:
+        # Level-triggered and never read: once written, it wakes every thread that waits, and all that come after.
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.epoll.register(self._stop_fd, select.EPOLLIN)
+
+    def stop(self) -> None:
+        """Wake all threads for good."""
+        self.is_stopping = True
+        os.eventfd_write(self._stop_fd, 1)
 
     def close(self) -> None:
         self.epoll.close()
+        os.close(self._stop_fd)
 
     def admit(self, connection: Connection) -> None:
         """Take a new connection in."""
