@@ -31,6 +31,8 @@ log = logging.getLogger("caddysnake.daemon")
 
 _SWEEP_S = 5.0
 _PROGRESS_S = 2.0
+_SAME_SIGNAL_S = 0.25
+"""make, timeout and their like signal a child and then its whole group: that is one wish, not two."""
 _AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
 EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
 
@@ -48,6 +50,7 @@ class Daemon:
         self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
         self._stop = asyncio.Event()
         self._forced = False
+        self._told_at = 0.0
         self.apps: dict[str, App] = {
             spec.name: App(spec, self._spawners, self._connections) for spec in composition.apps
         }
@@ -184,7 +187,8 @@ class Daemon:
         if not self._stop.is_set():
             log.info("stopping", extra={"fields": {"signal": number.name, "grace_s": self._composition.grace_s}})
             self._stop.set()
-        else:
+            self._told_at = self._loop.time()
+        elif self._loop.time() - self._told_at >= _SAME_SIGNAL_S:
             log.warning("stopping at once", extra={"fields": {"signal": number.name}})
             self._forced = True
             self._kill_all()

@@ -143,7 +143,7 @@ class Pool(WorkerSink):
 
     def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
         self.withdrawn(worker)
-        self.leaving.add(worker)
+        self.leaving = {each for each in self.leaving if not each.ended.is_set()} | {worker}
         if self.workers.get(worker.settings.worker_index) is worker:
             del self.workers[worker.settings.worker_index]
         for connection, state in orphans:
@@ -158,8 +158,9 @@ class Pool(WorkerSink):
         text += self._hint(text)
         self.last_failure = StartFailed(self.spec.name, code, text)
         if self._started is not None and not self._started.done():
+            self._draining = True  # nothing more is started: the whole pool has failed
             self._started.set_exception(self.last_failure)
-        if self._draining or self._started is not None:
+        if self._draining:
             return
         ready_for = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
         pause = self._backoff.pause_after(ready_for)
@@ -195,9 +196,15 @@ class Pool(WorkerSink):
         if pause:
             await asyncio.sleep(pause)
         settings = self.spec.settings._replace(worker_index=index, workers=self.spec.workers)
-        worker = Worker(next(self._numbers), settings, self.spec.start_timeout_s, self.spec.grace_s, self)
+        try:
+            worker = Worker(next(self._numbers), settings, self.spec.start_timeout_s, self.spec.grace_s, self)
+        except OSError as exc:
+            self._failed(index, "resources", f"no room for another worker: {exc}", None)
+            return
         try:
             spawner = self._spawners.get(self.spec.key)
+            if index in self.workers:  # it has said that it failed, and is not gone yet
+                self.leaving.add(self.workers[index])
             self.workers[index] = worker
             await worker.start(spawner)
         except (SpawnError, asyncio.CancelledError) as exc:

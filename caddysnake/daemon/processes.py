@@ -41,10 +41,13 @@ def parent_of(pid: int) -> int | None:
 
 
 def open_child_of(parent: int, pid: int) -> int:
-    """A pidfd for ``pid``. Raises ``ProcessLookupError`` unless it is a child of ``parent``.
+    """A pidfd for ``pid``. Raises ``OSError``, ``ProcessLookupError`` when it is not a child of ``parent``.
 
-    The pid is another process's claim. The descriptor pins the process first; its parent is looked at afterwards.
+    The pid is another process's claim, or the negative number of the error that kept it from having one. The descriptor
+    pins the process first; its parent is looked at afterwards.
     """
+    if pid <= 0:
+        raise OSError(-pid, os.strerror(-pid))
     fd = os.pidfd_open(pid)
     if parent_of(pid) != parent:
         os.close(fd)

@@ -16,9 +16,11 @@ from ..channel.codec import shorten
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ..channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from . import processes
+from .allowance import Allowance
 
 log = logging.getLogger("caddysnake.spawner")
 
+MESSAGES_A_SECOND = 1000
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -77,6 +79,7 @@ class Spawner:
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
+        self._allowance = Allowance(MESSAGES_A_SECOND)
         self._prepared: asyncio.Future[str] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
@@ -89,7 +92,13 @@ class Spawner:
         try:
             return await asyncio.wait_for(asyncio.shield(self._prepared), _PREPARE_TIMEOUT_S)
         except TimeoutError:
+            self.kill()  # or the next worker would wait for it as long
             raise SpawnError("preload", f"preload not done within {_PREPARE_TIMEOUT_S:g}s") from None
+
+    @property
+    def is_useless(self) -> bool:
+        """It could not be prepared."""
+        return self._prepared.done() and self._prepared.exception() is not None
 
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
         """Fork worker number ``worker`` on ``channel`` (a descriptor, which stays the caller's): its pid and pidfd.
@@ -104,7 +113,7 @@ class Spawner:
                 raise SpawnError("spawner", "its channel is full")
             pid = await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
             pidfd = processes.open_child_of(self.pid, pid)
-        except (ChannelClosed, TimeoutError, ProcessLookupError) as exc:
+        except OSError as exc:  # ChannelClosed and TimeoutError among them
             raise SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {exc}") from None
         finally:
             self._forks.pop(worker, None)
@@ -146,6 +155,8 @@ class Spawner:
             received = self._endpoint.receive()
             if received is None:
                 return
+            if not self._allowance.spend(self._loop.time()):
+                raise ChannelError(f"more than {MESSAGES_A_SECOND} messages a second")
             self._dispatch(received[0])
         except ChannelClosed:
             self.close()
@@ -206,13 +217,17 @@ class Spawners:
         """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
         spawner = self._by_key.get(key)
         if spawner is None or spawner.gone.is_set():
-            spawner = self._by_key[key] = Spawner(key, self._libraries)
+            try:
+                spawner = self._by_key[key] = Spawner(key, self._libraries)
+            except OSError as exc:
+                raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return spawner
 
     def discard(self, key: SpawnerKey) -> None:
-        """Start afresh next time: this one could not be prepared."""
-        spawner = self._by_key.pop(key, None)
-        if spawner is not None:
+        """Start afresh next time, if the one there is could not be prepared."""
+        spawner = self._by_key.get(key)
+        if spawner is not None and spawner.is_useless:
+            del self._by_key[key]
             spawner.close()
 
     def pids(self) -> set[int]:

@@ -8,6 +8,7 @@ and is never an index or a size.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from ..channel.messages import (
 )
 from ..channel.settings import Settings, seal
 from . import processes
+from .allowance import Allowance
 from .balancer import STUCK_MS, Load
 from .lifecycle import MAY_SAY, Action, Event, State, next_state
 from .spawners import Spawner, SpawnError
@@ -79,6 +81,7 @@ class Worker:
     def __init__(
         self, number: int, settings: Settings, start_timeout_s: float | None, grace_s: float, sink: WorkerSink
     ) -> None:
+        """Raises ``OSError`` when there are no descriptors, or no memory, for another worker."""
         self.number = number
         self.settings = settings
         self.state = State.STARTING
@@ -97,14 +100,12 @@ class Worker:
         ours, theirs = pair()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._theirs = theirs
-        page_fd = vitals.create("caddysnake-vitals")
-        settings_fd = seal(settings)
         try:
-            self.page = vitals.Page(page_fd)
-            self._endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd])
-        finally:
-            os.close(page_fd)
-            os.close(settings_fd)
+            self.page = _configure(self._endpoint, settings)
+        except BaseException:
+            self._endpoint.close()
+            theirs.close()
+            raise
         self._spawner: Spawner | None = None
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
@@ -115,8 +116,8 @@ class Worker:
         self._fresh = 0  # the lowest slot never given
         self._free: deque[int] = deque()
         self._untaken: deque[int] = deque()
-        self._allowance = float(MESSAGES_A_SECOND)
-        self._allowance_at = self.started_at
+        # Every connection may come back at once: a drain of many is no flood.
+        self._allowance = Allowance(MESSAGES_A_SECOND, overdraft=vitals.SLOTS)
         self._writing = False
 
     # -- starting ---------------------------------------------------------------------------------------------
@@ -238,7 +239,8 @@ class Worker:
                 received = self._endpoint.receive()
                 if received is None:
                     return
-                self._check_rate()
+                if not self._allowance.spend(self._loop.time()):
+                    raise ChannelError(f"more than {MESSAGES_A_SECOND} messages a second")
                 message, _ = received
                 if type(message) not in MAY_SAY[self.state]:
                     raise ChannelError(f"{type(message).__name__} while {self.state.value}")
@@ -249,18 +251,10 @@ class Worker:
             # A closed channel means nothing by itself: an app's forked child may keep one open, or the worker may be
             # ending. The pidfd says when it is over; a worker that lives on without a channel has broken the rules.
             self._close_channel()
+            self._withdraw()
             self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
         except ChannelError as exc:
             self._breach(str(exc))
-
-    def _check_rate(self) -> None:
-        now = self._loop.time()
-        self._allowance = min(MESSAGES_A_SECOND, self._allowance + (now - self._allowance_at) * MESSAGES_A_SECOND)
-        self._allowance_at = now
-        self._allowance -= 1
-        # Each connection may come back once: a drain of many is no flood.
-        if self._allowance < -len(self._held):
-            raise ChannelError(f"more than {MESSAGES_A_SECOND} messages a second")
 
     def _dispatch(self, message: Message) -> None:
         if self.state is State.ENDING:
@@ -354,7 +348,7 @@ class Worker:
         fields = self._fields(grace_s=self._grace_s)
         log.warning("worker not done within the grace period and is stopped", extra={"fields": fields})
         try:
-            os.kill(self.pid, signal.SIGTERM)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
         except ProcessLookupError:
             pass
         self._deadline_in(_KILL_AFTER_TERM_S)
@@ -399,6 +393,23 @@ class Worker:
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {"app": self.settings.app, "worker": self.settings.worker_index, "pid": self.pid, **more}
+
+
+def _configure(endpoint: Endpoint, settings: Settings) -> vitals.Page:
+    """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries."""
+    page_fd = vitals.create("caddysnake-vitals")
+    try:
+        settings_fd = seal(settings)
+        try:
+            page = vitals.Page(page_fd)
+            if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
+                page.close()
+                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+            return page
+        finally:
+            os.close(settings_fd)
+    finally:
+        os.close(page_fd)
 
 
 _CARRY_OUT: dict[Action, Callable[[Worker], None]] = {
