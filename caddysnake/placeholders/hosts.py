@@ -1,0 +1,62 @@
+"""Hosts, ports and IP addresses, taken apart as Go's net and net/netip do."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def split_host_port(text: str) -> tuple[str, str] | None:
+    """Host and port of ``host:port`` or ``[host]:port``, as net.SplitHostPort; ``None`` where that is an error.
+
+    A port must be there, if only as an empty word behind the colon.
+    """
+    colon = text.rfind(":")
+    if colon < 0:
+        return None
+    if text[0] == "[":
+        end = text.find("]")
+        if end < 0 or end + 1 != colon or "[" in text[1:] or "]" in text[end + 1 :]:
+            return None
+        return text[1:end], text[colon + 1 :]
+    host = text[:colon]
+    if ":" in host or "[" in text or "]" in text:
+        return None
+    return host, text[colon + 1 :]
+
+
+def integer(text: str) -> int | None:
+    """The number that *text* is to strconv.Atoi; ``None`` when it is none, or does not fit into 64 bits."""
+    if not _INTEGER.fullmatch(text) or len(text) > 4000:
+        return None
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def parse_address(text: str) -> tuple[Address, str] | None:
+    """An IP address, and its zone or an empty text; ``None`` when *text* is none."""
+    bare, percent, zone = text.partition("%")
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return None
+    if percent and (address.version == 4 or not zone):
+        return None
+    return address, zone
+
+
+def prefix(address: Address, bits: int) -> str:
+    """The network of *bits* bits that *address* is in; empty when there is none with so many."""
+    if not 0 <= bits <= address.max_prefixlen:
+        return ""
+    network = ipaddress.ip_network((address, bits), strict=False)
+    base = network.network_address
+    if isinstance(base, ipaddress.IPv6Address) and base in _IPV4_MAPPED:
+        # Python's own spelling differs from version to version.
+        return f"::ffff:{ipaddress.IPv4Address(int(base) & 0xFFFFFFFF)}/{bits}"
+    return str(network)

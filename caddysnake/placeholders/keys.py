@@ -1,0 +1,193 @@
+"""Which app a request is for, when requests decide that, and which of their values are safe.
+
+A block with placeholders of requests is a template of apps. The values of those placeholders are the *key*: equal keys,
+same app. The relay makes the key; the daemon, which does not take the relay's word for it, resolves it. Both check each
+value for every use that is made of it, so a value that could leave its folder or name something else than meant never
+gets as far as the file system.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from . import names, template
+from .names import PlaceholderError
+from .request import Request
+
+_SEGMENT_MAX_BYTES: Final = 255  # NAME_MAX
+_MODULE_MAX: Final = 255
+_ENVIRONMENT_MAX_BYTES: Final = 4096
+_ACCOUNT_MAX: Final = 32  # LOGIN_NAME_MAX of most systems
+
+_DOTTED = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
+_DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+_ATTRIBUTES = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*(?:\(\))?")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ACCOUNT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_SPECIAL_NAME = re.compile(r"(?:^|\.)__[A-Za-z0-9_]*__(?:\.|$)")
+_EVERY_REQUEST_ANEW = ("time.", "http.request.uuid")
+
+
+class Use(Enum):
+    """What a field of an app is, and so what a value in it may be."""
+
+    PATH = "path"  # a value is one segment of it, or a part of one
+    MODULE = "module"
+    VARIABLE = "variable"
+    ENVIRONMENT = "environment"
+    ACCOUNT = "account"
+
+
+class UnsafeValue(Exception):
+    """A request has a value that must not be used: 404. ``name`` is the placeholder's, ``field`` where it is used."""
+
+    def __init__(self, name: str, value: str, field: str) -> None:
+        super().__init__(f"{{{name}}} is {value[:80]!r}, which cannot be part of {field}")
+        self.name = name
+        self.value = value
+        self.field = field
+
+
+class Key(NamedTuple):
+    """Names one app of a template: ``app`` is the template's number, ``values`` go with ``AppTemplate.names``."""
+
+    app: int
+    values: tuple[str, ...]
+
+
+class Field(NamedTuple):
+    """One value of a block. ``text`` has no placeholders left but those of requests (``template.settle``)."""
+
+    name: str
+    use: Use
+    text: str
+
+
+class AppTemplate:
+    """A block of which requests decide some values.
+
+    Args:
+        number: the block's number in the plan.
+        fields: its values that hold placeholders.
+
+    Raises:
+        PlaceholderError: a placeholder cannot be used, or differs from one request to the next in any case.
+    """
+
+    def __init__(self, number: int, fields: Iterable[Field]) -> None:
+        self.number = number
+        self._fields = tuple(fields)
+        self._templates = {field.name: template.compile(field.text) for field in self._fields}
+        found = [name for compiled in self._templates.values() for name in compiled.names]
+        self.names = tuple(dict.fromkeys(found))
+        for name in self.names:
+            if name.startswith(_EVERY_REQUEST_ANEW):
+                raise PlaceholderError(
+                    name, f"{{{name}}} is different for every request, so each would start an app of its own"
+                )
+        self._sources = [names.look_up(name).of_request for name in self.names]
+        # Each value is checked once for each use that is made of it.
+        self._checks: list[tuple[tuple[Field, Callable[[str], bool]], ...]] = [
+            tuple(
+                {
+                    field.use: (field, _SAFE[field.use])
+                    for field in self._fields
+                    if name in self._templates[field.name].names
+                }.values()
+            )
+            for name in self.names
+        ]
+
+    def key(self, request: Request) -> Key:
+        """The key of the app that *request* is for.
+
+        Raises:
+            UnsafeValue: one of its values must not be used.
+        """
+        values = tuple([(source(request) or "") if source else "" for source in self._sources])
+        self._check(values)
+        return Key(self.number, values)
+
+    def resolve(self, values: Sequence[str]) -> dict[str, str]:
+        """The fields, by name, for the key with *values*.
+
+        Raises:
+            UnsafeValue: one of the values must not be used, or what it makes of a field is not such a thing.
+        """
+        if len(values) != len(self.names):
+            raise UnsafeValue("", "", f"a key of {len(self.names)} values")
+        self._check(values)
+        by_name = dict(zip(self.names, values, strict=True))
+        found: dict[str, str] = {}
+        for field in self._fields:
+            value = self._templates[field.name].fill(by_name)
+            if not _WHOLE[field.use](value):
+                name = self._templates[field.name].names[0] if self._templates[field.name].names else ""
+                raise UnsafeValue(name, by_name.get(name, ""), field.name)
+            found[field.name] = value
+        return found
+
+    def _check(self, values: Sequence[str]) -> None:
+        for name, value, checks in zip(self.names, values, self._checks, strict=True):
+            for field, is_safe in checks:
+                if not is_safe(value):
+                    raise UnsafeValue(name, value, field.name)
+
+
+def is_segment(value: str) -> bool:
+    """*value* is one element of a path that cannot lead elsewhere, nor to something hidden."""
+    return (
+        bool(value)
+        and value[0] not in ". "
+        and value[-1] != " "
+        and "/" not in value
+        and "\\" not in value
+        and value.isprintable()  # no control characters, no lone surrogates, nothing invisible
+        and len(value.encode()) <= _SEGMENT_MAX_BYTES
+    )
+
+
+def is_module_part(value: str) -> bool:
+    """*value* is made of identifiers and dots between them; what stands around it may make the first one whole."""
+    return len(value) <= _MODULE_MAX and _DOTTED.fullmatch(value) is not None and not _SPECIAL_NAME.search(value)
+
+
+def is_environment(value: str) -> bool:
+    """*value* can be in an environment, and in a log. It may be empty."""
+    return (not value or value.isprintable()) and len(value.encode()) <= _ENVIRONMENT_MAX_BYTES
+
+
+def is_account_part(value: str) -> bool:
+    """*value* can be a part of the name of a user or group."""
+    return len(value) <= _ACCOUNT_MAX and _ACCOUNT.fullmatch(value) is not None
+
+
+def _is_module(value: str) -> bool:
+    return len(value) <= _MODULE_MAX and _DOTTED_NAME.fullmatch(value) is not None and not _SPECIAL_NAME.search(value)
+
+
+def _is_account(value: str) -> bool:
+    return len(value) <= _ACCOUNT_MAX and _ACCOUNT_NAME.fullmatch(value) is not None and value != "root"
+
+
+def _is_path(value: str) -> bool:
+    return bool(value) and "\0" not in value
+
+
+_SAFE: Final[Mapping[Use, Callable[[str], bool]]] = {
+    Use.PATH: is_segment,
+    Use.MODULE: is_module_part,
+    Use.VARIABLE: is_module_part,
+    Use.ENVIRONMENT: is_environment,
+    Use.ACCOUNT: is_account_part,
+}
+_WHOLE: Final[Mapping[Use, Callable[[str], bool]]] = {
+    Use.PATH: _is_path,
+    Use.MODULE: _is_module,
+    Use.VARIABLE: lambda value: _ATTRIBUTES.fullmatch(value) is not None,
+    Use.ENVIRONMENT: is_environment,
+    Use.ACCOUNT: _is_account,
+}

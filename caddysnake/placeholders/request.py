@@ -1,0 +1,230 @@
+"""A request as matchers and placeholders see it.
+
+It wraps the head that ``http1`` parsed and copies nothing; what is asked for is worked out once and kept. Of who asked
+and how, it believes what Caddy says in ``X-Forwarded-*`` and ``Via``, and only when the connection is Caddy's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+from . import hosts, uris
+
+HTTP_1_0 = "HTTP/1.0"
+HTTP_1_1 = "HTTP/1.1"
+_VIA = {"1.0": HTTP_1_0, "1.1": HTTP_1_1, "2.0": "HTTP/2.0", "3.0": "HTTP/3.0"}
+# Go's server takes them out of the fields, so for Caddy they are never there.
+_NOT_FIELDS = frozenset({b"host", b"transfer-encoding", b"trailer"})
+
+
+class Head(Protocol):
+    """What is needed of a parsed head; ``http1.request.RequestHead`` is one."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> bytes: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def query(self) -> bytes: ...
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def host(self) -> bytes | None: ...
+
+
+class Request:
+    """One request.
+
+    Args:
+        head: its head: names of fields in lower case, values without outer white space.
+        peer: the address at the other end of the connection, empty for a unix socket.
+        is_trusted: the other end is Caddy, or as good, so its ``X-Forwarded-*`` are true.
+        variables: variables by name. Caddy's own are not known here.
+    """
+
+    def __init__(
+        self, head: Head, *, peer: str = "", is_trusted: bool = False, variables: dict[str, str] | None = None
+    ) -> None:
+        self.head = head
+        self.peer = peer
+        self.is_trusted = is_trusted
+        self.variables = variables if variables is not None else {}
+        self.raw_path = head.path
+        """The path that is left: percent-encoded, after what ``strip`` took away."""
+        self.prefix = b""
+        """What ``strip`` took away, percent-encoded."""
+        self.captures: dict[str, str] = {}
+        """What regular expressions that matched have captured, by the placeholder's name."""
+
+    # The target
+
+    @cached_property
+    def path(self) -> str:
+        """The path, decoded; neither ``..`` nor doubled slashes are resolved."""
+        return uris.text(uris.unescape(self.raw_path))
+
+    @cached_property
+    def escaped_path(self) -> str:
+        return uris.escaped_path(self.raw_path)
+
+    @cached_property
+    def clean_path(self) -> str:
+        """The decoded path with ``.``, ``..`` and doubled slashes resolved."""
+        return uris.clean(self.path)
+
+    @cached_property
+    def lower_path(self) -> str:
+        return uris.lower(self.path)
+
+    @cached_property
+    def clean_lower_path(self) -> str:
+        return uris.clean(self.lower_path)
+
+    @cached_property
+    def query(self) -> str:
+        """As sent."""
+        return uris.text(self.head.query)
+
+    @property
+    def marked_query(self) -> str:
+        """The question mark and the query; empty when there is no question mark."""
+        return f"?{self.query}" if b"?" in self.head.target else ""
+
+    @cached_property
+    def pairs(self) -> uris.Pairs:
+        return self._parsed_query[0]
+
+    @property
+    def is_query_whole(self) -> bool:
+        """Every pair of the query could be read."""
+        return self._parsed_query[1]
+
+    @cached_property
+    def _parsed_query(self) -> tuple[uris.Pairs, bool]:
+        return uris.pairs(self.head.query)
+
+    def strip(self, prefix: str) -> None:
+        """Take *prefix* off the path, as ``handle_path`` does. From now on the path is the rest of the cleaned one."""
+        prefix = "/" + prefix.removeprefix("/")
+        cleaned = uris.clean(self.escaped_path, merge_slashes="//" not in prefix)
+        rest = uris.strip_prefix(cleaned, prefix)
+        if rest is None:
+            rest = cleaned
+        else:
+            self.prefix += cleaned[: len(cleaned) - len(rest)].encode("ascii")
+        self.raw_path = rest.encode("ascii")
+        for name in ("path", "escaped_path", "clean_path", "lower_path", "clean_lower_path"):
+            self.__dict__.pop(name, None)
+
+    # The host
+
+    @cached_property
+    def hostport(self) -> str:
+        """The Host field as sent; empty when there is none."""
+        return uris.text(self.head.host or b"")
+
+    @cached_property
+    def host(self) -> str:
+        """Without the port, in the case in which it came. An IPv6 address without a port keeps its brackets."""
+        split = hosts.split_host_port(self.hostport)
+        return self.hostport if split is None else split[0]
+
+    @cached_property
+    def bare_host(self) -> str:
+        """In lower case, without port and brackets: what host matchers look at."""
+        split = hosts.split_host_port(self.hostport)
+        host = self.hostport.removeprefix("[").removesuffix("]") if split is None else split[0]
+        return host.lower()
+
+    @property
+    def port(self) -> str:
+        """The port in the Host field; empty when there is none."""
+        split = hosts.split_host_port(self.hostport)
+        return "" if split is None else split[1]
+
+    # The fields
+
+    def values(self, name: bytes) -> list[str]:
+        """The values of the field *name*, which is in lower case."""
+        if name in _NOT_FIELDS:
+            return []
+        return [uris.text(value) for field, value in self.head.headers if field == name]
+
+    def values_with_host(self, name: bytes) -> list[str]:
+        """As ``values``, but for ``host`` too: what header matchers look at."""
+        if name == b"host":
+            return [self.hostport] if self.hostport else []
+        return self.values(name)
+
+    @cached_property
+    def cookies(self) -> list[tuple[str, str]]:
+        """Names and values, without those that Go leaves out."""
+        return [pair for line in self.values(b"cookie") for pair in _cookies(line)]
+
+    # Who asked, and how
+
+    def _last(self, name: bytes) -> str:
+        """The last value of a field that Caddy writes; empty unless it can be believed."""
+        values = self.values(name) if self.is_trusted else []
+        return values[-1] if values else ""
+
+    @cached_property
+    def remote_host(self) -> str:
+        """The address of Caddy's peer, which Caddy appends to ``X-Forwarded-For``."""
+        forwarded = self._last(b"x-forwarded-for")
+        return forwarded.rpartition(",")[2].strip(" \t") if forwarded else self.peer
+
+    @cached_property
+    def client_ip(self) -> str:
+        """The address of the client: the first in ``X-Forwarded-For``, which holds more than Caddy's peer only when
+        Caddy trusts that peer."""
+        if self.is_trusted:
+            for element in ",".join(self.values(b"x-forwarded-for")).split(","):
+                address = element.strip(" \t")
+                if hosts.parse_address(address) is not None:
+                    return address
+        return self.remote_host
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self._last(b"x-forwarded-proto") == "https" else "http"
+
+    @cached_property
+    def protocol(self) -> str:
+        """What the browser speaks with Caddy, such as ``HTTP/2.0``: from the line that Caddy adds to ``Via``."""
+        version, _, name = self._last(b"via").partition(" ")
+        if name == "Caddy" and version in _VIA:
+            return _VIA[version]
+        return HTTP_1_0 if self.head.version == "1.0" else HTTP_1_1
+
+    @cached_property
+    def uuid(self) -> str:
+        """A random UUID, the same whenever it is asked for."""
+        return str(uuid.uuid4())
+
+
+def _cookies(line: str) -> list[tuple[str, str]]:
+    """The cookies of one Cookie field, as Go's net/http reads them: what is malformed is left out."""
+    found = []
+    for piece in line.split(";"):
+        name, _, value = piece.strip(" \t").partition("=")
+        name = name.strip(" \t")
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1]
+        if _is_token(name) and all(" " <= char <= "~" and char not in '";\\' for char in value):
+            found.append((name, value))
+    return found
+
+
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+def _is_token(text: str) -> bool:
+    return bool(text) and _TOKEN.issuperset(text)
