@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:
-    return args.runtime == "sync"
+    return bool(args.runtime == "sync")
 
 
 def caddyfile(args: argparse.Namespace) -> str:
