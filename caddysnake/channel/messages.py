@@ -103,6 +103,8 @@ class Prepared(NamedTuple):
 
 
 class Spawned(NamedTuple):
+    """A negative ``pid`` is the error number of a fork that failed."""
+
     worker: int
     pid: int
 

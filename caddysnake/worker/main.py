@@ -6,6 +6,7 @@ The same code runs in a forked process and in a thread of a thread host; what be
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import inspect
 import os
@@ -24,6 +25,7 @@ from .loader import AppError, load
 
 _CONFIGURE_TIMEOUT_S = 60.0
 _FAREWELL_S = 5.0
+_PR_SET_NAME = 15
 _F_SETSIG = 10  # fcntl.F_SETSIG is not in every build of the module
 
 
@@ -86,17 +88,19 @@ def _enter_process(settings: Settings) -> None:
 
 
 def set_title(title: str) -> None:
-    """Show ``title`` in ps and top: overwrites the argument area in place, which needs no library (proc(5), stat)."""
+    """Show ``title`` in ps and top: overwrites the argument area in place, which needs no library (proc(5), stat).
+
+    /proc/self/mem and /proc/self/comm would do as well, but an undumpable process may not open its own.
+    """
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         start, end = int(fields[45]), int(fields[46])
         raw = title.encode()[: end - start - 1]
-        with open("/proc/self/mem", "r+b", buffering=0) as memory:
-            memory.seek(start)
-            memory.write(raw + b"\0" * (end - start - len(raw)))
-        with open("/proc/self/comm", "wb", buffering=0) as comm:
-            comm.write(b"caddysnake")
+        if start:
+            ctypes.memset(start, 0, end - start)
+            ctypes.memmove(start, raw, len(raw))
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, b"caddysnake", 0, 0, 0)
     except (OSError, ValueError, IndexError):
         pass  # a title is a comfort
 

@@ -19,7 +19,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 from typing import Any
 
@@ -63,18 +62,19 @@ def _preload(interface: str, modules: list[str], path: list[str]) -> None:
     worker.prepare(interface)
     sys.path[:0] = path
     for name in modules:
-        before = threading.active_count()
+        before = len(sys._current_frames())  # of all threads, also of those that `threading` has not made
         try:
             importlib.import_module(name)
         except BaseException as exc:  # foreign code
             raise PreloadError(f"preload {name}:\n{foreign_traceback(exc)}") from None
-        if threading.active_count() > before:
+        if len(sys._current_frames()) > before:
             raise PreloadError(
                 f"preload {name}: importing it started a thread, and a process with threads cannot be forked safely. "
                 "Remove it from `preload`"
             )
     for entry in path:
-        sys.path.remove(entry)
+        if entry in sys.path:  # a preload may have changed the path itself
+            sys.path.remove(entry)
     gc.collect()
     gc.freeze()  # else the first full collection in each child copies every page it looks at
 
@@ -98,28 +98,42 @@ class _Spawner:
             poller.poll()
             try:
                 self._endpoint.flush()
-                received = self._endpoint.receive()
+                channel = self._obey()
             except (ChannelClosed, ChannelError):
                 self._endpoint.close()
                 self._end_children()
                 return 0
-            if received is None:
-                continue
+            if channel is not None:
+                return self._become_worker(channel)
+
+    def _obey(self) -> socket.socket | None:
+        """Carry out the next message, if there is one. In a child that it forked: the child's own channel."""
+        received = self._endpoint.receive()
+        if received is not None:
             message, descriptors = received
             if isinstance(message, Spawn):
                 self._grace_s = max(self._grace_s, message.grace_s)
-                channel = socket.socket(fileno=descriptors[0])
-                pid = os.fork()
-                if pid == 0:
-                    return self._become_worker(channel)
-                channel.close()
-                self._children[message.worker] = pid
-                self._endpoint.send(Spawned(message.worker, pid))
-            elif isinstance(message, Reap):
+                return self._fork(message.worker, socket.socket(fileno=descriptors[0]))
+            if isinstance(message, Reap):
                 self._reap(message.worker)
+        return None
+
+    def _fork(self, worker: int, channel: socket.socket) -> socket.socket | None:
+        try:
+            pid = os.fork()
+        except OSError as exc:  # no more processes, or no memory: this goes by, and the workers there are go on
+            pid = -(exc.errno or 1)
+        if pid == 0:
+            return channel
+        channel.close()
+        if pid > 0:
+            self._children[worker] = pid
+        self._endpoint.send(Spawned(worker, pid))
+        return None
 
     def _become_worker(self, channel: socket.socket) -> int:
         os.setsid()  # a group of its own, so that what the app starts can be ended with it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what the app starts would ignore it, too
         self._endpoint.close()
         self._children.clear()
         numpy = sys.modules.get("numpy.random")
@@ -139,13 +153,22 @@ class _Spawner:
         deadline = time.monotonic() + self._grace_s
         while self._children:
             for worker, pid in list(self._children.items()):
-                if os.waitpid(pid, os.WNOHANG)[0]:
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    _kill_group(pid)  # what it started; until it is reaped the number is its own
+                    os.waitpid(pid, 0)
                     del self._children[worker]
             if time.monotonic() >= deadline:
                 for pid in self._children.values():
-                    os.killpg(pid, signal.SIGKILL)
-                deadline += 3600
+                    _kill_group(pid)
             time.sleep(_POLL_S)
+
+
+def _kill_group(pid: int) -> None:
+    for send in (os.killpg, os.kill):  # a child that has not yet called setsid leads no group
+        try:
+            send(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def _blocking_send(endpoint: Endpoint, message: Failed) -> None:
