@@ -64,7 +64,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     logs.set_up(debug=args.debug)
     told = args.wsgi or args.asgi or _only_wsgi(args)
-    return serve_file(text.encode(), "(serve)", with_caddy=True, adjust=partial(_adjust, inspect=not told, args=args))
+    file = f"(serve {args.domain or args.listen})"  # its sockets get a folder by this name
+    return serve_file(text.encode(), file, with_caddy=True, adjust=partial(_adjust, inspect=not told, args=args))
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:
