@@ -67,10 +67,17 @@ def _write(source: Source, after: str) -> int:
 
 def _difference(before: str, after: str) -> str:
     """Every line, with ``-`` in front of those that go and ``+`` in front of those that come."""
-    import difflib
+    from difflib import SequenceMatcher
 
-    changes = difflib.ndiff(before.splitlines(), after.splitlines())
-    return "".join(f"{line}\n" for line in changes if not line.startswith("?"))
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    lines: list[str] = []
+    for kind, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            lines += [f"  {line}" for line in old[start:end]]
+        else:
+            lines += [f"- {line}" for line in old[start:end]]
+            lines += [f"+ {line}" for line in new[new_start:new_end]]
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
 def _first_difference(before: str, after: str) -> int:

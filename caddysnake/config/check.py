@@ -92,13 +92,20 @@ def _module_errors(app: AppSpec) -> Iterator[CaddyfileError]:
     python = installation(app.python)
     folders = (app.working_dir, *_python_path(app), *python.folders)
     for name in (app.module, *app.preload):
-        if find_module(name, folders) is not Verdict.MISSING or is_standard(name):
+        verdict = find_module(name, folders)
+        if is_standard(name) or (verdict is not Verdict.MISSING and not _names_a_file(name, app)):
             continue
-        if not python.complete and find_module(name.partition(".")[0], folders[:1]) is Verdict.MISSING:
+        first = name.partition(".")[0]
+        if not python.complete and find_module(first, folders[:1]) is Verdict.MISSING:
             continue  # it may come from a place that the files do not tell
         where = position if name == app.module else app.block.at("preload")
         message = f"no module named {name} in {app.working_dir}, nor in what is installed for {app.python}"
         yield error_at(where, message, _module_hint(name, app))
+
+
+def _names_a_file(name: str, app: AppSpec) -> bool:
+    """``main.py`` is a file, and no module of that name can be in it."""
+    return name.endswith(".py") and os.path.isfile(os.path.join(app.working_dir, name))
 
 
 def _python_path(app: AppSpec) -> list[str]:

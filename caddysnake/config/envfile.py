@@ -36,9 +36,9 @@ def check_name(name: str) -> None:
         )
     prefix = next((prefix for prefix in _REFUSED_PREFIXES if name.startswith(prefix)), None)
     if prefix is not None:
-        raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved")
+        raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved", "take it away")
     if name in _REFUSED_NAMES:
-        raise InvalidValue(f"{name} may not be set: it is reserved")
+        raise InvalidValue(f"{name} may not be set: it is reserved", "take it away")
 
 
 def check_pattern(pattern: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Final, Literal
 from ..caddyfile.errors import CaddyfileError
 from .models import Config, Position, PythonApp, Route, Site
 from .registry import error_at
-from .values import SocketAddress
+from .values import MAX_UNIX_PATH_BYTES, SocketAddress
 
 Kind = Literal["direct", "relay"]
 
@@ -151,7 +152,8 @@ def _relay_reason(draft: _Draft, apps: tuple[PythonApp, ...]) -> str:
     if len(draft.tenancies) > 1:
         return f"{len(draft.tenancies)} sites share it"
     if hosts := draft.tenancies[0].hosts:
-        return f"only requests for {', '.join(hosts)} are for the app"
+        named = ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
+        return f"only requests for {named} are for the app"
     if len(apps) > 1:
         return f"{len(apps)} python blocks share it"
     if apps[0].request_placeholders:
@@ -207,8 +209,16 @@ def own_socket_name(site: Site, chain: tuple[Route, ...]) -> str:
     address = next((address.text for address in site.addresses if address.socket is None), "")
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{address} {app.module}").strip("-.")[:_SLUG_LENGTH]
     identity = [address, str(app.module), app.working_dir, [[r.directive, r.matcher, r.strip_prefix] for r in chain]]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     return f"{slug}-{digest}.sock"
+
+
+def own_socket_path(folder: str, name: str) -> str:
+    """The path of a block's own socket in *folder*; without the readable part of its name where that is too long."""
+    path = os.path.join(folder, name)
+    if len(os.fsencode(path)) <= MAX_UNIX_PATH_BYTES:
+        return path
+    return os.path.join(folder, re.sub(r"\A.*-(?=[0-9a-f]{10}(-[0-9]+)?\.sock\Z)", "", name))
 
 
 def _distinct(own: list[Opening]) -> list[Opening]:

@@ -74,17 +74,22 @@ def read_options(segments: Sequence[Sequence[Token]]) -> tuple[GlobalOptions, li
 
 
 def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
-    """The addresses on a ``bind`` or ``default_bind`` line. A block behind them (``protocols``) is Caddy's."""
+    """The addresses on a ``bind`` or ``default_bind`` line that could be listened on here.
+
+    What only Caddy can bind to (another network, a placeholder), and a block behind the addresses (``protocols``), are
+    left to Caddy.
+    """
+    tokens = dispenser.remaining_arg_tokens()
+    if not tokens:
+        raise InvalidValue("takes one or more addresses, got 0")
     addresses = []
-    for token in dispenser.remaining_arg_tokens():
-        if values.placeholders(token.text):
-            raise CaddyfileError.at(token, "an address to bind may not hold placeholders")
+    for token in tokens:
+        if values.placeholders(token.text) or ("/" in token.text and not values.is_socket(token.text)):
+            continue
         try:
             addresses.append(values.socket_address(token.text))
         except InvalidValue as exc:
             raise CaddyfileError.at(token, str(exc), exc.hint) from None
-    if not addresses:
-        raise InvalidValue("takes one or more addresses, got 0")
     nesting = dispenser.nesting()
     while dispenser.next_block(nesting):
         dispenser.remaining_args()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal
 
 from ..caddyfile.errors import CaddyfileError
 from . import envfile
-from .listeners import Kind, Opening, openings
+from .listeners import Kind, Opening, openings, own_socket_path
 from .models import (
     GRACE_PERIOD_S,
     WSGI_THREADS,
@@ -176,7 +177,7 @@ def plan(
         own_sockets: Caddy reads the same file, so every block of a site of Caddy's gets its own socket.
     """
     base = os.path.abspath(base_dir or os.getcwd())
-    sockets = os.path.join(base, socket_dir or default_socket_dir())
+    sockets = os.path.normpath(os.path.join(base, socket_dir or default_socket_dir()))
     needed, problems = openings(config, own_sockets=own_sockets)
     apps = _apps(config, base, cores, problems)
     index = {id(spec.block): number for number, spec in enumerate(apps)}
@@ -231,10 +232,11 @@ def _apps(config: Config, base: str, cores: int, problems: list[CaddyfileError])
 def _names(blocks: Sequence[PythonApp]) -> list[str]:
     """``module:variable``; the working directory's name goes in front and a number behind where that is not enough."""
     plain = [str(block.module) for block in blocks]
+    uses = Counter(plain)
     names = []
     for block, name in zip(blocks, plain, strict=True):
         folder = os.path.basename((block.working_dir or "").rstrip("/"))
-        names.append(f"{folder}/{name}" if plain.count(name) > 1 and folder else name)
+        names.append(f"{folder}/{name}" if uses[name] > 1 and folder else name)
     seen: dict[str, int] = {}
     for number, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1
@@ -321,7 +323,8 @@ def _listener(
     socket = opening.socket
     path = ""
     if socket.network == "unix":
-        path = os.path.normpath(os.path.join(socket_dir if opening.own else base, socket.path))
+        own = own_socket_path(socket_dir, socket.path) if opening.own else None
+        path = os.path.normpath(own or os.path.join(base, socket.path))
         try:
             check_unix_path(path)
         except InvalidValue as exc:

@@ -50,16 +50,15 @@ def installation(python: str) -> Installation:
     root = os.path.dirname(os.path.dirname(python))
     settings = _pyvenv(root)
     if settings is None:
-        return _base_installation(python)
+        return _base_installation(python, with_packages=True)
     version = _numbers(settings.get("version") or settings.get("version_info") or "")
     site = list(_libraries(root, version, "site-packages"))
-    base = _base_installation(_base_python(settings, version))
     # The standard library comes from the base; its own site-packages only if the venv says so.
     shared = settings.get("include-system-site-packages", "").lower() == "true"
-    folders = [folder for folder in base.folders if shared or not folder.endswith("-packages")] + site
+    base = _base_installation(_base_python(settings, version), with_packages=shared)
     added, hooks = _path_files(site)
     complete = base.complete and bool(site) and not hooks
-    return Installation(version, tuple(folders + added), complete)
+    return Installation(version, (*base.folders, *site, *added), complete)
 
 
 def _base_python(settings: Mapping[str, str], version: tuple[int, ...]) -> str:
@@ -67,7 +66,7 @@ def _base_python(settings: Mapping[str, str], version: tuple[int, ...]) -> str:
     return settings.get("base-executable") or os.path.join(settings.get("home", ""), name)
 
 
-def _base_installation(python: str) -> Installation:
+def _base_installation(python: str, *, with_packages: bool) -> Installation:
     real = os.path.realpath(python)
     version = _numbers(os.path.basename(real))
     root = os.path.dirname(os.path.dirname(real))
@@ -77,17 +76,16 @@ def _base_installation(python: str) -> Installation:
     if not version:
         version = _numbers(os.path.basename(library[0]))
     short = ".".join(map(str, version[:2]))
-    candidates = [
-        library[0],
-        os.path.join(library[0], "lib-dynload"),
+    packages = [
         os.path.join(library[0], "site-packages"),
         # Debian and its descendants.
         os.path.join(root, "local", "lib", f"python{short}", "dist-packages"),
         os.path.join(root, "lib", "python3", "dist-packages"),
     ]
-    folders = [folder for folder in candidates if os.path.isdir(folder)]
-    added, hooks = _path_files(folders)
-    return Installation(version, tuple(folders + added), complete=not hooks)
+    found = [folder for folder in packages if with_packages and os.path.isdir(folder)]
+    added, hooks = _path_files(found)
+    standard = (library[0], os.path.join(library[0], "lib-dynload"))
+    return Installation(version, (*standard, *found, *added), complete=not hooks)
 
 
 def _libraries(root: str, version: tuple[int, ...], below: str) -> Iterator[str]:

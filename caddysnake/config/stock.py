@@ -27,7 +27,7 @@ from ..caddyfile.structure import Site as SiteNode
 from ..caddyfile.tokens import Token, on_new_line
 from .adapt import ConfigErrors, Reading, read
 from .expansion import Item, expand_python, items
-from .listeners import openings
+from .listeners import openings, own_socket_path
 from .models import Config
 from .options import OURS
 from .plan import Plan, default_socket_dir, plan
@@ -69,7 +69,9 @@ def stock(
     """
     reading = read(source, file, environ)
     planned = plan(reading.config, cores=cores, base_dir=base_dir, socket_dir=socket_dir, own_sockets=True)
-    folder = os.path.join(os.path.abspath(base_dir or os.getcwd()), socket_dir or default_socket_dir())
+    folder = os.path.normpath(
+        os.path.join(os.path.abspath(base_dir or os.getcwd()), socket_dir or default_socket_dir())
+    )
     try:
         text = _Rewriter(expand_python(source, file, environ, reading), file, environ, folder).run(reading)
     except CaddyfileError as exc:
@@ -231,7 +233,9 @@ class _Rewriter:
 def _upstreams(reading: Reading, folder: str) -> dict[int, str]:
     """The address that Caddy finds each app at, by the ``id`` of its directive's first token."""
     needed, _ = openings(reading.config, own_sockets=True)
-    of_app = {id(opening.apps[0]): f"unix/{folder}/{opening.socket.path}" for opening in needed if opening.own}
+    of_app = {
+        id(opening.apps[0]): f"unix/{own_socket_path(folder, opening.socket.path)}" for opening in needed if opening.own
+    }
     return {token: of_app[id(app)] for token, app in reading.apps.items() if id(app) in of_app}
 
 

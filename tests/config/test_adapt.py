@@ -1,0 +1,49 @@
+"""Golden files: a Caddyfile, a line ``---``, and the JSON or the errors that it gives. One file a behaviour.
+
+To write the expectations of new files: ``python tests/config/test_adapt.py NAME…``, then read what it wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from caddysnake.config.adapt import ConfigErrors, load, to_json
+
+FOLDER = Path(__file__).parent.parent / "adapt"
+ENVIRON = {"GREETING": "hello there"}
+
+
+def outcome(source: str) -> str:
+    """What a Caddyfile gives: JSON and warnings, or errors."""
+    try:
+        config = load(source.encode(), "Caddyfile", ENVIRON)
+    except ConfigErrors as exc:
+        return "".join(f"{error}\n" for error in exc.errors)
+    warnings = "".join(f"warning: {warning}\n" for warning in config.warnings)
+    return json.dumps(to_json(config), indent="\t", ensure_ascii=False) + "\n" + warnings
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.caddyfiletest")), ids=lambda path: path.stem)
+def test_a_caddyfile_gives_what_its_file_says(path: Path) -> None:
+    source, _, expected = path.read_text().partition("---\n")
+    assert outcome(source) == expected
+
+
+def test_there_are_golden_files() -> None:
+    assert len(list(FOLDER.glob("*.caddyfiletest"))) > 30
+
+
+def write(name: str) -> None:
+    """Fill in the expectation of one file."""
+    path = FOLDER / f"{name}.caddyfiletest"
+    source, line, _ = path.read_text().partition("---\n")
+    path.write_text(source + line + outcome(source))
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        write(argument)
