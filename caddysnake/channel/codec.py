@@ -16,16 +16,20 @@ from .messages import (
     Drained,
     Dump,
     Failed,
+    Link,
     Message,
+    Need,
     Prepared,
     Ready,
     Reap,
     Reaped,
+    Refused,
     Returned,
     Shed,
     Spawn,
     Spawned,
     Take,
+    Unneed,
 )
 
 MAX_FRAME = 16 * 1024
@@ -58,6 +62,10 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     36: (Prepared, "Is"),
     37: (Spawned, "Ii"),
     38: (Reaped, "Ii"),
+    64: (Need, "IIs"),
+    65: (Unneed, "I"),
+    8: (Link, "I"),
+    9: (Refused, "IIIss"),
 }
 _CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
 _FIXED = {

@@ -17,6 +17,10 @@ worker      Ready           imported, lifespan started; carries the protocol ver
 worker      Failed          why it could not become ready; the process exits after it
 worker      Returned        idle, at a request boundary, its copy is closed
 worker      Drained         nothing left; the process exits after it
+relay       Need            a connection to the app of this key, please
+relay       Unneed          whoever wanted it has left
+daemon      Link            (to a relay) one descriptor: the connection that was asked for
+daemon      Refused         (to a relay) there will be none, and what to answer
 spawner     Prepared        preloads are imported, forks may be asked for
 spawner     Spawned         this worker has this pid
 spawner     Reaped          this child ended with this wait status
@@ -46,6 +50,12 @@ class Take(NamedTuple):
 
 TAKE_TRUSTED = 1
 """Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host`` on this connection: Caddy's, or the relay's."""
+
+TAKE_BORROWED = 2
+"""To a relay: give it back at the next request boundary. It belongs to one app, whose workers are not up."""
+
+TAKE_LISTENER_SHIFT = 8
+"""To a relay: the number of the listener in its routing table stands above this many bits."""
 
 
 class Drain(NamedTuple):
@@ -89,6 +99,34 @@ class Failed(NamedTuple):
     text: str
 
 
+class Need(NamedTuple):
+    """``need`` is the relay's number for it; ``route`` and ``key`` say which app (see the routing table)."""
+
+    need: int
+    route: int
+    key: str
+
+
+class Unneed(NamedTuple):
+    need: int
+
+
+class Link(NamedTuple):
+    """Descriptor: one end of a socketpair whose other end a worker has, or will have in a moment."""
+
+    need: int
+
+
+class Refused(NamedTuple):
+    """``status`` and ``retry_after_s`` (0: none) go to the client, with the short stable ``code``; ``text`` is why."""
+
+    need: int
+    status: int
+    retry_after_s: int
+    code: str
+    text: str
+
+
 class Returned(NamedTuple):
     slot: int
 
@@ -127,11 +165,15 @@ Message = (
     | Ready
     | Failed
     | Returned
+    | Need
+    | Unneed
+    | Link
+    | Refused
     | Drained
     | Prepared
     | Spawned
     | Reaped
 )
 
-DESCRIPTORS: dict[type, int] = {Configure: 2, Take: 1, Spawn: 1}
+DESCRIPTORS: dict[type, int] = {Configure: 2, Take: 1, Spawn: 1, Link: 1}
 """How many descriptors a message carries; none for those not named."""
