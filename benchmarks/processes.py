@@ -34,6 +34,14 @@ def cpu_us(root: int) -> float:
     return total
 
 
+def busy_us() -> float:
+    """What all processors of the machine together have spent so far on anything at all, in microseconds."""
+    with Path("/proc/stat").open("rb") as stat:
+        # user nice system idle iowait irq softirq steal, in proc(5); what a hypervisor steals is busy with others.
+        ticks = [int(each) for each in stat.readline().split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) * TICK_US
+
+
 def pss_bytes(root: int) -> int | None:
     """Proportional set size of the tree; None where the kernel does not let us look."""
     total = 0

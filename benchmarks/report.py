@@ -12,6 +12,9 @@ from .rounds import Result
 from .scenarios import Scenario
 from .servers import OURS
 
+QUIET_SHARE = 0.05
+"""How much of the processors others may use while we measure."""
+
 
 def machine() -> dict[str, Any]:
     model = "unknown"
@@ -49,6 +52,7 @@ def to_json(scenario: Scenario, results: list[Result]) -> dict[str, Any]:
                         "requests_per_second": each.load.per_second,
                         "cpu_us_per_request": each.cpu_us_per_request,
                         "caddy_us_per_request": each.caddy_us_per_request,
+                        "others_share": each.others_share,
                     }
                     for each in result.rounds
                 ],
@@ -84,6 +88,9 @@ def to_markdown(scenario: Scenario, results: list[Result]) -> str:
             str(result.failures),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    disturbed = max(result.others_share for result in results)
+    if disturbed > QUIET_SHARE:
+        lines += ["", f"**Not to be trusted**: other programs used up to {disturbed:.0%} of the processors meanwhile."]
     return "\n".join(lines) + "\n"
 
 

@@ -7,16 +7,18 @@ time; only one is loaded.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import statistics
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .environments import binaries_of
 from .load import Load, run_wrk
-from .processes import cpu_us, pss_bytes
+from .processes import busy_us, cpu_us, pss_bytes
 from .running import free_port, running, wait_for_answer
 from .scenarios import Scenario
 from .servers import BenchmarkError, Launch, Server, our_binaries
@@ -29,6 +31,38 @@ class Round:
     load: Load
     cpu_us_per_request: float
     caddy_us_per_request: float | None
+    others_share: float
+    """Of the machine's processors, what neither the server, nor Caddy, nor the load used: 0 to 1."""
+
+
+@dataclass
+class _Clocks:
+    """CPU time so far, in microseconds, and the wall clock."""
+
+    server: float
+    caddy: float
+    load: float
+    busy: float
+    wall: float
+
+    @classmethod
+    def read(cls, server: int, caddy: int | None) -> _Clocks:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)  # wrk: the only children that have ended meanwhile
+        return cls(
+            cpu_us(server),
+            cpu_us(caddy) if caddy else 0.0,
+            (children.ru_utime + children.ru_stime) * 1_000_000,
+            busy_us(),
+            time.monotonic() * 1_000_000,
+        )
+
+    def since(self, earlier: _Clocks, load: Load, *, has_caddy: bool) -> Round:
+        requests = max(load.requests, 1)
+        server, caddy = self.server - earlier.server, self.caddy - earlier.caddy
+        ours = server + caddy + self.load - earlier.load
+        available = (self.wall - earlier.wall) * (os.cpu_count() or 1)
+        others = max(self.busy - earlier.busy - ours, 0.0) / available
+        return Round(load, server / requests, caddy / requests if has_caddy else None, min(others, 1.0))
 
 
 @dataclass
@@ -43,6 +77,11 @@ class Result:
     @property
     def per_second(self) -> list[float]:
         return [each.load.per_second for each in self.rounds]
+
+    @property
+    def others_share(self) -> float:
+        """The worst of the rounds."""
+        return max(each.others_share for each in self.rounds)
 
     @property
     def failures(self) -> int:
@@ -79,12 +118,10 @@ def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: 
         for number in range(rounds):
             turn = number % len(contestants)
             for contestant in contestants[turn:] + contestants[:turn]:
-                before, caddy_before = cpu_us(contestant.pid), cpu_us(caddy) if caddy else 0.0
+                before = _Clocks.read(contestant.pid, caddy)
                 load = run_wrk(contestant.url, connections=scenario.connections, seconds=seconds, core=load_core)
-                used = cpu_us(contestant.pid) - before
-                requests = max(load.requests, 1)
-                caddy_used = (cpu_us(caddy) - caddy_before) / requests if caddy else None
-                contestant.result.rounds.append(Round(load, used / requests, caddy_used))
+                after = _Clocks.read(contestant.pid, caddy)
+                contestant.result.rounds.append(after.since(before, load, has_caddy=caddy is not None))
                 print(
                     f"  round {number + 1}/{rounds} {contestant.result.server}: {load.per_second:,.0f} requests/s",
                     flush=True,
