@@ -43,7 +43,19 @@ from ..http1.response import Response
 from .environ import Environ, of_request
 from .loader import foreign_traceback
 from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
-from .wsgi_connection import RECEIVE_BYTES, ClientGone, Connection, State
+from .wsgi_connection import (
+    ANSWERING,
+    DRAINING,
+    ENDED,
+    FLUSHING,
+    IDLE,
+    LINGERING,
+    READING,
+    RECEIVE_BYTES,
+    ClientGone,
+    Connection,
+    State,
+)
 from .wsgi_crew import Crew, Seat
 from .wsgi_failure import logger, plain_page
 from .wsgi_file import FileWrapper
@@ -66,6 +78,9 @@ class _Next(Enum):
     PARK = "park"
     PROCEED = "proceed"  # a further request has come already
     GONE = "gone"  # ended or given back
+
+
+_PARK, _PROCEED, _GONE = _Next
 
 
 class WsgiServer:
@@ -158,35 +173,42 @@ class WsgiServer:
     def _handle(self, connection: Connection, cells: memoryview) -> None:
         """See an owned connection as far as it goes now."""
         try:
+            parked = self._table.parked
             while True:
                 connection.signalled = False
-                if not self._advance(connection, cells):
+                state = connection.state
+                if state is IDLE or state is READING:
+                    keeps = self._read(connection, cells)
+                else:
+                    keeps = self._resume(connection, state, cells)
+                if not keeps:
                     return
-                if not self._table.park(connection):
+                # Table.park, written out: park first, look after.
+                parked[connection.fd] = connection
+                if not connection.signalled or parked.pop(connection.fd, None) is None:
                     return
         except Exception as exc:  # a bug of ours costs its connection, not the thread
             logger().error("%s: internal error\n%s", self._settings.app, foreign_traceback(exc))
             cells[CELL_STARTED] = 0
-            self._table.end(connection)
+            if connection.state is not ENDED:
+                self._table.end(connection)
 
-    def _advance(self, connection: Connection, cells: memoryview) -> bool:
-        """True when it is to be parked, False when it is no longer ours."""
-        state = connection.state
-        if state is State.IDLE or state is State.READING:
-            return self._read(connection, cells)
-        if state is State.FLUSHING:
+    def _resume(self, connection: Connection, state: State, cells: memoryview) -> bool:
+        """Go on after a response. True when it is to be parked, False when it is no longer ours."""
+        if state is FLUSHING:
             following = self._flush(connection)
-        elif state is State.DRAINING:
+        elif state is DRAINING:
             following = self._drain(connection)
         else:
             following = self._linger(connection)
-        if following is _Next.PROCEED:
+        if following is _PROCEED:
             return self._proceed(connection, cells)
-        return following is _Next.PARK
+        return following is _PARK
 
     # A request.
 
     def _read(self, connection: Connection, cells: memoryview) -> bool:
+        """Read once, and call the app if that will do. As ``_resume``."""
         self._slots[connection.slot] = SLOT_READING
         if connection.kicked:
             connection.kicked = False
@@ -205,24 +227,24 @@ class WsgiServer:
         try:
             connection.parser.feed(data)
         except ProtocolError as exc:
-            return self._refuse(connection, exc) is _Next.PARK
+            return self._refuse(connection, exc) is _PARK
         return self._proceed(connection, cells)
 
     def _proceed(self, connection: Connection, cells: memoryview) -> bool:
-        """Call the app for each request that has come far enough. As ``_advance``."""
+        """Call the app for each request that has come far enough. As ``_resume``."""
         parser = connection.parser
         while True:
             head = parser.head
             if head is None or not (parser.complete or self._is_enough(connection, head)):
                 self._await(connection, head)
                 return True
-            connection.state = State.ANSWERING
+            connection.state = ANSWERING
             connection.deadline = 0.0
             if not self._call(connection, head, cells):
                 return False
             following = self._settle(connection)
-            if following is not _Next.PROCEED:
-                return following is _Next.PARK
+            if following is not _PROCEED:
+                return following is _PARK
 
     def _is_enough(self, connection: Connection, head: RequestHead) -> bool:
         """Whether the app can be called although content is missing: it will have to wait for it."""
@@ -233,14 +255,14 @@ class WsgiServer:
         )
 
     def _await(self, connection: Connection, head: RequestHead | None) -> None:
-        """Part of a request has come, or none: leave it to arrive."""
+        """A request, or the rest of one, is still to arrive."""
         if head is None and connection.parser.at_boundary:
-            connection.state = State.IDLE
+            connection.state = IDLE
             self._slots[connection.slot] = SLOT_IDLE
             return
         now = time.monotonic()
-        if connection.state is not State.READING:
-            connection.state = State.READING
+        if connection.state is not READING:
+            connection.state = READING
             connection.since = now
         if head is None:
             deadline = connection.since + self._settings.head_timeout_s
@@ -287,53 +309,58 @@ class WsgiServer:
     def _hand_on(self, connection: Connection) -> None:
         """Settle a connection while the app that answered on it is still busy."""
         following = self._settle(connection)
-        if following is _Next.PROCEED:
-            connection.state = State.READING
+        if following is _PROCEED:
+            connection.state = READING
             self._table.kick(connection)
-        elif following is _Next.PARK:
+        elif following is _PARK:
             self._table.leave(connection)
 
     # After the response.
 
     def _settle(self, connection: Connection) -> _Next:
         """The response is complete as far as the app goes: what next?"""
-        if connection.aborted:
-            self._table.end(connection)
-            return _Next.GONE
         if connection.unsent or connection.file is not None:
-            connection.state = State.FLUSHING
+            if connection.aborted:
+                return self._end(connection)
+            connection.state = FLUSHING
             self._table.wait(connection, time.monotonic() + connection.write_timeout_s)
             self._table.arm(connection, WRITE)
-            return _Next.PARK
+            return _PARK
+        if connection.parser.complete and not connection.close:
+            return self._next_request(connection)
         return self._after_response(connection)
 
     def _flush(self, connection: Connection) -> _Next:
         try:
             done = connection.flush()
         except ClientGone:
-            self._table.end(connection)
-            return _Next.GONE
+            return self._end(connection)
         if not done:
             connection.deadline = time.monotonic() + connection.write_timeout_s
-            return _Next.PARK
+            return _PARK
         connection.deadline = 0.0
         self._table.arm(connection, READ)
         return self._after_response(connection)
 
     def _after_response(self, connection: Connection) -> _Next:
         parser = connection.parser
+        if connection.aborted:
+            return self._end(connection)
         if connection.close:
             if parser.complete and not parser.pending:
-                self._table.end(connection)
-                return _Next.GONE
+                return self._end(connection)
             return self._start_lingering(connection)
         if not parser.complete:
-            connection.state = State.DRAINING
+            connection.state = DRAINING
             connection.dropped = 0
             connection.signalled = True  # perhaps it has come already
             self._table.wait(connection, time.monotonic() + self._settings.body_timeout_s)
-            return _Next.PARK
+            return _PARK
         return self._next_request(connection)
+
+    def _end(self, connection: Connection) -> _Next:
+        self._table.end(connection)
+        return _GONE
 
     def _next_request(self, connection: Connection) -> _Next:
         parser = connection.parser
@@ -344,13 +371,13 @@ class WsgiServer:
             return self._refuse(connection, exc)
         if parser.head is not None or not parser.at_boundary:
             self._slots[connection.slot] = SLOT_READING
-            return _Next.PROCEED
+            return _PROCEED
         if self._table.returning:
             self._table.give_back(connection)
-            return _Next.GONE
-        connection.state = State.IDLE
+            return _GONE
+        connection.state = IDLE
         self._slots[connection.slot] = SLOT_IDLE
-        return _Next.PARK
+        return _PARK
 
     def _drain(self, connection: Connection) -> _Next:
         """Drop content that the app did not want, up to the next request."""
@@ -359,10 +386,9 @@ class WsgiServer:
         except ProtocolError:
             return self._start_lingering(connection)
         if count is None:
-            return _Next.PARK
+            return _PARK
         if not count:
-            self._table.end(connection)
-            return _Next.GONE
+            return self._end(connection)
         if connection.parser.complete:
             connection.deadline = 0.0
             return self._next_request(connection)
@@ -370,7 +396,7 @@ class WsgiServer:
             return self._start_lingering(connection)
         connection.signalled = True
         connection.deadline = time.monotonic() + self._settings.body_timeout_s
-        return _Next.PARK
+        return _PARK
 
     # The end.
 
@@ -378,36 +404,37 @@ class WsgiServer:
         """Answer a request that breaks a rule, and end the connection."""
         media_type, content = plain_page(exc.status)
         parser = connection.parser
-        response = Response(parser.head or parser.draft, True, self._server_header)
+        asked = parser.head or parser.draft
+        if asked is not None and not hasattr(asked, "method"):
+            asked = None  # not even the request line could be read
+        response = Response(asked, True, self._server_header)
         response.start(exc.status, [(b"content-type", media_type), (b"caddysnake-code", exc.code.encode())])
         connection.close = True
         try:
             connection.head_sent()
             connection.offer(response.send(content, False))
         except ClientGone:
-            self._table.end(connection)
-            return _Next.GONE
+            return self._end(connection)
         connection.unsent.clear()  # a few hundred bytes that find no room are not waited for
         return self._start_lingering(connection)
 
     def _start_lingering(self, connection: Connection) -> _Next:
         """Our side ends now, the peer's when it has read our answer: an earlier end could destroy that on its way."""
-        connection.state = State.LINGERING
+        connection.state = LINGERING
         connection.dropped = 0
         connection.shut_writing()
         connection.signalled = True
         self._table.wait(connection, time.monotonic() + LINGER_S)
-        return _Next.PARK
+        return _PARK
 
     def _linger(self, connection: Connection) -> _Next:
         count = connection.drop(parse=False)
         if count is None:
-            return _Next.PARK
+            return _PARK
         if not count or connection.dropped > DRAIN_MAX_BYTES:
-            self._table.end(connection)
-            return _Next.GONE
+            return self._end(connection)
         connection.signalled = True
-        return _Next.PARK
+        return _PARK
 
     # For the keeper.
 
@@ -417,10 +444,10 @@ class WsgiServer:
 
     def _expire(self, connection: Connection) -> None:
         """End an owned connection whose deadline has passed."""
-        if connection.state is State.READING:
+        if connection.state is READING:
             what = "head" if connection.parser.head is None else "content"
             exc = ProtocolError(408, "timeout", f"the request's {what} took too long")
-            if self._refuse(connection, exc) is _Next.PARK:
+            if self._refuse(connection, exc) is _PARK:
                 self._table.leave(connection)
             return
         self._table.end(connection)

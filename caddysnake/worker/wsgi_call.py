@@ -191,11 +191,17 @@ class Call:
             response.close = True
 
     def _finish(self, data: bytes) -> None:
+        """Send the whole content at once."""
         connection = self._connection
         assert connection is not None
         if type(data) is not bytes:
             raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
-        connection.offer(self._send(connection, data, False))
+        if self.lazy is not None:
+            self._consider_closing(connection)
+        output = self.response.send(data, False)
+        connection.head_sent()
+        self.sent_bytes += len(data)
+        connection.offer(output)
 
     def _stream(self, iterable: Iterable[bytes]) -> None:
         connection = self._connection
@@ -252,7 +258,7 @@ class Call:
         if connection is None:
             return  # the response was complete
         if self.response.head_sent or connection.gone:
-            connection.aborted = True
+            connection.abort()
             return
         refusal = connection.refusal
         if refusal is not None:
@@ -266,7 +272,7 @@ class Call:
         try:
             connection.offer(self._send(connection, content, False))
         except ClientGone:
-            connection.aborted = True
+            connection.abort()
 
     def _log(self, what: str, exc: BaseException) -> None:
         logger().error("%s: %s: %s\n%s", self._host.name, request_line(self.head), what, foreign_traceback(exc))

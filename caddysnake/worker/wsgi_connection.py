@@ -41,6 +41,10 @@ class State(Enum):
     ENDED = "ended"
 
 
+# CPython 3.11 looks a member up by a descriptor written in Python: too slow where each request passes.
+IDLE, READING, ANSWERING, FLUSHING, DRAINING, LINGERING, ENDED = State
+
+
 class Connection:
     """``signalled``: something arrived while the connection was owned, so whoever parks it must look once more."""
 
@@ -91,7 +95,7 @@ class Connection:
         self.base = base
         """The part of environ that all its requests share."""
         self.parser = RequestParser(limits)
-        self.state = State.IDLE
+        self.state = IDLE
         self.signalled = False
         self.kicked = False
         """Armed for writing only to wake a thread."""
@@ -100,7 +104,7 @@ class Connection:
         self.close = False
         """End after the response being sent."""
         self.aborted = False
-        """The response broke off: end at once, so that nobody takes it for whole."""
+        """The response broke off: end at once, so that nobody takes it for whole. ``close`` is set too."""
         self.gone = False
         """Nothing more will come, or nothing more can be sent."""
         self.refusal: ProtocolError | None = None
@@ -126,6 +130,10 @@ class Connection:
 
     def mark(self, slot_state: int) -> None:
         self._slots[self.slot] = slot_state
+
+    def abort(self) -> None:
+        """Have the connection end at once: its response cannot be completed."""
+        self.aborted = self.close = True
 
     # Writing.
 
@@ -251,7 +259,7 @@ class Connection:
 
     def release(self) -> None:
         """Close our copy and what hangs on it; then the slot is free. It must be out of the epoll by then."""
-        self.state = State.ENDED
+        self.state = ENDED
         self.sock.close()
         self._slots[self.slot] = SLOT_CLOSED
         self.unsent.clear()
