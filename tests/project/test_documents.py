@@ -8,12 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from caddysnake.caddyfile.formatter import format_source
+from caddysnake.config.adapt import load
+from caddysnake.config.pending import not_yet
+from caddysnake.config.plan import plan
+
 ROOT = Path(__file__).resolve().parents[2]
 # Only ours: a virtual environment is full of other people's documents.
 FOLDERS = ("*.md", "docs/**/*.md", "examples/*/*.md", "benchmarks/*.md")
 DOCUMENTS = sorted(path for pattern in FOLDERS for path in ROOT.glob(pattern))
 
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+# The examples' documents show parts of Caddyfile.example; these show whole files, except where a syntax is explained.
+CONFIGURATIONS = [
+    pytest.param(block, id=f"{path.name}-{number}")
+    for path in (ROOT / "README.md", ROOT / "docs" / "start.md", ROOT / "docs" / "caddyfile.md")
+    for number, block in enumerate(re.findall(r"```caddyfile\n(.*?)```", path.read_text(), re.DOTALL))
+    if "<" not in block
+]
 
 
 def name(path: Path) -> str:
@@ -42,3 +56,15 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
     assert [page for page in pages if f": {page}" not in navigation] == []
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS)
+def test_a_configuration_that_is_shown_can_be_run(text: str) -> None:
+    planned = plan(load(text.encode(), "Caddyfile", {}), cores=2)
+    assert not_yet(planned) == []
+    assert format_source(text) == text
+
+
+def test_the_example_is_formatted() -> None:
+    text = (ROOT / "Caddyfile.example").read_text()
+    assert format_source(text) == text
