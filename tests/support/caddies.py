@@ -21,4 +21,3 @@ def caddy(kind: str) -> str:
     if found is None:
         pytest.skip(f"no Caddy of the kind {kind!r}: {_HOW[kind]}")
     return found
-
