@@ -22,6 +22,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _PLACEHOLDER = re.compile(r"(\{.*?\})")
 # What keeps a name out of any certificate; Caddy refuses it on a site that would get one.
 _NO_CERTIFICATE = frozenset("()[]{}<> \t\n\"\\!@#$%^&|;'+=")
+_FORMS = "write host, host:port, :port, http://host, or a socket such as unix//run/app.sock"
 _HTTP_PORT = "80"
 _HTTPS_PORT = "443"
 
@@ -74,7 +75,7 @@ def parse_address(token: Token) -> Address:
     if not separator:
         scheme, rest = "", text
     authority, slash, path = rest.partition("/")
-    host, port = _split_port(authority)
+    host, port = split_port(authority)
     _check_port(port, token)
     address = Address(text, token, _lower(scheme), _lower(_normal_ip(host.strip())), port, slash + path)
     _check_scheme(address)
@@ -154,8 +155,8 @@ def _weight(text: str) -> int:
     return len(_PLACEHOLDER.sub("", text).replace("*", "").encode())
 
 
-def _split_port(authority: str) -> tuple[str, str]:
-    """``host:port`` in two. What Go's net.SplitHostPort does not take is all host."""
+def split_port(authority: str) -> tuple[str, str]:
+    """``host:port`` in two, the port empty where there is none. What Go's net.SplitHostPort refuses is all host."""
     for candidate in (authority, authority + ":"):
         split = _split_host_port(candidate)
         if split is not None:
@@ -219,8 +220,8 @@ def _check_certificate_name(address: Address) -> None:
     if star_is_wrong or host[0] == "." or host[-1] == "." or not _NO_CERTIFICATE.isdisjoint(host):
         raise CaddyfileError.at(
             address.token,
-            f'"{address.text}" is not a site address that a certificate could be had for',
-            "a wildcard stands for the whole first label" if star_is_wrong else "http:// before it asks for none",
+            f'"{address.text}" is no site address: no certificate can have this name',
+            "a wildcard stands for the whole first label" if star_is_wrong else _FORMS,
         )
 
 

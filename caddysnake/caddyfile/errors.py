@@ -86,5 +86,5 @@ class CaddyfileError(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """``did you mean "…"?`` with the known name that is most like *word*, or ``None`` when none is like it."""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
     return f'did you mean "{close[0]}"?' if close else None

@@ -150,6 +150,7 @@ class _Parser:
         self._snippets: dict[str, list[Token]] = {}
         self._imports: dict[str, set[str]] = {}  # file or snippet -> what it imports
         self._result = ParsedFile([], [], {})
+        self._glued: Token | None = None  # the last word that ends in a brace at the end of its line
         self._blocks = 0
         self._options_seen = False
 
@@ -206,6 +207,8 @@ class _Parser:
                 if not stream.next():
                     return keys, True
                 continue
+            if token.closes:
+                raise self._stray(token)
             if token.opens:
                 if comma is not None:
                     raise CaddyfileError.at(token, "expected another address, got {", "take the comma before it away")
@@ -239,18 +242,21 @@ class _Parser:
         if text[0] == "&":
             if name in self._result.named_routes:
                 raise CaddyfileError.at(key, f"the named route {text} is defined twice")
-            tokens = self._braced(with_braces=True)
+            tokens = self._braced(of_route=True)
             self._blocks += 1
             self._result.named_routes[name] = _expanded(Segment([key._replace(text=name), *tokens]))
             return True
         if name in self._snippets:
             raise CaddyfileError.at(key, f"the snippet {text} is defined twice")
-        tokens = self._braced(with_braces=False)
+        tokens = self._braced(of_route=False)
         self._snippets[name] = [token if token.snippet else token._replace(snippet=name) for token in tokens]
         return True
 
-    def _braced(self, *, with_braces: bool) -> list[Token]:
-        """The tokens of a block, unread, from the opening brace (which is taken) to the matching one."""
+    def _braced(self, *, of_route: bool) -> list[Token]:
+        """The tokens of a block, from the opening brace (which is taken) to the matching one.
+
+        A named route's imports are carried out and its braces kept; a snippet is left as it stands, without its braces.
+        """
         stream = self._stream
         opening = stream.token
         if not opening.opens:
@@ -262,9 +268,12 @@ class _Parser:
         while depth:
             if not stream.next():
                 raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+            if of_route and stream.token.text == "import" and stream.on_new_line:
+                self._import(1, block_allowed=False)
+                continue
             tokens.append(stream.token)
             depth += stream.token.opens - stream.token.closes
-        return tokens if with_braces else tokens[1:-1]
+        return tokens if of_route else tokens[1:-1]
 
     def _contents(self, braced: bool) -> list[Segment]:
         stream = self._stream
@@ -295,43 +304,51 @@ class _Parser:
         opened: list[Token] = []
         while stream.next():
             token = stream.token
-            text = token.text
-            if text == "{" and not token.quote:
+            if token.opens:
+                self._check_opening(token)
                 opened.append(token)
-                if not stream.line_ends:
-                    assert stream.upcoming is not None
-                    raise CaddyfileError.at(
-                        stream.upcoming,
-                        "unexpected token after { on the same line",
-                        "a block's content begins on the next line",
-                    )
-                if stream.on_new_line:
-                    raise CaddyfileError.at(
-                        token, "unexpected { on a line of its own", "put it at the end of the line before"
-                    )
-            elif text == "{}" and not token.quote:
+            elif token.text == "{}" and not token.quote:
+                # On a line of its own it still belongs to this directive: Caddy has it so.
                 if stream.line_ends:
-                    raise CaddyfileError.at(
-                        token, "unexpected {} at the end of a line", "take it away, or write { and } on two lines"
-                    )
+                    hint = "take it away, or write { and } on two lines"
+                    raise CaddyfileError.at(token, "unexpected {} at the end of a line", hint)
             elif not opened and stream.on_new_line:
                 stream.back()
                 break
-            elif text == "}" and not token.quote:
+            elif token.closes:
                 if not opened:
-                    raise CaddyfileError.at(token, "unexpected }, no block is open here", "put } on a line of its own")
+                    raise self._stray(token)
                 opened.pop()
-            elif text == "import" and stream.on_new_line:
+            elif token.text == "import" and stream.on_new_line:
                 self._import(1)
                 continue
+            elif token.text.endswith("{") and not token.quote and stream.line_ends:
+                self._glued = token
             tokens.append(token)
         if opened:
             raise CaddyfileError.at(opened[-1], "this block is never closed", "a } is missing")
         return tokens
 
+    def _check_opening(self, brace: Token) -> None:
+        stream = self._stream
+        if not stream.line_ends and stream.upcoming is not None:
+            raise CaddyfileError.at(
+                stream.upcoming,
+                "unexpected token after { on the same line",
+                "a block's content begins on the next line",
+            )
+        if stream.on_new_line:
+            raise CaddyfileError.at(brace, "unexpected { on a line of its own", "put it at the end of the line before")
+
+    def _stray(self, brace: Token) -> CaddyfileError:
+        hint = "put } on a line of its own, one for each {"
+        if self._glued is not None:
+            hint = f"put a space before the {{ of {self._glued.text} in line {self._glued.line}"
+        return CaddyfileError.at(brace, "unexpected }, no block is open here", hint)
+
     # Imports
 
-    def _import(self, depth: int) -> None:
+    def _import(self, depth: int, *, block_allowed: bool = True) -> None:
         """Replace the import that is taken by what it stands for; that comes next."""
         stream = self._stream
         at = stream.token
@@ -342,6 +359,9 @@ class _Parser:
         pattern = words[0]
         if not pattern.text:
             raise CaddyfileError.at(pattern, "import needs a name that is not empty")
+        if not block_allowed and not stream.line_ends:
+            # Caddy fails here as well.
+            raise CaddyfileError.at(at, "an import inside a named route takes no block", "give it words only")
         block = self._import_block()
         arguments = Arguments(words[1:], block, _by_first_word(block))
         if pattern.text in self._snippets:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from .addresses import Address, parse_addresses, specificity
+from .addresses import Address, parse_addresses, specificity, split_port
 from .dispenser import Dispenser
 from .errors import CaddyfileError, nearest
 from .matchers import MatcherSet, define, matcher_of
@@ -52,7 +52,8 @@ class Site:
 def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
     """Every site of a file, in the order of the text, and what is wrong: the first mistake of each site.
 
-    A site with a mistake is left out. See :func:`most_specific_first` for the order in which sites are tried.
+    A site with a mistake is left out. What is merely suspicious is added to ``parsed.warnings``. See
+    :func:`most_specific_first` for the order in which sites are tried.
     """
     errors: list[CaddyfileError] = []
     sites: list[Site] = []
@@ -67,7 +68,7 @@ def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
             sites.append(build_site(block, order, parsed.named_routes))
         except CaddyfileError as error:
             errors.append(error)
-    errors += _repeated(sites)
+    errors += _repeated(sites, parsed.warnings)
     return sites, errors
 
 
@@ -107,19 +108,47 @@ def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError
     return CaddyfileError.at(name, f'unknown directive "{name.text}"', hint or "is a brace missing, or one too many?")
 
 
-def _repeated(sites: Sequence[Site]) -> list[CaddyfileError]:
-    """An error for each address that an earlier site has already, where both listen on the same."""
-    seen: dict[tuple[str, str, tuple[str, ...]], Address] = {}
+def _repeated(sites: Sequence[Site], warnings: list[CaddyfileError]) -> list[CaddyfileError]:
+    """An error for each address that an earlier site on the same listener has already.
+
+    As in Caddy only the same text is refused; the same address written in another way is worth a warning.
+    """
+    written: dict[tuple[str, str], Address] = {}
+    meant: dict[tuple[str, str], Address] = {}
     errors: list[CaddyfileError] = []
     for site in sites:
-        binds = tuple(sorted(word.text for line in site.directives if line.name == "bind" for word in line.tokens[1:]))
-        for address in site.addresses:
-            first = seen.setdefault((address.key, "" if address.socket else address.effective_port, binds), address)
-            if first is not address:
-                place = f"{first.token.file}:{first.token.line}"
-                message = f"two sites have the same address: {address.text}"
-                errors.append(CaddyfileError.at(address.token, message, f"the other is at {place}; put both into one"))
+        for address, listeners in _listeners(site).items():
+            same = [written.setdefault((listener, address.text), address) for listener in listeners]
+            alike = [meant.setdefault((listener, address.host + address.path), address) for listener in listeners]
+            message = f"two sites have the same address: {address.text}"
+            if first := next((other for other in same if other not in site.addresses), None):
+                place = f"the first is at {first.token.file}:{first.token.line}"
+                errors.append(CaddyfileError.at(address.token, message, f"{place}; put both into one"))
+            elif first := next((other for other in alike if other not in site.addresses), None):
+                place = f"the first, {first.text}, is at {first.token.file}:{first.token.line}"
+                warnings.append(CaddyfileError.at(address.token, message, f"{place}, and answers for both"))
     return errors
+
+
+def _listeners(site: Site) -> dict[Address, list[str]]:
+    """Where each address of a site is listened for; sockets stand as they are written.
+
+    A socket among the addresses is a listener for the others. Alone, it is an address for every host.
+    """
+    binds: list[str] = []
+    for directive in site.directives:
+        if directive.name == "bind":
+            line = directive.dispenser()
+            line.next()
+            binds += line.remaining_args()
+    sockets = [address.socket for address in site.addresses if address.socket]
+    sockets += [bind for bind in binds if "/" in bind]
+    named = [address for address in site.addresses if not address.socket]
+    if not named:
+        return {address: [address.socket] for address in site.addresses}
+    # The port of a "bind" does not count, the address's does.
+    hosts = [split_port(bind)[0] for bind in binds if "/" not in bind] or ([] if sockets else [""])
+    return {address: [*sockets, *(f"{host}:{int(address.effective_port)}" for host in hosts)] for address in named}
 
 
 class _Block:
