@@ -58,6 +58,12 @@ class Template:
         """The text with the values of *request*."""
         return self._constant if self._constant is not None else _join(self._pieces, request)
 
+    @property
+    def constant(self) -> str:
+        """The text of a static template, without the backslashes that kept braces literal."""
+        assert self._constant is not None
+        return self._constant
+
     def fill(self, values: Mapping[str, str]) -> str:
         """The text with *values*, by the names of the placeholders; those that are missing are empty."""
         return "".join([piece if isinstance(piece, str) else values.get(piece.name, "") for piece in self._pieces])

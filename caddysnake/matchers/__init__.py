@@ -1,0 +1,10 @@
+"""Request matchers, with the exact meaning that Caddy gives them.
+
+``matcher``    a matcher set in the form of Caddy's JSON, compiled to a predicate over a request
+``paths``      path patterns: exact, prefix, suffix, globs, escapes
+``fields``     header, query, method, protocol, variables; ``places``: hosts and IP addresses
+``patterns``   regular expressions and what they capture
+``syntax``     RE2's syntax to a tree; ``backtracking``: runs the tree in linear time
+
+Pure: nothing here opens a socket or knows a configuration.
+"""
