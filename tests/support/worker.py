@@ -60,6 +60,7 @@ class Spawner:
         interface: str = "auto",
         preload: list[str] | None = None,
         libraries: list[str] | None = None,
+        path: list[str] | None = None,
     ) -> None:
         ours, theirs = pair()
         options = {
@@ -67,7 +68,7 @@ class Spawner:
             "libraries": libraries or [SITE],
             "interface": interface,
             "preload": preload or [],
-            "path": [],
+            "path": path or [],
         }
         self.process = subprocess.Popen(
             [python, str(PACKAGE / "worker" / "bootstrap.py"), json.dumps(options)],
@@ -152,6 +153,7 @@ class Worker:
         with contextlib.suppress(ChannelClosed):
             self.drain(0.5)
         self.endpoint.close()
+        self.page.close()
         deadline = time.monotonic() + PATIENCE_S
         while _alive(self.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
