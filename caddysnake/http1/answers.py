@@ -35,7 +35,7 @@ def traceback_page(status: int, code: str, title: str, trace: str) -> tuple[list
 
 def refusal(error: ProtocolError, head: RequestHead | None, server: bytes = b"") -> bytes:
     """The whole answer to a request that broke a rule; the connection ends after it."""
-    answer = Response(head if head is not None and hasattr(head, "method") else None, close=True, server=server)
+    answer = Response(head, close=True, server=server)
     headers, body = plain(error.status, error.code, str(error))
     answer.start(error.status, headers)
     output = answer.send(body, more=False)

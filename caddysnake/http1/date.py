@@ -6,7 +6,7 @@ import time
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_cached: tuple[int, bytes] = (-1, b"")
+_cached: tuple[float, bytes] = (0.0, b"")
 
 
 def http_date(seconds: int) -> bytes:
@@ -21,10 +21,11 @@ def http_date(seconds: int) -> bytes:
 def date_line() -> bytes:
     """``\\r\\ndate: …`` for now. Threads may call it: a tuple is replaced at once or not at all."""
     global _cached
-    now = int(time.time())
-    cached = _cached
-    if cached[0] == now:
-        return cached[1]
-    line = b"\r\ndate: " + http_date(now)
-    _cached = (now, line)
+    now = time.time()
+    until, line = _cached
+    if until - 1.0 <= now < until:
+        return line
+    seconds = int(now)
+    line = b"\r\ndate: " + http_date(seconds)
+    _cached = (seconds + 1.0, line)
     return line

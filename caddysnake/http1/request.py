@@ -32,7 +32,12 @@ from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade,
 from .methods import METHODS
 
 _END = b"\r\n\r\n"
+_CR = 13
+_BYPASS_BYTES = 64 * 1024
 _LINE_REST = 40  # what a request line has room for beside its target
+_LINES_MAX = 512
+_LINE_MAX = 128
+_lines: dict[bytes, tuple[str, bytes, bytes, bytes, str]] = {}  # request lines that were found good, a bounded number
 _EMPTY_LINES_MAX = 8
 _KNOWN = request_names.known
 _learn = request_names.learn
@@ -42,29 +47,43 @@ _SPECIAL = frozenset(
 
 
 class RequestHead:
-    """One request's line and header section.
+    """One request's line and header section."""
 
-    ``headers`` are in the order sent: lower-case name, value without outer white space. Attributes below with a
-    default are only set where the request says otherwise.
-    """
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "expect_continue",
+        "headers",
+        "host",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "target",
+        "upgrade",
+        "version",
+    )
 
-    method: str
-    target: bytes
-    """As sent."""
-    path: bytes
-    """Still percent-encoded, without the query; ``*`` for the asterisk form."""
-    query: bytes
-    headers: list[tuple[bytes, bytes]]
-    version: str = "1.1"
-    host: bytes | None = None
-    """None only on HTTP/1.0. With a target in absolute form, that one's authority (RFC 9112 section 3.2.2)."""
-    content_length: int | None = None
-    chunked: bool = False
-    keep_alive: bool = True
-    """The client is ready to send another request on this connection."""
-    expect_continue: bool = False
-    upgrade: bytes | None = None
-    """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
+    def __init__(
+        self,
+        line: tuple[str, bytes, bytes, bytes, str],
+        headers: list[tuple[bytes, bytes]],
+        keep_alive: bool,
+    ) -> None:
+        self.method, self.target, self.path, self.query, self.version = line
+        """``target`` is as sent; ``path`` is still percent-encoded, without the query, or ``*`` for the asterisk form;
+        ``version`` is ``1.0`` or ``1.1``."""
+        self.headers = headers
+        """In the order sent: lower-case name, value without outer white space."""
+        self.keep_alive = keep_alive
+        """The client is ready to send another request on this connection."""
+        self.host: bytes | None = None
+        """None only on HTTP/1.0. With a target in absolute form, that one's authority (RFC 9112 section 3.2.2)."""
+        self.content_length: int | None = None
+        self.chunked = False
+        self.expect_continue = False
+        self.upgrade: bytes | None = None
+        """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
 
     @property
     def has_body(self) -> bool:
@@ -86,6 +105,7 @@ class RequestParser:
     """Parses the requests of one connection. A parser that raised ``ProtocolError`` must not be fed again."""
 
     __slots__ = (
+        "_bypasses",
         "_connection",
         "_empty_lines",
         "_fed",
@@ -130,8 +150,9 @@ class RequestParser:
         self._tail = b""
         self._fed = 0
         self._remaining = 0
+        self._bypasses = False
         self._fields: list[tuple[bytes, bytes]] = []
-        self._connection: list[bytes] = []
+        self._connection: list[bytes] | None = None
         self._upgrade: bytes | None = None
         self._llhttp = HttpRequestParser(self)
 
@@ -140,28 +161,37 @@ class RequestParser:
     @property
     def at_boundary(self) -> bool:
         """Nothing has been read of a request."""
-        return self._state is _START and not self._held and not self.pending
+        return self._state is _START and self.head is None and not self._held and not self.pending
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``. Raises ``ProtocolError``."""
-        self.feed_buffer(data, memoryview(data), len(data))
-
-    def feed_buffer(self, buffer: bytes | bytearray, view: memoryview, end: int) -> None:
-        """As ``feed`` for the first ``end`` bytes of ``buffer``; ``view`` is a view of it. Nothing of it is kept."""
+        end = len(data)
+        if (
+            self._state is _START
+            and not self.complete
+            and data.find(_END) + 4 == end <= self._limits.max_head_bytes
+            and data[0] != _CR
+            and not self._held
+        ):
+            # A whole head and nothing else, which is how Caddy sends it.
+            self._request_line(data[: data.find(b"\r\n")])
+            self._execute(data)
+            self._finish_head()
+            return
         at = 0
         while at < end:
             if self.complete:
-                self.pending += bytes(view[at:end])
+                self.pending += data[at:]
                 return
             state = self._state
             if state is _START:
-                at = self._start(buffer, view, at, end)
+                at = self._start(data, at)
             elif state is _LENGTH:
-                at = self._counted(view, at, end)
+                at = self._counted(data, at)
             elif state is _CHUNKED:
-                at = self._chunks(buffer, view, at, end)
+                at = self._chunks(data, at)
             else:
-                at = self._more_head(buffer, view, at, end)
+                at = self._more_head(data, at)
 
     def take_body(self) -> bytes:
         """What has come of the body since the last call."""
@@ -188,23 +218,10 @@ class RequestParser:
 
     # The request line
 
-    def _start(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> int:
-        stop = buffer.find(_END, at, end)
-        if stop < 0 or self._held or buffer[at] in b"\r\n":
-            return self._start_slowly(view, at, end)
-        # The whole head at once, which is how Caddy sends it.
-        self._request_line(bytes(view[at : buffer.find(b"\r\n", at, end)]))
-        stop += 4
-        self._fed = stop - at
-        if self._fed > self._limits.max_head_bytes:
-            raise self._too_large()
-        self._execute(view[at:stop])
-        self._finish_head()
-        return stop
-
-    def _start_slowly(self, view: memoryview, at: int, end: int) -> int:
+    def _start(self, data: bytes, at: int) -> int:
         """Hold bytes back until the request line is whole, so that it is always judged as a whole."""
-        data = self._held + bytes(view[at:end])
+        fed = len(data)
+        data = self._held + data[at:]
         while data.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore empty lines before a request
             data = data[2:]
             self._empty_lines += 1
@@ -214,17 +231,19 @@ class RequestParser:
         if eol < 0:
             self._check_partial_line(data)
             self._held = data
-            return end
+            return fed
         self._held = b""
         self._empty_lines = 0
         self._request_line(data[:eol])
-        stop = data.find(_END)
-        stop = len(data) if stop < 0 else stop + 4
+        stop = data.find(_END) + 4
+        is_whole = stop > 3
+        if not is_whole:
+            stop = len(data)
         self._fed = 0
         self._tail = b""
         self._state = _HEAD
-        self._feed_head(memoryview(data)[:stop], complete=data.endswith(_END, 0, stop))
-        return end - (len(data) - stop)
+        self._feed_head(data[:stop], is_whole)
+        return fed - (len(data) - stop)
 
     def _check_partial_line(self, data: bytes) -> None:
         if len(data) > self._limits.max_target_bytes + _LINE_REST:
@@ -234,19 +253,25 @@ class RequestParser:
             raise ProtocolError(400, "method", "not an HTTP request")
 
     def _request_line(self, line: bytes) -> None:
+        good = _lines.get(line)
+        if good is None:
+            good = self._judge_line(line)
+            if len(line) <= _LINE_MAX and not good[3]:  # a query is seldom the same twice, and may hold secrets
+                if len(_lines) >= _LINES_MAX:
+                    _lines.clear()
+                _lines[line] = good
+        fields = self._fields = []
+        self.draft = RequestHead(good, fields, good[4] == "1.1")
+
+    def _judge_line(self, line: bytes) -> tuple[str, bytes, bytes, bytes, str]:
         if len(line) > self._limits.max_target_bytes + _LINE_REST:
             raise ProtocolError(414, "target-too-long", "the request line is too long")
         words = line.split(b" ")
         if len(words) != 3:
             raise ProtocolError(400, "request-line", "a request line is a method, a target and a version")
         method, target, version = words
-        head = RequestHead()
-        self.draft = head
-        if version != b"HTTP/1.1":
-            if version != b"HTTP/1.0":
-                raise _bad_version(version)
-            head.version = "1.0"
-            head.keep_alive = False
+        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+            raise _bad_version(version)
         known = METHODS.get(method)
         if known is None:
             if not is_token(method):
@@ -256,21 +281,17 @@ class RequestParser:
             raise ProtocolError(414, "target-too-long", "the request target is too long")
         if b"#" in target:
             raise ProtocolError(400, "target", "a request target has no fragment")
-        head.method = known
-        head.target = target
-        head.path, _, head.query = target.partition(b"?")
-        head.headers = self._fields = []
-        self._connection = []
-        self._upgrade = None
+        path, _, query = target.partition(b"?")
+        return known, target, path, query, version[5:].decode()
 
     # The header section
 
-    def _more_head(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> int:
-        stop = self._blank_line(buffer, at, end)
-        self._feed_head(view[at : stop if stop > 0 else end], complete=stop > 0)
-        return stop if stop > 0 else end
+    def _more_head(self, data: bytes, at: int) -> int:
+        stop = self._blank_line(data, at)
+        self._feed_head(data[at : stop if stop > 0 else None], complete=stop > 0)
+        return stop if stop > 0 else len(data)
 
-    def _feed_head(self, piece: memoryview, complete: bool) -> None:
+    def _feed_head(self, piece: bytes, complete: bool) -> None:
         self._fed += len(piece)
         if self._fed > self._limits.max_head_bytes:
             raise self._too_large()
@@ -278,7 +299,7 @@ class RequestParser:
         if complete:
             self._finish_head()
         else:
-            self._tail = (self._tail + bytes(piece[-3:]))[-3:]
+            self._tail = (self._tail + piece[-3:])[-3:]
             if len(self._fields) > self._limits.max_header_count:
                 raise self._too_large()
 
@@ -312,7 +333,7 @@ class RequestParser:
         elif name == b"transfer-encoding":
             self._transfer_encoding(head, value)
         elif name == b"connection":
-            self._connection += tokens(value)
+            self._connection = (self._connection or []) + tokens(value)
         elif name == b"upgrade":
             self._upgrade = value.lower()
         elif head.version == "1.1":  # RFC 9110 section 10.1.1: Expect from HTTP/1.0 is ignored
@@ -338,9 +359,9 @@ class RequestParser:
         self.draft = None
         if len(head.headers) > self._limits.max_header_count:
             raise self._too_large()
-        if self._connection:
-            self._persistence(head)
-        if head.path[:1] != b"/":
+        if self._connection is not None or self._upgrade is not None:
+            self._persistence(head, self._connection or [])
+        if head.path[0] != 47:
             _other_form(head)
         if head.host is None and head.version == "1.1":
             raise ProtocolError(400, "host", "no Host")
@@ -355,38 +376,50 @@ class RequestParser:
         elif head.content_length:
             self._remaining = head.content_length
             self._state = _LENGTH
+            # What is only counted needs no parser: a large body is passed on as it was read, without another copy.
+            self._bypasses = head.content_length > _BYPASS_BYTES
             limit = self._limits.max_body_bytes
             if limit is not None and head.content_length > limit:
                 raise ProtocolError(413, "body-too-large", f"a body of {head.content_length} bytes is over the limit")
         elif not self.complete:
             raise ProtocolError(400, "framing", "the header section does not end where it seems to")
 
-    def _persistence(self, head: RequestHead) -> None:
-        if b"close" in self._connection:
+    def _persistence(self, head: RequestHead, options: list[bytes]) -> None:
+        self._connection = None
+        if b"close" in options:
             head.keep_alive = False
-        elif b"keep-alive" in self._connection:
+        elif b"keep-alive" in options:
             head.keep_alive = True
         # RFC 9110 section 7.8: Upgrade from HTTP/1.0 is ignored.
-        if self._upgrade is not None and b"upgrade" in self._connection and head.version == "1.1":
+        if self._upgrade is not None and b"upgrade" in options and head.version == "1.1":
             head.upgrade = self._upgrade
+        self._upgrade = None
 
     # The body
 
-    def _counted(self, view: memoryview, at: int, end: int) -> int:
-        take = min(self._remaining, end - at)
+    def _counted(self, data: bytes, at: int) -> int:
+        take = min(self._remaining, len(data) - at)
+        piece = data if take == len(data) else data[at : at + take]
         self._remaining -= take
         self.body_bytes += take
         self.received += take
-        self._execute(view[at : at + take])
+        if self._bypasses:
+            self.body.append(piece)
+            if not self._remaining:
+                self._bypasses = False
+                self._llhttp = HttpRequestParser(self)
+                self.complete = True
+            return at + take
+        self._execute(piece)
         if self.complete is not (self._remaining == 0):
             raise ProtocolError(400, "framing", "the body does not end where Content-Length says")
         return at + take
 
-    def _chunks(self, buffer: bytes | bytearray, view: memoryview, at: int, end: int) -> int:
-        stop = self._blank_line(buffer, at, end)
+    def _chunks(self, data: bytes, at: int) -> int:
+        stop = self._blank_line(data, at)
         if stop < 0:
-            stop = end
-        piece = view[at:stop]
+            stop = len(data)
+        piece = data[at:stop]
         before = len(self.body)
         self._execute(piece)
         content = sum(map(len, self.body[before:]))
@@ -398,7 +431,7 @@ class RequestParser:
             raise ProtocolError(413, "body-too-large", "the body is over the limit")
         if self._fed - self.received > CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self.received:
             raise ProtocolError(400, "chunk-overhead", "chunk extensions or trailers are too large")
-        self._tail = (self._tail + bytes(piece[-3:]))[-3:]
+        self._tail = (self._tail + piece[-3:])[-3:]
         return stop
 
     def on_message_complete(self) -> None:
@@ -407,17 +440,17 @@ class RequestParser:
 
     # llhttp
 
-    def _blank_line(self, buffer: bytes | bytearray, at: int, end: int) -> int:
-        """Where the first blank line ends that ends in ``buffer[at:end]``, be it begun in an earlier feed; else -1."""
+    def _blank_line(self, data: bytes, at: int) -> int:
+        """Where the first blank line ends that ends in ``data[at:]``, be it begun in an earlier feed; else -1."""
         tail = self._tail
         if tail:
-            joint = (tail + bytes(buffer[at : min(at + 3, end)])).find(_END)
+            joint = (tail + data[at : at + 3]).find(_END)
             if joint >= 0:
                 return at + joint + 4 - len(tail)
-        stop = buffer.find(_END, at, end)
+        stop = data.find(_END, at)
         return stop + 4 if stop >= 0 else -1
 
-    def _execute(self, piece: memoryview) -> None:
+    def _execute(self, piece: bytes) -> None:
         try:
             self._llhttp.feed_data(piece)
         except HttpParserUpgrade:

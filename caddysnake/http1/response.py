@@ -5,7 +5,7 @@
 ====================================  ================================================================
 the app sent                          framing
 ====================================  ================================================================
-HEAD, 1xx, 204, 304                   no content, whatever the app gives; 204 loses its Content-Length
+HEAD, 204, 304                        no content, whatever the app gives; 204 loses its Content-Length
 205                                   an empty content (RFC 9110 section 15.3.6)
 Content-Length                        counted: more raises at once, less raises at the end
 nothing, whole content at once        Content-Length is added
@@ -14,8 +14,7 @@ nothing, HTTP/1.0                     ends with the connection
 ====================================  ================================================================
 
 Connection, Keep-Alive and Transfer-Encoding are ours: what the app says there is taken as a wish (``close``) or
-dropped. No field can smuggle another: the finished head is checked once for control characters. Nothing that raised
-has changed what goes over the wire.
+dropped. Nothing that raised has changed what goes over the wire.
 
 Usage: ``start`` once, then ``send`` with ``more`` until the last, which returns with ``is_done`` set. The head leaves
 with the first ``send``, or earlier through ``flush_head``, so that a slow stream opens at once.
@@ -23,27 +22,20 @@ with the first ``send``, or earlier through ``flush_head``, so that a slow strea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
 
 from .date import date_line
+from .encoding import STATUS_LINES, Headers, encode, informational, status_line, trailer_section
 from .errors import ResponseError
-from .fields import is_field_value, is_token, tokens
-from .phrases import PHRASES
 from .request import RequestHead
 
-Headers = Iterable[tuple[bytes, bytes]]
+__all__ = ["Headers", "Output", "Phase", "Response", "informational"]
+
 Output = bytes | tuple[bytes, ...]
 """What to write: one piece, or several that are too large to be copied into one."""
 
 JOIN_MAX_BYTES = 64 * 1024
 """Content up to this size is copied behind its head or chunk size, to leave in one write."""
-
-_CONTROLS = bytes(range(32)) + b"\x7f"
-_CONTROLS_BUT_TAB = _CONTROLS.replace(b"\t", b"")
-_STATUS_LINES = {status: b"HTTP/1.1 %d %s" % (status, phrase.encode()) for status, phrase in PHRASES.items()}
-_LEARNED_MAX = 1024
-_LEARNED_NAME_MAX = 64
 
 
 class Phase(Enum):
@@ -65,43 +57,16 @@ class _Framing(Enum):
     CLOSE = "close"
 
 
-class _Field(Enum):
-    PLAIN = 0
-    CONTENT_LENGTH = 1
-    TRANSFER_ENCODING = 2
-    CONNECTION = 3
-    KEEP_ALIVE = 4
-    UPGRADE = 5
-    DATE = 6
-    SERVER = 7
+# CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
+_WAITING, _STARTED, _STREAMING, _TRAILERS, _DONE, _BROKEN = Phase
+_NONE, _LENGTH, _OPEN, _CHUNKED, _CLOSE = _Framing
 
-
-_FIELDS = {
-    b"content-length": _Field.CONTENT_LENGTH,
-    b"transfer-encoding": _Field.TRANSFER_ENCODING,
-    b"connection": _Field.CONNECTION,
-    b"keep-alive": _Field.KEEP_ALIVE,
-    b"proxy-connection": _Field.KEEP_ALIVE,
-    b"upgrade": _Field.UPGRADE,
-    b"date": _Field.DATE,
-    b"server": _Field.SERVER,
+_OUT_OF_TURN = {
+    _WAITING: "content before the response was started",
+    _TRAILERS: "content after the end of the response",
+    _DONE: "content after the end of the response",
+    _BROKEN: "the response is broken off",
 }
-_PLAIN = _Field.PLAIN
-_names: dict[bytes, tuple[bytes, _Field]] = {}
-
-
-def _learn(name: object) -> tuple[bytes, _Field]:
-    """The start of a line with ``name``, and whether it means something to us. Remembered in a bounded table."""
-    if not isinstance(name, bytes):
-        raise ResponseError(f"a header name must be bytes, not {type(name).__name__}")
-    if not is_token(name):
-        raise ResponseError(f"a header name with a character that is not allowed: {name[:80]!r}")
-    learned = (b"\r\n" + name + b": ", _FIELDS.get(name.lower(), _PLAIN))
-    if len(name) <= _LEARNED_NAME_MAX:
-        if len(_names) >= _LEARNED_MAX:
-            _names.clear()
-        _names[name] = learned
-    return learned
 
 
 class Response:
@@ -118,159 +83,121 @@ class Response:
         self._server = server
         self.close = close
         """The connection ends after this response. Settled when the head leaves."""
-        self.phase = Phase.WAITING
+        self.phase = _WAITING
         self.status = 0
         self._head = b""
-        self._framing = _Framing.OPEN
+        self._framing = _OPEN
         self._remaining = 0
         self._trailers = False
 
     @property
     def is_done(self) -> bool:
-        return self.phase is Phase.DONE
+        return self.phase is _DONE
 
     @property
     def head_sent(self) -> bool:
         """A head has been handed out: nothing else can be answered any more."""
-        return self.phase not in (Phase.WAITING, Phase.STARTED)
+        return self.phase is not _WAITING and self.phase is not _STARTED
+
+    @property
+    def has_content(self) -> bool:
+        """The framing lets content through."""
+        return self._framing is not _NONE
 
     @property
     def declared_length(self) -> int | None:
         """The size of content that the app declared and has not sent yet; None when it declared none."""
-        return self._remaining if self._framing is _Framing.LENGTH else None
+        return self._remaining if self._framing is _LENGTH else None
 
     @property
     def is_satisfied(self) -> bool:
-        """The head is out, and no content of the app's can follow: all that was declared is there, or none is allowed."""
-        if self.phase is Phase.STREAMING:
-            return self._framing is _Framing.NONE or (self._framing is _Framing.LENGTH and not self._remaining)
-        return self.phase is Phase.DONE
+        """The head is out, and no more content of the app's can follow: all that was declared is, or none may be."""
+        if self.phase is _STREAMING:
+            return self._framing is _NONE or (self._framing is _LENGTH and not self._remaining)
+        return self.phase is _DONE
 
     def reset(self) -> None:
         """Forget a head that has not left, as PEP 3333 has it for ``exc_info``."""
         assert not self.head_sent
-        self.phase = Phase.WAITING
-        self._framing = _Framing.OPEN
+        self.phase = _WAITING
+        self._framing = _OPEN
 
     def start(self, status: int, headers: Headers, reason: bytes | None = None, trailers: bool = False) -> None:
         """Take status and headers. ``trailers``: the app announces trailers. Raises ``ResponseError``."""
-        if self.phase is not Phase.WAITING:
+        if self.phase is not _WAITING:
             raise ResponseError("the response has been started already")
-        if reason is None:
-            line = _STATUS_LINES.get(status)
-            if line is None:
-                line = _status_line(status, b"")
-        else:
-            line = _status_line(status, reason)
+        line = STATUS_LINES.get(status) if reason is None else None
+        if line is None:
+            line = status_line(status, reason)
         if status < 200:
             raise ResponseError(f"an informational status ({status}) cannot start a response")
-        parts = [line]
-        length = -1
-        close = self.close
-        has_date = has_server = upgrade = False
-        for name, value in headers:
-            known = _names.get(name)
-            prefix, field = known if known is not None else _learn(name)
-            if field is not _PLAIN:
-                if field is _Field.CONTENT_LENGTH:
-                    length = _content_length(value, length)
-                    continue
-                if field is _Field.CONNECTION:
-                    close = close or b"close" in tokens(value)
-                    continue
-                if field is _Field.TRANSFER_ENCODING or field is _Field.KEEP_ALIVE:
-                    continue
-                if field is _Field.DATE:
-                    has_date = True
-                elif field is _Field.SERVER:
-                    has_server = True
-                else:
-                    upgrade = True
-            parts.append(prefix)
-            parts.append(value)
-        if not has_server and self._server:
-            parts.append(b"\r\nserver: ")
-            parts.append(self._server)
-        if upgrade:
-            parts.append(b"\r\nconnection: upgrade")
-        try:
-            head = b"".join(parts)
-        except TypeError:
-            raise ResponseError("a header value must be bytes") from None
-        # Each line but the first brings exactly one CR and one LF.
-        lines = len(parts) // 2 if not upgrade else (len(parts) - 1) // 2 + 1
-        if len(head) - len(head.translate(None, _CONTROLS_BUT_TAB)) != 2 * lines:
-            raise _guilty(headers)
-        self._head = head if has_date else head + date_line()
-        self._settle(status, length)
-        self._trailers = trailers
-        self.close = close
-        self.status = status
-        self.phase = Phase.STARTED
-
-    def _settle(self, status: int, length: int) -> None:
+        head, length, close, has_date = encode(line, headers, self._server, drop_length=status in (204, 205))
+        if not has_date:
+            head += date_line()
         request = self._request
-        if request is not None and request.method == "HEAD":
-            self._framing = _Framing.NONE
-            if length >= 0:
-                self._head += b"\r\ncontent-length: %d" % length
-        elif status in (204, 304):
-            self._framing = _Framing.NONE
-            if length >= 0 and status == 304:
-                self._head += b"\r\ncontent-length: %d" % length
+        if status in (204, 304) or (request is not None and request.method == "HEAD"):
+            self._framing = _NONE
         elif status == 205:
-            self._framing = _Framing.NONE
-            self._head += b"\r\ncontent-length: 0"
-        elif length >= 0:
-            self._framing = _Framing.LENGTH
+            self._framing = _NONE
+            head += b"\r\ncontent-length: 0"
+        elif length is not None:
+            self._framing = _LENGTH
             self._remaining = length
-            self._head += b"\r\ncontent-length: %d" % length
+        self._head = head
+        self._trailers = trailers
+        if close:
+            self.close = True
+        self.status = status
+        self.phase = _STARTED
 
     def flush_head(self) -> bytes:
         """The head alone, because the content is not there yet. Only in ``Phase.STARTED``."""
-        assert self.phase is Phase.STARTED
-        self.phase = Phase.STREAMING
+        assert self.phase is _STARTED
+        self.phase = _STREAMING
         return self._leave(0, more=True)
 
     def send(self, data: bytes, more: bool) -> Output:
         """The bytes to write for ``data``; ``more`` is to come, or this is the end. Raises ``ResponseError``."""
         phase = self.phase
-        if phase is not Phase.STREAMING and phase is not Phase.STARTED:
+        if phase is not _STREAMING and phase is not _STARTED:
             raise ResponseError(_OUT_OF_TURN[phase])
-        framing = self._framing
-        if framing is _Framing.LENGTH:
-            remaining = self._remaining - len(data)
+        size = len(data)
+        if self._framing is _LENGTH:
+            remaining = self._remaining - size
             if remaining < 0 or (remaining and not more):
                 raise self._wrong_length(remaining)
             self._remaining = remaining
-        head = self._leave(len(data), more) if phase is Phase.STARTED else b""
+        head = self._leave(size, more) if phase is _STARTED else b""
         framing = self._framing
-        if framing is _Framing.NONE:
-            data = b""
-        end = b""
-        if framing is _Framing.CHUNKED:
-            if data:
-                head += b"%x\r\n" % len(data)
-                end = b"\r\n"
-            if not more:
-                end += b"0\r\n" if self._trailers else b"0\r\n\r\n"
-        if more:
-            self.phase = Phase.STREAMING
+        if not more:
+            self.phase = _TRAILERS if self._trailers else _DONE
         else:
-            self.phase = Phase.TRAILERS if self._trailers else Phase.DONE
-        if len(data) <= JOIN_MAX_BYTES:
-            return head + data + end if end else head + data
-        return (head, data, end) if end else (head, data) if head else data
+            self.phase = _STREAMING
+        if framing is _CHUNKED:
+            return self._chunk(head, data, more)
+        if framing is _NONE:
+            return head
+        if size <= JOIN_MAX_BYTES:
+            return head + data
+        return (head, data) if head else data
+
+    def _chunk(self, head: bytes, data: bytes, more: bool) -> Output:
+        end = b"\r\n" if data else b""
+        if data:
+            head += b"%x\r\n" % len(data)
+        if not more:
+            end += b"0\r\n" if self._trailers else b"0\r\n\r\n"
+        return head + data + end if len(data) <= JOIN_MAX_BYTES else (head, data, end)
 
     def send_trailers(self, headers: Headers, more: bool) -> bytes:
         """The bytes to write for trailer fields; dropped where the framing has no place for them."""
-        if self.phase is not Phase.TRAILERS:
-            raise ResponseError(_OUT_OF_TURN.get(self.phase, "trailers before the end"))
-        lines = b"".join(_trailer(name, value) for name, value in headers)
+        if self.phase is not _TRAILERS:
+            raise ResponseError(_OUT_OF_TURN.get(self.phase, "trailers before the end of the response"))
+        lines = trailer_section(headers)
         if not more:
-            self.phase = Phase.DONE
+            self.phase = _DONE
             lines += b"\r\n"
-        return lines if self._framing is _Framing.CHUNKED else b""
+        return lines if self._framing is _CHUNKED else b""
 
     def count_file(self, size: int) -> bytes:
         """The head for a content of ``size`` bytes that the caller sends itself, and with it the response's end.
@@ -278,35 +205,31 @@ class Response:
         Only in ``Phase.STARTED``. Raises ``ResponseError`` when Content-Length says otherwise. Nothing is to be sent
         behind the head when ``has_content`` is false.
         """
-        if self.phase is not Phase.STARTED:
+        if self.phase is not _STARTED:
             raise ResponseError("a file is the whole content of a response: nothing may come before it")
-        if self._framing is _Framing.LENGTH and self._remaining != size:
+        if self._framing is _LENGTH and self._remaining != size:
             raise self._wrong_length(self._remaining - size)
         self._trailers = False
         head = self._leave(size, more=False)
-        self.phase = Phase.DONE
+        self.phase = _DONE
         return head
-
-    @property
-    def has_content(self) -> bool:
-        return self._framing is not _Framing.NONE
 
     def _leave(self, size: int, more: bool) -> bytes:
         """The finished head, once it is known whether ``size`` bytes are all there will be."""
         request = self._request
         is_1_0 = request is not None and request.version == "1.0"
         head = self._head
-        if self._framing is _Framing.OPEN:
+        self._head = b""
+        if self._framing is _OPEN:
             if not more and not self._trailers:
-                self._framing = _Framing.LENGTH
+                self._framing = _LENGTH
                 head += b"\r\ncontent-length: %d" % size
             elif is_1_0:
-                self._framing = _Framing.CLOSE
+                self._framing = _CLOSE
                 self.close = True
             else:
-                self._framing = _Framing.CHUNKED
+                self._framing = _CHUNKED
                 head += b"\r\ntransfer-encoding: chunked"
-        self._head = b""
         if self.close:
             return head + b"\r\nconnection: close\r\n\r\n"
         if is_1_0:
@@ -314,64 +237,8 @@ class Response:
         return head + b"\r\n\r\n"
 
     def _wrong_length(self, remaining: int) -> ResponseError:
-        if self.phase is Phase.STREAMING:
-            self.phase = Phase.BROKEN
+        if self.phase is _STREAMING:
+            self.phase = _BROKEN
         if remaining < 0:
             return ResponseError(f"the response is {-remaining} bytes longer than its Content-Length")
         return ResponseError(f"the response ends {remaining} bytes short of its Content-Length")
-
-
-_OUT_OF_TURN = {
-    Phase.WAITING: "content before the response was started",
-    Phase.TRAILERS: "content after the end of the response",
-    Phase.DONE: "content after the end of the response",
-    Phase.BROKEN: "the response is broken off",
-}
-
-
-def informational(status: int, headers: Headers) -> bytes:
-    """A whole 1xx response (RFC 9110 section 15.2). Raises ``ResponseError``."""
-    return _status_line(status, PHRASES.get(status, "").encode()) + b"".join(map(_line, headers)) + b"\r\n\r\n"
-
-
-def _line(field: tuple[bytes, bytes]) -> bytes:
-    name, value = field
-    prefix, _ = _learn(name)
-    if not isinstance(value, bytes) or not is_field_value(value):
-        raise ResponseError(f"a value of {name!r} that is not allowed")
-    return prefix + value
-
-
-def _trailer(name: bytes, value: bytes) -> bytes:
-    """A trailer line. Fields that frame or route a message have no place there (RFC 9110 section 6.5.1)."""
-    line = _line((name, value))
-    if name.lower() in _FIELDS or name.lower() in (b"host", b"trailer", b"te"):
-        raise ResponseError(f"{name!r} cannot be a trailer")
-    return line[2:] + b"\r\n"
-
-
-def _status_line(status: int, reason: bytes) -> bytes:
-    if not isinstance(status, int) or not 100 <= status <= 999:
-        raise ResponseError(f"not a status: {status!r}")
-    if not is_field_value(reason):
-        raise ResponseError(f"a reason phrase with a control character: {reason[:80]!r}")
-    return b"HTTP/1.1 %d %s" % (status, reason)
-
-
-def _content_length(value: object, before: int) -> int:
-    if not isinstance(value, bytes):
-        raise ResponseError("a header value must be bytes")
-    digits = value.strip(b" \t")
-    if not digits.isdigit() or len(digits) > 19:
-        raise ResponseError(f"not a Content-Length: {value[:80]!r}")
-    length = int(digits)
-    if before not in (-1, length):
-        raise ResponseError("two different Content-Lengths")
-    return length
-
-
-def _guilty(headers: Headers) -> ResponseError:
-    for name, value in headers:
-        if not is_field_value(value):
-            return ResponseError(f"a value of {name!r} with a control character, such as CR or LF")
-    return ResponseError("a header with a control character, such as CR or LF")

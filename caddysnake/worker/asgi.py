@@ -36,25 +36,19 @@ from ..channel.messages import (
 )
 from ..channel.settings import Settings
 from ..channel.vitals import (
-    CELL_BYTES_IN,
-    CELL_BYTES_OUT,
-    CELL_CLASS_1XX,
-    CELL_ERRORS,
-    CELL_LATENCY_SUM_US,
-    CELL_REQUESTS,
     SLOT_CLOSED,
     SLOT_IDLE,
     WORD_ACTIVE,
     WORD_CONNECTIONS,
     WORD_TICK,
     Page,
-    latency_cell,
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from .asgi_connection import HttpConnection, Phase
 from .asgi_http import HttpCycle
 from .asgi_loop import new_loop
+from .asgi_vitals import PUBLISH_S, Tally
 from .lifespan import Lifespan, LifespanError
 from .scope import Scopes
 
@@ -88,11 +82,9 @@ class AsgiServer:
         )
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.scopes = Scopes()
-        self.buffer = bytearray(READ_BUFFER_BYTES)
-        self.view = memoryview(self.buffer)
+        self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.slots = page.slots
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.tally = Tally()
         self.is_leaving = False
         """Idle connections are not kept."""
         self.is_orphaned = False
@@ -108,6 +100,7 @@ class AsgiServer:
         self._heads: list[HttpCycle] = []
         self._watched: set[HttpConnection] = set()
         self._active = 0
+        self._is_publishing = False
         self._is_writer_added = False
         self._told = asyncio.Event()
 
@@ -295,7 +288,7 @@ class AsgiServer:
         """Say the last word and wait until the kernel has it."""
         self._told.clear()
         self._tell(message)
-        if self._endpoint.outbox:
+        if self._endpoint.outbox and not self.is_orphaned:
             try:
                 await asyncio.wait_for(self._told.wait(), FAREWELL_S)
             except asyncio.TimeoutError:
@@ -348,20 +341,18 @@ class AsgiServer:
         cycle.is_counted = True
         self._active -= 1
         self._header[WORD_ACTIVE] = self._active
-        seconds = monotonic() - cycle.started
-        cells = self._cells
-        cells[CELL_REQUESTS] += 1
-        cells[CELL_CLASS_1XX - 1 + min(cycle.response.status // 100, 5)] += 1
-        cells[latency_cell(seconds)] += 1
-        cells[CELL_LATENCY_SUM_US] += int(seconds * 1_000_000)
-        cells[CELL_BYTES_OUT] = self.bytes_out
-
-    def count_error(self) -> None:
-        self._cells[CELL_ERRORS] += 1
+        self.tally.finished(cycle.response.status, monotonic() - cycle.started)
+        if not self._is_publishing:
+            self._is_publishing = True
+            self._loop.call_later(PUBLISH_S, self._publish)
 
     def count_refusal(self, error: ProtocolError) -> None:
-        self._cells[CELL_REQUESTS] += 1
-        self._cells[CELL_CLASS_1XX - 1 + error.status // 100] += 1
+        self.tally.finished(error.status, 0.0)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._is_publishing = False
+        self.tally.publish(self._cells)
 
     # Time
 
@@ -371,8 +362,7 @@ class AsgiServer:
     def _tick(self) -> None:
         now = monotonic()
         self._header[WORD_TICK] = int(now * 1000)
-        self._cells[CELL_BYTES_IN] = self.bytes_in
-        self._cells[CELL_BYTES_OUT] = self.bytes_out
+        self._publish()
         for connection in list(self._watched):
             if not connection.overdue(now):
                 self._watched.discard(connection)

@@ -57,17 +57,15 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-_IDLE = Phase.IDLE
-_HEAD = Phase.HEAD
-_REQUEST = Phase.REQUEST
-_ENDING = frozenset((Phase.CLOSING, Phase.RETURNING, Phase.CLOSED))
+# CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
+_IDLE, _HEAD, _REQUEST, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
+_ENDING = frozenset((_CLOSING, _RETURNING, _CLOSED))
 
 
 class HttpConnection(asyncio.BufferedProtocol):
     """Serves the requests of one connection. Everything here runs on the server's loop."""
 
     __slots__ = (
-        "_buffer",
         "_drain_event",
         "_is_reading_paused",
         "_linger_until",
@@ -92,13 +90,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.slot = slot
         self.peer = Peer(sock, is_trusted)
         self.parser = RequestParser(server.limits)
-        self.phase = Phase.IDLE
+        self.phase = _IDLE
         self.cycle: HttpCycle | None = None
         self.is_half_closed = False
         """The client has ended its side. Caddy's browser is gone then; others may still read."""
         self.is_write_paused = False
         self._sock = sock
-        self._buffer = server.buffer
         self._view = server.view
         self._transport: Any = None
         self._drain_event: asyncio.Event | None = None
@@ -126,16 +123,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         parser = self.parser
         try:
             if phase is _IDLE or phase is _HEAD:
-                parser.feed_buffer(self._buffer, self._view, nbytes)
+                parser.feed(bytes(self._view[:nbytes]))
                 if parser.head is not None:
                     self._begin()
                 else:
                     self._head_incomplete()
             elif phase is _REQUEST:
                 self._more_request(nbytes)
-            elif phase is Phase.DRAIN:
+            elif phase is _DRAIN:
                 self._more_unwanted(nbytes)
-            elif phase is Phase.LINGER:
+            elif phase is _LINGER:
                 self._watched_since = monotonic()
         except ProtocolError as error:
             self._refuse(error)
@@ -154,8 +151,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        returned = self.phase is Phase.RETURNING and exc is None
-        self.phase = Phase.CLOSED
+        returned = self.phase is _RETURNING and exc is None
+        self.phase = _CLOSED
         if self.cycle is not None:
             self.cycle.disconnect()
             self.cycle = None
@@ -195,7 +192,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
         self.cycle = cycle
         server.cycle_begins(cycle)
-        if self.parser.body_bytes > BODY_HIGH_BYTES or self.parser.pending:
+        parser = self.parser
+        if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self._pause_reading()
 
     def _head_incomplete(self) -> None:
@@ -213,7 +211,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         assert cycle is not None
         self._watched_since = monotonic()
         try:
-            parser.feed_buffer(self._buffer, self._view, nbytes)
+            parser.feed(bytes(self._view[:nbytes]))
         except ProtocolError as error:
             cycle.fail(error)
             return
@@ -223,7 +221,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _more_unwanted(self, nbytes: int) -> None:
         self._watched_since = monotonic()
-        self.parser.feed_buffer(self._buffer, self._view, nbytes)
+        self.parser.feed(bytes(self._view[:nbytes]))
         self.parser.take_body()
         if self.parser.complete:
             self._boundary()
@@ -237,31 +235,35 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self.parser.complete:
             self._boundary()
         else:
-            self._linger_from_now(Phase.DRAIN)
+            self._linger_from_now(_DRAIN)
             self.parser.take_body()
 
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""
         self.phase = _IDLE
         self.server.slots[self.slot] = SLOT_IDLE
-        parser = self.parser
-        has_more = bool(parser.pending)
-        if has_more:
-            self.server.slots[self.slot] = SLOT_READING
+        if self.parser.pending:
+            self._begin_pending()
+        else:
+            self.parser.next_message()
+            if self._is_reading_paused:
+                self.resume_reading()
+        if self.server.is_leaving:
+            self.leave()
+
+    def _begin_pending(self) -> None:
+        """Go on with what was read behind the last request."""
+        self.server.slots[self.slot] = SLOT_READING
         try:
-            parser.next_message()
+            self.parser.next_message()
         except ProtocolError as error:
             self._refuse(error)
             return
-        if parser.head is not None:
+        if self.parser.head is not None:
             self._begin()
             return
-        if has_more:
-            self._head_incomplete()
-        if self._is_reading_paused:
-            self.resume_reading()
-        if self.server.is_leaving:
-            self.leave()
+        self._head_incomplete()
+        self.resume_reading()
 
     # Ends
 
@@ -269,14 +271,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Give the connection back, or end it when there is nobody to give it to; only if it is idle."""
         if self.phase is not _IDLE or self._transport is None:
             return
-        self.phase = Phase.CLOSING if self.server.is_orphaned else Phase.RETURNING
+        self.phase = _CLOSING if self.server.is_orphaned else _RETURNING
         self._transport.close()
 
     def abort(self) -> None:
         """Cut the connection: what was sent is not a whole response, and must not look like one."""
         if self.phase in _ENDING:
             return
-        self.phase = Phase.CLOSING
+        self.phase = _CLOSING
         if self.cycle is not None:
             self.cycle.is_gone = True
         self._transport.abort()
@@ -284,7 +286,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _finish(self) -> None:
         """The last response is out."""
         if self.parser.complete and not self.parser.pending:
-            self.phase = Phase.CLOSING
+            self.phase = _CLOSING
             self._transport.close()
         else:
             self._linger()
@@ -292,10 +294,10 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _linger(self) -> None:
         """End our side, and read on until the client has ended its own: what it still writes must not fail."""
         if self.is_half_closed or self._transport.is_closing():
-            self.phase = Phase.CLOSING
+            self.phase = _CLOSING
             self._transport.close()
             return
-        self._linger_from_now(Phase.LINGER)
+        self._linger_from_now(_LINGER)
         try:
             self._transport.write_eof()
         except OSError:
@@ -310,7 +312,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _refuse(self, error: ProtocolError) -> None:
         """Answer a request that no app will see, and end the connection."""
-        if self.phase is Phase.DRAIN:
+        if self.phase is _DRAIN:
             self._linger()
             return
         head = self.parser.head or self.parser.draft
@@ -324,7 +326,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Write a piece of a response, ``content_bytes`` of which are content."""
         self.server.slots[self.slot] = SLOT_HEAD_SENT
         if content_bytes:
-            self.server.bytes_out += content_bytes
+            self.server.tally.bytes_out += content_bytes
         if type(output) is bytes:
             self._transport.write(output)
         else:
@@ -336,12 +338,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._drain_event is None:
                 self._drain_event = asyncio.Event()
             await self._drain_event.wait()
-
-    def head_waits(self, cycle: HttpCycle) -> None:
-        self.server.head_waits(cycle)
-
-    def count_in(self, size: int) -> None:
-        self.server.bytes_in += size
 
     def _pause_reading(self) -> None:
         if not self._is_reading_paused:
@@ -380,9 +376,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             if waited > settings.body_timeout_s:
                 self.cycle.fail(ProtocolError(408, "body-timeout", "the request body did not arrive in time"))
             return True
-        if phase is Phase.DRAIN or phase is Phase.LINGER:
+        if phase is _DRAIN or phase is _LINGER:
             if waited > LINGER_IDLE_S or now > self._linger_until:
-                self.phase = Phase.CLOSING
+                self.phase = _CLOSING
                 self._transport.close()
             return True
         return False

@@ -112,7 +112,7 @@ class HttpCycle:
                 self._request_given = not more
                 if more:
                     connection.resume_reading()
-                connection.count_in(len(body))
+                connection.server.tally.bytes_in += len(body)
                 return {"type": "http.request", "body": body, "more_body": more}
             if connection.is_half_closed:
                 return {"type": "http.disconnect"}
@@ -130,15 +130,14 @@ class HttpCycle:
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _to_bytes(body)
-            output = response.send(body, message.get("more_body", False))
-            connection.write(output, len(body))
+            connection.write(response.send(body, message.get("more_body", False)), len(body))
             if response.phase is _DONE:
                 connection.response_done(self)
             if connection.is_write_paused:
                 await connection.drain()
         elif kind == "http.response.start":
             response.start(message["status"], message.get("headers", ()), None, message.get("trailers", False))
-            connection.head_waits(self)
+            connection.server.head_waits(self)
         else:
             raise ResponseError(f"{kind!r} is not a message of an HTTP response")
 
@@ -191,7 +190,7 @@ class HttpCycle:
         cancelled = isinstance(exc, asyncio.CancelledError) and self._connection.server.is_forced
         if not cancelled:
             self._log("the app raised an exception", exc)
-        self._connection.server.count_error()
+        self._connection.server.tally.errors += 1
         if self.is_gone or self.response.phase is _DONE:
             return
         if self.response.head_sent:
@@ -203,7 +202,7 @@ class HttpCycle:
             self._answer(500, *plain(500, "app-error"))
 
     def _incomplete(self) -> None:
-        self._connection.server.count_error()
+        self._connection.server.tally.errors += 1
         if self.response.head_sent:
             self._log("the app returned before its response was complete", None)
             self._connection.abort()

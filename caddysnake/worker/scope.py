@@ -55,55 +55,45 @@ class Scopes:
         self.root_path = root_path
         self.state: dict[str, Any] | None = None
         self._clients: dict[bytes, Address | None] = {}
-        self._servers: dict[tuple[bytes, str], Address | None] = {}
+        self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
 
     def http(self, head: RequestHead, peer: Peer) -> Scope:
-        client, scheme = self._origin(head, peer)
-        is_1_1 = head.version == "1.1"
+        if peer.is_trusted:
+            client, scheme = self._origin(head, peer)
+        else:
+            client, scheme = peer.address, "http"
+        path = head.path
+        host = head.host
         scope = {
             "type": "http",
-            "asgi": _ASGI.copy(),
+            "asgi": _ASGI,
             "http_version": head.version,
             "method": head.method,
             "scheme": scheme,
-            "path": decode_path(head.path),
-            "raw_path": head.path,
+            "path": path.decode() if b"%" not in path else decode_path(path),
+            "raw_path": path,
             "query_string": head.query,
             "root_path": self.root_path,
             "headers": head.headers,
             "client": client,
-            "server": self._server(head.host, scheme, peer),
-            "extensions": HTTP_EXTENSIONS.copy() if is_1_1 else HTTP_EXTENSIONS_1_0.copy(),
+            "server": (self._servers[scheme].get(host) or self._server(host, scheme)) if host else peer.local,
+            "extensions": HTTP_EXTENSIONS.copy() if head.version == "1.1" else HTTP_EXTENSIONS_1_0.copy(),
         }
         if self.state is not None:
             scope["state"] = self.state.copy()
         return scope
 
     def websocket(self, head: RequestHead, peer: Peer, subprotocols: list[str]) -> Scope:
-        client, scheme = self._origin(head, peer)
-        scope = {
-            "type": "websocket",
-            "asgi": _ASGI.copy(),
-            "http_version": head.version,
-            "scheme": _SECURE[scheme],
-            "path": decode_path(head.path),
-            "raw_path": head.path,
-            "query_string": head.query,
-            "root_path": self.root_path,
-            "headers": head.headers,
-            "client": client,
-            "server": self._server(head.host, scheme, peer),
-            "subprotocols": subprotocols,
-            "extensions": WEBSOCKET_EXTENSIONS.copy(),
-        }
-        if self.state is not None:
-            scope["state"] = self.state.copy()
+        scope = self.http(head, peer)
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["scheme"] = _SECURE[scope["scheme"]]
+        scope["subprotocols"] = subprotocols
+        scope["extensions"] = WEBSOCKET_EXTENSIONS.copy()
         return scope
 
     def _origin(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str]:
         """The client's address and the scheme it used."""
-        if not peer.is_trusted:
-            return peer.address, "http"
         last = dict(head.headers)  # of repeated fields the last: earlier ones were there before Caddy's
         scheme = "https" if last.get(b"x-forwarded-proto") == b"https" else "http"
         forwarded = last.get(b"x-forwarded-for")
@@ -117,16 +107,11 @@ class Scopes:
         client = clients[forwarded] = last_hop(forwarded)
         return client, scheme
 
-    def _server(self, host: bytes | None, scheme: str, peer: Peer) -> Address | None:
-        if not host:
-            return peer.local
-        servers = self._servers
-        key = (host, scheme)
-        server = servers.get(key)
-        if server is None:
-            if len(servers) >= _CACHE_MAX:
-                servers.clear()
-            server = servers[key] = split_host(host, _DEFAULT_PORTS[scheme])
+    def _server(self, host: bytes, scheme: str) -> Address:
+        servers = self._servers[scheme]
+        if len(servers) >= _CACHE_MAX:
+            servers.clear()
+        server = servers[host] = split_host(host, _DEFAULT_PORTS[scheme])
         return server
 
 

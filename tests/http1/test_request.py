@@ -141,3 +141,23 @@ def test_http_1_0_closes_unless_it_asks_to_keep_alive() -> None:
     assert not head_of(parse(b"GET / HTTP/1.0\r\n\r\n")).keep_alive
     assert head_of(parse(b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")).keep_alive
     assert not head_of(parse(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: foo, Close\r\n\r\n")).keep_alive
+
+
+def test_a_request_that_comes_before_the_first_is_answered_waits_too() -> None:
+    parser = parse(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert not parser.at_boundary
+    parser.feed(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert head_of(parser).path == b"/1"
+    parser.next_message()
+    assert head_of(parser).path == b"/2"
+
+
+def test_a_large_body_ends_where_content_length_says() -> None:
+    size = 200_000
+    data = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+    parser = parse(data + b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert parser.complete
+    assert len(parser.take_body()) == parser.received == size
+    parser.next_message()
+    assert head_of(parser).path == b"/2"
+    assert parser.complete

@@ -1,0 +1,155 @@
+"""Status lines and field lines of responses, from what an app gives to bytes that cannot say anything else.
+
+Names and values are joined first and then checked once, as a whole, for control characters. That one pass over the
+finished head is what keeps a CR or LF in any value, name or phrase from becoming a field of its own. Each line but the
+first starts with its CRLF; the end of the head is left to the caller, who knows the framing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import ResponseError
+from .fields import is_field_value, is_token, tokens
+from .phrases import PHRASES
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_CONTROLS_BUT_TAB = bytes(range(9)) + bytes(range(10, 32)) + b"\x7f"
+STATUS_LINES = {status: b"HTTP/1.1 %d %s" % (status, phrase.encode()) for status, phrase in PHRASES.items()}
+_LEARNED_MAX = 1024
+_LEARNED_NAME_MAX = 64
+
+# Fields that mean something to the framing. Plain numbers, and 0 for all others: this is read for each field sent.
+_LENGTH, _DROPPED, _CONNECTION, _UPGRADE, _DATE, _SERVER = range(1, 7)
+_FIELDS = {
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _DROPPED,
+    b"keep-alive": _DROPPED,
+    b"proxy-connection": _DROPPED,
+    b"connection": _CONNECTION,
+    b"upgrade": _UPGRADE,
+    b"date": _DATE,
+    b"server": _SERVER,
+}
+_NO_TRAILERS = frozenset((*_FIELDS, b"host", b"trailer", b"te"))
+_known: dict[bytes, tuple[bytes, int]] = {}
+
+
+Encoded = tuple[bytes, "int | None", bool, bool]
+"""What ``encode`` makes: the head up to its last field, without the empty line; the app's Content-Length, None without
+one; whether the app wants the connection to end; whether it gave a Date of its own."""
+
+
+def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
+    """The head that begins with the status line ``line``. Raises ``ResponseError``.
+
+    ``server`` is added as Server when the app has none. ``drop_length``: leave Content-Length out of the bytes.
+    """
+    length: int | None = None
+    close = has_date = False
+    parts = [line]
+    append = parts.append
+    known_names = _known
+    for name, value in headers:
+        known = known_names.get(name)
+        prefix, meaning = known if known is not None else _learn(name)
+        if meaning:
+            if meaning == _LENGTH:
+                if length is None and type(value) is bytes and value.isdigit() and len(value) < 20:
+                    length = int(value)
+                    if drop_length:
+                        continue
+                else:
+                    _check_length(value, length)
+                    continue
+            elif meaning == _CONNECTION:
+                close = close or b"close" in tokens(value)
+                continue
+            elif meaning == _DROPPED:
+                continue
+            elif meaning == _DATE:
+                has_date = True
+            elif meaning == _SERVER:
+                server = b""
+            else:
+                append(b"\r\nconnection: ")
+                append(b"upgrade")
+        append(prefix)
+        append(value)
+    if server:
+        append(b"\r\nserver: ")
+        append(server)
+    try:
+        data = b"".join(parts)
+    except TypeError:
+        raise ResponseError("a header value must be bytes") from None
+    # Each line but the first brings one CR and one LF, and nothing else may.
+    if len(data) - len(data.translate(None, _CONTROLS_BUT_TAB)) != len(parts) - 1:
+        raise _guilty(parts)
+    return data, length, close, has_date
+
+
+def _learn(name: object) -> tuple[bytes, int]:
+    """The start of a line with ``name``, and what it means to us. Remembered in a bounded table."""
+    if not isinstance(name, bytes):
+        raise ResponseError(f"a header name must be bytes, not {type(name).__name__}")
+    if not is_token(name):
+        raise ResponseError(f"a header name with a character that is not allowed: {name[:80]!r}")
+    learned = (b"\r\n" + name + b": ", _FIELDS.get(name.lower(), 0))
+    if len(name) <= _LEARNED_NAME_MAX:
+        if len(_known) >= _LEARNED_MAX:
+            _known.clear()
+        _known[name] = learned
+    return learned
+
+
+def status_line(status: int, reason: bytes | None) -> bytes:
+    """The status line without its end; ``reason`` None for the registered phrase. Raises ``ResponseError``."""
+    if reason is None:
+        line = STATUS_LINES.get(status) if isinstance(status, int) else None
+        if line is not None:
+            return line
+        reason = b""
+    if not isinstance(status, int) or not 100 <= status <= 999:
+        raise ResponseError(f"not a status: {status!r}")
+    if not is_field_value(reason):
+        raise ResponseError(f"a reason phrase with a control character: {reason[:80]!r}")
+    return b"HTTP/1.1 %d %s" % (status, reason)
+
+
+def informational(status: int, headers: Headers) -> bytes:
+    """A whole 1xx response (RFC 9110 section 15.2). Raises ``ResponseError``."""
+    return encode(status_line(status, None), headers, b"", drop_length=True)[0] + b"\r\n\r\n"
+
+
+def trailer_section(headers: Headers) -> bytes:
+    """Trailer field lines, each with its end. Raises ``ResponseError``.
+
+    Fields that frame or route a message have no place among them (RFC 9110 section 6.5.1).
+    """
+    lines = []
+    for name, value in headers:
+        prefix, _ = _learn(name)
+        if name.lower() in _NO_TRAILERS:
+            raise ResponseError(f"{name!r} cannot be a trailer")
+        if not isinstance(value, bytes) or not is_field_value(value):
+            raise ResponseError(f"a value of {name!r} that is not allowed")
+        lines.append(prefix[2:] + value + b"\r\n")
+    return b"".join(lines)
+
+
+def _check_length(value: object, before: int | None) -> None:
+    """Let a repeated Content-Length pass that says the same; what else comes here is wrong."""
+    if not isinstance(value, bytes) or not value.isdigit() or len(value) > 19:
+        raise ResponseError(f"not a Content-Length: {value!r:.80}")
+    if before != int(value):
+        raise ResponseError("two different Content-Lengths")
+
+
+def _guilty(parts: list[bytes]) -> ResponseError:
+    for prefix, value in zip(parts[1::2], parts[2::2], strict=True):
+        if not is_field_value(value):
+            name = prefix.strip(b"\r\n: ").decode("latin-1")
+            return ResponseError(f"a value of {name!r} with a control character, such as CR or LF")
+    return ResponseError("a status line with a control character")
