@@ -93,6 +93,7 @@ class _Rewriter:
         self._order = {name: place for place, name in enumerate(directive_order(self._reading.parsed.options))}
         self._order["handle_path"] = self._order["handle"]
         self._upstreams = _upstreams(self._reading, folder)
+        self._places = {(token.line, token.column): index for index, token in enumerate(self._text.tokens)}
         self._edits: dict[int, Edit] = {}
 
     def run(self, original: Reading) -> str:
@@ -198,13 +199,13 @@ class _Rewriter:
         self._edit(start, end, f"\n{indent}".join(lines))
 
     def _range(self, node: RouteNode) -> tuple[int, int]:
-        first, last = node.segment.tokens[0], node.segment.tokens[-1]
-        if last is first and node.matcher_token is not None:
-            last = node.matcher_token
-        for token in (first, last):
-            if token.file != self._file or token.imports:
-                hint = "put the python blocks of this site and its route blocks into one route block"
-                raise CaddyfileError.at(first, f"{first.text} cannot be moved behind python: it is imported", hint)
+        """Where the directive stands in the text, matcher and block included."""
+        first = node.segment.tokens[0]
+        index = self._places.get((first.line, first.column))
+        if index is None or first.file != self._file or first.imports:
+            hint = "put the python blocks of this site and its route blocks into one route block"
+            raise CaddyfileError.at(first, f"{first.text} cannot be moved behind python: it is imported", hint)
+        last = self._text.tokens[segment_end(self._text.tokens, index) - 1]
         return self._text.start(first), self._text.end(last)
 
     def _proxy(self, node: RouteNode, *, with_matcher: bool = False) -> list[str]:
@@ -302,7 +303,9 @@ def _nested(node: RouteNode, matcher: str, children: tuple[Meaning, ...]) -> Ite
     elif node.directive == "route" and len(children) == 1 and children[0][0] == "proxy" and children[0][2] == "None":
         yield ("proxy", children[0][1], matcher)
     else:
-        words = () if children else tuple(token.text for token in node.segment.tokens[1:])
+        # What is inside these was opened; of others the words are all that is known.
+        opened = node.directive in ("handle", "handle_path", "route", "invoke")
+        words = () if opened else tuple(token.text for token in node.segment.tokens[1:])
         yield (node.directive, matcher, node.group is not None, words, children)
 
 
