@@ -10,6 +10,7 @@ here, which works even when a child's interpreter is stuck.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import gc
 import importlib
@@ -62,12 +63,12 @@ def _preload(interface: str, modules: list[str], path: list[str]) -> None:
     worker.prepare(interface)
     sys.path[:0] = path
     for name in modules:
-        before = len(sys._current_frames())  # of all threads, also of those that `threading` has not made
+        before = _threads()
         try:
             importlib.import_module(name)
         except BaseException as exc:  # foreign code
             raise PreloadError(f"preload {name}:\n{foreign_traceback(exc)}") from None
-        if len(sys._current_frames()) > before:
+        if _threads() > before:
             raise PreloadError(
                 f"preload {name}: importing it started a thread, and a process with threads cannot be forked safely. "
                 "Remove it from `preload`"
@@ -77,6 +78,13 @@ def _preload(interface: str, modules: list[str], path: list[str]) -> None:
             sys.path.remove(entry)
     gc.collect()
     gc.freeze()  # else the first full collection in each child copies every page it looks at
+
+
+def _threads() -> int:
+    """How many threads run Python. A library's own, such as those of numpy's linear algebra, know how to be forked."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        time.sleep(_POLL_S)  # one just started is not known to Python before it has run
+    return _thread._count()
 
 
 def undumpable() -> None:

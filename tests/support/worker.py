@@ -61,6 +61,7 @@ class Spawner:
         preload: list[str] | None = None,
         libraries: list[str] | None = None,
         path: list[str] | None = None,
+        grace_s: float = 5.0,
     ) -> None:
         ours, theirs = pair()
         options = {
@@ -80,12 +81,13 @@ class Spawner:
         self.endpoint = Endpoint(ours)
         self.first = receive(self.endpoint)
         self._count = 0
+        self._grace_s = grace_s
 
     def fork(self) -> tuple[Endpoint, int]:
         assert isinstance(self.first, Prepared), self.first
         ours, theirs = pair()
         self._count += 1
-        assert self.endpoint.hand_over(Spawn(self._count, 5.0), [theirs.fileno()])
+        assert self.endpoint.hand_over(Spawn(self._count, self._grace_s), [theirs.fileno()])
         theirs.close()
         spawned = receive(self.endpoint)
         assert isinstance(spawned, Spawned), spawned
