@@ -142,7 +142,7 @@ class Call:
         except BaseException as exc:
             self._fail(exc)
         close = getattr(iterable, "close", None) if type(iterable) is not list else None
-        if self._connection is None or close is None:
+        if close is None:
             return self._detach()
         self._hand_on()
         self._run_close(close)
@@ -250,8 +250,9 @@ class Call:
 
     def _fail(self, exc: BaseException) -> None:
         self.failed = True
-        if _is_clients(exc):
-            logger().info("%s: %s: %s", self._host.name, request_line(self.head), exc)
+        reason = _clients_part(exc)
+        if reason is not None:
+            logger().info("%s: %s: %s", self._host.name, request_line(self.head), reason)
         else:
             self._log("the app raised an exception", exc)
         connection = self._connection
@@ -278,16 +279,14 @@ class Call:
         logger().error("%s: %s: %s\n%s", self._host.name, request_line(self.head), what, foreign_traceback(exc))
 
 
-def _is_clients(exc: BaseException) -> bool:
-    """The client's going, or an exception of the app's (or a framework's) that follows from it."""
+def _clients_part(exc: BaseException) -> BaseException | None:
+    """What the client did, if ``exc`` is or follows from that (a framework may have made another exception of it)."""
     seen: BaseException | None = exc
     for _ in range(8):
-        if seen is None:
-            return False
-        if isinstance(seen, (ClientGone, ContentRefused)):
-            return True
+        if seen is None or isinstance(seen, (ClientGone, ContentRefused)):
+            break
         seen = seen.__cause__ or seen.__context__
-    return False
+    return seen if isinstance(seen, (ClientGone, ContentRefused)) else None
 
 
 def _learn(status: object) -> tuple[int, bytes | None]:

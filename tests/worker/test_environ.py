@@ -1,0 +1,181 @@
+"""environ, from request heads as Caddy and others send them."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.worker import settings
+
+from caddysnake.http1.limits import Limits
+from caddysnake.http1.request import RequestHead, RequestParser
+from caddysnake.worker.environ import Environ, of_request
+from caddysnake.worker.wsgi_file import FileWrapper
+
+CADDY = "Via: 1.1 Caddy", "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Host: ex.com:9500", "X-Forwarded-Proto: https"
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def base(pair: tuple[socket.socket, socket.socket]) -> dict[str, Any]:
+    wanted = settings("a:app", "wsgi", "/", threads=1, workers=2)
+    return Environ(wanted, FileWrapper, io.StringIO()).of_connection(pair[0])
+
+
+def head(target: str = "/", *headers: str, host: str = "ex.com:9500", method: str = "GET") -> RequestHead:
+    parser = RequestParser(Limits())
+    lines = "".join(f"{header}\r\n" for header in (f"Host: {host}", *headers))
+    parser.feed(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
+    assert parser.head is not None
+    return parser.head
+
+
+def test_the_path_is_decoded_and_latin_1(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/a%2Fb%20c/%C3%A9/../x%3Fy//z?%20=%C3&b"), True)
+    assert environ["PATH_INFO"] == "/a/b c/Ã©/../x?y//z"
+    assert environ["PATH_INFO"].encode("latin-1").decode() == "/a/b c/é/../x?y//z"
+    assert environ["QUERY_STRING"] == "%20=é&b"
+    assert environ["REQUEST_URI"] == "/a%2Fb%20c/%C3%A9/../x%3Fy//z?%20=%C3&b"
+    assert environ["SCRIPT_NAME"] == ""
+
+
+def test_the_asterisk_is_no_path(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("*", method="OPTIONS"), True)
+    assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")
+
+
+def test_an_absolute_target_gives_path_and_host(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("http://other.example/p?q", host="ex.com"), False)
+    assert environ["PATH_INFO"] == "/p"
+    assert environ["HTTP_HOST"] == environ["SERVER_NAME"] == "other.example"
+
+
+def test_what_caddy_says_of_the_client_is_believed(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/", *CADDY), True)
+    assert environ["REMOTE_ADDR"] == "192.0.2.7"
+    assert environ["wsgi.url_scheme"] == "https"
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("ex.com", "9500")
+    assert environ["HTTP_X_FORWARDED_FOR"] == "192.0.2.7"
+
+
+def test_without_trust_it_is_not(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/", *CADDY, host="real.example"), False)
+    assert environ["REMOTE_ADDR"] == ""
+    assert environ["wsgi.url_scheme"] == "http"
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("real.example", "80")
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        (["1.1.1.1"], "1.1.1.1"),
+        (["6.6.6.6, 1.1.1.1"], "1.1.1.1"),
+        (["6.6.6.6", "1.1.1.1"], "1.1.1.1"),
+        (["2001:db8::1"], "2001:db8::1"),
+        ([""], ""),
+        (["1.1.1.1, "], ""),
+    ],
+)
+def test_of_the_forwarded_addresses_caddys_own_peer_counts(
+    base: dict[str, Any], forwarded: list[str], client: str
+) -> None:
+    environ = of_request(base, head("/", *(f"X-Forwarded-For: {value}" for value in forwarded)), True)
+    assert environ["REMOTE_ADDR"] == client
+
+
+@pytest.mark.parametrize("proto", ["ftp", "", "javascript", "https, gopher"])
+def test_a_scheme_that_is_none_stays_http(base: dict[str, Any], proto: str) -> None:
+    assert of_request(base, head("/", f"X-Forwarded-Proto: {proto}"), True)["wsgi.url_scheme"] == "http"
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "name", "port"),
+    [
+        ("a.example", "http", "a.example", "80"),
+        ("a.example", "https", "a.example", "443"),
+        ("a.example:8000", "https", "a.example", "8000"),
+        ("a.example:", "http", "a.example", "80"),
+        ("a.example:http", "http", "a.example:http", "80"),
+        ("[::1]:8000", "http", "[::1]", "8000"),
+        ("[::1]", "http", "[::1]", "80"),
+        ("::1", "http", "::1", "80"),
+        ("", "https", "localhost", "80"),
+    ],
+)
+def test_the_servers_name_and_port_are_those_the_browser_used(
+    base: dict[str, Any], host: str, scheme: str, name: str, port: str
+) -> None:
+    headers = [f"X-Forwarded-Proto: {scheme}"] + ([f"X-Forwarded-Host: {host}"] if host else [])
+    environ = of_request(base, head("/", *headers, host=""), True)
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (name, port)
+
+
+def test_on_tcp_the_kernel_names_both_ends() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        base = Environ(settings("a:app", "wsgi", "/"), FileWrapper).of_connection(server)
+        environ = of_request(base, head("/", *CADDY), False)
+        assert (environ["SERVER_NAME"], int(environ["SERVER_PORT"])) == listener.getsockname()
+        assert (environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"])) == client.getsockname()
+        trusted = of_request(base, head("/", *CADDY), True)
+        assert trusted["REMOTE_ADDR"] == "192.0.2.7"
+        assert "REMOTE_PORT" not in trusted
+
+
+def test_repeated_headers_are_one_list(base: dict[str, Any]) -> None:
+    repeated = ["X-A: 1", "X-A: ", "X-A: 1", "Cookie: a=1", "Cookie: b=2", "Content-Type: a/b", "Content-Type: c/d"]
+    environ = of_request(base, head("/", *repeated), True)
+    assert environ["HTTP_X_A"] == "1, , 1"
+    assert environ["HTTP_COOKIE"] == "a=1; b=2"
+    assert environ["CONTENT_TYPE"] == "a/b"
+
+
+def test_a_name_with_an_underscore_cannot_pose_as_another(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/", "X_Forwarded_For: 6.6.6.6", "X-Forwarded-For: 1.1.1.1"), True)
+    assert environ["HTTP_X_FORWARDED_FOR"] == environ["REMOTE_ADDR"] == "1.1.1.1"
+    assert "HTTP_CONTENT_LENGTH" not in of_request(base, head("/", "Content_Length: 5"), True)
+
+
+def test_no_header_becomes_a_proxy_setting(base: dict[str, Any]) -> None:
+    assert "HTTP_PROXY" not in of_request(base, head("/", "Proxy: http://evil.example"), True)
+
+
+def test_values_are_bytes_in_latin_1(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/", "X-Name: Ã©"), True)
+    assert environ["HTTP_X_NAME"].encode("latin-1").decode() == "é"
+
+
+def test_content_keys_have_no_prefix(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/", "Content-Type: text/plain", "Content-Length: 3", method="POST"), True)
+    assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"]) == ("text/plain", "3")
+    assert not {"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"} & set(environ)
+
+
+def test_what_has_been_decoded_is_not_announced(base: dict[str, Any]) -> None:
+    environ = of_request(base, head("/", "Transfer-Encoding: chunked", method="POST"), True)
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+    assert "" not in environ
+
+
+def test_one_request_does_not_touch_the_next(base: dict[str, Any]) -> None:
+    before = dict(base)
+    of_request(base, head("/", *CADDY, "X-A: 1"), True)["HTTP_X_B"] = "app's own"
+    assert base == before
+    assert not {"HTTP_X_A", "HTTP_X_B"} & set(of_request(base, head("/"), True))
+
+
+def test_the_server_says_how_it_runs_apps(base: dict[str, Any]) -> None:
+    assert base["wsgi.multithread"] is False
+    assert base["wsgi.multiprocess"] is True
