@@ -24,7 +24,7 @@ class CaddyfileError(Exception):
         column: counted from 1 in characters, or ``None`` when the whole line is meant.
         token: the text of the token that is wrong, or ``None``.
         hint: what would be right, or ``None``.
-        imports: through which ``import`` lines the token came in, outermost first.
+        imports: through which ``import`` lines the token came in, the latest last.
     """
 
     def __init__(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .errors import CaddyfileError
+from .errors import CaddyfileError, nearest
 from .tokens import Token, on_new_line
 
 _INDEX = re.compile(r"args\[(.+)\]")
@@ -45,9 +45,9 @@ def put_in(tokens: Sequence[Token], arguments: Arguments, at: Token, depth: int,
     arrived: list[Token] = []
     definitions = _Definitions(depth)
     for original in tokens:
-        inside = definitions.hold(original, arrived[-1] if arrived else None)
         came = f"{place} ({original.snippet})" if original.snippet else place
         token = original._replace(imports=(*original.imports, came))
+        inside = definitions.hold(token, arrived[-1] if arrived else None)
         text = token.text
         if "{" not in text and "\\" not in text:
             arrived.append(token)
@@ -120,8 +120,8 @@ def _replace_known(token: Token, values: Sequence[Token], warn: Warn) -> str:
 
 
 def _argument(key: str, token: Token, values: Sequence[Token], warn: Warn) -> str | None:
-    old = _OLD_INDEX.search(key)
-    match = old or _INDEX.search(key)
+    old = _OLD_INDEX.fullmatch(key)
+    match = old or _INDEX.fullmatch(key)
     if match is None:
         return None
     index = match[1]
@@ -184,8 +184,10 @@ def _closing(text: str, position: int) -> int:
     return end
 
 
-def find_files(pattern: str, at: Token, warn: Warn) -> list[str]:
+def find_files(pattern: str, at: Token, snippets: Iterable[str], warn: Warn) -> list[str]:
     """The files that *pattern* names, relative to the file that *at* stands in, sorted.
+
+    *snippets* are the names it might have been meant for.
 
     Raises:
         CaddyfileError: a plain name is not there, or the pattern has more wildcards than one.
@@ -196,7 +198,8 @@ def find_files(pattern: str, at: Token, warn: Warn) -> list[str]:
         raise CaddyfileError.at(at, f"an import pattern may hold only one wildcard (*): {path}")
     if not any(char in path for char in "*?[]"):
         if not os.path.lexists(path):
-            raise CaddyfileError.at(at, f"no snippet and no file of this name to import: {pattern}")
+            hint = nearest(pattern, snippets) or "a snippet is defined before its use; a file is relative to this one"
+            raise CaddyfileError.at(at, f"no snippet and no file of this name to import: {pattern}", hint)
         return [path]
     matches = _glob(path)
     if os.path.basename(path).startswith("*"):

@@ -61,7 +61,7 @@ def define(line: Dispenser, definitions: dict[str, MatcherSet]) -> None:
     definitions[name] = _matcher_set(line, name[1:])
 
 
-def _matcher_set(line: Dispenser, name: str) -> MatcherSet:
+def _matcher_set(line: Dispenser, name: str, *, negated: bool = False) -> MatcherSet:
     """The set whose matchers follow: one on this line, or one on each line of the block it opens.
 
     The segments of one kind are handed to it together, so that values add up.
@@ -69,8 +69,8 @@ def _matcher_set(line: Dispenser, name: str) -> MatcherSet:
     tokens_of_kind: dict[str, list[Token]] = {}
     nesting = line.nesting()
     while line.next_arg() or line.next_block(nesting):
-        if line.token().quote and line.val() not in _KINDS:
-            # A quoted word that is no kind is an expression whose name was left out.
+        if negated and line.token().quote:
+            # A quoted word is an expression whose kind was left out.
             tokens_of_kind.setdefault("expression", []).extend([line.token()._replace(text="expression"), line.token()])
             continue
         tokens_of_kind.setdefault(line.val(), []).extend(line.next_segment())
@@ -78,7 +78,8 @@ def _matcher_set(line: Dispenser, name: str) -> MatcherSet:
     for kind, tokens in tokens_of_kind.items():
         read = _KINDS.get(kind)
         if read is None:
-            raise CaddyfileError.at(tokens[0], f'unknown matcher "{kind}"', nearest(kind, _KINDS))
+            hint = nearest(kind, _KINDS) or "the kinds are " + ", ".join(_KINDS)
+            raise CaddyfileError.at(tokens[0], f'unknown matcher "{kind}"', hint)
         matchers[kind] = read(Dispenser(tokens), name)
     return matchers
 
@@ -211,7 +212,7 @@ def _not(line: Dispenser, _name: str) -> list[MatcherSet]:
     sets: list[MatcherSet] = []
     while line.next():
         # The name is not passed on: captures within a "not" would never be set.
-        sets.append(_matcher_set(line, ""))
+        sets.append(_matcher_set(line, "", negated=True))
     return sets
 
 

@@ -150,7 +150,8 @@ class _Parser:
         self._snippets: dict[str, list[Token]] = {}
         self._imports: dict[str, set[str]] = {}  # file or snippet -> what it imports
         self._result = ParsedFile([], [], {})
-        self._glued: Token | None = None  # the last word that ends in a brace at the end of its line
+        self._glued_opening: Token | None = None  # the last word that ends in { at the end of its line
+        self._glued_closing: Token | None = None  # the last one that ends in } there
         self._blocks = 0
         self._options_seen = False
 
@@ -267,7 +268,7 @@ class _Parser:
         depth = 1
         while depth:
             if not stream.next():
-                raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+                raise self._unclosed(opening)
             if of_route and stream.token.text == "import" and stream.on_new_line:
                 self._import(1, block_allowed=False)
                 continue
@@ -294,7 +295,7 @@ class _Parser:
             segments.append(Segment(self._directive()))
         # Caddy looks at the last token only, so the end of a nested block at the end of the file closes the site too.
         if braced and not stream.token.closes:
-            raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+            raise self._unclosed(opening)
         return segments
 
     def _directive(self) -> list[Token]:
@@ -322,11 +323,11 @@ class _Parser:
             elif token.text == "import" and stream.on_new_line:
                 self._import(1)
                 continue
-            elif token.text.endswith("{") and not token.quote and stream.line_ends:
-                self._glued = token
+            elif not token.quote and stream.line_ends:
+                self._note_glued(token)
             tokens.append(token)
         if opened:
-            raise CaddyfileError.at(opened[-1], "this block is never closed", "a } is missing")
+            raise self._unclosed(opened[-1])
         return tokens
 
     def _check_opening(self, brace: Token) -> None:
@@ -342,9 +343,22 @@ class _Parser:
 
     def _stray(self, brace: Token) -> CaddyfileError:
         hint = "put } on a line of its own, one for each {"
-        if self._glued is not None:
-            hint = f"put a space before the {{ of {self._glued.text} in line {self._glued.line}"
+        if (word := self._glued_opening) is not None:
+            hint = f"put a space before the {{ of {word.text} in line {word.line}"
         return CaddyfileError.at(brace, "unexpected }, no block is open here", hint)
+
+    def _unclosed(self, brace: Token) -> CaddyfileError:
+        hint = "a } is missing"
+        if (word := self._glued_closing) is not None:
+            hint = f"put the }} of {word.text} in line {word.line} on a line of its own"
+        return CaddyfileError.at(brace, "this block is never closed", hint)
+
+    def _note_glued(self, word: Token) -> None:
+        """Remember a brace that is probably meant for a block, for the error that it leads to."""
+        if word.text.endswith("{"):
+            self._glued_opening = word
+        elif word.text.endswith("}") and "{" not in word.text:
+            self._glued_closing = word
 
     # Imports
 
@@ -368,7 +382,7 @@ class _Parser:
             imported = self._snippets[pattern.text]
             sources = [f"{imported[0].file}:{pattern.text}"] if imported else []
         else:
-            sources = find_files(pattern.text, pattern, self._warn)
+            sources = find_files(pattern.text, pattern, self._snippets, self._warn)
             imported = [token for source in sources for token in self._read(source, pattern)]
         self._connect(at, sources, pattern)
         stream.replace(mark, put_in(imported, arguments, at, depth, self._warn))
@@ -392,7 +406,7 @@ class _Parser:
         depth = 1
         while True:
             if not stream.next():
-                raise CaddyfileError.at(opening, "this block is never closed", "a } is missing")
+                raise self._unclosed(opening)
             depth += stream.token.opens - stream.token.closes
             if not depth:
                 return tokens

@@ -26,7 +26,11 @@ class Token(NamedTuple):
     """How it was quoted: ``""`` not at all, ``'"'``, a backtick, or ``<`` for a heredoc."""
     row: int = 0
     imports: tuple[str, ...] = ()
-    """The ``file:line`` of each import that brought the token here, outermost first."""
+    """The ``file:line`` of each import the token was put in by, the latest last.
+
+    An import within a snippet knows of its own place only, not of the one the snippet is imported at. Caddy has it so,
+    and takes tokens of one such chain for neighbours on one line if their rows say so.
+    """
     snippet: str = ""
     """The name of the snippet whose definition holds the token."""
 

@@ -37,7 +37,7 @@ def caddy_shape(config: dict[str, Any]) -> Shape:
         routes = server.get("routes") or []
         sites = [_caddy_site(route) for route in routes] if _wrapped(routes) else [_site(None, _caddy_steps(routes))]
         for listener in server["listen"]:
-            shape[listener] = sites
+            shape[listener] = _not_empty(sites)
     return shape
 
 
@@ -56,6 +56,11 @@ def _caddy_site(route: dict[str, Any]) -> dict[str, Any]:
 
 def _site(match: list[Any] | None, steps: list[Step]) -> dict[str, Any]:
     return {"match": match or None, "steps": _regrouped(steps)}
+
+
+def _not_empty(sites: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the sites that match everything and do nothing: Caddy does not always mention them."""
+    return [site for site in sites if site["match"] or site["steps"]]
 
 
 def _caddy_steps(routes: Sequence[dict[str, Any]]) -> list[Step]:
@@ -91,7 +96,9 @@ def our_shape(sites: Sequence[Site]) -> Shape:
     shape: Shape = {}
     for listener, pairs in on_listener.items():
         ordered = most_specific_first([replace(site, addresses=tuple(addresses)) for site, addresses in pairs])
-        shape[listener] = [_site(host_matchers(site.addresses), render(site.routes)) for site in ordered]
+        shape[listener] = _not_empty(
+            [_site(host_matchers(site.addresses), render(site.routes)) for site in ordered]
+        )
     return shape
 
 
@@ -165,7 +172,7 @@ def _respond(line: Dispenser) -> list[dict[str, Any]]:
 def _header(line: Dispenser) -> list[dict[str, Any]]:
     match line.remaining_args():
         case [field, value]:
-            return [{"handler": "headers", "response": {"set": {field: [value]}}}]
+            return [{"handler": "headers", "response": {"set": {field.title(): [value]}}}]
     raise Unrendered("header")
 
 
