@@ -5,6 +5,7 @@
 ``environment``   ``{$NAME}`` in the raw text
 ``tokens``        a word and where it stood; ``lexer``: characters to tokens
 ``importing``     what ``import`` puts in; ``shorthands``: ``{host}`` written out
+``stream``        the tokens while they are parsed
 ``parser``        tokens to site blocks, segments, options, named routes
 ``dispenser``     the cursor a directive holds
 ``addresses``     site addresses, sockets among them

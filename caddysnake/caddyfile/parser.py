@@ -15,7 +15,8 @@ from .errors import CaddyfileError
 from .importing import Arguments, find_files, put_in
 from .lexer import tokenize
 from .shorthands import expand
-from .tokens import Token, on_new_line
+from .stream import Stream
+from .tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,53 +92,6 @@ def _decoded(source: bytes, file: str, environ: Mapping[str, str]) -> str:
     return substitute(text, environ)
 
 
-class _Stream:
-    """The tokens, with a cursor between those taken and those still to come.
-
-    Both sides are stacks, so putting in the tokens of an import costs their number, wherever it is in the file.
-    """
-
-    def __init__(self, tokens: list[Token]) -> None:
-        self.taken: list[Token] = []
-        self._pending = tokens[::-1]
-
-    def next(self) -> bool:
-        """Take the next token; ``False`` when there is none."""
-        if not self._pending:
-            return False
-        self.taken.append(self._pending.pop())
-        return True
-
-    def back(self) -> None:
-        """Give the last token back."""
-        self._pending.append(self.taken.pop())
-
-    def replace(self, mark: int, tokens: list[Token]) -> None:
-        """Drop what was taken since *mark* (a length of ``taken``), and let *tokens* come next."""
-        del self.taken[mark:]
-        self._pending.extend(reversed(tokens))
-
-    @property
-    def token(self) -> Token:
-        """The token taken last."""
-        return self.taken[-1]
-
-    @property
-    def upcoming(self) -> Token | None:
-        """The token that comes next."""
-        return self._pending[-1] if self._pending else None
-
-    @property
-    def on_new_line(self) -> bool:
-        """The token taken last begins a line."""
-        return len(self.taken) < 2 or on_new_line(self.taken[-2], self.taken[-1])
-
-    @property
-    def line_ends(self) -> bool:
-        """No token follows on the line of the one taken last."""
-        return not self._pending or on_new_line(self.taken[-1], self._pending[-1])
-
-
 class _Parser:
     """Goes through a file block by block.
 
@@ -145,7 +99,7 @@ class _Parser:
     """
 
     def __init__(self, tokens: list[Token], environ: Mapping[str, str]) -> None:
-        self._stream = _Stream(tokens)
+        self._stream = Stream(tokens)
         self._environ = environ
         self._snippets: dict[str, list[Token]] = {}
         self._imports: dict[str, set[str]] = {}  # file or snippet -> what it imports

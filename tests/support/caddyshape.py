@@ -1,8 +1,8 @@
 """Brings what Caddy adapted, and what we understood, into one form that can be compared.
 
-A shape is ``{listener: [site, …]}``; a site is its matcher sets and its steps; a step is one handler with its matcher
-set and group. Routes that Caddy folded into one are unfolded, and groups are counted anew, since only which steps
-share one has a meaning.
+A shape is ``{listener: [site, …]}``; a site is its matcher sets and its steps; a step is one handler with its
+matcher set and group. Routes that Caddy folded into one are unfolded, and groups are counted anew, since only which
+steps share one has a meaning.
 
 Our side is the tree of routes; for a handful of Caddy's directives this renders what Caddy's JSON would say. That is all
 the tests need, and is no part of the product.
@@ -96,9 +96,7 @@ def our_shape(sites: Sequence[Site]) -> Shape:
     shape: Shape = {}
     for listener, pairs in on_listener.items():
         ordered = most_specific_first([replace(site, addresses=tuple(addresses)) for site, addresses in pairs])
-        shape[listener] = _not_empty(
-            [_site(host_matchers(site.addresses), render(site.routes)) for site in ordered]
-        )
+        shape[listener] = _not_empty([_site(host_matchers(site.addresses), render(site.routes)) for site in ordered])
     return shape
 
 
