@@ -38,6 +38,9 @@ from .values import is_socket
 _TRANSPORT = ("transport http {", "\tcompression off", "\tkeepalive_idle_conns_per_host 256", "}")
 """Caddy would ask the app for gzip and unpack it again, and keep only 32 idle connections."""
 
+_FORMAT_LIMIT = 100_000
+"""Characters. Nobody looks at the layout of a longer file, and formatting goes character by character."""
+
 
 class Stock(NamedTuple):
     """A Caddyfile for Caddy, and what must run beside it."""
@@ -73,11 +76,13 @@ def stock(
         os.path.join(os.path.abspath(base_dir or os.getcwd()), socket_dir or default_socket_dir())
     )
     try:
-        text = _Rewriter(expand_python(source, file, environ, reading), file, environ, folder).run(reading)
+        expanded = expand_python(source, file, environ, reading)
+        again = reading if expanded == source else read(expanded, file, environ)
+        text = _Rewriter(SourceText(expanded, file, environ), file, environ, again, folder).run(reading)
     except CaddyfileError as exc:
         raise ConfigErrors([exc]) from None
     written = source.decode()
-    if format_source(written) == written:
+    if len(written) < _FORMAT_LIMIT and format_source(written) == written:
         text = format_source(text)
     return Stock(text, planned, reading.config)
 
@@ -85,11 +90,11 @@ def stock(
 class _Rewriter:
     """Edits a text in which every ``python`` block stands itself."""
 
-    def __init__(self, source: bytes, file: str, environ: Mapping[str, str], folder: str) -> None:
+    def __init__(self, text: SourceText, file: str, environ: Mapping[str, str], reading: Reading, folder: str) -> None:
         self._file = file
         self._environ = environ
-        self._reading = read(source, file, environ)
-        self._text = SourceText(source, file, environ)
+        self._reading = reading
+        self._text = text
         self._order = {name: place for place, name in enumerate(directive_order(self._reading.parsed.options))}
         self._order["handle_path"] = self._order["handle"]
         self._upstreams = _upstreams(self._reading, folder)
