@@ -1,0 +1,181 @@
+"""Which threads look for work: the crew's decisions, with the test in the place of threads and clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.worker import PATIENCE_S
+
+from caddysnake.worker.wsgi_crew import TICK_S, Crew, Watch
+
+
+class Threads:
+    """Real threads that do nothing but rest when asked; turns are the test's to move."""
+
+    def __init__(self, size: int) -> None:
+        self.woken = threading.Event()
+        self.crew = Crew(size, self.woken.set, has_gil=True)
+        self.now = 100.0
+        self._ends = False
+        self._threads = [threading.Thread(target=self._run, args=(seat,), daemon=True) for seat in self.crew.seats]
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_resting(size - 1)
+
+    def _run(self, seat: object) -> None:
+        while not self._ends:
+            if self.crew.surplus:
+                self.crew.rest(seat)  # type: ignore[arg-type]
+            time.sleep(0.001)
+
+    def wait_for_resting(self, count: int) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self.crew.resting != count:
+            assert time.monotonic() < deadline, f"{self.crew.resting} threads rest, not {count}"
+            time.sleep(0.001)
+
+    def active(self) -> list[int]:
+        return [seat.index for seat in self.crew.seats if seat not in self.crew._resting]
+
+    def tick(self, seconds: float = TICK_S) -> Watch:
+        self.now += seconds
+        return self.crew.tick(self.now)
+
+    def move(self, *indexes: int, turns: int = 1) -> None:
+        for index in indexes:
+            self.crew.seats[index].turn += turns
+
+    def end(self) -> None:
+        self._ends = True
+        self.crew.dismiss()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    threads = Threads(8)
+    yield threads
+    threads.end()
+
+
+def stick(threads: Threads) -> None:
+    """Every thread that looks for work begins a call and stays in it for two ticks."""
+    for index in threads.active():
+        if not threads.crew.seats[index].turn & 1:
+            threads.move(index)
+    threads.tick()
+
+
+def test_at_first_one_thread_looks_for_work(threads: Threads) -> None:
+    assert len(threads.active()) == 1
+
+
+def test_short_calls_leave_the_others_at_rest(threads: Threads) -> None:
+    (leader,) = threads.active()
+    for _ in range(100):
+        threads.move(leader, turns=2)
+        assert threads.tick() is Watch.TICK
+    assert len(threads.active()) == 1
+
+
+def test_a_call_that_lasts_calls_up_another_and_then_more(threads: Threads) -> None:
+    for expected in (2, 4, 8):
+        stick(threads)
+        threads.tick()
+        assert len(threads.active()) == expected
+
+
+def test_nobody_is_called_up_while_one_still_waits_for_work(threads: Threads) -> None:
+    stick(threads)
+    threads.tick()
+    first, second = threads.active()
+    waiting = second if threads.crew.seats[first].turn & 1 else first
+    assert not threads.crew.seats[waiting].turn & 1
+    assert threads.tick() is Watch.SLEEP
+    assert len(threads.active()) == 2
+
+
+def test_the_watch_sleeps_when_nothing_moves_and_wakes_with_the_next_turn(threads: Threads) -> None:
+    threads.crew.asleep = False
+    assert threads.tick() is Watch.SLEEP
+    assert threads.crew.asleep
+    threads.crew.wake()
+    assert not threads.crew.asleep
+    assert threads.woken.is_set()
+
+
+def test_when_all_are_stuck_it_is_said_once(threads: Threads) -> None:
+    for _ in range(3):
+        stick(threads)
+        threads.tick()
+    threads.move(*[index for index in threads.active() if not threads.crew.seats[index].turn & 1])
+    threads.crew.asleep = False
+    verdicts = []
+    while not threads.crew.asleep:
+        verdicts.append(threads.tick())
+    assert verdicts[:-1] == [Watch.TICK] * (len(verdicts) - 1)
+    assert verdicts[-1] is Watch.EXHAUSTED
+
+
+def test_after_a_while_all_but_one_rest_again(threads: Threads) -> None:
+    for _ in range(3):
+        stick(threads)
+        threads.tick()
+    assert len(threads.active()) == 8
+    threads.move(*[index for index in range(8) if threads.crew.seats[index].turn & 1])
+    threads.move(0, turns=2)
+    threads.tick(2.0)
+    threads.wait_for_resting(7)
+
+
+def test_the_while_grows_when_it_proves_too_short(threads: Threads) -> None:
+    def call_up() -> None:
+        stick(threads)
+        threads.tick()
+        while any(seat.turn & 1 for seat in threads.crew.seats):
+            threads.move(*[seat.index for seat in threads.crew.seats if seat.turn & 1])
+
+    call_up()
+    threads.tick(1.1)
+    threads.wait_for_resting(7)
+    call_up()  # at once: that rest was premature
+    threads.move(0, turns=2)
+    threads.tick(1.1)
+    assert not threads.crew.surplus
+    threads.move(0, turns=2)
+    threads.tick(1.1)
+    threads.wait_for_resting(7)
+
+
+def test_calls_that_wait_for_something_else_call_up_everyone(threads: Threads) -> None:
+    for _ in range(10):
+        threads.crew.sample(lambda: time.sleep(0.002))
+    threads.wait_for_resting(0)
+
+
+def test_calls_that_only_compute_do_not(threads: Threads) -> None:
+    for _ in range(50):
+        threads.crew.sample(lambda: sum(range(2000)))
+    assert threads.crew.resting == 7
+
+
+def test_a_call_that_raises_is_sampled_all_the_same(threads: Threads) -> None:
+    def call() -> None:
+        raise ValueError("the call's")
+
+    with pytest.raises(ValueError, match="the call's"):
+        threads.crew.sample(call)
+
+
+def test_without_a_gil_nobody_rests() -> None:
+    crew = Crew(4, lambda: None, has_gil=False)
+    assert crew.surplus == 0
+    crew.seats[0].turn += 1
+    for now in range(5):
+        crew.tick(100.0 + now)
+        crew.seats[0].turn += 2
+    assert crew.surplus == 0
