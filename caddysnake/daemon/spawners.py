@@ -160,6 +160,7 @@ class Spawner:
             self._dispatch(received[0])
         except ChannelClosed:
             self.close()
+            self.kill()  # it is ending, or of no use any more
         except ChannelError as exc:
             log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
             self.close()

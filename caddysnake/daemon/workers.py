@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..channel import vitals
+from ..channel.codec import shorten
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ..channel.messages import (
     PROTOCOL_VERSION,
@@ -266,10 +267,10 @@ class Worker:
         elif isinstance(message, Ready):
             if message.version != PROTOCOL_VERSION:
                 raise ChannelError(f"it speaks version {message.version} of the channel")
-            self.detail = message.detail
+            self.detail = shorten(message.detail, 200)
             self._feed(Event.READY)
         elif isinstance(message, Failed):
-            self._fail(message.code, message.text)
+            self._fail(shorten(message.code, 32), message.text)
             self._feed(Event.FAILED)
         elif isinstance(message, Drained):
             self._feed(Event.DRAINED)
