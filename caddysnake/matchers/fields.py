@@ -11,7 +11,6 @@ Predicate = Callable[[Request], bool]
 Value = Callable[[Request], str]
 
 _PROTOCOLS: dict[str, tuple[int, int, bool]] = {
-    "http/1": (1, -1, False),
     "http/1.0": (1, 0, False),
     "http/1.0+": (1, 0, True),
     "http/1.1": (1, 1, False),

@@ -177,4 +177,6 @@ def _matches_escaped(path: str, pattern: str) -> bool:
             found.append(uris.unescape(char.encode("ascii")))
             at_path += 1
         at_pattern += 1
+    if at_path < len(path):
+        return False
     return glob(pattern.replace("%*", "*"))(uris.text(b"".join(found)))

@@ -17,7 +17,7 @@ HTTP_1_0 = "HTTP/1.0"
 HTTP_1_1 = "HTTP/1.1"
 _VIA = {"1.0": HTTP_1_0, "1.1": HTTP_1_1, "2.0": "HTTP/2.0", "3.0": "HTTP/3.0"}
 # Go's server takes them out of the fields, so for Caddy they are never there.
-_NOT_FIELDS = frozenset({b"host", b"transfer-encoding", b"trailer"})
+_NOT_FIELDS = frozenset({b"host", b"transfer-encoding"})
 
 
 class Head(Protocol):

@@ -57,7 +57,8 @@ def escape_form(value: str) -> str:
 
 
 def clean(path: str, *, merge_slashes: bool = True) -> str:
-    """*path* without ``.``, ``..`` and, unless told otherwise, doubled slashes. A slash at the end stays.
+    """*path* without ``.``, ``..`` and, unless told otherwise, doubled slashes. A slash at the end stays, and an empty
+    path becomes ``.``.
 
     Matching looks at this, so that no odd spelling slips past a matcher; what is forwarded stays as it came.
     """
@@ -65,15 +66,12 @@ def clean(path: str, *, merge_slashes: bool = True) -> str:
         while "//" in path:
             path = path.replace("//", f"/{_NO_MERGE}/")
         return clean(path).replace(_NO_MERGE, "")
-    if not path:
-        return "/"
-    if path[0] != "/":
-        path = "/" + path
-    if "/." not in path and "//" not in path:
+    if path[:1] == "/" and "/." not in path and "//" not in path:
         return path
-    # Two slashes at the start mean something to POSIX, and so to posixpath.
-    cleaned = "/" + posixpath.normpath(path).lstrip("/")
-    if path[-1] == "/" and cleaned != "/":
+    cleaned = posixpath.normpath(path)
+    if cleaned.startswith("//"):  # which means something to POSIX, and so to posixpath
+        cleaned = cleaned[1:]
+    if path[-1:] == "/" and cleaned != "/":
         cleaned += "/"
     return cleaned
 
