@@ -17,6 +17,7 @@ from .reading import ReadError, add_config_arguments, print_errors, print_warnin
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config_arguments(parser)
+    parser.add_argument("--caddy", action="store_true", help="check it as run --caddy would read it")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -25,6 +26,7 @@ def main(args: argparse.Namespace) -> int:
     from ..config.check import check
     from ..config.pending import not_yet
     from ..config.plan import plan, usable_cores
+    from ..config.stock import stock
 
     try:
         source = read(args.config)
@@ -32,12 +34,15 @@ def main(args: argparse.Namespace) -> int:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
     try:
-        config = load(source.content, source.file, os.environ)
+        if args.caddy:
+            _, planned, config = stock(source.content, source.file, os.environ, cores=usable_cores())
+        else:
+            config = load(source.content, source.file, os.environ)
+            planned = plan(config, cores=usable_cores())
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
         return 1
     print_warnings(config.warnings)
-    planned = plan(config, cores=usable_cores())
     errors = check(planned) + not_yet(planned)
     if errors:
         print_errors(ConfigErrors(errors).errors, source)

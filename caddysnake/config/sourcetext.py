@@ -98,22 +98,19 @@ class SourceText:
         end = len(self.text) if end is None else end
         pieces: list[str] = []
         position = start
-        for edit in sorted(edit for edit in edits if start <= edit.start and edit.end <= end):
+        made = sorted(edit for edit in edits if start <= edit.start and edit.end <= end)
+        # One that left nothing may stand right at an edit; it comes out once, in front of it.
+        variables = [spliced for spliced in self._spliced if start <= spliced.start and spliced.end <= end][::-1]
+        for edit in [*made, Edit(end, end, "")]:
             assert edit.start >= position, "edits overlap"
-            pieces += [self._written(position, edit.start), edit.text]
+            while variables and variables[-1].end <= edit.start:
+                spliced = variables.pop()
+                if spliced.start >= position:
+                    pieces += [self.text[position : spliced.start], spliced.written]
+                    position = spliced.end
+            pieces += [self.text[position : edit.start], edit.text]
             position = edit.end
-        return "".join([*pieces, self._written(position, end)])
-
-    def _written(self, start: int, end: int) -> str:
-        """The text from *start* to *end* with the variables back in their places."""
-        pieces: list[str] = []
-        position = start
-        for spliced in self._spliced:
-            # One that left nothing, right at the end, belongs to what comes next.
-            if position <= spliced.start and (spliced.start < end or end == len(self.text)) and spliced.end <= end:
-                pieces += [self.text[position : spliced.start], spliced.written]
-                position = spliced.end
-        return "".join([*pieces, self.text[position:end]])
+        return "".join(pieces)
 
 
 def begins_line(tokens: list[Token], index: int) -> bool:

@@ -145,6 +145,12 @@ def test_what_is_not_built_yet_is_no_valid_configuration(folder: Path) -> None:
     assert "not supported yet: 2 python blocks share it" in done.stderr
 
 
+def test_a_file_is_checked_as_caddy_and_we_would_share_it(folder: Path) -> None:
+    (folder / "Caddyfile").write_text("example.com {\n\tbind unix//run/x\n\tpython /a main:app\n\tpython main:app\n}\n")
+    assert caddysnake(folder, "validate").returncode == 1
+    assert caddysnake(folder, "validate", "--caddy").returncode == 0
+
+
 def test_a_file_that_is_not_utf8_is_named_with_its_line(folder: Path) -> None:
     (folder / "Caddyfile").write_bytes(b"# fine\n# caf\xe9\n")
     done = caddysnake(folder, "adapt")

@@ -377,6 +377,25 @@ def test_any_site_keeps_its_order(tmp_path: Path, order: str, lines: list[str]) 
     assert_same(source, tmp_path)
 
 
+@given(
+    st.lists(directives(1), min_size=1, max_size=3),
+    st.lists(
+        st.one_of(directives(1), st.sampled_from(["import one", "import two", "handle /i/* {\nimport one\n}"])),
+        max_size=5,
+    ),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_use_of_snippets_keeps_its_meaning(tmp_path: Path, snippet: list[str], lines: list[str]) -> None:
+    """What cannot be moved may be refused; what is printed is right."""
+    inside = "\n".join(snippet).replace(" @m", "")
+    body = "\n".join(lines)
+    source = f"(one) {{\n{inside}\n}}\n(two) {{\nheader X 2\nimport one\n}}\n:8001 {{\n@m method POST\n{body}\n}}\n"
+    try:
+        assert_same(source, tmp_path)
+    except ConfigErrors as exc:
+        assert "cannot be moved" in str(exc)  # noqa: PT017
+
+
 # What the text looks like
 
 
