@@ -1,4 +1,4 @@
-"""What a worker must know, as one sealed memfd of JSON: the payload of ``Configure``.
+"""What a worker, or a relay, must know, as one sealed memfd of JSON: the payload of ``Configure``.
 
 Settings and environment never pass through a spawner: the next tenant is forked from its memory.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 _LIMIT = 8 * 1024 * 1024
 
@@ -55,7 +55,33 @@ class Settings(NamedTuple):
     websocket_ping_timeout_s: float = 20.0
 
 
-def seal(settings: Settings) -> int:
+class RelaySettings(NamedTuple):
+    """Everything one relay needs. Durations are seconds, sizes are bytes; None means no limit."""
+
+    listeners: list[Any]
+    """Routing tables, as JSON, by the number that ``Take`` carries above ``TAKE_LISTENER_SHIFT``. What a table holds is
+    between whoever makes it and the relay's router."""
+    development: bool = False
+    """Show the browser why an app does not start."""
+    server_header: str = ""
+    """Value of the Server field of the relay's own answers, none when empty."""
+    max_head_bytes: int = 1_114_112
+    max_target_bytes: int = 65_536
+    max_header_count: int = 256
+    max_body_bytes: int | None = None
+    """For all apps; each app's own limit is its worker's."""
+    head_timeout_s: float = 60.0
+    write_timeout_s: float = 120.0
+    max_needs: int = 4096
+    """Requests that wait for a link, all apps together."""
+    max_idle_links: int = 256
+    """Links kept for the next request, per app."""
+    max_idle_links_total: int = 4096
+    link_idle_s: float = 60.0
+    """How long a link is kept without a request."""
+
+
+def seal(settings: Settings | RelaySettings) -> int:
     """A sealed memfd holding ``settings``; the descriptor is the caller's."""
     payload = json.dumps(settings._asdict()).encode()
     fd = os.memfd_create("caddysnake-settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -70,8 +96,20 @@ def seal(settings: Settings) -> int:
     return fd
 
 
+_Kind = TypeVar("_Kind", Settings, RelaySettings)
+
+
 def unseal(fd: int) -> Settings:
     """The settings in ``fd``, which stays the caller's. Raises ``ValueError`` when they are not settings."""
+    return _unseal(fd, Settings)
+
+
+def unseal_relay(fd: int) -> RelaySettings:
+    """The settings of a relay in ``fd``, which stays the caller's. Raises ``ValueError`` when they are not."""
+    return _unseal(fd, RelaySettings)
+
+
+def _unseal(fd: int, kind: type[_Kind]) -> _Kind:
     size = os.fstat(fd).st_size
     if size > _LIMIT:
         raise ValueError(f"settings of {size} bytes")
@@ -79,8 +117,8 @@ def unseal(fd: int) -> Settings:
     if not isinstance(raw, dict):
         raise ValueError("settings that are no JSON object")
     # A daemon newer than this guest may know more; what is unknown here cannot matter here.
-    known = {name: value for name, value in raw.items() if name in Settings._fields}
-    missing = [name for name in Settings._fields if name not in known and name not in Settings._field_defaults]
+    known = {name: value for name, value in raw.items() if name in kind._fields}
+    missing = [name for name in kind._fields if name not in known and name not in kind._field_defaults]
     if missing:
         raise ValueError(f"settings without {', '.join(missing)}")
-    return Settings(**known)
+    return kind(**known)
