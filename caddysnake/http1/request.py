@@ -24,6 +24,7 @@ Usage::
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from .errors import ProtocolError
 from .fields import is_host, is_token, request_names, tokens
@@ -33,6 +34,7 @@ from .methods import METHODS
 
 _END = b"\r\n\r\n"
 _CR = 13
+_SLASH = 47
 _BYPASS_BYTES = 64 * 1024
 _LINE_REST = 40  # what a request line has room for beside its target
 _LINES_MAX = 512
@@ -44,6 +46,28 @@ _learn = request_names.learn
 _SPECIAL = frozenset(
     (b"", b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"),
 )
+
+
+class Section:
+    """A header section that many requests have in common, to the letter: a client sends the same fields over and over.
+
+    What was found out about it once holds each time. ``made`` is the server's own to fill with what it makes of such a
+    section: a scope, an environ.
+    """
+
+    __slots__ = ("content_length", "headers", "host", "keep_alive", "made")
+
+    def __init__(self, head: RequestHead) -> None:
+        self.headers = tuple(head.headers)
+        self.host = head.host
+        self.keep_alive = head.keep_alive
+        self.content_length = head.content_length
+        self.made: Any = None
+
+
+_SECTIONS_MAX = 256
+_SECTION_MAX_BYTES = 2048
+_sections: dict[bytes, Section] = {}  # of HTTP/1.1 requests without content, a bounded number
 
 
 class RequestHead:
@@ -59,6 +83,7 @@ class RequestHead:
         "method",
         "path",
         "query",
+        "section",
         "target",
         "upgrade",
         "version",
@@ -84,6 +109,8 @@ class RequestHead:
         self.expect_continue = False
         self.upgrade: bytes | None = None
         """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
+        self.section: Section | None = None
+        """What this header section has in common with others like it, if they are remembered."""
 
     @property
     def has_body(self) -> bool:
@@ -174,9 +201,16 @@ class RequestParser:
             and not self._held
         ):
             # A whole head and nothing else, which is how Caddy sends it.
-            self._request_line(data[: data.find(b"\r\n")])
+            eol = data.find(b"\r\n")
+            self._request_line(data[:eol])
+            fields = data[eol:]
+            section = _sections.get(fields)
+            if section is not None and self._has_section(section):
+                return
             self._execute(data)
             self._finish_head()
+            if self.complete and section is None and len(fields) <= _SECTION_MAX_BYTES:
+                self._remember(fields)
             return
         at = 0
         while at < end:
@@ -192,6 +226,37 @@ class RequestParser:
                 at = self._chunks(data, at)
             else:
                 at = self._more_head(data, at)
+
+    def _has_section(self, section: Section) -> bool:
+        """Take the header section as known; False when this request line gives it another meaning."""
+        head = self.draft
+        assert head is not None
+        if head.version != "1.1" or head.path[0] != _SLASH or head.method == "CONNECT":
+            return False
+        head.headers += section.headers
+        head.host = section.host
+        head.keep_alive = section.keep_alive
+        head.content_length = section.content_length
+        head.section = section
+        self.draft = None
+        self.head = head
+        self.complete = True
+        return True
+
+    def _remember(self, fields: bytes) -> None:
+        head = self.head
+        assert head is not None
+        if (
+            head.version != "1.1"
+            or head.target[0] != _SLASH
+            or head.upgrade is not None
+            or head.expect_continue
+            or head.method == "CONNECT"
+        ):
+            return
+        if len(_sections) >= _SECTIONS_MAX:
+            _sections.clear()
+        head.section = _sections[fields] = Section(head)
 
     def take_body(self) -> bytes:
         """What has come of the body since the last call."""
@@ -361,7 +426,7 @@ class RequestParser:
             raise self._too_large()
         if self._connection is not None or self._upgrade is not None:
             self._persistence(head, self._connection or [])
-        if head.path[0] != 47:
+        if head.path[0] != _SLASH:
             _other_form(head)
         if head.host is None and head.version == "1.1":
             raise ProtocolError(400, "host", "no Host")
