@@ -48,6 +48,7 @@ from ..http1.limits import Limits
 from .asgi_connection import HttpConnection, Phase
 from .asgi_http import HttpCycle
 from .asgi_loop import new_loop
+from .asgi_stacks import describe
 from .asgi_vitals import PUBLISH_S, Tally
 from .lifespan import Lifespan, LifespanError
 from .scope import Scopes
@@ -262,8 +263,7 @@ class AsgiServer:
 
     def _dump(self) -> None:
         faulthandler.dump_traceback(all_threads=True)
-        for task in asyncio.all_tasks(self._loop):
-            task.print_stack(file=sys.stderr)
+        sys.stderr.write(describe(self._loop))
         sys.stderr.flush()
 
     def _tell(self, message: Message) -> None:

@@ -136,6 +136,8 @@ class HttpCycle:
             if connection.is_write_paused:
                 await connection.drain()
         elif kind == "http.response.start":
+            if self.head.expect_continue:
+                self._refuse_unread()
             response.start(message["status"], message.get("headers", ()), None, message.get("trailers", False))
             connection.server.head_waits(self)
         else:
@@ -181,6 +183,15 @@ class HttpCycle:
             return
         self.continued = True
         connection.write(_CONTINUE, 0)
+
+    def _refuse_unread(self) -> None:
+        """A client that still waits for its 100 may send its body all the same, or another request: the next bytes
+
+        cannot be told apart, so this is the last answer (RFC 9110 section 10.1.1). Caddy has had its 100.
+        """
+        connection = self._connection
+        if not self.continued and not connection.parser.received and not connection.peer.is_trusted:
+            self.response.close = True
 
     # When the app does not answer
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser
@@ -39,7 +40,8 @@ def test_a_plain_request_is_parsed() -> None:
 
 
 def test_a_request_in_single_bytes_is_the_same() -> None:
-    data = b"\r\nPOST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
+    head = b"\r\nPOST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    data = head + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
     parser = RequestParser(Limits())
     for at in range(len(data)):
         assert not parser.complete
@@ -68,7 +70,8 @@ def test_the_next_request_waits_until_the_first_is_answered() -> None:
 def test_an_upgrade_that_is_not_made_keeps_its_body_and_its_connection() -> None:
     parser = parse(
         b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc"
-        b"GET /2 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /2 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+        b"GET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
     )
     assert head_of(parser).upgrade == b"h2c"
     assert parser.take_body() == b"abc"

@@ -1,0 +1,446 @@
+"""The ASGI server as an app and a client see it: one real worker, real connections."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rawhttp import Answer, RawClient
+from support.worker import Worker, running, settings
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+    with running(settings("asgi_apps:app", "asgi", HERE, loop=request.param)) as started:
+        yield started
+
+
+@pytest.fixture
+def client(worker: Worker) -> Iterator[RawClient]:
+    """As Caddy's connection."""
+    with RawClient(worker.connect()) as client:
+        client.get("/forget")
+        yield client
+    worker.drop_duplicates()
+
+
+@pytest.fixture
+def other(worker: Worker) -> Iterator[RawClient]:
+    with RawClient(worker.connect()) as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(worker: Worker) -> Iterator[RawClient]:
+    """A connection that is not trusted."""
+    with RawClient(worker.connect(flags=0)) as client:
+        yield client
+    worker.drop_duplicates()
+
+
+def asked(client: RawClient, path: str, *headers: str) -> Any:
+    return json.loads(client.get(path, *headers).body)
+
+
+def answer_with(client: RawClient, **wanted: Any) -> Answer:
+    return client.post("/headers", json.dumps(wanted).encode())
+
+
+def wait_for_note(client: RawClient, wanted: str) -> None:
+    deadline = time.monotonic() + 20
+    while wanted not in asked(client, "/notes"):
+        assert time.monotonic() < deadline, asked(client, "/notes")
+        time.sleep(0.01)
+
+
+# The scope
+
+
+def test_the_scope_has_every_key_with_its_type(client: RawClient) -> None:
+    scope = asked(client, "/scope?a=1&b=%20", "X-One: 1", "x-one: 2", "X-Under_score: no")
+    assert scope["type"] == "http"
+    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+    assert scope["http_version"] == "1.1"
+    assert scope["method"] == "GET"
+    assert scope["scheme"] == "http"
+    assert scope["path"] == "/scope"
+    assert scope["raw_path"] == {"bytes": "/scope"}
+    assert scope["query_string"] == {"bytes": "a=1&b=%20"}
+    assert scope["root_path"] == ""
+    assert scope["headers"] == [
+        [{"bytes": "host"}, {"bytes": "a.example"}],
+        [{"bytes": "x-one"}, {"bytes": "1"}],
+        [{"bytes": "x-one"}, {"bytes": "2"}],
+    ]
+    assert scope["client"] is None
+    assert scope["server"] == ["a.example", 80]
+    assert scope["state"] == {"started": "yes", "shared": []}
+
+
+def test_the_scope_is_what_caddy_says_of_its_client(client: RawClient) -> None:
+    scope = asked(
+        client, "/scope", "X-Forwarded-For: 6.6.6.6, 2001:db8::1", "X-Forwarded-Proto: https", "X-Forwarded-Host: h"
+    )
+    assert scope["client"] == ["2001:db8::1", 0]
+    assert scope["scheme"] == "https"
+    assert scope["server"] == ["a.example", 443]
+
+
+def test_nobody_else_is_believed(stranger: RawClient) -> None:
+    scope = asked(stranger, "/scope", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https")
+    assert scope["client"] is None
+    assert scope["scheme"] == "http"
+
+
+def test_a_tcp_connection_has_addresses(worker: Worker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname(), timeout=20)
+        accepted, address = listener.accept()
+        worker.give(accepted, flags=0)
+        with RawClient(sock) as client:
+            scope = json.loads(client.ask(b"GET /scope HTTP/1.0\r\n\r\n").body)
+            assert scope["client"] == list(address)
+            assert scope["server"] == list(listener.getsockname())
+            assert scope["http_version"] == "1.0"
+            assert client.is_ended()
+    worker.drop_duplicates()
+
+
+def test_a_path_is_decoded_and_its_raw_form_kept(client: RawClient) -> None:
+    scope = asked(client, "/%73cope?%41")
+    assert scope["path"] == "/scope"
+    assert scope["raw_path"] == {"bytes": "/%73cope"}
+    assert scope["query_string"] == {"bytes": "%41"}
+
+
+def test_each_request_has_a_context_of_its_own(client: RawClient) -> None:
+    assert client.get("/context").body == b"unset"
+    assert client.get("/context").body == b"unset"
+
+
+# The request
+
+
+def test_a_body_with_a_length_arrives_whole(client: RawClient) -> None:
+    data = bytes(range(256)) * 2000
+    assert client.post("/echo", data).body == data
+    assert client.post("/echo", b"").body == b""
+
+
+def test_a_chunked_body_arrives_whole(client: RawClient) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert client.ask(head + b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nT: 1\r\n\r\n").body == b"abcdefg"
+    assert client.ask(head + b"0\r\n\r\n").body == b""
+
+
+def test_a_body_reaches_the_app_as_it_arrives(client: RawClient) -> None:
+    client.send(b"POST /stream_echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n")
+    client.head()
+    client.send(b"abc")
+    assert client.exactly(8) == b"3\r\nabc\r\n"
+    client.send(b"def")
+    assert client.exactly(13) == b"3\r\ndef\r\n0\r\n\r\n"
+
+
+def test_a_body_larger_than_any_buffer_is_counted_to_the_last_byte(client: RawClient) -> None:
+    size = 30 << 20
+    client.send(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+    piece = b"x" * (1 << 20)
+    for _ in range(30):
+        client.send(piece)
+    assert client.answer().body == str(size).encode()
+
+
+def test_requests_sent_together_are_answered_in_order(client: RawClient) -> None:
+    client.send(
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n1st"
+        b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n2nd\r\n0\r\n\r\n" * 100
+    )
+    for _ in range(100):
+        assert client.answer().body == b"1st"
+        assert client.answer().body == b"hello"
+        assert client.answer().body == b"2nd"
+
+
+def test_a_second_request_waits_for_the_first(client: RawClient, other: RawClient) -> None:
+    client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.head()
+    other.get("/open?events")
+    other.get("/open?more")
+    assert client.exactly(36) == b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\nHTT"
+
+
+def test_caddy_gets_no_100_continue(client: RawClient) -> None:
+    client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    assert client.is_quiet()
+    client.send(b"abc")
+    assert client.answer().body == b"abc"
+
+
+def test_others_get_100_continue_when_the_app_reads(stranger: RawClient) -> None:
+    stranger.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    assert stranger.answer().status == 100
+    stranger.send(b"abc")
+    assert stranger.answer().body == b"abc"
+    stranger.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc")
+    assert stranger.answer().body == b"abc"
+
+
+def test_an_app_that_refuses_without_reading_asks_for_nothing(stranger: RawClient) -> None:
+    stranger.send(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    answer = stranger.answer()
+    assert (answer.status, answer.header("connection")) == (413, "close")
+
+
+def test_an_early_answer_is_followed_by_a_drain_and_the_next_request(client: RawClient) -> None:
+    client.send(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
+    assert client.answer().status == 413
+    client.send(b"x" * 3_000_000)
+    assert client.get("/hello").body == b"hello"
+
+
+# The response
+
+
+def test_a_response_in_pieces_without_a_length_is_chunked(client: RawClient) -> None:
+    answer = client.get("/stream")
+    assert answer.header("transfer-encoding") == "chunked"
+    assert (answer.body, answer.whole) == (b"onetwo", True)
+    assert client.get("/hello").body == b"hello"
+
+
+def test_a_response_given_at_once_gets_its_length(client: RawClient) -> None:
+    answer = client.get("/at_once")
+    assert answer.header("content-length") == "9"
+    assert answer.body == b"all of it"
+
+
+def test_the_head_of_a_slow_stream_leaves_at_once(client: RawClient, other: RawClient) -> None:
+    client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+    status, _, headers = client.head()
+    assert (status, dict(headers)["content-type"]) == (200, "text/event-stream")
+    assert client.is_quiet()
+    other.get("/open?events")
+    assert client.exactly(14) == b"9\r\ndata: 1\n\n\r\n"
+    assert client.is_quiet()
+    other.get("/open?more")
+    assert client.exactly(19) == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
+
+
+def test_a_head_request_gets_the_head_alone(client: RawClient) -> None:
+    for path in ("/hello", "/stream", "/at_once"):
+        assert client.ask(f"HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).status == 200
+    assert client.get("/hello").body == b"hello"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_content_has_none(client: RawClient, status: int) -> None:
+    answer = answer_with(client, status=status, body=["some", "thing"])
+    assert (answer.status, answer.header("transfer-encoding")) == (status, None)
+    assert answer.header("content-length") is None
+    assert client.get("/hello").body == b"hello"
+
+
+def test_205_has_an_empty_content(client: RawClient) -> None:
+    answer = answer_with(client, status=205, body=["some"])
+    assert (answer.header("content-length"), answer.body) == ("0", b"")
+    assert client.get("/hello").body == b"hello"
+
+
+def test_204_loses_a_content_length_and_304_keeps_it(client: RawClient) -> None:
+    assert answer_with(client, status=204, headers=[["content-length", "4"]]).header("content-length") is None
+    assert answer_with(client, status=304, headers=[["content-length", "4"]]).header("content-length") == "4"
+
+
+def test_http_1_0_ends_with_the_connection(client: RawClient) -> None:
+    answer = client.ask(b"GET /stream HTTP/1.0\r\n\r\n")
+    assert (answer.body, answer.header("transfer-encoding"), answer.header("connection")) == (b"onetwo", None, "close")
+    assert client.is_ended()
+
+
+def test_http_1_0_may_keep_its_connection(client: RawClient) -> None:
+    for _ in range(2):
+        answer = client.ask(b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert (answer.body, answer.header("connection")) == (b"hello", "keep-alive")
+
+
+def test_connection_close_is_kept_to(client: RawClient) -> None:
+    answer = client.get("/hello", "Connection: close")
+    assert answer.header("connection") == "close"
+    assert client.is_ended()
+
+
+def test_an_app_may_close_the_connection_but_not_frame_it(client: RawClient) -> None:
+    answer = answer_with(client, headers=[["transfer-encoding", "gzip"], ["keep-alive", "timeout=5"]], body=["a", "b"])
+    assert (answer.body, answer.header("transfer-encoding"), answer.header("keep-alive")) == (b"ab", "chunked", None)
+    answer = answer_with(client, headers=[["Connection", "Close"]], body=["a"])
+    assert answer.header("connection") == "close"
+    assert client.is_ended()
+
+
+def test_date_is_added_unless_the_app_has_one(client: RawClient) -> None:
+    assert (client.get("/hello").header("date") or "").endswith(" GMT")
+    answer = answer_with(client, headers=[["date", "yesterday"], ["server", "mine"]])
+    assert (answer.header("date"), answer.header("server")) == ("yesterday", "mine")
+
+
+def test_repeated_fields_and_unusual_statuses_pass(client: RawClient) -> None:
+    answer = answer_with(client, status=599, headers=[["set-cookie", "a=1"], ["set-cookie", "b=\xe9"]])
+    assert (answer.status, answer.reason) == (599, "")
+    assert [value for name, value in answer.headers if name == "set-cookie"] == ["a=1", "b=\xe9"]
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("path", ["/raise", "/raise_after_start", "/exit", "/cancel", "/nothing", "/missing", "/long"])
+def test_an_app_that_fails_before_its_head_is_out_is_a_500(client: RawClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status == 500
+    assert answer.header("caddysnake-code") in ("app-error", "no-response")
+    assert client.get("/hello").body == b"hello"
+
+
+@pytest.mark.parametrize("path", ["/raise_midway", "/no_end", "/short", "/long_midway"])
+def test_a_response_that_dies_midway_is_cut(client: RawClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status, answer.whole) == (200, False)
+    assert client.is_ended()
+
+
+def test_a_head_without_content_is_not_a_response(client: RawClient) -> None:
+    assert client.get("/start_only").status == 500
+
+
+def test_an_exception_after_the_response_changes_nothing(client: RawClient) -> None:
+    assert client.get("/raise_at_end").body == b"done"
+    assert client.get("/hello").body == b"hello"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "body_first",
+        "start_twice",
+        "unknown",
+        "no_type",
+        "no_status",
+        "text_status",
+        "status_99",
+        "status_101",
+        "status_1000",
+        "text_body",
+        "text_name",
+        "text_value",
+        "bad_name",
+        "empty_name",
+        "newline",
+        "bare_newline",
+        "nul",
+        "two_lengths",
+        "bad_length",
+        "not_a_dict",
+        "websocket",
+    ],
+)
+def test_a_mistake_in_a_message_is_told_to_the_app_and_a_500_to_the_client(client: RawClient, mistake: str) -> None:
+    answer = client.get(f"/mistake?{mistake}")
+    assert (answer.status, answer.header("set-cookie")) == (500, None)
+    notes = asked(client, "/notes")
+    assert len(notes) == 1, notes
+
+
+def test_what_is_sent_after_the_end_is_an_error_that_the_client_does_not_see(client: RawClient) -> None:
+    assert client.get("/send_after_end").body == b"done"
+    wait_for_note(client, "after end: content after the end of the response")
+
+
+# Clients that leave
+
+
+def test_an_app_that_waits_in_receive_is_told_that_the_client_left(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(b"GET /long_poll HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for_note(client, "polling")
+    assert client.get("/polled").body == b"polled"
+    assert asked(client, "/notes") == ["polling", "http.disconnect"]
+
+
+def test_an_app_that_waits_for_a_body_is_told_that_the_client_left(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(b"POST /upload_wait HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+    assert client.get("/uploaded").body == b"seen"
+    assert asked(client, "/notes") == ["upload http.disconnect"]
+
+
+def test_send_raises_an_oserror_when_the_client_left(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(b"GET /until_gone HTTP/1.1\r\nHost: a\r\n\r\n")
+        leaving.head()
+    assert client.get("/gone").body == b"gone"
+    assert asked(client, "/notes") == ["ClientDisconnected is an OSError"]
+
+
+def test_two_receives_at_once_are_both_answered(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(b"GET /two_receives HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.get("/hello")
+    assert client.get("/two_received").body == b"seen"
+
+
+def test_a_client_that_ends_its_side_still_gets_its_answer(client: RawClient, other: RawClient) -> None:
+    client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.sock.shutdown(socket.SHUT_WR)
+    other.get("/open?events")
+    other.get("/open?more")
+    answer = client.answer()
+    assert (answer.body, answer.whole) == (b"data: 1\n\ndata: 2\n\n", True)
+    assert client.is_ended()
+
+
+# Background work and flow control
+
+
+def test_work_after_a_response_does_not_hold_up_the_next_request(client: RawClient) -> None:
+    assert client.post("/after", b"x").body == b"done"
+    assert client.get("/hello").body == b"hello"
+    assert "after" not in asked(client, "/notes")
+    client.get("/open?after")
+    wait_for_note(client, "after")
+
+
+def test_an_app_waits_for_a_reader_that_does_not_read(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as slow:
+        slow.send(b"GET /large?64 HTTP/1.1\r\nHost: a\r\n\r\n")
+        slow.head()
+        sent = -1
+        while (now := len(asked(client, "/notes"))) != sent:
+            sent = now
+            time.sleep(0.1)
+        assert sent < 8
+        total = 0
+        while total < 64 << 20:
+            line = slow._line()
+            assert line is not None
+            total += len(slow.exactly(int(line, 16)))
+            slow.exactly(2)
+
+
+def test_a_client_waits_for_an_app_that_does_not_read(client: RawClient, worker: Worker) -> None:
+    before = int(client.get("/memory").body)
+    with RawClient(worker.connect()) as pushing:
+        pushing.send(b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+        pushing.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            pushing.send(b"x" * 99_000_000)
+        assert int(client.get("/memory").body) < before + (8 << 20)
+    client.get("/open?events")
+    client.get("/open?more")
