@@ -25,7 +25,17 @@ from __future__ import annotations
 from enum import Enum
 
 from .date import date_line
-from .encoding import STATUS_LINES, Headers, encode, informational, status_line, trailer_section
+from .encoding import (
+    STATUS_LINES,
+    Encoded,
+    Headers,
+    TextHeaders,
+    encode,
+    encode_text,
+    informational,
+    status_line,
+    trailer_section,
+)
 from .errors import ResponseError
 from .request import RequestHead
 
@@ -131,7 +141,18 @@ class Response:
             line = status_line(status, reason)
         if status < 200:
             raise ResponseError(f"an informational status ({status}) cannot start a response")
-        head, length, close, has_date = encode(line, headers, self._server, drop_length=status in (204, 205))
+        self._begin(status, encode(line, headers, self._server, drop_length=status in (204, 205)))
+        self._trailers = trailers
+
+    def start_text(self, status: int, line: str, headers: TextHeaders) -> None:
+        """As ``start`` for PEP 3333's text; ``line`` is the whole status line. Raises ``ResponseError``."""
+        if self.phase is not _WAITING:
+            raise ResponseError("the response has been started already")
+        server = self._server.decode("latin-1") if self._server else ""
+        self._begin(status, encode_text(line, headers, server, drop_length=status in (204, 205)))
+
+    def _begin(self, status: int, encoded: Encoded) -> None:
+        head, length, close, has_date = encoded
         if not has_date:
             head += date_line()
         request = self._request
@@ -144,7 +165,6 @@ class Response:
             self._framing = _LENGTH
             self._remaining = length
         self._head = head
-        self._trailers = trailers
         if close:
             self.close = True
         self.status = status

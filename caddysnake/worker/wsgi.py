@@ -36,10 +36,10 @@ from ..channel.vitals import (
     Page,
     latency_cell,
 )
+from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import RequestHead
-from ..http1.response import Response
 from .environ import Environ, of_request
 from .loader import foreign_traceback
 from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
@@ -57,7 +57,7 @@ from .wsgi_connection import (
     State,
 )
 from .wsgi_crew import Crew, Seat
-from .wsgi_failure import logger, plain_page
+from .wsgi_failure import logger
 from .wsgi_file import FileWrapper
 from .wsgi_input import NO_INPUT, LazyInput
 from .wsgi_keeper import Keeper
@@ -402,17 +402,14 @@ class WsgiServer:
 
     def _refuse(self, connection: Connection, exc: ProtocolError) -> _Next:
         """Answer a request that breaks a rule, and end the connection."""
-        media_type, content = plain_page(exc.status)
         parser = connection.parser
         asked = parser.head or parser.draft
         if asked is not None and not hasattr(asked, "method"):
             asked = None  # not even the request line could be read
-        response = Response(asked, True, self._server_header)
-        response.start(exc.status, [(b"content-type", media_type), (b"caddysnake-code", exc.code.encode())])
         connection.close = True
+        connection.head_sent()
         try:
-            connection.head_sent()
-            connection.offer(response.send(content, False))
+            connection.offer(refusal(exc, asked, self._server_header))
         except ClientGone:
             return self._end(connection)
         connection.unsent.clear()  # a few hundred bytes that find no room are not waited for

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..http1.answers import plain, traceback_page
 from ..http1.errors import ProtocolError, ResponseError
-from ..http1.phrases import PHRASES
 from ..http1.request import RequestHead
 from ..http1.response import Phase, Response, informational
 from .loader import foreign_traceback
 from .wsgi_connection import ClientGone, Connection, ContentRefused, FileRange
-from .wsgi_failure import logger, plain_page, request_line, traceback_page
+from .wsgi_failure import logger, request_line
 from .wsgi_file import FileWrapper
 from .wsgi_input import LazyInput
 
@@ -26,11 +26,15 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 
 _STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
 _LEARNED_MAX = 256
+CODE = "app-error"
+"""Stable code of the 500 that an exception of the app's becomes."""
+
 DRAIN_MAX_BYTES = 64 << 20
 """Unread content that is dropped to keep a connection; beyond it the connection ends. Dropping is needed either way:
 Caddy takes an end in the middle of its own sending for a failure, whatever has been answered."""
 
-_statuses: dict[str, tuple[int, bytes | None]] = {}
+_LEARNED_LENGTH_MAX = 80
+_statuses: dict[str, tuple[int, str]] = {}
 
 
 class Host(NamedTuple):
@@ -77,12 +81,8 @@ class Call:
             finally:
                 exc_info = None
         known = _statuses.get(status)
-        code, reason = known if known is not None else _learn(status)
-        try:
-            encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        except (AttributeError, ValueError, TypeError) as exc:
-            raise ResponseError(f"headers must be a list of (str, str), each in latin-1: {exc}") from None
-        response.start(code, encoded, reason)
+        code, line = known if known is not None else _learn(status)
+        response.start_text(code, line, headers)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -263,13 +263,13 @@ class Call:
             return
         refusal = connection.refusal
         if refusal is not None:
-            status, (media_type, content) = refusal.status, plain_page(refusal.status)
+            status, (headers, content) = refusal.status, plain(refusal.status, refusal.code, str(refusal))
         elif self._host.development:
-            status, (media_type, content) = 500, traceback_page(self.head, exc)
+            status, (headers, content) = 500, traceback_page(500, CODE, request_line(self.head), foreign_traceback(exc))
         else:
-            status, (media_type, content) = 500, plain_page(500)
+            status, (headers, content) = 500, plain(500, CODE)
         self.response = Response(self.head, self.response.close, self._host.server_header)
-        self.response.start(status, [(b"content-type", media_type)])
+        self.response.start(status, headers)
         try:
             connection.offer(self._send(connection, content, False))
         except ClientGone:
@@ -289,21 +289,20 @@ def _clients_part(exc: BaseException) -> BaseException | None:
     return seen if isinstance(seen, (ClientGone, ContentRefused)) else None
 
 
-def _learn(status: object) -> tuple[int, bytes | None]:
+def _learn(status: object) -> tuple[int, str]:
+    """Code and status line of a status as PEP 3333 has it. Raises ``ResponseError``."""
     if not isinstance(status, str):
         raise ResponseError(f"a status must be a str such as '200 OK', not {type(status).__name__}")
     match = _STATUS.fullmatch(status)
     if match is None:
         raise ResponseError(f"a status must look like '200 OK', not {status[:80]!r}")
     code, reason = int(match[1]), match[2] or ""
-    learned: tuple[int, bytes | None] = (code, None)
-    if reason != PHRASES.get(code):
-        try:
-            learned = (code, reason.encode("latin-1"))
-        except UnicodeEncodeError:
-            raise ResponseError(f"a reason phrase must be latin-1: {status[:80]!r}") from None
+    if code < 200:
+        raise ResponseError(f"an informational status ({code}) cannot start a response")
+    # Control characters in it are found with those of the headers.
+    learned = (code, f"HTTP/1.1 {code} {reason}")
     if len(_statuses) >= _LEARNED_MAX:
         _statuses.clear()
-    if len(status) < 80:
+    if len(status) < _LEARNED_LENGTH_MAX:
         _statuses[status] = learned
     return learned
