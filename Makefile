@@ -31,7 +31,7 @@ run: $(VENV)/.installed-run
 	@$(VENV)/bin/caddysnake run --caddy --config Caddyfile.example
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .

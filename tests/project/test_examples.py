@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -24,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = ("flask", "fastapi", "django")
 START_S = 90.0
 
-pytestmark = pytest.mark.system
+# One group: its fixture is costly, and xdist would otherwise set it up in each of its processes.
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("examples")]
 
 
 class Site:
@@ -36,7 +39,10 @@ class Site:
         # The command takes the Caddy that PATH names.
         (folder / "bin").mkdir()
         (folder / "bin" / "caddy").symlink_to(binary)
+        # A short path, for the sockets, that no other run of the same file shares.
+        self.runtime = Path(tempfile.mkdtemp(prefix="cs-"))
         environ = {**os.environ, "EXAMPLE_PORT": self.url.rpartition(":")[2], "HOME": str(folder)}
+        environ["XDG_RUNTIME_DIR"] = str(self.runtime)
         environ["PATH"] = f"{folder / 'bin'}:{environ['PATH']}"
         command = [str(Path(sys.executable).parent / "caddysnake"), "run", "--caddy", "--config", "Caddyfile.example"]
         with self.log.open("wb") as log:
@@ -80,6 +86,8 @@ class Site:
             self.process.kill()
             self.process.wait()
             pytest.fail(f"still running 30 s after SIGTERM\n{self.log.read_text()}", pytrace=False)
+        finally:
+            shutil.rmtree(self.runtime)
 
 
 def free_port() -> int:
