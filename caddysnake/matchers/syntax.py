@@ -21,7 +21,7 @@ from typing import NamedTuple
 from .errors import MatcherError
 
 _REPEAT_MAX = 1000  # RE2's and Go's
-_DEPTH_MAX = 200
+_DEPTH_MAX = 100  # each takes five frames of Python's
 _LAST = sys.maxunicode
 
 Ranges = tuple[tuple[int, int], ...]
@@ -142,7 +142,17 @@ _ASSERTIONS = {
     "b": Assertion.WORD_EDGE,
     "B": Assertion.NO_WORD_EDGE,
 }
-_CATEGORIES = re.compile("C[cfos]?|L[lmotu]?|M[cen]?|N[dlo]?|P[cdefios]?|S[ckmo]?|Z[lps]?")
+_CATEGORIES = """
+    C=Other Cc=Control Cf=Format Cn=Unassigned Co=PrivateUse Cs=Surrogate L=Letter Ll=LowercaseLetter Lm=ModifierLetter
+    Lo=OtherLetter Lt=TitlecaseLetter Lu=UppercaseLetter M=Mark Mc=SpacingMark Me=EnclosingMark Mn=NonspacingMark
+    N=Number Nd=DecimalNumber Nl=LetterNumber No=OtherNumber P=Punctuation Pc=ConnectorPunctuation Pd=DashPunctuation
+    Pe=ClosePunctuation Pf=FinalPunctuation Pi=InitialPunctuation Po=OtherPunctuation Ps=OpenPunctuation S=Symbol
+    Sc=CurrencySymbol Sk=ModifierSymbol Sm=MathSymbol So=OtherSymbol Z=Separator Zl=LineSeparator Zp=ParagraphSeparator
+    Zs=SpaceSeparator
+"""
+_CATEGORY_OF_NAME = {name.lower(): pair.partition("=")[0] for pair in _CATEGORIES.split() for name in pair.split("=")}
+"""General categories by their names, short and long. Spaces, hyphens, underscores and case do not count."""
+_WIDE_CLASSES: dict[str, Ranges] = {"any": ((0, _LAST),), "ascii": ((0, 0x7F),)}
 
 
 class _Parser:
@@ -256,8 +266,6 @@ class _Parser:
             if not re.fullmatch(r"[0-9A-Za-z_]+", name):
                 if not self._text.startswith(_LOOK, self.at):
                     raise self.error(f"{name!r} cannot be the name of a group")
-            elif name in self.names:
-                raise self.error(f"two groups have the name {name}")
             else:
                 self.at = match.end()
                 return self._captured(name, depth)
@@ -325,10 +333,11 @@ class _Parser:
             self.at += len(name) + 1
         is_negated = name.startswith("^")
         name = name.removeprefix("^")
-        if name == "Any":
-            ranges: Ranges = ((0, _LAST),)
-        elif _CATEGORIES.fullmatch(name):
-            ranges = _category(name)
+        key = re.sub("[ _-]", "", name).lower()
+        if key in _WIDE_CLASSES:
+            ranges = _WIDE_CLASSES[key]
+        elif key in _CATEGORY_OF_NAME:
+            ranges = _category(_CATEGORY_OF_NAME[key])
         else:
             raise self.error(
                 f"the class \\p{{{name}}} is not known here",

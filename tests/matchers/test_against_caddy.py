@@ -289,10 +289,8 @@ SETS: tuple[dict[str, Any], ...] = (
 CAPTURES = tuple(dict.fromkeys(name for matchers in SETS for name in sorted(matcher.captures(matchers))))
 ENVIRON = {"MARK": "foo", "RANGE": "127.0.0.0/16"}
 
-HOSTILE = tuple(
-    request(f"/{''.join(letters)}")
-    for letters in (random.Random(number).choices(list("fo/.%*?ab") + ["%2f", "%2e", "/foo", "/.."], k=9) for number in range(120))
-)  # fmt: skip
+ODD_PARTS = ("f", "o", "/", ".", "%", "*", "?", "a", "b", "%2f", "%2e", "/foo", "/..")
+ODD = tuple(request("/" + "".join(random.Random(number).choices(ODD_PARTS, k=9))) for number in range(120))
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +320,7 @@ def shown(raw: bytes) -> str:
     return repr(raw.removesuffix(b"\r\n\r\n"))[2:-1][:70]
 
 
-@pytest.mark.parametrize("raw", [*REQUESTS, *HOSTILE], ids=shown)
+@pytest.mark.parametrize("raw", [*REQUESTS, *ODD], ids=shown)
 def test_each_matcher_matches_what_it_matches_in_caddy(
     judge: Oracle, predicates: list[matcher.Predicate | None], raw: bytes
 ) -> None:
