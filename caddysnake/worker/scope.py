@@ -58,12 +58,12 @@ class Scopes:
         self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
 
     def http(self, head: RequestHead, peer: Peer) -> Scope:
-        if peer.is_trusted:
-            client, scheme = self._origin(head, peer)
+        section = head.section
+        if section is not None and section.made is not None and peer.is_trusted:
+            client, scheme, server = section.made
         else:
-            client, scheme = peer.address, "http"
+            client, scheme, server = self._ends(head, peer)
         path = head.path
-        host = head.host
         scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -76,7 +76,7 @@ class Scopes:
             "root_path": self.root_path,
             "headers": head.headers,
             "client": client,
-            "server": (self._servers[scheme].get(host) or self._server(host, scheme)) if host else peer.local,
+            "server": server,
             "extensions": HTTP_EXTENSIONS.copy() if head.version == "1.1" else HTTP_EXTENSIONS_1_0.copy(),
         }
         if self.state is not None:
@@ -91,6 +91,18 @@ class Scopes:
         scope["subprotocols"] = subprotocols
         scope["extensions"] = WEBSOCKET_EXTENSIONS.copy()
         return scope
+
+    def _ends(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str, Address | None]:
+        """Client, scheme and server; remembered with the header section when they follow from it alone."""
+        if peer.is_trusted:
+            client, scheme = self._origin(head, peer)
+        else:
+            client, scheme = peer.address, "http"
+        host = head.host
+        server = (self._servers[scheme].get(host) or self._server(host, scheme)) if host else peer.local
+        if head.section is not None and peer.is_trusted and host and client is not None and client != peer.address:
+            head.section.made = (client, scheme, server)
+        return client, scheme, server
 
     def _origin(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str]:
         """The client's address and the scheme it used."""
