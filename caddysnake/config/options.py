@@ -106,7 +106,9 @@ def default_bind(d: Dispenser, options: OptionsDraft) -> None:
 @_option("grace_period", "grace_period <duration>")
 def grace_period(d: Dispenser, options: OptionsDraft) -> None:
     """How long requests may still run after a worker was told to stop. Default: 10s."""
-    options.fields["grace_period_s"] = values.positive_duration(argument(d))
+    # It is Caddy's option too, and there 0 means that it waits for ever. Here something must end the wait.
+    seconds = values.duration(argument(d))
+    options.fields["grace_period_s"] = seconds if seconds > 0 else None
 
 
 @_option("socket_mode", "socket_mode <octal>")
