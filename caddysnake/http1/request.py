@@ -65,6 +65,7 @@ class Section:
         self.made: Any = None
 
 
+_VISIBLE = bytes(range(0x21, 0x7F))
 _SECTIONS_MAX = 256
 _SECTION_MAX_BYTES = 2048
 _sections: dict[bytes, Section] = {}  # of HTTP/1.1 requests without content, a bounded number
@@ -231,7 +232,7 @@ class RequestParser:
         """Take the header section as known; False when this request line gives it another meaning."""
         head = self.draft
         assert head is not None
-        if head.version != "1.1" or head.path[0] != _SLASH or head.method == "CONNECT":
+        if head.version != "1.1" or head.target[0] != _SLASH or len(section.headers) > self._limits.max_header_count:
             return False
         head.headers += section.headers
         head.host = section.host
@@ -251,7 +252,6 @@ class RequestParser:
             or head.target[0] != _SLASH
             or head.upgrade is not None
             or head.expect_continue
-            or head.method == "CONNECT"
         ):
             return
         if len(_sections) >= _SECTIONS_MAX:
@@ -344,8 +344,8 @@ class RequestParser:
             raise ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
         if len(target) > self._limits.max_target_bytes:
             raise ProtocolError(414, "target-too-long", "the request target is too long")
-        if b"#" in target:
-            raise ProtocolError(400, "target", "a request target has no fragment")
+        if not target or b"#" in target or target.translate(None, _VISIBLE):
+            raise ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")
         path, _, query = target.partition(b"?")
         return known, target, path, query, version[5:].decode()
 
@@ -426,7 +426,7 @@ class RequestParser:
             raise self._too_large()
         if self._connection is not None or self._upgrade is not None:
             self._persistence(head, self._connection or [])
-        if head.path[0] != _SLASH:
+        if head.target[0] != _SLASH:
             _other_form(head)
         if head.host is None and head.version == "1.1":
             raise ProtocolError(400, "host", "no Host")

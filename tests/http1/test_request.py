@@ -164,3 +164,21 @@ def test_a_large_body_ends_where_content_length_says() -> None:
     parser.next_message()
     assert head_of(parser).path == b"/2"
     assert parser.complete
+
+
+def test_a_header_section_seen_before_does_not_make_a_bad_request_line_good() -> None:
+    section = b"Host: remembered\r\n\r\n"
+    for _ in range(2):
+        assert parse(b"GET / HTTP/1.1\r\n" + section).complete
+    for line in (b"GET /\x01", b"GET /\xe9", b"GET /\x7f", b"GET /#a", b"GET a", b"GET ?a", b"GET *"):
+        assert refused(line + b" HTTP/1.1\r\n" + section) == 400
+    assert refused(b"GET / HTTP/1.1\r\n" + section, Limits(max_header_count=0)) == 431
+    assert not head_of(parse(b"GET / HTTP/1.0\r\n" + section)).keep_alive
+
+
+def test_a_remembered_header_section_is_not_shared() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: shared\r\nX: y\r\n\r\n"
+    for _ in range(3):
+        head = head_of(parse(data))
+        assert head.headers == [(b"host", b"shared"), (b"x", b"y")]
+        head.headers.clear()
