@@ -4,7 +4,8 @@
 ``paths``      path patterns: exact, prefix, suffix, globs, escapes
 ``fields``     header, query, method, protocol, variables; ``places``: hosts and IP addresses
 ``patterns``   regular expressions and what they capture
-``syntax``     RE2's syntax to a tree; ``backtracking``: runs the tree in linear time
+``syntax``     RE2's syntax to a tree, over ``charsets``; ``backtracking``: runs the tree in linear time
+``errors``     ``MatcherError``
 
 Pure: nothing here opens a socket or knows a configuration.
 """

@@ -10,22 +10,15 @@ Reference: https://github.com/google/re2/wiki/Syntax
 from __future__ import annotations
 
 import re
-import sys
-import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable
 from enum import Enum
-from functools import cache
 from typing import NamedTuple
 
+from .charsets import LAST, PERL_CLASSES, POSIX_CLASSES, Ranges, folded, merged, negated, unicode_class
 from .errors import MatcherError
 
 _REPEAT_MAX = 1000  # RE2's and Go's
 _DEPTH_MAX = 100  # each takes five frames of Python's
-_LAST = sys.maxunicode
-
-Ranges = tuple[tuple[int, int], ...]
-"""Code points from, to; in order, and none touches another."""
 
 
 class Assertion(Enum):
@@ -45,7 +38,7 @@ class Chars(NamedTuple):
     ranges: Ranges
 
     def holds(self, code: int) -> bool:
-        at = bisect_right(self.ranges, (code, _LAST)) - 1
+        at = bisect_right(self.ranges, (code, LAST)) - 1
         return at >= 0 and code <= self.ranges[at][1]
 
 
@@ -115,26 +108,6 @@ _FLAG_GROUP = re.compile(r"\?([imsU]*)(?:(-)([imsU]+))?([:)])")
 _LOOK = ("?=", "?!", "?<=", "?<!")
 
 _EMPTY = Sequence(())
-_DIGIT: Ranges = ((0x30, 0x39),)
-_SPACE: Ranges = ((0x09, 0x0A), (0x0C, 0x0D), (0x20, 0x20))
-_WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
-_PERL_CLASSES = {"d": _DIGIT, "s": _SPACE, "w": _WORD}
-_POSIX_CLASSES: dict[str, Ranges] = {
-    "alnum": ((0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A)),
-    "alpha": ((0x41, 0x5A), (0x61, 0x7A)),
-    "ascii": ((0x00, 0x7F),),
-    "blank": ((0x09, 0x09), (0x20, 0x20)),
-    "cntrl": ((0x00, 0x1F), (0x7F, 0x7F)),
-    "digit": _DIGIT,
-    "graph": ((0x21, 0x7E),),
-    "lower": ((0x61, 0x7A),),
-    "print": ((0x20, 0x7E),),
-    "punct": ((0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E)),
-    "space": ((0x09, 0x0D), (0x20, 0x20)),
-    "upper": ((0x41, 0x5A),),
-    "word": _WORD,
-    "xdigit": ((0x30, 0x39), (0x41, 0x46), (0x61, 0x66)),
-}
 _CONTROLS = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
 _ASSERTIONS = {
     "A": Assertion.TEXT_START,
@@ -142,17 +115,6 @@ _ASSERTIONS = {
     "b": Assertion.WORD_EDGE,
     "B": Assertion.NO_WORD_EDGE,
 }
-_CATEGORIES = """
-    C=Other Cc=Control Cf=Format Cn=Unassigned Co=PrivateUse Cs=Surrogate L=Letter Ll=LowercaseLetter Lm=ModifierLetter
-    Lo=OtherLetter Lt=TitlecaseLetter Lu=UppercaseLetter M=Mark Mc=SpacingMark Me=EnclosingMark Mn=NonspacingMark
-    N=Number Nd=DecimalNumber Nl=LetterNumber No=OtherNumber P=Punctuation Pc=ConnectorPunctuation Pd=DashPunctuation
-    Pe=ClosePunctuation Pf=FinalPunctuation Pi=InitialPunctuation Po=OtherPunctuation Ps=OpenPunctuation S=Symbol
-    Sc=CurrencySymbol Sk=ModifierSymbol Sm=MathSymbol So=OtherSymbol Z=Separator Zl=LineSeparator Zp=ParagraphSeparator
-    Zs=SpaceSeparator
-"""
-_CATEGORY_OF_NAME = {name.lower(): pair.partition("=")[0] for pair in _CATEGORIES.split() for name in pair.split("=")}
-"""General categories by their names, short and long. Spaces, hyphens, underscores and case do not count."""
-_WIDE_CLASSES: dict[str, Ranges] = {"any": ((0, _LAST),), "ascii": ((0, 0x7F),)}
 
 
 class _Parser:
@@ -246,7 +208,7 @@ class _Parser:
         if char == "$":
             return Assertion.LINE_END if self._flags.multi_line else Assertion.TEXT_END
         if char == ".":
-            return Chars(((0, _LAST),) if self._flags.dot_all else _negated(((10, 10),)))
+            return Chars(((0, LAST),) if self._flags.dot_all else negated(((10, 10),)))
         return self._literal(ord(char))
 
     def _literal(self, code: int) -> Chars:
@@ -318,10 +280,10 @@ class _Parser:
         if letter in "pP":
             ranges = self._unicode_class()
         else:
-            ranges = _PERL_CLASSES[letter.lower()]
+            ranges = PERL_CLASSES[letter.lower()]
             if self._flags.ignore_case:
                 ranges = folded(ranges)
-        return _negated(ranges) if letter.isupper() else ranges
+        return negated(ranges) if letter.isupper() else ranges
 
     def _unicode_class(self) -> Ranges:
         name = self._text[self.at : self.at + 1]
@@ -333,19 +295,15 @@ class _Parser:
             self.at += len(name) + 1
         is_negated = name.startswith("^")
         name = name.removeprefix("^")
-        key = re.sub("[ _-]", "", name).lower()
-        if key in _WIDE_CLASSES:
-            ranges = _WIDE_CLASSES[key]
-        elif key in _CATEGORY_OF_NAME:
-            ranges = _category(_CATEGORY_OF_NAME[key])
-        else:
+        ranges = unicode_class(name)
+        if ranges is None:
             raise self.error(
                 f"the class \\p{{{name}}} is not known here",
                 "general categories are, such as \\p{L} or \\p{Lu}; scripts such as \\p{Greek} are not",
             )
         if self._flags.ignore_case:
             ranges = folded(ranges)
-        return _negated(ranges) if is_negated else ranges
+        return negated(ranges) if is_negated else ranges
 
     def _code_point(self) -> int:
         """The one character that the escape at this place stands for."""
@@ -363,7 +321,7 @@ class _Parser:
             return int(text[start + 1 : self.at], 8)
         if char == "x":
             match = re.compile(r"\{([0-9A-Fa-f]+)\}|([0-9A-Fa-f]{2})").match(text, self.at)
-            if match is None or (code := int(match[1] or match[2], 16)) > _LAST:
+            if match is None or (code := int(match[1] or match[2], 16)) > LAST:
                 raise self.error("invalid escape \\x", "\\x7F or \\x{10FFFF}")
             self.at = match.end()
             return code
@@ -395,20 +353,20 @@ class _Parser:
             else:
                 ranges.append(self._class_range())
         self.at += 1
-        merged = _merged(ranges)
-        return Chars(_negated(merged) if is_negated else merged)
+        holds = merged(ranges)
+        return Chars(negated(holds) if is_negated else holds)
 
     def _posix_class(self) -> Ranges | None:
         match = re.compile(r"\[:(\^?)(.*?):\]").match(self._text, self.at)
         if match is None:
             return None
-        if match[2] not in _POSIX_CLASSES:
+        if match[2] not in POSIX_CLASSES:
             raise self.error(f"invalid character class {match[0]}")
         self.at = match.end()
-        ranges = _POSIX_CLASSES[match[2]]
+        ranges = POSIX_CLASSES[match[2]]
         if self._flags.ignore_case:
             ranges = folded(ranges)
-        return _negated(ranges) if match[1] else ranges
+        return negated(ranges) if match[1] else ranges
 
     def _class_range(self) -> tuple[int, int]:
         start = self.at
@@ -439,74 +397,3 @@ def _copies(node: Node) -> int:
         case Group(item, _):
             return _copies(item)
     return 1
-
-
-# Sets of characters
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    found: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if found and low <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
-        else:
-            found.append((low, high))
-    return tuple(found)
-
-
-def _negated(ranges: Ranges) -> Ranges:
-    found = []
-    start = 0
-    for low, high in ranges:
-        if low > start:
-            found.append((start, low - 1))
-        start = high + 1
-    if start <= _LAST:
-        found.append((start, _LAST))
-    return tuple(found)
-
-
-@cache
-def _category(name: str) -> Ranges:
-    """The characters of a general category, or of all those that begin with its letter."""
-    codes = (code for code in range(_LAST + 1) if unicodedata.category(chr(code)).startswith(name))
-    return _merged((code, code) for code in codes)
-
-
-def folded(ranges: Ranges) -> Ranges:
-    """*ranges* with every character that differs from one of them in nothing but case."""
-    codes: list[int] = []
-    for low, high in ranges:
-        for cased, others in _CASES_OF_ASCII.items() if high < 0x80 else _cases().items():
-            if low <= cased <= high:
-                codes += others
-    return _merged([*ranges, *((code, code) for code in codes)])
-
-
-# Two letters beyond ASCII are the letters k and s to Unicode: the sign for Kelvin, and the long s.
-_CASES_OF_ASCII: dict[int, tuple[int, ...]] = {
-    **{code: (code ^ 0x20,) for code in (*range(0x41, 0x5B), *range(0x61, 0x7B))},
-    **{ord(letter): (ord(letter) ^ 0x20, 0x212A) for letter in "kK"},
-    **{ord(letter): (ord(letter) ^ 0x20, 0x017F) for letter in "sS"},
-}
-
-
-@cache
-def _cases() -> dict[int, tuple[int, ...]]:
-    """Characters with more than one case, each with the others: simple folding, as in Unicode's CaseFolding.txt."""
-    same: dict[str, list[int]] = {}
-    for code in range(0x1E944):
-        char = chr(code)
-        fold = char.casefold()
-        if len(fold) != 1:
-            fold = char.lower()
-        if fold != char or char.upper() != char:
-            same.setdefault(fold, []).append(code)
-            if len(fold) == 1:
-                same[fold].append(ord(fold))
-    return {
-        code: tuple(other for other in set(codes) if other != code)
-        for codes in same.values()
-        for code in set(codes)
-        if len(set(codes)) > 1
-    }
