@@ -68,7 +68,8 @@ class Section:
 _VISIBLE = bytes(range(0x21, 0x7F))
 _SECTIONS_MAX = 256
 _SECTION_MAX_BYTES = 2048
-_sections: dict[bytes, Section] = {}  # of HTTP/1.1 requests without content, a bounded number
+Sections = dict[bytes, Section]
+"""What one server remembers: of HTTP/1.1 requests without content, a bounded number."""
 
 
 class RequestHead:
@@ -142,6 +143,7 @@ class RequestParser:
         "_limits",
         "_llhttp",
         "_remaining",
+        "_sections",
         "_state",
         "_tail",
         "_upgrade",
@@ -155,8 +157,9 @@ class RequestParser:
         "received",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, sections: Sections | None = None) -> None:
         self._limits = limits
+        self._sections = sections
         self.head: RequestHead | None = None
         """The head, once it is complete."""
         self.draft: RequestHead | None = None
@@ -205,13 +208,14 @@ class RequestParser:
             eol = data.find(b"\r\n")
             self._request_line(data[:eol])
             fields = data[eol:]
-            section = _sections.get(fields)
+            sections = self._sections
+            section = sections.get(fields) if sections is not None else None
             if section is not None and self._has_section(section):
                 return
             self._execute(data)
             self._finish_head()
-            if self.complete and section is None and len(fields) <= _SECTION_MAX_BYTES:
-                self._remember(fields)
+            if sections is not None and self.complete and section is None and len(fields) <= _SECTION_MAX_BYTES:
+                self._remember(fields, sections)
             return
         at = 0
         while at < end:
@@ -244,7 +248,7 @@ class RequestParser:
         self.complete = True
         return True
 
-    def _remember(self, fields: bytes) -> None:
+    def _remember(self, fields: bytes, sections: Sections) -> None:
         head = self.head
         assert head is not None
         if (
@@ -254,9 +258,9 @@ class RequestParser:
             or head.expect_continue
         ):
             return
-        if len(_sections) >= _SECTIONS_MAX:
-            _sections.clear()
-        head.section = _sections[fields] = Section(head)
+        if len(sections) >= _SECTIONS_MAX:
+            sections.clear()
+        head.section = sections[fields] = Section(head)
 
     def take_body(self) -> bytes:
         """What has come of the body since the last call."""

@@ -45,6 +45,7 @@ from ..channel.vitals import (
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
+from ..http1.request import Sections
 from .asgi_connection import HttpConnection, Phase
 from .asgi_http import HttpCycle
 from .asgi_loop import new_loop
@@ -78,6 +79,7 @@ class AsgiServer:
     def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
         self.app = app
         self.settings = settings
+        self.sections: Sections = {}
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )

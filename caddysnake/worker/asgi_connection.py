@@ -89,7 +89,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.server = server
         self.slot = slot
         self.peer = Peer(sock, is_trusted)
-        self.parser = RequestParser(server.limits)
+        self.parser = RequestParser(server.limits, server.sections)
         self.phase = _IDLE
         self.cycle: HttpCycle | None = None
         self.is_half_closed = False

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
 
 from ..channel.settings import Settings
-from ..http1.request import RequestHead
+from ..http1.request import RequestHead, Section
 
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
@@ -59,13 +59,18 @@ def of_request(base: dict[str, Any], head: RequestHead, trusted: bool) -> dict[s
 
     ``base`` is the connection's and is copied. With ``trusted``, X-Forwarded-For, -Proto and -Host are believed.
     """
+    section = head.section
     environ = base.copy()
-    environ["REQUEST_METHOD"] = head.method
     path = head.path
+    environ["REQUEST_METHOD"] = head.method
     environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
     environ["QUERY_STRING"] = head.query.decode("latin-1")
     environ["REQUEST_URI"] = head.target.decode("latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
+    if trusted and section is not None and section.made is not None:
+        environ.update(section.made)
+        environ.pop("REMOTE_PORT", None)
+        return environ
     keys = _KEYS
     for name, value in head.headers:
         key = keys.get(name)
@@ -83,7 +88,20 @@ def of_request(base: dict[str, Any], head: RequestHead, trusted: bool) -> dict[s
         _forwarded(environ)
     if not environ["SERVER_NAME"]:
         _server_from(environ, environ.get("HTTP_HOST", ""))
+    if trusted and section is not None and "REMOTE_PORT" not in environ and environ.get("HTTP_HOST"):
+        _remember(section, environ)
     return environ
+
+
+_FROM_SECTION = ("CONTENT_TYPE", "CONTENT_LENGTH", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR")
+
+
+def _remember(section: Section, environ: dict[str, Any]) -> None:
+    """Keep what follows from the header section alone, for the next request with the same."""
+    if environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip(" \t"):
+        section.made = {
+            key: value for key, value in environ.items() if key.startswith("HTTP_") or key in _FROM_SECTION
+        }
 
 
 # Names are learned once, so that a field costs one look-up. What is mapped to "" is dropped: Transfer-Encoding, because

@@ -39,7 +39,7 @@ from ..channel.vitals import (
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import RequestHead
+from ..http1.request import RequestHead, Sections
 from .environ import Environ, of_request
 from .loader import foreign_traceback
 from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
@@ -90,6 +90,7 @@ class WsgiServer:
         threads = max(1, min(settings.threads, THREADS))
         self._settings = settings
         self._page = page
+        self._sections: Sections = {}
         self._limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
@@ -437,7 +438,8 @@ class WsgiServer:
 
     def _admit(self, sock: Any, slot: int, trusted: bool) -> Connection:
         base = self._environ.of_connection(sock)
-        return Connection(sock, self._slots, slot, trusted, base, self._limits, self._settings.write_timeout_s)
+        timeout_s = self._settings.write_timeout_s
+        return Connection(sock, self._slots, slot, trusted, base, self._limits, timeout_s, self._sections)
 
     def _expire(self, connection: Connection) -> None:
         """End an owned connection whose deadline has passed."""

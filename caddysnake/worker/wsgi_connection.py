@@ -15,7 +15,7 @@ from typing import Any
 from ..channel.vitals import SLOT_CLOSED, SLOT_HEAD_SENT
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import RequestParser
+from ..http1.request import RequestParser, Sections
 
 RECEIVE_BYTES = 64 * 1024
 SENDFILE_BYTES = 1 << 20
@@ -83,6 +83,7 @@ class Connection:
         base: dict[str, Any],
         limits: Limits,
         write_timeout_s: float,
+        sections: Sections,
     ) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -94,7 +95,7 @@ class Connection:
         self.trusted = trusted
         self.base = base
         """The part of environ that all its requests share."""
-        self.parser = RequestParser(limits)
+        self.parser = RequestParser(limits, sections)
         self.state = IDLE
         self.signalled = False
         self.kicked = False
