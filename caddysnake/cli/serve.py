@@ -15,6 +15,7 @@ from functools import partial
 
 from ..daemon import logs
 from ..daemon.composition import Composition
+from .reading import Source
 from .run import EXIT_FAILED, serve_file
 
 _DEFAULT_LISTEN = "127.0.0.1:9080"
@@ -64,8 +65,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     logs.set_up(debug=args.debug)
     told = args.wsgi or args.asgi or _only_wsgi(args)
-    file = f"(serve {args.domain or args.listen})"  # its sockets get a folder by this name
-    return serve_file(text.encode(), file, with_caddy=True, adjust=partial(_adjust, inspect=not told, args=args))
+    source = Source(text.encode(), f"(serve {args.domain or args.listen})")  # its sockets get a folder by this name
+    return serve_file(source, with_caddy=True, adjust=partial(_adjust, inspect=not told, args=args))
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:

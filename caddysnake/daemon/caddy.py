@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -40,9 +41,11 @@ class Caddy(Companion):
 
     def __init__(self, binary: str, caddyfile: str, folder: Path) -> None:
         self._binary = binary
-        self._file = folder / "Caddyfile"
+        # Named after what it says: another daemon on the same file, with another environment, must not find this one.
+        self._file = folder / f"Caddyfile-{hashlib.sha256(caddyfile.encode()).hexdigest()[:12]}"
         self._file.write_text(caddyfile)
-        self._notify_path = str(folder / "notify.sock")
+        _remove_stale(folder)
+        self._notify_path = str(folder / f"notify-{os.getpid()}.sock")
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -146,3 +149,11 @@ class Caddy(Companion):
             self._notify = None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._notify_path)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the notify sockets that killed daemons left."""
+    for path in folder.glob("notify-*.sock"):
+        number = path.stem.removeprefix("notify-")
+        if number.isdigit() and not Path(f"/proc/{number}").exists():
+            path.unlink(missing_ok=True)
