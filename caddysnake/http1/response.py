@@ -71,6 +71,7 @@ class _Framing(Enum):
 _WAITING, _STARTED, _STREAMING, _TRAILERS, _DONE, _BROKEN = Phase
 _NONE, _LENGTH, _OPEN, _CHUNKED, _CLOSE = _Framing
 
+_EMPTY = frozenset((204, 205, 304))
 _OUT_OF_TURN = {
     _WAITING: "content before the response was started",
     _TRAILERS: "content after the end of the response",
@@ -92,7 +93,7 @@ class Response:
         self._request = request
         self._server = server
         self.close = close
-        """The connection ends after this response. Settled when the head leaves."""
+        """The connection ends after this response. The head says so if it was known when it was made."""
         self.phase = _WAITING
         self.status = 0
         self._head = b""
@@ -155,18 +156,19 @@ class Response:
         head, length, close, has_date = encoded
         if not has_date:
             head += date_line()
+        if close:
+            self.close = True
         request = self._request
-        if status in (204, 304) or (request is not None and request.method == "HEAD"):
+        if status in _EMPTY or (request is not None and request.method == "HEAD"):
             self._framing = _NONE
-        elif status == 205:
-            self._framing = _NONE
-            head += b"\r\ncontent-length: 0"
+            if status == 205:
+                head += b"\r\ncontent-length: 0"
+            head += self._tail()
         elif length is not None:
             self._framing = _LENGTH
             self._remaining = length
+            head += self._tail()
         self._head = head
-        if close:
-            self.close = True
         self.status = status
         self.phase = _STARTED
 
@@ -179,9 +181,13 @@ class Response:
     def send(self, data: bytes, more: bool) -> Output:
         """The bytes to write for ``data``; ``more`` is to come, or this is the end. Raises ``ResponseError``."""
         phase = self.phase
-        if phase is not _STREAMING and phase is not _STARTED:
-            raise ResponseError(_OUT_OF_TURN[phase])
         size = len(data)
+        if phase is _STARTED and self._framing is _LENGTH and size == self._remaining and not more:
+            if size <= JOIN_MAX_BYTES and not self._trailers:  # a whole response at once: most are
+                self.phase = _DONE
+                return self._head + data
+        elif phase is not _STREAMING and phase is not _STARTED:
+            raise ResponseError(_OUT_OF_TURN[phase])
         if self._framing is _LENGTH:
             remaining = self._remaining - size
             if remaining < 0 or (remaining and not more):
@@ -236,25 +242,27 @@ class Response:
 
     def _leave(self, size: int, more: bool) -> bytes:
         """The finished head, once it is known whether ``size`` bytes are all there will be."""
-        request = self._request
-        is_1_0 = request is not None and request.version == "1.0"
         head = self._head
         self._head = b""
-        if self._framing is _OPEN:
-            if not more and not self._trailers:
-                self._framing = _LENGTH
-                head += b"\r\ncontent-length: %d" % size
-            elif is_1_0:
-                self._framing = _CLOSE
-                self.close = True
-            else:
-                self._framing = _CHUNKED
-                head += b"\r\ntransfer-encoding: chunked"
+        if self._framing is not _OPEN:
+            return head
+        if not more and not self._trailers:
+            self._framing = _LENGTH
+            return head + b"\r\ncontent-length: %d" % size + self._tail()
+        if self._request is not None and self._request.version == "1.0":
+            self._framing = _CLOSE
+            self.close = True
+            return head + self._tail()
+        self._framing = _CHUNKED
+        return head + b"\r\ntransfer-encoding: chunked" + self._tail()
+
+    def _tail(self) -> bytes:
+        """The end of a head, with what it says of the connection."""
         if self.close:
-            return head + b"\r\nconnection: close\r\n\r\n"
-        if is_1_0:
-            return head + b"\r\nconnection: keep-alive\r\n\r\n"
-        return head + b"\r\n\r\n"
+            return b"\r\nconnection: close\r\n\r\n"
+        if self._request is not None and self._request.version == "1.0":
+            return b"\r\nconnection: keep-alive\r\n\r\n"
+        return b"\r\n\r\n"
 
     def _wrong_length(self, remaining: int) -> ResponseError:
         if self.phase is _STREAMING:

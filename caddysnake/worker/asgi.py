@@ -38,6 +38,7 @@ from ..channel.settings import Settings
 from ..channel.vitals import (
     SLOT_CLOSED,
     SLOT_IDLE,
+    SLOT_RETURNED,
     WORD_ACTIVE,
     WORD_CONNECTIONS,
     WORD_TICK,
@@ -94,15 +95,16 @@ class AsgiServer:
         self.is_forced = False
         """The grace is over: what runs is cancelled."""
         self._endpoint = endpoint
-        self._header = page.header
+        self.header = page.header
         self._cells = page.thread(0)
         self._stage = Stage.STARTING
         self._connections: dict[int, HttpConnection] = {}
-        self._cycles: set[HttpCycle] = set()
+        self.cycles: set[HttpCycle] = set()
+        """Apps that run, be their response complete or not."""
         self._opening: set[asyncio.Task[Any]] = set()
         self._heads: list[HttpCycle] = []
         self._watched: set[HttpConnection] = set()
-        self._active = 0
+        self.active = 0
         self._is_publishing = False
         self._is_writer_added = False
         self._told = asyncio.Event()
@@ -112,7 +114,7 @@ class AsgiServer:
     def run(self) -> int:
         """Start the app, serve, drain; the worker's exit status."""
         loop, loop_name = new_loop(self.settings.loop)
-        self._loop = loop
+        self.loop = loop
         asyncio.set_event_loop(loop)
         try:
             return loop.run_until_complete(self._main(loop_name))
@@ -125,7 +127,7 @@ class AsgiServer:
                 loop.close()
 
     async def _main(self, loop_name: str) -> int:
-        loop = self._loop
+        loop = self.loop
         self._left = loop.create_future()
         lifespan = Lifespan(self.app, self.settings.lifespan)
         loop.add_reader(self._endpoint.fileno(), self._on_channel)
@@ -163,35 +165,35 @@ class AsgiServer:
         if self.is_orphaned:
             # Nobody is left to use force on an app that holds the GIL.
             faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True)
-            for cycle in self._cycles:
+            for cycle in self.cycles:
                 if not cycle.response.head_sent:
                     cycle.response.close = True
         for connection in list(self._connections.values()):
             connection.leave()
-        self._loop.call_later(grace_s, self._force)
+        self.loop.call_later(grace_s, self._force)
         self._check_left()
 
     def _check_left(self) -> None:
-        if self.is_leaving and not self._connections and not self._cycles and not self._left.done():
+        if self.is_leaving and not self._connections and not self.cycles and not self._left.done():
             self._left.set_result(None)
 
     def _force(self) -> None:
         if self._left.done():
             return
         self.is_forced = True
-        if self._connections or self._cycles:
+        if self._connections or self.cycles:
             log.warning(
                 "app=%s: the grace period is over: %d connections cut, %d requests cancelled",
                 self.settings.app,
                 len(self._connections),
-                len(self._cycles),
+                len(self.cycles),
             )
         for connection in list(self._connections.values()):
             connection.abort()
-        for cycle in list(self._cycles):
+        for cycle in list(self.cycles):
             if cycle.task is not None:
                 cycle.task.cancel()
-        self._loop.call_later(1.0, self._give_up)
+        self.loop.call_later(1.0, self._give_up)
 
     def _give_up(self) -> None:
         if not self._left.done():
@@ -210,7 +212,7 @@ class AsgiServer:
             self._channel_ended(exc)
 
     def _channel_ended(self, exc: Exception) -> None:
-        self._loop.remove_reader(self._endpoint.fileno())
+        self.loop.remove_reader(self._endpoint.fileno())
         if self._stage is Stage.STARTING:
             self._left.set_result(None)
             return
@@ -234,22 +236,22 @@ class AsgiServer:
     def _take(self, message: Take, fd: int) -> None:
         if self.is_leaving:
             os.close(fd)
-            self.slots[message.slot] = SLOT_CLOSED
+            self.slots[message.slot] = SLOT_RETURNED
             self._tell(Returned(message.slot))
             return
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         connection = HttpConnection(self, sock, message.slot, bool(message.flags & TAKE_TRUSTED))
         self._connections[message.slot] = connection
-        self._header[WORD_CONNECTIONS] = len(self._connections)
+        self.header[WORD_CONNECTIONS] = len(self._connections)
         self.slots[message.slot] = SLOT_IDLE
-        opening = self._loop.create_task(self._open(connection, sock))
+        opening = self.loop.create_task(self._open(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: HttpConnection, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: connection, sock)
+            await self.loop.connect_accepted_socket(lambda: connection, sock)
         except OSError as exc:
             log.warning("app=%s: a connection could not be taken: %s", self.settings.app, exc)
             sock.close()
@@ -265,14 +267,14 @@ class AsgiServer:
 
     def _dump(self) -> None:
         faulthandler.dump_traceback(all_threads=True)
-        sys.stderr.write(describe(self._loop))
+        sys.stderr.write(describe(self.loop))
         sys.stderr.flush()
 
     def _tell(self, message: Message) -> None:
         try:
             if not self._endpoint.send(message) and not self._is_writer_added:
                 self._is_writer_added = True
-                self._loop.add_writer(self._endpoint.fileno(), self._flush_channel)
+                self.loop.add_writer(self._endpoint.fileno(), self._flush_channel)
         except ChannelClosed as exc:
             self._channel_ended(exc)
 
@@ -280,10 +282,10 @@ class AsgiServer:
         try:
             if self._endpoint.flush():
                 self._is_writer_added = False
-                self._loop.remove_writer(self._endpoint.fileno())
+                self.loop.remove_writer(self._endpoint.fileno())
                 self._told.set()
         except ChannelClosed as exc:
-            self._loop.remove_writer(self._endpoint.fileno())
+            self.loop.remove_writer(self._endpoint.fileno())
             self._channel_ended(exc)
 
     async def _farewell(self, message: Message) -> None:
@@ -301,34 +303,29 @@ class AsgiServer:
     def connection_lost(self, connection: HttpConnection, returned: bool) -> None:
         self._watched.discard(connection)
         # Our copy is closed when this callback of the transport has returned.
-        self._loop.call_soon(self._released, connection.slot, returned)
+        self.loop.call_soon(self._released, connection.slot, returned)
 
     def _released(self, slot: int, returned: bool) -> None:
         self._connections.pop(slot, None)
-        self._header[WORD_CONNECTIONS] = len(self._connections)
-        self.slots[slot] = SLOT_CLOSED
+        self.header[WORD_CONNECTIONS] = len(self._connections)
+        self.slots[slot] = SLOT_RETURNED if returned else SLOT_CLOSED
         if returned:
             self._tell(Returned(slot))
         self._check_left()
 
-    def cycle_begins(self, cycle: HttpCycle) -> None:
-        self._cycles.add(cycle)
-        self._active += 1
-        self._header[WORD_ACTIVE] = self._active
-        cycle.task = self._loop.create_task(cycle.run(self.app))
-
     def cycle_ended(self, cycle: HttpCycle) -> None:
-        self._cycles.discard(cycle)
+        """The app has returned."""
+        self.cycles.discard(cycle)
         if not cycle.is_counted:
-            self._active -= 1
-            self._header[WORD_ACTIVE] = self._active
+            self.active -= 1
+            self.header[WORD_ACTIVE] = self.active
         if self.is_leaving:
             self._check_left()
 
     def head_waits(self, cycle: HttpCycle) -> None:
         """A head waits for its content until the end of this turn of the loop."""
         if not self._heads:
-            self._loop.call_soon(self._flush_heads)
+            self.loop.call_soon(self._flush_heads)
         self._heads.append(cycle)
 
     def _flush_heads(self) -> None:
@@ -338,15 +335,10 @@ class AsgiServer:
 
     # Vital signs
 
-    def count(self, cycle: HttpCycle) -> None:
-        """A response is complete."""
-        cycle.is_counted = True
-        self._active -= 1
-        self._header[WORD_ACTIVE] = self._active
-        self.tally.finished(cycle.response.status, monotonic() - cycle.started)
+    def publish_soon(self) -> None:
         if not self._is_publishing:
             self._is_publishing = True
-            self._loop.call_later(PUBLISH_S, self._publish)
+            self.loop.call_later(PUBLISH_S, self._publish)
 
     def count_refusal(self, error: ProtocolError) -> None:
         self.tally.finished(error.status, 0.0)
@@ -363,12 +355,12 @@ class AsgiServer:
 
     def _tick(self) -> None:
         now = monotonic()
-        self._header[WORD_TICK] = int(now * 1000)
+        self.header[WORD_TICK] = int(now * 1000)
         self._publish()
         for connection in list(self._watched):
             if not connection.overdue(now):
                 self._watched.discard(connection)
-        self._loop.call_later(TICK_S, self._tick)
+        self.loop.call_later(TICK_S, self._tick)
 
 
 def _version() -> str:

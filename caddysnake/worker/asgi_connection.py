@@ -26,10 +26,10 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
+from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING, WORD_ACTIVE
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
-from ..http1.request import RequestParser
+from ..http1.request import RequestHead, RequestParser
 from ..http1.response import Output, Response
 from .asgi_http import HttpCycle
 from .scope import Peer
@@ -119,19 +119,21 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._view[:nbytes])
         phase = self.phase
-        parser = self.parser
         try:
             if phase is _IDLE or phase is _HEAD:
-                parser.feed(bytes(self._view[:nbytes]))
-                if parser.head is not None:
-                    self._begin()
+                parser = self.parser
+                parser.feed(data)
+                head = parser.head
+                if head is not None:
+                    self._begin(head)
                 else:
                     self._head_incomplete()
             elif phase is _REQUEST:
-                self._more_request(nbytes)
+                self._more_request(data)
             elif phase is _DRAIN:
-                self._more_unwanted(nbytes)
+                self._more_unwanted(data)
             elif phase is _LINGER:
                 self._watched_since = monotonic()
         except ProtocolError as error:
@@ -181,17 +183,16 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # Requests
 
-    def _begin(self) -> None:
+    def _begin(self, head: RequestHead) -> None:
         """The head of a request is complete: call the app."""
-        head = self.parser.head
-        assert head is not None
         server = self.server
         self.phase = _REQUEST
-        self._watched_since = 0.0
         response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
-        cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
-        self.cycle = cycle
-        server.cycle_begins(cycle)
+        cycle = self.cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
+        server.cycles.add(cycle)
+        server.active += 1
+        server.header[WORD_ACTIVE] = server.active
+        cycle.task = server.loop.create_task(cycle.run(server.app))
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self._pause_reading()
@@ -205,13 +206,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._watched_since = monotonic()
             self.server.watch(self)
 
-    def _more_request(self, nbytes: int) -> None:
+    def _more_request(self, data: bytes) -> None:
         parser = self.parser
         cycle = self.cycle
         assert cycle is not None
         self._watched_since = monotonic()
         try:
-            parser.feed(bytes(self._view[:nbytes]))
+            parser.feed(data)
         except ProtocolError as error:
             cycle.fail(error)
             return
@@ -219,17 +220,22 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._pause_reading()
         cycle.wake()
 
-    def _more_unwanted(self, nbytes: int) -> None:
+    def _more_unwanted(self, data: bytes) -> None:
         self._watched_since = monotonic()
-        self.parser.feed(bytes(self._view[:nbytes]))
+        self.parser.feed(data)
         self.parser.take_body()
         if self.parser.complete:
             self._boundary()
 
     def response_done(self, cycle: HttpCycle) -> None:
         """The response is complete: the connection goes on, whatever else the app may be doing."""
+        server = self.server
         self.cycle = None
-        self.server.count(cycle)
+        cycle.is_counted = True
+        server.active -= 1
+        server.header[WORD_ACTIVE] = server.active
+        server.tally.finished(cycle.response.status, monotonic() - cycle.started)
+        server.publish_soon()
         if cycle.response.close or self.is_half_closed:
             self._finish()
         elif self.parser.complete:
@@ -240,27 +246,30 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""
+        server = self.server
         self.phase = _IDLE
-        self.server.slots[self.slot] = SLOT_IDLE
-        if self.parser.pending:
+        server.slots[self.slot] = SLOT_IDLE
+        parser = self.parser
+        if parser.pending:
             self._begin_pending()
         else:
-            self.parser.next_message()
+            parser.next_message()
             if self._is_reading_paused:
                 self.resume_reading()
-        if self.server.is_leaving:
+        if server.is_leaving:
             self.leave()
 
     def _begin_pending(self) -> None:
         """Go on with what was read behind the last request."""
         self.server.slots[self.slot] = SLOT_READING
+        parser = self.parser
         try:
-            self.parser.next_message()
+            parser.next_message()
         except ProtocolError as error:
             self._refuse(error)
             return
-        if self.parser.head is not None:
-            self._begin()
+        if parser.head is not None:
+            self._begin(parser.head)
             return
         self._head_incomplete()
         self.resume_reading()
@@ -324,9 +333,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def write(self, output: Output, content_bytes: int) -> None:
         """Write a piece of a response, ``content_bytes`` of which are content."""
-        self.server.slots[self.slot] = SLOT_HEAD_SENT
-        if content_bytes:
-            self.server.tally.bytes_out += content_bytes
+        server = self.server
+        server.slots[self.slot] = SLOT_HEAD_SENT
+        server.tally.bytes_out += content_bytes
         if type(output) is bytes:
             self._transport.write(output)
         else:

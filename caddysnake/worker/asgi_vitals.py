@@ -41,7 +41,10 @@ class Tally:
         """A request was answered."""
         self.classes[status // 100] += 1
         self.seconds += seconds
-        self.latencies[0 if seconds <= _FASTEST_S else latency_cell(seconds) - CELL_LATENCY] += 1
+        if seconds <= _FASTEST_S:
+            self.latencies[0] += 1
+        else:
+            self.latencies[latency_cell(seconds) - CELL_LATENCY] += 1
 
     def publish(self, cells: memoryview) -> None:
         """Write everything into a thread block of the page."""
