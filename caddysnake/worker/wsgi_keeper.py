@@ -17,7 +17,7 @@ from enum import Enum
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
-from ..channel.vitals import SLOT_CLOSED, WORD_CONNECTIONS, WORD_TICK, Page
+from ..channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from .wsgi_connection import Connection, State
 from .wsgi_crew import TICK_S, Crew, Watch
 from .wsgi_failure import logger
@@ -174,10 +174,12 @@ class Keeper:
         if self._phase is not Phase.SERVING:
             # Handed over before the daemon's own Drain; untouched, so it may go back as it is.
             sock.close()
-            self._page.slots[message.slot] = SLOT_CLOSED
+            self._page.slots[message.slot] = SLOT_RETURNED
             self._table.returned.append(message.slot)
             return
         self._table.admit(self._admit(sock, message.slot, bool(message.flags & TAKE_TRUSTED)))
+        if self._crew.busy == len(self._crew.seats):
+            self._crew.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
 
     # Leaving.
 
