@@ -334,7 +334,7 @@ class _Parser:
         arguments = Arguments(words[1:], block, _by_first_word(block))
         if pattern.text in self._snippets:
             imported = self._snippets[pattern.text]
-            sources = [f"{imported[0].file}:{pattern.text}"] if imported else []
+            sources = [f"{os.path.abspath(imported[0].file)}:{pattern.text}"] if imported else []
         else:
             sources = find_files(pattern.text, pattern, self._snippets, self._warn)
             imported = [token for source in sources for token in self._read(source, pattern)]
