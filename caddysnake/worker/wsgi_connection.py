@@ -60,6 +60,7 @@ class Connection:
         "gone",
         "hurried",
         "kicked",
+        "origin",
         "parser",
         "recv",
         "refusal",
@@ -80,8 +81,8 @@ class Connection:
         slots: memoryview,
         slot: int,
         trusted: bool,
-        base: dict[str, Any],
-        limits: Limits,
+        environ: tuple[dict[str, Any], Origin],
+        parser: RequestParser,
         write_timeout_s: float,
         sections: Sections,
     ) -> None:
@@ -258,11 +259,11 @@ class Connection:
         except OSError:
             pass
 
-    def release(self) -> None:
-        """Close our copy and what hangs on it; then the slot is free. It must be out of the epoll by then."""
+    def release(self, left: int = SLOT_CLOSED) -> None:
+        """Close our copy and what hangs on it; what is ``left`` of the slot. It must be out of the epoll by then."""
         self.state = ENDED
         self.sock.close()
-        self._slots[self.slot] = SLOT_CLOSED
+        self._slots[self.slot] = left
         self.unsent.clear()
         if self.file is not None:
             self.file.close()

@@ -21,7 +21,7 @@ import select
 from collections import deque
 from collections.abc import Callable
 
-from ..channel.vitals import SLOT_IDLE
+from ..channel.vitals import SLOT_IDLE, SLOT_RETURNED
 from .wsgi_connection import Connection, State
 
 READ = select.EPOLLIN | select.EPOLLET
@@ -136,7 +136,7 @@ class Table:
     def give_back(self, connection: Connection) -> None:
         """Return it to the daemon as it is: at a request boundary, nothing read."""
         self._forget(connection)
-        connection.release()
+        connection.release(SLOT_RETURNED)
         self.returned.append(connection.slot)
         self._on_news()
 
