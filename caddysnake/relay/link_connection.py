@@ -1,0 +1,125 @@
+"""The relay's end of one link: a ``BufferedProtocol`` that serves one client's request at a time, or none.
+
+The relay is the client of a link, so it may end one whenever it likes. A link that says anything while no request is
+on it is not used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client_connection import ClientConnection
+    from .server import RelayServer
+
+FLUSH_S = 30.0
+"""How long a worker may take to read what was written to a link that is over."""
+
+
+class LinkConnection(asyncio.BufferedProtocol):
+    """``client`` is whose request it carries, None while it is idle."""
+
+    __slots__ = ("_is_over", "_server", "_sock", "_transport", "_view", "client", "is_write_paused", "need")
+
+    def __init__(self, server: RelayServer, sock: socket.socket, need: int) -> None:
+        self.client: ClientConnection | None = None
+        self.is_write_paused = False
+        self.need = need
+        self._server = server
+        self._sock = sock
+        self._view = server.view
+        self._transport: Any = None
+        self._is_over = False
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._server.link_made(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        client = self.client
+        if client is not None:
+            client.link_data(bytes(self._view[:nbytes]))
+        else:
+            self.discard()
+
+    def eof_received(self) -> bool:
+        self._ended(is_orderly=True)
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._ended(is_orderly=exc is None)
+        self._server.link_closed(self)
+
+    def _ended(self, is_orderly: bool) -> None:
+        if self._is_over:
+            return
+        client, self.client = self.client, None
+        if client is not None:
+            client.link_ended(is_orderly)
+        self.discard()
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        if self.client is not None:
+            self.client.link_full()
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        if self.client is not None:
+            self.client.link_drained()
+
+    # The client's side
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """End our side, behind what was written."""
+        try:
+            self._transport.write_eof()
+        except OSError:
+            pass  # the worker was first; the next read will say so
+
+    def pause_reading(self) -> None:
+        if not self._is_over:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._is_over:
+            self._transport.resume_reading()
+
+    @property
+    def is_flushed(self) -> bool:
+        """All that was written has left."""
+        return not self._transport.get_write_buffer_size()
+
+    @property
+    def is_alive(self) -> bool:
+        """The worker has not ended it: known without waiting for the loop to say so."""
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def discard(self, flushes: bool = False) -> None:
+        """Use it no more. ``flushes``: what was written still leaves."""
+        self.client = None
+        if self._is_over:
+            return
+        self._is_over = True
+        self._server.link_over(self)
+        if not flushes:
+            self._transport.abort()
+            return
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(FLUSH_S, self._transport.abort)

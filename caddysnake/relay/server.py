@@ -1,0 +1,435 @@
+"""The relay: connections come over the channel, links are asked for over it, and idle connections go back.
+
+It knows nothing of HTTP (``client_connection``, ``forwarding``) nor of routes (``router``); it owns the loop, the
+channel, the links and the vital signs. Its life::
+
+    SERVING -> DRAINING -> left          Drain: idle connections go back, the rest at their next request boundary
+            -> ORPHANED -> left          the daemon is dead: answers end their connections
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from time import monotonic
+
+from ..channel.codec import TEXT_LIMIT
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.messages import (
+    PROTOCOL_VERSION,
+    TAKE_BORROWED,
+    TAKE_LISTENER_SHIFT,
+    TAKE_TRUSTED,
+    Drain,
+    Drained,
+    Dump,
+    Link,
+    Message,
+    Need,
+    Ready,
+    Refused,
+    Returned,
+    Shed,
+    Take,
+    Unneed,
+)
+from ..channel.settings import RelaySettings
+from ..channel.vitals import (
+    SLOT_CLOSED,
+    SLOT_IDLE,
+    SLOT_RETURNED,
+    WORD_ACTIVE,
+    WORD_CONNECTIONS,
+    WORD_TICK,
+    Page,
+)
+from ..http1.errors import ProtocolError
+from ..http1.limits import Limits
+from .answers import KEY_TOO_LONG, NO_LINK, QUEUE_FULL, STOPPING
+from .client_connection import ClientConnection, Phase
+from .forwarding import Answer, Cut
+from .link_connection import LinkConnection
+from .links import AppId, Links
+from .tally import Tally
+from .target import Router
+
+log = logging.getLogger("caddysnake.relay")
+
+READ_BUFFER_BYTES = 128 * 1024
+"""One for all connections: a loop reads one at a time, and what is read is copied to where it goes at once."""
+
+MESSAGES_A_TURN = 64
+TICK_S = 1.0
+PUBLISH_S = 0.05
+ORPHAN_GRACE_S = 10.0
+FAREWELL_S = 5.0
+COMPLAINT_S = 1.0
+"""A tenant that sends nonsense must not fill the log."""
+
+
+class Stage(Enum):
+    SERVING = "serving"
+    DRAINING = "draining"
+    ORPHANED = "orphaned"
+
+
+class RelayServer:
+    """Forwards until told to drain. ``endpoint`` is the relay's end of its channel, ``page`` its vital signs."""
+
+    def __init__(self, settings: RelaySettings, endpoint: Endpoint, page: Page, router: Router) -> None:
+        self.settings = settings
+        self.router = router
+        self.limits = Limits(
+            settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
+        )
+        self.server_header = settings.server_header.encode("latin-1", "replace")
+        self.view = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.slots = page.slots
+        self.tally = Tally()
+        self.is_leaving = False
+        """Idle connections are not kept."""
+        self.is_orphaned = False
+        self._endpoint = endpoint
+        self._header = page.header
+        self._cells = page.thread(0)
+        self._stage = Stage.SERVING
+        self._connections: dict[int, ClientConnection] = {}
+        self._links: Links[LinkConnection, ClientConnection] = Links(
+            settings.max_needs, settings.max_idle_links, settings.max_idle_links_total, settings.link_idle_s
+        )
+        self._open_links: set[LinkConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._watched: set[ClientConnection] = set()
+        self._active = 0
+        self._now = monotonic()
+        self._is_publishing = False
+        self._is_writer_added = False
+        self._quiet_until = 0.0
+        self._unsaid = 0
+
+    # Life
+
+    async def run(self) -> int:
+        """Serve, drain; the process's exit status."""
+        loop = self._loop = asyncio.get_running_loop()
+        self.call_soon: Callable[[Callable[[], None]], object] = loop.call_soon
+        self._left: asyncio.Future[None] = loop.create_future()
+        self._told = asyncio.Event()
+        loop.add_reader(self._endpoint.fileno(), self._on_channel)
+        self._tick()
+        implementation = f"{platform.python_implementation()} {platform.python_version()}"
+        self._tell(Ready(PROTOCOL_VERSION, f"{implementation}, {type(loop).__module__}"))
+        await self._left
+        self._header[WORD_TICK] = 0
+        for link in list(self._open_links):
+            link.discard()
+        await self._farewell()
+        return 0
+
+    def _leave(self, stage: Stage, grace_s: float) -> None:
+        """Take nothing new, give back what is idle, and be gone when the rest is done or ``grace_s`` is over."""
+        if self._stage is Stage.ORPHANED or self._stage is stage:
+            return
+        self._stage = stage
+        self.is_leaving = True
+        self.is_orphaned = stage is Stage.ORPHANED
+        if self.is_orphaned:
+            faulthandler.dump_traceback_later(grace_s + FAREWELL_S, exit=True)
+            for waiter in self._links.give_up():
+                waiter.refused(STOPPING)
+        for connection in list(self._connections.values()):
+            connection.leave() if not self.is_orphaned else connection.orphaned()
+        self._loop.call_later(grace_s, self._force)
+        self._check_left()
+
+    def _check_left(self) -> None:
+        if self.is_leaving and not self._connections and not self._left.done():
+            self._left.set_result(None)
+
+    def _force(self) -> None:
+        if self._left.done():
+            return
+        log.warning("the grace period is over: %d connections are cut", len(self._connections))
+        for connection in list(self._connections.values()):
+            connection.abort()
+        self._loop.call_later(1.0, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._left.done():
+            self._left.set_result(None)
+
+    # Channel
+
+    def _on_channel(self) -> None:
+        try:
+            for _ in range(MESSAGES_A_TURN):
+                received = self._endpoint.receive()
+                if received is None:
+                    return
+                self._obey(*received)
+        except (ChannelClosed, ChannelError) as exc:
+            self._channel_ended(exc)
+
+    def _channel_ended(self, exc: Exception) -> None:
+        self._loop.remove_reader(self._endpoint.fileno())
+        if not self.is_leaving:
+            log.warning("the daemon is gone (%s): leaving", exc)
+        self._leave(Stage.ORPHANED, ORPHAN_GRACE_S)
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Take):
+            self._take(message, descriptors[0])
+        elif isinstance(message, Link):
+            self._take_link(message.need, descriptors[0])
+        elif isinstance(message, Refused):
+            waiter = self._links.refused(message.need)
+            if waiter is not None:
+                waiter.refused(Answer(message.status, message.code, message.text, message.retry_after_s))
+        else:
+            for fd in descriptors:
+                os.close(fd)
+            if isinstance(message, Drain):
+                self._leave(Stage.DRAINING, message.grace_s)
+            elif isinstance(message, Shed):
+                self._shed(message.connections)
+            elif isinstance(message, Dump):
+                self._dump()
+
+    def _tell(self, message: Message) -> None:
+        if self.is_orphaned:
+            return
+        try:
+            if not self._endpoint.send(message) and not self._is_writer_added:
+                self._is_writer_added = True
+                self._loop.add_writer(self._endpoint.fileno(), self._flush_channel)
+        except ChannelClosed as exc:
+            # Not now: whoever has something to say is in the middle of something.
+            self._loop.call_soon(self._channel_ended, exc)
+
+    def _flush_channel(self) -> None:
+        try:
+            if self._endpoint.flush():
+                self._is_writer_added = False
+                self._loop.remove_writer(self._endpoint.fileno())
+                self._told.set()
+        except ChannelClosed as exc:
+            self._loop.remove_writer(self._endpoint.fileno())
+            self._channel_ended(exc)
+
+    async def _farewell(self) -> None:
+        """Say the last word and wait until the kernel has it."""
+        self._told.clear()
+        self._tell(Drained())
+        if self._endpoint.outbox and not self.is_orphaned:
+            try:
+                await asyncio.wait_for(self._told.wait(), FAREWELL_S)
+            except TimeoutError:
+                log.warning("the daemon does not read its channel")
+
+    # Connections
+
+    def _take(self, message: Take, fd: int) -> None:
+        slot, flags = message
+        sock = socket.socket(fileno=fd)
+        if self.is_leaving:
+            self._give_back(slot, sock)
+            return
+        sock.setblocking(False)
+        connection = ClientConnection(
+            self,
+            sock,
+            slot,
+            flags >> TAKE_LISTENER_SHIFT,
+            is_trusted=bool(flags & TAKE_TRUSTED),
+            is_borrowed=bool(flags & TAKE_BORROWED),
+        )
+        self._connections[slot] = connection
+        self._header[WORD_CONNECTIONS] = len(self._connections)
+        self.slots[slot] = SLOT_IDLE
+        self._open(self._open_connection(connection, sock))
+
+    def _give_back(self, slot: int, sock: socket.socket) -> None:
+        sock.close()
+        self.slots[slot] = SLOT_RETURNED
+        self._tell(Returned(slot))
+
+    def _open(self, opening: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(opening)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open_connection(self, connection: ClientConnection, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError as exc:
+            log.warning("a connection could not be taken: %s", exc)
+            sock.close()
+            self._released(connection.slot, returned=False)
+
+    def connection_lost(self, connection: ClientConnection, returned: bool) -> None:
+        self._watched.discard(connection)
+        # Our copy is closed when this callback of the transport has returned.
+        self._loop.call_soon(self._released, connection.slot, returned)
+
+    def _released(self, slot: int, returned: bool) -> None:
+        self._connections.pop(slot, None)
+        self._header[WORD_CONNECTIONS] = len(self._connections)
+        if returned:
+            self.slots[slot] = SLOT_RETURNED
+            self._tell(Returned(slot))
+        else:
+            self.slots[slot] = SLOT_CLOSED
+        self._check_left()
+
+    def _shed(self, count: int) -> None:
+        for connection in list(self._connections.values()):
+            if count <= 0:
+                return
+            if connection.phase is Phase.IDLE:
+                connection.leave()
+                count -= 1
+
+    # Links
+
+    def free_link(self, app_id: AppId, is_repeatable: bool) -> LinkConnection | None:
+        """A link that is free. One that must not fail, because its request cannot be repeated, is looked at first."""
+        while True:
+            link = self._links.take(app_id)
+            if link is None or is_repeatable or link.is_alive:
+                return link
+            link.discard()
+
+    def wait(self, app_id: AppId, connection: ClientConnection) -> None:
+        """Let ``connection`` wait for a link: ``linked`` or ``refused`` follows, perhaps at once."""
+        if self.is_orphaned:
+            connection.refused(STOPPING)
+        elif self._links.is_full:
+            connection.refused(QUEUE_FULL)
+        elif len(app_id[1]) * 4 > TEXT_LIMIT and len(app_id[1].encode()) > TEXT_LIMIT:
+            connection.refused(KEY_TOO_LONG)  # the channel would shorten it, and so name another app
+        else:
+            wanted = self._links.wait(app_id, connection)
+            if wanted is not None:
+                self._tell(Need(wanted.need, *app_id))
+
+    def waits_no_more(self, app_id: AppId, connection: ClientConnection) -> None:
+        need = self._links.leave(app_id, connection)
+        if need is not None:
+            self._tell(Unneed(need))
+
+    def _take_link(self, need: int, fd: int) -> None:
+        sock = socket.socket(fileno=fd)
+        if self._links.app_needed(need) is None:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._open(self._open_link(LinkConnection(self, sock, need), sock))
+
+    async def _open_link(self, link: LinkConnection, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: link, sock)
+        except OSError as exc:
+            log.warning("a link could not be taken: %s", exc)
+            sock.close()
+            waiter = self._links.refused(link.need)
+            if waiter is not None:
+                waiter.refused(NO_LINK)
+
+    def link_made(self, link: LinkConnection) -> None:
+        self._open_links.add(link)
+        if self._links.app_needed(link.need) is None:
+            link.discard()
+            return
+        waiter = self._links.arrived(link.need, link)
+        if waiter is not None:
+            waiter.linked(link)
+        else:
+            self.release(link)
+
+    def release(self, link: LinkConnection) -> None:
+        """``link`` is clean and carries no request."""
+        waiter = self._links.release(link, self._now)
+        if waiter is not None:
+            waiter.linked(link)
+            return
+        surplus = self._links.surplus(link)
+        if surplus is not None:
+            surplus.discard()
+
+    def link_over(self, link: LinkConnection) -> None:
+        """``link`` is not to be used any more."""
+        self._links.closed(link)
+
+    def link_closed(self, link: LinkConnection) -> None:
+        self._open_links.discard(link)
+
+    # Vital signs
+
+    def begins(self) -> float:
+        """A request begins; when."""
+        self._active += 1
+        self._header[WORD_ACTIVE] = self._active
+        return monotonic()
+
+    def count(self, status: int, started: float) -> None:
+        """A request is over."""
+        self._active -= 1
+        self._header[WORD_ACTIVE] = self._active
+        self.tally.finished(status, monotonic() - started)
+        if not self._is_publishing:
+            self._is_publishing = True
+            self._loop.call_later(PUBLISH_S, self._publish)
+
+    def count_refusal(self, error: ProtocolError) -> None:
+        self.tally.finished(error.status, 0.0)
+
+    def failed(self, answer: Answer, app_id: AppId) -> None:
+        """An answer of our own takes the place of the app's."""
+        self.tally.errors += 1
+        if answer.status == 502:
+            self._complain(f"{answer.code}: {answer.detail}", app_id)
+
+    def cut(self, command: Cut, app_id: AppId) -> None:
+        """A response was cut."""
+        self.tally.errors += 1
+        self._complain(command.why, app_id)
+
+    def _complain(self, what: str, app_id: AppId) -> None:
+        if self._now < self._quiet_until:
+            self._unsaid += 1
+            return
+        unsaid, self._unsaid = self._unsaid, 0
+        self._quiet_until = self._now + COMPLAINT_S
+        log.warning("route=%d key=%.80r: %s%s", *app_id, what, f" ({unsaid} more like this)" if unsaid else "")
+
+    def _publish(self) -> None:
+        self._is_publishing = False
+        self.tally.publish(self._cells)
+
+    def _dump(self) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        print(f"{self._links!r}, {len(self._connections)} connections", file=sys.stderr)
+        sys.stderr.flush()
+
+    # Time
+
+    def watch(self, connection: ClientConnection) -> None:
+        self._watched.add(connection)
+
+    def _tick(self) -> None:
+        now = self._now = monotonic()
+        self._header[WORD_TICK] = int(now * 1000)
+        self._publish()
+        for connection in list(self._watched):
+            if not connection.overdue(now):
+                self._watched.discard(connection)
+        for link in self._links.expired(now):
+            link.discard()
+        self._loop.call_later(TICK_S, self._tick)

@@ -1,0 +1,71 @@
+"""Requests on their way to a worker: the head as the link carries it, and the framing of the content.
+
+The head is written anew from the fields that the parser accepted, so nothing reaches a worker that ``http1`` did not
+understand. What is left out or added:
+
+* fields of the connection (Connection, Keep-Alive, Proxy-Connection, Upgrade) are the relay's own; an upgrade is asked
+  for again. Fields that Connection names are not removed: Caddy has done so, and where there is no Caddy, removing them
+  would let a client take a field away that something before the app relies on;
+* ``caddysnake-*`` fields of the client's are dropped. ``caddysnake-prefix`` holds what a route has taken off the path,
+  percent-encoded: it becomes the app's SCRIPT_NAME or root_path. A worker may believe it on links only;
+* X-Forwarded-For, -Host and -Proto stay as they are when they are Caddy's, and else say what the relay sees: a worker
+  believes them on a link;
+* a request of HTTP/1.0 becomes one of HTTP/1.1 (RFC 9110 section 2.5): the version is the link's.
+"""
+
+from __future__ import annotations
+
+from ..http1.request import RequestHead
+from .target import Target
+
+PREFIX_HEADER = b"caddysnake-prefix"
+"""What was taken off the path. Any field whose name begins with ``caddysnake-`` is the relay's alone."""
+
+_OURS = b"caddysnake-"
+_CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
+_DROPPED_WHEN_UNTRUSTED = _CONNECTION | _FORWARDED
+
+
+def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> bytes:
+    """The request line and header section for the link, with its blank line.
+
+    ``peer``: the address at the other end of the client's connection, empty when it has none.
+    """
+    path = head.target
+    if target.prefix:
+        path = target.path + path[path.find(b"?") :] if b"?" in path else target.path
+    elif path[0] != 47:  # the absolute form; Host has been replaced by its authority
+        path = path if path == b"*" else head.path + (b"?" + head.query if b"?" in path else b"")
+    dropped = _CONNECTION if is_trusted else _DROPPED_WHEN_UNTRUSTED
+    lines = [b"%b %b HTTP/1.1" % (head.method.encode(), path)]
+    for field in head.headers:
+        if field[0] not in dropped and not field[0].startswith(_OURS):
+            lines.append(b": ".join(field))
+    if head.host is None:
+        lines.append(b"host: ")
+    if target.prefix:
+        lines.append(PREFIX_HEADER + b": " + target.prefix)
+    if not is_trusted:
+        lines += _forwarded(head, peer)
+    if head.chunked:
+        lines.append(b"transfer-encoding: chunked")
+    if head.upgrade is not None:
+        lines.append(b"connection: upgrade\r\nupgrade: " + head.upgrade)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def _forwarded(head: RequestHead, peer: str) -> list[bytes]:
+    lines = [b"x-forwarded-proto: http"]
+    if head.host is not None:
+        lines.append(b"x-forwarded-host: " + head.host)
+    if peer:
+        lines.append(b"x-forwarded-for: " + peer.encode("ascii", "replace"))
+    return lines
+
+
+def framed(content: bytes, is_last: bool) -> bytes:
+    """A piece of chunked content (RFC 9112 section 7.1), with the end behind it when it is the last."""
+    end = b"0\r\n\r\n" if is_last else b""
+    return b"%x\r\n%b\r\n%b" % (len(content), content, end) if content else end
