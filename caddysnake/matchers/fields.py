@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ..placeholders import names, template
+from ..placeholders import template
 from ..placeholders.request import Request
 
 Predicate = Callable[[Request], bool]
@@ -132,9 +132,9 @@ def variable(name: str) -> Value:
     if name[:1] == "{" and name[-1:] == "}" and name.count("{") == 1:
         compiled = template.compile(name)
         return compiled.expand
-    source = names.look_up(f"http.vars.{name}").of_request
-    assert source is not None
-    return lambda request: source(request) or ""
+    if name == "client_ip":
+        return lambda request: request.client_ip
+    return lambda request: request.variables.get(name, "")
 
 
 def _value(text: str) -> Value:

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from ..placeholders import template
 from ..placeholders.names import PlaceholderError
 from ..placeholders.request import Request
 from . import fields, paths, places
@@ -45,6 +46,12 @@ def compile_any(sets: Sequence[MatcherSet]) -> Predicate | None:
     if not found or len(known) < len(found):
         return None
     return known[0] if len(known) == 1 else lambda request: any(matches(request) for matches in known)
+
+
+def plain_host(name: str) -> str | None:
+    """*name*, of a host matcher, as requests have it: in lower case and ASCII; ``None`` when requests decide it."""
+    compiled = template.compile(places.to_ascii(name))
+    return compiled.constant.lower() if compiled.is_static else None
 
 
 def captures(matchers: MatcherSet | None) -> set[str]:

@@ -8,6 +8,7 @@ gets as far as the file system.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
@@ -49,13 +50,6 @@ class UnsafeValue(Exception):
         self.name = name
         self.value = value
         self.field = field
-
-
-class Key(NamedTuple):
-    """Names one app of a template: ``app`` is the template's number, ``values`` go with ``AppTemplate.names``."""
-
-    app: int
-    values: tuple[str, ...]
 
 
 class Field(NamedTuple):
@@ -101,24 +95,26 @@ class AppTemplate:
             for name in self.names
         ]
 
-    def key(self, request: Request) -> Key:
+    def key(self, request: Request) -> str:
         """The key of the app that *request* is for.
 
         Raises:
             UnsafeValue: one of its values must not be used.
         """
-        values = tuple([(source(request) or "") if source else "" for source in self._sources])
+        values = [(source(request) or "") if source else "" for source in self._sources]
         self._check(values)
-        return Key(self.number, values)
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
-    def resolve(self, values: Sequence[str]) -> dict[str, str]:
-        """The fields, by name, for the key with *values*.
+    def resolve(self, key: str) -> dict[str, str]:
+        """The fields, by name, of the app that *key* names.
 
         Raises:
-            UnsafeValue: one of the values must not be used, or what it makes of a field is not such a thing.
+            UnsafeValue: one of its values must not be used, what they make of a field is not such a thing, or it is no
+                key of this template.
         """
+        values = values_of(key)
         if len(values) != len(self.names):
-            raise UnsafeValue("", "", f"a key of {len(self.names)} values")
+            raise UnsafeValue("", key, "a key")
         self._check(values)
         by_name = dict(zip(self.names, values, strict=True))
         found: dict[str, str] = {}
@@ -135,6 +131,15 @@ class AppTemplate:
             for field, is_safe in checks:
                 if not is_safe(value):
                     raise UnsafeValue(name, value, field.name)
+
+
+def values_of(key: str) -> list[str]:
+    """The values in *key*: none when it is empty, or no key."""
+    try:
+        values = json.loads(key) if key else []
+    except ValueError:
+        return []
+    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else []
 
 
 def is_segment(value: str) -> bool:

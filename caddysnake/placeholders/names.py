@@ -75,7 +75,7 @@ def look_up(name: str) -> Source:
     Raises:
         PlaceholderError: Caddy knows the name, but a sidecar cannot; or nobody knows it.
     """
-    if (source := find(name)) is not None:
+    if (source := find(name)) is not None and (name == "http.vars.client_ip" or not name.startswith("http.vars.")):
         return source
     for start, reason in UNKNOWABLE.items():
         if name == start.rstrip("./") or (start[-1] in "./" and name.startswith(start)):
@@ -301,6 +301,7 @@ UNKNOWABLE: Final[dict[str, str]] = {
     "http.request.duration_ms": "the request has only just begun",
     "http.response.": "there is no response yet",
     "http.auth.": "Caddy checked who it is",
+    "http.vars.": "the variables are Caddy's own",
     "http.reverse_proxy.": _OWN_STATE,
     "http.intercept.": _OWN_STATE,
     "http.error.": _OWN_STATE,

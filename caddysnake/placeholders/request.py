@@ -111,15 +111,16 @@ class Request:
         return uris.pairs(self.head.query)
 
     def strip(self, prefix: str) -> None:
-        """Take *prefix* off the path, as ``handle_path`` does. From now on the path is the rest of the cleaned one."""
+        """Take *prefix* off the path, as ``handle_path`` does.
+
+        From now on the path is the rest, with a slash in front, and cleaned: nothing in it leads back up.
+        """
         prefix = "/" + prefix.removeprefix("/")
-        cleaned = uris.clean(self.escaped_path, merge_slashes="//" not in prefix)
-        rest = uris.strip_prefix(cleaned, prefix)
-        if rest is None:
-            rest = cleaned
-        else:
-            self.prefix += cleaned[: len(cleaned) - len(rest)].encode("ascii")
-        self.raw_path = rest.encode("ascii")
+        whole = uris.clean(self.escaped_path, merge_slashes="//" not in prefix)
+        rest = uris.strip_prefix(whole, prefix)
+        if rest is not None:
+            self.prefix += whole[: len(whole) - len(rest)].encode("ascii")
+        self.raw_path = whole.encode("ascii") if rest is None else uris.canonical(rest.encode("ascii"))
         for name in ("path", "escaped_path", "clean_path", "lower_path", "clean_lower_path"):
             self.__dict__.pop(name, None)
 

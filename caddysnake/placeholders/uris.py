@@ -133,10 +133,24 @@ def _form_value(raw: bytes) -> str:
     return text(unescape(raw.replace(b"+", b" ")))
 
 
+def canonical(raw: bytes) -> bytes:
+    """The escaped path *raw* with a slash in front and no ``.`` or ``..``, however those are escaped.
+
+    Where that changes nothing but the slash, it is spelled as before; else all that can be is decoded.
+    """
+    decoded = unescape(raw)
+    cleaned = clean(escape_path(decoded if decoded[:1] == b"/" else b"/" + decoded), merge_slashes=False).encode(
+        "ascii"
+    )
+    spelled = raw if raw[:1] == b"/" else b"/" + raw
+    return spelled if unescape(spelled) == unescape(cleaned) else cleaned
+
+
 def strip_prefix(path: str, prefix: str) -> str | None:
     """What of the escaped and cleaned *path* follows *prefix*; ``None`` when it does not begin so.
 
     Compared without regard to case, decoded character by decoded character, but where *prefix* holds an escape itself.
+    What is beyond ASCII must be escaped in *prefix* to be found, as it is in *path*.
     """
     at = 0
     for wanted in prefix.encode("utf-8", "surrogateescape"):
@@ -146,6 +160,6 @@ def strip_prefix(path: str, prefix: str) -> str | None:
             found, at = int(path[at + 1 : at + 3], 16), at + 3
         else:
             found, at = ord(path[at]), at + 1
-        if found != wanted and chr(found).lower() != chr(wanted).lower():
+        if wanted >= 0x80 or chr(found).lower() != chr(wanted).lower():
             return None
     return path[at:]

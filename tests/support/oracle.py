@@ -70,13 +70,14 @@ def oracle(
     process = Process([binary, "run", "--config", str(path)], folder, "oracle", environ)
     try:
         for port in ports.values():
-            _wait_for(port, process)
+            wait_for_port(port, process)
         yield Oracle(process, ports)
     finally:
         process.close()
 
 
-def _wait_for(port: int, process: Process) -> None:
+def wait_for_port(port: int, process: Process) -> None:
+    """Wait until *process* listens on *port*."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
