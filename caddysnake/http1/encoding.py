@@ -34,7 +34,8 @@ _FIELDS = {
     b"server": _SERVER,
 }
 _NO_TRAILERS = frozenset((*_FIELDS, b"host", b"trailer", b"te"))
-_known: dict[bytes, tuple[bytes, int]] = {}
+_plain: dict[bytes, bytes] = {}  # names without a meaning, and how their line starts
+_special: dict[bytes, tuple[bytes, int]] = {}
 _known_text: dict[str, tuple[str, int]] = {}
 
 
@@ -43,20 +44,44 @@ Encoded = tuple[bytes, "int | None", bool, bool]
 one; whether the app wants the connection to end; whether it gave a Date of its own."""
 
 
+_HEADS_MAX = 256
+_HEAD_MAX_BYTES = 512
+_heads: dict[tuple[bytes, Headers, bytes], Encoded] = {}  # heads that were found good, a bounded number
+
+
 def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
     """The head that begins with the status line ``line``. Raises ``ResponseError``.
 
-    ``server`` is added as Server when the app has none. ``drop_length``: leave Content-Length out of the bytes.
+    ``server`` is added as Server when the app has none. ``drop_length``: leave Content-Length out of the bytes; follows
+    from ``line``.
+
+    An app that gives the same fields again, to the letter, is answered from memory; what sets a cookie is not kept.
     """
+    headers = tuple(headers)
+    key = (line, headers, server)
+    try:
+        encoded = _heads.get(key)
+    except TypeError:  # fields in lists
+        return _encode(line, headers, server, drop_length)
+    if encoded is None:
+        encoded = _encode(line, headers, server, drop_length)
+        if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0]:
+            if len(_heads) >= _HEADS_MAX:
+                _heads.clear()
+            _heads[key] = encoded
+    return encoded
+
+
+def _encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
     length: int | None = None
     close = has_date = False
     parts = [line]
     append = parts.append
-    known_names = _known
+    plain_names = _plain
     for name, value in headers:
-        known = known_names.get(name)
-        prefix, meaning = known if known is not None else _learn(name)
-        if meaning:
+        prefix = plain_names.get(name)
+        if prefix is None:
+            prefix, meaning = _learn(name)
             if meaning == _LENGTH:
                 if length is None and type(value) is bytes and value.isdigit() and len(value) < 20:
                     length = int(value)
@@ -74,7 +99,7 @@ def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> E
                 has_date = True
             elif meaning == _SERVER:
                 server = b""
-            else:
+            elif meaning == _UPGRADE:
                 append(b"\r\nconnection: ")
                 append(b"upgrade")
         append(prefix)
@@ -156,17 +181,25 @@ def _text_length(value: str, before: int | None) -> int:
 
 
 def _learn(name: object) -> tuple[bytes, int]:
-    """The start of a line with ``name``, and what it means to us. Remembered in a bounded table."""
+    """The start of a line with ``name``, and what it means to us. Remembered in bounded tables."""
     if not isinstance(name, bytes):
         raise ResponseError(f"a header name must be bytes, not {type(name).__name__}")
+    known = _special.get(name)
+    if known is not None:
+        return known
     if not is_token(name):
         raise ResponseError(f"a header name with a character that is not allowed: {name[:80]!r}")
-    learned = (b"\r\n" + name + b": ", _FIELDS.get(name.lower(), 0))
-    if len(name) <= _LEARNED_NAME_MAX:
-        if len(_known) >= _LEARNED_MAX:
-            _known.clear()
-        _known[name] = learned
-    return learned
+    prefix = b"\r\n" + name + b": "
+    meaning = _FIELDS.get(name.lower(), 0)
+    if meaning:
+        if len(_special) >= _LEARNED_MAX:
+            _special.clear()
+        _special[name] = prefix, meaning
+    elif len(name) <= _LEARNED_NAME_MAX:
+        if len(_plain) >= _LEARNED_MAX:
+            _plain.clear()
+        _plain[name] = prefix
+    return prefix, meaning
 
 
 def status_line(status: int, reason: bytes | None) -> bytes:

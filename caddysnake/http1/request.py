@@ -206,12 +206,19 @@ class RequestParser:
         ):
             # A whole head and nothing else, which is how Caddy sends it.
             eol = data.find(b"\r\n")
-            self._request_line(data[:eol])
+            line = _lines.get(data[:eol]) or self._judge_line(data[:eol])
             fields = data[eol:]
             sections = self._sections
             section = sections.get(fields) if sections is not None else None
-            if section is not None and self._has_section(section):
+            if section is not None and line[4] == "1.1" and line[1][0] == _SLASH:
+                head = RequestHead(line, list(section.headers), section.keep_alive)
+                head.host = section.host
+                head.content_length = section.content_length
+                head.section = section
+                self.head = head
+                self.complete = True
                 return
+            self._begin(line)
             self._execute(data)
             self._finish_head()
             if sections is not None and self.complete and section is None and len(fields) <= _SECTION_MAX_BYTES:
@@ -231,22 +238,6 @@ class RequestParser:
                 at = self._chunks(data, at)
             else:
                 at = self._more_head(data, at)
-
-    def _has_section(self, section: Section) -> bool:
-        """Take the header section as known; False when this request line gives it another meaning."""
-        head = self.draft
-        assert head is not None
-        if head.version != "1.1" or head.target[0] != _SLASH or len(section.headers) > self._limits.max_header_count:
-            return False
-        head.headers += section.headers
-        head.host = section.host
-        head.keep_alive = section.keep_alive
-        head.content_length = section.content_length
-        head.section = section
-        self.draft = None
-        self.head = head
-        self.complete = True
-        return True
 
     def _remember(self, fields: bytes, sections: Sections) -> None:
         head = self.head
@@ -303,7 +294,7 @@ class RequestParser:
             return fed
         self._held = b""
         self._empty_lines = 0
-        self._request_line(data[:eol])
+        self._begin(self._judge_line(data[:eol]))
         stop = data.find(_END) + 4
         is_whole = stop > 3
         if not is_whole:
@@ -321,18 +312,12 @@ class RequestParser:
         if method and not is_token(method):
             raise ProtocolError(400, "method", "not an HTTP request")
 
-    def _request_line(self, line: bytes) -> None:
-        good = _lines.get(line)
-        if good is None:
-            good = self._judge_line(line)
-            if len(line) <= _LINE_MAX and not good[3]:  # a query is seldom the same twice, and may hold secrets
-                if len(_lines) >= _LINES_MAX:
-                    _lines.clear()
-                _lines[line] = good
+    def _begin(self, line: tuple[str, bytes, bytes, bytes, str]) -> None:
         fields = self._fields = []
-        self.draft = RequestHead(good, fields, good[4] == "1.1")
+        self.draft = RequestHead(line, fields, line[4] == "1.1")
 
     def _judge_line(self, line: bytes) -> tuple[str, bytes, bytes, bytes, str]:
+        """Method, target, path, query and version. Raises ``ProtocolError``."""
         if len(line) > self._limits.max_target_bytes + _LINE_REST:
             raise ProtocolError(414, "target-too-long", "the request line is too long")
         words = line.split(b" ")
@@ -351,7 +336,12 @@ class RequestParser:
         if not target or b"#" in target or target.translate(None, _VISIBLE):
             raise ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")
         path, _, query = target.partition(b"?")
-        return known, target, path, query, version[5:].decode()
+        good = known, target, path, query, version[5:].decode()
+        if len(line) <= _LINE_MAX and not query:  # a query is seldom the same twice, and may hold secrets
+            if len(_lines) >= _LINES_MAX:
+                _lines.clear()
+            _lines[line] = good
+        return good
 
     # The header section
 

@@ -105,7 +105,7 @@ class AsgiServer:
         self._heads: list[HttpCycle] = []
         self._watched: set[HttpConnection] = set()
         self.active = 0
-        self._is_publishing = False
+        self.is_publishing = False
         self._is_writer_added = False
         self._told = asyncio.Event()
 
@@ -336,16 +336,15 @@ class AsgiServer:
     # Vital signs
 
     def publish_soon(self) -> None:
-        if not self._is_publishing:
-            self._is_publishing = True
-            self.loop.call_later(PUBLISH_S, self._publish)
+        self.is_publishing = True
+        self.loop.call_later(PUBLISH_S, self._publish)
 
     def count_refusal(self, error: ProtocolError) -> None:
         self.tally.finished(error.status, 0.0)
         self._publish()
 
     def _publish(self) -> None:
-        self._is_publishing = False
+        self.is_publishing = False
         self.tally.publish(self._cells)
 
     # Time

@@ -235,7 +235,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         server.active -= 1
         server.header[WORD_ACTIVE] = server.active
         server.tally.finished(cycle.response.status, monotonic() - cycle.started)
-        server.publish_soon()
+        if not server.is_publishing:
+            server.publish_soon()
         if cycle.response.close or self.is_half_closed:
             self._finish()
         elif self.parser.complete:
