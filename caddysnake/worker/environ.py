@@ -10,15 +10,27 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
 
 from ..channel.settings import Settings
-from ..http1.request import RequestHead, Section
+from ..http1.request import RequestHead
 
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 _DEFAULT_PORT = {"http": "80", "https": "443"}
+
+
+class Origin(Enum):
+    """Whom to believe about the client and the server's own name."""
+
+    FORWARDED = "forwarded"  # X-Forwarded-For, -Proto and -Host: the peer is Caddy or the relay
+    HOST = "host"  # nobody about the client; the Host field, for there is no other name of a unix socket
+    KERNEL = "kernel"  # the socket's two addresses
+
+
+_FORWARDED, _HOST, _KERNEL = Origin
 
 
 class Environ:
@@ -35,73 +47,68 @@ class Environ:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": file_wrapper,
+            "wsgi.url_scheme": "http",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "REMOTE_ADDR": "",
         }
 
-    def of_connection(self, sock: socket.socket) -> dict[str, Any]:
-        """What is the same for every request on ``sock``: the two ends, as the kernel names them."""
+    def of_connection(self, sock: socket.socket, trusted: bool) -> tuple[dict[str, Any], Origin]:
+        """What is the same for every request on ``sock``, and whom ``of_request`` is to believe there."""
         environ = self._always.copy()
-        environ["wsgi.url_scheme"] = "http"
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                here, there = sock.getsockname(), sock.getpeername()
-            except OSError:  # it has ended already; so will its first read
-                here, there = ("", 80), ("", 0)
-            environ["SERVER_NAME"], environ["SERVER_PORT"] = here[0], str(here[1])
-            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = there[0], str(there[1])
-        else:
-            environ["SERVER_NAME"], environ["SERVER_PORT"] = "", "80"
-            environ["REMOTE_ADDR"] = ""
-        return environ
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return environ, _FORWARDED if trusted else _HOST
+        try:
+            here, there = sock.getsockname(), sock.getpeername()
+        except OSError:  # it has ended already; so will its first read
+            return environ, _KERNEL
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = here[0], str(here[1])
+        environ["REMOTE_ADDR"] = there[0]
+        if trusted:
+            return environ, _FORWARDED
+        environ["REMOTE_PORT"] = str(there[1])
+        return environ, _KERNEL
 
 
-def of_request(base: dict[str, Any], head: RequestHead, trusted: bool) -> dict[str, Any]:
-    """The environ of one request, still without ``wsgi.input``.
-
-    ``base`` is the connection's and is copied. With ``trusted``, X-Forwarded-For, -Proto and -Host are believed.
-    """
+def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[str, Any]:
+    """The environ of one request, still without ``wsgi.input``. ``base`` and ``origin`` are the connection's."""
     section = head.section
-    environ = base.copy()
-    path = head.path
+    if section is None:
+        environ = base | _of_headers(head, origin)
+    else:
+        made = section.made
+        if made is None or made[0] is not origin:
+            made = section.made = (origin, _of_headers(head, origin))
+        environ = base | made[1]
     environ["REQUEST_METHOD"] = head.method
+    path = head.path
     environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
     environ["QUERY_STRING"] = head.query.decode("latin-1")
     environ["REQUEST_URI"] = head.target.decode("latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
-    if trusted and section is not None and section.made is not None:
-        environ.update(section.made)
-        environ.pop("REMOTE_PORT", None)
-        return environ
+    if path == b"*":
+        environ["PATH_INFO"] = ""  # not a path: of OPTIONS about the server as a whole
+    return environ
+
+
+def _of_headers(head: RequestHead, origin: Origin) -> dict[str, str]:
+    """The keys that follow from the header section alone."""
+    fields: dict[str, str] = {}
     keys = _KEYS
     for name, value in head.headers:
         key = keys.get(name)
         if key is None:
             key = _learn(name)
-        if key in environ:
-            _repeated(environ, key, value.decode("latin-1"))
+        if key in fields:
+            _repeated(fields, key, value.decode("latin-1"))
         else:
-            environ[key] = value.decode("latin-1")
-    if "" in environ:
-        del environ[""]  # where fields went that are not for the app
-    if path == b"*":
-        environ["PATH_INFO"] = ""  # not a path: of OPTIONS about the server as a whole
-    if trusted:
-        _forwarded(environ)
-    if not environ["SERVER_NAME"]:
-        _server_from(environ, environ.get("HTTP_HOST", ""))
-    if trusted and section is not None and "REMOTE_PORT" not in environ and environ.get("HTTP_HOST"):
-        _remember(section, environ)
-    return environ
-
-
-_FROM_SECTION = ("CONTENT_TYPE", "CONTENT_LENGTH", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR")
-
-
-def _remember(section: Section, environ: dict[str, Any]) -> None:
-    """Keep what follows from the header section alone, for the next request with the same."""
-    if environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip(" \t"):
-        section.made = {
-            key: value for key, value in environ.items() if key.startswith("HTTP_") or key in _FROM_SECTION
-        }
+            fields[key] = value.decode("latin-1")
+    fields.pop("", None)  # where fields went that are not for the app
+    if origin is _FORWARDED:
+        _forwarded(fields)
+    elif origin is _HOST:
+        _server_from(fields, fields.get("HTTP_HOST"))
+    return fields
 
 
 # Names are learned once, so that a field costs one look-up. What is mapped to "" is dropped: Transfer-Encoding, because
@@ -126,42 +133,37 @@ def _learn(name: bytes) -> str:
     return key
 
 
-def _repeated(environ: dict[str, Any], key: str, value: str) -> None:
+def _repeated(fields: dict[str, str], key: str, value: str) -> None:
     """RFC 9110 section 5.3: lines of one name are one list. RFC 6265 section 5.4: cookies are joined otherwise."""
     if key == "HTTP_COOKIE":
-        environ[key] += "; " + value
+        fields[key] += "; " + value
     elif key.startswith("HTTP_"):
-        environ[key] += ", " + value
+        fields[key] += ", " + value
     # Content-Type and Content-Length are no lists: the first stands (llhttp refuses a second length).
 
 
-def _forwarded(environ: dict[str, Any]) -> None:
+def _forwarded(fields: dict[str, str]) -> None:
     """Believe what Caddy says of the client. Of a list its last member counts: that one Caddy wrote itself."""
-    forwarded_for = environ.get("HTTP_X_FORWARDED_FOR")
-    if forwarded_for:
-        client = forwarded_for.rpartition(",")[2].strip(" \t")
-        if client:
-            environ["REMOTE_ADDR"] = client
-            environ.pop("REMOTE_PORT", None)
-    scheme = environ.get("HTTP_X_FORWARDED_PROTO")
-    if scheme:
-        scheme = scheme.rpartition(",")[2].strip(" \t").lower()
-        if scheme in _DEFAULT_PORT:
-            environ["wsgi.url_scheme"] = scheme
-    host = environ.get("HTTP_X_FORWARDED_HOST")
-    if host:
-        host = host.rpartition(",")[2].strip(" \t")
-    _server_from(environ, host or environ.get("HTTP_HOST", ""))
+    client = _last(fields.get("HTTP_X_FORWARDED_FOR"))
+    if client:
+        fields["REMOTE_ADDR"] = client
+    scheme = _last(fields.get("HTTP_X_FORWARDED_PROTO")).lower()
+    if scheme in _DEFAULT_PORT:
+        fields["wsgi.url_scheme"] = scheme
+    _server_from(fields, _last(fields.get("HTTP_X_FORWARDED_HOST")) or fields.get("HTTP_HOST"))
 
 
-def _server_from(environ: dict[str, Any], host: str) -> None:
-    """SERVER_NAME and SERVER_PORT from a Host field; the kernel's stay when it is empty."""
+def _last(members: str | None) -> str:
+    return members.rpartition(",")[2].strip(" \t") if members else ""
+
+
+def _server_from(fields: dict[str, str], host: str | None) -> None:
+    """SERVER_NAME and SERVER_PORT from a Host field; the connection's stay when it is empty."""
     if not host:
-        environ["SERVER_NAME"] = environ["SERVER_NAME"] or "localhost"
         return
     name, colon, port = host.rpartition(":")
     if not colon or not port.isdigit() or (":" in name and not name.endswith("]")):
         # No port, or the colon is one of an IPv6 address.
         name, port = host.removesuffix(":"), ""
-    environ["SERVER_NAME"] = name or "localhost"
-    environ["SERVER_PORT"] = port or _DEFAULT_PORT[environ["wsgi.url_scheme"]]
+    fields["SERVER_NAME"] = name or "localhost"
+    fields["SERVER_PORT"] = port or _DEFAULT_PORT[fields.get("wsgi.url_scheme", "http")]

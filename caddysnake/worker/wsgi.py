@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import platform
+import socket
 import threading
 import time
 from enum import Enum
@@ -39,7 +40,7 @@ from ..channel.vitals import (
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import RequestHead, Sections
+from ..http1.request import RequestHead, RequestParser, Sections
 from .environ import Environ, of_request
 from .loader import foreign_traceback
 from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
@@ -70,6 +71,7 @@ LINGER_S = 10.0
 """How long the rest of a refused request is dropped before the connection ends."""
 
 _JOIN_S = 1.0
+_SHORTEST_NS = int(LATENCY_BOUNDS_S[0] * 1e9)
 
 
 class _Next(Enum):
@@ -273,10 +275,10 @@ class WsgiServer:
 
     def _call(self, connection: Connection, head: RequestHead, cells: memoryview) -> bool:
         """Run the app. False when the connection has been handed on meanwhile."""
-        start = time.monotonic()
-        cells[CELL_STARTED] = int(start * 1000)
-        call = Call(self._host, connection, head, self._keeper.is_closing or not head.keep_alive)
-        environ = of_request(connection.base, head, connection.trusted)
+        start_ns = time.monotonic_ns()
+        cells[CELL_STARTED] = start_ns // 1_000_000
+        call = Call(self._host, connection, head, self._table.closing or not head.keep_alive)
+        environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
         if not head.chunked and not head.content_length:
             environ["wsgi.input"] = NO_INPUT
@@ -291,19 +293,16 @@ class WsgiServer:
             environ["wsgi.early_hints"] = call.early_hints
         received = parser.received
         owned = call.run(environ)
-        if owned and call.lazy is not None:
-            received = parser.received
-        status = call.response.status
-        seconds = time.monotonic() - start
-        cells[CELL_REQUESTS] += 1
-        cells[CELL_CLASS_1XX - 1 + status // 100 if status < 600 else CELL_CLASS_1XX + 4] += 1
-        cells[CELL_LATENCY if seconds <= LATENCY_BOUNDS_S[0] else latency_cell(seconds)] += 1
-        cells[CELL_LATENCY_SUM_US] += int(seconds * 1e6)
-        cells[CELL_BYTES_OUT] += call.sent_bytes
         if received:
-            cells[CELL_BYTES_IN] += received
+            cells[CELL_BYTES_IN] += parser.received if owned else received
         if call.failed:
             cells[CELL_ERRORS] += 1
+        took_ns = time.monotonic_ns() - start_ns
+        cells[CELL_REQUESTS] += 1
+        cells[CELL_CLASS_1XX - 1 + min(call.response.status // 100, 5)] += 1
+        cells[CELL_LATENCY if took_ns <= _SHORTEST_NS else latency_cell(took_ns / 1e9)] += 1
+        cells[CELL_LATENCY_SUM_US] += took_ns // 1000
+        cells[CELL_BYTES_OUT] += call.sent_bytes
         cells[CELL_STARTED] = 0
         return owned
 
@@ -327,8 +326,6 @@ class WsgiServer:
             self._table.wait(connection, time.monotonic() + connection.write_timeout_s)
             self._table.arm(connection, WRITE)
             return _PARK
-        if connection.parser.complete and not connection.close:
-            return self._next_request(connection)
         return self._after_response(connection)
 
     def _flush(self, connection: Connection) -> _Next:
@@ -344,33 +341,22 @@ class WsgiServer:
         return self._after_response(connection)
 
     def _after_response(self, connection: Connection) -> _Next:
-        parser = connection.parser
-        if connection.aborted:
-            return self._end(connection)
         if connection.close:
-            if parser.complete and not parser.pending:
-                return self._end(connection)
-            return self._start_lingering(connection)
+            return self._close(connection)
+        parser = connection.parser
         if not parser.complete:
             connection.state = DRAINING
             connection.dropped = 0
             connection.signalled = True  # perhaps it has come already
             self._table.wait(connection, time.monotonic() + self._settings.body_timeout_s)
             return _PARK
-        return self._next_request(connection)
-
-    def _end(self, connection: Connection) -> _Next:
-        self._table.end(connection)
-        return _GONE
-
-    def _next_request(self, connection: Connection) -> _Next:
-        parser = connection.parser
+        has_more = parser.pending
         connection.hurried = False
         try:
             parser.next_message()
         except ProtocolError as exc:
             return self._refuse(connection, exc)
-        if parser.head is not None or not parser.at_boundary:
+        if has_more and not parser.at_boundary:
             self._slots[connection.slot] = SLOT_READING
             return _PROCEED
         if self._table.returning:
@@ -379,6 +365,16 @@ class WsgiServer:
         connection.state = IDLE
         self._slots[connection.slot] = SLOT_IDLE
         return _PARK
+
+    def _close(self, connection: Connection) -> _Next:
+        parser = connection.parser
+        if connection.aborted or (parser.complete and not parser.pending):
+            return self._end(connection)
+        return self._start_lingering(connection)
+
+    def _end(self, connection: Connection) -> _Next:
+        self._table.end(connection)
+        return _GONE
 
     def _drain(self, connection: Connection) -> _Next:
         """Drop content that the app did not want, up to the next request."""
@@ -392,7 +388,7 @@ class WsgiServer:
             return self._end(connection)
         if connection.parser.complete:
             connection.deadline = 0.0
-            return self._next_request(connection)
+            return self._after_response(connection)
         if connection.dropped > DRAIN_MAX_BYTES:
             return self._start_lingering(connection)
         connection.signalled = True
@@ -436,10 +432,10 @@ class WsgiServer:
 
     # For the keeper.
 
-    def _admit(self, sock: Any, slot: int, trusted: bool) -> Connection:
-        base = self._environ.of_connection(sock)
-        timeout_s = self._settings.write_timeout_s
-        return Connection(sock, self._slots, slot, trusted, base, self._limits, timeout_s, self._sections)
+    def _admit(self, sock: socket.socket, slot: int, trusted: bool) -> Connection:
+        environ = self._environ.of_connection(sock, trusted)
+        parser = RequestParser(self._limits, self._sections)
+        return Connection(sock, self._slots, slot, trusted, environ, parser, self._settings.write_timeout_s)
 
     def _expire(self, connection: Connection) -> None:
         """End an owned connection whose deadline has passed."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..channel.vitals import SLOT_CLOSED, SLOT_HEAD_SENT
 from ..http1.errors import ProtocolError
-from ..http1.limits import Limits
-from ..http1.request import RequestParser, Sections
+from ..http1.request import RequestParser
+from .environ import Origin
 
 RECEIVE_BYTES = 64 * 1024
 SENDFILE_BYTES = 1 << 20
@@ -84,7 +84,6 @@ class Connection:
         environ: tuple[dict[str, Any], Origin],
         parser: RequestParser,
         write_timeout_s: float,
-        sections: Sections,
     ) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -94,9 +93,9 @@ class Connection:
         self._slots = slots
         self.slot = slot
         self.trusted = trusted
-        self.base = base
-        """The part of environ that all its requests share."""
-        self.parser = RequestParser(limits, sections)
+        self.base, self.origin = environ
+        """The part of environ that all its requests share, and whom to believe about the rest."""
+        self.parser = parser
         self.state = IDLE
         self.signalled = False
         self.kicked = False

@@ -76,11 +76,6 @@ class Keeper:
         """Have the keeper look around. For any thread."""
         os.eventfd_write(self._wake_fd, 1)
 
-    @property
-    def is_closing(self) -> bool:
-        """Answers are to end their connections: there is nobody to give them back to."""
-        return self._phase is Phase.ORPHANED
-
     def run(self, ready: Ready) -> None:
         """Serve the channel until this worker is to leave and holds nothing any more."""
         self._guarded(lambda: self._endpoint.send(ready))
@@ -192,6 +187,7 @@ class Keeper:
     def _orphan(self) -> None:
         self._phase = Phase.ORPHANED
         self._table.returning = False
+        self._table.closing = True
         self._poll.unregister(self._endpoint.fileno())
         # Ends the process even if a thread never gives up the GIL again.
         faulthandler.dump_traceback_later(self._grace_s, exit=True)

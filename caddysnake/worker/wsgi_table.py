@@ -45,6 +45,8 @@ class Table:
         """Slots given back, for the keeper to tell the daemon."""
         self.returning = False
         """Idle connections are to be given back rather than parked."""
+        self.closing = False
+        """Answers are to end their connections: there is nobody to give them back to."""
         self.is_stopping = False
         self._stop_fd = -1
         self._on_news = on_news

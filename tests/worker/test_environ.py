@@ -12,7 +12,7 @@ from support.worker import settings
 
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser
-from caddysnake.worker.environ import Environ, of_request
+from caddysnake.worker.environ import Environ, Origin, of_request
 from caddysnake.worker.wsgi_file import FileWrapper
 
 CADDY = "Via: 1.1 Caddy", "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Host: ex.com:9500", "X-Forwarded-Proto: https"
@@ -28,7 +28,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture
 def base(pair: tuple[socket.socket, socket.socket]) -> dict[str, Any]:
     wanted = settings("a:app", "wsgi", "/", threads=1, workers=2)
-    return Environ(wanted, FileWrapper, io.StringIO()).of_connection(pair[0])
+    environ, origin = Environ(wanted, FileWrapper, io.StringIO()).of_connection(pair[0], trusted=True)
+    assert origin is Origin.FORWARDED
+    return environ
 
 
 def head(target: str = "/", *headers: str, host: str = "ex.com:9500", method: str = "GET") -> RequestHead:
@@ -40,7 +42,7 @@ def head(target: str = "/", *headers: str, host: str = "ex.com:9500", method: st
 
 
 def test_the_path_is_decoded_and_latin_1(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/a%2Fb%20c/%C3%A9/../x%3Fy//z?%20=%C3&b"), True)
+    environ = of_request(base, head("/a%2Fb%20c/%C3%A9/../x%3Fy//z?%20=%C3&b"), Origin.FORWARDED)
     assert environ["PATH_INFO"] == "/a/b c/Ã©/../x?y//z"
     assert environ["PATH_INFO"].encode("latin-1").decode() == "/a/b c/é/../x?y//z"
     assert environ["QUERY_STRING"] == "%20=%C3&b"
@@ -49,18 +51,18 @@ def test_the_path_is_decoded_and_latin_1(base: dict[str, Any]) -> None:
 
 
 def test_the_asterisk_is_no_path(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("*", method="OPTIONS"), True)
+    environ = of_request(base, head("*", method="OPTIONS"), Origin.FORWARDED)
     assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")
 
 
 def test_an_absolute_target_gives_path_and_host(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("http://other.example/p?q", host="ex.com"), False)
+    environ = of_request(base, head("http://other.example/p?q", host="ex.com"), Origin.HOST)
     assert environ["PATH_INFO"] == "/p"
     assert environ["HTTP_HOST"] == environ["SERVER_NAME"] == "other.example"
 
 
 def test_what_caddy_says_of_the_client_is_believed(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/", *CADDY), True)
+    environ = of_request(base, head("/", *CADDY), Origin.FORWARDED)
     assert environ["REMOTE_ADDR"] == "192.0.2.7"
     assert environ["wsgi.url_scheme"] == "https"
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("ex.com", "9500")
@@ -68,7 +70,7 @@ def test_what_caddy_says_of_the_client_is_believed(base: dict[str, Any]) -> None
 
 
 def test_without_trust_it_is_not(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/", *CADDY, host="real.example"), False)
+    environ = of_request(base, head("/", *CADDY, host="real.example"), Origin.HOST)
     assert environ["REMOTE_ADDR"] == ""
     assert environ["wsgi.url_scheme"] == "http"
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("real.example", "80")
@@ -88,13 +90,13 @@ def test_without_trust_it_is_not(base: dict[str, Any]) -> None:
 def test_of_the_forwarded_addresses_caddys_own_peer_counts(
     base: dict[str, Any], forwarded: list[str], client: str
 ) -> None:
-    environ = of_request(base, head("/", *(f"X-Forwarded-For: {value}" for value in forwarded)), True)
+    environ = of_request(base, head("/", *(f"X-Forwarded-For: {value}" for value in forwarded)), Origin.FORWARDED)
     assert environ["REMOTE_ADDR"] == client
 
 
 @pytest.mark.parametrize("proto", ["ftp", "", "javascript", "https, gopher"])
 def test_a_scheme_that_is_none_stays_http(base: dict[str, Any], proto: str) -> None:
-    assert of_request(base, head("/", f"X-Forwarded-Proto: {proto}"), True)["wsgi.url_scheme"] == "http"
+    assert of_request(base, head("/", f"X-Forwarded-Proto: {proto}"), Origin.FORWARDED)["wsgi.url_scheme"] == "http"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_the_servers_name_and_port_are_those_the_browser_used(
     base: dict[str, Any], host: str, scheme: str, name: str, port: str
 ) -> None:
     headers = [f"X-Forwarded-Proto: {scheme}"] + ([f"X-Forwarded-Host: {host}"] if host else [])
-    environ = of_request(base, head("/", *headers, host=""), True)
+    environ = of_request(base, head("/", *headers, host=""), Origin.FORWARDED)
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (name, port)
 
 
@@ -125,55 +127,59 @@ def test_on_tcp_the_kernel_names_both_ends() -> None:
         socket.create_connection(listener.getsockname()) as client,
         listener.accept()[0] as server,
     ):
-        base = Environ(settings("a:app", "wsgi", "/"), FileWrapper).of_connection(server)
-        environ = of_request(base, head("/", *CADDY), False)
+        builder = Environ(settings("a:app", "wsgi", "/"), FileWrapper)
+        base, origin = builder.of_connection(server, trusted=False)
+        environ = of_request(base, head("/", *CADDY), origin)
         assert (environ["SERVER_NAME"], int(environ["SERVER_PORT"])) == listener.getsockname()
         assert (environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"])) == client.getsockname()
-        trusted = of_request(base, head("/", *CADDY), True)
-        assert trusted["REMOTE_ADDR"] == "192.0.2.7"
-        assert "REMOTE_PORT" not in trusted
+        base, origin = builder.of_connection(server, trusted=True)
+        environ = of_request(base, head("/", *CADDY), origin)
+        assert environ["REMOTE_ADDR"] == "192.0.2.7"
+        assert "REMOTE_PORT" not in environ
 
 
 def test_repeated_headers_are_one_list(base: dict[str, Any]) -> None:
     repeated = ["X-A: 1", "X-A: ", "X-A: 1", "Cookie: a=1", "Cookie: b=2", "Content-Type: a/b", "Content-Type: c/d"]
-    environ = of_request(base, head("/", *repeated), True)
+    environ = of_request(base, head("/", *repeated), Origin.FORWARDED)
     assert environ["HTTP_X_A"] == "1, , 1"
     assert environ["HTTP_COOKIE"] == "a=1; b=2"
     assert environ["CONTENT_TYPE"] == "a/b"
 
 
 def test_a_name_with_an_underscore_cannot_pose_as_another(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/", "X_Forwarded_For: 6.6.6.6", "X-Forwarded-For: 1.1.1.1"), True)
+    environ = of_request(base, head("/", "X_Forwarded_For: 6.6.6.6", "X-Forwarded-For: 1.1.1.1"), Origin.FORWARDED)
     assert environ["HTTP_X_FORWARDED_FOR"] == environ["REMOTE_ADDR"] == "1.1.1.1"
-    assert "HTTP_CONTENT_LENGTH" not in of_request(base, head("/", "Content_Length: 5"), True)
+    assert "HTTP_CONTENT_LENGTH" not in of_request(base, head("/", "Content_Length: 5"), Origin.FORWARDED)
 
 
 def test_no_header_becomes_a_proxy_setting(base: dict[str, Any]) -> None:
-    assert "HTTP_PROXY" not in of_request(base, head("/", "Proxy: http://evil.example"), True)
+    assert "HTTP_PROXY" not in of_request(base, head("/", "Proxy: http://evil.example"), Origin.FORWARDED)
 
 
 def test_values_are_bytes_in_latin_1(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/", "X-Name: Ã©"), True)
+    environ = of_request(base, head("/", "X-Name: Ã©"), Origin.FORWARDED)
     assert environ["HTTP_X_NAME"].encode("latin-1").decode() == "é"
 
 
 def test_content_keys_have_no_prefix(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/", "Content-Type: text/plain", "Content-Length: 3", method="POST"), True)
+    environ = of_request(
+        base, head("/", "Content-Type: text/plain", "Content-Length: 3", method="POST"), Origin.FORWARDED
+    )
     assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"]) == ("text/plain", "3")
     assert not {"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"} & set(environ)
 
 
 def test_what_has_been_decoded_is_not_announced(base: dict[str, Any]) -> None:
-    environ = of_request(base, head("/", "Transfer-Encoding: chunked", method="POST"), True)
+    environ = of_request(base, head("/", "Transfer-Encoding: chunked", method="POST"), Origin.FORWARDED)
     assert "HTTP_TRANSFER_ENCODING" not in environ
     assert "" not in environ
 
 
 def test_one_request_does_not_touch_the_next(base: dict[str, Any]) -> None:
     before = dict(base)
-    of_request(base, head("/", *CADDY, "X-A: 1"), True)["HTTP_X_B"] = "app's own"
+    of_request(base, head("/", *CADDY, "X-A: 1"), Origin.FORWARDED)["HTTP_X_B"] = "app's own"
     assert base == before
-    assert not {"HTTP_X_A", "HTTP_X_B"} & set(of_request(base, head("/"), True))
+    assert not {"HTTP_X_A", "HTTP_X_B"} & set(of_request(base, head("/"), Origin.FORWARDED))
 
 
 def test_the_server_says_how_it_runs_apps(base: dict[str, Any]) -> None:

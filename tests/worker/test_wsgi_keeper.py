@@ -126,7 +126,7 @@ def test_idle_connections_are_shed_and_stay_usable(worker: Worker) -> None:
     for client, slot in clients:
         with client:
             if slot in returned:
-                assert slots[slot] == vitals.SLOT_CLOSED
+                assert slots[slot] == vitals.SLOT_RETURNED
                 client.send(b"unread")
                 assert worker.duplicate(slot).recv(10) == b"unread"
             else:
@@ -311,7 +311,7 @@ def test_slow_uploads_hold_no_thread() -> None:
 
 def test_the_stacks_of_all_threads_can_be_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as worker, RawClient(worker.connect()) as client:
-        client.send(b"GET /closing?0.3 HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.send(b"GET /closing?2 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.answer()
         worker.endpoint.send(Dump())
         client.get("/plain")
