@@ -106,7 +106,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self, server: RelayServer, sock: socket.socket, slot: int, listener: int, is_trusted: bool, is_borrowed: bool
     ) -> None:
         self.slot = slot
-        self.parser = RequestParser(server.limits)
+        self.parser = RequestParser(server.limits, server.sections)
         self.phase = _IDLE
         self._server = server
         self._sock = sock
@@ -382,6 +382,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _cut(self, command: Cut) -> None:
         self._server.cut(command, self._app_id)
+        self._let_go(502)
         self.abort()
 
     def _response_done(self, keeps_client: bool) -> None:
@@ -447,13 +448,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._let_go()
         self._transport.abort()
 
-    def _let_go(self) -> None:
-        """Leave the request that is being forwarded, if any: nobody wants its response."""
+    def _let_go(self, status: int = 499) -> None:
+        """Leave the request that is being forwarded, if any: nobody wants its response. ``status`` is for the counts."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             if exchange.stage is _WAITING:
                 self._server.waits_no_more(self._app_id, self)
-            self._server.count(499, self._started)
+            self._server.count(status, self._started)
         self._drop_link()
 
     def _finish(self) -> None:

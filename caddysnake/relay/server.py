@@ -52,6 +52,7 @@ from ..channel.vitals import (
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
+from ..http1.request import Sections
 from .answers import KEY_TOO_LONG, NO_LINK, QUEUE_FULL, STOPPING
 from .client_connection import ClientConnection, Phase
 from .forwarding import Answer, Cut
@@ -89,6 +90,8 @@ class RelayServer:
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
+        self.sections: Sections = {}
+        """Header sections that came before; ``to_worker`` keeps with each what a link gets to see of it."""
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.slots = page.slots

@@ -15,6 +15,8 @@ understand. What is left out or added:
 
 from __future__ import annotations
 
+from typing import cast
+
 from ..http1.request import RequestHead
 from .target import Target
 
@@ -22,6 +24,7 @@ PREFIX_HEADER = b"caddysnake-prefix"
 """What was taken off the path. Any field whose name begins with ``caddysnake-`` is the relay's alone."""
 
 _OURS = b"caddysnake-"
+_SLASH = 47
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _DROPPED_WHEN_UNTRUSTED = _CONNECTION | _FORWARDED
@@ -35,13 +38,24 @@ def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> 
     path = head.target
     if target.prefix:
         path = target.path + path[path.find(b"?") :] if b"?" in path else target.path
-    elif path[0] != 47:  # the absolute form; Host has been replaced by its authority
+    elif path[0] != _SLASH:  # the absolute form; Host has been replaced by its authority
         path = path if path == b"*" else head.path + (b"?" + head.query if b"?" in path else b"")
+    line = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), path)
+    section = head.section
+    if section is None or not is_trusted or target.prefix:
+        return line + _fields(head, target, peer, is_trusted)
+    made = section.made
+    if made is None:
+        made = section.made = _fields(head, target, peer, is_trusted)
+    return line + cast(bytes, made)
+
+
+def _fields(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> bytes:
+    """The header section, with its blank line."""
     dropped = _CONNECTION if is_trusted else _DROPPED_WHEN_UNTRUSTED
-    lines = [b"%b %b HTTP/1.1" % (head.method.encode(), path)]
-    for field in head.headers:
-        if field[0] not in dropped and not field[0].startswith(_OURS):
-            lines.append(b": ".join(field))
+    lines = [
+        b": ".join(field) for field in head.headers if field[0] not in dropped and not field[0].startswith(_OURS)
+    ]
     if head.host is None:
         lines.append(b"host: ")
     if target.prefix:

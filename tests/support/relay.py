@@ -1,0 +1,207 @@
+"""A real relay process, with the test in the daemon's and the workers' place."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.client import HTTPResponse
+from typing import Any
+
+from caddysnake.channel import vitals
+from caddysnake.channel.endpoint import ChannelClosed, Endpoint, pair
+from caddysnake.channel.messages import (
+    PROTOCOL_VERSION,
+    TAKE_LISTENER_SHIFT,
+    TAKE_TRUSTED,
+    Configure,
+    Drain,
+    Link,
+    Message,
+    Need,
+    Ready,
+    Refused,
+    Take,
+)
+from caddysnake.channel.settings import RelaySettings, seal
+
+from support.worker import PATIENCE_S, receive
+
+
+def sites(*hosts: str) -> dict[str, Any]:
+    """A routing table in which host number n leads to app number n."""
+    return {
+        "sites": [{"match": [{"host": [host]}], "routes": [{"app": app}]} for app, host in enumerate(hosts)],
+        "templates": {},
+        "variables": {},
+    }
+
+
+def everything(app: int = 0) -> dict[str, Any]:
+    """A routing table in which all requests lead to one app."""
+    return {"sites": [{"routes": [{"app": app}]}], "templates": {}, "variables": {}}
+
+
+class Relay:
+    """A configured, ready relay."""
+
+    def __init__(self, settings: RelaySettings) -> None:
+        ours, theirs = pair()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "caddysnake.relay.main", json.dumps({"channel": theirs.fileno()})],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        self.endpoint = Endpoint(ours)
+        page_fd = vitals.create("test")
+        settings_fd = seal(settings)
+        self.page = vitals.Page(page_fd)
+        assert self.endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd])
+        os.close(page_fd)
+        os.close(settings_fd)
+        ready = receive(self.endpoint)
+        assert isinstance(ready, Ready), ready
+        self._slot = 0
+        self._kept: dict[int, socket.socket] = {}
+        self._links: list[socket.socket] = []
+        self.errors = b""
+
+    # In the daemon's place
+
+    def give(self, sock: socket.socket, flags: int = TAKE_TRUSTED, listener: int = 0) -> int:
+        """Hand ``sock`` over as the daemon does, keeping this copy as the daemon's duplicate; its slot."""
+        slot = self._slot
+        self._slot += 1
+        self.page.slots[slot] = vitals.SLOT_GIVEN
+        flags |= listener << TAKE_LISTENER_SHIFT
+        assert self.endpoint.hand_over(Take(slot, flags), [sock.fileno()])
+        self._kept[slot] = sock
+        return slot
+
+    def connect(self, flags: int = TAKE_TRUSTED, listener: int = 0) -> socket.socket:
+        """A client's socket to the relay (blocking, with a time-out)."""
+        client, server = socket.socketpair()
+        client.settimeout(PATIENCE_S)
+        self.give(server, flags, listener)
+        return client
+
+    @property
+    def last_slot(self) -> int:
+        """Of the connection that was given last."""
+        return self._slot - 1
+
+    def duplicate(self, slot: int) -> socket.socket:
+        """The daemon's duplicate of the connection in ``slot``."""
+        return self._kept[slot]
+
+    def message(self, timeout: float = PATIENCE_S) -> Message:
+        return receive(self.endpoint, timeout)
+
+    def need(self) -> Need:
+        """The next message, which must be a need."""
+        message = self.message()
+        assert isinstance(message, Need), message
+        return message
+
+    def link(self, need: Need | None = None) -> socket.socket:
+        """Answer ``need``, or the next one, with a link; the worker's end of it (blocking, with a time-out)."""
+        need = need or self.need()
+        ours, theirs = socket.socketpair()
+        ours.settimeout(PATIENCE_S)
+        assert self.endpoint.hand_over(Link(need.need), [theirs.fileno()])
+        theirs.close()
+        self._links.append(ours)
+        return ours
+
+    def refuse(self, status: int, code: str, retry_after_s: int = 0, text: str = "") -> None:
+        """Answer the next need so."""
+        self.endpoint.send(Refused(self.need().need, status, retry_after_s, code, text))
+
+    def drain(self, grace_s: float = 5.0) -> None:
+        self.endpoint.send(Drain(grace_s))
+
+    def slot_state(self, slot: int) -> int:
+        return int(self.page.slots[slot])
+
+    def close(self) -> None:
+        """End it: it leaves when told, and all that it held is closed."""
+        for sock in (*self._kept.values(), *self._links):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        with contextlib.suppress(ChannelClosed):
+            self.drain(0.5)
+        try:
+            _, self.errors = self.process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        finally:
+            self.endpoint.close()
+            self.page.close()
+
+
+@contextlib.contextmanager
+def running(*tables: dict[str, Any], **settings: Any) -> Iterator[Relay]:
+    """A ready relay with these routing tables, ended afterwards."""
+    relay = Relay(RelaySettings(list(tables or [everything()]), **settings))
+    try:
+        yield relay
+    finally:
+        relay.close()
+    assert b"Traceback" not in relay.errors, relay.errors.decode()
+
+
+# In a worker's place, and a client's
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    """What arrives until ``end`` is at the end of it."""
+    data = b""
+    while not data.endswith(end):
+        piece = sock.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
+def read_head(sock: socket.socket) -> bytes:
+    """A head, and nothing behind it."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        piece = sock.recv(1)
+        assert piece, data
+        data += piece
+    return data
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """What arrives until the end."""
+    pieces = []
+    while piece := sock.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def ok(body: bytes = b"ok", more: bytes = b"") -> bytes:
+    """A response with ``body`` and the field lines ``more``."""
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n%b" % (len(body), more, body)
+
+
+def get(target: str = "/", host: str = "test", more: str = "") -> bytes:
+    """A request without content."""
+    return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+def response(sock: socket.socket, method: str = "GET") -> HTTPResponse:
+    """The next response, its head read."""
+    answer = HTTPResponse(sock, method=method)
+    answer.begin()
+    return answer
