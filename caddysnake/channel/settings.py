@@ -79,6 +79,13 @@ class RelaySettings(NamedTuple):
     max_idle_links_total: int = 4096
     link_idle_s: float = 60.0
     """How long a link is kept without a request."""
+    app: str = "relay"
+    """Its name in logs."""
+    interface: str = "relay"
+    threads: int = 0
+    worker_index: int = 0
+    """Its place among the relays, from 0."""
+    workers: int = 1
 
 
 def seal(settings: Settings | RelaySettings) -> int:

@@ -23,7 +23,9 @@ from ..config.check import check
 from ..config.models import Config
 from ..config.pending import not_yet
 from ..config.plan import Plan, default_socket_dir, plan, usable_cores
+from ..config.routing import tables
 from ..config.stock import stock
+from ..config.tenancy import settle_plan
 from ..daemon import logs
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
@@ -81,11 +83,14 @@ def serve_file(
     except RuntimeDirError as exc:
         return _report(str(exc))
     print_warnings(config.warnings)
-    problems = [*check(planned), *not_yet(planned)]
+    routes, problems = tables(config, planned, os.environ, own_sockets=with_caddy)
+    if not problems:
+        planned = settle_plan(planned, os.environ)
+        problems = [*check(planned), *not_yet(planned)]
     if problems:
         print_errors(problems, source)
         return EXIT_FAILED
-    composition = compose(planned, os.environ)
+    composition = compose(planned, os.environ, routes, os.getcwd())
     if adjust is not None:
         composition = adjust(composition)
     companion: Callable[[], Companion] | None = None

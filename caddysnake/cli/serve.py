@@ -13,6 +13,7 @@ import argparse
 import sys
 from functools import partial
 
+from ..channel.settings import Settings
 from ..daemon import logs
 from ..daemon.composition import Composition
 from .reading import Source
@@ -129,10 +130,11 @@ def _quote(value: str) -> str:
 def _adjust(composition: Composition, inspect: bool, args: argparse.Namespace) -> Composition:
     if not inspect:
         return composition
-    apps = []
-    for app in composition.apps:
+    apps = {}
+    for number, app in composition.apps.items():
+        assert isinstance(app.settings, Settings)
         settings = app.settings._replace(interface="auto")
         if args.threads is not None and args.threads.isdigit() and int(args.threads) > 0:
             settings = settings._replace(threads=int(args.threads))
-        apps.append(app._replace(settings=settings, key=app.key._replace(interface="auto")))
-    return composition._replace(apps=tuple(apps))
+        apps[number] = app._replace(settings=settings, key=app.key._replace(interface="auto"))
+    return composition._replace(apps=apps)

@@ -25,12 +25,13 @@ def check(plan: Plan) -> list[CaddyfileError]:
     errors = list(plan.problems)
     for app in plan.apps:
         if not app.block.placeholders:
-            errors += _check_app(app)
+            errors += check_app(app)
     errors += _check_sockets(plan.listeners)
     return errors
 
 
-def _check_app(app: AppSpec) -> Iterator[CaddyfileError]:
+def check_app(app: AppSpec) -> Iterator[CaddyfileError]:
+    """What is wrong with one app."""
     folder_error = _directory_error(app.working_dir, "working_dir", app.block.at("working_dir"))
     if folder_error is not None:
         yield folder_error

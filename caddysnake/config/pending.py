@@ -21,9 +21,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "max_lifetime": lambda app: app.max_lifetime_s is not None,
     "max_memory": lambda app: app.max_memory_bytes is not None,
     "websocket_drain": lambda app: "websocket_drain" in app.block.where,
-    "max_dynamic_apps": lambda app: "max_dynamic_apps" in app.block.where,
-    "idle_timeout": lambda app: "idle_timeout" in app.block.where,
-    "max_queue": lambda app: "max_queue" in app.block.where,
     "user": lambda app: app.user is not None,
     "group": lambda app: app.group is not None,
     "limits": lambda app: app.limits is not None,
@@ -33,7 +30,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
 """Subdirectives of ``python``, each with the question whether a block makes use of it."""
 
 NOT_YET_OPTIONS: Final[dict[str, Callable[[GlobalOptions], bool]]] = {
-    "relays": lambda options: "relays" in options.where,
     "max_spawners": lambda options: "max_spawners" in options.where,
     "on_demand_ask": lambda options: options.on_demand_ask is not None,
     "reload_strategy": lambda options: "reload_strategy" in options.where,
@@ -54,16 +50,4 @@ def not_yet(plan: Plan) -> list[CaddyfileError]:
         for name, is_used_by in NOT_YET.items():
             if is_used_by(app):
                 errors.append(error_at(app.block.at(name), f"{name} is not supported yet", _HINT))
-        if app.block.placeholders:
-            name = app.block.placeholders[0]
-            message = f"placeholders are not supported yet: {{{name}}}"
-            errors.append(error_at(app.position, message, "write the value itself"))
-    for listener in plan.listeners:
-        # Of a block with placeholders that was said already.
-        if listener.kind == "relay" and not any(plan.apps[index].dynamic for index in listener.apps):
-            hint = "give the app a socket of its own: a site whose address is the socket, with one python block"
-            message = (
-                f"requests on {listener} would have to be told apart, which is not supported yet: {listener.reason}"
-            )
-            errors.append(error_at(listener.position, message, hint))
     return errors

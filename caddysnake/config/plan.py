@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -158,6 +158,10 @@ class Plan:
     problems: tuple[CaddyfileError, ...] = field(default=(), compare=False)
     """What could not be resolved. A plan with problems must not be carried out."""
 
+    def with_apps(self, apps: tuple[AppSpec, ...], problems: tuple[CaddyfileError, ...]) -> Plan:
+        """The same with other apps, in the same order, and other problems."""
+        return replace(self, apps=apps, problems=problems)
+
 
 def plan(
     config: Config,
@@ -184,6 +188,14 @@ def plan(
     listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
     longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
     return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems))
+
+
+def resolve_app(
+    block: PythonApp, spec: AppSpec, base: str, problems: list[CaddyfileError], name: str | None = None
+) -> AppSpec:
+    """*spec* made anew of *block*, which is its own with values in the place of placeholders."""
+    found = _app(block, name or spec.name, base, 1, spec.grace_period_s, problems)
+    return replace(found, workers=spec.workers)
 
 
 def default_socket_dir() -> str:

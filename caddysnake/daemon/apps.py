@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable, Hashable
 
 from ..channel import vitals
+from ..channel.messages import Need, Unneed
 from .balancer import choose
 from .connections import Connection, Connections
-from .pools import Pool, PoolSpec
-from .spawners import Spawners
+from .pools import Pool, PoolSpec, StartFailed
+from .refusals import Refusal, of_failure
+from .spawners import Forkers
 from .workers import Worker
 
 log = logging.getLogger("caddysnake.app")
 
+STOPPING = Refusal(503, "stopping", "the app is being stopped", retry_after_s=1)
 _RETRY_S = 0.01
 """How long a connection waits before saturated workers are looked at again: they say nothing on the hot path."""
 
@@ -22,7 +26,7 @@ _RETRY_S = 0.01
 class App:
     """Connections come in by ``place``; each is with one worker, in the queue, or parked."""
 
-    def __init__(self, spec: PoolSpec, spawners: Spawners, connections: Connections) -> None:
+    def __init__(self, spec: PoolSpec, spawners: Forkers, connections: Connections) -> None:
         self.spec = spec
         self.name = spec.name
         self._spawners = spawners
@@ -32,6 +36,9 @@ class App:
         self._turn = 0
         self._retry: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._hopeful: dict[Hashable, Callable[[Refusal | None], None]] = {}
+        self.lend: Callable[[Connection], bool] | None = None
+        """Gives a connection to a relay, which waits or answers in the place of an app that is not up."""
         self.pool = self._new_pool(1)
 
     def _new_pool(self, generation: int) -> Pool:
@@ -50,6 +57,7 @@ class App:
         self._stopping = True
         while self._waiting:
             self._connections.end(self._waiting.popleft())
+        self._tell_hopeful(STOPPING)
         self.pool.drain()
 
     def kill(self) -> None:
@@ -65,6 +73,8 @@ class App:
         if self._stopping:
             self._connections.end(connection)
         elif self._waiting or not self._give(connection):
+            if self.is_hopeless and self.lend is not None and self.lend(connection):
+                return
             self._connections.hold(connection)
             self._waiting.append(connection)
             self._retry_soon()
@@ -91,6 +101,8 @@ class App:
 
     def serve_waiting(self) -> None:
         """Give away what waits, as far as there are workers to take it."""
+        if self.pool.ready:
+            self._tell_hopeful(None)
         while self._waiting:
             if not self._give(self._waiting[0]):
                 self._retry_soon()
@@ -105,6 +117,65 @@ class App:
     def _retry_now(self) -> None:
         self._retry = None
         self.serve_waiting()
+
+    # -- those who ask whether there is a worker --------------------------------------------------------------
+
+    @property
+    def is_hopeless(self) -> bool:
+        """There is no worker, and there have been many failures in a row."""
+        return not self.pool.ready and self.pool.is_hopeless
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being answered, and nobody waits."""
+        return not self._waiting and not any(worker.load().busy for worker in self.pool.ready)
+
+    def requests_begun(self) -> int:
+        """A number that grows with each request, for as long as no worker is replaced."""
+        return sum(worker.requests() for worker in self.pool.ready)
+
+    def when_ready(self, token: Hashable, tell: Callable[[Refusal | None], None]) -> None:
+        """Call ``tell(None)`` once there is a worker, at once if there is; with a refusal when there will be none."""
+        if self.pool.ready:
+            tell(None)
+        elif self._stopping:
+            tell(STOPPING)
+        elif self.is_hopeless and self.pool.last_failure is not None:
+            tell(of_failure(self.pool.last_failure))
+        else:
+            self._hopeful[token] = tell
+
+    def never_mind(self, token: Hashable) -> None:
+        """Whoever asked has left."""
+        self._hopeful.pop(token, None)
+
+    @property
+    def hopeful(self) -> int:
+        return len(self._hopeful)
+
+    def _tell_hopeful(self, refusal: Refusal | None) -> None:
+        hopeful, self._hopeful = self._hopeful, {}
+        for tell in hopeful.values():
+            tell(refusal)
+
+    def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
+        """A worker ended against our will and is started again."""
+        if not is_hopeless or self.pool.ready:
+            return
+        self._tell_hopeful(of_failure(failure))
+        self.place_waiting_again()
+
+    def place_waiting_again(self) -> None:
+        """Perhaps there is somebody now who takes what waits."""
+        waiting, self._waiting = self._waiting, deque()
+        for connection in waiting:
+            self.place(connection)
+
+    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        """An app's worker never asks for links: its channel has no such message."""
+        raise AssertionError(message)
+
+    # -- what workers give back --------------------------------------------------------------------------------
 
     def returned(self, connection: Connection, worker: Worker) -> None:
         """``worker`` gave it back at a request boundary."""

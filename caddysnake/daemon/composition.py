@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from ..channel.settings import Settings
+from ..channel.settings import RelaySettings, Settings
 from ..config.environment import worker_environ
 from ..config.plan import AppSpec, Listener, Plan
+from ..config.routing import app_template
+from ..config.tenancy import NoSuchApp, tenant
+from ..matchers.table import Table
+from ..placeholders.keys import UnsafeValue
 from .environment import for_interpreter
+from .estates import EstateSpec
+from .logs import printable
 from .pools import PoolSpec
+from .refusals import NO_SUCH_APP, Refusal
+from .relays import KEY as RELAY_KEY
 from .spawners import SpawnerKey
+
+_RELAY_START_S = 60.0
 
 
 class UnixAddress(NamedTuple):
@@ -35,32 +46,81 @@ Address = UnixAddress | TcpAddress | FdAddress
 
 
 class Binding(NamedTuple):
-    """A listener that hands its connections to one app."""
+    """A listener: direct to the workers of ``app``, or, when that is None, to the relays."""
 
     address: Address
-    app: str
+    app: str | None
 
 
 class Composition(NamedTuple):
-    """What to run."""
+    """What to run. Apps and estates have the numbers by which relays name them."""
 
-    apps: tuple[PoolSpec, ...]
+    apps: dict[int, PoolSpec]
     bindings: tuple[Binding, ...]
     grace_s: float
     trusted_proxies: tuple[str, ...] = ()
+    estates: Mapping[int, EstateSpec] = MappingProxyType({})
+    relay: PoolSpec | None = None
+    max_queue: Mapping[int, int] = MappingProxyType({})
 
 
-def compose(plan: Plan, environ: Mapping[str, str], development: bool = False) -> Composition:
+def compose(
+    plan: Plan,
+    environ: Mapping[str, str],
+    tables: Sequence[Table],
+    base_dir: str,
+    development: bool = False,
+) -> Composition:
     """What runs when ``plan`` is carried out in a daemon whose environment is ``environ``.
 
-    The plan must have no problems and hold nothing that is not built yet; its listeners are all direct.
+    The plan must have no problems and hold nothing that is not built yet. ``tables``: each listener's routes.
     """
-    apps = tuple(_pool(spec, environ, development) for spec in plan.apps)
-    bindings = tuple(Binding(_address(listener), plan.apps[listener.app].name) for listener in plan.listeners)
-    return Composition(apps, bindings, plan.grace_period_s, plan.options.trusted_proxies)
+    apps: dict[int, PoolSpec] = {}
+    estates: dict[int, EstateSpec] = {}
+    for number, spec in enumerate(plan.apps):
+        if spec.dynamic:
+            estates[number] = _estate(number, spec, environ, base_dir, development)
+        else:
+            apps[number] = _pool(spec, environ, development)
+    bindings = tuple(
+        Binding(_address(listener), plan.apps[listener.app].name if listener.kind == "direct" else None)
+        for listener in plan.listeners
+    )
+    return Composition(
+        apps,
+        bindings,
+        plan.grace_period_s,
+        plan.options.trusted_proxies,
+        estates,
+        _relay(plan, tables, development),
+        {number: spec.max_queue for number, spec in enumerate(plan.apps)},
+    )
 
 
-def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool) -> PoolSpec:
+def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
+    settings = RelaySettings(listeners=list(tables), development=development)
+    return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
+
+
+def _estate(number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: str, development: bool) -> EstateSpec:
+    template = app_template(number, spec.block, environ)
+
+    def resolve(key: str) -> PoolSpec | Refusal:
+        try:
+            found = tenant(spec, _tenant_name(spec, key), template.resolve(key), environ, base_dir)
+        except (UnsafeValue, NoSuchApp) as exc:
+            return NO_SUCH_APP._replace(text=str(exc))
+        return _pool(found, environ, development, is_tenant=True)
+
+    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s)
+
+
+def _tenant_name(spec: AppSpec, key: str) -> str:
+    """What a tenant is called in logs: what its requests have in common, and the template."""
+    return f"{printable(key)} {spec.module}:{spec.variable}"
+
+
+def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool, is_tenant: bool = False) -> PoolSpec:
     own = worker_environ(spec, environ)
     settings = Settings(
         app=spec.name,
@@ -79,8 +139,9 @@ def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool) -> PoolS
         python=spec.python,
         interface=spec.interface,
         preload=spec.preload,
-        # A preload may be a module of the app's own. Apps without preloads share a spawner whatever their folder.
-        path=(spec.working_dir,) if spec.preload else (),
+        # A preload may be a module of the app's own. Apps without preloads share a spawner whatever their folder, and
+        # so do the tenants of a template: what they share cannot be in one's folder.
+        path=(spec.working_dir,) if spec.preload and not is_tenant else (),
         environ=tuple(sorted(for_interpreter(own).items())),
     )
     return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..channel.messages import Drained, Failed, Ready, Returned
+from ..channel.messages import Drained, Failed, Need, Ready, Returned, Unneed
 
 
 class State(Enum):
@@ -75,6 +75,13 @@ MAY_SAY: dict[State, frozenset[type]] = {
     State.ENDING: frozenset({Ready, Failed, Returned, Drained}),
     State.EXITED: frozenset(),
 }
+
+
+RELAY_MAY_SAY: dict[State, frozenset[type]] = {
+    state: said | {Need, Unneed} if state in (State.READY, State.DRAINING, State.ENDING) else said
+    for state, said in MAY_SAY.items()
+}
+"""A relay asks for links as well, also for what it finishes while it drains."""
 
 
 def next_state(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:

@@ -13,23 +13,27 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address, ip_network
 
-from ..channel.messages import TAKE_TRUSTED
+from ..channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
+from ..config.plan import usable_cores
 from . import processes
 from .apps import App
 from .companion import Companion
 from .composition import Composition, FdAddress, UnixAddress
 from .connections import Connection, Connections
+from .desk import Desk
+from .estates import Estate, Starts
 from .listeners import Listener, ListenError, open_inherited, open_tcp, open_unix
 from .logs import printable
 from .pools import StartFailed
+from .relays import Relays, RelayStarter
 from .spawners import Spawners
 
 log = logging.getLogger("caddysnake.daemon")
 
-_SWEEP_S = 5.0
+_SWEEP_S = 1.0
 _PROGRESS_S = 2.0
 _SAME_SIGNAL_S = 0.25
 """make, timeout and their like signal a child and then its whole group: that is one wish, not two."""
@@ -51,9 +55,21 @@ class Daemon:
         self._stop = asyncio.Event()
         self._forced = False
         self._told_at = 0.0
-        self.apps: dict[str, App] = {
-            spec.name: App(spec, self._spawners, self._connections) for spec in composition.apps
+        self._relays_started = False
+        self._starter = RelayStarter()
+        apps = {number: App(spec, self._spawners, self._connections) for number, spec in composition.apps.items()}
+        starts = Starts(usable_cores())
+        self.estates = {
+            number: Estate(spec, self._spawners, self._connections, starts)
+            for number, spec in composition.estates.items()
         }
+        self._desk = Desk(self._connections, apps, self.estates, composition.max_queue)
+        self.relays: Relays | None = None
+        if composition.relay is not None:
+            self.relays = Relays(composition.relay, self._starter, self._connections, self._desk.asked)
+        self.apps: dict[str, App] = {app.name: app for app in apps.values()}
+        for app in apps.values():
+            app.lend = self._lend
 
     async def run(self, on_ready: Callable[[float], None] | None = None) -> int:
         """Start, serve, stop; the process's exit status. ``on_ready(seconds)`` is called when all apps serve."""
@@ -62,7 +78,7 @@ class Daemon:
             self._loop.add_signal_handler(number, self._on_signal, number)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             self._loop.add_signal_handler(number, self._on_unserved_signal, number)
-        sweep = self._loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
         try:
             self._open_listeners()
             started = await self._first_of_stop_and(self._start_all())
@@ -77,7 +93,7 @@ class Daemon:
             await self._abandon()
             return EXIT_FAILED
         finally:
-            sweep.cancel()
+            self._sweeping.cancel()
 
     # -- starting ---------------------------------------------------------------------------------------------
 
@@ -93,7 +109,10 @@ class Daemon:
             self._listeners.append(opened)
         for listener, binding in zip(self._listeners, self._composition.bindings, strict=True):
             local = listener.sock.family == socket.AF_UNIX
-            listener.accept_into(self._loop, self._acceptor(self.apps[binding.app], local))
+            app = self.relays if binding.app is None else self.apps[binding.app]
+            assert app is not None
+            number = self._composition.bindings.index(binding)
+            listener.accept_into(self._loop, self._acceptor(app, local, number << TAKE_LISTENER_SHIFT))
 
     async def _start_all(self) -> None:
         log.info("starting", extra={"fields": {"apps": len(self.apps), "workers": self._workers_planned()}})
@@ -102,12 +121,44 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 for app in self.apps.values():
                     group.create_task(self._start_app(app))
+                if self.relays is not None and any(binding.app is None for binding in self._composition.bindings):
+                    group.create_task(self._start_relays(self.relays))
         finally:
             progress.cancel()
         await self._companion.start()
 
     def _workers_planned(self) -> int:
-        return sum(spec.workers for spec in self._composition.apps)
+        return sum(spec.workers for spec in self._composition.apps.values())
+
+    async def _start_relays(self, relays: Relays) -> None:
+        self._relays_started = True
+        took = await relays.start()
+        names = [
+            listener.name
+            for listener, binding in zip(self._listeners, self._composition.bindings, strict=True)
+            if binding.app is None
+        ]
+        templates = ", ".join(estate.spec.name for estate in self.estates.values())
+        fields = {"listener": ", ".join(names) or "none", "mode": "relay", "relays": relays.spec.workers}
+        log.info("relay ready", extra={"fields": {**fields, "templates": templates, "ms": round(took * 1000)}})
+
+    def _lend(self, connection: Connection) -> bool:
+        """Let a relay wait, or answer, for an app that is not up. Relays are started when first needed."""
+        if self.relays is None or self._stop.is_set():
+            return False
+        if self._relays_started:
+            return self.relays.borrow(connection)
+        self._late_start = self._loop.create_task(self._start_relays_late(self.relays))
+        return False
+
+    async def _start_relays_late(self, relays: Relays) -> None:
+        try:
+            await self._start_relays(relays)
+        except StartFailed as exc:
+            log.error("no relay", extra={"fields": {"code": exc.code, "error": str(exc)}})
+            return
+        for app in self.apps.values():
+            app.place_waiting_again()
 
     async def _tell_progress(self) -> None:
         begun = time.monotonic()
@@ -156,10 +207,10 @@ class Daemon:
 
     # -- connections ------------------------------------------------------------------------------------------
 
-    def _acceptor(self, app: App, local: bool) -> Callable[[socket.socket], None]:
+    def _acceptor(self, app: App, local: bool, listener: int) -> Callable[[socket.socket], None]:
         def accepted(sock: socket.socket) -> None:
             flags = TAKE_TRUSTED if local or self._is_trusted_proxy(sock) else 0
-            connection = Connection(sock.detach(), flags, app)
+            connection = Connection(sock.detach(), flags | listener, app)
             self._connections.adopt(connection)
             app.place(connection)
 
@@ -197,49 +248,73 @@ class Daemon:
         fields = {"signal": number.name}
         log.warning("signal ignored: this version does not reload; restart instead", extra={"fields": fields})
 
+    def _served(self) -> list[App | Estate]:
+        return [*self.apps.values(), *self.estates.values()]
+
     def _kill_all(self) -> None:
         self._companion.kill()
-        for app in self.apps.values():
-            app.kill()
+        if self.relays is not None:
+            self.relays.kill()
+        for served in self._served():
+            served.kill()
 
     async def _stop_all(self) -> None:
         grace_s = self._composition.grace_s
-        # Caddy first: what it has in flight needs the apps.
+        # Caddy first, then the relays: what they have in flight needs the apps.
         await self._companion.stop(grace_s)
         for listener in self._listeners:
             listener.close()
-        for app in self.apps.values():
-            app.stop()
-        await self._end_workers(max((app.spec.grace_s for app in self.apps.values()), default=0.0) + _AFTER_GRACE_S)
+        await self._end_relays(grace_s + _AFTER_GRACE_S)
+        for served in self._served():
+            served.stop()
+        longest = max((app.spec.grace_s for app in self.apps.values()), default=grace_s)
+        await self._end_workers(longest + _AFTER_GRACE_S)
         self._connections.close()
         log.info("stopped")
 
+    async def _end_relays(self, patience_s: float) -> None:
+        if self.relays is not None and self._relays_started:
+            self.relays.stop()
+            await self._until_ended([self.relays], patience_s)
+
     async def _end_workers(self, patience_s: float) -> None:
+        await self._until_ended(self._served(), patience_s)
+        await self._spawners.close(patience_s=2.0)
+
+    async def _until_ended(self, what: Sequence[App | Estate], patience_s: float) -> None:
         for attempt in (patience_s, _AFTER_GRACE_S):
             try:
                 async with asyncio.timeout(attempt):
-                    await asyncio.gather(*(app.ended() for app in self.apps.values()))
+                    await asyncio.gather(*(each.ended() for each in what))
                 break
             except TimeoutError:
                 self._kill_all()
-        await self._spawners.close(patience_s=2.0)
 
     async def _abandon(self) -> None:
         """Leave nothing behind of a start that failed."""
         for listener in self._listeners:
             listener.close()
         self._companion.kill()
-        for app in self.apps.values():
-            app.stop()
-            app.kill()
+        if self.relays is not None and self._relays_started:
+            self.relays.stop()
+            self.relays.kill()
+            await self._until_ended([self.relays], _AFTER_GRACE_S)
+        for served in self._served():
+            served.stop()
+            served.kill()
         await self._end_workers(_AFTER_GRACE_S)
         self._connections.close()
 
     def _sweep(self) -> None:
-        workers = {worker.pid for app in self.apps.values() for worker in app.pool.workers.values()}
-        leaving = {worker.pid for app in self.apps.values() for worker in app.pool.leaving}
-        processes.reap_strays(workers | leaving | self._spawners.pids() | self._companion.pids())
-        self._loop.call_later(_SWEEP_S, self._sweep)
+        for estate in self.estates.values():
+            estate.sweep()
+        known = {worker.pid for app in self._all_apps() for worker in (*app.pool.workers.values(), *app.pool.leaving)}
+        processes.reap_strays(known | self._spawners.pids() | self._starter.pids() | self._companion.pids())
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _all_apps(self) -> list[App]:
+        tenants = [app for estate in self.estates.values() for app in (*estate.apps.values(), *estate.leaving)]
+        return [*self.apps.values(), *tenants]
 
 
 def _complain(exc: ListenError | StartFailed) -> None:

@@ -8,11 +8,12 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ..channel.settings import Settings
+from ..channel.messages import Need, Unneed
+from ..channel.settings import RelaySettings, Settings
 from .backoff import Backoff
 from .environment import not_passed
 from .lifecycle import State
-from .spawners import SpawnerKey, SpawnError, Spawners
+from .spawners import Forkers, SpawnerKey, SpawnError
 from .workers import Worker, WorkerSink
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class PoolSpec(NamedTuple):
     """What a pool runs."""
 
     name: str
-    settings: Settings
+    settings: Settings | RelaySettings
     workers: int
     key: SpawnerKey
     start_timeout_s: float | None
@@ -55,6 +56,12 @@ class Home(Protocol):
     def orphaned(self, connection: Connection, state: int) -> None:
         """The worker of ``connection`` is dead; ``state`` is what its slot said last."""
 
+    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        """``worker``, a relay, wants a link, or does not want it any more."""
+
+    def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
+        """A worker ended against our will and is started again; ``is_hopeless`` after many times in a row."""
+
 
 class Pool(WorkerSink):
     """Tells ``home`` when a worker has become ready, and which connections need another."""
@@ -65,7 +72,7 @@ class Pool(WorkerSink):
         self,
         spec: PoolSpec,
         generation: int,
-        spawners: Spawners,
+        spawners: Forkers,
         home: Home,
     ) -> None:
         self.spec = spec
@@ -149,6 +156,14 @@ class Pool(WorkerSink):
         for connection, state in orphans:
             self._home.orphaned(connection, state)
 
+    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        self._home.asked(worker, message)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Its workers have failed many times in a row."""
+        return self._backoff.exhausted
+
     def failed(self, worker: Worker, code: str, text: str) -> None:
         self._failed(worker.settings.worker_index, code, text, worker)
 
@@ -179,9 +194,11 @@ class Pool(WorkerSink):
             },
         )
         self._spawn_soon(index, pause)
+        self._home.worker_failed(self.last_failure, self._backoff.exhausted)
 
     def _hint(self, text: str) -> str:
-        missed = not_passed(os.environ, self.spec.settings.environ, text)
+        settings = self.spec.settings
+        missed = not_passed(os.environ, settings.environ, text) if isinstance(settings, Settings) else []
         if not missed:
             return ""
         names = " ".join(missed)

@@ -10,7 +10,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..channel.codec import shorten
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
@@ -44,6 +44,29 @@ class SpawnError(Exception):
         super().__init__(text)
         self.code = code
         self.fatal = fatal
+
+
+class Forker(Protocol):
+    """Where workers come from."""
+
+    pid: int
+    """Their parent."""
+
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Start worker number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``."""
+
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt."""
+
+
+class Forkers(Protocol):
+    """All of them, by what decides whether two workers may come from one."""
+
+    def get(self, key: SpawnerKey) -> Forker:
+        """The live one for ``key``. Raises ``SpawnError``."""
+
+    def discard(self, key: SpawnerKey) -> None:
+        """Start afresh next time."""
 
 
 class Spawner:

@@ -22,22 +22,27 @@ from ..channel.codec import shorten
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ..channel.messages import (
     PROTOCOL_VERSION,
+    TAKE_BORROWED,
     Configure,
     Drain,
     Drained,
     Failed,
+    Link,
     Message,
+    Need,
     Ready,
+    Refused,
     Returned,
     Shed,
     Take,
+    Unneed,
 )
-from ..channel.settings import Settings, seal
+from ..channel.settings import RelaySettings, Settings, seal
 from . import processes
 from .allowance import Allowance
 from .balancer import STUCK_MS, Load
-from .lifecycle import MAY_SAY, Action, Event, State, next_state
-from .spawners import Spawner, SpawnError
+from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
+from .spawners import Forker, SpawnError
 
 if TYPE_CHECKING:
     from .connections import Connection
@@ -67,6 +72,10 @@ class WorkerSink:
         """It gave an idle connection back."""
         raise NotImplementedError
 
+    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        """It, a relay, wants a link, or does not want it any more."""
+        raise NotImplementedError
+
     def failed(self, worker: Worker, code: str, text: str) -> None:
         """It ended, or is about to, against our will."""
         raise NotImplementedError
@@ -80,7 +89,12 @@ class Worker:
     """A worker process. ``start`` brings it up; it then tells ``sink`` what becomes of it."""
 
     def __init__(
-        self, number: int, settings: Settings, start_timeout_s: float | None, grace_s: float, sink: WorkerSink
+        self,
+        number: int,
+        settings: Settings | RelaySettings,
+        start_timeout_s: float | None,
+        grace_s: float,
+        sink: WorkerSink,
     ) -> None:
         """Raises ``OSError`` when there are no descriptors, or no memory, for another worker."""
         self.number = number
@@ -97,7 +111,9 @@ class Worker:
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         # What an event loop does is in one word; only threads tell one by one.
-        self._threads = 0 if settings.interface == "asgi" else max(1, min(vitals.THREADS, settings.threads))
+        is_loop = settings.interface in ("asgi", "relay")
+        self._threads = 0 if is_loop else max(1, min(vitals.THREADS, settings.threads))
+        self._may_say = RELAY_MAY_SAY if settings.interface == "relay" else MAY_SAY
         ours, theirs = pair()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._theirs = theirs
@@ -107,7 +123,7 @@ class Worker:
             self._endpoint.close()
             theirs.close()
             raise
-        self._spawner: Spawner | None = None
+        self._spawner: Forker | None = None
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._burial: asyncio.Task[None] | None = None
@@ -123,7 +139,7 @@ class Worker:
 
     # -- starting ---------------------------------------------------------------------------------------------
 
-    async def start(self, spawner: Spawner) -> None:
+    async def start(self, spawner: Forker) -> None:
         """Have it forked. Raises ``SpawnError``; ``discard`` it then."""
         self._spawner = spawner
         self.pid, self._pidfd = await spawner.fork(self.number, self._theirs.fileno(), self._grace_s)
@@ -163,14 +179,22 @@ class Worker:
         saturated = len(untaken) >= UNTAKEN_LIMIT or 0 < self._threads <= stuck
         return Load(busy, connections, saturated)
 
-    def give(self, connection: Connection) -> bool:
-        """Hand ``connection`` over; False when the worker, or the kernel, takes no more now."""
+    def requests(self) -> int:
+        """Requests it has completed, and those it is at."""
+        return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) + self.load().busy
+
+    def give(self, connection: Connection, borrowed: bool = False) -> bool:
+        """Hand ``connection`` over; False when the worker, or the kernel, takes no more now.
+
+        ``borrowed``: to a relay, which gives it back at the next request boundary.
+        """
         slot = self._free_slot()
         if slot is None:
             return False
         self.page.slots[slot] = vitals.SLOT_GIVEN
         try:
-            handed = self._endpoint.hand_over(Take(slot, connection.flags), [connection.fd])
+            flags = connection.flags | TAKE_BORROWED if borrowed else connection.flags
+            handed = self._endpoint.hand_over(Take(slot, flags), [connection.fd])
         except ChannelClosed:
             handed = False  # its pidfd will say the rest
         if not handed:
@@ -189,6 +213,17 @@ class Worker:
             self._dropped.add(connection.slot)
             self._drop_order.append(connection.slot)
         connection.worker = None
+
+    def link(self, need: int, fd: int) -> bool:
+        """Hand a relay the link it asked for; False when the kernel takes no more now. ``fd`` stays the caller's."""
+        try:
+            return self._endpoint.hand_over(Link(need), [fd])
+        except ChannelClosed:
+            return True  # nobody wants it any more
+
+    def refuse(self, refused: Refused) -> None:
+        """Tell a relay that there will be no link."""
+        self._send(refused)
 
     def drain(self) -> None:
         self._feed(Event.DRAIN)
@@ -243,7 +278,7 @@ class Worker:
                 if not self._allowance.spend(self._loop.time()):
                     raise ChannelError(f"more than {MESSAGES_A_SECOND} messages a second")
                 message, _ = received
-                if type(message) not in MAY_SAY[self.state]:
+                if type(message) not in self._may_say[self.state]:
                     raise ChannelError(f"{type(message).__name__} while {self.state.value}")
                 self._dispatch(message)
                 if self._endpoint.fileno() < 0:
@@ -264,6 +299,8 @@ class Worker:
             connection = self._take_back(message.slot)
             if connection is not None:
                 self._sink.returned(self, connection)
+        elif isinstance(message, Need | Unneed):
+            self._sink.asked(self, message)
         elif isinstance(message, Ready):
             if message.version != PROTOCOL_VERSION:
                 raise ChannelError(f"it speaks version {message.version} of the channel")
@@ -396,7 +433,7 @@ class Worker:
         return {"app": self.settings.app, "worker": self.settings.worker_index, "pid": self.pid, **more}
 
 
-def _configure(endpoint: Endpoint, settings: Settings) -> vitals.Page:
+def _configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> vitals.Page:
     """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries."""
     page_fd = vitals.create("caddysnake-vitals")
     try:

@@ -1,0 +1,70 @@
+"""From a template of apps, and the values that a request gives it, to one app. Looks at the file system.
+
+What is found to be missing is no such app; what is there and wrong is told by the worker that tries to load it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ..caddyfile.errors import CaddyfileError
+from .check import check_app
+from .models import EnvVar, PythonApp
+from .plan import AppSpec, Plan, resolve_app
+from .routing import settled_fields
+from .search import Verdict, find_module, installation
+from .values import ModuleVariable
+
+
+class NoSuchApp(Exception):
+    """There is no app of this key. The text is for the log."""
+
+
+def settle_plan(plan: Plan, environ: Mapping[str, str], base_dir: str | None = None) -> Plan:
+    """*plan* with the placeholders of its static apps replaced: those that no request decides, such as ``{env.X}``."""
+    base = os.path.abspath(base_dir or os.getcwd())
+    problems = list(plan.problems)
+    apps = []
+    for spec in plan.apps:
+        if spec.block.placeholders and not spec.dynamic:
+            block = _filled(spec.block, settled_fields(spec.block, environ))
+            spec = resolve_app(block, spec, base, problems)  # noqa: PLW2901
+        apps.append(spec)
+    return plan.with_apps(tuple(apps), tuple(problems))
+
+
+def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping[str, str], base_dir: str) -> AppSpec:
+    """The app that *values* (by the names of the template's fields) make of *spec*.
+
+    Raises:
+        NoSuchApp: its directory, its virtual environment or its module is not there.
+    """
+    problems: list[CaddyfileError] = []
+    block = _filled(spec.block, {**settled_fields(spec.block, environ), **values})
+    found = resolve_app(block, spec, base_dir, problems, name=name)
+    errors = [*problems, *check_app(found)]
+    if errors:
+        raise NoSuchApp(errors[0].message)
+    # Not what any interpreter could import, only what is the tenant's: `os:system` is no app of anybody's.
+    own = [found.working_dir]
+    if found.venv is not None:
+        own += [folder for folder in installation(found.python).folders if folder.startswith(found.venv + os.sep)]
+    if find_module(found.module, tuple(own)) is not Verdict.FOUND:
+        raise NoSuchApp(f"no module named {found.module} in {found.working_dir}")
+    return found
+
+
+def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
+    """*block* with the fields in *values* (named as in ``routing.fields``) replaced, and no placeholders left."""
+    names = ("working_dir", "venv", "user", "group")
+    update: dict[str, object] = {name: values[name] for name in names if name in values}
+    update["module"] = ModuleVariable(
+        values.get("module", block.module.module), values.get("variable", block.module.variable)
+    )
+    update["env_files"] = tuple(values.get(f"env_file[{n}]", text) for n, text in enumerate(block.env_files))
+    update["env_vars"] = tuple(
+        EnvVar(pair.name, values.get(f"env_var[{n}]", pair.value)) for n, pair in enumerate(block.env_vars)
+    )
+    update["placeholders"] = ()
+    return block.model_copy(update=update)

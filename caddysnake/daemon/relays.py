@@ -1,0 +1,106 @@
+"""Relay processes: started by the daemon itself, from its own interpreter, and kept up as an app's workers are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..channel.messages import Need, Unneed
+from .apps import App
+from .connections import Connection, Connections
+from .pools import PoolSpec
+from .spawners import SpawnerKey, SpawnError
+from .workers import Worker
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+KEY = SpawnerKey(sys.executable, "relay", (), (), ())
+
+
+class RelayStarter:
+    """Where relays come from: a ``Forker`` whose children are the daemon's own."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def get(self, key: SpawnerKey) -> RelayStarter:
+        return self
+
+    def discard(self, key: SpawnerKey) -> None:
+        """There is nothing to start afresh."""
+
+    def pids(self) -> set[int]:
+        return {process.pid for process in self._processes.values()}
+
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Start relay number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``."""
+        options = json.dumps({"channel": channel, "grace_s": grace_s})
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220  # as quick as a fork: nothing is waited for
+                [sys.executable, "-m", f"{__package__.partition('.')[0]}.relay.main", options],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[channel],
+                env={**os.environ, "PYTHONPATH": str(_PACKAGE.parent), "PYTHONSAFEPATH": "1"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise SpawnError("resources", f"cannot start a relay: {exc.strerror}") from None
+        self._processes[worker] = process
+        return process.pid, os.pidfd_open(process.pid)
+
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The wait status of a relay that has ended."""
+        process = self._processes.pop(worker, None)
+        if process is None:
+            return None
+        code = await asyncio.to_thread(process.wait)
+        return -code if code < 0 else code << 8
+
+
+class Relays(App):
+    """The relays as an app of their own: connections of listeners that need one are placed here.
+
+    ``on_asked(relay, message)`` answers their needs.
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        starter: RelayStarter,
+        connections: Connections,
+        on_asked: Callable[[Worker, Need | Unneed], None],
+    ) -> None:
+        super().__init__(spec, starter, connections)
+        self._on_asked = on_asked
+
+    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        self._on_asked(worker, message)
+
+    def borrow(self, connection: Connection) -> bool:
+        """Take a connection of an app that is not up; False when no relay can take it now."""
+        if not self.pool.ready:
+            return False
+        relay = min(self.pool.ready, key=lambda each: each.load().busy)
+        if not relay.give(connection, borrowed=True):
+            return False
+        self._connections.watch(connection)
+        return True
+
+    def returned(self, connection: Connection, worker: Worker) -> None:
+        if connection.app is not self:
+            # Borrowed: the app's own again. Whether it has a worker by now matters when the next request comes.
+            self._connections.park(connection)
+        else:
+            super().returned(connection, worker)
+
+    def orphaned(self, connection: Connection, state: int) -> None:
+        if connection.app is not self:
+            connection.app.orphaned(connection, state)
+        else:
+            super().orphaned(connection, state)
