@@ -20,6 +20,9 @@ from .lexer import SPACES, tokenize
 _SPACE_SET = frozenset(re.findall(rf"[{SPACES}]", "".join(map(chr, range(0x3001)))))
 _STRIPPED = "".join(_SPACE_SET)
 _MARKER = re.compile(r"[A-Za-z0-9_-]+")
+_IN_WORD = re.compile(rf"[^{SPACES}{{}}\"`#\\<]+")
+_IN_COMMENT = re.compile(r"[^\n<]+")
+_IN_DOUBLE = re.compile(r"[^\"`\\<]+")
 # Deeper blocks are not indented further, against absurd input.
 _MAX_INDENT = 10
 
@@ -96,11 +99,39 @@ class _Layout:
         self._tail = ""  # the end of the heredoc's current line
 
     def run(self, text: str) -> str:
-        for char in text.strip(_STRIPPED):
-            self._take(char)
+        text = text.strip(_STRIPPED)
+        position = 0
+        while position < len(text):
+            self._take(text[position])
+            position += 1
+            if (run := self._rest_of_run(text, position)) > position:
+                self._write(text[position:run])
+                if self._literal is _Literal.NONE and not self._first_word_ends:
+                    self._first_word += text[position:run]
+                position = run
         if self._brace is _Brace.HELD:
             self._open_block()
         return "".join(self._out).strip(_STRIPPED) + "\n"
+
+    def _rest_of_run(self, text: str, position: int) -> int:
+        """Up to where nothing can happen but that text is copied: within a word, a comment, a quoted string."""
+        if self._escaped:
+            return position
+        match self._literal:
+            case _Literal.COMMENT:
+                if self._after_space and self._last == "<":
+                    return position
+                pattern = _IN_COMMENT
+            case _Literal.DOUBLE:
+                pattern = _IN_DOUBLE
+            case _Literal.NONE:
+                if self._after_space or self._line_ends or self._at_line_start or self._brace is _Brace.HELD:
+                    return position
+                pattern = _IN_WORD
+            case _:
+                return position
+        found = pattern.match(text, position)
+        return found.end() if found else position
 
     def _write(self, text: str) -> None:
         self._out.append(text)

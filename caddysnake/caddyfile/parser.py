@@ -79,17 +79,20 @@ def _decoded(source: bytes, file: str, environ: Mapping[str, str]) -> str:
     try:
         text = source.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = source[: error.start]
-        line = before.count(b"\n") + 1
-        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
-        raise CaddyfileError(
-            f"the file is not UTF-8: byte 0x{source[error.start]:02x}",
-            file,
-            line,
-            column=column,
-            hint="save it as UTF-8",
-        ) from None
-    return substitute(text, environ)
+        before = source[: error.start].decode("utf-8")
+        raise _not_utf8(f"the file is not UTF-8: byte 0x{source[error.start]:02x}", before, file) from None
+    text = substitute(text, environ)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # Python keeps the odd bytes of a variable as lone surrogates.
+        raise _not_utf8("a variable put in here is not UTF-8", text[: error.start], file) from None
+    return text
+
+
+def _not_utf8(message: str, before: str, file: str) -> CaddyfileError:
+    column = len(before) - before.rfind("\n")
+    return CaddyfileError(message, file, before.count("\n") + 1, column=column, hint="save it as UTF-8")
 
 
 class _Parser:

@@ -6,7 +6,8 @@ do is not. ``handle``, ``handle_path`` and ``route`` are opened, and ``invoke`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -59,13 +60,15 @@ def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
     sites: list[Site] = []
     try:
         order = directive_order(parsed.options)
-        for name in parsed.named_routes:
-            _Block(order, parsed.named_routes).named(name, ())
+        for name, route in parsed.named_routes.items():
+            with _not_too_deep(route.tokens[0]):
+                _Block(order, parsed.named_routes).named(name, ())
     except CaddyfileError as error:
         return [], [error]
     for block in parsed.sites:
         try:
-            sites.append(build_site(block, order, parsed.named_routes))
+            with _not_too_deep(block.keys[0]):
+                sites.append(build_site(block, order, parsed.named_routes))
         except CaddyfileError as error:
             errors.append(error)
     errors += _repeated(sites, parsed.warnings)
@@ -93,6 +96,15 @@ def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str
     handlers = [segment for segment in segments if segment.name not in SITE_DIRECTIVES]
     routes = _Block(order, named_routes).routes(handlers, definitions, keep_order=False, invoked=())
     return Site(block, tuple(addresses), directives, routes)
+
+
+@contextmanager
+def _not_too_deep(token: Token) -> Iterator[None]:
+    """Blocks are built recursively; a hundred within each other are no one's intention."""
+    try:
+        yield
+    except RecursionError:
+        raise CaddyfileError.at(token, "the blocks in here are nested too deeply", "use snippets") from None
 
 
 def most_specific_first(sites: Sequence[Site]) -> list[Site]:

@@ -6,28 +6,18 @@ CADDYSNAKE_FUZZ_EXAMPLES raises the number of generated files, and then each run
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from support.caddyfiles import arguments, caddyfiles
-from support.caddyjudge import assert_same_as_caddy, needs_caddy
+from support.caddyjudge import assert_same_as_caddy, fuzz, needs_caddy
 from support.tables import ENVIRON, Case, as_address, as_arguments, as_matcher, cases, lay_out, title
 
 TABLES = Path(__file__).parent / "tables"
 # What the generated files may import.
 FILES = {"f.conf": "respond f{args[0]}\n{block}\n", "g/1": "header G 1\n", "g/2": "# nothing\n", "g/.h": "nope\n"}
-
-_wanted = os.environ.get("CADDYSNAKE_FUZZ_EXAMPLES")
-fuzz = settings(
-    max_examples=int(_wanted or 120),
-    derandomize=_wanted is None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    database=None,
-)
 
 pytestmark = needs_caddy
 

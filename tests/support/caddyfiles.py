@@ -100,3 +100,14 @@ def _site(draw: st.DrawFn, address: str) -> str:
     if form == 2:
         return f"{address} {{ respond x\n{lines}}}\n"
     return f"{address} {{\n{lines}}}\n"
+
+
+_LAYOUT_PIECES = (
+    *("a", "b", "{", "}", " ", "\n", '"', "`", "#", "\\", "<<E", "\nE\n", "E", " {\n", "}\n", "\t", "  ", "<", "{x}"),
+    *('"q {"', "`t`", "\r\n", "\n\n\n", " {", "foo bar", "# c\n", "import x\n", "\n}\n", " \\\n", ' "a\nb"'),
+)
+
+
+def layouts() -> st.SearchStrategy[str]:
+    """Text of pieces that matter to a formatter, right or wrong."""
+    return st.lists(st.sampled_from(_LAYOUT_PIECES), min_size=1, max_size=12).map("".join)

@@ -4,8 +4,8 @@ A shape is ``{listener: [site, …]}``; a site is its matcher sets and its steps
 matcher set and group. Routes that Caddy folded into one are unfolded, and groups are counted anew, since only which
 steps share one has a meaning.
 
-Our side is the tree of routes; for a handful of Caddy's directives this renders what Caddy's JSON would say. That is all
-the tests need, and is no part of the product.
+Our side is the tree of routes; for a handful of Caddy's directives this renders what Caddy's JSON would say. That is
+all the tests need, and is no part of the product.
 """
 
 from __future__ import annotations
