@@ -95,11 +95,9 @@ class Response:
         self.close = close
         """The connection ends after this response. The head says so if it was known when it was made."""
         self.phase = _WAITING
-        self.status = 0
-        self._head = b""
         self._framing = _OPEN
-        self._remaining = 0
         self._trailers = False
+        # Set by ``start``: status, _head, and _remaining where the length is known.
 
     @property
     def is_done(self) -> bool:

@@ -47,6 +47,7 @@ from ..channel.vitals import (
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import Sections
+from ..http1.response import Phase as ResponsePhase
 from .asgi_connection import HttpConnection, Phase
 from .asgi_http import HttpCycle
 from .asgi_loop import new_loop
@@ -65,6 +66,9 @@ TICK_S = 1.0
 ORPHAN_GRACE_S = 10.0
 SHUTDOWN_TIMEOUT_S = 10.0
 FAREWELL_S = 5.0
+
+
+_STARTED = ResponsePhase.STARTED
 
 
 class Stage(Enum):
@@ -331,7 +335,8 @@ class AsgiServer:
     def _flush_heads(self) -> None:
         heads, self._heads = self._heads, []
         for cycle in heads:
-            cycle.flush_head()
+            if cycle.response.phase is _STARTED:
+                cycle.flush_head()
 
     # Vital signs
 

@@ -192,7 +192,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         server.cycles.add(cycle)
         server.active += 1
         server.header[WORD_ACTIVE] = server.active
-        cycle.task = server.loop.create_task(cycle.run(server.app))
+        cycle.task = server.loop.create_task(cycle.run(server.app), name="request")
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self._pause_reading()

@@ -147,7 +147,7 @@ class HttpCycle:
 
     def flush_head(self) -> None:
         """Let a head leave whose content did not come in the same turn of the loop."""
-        if self.response.phase is _STARTED and not self.is_gone:
+        if not self.is_gone:
             self._connection.write(self.response.flush_head(), 0)
 
     def wake(self) -> None:
