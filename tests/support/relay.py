@@ -28,7 +28,6 @@ from caddysnake.channel.messages import (
     Take,
 )
 from caddysnake.channel.settings import RelaySettings, seal
-
 from support.worker import PATIENCE_S, receive
 
 
