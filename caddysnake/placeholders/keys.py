@@ -1,14 +1,13 @@
 """Which app a request is for, when requests decide that, and which of their values are safe.
 
-A block with placeholders of requests is a template of apps. The values of those placeholders are the *key*: equal keys,
-same app. The relay makes the key; the daemon, which does not take the relay's word for it, resolves it. Both check each
-value for every use that is made of it, so a value that could leave its folder or name something else than meant never
-gets as far as the file system.
+A block with placeholders of requests is a template of apps. The values of those placeholders are the *key*, one text:
+equal keys, same app. The relay makes the key; the daemon, which does not take the relay's word for it, resolves it.
+Both check each value for every use that is made of it, so a value that could leave its folder, or name something else
+than meant, never gets as far as the file system.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
@@ -29,6 +28,7 @@ _ATTRIBUTES = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*(?:\
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ACCOUNT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _SPECIAL_NAME = re.compile(r"(?:^|\.)__[A-Za-z0-9_]*__(?:\.|$)")
+_BETWEEN: Final = "\x1f"  # the unit separator: no value that is safe for anything holds a control character
 _EVERY_REQUEST_ANEW = ("time.", "http.request.uuid")
 
 
@@ -65,7 +65,7 @@ class AppTemplate:
 
     Args:
         number: the block's number in the plan.
-        fields: its values that hold placeholders.
+        fields: its values that hold placeholders of requests.
 
     Raises:
         PlaceholderError: a placeholder cannot be used, or differs from one request to the next in any case.
@@ -82,18 +82,16 @@ class AppTemplate:
                 raise PlaceholderError(
                     name, f"{{{name}}} is different for every request, so each would start an app of its own"
                 )
-        self._sources = [names.look_up(name).of_request for name in self.names]
-        # Each value is checked once for each use that is made of it.
-        self._checks: list[tuple[tuple[Field, Callable[[str], bool]], ...]] = [
-            tuple(
-                {
-                    field.use: (field, _SAFE[field.use])
-                    for field in self._fields
-                    if name in self._templates[field.name].names
-                }.values()
-            )
-            for name in self.names
+        self._sources = [source for name in self.names if (source := names.look_up(name).of_request) is not None]
+        # Each value is checked once for each use that is made of it: which value, how, and for which field.
+        self._checks = [
+            (number, _SAFE[use], field)
+            for number, name in enumerate(self.names)
+            for use, field in {field.use: field.name for field in self._fields if name in self._names_in(field)}.items()
         ]
+
+    def _names_in(self, field: Field) -> tuple[str, ...]:
+        return self._templates[field.name].names
 
     def key(self, request: Request) -> str:
         """The key of the app that *request* is for.
@@ -101,9 +99,9 @@ class AppTemplate:
         Raises:
             UnsafeValue: one of its values must not be used.
         """
-        values = [(source(request) or "") if source else "" for source in self._sources]
+        values = [source(request) or "" for source in self._sources]
         self._check(values)
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        return _BETWEEN.join(values)
 
     def resolve(self, key: str) -> dict[str, str]:
         """The fields, by name, of the app that *key* names.
@@ -112,7 +110,7 @@ class AppTemplate:
             UnsafeValue: one of its values must not be used, what they make of a field is not such a thing, or it is no
                 key of this template.
         """
-        values = values_of(key)
+        values = key.split(_BETWEEN)
         if len(values) != len(self.names):
             raise UnsafeValue("", key, "a key")
         self._check(values)
@@ -121,25 +119,15 @@ class AppTemplate:
         for field in self._fields:
             value = self._templates[field.name].fill(by_name)
             if not _WHOLE[field.use](value):
-                name = self._templates[field.name].names[0] if self._templates[field.name].names else ""
-                raise UnsafeValue(name, by_name.get(name, ""), field.name)
+                name = self._names_in(field)[0]
+                raise UnsafeValue(name, by_name[name], field.name)
             found[field.name] = value
         return found
 
     def _check(self, values: Sequence[str]) -> None:
-        for name, value, checks in zip(self.names, values, self._checks, strict=True):
-            for field, is_safe in checks:
-                if not is_safe(value):
-                    raise UnsafeValue(name, value, field.name)
-
-
-def values_of(key: str) -> list[str]:
-    """The values in *key*: none when it is empty, or no key."""
-    try:
-        values = json.loads(key) if key else []
-    except ValueError:
-        return []
-    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else []
+        for number, is_safe, field in self._checks:
+            if not is_safe(values[number]):
+                raise UnsafeValue(self.names[number], values[number], field)
 
 
 def is_segment(value: str) -> bool:

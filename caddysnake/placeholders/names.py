@@ -24,6 +24,8 @@ OfRequest = Callable[[Request], str | None]
 OfPlace = Callable[[Environ], str]
 
 _MAX_FILE_BYTES: Final = 1024 * 1024
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_LIKENESS: Final = 0.85
 _START_NS: Final = time.monotonic_ns()
 _MACHINES: Final = {
     "x86_64": "amd64",
@@ -317,21 +319,30 @@ UNKNOWABLE: Final[dict[str, str]] = {
 # Hints
 
 
-def _nearest(name: str) -> str | None:
-    """``did you mean {…}?``: the known name most like *name*, be that written long, short, or with a tail."""
-    candidates: dict[str, str] = {}
-    for known in _EXACT:
-        full = f"{{{known}}}"
-        candidates[known] = full
-        short = known.removeprefix("http.request.").removeprefix("http.vars.")
-        candidates.setdefault(short, full)
-        candidates.setdefault(short.removeprefix("uri."), full)
+_NUMBERED: Final = {
+    "http.request.host.labels.": "labels are numbered from 0, which is the last one",
+    "http.request.uri.path.": "the elements of a path are numbered from 0",
+    "http.request.orig_uri.path.": "the elements of a path are numbered from 0",
+}
+
+
+def _nearest(name: str) -> str:
+    """The known name most like *name*, be that written long, short, or with a tail; or how braces are written."""
+    for start, hint in _NUMBERED.items():
+        if name.startswith(start) and _INTEGER.fullmatch(name.removeprefix(start)):
+            return hint
+    stem, separator, tail = name.rpartition(".")
     for start in (*_FAMILIES, *_PLACES):
-        separator = start[-1]
-        candidates[start[:-1]] = f"{{{start}…}}"
-        candidates.setdefault(re.split("[./]", start)[-2], f"{{{start}…}}")
-        stem, found, _ = name.rpartition(separator)
-        if found and difflib.SequenceMatcher(None, stem, start[:-1]).ratio() > 0.85:
-            return f"did you mean {{{start}{name.rpartition(separator)[2]}}}?"
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+        is_like = difflib.SequenceMatcher(None, stem, start[:-1]).ratio() > _LIKENESS
+        if separator == start[-1] and stem != start[:-1] and is_like and find(start + tail) is not None:
+            return f"did you mean {{{start}{tail}}}?"
+    candidates: dict[str, str] = {}
+    for known in (*_EXACT, *(f"system.{word}" for word in _SYSTEM)):
+        short = known.removeprefix("http.request.").removeprefix("http.vars.")
+        for spelling in (known, short, short.removeprefix("uri.")):
+            candidates.setdefault(spelling, f"{{{known}}}")
+    for start in (*_FAMILIES, *_PLACES):
+        candidates.setdefault(start[:-1], f"{{{start}…}}")
+        candidates.setdefault(start[:-1].rpartition(".")[2], f"{{{start}…}}")
+    close = difflib.get_close_matches(name, candidates, n=1)
     return f"did you mean {candidates[close[0]]}?" if close else "a literal brace is written \\{ or \\}"

@@ -7,9 +7,8 @@ and how, it believes what Caddy says in ``X-Forwarded-*`` and ``Via``, and only 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from . import hosts, uris
 
@@ -39,6 +38,28 @@ class Head(Protocol):
     def host(self) -> bytes | None: ...
 
 
+Value = TypeVar("Value")
+
+
+class _once(Generic[Value]):
+    """A property that is worked out when it is first asked for. Unlike functools' it takes no lock."""
+
+    def __init__(self, work_out: Callable[[Any], Value]) -> None:
+        self._work_out = work_out
+        self._name = work_out.__name__
+        self.__doc__ = work_out.__doc__
+
+    @overload
+    def __get__(self, request: None, owner: type) -> _once[Value]: ...
+    @overload
+    def __get__(self, request: object, owner: type) -> Value: ...
+    def __get__(self, request: object | None, owner: type) -> _once[Value] | Value:
+        if request is None:
+            return self
+        value = request.__dict__[self._name] = self._work_out(request)
+        return value
+
+
 class Request:
     """One request.
 
@@ -65,29 +86,29 @@ class Request:
 
     # The target
 
-    @cached_property
+    @_once
     def path(self) -> str:
         """The path, decoded; neither ``..`` nor doubled slashes are resolved."""
         return uris.text(uris.unescape(self.raw_path))
 
-    @cached_property
+    @_once
     def escaped_path(self) -> str:
         return uris.escaped_path(self.raw_path)
 
-    @cached_property
+    @_once
     def clean_path(self) -> str:
         """The decoded path with ``.``, ``..`` and doubled slashes resolved."""
         return uris.clean(self.path)
 
-    @cached_property
+    @_once
     def lower_path(self) -> str:
         return uris.lower(self.path)
 
-    @cached_property
+    @_once
     def clean_lower_path(self) -> str:
         return uris.clean(self.lower_path)
 
-    @cached_property
+    @_once
     def query(self) -> str:
         """As sent."""
         return uris.text(self.head.query)
@@ -97,7 +118,7 @@ class Request:
         """The question mark and the query; empty when there is no question mark."""
         return f"?{self.query}" if b"?" in self.head.target else ""
 
-    @cached_property
+    @_once
     def pairs(self) -> uris.Pairs:
         return self._parsed_query[0]
 
@@ -106,7 +127,7 @@ class Request:
         """Every pair of the query could be read."""
         return self._parsed_query[1]
 
-    @cached_property
+    @_once
     def _parsed_query(self) -> tuple[uris.Pairs, bool]:
         return uris.pairs(self.head.query)
 
@@ -126,18 +147,18 @@ class Request:
 
     # The host
 
-    @cached_property
+    @_once
     def hostport(self) -> str:
         """The Host field as sent; empty when there is none."""
         return uris.text(self.head.host or b"")
 
-    @cached_property
+    @_once
     def host(self) -> str:
         """Without the port, in the case in which it came. An IPv6 address without a port keeps its brackets."""
         split = hosts.split_host_port(self.hostport)
         return self.hostport if split is None else split[0]
 
-    @cached_property
+    @_once
     def bare_host(self) -> str:
         """In lower case, without port and brackets: what host matchers look at."""
         split = hosts.split_host_port(self.hostport)
@@ -164,7 +185,7 @@ class Request:
             return [self.hostport] if self.hostport else []
         return self.values(name)
 
-    @cached_property
+    @_once
     def cookies(self) -> list[tuple[str, str]]:
         """Names and values, without those that Go leaves out."""
         return [pair for line in self.values(b"cookie") for pair in _cookies(line)]
@@ -176,13 +197,13 @@ class Request:
         values = self.values(name) if self.is_trusted else []
         return values[-1] if values else ""
 
-    @cached_property
+    @_once
     def remote_host(self) -> str:
         """The address of Caddy's peer, which Caddy appends to ``X-Forwarded-For``."""
         forwarded = self._last(b"x-forwarded-for")
         return forwarded.rpartition(",")[2].strip(" \t") if forwarded else self.peer
 
-    @cached_property
+    @_once
     def client_ip(self) -> str:
         """The address of the client: the first in ``X-Forwarded-For``, which holds more than Caddy's peer only when
         Caddy trusts that peer."""
@@ -197,7 +218,7 @@ class Request:
     def scheme(self) -> str:
         return "https" if self._last(b"x-forwarded-proto") == "https" else "http"
 
-    @cached_property
+    @_once
     def protocol(self) -> str:
         """What the browser speaks with Caddy, such as ``HTTP/2.0``: from the line that Caddy adds to ``Via``."""
         version, _, name = self._last(b"via").partition(" ")
@@ -205,7 +226,7 @@ class Request:
             return _VIA[version]
         return HTTP_1_0 if self.head.version == "1.0" else HTTP_1_1
 
-    @cached_property
+    @_once
     def uuid(self) -> str:
         """A random UUID, the same whenever it is asked for."""
         return str(uuid.uuid4())

@@ -76,7 +76,8 @@ class _Listener:
         Raises:
             UnsafeValue: it is for an app of which it decides a value that must not be used.
         """
-        request.variables.update(self._variables)
+        if self._variables:
+            request.variables.update(self._variables)
         site = self._sites.find(request)
         number = None if site is None else _walk(site.routes, request, set())
         if number is None or number == _FOREIGN:
@@ -203,7 +204,8 @@ class _Sites:
     def find(self, request: Request) -> _Site | None:
         """The first site that takes *request*."""
         of_other_port: _Site | None = None
-        for rank, matches in self._candidates(request.bare_host):
+        candidates = self._candidates(request.bare_host) if self._exact or self._wild else self._other
+        for rank, matches in candidates:
             if matches is not None and not matches(request):
                 continue
             site = self._sites[rank]
