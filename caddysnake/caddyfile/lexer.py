@@ -1,7 +1,7 @@
 """Characters to tokens.
 
 The grammar of words is Caddy's, with all its corners, so the lexer is a state machine over characters
-(:class:`_Scanner`). Nearly all of a file is made of words and quoted strings without a backslash, though; for those one
+(:class:`_Machine`). Nearly all of a file is made of words and quoted strings without a backslash, though; for those one
 regular expression is enough (:data:`_SHORTCUT`), and the machine only runs where it fails. The machine begins each
 token afresh, so the two can take turns at every token.
 """
@@ -46,17 +46,6 @@ def tokenize(source: str, file: str) -> list[Token]:
     return _Scanner(source.removeprefix("\ufeff"), file).run()
 
 
-class _State(Enum):
-    """Where in a token the machine is."""
-
-    GAP = auto()
-    COMMENT = auto()
-    WORD = auto()
-    QUOTED = auto()
-    TICKED = auto()
-    OPENER = auto()  # between << and the end of the line
-
-
 class _Scanner:
     """One pass over one source.
 
@@ -76,16 +65,17 @@ class _Scanner:
         self.tokens: list[Token] = []
 
     def run(self) -> list[Token]:
+        """The tokens of the whole source."""
         source, end = self.source, len(self.source)
         match_shortcut = _SHORTCUT.match
         while self.position < end:
             match = match_shortcut(source, self.position)
             if match is None:
-                self._careful_token()
+                _Machine(self).run()
                 continue
             gap = match["gap"]
             if "\n" in gap:
-                self._count_rows(gap.count("\n"))
+                self.end_lines(gap.count("\n"))
             kind = match.lastgroup
             assert kind is not None
             self.position = match.end()
@@ -94,21 +84,28 @@ class _Scanner:
             start = match.end("gap")
             text = match[kind]
             if kind == "word":
-                self._emit(text, start, "")
+                self.emit(text, start, "", self.row)
                 continue
-            self._emit(text, start, source[start])
+            self.emit(text, start, source[start], self.row)
             if "\n" in text:
-                self._count_rows(text.count("\n"))
+                self.end_lines(text.count("\n"))
         return self.tokens
 
-    def _count_rows(self, line_ends: int) -> None:
-        self.row += line_ends + self.skipped
+    def end_lines(self, count: int) -> None:
+        """Take note of line ends that are not escaped."""
+        self.row += count + self.skipped
         self.skipped = 0
 
-    def _emit(self, text: str, start: int, quote: str, row: int | None = None) -> None:
+    def emit(self, text: str, start: int, quote: str, row: int) -> None:
+        """Add a token whose first character is at *start*."""
         self._mark(start)
-        column = start - self.line_start + 1
-        self.tokens.append(Token(text, self.file, self.line, column, quote, self.row if row is None else row))
+        self.tokens.append(Token(text, self.file, self.line, start - self.line_start + 1, quote, row))
+
+    def error(self, message: str, position: int, token: str, hint: str) -> CaddyfileError:
+        """The error of what is at *position*."""
+        self._mark(position)
+        column = position - self.line_start + 1
+        return CaddyfileError(message, self.file, self.line, column=column, token=token, hint=hint)
 
     def _mark(self, position: int) -> None:
         """Move the physical line count on to *position*."""
@@ -118,133 +115,176 @@ class _Scanner:
             self.line_start = self.source.rfind("\n", self.marked, position) + 1
         self.marked = position
 
-    def _error(self, message: str, position: int, token: str, hint: str | None = None) -> CaddyfileError:
-        self._mark(position)
-        column = position - self.line_start + 1
-        return CaddyfileError(message, self.file, self.line, column=column, token=token, hint=hint)
 
-    def _careful_token(self) -> None:
-        """Read one token, character by character; none when only space and comments are left."""
-        source, end = self.source, len(self.source)
-        state = _State.GAP
-        text: list[str] = []
-        start = position = self.position
-        row = self.row
-        escaped = literal = False  # after a backslash; after \<, which makes a heredoc's opener an ordinary word
-        while position < end:
-            char = source[position]
-            position += 1
+class _State(Enum):
+    """Where the machine is."""
 
-            if state is _State.WORD and not literal and len(text) > 1 and text[0] == text[1] == "<":
-                state = _State.OPENER
-            if state is _State.OPENER:
-                if char == " ":
-                    break
-                if char == "\n":
-                    self._heredoc("".join(text[2:]), start, position)
-                    return
-                if char != "\r":
-                    text.append(char)
-                continue
+    GAP = auto()
+    COMMENT = auto()
+    WORD = auto()
+    QUOTED = auto()
+    TICKED = auto()
+    OPENER = auto()  # in a heredoc's marker, behind <<
+    DONE = auto()
 
-            if char == "\\" and not escaped and state is not _State.TICKED:
-                if state is _State.GAP:
-                    start = position - 1
-                escaped = True
-                continue
 
-            if state in (_State.QUOTED, _State.TICKED):
-                if state is _State.QUOTED and escaped:
-                    if char != '"':
-                        text.append("\\")
-                    escaped = False
-                elif char == ('"' if state is _State.QUOTED else "`"):
-                    self.position = position
-                    self._emit("".join(text), start, char, row)
-                    return
-                if char == "\n":
-                    self._count_rows(1)
-                text.append(char)
-                continue
+class _Machine:
+    """Reads one token, character by character, or none when only space and comments are left.
 
-            if char in _SPACE_SET:
-                if char == "\r":
-                    continue
-                if char == "\n":
-                    if escaped:
-                        self.skipped += 1
-                        escaped = False
-                    else:
-                        self._count_rows(1)
-                    if state is _State.COMMENT:
-                        state = _State.GAP
-                if state is _State.WORD:
-                    break
-                continue
+    ``escaped`` is set by a backslash and stays until something makes use of it. In a gap and in a comment that is only
+    the line end, which then does not end the line: a backslash anywhere in a comment joins the next line. Caddy has it
+    so.
+    """
 
-            if state is _State.COMMENT:
-                continue
-            if state is _State.GAP:
-                if char == "#":
-                    state = _State.COMMENT
-                    continue
-                row = self.row
-                if not escaped:
-                    start = position - 1
-                if char in '"`':
-                    state = _State.QUOTED if char == '"' else _State.TICKED
-                    continue
-                state = _State.WORD
-            if escaped:
-                escaped = False
-                if char == "<":
-                    literal = True
-                else:
-                    text.append("\\")
-            text.append(char)
+    def __init__(self, scanner: _Scanner) -> None:
+        self.scanner = scanner
+        self.state = _State.GAP
+        self.text: list[str] = []
+        self.start = self.position = scanner.position
+        self.row = scanner.row
+        self.escaped = False
+        self.no_heredoc = False
 
-        self.position = position
-        if state in (_State.QUOTED, _State.TICKED):
-            raise self._unclosed(start, "".join(text), '"' if state is _State.QUOTED else "`")
-        if text:
-            self._emit("".join(text), start, "", row)
+    def run(self) -> None:
+        """Read the token and hand it to the scanner, which then stands behind it."""
+        scanner = self.scanner
+        source, end = scanner.source, len(scanner.source)
+        while self.state is not _State.DONE and self.position < end:
+            char = source[self.position]
+            self.position += 1
+            _TRANSITIONS[self.state](self, char)
+        scanner.position = self.position
+        if self.state in (_State.QUOTED, _State.TICKED):
+            raise self._unclosed('"' if self.state is _State.QUOTED else "`")
+        if self.state in (_State.WORD, _State.OPENER):
+            self._emit("")
 
-    def _unclosed(self, start: int, text: str, quote: str) -> CaddyfileError:
+    def in_gap(self, char: str) -> None:
+        if char == "\\" and not self.escaped:
+            self.escaped = True
+            self.start = self.position - 1
+        elif char in _SPACE_SET:
+            if char == "\n":
+                self._end_line()
+        elif char == "#":
+            self.state = _State.COMMENT
+        else:
+            self.row = self.scanner.row
+            if not self.escaped:
+                self.start = self.position - 1
+            self.state = _OPENING_QUOTES.get(char, _State.WORD)
+            if self.state is _State.WORD:
+                self._add(char)
+
+    def in_comment(self, char: str) -> None:
+        if char == "\\":
+            self.escaped = True
+        elif char == "\n":
+            self._end_line()
+            self.state = _State.GAP
+
+    def in_word(self, char: str) -> None:
+        if not self.no_heredoc and self.text[:2] == ["<", "<"]:
+            self.state = _State.OPENER
+            self.in_opener(char)
+        elif char == "\\" and not self.escaped:
+            self.escaped = True
+        elif char not in _SPACE_SET:
+            self._add(char)
+        elif char != "\r":
+            if char == "\n":
+                self._end_line()
+            self._emit("")
+
+    def in_quotes(self, char: str) -> None:
+        if char == "\\" and not self.escaped:
+            self.escaped = True
+            return
+        if self.escaped:
+            self.escaped = False
+            if char != '"':
+                self.text.append("\\")
+        elif char == '"':
+            self._emit('"')
+            return
+        self._add_quoted(char)
+
+    def in_ticks(self, char: str) -> None:
+        if char == "`":
+            self._emit("`")
+        else:
+            self._add_quoted(char)
+
+    def in_opener(self, char: str) -> None:
+        if char == " ":
+            self._emit("")  # no heredoc after all
+        elif char == "\n":
+            self._heredoc("".join(self.text[2:]))
+        elif char != "\r":
+            self.text.append(char)
+
+    def _add(self, char: str) -> None:
+        if self.escaped:
+            self.escaped = False
+            if char == "<":
+                self.no_heredoc = True
+            else:
+                self.text.append("\\")
+        self.text.append(char)
+
+    def _add_quoted(self, char: str) -> None:
+        if char == "\n":
+            self.scanner.end_lines(1)
+        self.text.append(char)
+
+    def _end_line(self) -> None:
+        if self.escaped:
+            self.scanner.skipped += 1
+            self.escaped = False
+        else:
+            self.scanner.end_lines(1)
+
+    def _emit(self, quote: str) -> None:
+        self.scanner.emit("".join(self.text), self.start, quote, self.row)
+        self.state = _State.DONE
+
+    def _unclosed(self, quote: str) -> CaddyfileError:
+        text = "".join(self.text)
         first_line = text.split("\n", 1)[0]
-        return self._error(
-            f"a quote is opened and never closed: {quote}{first_line[:40]}",
-            start,
-            text,
-            f"close it with another {quote}",
-        )
+        message = f"a quote is opened and never closed: {quote}{first_line[:40]}"
+        return self.scanner.error(message, self.start, text, f"close it with another {quote}")
 
-    def _heredoc(self, marker: str, start: int, position: int) -> None:
-        """Read a heredoc whose first line begins at *position*."""
+    def _heredoc(self, marker: str) -> None:
+        """Read a heredoc whose first line begins at the current position."""
+        scanner, opener = self.scanner, f"<<{marker}"
+        self._check_marker(marker)
+        # The marker closes wherever it is found first, even inside a longer word: Caddy has it so.
+        found = scanner.source.find(marker, self.position)
+        if found < 0:
+            message = f"heredoc {opener} is never closed"
+            raise scanner.error(message, self.start, opener, f"close it with a line {marker}")
+        body = scanner.source[self.position : found]
+        scanner.emit(self._unindented(body, marker), self.start, HEREDOC, self.row)
+        scanner.end_lines(body.count("\n") + 1)
+        self.position = found + len(marker)
+        self.state = _State.DONE
+
+    def _check_marker(self, marker: str) -> None:
         opener = f"<<{marker}"
         if not marker:
-            raise self._error("a heredoc needs a marker after <<", start, opener, "write <<END and close it with END")
-        if marker.startswith("<"):
-            raise self._error("too many < for a heredoc", start, opener, f"write <<{marker.lstrip('<')}")
-        if not _MARKER.fullmatch(marker):
-            raise self._error(
-                f"a heredoc's marker may only hold letters, digits, - and _; got {marker!r}",
-                start,
-                opener,
-                "write <<END",
+            raise self.scanner.error(
+                "a heredoc needs a marker after <<", self.start, opener, "write <<END and close it with END"
             )
-        # The marker closes wherever it is found first, even inside a longer word: Caddy has it so.
-        found = self.source.find(marker, position)
-        if found < 0:
-            raise self._error(f"heredoc {opener} is never closed", start, opener, f"close it with a line {marker}")
-        body = self.source[position:found]
-        self._emit(self._unindented(body, marker, position), start, HEREDOC)
-        self.row += self.skipped + 1 + body.count("\n")
-        self.skipped = 0
-        self.position = found + len(marker)
+        if marker.startswith("<"):
+            raise self.scanner.error("too many < for a heredoc", self.start, opener, f"write <<{marker.lstrip('<')}")
+        if not _MARKER.fullmatch(marker):
+            message = f"a heredoc's marker may only hold letters, digits, - and _; got {marker!r}"
+            raise self.scanner.error(message, self.start, opener, "write <<END")
 
-    def _unindented(self, body: str, marker: str, position: int) -> str:
+    def _unindented(self, body: str, marker: str) -> str:
         """*body* without the indentation of the closing marker, and without the last line end."""
         *lines, indent = body.split("\n")
+        position = self.position
         text: list[str] = []
         for line in lines:
             if line.startswith(indent):
@@ -252,11 +292,20 @@ class _Scanner:
             elif line in ("", "\r"):
                 text.append(line)
             else:
-                raise self._error(
-                    f"a heredoc's line is indented less than its closing {marker}, or otherwise",
-                    position,
-                    line,
-                    f"begin it with {indent!r}, as the closing line does",
-                )
+                message = f"a heredoc's line is indented less than its closing {marker}, or otherwise"
+                hint = f"begin it with {indent!r}, as the closing line does"
+                raise self.scanner.error(message, position, line, hint)
             position += len(line) + 1
         return "\n".join(text).replace("\r", "")
+
+
+_OPENING_QUOTES = {'"': _State.QUOTED, "`": _State.TICKED}
+
+_TRANSITIONS = {
+    _State.GAP: _Machine.in_gap,
+    _State.COMMENT: _Machine.in_comment,
+    _State.WORD: _Machine.in_word,
+    _State.QUOTED: _Machine.in_quotes,
+    _State.TICKED: _Machine.in_ticks,
+    _State.OPENER: _Machine.in_opener,
+}
