@@ -19,13 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config.adapt import ConfigErrors, load
-from ..config.check import check
 from ..config.models import Config
-from ..config.pending import not_yet
 from ..config.plan import Plan, default_socket_dir, plan, usable_cores
-from ..config.routing import tables
+from ..config.settled import settle
 from ..config.stock import stock
-from ..config.tenancy import settle_plan
 from ..daemon import logs
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
@@ -83,12 +80,9 @@ def serve_file(
     except RuntimeDirError as exc:
         return _report(str(exc))
     print_warnings(config.warnings)
-    routes, problems = tables(config, planned, os.environ, own_sockets=with_caddy)
-    if not problems:
-        planned = settle_plan(planned, os.environ)
-        problems = [*check(planned), *not_yet(planned)]
+    planned, routes, problems = settle(config, planned, os.environ, own_sockets=with_caddy)
     if problems:
-        print_errors(problems, source)
+        print_errors(ConfigErrors(problems).errors, source)
         return EXIT_FAILED
     composition = compose(planned, os.environ, routes, os.getcwd())
     if adjust is not None:

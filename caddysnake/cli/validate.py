@@ -1,8 +1,8 @@
 """Check a Caddyfile: its language, what it says, and what it names on disk.
 
-Nothing is started. Directories, virtual environments, modules, env files and the folders of sockets are looked at as
-far as files tell; no code of an app is run. Prints every error with its file and line, and exits with 1 when there is
-one.
+Nothing is started. Matchers and placeholders are compiled. Directories, virtual environments, modules, env files and
+the folders of sockets are looked at as far as files tell; no code of an app is run. Prints every error with its file
+and line, and exits with 1 when there is one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
     from ..config.adapt import ConfigErrors, load
-    from ..config.check import check
-    from ..config.pending import not_yet
     from ..config.plan import plan, usable_cores
+    from ..config.settled import settle
     from ..config.stock import stock
 
     try:
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         print_errors(exc.errors, source)
         return 1
     print_warnings(config.warnings)
-    errors = check(planned) + not_yet(planned)
+    errors = settle(config, planned, os.environ, own_sockets=args.caddy).errors
     if errors:
         print_errors(ConfigErrors(errors).errors, source)
         return 1

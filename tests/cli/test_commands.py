@@ -139,15 +139,46 @@ def test_errors_on_disk_are_found_without_running_anything(folder: Path) -> None
 
 
 def test_what_is_not_built_yet_is_no_valid_configuration(folder: Path) -> None:
-    (folder / "Caddyfile").write_text("unix/x.sock {\n\tpython /a main:app\n\tpython main:app\n}\n")
+    (folder / "Caddyfile").write_text("unix/x.sock {\n\tpython {\n\t\tmodule_wsgi main:app\n\t\tautoreload\n\t}\n}\n")
     done = caddysnake(folder, "validate")
     assert done.returncode == 1
-    assert "not supported yet: 2 python blocks share it" in done.stderr
+    assert "Caddyfile:4: autoreload is not supported yet" in done.stderr
+
+
+def test_routes_are_checked_with_everything_else(folder: Path) -> None:
+    (folder / "Caddyfile").write_text("""
+unix/x.sock {
+	@old path_regexp [
+	python @old main:app
+	python {
+		module_wsgi main:app
+		env_var TENANT {http.request.hots}
+		env_file .env
+	}
+}
+""")
+    done = caddysnake(folder, "validate")
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 2, errors
+    assert "http.request.hots" in done.stderr
+    run = caddysnake(folder, "run")
+    assert run.returncode == 1
+    assert [line for line in run.stderr.splitlines() if line.startswith("Error")] == errors
 
 
 def test_a_file_is_checked_as_caddy_and_we_would_share_it(folder: Path) -> None:
-    (folder / "Caddyfile").write_text("example.com {\n\tbind unix//run/x\n\tpython /a main:app\n\tpython main:app\n}\n")
-    assert caddysnake(folder, "validate").returncode == 1
+    text = "example.com {\n\tbind unix//run/x\n\tpython {\n\t\tmodule_wsgi main:app\n\t\tenv_var A {re.x.1}\n\t}\n}\n"
+    (folder / "Caddyfile").write_text(text)
+    done = caddysnake(folder, "validate")
+    assert done.returncode == 1
+    assert "no regular expression of this socket's sites captures" in done.stderr
+    done = caddysnake(folder, "validate", "--caddy")
+    assert done.returncode == 1
+    assert "what Caddy's regular expression captured" in done.stderr
+    text = "example.com {\n\tbind unix//run/x\n\tpython /a main:app\n\tpython main:app\n}\n"
+    (folder / "Caddyfile").write_text(text)
+    assert caddysnake(folder, "validate").returncode == 0
     assert caddysnake(folder, "validate", "--caddy").returncode == 0
 
 

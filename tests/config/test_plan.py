@@ -208,22 +208,16 @@ preload json"""
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    "site",
     [
-        ("env_var A {host}", "placeholders are not supported yet"),
-        ("env_var A {env.HOME}", "placeholders are not supported yet"),
+        "unix//run/x.sock {\n\tpython /a a:b\n\tpython c:d\n}\n",
+        "unix//run/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\tenv_var A {host}\n\t}\n}\n",
+        "unix//run/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\tenv_var A {env.HOME}\n\t}\n}\n",
     ],
+    ids=["two blocks on a socket", "a placeholder of requests", "a placeholder of the environment"],
 )
-def test_placeholders_are_refused_for_now(line: str, message: str) -> None:
-    source = f"unix//run/x.sock {{\n\tpython {{\n\t\tmodule_wsgi a:b\n\t\t{line}\n\t}}\n}}\n"
-    (error,) = not_yet(planned(source))
-    assert message in error.message
-
-
-def test_the_relay_is_refused_for_now_with_its_reason() -> None:
-    (error,) = not_yet(planned("unix//run/x.sock {\n\tpython /a a:b\n\tpython c:d\n}\n"))
-    assert "2 python blocks share it" in error.message
-    assert error.line == 1
+def test_relays_routes_and_placeholders_are_offered(site: str) -> None:
+    assert not_yet(planned(site)) == []
 
 
 def test_a_worker_inherits_what_says_where_it_runs() -> None:

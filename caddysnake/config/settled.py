@@ -1,0 +1,38 @@
+"""The last step before something is started, the same for whoever runs a file and whoever only checks it: routes are
+written, what no request decides is filled in, and the file system is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..caddyfile.errors import CaddyfileError
+from ..matchers.table import Table
+from .check import check
+from .models import Config
+from .pending import not_yet
+from .plan import Plan
+from .routing import tables
+from .tenancy import settle_plan
+
+
+class Settled(NamedTuple):
+    """``tables``: of each of the plan's listeners, in their order. With ``errors`` nothing must be carried out."""
+
+    plan: Plan
+    tables: list[Table]
+    errors: list[CaddyfileError]
+
+
+def settle(config: Config, planned: Plan, environ: Mapping[str, str], *, own_sockets: bool = False) -> Settled:
+    """What *planned*, made of *config*, comes to here, and everything that is wrong with it.
+
+    Args:
+        environ: what ``{env.…}`` is looked up in.
+        own_sockets: as it was for the plan.
+    """
+    written, errors = tables(config, planned, environ, own_sockets=own_sockets)
+    if not errors:  # a placeholder that cannot be used cannot be filled in either
+        planned = settle_plan(planned, environ)
+    return Settled(planned, written, [*errors, *check(planned), *not_yet(planned)])
