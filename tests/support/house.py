@@ -13,6 +13,7 @@ from typing import Any
 
 import uvloop
 
+from caddysnake.channel import vitals
 from caddysnake.channel.messages import TAKE_TRUSTED
 from caddysnake.channel.settings import Settings
 from caddysnake.daemon.apps import App
@@ -55,6 +56,7 @@ class House:
         self.spawners = Spawners([SITE])
         self.apps: list[App] = []
         self._clients: list[socket.socket] = []
+        self._placed: list[Connection] = []
 
     async def __aenter__(self) -> House:
         return self
@@ -91,9 +93,19 @@ class House:
         client.settimeout(PATIENCE_S)
         self._clients.append(client)
         connection = Connection(server.detach(), TAKE_TRUSTED, app)
+        self._placed.append(connection)
         self.connections.adopt(connection)
         app.place(connection)
         return client
+
+    async def all_idle(self) -> None:
+        """Wait until the workers have said of all that they hold that it is idle: shortly after the last answer."""
+        await until(
+            lambda: all(
+                each.worker is None or each.worker.page.slots[each.slot] == vitals.SLOT_IDLE for each in self._placed
+            ),
+            "idleness",
+        )
 
     async def ask(self, app: App, target: str = "/") -> tuple[int, bytes]:
         """GET ``target`` over a connection of its own."""
