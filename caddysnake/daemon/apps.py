@@ -39,10 +39,10 @@ class App:
         self._hopeful: dict[Hashable, Callable[[Refusal | None], None]] = {}
         self.lend: Callable[[Connection], bool] | None = None
         """Gives a connection to a relay, which waits or answers in the place of an app that is not up."""
-        self.pool = self._new_pool(1)
-
-    def _new_pool(self, generation: int) -> Pool:
-        return Pool(self.spec, generation, self._spawners, self)
+        self.pool = Pool(spec, 1, spawners, self)
+        self._former: set[Pool] = set()  # drained, and not gone yet
+        self._coming: Pool | None = None
+        self._burials: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -52,19 +52,62 @@ class App:
         """Bring the app up; the seconds it took. Raises ``StartFailed``."""
         return await self.pool.start()
 
+    async def prepare(self, spec: PoolSpec) -> float:
+        """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
+
+        Raises ``StartFailed``; nothing has changed then, and nothing is left of the new one.
+        """
+        coming = Pool(spec, self.pool.generation + 1, self._spawners, self)
+        self._coming = coming
+        try:
+            return await coming.start()
+        except BaseException:
+            self.discard()
+            raise
+
+    def swap(self) -> None:
+        """The generation that was prepared takes over: idle connections move to it, requests in flight finish."""
+        assert self._coming is not None
+        former, self.pool, self._coming = self.pool, self._coming, None
+        self.spec = self.pool.spec
+        self._retire(former)
+        self.serve_waiting()
+
+    def discard(self) -> None:
+        """Give up what was prepared."""
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            self._retire(coming)
+            coming.kill()
+
+    def _retire(self, pool: Pool) -> None:
+        self._former.add(pool)
+        pool.drain()
+        burial = self._loop.create_task(pool.ended())
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+        burial.add_done_callback(lambda _: self._former.discard(pool))
+
+    def pools(self) -> list[Pool]:
+        """Every generation that has a process."""
+        return [self.pool, *self._former, *([self._coming] if self._coming is not None else [])]
+
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""
         self._stopping = True
         while self._waiting:
             self._connections.end(self._waiting.popleft())
         self._tell_hopeful(STOPPING)
+        self.discard()
         self.pool.drain()
 
     def kill(self) -> None:
-        self.pool.kill()
+        for pool in self.pools():
+            pool.kill()
 
     async def ended(self) -> None:
-        await self.pool.ended()
+        """Wait until no worker of any generation is left."""
+        await asyncio.gather(*(pool.ended() for pool in self.pools()))
 
     # -- connections -------------------------------------------------------------------------------------------
 

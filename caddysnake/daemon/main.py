@@ -308,7 +308,8 @@ class Daemon:
     def _sweep(self) -> None:
         for estate in self.estates.values():
             estate.sweep()
-        known = {worker.pid for app in self._all_apps() for worker in (*app.pool.workers.values(), *app.pool.leaving)}
+        pools = [pool for app in self._all_apps() for pool in app.pools()]
+        known = {worker.pid for pool in pools for worker in (*pool.workers.values(), *pool.leaving)}
         processes.reap_strays(known | self._spawners.pids() | self._starter.pids() | self._companion.pids())
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
