@@ -50,13 +50,16 @@ def parse_address(text: str) -> tuple[Address, str] | None:
     return address, zone
 
 
+def address_text(address: Address) -> str:
+    """*address* as Go writes it. Python's own spelling of an IPv4 address in IPv6 differs from version to version."""
+    if isinstance(address, ipaddress.IPv6Address) and address in _IPV4_MAPPED:
+        return f"::ffff:{ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)}"
+    return str(address)
+
+
 def prefix(address: Address, bits: int) -> str:
     """The network of *bits* bits that *address* is in; empty when there is none with so many."""
     if not 0 <= bits <= address.max_prefixlen:
         return ""
     network = ipaddress.ip_network((address, bits), strict=False)
-    base = network.network_address
-    if isinstance(base, ipaddress.IPv6Address) and base in _IPV4_MAPPED:
-        # Python's own spelling differs from version to version.
-        return f"::ffff:{ipaddress.IPv4Address(int(base) & 0xFFFFFFFF)}/{bits}"
-    return str(network)
+    return f"{address_text(network.network_address)}/{bits}"

@@ -209,9 +209,11 @@ class Request:
         Caddy trusts that peer."""
         if self.is_trusted:
             for element in ",".join(self.values(b"x-forwarded-for")).split(","):
-                address = element.strip(" \t")
-                if hosts.parse_address(address) is not None:
-                    return address
+                # As Caddy reads what proxies before it have written: some add a port, some a zone.
+                split = hosts.split_host_port(element)
+                parsed = hosts.parse_address((element if split is None else split[0]).strip().partition("%")[0])
+                if parsed is not None:
+                    return hosts.address_text(parsed[0])
         return self.remote_host
 
     @property

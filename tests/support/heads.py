@@ -213,6 +213,11 @@ FIELDS: tuple[tuple[str | bytes, ...], ...] = (
     ("X-Forwarded-For: 9.9.9.9, 8.8.8.8",),
     ("X-Forwarded-For: evil, 2001:db8::1", "X-Forwarded-For: 7.7.7.7"),
     ("X-Forwarded-For:",),
+    ("X-Forwarded-For: unknown, 9.9.9.9:8080, 1.1.1.1",),
+    ("X-Forwarded-For: [2001:DB8:0:0::1]:443",),
+    ("X-Forwarded-For: fe80::1%eth0",),
+    ("X-Forwarded-For: ::ffff:1.2.3.4",),
+    ("X-Forwarded-For: 010.0.0.1, 1.2.3, 1.2.3.4.5, ::1",),
     ("X-Forwarded-Proto: https", "X-Forwarded-Proto: http"),
 )
 
