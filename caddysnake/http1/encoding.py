@@ -47,6 +47,7 @@ one; whether the app wants the connection to end; whether it gave a Date of its 
 _HEADS_MAX = 256
 _HEAD_MAX_BYTES = 512
 _heads: dict[tuple[bytes, Headers, bytes], Encoded] = {}  # heads that were found good, a bounded number
+_text_heads: dict[tuple[str, TextHeaders, str], Encoded] = {}
 
 
 def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
@@ -65,7 +66,7 @@ def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> E
         return _encode(line, headers, server, drop_length)
     if encoded is None:
         encoded = _encode(line, headers, server, drop_length)
-        if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0]:
+        if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0].lower():
             if len(_heads) >= _HEADS_MAX:
                 _heads.clear()
             _heads[key] = encoded
@@ -118,7 +119,24 @@ def _encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> 
 
 
 def encode_text(line: str, headers: TextHeaders, server: str, drop_length: bool) -> Encoded:
-    """As ``encode`` for text as PEP 3333 has it: each character is one byte. Written out for speed, not shared."""
+    """As ``encode`` for text as PEP 3333 has it: each character is one byte."""
+    headers = tuple(headers)
+    key = (line, headers, server)
+    try:
+        encoded = _text_heads.get(key)
+    except TypeError:
+        return _encode_text(line, headers, server, drop_length)
+    if encoded is None:
+        encoded = _encode_text(line, headers, server, drop_length)
+        if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0].lower():
+            if len(_text_heads) >= _HEADS_MAX:
+                _text_heads.clear()
+            _text_heads[key] = encoded
+    return encoded
+
+
+def _encode_text(line: str, headers: TextHeaders, server: str, drop_length: bool) -> Encoded:
+    """As ``_encode``, written out for speed, not shared."""
     length: int | None = None
     close = has_date = False
     parts = [line]
@@ -130,9 +148,12 @@ def encode_text(line: str, headers: TextHeaders, server: str, drop_length: bool)
             prefix, meaning = known if known is not None else _learn_text(name)
             if meaning:
                 if meaning == _LENGTH:
-                    again = length is not None
-                    length = _text_length(value, length)
-                    if again or drop_length:
+                    if length is None and value.isdigit() and value.isascii() and len(value) < 20:
+                        length = int(value)
+                        if drop_length:
+                            continue
+                    else:
+                        _check_length(value.encode("latin-1"), length)
                         continue
                 elif meaning == _CONNECTION:
                     close = close or b"close" in tokens(value.encode("latin-1"))
@@ -170,14 +191,6 @@ def _learn_text(name: object) -> tuple[str, int]:
             _known_text.clear()
         _known_text[name] = (prefix.decode("latin-1"), meaning)
     return prefix.decode("latin-1"), meaning
-
-
-def _text_length(value: str, before: int | None) -> int:
-    if before is None and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    length = value.encode("latin-1")
-    _check_length(length, before)
-    return int(length)
 
 
 def _learn(name: object) -> tuple[bytes, int]:

@@ -21,22 +21,7 @@ from typing import Any
 from ..channel.endpoint import Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Ready
 from ..channel.settings import Settings
-from ..channel.vitals import (
-    CELL_BYTES_IN,
-    CELL_BYTES_OUT,
-    CELL_CLASS_1XX,
-    CELL_ERRORS,
-    CELL_LATENCY,
-    CELL_LATENCY_SUM_US,
-    CELL_REQUESTS,
-    CELL_STARTED,
-    LATENCY_BOUNDS_S,
-    SLOT_IDLE,
-    SLOT_READING,
-    THREADS,
-    Page,
-    latency_cell,
-)
+from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING, THREADS, Page
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
@@ -63,6 +48,7 @@ from .wsgi_file import FileWrapper
 from .wsgi_input import NO_INPUT, LazyInput
 from .wsgi_keeper import Keeper
 from .wsgi_table import READ, WRITE, Table
+from .wsgi_tally import Tally
 
 BUFFER_BYTES = 1 << 20
 """Content up to this size is collected before a thread is taken for it."""
@@ -70,8 +56,8 @@ BUFFER_BYTES = 1 << 20
 LINGER_S = 10.0
 """How long the rest of a refused request is dropped before the connection ends."""
 
+_BATCH = 64
 _JOIN_S = 1.0
-_SHORTEST_NS = int(LATENCY_BOUNDS_S[0] * 1e9)
 
 
 class _Next(Enum):
@@ -146,34 +132,44 @@ class WsgiServer:
     # The threads.
 
     def _work(self, seat: Seat) -> None:
-        crew = self._crew
-        table = self._table
-        poll, claim, missed = table.epoll.poll, table.parked.pop, table.missed
+        crew, table = self._crew, self._table
+        poll, claim, missed, ready = table.epoll.poll, table.parked.pop, table.missed, table.ready
         handle = self._handle
-        cells = self._page.thread(seat.index)
+        tally = Tally(self._page.thread(seat.index))
         turn = seat.turn
         while not table.is_stopping:
-            if crew.surplus:
-                crew.rest(seat)
-                continue
-            for fd, _ in poll(-1, 1):
-                connection = claim(fd, None)
-                if connection is None:
-                    connection = missed(fd)
-                    if connection is None:
-                        continue
-                turn += 1
-                seat.turn = turn
-                if crew.asleep:
-                    crew.wake()
-                if turn & crew.sample_mask == 1:
-                    crew.sample(lambda owned=connection: handle(owned, cells))  # type: ignore[misc]
+            if ready:
+                try:
+                    fd = ready.popleft()
+                except IndexError:
+                    continue  # another thread was faster
+            else:
+                if turn & 1:
+                    turn += 1
+                    seat.turn = turn
+                    tally.write()
+                if crew.surplus:
+                    crew.rest(seat)
+                elif crew.alone:
+                    ready.extend([fd for fd, _ in poll(-1, _BATCH)])
                 else:
-                    handle(connection, cells)
-                turn += 1
-                seat.turn = turn
+                    ready.extend([fd for fd, _ in poll(-1, 1)])
+                continue
+            connection = claim(fd, None)
+            if connection is None:
+                connection = missed(fd)
+                if connection is None:
+                    continue
+            turn += 1 + (turn & 1)
+            seat.turn = turn
+            if crew.asleep:
+                crew.wake()
+            if turn & crew.sample_mask == 1:
+                crew.sample(lambda owned=connection: handle(owned, tally))  # type: ignore[misc]
+            else:
+                handle(connection, tally)
 
-    def _handle(self, connection: Connection, cells: memoryview) -> None:
+    def _handle(self, connection: Connection, tally: Tally) -> None:
         """See an owned connection as far as it goes now."""
         try:
             parked = self._table.parked
@@ -181,9 +177,9 @@ class WsgiServer:
                 connection.signalled = False
                 state = connection.state
                 if state is IDLE or state is READING:
-                    keeps = self._read(connection, cells)
+                    keeps = self._read(connection, tally)
                 else:
-                    keeps = self._resume(connection, state, cells)
+                    keeps = self._resume(connection, state, tally)
                 if not keeps:
                     return
                 # Table.park, written out: park first, look after.
@@ -192,11 +188,11 @@ class WsgiServer:
                     return
         except Exception as exc:  # a bug of ours costs its connection, not the thread
             logger().error("%s: internal error\n%s", self._settings.app, foreign_traceback(exc))
-            cells[CELL_STARTED] = 0
+            tally.give_up()
             if connection.state is not ENDED:
                 self._table.end(connection)
 
-    def _resume(self, connection: Connection, state: State, cells: memoryview) -> bool:
+    def _resume(self, connection: Connection, state: State, tally: Tally) -> bool:
         """Go on after a response. True when it is to be parked, False when it is no longer ours."""
         if state is FLUSHING:
             following = self._flush(connection)
@@ -205,12 +201,12 @@ class WsgiServer:
         else:
             following = self._linger(connection)
         if following is _PROCEED:
-            return self._proceed(connection, cells)
+            return self._proceed(connection, tally)
         return following is _PARK
 
     # A request.
 
-    def _read(self, connection: Connection, cells: memoryview) -> bool:
+    def _read(self, connection: Connection, tally: Tally) -> bool:
         """Read once, and call the app if that will do. As ``_resume``."""
         self._slots[connection.slot] = SLOT_READING
         if connection.kicked:
@@ -219,7 +215,7 @@ class WsgiServer:
         try:
             data = connection.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            return self._proceed(connection, cells)
+            return self._proceed(connection, tally)
         except OSError:
             data = b""
         if not data:
@@ -231,9 +227,9 @@ class WsgiServer:
             connection.parser.feed(data)
         except ProtocolError as exc:
             return self._refuse(connection, exc) is _PARK
-        return self._proceed(connection, cells)
+        return self._proceed(connection, tally)
 
-    def _proceed(self, connection: Connection, cells: memoryview) -> bool:
+    def _proceed(self, connection: Connection, tally: Tally) -> bool:
         """Call the app for each request that has come far enough. As ``_resume``."""
         parser = connection.parser
         while True:
@@ -243,7 +239,7 @@ class WsgiServer:
                 return True
             connection.state = ANSWERING
             connection.deadline = 0.0
-            if not self._call(connection, head, cells):
+            if not self._call(connection, head, tally):
                 return False
             following = self._settle(connection)
             if following is not _PROCEED:
@@ -273,10 +269,9 @@ class WsgiServer:
             deadline = now + self._settings.body_timeout_s
         self._table.wait(connection, deadline)
 
-    def _call(self, connection: Connection, head: RequestHead, cells: memoryview) -> bool:
+    def _call(self, connection: Connection, head: RequestHead, tally: Tally) -> bool:
         """Run the app. False when the connection has been handed on meanwhile."""
-        start_ns = time.monotonic_ns()
-        cells[CELL_STARTED] = start_ns // 1_000_000
+        start_ns = tally.begin()
         call = Call(self._host, connection, head, self._table.closing or not head.keep_alive)
         environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
@@ -294,16 +289,10 @@ class WsgiServer:
         received = parser.received
         owned = call.run(environ)
         if received:
-            cells[CELL_BYTES_IN] += parser.received if owned else received
+            tally.receive(parser.received if owned else received)
         if call.failed:
-            cells[CELL_ERRORS] += 1
-        took_ns = time.monotonic_ns() - start_ns
-        cells[CELL_REQUESTS] += 1
-        cells[CELL_CLASS_1XX - 1 + min(call.response.status // 100, 5)] += 1
-        cells[CELL_LATENCY if took_ns <= _SHORTEST_NS else latency_cell(took_ns / 1e9)] += 1
-        cells[CELL_LATENCY_SUM_US] += took_ns // 1000
-        cells[CELL_BYTES_OUT] += call.sent_bytes
-        cells[CELL_STARTED] = 0
+            tally.fail()
+        tally.end(start_ns, call.status, call.sent_bytes)
         return owned
 
     def _hand_on(self, connection: Connection) -> None:
@@ -404,7 +393,7 @@ class WsgiServer:
         if asked is not None and not hasattr(asked, "method"):
             asked = None  # not even the request line could be read
         connection.close = True
-        connection.head_sent()
+        connection.slots[connection.slot] = SLOT_HEAD_SENT
         try:
             connection.offer(refusal(exc, asked, self._server_header))
         except ClientGone:

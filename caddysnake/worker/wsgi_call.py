@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..channel.vitals import SLOT_HEAD_SENT
 from ..http1.answers import plain, traceback_page
 from ..http1.errors import ProtocolError, ResponseError
 from ..http1.request import RequestHead
@@ -26,6 +27,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 
 _STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
 _LEARNED_MAX = 256
+_WAITING, _STARTED = Phase.WAITING, Phase.STARTED
 CODE = "app-error"
 """Stable code of the 500 that an exception of the app's becomes."""
 
@@ -66,6 +68,11 @@ class Call:
         self.failed = False
         self.sent_bytes = 0
 
+    @property
+    def status(self) -> int:
+        """What was answered; 0 when nothing could be."""
+        return self.response.status if self.response.phase is not _WAITING else 0
+
     # What the app is given.
 
     def start_response(
@@ -76,12 +83,14 @@ class Call:
             try:
                 if response.head_sent and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
-                if response.phase is Phase.STARTED:
+                if response.phase is _STARTED:
                     response.reset()
             finally:
                 exc_info = None
         known = _statuses.get(status)
         code, line = known if known is not None else _learn(status)
+        if self.lazy is not None and self._connection is not None:
+            self._consider_closing(self._connection)
         response.start_text(code, line, headers)
         return self.write
 
@@ -135,13 +144,14 @@ class Call:
             kind = type(iterable)
             if kind is list or kind is tuple:
                 self._finish(iterable[0] if len(iterable) == 1 else b"".join(iterable))
-            elif kind is FileWrapper:
+                return self._detach()
+            if kind is FileWrapper:
                 self._send_file(iterable)
             else:
                 self._stream(iterable)
         except BaseException as exc:
             self._fail(exc)
-        close = getattr(iterable, "close", None) if type(iterable) is not list else None
+        close = getattr(iterable, "close", None)
         if close is None:
             return self._detach()
         self._hand_on()
@@ -173,22 +183,17 @@ class Call:
             self._log("close() of the response raised an exception", exc)
 
     def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
-        if self.lazy is not None:
-            self._consider_closing(connection)
         output = self.response.send(data, more)
-        connection.head_sent()
+        connection.slots[connection.slot] = SLOT_HEAD_SENT
         self.sent_bytes += len(data)
         return output
 
     def _consider_closing(self, connection: Connection) -> None:
-        """Before the head leaves: announce the end if what is unread of the request forbids to go on behind it."""
-        response = self.response
-        if response.head_sent:
-            return
+        """Before the head is made: announce the end if what is unread of the request forbids to go on behind it."""
         unread = (self.head.content_length or 0) - connection.parser.received
         # Asked to expect a 100, a client without one may hold its content back for good, or send it: no telling.
         if self._expecting or unread > DRAIN_MAX_BYTES:
-            response.close = True
+            self.response.close = True
 
     def _finish(self, data: bytes) -> None:
         """Send the whole content at once."""
@@ -196,10 +201,8 @@ class Call:
         assert connection is not None
         if type(data) is not bytes:
             raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
-        if self.lazy is not None:
-            self._consider_closing(connection)
         output = self.response.send(data, False)
-        connection.head_sent()
+        connection.slots[connection.slot] = SLOT_HEAD_SENT
         self.sent_bytes += len(data)
         connection.offer(output)
 
@@ -229,17 +232,15 @@ class Call:
         connection = self._connection
         assert connection is not None
         response = self.response
-        found = wrapper.sendable() if response.phase is Phase.STARTED else None
+        found = wrapper.sendable() if response.phase is _STARTED else None
         if found is None:
             self._stream(wrapper)
             return
         fd, offset, size = found
         if response.declared_length is not None:
             size = min(size, response.declared_length)  # PEP 3333: to the end, or as far as Content-Length says
-        if self.lazy is not None:
-            self._consider_closing(connection)
         head = response.count_file(size)
-        connection.head_sent()
+        connection.slots[connection.slot] = SLOT_HEAD_SENT
         if size and response.has_content:
             self.sent_bytes = size
             connection.file = FileRange(fd, offset, size)

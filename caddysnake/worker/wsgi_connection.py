@@ -12,7 +12,7 @@ import socket
 from enum import Enum
 from typing import Any
 
-from ..channel.vitals import SLOT_CLOSED, SLOT_HEAD_SENT
+from ..channel.vitals import SLOT_CLOSED
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestParser
 from .environ import Origin
@@ -49,7 +49,6 @@ class Connection:
     """``signalled``: something arrived while the connection was owned, so whoever parks it must look once more."""
 
     __slots__ = (
-        "_slots",
         "aborted",
         "base",
         "close",
@@ -68,6 +67,7 @@ class Connection:
         "signalled",
         "since",
         "slot",
+        "slots",
         "sock",
         "state",
         "trusted",
@@ -90,7 +90,8 @@ class Connection:
         self.fd = sock.fileno()
         self.recv = sock.recv
         self.send = sock.send
-        self._slots = slots
+        self.slots = slots
+        """The page's: ``slots[slot]`` is HEAD_SENT before the first byte of a response head leaves."""
         self.slot = slot
         self.trusted = trusted
         self.base, self.origin = environ
@@ -124,13 +125,6 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.fd} slot {self.slot} {self.state.value}>"
-
-    def head_sent(self) -> None:
-        """To be called before the first byte of a response head leaves."""
-        self._slots[self.slot] = SLOT_HEAD_SENT
-
-    def mark(self, slot_state: int) -> None:
-        self._slots[self.slot] = slot_state
 
     def abort(self) -> None:
         """Have the connection end at once: its response cannot be completed."""
@@ -262,7 +256,7 @@ class Connection:
         """Close our copy and what hangs on it; what is ``left`` of the slot. It must be out of the epoll by then."""
         self.state = ENDED
         self.sock.close()
-        self._slots[self.slot] = left
+        self.slots[self.slot] = left
         self.unsent.clear()
         if self.file is not None:
             self.file.close()

@@ -81,6 +81,8 @@ class Crew:
         self._resting: list[Seat] = []
         self.surplus = size - 1 if self._has_gil else 0
         """How many threads ought to call ``rest``; each asks at the end of a turn."""
+        self.alone = size == 1
+        """Exactly one thread looks for work: it may take several connections at once, since nobody else wants them."""
         self.asleep = True
         """The watch sleeps; a thread that begins a turn must call ``wake``."""
         self.sample_mask = _SAMPLE_ALL if self._has_gil and size > 1 else -1
@@ -103,6 +105,7 @@ class Crew:
                 return
             self.surplus -= 1
             self._resting.append(seat)
+            self.alone = len(self._resting) == len(self.seats) - 1
         seat.wait()
 
     def wake(self) -> None:
@@ -180,6 +183,7 @@ class Crew:
 
     def _call_up(self, count: int, now: float) -> None:
         self.surplus = 0
+        self.alone = False
         for _ in range(min(count, len(self._resting))):
             self._resting.pop().summon()
         premature = now - self._relaxed_at < _RELAX_MIN_S / 4
@@ -205,6 +209,7 @@ class Crew:
         """Summon everyone, for good: the threads are about to end."""
         with self._lock:
             self.surplus = 0
+            self.alone = False
             self.sample_mask = -1
             while self._resting:
                 self._resting.pop().summon()

@@ -41,6 +41,8 @@ class Table:
         """Parked or not."""
         self.timed: dict[int, Connection] = {}
         """Those with a deadline, and some that had one."""
+        self.ready: deque[int] = deque()
+        """Descriptors of which a thread was told, for any thread to claim."""
         self.returned: deque[int] = deque()
         """Slots given back, for the keeper to tell the daemon."""
         self.returning = False
@@ -68,7 +70,7 @@ class Table:
     def admit(self, connection: Connection) -> None:
         """Take a new connection in."""
         fd = connection.fd
-        connection.mark(SLOT_IDLE)
+        connection.slots[connection.slot] = SLOT_IDLE
         self.held[fd] = connection
         self.parked[fd] = connection
         self.epoll.register(fd, READ)
