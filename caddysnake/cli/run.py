@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config.adapt import ConfigErrors, load
 from ..config.models import Config
@@ -27,7 +28,7 @@ from ..daemon import logs
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
 from ..daemon.composition import Composition, compose
-from ..daemon.main import run
+from ..daemon.main import ReloadFailed, run
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, make_folder, private_folder
 
@@ -62,40 +63,64 @@ def serve_file(
     source: Source,
     with_caddy: bool,
     socket_dir: str | None = None,
-    adjust: Callable[[Composition], Composition] | None = None,
+    adjust: Callable[[Composition], Composition] = lambda composition: composition,
+    is_written: bool = True,
 ) -> int:
     """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
 
-    ``adjust`` may change what is run, after everything has been checked.
+    ``adjust`` may change what is run, after everything has been checked. ``is_written``: there is a file, which a
+    reload reads again.
     """
     caddy = find_caddy(os.environ) if with_caddy else None
     if with_caddy and caddy is None:
         return _report(NO_CADDY)
     try:
         folder = private_folder(os.path.abspath(source.file)) if with_caddy else None
-        text, config, planned = _plan(source, folder, socket_dir)
+        wanted = _understand(source, folder, socket_dir)
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
         return EXIT_FAILED
     except RuntimeDirError as exc:
         return _report(str(exc))
-    print_warnings(config.warnings)
-    planned, routes, problems = settle(config, planned, os.environ, own_sockets=with_caddy)
-    if problems:
-        print_errors(ConfigErrors(problems).errors, source)
-        return EXIT_FAILED
-    composition = compose(planned, os.environ, routes, os.getcwd())
-    if adjust is not None:
-        composition = adjust(composition)
+    print_warnings(wanted.config.warnings)
+    composition = adjust(wanted.composition)
     companion: Callable[[], Companion] | None = None
     if caddy is not None and folder is not None:
         binary, place = caddy, folder
 
         def companion() -> Companion:
-            return Caddy(binary, text, place)
+            return Caddy(binary, wanted.text, place)
 
-    urls = _urls(config) if with_caddy else []
-    return run(composition, companion, lambda seconds: _announce(composition, urls, seconds))
+    def reread() -> Composition:
+        try:
+            again = _understand(read(source.file) if is_written else source, folder, socket_dir)
+        except (ReadError, RuntimeDirError) as exc:
+            raise ReloadFailed(str(exc)) from None
+        except ConfigErrors as exc:
+            raise ReloadFailed("\n".join(str(error) for error in exc.errors)) from None
+        if again.text != wanted.text:
+            raise ReloadFailed("Caddy's part of the file has changed, which needs a restart")
+        return adjust(again.composition)
+
+    urls = _urls(wanted.config) if with_caddy else []
+    return run(composition, companion, lambda seconds: _announce(composition, urls, seconds), reread)
+
+
+class _Wanted(NamedTuple):
+    """What a Caddyfile asks for. ``text`` is Caddy's part of it, empty without --caddy."""
+
+    text: str
+    config: Config
+    composition: Composition
+
+
+def _understand(source: Source, folder: Path | None, socket_dir: str | None) -> _Wanted:
+    """Raises ``ConfigErrors``, ``RuntimeDirError``."""
+    text, config, planned = _plan(source, folder, socket_dir)
+    planned, routes, problems = settle(config, planned, os.environ, own_sockets=folder is not None)
+    if problems:
+        raise ConfigErrors(problems)
+    return _Wanted(text, config, compose(planned, os.environ, routes, os.getcwd()))
 
 
 def _plan(source: Source, folder: Path | None, socket_dir: str | None) -> tuple[str, Config, Plan]:

@@ -67,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
     logs.set_up(debug=args.debug)
     told = args.wsgi or args.asgi or _only_wsgi(args)
     source = Source(text.encode(), f"(serve {args.domain or args.listen})")  # its sockets get a folder by this name
-    return serve_file(source, with_caddy=True, adjust=partial(_adjust, inspect=not told, args=args))
+    adjust = partial(_adjust, inspect=not told, args=args)
+    return serve_file(source, with_caddy=True, adjust=adjust, is_written=False)
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:

@@ -113,7 +113,8 @@ class App:
 
     def place(self, connection: Connection) -> None:
         """Give ``connection`` to the least busy worker, or let it wait."""
-        if self._stopping:
+        if self._stopping or (connection.bound is not None and connection.bound.app is not connection.app):
+            # Its listener is another app's by now, who must not get what was sent to this one.
             self._connections.end(connection)
         elif self._waiting or not self._give(connection):
             if self.is_hopeless and self.lend is not None and self.lend(connection):

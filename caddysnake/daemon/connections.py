@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from .apps import App
+    from .serving import Bound
     from .workers import Worker
 
 _EVENTS_A_TURN = 256
@@ -29,12 +30,14 @@ class Connection:
     Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
     """
 
-    __slots__ = ("app", "fd", "flags", "parked", "slot", "worker")
+    __slots__ = ("app", "bound", "fd", "flags", "parked", "slot", "worker")
 
-    def __init__(self, fd: int, flags: int, app: App) -> None:
+    def __init__(self, fd: int, flags: int, app: App, bound: Bound | None = None) -> None:
         self.fd = fd
         self.flags = flags
         self.app = app
+        self.bound = bound
+        """The listener it came from; None for a link."""
         self.worker: Worker | None = None
         self.slot = -1
         self.parked = False

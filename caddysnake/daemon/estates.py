@@ -113,6 +113,32 @@ class Estate:
             self._tenants.leave(key)
             self._let_go(key)
 
+    def renew(self, spec: EstateSpec) -> None:
+        """Run what ``spec`` says from now on: live apps get new workers one after the other, and serve on meanwhile."""
+        self.spec = spec
+        self._resolved.clear()
+        self._spawn(self._renew_all(list(self.apps)))
+
+    async def _renew_all(self, keys: list[str]) -> None:
+        for key in keys:
+            app = self.apps.get(key)
+            if app is None:
+                continue
+            resolved = await asyncio.to_thread(self.spec.resolve, key)
+            if isinstance(resolved, Refusal):
+                self._log_once(key, resolved)
+                if self.apps.get(key) is app:
+                    self._tenants.leave(key)
+                    self._let_go(key)
+                continue
+            try:
+                await app.prepare(resolved)
+            except StartFailed as exc:
+                fields = {"app": app.name, "code": exc.code, "error": str(exc)}
+                log.error("new code does not start; the old serves on", extra={"fields": fields})
+            else:
+                app.swap()
+
     def stop(self) -> None:
         self._stopping = True
         for task in list(self._tasks):

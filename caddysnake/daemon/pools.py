@@ -89,7 +89,13 @@ class Pool(WorkerSink):
         self._draining = False
         self._started: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_started = False
         self._begun_at = 0.0
+
+    @property
+    def is_started(self) -> bool:
+        """All its workers have been up once, or it has been told to go."""
+        return self._is_started or self._draining
 
     async def start(self) -> float:
         """Bring all workers up, side by side; the seconds it took. Raises ``StartFailed`` at the first that fails."""
@@ -106,6 +112,7 @@ class Pool(WorkerSink):
             if self._started.done() and not self._started.cancelled():
                 self._started.exception()  # whoever waited may have been cancelled by another app's failure
             self._started = None
+        self._is_started = True
         return time.monotonic() - self._begun_at
 
     def drain(self) -> None:

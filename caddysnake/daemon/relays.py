@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ..channel.messages import Need, Unneed
 from .apps import App
 from .connections import Connection, Connections
+from .desk import Desk
 from .pools import PoolSpec
 from .spawners import SpawnerKey, SpawnError
 from .workers import Worker
@@ -66,21 +66,26 @@ class RelayStarter:
 class Relays(App):
     """The relays as an app of their own: connections of listeners that need one are placed here.
 
-    ``on_asked(relay, message)`` answers their needs.
+    Each generation has the desk that knows what its routing tables call the apps.
     """
 
-    def __init__(
-        self,
-        spec: PoolSpec,
-        starter: RelayStarter,
-        connections: Connections,
-        on_asked: Callable[[Worker, Need | Unneed], None],
-    ) -> None:
+    def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: Desk) -> None:
         super().__init__(spec, starter, connections)
-        self._on_asked = on_asked
+        self._desks = {self.pool.generation: desk}
+
+    def set_desk(self, desk: Desk) -> None:
+        """``desk`` answers the generation that is prepared, or else the present one."""
+        newest = self._coming or self.pool
+        self._desks[newest.generation] = desk
+        living = {pool.generation for pool in self.pools()}
+        for generation in [generation for generation in self._desks if generation not in living]:
+            del self._desks[generation]
 
     def asked(self, worker: Worker, message: Need | Unneed) -> None:
-        self._on_asked(worker, message)
+        for pool in self.pools():
+            if pool.workers.get(worker.settings.worker_index) is worker or worker in pool.leaving:
+                self._desks[pool.generation].asked(worker, message)
+                return
 
     def borrow(self, connection: Connection) -> bool:
         """Take a connection of an app that is not up; False when no relay can take it now."""

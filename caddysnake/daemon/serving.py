@@ -1,0 +1,423 @@
+"""What runs: listeners, apps, templates of apps, relays; brought up, changed as a whole, and ended.
+
+A change is prepared completely (sockets open, new workers ready) before anything that runs hears of it. If any part of
+it fails, all of it is taken back, and what ran goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+from ..channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
+from ..channel.settings import RelaySettings
+from ..config.plan import usable_cores
+from ..matchers.table import Table
+from .apps import App
+from .composition import Address, Binding, Composition, FdAddress, TcpAddress, UnixAddress
+from .connections import Connection, Connections
+from .desk import Desk
+from .estates import Estate, Starts
+from .listeners import Listener, open_inherited, open_tcp, open_unix
+from .pools import Pool, PoolSpec, StartFailed
+from .relays import Relays, RelayStarter
+from .spawners import Spawners
+
+log = logging.getLogger("caddysnake.daemon")
+
+_PROGRESS_S = 2.0
+_AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
+_NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
+
+Network = IPv4Network | IPv6Network
+
+
+class Bound:
+    """An open listener and who gets its connections."""
+
+    def __init__(self, listener: Listener, number: int) -> None:
+        self.listener = listener
+        self.number = number
+        """By which relays know it. Never given to another."""
+        self.app: App | None = None
+
+
+class _Change(NamedTuple):
+    """A change that is being prepared."""
+
+    composition: Composition
+    opened: dict[object, Bound]
+    started: dict[str, App]
+    """Apps that are new."""
+    renewed: list[App]
+    """Apps of which a new generation is ready."""
+    relay: PoolSpec | None
+
+
+class Serving:
+    """Everything that runs. One change at a time."""
+
+    def __init__(self, composition: Composition) -> None:
+        self.composition = composition
+        self.apps: dict[str, App] = {}
+        self.estates: dict[str, Estate] = {}
+        self.relays: Relays | None = None
+        self.connections: Connections
+        self.spawners = Spawners()
+        self.starter = RelayStarter()
+        self._loop = asyncio.get_running_loop()
+        self.connections = Connections(self._loop, self._over, self._requested)
+        self._bound: dict[object, Bound] = {}
+        self._numbers = 0
+        self._starts = Starts(usable_cores())
+        self._trusted: list[Network] = []
+        self._parting: set[App | Estate] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._relays_wanted = False
+        self._stopping = False
+        self._changing = asyncio.Lock()
+
+    # -- starting and changing --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring everything up. Raises ``ListenError``, ``StartFailed``; call ``abandon`` then."""
+        composition = self.composition
+        log.info("starting", extra={"fields": {"apps": len(composition.apps), "workers": _workers_of(composition)}})
+        progress = asyncio.create_task(self._tell_progress())
+        try:
+            await self._apply(composition)
+        finally:
+            progress.cancel()
+
+    async def change(self, composition: Composition) -> None:
+        """Run ``composition`` instead of what runs: every app gets new workers.
+
+        Raises ``ListenError``, ``StartFailed``; nothing has changed then.
+        """
+        async with self._changing:
+            await self._apply(composition)
+
+    async def _apply(self, composition: Composition) -> None:
+        change = _Change(composition, {}, {}, [], self._relay_spec(composition))
+        try:
+            self._open_new(change)
+            if change.relay is not None:
+                change = change._replace(relay=self._arranged(change, change.relay))
+            if not self._bound:
+                # Connections that come while the first apps are starting wait: nobody else could answer them.
+                self._begin_early(change)
+            await self._ready(change)
+        except BaseException:
+            self._take_back(change)
+            raise
+        self._commit(change)
+
+    def _open_new(self, change: _Change) -> None:
+        for binding in change.composition.bindings:
+            key = _key(binding.address)
+            if key not in self._bound and key not in change.opened:
+                self._numbers += 1
+                change.opened[key] = Bound(_open(binding.address), self._numbers - 1)
+
+    def _relay_spec(self, composition: Composition) -> PoolSpec | None:
+        """How relays are to run, if there are, or must be, any."""
+        needed = any(binding.app is None for binding in composition.bindings)
+        return composition.relay if needed or self.relays is not None else None
+
+    def _arranged(self, change: _Change, relay: PoolSpec) -> PoolSpec:
+        """``relay`` with its tables under the numbers of the listeners."""
+        assert isinstance(relay.settings, RelaySettings)
+        tables: list[Table] = [_NOTHING] * self._numbers
+        for binding, table in zip(change.composition.bindings, relay.settings.listeners, strict=True):
+            tables[self._find(change, binding).number] = table
+        return relay._replace(settings=relay.settings._replace(listeners=tables))
+
+    def _find(self, change: _Change, binding: Binding) -> Bound:
+        key = _key(binding.address)
+        return change.opened.get(key) or self._bound[key]
+
+    def _begin_early(self, change: _Change) -> None:
+        self._set_trusted(change.composition)
+        for spec in change.composition.apps.values():
+            self.apps[spec.name] = self._new_app(spec)
+        self._make_estates(change.composition)
+        if change.relay is not None:
+            self.relays = self._new_relays(change.relay, change.composition)
+        self._bind(change)
+
+    async def _ready(self, change: _Change) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for spec in change.composition.apps.values():
+                    group.create_task(self._ready_app(change, spec))
+                if change.relay is not None:
+                    group.create_task(self._ready_relays(change, change.relay))
+        except BaseExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+
+    async def _ready_app(self, change: _Change, spec: PoolSpec) -> None:
+        app = self.apps.get(spec.name)
+        if app is not None and app.pool.is_started:
+            took = await app.prepare(spec)
+            change.renewed.append(app)
+        else:
+            if app is None:
+                app = change.started[spec.name] = self._new_app(spec)
+            took = await app.start()
+        direct = [
+            self._find(change, binding).listener.name
+            for binding in change.composition.bindings
+            if binding.app == spec.name
+        ]
+        fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
+        log.info("app ready", extra={"fields": {**fields, "workers": spec.workers, "ms": round(took * 1000)}})
+
+    async def _ready_relays(self, change: _Change, spec: PoolSpec) -> None:
+        if self.relays is not None and self.relays.pool.is_started:
+            took = await self.relays.prepare(spec)
+            change.renewed.append(self.relays)
+        else:
+            if self.relays is None:
+                self.relays = self._new_relays(spec, change.composition)
+            took = await self.relays.start()
+        names = [
+            self._find(change, binding).listener.name
+            for binding in change.composition.bindings
+            if binding.app is None
+        ]
+        templates = ", ".join(estate.name for estate in change.composition.estates.values())
+        fields = {"listener": ", ".join(names) or "none", "mode": "relay", "relays": spec.workers}
+        log.info("relay ready", extra={"fields": {**fields, "templates": templates, "ms": round(took * 1000)}})
+
+    def _take_back(self, change: _Change) -> None:
+        for app in (*self.apps.values(), *([self.relays] if self.relays is not None else [])):
+            app.discard()
+        for app in change.started.values():
+            self._part_with(app)
+            app.kill()
+        for key, bound in change.opened.items():
+            if self._bound.get(key) is not bound:
+                bound.listener.close()
+
+    def _commit(self, change: _Change) -> None:
+        """From here on nothing can fail."""
+        composition = change.composition
+        self.composition = composition
+        self._set_trusted(composition)
+        self.apps |= change.started
+        names = {spec.name for spec in composition.apps.values()}
+        gone: list[App | Estate] = [self.apps.pop(name) for name in list(self.apps) if name not in names]
+        self._make_estates(composition)
+        estates = {spec.name for spec in composition.estates.values()}
+        gone += [self.estates.pop(name) for name in list(self.estates) if name not in estates]
+        if self.relays is not None:
+            self.relays.set_desk(self._new_desk(composition))
+        self._bind(change)
+        for app in change.renewed:
+            app.swap()
+        for each in gone:
+            self._part_with(each)
+
+    def _bind(self, change: _Change) -> None:
+        """Let each listener's connections go where the composition has them go, and close those it does not have."""
+        wanted = {_key(binding.address): binding for binding in change.composition.bindings}
+        for key in [key for key in self._bound if key not in wanted]:
+            self._bound.pop(key).listener.close()
+        for key, binding in wanted.items():
+            bound = self._bound.get(key)
+            if bound is None:
+                bound = self._bound[key] = change.opened[key]
+                bound.listener.accept_into(self._loop, self._acceptor(bound))
+            bound.app = self.relays if binding.app is None else self.apps[binding.app]
+
+    def _set_trusted(self, composition: Composition) -> None:
+        self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
+
+    def _new_app(self, spec: PoolSpec) -> App:
+        app = App(spec, self.spawners, self.connections)
+        app.lend = self._lend
+        return app
+
+    def _new_relays(self, spec: PoolSpec, composition: Composition) -> Relays:
+        return Relays(spec, self.starter, self.connections, self._new_desk(composition))
+
+    def _new_desk(self, composition: Composition) -> Desk:
+        apps = {number: self.apps[spec.name] for number, spec in composition.apps.items() if spec.name in self.apps}
+        estates = {number: self.estates[spec.name] for number, spec in composition.estates.items()}
+        return Desk(self.connections, apps, estates, composition.max_queue)
+
+    def _make_estates(self, composition: Composition) -> None:
+        for spec in composition.estates.values():
+            estate = self.estates.get(spec.name)
+            if estate is None:
+                self.estates[spec.name] = Estate(spec, self.spawners, self.connections, self._starts)
+            elif estate.spec is not spec:
+                estate.renew(spec)
+
+    def _part_with(self, each: App | Estate) -> None:
+        each.stop()
+        self._parting.add(each)
+        task = self._loop.create_task(each.ended())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._parting.discard(each))
+
+    async def _tell_progress(self) -> None:
+        begun = self._loop.time()
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            missing = [name for name, app in self.apps.items() if len(app.pool.ready) < app.spec.workers]
+            ready = sum(len(app.pool.ready) for app in self.apps.values())
+            fields = {
+                "waiting_for": ", ".join(missing),
+                "workers_ready": f"{ready}/{_workers_of(self.composition)}",
+                "seconds": round(self._loop.time() - begun),
+            }
+            log.info("still starting", extra={"fields": fields})
+
+    # -- connections ------------------------------------------------------------------------------------------
+
+    def _acceptor(self, bound: Bound) -> Callable[[socket.socket], None]:
+        local = bound.listener.sock.family == socket.AF_UNIX
+        number = bound.number << TAKE_LISTENER_SHIFT
+
+        def accepted(sock: socket.socket) -> None:
+            flags = TAKE_TRUSTED if local or self._is_trusted_proxy(sock) else 0
+            assert bound.app is not None
+            connection = Connection(sock.detach(), flags | number, bound.app, bound)
+            self.connections.adopt(connection)
+            bound.app.place(connection)
+
+        return accepted
+
+    def _is_trusted_proxy(self, sock: socket.socket) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            peer = ip_address(sock.getpeername()[0].partition("%")[0])
+        except (OSError, ValueError):
+            return False
+        peer = getattr(peer, "ipv4_mapped", None) or peer  # ::ffff:10.0.0.1, on a listener for both families
+        return any(peer in network for network in self._trusted)
+
+    def _over(self, connection: Connection) -> None:
+        connection.app.over(connection)
+
+    def _requested(self, connection: Connection) -> None:
+        connection.app.place(connection)
+
+    def _lend(self, connection: Connection) -> bool:
+        """Let a relay wait, or answer, for an app that is not up. Relays are started when first needed."""
+        if self._stopping:
+            return False
+        if self.relays is not None and self.relays.pool.is_started:
+            return self.relays.borrow(connection)
+        if not self._relays_wanted and self.composition.relay is not None:
+            self._relays_wanted = True
+            task = self._loop.create_task(self._start_relays_late(self.composition.relay))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return False
+
+    async def _start_relays_late(self, spec: PoolSpec) -> None:
+        async with self._changing:
+            change = _Change(self.composition, {}, {}, [], spec)
+            try:
+                await self._ready_relays(change, self._arranged(change, spec))
+            except StartFailed as exc:
+                log.error("no relay", extra={"fields": {"code": exc.code, "error": str(exc)}})
+                return
+            finally:
+                self._relays_wanted = False
+        for app in self.apps.values():
+            app.place_waiting_again()
+
+    # -- stopping ---------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """To be called every second or so."""
+        for estate in self.estates.values():
+            estate.sweep()
+
+    def pids(self) -> set[int]:
+        """Processes that somebody here reaps."""
+        pools: list[Pool] = [pool for app in self._all_apps() for pool in app.pools()]
+        known = {worker.pid for pool in pools for worker in (*pool.workers.values(), *pool.leaving)}
+        return known | self.spawners.pids() | self.starter.pids()
+
+    def kill(self) -> None:
+        """Everything, at once."""
+        for each in (*self._served(), *([self.relays] if self.relays is not None else [])):
+            each.kill()
+
+    async def stop(self) -> None:
+        """End everything, within the grace period: what the relays have in flight needs the apps."""
+        self._stopping = True
+        grace_s = self.composition.grace_s
+        for bound in self._bound.values():
+            bound.listener.close()
+        if self.relays is not None and self.relays.pool.is_started:
+            self.relays.stop()
+            await self._until_ended([self.relays], grace_s + _AFTER_GRACE_S)
+        for each in self._served():
+            each.stop()
+        longest = max((app.spec.grace_s for app in self.apps.values()), default=grace_s)
+        await self._end(longest + _AFTER_GRACE_S)
+
+    async def abandon(self) -> None:
+        """Leave nothing behind of a start that failed."""
+        self._stopping = True
+        for bound in self._bound.values():
+            bound.listener.close()
+        everything = [*self._served(), *([self.relays] if self.relays is not None else [])]
+        for each in everything:
+            each.stop()
+            each.kill()
+        await self._until_ended(everything, _AFTER_GRACE_S)
+        await self._end(_AFTER_GRACE_S)
+
+    def _served(self) -> list[App | Estate]:
+        return [*self.apps.values(), *self.estates.values(), *self._parting]
+
+    def _all_apps(self) -> list[App]:
+        served = self._served()
+        tenants = [app for each in served if isinstance(each, Estate) for app in (*each.apps.values(), *each.leaving)]
+        return [*(each for each in served if isinstance(each, App)), *tenants]
+
+    async def _end(self, patience_s: float) -> None:
+        await self._until_ended(self._served(), patience_s)
+        await self.spawners.close(patience_s=2.0)
+        self.connections.close()
+
+    async def _until_ended(self, what: Sequence[App | Estate], patience_s: float) -> None:
+        for attempt in (patience_s, _AFTER_GRACE_S):
+            try:
+                async with asyncio.timeout(attempt):
+                    await asyncio.gather(*(each.ended() for each in what))
+                break
+            except TimeoutError:
+                self.kill()
+
+
+def _workers_of(composition: Composition) -> int:
+    return sum(spec.workers for spec in composition.apps.values())
+
+
+def _key(address: Address) -> object:
+    """What makes two addresses the same socket, whatever its mode and owner."""
+    if isinstance(address, UnixAddress):
+        return address.path
+    return address
+
+
+def _open(address: Address) -> Listener:
+    if isinstance(address, UnixAddress):
+        return open_unix(*address)
+    if isinstance(address, FdAddress):
+        return open_inherited(*address)
+    assert isinstance(address, TcpAddress)
+    return open_tcp(*address)
