@@ -200,7 +200,7 @@ class RequestParser:
         if (
             self._state is _START
             and not self.complete
-            and data.find(_END) + 4 == end <= self._limits.max_head_bytes
+            and 3 < data.find(_END) + 4 == end <= self._limits.max_head_bytes
             and data[0] != _CR
             and not self._held
         ):
