@@ -1,0 +1,248 @@
+"""The whole daemon as a process: signals, deaths, and what is left afterwards."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, alive, children, daemon, get, workers
+from support.probe import write
+
+SOURCE = """
+import os, pathlib, subprocess, time
+HERE = pathlib.Path(__file__).parent
+if (HERE / "slow").exists():
+    time.sleep(float((HERE / "slow").read_text()))
+
+def pid():
+    return os.getpid()
+
+def hold():
+    (HERE / "held").touch()
+    while not (HERE / "release").exists():
+        time.sleep(0.01)
+    return "done"
+
+def start():
+    return subprocess.Popen(["sleep", "600"]).pid
+"""
+
+
+def caddyfile(folder: Path, interface: str = "wsgi", workers: int = 2, grace: str = "2s", more: str = "") -> str:
+    return (
+        f"{{\n\tgrace_period {grace}\n}}\n"
+        f"unix/{folder}/app.sock {{\n\tpython {{\n\t\tmodule_{interface} probe:{interface}\n\t\tworkers {workers}\n"
+        f"\t\tgrace_period {grace}\n\t\t{more}\n\t}}\n}}\n"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, SOURCE)
+    return tmp_path
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def interface(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.02)
+
+
+def none_alive(pids: set[int]) -> bool:
+    return not any(alive(pid) for pid in pids)
+
+
+def test_it_stops_in_order_and_leaves_nothing(folder: Path, interface: str) -> None:
+    with daemon(folder, caddyfile(folder, interface)) as process:
+        below = children(process.pid)
+        assert len(workers(process.pid)) == 2
+        idle = UnixHTTPConnection(folder / "app.sock")
+        idle.request("GET", "/pid")
+        assert idle.getresponse().read()
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(get, "/hold", path=folder / "app.sock")
+            until((folder / "held").exists, "the request")
+            process.popen.send_signal(signal.SIGTERM)
+            until(lambda: not (folder / "app.sock").exists(), "the unlinking")
+            assert process.popen.poll() is None
+            (folder / "release").touch()
+            assert answer.result(PATIENCE_S) == (200, b'"done"')
+        assert process.wait() == 0
+        assert not (folder / "app.sock").exists()
+        assert none_alive(below)
+        idle.close()
+
+
+def test_an_interrupt_stops_it_in_order_too(folder: Path) -> None:
+    with daemon(folder, caddyfile(folder)) as process:
+        assert process.stop(signal.SIGINT) == 0
+
+
+def test_a_request_that_outlives_the_grace_does_not_hold_up_the_end(folder: Path, interface: str) -> None:
+    with daemon(folder, caddyfile(folder, interface, grace="300ms")) as process:
+        below = children(process.pid)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder / "app.sock"))
+            client.sendall(b"GET /hold HTTP/1.1\r\nHost: test\r\n\r\n")
+            until((folder / "held").exists, "the request")
+            begun = time.monotonic()
+            assert process.stop() == 0
+            assert time.monotonic() - begun < 20
+        assert none_alive(below)
+
+
+def test_a_second_signal_stops_it_at_once(folder: Path, interface: str) -> None:
+    with daemon(folder, caddyfile(folder, interface, grace="60s")) as process:
+        below = children(process.pid)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder / "app.sock"))
+            client.sendall(b"GET /hold HTTP/1.1\r\nHost: test\r\n\r\n")
+            until((folder / "held").exists, "the request")
+            process.popen.send_signal(signal.SIGTERM)
+            process.wait_for_log('"stopping"')
+            time.sleep(0.4)  # sooner it counts as the same signal, sent to the child and then to its group
+            begun = time.monotonic()
+            assert process.stop() == 2
+            assert time.monotonic() - begun < 15
+        assert not (folder / "app.sock").exists()
+        assert none_alive(below)
+
+
+def test_it_can_be_stopped_while_its_apps_start(folder: Path) -> None:
+    (folder / "slow").write_text("60")
+    (folder / "Caddyfile").write_text(caddyfile(folder))
+    process = Process([sys.executable, "-m", "caddysnake", "run"], folder, "daemon")
+    try:
+        until(lambda: len(workers(process.pid)) == 2, "the fork of both")
+        below = children(process.pid)
+        assert process.stop() == 0
+        assert none_alive(below)
+        assert not (folder / "app.sock").exists()
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("state", ["idle", "importing", "stuck"])
+def test_when_it_is_killed_no_worker_outlives_the_grace_and_the_next_one_starts_at_once(
+    folder: Path, state: str
+) -> None:
+    text = caddyfile(folder, grace="500ms", more="threads 1")
+    with daemon(folder, text) as process:
+        below = children(process.pid)
+        sleeper = int(get("/start", path=folder / "app.sock")[1])
+        if state == "importing":
+            (folder / "slow").write_text("60")
+            victim = min(workers(process.pid))
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: len(workers(process.pid)) == 2, "the replacement")
+            below = children(process.pid)
+            (folder / "slow").unlink()
+        client = socket.socket(socket.AF_UNIX)
+        if state == "stuck":
+            client.connect(str(folder / "app.sock"))
+            client.sendall(b"GET /hold HTTP/1.1\r\nHost: test\r\n\r\n")
+            until((folder / "held").exists, "the request")
+        process.popen.kill()
+        process.popen.wait()
+        client.close()
+        assert (folder / "app.sock").is_socket()
+        with daemon(folder, text) as second:
+            assert get("/pid", path=folder / "app.sock")[0] == 200
+            until(lambda: none_alive(below), "the end of the first one's processes")
+            until(lambda: not alive(sleeper), "the end of what a worker had started")
+            assert second.stop() == 0
+        assert not (folder / "app.sock").exists()
+
+
+def test_killing_a_worker_under_load_fails_only_what_it_had_read(folder: Path, interface: str) -> None:
+    stop = time.monotonic() + 1.5
+
+    def hammer(_: int) -> tuple[int, int]:
+        done = failed = 0
+        connection = UnixHTTPConnection(folder / "app.sock")
+        while time.monotonic() < stop:
+            try:
+                connection.request("GET", "/pid")
+                response = connection.getresponse()
+                assert response.status == 200
+                response.read()
+                done += 1
+            except (OSError, http.client.HTTPException):  # the latter for a response cut short
+                failed += 1
+                connection.close()
+                connection = UnixHTTPConnection(folder / "app.sock")
+        connection.close()
+        return done, failed
+
+    with daemon(folder, caddyfile(folder, interface)) as process, ThreadPoolExecutor(32) as pool:
+        runs = [pool.submit(hammer, number) for number in range(32)]
+        time.sleep(0.5)
+        before = workers(process.pid)
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        results = [run.result(PATIENCE_S) for run in runs]
+        assert sum(done for done, _ in results) > 100
+        # Each client has at most one request under way; half of them are with the victim.
+        assert sum(failed for _, failed in results) <= 32
+        assert max(failed for _, failed in results) <= 1
+        until(lambda: len(workers(process.pid)) == 2, "the replacement")
+        assert victim not in workers(process.pid)
+        assert "worker failed" in process.log
+
+
+def test_it_idles(folder: Path) -> None:
+    def cpu_ticks(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    with daemon(folder, caddyfile(folder)) as process:
+        assert get("/pid", path=folder / "app.sock")[0] == 200
+        everyone = {process.pid, *children(process.pid)}
+        time.sleep(0.3)
+        before = {pid: cpu_ticks(pid) for pid in everyone}
+        time.sleep(1.0)
+        assert sum(cpu_ticks(pid) - before[pid] for pid in everyone) <= 3
+        resident = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        (pss_kb,) = (int(line.split()[1]) for line in resident.splitlines() if line.startswith("Pss:"))
+        assert pss_kb < 60 * 1024
+
+
+def test_a_message_on_standard_error_holds_nothing_that_a_terminal_obeys(folder: Path) -> None:
+    (folder / "probe.py").write_text("raise ValueError('\\x1b[2J\\x9b31m gone')")
+    (folder / "Caddyfile").write_text(caddyfile(folder))
+    done = subprocess.run(
+        [sys.executable, "-m", "caddysnake", "run"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "gone" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "\x9b" not in done.stderr
+
+
+def test_it_shows_no_secret_of_its_own_to_an_app(folder: Path) -> None:
+    write(folder, SOURCE + "\ndef environment():\n    return dict(os.environ)\n")
+    secrets = {"AWS_SECRET_ACCESS_KEY": "hush", "NOTIFY_SOCKET": "/nowhere", "LISTEN_FDS": "0", "LISTEN_PID": "1"}
+    with daemon(folder, caddyfile(folder, more="env_var OWN value"), environ=secrets) as process:
+        body = get("/environment", path=folder / "app.sock")[1].decode()
+        assert "hush" not in body
+        assert "NOTIFY_SOCKET" not in body
+        assert "LISTEN" not in body
+        assert '"OWN": "value"' in body
+        for pid in children(process.pid):
+            assert b"hush" not in Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"OWN" not in Path(f"/proc/{pid}/environ").read_bytes()
