@@ -63,9 +63,9 @@ def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> E
     try:
         encoded = _heads.get(key)
     except TypeError:  # fields in lists
-        return _encode(line, headers, server, drop_length)
+        return encode_anew(line, headers, server, drop_length)
     if encoded is None:
-        encoded = _encode(line, headers, server, drop_length)
+        encoded = encode_anew(line, headers, server, drop_length)
         if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0].lower():
             if len(_heads) >= _HEADS_MAX:
                 _heads.clear()
@@ -73,7 +73,8 @@ def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> E
     return encoded
 
 
-def _encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
+def encode_anew(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
+    """As ``encode``, for a head that will hardly come again."""
     length: int | None = None
     close = has_date = False
     parts = [line]

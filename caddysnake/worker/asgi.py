@@ -49,7 +49,7 @@ from ..http1.limits import Limits
 from ..http1.request import Sections
 from ..http1.response import Phase as ResponsePhase
 from .asgi_connection import HttpConnection, Phase
-from .asgi_http import HttpCycle
+from .asgi_cycle import Cycle
 from .asgi_loop import new_loop
 from .asgi_stacks import describe
 from .asgi_vitals import PUBLISH_S, Tally
@@ -103,10 +103,10 @@ class AsgiServer:
         self._cells = page.thread(0)
         self._stage = Stage.STARTING
         self._connections: dict[int, HttpConnection] = {}
-        self.cycles: set[HttpCycle] = set()
+        self.cycles: set[Cycle] = set()
         """Apps that run, be their response complete or not."""
         self._opening: set[asyncio.Task[Any]] = set()
-        self._heads: list[HttpCycle] = []
+        self._heads: list[Cycle] = []
         self._watched: set[HttpConnection] = set()
         self.active = 0
         self.is_publishing = False
@@ -317,7 +317,14 @@ class AsgiServer:
             self._tell(Returned(slot))
         self._check_left()
 
-    def cycle_ended(self, cycle: HttpCycle) -> None:
+    def begin(self, cycle: Cycle) -> None:
+        """Call the app."""
+        self.cycles.add(cycle)
+        self.active += 1
+        self.header[WORD_ACTIVE] = self.active
+        cycle.task = self.loop.create_task(cycle.run(self.app), name="request")
+
+    def cycle_ended(self, cycle: Cycle) -> None:
         """The app has returned."""
         self.cycles.discard(cycle)
         if not cycle.is_counted:
@@ -326,7 +333,7 @@ class AsgiServer:
         if self.is_leaving:
             self._check_left()
 
-    def head_waits(self, cycle: HttpCycle) -> None:
+    def head_waits(self, cycle: Cycle) -> None:
         """A head waits for its content until the end of this turn of the loop."""
         if not self._heads:
             self.loop.call_soon(self._flush_heads)

@@ -6,11 +6,12 @@ phase          meaning
 IDLE           at a request boundary, nothing read: may be given back to the daemon
 HEAD           part of a request's head has been read
 REQUEST        an app is answering; the request may still be arriving, the next one may be waiting
+FLUSH          both are complete, but the client does not read: nothing more is begun until it does
 DRAIN          the response is out, the rest of its request is read and dropped
+UPGRADED       speaks WebSocket
 LINGER         the last response is out; what comes is dropped until the client has read it and ends
 CLOSING        flushing what is left, then ending
 RETURNING      flushing what is left, then closing our copy without an end: the daemon goes on with its
-UPGRADED       speaks WebSocket
 CLOSED
 =============  ====================================================================================
 
@@ -31,11 +32,13 @@ from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead, RequestParser
 from ..http1.response import Output, Response
+from .asgi_cycle import Cycle
 from .asgi_http import HttpCycle
 from .scope import Peer
 
 if TYPE_CHECKING:
     from .asgi import AsgiServer
+    from .websocket import WebSocketCycle
 
 BODY_HIGH_BYTES = 64 * 1024
 """Reading pauses while the app has this much of a body to take."""
@@ -49,6 +52,7 @@ class Phase(Enum):
     IDLE = "idle"
     HEAD = "head"
     REQUEST = "request"
+    FLUSH = "flush"
     DRAIN = "drain"
     LINGER = "linger"
     CLOSING = "closing"
@@ -58,7 +62,7 @@ class Phase(Enum):
 
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_IDLE, _HEAD, _REQUEST, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
+_IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
 _ENDING = frozenset((_CLOSING, _RETURNING, _CLOSED))
 
 
@@ -67,16 +71,17 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_drain_event",
-        "_is_reading_paused",
         "_linger_until",
         "_sock",
         "_transport",
         "_view",
         "_watched_since",
+        "_websocket",
         "_write_left",
         "_write_since",
         "cycle",
         "is_half_closed",
+        "is_reading_paused",
         "is_write_paused",
         "parser",
         "peer",
@@ -91,7 +96,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.peer = Peer(sock, is_trusted)
         self.parser = RequestParser(server.limits, server.sections)
         self.phase = _IDLE
-        self.cycle: HttpCycle | None = None
+        self.cycle: Cycle | None = None
         self.is_half_closed = False
         """The client has ended its side. Caddy's browser is gone then; others may still read."""
         self.is_write_paused = False
@@ -99,7 +104,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._view = server.view
         self._transport: Any = None
         self._drain_event: asyncio.Event | None = None
-        self._is_reading_paused = False
+        self.is_reading_paused = False
+        self._websocket: WebSocketCycle | None = None
         self._linger_until = 0.0
         self._watched_since = 0.0
         self._write_since = 0.0
@@ -132,6 +138,9 @@ class HttpConnection(asyncio.BufferedProtocol):
                     self._head_incomplete()
             elif phase is _REQUEST:
                 self._more_request(data)
+            elif phase is _UPGRADED:
+                if self._websocket is not None:
+                    self._websocket.received(data)
             elif phase is _DRAIN:
                 self._more_unwanted(data)
             elif phase is _LINGER:
@@ -174,6 +183,10 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._wake_writers()
+        if self.phase is _FLUSH:
+            self._boundary()
+        elif self._websocket is not None:
+            self._websocket.writable()
 
     def _wake_writers(self) -> None:
         self.is_write_paused = False
@@ -187,15 +200,56 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The head of a request is complete: call the app."""
         server = self.server
         self.phase = _REQUEST
+        if head.upgrade is not None and self._begin_websocket(head):
+            return
         response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
         cycle = self.cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
-        server.cycles.add(cycle)
-        server.active += 1
-        server.header[WORD_ACTIVE] = server.active
-        cycle.task = server.loop.create_task(cycle.run(server.app), name="request")
+        server.begin(cycle)
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
-            self._pause_reading()
+            self.pause_reading()
+
+    def _begin_websocket(self, head: RequestHead) -> bool:
+        """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
+        from . import websocket_handshake as handshake  # on the first upgrade: most apps never see one
+        from .websocket import WebSocketCycle
+
+        if not handshake.is_upgrade(head):
+            return False
+        try:
+            offer = handshake.read(head)
+        except ProtocolError as error:
+            self._refuse(error)
+            return True
+        server = self.server
+        response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
+        scope = server.scopes.websocket(head, self.peer, offer.subprotocols)
+        cycle = self.cycle = WebSocketCycle(self, head, response, scope, offer)
+        server.begin(cycle)
+        return True
+
+    def upgraded(self, websocket: WebSocketCycle) -> None:
+        """The handshake is out: everything from here on is frames."""
+        self._websocket = websocket
+        self.phase = _UPGRADED
+        self._count(websocket, 101)
+        pending, self.parser.pending = self.parser.pending, b""
+        self.resume_reading()
+        self.server.watch(self)
+        if pending:
+            websocket.received(pending)
+        if self.server.is_leaving:
+            self.leave()
+
+    def upgrade_ended(self, is_clean: bool) -> None:
+        """The closing handshake is complete, or (not ``is_clean``) the client must be told first why it is not."""
+        if self.phase is not _UPGRADED:
+            return
+        if is_clean:
+            self.phase = _CLOSING
+            self._transport.close()
+        else:
+            self._linger()
 
     def _head_incomplete(self) -> None:
         if self.parser.at_boundary:
@@ -217,7 +271,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             cycle.fail(error)
             return
         if parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
-            self._pause_reading()
+            self.pause_reading()
         cycle.wake()
 
     def _more_unwanted(self, data: bytes) -> None:
@@ -227,16 +281,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.parser.complete:
             self._boundary()
 
-    def response_done(self, cycle: HttpCycle) -> None:
+    def response_done(self, cycle: Cycle) -> None:
         """The response is complete: the connection goes on, whatever else the app may be doing."""
-        server = self.server
         self.cycle = None
-        cycle.is_counted = True
-        server.active -= 1
-        server.header[WORD_ACTIVE] = server.active
-        server.tally.finished(cycle.response.status, monotonic() - cycle.started)
-        if not server.is_publishing:
-            server.publish_soon()
+        self._count(cycle, cycle.response.status)
         if cycle.response.close or self.is_half_closed:
             self._finish()
         elif self.parser.complete:
@@ -245,8 +293,21 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._linger_from_now(_DRAIN)
             self.parser.take_body()
 
+    def _count(self, cycle: Cycle, status: int) -> None:
+        server = self.server
+        cycle.is_counted = True
+        server.active -= 1
+        server.header[WORD_ACTIVE] = server.active
+        server.tally.finished(status, monotonic() - cycle.started)
+        if not server.is_publishing:
+            server.publish_soon()
+
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""
+        if self.is_write_paused:
+            self.phase = _FLUSH
+            self.pause_reading()
+            return
         server = self.server
         self.phase = _IDLE
         server.slots[self.slot] = SLOT_IDLE
@@ -255,7 +316,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._begin_pending()
         else:
             parser.next_message()
-            if self._is_reading_paused:
+            if self.is_reading_paused:
                 self.resume_reading()
         if server.is_leaving:
             self.leave()
@@ -279,6 +340,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def leave(self) -> None:
         """Give the connection back, or end it when there is nobody to give it to; only if it is idle."""
+        if self._websocket is not None:
+            self._websocket.go_away(self.server.is_orphaned)
         if self.phase is not _IDLE or self._transport is None:
             return
         self.phase = _CLOSING if self.server.is_orphaned else _RETURNING
@@ -349,14 +412,14 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._drain_event = asyncio.Event()
             await self._drain_event.wait()
 
-    def _pause_reading(self) -> None:
-        if not self._is_reading_paused:
-            self._is_reading_paused = True
+    def pause_reading(self) -> None:
+        if not self.is_reading_paused:
+            self.is_reading_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._is_reading_paused:
-            self._is_reading_paused = False
+        if self.is_reading_paused:
+            self.is_reading_paused = False
             self._transport.resume_reading()
 
     # Time
@@ -385,6 +448,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         if phase is _REQUEST and self.cycle is not None and self.cycle.is_waiting_for_body:
             if waited > settings.body_timeout_s:
                 self.cycle.fail(ProtocolError(408, "body-timeout", "the request body did not arrive in time"))
+            return True
+        if phase is _UPGRADED and self._websocket is not None:
+            self._websocket.tick(now)
             return True
         if phase is _DRAIN or phase is _LINGER:
             if waited > LINGER_IDLE_S or now > self._linger_until:

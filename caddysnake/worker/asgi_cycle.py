@@ -1,0 +1,159 @@
+"""What an HTTP request and a WebSocket have in common: one call of the app, and what happens when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..http1.answers import plain, traceback_page
+from ..http1.errors import ProtocolError
+from ..http1.request import RequestHead
+from ..http1.response import Phase, Response
+from .loader import foreign_traceback
+
+if TYPE_CHECKING:
+    from .asgi_connection import HttpConnection
+
+log = logging.getLogger("caddysnake.worker")
+
+_DONE = Phase.DONE
+
+
+class ClientDisconnected(OSError):
+    """Raised by ``send`` when the client is gone (ASGI HTTP and WebSocket specification, since 2.4)."""
+
+
+class Cycle:
+    """One call of the app. Subclasses are its ``receive`` and ``send``."""
+
+    __slots__ = (
+        "connection",
+        "head",
+        "is_counted",
+        "is_gone",
+        "is_waiting_for_body",
+        "response",
+        "scope",
+        "started",
+        "task",
+    )
+
+    def __init__(
+        self, connection: HttpConnection, head: RequestHead, response: Response, scope: dict[str, Any]
+    ) -> None:
+        self.connection = connection
+        self.head = head
+        self.response = response
+        self.scope = scope
+        self.started = monotonic()
+        self.is_gone = False
+        """The client is gone: nothing can be sent."""
+        self.is_counted = False
+        """No longer among the requests being answered."""
+        self.is_waiting_for_body = False
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self, app: Any) -> None:
+        """Call the app, and answer for it where it does not."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as exc:  # foreign code; SystemExit must not end the loop
+            self.raised(exc)
+        else:
+            if self.response.phase is not _DONE and not self.is_gone:
+                self.returned()
+        finally:
+            self.connection.server.cycle_ended(self)
+            self.task = None
+
+    async def receive(self) -> Any:
+        raise NotImplementedError
+
+    async def send(self, message: Any) -> None:
+        raise NotImplementedError
+
+    # For the connection
+
+    def flush_head(self) -> None:
+        """Let a head leave whose content did not come in the same turn of the loop."""
+        if not self.is_gone:
+            self.connection.write(self.response.flush_head(), 0)
+
+    def wake(self) -> None:
+        """Something that ``receive`` may wait for has happened."""
+
+    def disconnect(self) -> None:
+        """The client is gone."""
+        self.is_gone = True
+        self.wake()
+
+    def fail(self, error: ProtocolError) -> None:
+        """The request broke a rule, or did not come: answer if that can still be done, else cut."""
+        if self.response.head_sent:
+            self.connection.abort()
+            return
+        self.response.close = True
+        self.answer(error.status, *plain(error.status, error.code, str(error)))
+        self.disconnect()
+
+    # When the app does not answer
+
+    def raised(self, exc: BaseException) -> None:
+        """The app raised: log it, once, and answer if that can still be done, else cut."""
+        server = self.connection.server
+        if self.is_gone and is_about_leaving(exc):
+            return
+        if not (server.is_forced and isinstance(exc, asyncio.CancelledError)):
+            self.log("the app raised an exception", exc)
+        server.tally.errors += 1
+        if self.is_gone or self.response.phase is _DONE:
+            return
+        if self.response.head_sent:
+            self.connection.abort()
+        elif server.settings.development:
+            trace = foreign_traceback(exc)
+            self.answer(500, *traceback_page(500, "app-error", f"{type(exc).__name__}: {exc}", trace))
+        else:
+            self.answer(500, *plain(500, "app-error"))
+
+    def returned(self) -> None:
+        """The app returned, and its response is not complete."""
+        self.connection.server.tally.errors += 1
+        if self.response.head_sent:
+            self.log("the app returned before its response was complete", None)
+            self.connection.abort()
+        else:
+            self.log("the app returned without a response", None)
+            self.answer(500, *plain(500, "no-response"))
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Answer in the app's place; a head of its own that has not left is forgotten."""
+        response = self.response
+        response.reset()
+        response.start(status, headers)
+        self.connection.write(response.send(body, more=False), len(body))
+        self.connection.response_done(self)
+
+    def log(self, what: str, exc: BaseException | None) -> None:
+        log.error(
+            "%s: app=%s method=%s path=%s",
+            what,
+            self.connection.server.settings.app,
+            self.head.method,
+            self.head.path.decode("ascii", "backslashreplace"),
+            exc_info=exc,
+        )
+
+
+def is_about_leaving(exc: BaseException | None) -> bool:
+    """Whether ``exc`` only says that the client left, be it wrapped by a framework or in an exception group."""
+    while exc is not None:
+        if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
+            return True
+        members = getattr(exc, "exceptions", None)
+        if isinstance(members, tuple) and members and all(is_about_leaving(member) for member in members):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
