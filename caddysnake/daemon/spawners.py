@@ -20,7 +20,7 @@ from .allowance import Allowance
 
 log = logging.getLogger("caddysnake.spawner")
 
-MESSAGES_A_SECOND = 1000
+UNASKED_A_SECOND = 100
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ class Spawner:
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._allowance = Allowance(MESSAGES_A_SECOND)
+        self._allowance = Allowance(UNASKED_A_SECOND)
         self._prepared: asyncio.Future[str] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
@@ -178,8 +178,6 @@ class Spawner:
             received = self._endpoint.receive()
             if received is None:
                 return
-            if not self._allowance.spend(self._loop.time()):
-                raise ChannelError(f"more than {MESSAGES_A_SECOND} messages a second")
             self._dispatch(received[0])
         except ChannelClosed:
             self.close()
@@ -190,21 +188,22 @@ class Spawner:
             self.kill()
 
     def _dispatch(self, message: object) -> None:
-        waiting: asyncio.Future[int] | None
         if isinstance(message, Prepared) and not self._prepared.done():
             self._prepared.set_result(message.detail)
         elif isinstance(message, Failed) and not self._prepared.done():
             self._fail_prepared(SpawnError(shorten(message.code, 32), message.text, fatal=True))
         elif isinstance(message, Spawned):
-            waiting = self._forks.get(message.worker)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message.pid)
+            self._answered(self._forks.get(message.worker), message.pid)
         elif isinstance(message, Reaped):
-            waiting = self._reaps.get(message.worker)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message.status)
+            self._answered(self._reaps.get(message.worker), message.status)
         else:
             raise ChannelError(f"{type(message).__name__} from a spawner")
+
+    def _answered(self, waiting: asyncio.Future[int] | None, value: int) -> None:
+        if waiting is not None and not waiting.done():
+            waiting.set_result(value)
+        elif not self._allowance.spend(self._loop.time()):  # what was asked for is no flood, however much it is
+            raise ChannelError(f"more than {UNASKED_A_SECOND} messages a second that nobody waits for")
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)

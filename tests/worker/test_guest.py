@@ -157,6 +157,18 @@ def test_what_the_app_starts_does_not_ignore_an_interrupt(seen: Worker) -> None:
     assert ask(seen, "interrupt")
 
 
+def test_a_worker_adds_little_to_its_spawner(tmp_path: Path, bare: str, interface: str) -> None:
+    source = """
+def private():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+"""
+    write(tmp_path, source)
+    with running(settings(f"probe:{interface}", interface, tmp_path), bare, interface=interface) as worker:
+        ask(worker, "private")
+        assert ask(worker, "private") < 12 * 1024
+
+
 def test_random_numbers_differ_between_workers_of_one_spawner(tmp_path: Path, bare: str) -> None:
     write(tmp_path, "import random\n" + SEEN)
     wanted = settings("probe:wsgi", "wsgi", tmp_path)
