@@ -69,6 +69,7 @@ _WAITING = Stage.WAITING
 _LINK_FULL = 1  # the worker does not take what was written to its link
 _BODY_HELD = 2  # enough of the request waits for a link
 _NEXT_HELD = 4  # the next request has begun
+_CLIENT_FULL = 8  # the client does not take what was written to it, and asks for more
 
 
 class ClientConnection(asyncio.BufferedProtocol):
@@ -132,7 +133,9 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        if self._server.is_leaving:
+        if self.phase is not _IDLE:
+            self._transport.close()  # told to leave in the meantime
+        elif self._server.is_leaving:
             self.leave()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -196,6 +199,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._is_write_paused = False
         if self._link is not None:
             self._link.resume_reading()
+        elif self._holds & _CLIENT_FULL:
+            self._unhold(_CLIENT_FULL)
+            if self.phase is _REQUEST:
+                self._begin()
 
     def _is_gone(self) -> bool:
         """The other side is closed altogether, and not only its sending half: a unix socket tells."""
@@ -408,12 +415,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         except ProtocolError as error:
             self._refuse(error)
             return
+        if self._is_write_paused:
+            self._hold(_CLIENT_FULL)
         if has_more:
             if parser.head is not None:
                 # Not at once: a client could send any number of requests that are answered as they are read.
                 self.phase = _REQUEST
                 self._hold(_NEXT_HELD)
-                server.call_soon(self._begin_held)
+                if not self._is_write_paused:
+                    server.call_soon(self._begin_held)
                 return
             self._head_incomplete()
         if self._holds:
@@ -422,23 +432,23 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.leave()
 
     def _begin_held(self) -> None:
-        if self.phase is _REQUEST:
+        if self.phase is _REQUEST and self._exchange is None:
             self._begin()
 
     # Ends
 
     def leave(self) -> None:
         """Give the connection back, or end it when there is nobody to give it to; only if it is idle."""
-        if self.phase is not _IDLE or self._transport is None:
+        if self.phase is not _IDLE:
             return
         self.phase = _CLOSING if self._server.is_orphaned else _RETURNING
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
-    def orphaned(self) -> None:
-        """The daemon is gone: whatever is answered from now on is the last answer."""
+    def ends_after_answer(self) -> None:
+        """The daemon is gone: what is being answered now is the last answer."""
         if self._exchange is not None:
             self._exchange.closes = True
-        self.leave()
 
     def abort(self) -> None:
         """Cut the connection: what was sent is not a whole response, and must not look like one."""

@@ -102,13 +102,14 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     @property
     def is_alive(self) -> bool:
-        """The worker has not ended it: known without waiting for the loop to say so."""
+        """The worker has neither ended it nor said anything: known without waiting for the loop to say so."""
         try:
-            return not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        return False
 
     def discard(self, flushes: bool = False) -> None:
         """Use it no more. ``flushes``: what was written still leaves."""

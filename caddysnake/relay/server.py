@@ -145,10 +145,13 @@ class RelayServer:
         self.is_orphaned = stage is Stage.ORPHANED
         if self.is_orphaned:
             faulthandler.dump_traceback_later(grace_s + FAREWELL_S, exit=True)
+        for connection in list(self._connections.values()):
+            if self.is_orphaned:
+                connection.ends_after_answer()
+            connection.leave()
+        if self.is_orphaned:
             for waiter in self._links.give_up():
                 waiter.refused(STOPPING)
-        for connection in list(self._connections.values()):
-            connection.leave() if not self.is_orphaned else connection.orphaned()
         self._loop.call_later(grace_s, self._force)
         self._check_left()
 

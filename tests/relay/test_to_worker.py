@@ -7,7 +7,6 @@ from caddysnake.http1.request import RequestHead, RequestParser
 from caddysnake.relay.target import Target
 from caddysnake.relay.to_worker import framed, head_for
 
-
 PLAIN = Target(0)
 
 

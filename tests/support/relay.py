@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
 from typing import Any
@@ -26,6 +27,7 @@ from caddysnake.channel.messages import (
     Ready,
     Refused,
     Take,
+    Unneed,
 )
 from caddysnake.channel.settings import RelaySettings, seal
 from support.worker import PATIENCE_S, receive
@@ -69,6 +71,7 @@ class Relay:
         self._slot = 0
         self._kept: dict[int, socket.socket] = {}
         self._links: list[socket.socket] = []
+        self._needs: set[int] = set()
         self.errors = b""
 
     # In the daemon's place
@@ -100,7 +103,12 @@ class Relay:
         return self._kept[slot]
 
     def message(self, timeout: float = PATIENCE_S) -> Message:
-        return receive(self.endpoint, timeout)
+        message = receive(self.endpoint, timeout)
+        if isinstance(message, Need):
+            self._needs.add(message.need)
+        elif isinstance(message, Unneed):
+            self._needs.discard(message.need)
+        return message
 
     def need(self) -> Need:
         """The next message, which must be a need."""
@@ -114,19 +122,40 @@ class Relay:
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE_S)
         assert self.endpoint.hand_over(Link(need.need), [theirs.fileno()])
+        self._needs.discard(need.need)
         theirs.close()
         self._links.append(ours)
         return ours
 
     def refuse(self, status: int, code: str, retry_after_s: int = 0, text: str = "") -> None:
         """Answer the next need so."""
-        self.endpoint.send(Refused(self.need().need, status, retry_after_s, code, text))
+        need = self.need()
+        self._needs.discard(need.need)
+        self.endpoint.send(Refused(need.need, status, retry_after_s, code, text))
 
     def drain(self, grace_s: float = 5.0) -> None:
         self.endpoint.send(Drain(grace_s))
 
     def slot_state(self, slot: int) -> int:
         return int(self.page.slots[slot])
+
+    def forget(self) -> None:
+        """End all connections and links, and wait until it knows."""
+        for sock in (*self._kept.values(), *self._links):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        self._kept.clear()
+        self._links.clear()
+        deadline = time.monotonic() + PATIENCE_S
+        while self.page.word(vitals.WORD_CONNECTIONS) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.message(timeout=0)
+        for need in self._needs:
+            self.endpoint.send(Refused(need, 503, 0, "forgotten", ""))
+        self._needs.clear()
 
     def close(self) -> None:
         """End it: it leaves when told, and all that it held is closed."""
