@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from enum import Enum
+from select import EPOLLIN
 from typing import Any
 
 from ..channel.endpoint import Endpoint
@@ -150,16 +151,17 @@ class WsgiServer:
                     tally.write()
                 if crew.surplus:
                     crew.rest(seat)
-                elif crew.alone:
-                    ready.extend([fd for fd, _ in poll(-1, _BATCH)])
                 else:
-                    ready.extend([fd for fd, _ in poll(-1, 1)])
+                    told = poll(-1, _BATCH if crew.alone else 1)
+                    ready.extend([fd if events == EPOLLIN else ~fd for fd, events in told])
                 continue
-            connection = claim(fd, None)
+            connection = claim(fd if fd >= 0 else ~fd, None)
             if connection is None:
                 connection = missed(fd)
                 if connection is None:
                     continue
+            if fd < 0:
+                connection.hung = True
             turn += 1 + (turn & 1)
             seat.turn = turn
             if crew.asleep:
@@ -221,8 +223,8 @@ class WsgiServer:
         if not data:
             self._table.end(connection)
             return False
-        if len(data) == RECEIVE_BYTES:
-            connection.signalled = True  # there may be more, of which nobody will be told
+        if len(data) == RECEIVE_BYTES or connection.hung:
+            connection.signalled = True  # there may be more, or the end, of which nobody will be told
         try:
             connection.parser.feed(data)
         except ProtocolError as exc:

@@ -57,6 +57,7 @@ class Connection:
         "fd",
         "file",
         "gone",
+        "hung",
         "hurried",
         "kicked",
         "origin",
@@ -99,6 +100,8 @@ class Connection:
         self.parser = parser
         self.state = IDLE
         self.signalled = False
+        self.hung = False
+        """The peer has ended its side, or all of it: read on until that end shows."""
         self.kicked = False
         """Armed for writing only to wake a thread."""
         self.hurried = False

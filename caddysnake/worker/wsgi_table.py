@@ -10,6 +10,9 @@ what settles them:
 * A descriptor's number is used again while a thread still holds an event for the old one: it reads the new connection
   once in vain.
 
+A read that returns less than it could is the last until the next arrival is told, except for the peer's end: that may
+be told together with the data in front of it. Who is told of it notes so (``hung``), and reads on.
+
 Every end is preceded by an explicit unregister: the daemon's duplicate keeps the file open, and with it the
 registration, long after our descriptor is closed.
 """
@@ -24,7 +27,7 @@ from collections.abc import Callable
 from ..channel.vitals import SLOT_IDLE, SLOT_RETURNED
 from .wsgi_connection import Connection, State
 
-READ = select.EPOLLIN | select.EPOLLET
+READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 WRITE = select.EPOLLOUT | select.EPOLLET
 EITHER = READ | WRITE
 
@@ -42,7 +45,8 @@ class Table:
         self.timed: dict[int, Connection] = {}
         """Those with a deadline, and some that had one."""
         self.ready: deque[int] = deque()
-        """Descriptors of which a thread was told, for any thread to claim."""
+        """Descriptors of which a thread was told, for any thread to claim; inverted when it was told of more than
+        input: with the peer's end among it, a short read does not mean that there is nothing left to read."""
         self.returned: deque[int] = deque()
         """Slots given back, for the keeper to tell the daemon."""
         self.returning = False
@@ -77,9 +81,13 @@ class Table:
 
     def missed(self, fd: int) -> Connection | None:
         """For a thread that was told of ``fd`` and found nothing parked: the connection, if it may be had after all."""
+        hung = fd < 0
+        fd = ~fd if hung else fd
         connection = self.held.get(fd)
         if connection is None:
             return None
+        if hung:
+            connection.hung = True
         connection.signalled = True
         return self.parked.pop(fd, None)
 
