@@ -116,7 +116,19 @@ class Connections:
             connection = self._by_fd.get(fd)
             if connection is None:
                 continue
-            if events & _OVER and not (connection.parked and events & select.EPOLLIN):
+            # What came before a hang-up is a request still: a client may have said all.
+            if events & _OVER and not (connection.parked and _has_input(fd)):
                 self._on_over(connection)
             else:
                 self._on_request(connection)
+
+
+def _has_input(fd: int) -> bool:
+    sock = socket.socket(fileno=fd)
+    try:
+        # O_NONBLOCK is the worker's to set: it is shared.
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+    finally:
+        sock.detach()
