@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable
+from typing import Protocol
 
 from ..channel import vitals
 from ..channel.messages import Need, Unneed
@@ -21,6 +22,16 @@ log = logging.getLogger("caddysnake.app")
 STOPPING = Refusal(503, "stopping", "the app is being stopped", retry_after_s=1)
 _RETRY_S = 0.01
 """How long a connection waits before saturated workers are looked at again: they say nothing on the hot path."""
+
+
+class Heir(Protocol):
+    """Has the connections of an app that was told to go and has a successor."""
+
+    def take(self, connection: Connection) -> None:
+        """Something has come on an idle one: a request for the successor, or its end."""
+
+    def left(self, connection: Connection) -> None:
+        """The other side of one that waits has left."""
 
 
 class App:
@@ -39,6 +50,8 @@ class App:
         self._hopeful: dict[Hashable, Callable[[Refusal | None], None]] = {}
         self.lend: Callable[[Connection], bool] | None = None
         """Gives a connection to a relay, which waits or answers in the place of an app that is not up."""
+        self.heir: Heir | None = None
+        """Whose the connections are that come back once this app is told to go; None: they end."""
         self.pool = Pool(spec, 1, spawners, self)
         self._former: set[Pool] = set()  # drained, and not gone yet
         self._coming: Pool | None = None
@@ -95,8 +108,9 @@ class App:
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""
         self._stopping = True
-        while self._waiting:
-            self._connections.end(self._waiting.popleft())
+        waiting, self._waiting = self._waiting, deque()
+        for connection in waiting:
+            self._part_with(connection)
         self._tell_hopeful(STOPPING)
         self.discard()
         self.pool.drain()
@@ -113,7 +127,9 @@ class App:
 
     def place(self, connection: Connection) -> None:
         """Give ``connection`` to the least busy worker, or let it wait."""
-        if self._stopping or (connection.bound is not None and connection.bound.app is not connection.app):
+        if self._stopping and self.heir is not None:
+            self.heir.take(connection)
+        elif self._stopping or (connection.bound is not None and connection.bound.app is not connection.app):
             # Its listener is another app's by now, who must not get what was sent to this one.
             self._connections.end(connection)
         elif self._waiting or not self._give(connection):
@@ -132,7 +148,16 @@ class App:
         else:
             if connection in self._waiting:
                 self._waiting.remove(connection)
+            if self.heir is not None:
+                self.heir.left(connection)
             self._connections.end(connection)
+
+    def _part_with(self, connection: Connection) -> None:
+        """This app is told to go, and ``connection`` is idle, as far as anybody knows."""
+        if self.heir is None:
+            self._connections.end(connection)
+        else:
+            self._connections.park(connection)
 
     def _give(self, connection: Connection) -> bool:
         ready = self.pool.ready
@@ -224,7 +249,7 @@ class App:
     def returned(self, connection: Connection, worker: Worker) -> None:
         """``worker`` gave it back at a request boundary."""
         if self._stopping:
-            self._connections.end(connection)
+            self._part_with(connection)
         elif worker in self.pool.ready:
             # Given back because the worker is busy. Its next request, not an idle connection, decides who gets it.
             self._connections.park(connection)
@@ -234,7 +259,9 @@ class App:
     def orphaned(self, connection: Connection, state: int) -> None:
         """Its worker is dead: what that worker had not begun to read is as good as new."""
         connection.worker = None
-        if state in (vitals.SLOT_GIVEN, vitals.SLOT_IDLE, vitals.SLOT_RETURNED) and not self._stopping:
-            self.place(connection)
-        else:
+        if state not in (vitals.SLOT_GIVEN, vitals.SLOT_IDLE, vitals.SLOT_RETURNED):
             self._connections.end(connection)
+        elif self._stopping:
+            self._part_with(connection)
+        else:
+            self.place(connection)

@@ -45,9 +45,12 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Token, Callable[[], None]] = {}
         """What to undo when whoever asked leaves."""
+        self._relays: dict[int, Worker] = {}
+        """Those that have asked, by their number."""
 
     def asked(self, relay: Worker, message: Need | Unneed) -> None:
         """A relay wants a link, or does not want it any more."""
+        self._relays[relay.number] = relay
         token = (relay.number, message.need)
         if isinstance(message, Unneed):
             undo = self._open.pop(token, None)
@@ -65,6 +68,14 @@ class Desk:
         else:
             self._refuse(relay, message, NO_SUCH_APP)
 
+    def sweep(self) -> None:
+        """To be called every second or so: what a relay asked for that has ended is not wanted any more."""
+        gone = [number for number, relay in self._relays.items() if relay.ended.is_set()]
+        for number in gone:
+            del self._relays[number]
+            for token in [token for token in self._open if token[0] == number]:
+                self._open.pop(token)()
+
     def _found(self, relay: Worker, message: Need, found: App | Refusal) -> None:
         if isinstance(found, Refusal):
             self._refuse(relay, message, found)
@@ -73,7 +84,7 @@ class Desk:
 
     def _await(self, relay: Worker, message: Need, app: App) -> None:
         token = (relay.number, message.need)
-        if app.hopeful >= self._max_queue.get(message.route, 1024):
+        if app.hopeful + app.waiting >= self._max_queue.get(message.route, 1024):
             self._refuse(relay, message, QUEUE_FULL)
             return
         self._open[token] = lambda: app.never_mind(token)

@@ -2,27 +2,35 @@
 
 A key that is new is first looked at on disk, in a thread, before it may wait for a start: an unknown tenant costs no
 process, and is told so as quickly as a known one would be.
+
+An app that is let go takes no request with it. Its idle connections are not ended (whoever is about to write to one
+could not know), but wait; a request that comes on one asks for the key anew, and is served by the app's successor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import socket
 from collections.abc import Callable, Coroutine, Hashable
 from typing import NamedTuple
 
-from .apps import App
-from .connections import Connections
+from .apps import STOPPING, App
+from .complaints import Complaints
+from .connections import Connection, Connections
 from .pools import PoolSpec, StartFailed
-from .refusals import Refusal, of_failure
+from .refusals import CAPACITY, Refusal, of_failure
 from .spawners import Forkers
+from .starts import Starting, Starts
 from .tenants import Answer, Stage, Tenants
 
 log = logging.getLogger("caddysnake.tenants")
 
-_LOGGED_AGAIN_S = 60.0
-_LOGGED_MAX = 1024
+_PROMISE_S = 0.3
+"""How long after it was given an app counts as busy without a request: its own is on the way."""
+
+_PATIENCE_S = 0.4
+_LOOK_AGAIN_S = 0.1
 
 Told = Callable[["App | Refusal"], None]
 
@@ -37,29 +45,11 @@ class EstateSpec(NamedTuple):
     idle_timeout_s: float | None
 
 
-class Starts:
-    """At most ``limit`` apps start at a time, over all estates, first come first served."""
+class _Asker(NamedTuple):
+    """Who waits while a key is looked at, and until when there may be room for it yet."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._running = 0
-        self._queue: deque[Estate] = deque()
-
-    def want(self, estate: Estate) -> None:
-        """``estate`` has put one more app into its queue."""
-        self._queue.append(estate)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        while self._running < self._limit and self._queue:
-            work = self._queue.popleft().start_next()
-            if work is not None:
-                self._running += 1
-                work.add_done_callback(self._done)
-
-    def _done(self, _: asyncio.Task[None]) -> None:
-        self._running -= 1
-        self._go_on()
+    tell: Told
+    patient_until: float
 
 
 class Estate:
@@ -68,6 +58,7 @@ class Estate:
     def __init__(self, spec: EstateSpec, spawners: Forkers, connections: Connections, starts: Starts) -> None:
         self.spec = spec
         self.apps: dict[str, App] = {}
+        self.starting: dict[str, App] = {}
         self.leaving: set[App] = set()
         self._spawners = spawners
         self._connections = connections
@@ -75,22 +66,29 @@ class Estate:
         self._loop = asyncio.get_running_loop()
         self._tenants: Tenants[str] = Tenants(spec.capacity, spec.max_queue, spec.idle_timeout_s, self._is_idle)
         self._resolved: dict[str, PoolSpec] = {}
-        self._checking: dict[str, dict[Hashable, Told]] = {}
+        self._checking: dict[str, dict[Hashable, _Asker]] = {}
         self._told: dict[str, dict[Hashable, Told]] = {}
         self._requests: dict[str, int] = {}
-        self._logged: dict[str, float] = {}
+        self._promised: dict[str, float] = {}
+        self._complaints = Complaints()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
+    def all_apps(self) -> list[App]:
+        """Every app that has, or may have, a process."""
+        return [*self.apps.values(), *self.starting.values(), *self.leaving]
+
+    # -- whoever asks ------------------------------------------------------------------------------------------
+
     def need(self, key: str, token: Hashable, tell: Told) -> None:
         """Call ``tell`` with the app of ``key`` once it is live, or with why it will not be."""
-        if self._tenants.stage(key) is None and not self._tenants.is_remembered(key, self._loop.time()):
-            waiting = self._checking.setdefault(key, {})
-            waiting[token] = tell
-            if len(waiting) == 1:
-                self._spawn(self._check(key))
-            return
-        self._need_known(key, token, tell)
+        now = self._loop.time()
+        if self._stopping:
+            tell(STOPPING)
+        elif self._tenants.stage(key) is not None or self._tenants.refusal(key, now) is not None:
+            self._need_known(key, token, _Asker(tell, now + _PATIENCE_S))
+        else:
+            self._look_at(key, {token: _Asker(tell, now + _PATIENCE_S)})
 
     def never_mind(self, key: str, token: Hashable) -> None:
         """Whoever asked has left."""
@@ -99,24 +97,183 @@ class Estate:
         elif token in self._told.get(key, {}):
             del self._told[key][token]
             self._tenants.unneed(key)
+            if not self._told[key]:
+                del self._told[key]
+                if self._tenants.stage(key) is Stage.QUEUED:
+                    self._resolved.pop(key, None)  # perhaps nobody comes; and if somebody does, it is looked at again
+
+    def _need_known(self, key: str, token: Hashable, asker: _Asker) -> None:
+        now = self._loop.time()
+        is_new = self._tenants.stage(key) is None
+        if is_new and self._tenants.is_full:
+            self._see_who_is_used()
+        answer = self._tenants.need(key, now)
+        for evicted in self._tenants.take_evicted():
+            log.info("app makes room for another", extra={"fields": {"app": self.apps[evicted].name}})
+            self._let_go(evicted)
+        if answer is CAPACITY and self._promised and now < asker.patient_until:
+            # An app that was given a moment ago is idle again as soon as its request is answered.
+            self._loop.call_later(_LOOK_AGAIN_S, self._look_again, key)
+            self._checking.setdefault(key, {})[token] = asker
+        elif isinstance(answer, Refusal):
+            self._resolved.pop(key, None) if is_new else None
+            asker.tell(answer)
+        elif answer is Answer.USE:
+            self._promise(key)
+            asker.tell(self.apps[key])
+        else:
+            self._told.setdefault(key, {})[token] = asker.tell
+            if is_new:
+                self._starts.want(self)
+
+    # -- is there such an app ----------------------------------------------------------------------------------
+
+    def _look_at(self, key: str, askers: dict[Hashable, _Asker]) -> None:
+        waiting = self._checking.get(key)
+        if waiting is not None:
+            waiting.update(askers)
+            return
+        self._checking[key] = askers
+        self._spawn(self._check(key))
+
+    def _look_again(self, key: str) -> None:
+        if self._checking.get(key):
+            self._spawn(self._check(key))
+        else:
+            self._checking.pop(key, None)
+
+    async def _check(self, key: str) -> None:
+        resolved = await asyncio.to_thread(self.spec.resolve, key)
+        waiting = self._checking.pop(key, {})
+        if isinstance(resolved, Refusal):
+            self._complain(key, resolved)
+            self._tenants.absent(key, resolved, self._loop.time())
+        elif waiting and self._tenants.stage(key) is None:
+            self._resolved[key] = resolved
+        for token, asker in waiting.items():
+            self._need_known(key, token, asker)
+
+    def _complain(self, key: str, refusal: Refusal) -> None:
+        if self._complaints.is_due(key, self._loop.time()):
+            fields = {"template": self.spec.name, "key": key[:200], "code": refusal.code, "error": refusal.text}
+            if untold := self._complaints.take_untold():
+                fields["untold"] = str(untold)
+            log.warning("no app for this request", extra={"fields": fields})
+
+    # -- starting ----------------------------------------------------------------------------------------------
+
+    def start_next(self) -> Starting | None:
+        """Start the app that is next in this estate's queue; None when nobody waits for one any more."""
+        key = None if self._stopping else self._tenants.next_start()
+        if key is None:
+            return None
+        return Starting(self._spawn(self._start(key)), lambda: self._pids_of(key))
+
+    def _pids_of(self, key: str) -> list[int]:
+        app = self.starting.get(key)
+        return [worker.pid for worker in app.pool.workers.values() if worker.pid] if app is not None else []
+
+    async def _start(self, key: str) -> None:
+        spec = self._resolved.pop(key, None)
+        if spec is None:  # whoever asked first has left, and its folder may have changed since
+            resolved = await asyncio.to_thread(self.spec.resolve, key)
+            if isinstance(resolved, Refusal):
+                self._fail(key, resolved)
+                return
+            spec = resolved
+        app = self.starting[key] = App(spec, self._spawners, self._connections)
+        try:
+            took = await self._start_app(key, app)
+        except StartFailed as exc:
+            log.error("app does not start", extra={"fields": {"app": spec.name, "code": exc.code, "error": str(exc)}})
+            self._fail(key, of_failure(exc))
+            return
+        finally:
+            if self.apps.get(key) is not self.starting[key]:
+                self._discard(self.starting[key])
+            del self.starting[key]
+        log.info("app ready", extra={"fields": {"app": spec.name, "mode": "relay", "ms": round(took * 1000)}})
+        self._tenants.started(key, self._loop.time())
+        for tell in self._told.pop(key, {}).values():
+            self._promise(key)
+            tell(self.apps[key])
+
+    async def _start_app(self, key: str, app: App) -> float:
+        """Into ``apps``; the seconds it took. Raises ``StartFailed``."""
+        try:
+            took = await app.start()
+        except StartFailed as exc:
+            if exc.code != "spawner":
+                raise
+            # The process that it was to be forked from has died, which says nothing about this app.
+            self._discard(app)
+            app = self.starting[key] = App(app.spec, self._spawners, self._connections)
+            took = await app.start()
+        self.apps[key] = app
+        return took
+
+    def _fail(self, key: str, refusal: Refusal) -> None:
+        self._tenants.failed(key, refusal, self._loop.time())
+        for tell in self._told.pop(key, {}).values():
+            tell(refusal)
+
+    # -- letting go --------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """To be called every second or so: apps that nobody asks for are let go."""
+        """To be called every second or so: apps that nobody asks for, and those that do not stay up, are let go."""
+        self._see_who_is_used()
+        for key, app in list(self.apps.items()):
+            if app.is_hopeless and app.pool.last_failure is not None:
+                self._tenants.failed(key, of_failure(app.pool.last_failure), self._loop.time())
+                self._let_go(key)
+        for key in self._tenants.expired(self._loop.time()):
+            log.info("app is idle and put to sleep", extra={"fields": {"app": self.apps[key].name}})
+            self._tenants.let_go(key)
+            self._let_go(key)
+
+    def _see_who_is_used(self) -> None:
+        """Requests over connections that an app has already are not asked for here."""
         now = self._loop.time()
         for key, app in self.apps.items():
             requests = app.requests_begun()
             if requests != self._requests.get(key):
                 self._requests[key] = requests
+                self._promised.pop(key, None)
                 self._tenants.touch(key, now)
-        for key in self._tenants.expired(now):
-            log.info("app is idle and put to sleep", extra={"fields": {"app": self.apps[key].name}})
-            self._tenants.leave(key)
-            self._let_go(key)
+        for key in [key for key, since in self._promised.items() if now - since >= _PROMISE_S]:
+            del self._promised[key]
+
+    def _promise(self, key: str) -> None:
+        """Somebody is about to be told of a live app, and to use it."""
+        self._requests[key] = self.apps[key].requests_begun()
+        self._promised[key] = self._loop.time()
+
+    def _is_idle(self, key: str) -> bool:
+        app = self.apps.get(key)
+        return app is not None and app.is_idle and not app.hopeful and key not in self._promised
+
+    def _let_go(self, key: str) -> None:
+        """Drain an app that ``tenants`` knows no more."""
+        app = self.apps.pop(key)
+        self._requests.pop(key, None)
+        self._promised.pop(key, None)
+        app.heir = _Heir(self, key, self._connections)
+        self._discard(app)
+
+    def _discard(self, app: App) -> None:
+        app.stop()
+        self.leaving.add(app)
+        task = self._loop.create_task(app.ended())
+        task.add_done_callback(lambda _: self.leaving.discard(app))
+
+    # -- another configuration ---------------------------------------------------------------------------------
 
     def renew(self, spec: EstateSpec) -> None:
         """Run what ``spec`` says from now on: live apps get new workers one after the other, and serve on meanwhile."""
         self.spec = spec
         self._resolved.clear()
+        self._tenants.limit(spec.capacity, spec.max_queue, spec.idle_timeout_s)
+        self._tenants.forgive_all()
         self._spawn(self._renew_all(list(self.apps)))
 
     async def _renew_all(self, keys: list[str]) -> None:
@@ -125,11 +282,12 @@ class Estate:
             if app is None:
                 continue
             resolved = await asyncio.to_thread(self.spec.resolve, key)
+            if self.apps.get(key) is not app:
+                continue
             if isinstance(resolved, Refusal):
-                self._log_once(key, resolved)
-                if self.apps.get(key) is app:
-                    self._tenants.leave(key)
-                    self._let_go(key)
+                self._complain(key, resolved)
+                self._tenants.let_go(key)
+                self._let_go(key)
                 continue
             try:
                 await app.prepare(resolved)
@@ -139,23 +297,31 @@ class Estate:
             else:
                 app.swap()
 
+    # -- the end -----------------------------------------------------------------------------------------------
+
     def stop(self) -> None:
         self._stopping = True
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
+        for askers in self._checking.values():
+            for asker in askers.values():
+                asker.tell(STOPPING)
+        for told in self._told.values():
+            for tell in told.values():
+                tell(STOPPING)
+        self._checking.clear()
+        self._told.clear()
         for app in self.apps.values():
             app.stop()
 
     def kill(self) -> None:
-        for app in (*self.apps.values(), *self.leaving):
+        for app in self.all_apps():
             app.kill()
 
     async def ended(self) -> None:
-        await asyncio.gather(*(app.ended() for app in (*self.apps.values(), *self.leaving)))
-
-    def _is_idle(self, key: str) -> bool:
-        app = self.apps.get(key)
-        return app is not None and app.is_idle
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*(app.ended() for app in self.all_apps()))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -163,98 +329,40 @@ class Estate:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # -- is there such an app ----------------------------------------------------------------------------------
 
-    async def _check(self, key: str) -> None:
-        resolved = await asyncio.to_thread(self.spec.resolve, key)
-        waiting = self._checking.pop(key, {})
-        if isinstance(resolved, Refusal):
-            self._log_once(key, resolved)
-            self._tenants.failed(key, resolved, self._loop.time())
-        elif waiting and self._tenants.stage(key) is None:
-            self._resolved[key] = resolved
-        for token, tell in waiting.items():
-            self._need_known(key, token, tell)
+class _Heir:
+    """Has the connections of an app that was let go: a request on one is the successor's."""
 
-    def _log_once(self, key: str, refusal: Refusal) -> None:
-        now = self._loop.time()
-        if now - self._logged.get(key, -_LOGGED_AGAIN_S) < _LOGGED_AGAIN_S:
+    def __init__(self, estate: Estate, key: str, connections: Connections) -> None:
+        self._estate = estate
+        self._key = key
+        self._connections = connections
+
+    def take(self, connection: Connection) -> None:
+        """There is something to read, if only its end."""
+        if not _has_bytes(connection.fd):
+            self._connections.end(connection)
             return
-        if len(self._logged) >= _LOGGED_MAX:
-            self._logged.clear()
-        self._logged[key] = now
-        fields = {"template": self.spec.name, "key": key[:200], "code": refusal.code, "error": refusal.text}
-        log.warning("no app for this request", extra={"fields": fields})
+        self._connections.hold(connection)
+        self._estate.need(self._key, connection, lambda found: self._found(connection, found))
 
-    # -- starting and letting go -------------------------------------------------------------------------------
+    def left(self, connection: Connection) -> None:
+        """Its other side has left."""
+        self._estate.never_mind(self._key, connection)
 
-    def _need_known(self, key: str, token: Hashable, tell: Told) -> None:
-        is_new = self._tenants.stage(key) is None
-        answer = self._tenants.need(key, self._loop.time())
-        for evicted in self._tenants.take_evicted():
-            log.info("app makes room for another", extra={"fields": {"app": self.apps[evicted].name}})
-            self._let_go(evicted)
-        if isinstance(answer, Refusal):
-            self._resolved.pop(key, None) if is_new else None
-            tell(answer)
-        elif answer is Answer.USE:
-            tell(self.apps[key])
+    def _found(self, connection: Connection, found: App | Refusal) -> None:
+        if isinstance(found, Refusal):
+            self._connections.end(connection)
         else:
-            self._told.setdefault(key, {})[token] = tell
-            if is_new:
-                self._starts.want(self)
+            connection.app = found
+            found.place(connection)
 
-    def start_next(self) -> asyncio.Task[None] | None:
-        """Start the app that is next in this estate's queue; None when nobody waits for one any more."""
-        key = None if self._stopping else self._tenants.next_start()
-        return None if key is None else self._spawn(self._start(key))
 
-    async def _start(self, key: str) -> None:
-        spec = self._resolved.pop(key, None)
-        if spec is None:  # it was live before, and its folder may have changed since
-            resolved = await asyncio.to_thread(self.spec.resolve, key)
-            if isinstance(resolved, Refusal):
-                self._fail(key, resolved)
-                return
-            spec = resolved
-        app = App(spec, self._spawners, self._connections)
-        try:
-            took = await app.start()
-        except StartFailed as exc:
-            fields = {"app": spec.name, "code": exc.code, "error": str(exc)}
-            log.error("app does not start", extra={"fields": fields})
-            self._discard(app)
-            self._fail(key, of_failure(exc))
-            return
-        except asyncio.CancelledError:
-            self._discard(app)
-            raise
-        log.info("app ready", extra={"fields": {"app": spec.name, "mode": "relay", "ms": round(took * 1000)}})
-        self.apps[key] = app
-        self._tenants.started(key, self._loop.time())
-        for tell in self._told.pop(key, {}).values():
-            tell(app)
-
-    def _fail(self, key: str, refusal: Refusal) -> None:
-        self._tenants.failed(key, refusal, self._loop.time())
-        for tell in self._told.pop(key, {}).values():
-            tell(refusal)
-
-    def _let_go(self, key: str) -> None:
-        """Drain an app that ``tenants`` has marked as leaving."""
-        app = self.apps.pop(key)
-        self._requests.pop(key, None)
-        self._discard(app)
-        self._spawn(self._gone(key, app))
-
-    async def _gone(self, key: str, app: App) -> None:
-        await app.ended()
-        self._tenants.gone(key)
-        if self._tenants.stage(key) is Stage.QUEUED:
-            self._starts.want(self)
-
-    def _discard(self, app: App) -> None:
-        app.stop()
-        self.leaving.add(app)
-        task = self._loop.create_task(app.ended())
-        task.add_done_callback(lambda _: self.leaving.discard(app))
+def _has_bytes(fd: int) -> bool:
+    sock = socket.socket(fileno=fd)
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+    finally:
+        sock.detach()

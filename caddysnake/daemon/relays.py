@@ -87,6 +87,11 @@ class Relays(App):
                 self._desks[pool.generation].asked(worker, message)
                 return
 
+    def sweep(self) -> None:
+        """To be called every second or so."""
+        for desk in self._desks.values():
+            desk.sweep()
+
     def borrow(self, connection: Connection) -> bool:
         """Take a connection of an app that is not up; False when no relay can take it now."""
         if not self.pool.ready:

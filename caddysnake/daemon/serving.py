@@ -21,11 +21,12 @@ from .apps import App
 from .composition import Address, Binding, Composition, FdAddress, TcpAddress, UnixAddress
 from .connections import Connection, Connections
 from .desk import Desk
-from .estates import Estate, Starts
+from .estates import Estate
 from .listeners import Listener, open_inherited, open_tcp, open_unix
 from .pools import Pool, PoolSpec, StartFailed
 from .relays import Relays, RelayStarter
 from .spawners import Spawners
+from .starts import Starts
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -342,6 +343,8 @@ class Serving:
         """To be called every second or so."""
         for estate in self.estates.values():
             estate.sweep()
+        if self.relays is not None:
+            self.relays.sweep()
 
     def pids(self) -> set[int]:
         """Processes that somebody here reaps."""
@@ -385,7 +388,7 @@ class Serving:
 
     def _all_apps(self) -> list[App]:
         served = self._served()
-        tenants = [app for each in served if isinstance(each, Estate) for app in (*each.apps.values(), *each.leaving)]
+        tenants = [app for each in served if isinstance(each, Estate) for app in each.all_apps()]
         return [*(each for each in served if isinstance(each, App)), *tenants]
 
     async def _end(self, patience_s: float) -> None:

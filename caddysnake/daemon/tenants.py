@@ -2,13 +2,14 @@
 
 ::
 
-    (unknown) --need--> QUEUED --next_start--> STARTING --started--> LIVE --leave--> LEAVING --gone--> (unknown)
+    (unknown) --need--> QUEUED --next_start--> STARTING --started--> LIVE --let_go--> (unknown)
                            |                       |
-                           +---- failed -----------+--> (remembered for FAILURE_S: refused without another start)
+                     nobody waits any more      failed: refused for FAILURE_S without another start
 
-At most ``starts`` start at a time, first come first served: with more, none would be ready before all are. At most
-``capacity`` keys are here at once; room is made by the least recently used app that is idle. What is remembered of
-failures is bounded too, so that asking for a million names leaves nothing behind.
+First come first served; how many start at a time is for the caller to say. At most ``capacity`` keys are here at once;
+room is made by the least recently used app that is idle. One that is let go is unknown from then on, so whoever asks
+for it does not wait for what is leaving. What is remembered of failures, and of names that are nobody's, is bounded;
+neither pushes out the other: asking for a million names leaves nothing behind, and forgives no failure.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from .refusals import CAPACITY, QUEUE_FULL, Refusal
 FAILURE_S = 5.0
 """How long a failed start is remembered. The Go plugin's figure."""
 
+ABSENT_S = 1.0
+"""How long it is remembered that there is no such app: looking is cheap, and it may be there in a moment."""
+
 REMEMBERED_MAX = 4096
 
 Key = TypeVar("Key", bound=Hashable)
@@ -32,7 +36,6 @@ class Stage(Enum):
     QUEUED = "queued"
     STARTING = "starting"
     LIVE = "live"
-    LEAVING = "leaving"
 
 
 class Answer(Enum):
@@ -40,6 +43,36 @@ class Answer(Enum):
 
     USE = "use"  # the app is live
     WAIT = "wait"  # it will be
+
+
+class _Memory(Generic[Key]):
+    """Refusals that hold for a while; the oldest make room for new ones."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._refusals: OrderedDict[Key, tuple[float, Refusal]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._refusals)
+
+    def add(self, key: Key, refusal: Refusal, now: float) -> None:
+        self._refusals.pop(key, None)
+        self._refusals[key] = (now + self._seconds, refusal)
+        if len(self._refusals) > REMEMBERED_MAX:
+            self._refusals.popitem(last=False)
+
+    def get(self, key: Key, now: float) -> Refusal | None:
+        until, refusal = self._refusals.get(key, (now, None))
+        if refusal is not None and now >= until:
+            del self._refusals[key]
+            return None
+        return refusal
+
+    def forget(self, key: Key) -> None:
+        self._refusals.pop(key, None)
+
+    def forget_all(self) -> None:
+        self._refusals.clear()
 
 
 class Tenants(Generic[Key]):
@@ -54,7 +87,8 @@ class Tenants(Generic[Key]):
         self._used: OrderedDict[Key, float] = OrderedDict()  # live ones, least recently used first
         self._queue: OrderedDict[Key, None] = OrderedDict()
         self._waiting: dict[Key, int] = {}
-        self._failures: OrderedDict[Key, tuple[float, Refusal]] = OrderedDict()
+        self._failures: _Memory[Key] = _Memory(FAILURE_S)
+        self._absent: _Memory[Key] = _Memory(ABSENT_S)
         self._evicted: list[Key] = []
 
     def __len__(self) -> int:
@@ -63,8 +97,30 @@ class Tenants(Generic[Key]):
     def __iter__(self) -> Iterator[Key]:
         return iter(self._stages)
 
+    def limit(self, capacity: int, max_queue: int, idle_timeout_s: float | None) -> None:
+        """Other limits hold from now on. Nobody is let go at once because of them."""
+        self._capacity = capacity
+        self._max_queue = max_queue
+        self._idle_timeout_s = idle_timeout_s
+
     def stage(self, key: Key) -> Stage | None:
         return self._stages.get(key)
+
+    def waiting(self, key: Key) -> int:
+        """How many wait for it."""
+        return self._waiting.get(key, 0)
+
+    @property
+    def remembered(self) -> int:
+        """How many refusals are remembered."""
+        return len(self._failures) + len(self._absent)
+
+    @property
+    def is_full(self) -> bool:
+        """For another app, one of these has to go."""
+        return len(self._stages) >= self._capacity
+
+    # -- whoever asks ------------------------------------------------------------------------------------------
 
     def need(self, key: Key, now: float) -> Answer | Refusal:
         """Somebody asks for ``key``; the same answer for all who ask while it starts (single flight)."""
@@ -73,39 +129,50 @@ class Tenants(Generic[Key]):
             self._touch(key, now)
             return Answer.USE
         if stage is None:
-            refusal = self._remembered(key, now) or self._make_room()
+            refusal = self.refusal(key, now) or (QUEUE_FULL if self._max_queue < 1 else self._make_room())
             if refusal is not None:
                 return refusal
             self._stages[key] = Stage.QUEUED
             self._queue[key] = None
-        # An app that is leaving is waited for: the next one takes its place, and the queue knows it already.
-        if self._waiting.get(key, 0) >= self._max_queue:
+        if self.waiting(key) >= self._max_queue:
             return QUEUE_FULL
-        self._waiting[key] = self._waiting.get(key, 0) + 1
+        self._waiting[key] = self.waiting(key) + 1
         return Answer.WAIT
-
-    def take_evicted(self) -> list[Key]:
-        """Apps that leave to make room since this was last asked; the caller drains them."""
-        evicted, self._evicted = self._evicted, []
-        return evicted
-
-    def is_remembered(self, key: Key, now: float) -> bool:
-        """It failed a moment ago."""
-        return self._remembered(key, now) is not None
 
     def unneed(self, key: Key) -> None:
         """One of those who wait has left."""
-        left = self._waiting.get(key, 0) - 1
+        left = self.waiting(key) - 1
         if left > 0:
             self._waiting[key] = left
         else:
             self._waiting.pop(key, None)
 
+    def refusal(self, key: Key, now: float) -> Refusal | None:
+        """What is remembered of it: it failed, or was looked for, a moment ago."""
+        return self._failures.get(key, now) or self._absent.get(key, now)
+
+    def take_evicted(self) -> list[Key]:
+        """Apps that were let go to make room since this was last asked; the caller drains them."""
+        evicted, self._evicted = self._evicted, []
+        return evicted
+
+    def _make_room(self) -> Refusal | None:
+        if not self.is_full:
+            return None
+        for key in self._used:
+            if self._is_idle(key):
+                self.let_go(key)
+                self._evicted.append(key)
+                return None
+        return CAPACITY
+
+    # -- what becomes of an app --------------------------------------------------------------------------------
+
     def next_start(self) -> Key | None:
         """The next app to start, first come first served; one that nobody waits for any more is forgotten instead."""
         while self._queue:
             key, _ = self._queue.popitem(last=False)
-            if self._waiting.get(key):
+            if self.waiting(key):
                 self._stages[key] = Stage.STARTING
                 return key
             del self._stages[key]
@@ -118,31 +185,31 @@ class Tenants(Generic[Key]):
         self._touch(key, now)
 
     def failed(self, key: Key, refusal: Refusal, now: float) -> None:
-        """It could not be started. Whoever waits is refused, and so is whoever asks soon."""
-        self._stages.pop(key, None)
+        """It could not be started, or kept up. Whoever waits is refused, and so is whoever asks soon."""
+        self.let_go(key)
         self._waiting.pop(key, None)
-        self._used.pop(key, None)
-        self._failures.pop(key, None)
-        self._failures[key] = (now + FAILURE_S, refusal)
-        if len(self._failures) > REMEMBERED_MAX:
-            self._failures.popitem(last=False)
+        self._failures.add(key, refusal, now)
+
+    def absent(self, key: Key, refusal: Refusal, now: float) -> None:
+        """There is no such app; it never got as far as the queue."""
+        self._absent.add(key, refusal, now)
 
     def forgive(self, key: Key) -> None:
         """What failed may be tried again at once: its code has changed."""
-        self._failures.pop(key, None)
+        self._failures.forget(key)
+        self._absent.forget(key)
 
-    def leave(self, key: Key) -> None:
-        """It is told to go; nobody new may use it."""
-        self._stages[key] = Stage.LEAVING
+    def forgive_all(self) -> None:
+        self._failures.forget_all()
+        self._absent.forget_all()
+
+    def let_go(self, key: Key) -> None:
+        """It is told to go: unknown from now on."""
+        self._stages.pop(key, None)
+        self._queue.pop(key, None)
         self._used.pop(key, None)
 
-    def gone(self, key: Key) -> None:
-        """Its last worker has left. If somebody asked meanwhile, it is started afresh."""
-        if self._waiting.get(key):
-            self._stages[key] = Stage.QUEUED
-            self._queue[key] = None
-        else:
-            self._stages.pop(key, None)
+    # -- time --------------------------------------------------------------------------------------------------
 
     def expired(self, now: float) -> list[Key]:
         """Live apps that nobody has asked for during the idle time-out and that have nothing to do."""
@@ -164,24 +231,3 @@ class Tenants(Generic[Key]):
     def _touch(self, key: Key, now: float) -> None:
         self._used[key] = now
         self._used.move_to_end(key)
-
-    def _remembered(self, key: Key, now: float) -> Refusal | None:
-        remembered = self._failures.get(key)
-        if remembered is None:
-            return None
-        until, refusal = remembered
-        if now < until:
-            return refusal
-        del self._failures[key]
-        return None
-
-    def _make_room(self) -> Refusal | None:
-        leaving = sum(stage is Stage.LEAVING for stage in self._stages.values())
-        if len(self._stages) - leaving < self._capacity:
-            return None
-        for key in self._used:
-            if self._is_idle(key):
-                self.leave(key)
-                self._evicted.append(key)
-                return None
-        return CAPACITY
