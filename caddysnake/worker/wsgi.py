@@ -214,12 +214,16 @@ class WsgiServer:
         if connection.kicked:
             connection.kicked = False
             self._table.arm(connection, READ)
+            return self._proceed(connection, tally)  # with what is there; what is not will be told
+        data: bytes | None
         try:
             data = connection.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            return self._proceed(connection, tally)
+            data = None
         except OSError:
             data = b""
+        if data is None:  # and not from within the exception's handler: what the app raises would refer to it
+            return self._proceed(connection, tally)
         if not data:
             self._table.end(connection)
             return False

@@ -439,10 +439,12 @@ def test_a_request_that_dies_is_logged_once_with_its_reason(capfd: pytest.Captur
         running(settings("wsgi_apps:application", "wsgi", HERE, threads=1)) as worker,
         RawClient(worker.connect()) as client,
     ):
-        client.get("/raises?q=1")
-        client.get("/plain")
+        client.send(b"GET /generator HTTP/1.1\r\nHost: a\r\n\r\nGET /raises?q=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.answer()
+        client.answer()
     log = capfd.readouterr().err
     assert log.count("Traceback") == 1
+    assert "During handling" not in log
     assert log.count("ValueError: raised before the response") == 1
     assert "wsgi_apps:application: GET /raises?q=1" in log
     assert "caddysnake/worker" not in log

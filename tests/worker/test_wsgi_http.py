@@ -156,11 +156,11 @@ def test_a_request_behind_one_that_ends_the_connection_is_not_answered(client: R
     assert client.is_ended()
 
 
-def test_a_client_that_has_finished_speaking_still_gets_its_answers(client: RawClient) -> None:
-    client.send(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\nGET /generator HTTP/1.1\r\nHost: a\r\n\r\n")
+@pytest.mark.parametrize("path", ["plain", "generator", "closing", "file?2"])
+def test_a_client_that_has_finished_speaking_still_gets_its_answers(client: RawClient, path: str) -> None:
+    client.send(f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 5)
     client.sock.shutdown(socket.SHUT_WR)
-    assert client.answer().body == b"plain"
-    assert client.answer().body == b"onetwo"
+    assert len({client.answer().body for _ in range(5)}) == 1
     assert client.is_ended()
 
 
