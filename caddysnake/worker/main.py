@@ -21,6 +21,7 @@ from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Configure, Failed
 from ..channel.settings import Settings, unseal
 from ..channel.vitals import Page
+from . import limits
 from .loader import AppError, load
 
 _CONFIGURE_TIMEOUT_S = 60.0
@@ -39,7 +40,7 @@ def main(channel: socket.socket) -> int:
         return 1
     try:
         _enter_process(settings)
-        with _DieWithDaemon(channel):
+        with DieWithDaemon(channel):
             app = load(settings)
             interface = settings.interface if settings.interface != "auto" else told_by_inspection(app)
         return _serve(interface, app, settings, endpoint, page)
@@ -85,6 +86,14 @@ def _enter_process(settings: Settings) -> None:
             reconfigure(line_buffering=True, errors="backslashreplace")
     place = f" [{settings.worker_index + 1}/{settings.workers}]" if settings.workers > 1 else ""
     set_title(f"caddysnake: worker {settings.app}{place}")
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:  # a preload may have asked, when there was no TMPDIR of this app's
+        tempfile.tempdir = None
+    if settings.limits:
+        try:
+            limits.apply(settings.limits)
+        except OSError as exc:
+            raise AppError("limits", f"limits {settings.limits}: {exc.strerror}") from None
 
 
 def set_title(title: str) -> None:
@@ -105,8 +114,8 @@ def set_title(title: str) -> None:
         pass  # a title is a comfort
 
 
-class _DieWithDaemon:
-    """While the app is being imported nobody reads the channel; its end then kills this process, GIL or no GIL.
+class DieWithDaemon:
+    """While foreign code is being imported nobody reads the channel; its end then kills this process, GIL or no GIL.
 
     Anything that arrives on the channel does, in fact, so the daemon sends nothing between ``Configure`` and ``Ready``.
     """

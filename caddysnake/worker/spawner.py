@@ -26,6 +26,7 @@ from typing import Any
 from .. import libraries
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from . import main as worker
 from .loader import foreign_traceback
 
 _PR_SET_DUMPABLE = 4
@@ -42,25 +43,24 @@ def main(options: dict[str, Any]) -> int:
     Returns twice, so to speak: in each forked child it returns that worker's own exit status, up the same short stack,
     so that the interpreter ends as any program's does (threads joined, atexit run).
     """
-    endpoint = Endpoint(socket.socket(fileno=options["channel"]))
+    channel = socket.socket(fileno=options["channel"])
+    endpoint = Endpoint(channel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
     try:
         libraries.use(options["libraries"])
-        _preload(options["interface"], options["preload"], options["path"])
+        worker.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
+        with worker.DieWithDaemon(channel):
+            _preload(options["preload"], options["path"])
     except (libraries.LibraryMissing, PreloadError) as exc:
         code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
-        _blocking_send(endpoint, Failed(code, str(exc)))
+        _tell(endpoint, Failed(code, str(exc)))
         return 1
     undumpable()
-    endpoint.send(Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
+    _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
     return _Spawner(endpoint).serve()
 
 
-def _preload(interface: str, modules: list[str], path: list[str]) -> None:
-    # What every worker needs is shared by all of them when it is imported before the fork.
-    from . import main as worker
-
-    worker.prepare(interface)
+def _preload(modules: list[str], path: list[str]) -> None:
     sys.path[:0] = path
     for name in modules:
         before = _threads()
@@ -95,7 +95,7 @@ def undumpable() -> None:
 class _Spawner:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._children: dict[int, int] = {}  # worker -> pid
+        self._children: dict[int, int] = {}  # worker's number -> pid
         self._grace_s = 0.0
 
     def serve(self) -> int:
@@ -126,7 +126,7 @@ class _Spawner:
                 self._reap(message.worker)
         return None
 
-    def _fork(self, worker: int, channel: socket.socket) -> socket.socket | None:
+    def _fork(self, number: int, channel: socket.socket) -> socket.socket | None:
         try:
             pid = os.fork()
         except OSError as exc:  # no more processes, or no memory: this goes by, and the workers there are go on
@@ -135,8 +135,8 @@ class _Spawner:
             return channel
         channel.close()
         if pid > 0:
-            self._children[worker] = pid
-        self._endpoint.send(Spawned(worker, pid))
+            self._children[number] = pid
+        self._endpoint.send(Spawned(number, pid))
         return None
 
     def _become_worker(self, channel: socket.socket) -> int:
@@ -147,24 +147,22 @@ class _Spawner:
         numpy = sys.modules.get("numpy.random")
         if numpy is not None:  # `random` reseeds itself after a fork; numpy's global generator does not
             numpy.seed()
-        from . import main as worker
-
         return worker.main(channel)
 
-    def _reap(self, worker: int) -> None:
-        pid = self._children.pop(worker, None)
+    def _reap(self, number: int) -> None:
+        pid = self._children.pop(number, None)
         if pid is not None:
             _, status = os.waitpid(pid, 0)
-            self._endpoint.send(Reaped(worker, status))
+            self._endpoint.send(Reaped(number, status))
 
     def _end_children(self) -> None:
         deadline = time.monotonic() + self._grace_s
         while self._children:
-            for worker, pid in list(self._children.items()):
+            for number, pid in list(self._children.items()):
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                     _kill_group(pid)  # what it started; until it is reaped the number is its own
                     os.waitpid(pid, 0)
-                    del self._children[worker]
+                    del self._children[number]
             if time.monotonic() >= deadline:
                 for pid in self._children.values():
                     _kill_group(pid)
@@ -179,7 +177,7 @@ def _kill_group(pid: int) -> None:
             pass
 
 
-def _blocking_send(endpoint: Endpoint, message: Failed) -> None:
+def _tell(endpoint: Endpoint, message: Prepared | Failed) -> None:
     try:
         endpoint.send(message)
     except ChannelClosed:

@@ -62,6 +62,7 @@ class Spawner:
         libraries: list[str] | None = None,
         path: list[str] | None = None,
         grace_s: float = 5.0,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         ours, theirs = pair()
         options = {
@@ -79,7 +80,11 @@ class Spawner:
         )
         theirs.close()
         self.endpoint = Endpoint(ours)
-        self.first = receive(self.endpoint)
+        try:
+            self.first = receive(self.endpoint, patience_s)
+        except BaseException:
+            self.close()
+            raise
         self._count = 0
         self._grace_s = grace_s
 
