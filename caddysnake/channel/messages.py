@@ -54,6 +54,15 @@ TAKE_TRUSTED = 1
 TAKE_BORROWED = 2
 """To a relay: give it back at the next request boundary. It belongs to one app, whose workers are not up."""
 
+TAKE_LINK = 4
+"""To a worker: a link of a relay's, the only place where fields named ``RELAY_FIELDS…`` are a relay's own."""
+
+RELAY_FIELDS = b"caddysnake-"
+"""How the names of header fields begin that are between relays and workers. Nobody else may set, or see, one."""
+
+PREFIX_FIELD = b"caddysnake-prefix"
+"""What a route has taken off the path, percent-encoded: the app's SCRIPT_NAME or root_path."""
+
 TAKE_LISTENER_SHIFT = 8
 """To a relay: the number of the listener in its routing table stands above this many bits."""
 

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from ..channel.codec import shorten
-from ..channel.messages import TAKE_TRUSTED, Need, Refused, Unneed
+from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
 from .apps import App
 from .connections import Connection, Connections
 from .estates import Estate
@@ -100,7 +100,7 @@ class Desk:
             log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
             self._refuse(relay, message, Refusal(503, "resources", "too many open files", retry_after_s=1))
             return
-        connection = Connection(ours.detach(), TAKE_TRUSTED, app)
+        connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app)
         self._connections.adopt(connection)
         app.place(connection)
         self._hand_over(relay, message, theirs.detach())

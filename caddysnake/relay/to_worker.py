@@ -17,13 +17,10 @@ from __future__ import annotations
 
 from typing import cast
 
+from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..http1.request import RequestHead
 from .target import Target
 
-PREFIX_HEADER = b"caddysnake-prefix"
-"""What was taken off the path. Any field whose name begins with ``caddysnake-`` is the relay's alone."""
-
-_OURS = b"caddysnake-"
 _SLASH = 47
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
@@ -54,12 +51,12 @@ def _fields(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> b
     """The header section, with its blank line."""
     dropped = _CONNECTION if is_trusted else _DROPPED_WHEN_UNTRUSTED
     lines = [
-        b": ".join(field) for field in head.headers if field[0] not in dropped and not field[0].startswith(_OURS)
+        b": ".join(field) for field in head.headers if field[0] not in dropped and not field[0].startswith(RELAY_FIELDS)
     ]
     if head.host is None:
         lines.append(b"host: ")
     if target.prefix:
-        lines.append(PREFIX_HEADER + b": " + target.prefix)
+        lines.append(PREFIX_FIELD + b": " + target.prefix)
     if not is_trusted:
         lines += _forwarded(head, peer)
     if head.chunked:

@@ -23,6 +23,7 @@ from typing import Any
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import (
     PROTOCOL_VERSION,
+    TAKE_LINK,
     TAKE_TRUSTED,
     Drain,
     Drained,
@@ -54,7 +55,7 @@ from .asgi_loop import new_loop
 from .asgi_stacks import describe
 from .asgi_vitals import PUBLISH_S, Tally
 from .lifespan import Lifespan, LifespanError
-from .scope import Scopes
+from .scope import Peer, Scopes
 
 log = logging.getLogger("caddysnake.worker")
 
@@ -245,7 +246,8 @@ class AsgiServer:
             return
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        connection = HttpConnection(self, sock, message.slot, bool(message.flags & TAKE_TRUSTED))
+        peer = Peer(sock, bool(message.flags & TAKE_TRUSTED), bool(message.flags & TAKE_LINK))
+        connection = HttpConnection(self, sock, message.slot, peer)
         self._connections[message.slot] = connection
         self.header[WORD_CONNECTIONS] = len(self._connections)
         self.slots[message.slot] = SLOT_IDLE

@@ -90,10 +90,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         "slot",
     )
 
-    def __init__(self, server: AsgiServer, sock: socket.socket, slot: int, is_trusted: bool) -> None:
+    def __init__(self, server: AsgiServer, sock: socket.socket, slot: int, peer: Peer) -> None:
         self.server = server
         self.slot = slot
-        self.peer = Peer(sock, is_trusted)
+        self.peer = peer
         self.parser = RequestParser(server.limits, server.sections)
         self.phase = _IDLE
         self.cycle: Cycle | None = None

@@ -14,23 +14,26 @@ from enum import Enum
 from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
 
+from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..channel.settings import Settings
 from ..http1.request import RequestHead
 
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
+_PREFIX_KEY = "caddysnake.prefix"
 _DEFAULT_PORT = {"http": "80", "https": "443"}
 
 
 class Origin(Enum):
     """Whom to believe about the client and the server's own name."""
 
-    FORWARDED = "forwarded"  # X-Forwarded-For, -Proto and -Host: the peer is Caddy or the relay
+    FORWARDED = "forwarded"  # X-Forwarded-For, -Proto and -Host: the peer is Caddy
+    LINK = "link"  # the same, and what was taken off the path: the peer is the relay
     HOST = "host"  # nobody about the client; the Host field, for there is no other name of a unix socket
     KERNEL = "kernel"  # the socket's two addresses
 
 
-_FORWARDED, _HOST, _KERNEL = Origin
+_FORWARDED, _LINK, _HOST, _KERNEL = Origin
 
 
 class Environ:
@@ -53,9 +56,11 @@ class Environ:
             "REMOTE_ADDR": "",
         }
 
-    def of_connection(self, sock: socket.socket, trusted: bool) -> tuple[dict[str, Any], Origin]:
+    def of_connection(self, sock: socket.socket, trusted: bool, link: bool = False) -> tuple[dict[str, Any], Origin]:
         """What is the same for every request on ``sock``, and whom ``of_request`` is to believe there."""
         environ = self._always.copy()
+        if link:
+            return environ, _LINK
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return environ, _FORWARDED if trusted else _HOST
         try:
@@ -86,7 +91,9 @@ def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[
     environ["QUERY_STRING"] = head.query.decode("latin-1")
     environ["REQUEST_URI"] = head.target.decode("latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
-    if path == b"*":
+    if environ["SCRIPT_NAME"]:
+        environ["REQUEST_URI"] = environ.pop(_PREFIX_KEY) + environ["REQUEST_URI"]
+    elif path == b"*":
         environ["PATH_INFO"] = ""  # not a path: of OPTIONS about the server as a whole
     return environ
 
@@ -104,8 +111,14 @@ def _of_headers(head: RequestHead, origin: Origin) -> dict[str, str]:
         else:
             fields[key] = value.decode("latin-1")
     fields.pop("", None)  # where fields went that are not for the app
+    prefix = fields.pop(_PREFIX_KEY, "")
     if origin is _FORWARDED:
         _forwarded(fields)
+    elif origin is _LINK:
+        _forwarded(fields)
+        if prefix:
+            fields["SCRIPT_NAME"] = unquote_to_bytes(prefix.encode("latin-1")).decode("latin-1")
+            fields[_PREFIX_KEY] = prefix
     elif origin is _HOST:
         _server_from(fields, fields.get("HTTP_HOST"))
     return fields
@@ -119,11 +132,14 @@ _SPECIAL = {
     b"content-length": "CONTENT_LENGTH",
     b"transfer-encoding": "",
     b"proxy": "",
+    PREFIX_FIELD: _PREFIX_KEY,
 }
 _KEYS: dict[bytes, str] = dict(_SPECIAL)
 
 
 def _learn(name: bytes) -> str:
+    if name.startswith(RELAY_FIELDS):
+        return ""
     key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
     if len(name) <= _LEARNED_NAME_MAX:
         if len(_KEYS) >= _LEARNED_MAX:

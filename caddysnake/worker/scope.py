@@ -3,6 +3,9 @@
 On a trusted connection ``client`` and ``scheme`` are what Caddy says: the last element of X-Forwarded-For is its own
 peer (earlier ones may be the browser's invention; the app finds them in the header), X-Forwarded-Proto the browser's
 scheme. On any other connection they are the socket's. ``server`` is what the client asked for in Host.
+
+What a route has taken off the path is ``root_path``, and the path is whole again: that is how ASGI means the two. Only
+a relay says so, over a link; nobody else's word is taken, and no app sees the field.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import re
 import socket
 from typing import Any
 
+from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..http1.request import RequestHead
 
 Address = tuple[str, int]
@@ -34,10 +38,11 @@ WEBSOCKET_EXTENSIONS: dict[str, dict[str, Any]] = {"websocket.http.response": {}
 class Peer:
     """Who is at the other end of one connection, when the request does not say."""
 
-    __slots__ = ("address", "is_trusted", "local")
+    __slots__ = ("address", "is_link", "is_trusted", "local")
 
-    def __init__(self, sock: socket.socket, is_trusted: bool) -> None:
+    def __init__(self, sock: socket.socket, is_trusted: bool, is_link: bool = False) -> None:
         self.is_trusted = is_trusted
+        self.is_link = is_link
         self.address: Address | None = None
         self.local: Address | None = None
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -60,9 +65,10 @@ class Scopes:
     def http(self, head: RequestHead, peer: Peer) -> Scope:
         section = head.section
         if section is not None and section.made is not None and peer.is_trusted:
-            client, scheme, server = section.made
+            client, scheme, server, has_ours = section.made
         else:
-            client, scheme, server = self._ends(head, peer)
+            has_ours = any(name.startswith(RELAY_FIELDS) for name, _ in head.headers)
+            client, scheme, server = self._ends(head, peer, has_ours)
         path = head.path
         scope = {
             "type": "http",
@@ -81,7 +87,20 @@ class Scopes:
         }
         if self.state is not None:
             scope["state"] = self.state.copy()
+        if has_ours:
+            self._without_ours(scope, peer)
         return scope
+
+    def _without_ours(self, scope: Scope, peer: Peer) -> None:
+        """Take the fields that are between relays and workers out, and see to what a relay says in them."""
+        headers = scope["headers"]
+        scope["headers"] = [field for field in headers if not field[0].startswith(RELAY_FIELDS)]
+        if peer.is_link:
+            for name, prefix in headers:
+                if name == PREFIX_FIELD:
+                    scope["root_path"] += decode_path(prefix)
+                    scope["raw_path"] = prefix + scope["raw_path"]
+                    scope["path"] = decode_path(scope["raw_path"])
 
     def websocket(self, head: RequestHead, peer: Peer, subprotocols: list[str]) -> Scope:
         scope = self.http(head, peer)
@@ -92,7 +111,7 @@ class Scopes:
         scope["extensions"] = WEBSOCKET_EXTENSIONS.copy()
         return scope
 
-    def _ends(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str, Address | None]:
+    def _ends(self, head: RequestHead, peer: Peer, has_ours: bool) -> tuple[Address | None, str, Address | None]:
         """Client, scheme and server; remembered with the header section when they follow from it alone."""
         if peer.is_trusted:
             client, scheme = self._origin(head, peer)
@@ -101,7 +120,7 @@ class Scopes:
         host = head.host
         server = (self._servers[scheme].get(host) or self._server(host, scheme)) if host else peer.local
         if head.section is not None and peer.is_trusted and host and client is not None and client != peer.address:
-            head.section.made = (client, scheme, server)
+            head.section.made = (client, scheme, server, has_ours)
         return client, scheme, server
 
     def _origin(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str]:

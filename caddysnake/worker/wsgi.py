@@ -427,8 +427,8 @@ class WsgiServer:
 
     # For the keeper.
 
-    def _admit(self, sock: socket.socket, slot: int, trusted: bool) -> Connection:
-        environ = self._environ.of_connection(sock, trusted)
+    def _admit(self, sock: socket.socket, slot: int, trusted: bool, link: bool = False) -> Connection:
+        environ = self._environ.of_connection(sock, trusted, link)
         parser = RequestParser(self._limits, self._sections)
         return Connection(sock, self._slots, slot, trusted, environ, parser, self._settings.write_timeout_s)
 

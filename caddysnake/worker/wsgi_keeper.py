@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
+from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
 from ..channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from .wsgi_connection import Connection, State
 from .wsgi_crew import TICK_S, Crew, Watch
@@ -48,7 +48,7 @@ class Keeper:
         table: Table,
         crew: Crew,
         shares_load: bool,
-        admit: Callable[[socket.socket, int, bool], Connection],
+        admit: Callable[[socket.socket, int, bool, bool], Connection],
         expire: Callable[[Connection], None],
     ) -> None:
         self._endpoint = endpoint
@@ -172,7 +172,8 @@ class Keeper:
             self._page.slots[message.slot] = SLOT_RETURNED
             self._table.returned.append(message.slot)
             return
-        self._table.admit(self._admit(sock, message.slot, bool(message.flags & TAKE_TRUSTED)))
+        flags = message.flags
+        self._table.admit(self._admit(sock, message.slot, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK)))
         if self._crew.busy == len(self._crew.seats):
             self._crew.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
 

@@ -11,7 +11,7 @@ import pytest
 from support.worker import settings
 
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.request import RequestHead, RequestParser
+from caddysnake.http1.request import RequestHead, RequestParser, Sections
 from caddysnake.worker.environ import Environ, Origin, of_request
 from caddysnake.worker.wsgi_file import FileWrapper
 
@@ -185,3 +185,25 @@ def test_one_request_does_not_touch_the_next(base: dict[str, Any]) -> None:
 def test_the_server_says_how_it_runs_apps(base: dict[str, Any]) -> None:
     assert base["wsgi.multithread"] is False
     assert base["wsgi.multiprocess"] is True
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(
+    pair: tuple[socket.socket, socket.socket], is_remembered: bool
+) -> None:
+    builder = Environ(settings("a:app", "wsgi", "/"), FileWrapper)
+    sections: Sections | None = {} if is_remembered else None
+    told = "Caddysnake-Prefix: /caf%C3%A9", "Caddysnake-More: 1"
+    for _ in range(3):
+        for link in (True, False):
+            parser = RequestParser(Limits(), sections)
+            lines = "".join(f"{header}\r\n" for header in ("Host: a.example", *CADDY, *told))
+            parser.feed(f"GET /x%20y?q HTTP/1.1\r\n{lines}\r\n".encode())
+            assert parser.head is not None
+            base, origin = builder.of_connection(pair[0], trusted=True, link=link)
+            environ = of_request(base, parser.head, origin)
+            assert environ["PATH_INFO"] == "/x y"
+            assert environ["REMOTE_ADDR"] == "192.0.2.7"
+            assert environ["SCRIPT_NAME"] == ("/cafÃ©" if link else "")
+            assert environ["REQUEST_URI"] == ("/caf%C3%A9/x%20y?q" if link else "/x%20y?q")
+            assert not [name for name in environ if "caddysnake" in name.lower()]

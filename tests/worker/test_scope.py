@@ -1,0 +1,50 @@
+"""ASGI scopes, from request heads as Caddy, relays and others send them."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from caddysnake.http1.limits import Limits
+from caddysnake.http1.request import RequestHead, RequestParser, Sections
+from caddysnake.worker.scope import Peer, Scopes
+
+PREFIXED = (
+    b"GET /x%20y?q HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 192.0.2.7\r\n"
+    b"caddysnake-prefix: /caf%C3%A9\r\ncaddysnake-more: 1\r\n\r\n"
+)
+
+
+def head(raw: bytes, sections: Sections | None = None) -> RequestHead:
+    parser = RequestParser(Limits(), sections)
+    parser.feed(raw)
+    assert parser.head is not None
+    return parser.head
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(is_remembered: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        scopes = Scopes()
+        sections: Sections | None = {} if is_remembered else None
+        caddy, relay, stranger = Peer(ours, True), Peer(ours, True, True), Peer(ours, False)
+        for peer in (relay, caddy, stranger) * 3:
+            scope = scopes.http(head(PREFIXED, sections), peer)
+            assert [name for name, _ in scope["headers"]] == [b"host", b"x-forwarded-for"]
+            assert scope["client"] == (None if peer is stranger else ("192.0.2.7", 0))
+            if peer is relay:
+                assert scope["root_path"] == "/café"
+                assert scope["path"] == "/café/x y"
+                assert scope["raw_path"] == b"/caf%C3%A9/x%20y"
+            else:
+                assert scope["root_path"] == ""
+                assert scope["path"] == "/x y"
+
+
+def test_a_websocket_has_it_too() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        scope = Scopes().websocket(head(PREFIXED), Peer(ours, True, True), ["chat"])
+    assert (scope["type"], scope["root_path"], scope["path"]) == ("websocket", "/café", "/café/x y")
