@@ -10,21 +10,22 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from caddysnake.channel import vitals
-from caddysnake.channel.messages import TAKE_TRUSTED, Unneed
-
 from support.relay import (
     Relay,
     everything,
     get,
     ok,
     read_all,
+    read_exactly,
     read_head,
     read_until,
     response,
     running,
     sites,
 )
+
+from caddysnake.channel import vitals
+from caddysnake.channel.messages import TAKE_TRUSTED, Unneed
 
 POST = b"POST /p HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n"
 UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -207,7 +208,7 @@ def test_hints_come_before_their_response(relay: Relay, client: socket.socket) -
     assert response(client).read() == b"ok"
 
 
-def test_an_answer_to_an_unfinished_request_arrives_and_the_rest_is_dropped(relay: Relay, client: socket.socket) -> None:
+def test_an_early_answer_arrives_and_the_rest_of_the_request_is_dropped(relay: Relay, client: socket.socket) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)
     link = relay.link()
     read_head(link)
@@ -312,15 +313,14 @@ def test_a_post_is_not_lost_on_a_link_that_ended_while_it_was_idle(relay: Relay,
     assert response(client).read() == b"ok"
 
 
-@pytest.mark.parametrize(
-    "begun", [b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"]
-)
+@pytest.mark.parametrize("begun", [b"content-length: 9\r\n\r\nhalf", b"transfer-encoding: chunked\r\n\r\n"])
 def test_a_response_that_breaks_off_is_cut_and_not_ended(relay: Relay, client: socket.socket, begun: bytes) -> None:
     client.sendall(get())
     link = relay.link()
     read_head(link)
+    begun = b"HTTP/1.1 200 OK\r\n" + begun
     link.sendall(begun)
-    assert read_until(client, begun[-4:]) == begun
+    assert read_exactly(client, len(begun)) == begun
     link.close()
     assert is_at_end(client)
 
@@ -413,9 +413,9 @@ def test_an_upgrade_passes_bytes_both_ways(relay: Relay, client: socket.socket) 
     with tunnel(relay, client) as link:
         for data in (b"\x81\x05hello", b"HTTP/1.1 200 OK\r\n\r\n", os.urandom(50_000)):
             client.sendall(data)
-            assert link.recv(len(data), socket.MSG_WAITALL) == data
+            assert read_exactly(link, len(data)) == data
             link.sendall(data[::-1])
-            assert client.recv(len(data), socket.MSG_WAITALL) == data[::-1]
+            assert read_exactly(client, len(data)) == data[::-1]
 
 
 def test_what_a_client_sends_behind_its_upgrade_arrives(relay: Relay, client: socket.socket) -> None:
@@ -547,7 +547,7 @@ def test_slots_say_what_their_connections_do(relay: Relay, client: socket.socket
     assert relay.slot_state(slot) == vitals.SLOT_HEAD_SENT
     assert relay.page.word(vitals.WORD_ACTIVE) == 1
     link.sendall(b"ok")
-    assert client.recv(2, socket.MSG_WAITALL) == b"ok"
+    assert read_exactly(client, 2) == b"ok"
     with relay.connect() as second:
         second.sendall(get())  # by now the first is done with
         read_head(link)

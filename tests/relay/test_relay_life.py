@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+from support.relay import Relay, get, ok, read_all, read_exactly, read_head, response, running
+
 from caddysnake.channel import vitals
 from caddysnake.channel.messages import (
     TAKE_BORROWED,
@@ -18,8 +20,6 @@ from caddysnake.channel.messages import (
     Returned,
     Shed,
 )
-
-from support.relay import Relay, get, ok, read_all, read_head, response, running
 
 BORROWED = TAKE_TRUSTED | TAKE_BORROWED
 
@@ -139,7 +139,7 @@ def test_a_tunnel_ends_with_the_grace() -> None:
         read_head(client)
         relay.drain(0.3)
         link.sendall(b"still open")
-        assert client.recv(10, socket.MSG_WAITALL) == b"still open"
+        assert read_exactly(client, 10) == b"still open"
         assert read_all(client) == b""
         with contextlib.suppress(ConnectionResetError):
             assert read_all(link) == b""

@@ -184,6 +184,7 @@ def running(*tables: dict[str, Any], **settings: Any) -> Iterator[Relay]:
         yield relay
     finally:
         relay.close()
+        print(relay.errors.decode(), file=sys.stderr)  # shown when the test fails
     assert b"Traceback" not in relay.errors, relay.errors.decode()
 
 
@@ -206,6 +207,14 @@ def read_head(sock: socket.socket) -> bytes:
     while not data.endswith(b"\r\n\r\n"):
         piece = sock.recv(1)
         assert piece, data
+        data += piece
+    return data
+
+
+def read_exactly(sock: socket.socket, count: int) -> bytes:
+    """So many bytes, fewer at the end."""
+    data = b""
+    while len(data) < count and (piece := sock.recv(count - len(data))):
         data += piece
     return data
 
