@@ -139,12 +139,19 @@ class Call:
         False when it has been handed on.
         """
         iterable: Any = ()
+        connection = self._connection
+        assert connection is not None
         try:
             iterable = self._host.app(environ, self.start_response)
             kind = type(iterable)
             if kind is list or kind is tuple:
-                self._finish(iterable[0] if len(iterable) == 1 else b"".join(iterable))
-                return self._detach()
+                self._finish(connection, iterable[0] if len(iterable) == 1 else b"".join(iterable))
+                self._connection = None
+                if self.response.close:
+                    connection.close = True
+                if self.lazy is not None:
+                    self.lazy.detach()
+                return True
             if kind is FileWrapper:
                 self._send_file(iterable)
             else:
@@ -195,10 +202,8 @@ class Call:
         if self._expecting or unread > DRAIN_MAX_BYTES:
             self.response.close = True
 
-    def _finish(self, data: bytes) -> None:
+    def _finish(self, connection: Connection, data: bytes) -> None:
         """Send the whole content at once."""
-        connection = self._connection
-        assert connection is not None
         if type(data) is not bytes:
             raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
         output = self.response.send(data, False)
