@@ -53,6 +53,8 @@ class Settings(NamedTuple):
     websocket_max_message_bytes: int = 16 * 1024 * 1024
     websocket_ping_interval_s: float = 20.0
     websocket_ping_timeout_s: float = 20.0
+    limits: dict[str, int] | None = None
+    """What its process may use, by the names of ``worker.limits``."""
 
 
 class RelaySettings(NamedTuple):

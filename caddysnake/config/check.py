@@ -7,14 +7,15 @@ same.
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 
 from ..caddyfile.errors import CaddyfileError, nearest
+from . import accounts
+from .accounts import AccountError
 from .models import Position
+from .ownership import ROOT_HINT, foreign_hand
 from .plan import AppSpec, Listener, Plan
 from .registry import error_at
 from .search import OLDEST_PYTHON, Verdict, find_module, installation, is_standard, modules_in
@@ -40,10 +41,32 @@ def check_app(app: AppSpec) -> Iterator[CaddyfileError]:
         yield python_error
     if folder_error is None and python_error is None:
         yield from _module_errors(app)
-    if app.user is not None and not _known_user(app.user):
-        yield error_at(app.block.at("user"), f"there is no user {app.user}", "create it, or correct the name")
-    if app.group is not None and not _known_group(app.group):
-        yield error_at(app.block.at("group"), f"there is no group {app.group}", "create it, or correct the name")
+    yield from _account_errors(app)
+
+
+def _account_errors(app: AppSpec) -> Iterator[CaddyfileError]:
+    known = True
+    for what, name, number in (("user", app.user, accounts.user_id), ("group", app.group, accounts.group_id)):
+        try:
+            number(name) if name is not None else None
+        except AccountError as exc:
+            known = False
+            yield error_at(app.block.at(what), str(exc), exc.hint)
+    if not known:
+        return
+    try:
+        account = accounts.resolve(app.user, app.group)
+    except AccountError as exc:
+        yield error_at(app.block.at("user", "group"), str(exc), exc.hint)
+        return
+    uid = os.geteuid() if account is None else account.uid
+    if uid == 0 and (found := foreign_hand(app.python)) is not None:
+        message = f"root must not run {app.python}: {found}"
+        yield error_at(app.block.at("user", "venv", "python_path"), message, ROOT_HINT)
+    niceness = app.limits.niceness if app.limits is not None else None
+    if niceness is not None and niceness < 0 and uid != 0:
+        message = f"niceness {niceness}: only root may be preferred to others, and this app is not run as root"
+        yield error_at(app.block.at("limits"), message, "write 0 or more")
 
 
 def _directory_error(path: str, what: str, position: Position) -> CaddyfileError | None:
@@ -191,16 +214,16 @@ def _known_group(name: str) -> bool:
 def _user_id(name: str) -> int | None:
     """The number of a user, by name or number."""
     try:
-        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-    except KeyError:
+        return accounts.user_id(name)
+    except AccountError:
         return None
 
 
 def _group_id(name: str) -> int | None:
     """The number of a group, by name or number."""
     try:
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
+        return accounts.group_id(name)
+    except AccountError:
         return None
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from .accounts import Account
 from .envfile import may_be_set
 from .plan import AppSpec
 
@@ -25,11 +26,12 @@ _SERVICE_MANAGER: Final = re.compile(
 )
 
 
-def worker_environ(app: AppSpec, daemon: Mapping[str, str]) -> dict[str, str]:
+def worker_environ(app: AppSpec, daemon: Mapping[str, str], account: Account | None = None) -> dict[str, str]:
     """The environment of the workers of *app*, from *daemon*'s own and from the block.
 
-    ``pass_env`` names what else comes from the daemon; a pattern never brings in what an app may not be given, nor what
-    the service manager told the daemon.
+    With an *account* of its own it gets that one's ``HOME``, ``USER`` and ``LOGNAME`` instead of the daemon's, and not
+    the daemon's ``TMPDIR``: one is made for it. ``pass_env`` names what else comes from the daemon; a pattern never
+    brings in what an app may not be given, nor what the service manager told the daemon.
     """
     patterns = re.compile("|".join(fnmatch.translate(pattern) for pattern in (*INHERITED, *app.pass_env)))
     environ = {
@@ -37,4 +39,7 @@ def worker_environ(app: AppSpec, daemon: Mapping[str, str]) -> dict[str, str]:
         for name, value in daemon.items()
         if patterns.match(name) and may_be_set(name) and (name in app.pass_env or not _SERVICE_MANAGER.fullmatch(name))
     }
+    if account is not None:
+        environ |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+        environ.pop("TMPDIR", None)
     return environ | app.environ

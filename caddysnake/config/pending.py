@@ -21,9 +21,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "max_lifetime": lambda app: app.max_lifetime_s is not None,
     "max_memory": lambda app: app.max_memory_bytes is not None,
     "websocket_drain": lambda app: "websocket_drain" in app.block.where,
-    "user": lambda app: app.user is not None,
-    "group": lambda app: app.group is not None,
-    "limits": lambda app: app.limits is not None,
     "log": lambda app: app.log,
     "health_uri": lambda app: app.health_uri is not None,
 }

@@ -7,7 +7,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..channel.settings import RelaySettings, Settings
+from ..config import accounts
+from ..config.accounts import Account, AccountError
 from ..config.environment import worker_environ
+from ..config.models import Limits
 from ..config.plan import AppSpec, Listener, Plan
 from ..config.routing import app_template
 from ..config.tenancy import NoSuchApp, tenant
@@ -73,7 +76,8 @@ def compose(
 ) -> Composition:
     """What runs when ``plan`` is carried out in a daemon whose environment is ``environ``.
 
-    The plan must have no problems and hold nothing that is not built yet. ``tables``: each listener's routes.
+    The plan must have no problems and hold nothing that is not built yet. Raises ``AccountError`` when a user has gone
+    since it was checked. ``tables``: each listener's routes.
     """
     apps: dict[int, PoolSpec] = {}
     estates: dict[int, EstateSpec] = {}
@@ -81,7 +85,7 @@ def compose(
         if spec.dynamic:
             estates[number] = _estate(number, spec, environ, base_dir, development)
         else:
-            apps[number] = _pool(spec, environ, development)
+            apps[number] = _pool(spec, accounts.resolve(spec.user, spec.group), environ, development)
     bindings = tuple(
         Binding(_address(listener), plan.apps[listener.app].name if listener.kind == "direct" else None)
         for listener in plan.listeners
@@ -107,10 +111,14 @@ def _estate(number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: st
 
     def resolve(key: str) -> PoolSpec | Refusal:
         try:
-            found = tenant(spec, _tenant_name(spec, key), template.resolve(key), environ, base_dir)
-        except (UnsafeValue, NoSuchApp) as exc:
+            values = template.resolve(key)
+            found = tenant(spec, _tenant_name(spec, key), values, environ, base_dir)
+            account = accounts.resolve(
+                found.user, found.group, user_by_request="user" in values, group_by_request="group" in values
+            )
+        except (UnsafeValue, NoSuchApp, AccountError) as exc:
             return NO_SUCH_APP._replace(text=str(exc))
-        return _pool(found, environ, development, is_tenant=True)
+        return _pool(found, account, environ, development, is_tenant=True)
 
     return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s)
 
@@ -120,8 +128,10 @@ def _tenant_name(spec: AppSpec, key: str) -> str:
     return f"{printable(key)} {spec.module}:{spec.variable}"
 
 
-def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool, is_tenant: bool = False) -> PoolSpec:
-    own = worker_environ(spec, environ)
+def _pool(
+    spec: AppSpec, account: Account | None, environ: Mapping[str, str], development: bool, is_tenant: bool = False
+) -> PoolSpec:
+    own = worker_environ(spec, environ, account)
     settings = Settings(
         app=spec.name,
         interface=spec.interface,
@@ -134,6 +144,7 @@ def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool, is_tenan
         lifespan=spec.lifespan,
         development=development,
         max_body_bytes=spec.request_body_max_bytes,
+        limits=_limits(spec.limits),
     )
     key = SpawnerKey(
         python=spec.python,
@@ -143,8 +154,22 @@ def _pool(spec: AppSpec, environ: Mapping[str, str], development: bool, is_tenan
         # so do the tenants of a template: what they share cannot be in one's folder.
         path=(spec.working_dir,) if spec.preload and not is_tenant else (),
         environ=tuple(sorted(for_interpreter(own).items())),
+        account=account,
     )
     return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s)
+
+
+def _limits(limits: Limits | None) -> dict[str, int] | None:
+    if limits is None:
+        return None
+    given = {
+        "memory": limits.memory_bytes,
+        "open_files": limits.open_files,
+        "processes": limits.processes,
+        "file_size": limits.file_size_bytes,
+        "niceness": limits.niceness,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _address(listener: Listener) -> Address:

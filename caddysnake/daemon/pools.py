@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..channel.messages import Need, Unneed
 from ..channel.settings import RelaySettings, Settings
+from . import scratch
 from .backoff import Backoff
 from .environment import not_passed
 from .lifecycle import State
@@ -91,6 +92,7 @@ class Pool(WorkerSink):
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_started = False
         self._begun_at = 0.0
+        self._scratch: str | None = None
 
     @property
     def is_started(self) -> bool:
@@ -136,6 +138,9 @@ class Pool(WorkerSink):
                 if worker.ended.is_set():
                     del self.workers[index]
             self.leaving = {worker for worker in self.leaving if not worker.ended.is_set()}
+        if self._draining and self._scratch is not None:
+            folder, self._scratch = self._scratch, None
+            await asyncio.to_thread(scratch.remove, folder)
 
     # -- what workers say (WorkerSink) -------------------------------------------------------------------------
 
@@ -221,6 +226,8 @@ class Pool(WorkerSink):
             await asyncio.sleep(pause)
         settings = self.spec.settings._replace(worker_index=index, workers=self.spec.workers)
         try:
+            if isinstance(settings, Settings):
+                settings = self._with_scratch(settings)
             worker = Worker(next(self._numbers), settings, self.spec.start_timeout_s, self.spec.grace_s, self)
         except OSError as exc:
             self._failed(index, "resources", f"no room for another worker: {exc}", None)
@@ -240,6 +247,15 @@ class Pool(WorkerSink):
             if exc.fatal:
                 self._spawners.discard(self.spec.key)
             self._failed(index, exc.code, str(exc), None)
+
+    def _with_scratch(self, settings: Settings) -> Settings:
+        """``settings`` with a private ``TMPDIR``, when the app has a user of its own and names none. ``OSError``."""
+        account = self.spec.key.account
+        if account is None or "TMPDIR" in settings.environ:
+            return settings
+        if self._scratch is None:
+            self._scratch = scratch.make(self.spec.name, account.uid, account.gid)
+        return settings._replace(environ={**settings.environ, "TMPDIR": self._scratch})
 
     def _warn_slow(self) -> None:
         fields = {"app": self.spec.name, "waited_s": SLOW_START_S, "start_timeout_s": self.spec.start_timeout_s}

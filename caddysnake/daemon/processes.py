@@ -6,11 +6,17 @@ import ctypes
 import os
 import resource
 import signal
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
+
+_Started = TypeVar("_Started")
 
 
 def become_supervisor() -> tuple[int, int]:
@@ -29,6 +35,32 @@ def become_supervisor() -> tuple[int, int]:
 def die_with_parent() -> None:
     """To be run in a child before it executes its program: SIGTERM when the thread that started it ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def without_new_privileges(start: Callable[[], _Started]) -> _Started:
+    """What ``start()`` returns, or raises. Processes that it starts never gain privileges: no set-user-ID program, no
+    file capability (PR_SET_NO_NEW_PRIVS).
+
+    That flag is a thread's and is inherited from the one that forks, so a thread of its own does it: the daemon may
+    have to start a Caddy that needs its capability for low ports.
+    """
+    outcome: list[_Started] = []
+    problems: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            outcome.append(start())
+        except BaseException as exc:
+            problems.append(exc)
+
+    thread = threading.Thread(target=run, name="starts a process")
+    thread.start()
+    thread.join()
+    if problems:
+        raise problems[0]
+    return outcome[0]
 
 
 def parent_of(pid: int) -> int | None:

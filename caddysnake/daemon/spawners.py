@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 from ..channel.codec import shorten
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ..channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from ..config.accounts import Account
+from ..config.ownership import ROOT_HINT, closed_to, foreign_hand
 from . import processes
 from .allowance import Allowance
 
@@ -23,6 +25,8 @@ log = logging.getLogger("caddysnake.spawner")
 UNASKED_A_SECOND = 100
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
+_PRIVATE_UMASK = 0o027
+"""Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +39,8 @@ class SpawnerKey(NamedTuple):
     preload: tuple[str, ...]
     path: tuple[str, ...]
     environ: tuple[tuple[str, str], ...]
+    account: Account | None = None
+    """Who it runs as before the interpreter is executed; None: the daemon's own user."""
 
 
 class SpawnError(Exception):
@@ -74,6 +80,7 @@ class Spawner:
 
     def __init__(self, key: SpawnerKey, libraries: list[str]) -> None:
         self._key = key
+        self._libraries = libraries
         self._loop = asyncio.get_running_loop()
         ours, theirs = pair()
         options = {
@@ -85,17 +92,14 @@ class Spawner:
         }
         bootstrap = str(_PACKAGE / "worker" / "bootstrap.py")
         try:
-            self.process = subprocess.Popen(
-                [key.python, bootstrap, json.dumps(options)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=dict(key.environ),
-                cwd="/",
-                start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
-            )
-        except OSError as exc:
+            self.process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno())
+        except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
-            raise SpawnError("interpreter", f"cannot run {key.python}: {exc.strerror}", fatal=True) from None
+            why = getattr(exc, "strerror", None) or exc
+            raise SpawnError("interpreter", f"cannot run {key.python}: {why}{self._hint()}", fatal=True) from None
+        except SpawnError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         self.pid = self.process.pid
@@ -109,6 +113,21 @@ class Spawner:
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+
+    def _hint(self) -> str:
+        """What keeps its user from running it, if it is plain to see."""
+        account = self._key.account
+        if account is None:
+            return ""
+        gids = frozenset((account.gid, *account.groups))
+        for path in (self._key.python, str(_PACKAGE / "worker" / "bootstrap.py"), *self._libraries[:1]):
+            closed = closed_to(path, account.uid, gids)
+            if closed is not None:
+                return (
+                    f"\n(User {account.name} may not read {path}: the mode of {closed} keeps it out. "
+                    "Install Python, and caddysnake, where every user may read them.)"
+                )
+        return ""
 
     async def prepared(self) -> str:
         """Wait for the preloads; what runs, such as ``CPython 3.13.0``. Raises ``SpawnError``."""
@@ -191,7 +210,8 @@ class Spawner:
         if isinstance(message, Prepared) and not self._prepared.done():
             self._prepared.set_result(message.detail)
         elif isinstance(message, Failed) and not self._prepared.done():
-            self._fail_prepared(SpawnError(shorten(message.code, 32), message.text, fatal=True))
+            text = message.text + (self._hint() if message.code == "library" else "")
+            self._fail_prepared(SpawnError(shorten(message.code, 32), text, fatal=True))
         elif isinstance(message, Spawned):
             self._answered(self._forks.get(message.worker), message.pid)
         elif isinstance(message, Reaped):
@@ -216,7 +236,8 @@ class Spawner:
         status = self.process.wait()
         self.gone.set()
         self.close()
-        self._fail_prepared(SpawnError("spawner", f"{self._key.python} ended with status {status} before it was ready"))
+        early = f"{self._key.python} ended with status {status} before it was ready{self._hint()}"
+        self._fail_prepared(SpawnError("spawner", early))
         for answer in (*self._forks.values(), *self._reaps.values()):
             if not answer.done():
                 answer.set_exception(SpawnError("spawner", f"the spawner ended with status {status}"))
@@ -227,6 +248,32 @@ class Spawner:
         if not self._prepared.done():
             self._prepared.set_exception(error)
             self._prepared.exception()  # somebody may wait for it, or nobody
+
+
+def _execute(key: SpawnerKey, command: list[str], channel: int) -> subprocess.Popen[bytes]:
+    """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
+
+    Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
+    """
+    account = key.account
+    if (os.geteuid() if account is None else account.uid) == 0:
+        found = foreign_hand(key.python)
+        if found is not None:
+            raise SpawnError("interpreter", f"root must not run {key.python}: {found}. {ROOT_HINT}", fatal=True)
+    return processes.without_new_privileges(
+        lambda: subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[channel],
+            env=dict(key.environ),
+            cwd="/",
+            start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
+            user=account.uid if account is not None else None,
+            group=account.gid if account is not None else None,
+            extra_groups=account.groups if account is not None else None,
+            umask=_PRIVATE_UMASK if account is not None else -1,
+        )
+    )
 
 
 class Spawners:

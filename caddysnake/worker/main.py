@@ -86,7 +86,7 @@ def _enter_process(settings: Settings) -> None:
             reconfigure(line_buffering=True, errors="backslashreplace")
     place = f" [{settings.worker_index + 1}/{settings.workers}]" if settings.workers > 1 else ""
     set_title(f"caddysnake: worker {settings.app}{place}")
-    tempfile = sys.modules.get("tempfile")
+    tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:  # a preload may have asked, when there was no TMPDIR of this app's
         tempfile.tempdir = None
     if settings.limits:

@@ -43,6 +43,7 @@ def main(options: dict[str, Any]) -> int:
     Returns twice, so to speak: in each forked child it returns that worker's own exit status, up the same short stack,
     so that the interpreter ends as any program's does (threads joined, atexit run).
     """
+    undumpable()  # first of all: who had attached to this process would have its children, too
     channel = socket.socket(fileno=options["channel"])
     endpoint = Endpoint(channel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
@@ -55,7 +56,6 @@ def main(options: dict[str, Any]) -> int:
         code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
         _tell(endpoint, Failed(code, str(exc)))
         return 1
-    undumpable()
     _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
     return _Spawner(endpoint).serve()
 
