@@ -209,7 +209,7 @@ class WsgiServer:
     # A request.
 
     def _read(self, connection: Connection, tally: Tally) -> bool:
-        """Read once, and call the app if that will do. As ``_resume``."""
+        """Read once, and call the app for each request that has come far enough. As ``_resume``."""
         self._slots[connection.slot] = SLOT_READING
         if connection.kicked:
             connection.kicked = False
@@ -229,11 +229,19 @@ class WsgiServer:
             return False
         if len(data) == RECEIVE_BYTES or connection.hung:
             connection.signalled = True  # there may be more, or the end, of which nobody will be told
+        parser = connection.parser
         try:
-            connection.parser.feed(data)
+            parser.feed(data)
         except ProtocolError as exc:
             return self._refuse(connection, exc) is _PARK
-        return self._proceed(connection, tally)
+        if not parser.complete:
+            return self._proceed(connection, tally)
+        # A whole request, as most are: the first turn of _proceed, written out.
+        assert parser.head is not None
+        if not self._call(connection, parser.head, tally):
+            return False
+        following = self._settle(connection)
+        return following is _PARK or (following is _PROCEED and self._proceed(connection, tally))
 
     def _proceed(self, connection: Connection, tally: Tally) -> bool:
         """Call the app for each request that has come far enough. As ``_resume``."""
@@ -243,8 +251,6 @@ class WsgiServer:
             if head is None or not (parser.complete or self._is_enough(connection, head)):
                 self._await(connection, head)
                 return True
-            connection.state = ANSWERING
-            connection.deadline = 0.0
             if not self._call(connection, head, tally):
                 return False
             following = self._settle(connection)
@@ -277,6 +283,8 @@ class WsgiServer:
 
     def _call(self, connection: Connection, head: RequestHead, tally: Tally) -> bool:
         """Run the app. False when the connection has been handed on meanwhile."""
+        connection.state = ANSWERING
+        connection.deadline = 0.0
         start_ns = tally.begin()
         call = Call(self._host, connection, head, self._table.closing or not head.keep_alive)
         environ = of_request(connection.base, head, connection.origin)
