@@ -37,7 +37,7 @@ def refusal(error: ProtocolError, head: RequestHead | None, server: bytes = b"")
     """The whole answer to a request that broke a rule; the connection ends after it."""
     answer = Response(head, close=True, server=server)
     headers, body = plain(error.status, error.code, str(error))
-    answer.start(error.status, headers)
+    answer.start(error.status, [*headers, *error.headers])
     output = answer.send(body, more=False)
     return output if isinstance(output, bytes) else b"".join(output)
 

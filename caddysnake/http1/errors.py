@@ -7,13 +7,14 @@ class ProtocolError(Exception):
     """The peer's message is refused, and the connection cannot be used any further.
 
     ``status`` is what to answer while no response head is out, ``code`` a short stable word for headers, logs and
-    metrics, the text says what was wrong.
+    metrics, the text says what was wrong, ``headers`` go along with the answer.
     """
 
-    def __init__(self, status: int, code: str, text: str) -> None:
+    def __init__(self, status: int, code: str, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
+        self.headers = headers
 
 
 class ResponseError(RuntimeError):

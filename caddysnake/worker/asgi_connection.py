@@ -153,13 +153,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.phase is not _REQUEST:
             return False
         self.is_half_closed = True
-        if self.cycle is not None:
-            self.cycle.response.close = True
-            self.cycle.wake()
-            if not self.parser.complete:
-                self.cycle.disconnect()
-                return False
-        return True
+        cycle = self.cycle
+        if cycle is not None and self.parser.complete:
+            return cycle.half_closed()
+        if cycle is not None:
+            cycle.disconnect()
+        return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         returned = self.phase is _RETURNING and exc is None

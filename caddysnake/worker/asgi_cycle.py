@@ -89,6 +89,12 @@ class Cycle:
         self.is_gone = True
         self.wake()
 
+    def half_closed(self) -> bool:
+        """The client has ended its side, after a whole request; True when it may still read an answer."""
+        self.response.close = True
+        self.wake()
+        return True
+
     def fail(self, error: ProtocolError) -> None:
         """The request broke a rule, or did not come: answer if that can still be done, else cut."""
         if self.response.head_sent:

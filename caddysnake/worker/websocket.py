@@ -319,6 +319,10 @@ class WebSocketCycle(Cycle):
         self._phase = _CLOSED
         self.connection.upgrade_ended(is_clean=False)
 
+    def half_closed(self) -> bool:
+        self.disconnect()
+        return False
+
     def disconnect(self) -> None:
         self._phase = _CLOSED
         self._set_disconnect(ABNORMAL, "")

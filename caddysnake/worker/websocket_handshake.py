@@ -14,13 +14,6 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = b"13"
 
 
-class WrongVersion(ProtocolError):
-    """The answer names the version that is spoken (RFC 6455 section 4.4)."""
-
-    def __init__(self) -> None:
-        super().__init__(426, "websocket-version", "only version 13 of WebSocket is spoken here")
-
-
 class Offer(NamedTuple):
     """What a client asks for."""
 
@@ -56,7 +49,9 @@ def read(head: RequestHead) -> Offer:
         elif name == b"sec-websocket-extensions":
             extensions.append(value.decode("latin-1"))
     if versions != [VERSION]:
-        raise WrongVersion()
+        # RFC 6455 section 4.4: name the version that is spoken.
+        spoken = (b"sec-websocket-version", VERSION)
+        raise ProtocolError(426, "websocket-version", "only version 13 of WebSocket is spoken here", (spoken,))
     if len(keys) != 1 or not _is_key(keys[0]):
         raise ProtocolError(400, "websocket-key", "one Sec-WebSocket-Key of 16 bytes is required")
     if head.has_body:
