@@ -62,7 +62,7 @@ class Spawner:
         libraries: list[str] | None = None,
         path: list[str] | None = None,
         grace_s: float = 5.0,
-        patience_s: float = PATIENCE_S,
+        waits: bool = True,
     ) -> None:
         ours, theirs = pair()
         options = {
@@ -80,11 +80,8 @@ class Spawner:
         )
         theirs.close()
         self.endpoint = Endpoint(ours)
-        try:
-            self.first = receive(self.endpoint, patience_s)
-        except BaseException:
-            self.close()
-            raise
+        if waits:
+            self.first = receive(self.endpoint)
         self._count = 0
         self._grace_s = grace_s
 

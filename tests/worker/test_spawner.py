@@ -282,9 +282,13 @@ def test_what_a_worker_started_ends_with_it_when_the_daemon_is_gone(tmp_path: Pa
 @pytest.mark.parametrize("source", STUCK.values(), ids=STUCK)
 def test_a_spawner_stuck_in_a_preload_dies_with_its_channel(tmp_path: Path, source: str) -> None:
     (tmp_path / "stuck.py").write_text(f"open({str(tmp_path / 'reached')!r}, 'w').close()\n" + source)
-    with pytest.raises(TimeoutError):
-        Spawner(preload=["stuck"], path=[str(tmp_path)], patience_s=0.3)
-    assert (tmp_path / "reached").exists()
+    with spawner(preload=["stuck"], path=[str(tmp_path)], waits=False) as made:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "reached").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        made.endpoint.close()
+        assert made.process.wait(PATIENCE_S) == -signal.SIGKILL
 
 
 def test_a_spawner_without_workers_leaves_at_once() -> None:
