@@ -15,7 +15,6 @@ from .registry import error_at
 
 NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "workers_runtime": lambda app: app.workers_runtime == "thread",
-    "autoreload": lambda app: app.autoreload is not None,
     "request_timeout": lambda app: app.request_timeout_s is not None,
     "max_requests": lambda app: app.max_requests is not None,
     "max_lifetime": lambda app: app.max_lifetime_s is not None,

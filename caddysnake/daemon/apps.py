@@ -13,7 +13,7 @@ from ..channel.messages import Need, Unneed
 from .balancer import choose
 from .connections import Connection, Connections
 from .pools import Pool, PoolSpec, StartFailed
-from .refusals import Refusal, of_failure
+from .refusals import Refusal, of_broken, of_failure
 from .spawners import Forkers
 from .workers import Worker
 
@@ -56,6 +56,7 @@ class App:
         self._former: set[Pool] = set()  # drained, and not gone yet
         self._coming: Pool | None = None
         self._burials: set[asyncio.Task[None]] = set()
+        self._broken: StartFailed | None = None
 
     @property
     def waiting(self) -> int:
@@ -83,6 +84,7 @@ class App:
         assert self._coming is not None
         former, self.pool, self._coming = self.pool, self._coming, None
         self.spec = self.pool.spec
+        self._broken = None
         self._retire(former)
         self.serve_waiting()
 
@@ -92,6 +94,13 @@ class App:
         if coming is not None:
             self._retire(coming)
             coming.kill()
+
+    def fail(self, failure: StartFailed) -> None:
+        """Its new code does not start, and the old is not wanted: requests are told ``failure`` until the next swap."""
+        self._broken = failure
+        self.pool.drain()
+        self._tell_hopeful(of_broken(failure))
+        self.place_waiting_again()
 
     def _retire(self, pool: Pool) -> None:
         self._former.add(pool)
@@ -191,8 +200,8 @@ class App:
 
     @property
     def is_hopeless(self) -> bool:
-        """There is no worker, and there have been many failures in a row."""
-        return not self.pool.ready and self.pool.is_hopeless
+        """There is no worker, and there have been many failures in a row, or its code is broken."""
+        return not self.pool.ready and (self._broken is not None or self.pool.is_hopeless)
 
     @property
     def is_idle(self) -> bool:
@@ -209,6 +218,8 @@ class App:
             tell(None)
         elif self._stopping:
             tell(STOPPING)
+        elif self._broken is not None:
+            tell(of_broken(self._broken))
         elif self.is_hopeless and self.pool.last_failure is not None:
             tell(of_failure(self.pool.last_failure))
         else:

@@ -10,7 +10,8 @@ from ..channel.settings import RelaySettings, Settings
 from ..config import accounts
 from ..config.accounts import Account, AccountError
 from ..config.environment import worker_environ
-from ..config.models import Limits
+from ..config.isolation import Residents, Shared, residents, shared
+from ..config.models import Autoreload, Limits
 from ..config.plan import AppSpec, Listener, Plan
 from ..config.routing import app_template
 from ..config.tenancy import NoSuchApp, tenant
@@ -65,6 +66,12 @@ class Composition(NamedTuple):
     estates: Mapping[int, EstateSpec] = MappingProxyType({})
     relay: PoolSpec | None = None
     max_queue: Mapping[int, int] = MappingProxyType({})
+    autoreload: Mapping[int, Autoreload] = MappingProxyType({})
+    """Those that are started afresh when their code changes."""
+    development: frozenset[int] = frozenset()
+    """Those whose clients may be told everything, such as tracebacks."""
+    shared: tuple[Shared, ...] = ()
+    """Apps that one user runs, and so are not kept apart."""
 
 
 def compose(
@@ -81,11 +88,14 @@ def compose(
     """
     apps: dict[int, PoolSpec] = {}
     estates: dict[int, EstateSpec] = {}
+    housed = residents(plan)
+    autoreload = {number: spec.autoreload for number, spec in enumerate(plan.apps) if spec.autoreload is not None}
+    telling = frozenset(range(len(plan.apps)) if development else autoreload)
     for number, spec in enumerate(plan.apps):
         if spec.dynamic:
-            estates[number] = _estate(number, spec, environ, base_dir, development)
+            estates[number] = _estate(number, spec, environ, base_dir, number in telling, housed)
         else:
-            apps[number] = _pool(spec, accounts.resolve(spec.user, spec.group), environ, development)
+            apps[number] = _pool(spec, accounts.resolve(spec.user, spec.group), environ, number in telling, housed)
     bindings = tuple(
         Binding(_address(listener), plan.apps[listener.app].name if listener.kind == "direct" else None)
         for listener in plan.listeners
@@ -96,8 +106,11 @@ def compose(
         plan.grace_period_s,
         plan.options.trusted_proxies,
         estates,
-        _relay(plan, tables, development),
+        _relay(plan, tables, bool(telling)),
         {number: spec.max_queue for number, spec in enumerate(plan.apps)},
+        autoreload,
+        telling,
+        tuple(shared(plan)),
     )
 
 
@@ -106,7 +119,9 @@ def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
     return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
 
 
-def _estate(number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: str, development: bool) -> EstateSpec:
+def _estate(
+    number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: str, development: bool, housed: Residents
+) -> EstateSpec:
     template = app_template(number, spec.block, environ)
 
     def resolve(key: str) -> PoolSpec | Refusal:
@@ -118,7 +133,9 @@ def _estate(number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: st
             )
         except (UnsafeValue, NoSuchApp, AccountError) as exc:
             return NO_SUCH_APP._replace(text=str(exc))
-        return _pool(found, account, environ, development, is_tenant=True)
+        if account is not None and "user" in values:
+            housed.add(account.uid, found.name)
+        return _pool(found, account, environ, development, housed, is_tenant=True)
 
     return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s)
 
@@ -129,7 +146,12 @@ def _tenant_name(spec: AppSpec, key: str) -> str:
 
 
 def _pool(
-    spec: AppSpec, account: Account | None, environ: Mapping[str, str], development: bool, is_tenant: bool = False
+    spec: AppSpec,
+    account: Account | None,
+    environ: Mapping[str, str],
+    development: bool,
+    housed: Residents,
+    is_tenant: bool = False,
 ) -> PoolSpec:
     own = worker_environ(spec, environ, account)
     settings = Settings(
@@ -156,7 +178,8 @@ def _pool(
         environ=tuple(sorted(for_interpreter(own).items())),
         account=account,
     )
-    return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s)
+    isolated = account is not None and housed.is_alone(account.uid, spec.name)
+    return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s, isolated)
 
 
 def _limits(limits: Limits | None) -> dict[str, int] | None:

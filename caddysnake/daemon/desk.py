@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..channel.codec import shorten
 from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
@@ -29,7 +29,10 @@ Token = tuple[int, int]
 
 
 class Desk:
-    """``apps`` and ``estates`` by their number in the plan. ``asked`` is called with what relays send."""
+    """``apps`` and ``estates`` by their number in the plan. ``asked`` is called with what relays send.
+
+    ``development``: the numbers of those whose clients may be told everything.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class Desk:
         apps: Mapping[int, App],
         estates: Mapping[int, Estate],
         max_queue: Mapping[int, int],
+        development: Collection[int] = (),
     ) -> None:
         self._connections = connections
         self._apps = apps
         self._estates = estates
         self._max_queue = max_queue
+        self._development = development
         self._loop = asyncio.get_running_loop()
         self._open: dict[Token, Callable[[], None]] = {}
         """What to undo when whoever asked leaves."""
@@ -122,5 +127,5 @@ class Desk:
 
     def _refuse(self, relay: Worker, message: Need, refusal: Refusal) -> None:
         self._open.pop((relay.number, message.need), None)
-        text = shorten(refusal.text, _TEXT_MAX)
+        text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""
         relay.refuse(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))

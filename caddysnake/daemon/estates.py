@@ -13,8 +13,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Hashable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from ..channel.settings import Settings
 from .apps import STOPPING, App
 from .complaints import Complaints
 from .connections import Connection, Connections
@@ -45,6 +46,19 @@ class EstateSpec(NamedTuple):
     idle_timeout_s: float | None
 
 
+class Watcher(Protocol):
+    """Wants to know which apps there are, since their code may change."""
+
+    def begins(self, key: str, folder: str) -> None:
+        """An app is about to be started; ``folder`` is its working directory."""
+
+    def keys(self) -> set[str]:
+        """Those that it has been told of."""
+
+    def forget(self, keys: set[str]) -> None:
+        """Nothing is known of them any more."""
+
+
 class _Asker(NamedTuple):
     """Who waits while a key is looked at, and until when there may be room for it yet."""
 
@@ -60,6 +74,8 @@ class Estate:
         self.apps: dict[str, App] = {}
         self.starting: dict[str, App] = {}
         self.leaving: set[App] = set()
+        self.guard: Watcher | None = None
+        self._outdated: set[str] = set()
         self._spawners = spawners
         self._connections = connections
         self._starts = starts
@@ -181,6 +197,9 @@ class Estate:
                 self._fail(key, resolved)
                 return
             spec = resolved
+        if self.guard is not None and isinstance(spec.settings, Settings):
+            self.guard.begins(key, spec.settings.working_dir)
+        self._outdated.discard(key)
         app = self.starting[key] = App(spec, self._spawners, self._connections)
         try:
             took = await self._start_app(key, app)
@@ -192,11 +211,15 @@ class Estate:
             if self.apps.get(key) is not self.starting[key]:
                 self._discard(self.starting[key])
             del self.starting[key]
-        log.info("app ready", extra={"fields": {"app": spec.name, "mode": "relay", "ms": round(took * 1000)}})
+        isolated = "yes" if spec.isolated else "no"
+        fields = {"app": spec.name, "mode": "relay", "isolated": isolated, "ms": round(took * 1000)}
+        log.info("app ready", extra={"fields": fields})
         self._tenants.started(key, self._loop.time())
         for tell in self._told.pop(key, {}).values():
             self._promise(key)
             tell(self.apps[key])
+        if key in self._outdated:
+            self.outdated(key)
 
     async def _start_app(self, key: str, app: App) -> float:
         """Into ``apps``; the seconds it took. Raises ``StartFailed``."""
@@ -214,6 +237,8 @@ class Estate:
 
     def _fail(self, key: str, refusal: Refusal) -> None:
         self._tenants.failed(key, refusal, self._loop.time())
+        if key in self._outdated:
+            self._tenants.forgive(key)
         for tell in self._told.pop(key, {}).values():
             tell(refusal)
 
@@ -230,6 +255,23 @@ class Estate:
             log.info("app is idle and put to sleep", extra={"fields": {"app": self.apps[key].name}})
             self._tenants.let_go(key)
             self._let_go(key)
+        if self.guard is not None:
+            now = self._loop.time()
+            watched = self.guard.keys()
+            known = {key for key in watched if self._tenants.stage(key) or self._tenants.refusal(key, now)}
+            self.guard.forget(watched - known)
+
+    def outdated(self, key: str) -> str | None:
+        """Its code has changed: it leaves, and the next request starts it afresh. Its name, if it was there."""
+        self._tenants.forgive(key)
+        if key in self.starting:
+            self._outdated.add(key)  # it may have the old code, or some of each
+        app = self.apps.get(key)
+        if app is None or self._stopping:
+            return None
+        self._tenants.let_go(key)
+        self._let_go(key)
+        return app.name
 
     def _see_who_is_used(self) -> None:
         """Requests over connections that an app has already are not asked for here."""

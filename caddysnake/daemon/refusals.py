@@ -43,3 +43,9 @@ def of_failure(failure: Failure) -> Refusal:
     """What to answer while an app fails to start."""
     status, code, retry_after_s = _KINDS.get(failure.code, _APPS_OWN)
     return Refusal(status, code, str(failure), retry_after_s)
+
+
+def of_broken(failure: Failure) -> Refusal:
+    """What to answer for an app whose code was changed and does not start: 500, until somebody mends it."""
+    status, code, _ = _KINDS.get(failure.code, _APPS_OWN)
+    return Refusal(500, "import-failed" if status == 404 else code, str(failure))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
@@ -18,11 +19,12 @@ from ..channel.settings import RelaySettings
 from ..config.plan import usable_cores
 from ..matchers.table import Table
 from .apps import App
+from .autoreload import Autoreload
 from .composition import Address, Binding, Composition, FdAddress, TcpAddress, UnixAddress
 from .connections import Connection, Connections
 from .desk import Desk
 from .estates import Estate
-from .listeners import Listener, open_inherited, open_tcp, open_unix
+from .listeners import Listener, open_inherited, open_tcp, open_unix, peer_uid
 from .pools import Pool, PoolSpec, StartFailed
 from .relays import Relays, RelayStarter
 from .spawners import Spawners
@@ -57,6 +59,8 @@ class _Change(NamedTuple):
     renewed: list[App]
     """Apps of which a new generation is ready."""
     relay: PoolSpec | None
+    begun_at: float
+    """``time.time()``: what apps are made of may have been read from then on."""
 
 
 class Serving:
@@ -76,11 +80,13 @@ class Serving:
         self._numbers = 0
         self._starts = Starts(usable_cores())
         self._trusted: list[Network] = []
+        self._disbelieved: set[int] = set()  # users of whom that has been told
         self._parting: set[App | Estate] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._relays_wanted = False
         self._stopping = False
         self._changing = asyncio.Lock()
+        self._autoreload = Autoreload()
 
     # -- starting and changing --------------------------------------------------------------------------------
 
@@ -88,11 +94,19 @@ class Serving:
         """Bring everything up. Raises ``ListenError``, ``StartFailed``; call ``abandon`` then."""
         composition = self.composition
         log.info("starting", extra={"fields": {"apps": len(composition.apps), "workers": _workers_of(composition)}})
+        self._tell_shared(composition)
         progress = asyncio.create_task(self._tell_progress())
         try:
             await self._apply(composition)
         finally:
             progress.cancel()
+
+    def _tell_shared(self, composition: Composition) -> None:
+        for each in composition.shared:
+            tell = log.warning if each.many else log.info
+            tell("apps are not isolated", extra={"fields": {"user": each.user, "apps": ", ".join(each.apps)}})
+            if each.uid == 0:
+                log.warning("apps run as root: give each a user", extra={"fields": {"apps": ", ".join(each.apps)}})
 
     async def change(self, composition: Composition) -> None:
         """Run ``composition`` instead of what runs: every app gets new workers.
@@ -100,10 +114,14 @@ class Serving:
         Raises ``ListenError``, ``StartFailed``; nothing has changed then.
         """
         async with self._changing:
-            await self._apply(composition)
+            await self._autoreload.pause()
+            try:
+                await self._apply(composition)
+            finally:
+                self._autoreload.resume()
 
     async def _apply(self, composition: Composition) -> None:
-        change = _Change(composition, {}, {}, [], self._relay_spec(composition))
+        change = _Change(composition, {}, {}, [], self._relay_spec(composition), time.time())
         try:
             self._open_new(change)
             if change.relay is not None:
@@ -175,7 +193,8 @@ class Serving:
             if binding.app == spec.name
         ]
         fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
-        log.info("app ready", extra={"fields": {**fields, "workers": spec.workers, "ms": round(took * 1000)}})
+        more = {"workers": spec.workers, "isolated": "yes" if spec.isolated else "no", "ms": round(took * 1000)}
+        log.info("app ready", extra={"fields": fields | more})
 
     async def _ready_relays(self, change: _Change, spec: PoolSpec) -> None:
         if self.relays is not None and self.relays.pool.is_started:
@@ -222,6 +241,15 @@ class Serving:
             app.swap()
         for each in gone:
             self._part_with(each)
+        self._watch(change)
+
+    def _watch(self, change: _Change) -> None:
+        composition = change.composition
+        options = composition.autoreload
+        apps = {self.apps[spec.name]: options[n] for n, spec in composition.apps.items() if n in options}
+        self._autoreload.cover(apps, change.begun_at)
+        estates = {self.estates[spec.name]: options[n] for n, spec in composition.estates.items() if n in options}
+        self._autoreload.guard(estates)
 
     def _bind(self, change: _Change) -> None:
         """Let each listener's connections go where the composition has them go, and close those it does not have."""
@@ -236,6 +264,7 @@ class Serving:
             bound.app = self.relays if binding.app is None else self.apps[binding.app]
 
     def _set_trusted(self, composition: Composition) -> None:
+        self.spawners.expect(spec.key for spec in composition.apps.values())
         self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
 
     def _new_app(self, spec: PoolSpec) -> App:
@@ -249,7 +278,7 @@ class Serving:
     def _new_desk(self, composition: Composition) -> Desk:
         apps = {number: self.apps[spec.name] for number, spec in composition.apps.items() if spec.name in self.apps}
         estates = {number: self.estates[spec.name] for number, spec in composition.estates.items()}
-        return Desk(self.connections, apps, estates, composition.max_queue)
+        return Desk(self.connections, apps, estates, composition.max_queue, composition.development)
 
     def _make_estates(self, composition: Composition) -> None:
         for spec in composition.estates.values():
@@ -287,13 +316,26 @@ class Serving:
         number = bound.number << TAKE_LISTENER_SHIFT
 
         def accepted(sock: socket.socket) -> None:
-            flags = TAKE_TRUSTED if local or self._is_trusted_proxy(sock) else 0
+            is_trusted = self._is_trusted_user(sock) if local else self._is_trusted_proxy(sock)
+            flags = TAKE_TRUSTED if is_trusted else 0
             assert bound.app is not None
             connection = Connection(sock.detach(), flags | number, bound.app, bound)
             self.connections.adopt(connection)
             bound.app.place(connection)
 
         return accepted
+
+    def _is_trusted_user(self, sock: socket.socket) -> bool:
+        """Whoever connects over a unix socket is Caddy, unless it is a user who runs apps: that may be an app."""
+        uid = peer_uid(sock)
+        if uid not in self.spawners.uids:
+            return True
+        if uid not in self._disbelieved:
+            self._disbelieved.add(uid)
+            fields = {"uid": uid, "hint": "if this is Caddy, let no app run as its user"}
+            log.warning("a user who runs apps connects to a listener: its X-Forwarded headers are not believed",
+                        extra={"fields": fields})  # fmt: skip
+        return False
 
     def _is_trusted_proxy(self, sock: socket.socket) -> bool:
         if not self._trusted:
@@ -326,7 +368,7 @@ class Serving:
 
     async def _start_relays_late(self, spec: PoolSpec) -> None:
         async with self._changing:
-            change = _Change(self.composition, {}, {}, [], spec)
+            change = _Change(self.composition, {}, {}, [], spec, time.time())
             try:
                 await self._ready_relays(change, self._arranged(change, spec))
             except StartFailed as exc:
@@ -360,6 +402,7 @@ class Serving:
     async def stop(self) -> None:
         """End everything, within the grace period: what the relays have in flight needs the apps."""
         self._stopping = True
+        await self._autoreload.close()
         grace_s = self.composition.grace_s
         for bound in self._bound.values():
             bound.listener.close()
@@ -374,6 +417,7 @@ class Serving:
     async def abandon(self) -> None:
         """Leave nothing behind of a start that failed."""
         self._stopping = True
+        await self._autoreload.close()
         for bound in self._bound.values():
             bound.listener.close()
         everything = [*self._served(), *([self.relays] if self.relays is not None else [])]

@@ -36,7 +36,7 @@ THEIRS: dict[str, set[str]] = {
     "config": {"pydantic"},
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},
-    "daemon": {"orjson", "uvloop"},
+    "daemon": {"orjson", "uvloop", "watchfiles"},
     "cli": {"orjson", "pydantic", "uvloop"},
 }
 # The first code in the app's interpreter has just loaded our folders under this name.
