@@ -13,7 +13,7 @@ from .check import check_app
 from .models import EnvVar, PythonApp
 from .plan import AppSpec, Plan, resolve_app
 from .routing import settled_fields
-from .search import Verdict, find_module, installation
+from .search import Verdict, find_module, installation, is_standard
 from .values import ModuleVariable
 
 
@@ -43,6 +43,12 @@ def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping
     problems: list[CaddyfileError] = []
     block = _filled(spec.block, {**settled_fields(spec.block, environ), **values})
     found = resolve_app(block, spec, base_dir, problems, name=name)
+    # First what tells strangers from tenants, without looking for what they may have meant.
+    for folder in (found.working_dir, found.venv):
+        if folder is not None and not os.path.isdir(folder):
+            raise NoSuchApp(f"there is no directory {folder}")
+    if "module" in values and is_standard(found.module):
+        raise NoSuchApp(f"{found.module} is a module of Python's own")
     errors = [*problems, *check_app(found)]
     if errors:
         raise NoSuchApp(errors[0].message)
