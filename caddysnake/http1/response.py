@@ -5,7 +5,8 @@
 ====================================  ================================================================
 the app sent                          framing
 ====================================  ================================================================
-HEAD, 204, 304                        no content, whatever the app gives; 204 loses its Content-Length
+HEAD, 204, 304                        no content, whatever the app gives; 204 loses its Content-Length,
+                                      HEAD gets one where GET would
 205                                   an empty content (RFC 9110 section 15.3.6)
 Content-Length                        counted: more raises at once, less raises at the end
 nothing, whole content at once        Content-Length is added
@@ -157,7 +158,8 @@ class Response:
         if close:
             self.close = True
         request = self._request
-        if status in _EMPTY or (request is not None and request.method == "HEAD"):
+        is_head = request is not None and request.method == "HEAD"
+        if status in _EMPTY or (is_head and length is not None):
             self._framing = _NONE
             if status == 205:
                 head += b"\r\ncontent-length: 0"
@@ -244,6 +246,10 @@ class Response:
         self._head = b""
         if self._framing is not _OPEN:
             return head
+        if self._request is not None and self._request.method == "HEAD":
+            self._framing = _NONE
+            # What GET would have said, if it can be told: an app may well leave the content out by itself.
+            return (head + b"\r\ncontent-length: %d" % size if size and not more else head) + self._tail()
         if not more and not self._trailers:
             self._framing = _LENGTH
             return head + b"\r\ncontent-length: %d" % size + self._tail()

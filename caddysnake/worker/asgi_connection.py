@@ -32,7 +32,7 @@ from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead, RequestParser
 from ..http1.response import Output, Response
-from .asgi_cycle import Cycle
+from .asgi_cycle import ClientDisconnected, Cycle
 from .asgi_http import HttpCycle
 from .scope import Peer
 
@@ -403,6 +403,18 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.write(output)
         else:
             self._transport.writelines(output)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    async def flush(self) -> None:
+        """Wait until the kernel has everything that was written. Raises ``ClientDisconnected``."""
+        if self.phase not in _ENDING:
+            self._transport.set_write_buffer_limits(high=0)
+            await self.drain()
+        if self.phase in _ENDING:
+            raise ClientDisconnected("the client is gone")
+        self._transport.set_write_buffer_limits()
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written, or is gone."""

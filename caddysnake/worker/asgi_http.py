@@ -21,6 +21,7 @@ The app is never cancelled because a client left: ``receive`` says so, and ``sen
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from ..http1.errors import ResponseError
 from ..http1.request import RequestHead
 from ..http1.response import Phase, Response, informational
 from .asgi_cycle import ClientDisconnected, Cycle
+from .asgi_file import open_file, send_file
 
 if TYPE_CHECKING:
     from .asgi_connection import HttpConnection
@@ -113,9 +115,28 @@ class HttpCycle(Cycle):
             connection.write(response.send_trailers(message.get("headers", ()), message.get("more_trailers", False)), 0)
             if response.phase is _DONE:
                 connection.response_done(self)
+        elif kind == "http.response.pathsend":
+            await self._send_path(message["path"])
         else:
             raise ResponseError(f"{kind!r} is not a message of an HTTP response")
         await connection.drain()
+
+    async def _send_path(self, path: object) -> None:
+        connection = self.connection
+        file, size = open_file(path)
+        try:
+            connection.write(self.response.count_file(size), 0)
+            if size and self.response.has_content:
+                await send_file(connection, file, size)
+                connection.server.tally.bytes_out += size
+        except BaseException:
+            if self.response.head_sent:
+                connection.abort()
+            raise
+        finally:
+            os.close(file)
+        if not self.is_gone:
+            connection.response_done(self)
 
     # For the connection
 

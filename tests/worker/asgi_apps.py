@@ -337,6 +337,39 @@ async def do_two_received(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"seen")
 
 
+async def do_pathsend(scope: Any, receive: Any, send: Any) -> None:
+    assert "http.response.pathsend" in scope["extensions"]
+    path = scope["query_string"].decode()
+    await start(send, 200, *((name, value) for name, value in scope["headers"] if name == b"content-length"))
+    await send({"type": "http.response.pathsend", "path": path})
+
+
+async def do_early_hint(scope: Any, receive: Any, send: Any) -> None:
+    assert "http.response.early_hint" in scope["extensions"]
+    await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]})
+    await answer(send, b"hinted")
+
+
+async def do_trailers(scope: Any, receive: Any, send: Any) -> None:
+    assert "http.response.trailers" in scope["extensions"]
+    await start(send, 200, (b"trailer", b"x-sum"), trailers=True)
+    await body(send, b"content")
+    await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"42")], "more_trailers": True})
+    await send({"type": "http.response.trailers", "headers": [(b"x-more", b"y")]})
+
+
+async def do_bad_trailer(scope: Any, receive: Any, send: Any) -> None:
+    await start(send, 200, trailers=True)
+    await body(send, b"content")
+    await send({"type": "http.response.trailers", "headers": [(b"content-length", b"42")]})
+
+
+async def do_many(scope: Any, receive: Any, send: Any) -> None:
+    """A large response each time; the notes say how many were made."""
+    NOTES.append("made")
+    await answer(send, bytes(200_000))
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

@@ -444,3 +444,101 @@ def test_a_client_waits_for_an_app_that_does_not_read(client: RawClient, worker:
         assert int(client.get("/memory").body) < before + (8 << 20)
     client.get("/open?events")
     client.get("/open?more")
+
+
+def test_requests_of_a_client_that_does_not_read_wait(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as slow:
+        slow.send(b"GET /many HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        made = -1
+        while (now := len(asked(client, "/notes"))) != made:
+            made = now
+            time.sleep(0.1)
+        assert made < 10
+        for _ in range(100):
+            assert len(slow.answer().body) == 200_000
+
+
+# Extensions
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file.bin"
+    path.write_bytes(bytes(range(256)) * 20_000)
+    return path
+
+
+def test_a_file_is_sent_by_its_path(client: RawClient, file: Path) -> None:
+    for _ in range(2):
+        answer = client.get(f"/pathsend?{file}")
+        assert answer.header("content-length") == "5120000"
+        assert answer.body == file.read_bytes()
+    assert client.get("/hello").body == b"hello"
+
+
+def test_a_head_request_for_a_file_gets_its_length(client: RawClient, file: Path) -> None:
+    answer = client.ask(f"HEAD /pathsend?{file} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert answer.header("content-length") == "5120000"
+    assert client.get("/hello").body == b"hello"
+
+
+def test_an_empty_file_is_an_empty_content(client: RawClient, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert client.get(f"/pathsend?{tmp_path}/empty").header("content-length") == "0"
+    assert client.get("/hello").body == b"hello"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/tmp", "/dev/null"])
+def test_what_is_not_a_file_is_a_500(client: RawClient, path: str) -> None:
+    assert client.get(f"/pathsend?{path}").status == 500
+    assert client.get("/hello").body == b"hello"
+
+
+def test_a_file_is_sent_to_a_slow_reader_and_others_are_served_meanwhile(
+    client: RawClient, worker: Worker, file: Path
+) -> None:
+    with RawClient(worker.connect()) as slow:
+        slow.send(f"GET /pathsend?{file} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        slow.head()
+        assert client.get("/hello").body == b"hello"
+        assert slow.exactly(5_120_000) == file.read_bytes()
+        assert slow.get("/hello").body == b"hello"
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_file(client: RawClient, worker: Worker, file: Path) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(f"GET /pathsend?{file} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        leaving.head()
+    assert client.get("/hello").body == b"hello"
+
+
+def test_early_hints_come_before_the_response(client: RawClient) -> None:
+    client.send(b"GET /early_hint HTTP/1.1\r\nHost: a\r\n\r\n")
+    hint = client.answer()
+    assert hint.status == 103
+    links = [value for name, value in hint.headers if name == "link"]
+    assert links == ["</a.css>; rel=preload", "</b.js>; rel=preload"]
+    assert client.answer().body == b"hinted"
+
+
+def test_trailers_end_a_chunked_response(client: RawClient) -> None:
+    client.send(b"GET /trailers HTTP/1.1\r\nHost: a\r\n\r\n")
+    _, _, headers = client.head()
+    assert ("transfer-encoding", "chunked") in headers
+    expected = b"7\r\ncontent\r\n0\r\nx-sum: 42\r\nx-more: y\r\n\r\n"
+    assert client.exactly(len(expected)) == expected
+    assert client.get("/hello").body == b"hello"
+
+
+def test_trailers_are_dropped_where_they_have_no_place(client: RawClient) -> None:
+    assert client.ask(b"HEAD /trailers HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+    assert client.get("/hello").body == b"hello"
+
+
+def test_a_trailer_that_frames_a_message_cuts_the_response(client: RawClient) -> None:
+    assert not client.get("/bad_trailer").whole
+
+
+def test_http_1_0_has_neither_trailers_nor_hints(client: RawClient) -> None:
+    answer = client.ask(b"GET /scope HTTP/1.0\r\n\r\n")
+    assert set(json.loads(answer.body)["extensions"]) == {"http.response.pathsend"}
