@@ -27,6 +27,8 @@ def check(plan: Plan) -> list[CaddyfileError]:
     for app in plan.apps:
         if not app.block.placeholders:
             errors += check_app(app)
+        elif not any("{" in name for name in (app.user, app.group) if name is not None):
+            errors += _account_errors(app)
     errors += _check_sockets(plan.listeners)
     return errors
 

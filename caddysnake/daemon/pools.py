@@ -34,6 +34,8 @@ class PoolSpec(NamedTuple):
     key: SpawnerKey
     start_timeout_s: float | None
     grace_s: float
+    isolated: bool = False
+    """Nobody else, not even the daemon, runs as its user."""
 
 
 class StartFailed(Exception):

@@ -385,6 +385,7 @@ class Serving:
         """To be called every second or so."""
         for estate in self.estates.values():
             estate.sweep()
+        self.spawners.sweep()
         if self.relays is not None:
             self.relays.sweep()
 

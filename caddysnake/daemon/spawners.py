@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ log = logging.getLogger("caddysnake.spawner")
 UNASKED_A_SECOND = 100
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
+_IDLE_S = 60.0
 _PRIVATE_UMASK = 0o027
 """Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -105,6 +106,7 @@ class Spawner:
         self.pid = self.process.pid
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
+        self._busy_at = self._loop.time()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._allowance = Allowance(UNASKED_A_SECOND)
         self._prepared: asyncio.Future[str] = self._loop.create_future()
@@ -137,6 +139,12 @@ class Spawner:
             self.kill()  # or the next worker would wait for it as long
             raise SpawnError("preload", f"preload not done within {_PREPARE_TIMEOUT_S:g}s") from None
 
+    def idle_for(self, now: float) -> float:
+        """For how many seconds it has had no worker and nothing to do."""
+        if self.workers or self._forks or not self._prepared.done():
+            self._busy_at = now
+        return now - self._busy_at
+
     @property
     def is_useless(self) -> bool:
         """It could not be prepared."""
@@ -147,6 +155,7 @@ class Spawner:
 
         Raises ``SpawnError``.
         """
+        self._busy_at = self._loop.time()
         await self.prepared()
         answer: asyncio.Future[int] = self._loop.create_future()
         self._forks[worker] = answer
@@ -282,16 +291,34 @@ class Spawners:
     def __init__(self, libraries: list[str] | None = None) -> None:
         self._by_key: dict[SpawnerKey, Spawner] = {}
         self._libraries = libraries or library_folders(os.environ)
+        self._leaving: set[Spawner] = set()
+        self.uids: set[int] = set()
+        """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
 
     def get(self, key: SpawnerKey) -> Spawner:
         """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
         spawner = self._by_key.get(key)
         if spawner is None or spawner.gone.is_set():
+            self.expect([key])
             try:
                 spawner = self._by_key[key] = Spawner(key, self._libraries)
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return spawner
+
+    def expect(self, keys: Iterable[SpawnerKey]) -> None:
+        """Apps with these keys run, or will."""
+        self.uids |= {key.account.uid for key in keys if key.account is not None} - {os.geteuid()}
+
+    def sweep(self) -> None:
+        """To be called every second or so: a user's spawner without workers is let go, as it serves nobody else."""
+        now = asyncio.get_running_loop().time()
+        for key, spawner in list(self._by_key.items()):
+            if key.account is not None and spawner.idle_for(now) > _IDLE_S:
+                del self._by_key[key]
+                spawner.close()
+                self._leaving.add(spawner)
+        self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
 
     def discard(self, key: SpawnerKey) -> None:
         """Start afresh next time, if the one there is could not be prepared."""
@@ -301,13 +328,14 @@ class Spawners:
             spawner.close()
 
     def pids(self) -> set[int]:
-        return {spawner.pid for spawner in self._by_key.values()}
+        return {spawner.pid for spawner in (*self._by_key.values(), *self._leaving)}
 
     async def close(self, patience_s: float) -> None:
         """Let all leave; kill what has not after ``patience_s`` seconds."""
-        for spawner in self._by_key.values():
+        everyone = [*self._by_key.values(), *self._leaving]
+        for spawner in everyone:
             spawner.close()
-        for spawner in self._by_key.values():
+        for spawner in everyone:
             try:
                 await asyncio.wait_for(spawner.gone.wait(), patience_s)
             except TimeoutError:
