@@ -459,7 +459,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _let_go(self, status: int = 499) -> None:
-        """Leave the request that is being forwarded, if any: nobody wants its response. ``status`` is for the counts."""
+        """Leave the request that is being forwarded, if any: nobody wants its response. ``status`` is for counting."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             if exchange.stage is _WAITING:

@@ -21,7 +21,6 @@ from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..http1.request import RequestHead
 from .target import Target
 
-_SLASH = 47
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _DROPPED_WHEN_UNTRUSTED = _CONNECTION | _FORWARDED
@@ -35,8 +34,6 @@ def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> 
     path = head.target
     if target.prefix:
         path = target.path + path[path.find(b"?") :] if b"?" in path else target.path
-    elif path[0] != _SLASH:  # the absolute form; Host has been replaced by its authority
-        path = path if path == b"*" else head.path + (b"?" + head.query if b"?" in path else b"")
     line = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), path)
     section = head.section
     if section is None or not is_trusted or target.prefix:
