@@ -53,6 +53,11 @@ class Peer:
                 pass  # already gone; the first read will say so
 
 
+_Made = tuple["Address | None", str, "Address | None", bool, bool]
+"""What follows from a header section and from whether it is trusted: the client it tells, if it does, the scheme, the
+server, whether it holds a relay's fields; and whether it was trusted."""
+
+
 class Scopes:
     """Builds the scopes of one app. ``state`` is what its lifespan left, None when there was none."""
 
@@ -64,11 +69,12 @@ class Scopes:
 
     def http(self, head: RequestHead, peer: Peer) -> Scope:
         section = head.section
-        if section is not None and section.made is not None and peer.is_trusted:
-            client, scheme, server, has_ours = section.made
+        made: _Made | None = section.made if section is not None else None
+        if made is not None and made[4] is peer.is_trusted:
+            told, scheme, server, has_ours, _ = made
+            client = told or peer.address
         else:
-            has_ours = any(name.startswith(RELAY_FIELDS) for name, _ in head.headers)
-            client, scheme, server = self._ends(head, peer, has_ours)
+            client, scheme, server, has_ours = self._made_of(head, peer)
         path = head.path
         scope = {
             "type": "http",
@@ -111,17 +117,19 @@ class Scopes:
         scope["extensions"] = WEBSOCKET_EXTENSIONS.copy()
         return scope
 
-    def _ends(self, head: RequestHead, peer: Peer, has_ours: bool) -> tuple[Address | None, str, Address | None]:
-        """Client, scheme and server; remembered with the header section when they follow from it alone."""
+    def _made_of(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str, Address | None, bool]:
+        """Client, scheme, server and whether there are fields of a relay's; kept if the header section tells them."""
+        has_ours = any(name.startswith(RELAY_FIELDS) for name, _ in head.headers)
         if peer.is_trusted:
             client, scheme = self._origin(head, peer)
         else:
             client, scheme = peer.address, "http"
         host = head.host
         server = (self._servers[scheme].get(host) or self._server(host, scheme)) if host else peer.local
-        if head.section is not None and peer.is_trusted and host and client is not None and client != peer.address:
-            head.section.made = (client, scheme, server, has_ours)
-        return client, scheme, server
+        if head.section is not None and host:
+            told = client if client != peer.address else None
+            head.section.made = (told, scheme, server, has_ours, peer.is_trusted)
+        return client, scheme, server, has_ours
 
     def _origin(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str]:
         """The client's address and the scheme it used."""
