@@ -64,7 +64,7 @@ class RelaySettings(NamedTuple):
     """Routing tables, as JSON, by the number that ``Take`` carries above ``TAKE_LISTENER_SHIFT``. What a table holds is
     between whoever makes it and the relay's router."""
     development: bool = False
-    """Show the browser why an app does not start."""
+    """Show the browser what is wrong with a worker's answer. What ``Refused`` says is shown in any case."""
     server_header: str = ""
     """Value of the Server field of the relay's own answers, none when empty."""
     max_head_bytes: int = 1_114_112

@@ -30,8 +30,8 @@ STOPPING = Answer(503, "stopping", "the daemon is gone", 1)
 
 
 def encoded(answer: Answer, head: RequestHead, closes: bool, server: bytes, development: bool) -> bytes:
-    """The whole response. ``closes``: the connection ends after it. Without ``development``, not why."""
-    detail = answer.detail if development else ""
+    """The whole response. ``closes``: the connection ends after it. Without ``development``, seldom why."""
+    detail = answer.detail if development or answer.is_told else ""
     if "\n" in detail.strip():
         headers, body = traceback_page(answer.status, answer.code, _last_line(detail), detail)
     else:

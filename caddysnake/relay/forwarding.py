@@ -80,12 +80,15 @@ class Over(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Drop the link and answer this instead. ``detail`` is for developers."""
+    """Drop the link and answer this instead."""
 
     status: int
     code: str
     detail: str = ""
+    """Why; for developers."""
     retry_after_s: int = 0
+    is_told: bool = False
+    """``detail`` is for the client in any case: who gave it knows to whom it goes."""
 
 
 class Cut(NamedTuple):

@@ -197,7 +197,7 @@ class RelayServer:
         elif isinstance(message, Refused):
             waiter = self._links.refused(message.need)
             if waiter is not None:
-                waiter.refused(Answer(message.status, message.code, message.text, message.retry_after_s))
+                waiter.refused(Answer(message.status, message.code, message.text, message.retry_after_s, True))
         else:
             for fd in descriptors:
                 os.close(fd)

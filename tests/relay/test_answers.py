@@ -38,6 +38,8 @@ def test_why_an_app_does_not_start_is_for_developers_only() -> None:
     assert b"ImportError: &lt;no module&gt;" in page
     assert b"caddysnake-code: import\r\n" in page
     assert b"one line" in answered(Answer(502, "x", "one line"), development=True)
+    assert b"one line" not in answered(Answer(502, "x", "one line"))
+    assert b"one line" in answered(Answer(502, "x", "one line", is_told=True))
 
 
 def test_head_gets_no_content() -> None:
