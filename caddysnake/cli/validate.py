@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
     from ..config.adapt import ConfigErrors, load
+    from ..config.isolation import shared
     from ..config.plan import plan, usable_cores
     from ..config.settled import settle
     from ..config.stock import stock
@@ -42,9 +43,11 @@ def main(args: argparse.Namespace) -> int:
         print_errors(exc.errors, source)
         return 1
     print_warnings(config.warnings)
-    errors = settle(config, planned, os.environ, own_sockets=args.caddy).errors
+    planned, _, errors = settle(config, planned, os.environ, own_sockets=args.caddy)
     if errors:
         print_errors(ConfigErrors(errors).errors, source)
         return 1
     print("Valid configuration")
+    for each in shared(planned):
+        print(f"Note: {each}", file=sys.stderr)
     return 0

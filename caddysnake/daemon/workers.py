@@ -131,6 +131,7 @@ class Worker:
         self._dropped: set[int] = set()  # their other side has left; the slot is the worker's until it says CLOSED
         self._drop_order: deque[int] = deque()
         self._fresh = 0  # the lowest slot never given
+        self._slots = _slots_of(settings)
         self._free: deque[int] = deque()
         self._untaken: deque[int] = deque()
         # Every connection may come back at once: a drain of many is no flood.
@@ -249,7 +250,7 @@ class Worker:
                 self._dropped.discard(slot)
                 return slot
             self._drop_order.append(slot)
-        if self._fresh < vitals.SLOTS:
+        if self._fresh < self._slots:
             self._fresh += 1
             return self._fresh - 1
         return None
@@ -431,6 +432,14 @@ class Worker:
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {"app": self.settings.app, "worker": self.settings.worker_index, "pid": self.pid, **more}
+
+
+def _slots_of(settings: Settings | RelaySettings) -> int:
+    """How many connections it may hold: half of the files that it may have open, as a descriptor too many is lost."""
+    limits = settings.limits if isinstance(settings, Settings) else None
+    if not limits or "open_files" not in limits:
+        return vitals.SLOTS
+    return max(1, min(vitals.SLOTS, limits["open_files"] // 2))
 
 
 def _configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> vitals.Page:
