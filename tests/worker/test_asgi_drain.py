@@ -86,7 +86,7 @@ def test_a_drained_worker_gives_back_what_is_idle_and_leaves(worker: Worker) -> 
         client.get("/hello")
     worker.drain()
     assert {worker.message() for _ in clients} == {Returned(0), Returned(1), Returned(2)}
-    assert bytes(worker.page.slots[:3]) == bytes(3)
+    assert bytes(worker.page.slots[:3]) == bytes([vitals.SLOT_RETURNED]) * 3
     assert worker.message() == Drained()
     assert ends(worker)
     for client in clients:
