@@ -94,6 +94,14 @@ class AsgiServer:
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.slots = page.slots
         self.tally = Tally()
+        shortest_s = min(
+            settings.head_timeout_s,
+            settings.body_timeout_s,
+            settings.write_timeout_s,
+            settings.websocket_ping_interval_s,
+            settings.websocket_ping_timeout_s,
+        )
+        self._tick_s = max(0.05, min(TICK_S, shortest_s / 4))
         self.is_leaving = False
         """Idle connections are not kept."""
         self.is_orphaned = False
@@ -373,7 +381,7 @@ class AsgiServer:
         for connection in list(self._watched):
             if not connection.overdue(now):
                 self._watched.discard(connection)
-        self.loop.call_later(TICK_S, self._tick)
+        self.loop.call_later(self._tick_s, self._tick)
 
 
 def _version() -> str:
