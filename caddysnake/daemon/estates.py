@@ -277,17 +277,19 @@ class Estate:
         """Requests over connections that an app has already are not asked for here."""
         now = self._loop.time()
         for key, app in self.apps.items():
-            requests = app.requests_begun()
-            if requests != self._requests.get(key):
-                self._requests[key] = requests
+            begun, known = app.requests_begun(), self._requests.get(key, 0)
+            if begun >= known:
                 self._promised.pop(key, None)
+            if begun > known:
                 self._tenants.touch(key, now)
+            if begun > known or begun < known - 1:  # fewer: a worker was replaced
+                self._requests[key] = begun
         for key in [key for key, since in self._promised.items() if now - since >= _PROMISE_S]:
             del self._promised[key]
 
     def _promise(self, key: str) -> None:
         """Somebody is about to be told of a live app, and to use it."""
-        self._requests[key] = self.apps[key].requests_begun()
+        self._requests[key] = self.apps[key].requests_begun() + 1
         self._promised[key] = self._loop.time()
 
     def _is_idle(self, key: str) -> bool:
