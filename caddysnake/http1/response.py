@@ -45,7 +45,7 @@ __all__ = ["Headers", "Output", "Phase", "Response", "informational"]
 Output = bytes | tuple[bytes, ...]
 """What to write: one piece, or several that are too large to be copied into one."""
 
-JOIN_MAX_BYTES = 64 * 1024
+JOIN_MAX_BYTES = 16 * 1024
 """Content up to this size is copied behind its head or chunk size, to leave in one write."""
 
 

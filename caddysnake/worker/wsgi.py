@@ -296,7 +296,7 @@ class WsgiServer:
             environ["wsgi.input"] = io.BytesIO(content)
             environ["CONTENT_LENGTH"] = str(len(content))  # of a chunked one too, now that it is known
         else:
-            call.lazy = LazyInput((parser.take_body(),), call.pull)
+            call.lazy = LazyInput(parser.take_body(), call.pull)
             environ["wsgi.input"] = call.lazy
         if head.version == "1.1":
             environ["wsgi.early_hints"] = call.early_hints

@@ -212,6 +212,7 @@ class Call:
         connection.offer(output)
 
     def _stream(self, iterable: Iterable[bytes]) -> None:
+        """Send each piece as it comes: nothing of it is held back while the next is made."""
         connection = self._connection
         assert connection is not None
         response = self.response

@@ -185,6 +185,16 @@ class Connection:
 
     def push(self, output: bytes | tuple[bytes, ...]) -> None:
         """Send all of ``output``, waiting for the reader. Raises ``ClientGone``."""
+        if type(output) is bytes and not self.unsent and self.file is None:
+            try:
+                sent = self.send(output)
+            except BlockingIOError:
+                sent = 0
+            except OSError as exc:
+                raise self._lost(str(exc)) from exc
+            if sent == len(output):
+                return
+            output = output[sent:]
         self.offer(output)
         while self.unsent:
             if not self._wait(select.POLLOUT, self.write_timeout_s):

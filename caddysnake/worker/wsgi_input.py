@@ -6,7 +6,8 @@ Three kinds, told apart before the app is called: none (``NO_INPUT``), content t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 
 class InputClosed(OSError):
@@ -46,10 +47,12 @@ class LazyInput:
     As with any Python file, ``read(n)`` waits for n bytes unless the content ends before.
     """
 
-    __slots__ = ("_buffer", "_ended", "_pull")
+    __slots__ = ("_at", "_ended", "_pieces", "_pull", "_size")
 
-    def __init__(self, arrived: Iterable[bytes], pull: Callable[[], bytes]) -> None:
-        self._buffer = bytearray().join(arrived)
+    def __init__(self, arrived: bytes, pull: Callable[[], bytes]) -> None:
+        self._pieces: deque[bytes] = deque((arrived,) if arrived else ())
+        self._at = 0  # what is read of the first piece
+        self._size = len(arrived)  # what is unread of all
         self._pull = pull
         self._ended = False
 
@@ -57,24 +60,27 @@ class LazyInput:
         if size is None or size < 0:
             while self._more():
                 pass
-            return self._take(len(self._buffer))
-        while len(self._buffer) < size and self._more():
+            return self._take(self._size)
+        while self._size < size and self._more():
             pass
         return self._take(size)
 
     def readline(self, size: int | None = -1) -> bytes:
-        limit = -1 if size is None or size < 0 else size
-        searched = 0
+        limit = size if size is not None and size >= 0 else None
+        passed = index = 0
         while True:
-            end = self._buffer.find(b"\n", searched) + 1
-            if end == 0 and (limit < 0 or len(self._buffer) < limit):
-                searched = len(self._buffer)
-                if self._more():
-                    continue
-                end = len(self._buffer)
-            elif end == 0:
-                end = limit
-            return self._take(end if limit < 0 else min(end, limit))
+            while index < len(self._pieces):
+                piece = self._pieces[index]
+                start = 0 if index else self._at
+                end = piece.find(b"\n", start) + 1
+                passed += (end or len(piece)) - start
+                if limit is not None and passed >= limit:
+                    return self._take(limit)
+                if end:
+                    return self._take(passed)
+                index += 1
+            if not self._more():
+                return self._take(passed)
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
         lines: list[bytes] = []
@@ -94,7 +100,8 @@ class LazyInput:
 
     def detach(self) -> None:
         """The connection goes on without the app; what it has not read is gone."""
-        self._buffer.clear()
+        self._pieces.clear()
+        self._at = self._size = 0
         self._ended = False
         self._pull = _refuse
 
@@ -102,19 +109,29 @@ class LazyInput:
         if self._ended:
             return False
         piece = self._pull()
-        self._ended = not piece
-        self._buffer += piece
-        return not self._ended
+        if not piece:
+            self._ended = True
+            return False
+        self._pieces.append(piece)
+        self._size += len(piece)
+        return True
 
     def _take(self, size: int) -> bytes:
-        buffer = self._buffer
-        if size >= len(buffer):
-            taken = bytes(buffer)
-            buffer.clear()
-        else:
-            taken = bytes(buffer[:size])
-            del buffer[:size]
-        return taken
+        """Up to ``size`` bytes of what is there; copied once, or not at all when they are just one piece."""
+        taken: list[bytes] = []
+        size = min(size, self._size)
+        self._size -= size
+        while size:
+            piece, at = self._pieces[0], self._at
+            if len(piece) - at > size:
+                taken.append(piece[at : at + size])
+                self._at = at + size
+                break
+            taken.append(piece[at:] if at else piece)
+            size -= len(piece) - at
+            self._pieces.popleft()
+            self._at = 0
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
 
 def _refuse() -> bytes:

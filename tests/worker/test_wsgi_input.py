@@ -18,7 +18,7 @@ steps = st.lists(st.tuples(st.sampled_from(["read", "readline", "readlines"]), s
 
 def lazily(pieces: list[bytes], arrived: int = 0) -> LazyInput:
     rest: Iterator[bytes] = iter(pieces[arrived:])
-    return LazyInput(pieces[:arrived], lambda: next(rest, b""))
+    return LazyInput(b"".join(pieces[:arrived]), lambda: next(rest, b""))
 
 
 @given(contents, st.integers(min_value=0, max_value=12), steps)
@@ -38,7 +38,7 @@ def test_no_more_is_waited_for_than_is_asked_for() -> None:
     def pull() -> bytes:
         raise AssertionError("waited")
 
-    stream = LazyInput([b"one\ntwo"], pull)
+    stream = LazyInput(b"one\ntwo", pull)
     assert stream.read(2) == b"on"
     assert stream.readline() == b"e\n"
     assert stream.readline(2) == b"tw"
@@ -47,7 +47,7 @@ def test_no_more_is_waited_for_than_is_asked_for() -> None:
 
 def test_an_end_is_not_asked_for_again() -> None:
     ends = iter([b"all", b""])
-    stream = LazyInput([], lambda: next(ends))
+    stream = LazyInput(b"", lambda: next(ends))
     assert stream.read() == b"all"
     assert stream.read() == stream.readline() == b""
     assert stream.readlines() == []
@@ -58,7 +58,7 @@ def test_what_goes_wrong_while_waiting_reaches_the_app() -> None:
         raise ConnectionError("the client left")
 
     with pytest.raises(OSError, match="the client left"):
-        LazyInput([b"half"], pull).read()
+        LazyInput(b"half", pull).read()
 
 
 def test_a_detached_input_refuses() -> None:
