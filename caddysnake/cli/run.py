@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config_arguments(parser)
     parser.add_argument("--caddy", action="store_true", help="also run a stock Caddy on the same file")
-    parser.add_argument(
-        "--socket-dir", metavar="DIR", help="the folder of the sockets of blocks whose site names none"
-    )
+    parser.add_argument("--socket-dir", metavar="DIR", help="the folder of the sockets of blocks whose site names none")
     parser.add_argument("--debug", action="store_true", help="log more")
 
 
@@ -156,4 +154,4 @@ def _urls(config: Config) -> list[str]:
 def _announce(composition: Composition, urls: list[str], seconds: float) -> None:
     count = len(composition.apps)
     noun = "app" if count == 1 else "apps"
-    print(f"{count} {noun} ready in {seconds:.1f} s.", *urls, file=sys.stderr, flush=True)
+    logs.tell(" ".join([f"{count} {noun} ready in {seconds:.1f} s.", *urls]))

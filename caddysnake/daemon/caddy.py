@@ -1,6 +1,7 @@
 """A stock Caddy as a companion: found, started on the generated Caddyfile, watched, ended.
 
-It says READY=1 over a notify socket of ours (sd_notify(3)) once it serves, so nothing is guessed from time.
+It calls us back (`caddy run --pingback`, as `caddy start` has it) once it serves, so nothing is guessed from time. Its
+READY=1 of sd_notify(3) would not do: it also comes after a configuration that failed to load, just before the exit.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import processes
@@ -27,6 +29,7 @@ from .pools import StartFailed
 log = logging.getLogger("caddysnake.caddy")
 
 _READY_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = 5.0
 _NAME = "caddy"
 
 
@@ -37,20 +40,17 @@ def find_caddy(environ: Mapping[str, str]) -> str | None:
 
 
 class Caddy(Companion):
-    """``folder`` is a private directory for the Caddyfile and the notify socket."""
+    """``folder`` is a private directory for the Caddyfile."""
 
     def __init__(self, binary: str, caddyfile: str, folder: Path) -> None:
         self._binary = binary
         # Named after what it says: another daemon on the same file, with another environment, must not find this one.
         self._file = folder / f"Caddyfile-{hashlib.sha256(caddyfile.encode()).hexdigest()[:12]}"
         self._file.write_text(caddyfile)
-        _remove_stale(folder)
-        self._notify_path = str(folder / f"notify-{os.getpid()}.sock")
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._ended = asyncio.Event()
-        self._notify: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
         self._stopping = False
         self._started_at = 0.0
@@ -58,14 +58,18 @@ class Caddy(Companion):
         self._restart: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        self._listen_for_notice()
         self._ready = self._loop.create_future()
-        self._spawn()
+        secret = secrets.token_hex(16).encode()  # a stranger on this machine may find the port
+        server = await asyncio.start_server(partial(self._called_back, secret), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
         try:
+            self._spawn(["--pingback", f"{host}:{port}"], secret)
             await asyncio.wait_for(self._ready, _READY_TIMEOUT_S)
         except TimeoutError:
             self.kill()
             raise StartFailed(_NAME, "caddy", f"not ready within {_READY_TIMEOUT_S:g}s") from None
+        finally:
+            server.close()
 
     async def stop(self, grace_s: float) -> None:
         self._stopping = True
@@ -78,7 +82,6 @@ class Caddy(Companion):
                 await asyncio.wait_for(self._ended.wait(), grace_s)
             self.kill()
             await self._ended.wait()
-        self._close()
 
     def kill(self) -> None:
         self._stopping = True
@@ -88,33 +91,36 @@ class Caddy(Companion):
     def pids(self) -> set[int]:
         return {self._process.pid} if self._process is not None else set()
 
-    def _listen_for_notice(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._notify_path)
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._notify.bind(self._notify_path)
-        self._loop.add_reader(self._notify.fileno(), self._on_notice)
+    async def _called_back(self, secret: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                said = await reader.readexactly(len(secret))
+        except (OSError, EOFError, TimeoutError):
+            said = b""
+        finally:
+            writer.close()
+        if secrets.compare_digest(said, secret) and self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
 
-    def _on_notice(self) -> None:
-        assert self._notify is not None
-        with contextlib.suppress(BlockingIOError):
-            if b"READY=1" in self._notify.recv(4096) and self._ready is not None and not self._ready.done():
-                self._ready.set_result(None)
-
-    def _spawn(self) -> None:
+    def _spawn(self, options: Sequence[str] = (), told: bytes = b"") -> None:
+        """``told`` is what it reads on standard input."""
         self._restart = None
         self._ended.clear()
         self._started_at = time.monotonic()
         try:
             self._process = subprocess.Popen(
-                [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile"],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "NOTIFY_SOCKET": self._notify_path},
+                [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
+                stdin=subprocess.PIPE,
+                # What a service manager is told is the daemon's business.
+                env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
                 start_new_session=True,
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
             )
         except OSError as exc:
             raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as standard_input:
+            standard_input.write(told)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
 
@@ -141,19 +147,3 @@ class Caddy(Companion):
             pause = self._backoff.pause_after(0.0)
             log.error("caddy cannot be started", extra={"fields": {"error": str(exc), "in_s": round(pause, 1)}})
             self._restart = self._loop.call_later(pause, self._spawn_again)
-
-    def _close(self) -> None:
-        if self._notify is not None:
-            self._loop.remove_reader(self._notify.fileno())
-            self._notify.close()
-            self._notify = None
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._notify_path)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the notify sockets that killed daemons left."""
-    for path in folder.glob("notify-*.sock"):
-        number = path.stem.removeprefix("notify-")
-        if number.isdigit() and not Path(f"/proc/{number}").exists():
-            path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import TextIO
@@ -89,10 +90,34 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return fields
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Serving goes on when the disk is full or the reader of the pipe has left: the record is lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # the name is logging's
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def tell(text: str) -> None:
+    """Say something to whoever started us, on standard error, if it can still be written to."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def close_quietly() -> None:
+    """Before the interpreter ends: what cannot be flushed would turn its exit status into 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
     """Send the log to ``stream`` (standard error): console style on a terminal, JSON elsewhere."""
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
+    handler = Handler(stream)
     handler.setFormatter(ConsoleFormatter(colour=True) if stream.isatty() else JsonFormatter())
     root = logging.getLogger("caddysnake")
     root.handlers[:] = [handler]

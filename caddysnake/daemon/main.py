@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,7 +18,7 @@ from .apps import App
 from .companion import Companion
 from .composition import Composition
 from .listeners import ListenError
-from .logs import printable
+from .logs import close_quietly, printable, tell
 from .pools import StartFailed
 from .serving import Serving
 
@@ -165,13 +164,14 @@ class Daemon:
 def _why(exc: ListenError | StartFailed) -> str:
     if isinstance(exc, StartFailed):
         indented = "\n".join(f"  {line}" for line in str(exc).splitlines())
-        return f"app {exc.app} does not start ({exc.code}):\n{indented}"
+        what = "caddy does not start" if exc.code == "caddy" else f"app {exc.app} does not start ({exc.code})"
+        return f"{what}:\n{indented}"
     return str(exc)
 
 
 def _complain(exc: ListenError | StartFailed) -> None:
     """Tell the person who started us, not the log alone, why nothing runs."""
-    print(f"Error: {printable(_why(exc))}", file=sys.stderr, flush=True)
+    tell(f"Error: {printable(_why(exc))}")
 
 
 def run(
@@ -190,6 +190,8 @@ def run(
         daemon = Daemon(composition, companion() if companion is not None else None, reread)
         return await daemon.run(on_ready)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main())
-
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+    finally:
+        close_quietly()

@@ -1,0 +1,110 @@
+"""``caddysnake run --caddy``: a stock Caddy that the daemon supervises, and what happens when either of them dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.caddies import caddy as find_caddy
+from support.daemon import PATIENCE_S, Process, alive, children, daemon, free_port, get, workers
+
+pytestmark = pytest.mark.system
+
+APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+
+
+@pytest.fixture(params=["current", "debian"])
+def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A PATH with the Caddy that the test is about; a runtime folder whose name leaves room for sockets."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "caddy").symlink_to(find_caddy(request.param))
+    with tempfile.TemporaryDirectory(prefix="caddysnake-test-") as runtime:
+        yield {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "XDG_RUNTIME_DIR": runtime}
+
+
+def write(folder: Path, port: int) -> str:
+    (folder / "blog.py").write_text(APP)
+    block = "\tpython {\n\t\tmodule_wsgi blog:app\n\t\tworkers 1\n\t\tgrace_period 2s\n\t}\n"
+    options = "{\n\tadmin off\n\tgrace_period 2s\n}\n"
+    return f"{options}http://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n{block}}}\n"
+
+
+def caddy_of(daemon_pid: int) -> int:
+    for pid in children(daemon_pid):
+        with contextlib.suppress(OSError):
+            if b"--adapter\0caddyfile" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    raise AssertionError("no caddy below the daemon")
+
+
+def eventually_answers(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with contextlib.suppress(OSError):
+            if get("/", port) == (200, b"ok"):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def ending(process: Process) -> Iterator[Process]:
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def test_what_caddy_cannot_listen_on_ends_the_start(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Caddy says READY=1 to its service manager even then: that must not be believed."""
+    port = free_port()
+    (tmp_path / "Caddyfile").write_text(write(tmp_path, port))
+    command = [sys.executable, "-m", "caddysnake", "run", "--caddy"]
+    with socket.create_server(("127.0.0.1", port)), ending(Process(command, tmp_path, "daemon", environ)) as process:
+        assert process.wait() == 1
+    assert "address already in use" in process.log
+    assert "Error: caddy does not start:" in process.log
+    assert " ready in " not in process.log
+
+
+def test_a_caddy_that_dies_is_started_again(tmp_path: Path, environ: dict[str, str]) -> None:
+    """The workers stay."""
+    port = free_port()
+    with daemon(tmp_path, write(tmp_path, port), "--caddy", environ=environ) as process:
+        assert get("/", port) == (200, b"ok")
+        before = workers(process.pid)
+        os.kill(caddy_of(process.pid), signal.SIGKILL)
+        process.wait_for_log("caddy ended and is started again")
+        eventually_answers(port)
+        assert workers(process.pid) == before
+        assert process.stop() == 0
+
+
+def test_after_a_daemon_was_killed_the_next_starts_at_once_and_nothing_of_the_first_is_left(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """On the same sockets and the same port; what the first left behind is gone after its grace period."""
+    port = free_port()
+    caddyfile = write(tmp_path, port)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(daemon(tmp_path, caddyfile, "--caddy", environ=environ))
+        left = children(first.pid)
+        assert len(left) >= 3  # caddy, spawner, worker
+        first.popen.kill()
+        first.popen.wait()
+        with daemon(tmp_path, caddyfile, "--caddy", environ=environ) as second:
+            assert get("/", port) == (200, b"ok")
+            deadline = time.monotonic() + PATIENCE_S
+            while any(alive(pid) for pid in left):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            eventually_answers(port)
+            assert second.stop() == 0
