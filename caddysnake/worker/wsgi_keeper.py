@@ -84,6 +84,7 @@ class Keeper:
         if self._phase is Phase.DRAINING:
             self._guarded(lambda: self._endpoint.send(Drained()))
             self._say_farewell()
+        faulthandler.cancel_dump_traceback_later()  # nothing was stuck
 
     def _turn(self) -> None:
         for fd, _ in self._poll.poll(self._timeout_ms()):
