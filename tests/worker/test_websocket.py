@@ -262,7 +262,13 @@ def test_a_message_over_the_limit_is_1009(client: RawClient, ws: RawSocket) -> N
 
 
 @pytest.mark.parametrize(
-    ("data", "code"), [(masked(TEXT, b"\xff"), 1007), (masked(3), 1002), (b"\x81\x01a", 1002), (masked(0, b"a"), 1002)]
+    ("data", "code"),
+    [
+        pytest.param(masked(TEXT, b"\xff"), 1007, id="not UTF-8"),
+        pytest.param(masked(3), 1002, id="reserved opcode"),
+        pytest.param(b"\x81\x01a", 1002, id="not masked"),
+        pytest.param(masked(0, b"a"), 1002, id="nothing to continue"),
+    ],
 )
 def test_a_client_that_breaks_the_rules_is_told_which(client: RawClient, ws: RawSocket, data: bytes, code: int) -> None:
     ws.handshake("/echo")
