@@ -20,10 +20,16 @@ class Backoff:
         self.failures = 0
         self._jitter = jitter or random.Random()
 
-    def pause_after(self, ready_for_s: float) -> float:
-        """Seconds to wait after a worker that was ready for ``ready_for_s`` seconds died; 0 the first time."""
+    def pause_after(self, ready_for_s: float, has_served: bool = False) -> float:
+        """Seconds to wait after a worker that was ready for ``ready_for_s`` seconds died; 0 the first time.
+
+        One that ``has_served`` requests was of use, however short its life: others like it are worth having, only not
+        more often than every ``FIRST_S`` seconds.
+        """
         if ready_for_s >= HEALTHY_S:
             self.failures = 0
+        elif has_served:
+            self.failures = min(self.failures, 1)
         self.failures += 1
         if self.failures == 1:
             return 0.0

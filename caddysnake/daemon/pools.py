@@ -192,7 +192,7 @@ class Pool(WorkerSink):
         if self._draining:
             return
         ready_for = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
-        pause = self._backoff.pause_after(ready_for)
+        pause = self._backoff.pause_after(ready_for, worker is not None and worker.has_served)
         self.restarts += 1
         log.error(
             "worker failed; it is started again" if pause < 1 else f"worker failed; next start in {pause:.1f}s",

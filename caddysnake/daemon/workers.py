@@ -106,6 +106,8 @@ class Worker:
         self.ready_at: float | None = None
         self.ended: asyncio.Event = asyncio.Event()
         self.reported = False
+        self.has_served = False
+        """It had completed requests when it was last looked at: at its end."""
         self._start_timeout_s = start_timeout_s
         self._grace_s = grace_s
         self._sink = sink
@@ -400,6 +402,7 @@ class Worker:
     def _report(self) -> None:
         if not self.reported:
             self.reported = True
+            self.has_served = self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) > 0
             if self._failure[0]:
                 self._sink.failed(self, *self._failure)
             # else: how it ended is not known before it is reaped; ``_bury`` reports

@@ -72,3 +72,18 @@ def test_it_is_exhausted_after_so_many_failures_in_a_row_and_no_earlier() -> Non
     for count in range(1, INTENSITY + 3):
         backoff.pause_after(0.0)
         assert backoff.exhausted is (count >= INTENSITY)
+
+
+def test_workers_that_serve_and_die_are_started_again_soon_however_many() -> None:
+    backoff = Backoff(Worst(0.0))
+    pauses = [backoff.pause_after(0.2, has_served=True) for _ in range(100)]
+    assert pauses == [0.0] + [FIRST_S] * 99
+    assert not backoff.exhausted
+
+
+def test_one_that_has_served_forgives_those_that_have_not() -> None:
+    backoff = Backoff(Worst(0.0))
+    for _ in range(INTENSITY):
+        backoff.pause_after(0.0)
+    assert backoff.pause_after(0.2, has_served=True) == FIRST_S
+    assert not backoff.exhausted

@@ -192,7 +192,6 @@ def test_the_death_of_workers_costs_only_requests_that_they_had_begun_to_read(fo
                         os.kill(victim, signal.SIGKILL)
                     await asyncio.sleep(0.2)
                 await load.more(200)
-            print(len(load.failures), load.done, load.longest_s)
             assert len(load.failures) <= kills * threads
 
         go(work())
