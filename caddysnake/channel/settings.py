@@ -74,7 +74,7 @@ class RelaySettings(NamedTuple):
     """For all apps; each app's own limit is its worker's."""
     head_timeout_s: float = 60.0
     write_timeout_s: float = 120.0
-    max_needs: int = 4096
+    max_needs: int = 8192
     """Requests that wait for a link, all apps together."""
     max_idle_links: int = 256
     """Links kept for the next request, per app."""

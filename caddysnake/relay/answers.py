@@ -5,6 +5,7 @@ code          status  meaning
 ============  ======  ==================================================================
 no-route      404     no app is for this request
 key-too-long  404     what names the app is longer than any name can be
+routing       500     looking for the app failed
 worker-gone   502     the worker ended before it answered
 bad-response  502     what the worker sent is no response
 no-link       503     the connection to the worker could not be taken: no descriptors
@@ -26,6 +27,7 @@ NO_ROUTE = Answer(404, "no-route")
 KEY_TOO_LONG = Answer(404, "key-too-long")
 NO_LINK = Answer(503, "no-link", "the connection to the app could not be taken", 1)
 QUEUE_FULL = Answer(503, "queue-full", "too many requests wait for apps", 1)
+ROUTING_FAILED = Answer(500, "routing", "looking for the app failed")
 STOPPING = Answer(503, "stopping", "the daemon is gone", 1)
 
 

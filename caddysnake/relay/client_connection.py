@@ -33,7 +33,7 @@ from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead, RequestParser
 from . import to_worker
-from .answers import NO_ROUTE, encoded
+from .answers import encoded
 from .forwarding import Another, Answer, Command, Cut, EndLink, Exchange, Over, Stage, ToClient, ToLink, Tunnel
 from .links import AppId
 
@@ -85,6 +85,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_is_borrowed",
         "_is_half_closed",
         "_is_trusted",
+        "_is_waiting",
         "_is_write_paused",
         "_linger_until",
         "_link",
@@ -122,6 +123,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._app_id: AppId = (0, "")
         self._holds = 0
         self._is_half_closed = False
+        self._is_waiting = False
         self._is_write_paused = False
         self._started = 0.0
         self._linger_until = 0.0
@@ -226,9 +228,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif self._holds:
             self._unhold(_NEXT_HELD)
         closes = server.is_orphaned or not head.keep_alive
-        target = server.router.route(self._listener, head, self._peer, self._is_trusted)
-        if target is None:
-            self._answer(NO_ROUTE, head, closes)
+        target = server.route(self._listener, head, self._peer, self._is_trusted)
+        if isinstance(target, Answer):
+            self._answer(target, head, closes)
             return
         outgoing = to_worker.head_for(head, target, self._peer, self._is_trusted)
         self._exchange = exchange = Exchange(head, outgoing, closes, continues=not self._is_trusted)
@@ -242,12 +244,19 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _wait(self) -> None:
         if self.parser.body_bytes > BODY_HIGH_BYTES:
             self._hold(_BODY_HELD)
+        self._is_waiting = True
         self._server.wait(self._app_id, self)
+
+    def _wait_no_more(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._server.waits_no_more(self._app_id, self)
 
     def linked(self, link: LinkConnection) -> None:
         """There is a link for the request."""
         exchange = self._exchange
         assert exchange is not None
+        self._is_waiting = False
         self._link = link
         link.client = self
         if self._is_write_paused:
@@ -261,6 +270,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """There will be no link."""
         exchange = self._exchange
         assert exchange is not None
+        self._is_waiting = False
         self._carry_out(exchange.refused(answer))
 
     def _head_incomplete(self) -> None:
@@ -280,8 +290,6 @@ class ClientConnection(asyncio.BufferedProtocol):
         try:
             parser.feed(data)
         except ProtocolError as error:
-            if exchange.stage is _WAITING:
-                self._server.waits_no_more(self._app_id, self)
             self._carry_out(exchange.request_broken(error))
             return
         if parser.pending:
@@ -377,6 +385,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange = self._exchange
         assert exchange is not None
         self._exchange = None
+        self._wait_no_more()
         self._drop_link()
         self._server.failed(command, self._app_id)
         self._answer(command, exchange.head, exchange.closes)
@@ -462,9 +471,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Leave the request that is being forwarded, if any: nobody wants its response. ``status`` is for counting."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            if exchange.stage is _WAITING:
-                self._server.waits_no_more(self._app_id, self)
             self._server.count(status, self._started)
+        self._wait_no_more()
         self._drop_link()
 
     def _finish(self) -> None:

@@ -52,14 +52,14 @@ from ..channel.vitals import (
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import Sections
-from .answers import KEY_TOO_LONG, NO_LINK, QUEUE_FULL, STOPPING
+from ..http1.request import RequestHead, Sections
+from .answers import KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
 from .client_connection import ClientConnection, Phase
 from .forwarding import Answer, Cut
 from .link_connection import LinkConnection
 from .links import AppId, Links
 from .tally import Tally
-from .target import Router
+from .target import Router, Target
 
 log = logging.getLogger("caddysnake.relay")
 
@@ -86,7 +86,7 @@ class RelayServer:
 
     def __init__(self, settings: RelaySettings, endpoint: Endpoint, page: Page, router: Router) -> None:
         self.settings = settings
-        self.router = router
+        self._router = router
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
@@ -302,6 +302,19 @@ class RelayServer:
                 connection.leave()
                 count -= 1
 
+    def route(self, listener: int, head: RequestHead, peer: str, is_trusted: bool) -> Target | Answer:
+        """The app for a request, or what to answer when there is none."""
+        try:
+            target = self._router.route(listener, head, peer, is_trusted)
+        except Exception:  # patterns and templates are the user's, and one of them must not end a connection unanswered
+            self._complain(f"looking for the app failed: method={head.method} target={head.target[:200]!r}", True)
+            return ROUTING_FAILED
+        if target is None:
+            return NO_ROUTE
+        if len(target.key) * 4 > TEXT_LIMIT and len(target.key.encode("utf-8", "replace")) > TEXT_LIMIT:
+            return KEY_TOO_LONG  # the channel would shorten it, and so name another app
+        return target
+
     # Links
 
     def free_link(self, app_id: AppId, is_repeatable: bool) -> LinkConnection | None:
@@ -318,8 +331,6 @@ class RelayServer:
             connection.refused(STOPPING)
         elif self._links.is_full:
             connection.refused(QUEUE_FULL)
-        elif len(app_id[1]) * 4 > TEXT_LIMIT and len(app_id[1].encode()) > TEXT_LIMIT:
-            connection.refused(KEY_TOO_LONG)  # the channel would shorten it, and so name another app
         else:
             wanted = self._links.wait(app_id, connection)
             if wanted is not None:
@@ -400,20 +411,21 @@ class RelayServer:
         """An answer of our own takes the place of the app's."""
         self.tally.errors += 1
         if answer.status == 502:
-            self._complain(f"{answer.code}: {answer.detail}", app_id)
+            self._complain(f"{answer.code}: {answer.detail}: {_named(app_id)}")
 
     def cut(self, command: Cut, app_id: AppId) -> None:
         """A response was cut."""
         self.tally.errors += 1
-        self._complain(command.why, app_id)
+        self._complain(f"{command.why}: {_named(app_id)}")
 
-    def _complain(self, what: str, app_id: AppId) -> None:
+    def _complain(self, what: str, with_exception: bool = False) -> None:
         if self._now < self._quiet_until:
             self._unsaid += 1
             return
         unsaid, self._unsaid = self._unsaid, 0
         self._quiet_until = self._now + COMPLAINT_S
-        log.warning("route=%d key=%.80r: %s%s", *app_id, what, f" ({unsaid} more like this)" if unsaid else "")
+        more = f" ({unsaid} more complaints since the last)" if unsaid else ""
+        log.warning("%s%s", ascii(what)[1:-1], more, exc_info=with_exception)
 
     def _publish(self) -> None:
         self._is_publishing = False
@@ -439,3 +451,8 @@ class RelayServer:
         for link in self._links.expired(now):
             link.discard()
         self._loop.call_later(TICK_S, self._tick)
+
+
+def _named(app_id: AppId) -> str:
+    route, key = app_id
+    return f"route={route} key={key[:80]!r}"

@@ -161,6 +161,44 @@ def test_who_leaves_is_not_waited_for(relay: Relay) -> None:
     assert is_at_end(relay.link(need))  # on its way when nobody wanted it any more
 
 
+def test_who_leaves_within_its_content_is_not_waited_for(relay: Relay) -> None:
+    with relay.connect() as client:
+        client.sendall(POST + b"he")
+        need = relay.need()
+        client.shutdown(socket.SHUT_WR)
+        assert relay.message() == Unneed(need.need)
+        assert is_at_end(client)
+
+
+def test_who_breaks_a_rule_while_waiting_is_not_waited_for(relay: Relay, client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    need = relay.need()
+    client.sendall(b"zz\r\n")
+    assert relay.message() == Unneed(need.need)
+    answer = response(client)
+    answer.read()
+    assert answer.status == 400
+
+
+def test_who_only_stops_writing_still_gets_what_it_waits_for(relay: Relay, client: socket.socket) -> None:
+    client.sendall(get())
+    need = relay.need()
+    client.shutdown(socket.SHUT_WR)
+    link = relay.link(need)
+    assert read_head(link)
+    link.sendall(ok())
+    assert read_all(client).endswith(b"ok")
+
+
+def test_a_listener_without_routes_is_a_500() -> None:
+    with running() as relay, relay.connect(listener=5) as client:
+        client.sendall(get())
+        answer = response(client)
+        answer.read()
+        assert (answer.status, answer.getheader("caddysnake-code")) == (500, "routing")
+    assert b"looking for the app failed" in relay.errors
+
+
 # Content, both ways
 
 
