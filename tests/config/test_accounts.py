@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-from pathlib import Path
 
 import pytest
 from support.tenants import ALICE, BOB, needs_root
@@ -69,9 +68,9 @@ def test_a_request_cannot_choose_a_user_of_the_systems(named: None, name: str) -
 
 @needs_root
 def test_a_request_cannot_choose_a_group_of_the_systems(named: None) -> None:
-    with pytest.raises(AccountError, match="group 5 .* is not an ordinary one"):
+    with pytest.raises(AccountError, match=r"group 5 .* is not an ordinary one"):
         resolve("alice", "5", group_by_request=True)
-    with pytest.raises(AccountError, match="user 0 .* is not an ordinary one"):
+    with pytest.raises(AccountError, match=r"user 0 .* is not an ordinary one"):
         resolve("0", None, user_by_request=True)
 
 
