@@ -20,7 +20,7 @@ from .apps import STOPPING, App
 from .complaints import Complaints
 from .connections import Connection, Connections
 from .pools import PoolSpec, StartFailed
-from .refusals import CAPACITY, Refusal, of_failure
+from .refusals import CAPACITY, Refusal, of_failure, response
 from .spawners import Forkers
 from .starts import Starting, Starts
 from .tenants import Answer, Stage, Tenants
@@ -31,7 +31,9 @@ _PROMISE_S = 0.3
 """How long after it was given an app counts as busy without a request: its own is on the way."""
 
 _PATIENCE_S = 0.4
-_LOOK_AGAIN_S = 0.1
+"""How long somebody waits for room: an app is idle as soon as its request is answered, and may be just about to be."""
+
+_LOOK_AGAIN_S = 0.05
 
 Told = Callable[["App | Refusal"], None]
 
@@ -127,10 +129,11 @@ class Estate:
         for evicted in self._tenants.take_evicted():
             log.info("app makes room for another", extra={"fields": {"app": self.apps[evicted].name}})
             self._let_go(evicted)
-        if answer is CAPACITY and self._promised and now < asker.patient_until:
-            # An app that was given a moment ago is idle again as soon as its request is answered.
-            self._loop.call_later(_LOOK_AGAIN_S, self._look_again, key)
-            self._checking.setdefault(key, {})[token] = asker
+        if answer is CAPACITY and now < asker.patient_until:
+            if key not in self._checking:
+                self._checking[key] = {}
+                self._loop.call_later(_LOOK_AGAIN_S, self._look_again, key)
+            self._checking[key][token] = asker
         elif isinstance(answer, Refusal):
             self._resolved.pop(key, None) if is_new else None
             asker.tell(answer)
@@ -153,10 +156,8 @@ class Estate:
         self._spawn(self._check(key))
 
     def _look_again(self, key: str) -> None:
-        if self._checking.get(key):
-            self._spawn(self._check(key))
-        else:
-            self._checking.pop(key, None)
+        for token, asker in self._checking.pop(key, {}).items():
+            self._need_known(key, token, asker)
 
     async def _check(self, key: str) -> None:
         resolved = await asyncio.to_thread(self.spec.resolve, key)
@@ -396,10 +397,21 @@ class _Heir:
 
     def _found(self, connection: Connection, found: App | Refusal) -> None:
         if isinstance(found, Refusal):
-            self._connections.end(connection)
+            self._refuse(connection, found)
         else:
             connection.app = found
             found.place(connection)
+
+    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
+        """A relay waits for the response to what it sent over this link, of which nobody has read a byte."""
+        sock = socket.socket(fileno=connection.fd)
+        try:
+            sock.send(response(refusal), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # the relay was first
+        finally:
+            sock.detach()
+        self._connections.end(connection)
 
 
 def _has_bytes(fd: int) -> bool:

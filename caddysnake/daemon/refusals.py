@@ -49,3 +49,10 @@ def of_broken(failure: Failure) -> Refusal:
     """What to answer for an app whose code was changed and does not start: 500, until somebody mends it."""
     status, code, _ = _KINDS.get(failure.code, _APPS_OWN)
     return Refusal(500, "import-failed" if status == 404 else code, str(failure))
+
+
+def response(refusal: Refusal) -> bytes:
+    """*refusal* as a response over a link, for the one case in which no relay can write it."""
+    retry = f"retry-after: {refusal.retry_after_s}\r\n" if refusal.retry_after_s else ""
+    head = f"HTTP/1.1 {refusal.status} \r\ncaddysnake-code: {refusal.code}\r\n{retry}"
+    return f"{head}content-length: 0\r\nconnection: close\r\n\r\n".encode()
