@@ -27,8 +27,6 @@ GOOD = "def pid():\n    import os\n    return os.getpid()\n"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "_LEAVE_AFTER_LAST_WORD_S", 0.3)
     monkeypatch.setattr(workers_module, "_KILL_AFTER_TERM_S", 0.2)
-    monkeypatch.setattr(spawners_module, "_FORK_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(spawners_module, "_PREPARE_TIMEOUT_S", 0.5)
 
 
 @pytest.fixture
@@ -260,7 +258,7 @@ def test_a_child_that_keeps_the_channel_open_does_not_hide_a_death(tmp_path: Pat
 
 
 SPAWNERS = {
-    "spawner_silent": "preload not done within 0.5s",
+    "spawner_silent": "preload not done within 0.6s",
     "spawner_garbage": "ended with status -9 before it was ready",
     "spawner_closes": "ended with status -9 before it was ready",
     "spawner_leaves": "ended with status 9 before it was ready",
@@ -280,9 +278,16 @@ SPAWNERS = {
 
 
 @pytest.mark.parametrize("act", SPAWNERS)
-def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, python: str, act: str) -> None:
+def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(
+    tmp_path: Path, python: str, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
+            # Only where that is what ends it, and only now: good ones may take their time.
+            if act == "spawner_silent":
+                monkeypatch.setattr(spawners_module, "_PREPARE_TIMEOUT_S", 0.6)
+            if act == "spawner_never_forks":
+                monkeypatch.setattr(spawners_module, "_FORK_TIMEOUT_S", 0.6)
             failed = await refused(among, among.hostile(act))
             assert failed.code in ("spawner", "preload")
             assert any(part in str(failed) for part in SPAWNERS[act].split("|")), failed
@@ -290,12 +295,16 @@ def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, pyt
     run(work())
 
 
-def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(tmp_path: Path, python: str) -> None:
+def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(
+    tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawners_module, "_FORK_TIMEOUT_S", 2.0)
+
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
             wanted = among.hostile("spawner_never_reaps", WORKER_ACT="garbage_while_ready")
             evil = await among.house.started(wanted)
-            await until(lambda: evil.pool.restarts >= 2, "the second breach")
+            await until(lambda: evil.pool.restarts >= 1, "the breach")
             await among.good_one_answers()
 
     run(work())
