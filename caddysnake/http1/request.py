@@ -308,6 +308,8 @@ class RequestParser:
     def _check_partial_line(self, data: bytes) -> None:
         if len(data) > self._limits.max_target_bytes + _LINE_REST:
             raise ProtocolError(414, "target-too-long", "the request line is too long")
+        if b"\n" in data:
+            raise ProtocolError(400, "request-line", "a line that ends in a bare LF")
         method = data.partition(b" ")[0].removesuffix(b"\r")
         if method and not is_token(method):
             raise ProtocolError(400, "method", "not an HTTP request")
