@@ -147,7 +147,8 @@ def _urls(config: Config) -> list[str]:
             plain = address.scheme == "http" or address.port == "80"
             scheme = "http" if plain else "https"
             port = "" if address.port in ("", "80" if plain else "443") else f":{address.port}"
-            found.append(f"{scheme}://{address.host or 'localhost'}{port}/")
+            host = address.host or "localhost"
+            found.append(f"{scheme}://{f'[{host}]' if ':' in host else host}{port}/")
     return list(dict.fromkeys(found))
 
 

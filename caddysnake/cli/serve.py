@@ -77,14 +77,15 @@ def _only_wsgi(args: argparse.Namespace) -> bool:
 
 def caddyfile(args: argparse.Namespace) -> str:
     """The Caddyfile that the arguments stand for. Raises ``UnservableValue``."""
+    host, colon, port = args.listen.rpartition(":")
+    if not colon or not port.isdecimal() or (":" in host and not host.startswith("[")):
+        raise UnservableValue(f"--listen {args.listen}: write HOST:PORT, such as {_DEFAULT_LISTEN}, or :PORT for all")
     address = args.domain or f"http://{args.listen}"
     site = []
     if args.access_logs:
         site += ["log"]
-    if args.domain is None:
-        host = args.listen.rpartition(":")[0]
-        if host:
-            site += [f"bind {_quote(host.strip('[]'))}"]
+    if args.domain is None and host:
+        site += [f"bind {_quote(host.strip('[]'))}"]
     if args.static_path is not None:
         route = args.static_route.rstrip("/").removesuffix("/*") or ""
         site += [f"handle_path {_quote(route + '/*')} {{", f"\troot * {_quote(args.static_path)}", "\tfile_server", "}"]

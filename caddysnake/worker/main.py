@@ -42,7 +42,7 @@ def main(channel: socket.socket) -> int:
         _enter_process(settings)
         with DieWithDaemon(channel):
             app = load(settings)
-            interface = settings.interface if settings.interface != "auto" else told_by_inspection(app)
+            interface = _interface(settings, app)
         return _serve(interface, app, settings, endpoint, page)
     except AppError as exc:
         _report(endpoint, Failed(exc.code, str(exc)))
@@ -139,6 +139,33 @@ class DieWithDaemon:
     def _set(self, on: bool) -> None:
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
         fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
+
+
+def _interface(settings: Settings, app: Any) -> str:
+    """``asgi`` or ``wsgi``. Raises ``AppError`` for an app that cannot be what the settings call it."""
+    if settings.interface == "auto":
+        return told_by_inspection(app)
+    other = {"wsgi": "asgi", "asgi": "wsgi"}[settings.interface]
+    if _fits(settings.interface, app) is False and _fits(other, app):
+        name = f"{settings.module}:{settings.variable}"
+        short = " (the short form `python module:variable` is for WSGI)" if other == "asgi" else ""
+        raise AppError(
+            "interface", f"{name} takes what {other.upper()} apps take: write `module_{other} {name}`{short}"
+        )
+    return settings.interface
+
+
+def _fits(interface: str, app: Any) -> bool | None:
+    """Whether ``app`` can be called as ``interface`` calls it; None where that cannot be told."""
+    if interface == "wsgi" and (inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)):
+        return False
+    try:
+        inspect.signature(app).bind(*range(3 if interface == "asgi" else 2))
+    except TypeError:
+        return False
+    except ValueError:
+        return None
+    return True
 
 
 def told_by_inspection(app: Any) -> str:

@@ -63,6 +63,8 @@ def test_every_command_has_help_of_its_own(tmp_path: Path, name: str) -> None:
         (("--nope",), "unknown option --nope"),
         (("validate", "--nope"), "unrecognized arguments: --nope"),
         (("validate", "--config"), "expected one argument"),
+        (("serve", "--listen", "9595", "blog:app"), "--listen 9595: write HOST:PORT"),
+        (("serve", "--listen", "::1:9595", "blog:app"), "--listen ::1:9595: write HOST:PORT"),
     ],
 )
 def test_a_wrong_word_is_one_line_and_status_1(tmp_path: Path, words: tuple[str, ...], message: str) -> None:

@@ -56,6 +56,18 @@ def test_a_variable_that_cannot_be_called_is_named(tmp_path: Path) -> None:
     assert "blog:app is 'int', which cannot be called" in said
 
 
+def test_an_app_of_the_other_interface_is_told_from_what_it_takes(tmp_path: Path) -> None:
+    """It would answer every request with 500."""
+    asgi = "async def __call__(self, scope, receive, send): ..."
+    (tmp_path / "blog.py").write_text(GOOD + f"class A:\n    {asgi}\napi = A()\n")
+    status, said = run(tmp_path, f"unix/{tmp_path}/app.sock {{\n\tpython blog:api\n}}\n")
+    assert status == 1
+    assert "blog:api takes what ASGI apps take: write `module_asgi blog:api`" in said
+    status, said = run(tmp_path, site(tmp_path, "module_asgi blog:app"))
+    assert status == 1
+    assert "write `module_wsgi blog:app`" in said
+
+
 def test_a_missing_variable_gets_its_nearest_neighbour(tmp_path: Path) -> None:
     """A typing error is the usual cause."""
     (tmp_path / "blog.py").write_text(GOOD.replace("app", "application", 1))
