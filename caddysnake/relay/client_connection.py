@@ -35,6 +35,7 @@ from ..http1.request import RequestHead, RequestParser
 from . import to_worker
 from .answers import encoded
 from .forwarding import Another, Answer, Command, Cut, EndLink, Exchange, Over, Stage, ToClient, ToLink, Tunnel
+from .link_connection import WRITE_HIGH_BYTES
 from .links import AppId
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         if self.phase is not _IDLE:
             self._transport.close()  # told to leave in the meantime
         elif self._server.is_leaving:
@@ -172,8 +174,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """True to keep our own side open."""
         exchange = self._exchange
-        if exchange is None or self._is_gone():
-            return False
+        if exchange is None or (self.phase is not _TUNNEL and self._is_gone()):
+            return False  # what was read of a tunnel goes on, whoever is gone
         self._is_half_closed = True
         self._carry_out(exchange.client_ended(self.parser.complete))
         return self.phase is _REQUEST

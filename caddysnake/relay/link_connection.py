@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .client_connection import ClientConnection
     from .server import RelayServer
 
+WRITE_HIGH_BYTES = 96 * 1024
+"""What may wait to be written, on either side, before its source is read no further: more than one read brings."""
+
 FLUSH_S = 30.0
 """How long a worker may take to read what was written to a link that is over."""
 
@@ -37,6 +40,7 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._server.link_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:

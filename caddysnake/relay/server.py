@@ -63,7 +63,7 @@ from .target import Router, Target
 
 log = logging.getLogger("caddysnake.relay")
 
-READ_BUFFER_BYTES = 128 * 1024
+READ_BUFFER_BYTES = 64 * 1024
 """One for all connections: a loop reads one at a time, and what is read is copied to where it goes at once."""
 
 MESSAGES_A_TURN = 64
