@@ -44,10 +44,10 @@ from .wsgi_connection import (
     State,
 )
 from .wsgi_crew import Crew, Seat
-from .wsgi_failure import logger
 from .wsgi_file import FileWrapper
 from .wsgi_input import NO_INPUT, LazyInput
 from .wsgi_keeper import Keeper
+from .wsgi_log import logger
 from .wsgi_table import READ, WRITE, Table
 from .wsgi_tally import Tally
 
@@ -189,7 +189,7 @@ class WsgiServer:
                 if not connection.signalled or parked.pop(connection.fd, None) is None:
                     return
         except Exception as exc:  # a bug of ours costs its connection, not the thread
-            logger().error("%s: internal error\n%s", self._settings.app, foreign_traceback(exc))
+            logger().error("internal error: app=%s\n%s", self._settings.app, foreign_traceback(exc))
             tally.give_up()
             if connection.state is not ENDED:
                 self._table.end(connection)

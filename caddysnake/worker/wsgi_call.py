@@ -7,6 +7,7 @@ response delays nobody but itself.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -19,9 +20,9 @@ from ..http1.request import RequestHead
 from ..http1.response import Phase, Response, informational
 from .loader import foreign_traceback
 from .wsgi_connection import ClientGone, Connection, ContentRefused, FileRange
-from .wsgi_failure import logger, request_line
 from .wsgi_file import FileWrapper
 from .wsgi_input import LazyInput
+from .wsgi_log import report
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -187,7 +188,7 @@ class Call:
         try:
             close()
         except BaseException as exc:
-            self._log("close() of the response raised an exception", exc)
+            report(logging.ERROR, "close() of the response raised an exception", self._host.name, self.head, exc)
 
     def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
         output = self.response.send(data, more)
@@ -222,8 +223,8 @@ class Call:
             if not data:
                 continue
             if self._connection is None:
-                request = request_line(self.head)
-                logger().warning("%s: %s: dropped content beyond the Content-Length", self._host.name, request)
+                what = "the app sent content beyond its Content-Length, which was dropped"
+                report(logging.WARNING, what, self._host.name, self.head)
                 return
             connection.push(self._send(connection, data, True))
             if response.is_satisfied:
@@ -259,9 +260,9 @@ class Call:
         self.failed = True
         reason = _clients_part(exc)
         if reason is not None:
-            logger().info("%s: %s: %s", self._host.name, request_line(self.head), reason)
+            report(logging.DEBUG, str(reason), self._host.name, self.head)
         else:
-            self._log("the app raised an exception", exc)
+            report(logging.ERROR, "the app raised an exception", self._host.name, self.head, exc)
         connection = self._connection
         if connection is None:
             return  # the response was complete
@@ -272,7 +273,8 @@ class Call:
         if refusal is not None:
             status, (headers, content) = refusal.status, plain(refusal.status, refusal.code, str(refusal))
         elif self._host.development:
-            status, (headers, content) = 500, traceback_page(500, CODE, request_line(self.head), foreign_traceback(exc))
+            title = f"{type(exc).__name__}: {exc}"
+            status, (headers, content) = 500, traceback_page(500, CODE, title, foreign_traceback(exc))
         else:
             status, (headers, content) = 500, plain(500, CODE)
         self.response = Response(self.head, self.response.close, self._host.server_header)
@@ -281,9 +283,6 @@ class Call:
             connection.offer(self._send(connection, content, False))
         except ClientGone:
             connection.abort()
-
-    def _log(self, what: str, exc: BaseException) -> None:
-        logger().error("%s: %s: %s\n%s", self._host.name, request_line(self.head), what, foreign_traceback(exc))
 
 
 def _clients_part(exc: BaseException) -> BaseException | None:

@@ -29,6 +29,10 @@ class ContentRefused(OSError):
     """The rest of the request's content cannot be had: it is malformed, too large or too slow."""
 
 
+class FileCutShort(RuntimeError):
+    """What was promised of a file's content is not there any more."""
+
+
 class State(Enum):
     """The life of a connection between a request's first byte and the next one's."""
 
@@ -287,12 +291,15 @@ class FileRange:
         self.remaining = size
 
     def send_to(self, out: int) -> None:
-        """Send until done, or until the kernel takes no more (``BlockingIOError``). Raises ``OSError``."""
+        """Send until done, or until the kernel takes no more (``BlockingIOError``).
+
+        Raises ``OSError`` for the reader, ``FileCutShort`` for the file.
+        """
         while self.remaining:
             # The offset is given, so the file's own position, which the app may share, stays where it is.
             sent = os.sendfile(out, self.fd, self.offset, min(self.remaining, SENDFILE_BYTES))
             if sent == 0:
-                raise OSError(f"a file became shorter while it was sent: {self.remaining} bytes are missing")
+                raise FileCutShort(f"a file became shorter while it was sent: {self.remaining} bytes are missing")
             self.offset += sent
             self.remaining -= sent
 

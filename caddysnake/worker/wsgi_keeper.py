@@ -10,7 +10,6 @@ import faulthandler
 import os
 import select
 import socket
-import sys
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -20,7 +19,7 @@ from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Re
 from ..channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from .wsgi_connection import Connection, State
 from .wsgi_crew import TICK_S, Crew, Watch
-from .wsgi_failure import logger
+from .wsgi_log import logger
 from .wsgi_table import Table
 
 ORPHAN_GRACE_S = 10.0
@@ -29,6 +28,7 @@ ORPHAN_GRACE_S = 10.0
 _SCAN_S = 0.25  # how late a deadline may be noticed
 _SWEEP_S = 0.02  # how late an idle connection may be noticed while draining
 _MESSAGES_A_TURN = 16
+_STDERR = 2  # the descriptor: the app may have put anything into sys.stderr
 _PATIENCE_S = 0.25  # for content that would let the app be called without waiting for it
 
 
@@ -148,7 +148,7 @@ class Keeper:
                 for connection in self._table.take_idle(message.connections):
                     self._table.give_back(connection)
             elif isinstance(message, Dump):
-                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+                faulthandler.dump_traceback(_STDERR, all_threads=True)
 
     def _tell(self) -> None:
         """Send what is to be told, and have poll watch for room if not all of it found any."""
@@ -192,7 +192,7 @@ class Keeper:
         self._table.closing = True
         self._poll.unregister(self._endpoint.fileno())
         # Ends the process even if a thread never gives up the GIL again.
-        faulthandler.dump_traceback_later(self._grace_s, exit=True)
+        faulthandler.dump_traceback_later(self._grace_s, exit=True, file=_STDERR)
 
     def _sweep(self) -> None:
         """Idle connections go back, or end; a thread may have parked one after it last looked whether it should."""
