@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..channel import vitals
 from ..channel.messages import Need, Unneed
-from .balancer import choose
+from .balancer import choose, excess
 from .connections import Connection, Connections
 from .pools import Pool, PoolSpec, StartFailed
 from .refusals import Refusal, of_broken, of_failure
@@ -195,6 +195,13 @@ class App:
     def _retry_now(self) -> None:
         self._retry = None
         self.serve_waiting()
+
+    def even_out(self) -> None:
+        """To be called every second or so: after a death or a slow spell some workers hold more than their share."""
+        ready = self.pool.ready
+        for worker, surplus in zip(ready, excess([worker.connections for worker in ready]), strict=True):
+            if surplus:
+                worker.shed(surplus)
 
     # -- those who ask whether there is a worker --------------------------------------------------------------
 

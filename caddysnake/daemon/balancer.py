@@ -1,4 +1,4 @@
-"""Which worker gets the next connection. Pure: numbers in, a choice out."""
+"""Which worker gets the next connection, and which has too many. Pure: numbers in, a choice out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 STUCK_MS = 50
 """A thread that has run one request this long is not about to be free; a busy but quick one is."""
+
+_UNEVEN = 4
+"""More than the mean by one in so many is too much."""
 
 
 class Load(NamedTuple):
@@ -36,3 +39,14 @@ def choose(loads: Sequence[Load], turn: int) -> int | None:
         if best_key is None or key < best_key:
             best, best_key = index, key
     return best
+
+
+def excess(connections: Sequence[int]) -> list[int]:
+    """How many connections each worker should give up, given how many each holds, so that they even out.
+
+    A little unevenness is left alone: a connection on its way is served by nobody.
+    """
+    if len(connections) < 2:
+        return [0] * len(connections)
+    mean = sum(connections) / len(connections)
+    return [int(held - mean) if held - mean > max(1.0, mean / _UNEVEN) else 0 for held in connections]

@@ -390,6 +390,9 @@ class Serving:
         self.spawners.sweep()
         if self.relays is not None:
             self.relays.sweep()
+            self.relays.even_out()
+        for app in self._all_apps():
+            app.even_out()
 
     def pids(self) -> set[int]:
         """Processes that somebody here reaps."""

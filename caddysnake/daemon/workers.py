@@ -182,6 +182,11 @@ class Worker:
         saturated = len(untaken) >= UNTAKEN_LIMIT or 0 < self._threads <= stuck
         return Load(busy, connections, saturated)
 
+    @property
+    def connections(self) -> int:
+        """How many it holds."""
+        return len(self._held)
+
     def requests(self) -> int:
         """Requests it has completed, and those it is at."""
         return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) + self.load().busy

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon.balancer import Load, choose
+from caddysnake.daemon.balancer import Load, choose, excess
 
 LOADS = st.lists(st.builds(Load, st.integers(0, 1 << 62), st.integers(0, 20_000), st.booleans()), max_size=20)
 
@@ -47,3 +47,22 @@ def test_no_better_worker_is_passed_over(loads: list[Load], turn: int) -> None:
     else:
         assert not loads[index].saturated
         assert loads[index][:2] == min(load[:2] for load in free)
+
+
+def test_who_holds_far_more_than_the_others_gives_up_what_is_above_the_mean() -> None:
+    assert excess([20, 0]) == [10, 0]
+    assert excess([9, 1, 2]) == [5, 0, 0]
+
+
+def test_a_little_unevenness_is_left_alone() -> None:
+    assert excess([12, 8]) == [0, 0]
+    assert excess([2, 0]) == [0, 0]
+    assert excess([7]) == [0]
+    assert excess([]) == []
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=20))
+def test_giving_up_leaves_nobody_below_the_mean(held: list[int]) -> None:
+    for count, surplus in zip(held, excess(held), strict=True):
+        assert surplus >= 0
+        assert not surplus or count - surplus >= sum(held) / len(held)

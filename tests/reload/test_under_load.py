@@ -1,4 +1,4 @@
-"""Nothing is lost when code or configuration changes under load: kept-alive GETs and POSTs, direct and through Caddy."""
+"""Nothing is lost when code or configuration changes under load, direct and through Caddy."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_no_request_of_a_tenant_fails(tmp_path: Path, how: str) -> None:
 def test_the_death_of_workers_costs_only_requests_that_they_had_begun_to_read(folder: Path) -> None:
     threads, kills = 2, 20
     text = caddyfile("wsgi", f"threads {threads}")
-    with running(folder, text) as (process, target):
+    with running(folder, text) as (_process, target):
 
         async def work() -> None:
             async with Load(target) as load:
@@ -193,5 +193,23 @@ def test_the_death_of_workers_costs_only_requests_that_they_had_begun_to_read(fo
                     await asyncio.sleep(0.2)
                 await load.more(200)
             assert len(load.failures) <= kills * threads
+
+        go(work())
+
+
+def test_load_evens_out_after_a_worker_has_died(folder: Path, interface: str) -> None:
+    with running(folder, caddyfile(interface)) as (_process, target):
+
+        async def work() -> None:
+            async with Load(target) as load:
+                await load.more(200)
+                os.kill(int(load.pids.most_common(1)[0][0]), signal.SIGKILL)
+                async with asyncio.timeout(30):
+                    while True:
+                        load.pids.clear()
+                        await load.more(300)
+                        shares = [count for _, count in load.pids.most_common()]
+                        if len(shares) == 2 and shares[1] > 0.3 * sum(shares):
+                            break
 
         go(work())

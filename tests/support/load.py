@@ -92,7 +92,7 @@ class Load:
         """Wait until ``count`` more requests are done."""
         goal = self.done + count
         async with asyncio.timeout(PATIENCE_S):
-            while self.done < goal:
+            while self.done < goal:  # noqa: ASYNC110  # counted in a hot path
                 await asyncio.sleep(0.01)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -110,7 +110,7 @@ class Load:
                 await asyncio.wait_for(self._ask(reader, writer, number, turn), PATIENCE_S)
                 self.done += 1
                 self.longest_s = max(self.longest_s, asyncio.get_running_loop().time() - began)
-            except (OSError, EOFError, ValueError, asyncio.TimeoutError) as exc:
+            except (OSError, EOFError, ValueError) as exc:
                 self.failures.append(f"client {number} turn {turn}: {type(exc).__name__} {exc}"[:300])
                 writer.close()
                 reader, writer = await self._connect()
