@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -85,11 +86,15 @@ def locate(path: str, working_dir: Path) -> Path:
     return resolved
 
 
-def read(path: Path) -> dict[str, str]:
+def read(path: Path, refuse: Callable[[int], str | None] | None = None) -> dict[str, str]:
     """The variables of one file, the later of two equal names winning.
 
+    Args:
+        path: the file.
+        refuse: why the open file of this descriptor must not be read; ``None`` when it may.
+
     Raises:
-        InvalidValue: the file is missing, is not a regular file, or is too large.
+        InvalidValue: the file is missing, is not a regular file, is too large, or is refused.
         CaddyfileError: a line cannot be read; with the file and the line.
     """
     try:
@@ -101,6 +106,8 @@ def read(path: Path) -> dict[str, str]:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidValue(f"env_file {path} is not a regular file")
+        if refuse is not None and (why := refuse(descriptor)) is not None:
+            raise InvalidValue(f"env_file {path} {why}")
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     finally:

@@ -12,6 +12,7 @@ import pwd
 import stat
 import sys
 
+from .accounts import Account
 from .search import installation
 
 ROOT_HINT = "give the app a user of its own, or make these files root's, and writable for nobody else"
@@ -91,6 +92,21 @@ def _is_empty_group(gid: int) -> bool:
     except KeyError:
         return False
     return members <= {"root"} and all(entry.pw_uid == 0 or entry.pw_gid != gid for entry in pwd.getpwall())
+
+
+def misleads(path: str, descriptor: int, account: Account | None) -> str | None:
+    """Why what root opened at *path* must not be handed to an app of *account*; ``None`` when it may.
+
+    It is that user's own, or it may read it anyway, or nobody but root could have chosen where *path* leads. Else a
+    link might have made root read what the user may not.
+    """
+    if account is None or account.uid == 0 or os.fstat(descriptor).st_uid == account.uid:
+        return None
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
+    if closed_to(real, account.uid, frozenset((account.gid, *account.groups))) is None:
+        return None
+    found = changeable(path)
+    return None if found is None else f"may not be read by user {account.name}, and could lead anywhere: {found}"
 
 
 def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:

@@ -12,11 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from ..caddyfile.errors import CaddyfileError
-from . import envfile
+from . import accounts, envfile
+from .accounts import AccountError
 from .listeners import Kind, Opening, openings, own_socket_path
 from .models import (
     GRACE_PERIOD_S,
@@ -30,6 +32,7 @@ from .models import (
     PythonApp,
     Toggle,
 )
+from .ownership import misleads
 from .registry import error_at
 from .values import InvalidValue, check_unix_path, unescaped
 
@@ -311,10 +314,15 @@ def _workers(block: PythonApp, cores: int, *, dynamic: bool) -> int:
 
 def _environ(block: PythonApp, working_dir: Path, problems: list[CaddyfileError]) -> dict[str, str]:
     found: dict[str, str] = {}
+    try:
+        account = accounts.resolve(block.user, block.group)
+    except AccountError:  # the checks say so
+        return {}
     for number, text in enumerate(block.env_files):
         position = block.where[f"env_file[{number}]"]
         try:
-            found.update(envfile.read(envfile.locate(unescaped(text), working_dir)))
+            path = envfile.locate(unescaped(text), working_dir)
+            found.update(envfile.read(path, partial(misleads, str(path), account=account)))
         except InvalidValue as exc:
             problems.append(error_at(position, str(exc), exc.hint))
         except CaddyfileError as exc:

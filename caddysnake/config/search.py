@@ -7,8 +7,10 @@ rather than "no".
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -102,11 +104,22 @@ def _libraries(root: str, version: tuple[int, ...], below: str) -> Iterator[str]
 def _pyvenv(root: str) -> dict[str, str] | None:
     """The settings of the venv at *root*; ``None`` when it is none."""
     try:
-        with open(os.path.join(root, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
-            pairs = [line.partition("=") for line in file.read(65536).splitlines()]
+        pairs = [line.partition("=") for line in _lines(os.path.join(root, "pyvenv.cfg"))]
     except OSError:
         return None
     return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+
+
+def _lines(path: str) -> list[str]:
+    """The lines at the beginning of a file. ``OSError`` when it is none: a tenant may have put a FIFO there, which
+    would hold us up for as long as nobody writes to it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return os.read(descriptor, 65536).decode(errors="replace").splitlines()
+    finally:
+        os.close(descriptor)
 
 
 def _path_files(folders: list[str]) -> tuple[list[str], bool]:
@@ -118,8 +131,7 @@ def _path_files(folders: list[str]) -> tuple[list[str], bool]:
             if not name.endswith(".pth") or name in _HARMLESS_PTH:
                 continue
             try:
-                with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
-                    lines = file.read(65536).splitlines()
+                lines = _lines(os.path.join(folder, name))
             except OSError:
                 continue
             for line in lines:

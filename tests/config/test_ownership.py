@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from support.tenants import ALICE, needs_root, public_folder
 
-from caddysnake.config.ownership import changeable, closed_to, foreign_hand
+from caddysnake.config.accounts import Account
+from caddysnake.config.ownership import changeable, closed_to, foreign_hand, misleads
+from caddysnake.config.search import installation
 
 pytestmark = needs_root
 
@@ -99,3 +101,38 @@ def test_the_folder_that_keeps_a_user_out_is_found(folder: Path) -> None:
     inner.chmod(0o750)
     os.chown(inner, 0, ALICE)
     assert closed_to(str(inner / "file"), ALICE, frozenset({ALICE})) is None
+
+
+def opened_for(path: Path, account: Account | None) -> str | None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return misleads(str(path), descriptor, account)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_link_of_a_tenants_does_not_make_root_read_for_it(folder: Path) -> None:
+    secret = folder / "secret.env"
+    secret.write_text("TOKEN=1\n")
+    secret.chmod(0o640)
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    (theirs / ".env").symlink_to(secret)
+    os.chown(theirs, ALICE, ALICE)
+    alice = Account(ALICE, ALICE, (), "alice", "/")
+    why = opened_for(theirs / ".env", alice)
+    assert why == f"may not be read by user alice, and could lead anywhere: {theirs} belongs to user {ALICE}"
+    assert opened_for(secret, alice) is None  # the operator named it, and nobody can put another in its place
+    assert opened_for(theirs / ".env", None) is None
+    os.chown(secret, 0, ALICE)
+    assert opened_for(theirs / ".env", alice) is None  # it may read it anyway
+    os.chown(secret, ALICE, 0)
+    assert opened_for(theirs / ".env", alice) is None
+
+
+def test_a_fifo_in_a_venv_holds_nobody_up(folder: Path) -> None:
+    made = venv(folder)
+    (made / "pyvenv.cfg").unlink()
+    os.mkfifo(made / "pyvenv.cfg")
+    os.mkfifo(made / "lib" / "python3.11" / "site-packages" / "x.pth")
+    assert installation(str(made / "bin" / "python3")).complete is False
