@@ -160,7 +160,7 @@ def test_hosts_that_are_no_tenants_are_404_and_touch_nothing(tmp_path: Path) -> 
     (root / "file").touch()
     (root / "linkless").symlink_to(tmp_path / "nowhere")
     with daemon(tmp_path, site("s.sock", block(root))) as process, caddy(tmp_path, proxy(tmp_path)) as (_, port):
-        assert Client(port).ask("a.tenants.test")[0] == 200
+        assert get("/", port, Host="a.tenants.test")[0] == 200
         before = children(process.pid)
         for host in HOSTILE:
             for over in ({"port": port}, {"path": tmp_path / "s.sock"}):
@@ -171,7 +171,7 @@ def test_hosts_that_are_no_tenants_are_404_and_touch_nothing(tmp_path: Path) -> 
                 assert status in (400, 404), host
         assert children(process.pid) == before
         assert not (tmp_path / "trapped").exists()
-        assert Client(port).ask("a.tenants.test")[0] == 200
+        assert get("/", port, Host="a.tenants.test")[0] == 200
         records = [json.loads(line) for line in process.log.splitlines() if line.startswith("{")]
         assert not [record for record in records if record["level"] == "error"], process.log
 
