@@ -326,12 +326,12 @@ class RequestParser:
         if len(words) != 3:
             raise ProtocolError(400, "request-line", "a request line is a method, a target and a version")
         method, target, version = words
+        known = METHODS.get(method)
+        if known is None and not is_token(method):
+            raise ProtocolError(400, "method", "a method is a word")
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise _bad_version(version)
-        known = METHODS.get(method)
         if known is None:
-            if not is_token(method):
-                raise ProtocolError(400, "method", "a method is a word")
             raise ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
         if len(target) > self._limits.max_target_bytes:
             raise ProtocolError(414, "target-too-long", "the request target is too long")

@@ -136,7 +136,7 @@ class Response:
         """Take status and headers. ``trailers``: the app announces trailers. Raises ``ResponseError``."""
         if self.phase is not _WAITING:
             raise ResponseError("the response has been started already")
-        line = STATUS_LINES.get(status) if reason is None else None
+        line = STATUS_LINES.get(status) if reason is None and type(status) is int else None
         if line is None:
             line = status_line(status, reason)
         if status < 200:

@@ -91,7 +91,7 @@ AGREEMENTS = [
 
 
 @pytest.mark.parametrize("agreed", AGREEMENTS)
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(messages=st.lists(st.binary(max_size=5000) | st.just(b"repeat " * 3000), max_size=5), size=st.integers(1, 4000))
 def test_both_ways_with_another_implementation(agreed: Agreement, messages: list[bytes], size: int) -> None:
     ours, client = Deflate(agreed), client_for(agreed)
@@ -134,7 +134,7 @@ def test_a_message_of_exactly_the_limit_passes() -> None:
     assert len(ours.inflate(data, 100_000, True)) == 100_000
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     try:
