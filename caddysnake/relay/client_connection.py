@@ -360,6 +360,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _tunnel(self, _: Tunnel) -> None:
         self.phase = _TUNNEL
+        self._server.count(101, self._started)
         parser = self.parser
         if parser.pending and self._link is not None:
             data, parser.pending = parser.pending, b""
@@ -371,7 +372,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange = self._exchange
         assert exchange is not None
         self._exchange = None
-        self._server.count(exchange.status, self._started)
+        if self.phase is not _TUNNEL:
+            self._server.count(exchange.status, self._started)
         link = self._link
         if command.is_clean and link is not None and (not exchange.head.has_body or link.is_flushed):
             self._link = None
@@ -454,7 +456,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         self.phase = _CLOSING if self._server.is_orphaned else _RETURNING
         if self._transport is not None:
-            self._transport.close()
+            self._close(self.phase)
 
     def ends_after_answer(self) -> None:
         """The daemon is gone: what is being answered now is the last answer."""
@@ -472,7 +474,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _let_go(self, status: int = 499) -> None:
         """Leave the request that is being forwarded, if any: nobody wants its response. ``status`` is for counting."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
+        if exchange is not None and exchange.stage is not Stage.TUNNEL:
             self._server.count(status, self._started)
         self._wait_no_more()
         self._drop_link()
@@ -480,16 +482,23 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _finish(self) -> None:
         """The last response is out."""
         if self.parser.complete and not self.parser.pending:
-            self.phase = _CLOSING
-            self._transport.close()
+            self._close(_CLOSING)
         else:
             self._linger()
+
+    def _close(self, phase: Phase) -> None:
+        """End it, or give it back, once what was written has left. A client that does not read is watched."""
+        self.phase = phase
+        self._transport.close()
+        left = self._transport.get_write_buffer_size()
+        if left:
+            self._write_left, self._write_since = left, monotonic()
+            self._server.watch(self)
 
     def _linger(self) -> None:
         """End our side, and read on until the client has ended its own: what it still writes must not fail."""
         if self._is_half_closed or self._transport.is_closing():
-            self.phase = _CLOSING
-            self._transport.close()
+            self._close(_CLOSING)
             return
         self._linger_from_now(_LINGER)
         try:
@@ -539,7 +548,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Act if something takes too long; False when there is nothing to watch any more."""
         settings = self._server.settings
         phase = self.phase
-        if self._is_write_paused:
+        if self._is_write_paused or phase is _CLOSING or phase is _RETURNING:
             left = self._transport.get_write_buffer_size()
             if left != self._write_left:
                 self._write_left, self._write_since = left, now
@@ -553,8 +562,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return True
         if phase is _DRAIN or phase is _LINGER:
             if waited > LINGER_IDLE_S or now > self._linger_until:
-                self.phase = _CLOSING
-                self._transport.close()
+                self._close(_CLOSING)
             return True
         return False
 

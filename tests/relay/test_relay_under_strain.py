@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.relay import Relay, everything, get, ok, read_all, read_exactly, read_head, response, running
 
+from caddysnake.channel import vitals
 from caddysnake.channel.messages import Dump
 
 ROOM_BYTES = 24 * 1024 * 1024
@@ -255,13 +256,25 @@ def test_nonsense_does_not_fill_the_log() -> None:
 # Clients that are slow or many
 
 
-def test_a_client_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_is_given_up() -> None:
     with running(write_timeout_s=0.2) as relay, relay.connect() as client:
         link = asked(relay, client)
         sender = sending(link, ok(bytes(5_000_000)))
         sender.join(30)
         assert not sender.is_alive()
         assert len(read_all(client)) < 5_000_000
+
+
+def test_a_client_that_does_not_read_the_last_of_its_response_is_given_up() -> None:
+    with running(write_timeout_s=0.2) as relay, relay.connect() as client:
+        client.sendall(get(more="Connection: close\r\n"))
+        link = relay.link()
+        read_head(link)
+        sending(link, ok(bytes(260_000))).join(30)  # a little more than the socket holds
+        deadline = time.monotonic() + 30
+        while relay.slot_state(0) != vitals.SLOT_CLOSED and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert relay.slot_state(0) == vitals.SLOT_CLOSED
 
 
 def test_many_clients_share_what_links_there_are(relay: Relay) -> None:
