@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from ..config.ownership import foreign_hand
 from ..daemon.spawners import runtime_folder
 
 # The daemon's own versions: one grammar for every process of ours.
@@ -35,6 +37,11 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if args.python is None:
         print("Error: runtime install needs --python PATH, the interpreter to install for", file=sys.stderr)
+        return 1
+    foreign = foreign_hand(os.path.abspath(shutil.which(args.python) or args.python)) if os.geteuid() == 0 else None
+    if foreign is not None:
+        hint = "name the Python that it was made with, which is root's: the libraries are the same"
+        print(f"Error: root must not run {args.python}: {foreign} ({hint})", file=sys.stderr)
         return 1
     tag = _abi_tag(args.python)
     if tag is None:

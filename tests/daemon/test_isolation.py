@@ -110,10 +110,10 @@ def start(folder: Path, public: Public, text: str, *arguments: str) -> Any:
     return daemon(folder, text, *arguments, environ={"PYTHONPATH": public.site, "PYTHONDONTWRITEBYTECODE": "1"})
 
 
-def command(folder: Path, public: Public, verb: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, public: Public, *words: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PYTHONPATH": public.site, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "caddysnake", verb],
+        [sys.executable, "-m", "caddysnake", *words],
         check=False,
         cwd=folder,
         env=environ,
@@ -262,6 +262,9 @@ def test_nothing_of_a_tenants_python_runs_as_root(folder: Path, public: Public) 
             done = command(folder, public, verb)
             assert done.returncode == 1
             assert f"root must not run {root}/bin/python3: {folder}/alice belongs to user {ALICE}" in done.stderr
+    done = command(folder, public, "runtime", "install", "--python", f"{root}/bin/python3")
+    assert done.returncode == 1
+    assert f"root must not run {root}/bin/python3" in done.stderr
     assert not said.exists()
 
 
