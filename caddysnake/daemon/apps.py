@@ -84,6 +84,7 @@ class App:
         assert self._coming is not None
         former, self.pool, self._coming = self.pool, self._coming, None
         self.spec = self.pool.spec
+        self.name = self.spec.name
         self._broken = None
         self._retire(former)
         self.serve_waiting()

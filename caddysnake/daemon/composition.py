@@ -24,6 +24,7 @@ from .pools import PoolSpec
 from .refusals import NO_SUCH_APP, Refusal
 from .relays import KEY as RELAY_KEY
 from .spawners import SpawnerKey
+from .succession import Identity
 
 _RELAY_START_S = 60.0
 
@@ -137,7 +138,8 @@ def _estate(
             housed.add(account.uid, found.name)
         return _pool(found, account, environ, development, housed, is_tenant=True)
 
-    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s)
+    identity = Identity((spec.module, spec.variable, spec.working_dir), (spec.user, spec.group))
+    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity)
 
 
 def _tenant_name(spec: AppSpec, key: str) -> str:

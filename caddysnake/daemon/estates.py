@@ -23,6 +23,7 @@ from .pools import PoolSpec, StartFailed
 from .refusals import CAPACITY, Refusal, of_failure, response
 from .spawners import Forkers
 from .starts import Starting, Starts
+from .succession import Identity
 from .tenants import Answer, Stage, Tenants
 
 log = logging.getLogger("caddysnake.tenants")
@@ -46,6 +47,7 @@ class EstateSpec(NamedTuple):
     capacity: int
     max_queue: int
     idle_timeout_s: float | None
+    identity: Identity
 
 
 class Watcher(Protocol):

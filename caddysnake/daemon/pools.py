@@ -15,6 +15,7 @@ from .backoff import Backoff
 from .environment import not_passed
 from .lifecycle import State
 from .spawners import Forkers, SpawnerKey, SpawnError
+from .succession import Identity
 from .workers import Worker, WorkerSink
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ class PoolSpec(NamedTuple):
     grace_s: float
     isolated: bool = False
     """Nobody else, not even the daemon, runs as its user."""
+
+    @property
+    def identity(self) -> Identity:
+        """Of this and its successors."""
+        if isinstance(self.settings, RelaySettings):
+            return Identity("relay", None)
+        return Identity((self.settings.module, self.settings.variable, self.settings.working_dir), self.key.account)
 
 
 class StartFailed(Exception):

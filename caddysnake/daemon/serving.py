@@ -29,6 +29,7 @@ from .pools import Pool, PoolSpec, StartFailed
 from .relays import Relays, RelayStarter
 from .spawners import Spawners
 from .starts import Starts
+from .succession import successors
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -59,6 +60,8 @@ class _Change(NamedTuple):
     renewed: list[App]
     """Apps of which a new generation is ready."""
     relay: PoolSpec | None
+    kept: dict[str, App]
+    """Apps that go on, by their name from now on."""
     begun_at: float
     """``time.time()``: what apps are made of may have been read from then on."""
 
@@ -121,7 +124,7 @@ class Serving:
                 self._autoreload.resume()
 
     async def _apply(self, composition: Composition) -> None:
-        change = _Change(composition, {}, {}, [], self._relay_spec(composition), time.time())
+        change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time())
         try:
             self._open_new(change)
             if change.relay is not None:
@@ -129,6 +132,7 @@ class Serving:
             if not self._bound:
                 # Connections that come while the first apps are starting wait: nobody else could answer them.
                 self._begin_early(change)
+            change.kept.update(self._kept(composition))
             await self._ready(change)
         except BaseException:
             self._take_back(change)
@@ -141,6 +145,11 @@ class Serving:
             if key not in self._bound and key not in change.opened:
                 self._numbers += 1
                 change.opened[key] = Bound(_open(binding.address), self._numbers - 1)
+
+    def _kept(self, composition: Composition) -> dict[str, App]:
+        running = {name: app.spec.identity for name, app in self.apps.items()}
+        wanted = {spec.name: spec.identity for spec in composition.apps.values()}
+        return {name: self.apps[former] for name, former in successors(running, wanted).items()}
 
     def _relay_spec(self, composition: Composition) -> PoolSpec | None:
         """How relays are to run, if there are, or must be, any."""
@@ -179,7 +188,7 @@ class Serving:
             raise problems.exceptions[0] from None
 
     async def _ready_app(self, change: _Change, spec: PoolSpec) -> None:
-        app = self.apps.get(spec.name)
+        app = change.kept.get(spec.name)
         if app is not None and app.pool.is_started:
             took = await app.prepare(spec)
             change.renewed.append(app)
@@ -228,19 +237,18 @@ class Serving:
         composition = change.composition
         self.composition = composition
         self._set_trusted(composition)
-        self.apps |= change.started
-        names = {spec.name for spec in composition.apps.values()}
-        gone: list[App | Estate] = [self.apps.pop(name) for name in list(self.apps) if name not in names]
+        former: list[App | Estate] = [*self.apps.values(), *self.estates.values()]
+        self.apps = change.kept | change.started
         self._make_estates(composition)
-        estates = {spec.name for spec in composition.estates.values()}
-        gone += [self.estates.pop(name) for name in list(self.estates) if name not in estates]
+        remaining = {*self.apps.values(), *self.estates.values()}
         if self.relays is not None:
             self.relays.set_desk(self._new_desk(composition))
         self._bind(change)
         for app in change.renewed:
             app.swap()
-        for each in gone:
-            self._part_with(each)
+        for each in former:
+            if each not in remaining:
+                self._part_with(each)
         self._watch(change)
 
     def _watch(self, change: _Change) -> None:
@@ -281,11 +289,17 @@ class Serving:
         return Desk(self.connections, apps, estates, composition.max_queue, composition.development)
 
     def _make_estates(self, composition: Composition) -> None:
-        for spec in composition.estates.values():
-            estate = self.estates.get(spec.name)
-            if estate is None:
-                self.estates[spec.name] = Estate(spec, self.spawners, self.connections, self._starts)
-            elif estate.spec is not spec:
+        wanted = {spec.name: spec for spec in composition.estates.values()}
+        running = {name: estate.spec.identity for name, estate in self.estates.items()}
+        kept = successors(running, {name: spec.identity for name, spec in wanted.items()})
+        former = self.estates
+        self.estates = {}
+        for name, spec in wanted.items():
+            if name not in kept:
+                self.estates[name] = Estate(spec, self.spawners, self.connections, self._starts)
+                continue
+            estate = self.estates[name] = former[kept[name]]
+            if estate.spec is not spec:
                 estate.renew(spec)
 
     def _part_with(self, each: App | Estate) -> None:
@@ -370,7 +384,7 @@ class Serving:
 
     async def _start_relays_late(self, spec: PoolSpec) -> None:
         async with self._changing:
-            change = _Change(self.composition, {}, {}, [], spec, time.time())
+            change = _Change(self.composition, {}, {}, [], spec, {}, time.time())
             try:
                 await self._ready_relays(change, self._arranged(change, spec))
             except StartFailed as exc:
