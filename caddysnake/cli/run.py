@@ -82,6 +82,8 @@ def serve_file(
         return _report(str(exc))
     print_warnings(wanted.config.warnings)
     composition = adjust(wanted.composition)
+    if not composition.apps and not composition.estates:
+        print(f"Note: {source.file} has no python directive: there is no app to run", file=sys.stderr)
     companion: Callable[[], Companion] | None = None
     if caddy is not None and folder is not None:
         binary, place = caddy, folder

@@ -167,6 +167,12 @@ def test_a_mistake_in_the_file_is_one_message_with_its_place(
         assert part in said
 
 
+def test_a_file_without_an_app_is_noted(tmp_path: Path) -> None:
+    """Caddy's own file, named by mistake, would otherwise look as if it were served."""
+    with daemon(tmp_path, "example.com {\n\trespond hello\n}\n") as process:
+        assert "Note: Caddyfile has no python directive" in process.log
+
+
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     """By its name."""
     status, said = run(tmp_path, "", "--config", "nothing.caddyfile")
