@@ -54,7 +54,8 @@ from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import RequestHead, Sections
 from .answers import KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
-from .client_connection import ClientConnection, Phase
+from .client_connection import ClientConnection
+from .client_transport import ClientTransport, Phase
 from .forwarding import Answer, Cut
 from .link_connection import LinkConnection
 from .links import AppId, Links
@@ -109,7 +110,7 @@ class RelayServer:
         )
         self._open_links: set[LinkConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._watched: set[ClientConnection] = set()
+        self._watched: set[ClientTransport] = set()
         self._active = 0
         self._now = monotonic()
         self._is_publishing = False
@@ -279,7 +280,7 @@ class RelayServer:
             sock.close()
             self._released(connection.slot, returned=False)
 
-    def connection_lost(self, connection: ClientConnection, returned: bool) -> None:
+    def connection_lost(self, connection: ClientTransport, returned: bool) -> None:
         self._watched.discard(connection)
         # Our copy is closed when this callback of the transport has returned.
         self._loop.call_soon(self._released, connection.slot, returned)
@@ -438,7 +439,7 @@ class RelayServer:
 
     # Time
 
-    def watch(self, connection: ClientConnection) -> None:
+    def watch(self, connection: ClientTransport) -> None:
         self._watched.add(connection)
 
     def _tick(self) -> None:
