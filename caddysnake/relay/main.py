@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Configure
@@ -23,6 +24,7 @@ from ..channel.settings import RelaySettings, unseal_relay
 from ..channel.vitals import Page
 from ..libraries import load
 from ..placeholders.keys import UnsafeValue
+from .refusals import Refusals
 from .router import Router
 from .server import RelayServer
 
@@ -30,8 +32,6 @@ log = logging.getLogger("caddysnake.relay")
 
 _CONFIGURE_TIMEOUT_S = 60.0
 _PR_SET_DUMPABLE = 4
-_UNSAFE_LOG_S = 60.0
-_UNSAFE_MAX = 1024
 
 
 def main(options: str) -> int:
@@ -40,7 +40,7 @@ def main(options: str) -> int:
     endpoint = Endpoint(socket.socket(fileno=json.loads(options)["channel"]))
     try:
         settings, page = _configure(endpoint)
-        router = Router(settings.listeners, UnsafeValues().complain)
+        router = Router(settings.listeners, _complainer())
     except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
         print(f"caddysnake: relay without settings: {exc}", file=sys.stderr)
         return 1
@@ -78,34 +78,22 @@ def _configure(endpoint: Endpoint) -> tuple[RelaySettings, Page]:
             os.close(fd)
 
 
+def _complainer() -> Callable[[UnsafeValue], None]:
+    refusals = Refusals()
+
+    def complain(unsafe: UnsafeValue) -> None:
+        if refusals.is_news(unsafe.name, unsafe.value, time.monotonic()):
+            log.warning("404: %s", ascii(str(unsafe)))
+
+    return complain
+
+
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         loop: asyncio.AbstractEventLoop = load("uvloop").new_event_loop()
     except ImportError:
         return asyncio.new_event_loop()
     return loop
-
-
-class UnsafeValues:
-    """Values of requests that must not be used: each is worth one line in the log a minute."""
-
-    def __init__(self) -> None:
-        self._told: dict[tuple[str, str], float] = {}
-
-    def complain(self, unsafe: UnsafeValue) -> None:
-        now = time.monotonic()
-        key = (unsafe.name, unsafe.value[:80])
-        if now - self._told.get(key, -_UNSAFE_LOG_S) < _UNSAFE_LOG_S:
-            return
-        if len(self._told) >= _UNSAFE_MAX:
-            oldest = next(iter(self._told))
-            if now - self._told[oldest] < _UNSAFE_LOG_S:
-                return  # somebody is trying values out: that is told by now
-        self._told.pop(key, None)
-        self._told[key] = now
-        if len(self._told) > _UNSAFE_MAX:
-            del self._told[next(iter(self._told))]
-        log.warning("404: %s", ascii(str(unsafe)))
 
 
 if __name__ == "__main__":

@@ -190,6 +190,21 @@ def test_who_only_stops_writing_still_gets_what_it_waits_for(relay: Relay, clien
     assert read_all(client).endswith(b"ok")
 
 
+def test_a_value_that_must_not_be_used_is_a_404_and_one_line_in_the_log() -> None:
+    table = everything() | {"templates": {"0": [["working_dir", "path", "/srv/{http.request.host}"]]}}
+    with running(table) as relay, relay.connect() as client:
+        for _ in range(5):
+            client.sendall(get(host=".."))
+            answer = response(client)
+            answer.read()
+            assert (answer.status, answer.getheader("caddysnake-code")) == (404, "no-route")
+        client.sendall(get(host="blog"))
+        need = relay.need()
+        assert (need.route, need.key) != (0, "")
+        relay.link(need).sendall(ok())
+    assert relay.errors.count(b"404: ") == 1
+
+
 def test_a_listener_without_routes_is_a_500() -> None:
     with running() as relay, relay.connect(listener=5) as client:
         client.sendall(get())
