@@ -114,8 +114,9 @@ def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:
 
     Access control lists are not looked at: this is for explaining a failure, not for predicting one.
     """
-    real = os.path.realpath(path)
-    way = [real[:end] or "/" for end, letter in enumerate(real) if letter == "/"] + [real]
+    way = []
+    for each in (path, os.path.realpath(path)):
+        way += [each[:end] or "/" for end, letter in enumerate(each) if letter == "/"] + [each]
     for each in way:
         try:
             info = os.stat(each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -56,7 +57,10 @@ def without_new_privileges(start: Callable[[], _Started]) -> _Started:
             problems.append(exc)
 
     thread = threading.Thread(target=run, name="starts a process")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
     thread.join()
     if problems:
         raise problems[0]

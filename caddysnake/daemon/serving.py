@@ -235,6 +235,8 @@ class Serving:
     def _commit(self, change: _Change) -> None:
         """From here on nothing can fail."""
         composition = change.composition
+        if composition.shared != self.composition.shared:
+            self._tell_shared(composition)
         self.composition = composition
         self._set_trusted(composition)
         former: list[App | Estate] = [*self.apps.values(), *self.estates.values()]

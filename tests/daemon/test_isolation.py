@@ -418,6 +418,7 @@ def test_a_user_that_cannot_read_the_interpreter_is_told_why(folder: Path, publi
     done = command(folder, public, "run")
     assert done.returncode == 1
     assert f"cannot run {closed}/python3: Permission denied" in done.stderr
+    assert f"User {ALICE} may not read {closed}/python3: the mode of {closed} keeps it out" in done.stderr
 
 
 def test_validate_says_who_is_not_isolated(folder: Path, public: Public) -> None:
