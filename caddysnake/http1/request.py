@@ -1,7 +1,7 @@
 """Requests, from bytes to ``RequestHead`` and body, without any I/O.
 
-llhttp (strict) does the fields and the chunks; the rules it leaves open are enforced here, for both servers and the
-relay alike:
+llhttp (strict) does the fields, ``chunked`` the chunks; the rules they leave open are enforced here, for both servers
+and the relay alike:
 
 * the request line is ours: one space each, a known method, HTTP/1.0 or 1.1, no fragment;
 * exactly one Host (none is allowed on 1.0), with characters a host may have;
@@ -9,8 +9,8 @@ relay alike:
 * limits count the bytes fed, not the callbacks: llhttp reports nothing until a field is complete;
 * one message at a time: bytes behind it wait unparsed in ``pending`` until ``next_message``.
 
-The last is why a feed is cut at each blank line: a message can only end there or where Content-Length says, so llhttp
-never sees a byte of the next one, and a stop costs nothing. Splitting the bytes differently never changes the result.
+The last is why a feed is cut where a head ends, and where Content-Length or the last chunk says: llhttp never sees a
+byte of the next message, and a stop costs nothing. Splitting the bytes differently never changes the result.
 
 Usage::
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from .chunked import ChunkDecoder
 from .errors import ProtocolError
 from .fields import is_host, is_token, request_names, tokens
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
@@ -135,6 +136,7 @@ class RequestParser:
 
     __slots__ = (
         "_bypasses",
+        "_chunked",
         "_connection",
         "_empty_lines",
         "_fed",
@@ -182,6 +184,7 @@ class RequestParser:
         self._fed = 0
         self._remaining = 0
         self._bypasses = False
+        self._chunked = ChunkDecoder()
         self._fields: list[tuple[bytes, bytes]] = []
         self._connection: list[bytes] | None = None
         self._upgrade: bytes | None = None
@@ -368,7 +371,7 @@ class RequestParser:
         return ProtocolError(431, "head-too-large", "the header section is too large")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by llhttp: a field of the header section, or of the trailer section, which is dropped."""
+        """Called by llhttp: a field of the header section."""
         lower = _KNOWN.get(name)
         if lower is None:
             lower = _learn(name)
@@ -381,7 +384,7 @@ class RequestParser:
         """Note a field that framing depends on; False when it is not for the app."""
         head = self.draft
         if head is None or not name:
-            return False  # the trailer section, or a name that is dropped
+            return False  # a name that is dropped
         if name == b"host":
             if head.host is not None:
                 raise ProtocolError(400, "host", "more than one Host")
@@ -426,13 +429,12 @@ class RequestParser:
             _other_form(head)
         if head.host is None and head.version == "1.1":
             raise ProtocolError(400, "host", "no Host")
-        self._fields = []  # where trailers go
         self.head = head
         if head.chunked:
             if head.content_length is not None:
                 raise ProtocolError(400, "framing", "both Content-Length and Transfer-Encoding")
             self._state = _CHUNKED
-            self._tail = b""
+            self._chunked = ChunkDecoder()
             self._fed = 0
         elif head.content_length:
             self._remaining = head.content_length
@@ -477,22 +479,19 @@ class RequestParser:
         return at + take
 
     def _chunks(self, data: bytes, at: int) -> int:
-        stop = self._blank_line(data, at)
-        if stop < 0:
-            stop = len(data)
-        piece = data[at:stop]
-        before = len(self.body)
-        self._execute(piece)
-        content = sum(map(len, self.body[before:]))
-        self.body_bytes += content
-        self.received += content
-        self._fed += len(piece)
+        decoder = self._chunked
+        stop = decoder.feed(data, at, self.body)
+        self.body_bytes += decoder.received - self.received
+        self.received = decoder.received
+        self._fed += stop - at
         limit = self._limits.max_body_bytes
         if limit is not None and self.received > limit:
             raise ProtocolError(413, "body-too-large", "the body is over the limit")
         if self._fed - self.received > CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self.received:
             raise ProtocolError(400, "chunk-overhead", "chunk extensions or trailers are too large")
-        self._tail = (self._tail + piece[-3:])[-3:]
+        if decoder.is_done:
+            self._llhttp = HttpRequestParser(self)  # the last one still waits for chunks
+            self.complete = True
         return stop
 
     def on_message_complete(self) -> None:
@@ -534,8 +533,8 @@ class RequestParser:
         self._llhttp = HttpRequestParser(self)
         if head.has_body:
             self.complete = False
-            framing = "Transfer-Encoding: chunked" if head.chunked else f"Content-Length: {head.content_length}"
-            self._llhttp.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
+        if head.content_length:
+            self._llhttp.feed_data(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % head.content_length)
         self.draft, self._fields = head, fields
 
 
