@@ -6,15 +6,19 @@ worker is escaped for where it goes: it may hold terminal control sequences.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import select
+import stat
 import sys
 import time
 from typing import TextIO
 
 import orjson
 
+_READER_MOMENT_MS = 50
 _LEVELS = {"WARNING": "warn", "CRITICAL": "fatal"}
 _COLOURS = {"debug": "35", "info": "34", "warn": "33", "error": "31", "fatal": "31"}
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code not in (0x09, 0x0A)}
@@ -90,12 +94,57 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return fields
 
 
-class Handler(logging.StreamHandler[TextIO]):
-    """Serving goes on when the disk is full or the reader of the pipe has left: the record is lost."""
+class Handler(logging.Handler):
+    """Serving goes on when the disk is full, or the reader of a pipe has left or stands still: the record is lost.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # the name is logging's
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
+    The workers write to the same pipe and may fill it at any time. It cannot be made non-blocking: that would hold for
+    everyone who has it. But a pipe that polls as writable takes ``PIPE_BUF`` bytes (pipe(7)).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lost = 0
+        self._is_torn = False
+        self._poll: select.poll | None = None
+        with contextlib.suppress(OSError):  # a stream in memory has no descriptor
+            self._descriptor = stream.fileno()
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                self._poll = select.poll()
+                self._poll.register(self._descriptor, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write ``record``, or count it as lost."""
+        try:
+            if self._lost and self._write(self.format(self._loss())):
+                self._lost = 0
+            if not self._write(self.format(record)):
+                self._lost += 1
+        except OSError:
+            self._lost += 1
+        except Exception:  # what logging itself does with a record that cannot be formatted
+            self.handleError(record)
+
+    def _loss(self) -> logging.LogRecord:
+        told = logging.LogRecord("caddysnake.daemon", logging.WARNING, "", 0, "log records lost", None, None)
+        told.fields = {"count": self._lost}
+        return told
+
+    def _write(self, line: str) -> bool:
+        if self._poll is None:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+            return True
+        rest = (("\n" if self._is_torn else "") + line + "\n").encode("utf-8", "backslashreplace")
+        whole = len(rest)
+        while rest:
+            # A reader that is only slow gets a moment; one that has been given up holds up nothing again.
+            if not self._poll.poll(0 if self._lost else _READER_MOMENT_MS):
+                self._is_torn = self._is_torn or len(rest) < whole
+                return False
+            rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
+        self._is_torn = False
+        return True
 
 
 def tell(text: str) -> None:

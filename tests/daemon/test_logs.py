@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caddysnake.daemon import logs
-from caddysnake.daemon.logs import ConsoleFormatter, JsonFormatter, printable
+from caddysnake.daemon.logs import ConsoleFormatter, Handler, JsonFormatter, printable
 
 
 def record(message: str = "app ready", level: int = logging.INFO, **fields: object) -> logging.LogRecord:
@@ -142,3 +143,22 @@ def test_a_terminal_gets_console_style_and_a_file_gets_json() -> None:
     assert [json.loads(line)["msg"] for line in file.getvalue().splitlines()] == ["one", "three"]
     assert "two" in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
+
+
+def test_a_reader_that_stands_still_loses_records_and_is_told_how_many() -> None:
+    """The workers write to the same pipe: a full one must not hold up the daemon."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as source, open(writer, "w") as stream:
+        handler = Handler(stream)
+        handler.setFormatter(JsonFormatter())
+        for number in range(100):
+            handler.emit(record("x" * 5000, number=number))
+        filled = os.read(source.fileno(), 1 << 20)
+        handler.emit(record("back again"))
+        lines = (filled + os.read(source.fileno(), 1 << 20)).split(b"\n")
+    whole = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    kept = len([entry for entry in whole if entry["msg"].startswith("x")])
+    assert 0 < kept < 100
+    assert whole[-2]["msg"] == "log records lost"
+    assert whole[-2]["count"] == 100 - kept
+    assert whole[-1]["msg"] == "back again"
