@@ -16,9 +16,6 @@ from .registry import error_at
 NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "workers_runtime": lambda app: app.workers_runtime == "thread",
     "request_timeout": lambda app: app.request_timeout_s is not None,
-    "max_requests": lambda app: app.max_requests is not None,
-    "max_lifetime": lambda app: app.max_lifetime_s is not None,
-    "max_memory": lambda app: app.max_memory_bytes is not None,
     "websocket_drain": lambda app: "websocket_drain" in app.block.where,
     "log": lambda app: app.log,
     "health_uri": lambda app: app.health_uri is not None,

@@ -17,6 +17,7 @@ from ..config.routing import app_template
 from ..config.tenancy import NoSuchApp, tenant
 from ..matchers.table import Table
 from ..placeholders.keys import UnsafeValue
+from . import recycling
 from .environment import for_interpreter
 from .estates import EstateSpec
 from .logs import printable
@@ -181,7 +182,10 @@ def _pool(
         account=account,
     )
     isolated = account is not None and housed.is_alone(account.uid, spec.name)
-    return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s, isolated)
+    limits = recycling.Limits(
+        spec.max_requests, spec.max_requests_jitter, spec.max_lifetime_s, spec.max_memory_bytes
+    )
+    return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s, isolated, limits)
 
 
 def _limits(limits: Limits | None) -> dict[str, int] | None:

@@ -14,6 +14,8 @@ from . import scratch
 from .backoff import Backoff
 from .environment import not_passed
 from .lifecycle import State
+from .processes import resident_bytes
+from .recycling import Lease, Limits, Reading
 from .spawners import Forkers, SpawnerKey, SpawnError
 from .succession import Identity
 from .workers import Worker, WorkerSink
@@ -37,6 +39,8 @@ class PoolSpec(NamedTuple):
     grace_s: float
     isolated: bool = False
     """Nobody else, not even the daemon, runs as its user."""
+    limits: Limits = Limits()
+    """When its workers are replaced."""
 
     @property
     def identity(self) -> Identity:
@@ -92,6 +96,9 @@ class Pool(WorkerSink):
         self.workers: dict[int, Worker] = {}
         """All that live, by their place in the pool, which a replacement takes over."""
         self.leaving: set[Worker] = set()
+        self._leases: dict[Worker, Lease] = {}
+        self._replacing: dict[int, Worker] = {}
+        """Workers that serve until the one that takes their place is ready."""
         self.last_failure: StartFailed | None = None
         self.restarts = 0
         self._spawners = spawners
@@ -132,8 +139,23 @@ class Pool(WorkerSink):
         self._draining = True
         for task in list(self._tasks):
             task.cancel()
-        for worker in self.workers.values():
+        for worker in (*self.workers.values(), *self._replacing.values()):
             worker.drain()
+        self._replacing.clear()
+
+    def recycle(self) -> None:
+        """To be called every second or so: replace a worker that has reached a limit, one at a time."""
+        if self._draining or self._replacing or len(self.ready) < self.spec.workers:
+            return
+        for worker in self.ready:
+            reason = self._leases[worker].over(_reading(worker)) if worker in self._leases else None
+            if reason is not None:
+                index = worker.settings.worker_index
+                fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "reason": reason}
+                log.info("worker is replaced", extra={"fields": fields})
+                self._replacing[index] = worker
+                self._spawn_soon(index, 0.0)
+                return
 
     def kill(self) -> None:
         for worker in (*self.workers.values(), *self.leaving):
@@ -156,14 +178,20 @@ class Pool(WorkerSink):
 
     def admitted(self, worker: Worker) -> None:
         self.ready.append(worker)
+        if self.spec.limits.is_any:
+            self._leases[worker] = Lease(self.spec.limits)
         if self._started is not None and not self._started.done() and len(self.ready) >= self.spec.workers:
             self._started.set_result(None)
         fields = {"app": self.spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
         took = round(time.monotonic() - worker.started_at, 3)
         log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
+        former = self._replacing.pop(worker.settings.worker_index, None)
+        if former is not None:
+            former.drain()
         self._home.serve_waiting()
 
     def withdrawn(self, worker: Worker) -> None:
+        self._leases.pop(worker, None)
         if worker in self.ready:
             self.ready.remove(worker)
 
@@ -187,7 +215,13 @@ class Pool(WorkerSink):
         return self._backoff.exhausted
 
     def failed(self, worker: Worker, code: str, text: str) -> None:
-        self._failed(worker.settings.worker_index, code, text, worker)
+        index = worker.settings.worker_index
+        if self._replacing.get(index) is worker:
+            del self._replacing[index]
+            fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "code": code, "error": text}
+            log.error("worker failed; its successor is on the way", extra={"fields": fields})
+        else:
+            self._failed(index, code, text, worker)
 
     # -- starting and starting again ---------------------------------------------------------------------------
 
@@ -275,3 +309,8 @@ class Pool(WorkerSink):
         """For logs and tests: ``gen 1: 2 ready, 0 starting, 1 leaving``."""
         starting = sum(worker.state is State.STARTING for worker in self.workers.values())
         return f"gen {self.generation}: {len(self.ready)} ready, {starting} starting, {len(self.leaving)} leaving"
+
+
+def _reading(worker: Worker) -> Reading:
+    age_s = time.monotonic() - worker.ready_at if worker.ready_at is not None else 0.0
+    return Reading(worker.requests(), age_s, resident_bytes(worker.pid))

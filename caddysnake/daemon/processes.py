@@ -128,3 +128,12 @@ def reap_strays(known: set[int]) -> None:
         if seen is None or seen.si_pid in known:
             return
         os.waitpid(seen.si_pid, os.WNOHANG)
+
+
+def resident_bytes(pid: int) -> int:
+    """What the process has in memory, including what it shares; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

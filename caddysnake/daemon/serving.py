@@ -409,6 +409,7 @@ class Serving:
             self.relays.even_out()
         for app in self._all_apps():
             app.even_out()
+            app.pool.recycle()
 
     def pids(self) -> set[int]:
         """Processes that somebody here reaps."""

@@ -213,3 +213,33 @@ def test_load_evens_out_after_a_worker_has_died(folder: Path, interface: str) ->
                             break
 
         go(work())
+
+
+@pytest.mark.parametrize("limit", ["max_requests 50 20", "max_lifetime 1s"])
+def test_no_request_fails_when_workers_are_replaced(folder: Path, interface: str, limit: str) -> None:
+    with running(folder, caddyfile(interface, limit)) as (process, target):
+
+        async def work() -> None:
+            async with Load(target) as load:
+                await said(process, "worker is replaced", 4)
+                await load.more(100)
+                load.pids.clear()
+                await load.more(100)
+                assert 1 <= len(load.pids) <= 3
+            assert load.failures == []
+
+        go(work())
+        assert f'"reason":"{limit.partition(" ")[0]}"' in process.log
+
+
+def test_a_worker_that_has_grown_is_replaced(folder: Path) -> None:
+    (folder / "main.py").write_text(app("1", "hoard = bytearray(200_000_000)\n"))
+    with running(folder, caddyfile("wsgi", "max_memory 100MB")) as (process, target):
+
+        async def work() -> None:
+            async with Load(target, 4) as load:
+                await said(process, '"reason":"max_memory"')
+                await load.more(100)
+            assert load.failures == []
+
+        go(work())
