@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..caddyfile.errors import CaddyfileError
+from ..placeholders import template
 from .check import check_app
 from .models import EnvVar, PythonApp
 from .plan import AppSpec, Plan, resolve_app
-from .routing import settled_fields
+from .routing import fields, settled_fields
 from .search import Verdict, find_module, installation, is_standard
 from .values import ModuleVariable
 
@@ -59,6 +61,25 @@ def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping
     if find_module(found.module, tuple(own)) is not Verdict.FOUND:
         raise NoSuchApp(f"no module named {found.module} in {found.working_dir}")
     return found
+
+
+def before_requests(spec: AppSpec, environ: Mapping[str, str]) -> AppSpec | None:
+    """*spec*, a template, with the variables that no request decides; None when requests decide what runs it, or as
+    whom."""
+    decided = {
+        field.name
+        for field, _ in fields(spec.block)
+        if not template.compile(template.settle(field.text, environ)).is_static
+    }
+    values = settled_fields(spec.block, environ)
+    if decided & {"venv", "user", "group"} or "{" in f"{spec.block.venv}{spec.user}{spec.group}":
+        return None
+    own = {
+        pair.name: values.get(f"env_var[{n}]", pair.value)
+        for n, pair in enumerate(spec.block.env_vars)
+        if f"env_var[{n}]" not in decided
+    }
+    return replace(spec, environ=own)
 
 
 def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:

@@ -14,7 +14,7 @@ from ..config.isolation import Residents, Shared, residents, shared
 from ..config.models import Autoreload, Limits
 from ..config.plan import AppSpec, Listener, Plan
 from ..config.routing import app_template
-from ..config.tenancy import NoSuchApp, tenant
+from ..config.tenancy import NoSuchApp, before_requests, tenant
 from ..matchers.table import Table
 from ..placeholders.keys import UnsafeValue
 from . import recycling
@@ -140,7 +140,20 @@ def _estate(
         return _pool(found, account, environ, development, housed, is_tenant=True)
 
     identity = Identity((spec.module, spec.variable, spec.working_dir), (spec.user, spec.group))
-    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity)
+    warm = _warm(spec, environ, housed)
+    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity, warm)
+
+
+def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> SpawnerKey | None:
+    """Where the tenants of ``spec`` will be forked from, if that is the same place for all."""
+    known = before_requests(spec, environ)
+    if known is None:
+        return None
+    try:
+        account = accounts.resolve(known.user, known.group)
+    except AccountError:
+        return None
+    return _pool(known, account, environ, False, housed, is_tenant=True).key
 
 
 def _tenant_name(spec: AppSpec, key: str) -> str:

@@ -21,7 +21,7 @@ from .complaints import Complaints
 from .connections import Connection, Connections
 from .pools import PoolSpec, StartFailed
 from .refusals import CAPACITY, Refusal, of_failure, response
-from .spawners import Forkers
+from .spawners import SpawnerKey, SpawnError, Spawners
 from .starts import Starting, Starts
 from .succession import Identity
 from .tenants import Answer, Stage, Tenants
@@ -48,6 +48,8 @@ class EstateSpec(NamedTuple):
     max_queue: int
     idle_timeout_s: float | None
     identity: Identity
+    warm: SpawnerKey | None = None
+    """What all its apps are forked from, if that is one: prepared before the first of them is asked for."""
 
 
 class Watcher(Protocol):
@@ -73,7 +75,7 @@ class _Asker(NamedTuple):
 class Estate:
     """``need`` answers who asks for an app of this template."""
 
-    def __init__(self, spec: EstateSpec, spawners: Forkers, connections: Connections, starts: Starts) -> None:
+    def __init__(self, spec: EstateSpec, spawners: Spawners, connections: Connections, starts: Starts) -> None:
         self.spec = spec
         self.apps: dict[str, App] = {}
         self.starting: dict[str, App] = {}
@@ -93,6 +95,7 @@ class Estate:
         self._complaints = Complaints()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._spawn(self._warm_up())
 
     def all_apps(self) -> list[App]:
         """Every app that has, or may have, a process."""
@@ -245,6 +248,18 @@ class Estate:
         for tell in self._told.pop(key, {}).values():
             tell(refusal)
 
+    async def _warm_up(self) -> None:
+        """The first tenant is not to wait for an interpreter and its preloads."""
+        key = self.spec.warm
+        if key is None:
+            return
+        try:
+            await self._spawners.get(key).prepared()
+        except SpawnError as exc:
+            fields = {"template": self.spec.name, "code": exc.code, "error": str(exc)}
+            log.error("apps of this template cannot be started", extra={"fields": fields})
+            self._spawners.discard(key)
+
     # -- letting go --------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
@@ -321,6 +336,7 @@ class Estate:
         self._resolved.clear()
         self._tenants.limit(spec.capacity, spec.max_queue, spec.idle_timeout_s)
         self._tenants.forgive_all()
+        self._spawn(self._warm_up())
         self._spawn(self._renew_all(list(self.apps)))
 
     async def _renew_all(self, keys: list[str]) -> None:

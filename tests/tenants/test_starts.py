@@ -232,6 +232,7 @@ def test_room_is_made_by_the_least_recently_used(tmp_path: Path) -> None:
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t", "max_dynamic_apps 2"))) as process:
         a, b = answer(tmp_path, "a")[1]["pid"], answer(tmp_path, "b")[1]["pid"]
         assert answer(tmp_path, "a")[1]["pid"] == a
+        time.sleep(1.5)  # workers publish their counts now and then; this use was over a link that was there
         assert answer(tmp_path, "c")[0] == 200
         assert answer(tmp_path, "a")[1]["pid"] == a
         deadline = time.monotonic() + PATIENCE_S
@@ -419,3 +420,36 @@ def test_everything_is_gone_when_the_daemon_has_stopped(tmp_path: Path) -> None:
         for line in process.log.splitlines():
             if line.startswith("{"):
                 assert json.loads(line)["level"] != "error", line
+
+
+@pytest.mark.parametrize(
+    ("line", "is_warm"),
+    [
+        ("preload json", True),
+        ("env_var A {header.A}", True),
+        ("env_var PYTHONHASHSEED 1", True),
+        ("venv {header.A}", False),
+    ],
+)
+def test_what_tenants_are_forked_from_is_ready_before_the_first_of_them(
+    tmp_path: Path, line: str, is_warm: bool
+) -> None:
+    settle(tmp_path / "t", "a")
+    with daemon(tmp_path, site("s.sock", block(tmp_path / "t", line))) as process:
+
+        def spawners() -> set[int]:
+            found = (pid for pid in children(process.pid) if alive(pid))
+            return {pid for pid in found if b"bootstrap.py" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+        before = spawners()
+        assert len(before) == is_warm
+        if is_warm:
+            assert ask(tmp_path, "a")[0] == 200
+            assert spawners() == before
+
+
+def test_a_preload_that_fails_is_told_at_the_start(tmp_path: Path) -> None:
+    settle(tmp_path / "t", "a")
+    with daemon(tmp_path, site("s.sock", block(tmp_path / "t", "preload this_is_missing_nowhere"))) as process:
+        until_log(process, "apps of this template cannot be started")
+        assert answer(tmp_path, "a")[0] in (404, 500, 503)
