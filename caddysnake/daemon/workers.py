@@ -51,6 +51,8 @@ log = logging.getLogger("caddysnake.worker")
 
 MESSAGES_A_TURN = 16
 MESSAGES_A_SECOND = 1000
+_RELAY_MESSAGES_A_SECOND = 100_000
+"""A relay is ours, and asks once for each request to an app that is not there."""
 UNTAKEN_LIMIT = 64
 """Hand-offs that a worker has not taken yet. More would pile up descriptors in flight, which are counted per user."""
 _KILL_AFTER_TERM_S = 3.0
@@ -113,9 +115,10 @@ class Worker:
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         # What an event loop does is in one word; only threads tell one by one.
-        is_loop = settings.interface in ("asgi", "relay")
+        is_relay = settings.interface == "relay"
+        is_loop = is_relay or settings.interface == "asgi"
         self._threads = 0 if is_loop else max(1, min(vitals.THREADS, settings.threads))
-        self._may_say = RELAY_MAY_SAY if settings.interface == "relay" else MAY_SAY
+        self._may_say = RELAY_MAY_SAY if is_relay else MAY_SAY
         ours, theirs = pair()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._theirs = theirs
@@ -137,7 +140,7 @@ class Worker:
         self._free: deque[int] = deque()
         self._untaken: deque[int] = deque()
         # Every connection may come back at once: a drain of many is no flood.
-        self._allowance = Allowance(MESSAGES_A_SECOND, overdraft=vitals.SLOTS)
+        self._allowance = Allowance(_RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND, overdraft=vitals.SLOTS)
         self._writing = False
 
     # -- starting ---------------------------------------------------------------------------------------------
