@@ -21,6 +21,9 @@ from ..http1.request import RequestHead
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 _PREFIX_KEY = "caddysnake.prefix"
+_TARGETS_MAX = 512
+_TARGET_MAX = 128
+_targets: dict[bytes, tuple[str, str, str]] = {}
 _DEFAULT_PORT = {"http": "80", "https": "443"}
 
 
@@ -86,16 +89,28 @@ def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[
             made = section.made = (origin, _of_headers(head, origin))
         environ = base | made[1]
     environ["REQUEST_METHOD"] = head.method
-    path = head.path
-    environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
-    environ["QUERY_STRING"] = head.query.decode("latin-1")
-    environ["REQUEST_URI"] = head.target.decode("latin-1")
+    target = _targets.get(head.target)
+    if target is None:
+        target = _learn_target(head)
+    environ["PATH_INFO"], environ["QUERY_STRING"], environ["REQUEST_URI"] = target
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
     if environ["SCRIPT_NAME"]:
         environ["REQUEST_URI"] = environ.pop(_PREFIX_KEY) + environ["REQUEST_URI"]
-    elif path == b"*":
-        environ["PATH_INFO"] = ""  # not a path: of OPTIONS about the server as a whole
     return environ
+
+
+def _learn_target(head: RequestHead) -> tuple[str, str, str]:
+    """PATH_INFO, QUERY_STRING and REQUEST_URI of a target, remembered: most are asked for again."""
+    path = head.path
+    decoded = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
+    if path == b"*":
+        decoded = ""  # not a path: of OPTIONS about the server as a whole
+    made = decoded, head.query.decode("latin-1"), head.target.decode("latin-1")
+    if len(head.target) <= _TARGET_MAX:
+        if len(_targets) >= _TARGETS_MAX:
+            _targets.clear()
+        _targets[head.target] = made
+    return made
 
 
 def _of_headers(head: RequestHead, origin: Origin) -> dict[str, str]:

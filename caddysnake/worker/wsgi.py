@@ -190,7 +190,7 @@ class WsgiServer:
                     return
         except Exception as exc:  # a bug of ours costs its connection, not the thread
             logger().error("internal error: app=%s\n%s", self._settings.app, foreign_traceback(exc))
-            tally.give_up()
+            tally.write()
             if connection.state is not ENDED:
                 self._table.end(connection)
 
