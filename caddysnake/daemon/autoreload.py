@@ -19,6 +19,7 @@ from ..config.models import Autoreload as Options
 from .apps import App
 from .estates import Estate
 from .pools import StartFailed
+from .spawners import Spawners
 from .watching import Paths, Root, Watch, Watching
 
 log = logging.getLogger("caddysnake.autoreload")
@@ -29,7 +30,8 @@ _NAMED_MAX = 3
 class Autoreload:
     """All that is to be started afresh when it changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, spawners: Spawners) -> None:
+        self._spawners = spawners
         self._watching = Watching()
         self._renewals: dict[App, Renewal] = {}
         self._guards: dict[Estate, Guard] = {}
@@ -41,7 +43,7 @@ class Autoreload:
                 self._renewals.pop(app).end()
         for app, options in apps.items():
             if app not in self._renewals:
-                self._renewals[app] = Renewal(app, options, self._watching, since)
+                self._renewals[app] = Renewal(app, options, self._watching, self._spawners, since)
 
     def guard(self, estates: Mapping[Estate, Options]) -> None:
         """Let go of apps of these estates, and of no others, when they change."""
@@ -71,11 +73,12 @@ class Autoreload:
 class Renewal:
     """One app, and what it gets when its folder changes. At most one new generation is on its way."""
 
-    def __init__(self, app: App, options: Options, watching: Watching, since: float) -> None:
+    def __init__(self, app: App, options: Options, watching: Watching, spawners: Spawners, since: float) -> None:
         root = root_of(app, options)
         self.what = (root, options)
         self._app = app
         self._options = options
+        self._spawners = spawners
         self._loop = asyncio.get_running_loop()
         self._paths: set[str] = set()
         self._is_paused = False
@@ -113,6 +116,7 @@ class Renewal:
         app = self._app
         fields: dict[str, object] = {"app": app.name, "changed": _told(self._paths, self._watch.root.folder)}
         log.debug("code has changed", extra={"fields": fields})
+        self._spawners.outdate(app.spec.key)
         try:
             took = await app.prepare(app.spec)
         except StartFailed as exc:

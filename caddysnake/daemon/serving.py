@@ -89,7 +89,7 @@ class Serving:
         self._relays_wanted = False
         self._stopping = False
         self._changing = asyncio.Lock()
-        self._autoreload = Autoreload()
+        self._autoreload = Autoreload(self.spawners)
 
     # -- starting and changing --------------------------------------------------------------------------------
 
@@ -118,6 +118,7 @@ class Serving:
         """
         async with self._changing:
             await self._autoreload.pause()
+            self.spawners.outdate()
             try:
                 await self._apply(composition)
             finally:

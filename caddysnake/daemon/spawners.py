@@ -23,6 +23,8 @@ from .allowance import Allowance
 log = logging.getLogger("caddysnake.spawner")
 
 UNASKED_A_SECOND = 100
+_LAST_WORKER_S = 1.0
+"""A spawner without a worker for so long has been asked for none either."""
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
 _IDLE_S = 60.0
@@ -292,6 +294,7 @@ class Spawners:
         self._by_key: dict[SpawnerKey, Spawner] = {}
         self._libraries = libraries or library_folders(os.environ)
         self._leaving: set[Spawner] = set()
+        self._outdated: set[Spawner] = set()
         self.uids: set[int] = set()
         """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
 
@@ -318,7 +321,19 @@ class Spawners:
                 del self._by_key[key]
                 spawner.close()
                 self._leaving.add(spawner)
+        for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
+            self._outdated.remove(spawner)
+            spawner.close()
+            self._leaving.add(spawner)
         self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
+
+    def outdate(self, key: SpawnerKey | None = None) -> None:
+        """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again.
+
+        Spawners that hold it stay for the workers that they have.
+        """
+        for each in [each for each in self._by_key if each.preload and key in (None, each)]:
+            self._outdated.add(self._by_key.pop(each))
 
     def discard(self, key: SpawnerKey) -> None:
         """Start afresh next time, if the one there is could not be prepared."""
@@ -328,11 +343,11 @@ class Spawners:
             spawner.close()
 
     def pids(self) -> set[int]:
-        return {spawner.pid for spawner in (*self._by_key.values(), *self._leaving)}
+        return {spawner.pid for spawner in (*self._by_key.values(), *self._outdated, *self._leaving)}
 
     async def close(self, patience_s: float) -> None:
         """Let all leave; kill what has not after ``patience_s`` seconds."""
-        everyone = [*self._by_key.values(), *self._leaving]
+        everyone = [*self._by_key.values(), *self._outdated, *self._leaving]
         for spawner in everyone:
             spawner.close()
         for spawner in everyone:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, daemon, get, workers
+from support.daemon import PATIENCE_S, Process, children, daemon, get, workers
 from support.load import Load, app
 
 pytestmark = pytest.mark.system
@@ -139,3 +139,31 @@ def test_what_is_wrong_changes_nothing(folder: Path, text: str, why: str) -> Non
         assert not (folder / "b.sock").exists()
         settle(process, 1)
         assert workers(process.pid) == before
+
+
+def test_what_is_preloaded_is_imported_again(folder: Path) -> None:
+    one = folder / "one"
+    (one / "common.py").write_text("VERSION = '1'\n")
+    (one / "main.py").write_text(app("1").replace("VERSION = '1'", "from common import VERSION"))
+    with daemon(folder, site("a.sock", "one", "preload common", "autoreload")) as process:
+        assert version(folder / "a.sock") == "1"
+        (one / "common.py").write_text("VERSION = '22'\n")
+        process.wait_for_log("app reloaded")
+        assert version(folder / "a.sock") == "22"
+        (one / "common.py").write_text("VERSION = '333'\n")
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_log('"reloaded"')
+        assert version(folder / "a.sock") == "333"
+        settle(process, 1)
+        spawner = "worker/bootstrap.py"
+        deadline = time.monotonic() + PATIENCE_S
+        while sum(spawner in command(pid) for pid in children(process.pid)) > 1:
+            assert time.monotonic() < deadline, process.log
+            time.sleep(0.05)
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
