@@ -71,6 +71,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_drain_event",
+        "_joins",
         "_linger_until",
         "_sock",
         "_transport",
@@ -103,6 +104,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._sock = sock
         self._view = server.view
         self._transport: Any = None
+        self._joins = False
         self._drain_event: asyncio.Event | None = None
         self.is_reading_paused = False
         self._websocket: WebSocketCycle | None = None
@@ -115,6 +117,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        # asyncio's own `writelines` never pauses the protocol on Python 3.12 and 3.13.0: no flow control at all.
+        self._joins = type(transport).__module__.startswith("asyncio.")
         if self.server.is_leaving:
             self.leave()
 
@@ -401,6 +405,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         server.tally.bytes_out += content_bytes
         if type(output) is bytes:
             self._transport.write(output)
+        elif self._joins:
+            self._transport.write(b"".join(output))
         else:
             self._transport.writelines(output)
 
