@@ -403,7 +403,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         server = self.server
         server.slots[self.slot] = SLOT_HEAD_SENT
         server.tally.bytes_out += content_bytes
-        if type(output) is bytes:
+        if isinstance(output, bytes):
             self._transport.write(output)
         elif self._joins:
             self._transport.write(b"".join(output))
