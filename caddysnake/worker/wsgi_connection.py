@@ -142,18 +142,18 @@ class Connection:
     def offer(self, output: bytes | tuple[bytes, ...]) -> None:
         """Send what the kernel takes now; the rest is left in ``unsent``. Raises ``ClientGone``."""
         if self.unsent or self.file is not None:
-            self.unsent += map(memoryview, (output,) if type(output) is bytes else output)
+            self.unsent += map(memoryview, (output,) if isinstance(output, bytes) else output)
             self.flush()
             return
         try:
-            if type(output) is bytes:
+            if isinstance(output, bytes):
                 sent = self.send(output)
                 if sent != len(output):
                     self.unsent.append(memoryview(output)[sent:])
             else:
                 self._keep(output, self.sock.sendmsg(output))
         except BlockingIOError:
-            self._keep((output,) if type(output) is bytes else output, 0)
+            self._keep((output,) if isinstance(output, bytes) else output, 0)
         except OSError as exc:
             raise self._lost(str(exc)) from exc
 
