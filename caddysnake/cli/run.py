@@ -155,6 +155,10 @@ def _urls(config: Config) -> list[str]:
 
 
 def _announce(composition: Composition, urls: list[str], seconds: float) -> None:
-    count = len(composition.apps)
-    noun = "app" if count == 1 else "apps"
-    logs.tell(" ".join([f"{count} {noun} ready in {seconds:.1f} s.", *urls]))
+    apps, templates = len(composition.apps), len(composition.estates)
+    parts = []
+    if apps or not templates:
+        parts.append(f"{apps} app{'' if apps == 1 else 's'}")
+    if templates:
+        parts.append(f"{templates} template{'' if templates == 1 else 's'} of apps")
+    print(f"{' and '.join(parts)} ready in {seconds:.1f} s.", *urls, file=sys.stderr, flush=True)
