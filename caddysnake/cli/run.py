@@ -161,4 +161,4 @@ def _announce(composition: Composition, urls: list[str], seconds: float) -> None
         parts.append(f"{apps} app{'' if apps == 1 else 's'}")
     if templates:
         parts.append(f"{templates} template{'' if templates == 1 else 's'} of apps")
-    print(f"{' and '.join(parts)} ready in {seconds:.1f} s.", *urls, file=sys.stderr, flush=True)
+    logs.tell(" ".join([f"{' and '.join(parts)} ready in {seconds:.1f} s.", *urls]))
