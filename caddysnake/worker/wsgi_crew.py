@@ -25,7 +25,9 @@ from enum import Enum
 TICK_S = 0.0025
 """How often the keeper calls ``tick`` while anything moves: what a call may hold up before another thread helps."""
 
-_EXHAUSTED_TICKS = 4
+EXHAUSTED_S = 0.06
+"""After this long without a move of any thread the crew is exhausted: a little longer than the daemon takes to hold the
+same opinion, so that what is given back does not come back."""
 _SAMPLES = 8  # that a verdict needs
 _SAMPLE_ALL = 0x1
 _SAMPLE_SOME = 0x3F  # turns count by two, so one call in 32
@@ -88,7 +90,7 @@ class Crew:
         self.sample_mask = _SAMPLE_ALL if self._has_gil and size > 1 else -1
         """A turn whose number, masked with this, is 1 is to be run by ``sample``."""
         self._seen = [0] * size
-        self._still = 0  # ticks in a row with every thread busy and none moving
+        self._still_since = float("inf")  # when every thread was busy and none moved any more
         self._samples = 0
         self._sampled_s = 0.0
         self._blocked_s = 0.0
@@ -158,17 +160,17 @@ class Crew:
         active = [index for index in range(len(turns)) if index not in resting]
         waiting = any(not turns[index] & 1 for index in active)
         if any(moved):
-            self._still = 0
+            self._still_since = float("inf")
             if now >= self._relax_at:
                 self._relax(now, len(active), sum(moved[index] or not turns[index] & 1 for index in active))
             return Watch.TICK
         if waiting:
             return self._fall_asleep(Watch.SLEEP)
-        self._still += 1
+        self._still_since = min(self._still_since, now)
         if self._resting:
             self._call_up(len(active), now)
             return Watch.TICK
-        if self._still < _EXHAUSTED_TICKS:
+        if now - self._still_since < EXHAUSTED_S:
             return Watch.TICK
         return self._fall_asleep(Watch.EXHAUSTED)
 
@@ -178,7 +180,7 @@ class Crew:
         if any(seat.turn != old for seat, old in zip(self.seats, self._seen, strict=True)):
             self.asleep = False
             return Watch.TICK
-        self._still = 0
+        self._still_since = float("inf")
         return verdict
 
     def _call_up(self, count: int, now: float) -> None:
@@ -218,6 +220,10 @@ class Crew:
     def busy(self) -> int:
         """How many are in a call."""
         return sum(seat.turn & 1 for seat in self.seats)
+
+    def turns(self) -> list[int]:
+        """Every seat's turn: two equal lists mean that nobody has moved between."""
+        return [seat.turn for seat in self.seats]
 
     @property
     def resting(self) -> int:

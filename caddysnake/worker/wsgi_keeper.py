@@ -28,6 +28,7 @@ ORPHAN_GRACE_S = 10.0
 _SCAN_S = 0.25  # how late a deadline may be noticed
 _SWEEP_S = 0.02  # how late an idle connection may be noticed while draining
 _MESSAGES_A_TURN = 16
+_RETURNS_A_SECOND = 500.0  # by which connections are turned away; half of what the daemon allows us to say
 _STDERR = 2  # the descriptor: the app may have put anything into sys.stderr
 _PATIENCE_S = 0.25  # for content that would let the app be called without waiting for it
 
@@ -63,6 +64,9 @@ class Keeper:
         self._poll = select.poll()
         self._next_scan = 0.0
         self._grace_s = ORPHAN_GRACE_S
+        self._stands_in: list[int] | None = None  # the threads' turns when they were found stuck
+        self._may_return = 0.0
+        self._counted_at = 0.0
 
     def open(self) -> None:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -90,13 +94,15 @@ class Keeper:
         for fd, _ in self._poll.poll(self._timeout_ms()):
             if fd == self._wake_fd:
                 self._quiet()
-            else:
+            elif fd == self._endpoint.fileno():
                 self._guarded(self._channel)
         now = time.monotonic()
         self._page.header[WORD_TICK] = int(now * 1000)
         self._page.header[WORD_CONNECTIONS] = len(self._table.held)
-        if not self._crew.asleep and self._crew.tick(now) is Watch.EXHAUSTED:
-            self._exhausted()
+        if not self._crew.asleep and self._crew.tick(now) is Watch.EXHAUSTED and self._shares_load:
+            self._stand_in()
+        if self._stands_in is not None:
+            self._turn_away(now)
         if self._table.timed and now >= self._next_scan:
             self._next_scan = now + _SCAN_S
             self._scan(now)
@@ -110,6 +116,8 @@ class Keeper:
         if self._table.timed:
             wait_s = max(0.0, self._next_scan - time.monotonic())
         if self._phase is not Phase.SERVING:
+            wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
+        if self._stands_in is not None and self._table.ready:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
         if not self._crew.asleep:
             wait_s = TICK_S if wait_s < 0 else min(wait_s, TICK_S)
@@ -220,11 +228,28 @@ class Keeper:
 
     # Watching.
 
-    def _exhausted(self) -> None:
-        """No thread will look at a connection soon, but another worker's may."""
-        if self._shares_load and self._phase is Phase.SERVING:
-            for connection in self._table.take_idle():
-                self._table.give_back(connection)
+    def _stand_in(self) -> None:
+        """No thread will look at a connection soon: look in their place, until one moves."""
+        if self._stands_in is None:
+            self._poll.register(self._table.epoll.fileno(), select.POLLIN)
+        self._stands_in = self._crew.turns()
+
+    def _turn_away(self, now: float) -> None:
+        """Give back connections with a request on them that nobody has read: another worker may be free."""
+        table = self._table
+        if self._stands_in != self._crew.turns() or self._phase is not Phase.SERVING:
+            self._stands_in = None
+            self._poll.unregister(table.epoll.fileno())
+            return
+        self._may_return = min(_RETURNS_A_SECOND, self._may_return + (now - self._counted_at) * _RETURNS_A_SECOND)
+        self._counted_at = now
+        for fd in table.take_ready():
+            connection = table.parked.get(fd)
+            if connection is None or connection.state is not State.IDLE or self._may_return < 1.0:
+                table.ready.append(fd)
+            elif table.own(connection):
+                self._may_return -= 1.0
+                table.give_back(connection)
 
     def _scan(self, now: float) -> None:
         timed = self._table.timed

@@ -79,6 +79,18 @@ class Table:
         self.parked[fd] = connection
         self.epoll.register(fd, READ)
 
+    def take_ready(self) -> list[int]:
+        """What would be told to threads now, all of it; as in ``ready``."""
+        for fd, events in self.epoll.poll(0, 256):
+            self.ready.append(fd if events == select.EPOLLIN else ~fd)
+        taken: list[int] = []
+        while self.ready:
+            try:
+                taken.append(self.ready.popleft())
+            except IndexError:
+                break
+        return taken
+
     def missed(self, fd: int) -> Connection | None:
         """For a thread that was told of ``fd`` and found nothing parked: the connection, if it may be had after all."""
         hung = fd < 0

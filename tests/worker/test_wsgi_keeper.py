@@ -190,17 +190,65 @@ def test_unread_bytes_stay_for_the_next_worker(worker: Worker) -> None:
             assert client.answer().body == b"plain"
 
 
-def test_when_all_threads_are_taken_idle_connections_go_to_another_worker() -> None:
+def stuck(worker: Worker, seconds: float, count: int = 2) -> list[RawClient]:
+    clients = [given(worker)[0] for _ in range(count)]
+    for client in clients:
+        client.send(f"GET /closing?{seconds} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert client.answer().body == b"closed"
+    return clients
+
+
+def test_when_all_threads_are_stuck_what_has_a_request_goes_to_another_worker() -> None:
     with serving(workers=2) as worker:
-        idle, idle_slot = given(worker)
-        busy = [given(worker)[0] for _ in range(2)]
-        with idle, busy[0], busy[1]:
-            idle.get("/plain")
-            for client in busy:
-                client.send(b"GET /closing?1 HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert worker.message() == Returned(idle_slot)
-            for client in busy:
+        (early, early_slot), (late, late_slot), (idle, _) = given(worker), given(worker), given(worker)
+        with early, late, idle:
+            for client in (early, late, idle):
+                client.get("/plain")
+            holders = stuck(worker, 1.0)
+            early.send(b"GET /plain HTTP/1.1\r\n")
+            assert worker.message() == Returned(early_slot)
+            late.send(b"GET /plain HTTP/1.1\r\n")
+            assert worker.message() == Returned(late_slot)
+            assert worker.duplicate(late_slot).recv(100) == b"GET /plain HTTP/1.1\r\n"
+            new, new_slot = given(worker)
+            with new:
+                new.send(b"GET /plain HTTP/1.1\r\n")
+                assert worker.message() == Returned(new_slot)
+            # Without a request on it nothing is gained by giving it back, so it is still here when threads are free.
+            wait_until(lambda: worker.page.total(vitals.CELL_STARTED, 2) == 0, "still stuck")
+            assert idle.get("/plain").body == b"plain"
+            for holder in holders:
+                with holder:
+                    assert holder.get("/plain").body == b"plain"
+
+
+def test_half_read_requests_stay_with_threads_that_are_stuck() -> None:
+    with serving(workers=2) as worker:
+        half, _ = given(worker)
+        with half:
+            half.send(b"GET /plain HTTP/1.1\r\n")
+            time.sleep(0.1)
+            holders = stuck(worker, 0.5)
+            time.sleep(0.2)
+            half.send(b"Host: a\r\n\r\n")
+            assert half.answer().body == b"plain"
+            for holder in holders:
+                holder.close()
+
+
+def test_busy_threads_that_move_on_keep_their_connections() -> None:
+    with serving(workers=2) as worker:
+        clients = [RawClient(worker.connect()) for _ in range(12)]
+        deadline = time.monotonic() + 0.6
+        while time.monotonic() < deadline:
+            for client in clients:
+                client.send(b"GET /closing?0.01 HTTP/1.1\r\nHost: a\r\n\r\n")
+            for client in clients:
                 assert client.answer().body == b"closed"
+        with pytest.raises(TimeoutError):
+            worker.message(0.05)
+        for client in clients:
+            client.close()
 
 
 def test_a_worker_alone_keeps_them(worker: Worker) -> None:
