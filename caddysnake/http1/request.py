@@ -82,7 +82,9 @@ class RequestHead:
         "expect_continue",
         "headers",
         "host",
+        "is_shared",
         "keep_alive",
+        "made",
         "method",
         "path",
         "query",
@@ -114,10 +116,18 @@ class RequestHead:
         """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
         self.section: Section | None = None
         """What this header section has in common with others like it, if they are remembered."""
+        self.is_shared = False
+        """This head is remembered, and stands for every request that is the same to the letter: read it only."""
+        self.made: Any = None
+        """As a section's: the server's own."""
 
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.content_length)
+
+
+Heads = dict[bytes, RequestHead]
+"""Whole heads that one server remembers, by their bytes; of sections that have come before, a bounded number."""
 
 
 class _State(Enum):
@@ -141,6 +151,7 @@ class RequestParser:
         "_empty_lines",
         "_fed",
         "_fields",
+        "_heads",
         "_held",
         "_limits",
         "_llhttp",
@@ -159,9 +170,10 @@ class RequestParser:
         "received",
     )
 
-    def __init__(self, limits: Limits, sections: Sections | None = None) -> None:
+    def __init__(self, limits: Limits, sections: Sections | None = None, heads: Heads | None = None) -> None:
         self._limits = limits
         self._sections = sections
+        self._heads = heads
         self.head: RequestHead | None = None
         """The head, once it is complete."""
         self.draft: RequestHead | None = None
@@ -199,6 +211,13 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse ``data``. Raises ``ProtocolError``."""
+        heads = self._heads
+        if heads is not None:
+            known = heads.get(data)
+            if known is not None and self._state is _START and not self.complete and not self._held:
+                self.head = known
+                self.complete = True
+                return
         end = len(data)
         if (
             self._state is _START
@@ -220,6 +239,11 @@ class RequestParser:
                 head.section = section
                 self.head = head
                 self.complete = True
+                if heads is not None and end <= _SECTION_MAX_BYTES:
+                    if len(heads) >= _SECTIONS_MAX:
+                        heads.clear()
+                    head.is_shared = True
+                    heads[data] = head
                 return
             self._begin(line)
             self._execute(data)

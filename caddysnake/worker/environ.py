@@ -80,23 +80,38 @@ class Environ:
 
 def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[str, Any]:
     """The environ of one request, still without ``wsgi.input``. ``base`` and ``origin`` are the connection's."""
+    made = head.made
+    if made is not None and made[0] is origin:
+        return base | made[1]
     section = head.section
     if section is None:
-        environ = base | _of_headers(head, origin)
+        fields = _of_headers(head, origin)
     else:
         made = section.made
         if made is None or made[0] is not origin:
             made = section.made = (origin, _of_headers(head, origin))
-        environ = base | made[1]
+        fields = made[1]
+    if head.is_shared:
+        fields = fields.copy()
+        _add_line(fields, head)
+        head.made = (origin, fields)
+        return base | fields
+    environ = base | fields
+    _add_line(environ, head)
+    return environ
+
+
+def _add_line(environ: dict[str, Any], head: RequestHead) -> None:
+    """Add the keys that follow from the request line."""
     environ["REQUEST_METHOD"] = head.method
     target = _targets.get(head.target)
     if target is None:
         target = _learn_target(head)
     environ["PATH_INFO"], environ["QUERY_STRING"], environ["REQUEST_URI"] = target
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
-    if environ["SCRIPT_NAME"]:
-        environ["REQUEST_URI"] = environ.pop(_PREFIX_KEY) + environ["REQUEST_URI"]
-    return environ
+    prefix = environ.pop(_PREFIX_KEY, None)
+    if prefix is not None:
+        environ["REQUEST_URI"] = prefix + environ["REQUEST_URI"]
 
 
 def _learn_target(head: RequestHead) -> tuple[str, str, str]:

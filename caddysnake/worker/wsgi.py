@@ -26,7 +26,7 @@ from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING, THREADS, P
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import RequestHead, RequestParser, Sections
+from ..http1.request import Heads, RequestHead, RequestParser, Sections
 from .environ import Environ, of_request
 from .loader import foreign_traceback
 from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
@@ -80,6 +80,7 @@ class WsgiServer:
         self._settings = settings
         self._page = page
         self._sections: Sections = {}
+        self._heads: Heads = {}
         self._limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
@@ -437,7 +438,7 @@ class WsgiServer:
 
     def _admit(self, sock: socket.socket, slot: int, trusted: bool, link: bool = False) -> Connection:
         environ = self._environ.of_connection(sock, trusted, link)
-        parser = RequestParser(self._limits, self._sections)
+        parser = RequestParser(self._limits, self._sections, self._heads)
         return Connection(sock, self._slots, slot, trusted, environ, parser, self._settings.write_timeout_s)
 
     def _expire(self, connection: Connection) -> None:
