@@ -1,0 +1,1 @@
+"""A Django project with Channels: pages over HTTP, rooms over WebSocket."""
