@@ -7,13 +7,14 @@ import http.client
 import json
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
-from support.daemon import PATIENCE_S, Process, daemon, free_port, get
+from support.daemon import PATIENCE_S, daemon, free_port, get
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -29,12 +30,14 @@ def example(name: str, folder: Path) -> Iterator[int]:
     here = folder / "e"
     shutil.copytree(EXAMPLES / name, here, ignore=shutil.ignore_patterns("__pycache__"))
     port = free_port()
-    process: Process
-    with daemon(here, (here / "Caddyfile").read_text(), "--caddy", environ={"EXAMPLE_PORT": str(port)}) as process:
-        process.wait_for_log("serving initial configuration")
-        yield port
-        assert process.stop() == 0, process.log
-        assert "Traceback" not in process.log
+    # Short, since the path of a socket may have 107 bytes and that of a test's folder is long.
+    with tempfile.TemporaryDirectory(prefix="cs-") as runtime:
+        environ = {"EXAMPLE_PORT": str(port), "XDG_RUNTIME_DIR": runtime}
+        with daemon(here, (here / "Caddyfile").read_text(), "--caddy", environ=environ) as process:
+            process.wait_for_log("serving initial configuration")
+            yield port
+            assert process.stop() == 0, process.log
+            assert "Traceback" not in process.log
 
 
 def websocket(port: int, target: str, origin: str | None = None) -> ClientConnection:
