@@ -240,6 +240,20 @@ class Response:
         self.phase = _DONE
         return head
 
+    def frame_file(self, size: int) -> tuple[bytes, bytes]:
+        """As ``count_file``, also when the head has left already: what to write before the file, and behind it."""
+        if self.phase is not _STREAMING:
+            return self.count_file(size), b""
+        if self._framing is _LENGTH and self._remaining != size:
+            raise self._wrong_length(self._remaining - size)
+        self._trailers = False
+        self.phase = _DONE
+        if self._framing is not _CHUNKED:
+            return b"", b""
+        if not size:
+            return b"", b"0\r\n\r\n"
+        return b"%x\r\n" % size, b"\r\n0\r\n\r\n"
+
     def _leave(self, size: int, more: bool) -> bytes:
         """The finished head, once it is known whether ``size`` bytes are all there will be."""
         head = self._head

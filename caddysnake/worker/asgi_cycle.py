@@ -153,13 +153,16 @@ class Cycle:
         )
 
 
-def is_about_leaving(exc: BaseException | None) -> bool:
-    """Whether ``exc`` only says that the client left, be it wrapped by a framework or in an exception group."""
-    while exc is not None:
-        if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
+def is_about_leaving(exc: BaseException) -> bool:
+    """Whether ``exc`` says that the client left, be it wrapped by a framework or in an exception group."""
+    waiting: list[BaseException | None] = [exc]
+    seen = set()  # a member of a group may have the group as its context
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        if isinstance(found, (ClientDisconnected, asyncio.CancelledError)):
             return True
-        members = getattr(exc, "exceptions", None)
-        if isinstance(members, tuple) and members and all(is_about_leaving(member) for member in members):
-            return True
-        exc = exc.__cause__ or exc.__context__
+        seen.add(id(found))
+        waiting += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
     return False

@@ -125,10 +125,12 @@ class HttpCycle(Cycle):
         connection = self.connection
         file, size = open_file(path)
         try:
-            connection.write(self.response.count_file(size), 0)
+            before, behind = self.response.frame_file(size)
+            connection.write(before, 0)
             if size and self.response.has_content:
                 await send_file(connection, file, size)
                 connection.server.tally.bytes_out += size
+            connection.write(behind, 0)
         except BaseException:
             if self.response.head_sent:
                 connection.abort()

@@ -339,8 +339,12 @@ async def do_two_received(scope: Any, receive: Any, send: Any) -> None:
 
 async def do_pathsend(scope: Any, receive: Any, send: Any) -> None:
     assert "http.response.pathsend" in scope["extensions"]
-    path = scope["query_string"].decode()
-    await start(send, 200, *((name, value) for name, value in scope["headers"] if name == b"content-length"))
+    how, _, path = scope["query_string"].decode().rpartition(":")
+    length = [(b"content-length", str(os.path.getsize(path)).encode())] if "length" in how else []  # noqa: ASYNC240
+    await start(send, 200, *length)
+    if "late" in how:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
     await send({"type": "http.response.pathsend", "path": path})
 
 

@@ -476,6 +476,15 @@ def test_a_file_is_sent_by_its_path(client: RawClient, file: Path) -> None:
     assert client.get("/hello").body == b"hello"
 
 
+@pytest.mark.parametrize("how", ["", "length:", "late:", "late,length:"])
+def test_a_file_may_come_after_its_head(client: RawClient, file: Path, how: str) -> None:
+    answer = client.get(f"/pathsend?{how}{file}")
+    assert (answer.header("transfer-encoding") == "chunked") is (how == "late:")
+    assert answer.body == file.read_bytes()
+    assert client.get("/hello").body == b"hello"
+    assert client.ask(f"GET /pathsend?{how}{file} HTTP/1.0\r\n\r\n".encode()).body == file.read_bytes()
+
+
 def test_a_head_request_for_a_file_gets_its_length(client: RawClient, file: Path) -> None:
     answer = client.ask(f"HEAD /pathsend?{file} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     assert answer.header("content-length") == "5120000"
