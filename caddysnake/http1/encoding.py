@@ -7,6 +7,7 @@ first starts with its CRLF; the end of the head is left to the caller, who knows
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from .errors import ResponseError
@@ -47,7 +48,8 @@ one; whether the app wants the connection to end; whether it gave a Date of its 
 _HEADS_MAX = 256
 _HEAD_MAX_BYTES = 512
 _heads: dict[tuple[bytes, Headers, bytes], Encoded] = {}  # heads that were found good, a bounded number
-_text_heads: dict[tuple[str, TextHeaders, str], Encoded] = {}
+_text_heads: dict[tuple[str, TextHeaders, bytes], tuple[int, Encoded]] = {}
+_STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
 
 
 def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
@@ -119,24 +121,43 @@ def encode_anew(line: bytes, headers: Headers, server: bytes, drop_length: bool)
     return data, length, close, has_date
 
 
-def encode_text(line: str, headers: TextHeaders, server: str, drop_length: bool) -> Encoded:
-    """As ``encode`` for text as PEP 3333 has it: each character is one byte."""
+def encode_text(status: str, headers: TextHeaders, server: bytes) -> tuple[int, Encoded]:
+    """As ``encode`` for text as PEP 3333 has it: each character is one byte. ``status`` is such as ``200 OK``."""
     headers = tuple(headers)
-    key = (line, headers, server)
+    key = (status, headers, server)
     try:
-        encoded = _text_heads.get(key)
+        made = _text_heads.get(key)
     except TypeError:
-        return _encode_text(line, headers, server, drop_length)
-    if encoded is None:
-        encoded = _encode_text(line, headers, server, drop_length)
-        if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0].lower():
+        return _encode_text(status, headers, server)
+    if made is None:
+        made = _encode_text(status, headers, server)
+        head = made[1][0]
+        if len(head) <= _HEAD_MAX_BYTES and b"cookie" not in head.lower():
             if len(_text_heads) >= _HEADS_MAX:
                 _text_heads.clear()
-            _text_heads[key] = encoded
-    return encoded
+            _text_heads[key] = made
+    return made
 
 
-def _encode_text(line: str, headers: TextHeaders, server: str, drop_length: bool) -> Encoded:
+def _encode_text(status: str, headers: TextHeaders, server: bytes) -> tuple[int, Encoded]:
+    code, line = _text_status(status)
+    return code, _text_fields(line, headers, server.decode("latin-1"), drop_length=code in (204, 205))
+
+
+def _text_status(status: object) -> tuple[int, str]:
+    """Code and status line. Control characters in it are found with those of the headers."""
+    if not isinstance(status, str):
+        raise ResponseError(f"a status must be a str such as '200 OK', not {type(status).__name__}")
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ResponseError(f"a status must look like '200 OK', not {status[:80]!r}")
+    code = int(match[1])
+    if code < 200:
+        raise ResponseError(f"an informational status ({code}) cannot start a response")
+    return code, f"HTTP/1.1 {code} {match[2] or ''}"
+
+
+def _text_fields(line: str, headers: TextHeaders, server: str, drop_length: bool) -> Encoded:
     """As ``_encode``, written out for speed, not shared."""
     length: int | None = None
     close = has_date = False

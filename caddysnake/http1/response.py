@@ -144,12 +144,12 @@ class Response:
         self._begin(status, encode(line, headers, self._server, drop_length=status in (204, 205)))
         self._trailers = trailers
 
-    def start_text(self, status: int, line: str, headers: TextHeaders) -> None:
-        """As ``start`` for PEP 3333's text; ``line`` is the whole status line. Raises ``ResponseError``."""
+    def start_text(self, status: str, headers: TextHeaders) -> None:
+        """As ``start`` for PEP 3333's text; ``status`` is such as ``200 OK``. Raises ``ResponseError``."""
         if self.phase is not _WAITING:
             raise ResponseError("the response has been started already")
-        server = self._server.decode("latin-1") if self._server else ""
-        self._begin(status, encode_text(line, headers, server, drop_length=status in (204, 205)))
+        code, encoded = encode_text(status, headers, self._server)
+        self._begin(code, encoded)
 
     def _begin(self, status: int, encoded: Encoded) -> None:
         head, length, close, has_date = encoded
@@ -167,7 +167,7 @@ class Response:
         elif length is not None:
             self._framing = _LENGTH
             self._remaining = length
-            head += self._tail()
+            head += self._tail() if self.close or request is None or request.version != "1.1" else b"\r\n\r\n"
         self._head = head
         self.status = status
         self.phase = _STARTED

@@ -286,7 +286,7 @@ class WsgiServer:
         """Run the app. False when the connection has been handed on meanwhile."""
         connection.state = ANSWERING
         connection.deadline = 0.0
-        start_ns = tally.begin()
+        start = tally.begin()
         call = Call(self._host, connection, head, self._table.closing or not head.keep_alive)
         environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
@@ -307,7 +307,7 @@ class WsgiServer:
             tally.receive(parser.received if owned else received)
         if call.failed:
             tally.fail()
-        tally.end(start_ns, call.status, call.sent_bytes)
+        tally.end(start, call.answered if call.failed else call.status, call.sent_bytes)
         return owned
 
     def _hand_on(self, connection: Connection) -> None:

@@ -8,7 +8,6 @@ response delays nobody but itself.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -26,9 +25,7 @@ from .wsgi_log import report
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-_STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
-_LEARNED_MAX = 256
-_WAITING, _STARTED = Phase.WAITING, Phase.STARTED
+_STARTED = Phase.STARTED
 CODE = "app-error"
 """Stable code of the 500 that an exception of the app's becomes."""
 
@@ -36,8 +33,6 @@ DRAIN_MAX_BYTES = 64 << 20
 """Unread content that is dropped to keep a connection; beyond it the connection ends. Dropping is needed either way:
 Caddy takes an end in the middle of its own sending for a failure, whatever has been answered."""
 
-_LEARNED_LENGTH_MAX = 80
-_statuses: dict[str, tuple[int, str]] = {}
 
 
 class Host(NamedTuple):
@@ -53,46 +48,42 @@ class Host(NamedTuple):
     """Takes a connection whose response is complete while the app may still be busy."""
 
 
-class Call:
-    """One request's call. Its ``start_response`` and ``write`` are harmless once the response is complete."""
+class Call(Response):
+    """One request's call, and the response that it makes. (One object, for each costs as much as a few method calls.)
 
-    __slots__ = ("_connection", "_expecting", "_host", "failed", "head", "lazy", "response", "sent_bytes")
+    Its ``start_response`` and ``write`` are harmless once the response is complete.
+    """
+
+    __slots__ = ("_connection", "_expecting", "_host", "answered", "failed", "head", "lazy", "sent_bytes")
 
     def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
+        Response.__init__(self, head, close, host.server_header)
         self._host = host
         self._connection: Connection | None = connection
         self._expecting = head.expect_continue and not connection.trusted
         """A 100 is owed before content is read. Caddy has sent one already, so it never gets ours."""
         self.head = head
         self.lazy: LazyInput | None = None
-        self.response = Response(head, close, host.server_header)
         self.failed = False
+        """The app raised. Then ``answered`` is the status that was answered in its place, 0 when none could be."""
         self.sent_bytes = 0
-
-    @property
-    def status(self) -> int:
-        """What was answered; 0 when nothing could be."""
-        return self.response.status if self.response.phase is not _WAITING else 0
 
     # What the app is given.
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
-        response = self.response
         if exc_info is not None:
             try:
-                if response.head_sent and exc_info[1] is not None:
+                if self.head_sent and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
-                if response.phase is _STARTED:
-                    response.reset()
+                if self.phase is _STARTED:
+                    self.reset()
             finally:
                 exc_info = None
-        known = _statuses.get(status)
-        code, line = known if known is not None else _learn(status)
         if self.lazy is not None and self._connection is not None:
             self._consider_closing(self._connection)
-        response.start_text(code, line, headers)
+        self.start_text(status, headers)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -108,7 +99,7 @@ class Call:
     def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
         """``wsgi.early_hints``: a 103 response with ``headers`` at once (RFC 8297); nothing when it is too late."""
         connection = self._connection
-        if connection is not None and not self.response.head_sent and self.head.version == "1.1":
+        if connection is not None and not self.head_sent and self.head.version == "1.1":
             fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
             connection.push(informational(103, fields))
 
@@ -119,16 +110,16 @@ class Call:
             return b""
         if self._expecting:
             self._expecting = False
-            if not self.response.head_sent and not connection.parser.received:
+            if not self.head_sent and not connection.parser.received:
                 connection.push(informational(100, ()))
         try:
             return connection.pull(self._host.body_timeout_s)
         except ProtocolError as exc:
             connection.refusal = exc
-            self.response.close = True
+            self.close = True
             raise ContentRefused(str(exc)) from exc
         except ClientGone:
-            self.response.close = True
+            self.close = True
             raise
 
     # What the server does with it.
@@ -146,9 +137,12 @@ class Call:
             iterable = self._host.app(environ, self.start_response)
             kind = type(iterable)
             if kind is list or kind is tuple:
-                self._finish(connection, iterable[0] if len(iterable) == 1 else b"".join(iterable))
+                data = iterable[0] if len(iterable) == 1 else b"".join(iterable)
+                if type(data) is not bytes:
+                    raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
+                connection.offer(self._send(connection, data, False))
                 self._connection = None
-                if self.response.close:
+                if self.close:
                     connection.close = True
                 if self.lazy is not None:
                     self.lazy.detach()
@@ -174,7 +168,7 @@ class Call:
         self._connection = None
         if self.lazy is not None:
             self.lazy.detach()
-        if self.response.close:
+        if self.close:
             connection.close = True
         return True
 
@@ -191,7 +185,7 @@ class Call:
             report(logging.ERROR, "close() of the response raised an exception", self._host.name, self.head, exc)
 
     def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
-        output = self.response.send(data, more)
+        output = self.send(data, more)
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         self.sent_bytes += len(data)
         return output
@@ -201,22 +195,12 @@ class Call:
         unread = (self.head.content_length or 0) - connection.parser.received
         # Asked to expect a 100, a client without one may hold its content back for good, or send it: no telling.
         if self._expecting or unread > DRAIN_MAX_BYTES:
-            self.response.close = True
-
-    def _finish(self, connection: Connection, data: bytes) -> None:
-        """Send the whole content at once."""
-        if type(data) is not bytes:
-            raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
-        output = self.response.send(data, False)
-        connection.slots[connection.slot] = SLOT_HEAD_SENT
-        self.sent_bytes += len(data)
-        connection.offer(output)
+            self.close = True
 
     def _stream(self, iterable: Iterable[bytes]) -> None:
         """Send each piece as it comes: nothing of it is held back while the next is made."""
         connection = self._connection
         assert connection is not None
-        response = self.response
         for data in iterable:
             if type(data) is not bytes:
                 raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
@@ -227,7 +211,7 @@ class Call:
                 report(logging.WARNING, what, self._host.name, self.head)
                 return
             connection.push(self._send(connection, data, True))
-            if response.is_satisfied:
+            if self.is_satisfied:
                 if self.head.method == "HEAD":
                     break  # all that is wanted of it has left
                 if connection.parser.complete:
@@ -238,17 +222,16 @@ class Call:
     def _send_file(self, wrapper: FileWrapper) -> None:
         connection = self._connection
         assert connection is not None
-        response = self.response
-        found = wrapper.sendable() if response.phase is _STARTED else None
+        found = wrapper.sendable() if self.phase is _STARTED else None
         if found is None:
             self._stream(wrapper)
             return
         fd, offset, size = found
-        if response.declared_length is not None:
-            size = min(size, response.declared_length)  # PEP 3333: to the end, or as far as Content-Length says
-        head = response.count_file(size)
+        if self.declared_length is not None:
+            size = min(size, self.declared_length)  # PEP 3333: to the end, or as far as Content-Length says
+        head = self.count_file(size)
         connection.slots[connection.slot] = SLOT_HEAD_SENT
-        if size and response.has_content:
+        if size and self.has_content:
             self.sent_bytes = size
             connection.file = FileRange(fd, offset, size)
         connection.offer(head)
@@ -258,6 +241,7 @@ class Call:
 
     def _fail(self, exc: BaseException) -> None:
         self.failed = True
+        self.answered = self.status if self.head_sent else 0
         reason = _clients_part(exc)
         if reason is not None:
             report(logging.DEBUG, str(reason), self._host.name, self.head)
@@ -266,7 +250,7 @@ class Call:
         connection = self._connection
         if connection is None:
             return  # the response was complete
-        if self.response.head_sent or connection.gone:
+        if self.head_sent or connection.gone:
             connection.abort()
             return
         refusal = connection.refusal
@@ -277,10 +261,14 @@ class Call:
             status, (headers, content) = 500, traceback_page(500, CODE, title, foreign_traceback(exc))
         else:
             status, (headers, content) = 500, plain(500, CODE)
-        self.response = Response(self.head, self.response.close, self._host.server_header)
-        self.response.start(status, headers)
+        answer = Response(self.head, self.close, self._host.server_header)
+        answer.start(status, headers)
+        self.answered = status
+        self.sent_bytes = len(content)
+        self.close = answer.close
+        connection.slots[connection.slot] = SLOT_HEAD_SENT
         try:
-            connection.offer(self._send(connection, content, False))
+            connection.offer(answer.send(content, False))
         except ClientGone:
             connection.abort()
 
@@ -293,22 +281,3 @@ def _clients_part(exc: BaseException) -> BaseException | None:
             break
         seen = seen.__cause__ or seen.__context__
     return seen if isinstance(seen, (ClientGone, ContentRefused)) else None
-
-
-def _learn(status: object) -> tuple[int, str]:
-    """Code and status line of a status as PEP 3333 has it. Raises ``ResponseError``."""
-    if not isinstance(status, str):
-        raise ResponseError(f"a status must be a str such as '200 OK', not {type(status).__name__}")
-    match = _STATUS.fullmatch(status)
-    if match is None:
-        raise ResponseError(f"a status must look like '200 OK', not {status[:80]!r}")
-    code, reason = int(match[1]), match[2] or ""
-    if code < 200:
-        raise ResponseError(f"an informational status ({code}) cannot start a response")
-    # Control characters in it are found with those of the headers.
-    learned = (code, f"HTTP/1.1 {code} {reason}")
-    if len(_statuses) >= _LEARNED_MAX:
-        _statuses.clear()
-    if len(status) < _LEARNED_LENGTH_MAX:
-        _statuses[status] = learned
-    return learned

@@ -18,7 +18,8 @@ from ..channel.vitals import (
 )
 
 _CLASS_2XX = CELL_CLASS_1XX + 1
-_SHORTEST_NS = int(LATENCY_BOUNDS_S[0] * 1e9)
+_SHORTEST_S = LATENCY_BOUNDS_S[0]
+_RESOLUTION_S = 0.001  # of the beginning on the page
 
 
 class Tally:
@@ -29,7 +30,7 @@ class Tally:
     a look at the clock costs as much as all the counting.
     """
 
-    __slots__ = ("_bytes_out", "_cells", "_good", "_latency_ns", "_now_ns", "_requests", "_short")
+    __slots__ = ("_bytes_out", "_cells", "_good", "_latency_s", "_now", "_requests", "_short", "_told")
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
@@ -37,14 +38,17 @@ class Tally:
         self._bytes_out = cells[CELL_BYTES_OUT]
         self._good = cells[_CLASS_2XX]
         self._short = cells[CELL_LATENCY]
-        self._latency_ns = cells[CELL_LATENCY_SUM_US] * 1000
-        self._now_ns = 0  # when the last request ended; 0 when the thread has waited since
+        self._latency_s = cells[CELL_LATENCY_SUM_US] / 1e6
+        self._now = 0.0  # when the last request ended; 0 when the thread has waited since
+        self._told = 0.0  # the beginning that the page shows
 
-    def begin(self) -> int:
+    def begin(self) -> float:
         """A request begins; the time, for ``end``."""
-        now_ns = self._now_ns or time.monotonic_ns()
-        self._cells[CELL_STARTED] = now_ns // 1_000_000
-        return now_ns
+        now = self._now or time.monotonic()
+        if now - self._told > _RESOLUTION_S:
+            self._told = now
+            self._cells[CELL_STARTED] = int(now * 1000)
+        return now
 
     def receive(self, size: int) -> None:
         self._cells[CELL_BYTES_IN] += size
@@ -53,30 +57,30 @@ class Tally:
         """The app ended it with an exception."""
         self._cells[CELL_ERRORS] += 1
 
-    def end(self, start_ns: int, status: int, sent_bytes: int) -> None:
+    def end(self, start: float, status: int, sent_bytes: int) -> None:
         """It is over; ``status`` is what was answered, 0 when nothing was."""
-        self._now_ns = now_ns = time.monotonic_ns()
-        took_ns = now_ns - start_ns
+        self._now = now = time.monotonic()
+        took_s = now - start
         self._requests += 1
         self._bytes_out += sent_bytes
-        self._latency_ns += took_ns
+        self._latency_s += took_s
         if 200 <= status < 300:
             self._good += 1
         elif status:
             self._cells[CELL_CLASS_1XX - 1 + min(status // 100, 5)] += 1
-        if took_ns <= _SHORTEST_NS:
+        if took_s <= _SHORTEST_S:
             self._short += 1
         else:
-            self._cells[latency_cell(took_ns / 1e9)] += 1
+            self._cells[latency_cell(took_s)] += 1
             self.write()
 
     def write(self) -> None:
         """Let the page know; no request runs."""
-        self._now_ns = 0
+        self._now = self._told = 0.0
         cells = self._cells
         cells[CELL_STARTED] = 0
         cells[CELL_REQUESTS] = self._requests
         cells[CELL_BYTES_OUT] = self._bytes_out
         cells[_CLASS_2XX] = self._good
         cells[CELL_LATENCY] = self._short
-        cells[CELL_LATENCY_SUM_US] = self._latency_ns // 1000
+        cells[CELL_LATENCY_SUM_US] = int(self._latency_s * 1e6)
