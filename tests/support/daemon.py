@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ class Process:
 
     def __init__(self, command: list[str], folder: Path, name: str, environ: dict[str, str] | None = None) -> None:
         self.log_path = folder / f"{name}.log"
+        # Sockets have short names (unix(7)), and the folder of a test has a long one.
+        self._runtime = tempfile.TemporaryDirectory(prefix="cs-")
         with self.log_path.open("wb") as log:
             self.popen = subprocess.Popen(
                 command,
@@ -30,7 +33,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), **(environ or {})},
+                env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": self._runtime.name, **(environ or {})},
                 start_new_session=True,
             )
 
@@ -64,14 +67,17 @@ class Process:
         return self.wait()
 
     def close(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            try:
-                self.popen.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait()
-                raise AssertionError(f"did not end on SIGTERM:\n{self.log}") from None
+        try:
+            if self.popen.poll() is None:
+                self.popen.terminate()
+                try:
+                    self.popen.wait(PATIENCE_S)
+                except subprocess.TimeoutExpired:
+                    self.popen.kill()
+                    self.popen.wait()
+                    raise AssertionError(f"did not end on SIGTERM:\n{self.log}") from None
+        finally:
+            self._runtime.cleanup()
 
 
 def children(pid: int) -> set[int]:
