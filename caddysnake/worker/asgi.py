@@ -47,7 +47,7 @@ from ..channel.vitals import (
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import Sections
+from ..http1.request import Heads, Sections
 from ..http1.response import Phase as ResponsePhase
 from .asgi_connection import HttpConnection, Phase
 from .asgi_cycle import Cycle
@@ -86,6 +86,7 @@ class AsgiServer:
         self.app = app
         self.settings = settings
         self.sections: Sections = {}
+        self.heads: Heads = {}
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )

@@ -95,7 +95,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.server = server
         self.slot = slot
         self.peer = peer
-        self.parser = RequestParser(server.limits, server.sections)
+        self.parser = RequestParser(server.limits, server.sections, server.heads)
         self.phase = _IDLE
         self.cycle: Cycle | None = None
         self.is_half_closed = False
@@ -207,7 +207,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
         cycle = self.cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
-        server.begin(cycle)
+        server.cycles.add(cycle)
+        server.active += 1
+        server.header[WORD_ACTIVE] = server.active
+        cycle.task = server.loop.create_task(cycle.run(server.app), name="request")
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self.pause_reading()

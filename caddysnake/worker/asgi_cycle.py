@@ -30,10 +30,13 @@ class Cycle:
 
     __slots__ = (
         "connection",
+        "continued",
+        "event",
         "head",
         "is_counted",
         "is_gone",
         "is_waiting_for_body",
+        "request_given",
         "response",
         "scope",
         "started",
@@ -54,6 +57,12 @@ class Cycle:
         """No longer among the requests being answered."""
         self.is_waiting_for_body = False
         self.task: asyncio.Task[None] | None = None
+        # HttpCycle's own; here because a second __init__ would cost each request more than it is worth.
+        self.event: asyncio.Event | None = None
+        self.request_given = False
+        """The app has received the last of the request's body."""
+        self.continued = False
+        """A 100 has been sent."""
 
     async def run(self, app: Any) -> None:
         """Call the app, and answer for it where it does not."""

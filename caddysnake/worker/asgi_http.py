@@ -23,16 +23,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..http1.errors import ResponseError
-from ..http1.request import RequestHead
-from ..http1.response import Phase, Response, informational
+from ..http1.response import Phase, informational
 from .asgi_cycle import ClientDisconnected, Cycle
 from .asgi_file import open_file, send_file
-
-if TYPE_CHECKING:
-    from .asgi_connection import HttpConnection
 
 Message = MutableMapping[str, Any]
 
@@ -46,15 +42,7 @@ _EARLY_HINTS = 103
 class HttpCycle(Cycle):
     """One request and its response."""
 
-    __slots__ = ("_continued", "_event", "_request_given")
-
-    def __init__(
-        self, connection: HttpConnection, head: RequestHead, response: Response, scope: dict[str, Any]
-    ) -> None:
-        super().__init__(connection, head, response, scope)
-        self._event: asyncio.Event | None = None
-        self._request_given = False
-        self._continued = False
+    __slots__ = ()
 
     # For the app
 
@@ -64,17 +52,17 @@ class HttpCycle(Cycle):
         while True:
             if connection.cycle is not self or self.is_gone:
                 return {"type": "http.disconnect"}
-            if not self._request_given and (parser.body or parser.complete):
+            if not self.request_given and (parser.body or parser.complete):
                 body = parser.take_body()
                 more = not parser.complete
-                self._request_given = not more
+                self.request_given = not more
                 if more:
                     connection.resume_reading()
                 connection.server.tally.bytes_in += len(body)
                 return {"type": "http.request", "body": body, "more_body": more}
             if connection.is_half_closed:
                 return {"type": "http.disconnect"}
-            if self.head.expect_continue and not self._request_given:
+            if self.head.expect_continue and not self.request_given:
                 self._continue()
             await self._wait()
 
@@ -143,15 +131,15 @@ class HttpCycle(Cycle):
     # For the connection
 
     def wake(self) -> None:
-        if self._event is not None:
-            self._event.set()
+        if self.event is not None:
+            self.event.set()
 
     async def _wait(self) -> None:
-        event = self._event
+        event = self.event
         if event is None:
-            event = self._event = asyncio.Event()
+            event = self.event = asyncio.Event()
         event.clear()
-        if self._request_given:
+        if self.request_given:
             await event.wait()
             return
         self.is_waiting_for_body = True
@@ -164,9 +152,9 @@ class HttpCycle(Cycle):
     def _continue(self) -> None:
         # Caddy has sent one already; a second would reach the browser (seen with 2.11.7).
         connection = self.connection
-        if self._continued or self.response.head_sent or connection.peer.is_trusted or connection.parser.received:
+        if self.continued or self.response.head_sent or connection.peer.is_trusted or connection.parser.received:
             return
-        self._continued = True
+        self.continued = True
         connection.write(_CONTINUE, 0)
 
     def _refuse_unread(self) -> None:
@@ -175,7 +163,7 @@ class HttpCycle(Cycle):
         cannot be told apart, so this is the last answer (RFC 9110 section 10.1.1). Caddy has had its 100.
         """
         connection = self.connection
-        if not self._continued and not connection.parser.received and not connection.peer.is_trusted:
+        if not self.continued and not connection.parser.received and not connection.peer.is_trusted:
             self.response.close = True
 
 

@@ -68,6 +68,20 @@ class Scopes:
         self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
 
     def http(self, head: RequestHead, peer: Peer) -> Scope:
+        """A new scope; nothing that an app may change in it is shared."""
+        template = head.made
+        if template is None or template[0] is not peer.is_trusted:
+            return self._http(head, peer)
+        scope: Scope = template[1].copy()
+        scope["headers"] = head.headers.copy()
+        scope["extensions"] = scope["extensions"].copy()
+        if scope["client"] is None:
+            scope["client"] = peer.address
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        return scope
+
+    def _http(self, head: RequestHead, peer: Peer) -> Scope:
         section = head.section
         made: _Made | None = section.made if section is not None else None
         if made is not None and made[4] is peer.is_trusted:
@@ -91,10 +105,15 @@ class Scopes:
             "server": server,
             "extensions": HTTP_EXTENSIONS.copy() if head.version == "1.1" else HTTP_EXTENSIONS_1_0.copy(),
         }
-        if self.state is not None:
-            scope["state"] = self.state.copy()
         if has_ours:
             self._without_ours(scope, peer)
+        elif head.is_shared and head.host:
+            # Most of the scope follows from the head, which will come again to the letter.
+            told = client if client != peer.address else None
+            head.made = (peer.is_trusted, {**scope, "client": told})
+            scope["headers"] = head.headers.copy()
+        if self.state is not None:
+            scope["state"] = self.state.copy()
         return scope
 
     def _without_ours(self, scope: Scope, peer: Peer) -> None:
