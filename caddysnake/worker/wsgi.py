@@ -139,6 +139,7 @@ class WsgiServer:
         handle = self._handle
         tally = Tally(self._page.thread(seat.index))
         turn = seat.turn
+        seat.native_id = threading.get_native_id()
         while not table.is_stopping:
             if ready:
                 try:

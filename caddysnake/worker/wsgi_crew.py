@@ -6,9 +6,12 @@ sooner. With eight threads and an app that answers in microseconds it costs a th
 99th percentile. So as long as the app's calls are short, one thread does everything, and the others rest.
 
 Two observations call the others up. A *watch* (the keeper's tick) sees that every thread looking for work has been in
-the same call since the last tick: one more is summoned, then two, then four. And samples of calls (the kernel's account
-of one thread, getrusage(2)) show that the app waits for something other than the processor: then all are. After a
-while, longer each time it proves premature, all but one are asked to rest again.
+the same call since the last tick, and none of them is computing: one more is summoned, then two, then four. And samples
+of calls (the kernel's account of one thread, getrusage(2)) show that the app waits for something other than the
+processor: then all are. After a while, longer each time it proves premature, all but one are asked to rest again.
+
+A thread that wants the processor and does not get it, on a crowded machine, is not helped by another that wants it too;
+hence the looks at whether a thread waits or works.
 
 Without a GIL nobody rests. No I/O here but the resting itself; the clock is the caller's.
 """
@@ -31,7 +34,9 @@ same opinion, so that what is given back does not come back."""
 _SAMPLES = 8  # that a verdict needs
 _SAMPLE_ALL = 0x1
 _SAMPLE_SOME = 0x3F  # turns count by two, so one call in 32
-_BLOCKED_SHARE = 0.25
+_BLOCKED_SHARE = 0.25  # of the time
+_BLOCKED_CALLS = 0.125  # of the calls; fewer may only have waited a moment for the GIL
+_COMPUTING_S = 0.05  # after which a call that computes must share the processor all the same
 _RELAX_MIN_S = 1.0
 _RELAX_MAX_S = 16.0
 
@@ -54,10 +59,12 @@ class Seat:
     during a call, and the same odd number twice means the same call.
     """
 
-    __slots__ = ("_summons", "index", "turn")
+    __slots__ = ("_summons", "index", "native_id", "turn")
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.native_id = 0
+        """The kernel's number of the thread, once it runs."""
         self.turn = 0
         self._summons = threading.Lock()
         self._summons.acquire()
@@ -75,9 +82,17 @@ class Seat:
 class Crew:
     """The threads' seats. ``on_wake`` is called, from any thread, when ``tick`` is wanted again after ``SLEEP``."""
 
-    def __init__(self, size: int, on_wake: Callable[[], None], *, has_gil: bool | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        on_wake: Callable[[], None],
+        computes: Callable[[Seat], bool] | None = None,
+        has_gil: bool | None = None,
+    ) -> None:
+        """``computes``: whether a seat's thread runs or would run, rather than waits for something."""
         self.seats = [Seat(index) for index in range(size)]
         self._on_wake = on_wake
+        self._computes = computes or _is_runnable
         self._has_gil = _runs_with_gil() if has_gil is None else has_gil
         self._lock = threading.Lock()
         self._resting: list[Seat] = []
@@ -94,6 +109,7 @@ class Crew:
         self._samples = 0
         self._sampled_s = 0.0
         self._blocked_s = 0.0
+        self._blocked = 0.0
         self._relax_s = _RELAX_MIN_S
         self._relax_at = float("inf")
         self._relaxed_at = float("-inf")
@@ -134,11 +150,15 @@ class Crew:
             self._samples += 1
             self._sampled_s += elapsed_s
             self._blocked_s += blocked_s
+            self._blocked += blocked_s > 0.0
             if self._samples < _SAMPLES:
                 return
             self.sample_mask = _SAMPLE_SOME
-            blocks = self._blocked_s > self._sampled_s * _BLOCKED_SHARE
-            self._samples >>= 1  # older samples fade
+            blocks = self._blocked_s > self._sampled_s * _BLOCKED_SHARE and self._blocked > (
+                self._samples * _BLOCKED_CALLS
+            )
+            self._blocked /= 2  # older samples fade
+            self._samples >>= 1
             self._sampled_s /= 2
             self._blocked_s /= 2
             if not blocks or not self._resting:
@@ -168,7 +188,8 @@ class Crew:
             return self._fall_asleep(Watch.SLEEP)
         self._still_since = min(self._still_since, now)
         if self._resting:
-            self._call_up(len(active), now)
+            if now - self._still_since >= _COMPUTING_S or not any(self._computes(self.seats[i]) for i in active):
+                self._call_up(len(active), now)
             return Watch.TICK
         if now - self._still_since < EXHAUSTED_S:
             return Watch.TICK
@@ -204,7 +225,7 @@ class Crew:
         self._relax_at = float("inf") if movable == active else now + self._relax_s
         self._relaxed_at = now
         self._samples = 0
-        self._sampled_s = self._blocked_s = 0.0
+        self._sampled_s = self._blocked_s = self._blocked = 0.0
         self.sample_mask = _SAMPLE_ALL
 
     def dismiss(self) -> None:
@@ -228,6 +249,14 @@ class Crew:
     @property
     def resting(self) -> int:
         return len(self._resting)
+
+
+def _is_runnable(seat: Seat) -> bool:
+    try:
+        with open(f"/proc/self/task/{seat.native_id}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] == b"R"
+    except OSError:
+        return False
 
 
 def _runs_with_gil() -> bool:

@@ -17,7 +17,8 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self.woken = threading.Event()
-        self.crew = Crew(size, self.woken.set, has_gil=True)
+        self.computing = False
+        self.crew = Crew(size, self.woken.set, lambda _: self.computing, has_gil=True)
         self.now = 100.0
         self._ends = False
         self._threads = [threading.Thread(target=self._run, args=(seat,), daemon=True) for seat in self.crew.seats]
@@ -87,6 +88,15 @@ def test_a_call_that_lasts_calls_up_another_and_then_more(threads: Threads) -> N
         stick(threads)
         threads.tick()
         assert len(threads.active()) == expected
+
+
+def test_a_call_that_computes_is_not_helped_by_another_at_once(threads: Threads) -> None:
+    threads.computing = True
+    stick(threads)
+    threads.tick()
+    assert len(threads.active()) == 1
+    threads.tick(0.1)  # but it does not keep the others waiting for good
+    assert len(threads.active()) == 2
 
 
 def test_nobody_is_called_up_while_one_still_waits_for_work(threads: Threads) -> None:
@@ -160,6 +170,12 @@ def test_calls_that_wait_for_something_else_call_up_everyone(threads: Threads) -
 def test_calls_that_only_compute_do_not(threads: Threads) -> None:
     for _ in range(50):
         threads.crew.sample(lambda: sum(range(2000)))
+    assert threads.crew.resting == 7
+
+
+def test_a_few_calls_that_wait_among_many_do_not(threads: Threads) -> None:
+    for index in range(64):
+        threads.crew.sample(lambda: time.sleep(0.01) if index % 16 == 5 else None)  # noqa: B023 - called at once
     assert threads.crew.resting == 7
 
 
