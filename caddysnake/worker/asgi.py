@@ -136,6 +136,7 @@ class AsgiServer:
             try:
                 _cancel_all(loop)
                 loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.run_until_complete(_end_threads(loop))
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()
@@ -151,7 +152,10 @@ class AsgiServer:
             await asyncio.wait([starting, self._left], return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()  # told to leave before it was ready
-                return 0 if self._stage is Stage.DRAINING else 1
+                if self._stage is not Stage.DRAINING:
+                    return 1
+                await self._farewell(Drained())
+                return 0
             starting.result()
         except LifespanError as error:
             await self._farewell(Failed("lifespan", str(error)))
@@ -387,6 +391,14 @@ class AsgiServer:
 
 def _version() -> str:
     return platform.python_version()
+
+
+async def _end_threads(loop: asyncio.AbstractEventLoop) -> None:
+    """Give the threads of the loop's executor a moment to finish; who is stuck there must not hold us up."""
+    try:
+        await asyncio.wait_for(loop.shutdown_default_executor(), 1.0)
+    except asyncio.TimeoutError:
+        pass
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -64,6 +64,7 @@ class Phase(Enum):
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
 _IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
 _ENDING = frozenset((_CLOSING, _RETURNING, _CLOSED))
+_FLUSHING = frozenset((_CLOSING, _RETURNING))
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -180,9 +181,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
-        self._write_since = monotonic()
-        self._write_left = self._transport.get_write_buffer_size()
-        self.server.watch(self)
+        self._watch_writing()
 
     def resume_writing(self) -> None:
         self._wake_writers()
@@ -252,8 +251,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.phase is not _UPGRADED:
             return
         if is_clean:
-            self.phase = _CLOSING
-            self._transport.close()
+            self._close(_CLOSING)
         else:
             self._linger()
 
@@ -350,8 +348,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._websocket.go_away(self.server.is_orphaned)
         if self.phase is not _IDLE or self._transport is None:
             return
-        self.phase = _CLOSING if self.server.is_orphaned else _RETURNING
+        self._close(_CLOSING if self.server.is_orphaned else _RETURNING)
+
+    def _close(self, phase: Phase) -> None:
+        """Flush what is left, then close; ``phase`` says whether that ends the connection."""
+        self.phase = phase
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._watch_writing()
 
     def abort(self) -> None:
         """Cut the connection: what was sent is not a whole response, and must not look like one."""
@@ -365,16 +369,14 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _finish(self) -> None:
         """The last response is out."""
         if self.parser.complete and not self.parser.pending:
-            self.phase = _CLOSING
-            self._transport.close()
+            self._close(_CLOSING)
         else:
             self._linger()
 
     def _linger(self) -> None:
         """End our side, and read on until the client has ended its own: what it still writes must not fail."""
         if self.is_half_closed or self._transport.is_closing():
-            self.phase = _CLOSING
-            self._transport.close()
+            self._close(_CLOSING)
             return
         self._linger_from_now(_LINGER)
         try:
@@ -444,6 +446,12 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # Time
 
+    def _watch_writing(self) -> None:
+        """The client has something to read."""
+        self._write_since = monotonic()
+        self._write_left = self._transport.get_write_buffer_size()
+        self.server.watch(self)
+
     def watch_body(self) -> None:
         """The app waits for the body."""
         self._watched_since = monotonic()
@@ -453,12 +461,15 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Act if something takes too long; False when there is nothing to watch any more."""
         settings = self.server.settings
         phase = self.phase
-        if self.is_write_paused:
+        if self.is_write_paused or phase in _FLUSHING:
             left = self._transport.get_write_buffer_size()
             if left != self._write_left:
                 self._write_left, self._write_since = left, now
             elif now - self._write_since > settings.write_timeout_s:
-                self.abort()
+                self.phase = _CLOSING
+                if self.cycle is not None:
+                    self.cycle.is_gone = True
+                self._transport.abort()
             return True
         waited = now - self._watched_since
         if phase is _HEAD:
@@ -474,7 +485,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             return True
         if phase is _DRAIN or phase is _LINGER:
             if waited > LINGER_IDLE_S or now > self._linger_until:
-                self.phase = _CLOSING
-                self._transport.close()
+                self._close(_CLOSING)
             return True
         return False

@@ -10,6 +10,8 @@ import pytest
 from support.rawhttp import RawClient
 from support.worker import Worker, running, settings
 
+from caddysnake.channel import vitals
+
 HERE = Path(__file__).parent
 
 
@@ -94,3 +96,14 @@ def test_an_app_may_take_its_time(client: RawClient, worker: Worker) -> None:
         client.get("/open?events")
         client.get("/open?more")
         assert waiting.exactly(33) == b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n"
+
+
+def test_a_reader_that_does_not_take_the_end_of_a_response_is_cut_off(client: RawClient, worker: Worker) -> None:
+    before = worker.page.word(vitals.WORD_CONNECTIONS)
+    with RawClient(worker.connect()) as slow:
+        slow.send(b"GET /many HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        slow.head()
+        deadline = time.monotonic() + 20
+        while worker.page.word(vitals.WORD_CONNECTIONS) > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
