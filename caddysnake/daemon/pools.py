@@ -170,6 +170,8 @@ class Pool(WorkerSink):
                 if worker.ended.is_set():
                     del self.workers[index]
             self.leaving = {worker for worker in self.leaving if not worker.ended.is_set()}
+            # Since Python 3.12 a gather of what is done does not give way, and the done tasks' callbacks would never run.
+            await asyncio.sleep(0)
         if self._draining and self._scratch is not None:
             folder, self._scratch = self._scratch, None
             await asyncio.to_thread(scratch.remove, folder)
