@@ -170,7 +170,7 @@ class Pool(WorkerSink):
                 if worker.ended.is_set():
                     del self.workers[index]
             self.leaving = {worker for worker in self.leaving if not worker.ended.is_set()}
-            # Since Python 3.12 a gather of what is done does not give way, and the done tasks' callbacks would never run.
+            # Since Python 3.12 a gather of what is done does not give way, and the callbacks of done tasks never run.
             await asyncio.sleep(0)
         if self._draining and self._scratch is not None:
             folder, self._scratch = self._scratch, None
