@@ -82,7 +82,8 @@ def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[
     """The environ of one request, still without ``wsgi.input``. ``base`` and ``origin`` are the connection's."""
     made = head.made
     if made is not None and made[0] is origin:
-        return base | made[1]
+        known: dict[str, Any] = made[1]
+        return base | known
     section = head.section
     if section is None:
         fields = _of_headers(head, origin)
