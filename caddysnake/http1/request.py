@@ -24,23 +24,21 @@ Usage::
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
 
 from .chunked import ChunkDecoder
 from .errors import ProtocolError
-from .fields import is_host, is_token, request_names, tokens
+from .fields import is_host, request_names, tokens
+from .heads import Heads, Line, RequestHead, Section, Sections
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
 from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from .methods import METHODS
+from .request_line import check_partial_line, judge_line, known_lines, resolve_target
+
+__all__ = ["Heads", "RequestHead", "RequestParser", "Section", "Sections"]
 
 _END = b"\r\n\r\n"
 _CR = 13
 _SLASH = 47
 _BYPASS_BYTES = 64 * 1024
-_LINE_REST = 40  # what a request line has room for beside its target
-_LINES_MAX = 512
-_LINE_MAX = 128
-_lines: dict[bytes, tuple[str, bytes, bytes, bytes, str]] = {}  # request lines that were found good, a bounded number
 _EMPTY_LINES_MAX = 8
 _KNOWN = request_names.known
 _learn = request_names.learn
@@ -49,85 +47,8 @@ _SPECIAL = frozenset(
 )
 
 
-class Section:
-    """A header section that many requests have in common, to the letter: a client sends the same fields over and over.
-
-    What was found out about it once holds each time. ``made`` is the server's own to fill with what it makes of such a
-    section: a scope, an environ.
-    """
-
-    __slots__ = ("content_length", "headers", "host", "keep_alive", "made")
-
-    def __init__(self, head: RequestHead) -> None:
-        self.headers = tuple(head.headers)
-        self.host = head.host
-        self.keep_alive = head.keep_alive
-        self.content_length = head.content_length
-        self.made: Any = None
-
-
-_VISIBLE = bytes(range(0x21, 0x7F))
 _SECTIONS_MAX = 256
 _SECTION_MAX_BYTES = 2048
-Sections = dict[bytes, Section]
-"""What one server remembers: of HTTP/1.1 requests without content, a bounded number."""
-
-
-class RequestHead:
-    """One request's line and header section."""
-
-    __slots__ = (
-        "chunked",
-        "content_length",
-        "expect_continue",
-        "headers",
-        "host",
-        "is_shared",
-        "keep_alive",
-        "made",
-        "method",
-        "path",
-        "query",
-        "section",
-        "target",
-        "upgrade",
-        "version",
-    )
-
-    def __init__(
-        self,
-        line: tuple[str, bytes, bytes, bytes, str],
-        headers: list[tuple[bytes, bytes]],
-        keep_alive: bool,
-    ) -> None:
-        self.method, self.target, self.path, self.query, self.version = line
-        """``target`` is as sent; ``path`` is still percent-encoded, without the query, or ``*`` for the asterisk form;
-        ``version`` is ``1.0`` or ``1.1``."""
-        self.headers = headers
-        """In the order sent: lower-case name, value without outer white space."""
-        self.keep_alive = keep_alive
-        """The client is ready to send another request on this connection."""
-        self.host: bytes | None = None
-        """None only on HTTP/1.0. With a target in absolute form, that one's authority (RFC 9112 section 3.2.2)."""
-        self.content_length: int | None = None
-        self.chunked = False
-        self.expect_continue = False
-        self.upgrade: bytes | None = None
-        """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
-        self.section: Section | None = None
-        """What this header section has in common with others like it, if they are remembered."""
-        self.is_shared = False
-        """This head is remembered, and stands for every request that is the same to the letter: read it only."""
-        self.made: Any = None
-        """As a section's: the server's own."""
-
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or bool(self.content_length)
-
-
-Heads = dict[bytes, RequestHead]
-"""Whole heads that one server remembers, by their bytes; of sections that have come before, a bounded number."""
 
 
 class _State(Enum):
@@ -228,7 +149,7 @@ class RequestParser:
         ):
             # A whole head and nothing else, which is how Caddy sends it.
             eol = data.find(b"\r\n")
-            line = _lines.get(data[:eol]) or self._judge_line(data[:eol])
+            line = known_lines.get(data[:eol]) or judge_line(data[:eol], self._limits.max_target_bytes)
             fields = data[eol:]
             sections = self._sections
             section = sections.get(fields) if sections is not None else None
@@ -316,12 +237,12 @@ class RequestParser:
                 raise ProtocolError(400, "request-line", "nothing but empty lines")
         eol = data.find(b"\r\n")
         if eol < 0:
-            self._check_partial_line(data)
+            check_partial_line(data, self._limits.max_target_bytes)
             self._held = data
             return fed
         self._held = b""
         self._empty_lines = 0
-        self._begin(self._judge_line(data[:eol]))
+        self._begin(judge_line(data[:eol], self._limits.max_target_bytes))
         stop = data.find(_END) + 4
         is_whole = stop > 3
         if not is_whole:
@@ -332,45 +253,9 @@ class RequestParser:
         self._feed_head(data[:stop], is_whole)
         return fed - (len(data) - stop)
 
-    def _check_partial_line(self, data: bytes) -> None:
-        if len(data) > self._limits.max_target_bytes + _LINE_REST:
-            raise ProtocolError(414, "target-too-long", "the request line is too long")
-        if b"\n" in data:
-            raise ProtocolError(400, "request-line", "a line that ends in a bare LF")
-        method = data.partition(b" ")[0].removesuffix(b"\r")
-        if method and not is_token(method):
-            raise ProtocolError(400, "method", "not an HTTP request")
-
-    def _begin(self, line: tuple[str, bytes, bytes, bytes, str]) -> None:
+    def _begin(self, line: Line) -> None:
         fields = self._fields = []
         self.draft = RequestHead(line, fields, line[4] == "1.1")
-
-    def _judge_line(self, line: bytes) -> tuple[str, bytes, bytes, bytes, str]:
-        """Method, target, path, query and version. Raises ``ProtocolError``."""
-        if len(line) > self._limits.max_target_bytes + _LINE_REST:
-            raise ProtocolError(414, "target-too-long", "the request line is too long")
-        words = line.split(b" ")
-        if len(words) != 3:
-            raise ProtocolError(400, "request-line", "a request line is a method, a target and a version")
-        method, target, version = words
-        known = METHODS.get(method)
-        if known is None and not is_token(method):
-            raise ProtocolError(400, "method", "a method is a word")
-        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-            raise _bad_version(version)
-        if known is None:
-            raise ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
-        if len(target) > self._limits.max_target_bytes:
-            raise ProtocolError(414, "target-too-long", "the request target is too long")
-        if not target or b"#" in target or target.translate(None, _VISIBLE):
-            raise ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")
-        path, _, query = target.partition(b"?")
-        good = known, target, path, query, version[5:].decode()
-        if len(line) <= _LINE_MAX and not query:  # a query is seldom the same twice, and may hold secrets
-            if len(_lines) >= _LINES_MAX:
-                _lines.clear()
-            _lines[line] = good
-        return good
 
     # The header section
 
@@ -450,7 +335,7 @@ class RequestParser:
         if self._connection is not None or self._upgrade is not None:
             self._persistence(head, self._connection or [])
         if head.target[0] != _SLASH:
-            _other_form(head)
+            resolve_target(head)
         if head.host is None and head.version == "1.1":
             raise ProtocolError(400, "host", "no Host")
         self.head = head
@@ -560,31 +445,3 @@ class RequestParser:
         if head.content_length:
             self._llhttp.feed_data(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % head.content_length)
         self.draft, self._fields = head, fields
-
-
-def _bad_version(version: bytes) -> ProtocolError:
-    name, _, number = version.partition(b"/")
-    if name == b"HTTP" and len(number) == 3 and number[1:2] == b"." and (number[:1] + number[2:]).isdigit():
-        return ProtocolError(505, "version", f"HTTP/{number.decode()} is not spoken here")
-    return ProtocolError(400, "version", "not a version of HTTP")
-
-
-def _other_form(head: RequestHead) -> None:
-    """A target that is not a path: absolute form, or ``*`` for OPTIONS (RFC 9112 section 3.2)."""
-    if head.target == b"*":
-        if head.method == "OPTIONS":
-            return
-        raise ProtocolError(400, "target", "the target * is for OPTIONS")
-    scheme, colon, rest = head.target.partition(b"://")
-    if not colon or scheme.lower() not in (b"http", b"https"):
-        raise ProtocolError(400, "target", "a target is a path, or an absolute http URL")
-    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    authority = rest[:cut]
-    path, _, head.query = rest[cut:].partition(b"?")
-    head.path = path or b"/"
-    if not authority or b"@" in authority or not is_host(authority):
-        raise ProtocolError(400, "target", "an absolute target with a malformed authority")
-    if head.host is not None:
-        # RFC 9112 section 3.2.2: the target's authority replaces Host, for the app as well.
-        head.host = authority
-        head.headers[:] = [(name, authority if name == b"host" else value) for name, value in head.headers]

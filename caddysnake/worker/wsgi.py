@@ -4,72 +4,35 @@ No event loop and no hand-over between threads: the thread that is told of a con
 taken only when there is work. What merely trickles, a head or a moderate amount of content, is collected piece by piece
 by whoever is told; the rest of a finished response leaves by whoever is told that the reader has room.
 
-``wsgi_table`` says who owns a connection, ``wsgi_crew`` who looks for one, ``wsgi_call`` is one call of the app, and
-``wsgi_keeper`` the one thread that never makes one.
+``wsgi_table`` says who owns a connection, ``wsgi_crew`` who looks for one, ``wsgi_course`` what is done with it;
+``wsgi_call`` is one call of the app, and ``wsgi_keeper`` the one thread that never makes one.
 """
 
 from __future__ import annotations
 
-import io
 import platform
 import socket
 import threading
-import time
-from enum import Enum
 from select import EPOLLIN
 from typing import Any
 
 from ..channel.endpoint import Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Ready
 from ..channel.settings import Settings
-from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING, THREADS, Page
-from ..http1.answers import refusal
-from ..http1.errors import ProtocolError
+from ..channel.vitals import THREADS, Page
 from ..http1.limits import Limits
-from ..http1.request import Heads, RequestHead, RequestParser, Sections
-from .environ import Environ, of_request
-from .loader import foreign_traceback
-from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
-from .wsgi_connection import (
-    ANSWERING,
-    DRAINING,
-    ENDED,
-    FLUSHING,
-    IDLE,
-    LINGERING,
-    READING,
-    RECEIVE_BYTES,
-    ClientGone,
-    Connection,
-    State,
-)
+from ..http1.request import Heads, RequestParser, Sections
+from .environ import Environ
+from .wsgi_connection import Connection
+from .wsgi_course import Course
 from .wsgi_crew import Crew, Seat
 from .wsgi_file import FileWrapper
-from .wsgi_input import NO_INPUT, LazyInput
 from .wsgi_keeper import Keeper
-from .wsgi_log import logger
-from .wsgi_table import READ, WRITE, Table
+from .wsgi_table import Table
 from .wsgi_tally import Tally
-
-BUFFER_BYTES = 1 << 20
-"""Content up to this size is collected before a thread is taken for it."""
-
-LINGER_S = 10.0
-"""How long the rest of a refused request is dropped before the connection ends."""
 
 _BATCH = 64
 _JOIN_S = 1.0
-
-
-class _Next(Enum):
-    """What is to become of a connection."""
-
-    PARK = "park"
-    PROCEED = "proceed"  # a further request has come already
-    GONE = "gone"  # ended or given back
-
-
-_PARK, _PROCEED, _GONE = _Next
 
 
 class WsgiServer:
@@ -77,29 +40,20 @@ class WsgiServer:
 
     def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
         threads = max(1, min(settings.threads, THREADS))
-        self._settings = settings
         self._page = page
-        self._sections: Sections = {}
-        self._heads: Heads = {}
+        self._write_timeout_s = settings.write_timeout_s
         self._limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
+        self._sections: Sections = {}
+        self._heads: Heads = {}
         self._environ = Environ(settings, FileWrapper)
-        self._server_header = settings.server_header.encode("latin-1", "replace")
-        self._host = Host(
-            app,
-            settings.app,
-            self._server_header,
-            settings.development,
-            settings.body_timeout_s,
-            self._hand_on,
-        )
         self._table = Table(self._wake_keeper)
+        self._course = Course(app, settings, self._table, page.slots)
         self._crew = Crew(threads, self._wake_keeper)
         self._keeper = Keeper(
-            endpoint, page, self._table, self._crew, settings.workers > 1, self._admit, self._expire
+            endpoint, page, self._table, self._crew, settings.workers > 1, self._admit, self._course.expire
         )
-        self._slots = page.slots
 
     def run(self) -> int:
         """Serve until drained, or until the daemon is gone; the process's exit status."""
@@ -136,7 +90,7 @@ class WsgiServer:
     def _work(self, seat: Seat) -> None:
         crew, table = self._crew, self._table
         poll, claim, missed, ready = table.epoll.poll, table.parked.pop, table.missed, table.ready
-        handle = self._handle
+        handle = self._course.handle
         tally = Tally(self._page.thread(seat.index))
         turn = seat.turn
         seat.native_id = threading.get_native_id()
@@ -173,283 +127,9 @@ class WsgiServer:
             else:
                 handle(connection, tally)
 
-    def _handle(self, connection: Connection, tally: Tally) -> None:
-        """See an owned connection as far as it goes now."""
-        try:
-            parked = self._table.parked
-            while True:
-                connection.signalled = False
-                state = connection.state
-                if state is IDLE or state is READING:
-                    keeps = self._read(connection, tally)
-                else:
-                    keeps = self._resume(connection, state, tally)
-                if not keeps:
-                    return
-                # Table.park, written out: park first, look after.
-                parked[connection.fd] = connection
-                if not connection.signalled or parked.pop(connection.fd, None) is None:
-                    return
-        except Exception as exc:  # a bug of ours costs its connection, not the thread
-            logger().error("internal error: app=%s\n%s", self._settings.app, foreign_traceback(exc))
-            tally.write()
-            if connection.state is not ENDED:
-                self._table.end(connection)
-
-    def _resume(self, connection: Connection, state: State, tally: Tally) -> bool:
-        """Go on after a response. True when it is to be parked, False when it is no longer ours."""
-        if state is FLUSHING:
-            following = self._flush(connection)
-        elif state is DRAINING:
-            following = self._drain(connection)
-        else:
-            following = self._linger(connection)
-        if following is _PROCEED:
-            return self._proceed(connection, tally)
-        return following is _PARK
-
-    # A request.
-
-    def _read(self, connection: Connection, tally: Tally) -> bool:
-        """Read once, and call the app for each request that has come far enough. As ``_resume``."""
-        self._slots[connection.slot] = SLOT_READING
-        if connection.kicked:
-            connection.kicked = False
-            self._table.arm(connection, READ)
-            return self._proceed(connection, tally)  # with what is there; what is not will be told
-        data: bytes | None
-        try:
-            data = connection.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            data = None
-        except OSError:
-            data = b""
-        if data is None:  # and not from within the exception's handler: what the app raises would refer to it
-            return self._proceed(connection, tally)
-        if not data:
-            self._table.end(connection)
-            return False
-        if len(data) == RECEIVE_BYTES or connection.hung:
-            connection.signalled = True  # there may be more, or the end, of which nobody will be told
-        parser = connection.parser
-        try:
-            parser.feed(data)
-        except ProtocolError as exc:
-            return self._refuse(connection, exc) is _PARK
-        if not parser.complete:
-            return self._proceed(connection, tally)
-        # A whole request, as most are: the first turn of _proceed, written out.
-        assert parser.head is not None
-        if not self._call(connection, parser.head, tally):
-            return False
-        following = self._settle(connection)
-        return following is _PARK or (following is _PROCEED and self._proceed(connection, tally))
-
-    def _proceed(self, connection: Connection, tally: Tally) -> bool:
-        """Call the app for each request that has come far enough. As ``_resume``."""
-        parser = connection.parser
-        while True:
-            head = parser.head
-            if head is None or not (parser.complete or self._is_enough(connection, head)):
-                self._await(connection, head)
-                return True
-            if not self._call(connection, head, tally):
-                return False
-            following = self._settle(connection)
-            if following is not _PROCEED:
-                return following is _PARK
-
-    def _is_enough(self, connection: Connection, head: RequestHead) -> bool:
-        """Whether the app can be called although content is missing: it will have to wait for it."""
-        return (
-            connection.hurried
-            or connection.parser.body_bytes >= BUFFER_BYTES
-            or (head.expect_continue and not connection.trusted)  # the client waits for the app to ask
-        )
-
-    def _await(self, connection: Connection, head: RequestHead | None) -> None:
-        """A request, or the rest of one, is still to arrive."""
-        if head is None and connection.parser.at_boundary:
-            connection.state = IDLE
-            self._slots[connection.slot] = SLOT_IDLE
-            return
-        now = time.monotonic()
-        if connection.state is not READING:
-            connection.state = READING
-            connection.since = now
-        if head is None:
-            deadline = connection.since + self._settings.head_timeout_s
-        else:
-            deadline = now + self._settings.body_timeout_s
-        self._table.wait(connection, deadline)
-
-    def _call(self, connection: Connection, head: RequestHead, tally: Tally) -> bool:
-        """Run the app. False when the connection has been handed on meanwhile."""
-        connection.state = ANSWERING
-        connection.deadline = 0.0
-        start = tally.begin()
-        call = Call(self._host, connection, head, self._table.closing or not head.keep_alive)
-        environ = of_request(connection.base, head, connection.origin)
-        parser = connection.parser
-        if not head.chunked and not head.content_length:
-            environ["wsgi.input"] = NO_INPUT
-        elif parser.complete:
-            content = parser.take_body()
-            environ["wsgi.input"] = io.BytesIO(content)
-            environ["CONTENT_LENGTH"] = str(len(content))  # of a chunked one too, now that it is known
-        else:
-            call.lazy = LazyInput(parser.take_body(), call.pull)
-            environ["wsgi.input"] = call.lazy
-        if head.version == "1.1":
-            environ["wsgi.early_hints"] = call.early_hints
-        received = parser.received
-        owned = call.run(environ)
-        if received:
-            tally.receive(parser.received if owned else received)
-        if call.failed:
-            tally.fail()
-        tally.end(start, call.answered if call.failed else call.status, call.sent_bytes)
-        return owned
-
-    def _hand_on(self, connection: Connection) -> None:
-        """Settle a connection while the app that answered on it is still busy."""
-        following = self._settle(connection)
-        if following is _PROCEED:
-            connection.state = READING
-            self._table.kick(connection)
-        elif following is _PARK:
-            self._table.leave(connection)
-
-    # After the response.
-
-    def _settle(self, connection: Connection) -> _Next:
-        """The response is complete as far as the app goes: what next?"""
-        if connection.unsent or connection.file is not None:
-            if connection.aborted:
-                return self._end(connection)
-            connection.state = FLUSHING
-            self._table.wait(connection, time.monotonic() + connection.write_timeout_s)
-            self._table.arm(connection, WRITE)
-            return _PARK
-        return self._after_response(connection)
-
-    def _flush(self, connection: Connection) -> _Next:
-        try:
-            done = connection.flush()
-        except ClientGone:
-            return self._end(connection)
-        if not done:
-            connection.deadline = time.monotonic() + connection.write_timeout_s
-            return _PARK
-        connection.deadline = 0.0
-        self._table.arm(connection, READ)
-        return self._after_response(connection)
-
-    def _after_response(self, connection: Connection) -> _Next:
-        if connection.close:
-            return self._close(connection)
-        parser = connection.parser
-        if not parser.complete:
-            connection.state = DRAINING
-            connection.dropped = 0
-            connection.signalled = True  # perhaps it has come already
-            self._table.wait(connection, time.monotonic() + self._settings.body_timeout_s)
-            return _PARK
-        has_more = parser.pending
-        connection.hurried = False
-        try:
-            parser.next_message()
-        except ProtocolError as exc:
-            return self._refuse(connection, exc)
-        if has_more and not parser.at_boundary:
-            self._slots[connection.slot] = SLOT_READING
-            return _PROCEED
-        if self._table.returning:
-            self._table.give_back(connection)
-            return _GONE
-        connection.state = IDLE
-        self._slots[connection.slot] = SLOT_IDLE
-        return _PARK
-
-    def _close(self, connection: Connection) -> _Next:
-        parser = connection.parser
-        if connection.aborted or (parser.complete and not parser.pending):
-            return self._end(connection)
-        return self._start_lingering(connection)
-
-    def _end(self, connection: Connection) -> _Next:
-        self._table.end(connection)
-        return _GONE
-
-    def _drain(self, connection: Connection) -> _Next:
-        """Drop content that the app did not want, up to the next request."""
-        try:
-            count = connection.drop(parse=True)
-        except ProtocolError:
-            return self._start_lingering(connection)
-        if count is None:
-            return _PARK
-        if not count:
-            return self._end(connection)
-        if connection.parser.complete:
-            connection.deadline = 0.0
-            return self._after_response(connection)
-        if connection.dropped > DRAIN_MAX_BYTES:
-            return self._start_lingering(connection)
-        connection.signalled = True
-        connection.deadline = time.monotonic() + self._settings.body_timeout_s
-        return _PARK
-
-    # The end.
-
-    def _refuse(self, connection: Connection, exc: ProtocolError) -> _Next:
-        """Answer a request that breaks a rule, and end the connection."""
-        parser = connection.parser
-        asked = parser.head or parser.draft
-        if asked is not None and not hasattr(asked, "method"):
-            asked = None  # not even the request line could be read
-        connection.close = True
-        connection.slots[connection.slot] = SLOT_HEAD_SENT
-        try:
-            connection.offer(refusal(exc, asked, self._server_header))
-        except ClientGone:
-            return self._end(connection)
-        connection.unsent.clear()  # a few hundred bytes that find no room are not waited for
-        return self._start_lingering(connection)
-
-    def _start_lingering(self, connection: Connection) -> _Next:
-        """Our side ends now, the peer's when it has read our answer: an earlier end could destroy that on its way."""
-        connection.state = LINGERING
-        connection.dropped = 0
-        connection.shut_writing()
-        connection.signalled = True
-        self._table.wait(connection, time.monotonic() + LINGER_S)
-        return _PARK
-
-    def _linger(self, connection: Connection) -> _Next:
-        count = connection.drop(parse=False)
-        if count is None:
-            return _PARK
-        if not count or connection.dropped > DRAIN_MAX_BYTES:
-            return self._end(connection)
-        connection.signalled = True
-        return _PARK
-
     # For the keeper.
 
     def _admit(self, sock: socket.socket, slot: int, trusted: bool, link: bool = False) -> Connection:
         environ = self._environ.of_connection(sock, trusted, link)
         parser = RequestParser(self._limits, self._sections, self._heads)
-        return Connection(sock, self._slots, slot, trusted, environ, parser, self._settings.write_timeout_s)
-
-    def _expire(self, connection: Connection) -> None:
-        """End an owned connection whose deadline has passed."""
-        if connection.state is READING:
-            what = "head" if connection.parser.head is None else "content"
-            exc = ProtocolError(408, "timeout", f"the request's {what} took too long")
-            if self._refuse(connection, exc) is _PARK:
-                self._table.leave(connection)
-            return
-        self._table.end(connection)
-
-
+        return Connection(sock, self._page.slots, slot, trusted, environ, parser, self._write_timeout_s)

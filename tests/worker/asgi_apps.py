@@ -288,6 +288,36 @@ async def do_mistake(scope: Any, receive: Any, send: Any) -> None:
         raise
 
 
+STEPS: dict[str, Any] = {
+    "start": {"type": "http.response.start", "status": 200, "headers": []},
+    "length": {"type": "http.response.start", "status": 200, "headers": [(LENGTH, b"6")]},
+    "empty": {"type": "http.response.start", "status": 204},
+    "trailers": {"type": "http.response.start", "status": 200, "trailers": True},
+    "more": {"type": "http.response.body", "body": b"abc", "more_body": True},
+    "end": {"type": "http.response.body", "body": b"abc"},
+    "trailer": {"type": "http.response.trailers", "headers": [(b"x", b"y")]},
+    "hint": {"type": "http.response.early_hint", "links": [b"</a>"]},
+    "file": {"type": "http.response.pathsend", "path": __file__},
+    "nonsense": {"type": "nonsense"},
+}
+
+
+async def do_script(scope: Any, receive: Any, send: Any) -> None:
+    """Does what the query says, whatever comes of it."""
+    for step in scope["query_string"].decode().split(","):
+        try:
+            if step == "receive":
+                await asyncio.wait_for(receive(), 0.01)
+            elif step == "sleep":
+                await asyncio.sleep(0)
+            elif step == "raise":
+                raise ValueError(step)
+            elif step in STEPS:
+                await send(STEPS[step])
+        except (TimeoutError, RuntimeError):
+            pass
+
+
 async def do_large(scope: Any, receive: Any, send: Any) -> None:
     """Streams as many MiB as the query says, with a note for each."""
     count = int(scope["query_string"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from support.rawhttp import Answer, RawClient
 from support.worker import Worker, running, settings
 
@@ -361,6 +365,39 @@ def test_a_mistake_in_a_message_is_told_to_the_app_and_a_500_to_the_client(clien
 def test_what_is_sent_after_the_end_is_an_error_that_the_client_does_not_see(client: RawClient) -> None:
     assert client.get("/send_after_end").body == b"done"
     wait_for_note(client, "after end: content after the end of the response")
+
+
+STEPS = ["start", "length", "empty", "trailers", "more", "end", "trailer", "hint", "file", "nonsense"]
+
+
+@settings_of_hypothesis(deadline=None, derandomize=True, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(
+    steps=st.lists(st.sampled_from([*STEPS, "receive", "sleep", "raise"]), max_size=7),
+    line=st.sampled_from(["GET", "HEAD", "POST"]),
+    is_1_0=st.booleans(),
+)
+def test_no_order_of_messages_leads_a_connection_off_the_rails(
+    worker: Worker, steps: list[str], line: str, is_1_0: bool
+) -> None:
+    with RawClient(worker.connect()) as client:
+        goes_on = script_is_answered(client, line, ",".join(steps), is_1_0)
+        if goes_on:
+            with contextlib.suppress(BrokenPipeError):
+                client.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        if not client.is_ended():  # as it is when the app left its response open behind a head without content
+            assert goes_on
+            assert client.answer().body == b"hello"
+    worker.drop_duplicates()
+
+
+def script_is_answered(client: RawClient, method: str, steps: str, is_1_0: bool) -> bool:
+    """The answer is well formed, as far as it goes; whether the connection may go on."""
+    head = f"{method} /script?{steps} HTTP/1.{0 if is_1_0 else 1}\r\nHost: a\r\n"
+    client.send((head + ("Content-Length: 3\r\n\r\nxyz" if method == "POST" else "\r\n")).encode())
+    answer = client.answer(head_only=method == "HEAD")
+    while answer.status < 200:
+        answer = client.answer(head_only=method == "HEAD")
+    return not is_1_0 and answer.whole and answer.header("connection") != "close"
 
 
 # Clients that leave

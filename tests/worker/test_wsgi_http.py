@@ -289,7 +289,7 @@ class ByHand:
             connection = self.server._table.parked.pop(fd, None)
             if connection is not None:
                 connection.hung |= seen != select.EPOLLIN
-                self.server._handle(connection, self.tally)
+                self.server._course.handle(connection, self.tally)
         raise AssertionError("it never comes to rest")
 
 

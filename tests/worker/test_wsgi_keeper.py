@@ -295,6 +295,20 @@ def test_a_head_that_takes_too_long_is_answered_408() -> None:
         assert client.is_ended()
 
 
+def test_the_time_for_a_head_begins_with_that_head() -> None:
+    with serving(head_timeout_s=1.0) as worker, RawClient(worker.connect()) as client:
+        client.send(b"GET /plain HTT")
+        time.sleep(0.1)
+        client.send(b"P/1.1\r\nHost: a\r\n\r\n")
+        client.answer()
+        time.sleep(1.0)
+        client.send(b"GET /generator HTTP/1.1\r\nHost: a\r\n\r\nGET /plain HTT")
+        assert client.answer().body == b"onetwo"
+        time.sleep(0.4)
+        client.send(b"P/1.1\r\nHost: a\r\n\r\n")
+        assert client.answer().body == b"plain"
+
+
 def test_an_idle_connection_is_never_ended(worker: Worker) -> None:
     with serving(head_timeout_s=0.2, body_timeout_s=0.2) as hasty, RawClient(hasty.connect()) as client:
         client.get("/plain")

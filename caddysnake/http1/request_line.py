@@ -1,0 +1,84 @@
+"""Request lines and their targets (RFC 9112 section 3), judged as a whole."""
+
+from __future__ import annotations
+
+from .errors import ProtocolError
+from .fields import is_host, is_token
+from .heads import Line, RequestHead
+from .methods import METHODS
+
+LINE_REST = 40
+"""What a request line has room for beside its target, in bytes."""
+
+_VISIBLE = bytes(range(0x21, 0x7F))
+_LINES_MAX = 512
+_LINE_MAX = 128
+known_lines: dict[bytes, Line] = {}
+"""Request lines that were found good, a bounded number."""
+
+
+def judge_line(line: bytes, max_target_bytes: int) -> Line:
+    """Method, target, path, query and version. Raises ``ProtocolError``."""
+    if len(line) > max_target_bytes + LINE_REST:
+        raise ProtocolError(414, "target-too-long", "the request line is too long")
+    words = line.split(b" ")
+    if len(words) != 3:
+        raise ProtocolError(400, "request-line", "a request line is a method, a target and a version")
+    method, target, version = words
+    known = METHODS.get(method)
+    if known is None and not is_token(method):
+        raise ProtocolError(400, "method", "a method is a word")
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise _bad_version(version)
+    if known is None:
+        raise ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
+    if len(target) > max_target_bytes:
+        raise ProtocolError(414, "target-too-long", "the request target is too long")
+    if not target or b"#" in target or target.translate(None, _VISIBLE):
+        raise ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")
+    path, _, query = target.partition(b"?")
+    good = known, target, path, query, version[5:].decode()
+    if len(line) <= _LINE_MAX and not query:  # a query is seldom the same twice, and may hold secrets
+        if len(known_lines) >= _LINES_MAX:
+            known_lines.clear()
+        known_lines[line] = good
+    return good
+
+
+def check_partial_line(data: bytes, max_target_bytes: int) -> None:
+    """Refuse what cannot become a request line any more. Raises ``ProtocolError``."""
+    if len(data) > max_target_bytes + LINE_REST:
+        raise ProtocolError(414, "target-too-long", "the request line is too long")
+    if b"\n" in data:
+        raise ProtocolError(400, "request-line", "a line that ends in a bare LF")
+    method = data.partition(b" ")[0].removesuffix(b"\r")
+    if method and not is_token(method):
+        raise ProtocolError(400, "method", "not an HTTP request")
+
+
+def _bad_version(version: bytes) -> ProtocolError:
+    name, _, number = version.partition(b"/")
+    if name == b"HTTP" and len(number) == 3 and number[1:2] == b"." and (number[:1] + number[2:]).isdigit():
+        return ProtocolError(505, "version", f"HTTP/{number.decode()} is not spoken here")
+    return ProtocolError(400, "version", "not a version of HTTP")
+
+
+def resolve_target(head: RequestHead) -> None:
+    """A target that is not a path: absolute form, or ``*`` for OPTIONS (RFC 9112 section 3.2)."""
+    if head.target == b"*":
+        if head.method == "OPTIONS":
+            return
+        raise ProtocolError(400, "target", "the target * is for OPTIONS")
+    scheme, colon, rest = head.target.partition(b"://")
+    if not colon or scheme.lower() not in (b"http", b"https"):
+        raise ProtocolError(400, "target", "a target is a path, or an absolute http URL")
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    authority = rest[:cut]
+    path, _, head.query = rest[cut:].partition(b"?")
+    head.path = path or b"/"
+    if not authority or b"@" in authority or not is_host(authority):
+        raise ProtocolError(400, "target", "an absolute target with a malformed authority")
+    if head.host is not None:
+        # RFC 9112 section 3.2.2: the target's authority replaces Host, for the app as well.
+        head.host = authority
+        head.headers[:] = [(name, authority if name == b"host" else value) for name, value in head.headers]
