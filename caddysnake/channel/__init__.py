@@ -3,6 +3,7 @@
 ``messages``  the vocabulary: one NamedTuple a message
 ``codec``     messages to frames and back; refuses what it does not know
 ``endpoint``  the only module that calls sendmsg and recvmsg with descriptors
+``configuring``  the first message, received
 ``settings``  what a worker must know, in a sealed memfd
 ``vitals``    the shared page: counters and one state byte per connection slot
 

@@ -10,18 +10,15 @@ import ctypes
 import gc
 import json
 import logging
-import os
-import select
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 
+from ..channel.configuring import await_configuration
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import PROTOCOL_VERSION, Configure
-from ..channel.settings import RelaySettings, unseal_relay
-from ..channel.vitals import Page
+from ..channel.settings import unseal_relay
 from ..libraries import load
 from ..placeholders.keys import UnsafeValue
 from .refusals import Refusals
@@ -30,7 +27,6 @@ from .server import RelayServer
 
 log = logging.getLogger("caddysnake.relay")
 
-_CONFIGURE_TIMEOUT_S = 60.0
 _PR_SET_DUMPABLE = 4
 
 
@@ -39,7 +35,7 @@ def main(options: str) -> int:
     _enter_process()
     endpoint = Endpoint(socket.socket(fileno=json.loads(options)["channel"]))
     try:
-        settings, page = _configure(endpoint)
+        settings, page = await_configuration(endpoint, unseal_relay)
         router = Router(settings.listeners, _complainer())
     except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
         print(f"caddysnake: relay without settings: {exc}", file=sys.stderr)
@@ -57,25 +53,6 @@ def _enter_process() -> None:
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     logging.basicConfig(level=logging.INFO, format="relay: %(message)s", stream=sys.stderr)
-
-
-def _configure(endpoint: Endpoint) -> tuple[RelaySettings, Page]:
-    poller = select.poll()
-    poller.register(endpoint.fileno(), select.POLLIN)
-    poller.poll(_CONFIGURE_TIMEOUT_S * 1000)
-    received = endpoint.receive()
-    if received is None:
-        raise TimeoutError("nothing came over the channel")
-    message, descriptors = received
-    try:
-        if not isinstance(message, Configure):
-            raise ChannelError(f"{type(message).__name__} before Configure")
-        if message.version != PROTOCOL_VERSION:
-            raise ChannelError(f"channel version {message.version} instead of {PROTOCOL_VERSION}")
-        return unseal_relay(descriptors[0]), Page(descriptors[1])
-    finally:
-        for fd in descriptors:
-            os.close(fd)
 
 
 def _complainer() -> Callable[[UnsafeValue], None]:

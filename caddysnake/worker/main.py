@@ -17,14 +17,14 @@ import sys
 import time
 from typing import Any
 
+from ..channel.configuring import await_configuration
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import PROTOCOL_VERSION, Configure, Failed
+from ..channel.messages import Failed
 from ..channel.settings import Settings, unseal
 from ..channel.vitals import Page
 from . import limits
 from .loader import AppError, load
 
-_CONFIGURE_TIMEOUT_S = 60.0
 _FAREWELL_S = 5.0
 _PR_SET_NAME = 15
 _F_SETSIG = 10  # fcntl.F_SETSIG is not in every build of the module
@@ -34,7 +34,7 @@ def main(channel: socket.socket) -> int:
     """Run the worker whose channel this is, to its end; the process's exit status: 0 drained, 1 never ready."""
     endpoint = Endpoint(channel)
     try:
-        settings, page = _configure(endpoint)
+        settings, page = await_configuration(endpoint, unseal)
     except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
         print(f"caddysnake: worker without settings: {exc}", file=sys.stderr)
         return 1
@@ -47,25 +47,6 @@ def main(channel: socket.socket) -> int:
     except AppError as exc:
         _report(endpoint, Failed(exc.code, str(exc)))
         return 1
-
-
-def _configure(endpoint: Endpoint) -> tuple[Settings, Page]:
-    poller = select.poll()
-    poller.register(endpoint.fileno(), select.POLLIN)
-    poller.poll(_CONFIGURE_TIMEOUT_S * 1000)
-    received = endpoint.receive()
-    if received is None:
-        raise TimeoutError("nothing came over the channel")
-    message, descriptors = received
-    try:
-        if not isinstance(message, Configure):
-            raise ChannelError(f"{type(message).__name__} before Configure")
-        if message.version != PROTOCOL_VERSION:
-            raise ChannelError(f"channel version {message.version} instead of {PROTOCOL_VERSION}")
-        return unseal(descriptors[0]), Page(descriptors[1])
-    finally:
-        for fd in descriptors:
-            os.close(fd)
 
 
 def _enter_process(settings: Settings) -> None:
