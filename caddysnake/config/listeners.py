@@ -80,7 +80,7 @@ def openings(config: Config, *, own_sockets: bool = False) -> tuple[list[Opening
         if len(sockets) == len(site.addresses):
             continue
         bound = [] if own_sockets else _bound(config, site)
-        hosts = _hosts(site)
+        hosts = site_hosts(site)
         for socket, position in bound:
             _claim(drafts, socket, position, Tenancy(site, hosts), errors)
         if not bound:
@@ -107,7 +107,7 @@ def _bound(config: Config, site: Site) -> list[tuple[SocketAddress, Position]]:
     return [(socket, position) for socket, position in found if socket.network in ("unix", "fd") or socket.port]
 
 
-def _hosts(site: Site) -> tuple[str, ...]:
+def site_hosts(site: Site) -> tuple[str, ...]:
     """The hosts of a site's addresses; none when one of them takes every host."""
     theirs = [address for address in site.addresses if address.socket is None]
     if any(not address.host and not address.path for address in theirs):

@@ -44,6 +44,11 @@ def tables(
     return [writer.table(opening) for opening in needed], list(writer.errors.values())
 
 
+def table_of(opening: Opening, plan: Plan, environ: Mapping[str, str]) -> Table:
+    """The table of one socket, of which ``tables`` has found nothing wrong."""
+    return _Writer(plan, environ).table(opening)
+
+
 def fields(app: PythonApp) -> Iterator[tuple[Field, Position]]:
     """The values of a block in which placeholders may stand, as they are written, and where."""
     found: list[tuple[str, Use, str | None]] = [

@@ -6,7 +6,8 @@
 ``fields``     header, query, method, protocol, variables; ``places``: hosts and IP addresses
 ``patterns``   regular expressions and what they capture
 ``syntax``     RE2's syntax to a tree, over ``charsets``; ``backtracking``: runs the tree in linear time
-``table``      routes as plain data, on their way to the relay; ``errors``: ``MatcherError``
+``table``      routes as plain data, on their way to the relay; ``router``: walks them; ``target``: where they lead;
+               ``errors``: ``MatcherError``
 
 Pure: nothing here opens a socket or knows a configuration.
 """

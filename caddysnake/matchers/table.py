@@ -1,6 +1,6 @@
 """Routes as plain data: what the daemon tells the relay, as JSON, about one listener.
 
-``config.routing`` writes it, ``relay.router`` reads it. No placeholders are left in it but those of requests.
+``config.routing`` writes it, ``router`` reads it. No placeholders are left in it but those of requests.
 """
 
 from __future__ import annotations

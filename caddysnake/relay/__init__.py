@@ -5,7 +5,6 @@ that are not up. A process of our own: no code of an app is ever loaded here.
 ``server``             the shell: loop, channel, life, links asked for, vital signs
 ``client_transport``   one connection from Caddy: how it begins, pauses and ends; ``client_connection``: its requests
 ``link_connection``    the relay's end of one link
-``router``             from a request's head to its app; ``target``: the answer
 ``forwarding``         one request and its response, as events and commands
 ``to_worker``          the request's head and framing on the link
 ``from_worker``        the response, read strictly, passed on as it came
@@ -14,5 +13,5 @@ that are not up. A process of our own: no code of an app is ever loaded here.
 ``refusals``           what is told of requests with unusable values
 ``tally``              what it counts
 
-``router``, ``target``, ``forwarding``, ``to_worker``, ``from_worker``, ``links`` and ``answers`` do no I/O.
+``forwarding``, ``to_worker``, ``from_worker``, ``links`` and ``answers`` do no I/O.
 """

@@ -20,9 +20,9 @@ from ..channel.configuring import await_configuration
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.settings import unseal_relay
 from ..libraries import load
+from ..matchers.router import Router
 from ..placeholders.keys import UnsafeValue
 from .refusals import Refusals
-from .router import Router
 from .server import RelayServer
 
 log = logging.getLogger("caddysnake.relay")

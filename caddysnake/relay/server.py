@@ -53,6 +53,7 @@ from ..channel.vitals import (
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import RequestHead, Sections
+from ..matchers.target import Router, Target
 from .answers import KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
 from .client_connection import ClientConnection
 from .client_transport import ClientTransport, Phase
@@ -60,7 +61,6 @@ from .forwarding import Answer, Cut
 from .link_connection import LinkConnection
 from .links import AppId, Links
 from .tally import Tally
-from .target import Router, Target
 
 log = logging.getLogger("caddysnake.relay")
 

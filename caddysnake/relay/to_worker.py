@@ -19,7 +19,7 @@ from typing import cast
 
 from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..http1.request import RequestHead
-from .target import Target
+from ..matchers.target import Target
 
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))

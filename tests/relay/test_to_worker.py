@@ -4,7 +4,7 @@ import pytest
 
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser
-from caddysnake.relay.target import Target
+from caddysnake.matchers.target import Target
 from caddysnake.relay.to_worker import framed, head_for
 
 PLAIN = Target(0)

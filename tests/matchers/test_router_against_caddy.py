@@ -15,8 +15,8 @@ from support.oracle import Oracle, wait_for_port
 from caddysnake.config.adapt import load
 from caddysnake.config.plan import plan
 from caddysnake.config.routing import tables
+from caddysnake.matchers.router import Router
 from caddysnake.placeholders import uris
-from caddysnake.relay.router import Router
 
 # In each the line "python … aN:app" is an app, and PORT the one port of all sites.
 FILES = {

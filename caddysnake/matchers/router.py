@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..http1.request import RequestHead
-from ..matchers import matcher
-from ..matchers.matcher import MatcherSet, Predicate
-from ..matchers.table import RouteTable, SiteTable, Table
 from ..placeholders import template
 from ..placeholders.hosts import integer
 from ..placeholders.keys import AppTemplate, Field, UnsafeValue, Use
-from ..placeholders.request import Request
+from ..placeholders.request import Head, Request
 from ..placeholders.template import Template
+from . import matcher
+from .matcher import MatcherSet, Predicate
+from .table import RouteTable, SiteTable, Table
 from .target import Target
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -40,7 +39,7 @@ class Router:
         self._listeners = [_Listener(table) for table in tables]
         self._refused = refused
 
-    def route(self, listener: int, head: RequestHead, peer: str, is_trusted: bool) -> Target | None:
+    def route(self, listener: int, head: Head, peer: str, is_trusted: bool) -> Target | None:
         """The app for the request with ``head`` that came over a connection of ``listener``; None for 404.
 
         ``peer`` is the address at the other end, empty for a unix socket. ``is_trusted``: what the head says in

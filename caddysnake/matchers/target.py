@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from ..http1.request import RequestHead
+from ..placeholders.request import Head
 
 
 class Target(NamedTuple):
@@ -21,7 +21,7 @@ class Target(NamedTuple):
 class Router(Protocol):
     """From a request head to an app. Pure; called once a request, on the relay's loop."""
 
-    def route(self, listener: int, head: RequestHead, peer: str, is_trusted: bool) -> Target | None:
+    def route(self, listener: int, head: Head, peer: str, is_trusted: bool) -> Target | None:
         """The app for the request with ``head`` that came over a connection of ``listener``; None for 404.
 
         ``peer`` is the address at the other end, empty for a unix socket. ``is_trusted``: what the head says in

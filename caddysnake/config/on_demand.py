@@ -1,0 +1,118 @@
+"""Whether a host is served here: what Caddy asks before it gets a certificate for one (on-demand TLS).
+
+Whoever can send a ClientHello can make Caddy ask, for any name. So the answer is yes only for a host that a site names
+in full, and for one whose dynamic app is there: the routes that would place its requests are walked, and the folder,
+virtual environment and module of the app that they lead to are looked for. Nothing is started, and no code is run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from ..matchers.router import Router
+from ..matchers.table import Table
+from ..placeholders.keys import AppTemplate, UnsafeValue
+from . import accounts
+from .accounts import AccountError
+from .listeners import Opening, Tenancy, openings, site_hosts
+from .models import Config
+from .plan import Plan
+from .routing import app_template, table_of
+from .tenancy import NoSuchApp, tenant
+
+_NAME_MAX: Final = 253  # RFC 1035 section 2.3.4, without the root's dot
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_WILD: Final = frozenset("*{")
+
+
+class _Head(NamedTuple):
+    """The request that a browser would send first."""
+
+    host: bytes
+    method: str = "GET"
+    target: bytes = b"/"
+    path: bytes = b"/"
+    query: bytes = b""
+    version: str = "1.1"
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return ((b"host", self.host), (b"x-forwarded-proto", b"https"))
+
+
+class HostDirectory:
+    """Knows which hosts a configuration serves.
+
+    Args:
+        config: what ``plan`` was made of.
+        plan: settled; it has no problems.
+        environ: what ``{env.…}`` is looked up in.
+        base_dir: what relative paths are relative to.
+        own_sockets: as it was for the plan.
+    """
+
+    def __init__(
+        self, config: Config, plan: Plan, environ: Mapping[str, str], base_dir: str, *, own_sockets: bool = False
+    ) -> None:
+        self._plan = plan
+        self._environ = environ
+        self._base_dir = base_dir
+        self._named = frozenset(_named(config))
+        self._templates: dict[int, AppTemplate] = {
+            number: app_template(number, spec.block, environ) for number, spec in enumerate(plan.apps) if spec.dynamic
+        }
+        self._tables: list[Table] = []
+        if self._templates:
+            self._tables = [table_of(opening, plan, environ) for opening in _relayed(config, own_sockets=own_sockets)]
+        self._router = Router(self._tables)
+
+    def serves(self, host: str) -> bool:
+        """*host* (a name, in any case, perhaps with the root's dot) is served here. Looks at the file system, so it
+        may take as long as that does."""
+        name = host.lower().removesuffix(".")
+        if len(name) > _NAME_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
+            return False
+        if name in self._named:
+            return True
+        return any(self._leads_to_app(listener, name) for listener in range(len(self._tables)))
+
+    def _leads_to_app(self, listener: int, name: str) -> bool:
+        target = self._router.route(listener, _Head(name.encode()), "", True)
+        if target is None or target.route not in self._templates:
+            return False
+        spec = self._plan.apps[target.route]
+        try:
+            values = self._templates[target.route].resolve(target.key)
+            found = tenant(spec, spec.name, values, self._environ, self._base_dir)
+            accounts.resolve(
+                found.user, found.group, user_by_request="user" in values, group_by_request="group" in values
+            )
+        except (UnsafeValue, NoSuchApp, AccountError):
+            return False
+        return True
+
+
+def _named(config: Config) -> Iterator[str]:
+    """The hosts that sites with apps name in full."""
+    for site in config.sites:
+        if site.apps():
+            yield from (
+                address.host.lower()
+                for address in site.addresses
+                if address.socket is None and address.host and not _WILD & set(address.host)
+            )
+
+
+def _relayed(config: Config, *, own_sockets: bool) -> Iterator[Opening]:
+    """The sockets, as if all went through the relay; sites whose sockets Caddy routes to are together on one."""
+    found, _ = openings(config, own_sockets=own_sockets)
+    yield from (replace(opening, kind="relay") for opening in found if not opening.own)
+    own = [opening for opening in found if opening.own]
+    if own:
+        apps = {id(app) for opening in own for app in opening.apps}
+        sites = [site for site in config.sites if any(id(app) in apps for app in site.apps())]
+        tenancies = tuple(Tenancy(site, site_hosts(site)) for site in sites)
+        yield replace(own[0], kind="relay", own=False, tenancies=tenancies, apps=tuple(config.apps()))
