@@ -11,6 +11,7 @@ from typing import Protocol
 from ..channel import vitals
 from ..channel.messages import Need, Unneed
 from .balancer import choose, excess
+from .builds import Builds
 from .connections import Connection, Connections
 from .pools import Pool, PoolSpec, StartFailed
 from .refusals import Refusal, of_broken, of_failure
@@ -57,6 +58,9 @@ class App:
         self._coming: Pool | None = None
         self._burials: set[asyncio.Task[None]] = set()
         self._broken: StartFailed | None = None
+        self.builds = Builds()
+        """Which code runs since when, and which was refused."""
+        self._renewing = asyncio.Lock()
 
     @property
     def waiting(self) -> int:
@@ -64,7 +68,19 @@ class App:
 
     async def start(self) -> float:
         """Bring the app up; the seconds it took. Raises ``StartFailed``."""
-        return await self.pool.start()
+        took = await self.pool.start()
+        self.builds.accepted()
+        return took
+
+    async def renew(self, spec: PoolSpec) -> float:
+        """New workers that run ``spec`` take over from the old; the seconds that took. One renewal at a time.
+
+        Raises ``StartFailed``; the old ones serve on then.
+        """
+        async with self._renewing:
+            took = await self.prepare(spec)
+            self.swap()
+            return took
 
     async def prepare(self, spec: PoolSpec) -> float:
         """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
@@ -75,7 +91,9 @@ class App:
         self._coming = coming
         try:
             return await coming.start()
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, StartFailed) and not self._stopping:
+                self.builds.was_refused(exc.code, str(exc))
             self.discard()
             raise
 
@@ -86,6 +104,7 @@ class App:
         self.spec = self.pool.spec
         self.name = self.spec.name
         self._broken = None
+        self.builds.accepted()
         self._retire(former)
         self.serve_waiting()
 
@@ -99,6 +118,7 @@ class App:
     def fail(self, failure: StartFailed) -> None:
         """Its new code does not start, and the old is not wanted: requests are told ``failure`` until the next swap."""
         self._broken = failure
+        self.builds.stopped()
         self.pool.drain()
         self._tell_hopeful(of_broken(failure))
         self.place_waiting_again()
@@ -210,6 +230,16 @@ class App:
     def is_hopeless(self) -> bool:
         """There is no worker, and there have been many failures in a row, or its code is broken."""
         return not self.pool.ready and (self._broken is not None or self.pool.is_hopeless)
+
+    @property
+    def is_broken(self) -> bool:
+        """Its code has changed, does not start, and the old is not wanted."""
+        return self._broken is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """It was told to go."""
+        return self._stopping
 
     @property
     def is_idle(self) -> bool:

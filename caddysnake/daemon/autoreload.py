@@ -54,13 +54,16 @@ class Autoreload:
             if estate not in self._guards:
                 self._guards[estate] = Guard(estate, options, self._watching)
 
-    async def pause(self) -> None:
-        """Everything is about to be renewed anyway: nothing starts, and nothing is starting, until ``resume``."""
-        await asyncio.gather(*(renewal.pause() for renewal in self._renewals.values()))
+    async def pause(self, app: App | None = None) -> None:
+        """``app``, or everything, is about to be renewed anyway: nothing starts, or is starting, until ``resume``."""
+        await asyncio.gather(*(renewal.pause() for renewal in self._renewals_of(app)))
 
-    def resume(self) -> None:
-        for renewal in self._renewals.values():
+    def resume(self, app: App | None = None) -> None:
+        for renewal in self._renewals_of(app):
             renewal.resume()
+
+    def _renewals_of(self, app: App | None) -> list[Renewal]:
+        return [renewal for each, renewal in self._renewals.items() if app in (None, each)]
 
     async def close(self) -> None:
         """Watch nothing any more."""

@@ -94,6 +94,8 @@ class Estate:
         self._promised: dict[str, float] = {}
         self._complaints = Complaints()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._due: dict[str, bool] = {}  # apps to renew, each with whether it is even if it runs what it should
         self._stopping = False
         self._spawn(self._warm_up())
 
@@ -330,35 +332,72 @@ class Estate:
 
     # -- another configuration ---------------------------------------------------------------------------------
 
-    def renew(self, spec: EstateSpec) -> None:
-        """Run what ``spec`` says from now on: live apps get new workers one after the other, and serve on meanwhile."""
+    def renew(self, spec: EstateSpec, changed_only: bool = False) -> None:
+        """Run what ``spec`` says from now on: live apps get new workers one after the other, and serve on meanwhile.
+
+        ``changed_only``: those of which ``spec`` says nothing new keep theirs.
+        """
         self.spec = spec
         self._resolved.clear()
         self._tenants.limit(spec.capacity, spec.max_queue, spec.idle_timeout_s)
         self._tenants.forgive_all()
         self._spawn(self._warm_up())
-        self._spawn(self._renew_all(list(self.apps)))
+        for key in self.apps:
+            self._due[key] = self._due.get(key, False) or not changed_only
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self._renewing = self._spawn(self._renew_due())
 
-    async def _renew_all(self, keys: list[str]) -> None:
-        for key in keys:
-            app = self.apps.get(key)
-            if app is None:
-                continue
-            resolved = await asyncio.to_thread(self.spec.resolve, key)
-            if self.apps.get(key) is not app:
-                continue
-            if isinstance(resolved, Refusal):
-                self._complain(key, resolved)
-                self._tenants.let_go(key)
-                self._let_go(key)
-                continue
-            try:
-                await app.prepare(resolved)
-            except StartFailed as exc:
+    async def _renew_due(self) -> None:
+        while self._due:
+            key, even_unchanged = next(iter(self._due.items()))
+            await self._renew_one(key, even_unchanged)
+            del self._due[key]  # not before: whoever cancels this wants it done again
+
+    async def _renew_one(self, key: str, even_unchanged: bool) -> None:
+        app = self.apps.get(key)
+        if app is None:
+            return
+        resolved = await asyncio.to_thread(self.spec.resolve, key)
+        if self.apps.get(key) is not app or (resolved == app.spec and not even_unchanged):
+            return
+        if isinstance(resolved, Refusal):
+            self._complain(key, resolved)
+            self._tenants.let_go(key)
+            self._let_go(key)
+            return
+        try:
+            await app.renew(resolved)
+        except StartFailed as exc:
+            if not app.is_stopping:
                 fields = {"app": app.name, "code": exc.code, "error": str(exc)}
                 log.error("new code does not start; the old serves on", extra={"fields": fields})
-            else:
-                app.swap()
+
+    async def reload(self, key: str) -> float:
+        """Give the live app of ``key`` new workers; the seconds that took.
+
+        Raises ``StartFailed``, and the old ones serve on; ``KeyError`` when there is no such live app: the next request
+        starts it with what is there then, and whatever failed is forgiven.
+        """
+        self._tenants.forgive(key)
+        app = self.apps[key]
+        resolved = await asyncio.to_thread(self.spec.resolve, key)
+        if isinstance(resolved, Refusal):
+            app.builds.was_refused(resolved.code, resolved.text)
+            raise StartFailed(app.name, resolved.code, resolved.text)
+        self._spawners.outdate(resolved.key)
+        return await app.renew(resolved)
+
+    async def evict(self, key: str) -> bool:
+        """Let the app of ``key`` go, and wait until its workers have; False when there is none.
+
+        Its requests in flight finish, none is refused: the next one starts it afresh.
+        """
+        app = self.apps.get(key) or self.starting.get(key)
+        self.outdated(key)
+        if app is not None and app.is_stopping:
+            await app.ended()
+        return app is not None
 
     # -- the end -----------------------------------------------------------------------------------------------
 

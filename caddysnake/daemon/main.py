@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from . import processes
 from .apps import App
+from .builds import Builds
 from .companion import Companion
 from .composition import Composition
 from .listeners import ListenError
@@ -52,6 +53,8 @@ class Daemon:
         self._forced = False
         self._told_at = 0.0
         self._reload: asyncio.Task[None] | None = None
+        self.builds = Builds()
+        """Which configuration runs since when, and which was refused; each app has its own."""
 
     @property
     def apps(self) -> dict[str, App]:
@@ -84,6 +87,7 @@ class Daemon:
 
     async def _start_all(self) -> None:
         await self.serving.start()
+        self.builds.accepted()
         await self._companion.start()
 
     async def _first_of_stop_and(self, work: Awaitable[None]) -> bool:
@@ -101,19 +105,31 @@ class Daemon:
 
     # -- reloading --------------------------------------------------------------------------------------------
 
-    async def reload(self) -> None:
+    async def reload(self, changed_only: bool = False) -> None:
         """Run what the configuration says now, with new workers for every app. Raises ``ReloadFailed``.
 
-        A failure changes nothing. A supervised Caddy is not told: what it must know is its own file's business.
+        ``changed_only``: for apps whose definition has changed. A failure changes nothing, and is kept in ``builds``.
+        A supervised Caddy is not told: what it must know is its own file's business.
         """
         if self._reread is None:
             raise ReloadFailed("there is no file to read again")
-        begun = time.monotonic()
-        composition = self._reread()
         try:
-            await self.serving.change(composition)
+            composition = self._reread()
+        except ReloadFailed as exc:
+            self.builds.was_refused("configuration", str(exc))
+            raise
+        await self.change(composition, changed_only)
+
+    async def change(self, composition: Composition, changed_only: bool = False) -> None:
+        """Run ``composition``, as ``reload`` does. Raises ``ReloadFailed``."""
+        begun = time.monotonic()
+        try:
+            await self.serving.change(composition, changed_only)
         except (ListenError, StartFailed) as exc:
-            raise ReloadFailed(_why(exc)) from None
+            why = _why(exc)
+            self.builds.was_refused(exc.code if isinstance(exc, StartFailed) else "listener", why)
+            raise ReloadFailed(why) from None
+        self.builds.accepted()
         log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
 
     def _on_reload_signal(self) -> None:

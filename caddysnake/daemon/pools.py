@@ -137,6 +137,8 @@ class Pool(WorkerSink):
     def drain(self) -> None:
         """Take nothing new; the workers give back what is idle, finish the rest, and leave."""
         self._draining = True
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(StartFailed(self.spec.name, "stopping", "it was told to go while it started"))
         for task in list(self._tasks):
             task.cancel()
         for worker in (*self.workers.values(), *self._replacing.values()):

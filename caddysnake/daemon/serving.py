@@ -23,11 +23,12 @@ from .autoreload import Autoreload
 from .composition import Address, Binding, Composition, FdAddress, TcpAddress, UnixAddress
 from .connections import Connection, Connections
 from .desk import Desk
+from .directory import Tenant, UnknownApp, find
 from .estates import Estate
 from .listeners import Listener, open_inherited, open_tcp, open_unix, peer_uid
 from .pools import Pool, PoolSpec, StartFailed
 from .relays import Relays, RelayStarter
-from .spawners import Spawners
+from .spawners import SpawnerKey, Spawners
 from .starts import Starts
 from .succession import successors
 
@@ -64,6 +65,8 @@ class _Change(NamedTuple):
     """Apps that go on, by their name from now on."""
     begun_at: float
     """``time.time()``: what apps are made of may have been read from then on."""
+    changed_only: bool = False
+    """What runs already as the composition has it stays."""
 
 
 class Serving:
@@ -111,21 +114,59 @@ class Serving:
             if each.uid == 0:
                 log.warning("apps run as root: give each a user", extra={"fields": {"apps": ", ".join(each.apps)}})
 
-    async def change(self, composition: Composition) -> None:
-        """Run ``composition`` instead of what runs: every app gets new workers.
+    async def change(self, composition: Composition, changed_only: bool = False) -> None:
+        """Run ``composition`` instead of what runs: every app gets new workers, since a reload follows a deploy.
 
-        Raises ``ListenError``, ``StartFailed``; nothing has changed then.
+        ``changed_only``: only apps whose definition differs from the one that runs. Returns once the new workers serve;
+        dynamic apps that are live follow, one after the other, and each that does not start goes on as it was.
+        Raises ``ListenError``, ``StartFailed``; nothing has changed then. What was refused, and why, is in each app's
+        ``builds``.
         """
         async with self._changing:
             await self._autoreload.pause()
-            self.spawners.outdate()
+            for key in self._keys_of_changed(composition) if changed_only else [None]:
+                self.spawners.outdate(key)
             try:
-                await self._apply(composition)
+                await self._apply(composition, changed_only)
             finally:
                 self._autoreload.resume()
 
-    async def _apply(self, composition: Composition) -> None:
-        change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time())
+    async def reload_app(self, name: str, key: str | None = None) -> float:
+        """Give one app new workers, with the definition that it has; the seconds until they serve.
+
+        ``name`` and ``key`` as for ``directory.find``. Raises ``UnknownApp``; ``StartFailed``, and nothing has changed.
+        """
+        async with self._changing:
+            found = find(self.apps, self.estates, name, key)
+            if isinstance(found, Tenant):
+                try:
+                    return await found.estate.reload(found.key)
+                except KeyError:
+                    raise UnknownApp.asleep(name) from None
+            await self._autoreload.pause(found)
+            self.spawners.outdate(found.spec.key)
+            try:
+                return await found.renew(found.spec)
+            finally:
+                self._autoreload.resume(found)
+
+    async def evict(self, name: str, key: str | None = None) -> None:
+        """Let a dynamic app go, and wait until its workers have: its next request starts it afresh, and none fails.
+
+        ``name`` and ``key`` as for ``directory.find``. Raises ``UnknownApp``, also for static apps: the file has them.
+        """
+        found = find(self.apps, self.estates, name, key)
+        if isinstance(found, App):
+            raise UnknownApp.static(name)
+        if not await found.estate.evict(found.key):
+            raise UnknownApp.asleep(name)
+
+    def _keys_of_changed(self, composition: Composition) -> set[SpawnerKey]:
+        running = [app.spec for app in self.apps.values()]
+        return {spec.key for spec in composition.apps.values() if spec not in running}
+
+    async def _apply(self, composition: Composition, changed_only: bool = False) -> None:
+        change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time(), changed_only)
         try:
             self._open_new(change)
             if change.relay is not None:
@@ -190,6 +231,8 @@ class Serving:
 
     async def _ready_app(self, change: _Change, spec: PoolSpec) -> None:
         app = change.kept.get(spec.name)
+        if app is not None and change.changed_only and app.spec == spec:
+            return
         if app is not None and app.pool.is_started:
             took = await app.prepare(spec)
             change.renewed.append(app)
@@ -207,6 +250,8 @@ class Serving:
         log.info("app ready", extra={"fields": fields | more})
 
     async def _ready_relays(self, change: _Change, spec: PoolSpec) -> None:
+        if change.changed_only and self._suits_relays(change, spec):
+            return
         if self.relays is not None and self.relays.pool.is_started:
             took = await self.relays.prepare(spec)
             change.renewed.append(self.relays)
@@ -222,6 +267,16 @@ class Serving:
         templates = ", ".join(estate.name for estate in change.composition.estates.values())
         fields = {"listener": ", ".join(names) or "none", "mode": "relay", "relays": spec.workers}
         log.info("relay ready", extra={"fields": {**fields, "templates": templates, "ms": round(took * 1000)}})
+
+    def _suits_relays(self, change: _Change, spec: PoolSpec) -> bool:
+        """The relays that run may go on: their tables say the same, and so do the numbers in them."""
+        if self.relays is None or not self.relays.pool.is_started or self.relays.spec != spec:
+            return False
+        apps = {number: self.apps.get(each.name) for number, each in self.composition.apps.items()}
+        if apps != {number: change.kept.get(each.name) for number, each in change.composition.apps.items()}:
+            return False
+        former = {number: (each.name, each.identity) for number, each in self.composition.estates.items()}
+        return former == {number: (each.name, each.identity) for number, each in change.composition.estates.items()}
 
     def _take_back(self, change: _Change) -> None:
         for app in (*self.apps.values(), *([self.relays] if self.relays is not None else [])):
@@ -242,7 +297,7 @@ class Serving:
         self._set_trusted(composition)
         former: list[App | Estate] = [*self.apps.values(), *self.estates.values()]
         self.apps = change.kept | change.started
-        self._make_estates(composition)
+        self._make_estates(composition, change.changed_only)
         remaining = {*self.apps.values(), *self.estates.values()}
         if self.relays is not None:
             self.relays.set_desk(self._new_desk(composition))
@@ -291,7 +346,7 @@ class Serving:
         estates = {number: self.estates[spec.name] for number, spec in composition.estates.items()}
         return Desk(self.connections, apps, estates, composition.max_queue, composition.development)
 
-    def _make_estates(self, composition: Composition) -> None:
+    def _make_estates(self, composition: Composition, changed_only: bool = False) -> None:
         wanted = {spec.name: spec for spec in composition.estates.values()}
         running = {name: estate.spec.identity for name, estate in self.estates.items()}
         kept = successors(running, {name: spec.identity for name, spec in wanted.items()})
@@ -303,7 +358,7 @@ class Serving:
                 continue
             estate = self.estates[name] = former[kept[name]]
             if estate.spec is not spec:
-                estate.renew(spec)
+                estate.renew(spec, changed_only)
 
     def _part_with(self, each: App | Estate) -> None:
         each.stop()

@@ -1,0 +1,65 @@
+"""Which code of an app runs since when, and which was refused: what `status` tells after a deploy.
+
+A build is what a start of an app's workers found: the code and settings of that moment. Its number counts up with every
+one that is tried, refused ones too, and starts at 1 with the daemon.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+TEXT_MAX = 16 * 1024
+"""A traceback is kept for as long as nothing else is tried: long ones are cut at their beginning."""
+
+
+class Build(NamedTuple):
+    """What runs. ``since``: ``time.time()`` when it took over."""
+
+    number: int
+    since: float
+
+
+class RefusedBuild(NamedTuple):
+    """What does not start. A mended build, or the next one that is refused, takes its place."""
+
+    number: int
+    """Of the last one that was tried."""
+    since: float
+    """``time.time()`` of the first refusal since something was accepted."""
+    at: float
+    """``time.time()`` of the last refusal."""
+    tries: int
+    """Refusals since ``since``."""
+    code: str
+    """Why, in a stable word: ``import``, ``start timeout``, ``crashed``, ``lifespan`` …"""
+    text: str
+    """Why: usually the app's traceback."""
+
+
+class Builds:
+    """Of one app."""
+
+    def __init__(self) -> None:
+        self.running: Build | None = None
+        """None until the first is up, and while requests are told that the code is broken (autoreload)."""
+        self.refused: RefusedBuild | None = None
+        """None when the last that was tried runs."""
+        self._number = 0
+
+    def accepted(self) -> None:
+        """The one that was tried last has taken over."""
+        self._number += 1
+        self.running = Build(self._number, time.time())
+        self.refused = None
+
+    def was_refused(self, code: str, text: str) -> None:
+        """The one that was tried last does not start."""
+        self._number += 1
+        now = time.time()
+        since, tries = (self.refused.since, self.refused.tries) if self.refused is not None else (now, 0)
+        self.refused = RefusedBuild(self._number, since, now, tries + 1, code, text[-TEXT_MAX:])
+
+    def stopped(self) -> None:
+        """Nothing serves any more, though what was refused does not either."""
+        self.running = None

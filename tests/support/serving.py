@@ -1,0 +1,47 @@
+"""All that a Caddyfile asks for, served in the test's own loop: listeners, apps with real workers, relays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from caddysnake.config.adapt import load
+from caddysnake.config.plan import plan
+from caddysnake.config.settled import settle
+from caddysnake.daemon.composition import Composition, compose
+from caddysnake.daemon.serving import Serving
+from support.worker import PATIENCE_S
+
+
+def composition(folder: Path, text: str) -> Composition:
+    """What ``text``, as a Caddyfile in ``folder``, asks for."""
+    config = load(text.encode(), str(folder / "Caddyfile"), os.environ)
+    planned, routes, problems = settle(config, plan(config, cores=1), os.environ)
+    assert problems == []
+    return compose(planned, os.environ, routes, str(folder))
+
+
+@contextlib.asynccontextmanager
+async def serving(wanted: Composition) -> AsyncIterator[Serving]:
+    """``wanted`` at work; everything has ended afterwards."""
+    runs = Serving(wanted)
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            runs.sweep()
+
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await runs.start()
+        sweeping = asyncio.create_task(sweep())
+        try:
+            yield runs
+        finally:
+            sweeping.cancel()
+    finally:
+        async with asyncio.timeout(PATIENCE_S):
+            await runs.stop()
