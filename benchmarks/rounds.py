@@ -137,9 +137,9 @@ def _start(
 ) -> tuple[dict[str, _Contestant], int | None]:
     """All servers and, if need be, one Caddy with a port for each. Also returns Caddy's pid."""
     contestants: dict[str, _Contestant] = {}
-    environment = frameworks()
-    environ = environ_of(environment, folder)
     for server in servers:
+        environment = frameworks(server.oldest_python)
+        environ = environ_of(environment, folder)
         own = folder / server.name
         own.mkdir()
         port = free_port()

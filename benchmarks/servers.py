@@ -76,6 +76,8 @@ class Server:
     pip_options: tuple[str, ...] = ()
     interfaces: frozenset[Interface] = field(default_factory=lambda: frozenset(Interface))
     reaches: frozenset[Reach] = frozenset((Reach.DIRECT, Reach.CADDY, Reach.TUNED))
+    oldest_python: tuple[int, int] = (3, 11)
+    """What its apps must run on; the Python that runs the benchmarks when that is not older."""
     program: str | None = None
     """A program that must be on PATH; the server is left out where it is not."""
 
@@ -224,7 +226,14 @@ SERVERS = {
             interfaces=_WSGI,
         ),
         Server("gunicorn-sync", _gunicorn("--worker-class", "sync"), _GUNICORN, "gunicorn", interfaces=_WSGI),
-        Server("go-plugin", go_plugin, ("caddysnake>=0.6",), None, _ANY_PYTHON, reaches=frozenset((Reach.ITS_CADDY,))),
+        Server(
+            "go-plugin",
+            go_plugin,
+            ("caddysnake>=0.6",),
+            pip_options=_ANY_PYTHON,
+            reaches=frozenset((Reach.ITS_CADDY,)),
+            oldest_python=(3, 12),
+        ),
         Server("nginx-itself", nginx, program="nginx", reaches=_BEHIND),
     )
 }

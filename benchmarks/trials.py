@@ -59,7 +59,7 @@ def ready(app: str) -> Callable[[Server], Figures]:
     def run(server: Server) -> Figures:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            environment = frameworks()
+            environment = frameworks(server.oldest_python)
             port = free_port()
             launch = Launch(Interface.ASGI, app, 1, folder, binaries_of(server), environment, port=port)
             begun = time.perf_counter()
@@ -77,7 +77,7 @@ def tenants(count: int) -> Callable[[Server], Figures]:
     def run(server: Server) -> Figures:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            environment = frameworks()
+            environment = frameworks(server.oldest_python)
             for number in range(count + 1):
                 (folder / f"t{number}").mkdir()
                 (folder / f"t{number}" / "main.py").write_text(TENANT)
@@ -117,7 +117,7 @@ def reloads(interface: Interface, method: str, seconds: float) -> Callable[[Serv
         app = "bare_asgi:app" if interface is Interface.ASGI else "bare_wsgi:app"
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            environment = frameworks()
+            environment = frameworks(server.oldest_python)
             path, port = folder / "s", free_port()
             launch = Launch(interface, app, 2, folder, binaries_of(server), environment, Reach.CADDY, 0, path)
             log = folder / "log"
