@@ -146,7 +146,13 @@ def _urls(config: Config) -> list[str]:
         for address in site.addresses:
             if address.socket is not None or "*" in address.host or "{" in address.host:
                 continue
-            plain = address.scheme == "http" or address.port == "80"
+            options = config.options
+            plain = (
+                address.scheme == "http"
+                or address.port == options.http_port
+                or (not address.host and address.port != options.https_port)
+                or options.auto_https == "off"
+            )
             scheme = "http" if plain else "https"
             port = "" if address.port in ("", "80" if plain else "443") else f":{address.port}"
             host = address.host or "localhost"

@@ -221,6 +221,9 @@ class GlobalOptions(Model):
     max_spawners: int = 16
     trusted_proxies: tuple[str, ...] = ()
     admin: str | None = None
+    http_port: str = Field(default="80", exclude=True)
+    https_port: str = Field(default="443", exclude=True)
+    auto_https: str = Field(default="", exclude=True)
     on_demand_ask: str | None = None
     reload_strategy: Literal["parallel", "rolling"] = "parallel"
 

@@ -165,6 +165,24 @@ def admin(d: Dispenser, options: OptionsDraft) -> None:
         options.fields["admin"] = words[0]
 
 
+@_option("http_port", "http_port <port>")
+def http_port(d: Dispenser, options: OptionsDraft) -> None:
+    """Caddy's port for plain HTTP. Read here only to tell people the addresses of their sites."""
+    options.fields["http_port"] = argument(d)
+
+
+@_option("https_port", "https_port <port>")
+def https_port(d: Dispenser, options: OptionsDraft) -> None:
+    """Caddy's port for HTTPS. Read here only to tell people the addresses of their sites."""
+    options.fields["https_port"] = argument(d)
+
+
+@_option("auto_https", "auto_https <mode>...")
+def auto_https(d: Dispenser, options: OptionsDraft) -> None:
+    """What Caddy does about HTTPS by itself. Read here only to tell people the addresses of their sites."""
+    options.fields["auto_https"] = " ".join(arguments(d, 1))
+
+
 @_option("on_demand_ask", "on_demand_ask <address>")
 def on_demand_ask(d: Dispenser, options: OptionsDraft) -> None:
     """Where Caddy may ask whether a host is served here, before it gets a certificate for it."""

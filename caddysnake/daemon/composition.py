@@ -18,10 +18,10 @@ from ..config.tenancy import NoSuchApp, before_requests, tenant
 from ..matchers.table import Table
 from ..placeholders.keys import UnsafeValue
 from . import recycling
-from .environment import for_interpreter
+from .environment import for_interpreter, slow_start_s
 from .estates import EstateSpec
 from .logs import printable
-from .pools import PoolSpec
+from .pools import SLOW_START_S, PoolSpec
 from .refusals import NO_SUCH_APP, Refusal
 from .relays import KEY as RELAY_KEY
 from .spawners import SpawnerKey
@@ -198,7 +198,17 @@ def _pool(
     limits = recycling.Limits(
         spec.max_requests, spec.max_requests_jitter, spec.max_lifetime_s, spec.max_memory_bytes
     )
-    return PoolSpec(spec.name, settings, spec.workers, key, spec.start_timeout_s, spec.grace_period_s, isolated, limits)
+    return PoolSpec(
+        spec.name,
+        settings,
+        spec.workers,
+        key,
+        spec.start_timeout_s,
+        spec.grace_period_s,
+        isolated,
+        limits,
+        slow_start_s(environ, SLOW_START_S),
+    )
 
 
 def _limits(limits: Limits | None) -> dict[str, int] | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("caddysnake.app")
 
 SLOW_START_S = 10.0
+"""After how long a start that still goes on is told, unless the environment says otherwise (``composition``)."""
 
 
 class PoolSpec(NamedTuple):
@@ -41,6 +42,8 @@ class PoolSpec(NamedTuple):
     """Nobody else, not even the daemon, runs as its user."""
     limits: Limits = Limits()
     """When its workers are replaced."""
+    slow_start_s: float = SLOW_START_S
+    """After how long a start that still goes on is told."""
 
     @property
     def identity(self) -> Identity:
@@ -121,7 +124,7 @@ class Pool(WorkerSink):
         loop = asyncio.get_running_loop()
         self._begun_at = time.monotonic()
         self._started = loop.create_future()
-        slow = loop.call_later(SLOW_START_S, self._warn_slow)
+        slow = loop.call_later(self.spec.slow_start_s, self._warn_slow)
         for index in range(self.spec.workers):
             self._spawn_soon(index, 0.0)
         try:
@@ -306,7 +309,8 @@ class Pool(WorkerSink):
         return settings._replace(environ={**settings.environ, "TMPDIR": self._scratch})
 
     def _warn_slow(self) -> None:
-        fields = {"app": self.spec.name, "waited_s": SLOW_START_S, "start_timeout_s": self.spec.start_timeout_s}
+        spec = self.spec
+        fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
         log.warning("app is taking a long time to load", extra={"fields": fields})
 
     def describe(self) -> str:

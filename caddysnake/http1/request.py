@@ -167,7 +167,7 @@ class RequestParser:
                     heads[data] = head
                 return
             self._begin(line)
-            self._execute(data)
+            self._execute(data if data.isascii() else _without_target(line) + fields)
             self._finish_head()
             if sections is not None and self.complete and section is None and len(fields) <= _SECTION_MAX_BYTES:
                 self._remember(fields, sections)
@@ -242,15 +242,17 @@ class RequestParser:
             return fed
         self._held = b""
         self._empty_lines = 0
-        self._begin(judge_line(data[:eol], self._limits.max_target_bytes))
+        line = judge_line(data[:eol], self._limits.max_target_bytes)
+        self._begin(line)
         stop = data.find(_END) + 4
         is_whole = stop > 3
         if not is_whole:
             stop = len(data)
-        self._fed = 0
         self._tail = b""
         self._state = _HEAD
-        self._feed_head(data[:stop], is_whole)
+        plain = _without_target(line)
+        self._fed = eol - len(plain)
+        self._feed_head(plain + data[eol:stop], is_whole)
         return fed - (len(data) - stop)
 
     def _begin(self, line: Line) -> None:
@@ -445,3 +447,8 @@ class RequestParser:
         if head.content_length:
             self._llhttp.feed_data(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % head.content_length)
         self.draft, self._fields = head, fields
+
+
+def _without_target(line: Line) -> bytes:
+    """The request line for llhttp, which sees to the fields only, and knows no byte above 0x7F in a target."""
+    return b"%s / HTTP/%s" % (line[0].encode(), line[4].encode())

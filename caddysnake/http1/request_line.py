@@ -11,6 +11,9 @@ LINE_REST = 40
 """What a request line has room for beside its target, in bytes."""
 
 _VISIBLE = bytes(range(0x21, 0x7F))
+_QUERY = bytes(range(0x80, 0x100))
+"""What a query may hold beside. No URI does (RFC 3986 section 2), but a browser's request may, and Caddy escapes such
+bytes in a path only. They part no words, and an app is given the bytes as they are."""
 _LINES_MAX = 512
 _LINE_MAX = 128
 known_lines: dict[bytes, Line] = {}
@@ -34,9 +37,9 @@ def judge_line(line: bytes, max_target_bytes: int) -> Line:
         raise ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
     if len(target) > max_target_bytes:
         raise ProtocolError(414, "target-too-long", "the request target is too long")
-    if not target or b"#" in target or target.translate(None, _VISIBLE):
-        raise ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")
     path, _, query = target.partition(b"?")
+    if not target or b"#" in target or path.translate(None, _VISIBLE) or query.translate(None, _VISIBLE + _QUERY):
+        raise ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")
     good = known, target, path, query, version[5:].decode()
     if len(line) <= _LINE_MAX and not query:  # a query is seldom the same twice, and may hold secrets
         if len(known_lines) >= _LINES_MAX:

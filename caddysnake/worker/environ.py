@@ -51,7 +51,6 @@ class Environ:
             "wsgi.multithread": settings.threads > 1,
             "wsgi.multiprocess": settings.workers > 1,
             "wsgi.run_once": False,
-            "wsgi.input_terminated": True,
             "wsgi.file_wrapper": file_wrapper,
             "wsgi.url_scheme": "http",
             "SERVER_NAME": "localhost",
@@ -110,6 +109,10 @@ def _add_line(environ: dict[str, Any], head: RequestHead) -> None:
         target = _learn_target(head)
     environ["PATH_INFO"], environ["QUERY_STRING"], environ["REQUEST_URI"] = target
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
+    if head.chunked:
+        # Said only where the app has no other sign of where the content ends. wsgi.input always ends by itself, but a
+        # framework that is told so reads it without a size, which what stands between (wsgiref.validate) may refuse.
+        environ["wsgi.input_terminated"] = True
     prefix = environ.pop(_PREFIX_KEY, None)
     if prefix is not None:
         environ["REQUEST_URI"] = prefix + environ["REQUEST_URI"]

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..channel.settings import Settings
+from .bytecode import distrust_fresh_sources
 
 _VARIABLE = re.compile(r"(?P<path>[^\W\d]\w*(\.[^\W\d]\w*)*)(?P<call>\(\))?\Z")
 
@@ -32,6 +33,8 @@ def load(settings: Settings) -> Any:
     match = _VARIABLE.match(settings.variable)
     if match is None:
         raise AppError("variable", f"{settings.variable!r} is not a variable, an attribute path or a factory call")
+    if settings.development:
+        distrust_fresh_sources()
     module = _import(settings.module, settings.working_dir)
     target: Any = module
     walked = settings.module

@@ -250,3 +250,17 @@ def test_it_shows_no_secret_of_its_own_to_an_app(folder: Path) -> None:
         for pid in children(process.pid):
             assert b"hush" not in Path(f"/proc/{pid}/environ").read_bytes()
             assert b"OWN" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_a_start_that_takes_long_is_told_while_it_lasts(folder: Path) -> None:
+    (folder / "slow").write_text("1")
+    environ = {"CADDYSNAKE_START_TIMEOUT_WARN_AFTER": "200ms"}
+    with daemon(folder, caddyfile(folder, workers=1), environ=environ) as process:
+        assert process.log.count("app is taking a long time to load") == 1
+        assert process.log.index("taking a long time") < process.log.index("app ready")
+
+
+def test_a_time_for_slow_starts_that_is_none_is_passed_over(folder: Path) -> None:
+    environ = {"CADDYSNAKE_START_TIMEOUT_WARN_AFTER": "soon"}
+    with daemon(folder, caddyfile(folder, workers=1), environ=environ) as process:
+        assert "taking a long time" not in process.log

@@ -28,6 +28,6 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     content = environ["wsgi.input"].read()
     path = environ["PATH_INFO"].encode("latin-1") or b"*"
-    body = describe(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"].encode(), content)
+    body = describe(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"].encode("latin-1"), content)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -169,6 +169,13 @@ def test_content_keys_have_no_prefix(base: dict[str, Any]) -> None:
     assert not {"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"} & set(environ)
 
 
+def test_only_content_without_a_length_is_said_to_end_by_itself(base: dict[str, Any]) -> None:
+    """Werkzeug would read all else without a size too, which wsgiref.validate refuses."""
+    for field, is_said in (("Transfer-Encoding: chunked", True), ("Content-Length: 3", False), ("X: y", False)):
+        environ = of_request(base, head("/", field, method="POST"), Origin.FORWARDED)
+        assert environ.get("wsgi.input_terminated", False) is is_said
+
+
 def test_what_has_been_decoded_is_not_announced(base: dict[str, Any]) -> None:
     environ = of_request(base, head("/", "Transfer-Encoding: chunked", method="POST"), Origin.FORWARDED)
     assert "HTTP_TRANSFER_ENCODING" not in environ
