@@ -55,6 +55,8 @@ class Settings(NamedTuple):
     websocket_ping_timeout_s: float = 20.0
     limits: dict[str, int] | None = None
     """What its process may use, by the names of ``worker.limits``."""
+    health_path: str = ""
+    """A path that is answered in front of the app; none when empty."""
 
 
 class RelaySettings(NamedTuple):

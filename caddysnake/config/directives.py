@@ -6,6 +6,7 @@ in this package; until its behaviour exists, in ``pending`` too.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..caddyfile.dispenser import Dispenser
@@ -49,6 +50,8 @@ SUBDIRECTIVES.refused = {
     "cache": "there is no built-in cache; use one that all workers reach, such as Redis or Valkey",
 }
 _subdirective = SUBDIRECTIVES.register
+
+_HEALTH_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 
 PLACEHOLDER_ROOTS = ("http.", "env.", "system.", "file.", "time.")
 
@@ -367,8 +370,9 @@ def log(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("health_uri", "health_uri <path>")
 def health_uri(d: Dispenser, app: AppDraft) -> None:
-    """A path that is answered here, without the app, for the health checks of Caddy."""
+    """A path that is answered here, without the app, for the health checks of Caddy: `health_uri /healthz` in its
+    `reverse_proxy`."""
     text = argument(d)
-    if not text.startswith("/"):
-        raise InvalidValue(f"{text!r} is not a path", "write one such as /healthz")
+    if not _HEALTH_PATH.fullmatch(text):
+        raise InvalidValue(f"{text!r} is not a plain path", "write one such as /healthz")
     app.fields["health_uri"] = text

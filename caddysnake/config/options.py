@@ -185,8 +185,15 @@ def auto_https(d: Dispenser, options: OptionsDraft) -> None:
 
 @_option("on_demand_ask", "on_demand_ask <address>")
 def on_demand_ask(d: Dispenser, options: OptionsDraft) -> None:
-    """Where Caddy may ask whether a host is served here, before it gets a certificate for it."""
-    options.fields["on_demand_ask"] = argument(d)
+    """Where Caddy may ask whether a host is served here, before it gets a certificate for it (on-demand TLS), such as
+    `127.0.0.1:9123`. Caddy's own option is then `on_demand_tls { ask http://127.0.0.1:9123 }`, which `run --caddy` and
+    `caddyfile` write."""
+    text = argument(d)
+    address = values.socket_address(text)
+    if not address.network.startswith("tcp") or not address.host or not address.port:
+        raise InvalidValue(f"{text!r} is no address that Caddy can ask", "it asks over HTTP: write 127.0.0.1:9123")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    options.fields["on_demand_ask"] = f"{host}:{address.port}"
 
 
 @_option("reload_strategy", "reload_strategy parallel|rolling")

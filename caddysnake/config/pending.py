@@ -18,7 +18,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "request_timeout": lambda app: app.request_timeout_s is not None,
     "websocket_drain": lambda app: "websocket_drain" in app.block.where,
     "log": lambda app: app.log,
-    "health_uri": lambda app: app.health_uri is not None,
 }
 """Subdirectives of ``python``, each with the question whether a block makes use of it."""
 

@@ -133,16 +133,19 @@ class _Rewriter:
                 self._edit(start, end, ", ".join(print_token(key).rstrip(",") for key in theirs))
 
     def _options(self, body: list[Token]) -> None:
-        index = 0
-        while index < len(body):
+        written = {body[start].text for start in _segments(body)}
+        ask = self._reading.config.options.on_demand_ask
+        for index in _segments(body):
             end = segment_end(body, index)
             name = body[index].text
             if name in OURS or (
                 name == "order" and [token.text for token in body[index + 1 : index + 2]] == ["python"]
             ):
                 start, stop = self._text.start(body[index]), self._text.end(body[end - 1])
-                self._edit(*self._text.whole_lines(start, stop), "")
-            index = end
+                if name == "on_demand_ask" and ask and "on_demand_tls" not in written:
+                    self._edit(start, stop, f"on_demand_tls {{\n\t\task http://{ask}\n\t}}")
+                else:
+                    self._edit(*self._text.whole_lines(start, stop), "")
 
     def _imports(self) -> None:
         """Make the paths of imported files absolute, also in snippets."""
@@ -234,6 +237,14 @@ class _Rewriter:
             hint = "put the python blocks of each site into a route block, in the order you mean"
             message = "the order of this site's directives cannot be kept for a stock Caddy"
             raise CaddyfileError(message, place.file, place.line, hint=hint, imports=place.imports)
+
+
+def _segments(body: list[Token]) -> Iterator[int]:
+    """Where each segment of a block begins."""
+    index = 0
+    while index < len(body):
+        yield index
+        index = segment_end(body, index)
 
 
 def _upstreams(reading: Reading, folder: str) -> dict[int, str]:

@@ -183,6 +183,7 @@ def _pool(
         development=development,
         max_body_bytes=spec.request_body_max_bytes,
         limits=_limits(spec.limits),
+        health_path=spec.health_uri or "",
     )
     key = SpawnerKey(
         python=spec.python,

@@ -71,7 +71,7 @@ class HostDesk:
         try:
             # Whoever gives up must not end the look for the others.
             is_served = await asyncio.wait_for(asyncio.shield(pending), PATIENCE_S)
-        except TimeoutError:
+        except (TimeoutError, OSError):
             return Answer.BUSY
         return Answer.YES if is_served else Answer.NO
 

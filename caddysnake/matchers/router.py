@@ -20,7 +20,7 @@ from ..placeholders.template import Template
 from . import matcher
 from .matcher import MatcherSet, Predicate
 from .table import RouteTable, SiteTable, Table
-from .target import Target
+from .target import ALIVE, Target
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -56,6 +56,8 @@ class Router:
         if routes.only is not None:
             return routes.only
         host = head.host
+        if routes.health and head.path in routes.health:
+            return routes.checked(head, Request(head, peer=peer, is_trusted=is_trusted))
         if host in routes.by_host:
             return routes.by_host[host]
         try:
@@ -80,6 +82,7 @@ class _Listener:
             for number, fields in table["templates"].items()
         }
         self._sites = _Sites(table["sites"])
+        self.health = {path.encode(): numbers for path, numbers in table.get("health", {}).items()}
         number = self._sites.only_app()
         self.only = None if number is None or number in self._templates else Target(number)
         """Where every request goes, if that is so."""
@@ -105,6 +108,22 @@ class _Listener:
         app = self._templates.get(number)
         key = "" if app is None else app.key(request)
         return Target(number, key, request.prefix, request.raw_path) if request.prefix else Target(number, key)
+
+    def checked(self, head: Head, request: Request) -> Target | None:
+        """Where a request goes of which the path is a health check's.
+
+        Caddy sends the address of the socket for a host, so the first app that has the path answers for a host that is
+        nobody's.
+        """
+        numbers = self.health[head.path]
+        try:
+            found = self.find(request)
+        except UnsafeValue:
+            found = None
+        if head.method not in ("GET", "HEAD") or (found is not None and found.route not in numbers):
+            return found
+        number = numbers[0] if found is None else found.route
+        return ALIVE if number in self._templates else Target(number)
 
 
 def _is_decided_by_host(table: SiteTable) -> bool:

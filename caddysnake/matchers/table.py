@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class RouteTable(TypedDict, total=False):
@@ -43,3 +43,5 @@ class Table(TypedDict):
     """For each app of which requests decide something, by its number: name, use and text of its fields."""
     variables: dict[str, str]
     """What ``vars`` matchers may look at."""
+    health: NotRequired[dict[str, list[int]]]
+    """Paths that health checks ask for, whatever their host, and the numbers of the apps that have them."""

@@ -18,6 +18,10 @@ class Target(NamedTuple):
     """What is left of the path, percent-encoded and beginning with a slash. Of no meaning without ``prefix``."""
 
 
+ALIVE = Target(-1)
+"""No app: a health check of apps that start when they are asked for. That there is an answer is all it asks."""
+
+
 class Router(Protocol):
     """From a request head to an app. Pure; called once a request, on the relay's loop."""
 

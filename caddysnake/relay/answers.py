@@ -3,6 +3,7 @@
 ============  ======  ==================================================================
 code          status  meaning
 ============  ======  ==================================================================
+healthy       200     a health check of apps that are started when they are asked for
 no-route      404     no app is for this request
 key-too-long  404     what names the app is longer than any name can be
 routing       500     looking for the app failed
@@ -23,6 +24,7 @@ from ..http1.request import RequestHead
 from ..http1.response import Response
 from .forwarding import Answer
 
+HEALTHY = Answer(200, "healthy")
 NO_ROUTE = Answer(404, "no-route")
 KEY_TOO_LONG = Answer(404, "key-too-long")
 NO_LINK = Answer(503, "no-link", "the connection to the app could not be taken", 1)

@@ -53,8 +53,8 @@ from ..channel.vitals import (
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import RequestHead, Sections
-from ..matchers.target import Router, Target
-from .answers import KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
+from ..matchers.target import ALIVE, Router, Target
+from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
 from .client_connection import ClientConnection
 from .client_transport import ClientTransport, Phase
 from .forwarding import Answer, Cut
@@ -312,6 +312,8 @@ class RelayServer:
             return ROUTING_FAILED
         if target is None:
             return NO_ROUTE
+        if target is ALIVE:
+            return HEALTHY
         if len(target.key) * 4 > TEXT_LIMIT and len(target.key.encode("utf-8", "replace")) > TEXT_LIMIT:
             return KEY_TOO_LONG  # the channel would shorten it, and so name another app
         return target
@@ -410,7 +412,8 @@ class RelayServer:
 
     def failed(self, answer: Answer, app_id: AppId) -> None:
         """An answer of our own takes the place of the app's."""
-        self.tally.errors += 1
+        if answer.status >= 400:
+            self.tally.errors += 1
         if answer.status == 502:
             self._complain(f"{answer.code}: {answer.detail}: {_named(app_id)}")
 

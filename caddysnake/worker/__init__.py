@@ -4,6 +4,7 @@
 ``spawner``    fork server: preloads, freezes, forks, reaps
 ``main``       one worker: configure, load, serve, drain, exit status
 ``loader``     imports ``module:variable``; ``AppError`` with what was searched
+``health``     answers health checks in front of the app
 ``asgi``       the event-loop server; ``lifespan``, ``scope`` beside it
 ``wsgi``       the threaded server, leader and followers
 

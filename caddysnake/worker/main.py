@@ -23,6 +23,7 @@ from ..channel.messages import Failed
 from ..channel.settings import Settings, unseal
 from ..channel.vitals import Page
 from . import limits
+from .health import before_asgi, before_wsgi
 from .loader import AppError, load
 
 _FAREWELL_S = 5.0
@@ -43,6 +44,8 @@ def main(channel: socket.socket) -> int:
         with DieWithDaemon(channel):
             app = load(settings)
             interface = _interface(settings, app)
+            if settings.health_path:
+                app = (before_asgi if interface == "asgi" else before_wsgi)(app, settings.health_path)
         return _serve(interface, app, settings, endpoint, page)
     except AppError as exc:
         _report(endpoint, Failed(exc.code, str(exc)))

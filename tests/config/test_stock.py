@@ -557,3 +557,19 @@ def test_what_cannot_be_moved_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors) as caught:
         split(":80 {\n\timport routes.conf\n\trespond ok\n\tpython main:app\n}\n", str(tmp_path / "Caddyfile"))
     assert "route" in str(caught.value)
+
+
+def test_caddy_is_told_whom_to_ask_for_certificates(tmp_path: Path) -> None:
+    source = "{\n\ton_demand_ask 127.0.0.1:9123\n}\n\n:8001 {\n\tpython a:b\n}\n"
+    found = split(source)
+    assert "\ton_demand_tls {\n\t\task http://127.0.0.1:9123\n\t}\n" in found.text
+    file = tmp_path / "adapted"
+    file.write_text(found.text)
+    assert "http://127.0.0.1:9123" in json.dumps(adapt(file).config)
+
+
+def test_what_the_file_says_itself_of_on_demand_tls_stays() -> None:
+    own = "\ton_demand_tls {\n\t\task http://127.0.0.1:1/mine\n\t}\n"
+    found = split(f"{{\n\ton_demand_ask 127.0.0.1:9123\n{own}}}\n\n:8001 {{\n\tpython a:b\n}}\n")
+    assert own in found.text
+    assert "9123" not in found.text
