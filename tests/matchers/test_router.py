@@ -8,10 +8,10 @@ from support.heads import head, request
 from caddysnake.config.adapt import load
 from caddysnake.config.plan import plan
 from caddysnake.config.routing import tables
+from caddysnake.matchers import router
 from caddysnake.matchers.router import Router
 from caddysnake.matchers.target import Target
 from caddysnake.placeholders.keys import UnsafeValue
-from caddysnake.relay import router
 from caddysnake.relay.refusals import Refusals
 
 TENANTS = """
