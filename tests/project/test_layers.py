@@ -37,7 +37,7 @@ THEIRS: dict[str, set[str]] = {
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},
     "daemon": {"orjson", "uvloop", "watchfiles"},
-    "cli": {"orjson", "pydantic", "uvloop"},
+    "cli": {"argparse_manpage", "orjson", "pydantic", "shtab", "uvloop"},
 }
 # The first code in the app's interpreter has just loaded our folders under this name.
 PRIVATE_NAME = "_caddysnake"
