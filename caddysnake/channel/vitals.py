@@ -123,6 +123,11 @@ class Page:
         values = (words[first + t * _CELL_WORDS] for t in range(min(threads, THREADS)))
         return sum(min(value, _CLAMP) for value in values)
 
+    def cells(self, thread: int) -> list[int]:
+        """All words of one thread block, in one copy, clamped."""
+        start = _HEADER_WORDS + thread * _CELL_WORDS
+        return [min(value, _CLAMP) for value in self._words[start : start + _CELL_WORDS].tolist()]
+
     def thread_word(self, thread: int, cell: int) -> int:
         """One word of one thread block, clamped."""
         return int(min(self._words[_HEADER_WORDS + thread * _CELL_WORDS + cell], _CLAMP))

@@ -16,21 +16,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
-from ..config.adapt import ConfigErrors, load
+from ..admin.attending import Admin
+from ..config.adapt import ConfigErrors
 from ..config.models import Config
-from ..config.plan import Plan, default_socket_dir, plan, usable_cores
-from ..config.settled import settle
-from ..config.stock import stock
+from ..config.values import InvalidValue
 from ..daemon import logs
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
-from ..daemon.composition import Composition, compose
-from ..daemon.main import ReloadFailed, run
+from ..daemon.composition import Composition
+from ..daemon.main import run
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
-from .runtime_dir import RuntimeDirError, make_folder, private_folder
+from .runtime_dir import RuntimeDirError, private_folder
+from .understanding import FileReader, Setting, understand
 
 EXIT_FAILED = 1
 NO_CADDY = (
@@ -44,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--caddy", action="store_true", help="also run a stock Caddy on the same file")
     parser.add_argument("--socket-dir", metavar="DIR", help="the folder of the sockets of blocks whose site names none")
+    parser.add_argument(
+        "--admin", metavar="ADDRESS", help="where the admin API listens, or off (default: what the file says)"
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
 
 
@@ -54,84 +55,44 @@ def main(args: argparse.Namespace) -> int:
         source = read(args.config)
     except ReadError as exc:
         return _report(str(exc))
-    return serve_file(source, with_caddy=args.caddy, socket_dir=args.socket_dir)
+    return serve_file(source, args.caddy, Setting(socket_dir=args.socket_dir, admin=args.admin))
 
 
-def serve_file(
-    source: Source,
-    with_caddy: bool,
-    socket_dir: str | None = None,
-    adjust: Callable[[Composition], Composition] = lambda composition: composition,
-    is_written: bool = True,
-) -> int:
-    """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
-
-    ``adjust`` may change what is run, after everything has been checked. ``is_written``: there is a file, which a
-    reload reads again.
-    """
+def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
+    """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status."""
     caddy = find_caddy(os.environ) if with_caddy else None
     if with_caddy and caddy is None:
         return _report(NO_CADDY)
     try:
-        folder = private_folder(os.path.abspath(source.file)) if with_caddy else None
-        wanted = _understand(source, folder, socket_dir)
+        if with_caddy:
+            setting = setting._replace(folder=private_folder(os.path.abspath(source.file)))
+        wanted = understand(source, setting)
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
         return EXIT_FAILED
+    except InvalidValue as exc:
+        return _report(f"--admin: {exc}" + (f" ({exc.hint})" if exc.hint else ""))
     except RuntimeDirError as exc:
         return _report(str(exc))
     print_warnings(wanted.config.warnings)
-    composition = adjust(wanted.composition)
+    composition = wanted.configuration.composition
     if not composition.apps and not composition.estates:
         print(f"Note: {source.file} has no python directive: there is no app to run", file=sys.stderr)
     companion: Callable[[], Companion] | None = None
-    if caddy is not None and folder is not None:
-        binary, place = caddy, folder
+    if caddy is not None and setting.folder is not None:
+        binary, place = caddy, setting.folder
 
         def companion() -> Companion:
             return Caddy(binary, wanted.text, place)
 
-    def reread() -> Composition:
-        try:
-            again = _understand(read(source.file) if is_written else source, folder, socket_dir)
-        except (ReadError, RuntimeDirError) as exc:
-            raise ReloadFailed(str(exc)) from None
-        except ConfigErrors as exc:
-            raise ReloadFailed("\n".join(str(error) for error in exc.errors)) from None
-        if again.text != wanted.text:
-            raise ReloadFailed("Caddy's part of the file has changed, which needs a restart")
-        return adjust(again.composition)
-
     urls = _urls(wanted.config) if with_caddy else []
-    return run(composition, companion, lambda seconds: _announce(composition, urls, seconds), reread)
-
-
-class _Wanted(NamedTuple):
-    """What a Caddyfile asks for. ``text`` is Caddy's part of it, empty without --caddy."""
-
-    text: str
-    config: Config
-    composition: Composition
-
-
-def _understand(source: Source, folder: Path | None, socket_dir: str | None) -> _Wanted:
-    """Raises ``ConfigErrors``, ``RuntimeDirError``."""
-    text, config, planned = _plan(source, folder, socket_dir)
-    planned, routes, problems = settle(config, planned, os.environ, own_sockets=folder is not None)
-    if problems:
-        raise ConfigErrors(problems)
-    return _Wanted(text, config, compose(planned, os.environ, routes, os.getcwd()))
-
-
-def _plan(source: Source, folder: Path | None, socket_dir: str | None) -> tuple[str, Config, Plan]:
-    if folder is not None:
-        both = stock(source.content, source.file, os.environ, socket_dir=str(folder), cores=usable_cores())
-        return both.text, both.config, both.plan
-    config = load(source.content, source.file, os.environ)
-    planned = plan(config, cores=usable_cores(), socket_dir=socket_dir)
-    if socket_dir is None and any(listener.own for listener in planned.listeners):
-        make_folder(default_socket_dir())
-    return "", config, planned
+    return run(
+        wanted.configuration,
+        companion,
+        lambda seconds: _announce(composition, urls, seconds),
+        FileReader(wanted, setting),
+        Admin,
+    )
 
 
 def _report(problem: str) -> int:

@@ -18,6 +18,7 @@ from ..daemon import logs
 from ..daemon.composition import Composition
 from .reading import Source
 from .run import EXIT_FAILED, serve_file
+from .understanding import Setting
 
 _DEFAULT_LISTEN = "127.0.0.1:9080"
 
@@ -68,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     told = args.wsgi or args.asgi or _only_wsgi(args)
     source = Source(text.encode(), f"(serve {args.domain or args.listen})")  # its sockets get a folder by this name
     adjust = partial(_adjust, inspect=not told, args=args)
-    return serve_file(source, with_caddy=True, adjust=adjust, is_written=False)
+    return serve_file(source, True, Setting(adjust=adjust, is_written=False))
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:

@@ -209,6 +209,15 @@ def _once(apps: Iterable[PythonApp]) -> list[PythonApp]:
     return list({id(app): app for app in apps}.values())
 
 
+class Admin(Model):
+    """The option ``admin``, with the names of Caddy's JSON. ``listen`` is as written: it may be for Caddy alone."""
+
+    disabled: bool = False
+    listen: str | None = None
+    enforce_origin: bool = False
+    origins: tuple[str, ...] = ()
+
+
 class GlobalOptions(Model):
     """The global options that mean something here. Those that are only Caddy's are not kept."""
 
@@ -220,7 +229,7 @@ class GlobalOptions(Model):
     relays: int = 1
     max_spawners: int = 16
     trusted_proxies: tuple[str, ...] = ()
-    admin: str | None = None
+    admin: Admin | None = None
     http_port: str = Field(default="80", exclude=True)
     https_port: str = Field(default="443", exclude=True)
     auto_https: str = Field(default="", exclude=True)

@@ -13,8 +13,8 @@ from ..caddyfile.dispenser import Dispenser
 from ..caddyfile.errors import CaddyfileError, nearest
 from ..caddyfile.tokens import Token
 from . import values
-from .models import GlobalOptions, Position
-from .registry import Registry, argument, arguments, position_of
+from .models import Admin, GlobalOptions, Position
+from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
 
 
@@ -154,15 +154,30 @@ def trusted_proxies(d: Dispenser, options: OptionsDraft) -> None:
         options.fields["trusted_proxies"] = (*options.fields.get("trusted_proxies", ()), str(network))
 
 
-@_option("admin", "admin <address>|off [{ ... }]")
+@_option("admin", "admin off|[<address>] [{ enforce_origin; origins <host>... }]")
 def admin(d: Dispenser, options: OptionsDraft) -> None:
-    """Where the admin API listens. A stock Caddy that reads the same file takes the option for its own."""
+    """Where the admin API listens: a socket such as `unix//run/caddysnake/admin.sock|0660`, `localhost:2020`, or `off`.
+    Default: a unix socket for the daemon's own user, in the runtime directory. Over TCP only a `Host`, and an `Origin`,
+    of that address are accepted; `origins` names others, and `enforce_origin` asks for an `Origin` with every request.
+
+    The option is Caddy's too. `run --caddy` leaves it to Caddy; `--admin` says where ours listens then."""
     words = arguments(d, 0, 1)
-    nesting = d.nesting()
-    while d.next_block(nesting):
-        d.remaining_args()
-    if words:
-        options.fields["admin"] = words[0]
+    found: dict[str, Any] = {}
+    for tokens in lines(d):
+        name, *rest = (token.text for token in tokens)
+        if name == "enforce_origin" and not rest:
+            found["enforce_origin"] = True
+        elif name == "origins" and rest:
+            found["origins"] = (*found.get("origins", ()), *rest)
+        else:
+            raise CaddyfileError.at(tokens[0], f'unexpected "{name}"', "write enforce_origin, or origins <host>...")
+    if words == ["off"]:
+        if found:
+            raise InvalidValue("off takes no block")
+        found["disabled"] = True
+    elif words:
+        found["listen"] = words[0]
+    options.fields["admin"] = Admin(**found)
 
 
 @_option("http_port", "http_port <port>")

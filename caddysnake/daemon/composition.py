@@ -51,11 +51,24 @@ class FdAddress(NamedTuple):
 Address = UnixAddress | TcpAddress | FdAddress
 
 
+def address_name(address: Address) -> str:
+    """As it is written in a Caddyfile: ``unix//run/x.sock``."""
+    if isinstance(address, UnixAddress):
+        return f"unix/{address.path}"
+    if isinstance(address, FdAddress):
+        return f"fd/{address.fd}"
+    return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
+
+
 class Binding(NamedTuple):
     """A listener: direct to the workers of ``app``, or, when that is None, to the relays."""
 
     address: Address
     app: str | None
+    reason: str = ""
+    """Why, for people."""
+    serves: tuple[str, ...] = ()
+    """Everything behind it, by name, in the order in which it is tried."""
 
 
 class Composition(NamedTuple):
@@ -99,7 +112,12 @@ def compose(
         else:
             apps[number] = _pool(spec, accounts.resolve(spec.user, spec.group), environ, number in telling, housed)
     bindings = tuple(
-        Binding(_address(listener), plan.apps[listener.app].name if listener.kind == "direct" else None)
+        Binding(
+            _address(listener),
+            plan.apps[listener.app].name if listener.kind == "direct" else None,
+            listener.reason,
+            tuple(plan.apps[number].name for number in listener.apps),
+        )
         for listener in plan.listeners
     )
     return Composition(

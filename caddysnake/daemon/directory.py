@@ -12,7 +12,11 @@ from .logs import printable
 
 
 class UnknownApp(Exception):
-    """No such app runs; the text says so, and what there is instead."""
+    """No such app runs; the text says so, and what there is instead. ``code`` is a stable word for it."""
+
+    def __init__(self, text: str, code: str = "no-such-app") -> None:
+        super().__init__(text)
+        self.code = code
 
     @classmethod
     def among(cls, name: str, names: Iterable[str]) -> UnknownApp:
@@ -24,15 +28,15 @@ class UnknownApp(Exception):
 
     @classmethod
     def template(cls, name: str) -> UnknownApp:
-        return cls(f"{name!r} is a template of apps: say the key of the app too")
+        return cls(f"{name!r} is a template of apps: say the key of the app too", "template")
 
     @classmethod
     def asleep(cls, name: str) -> UnknownApp:
-        return cls(f"that app of {name!r} does not run: its next request starts it")
+        return cls(f"that app of {name!r} does not run: its next request starts it", "asleep")
 
     @classmethod
     def static(cls, name: str) -> UnknownApp:
-        return cls(f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it")
+        return cls(f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it", "static-app")
 
 
 class Tenant(NamedTuple):

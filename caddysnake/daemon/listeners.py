@@ -299,3 +299,9 @@ def peer_uid(sock: socket.socket) -> int:
     """The user at the other end of an accepted unix connection (unix(7), SO_PEERCRED)."""
     uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
     return uid
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process at the other end of an accepted unix connection, as it was when it connected."""
+    pid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return pid

@@ -7,17 +7,20 @@ fails, fails before anything has changed. Connections that come before their app
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from enum import Enum
 
 from . import processes
 from .apps import App
+from .attendant import Attendant
 from .builds import Builds
 from .companion import Companion
-from .composition import Composition
+from .configuration import Configuration, Document, Reader, ReloadFailed
 from .listeners import ListenError
 from .logs import close_quietly, printable, tell
 from .pools import StartFailed
@@ -29,32 +32,42 @@ _SWEEP_S = 1.0
 _SAME_SIGNAL_S = 0.25
 """make, timeout and their like signal a child and then its whole group: that is one wish, not two."""
 EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
+_RELOADS_MAX = 8
+"""How many reloads may wait, the one that runs among them."""
 
 
-class ReloadFailed(Exception):
-    """The new configuration cannot be run; the text says why. The old one goes on."""
+class Phase(Enum):
+    """What the daemon is at."""
 
-
-Reread = Callable[[], Composition]
-"""Reads the configuration again. Raises ``ReloadFailed``."""
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
 
 
 class Daemon:
-    """``run`` runs the composition until a signal ends it."""
+    """``run`` runs the configuration until a signal ends it. ``reader``: who reads it again."""
 
     def __init__(
-        self, composition: Composition, companion: Companion | None = None, reread: Reread | None = None
+        self, configuration: Configuration, companion: Companion | None = None, reader: Reader | None = None
     ) -> None:
-        self.serving = Serving(composition)
+        self.configuration = configuration
+        self.serving = Serving(configuration.composition)
+        self.attendant = Attendant()
+        self.phase = Phase.STARTING
+        self.started_at = time.time()
+        self.builds = Builds()
+        """Which configuration runs since when, and which was refused; each app has its own."""
         self._companion = companion or Companion()
-        self._reread = reread
+        self._reader = reader
+        self._reloading = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._forced = False
         self._told_at = 0.0
-        self._reload: asyncio.Task[None] | None = None
-        self.builds = Builds()
-        """Which configuration runs since when, and which was refused; each app has its own."""
+        self._is_up = asyncio.Event()
+        self._attending: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[Configuration]] = set()
+        self._signalled: set[asyncio.Task[None]] = set()
 
     @property
     def apps(self) -> dict[str, App]:
@@ -72,6 +85,8 @@ class Daemon:
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
         try:
             if await self._first_of_stop_and(self._start_all()):
+                self.phase = Phase.READY
+                self._is_up.set()
                 if on_ready is not None:
                     on_ready(time.monotonic() - begun)
                 await self._stop.wait()
@@ -84,10 +99,19 @@ class Daemon:
             return EXIT_FAILED
         finally:
             self._sweeping.cancel()
+            if self._attending is not None:
+                await asyncio.wait((self._attending,))
+            await self.attendant.stop()
 
     async def _start_all(self) -> None:
+        self.attendant.prepare(self.configuration)
+        self.attendant.commit()
+        # Side by side: what it imports would hold the apps up.
+        self._attending = self._loop.create_task(self.attendant.start())
         await self.serving.start()
         self.builds.accepted()
+        if self._companion.is_process:
+            await asyncio.wait((self._attending,))
         await self._companion.start()
 
     async def _first_of_stop_and(self, work: Awaitable[None]) -> bool:
@@ -105,54 +129,92 @@ class Daemon:
 
     # -- reloading --------------------------------------------------------------------------------------------
 
-    async def reload(self, changed_only: bool = False) -> None:
-        """Run what the configuration says now, with new workers for every app. Raises ``ReloadFailed``.
+    async def reload(self, document: Document | None = None, changed_only: bool = False) -> Configuration:
+        """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
 
         ``changed_only``: for apps whose definition has changed. A failure changes nothing, and is kept in ``builds``.
-        A supervised Caddy is not told: what it must know is its own file's business.
+        Reloads go one after the other, in the order in which they were asked for. A supervised Caddy is not told: what
+        it must know is its own file's business.
         """
-        if self._reread is None:
-            raise ReloadFailed("there is no file to read again")
+        if self.phase is Phase.STOPPING:
+            raise ReloadFailed("the daemon is stopping", "busy")
+        if len(self._reloads) >= _RELOADS_MAX:
+            raise ReloadFailed(f"{_RELOADS_MAX} reloads are waiting already", "busy")
+        task = self._loop.create_task(self._reload_in_turn(document, changed_only))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
         try:
-            composition = self._reread()
-        except ReloadFailed as exc:
-            self.builds.was_refused("configuration", str(exc))
+            # Whoever asked may leave; what was begun is carried out.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ReloadFailed("the daemon is stopping", "busy") from None
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
-        await self.change(composition, changed_only)
 
-    async def change(self, composition: Composition, changed_only: bool = False) -> None:
-        """Run ``composition``, as ``reload`` does. Raises ``ReloadFailed``."""
-        begun = time.monotonic()
+    async def _reload_in_turn(self, document: Document | None, changed_only: bool) -> Configuration:
+        await self._is_up.wait()
+        async with self._reloading:
+            log.info("reloading")
+            begun = time.monotonic()
+            try:
+                configuration = await self._change(document, changed_only)
+            except ReloadFailed as exc:
+                self.builds.was_refused(exc.detail or exc.code, str(exc))
+                log.error("reload refused; what ran goes on", extra={"fields": {"error": str(exc)}})
+                raise
+            self.builds.accepted()
+            log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
+            return configuration
+
+    async def _change(self, document: Document | None, changed_only: bool) -> Configuration:
+        reader = self._reader
+        if reader is None:
+            raise ReloadFailed("there is no file to read again", "restart")
+        if document is None:
+            document = await asyncio.to_thread(reader.read, self.configuration.document.file)
+        configuration = await asyncio.to_thread(reader.understand, document)
         try:
-            await self.serving.change(composition, changed_only)
+            self.attendant.prepare(configuration)
+            await self.serving.change(configuration.composition, changed_only)
         except (ListenError, StartFailed) as exc:
-            why = _why(exc)
-            self.builds.was_refused(exc.code if isinstance(exc, StartFailed) else "listener", why)
-            raise ReloadFailed(why) from None
-        self.builds.accepted()
-        log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
+            self.attendant.revert()
+            raise _refused(exc) from None
+        except BaseException:
+            self.attendant.revert()
+            raise
+        self.configuration = configuration
+        self.attendant.commit()
+        for warning in configuration.warnings:
+            log.warning("configuration", extra={"fields": {"warning": warning}})
+        return configuration
 
     def _on_reload_signal(self) -> None:
-        if self._reload is not None and not self._reload.done():
+        if len(self._reloads) > 1:  # the one that waits will read what there is now
             log.warning("already reloading")
             return
-        self._reload = self._loop.create_task(self._reload_and_tell())
+        task = self._loop.create_task(self._reload_unasked())
+        self._signalled.add(task)
+        task.add_done_callback(self._signalled.discard)
 
-    async def _reload_and_tell(self) -> None:
-        log.info("reloading")
-        try:
+    async def _reload_unasked(self) -> None:
+        with contextlib.suppress(ReloadFailed):  # it is in the log
             await self.reload()
-        except ReloadFailed as exc:
-            log.error("reload refused; what ran goes on", extra={"fields": {"error": str(exc)}})
 
     # -- stopping ---------------------------------------------------------------------------------------------
 
-    def _on_signal(self, number: signal.Signals) -> None:
+    def stop(self, asked_by: str) -> None:
+        """Begin to stop, as on SIGTERM; ``asked_by`` is for the log."""
         if not self._stop.is_set():
-            fields = {"signal": number.name, "grace_s": self.serving.composition.grace_s}
+            fields = {"asked_by": asked_by, "grace_s": self.serving.composition.grace_s}
             log.info("stopping", extra={"fields": fields})
+            self.phase = Phase.STOPPING
             self._stop.set()
             self._told_at = self._loop.time()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            self.stop(number.name)
         elif self._loop.time() - self._told_at >= _SAME_SIGNAL_S:
             log.warning("stopping at once", extra={"fields": {"signal": number.name}})
             self._forced = True
@@ -163,9 +225,11 @@ class Daemon:
         log.warning("signal ignored: it means nothing here", extra={"fields": {"signal": number.name}})
 
     async def _stop_all(self) -> None:
-        if self._reload is not None:
-            self._reload.cancel()
-            await asyncio.wait((self._reload,))
+        self.phase = Phase.STOPPING
+        if self._reloads:
+            for task in self._reloads:
+                task.cancel()
+            await asyncio.wait(self._reloads)
         # Caddy first: what it has in flight needs the apps.
         await self._companion.stop(self.serving.composition.grace_s)
         await self.serving.stop()
@@ -175,6 +239,12 @@ class Daemon:
         self.serving.sweep()
         processes.reap_strays(self.serving.pids() | self._companion.pids())
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+
+
+def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
+    if isinstance(exc, StartFailed):
+        return ReloadFailed(_why(exc), "start", app=exc.app, detail=exc.code)
+    return ReloadFailed(str(exc), "listen")
 
 
 def _why(exc: ListenError | StartFailed) -> str:
@@ -191,10 +261,11 @@ def _complain(exc: ListenError | StartFailed) -> None:
 
 
 def run(
-    composition: Composition,
+    configuration: Configuration,
     companion: Callable[[], Companion] | None = None,
     on_ready: Callable[[float], None] | None = None,
-    reread: Reread | None = None,
+    reader: Reader | None = None,
+    attendant: Callable[[Daemon], Attendant] | None = None,
 ) -> int:
     """Run a daemon in this process until it is told to stop; the exit status."""
     import uvloop
@@ -203,7 +274,9 @@ def run(
     log.debug("descriptor limit raised", extra={"fields": {"from": soft, "to": hard, "pid": os.getpid()}})
 
     async def main() -> int:
-        daemon = Daemon(composition, companion() if companion is not None else None, reread)
+        daemon = Daemon(configuration, companion() if companion is not None else None, reader)
+        if attendant is not None:
+            daemon.attendant = attendant(daemon)
         return await daemon.run(on_ready)
 
     try:

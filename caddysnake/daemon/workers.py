@@ -26,6 +26,7 @@ from ..channel.messages import (
     Configure,
     Drain,
     Drained,
+    Dump,
     Failed,
     Link,
     Message,
@@ -194,6 +195,21 @@ class Worker:
         """Requests it has completed, and those it is at."""
         return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) + self.load().busy
 
+    @property
+    def is_over(self) -> bool:
+        """Its page is closed, or about to be."""
+        return self.ended.is_set() or self._burial is not None
+
+    def cells(self) -> list[int]:
+        """The sums over its threads of all cells of a thread block (``vitals.CELL_*``), while it is not over."""
+        return [sum(column) for column in zip(*map(self.page.cells, range(max(1, self._threads))), strict=True)]
+
+    def oldest_ms(self) -> int | None:
+        """For how long the oldest request of its threads has run, in milliseconds; None: no thread runs one."""
+        started = [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]
+        oldest = min(filter(None, started), default=None)
+        return None if oldest is None else max(0, time.monotonic_ns() // 1_000_000 - oldest)
+
     def give(self, connection: Connection, borrowed: bool = False) -> bool:
         """Hand ``connection`` over; False when the worker, or the kernel, takes no more now.
 
@@ -241,6 +257,10 @@ class Worker:
 
     def shed(self, count: int) -> None:
         self._send(Shed(count))
+
+    def dump(self) -> None:
+        """Have it write the stacks of its threads, and tasks, to the log."""
+        self._send(Dump())
 
     def kill(self) -> None:
         """At once, whatever its state."""

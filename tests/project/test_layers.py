@@ -28,7 +28,8 @@ OURS: dict[str, set[str]] = {
     "worker": {"channel", "http1", "libraries"},
     "relay": {"channel", "http1", "libraries", "matchers", "placeholders"},
     "daemon": {"caddyfile", "channel", "config", "libraries", "matchers", "placeholders"},
-    "cli": {"caddyfile", "channel", "config", "daemon", "libraries", "matchers", "placeholders", "relay"},
+    "admin": {"channel", "config", "daemon"},
+    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "libraries", "matchers", "placeholders", "relay"},
     "__main__": {"cli"},
 }
 THEIRS: dict[str, set[str]] = {
@@ -37,7 +38,8 @@ THEIRS: dict[str, set[str]] = {
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},
     "daemon": {"orjson", "uvloop", "watchfiles"},
-    "cli": {"argparse_manpage", "orjson", "pydantic", "shtab", "uvloop"},
+    "admin": {"aiohttp", "orjson", "prometheus_client", "pydantic"},
+    "cli": {"orjson", "pydantic", "uvloop"},
 }
 # The first code in the app's interpreter has just loaded our folders under this name.
 PRIVATE_NAME = "_caddysnake"

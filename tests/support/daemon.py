@@ -38,6 +38,11 @@ class Process:
             )
 
     @property
+    def runtime_dir(self) -> str:
+        """Its ``XDG_RUNTIME_DIR``."""
+        return self._runtime.name
+
+    @property
     def pid(self) -> int:
         return self.popen.pid
 

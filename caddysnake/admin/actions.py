@@ -1,0 +1,93 @@
+"""What the API changes: load, stop, reload one, evict one, dump. Each returns once it is done, or begun, as it says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from ..daemon.apps import App
+from ..daemon.configuration import Document, ReloadFailed
+from ..daemon.directory import UnknownApp, find
+from ..daemon.listeners import ListenError
+from ..daemon.main import Daemon, Phase
+from ..daemon.pools import StartFailed
+from .errors import ApiError, of_reload
+from .models import Dumped, Evicted, Loaded, Reloaded, Stopping
+from .survey import RELAY, known_apps, workers_of
+
+_HINTS = {
+    "no-such-app": "GET /apps lists them",
+    "template": "GET /apps lists the apps that were made of it",
+    "asleep": "there is nothing to do: the next request starts it with what is there then",
+    "static-app": "take its block out of the file and reload",
+}
+
+
+async def load(daemon: Daemon, document: Document | None, *, changed_only: bool) -> Loaded:
+    """Run ``document``, or what the file says now; done when the new workers serve. Raises ``ApiError``."""
+    begun = time.monotonic()
+    try:
+        configuration = await daemon.reload(document, changed_only)
+    except ReloadFailed as exc:
+        raise of_reload(exc) from None
+    return Loaded(
+        apps=len(configuration.composition.apps),
+        templates=len(configuration.composition.estates),
+        seconds=round(time.monotonic() - begun, 3),
+        file=configuration.document.file,
+        warnings=list(configuration.warnings),
+    )
+
+
+def stop(daemon: Daemon, asked_by: str) -> Stopping:
+    """Begin to stop."""
+    daemon.stop(asked_by)
+    return Stopping(pid=os.getpid(), grace_s=daemon.serving.composition.grace_s)
+
+
+async def reload_app(daemon: Daemon, key: str) -> Reloaded:
+    """Give one app new workers. Raises ``ApiError``; what ran goes on then."""
+    _refuse_unless_ready(daemon)
+    task = asyncio.ensure_future(daemon.serving.reload_app(key))
+    try:
+        seconds = await asyncio.shield(task)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    except (StartFailed, ListenError) as exc:
+        code = exc.code if isinstance(exc, StartFailed) else "listen"
+        raise ApiError("start", f"app {key} does not start ({code}):\n{exc}", app=key, detail=code) from None
+    except asyncio.CancelledError:
+        # Whoever asked has left; what was begun is carried out, and the app's builds say how it went.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise
+    return Reloaded(app=key, seconds=round(seconds, 3))
+
+
+async def evict(daemon: Daemon, key: str) -> Evicted:
+    """Let a dynamic app go; done when its workers have left. Raises ``ApiError``."""
+    _refuse_unless_ready(daemon)
+    try:
+        if isinstance(find(daemon.serving.apps, daemon.serving.estates, key), App):
+            raise UnknownApp.static(key)
+        await daemon.serving.evict(key)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    return Evicted(app=key)
+
+
+def dump(daemon: Daemon, pid: int) -> Dumped:
+    """Have a worker, or a relay, write its stacks to the log. Raises ``ApiError``."""
+    relays = daemon.serving.relays
+    names = [(each.app, each.app.name) for each in known_apps(daemon)]
+    for app, name in names + ([(relays, RELAY)] if relays is not None else []):
+        for _, worker in workers_of(app):
+            if worker.pid == pid:
+                worker.dump()
+                return Dumped(pid=pid, app=name)
+    raise ApiError("no-such-worker", f"no worker has the pid {pid}", "GET /workers lists them")
+
+
+def _refuse_unless_ready(daemon: Daemon) -> None:
+    if daemon.phase is not Phase.READY:
+        raise ApiError("busy", f"the daemon is {daemon.phase.value}")

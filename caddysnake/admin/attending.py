@@ -1,0 +1,141 @@
+"""The admin API as the daemon's attendant: opens its listener at once, and brings its server up beside the apps.
+
+The server's library takes longer to import than most apps, so a thread does that while the first workers start.
+Connections wait in the listener until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..config.admin import AdminEndpoint, make_private
+from ..config.values import SocketAddress
+from ..daemon.attendant import Attendant
+from ..daemon.configuration import Configuration
+from ..daemon.listeners import Listener, ListenError, open_inherited, open_tcp, open_unix
+from .access import Access
+
+if TYPE_CHECKING:
+    from ..daemon.main import Daemon
+    from .server import Server
+
+log = logging.getLogger("caddysnake.admin")
+
+
+class _Open(NamedTuple):
+    endpoint: AdminEndpoint
+    listener: Listener
+
+
+class Admin(Attendant):
+    """Of ``daemon``."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._present: _Open | None = None
+        self._coming: _Open | None = None
+        self._is_kept = False
+        """What was prepared listens where the present one does."""
+        self._is_started = False
+        self._server: Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- the listener -----------------------------------------------------------------------------------------
+
+    def prepare(self, configuration: Configuration) -> None:
+        endpoint = configuration.admin
+        present = self._present
+        self._is_kept = present is not None and present.endpoint.listen == endpoint.listen
+        if self._is_kept and present is not None:
+            self._coming = _Open(endpoint, present.listener)
+            return
+        listener = _open(endpoint)
+        self._coming = None if listener is None else _Open(endpoint, listener)
+
+    def revert(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None and not self._is_kept:
+            coming.listener.close()
+
+    def commit(self) -> None:
+        former, self._present, self._coming = self._present, self._coming, None
+        if self._is_kept and self._present is not None:
+            if self._server is not None:
+                self._server.access = Access(self._present.endpoint)
+            return
+        if former is not None:
+            former.listener.close()
+        if self._is_started:
+            self._begin(self._replace_server())
+
+    # -- the server -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._is_started = True
+        await self._replace_server()
+
+    async def stop(self) -> None:
+        self._is_started = False
+        present, self._present = self._present, None
+        if present is not None:
+            present.listener.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._server is not None:
+            await self._server.stop()
+
+    async def _replace_server(self) -> None:
+        former, self._server = self._server, None
+        present = self._present
+        if present is not None:
+            module = await asyncio.to_thread(import_module, ".server", __package__)
+            server: Server = module.Server(self._daemon, Access(present.endpoint), present.listener.name)
+            await server.start()
+            if self._present is present:
+                self._server = server
+                present.listener.accept_into(asyncio.get_running_loop(), server.accept)
+                log.info("admin API ready", extra={"fields": {"listener": present.listener.name}})
+        if former is not None:
+            await former.stop()  # when it has answered whoever asked for this
+
+    def _begin(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _open(endpoint: AdminEndpoint) -> Listener | None:
+    """Raises ``ListenError``, unless nobody asked for this address in particular."""
+    listen = endpoint.listen
+    if listen is None:
+        return None
+    try:
+        if endpoint.is_default:
+            _make_folder(listen.path)
+        return _listen(listen)
+    except ListenError as exc:
+        if not endpoint.is_default:
+            raise ListenError(f"admin API: {exc}") from None
+        hint = "name another address with the global option admin, or --admin"
+        log.warning("no admin API", extra={"fields": {"error": str(exc), "hint": hint}})
+        return None
+
+
+def _make_folder(path: str) -> None:
+    folder = path.rpartition("/")[0]
+    try:
+        make_private(folder)
+    except OSError as exc:
+        raise ListenError(f"cannot use {folder}: {exc.strerror}") from None
+
+
+def _listen(address: SocketAddress) -> Listener:
+    if address.network == "unix":
+        return open_unix(address.path, address.mode, address.owner, address.group)
+    if address.network == "fd":
+        return open_inherited(-1 if address.fd is None else address.fd)
+    return open_tcp(address.host, address.port or 0)

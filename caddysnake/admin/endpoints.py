@@ -1,0 +1,236 @@
+"""The table of endpoints: what there is, who answers, with which models. The server and the description follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from ..daemon.configuration import Document
+from ..daemon.main import Daemon
+from . import actions, survey
+from .errors import ApiError
+from .models import (
+    AppModel,
+    Apps,
+    DescriptorModel,
+    Descriptors,
+    Dumped,
+    Evicted,
+    Health,
+    Loaded,
+    Reloaded,
+    Status,
+    Stopping,
+    TaskModel,
+    Tasks,
+    Workers,
+)
+
+LOAD_MAX_BYTES = 4 << 20
+"""Of a Caddyfile. The largest known are some hundred kilobytes."""
+
+CADDYFILE_TYPES = ("text/caddyfile", "text/plain", "application/octet-stream")
+_STACK_MAX = 8
+
+
+class Call(NamedTuple):
+    """A request, as far as handlers need to know it."""
+
+    daemon: Daemon
+    admin: str
+    """Where the API listens."""
+    caller: str
+    """Who calls, for the log."""
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    content_type: str
+
+
+Answer = BaseModel | dict[str, Any]
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Parameter(NamedTuple):
+    """Of a path or a query."""
+
+    name: str
+    place: str
+    about: str
+    schema: dict[str, Any]
+
+
+class Endpoint(NamedTuple):
+    """``path`` is as OpenAPI writes it. ``fails``: the codes that it may answer with, besides everybody's."""
+
+    method: str
+    path: str
+    handler: Handler
+    about: str
+    model: type[BaseModel] | None
+    fails: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    takes: str = ""
+    """The media type of its body."""
+    unhealthy: bool = False
+    """It answers with 503, in the same form, when all is not well."""
+
+
+async def get_config(call: Call) -> dict[str, Any]:
+    return dict(call.daemon.configuration.meaning)
+
+
+async def post_load(call: Call) -> Loaded:
+    document = None
+    if call.body:
+        if call.content_type not in CADDYFILE_TYPES:
+            hint = "send a Caddyfile as text/caddyfile, or nothing to have the file read again"
+            raise ApiError("unsupported-media-type", f"a configuration is no {call.content_type}", hint)
+        file = call.query.get("file") or call.daemon.configuration.document.file
+        if "\0" in file:
+            raise ApiError("bad-request", "file holds a NUL character", "send the path of the Caddyfile")
+        document = Document(call.body, file)
+    return await actions.load(call.daemon, document, changed_only=_flag(call, "changed"))
+
+
+def _flag(call: Call, name: str) -> bool:
+    text = call.query.get(name, "false")
+    if text not in ("true", "false", ""):
+        raise ApiError("bad-request", f"{name}={text[:80]!r} is neither true nor false", f"write {name}=true")
+    return text != "false"
+
+
+async def post_stop(call: Call) -> Stopping:
+    return actions.stop(call.daemon, call.caller)
+
+
+async def get_status(call: Call) -> Status:
+    return await survey.status(call.daemon, call.admin)
+
+
+async def get_apps(call: Call) -> Apps:
+    return Apps(apps=(await survey.status(call.daemon, call.admin)).apps)
+
+
+async def get_app(call: Call) -> AppModel:
+    key = call.path["key"]
+    for app in (await survey.status(call.daemon, call.admin)).apps:
+        if app.key == key:
+            return app
+    raise ApiError("no-such-app", f"there is no app {key[:200]!r}", "GET /apps lists them")
+
+
+async def post_reload(call: Call) -> Reloaded:
+    return await actions.reload_app(call.daemon, call.path["key"])
+
+
+async def delete_app(call: Call) -> Evicted:
+    return await actions.evict(call.daemon, call.path["key"])
+
+
+async def get_workers(call: Call) -> Workers:
+    found = await survey.status(call.daemon, call.admin)
+    return Workers(workers=[worker for app in found.apps for worker in app.workers] + found.relays)
+
+
+async def post_dump(call: Call) -> Dumped:
+    text = call.path["pid"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise ApiError("bad-request", f"{text[:80]!r} is no pid", "GET /workers lists them")
+    return actions.dump(call.daemon, int(text))
+
+
+async def get_live(call: Call) -> Health:
+    return Health(status="ok")
+
+
+async def get_ready(call: Call) -> Health:
+    return survey.health(call.daemon)
+
+
+async def get_tasks(call: Call) -> Tasks:
+    found = []
+    for task in asyncio.all_tasks():
+        frames = task.get_stack(limit=_STACK_MAX)
+        stack = [f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})" for frame in frames]
+        doing = getattr(task.get_coro(), "__qualname__", "")
+        found.append(TaskModel(name=task.get_name(), doing=doing, stack=stack))
+    return Tasks(tasks=sorted(found, key=lambda task: task.name))
+
+
+async def get_descriptors(call: Call) -> Descriptors:
+    return Descriptors(descriptors=await asyncio.to_thread(_descriptors))
+
+
+def _descriptors() -> list[DescriptorModel]:
+    found = []
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        found.append(DescriptorModel(number=int(name), target=target.encode("utf-8", "backslashreplace").decode()))
+    return found
+
+
+_KEY = Parameter("key", "path", "an app's key, as GET /apps has it, percent-encoded", {"type": "string"})
+_PID = Parameter("pid", "path", "a worker's process", {"type": "integer", "minimum": 1})
+_FILE = Parameter("file", "query", "the path of the Caddyfile, which its imports are relative to", {"type": "string"})
+_CHANGED = Parameter(
+    "changed", "query", "only apps whose definition has changed get new workers", {"type": "boolean", "default": False}
+)
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/config/", get_config, "The configuration that runs, as `caddysnake adapt` prints it.", None),
+    Endpoint(
+        "POST",
+        "/load",
+        post_load,
+        "Run another configuration, or, without a body, read the file again. Answers when the new workers serve. "
+        "A failure changes nothing.",
+        Loaded,
+        ("config", "restart", "listen", "too-large", "unsupported-media-type", "start", "busy"),
+        (_FILE, _CHANGED),
+        takes="text/caddyfile",
+    ),
+    Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),
+    Endpoint("GET", "/status", get_status, "Everything at a glance.", Status),
+    Endpoint("GET", "/apps", get_apps, "All apps, and their workers.", Apps),
+    Endpoint("GET", "/apps/{key}", get_app, "One app.", AppModel, ("no-such-app",), (_KEY,)),
+    Endpoint(
+        "POST",
+        "/apps/{key}/reload",
+        post_reload,
+        "Give one app new workers. Answers when they serve. A failure changes nothing.",
+        Reloaded,
+        ("no-such-app", "template", "asleep", "start", "busy"),
+        (_KEY,),
+    ),
+    Endpoint(
+        "DELETE",
+        "/apps/{key}",
+        delete_app,
+        "Put a dynamic app to sleep. Requests in flight finish, and the next one starts it.",
+        Evicted,
+        ("no-such-app", "template", "asleep", "static-app", "busy"),
+        (_KEY,),
+    ),
+    Endpoint("GET", "/workers", get_workers, "All workers and relays.", Workers),
+    Endpoint(
+        "POST",
+        "/workers/{pid}/dump",
+        post_dump,
+        "Have a worker write the stacks of its threads, and tasks, to the log.",
+        Dumped,
+        ("no-such-worker",),
+        (_PID,),
+    ),
+    Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
+    Endpoint("GET", "/health/ready", get_ready, "Every static app has a worker; else 503.", Health, unhealthy=True),
+    Endpoint("GET", "/debug/tasks", get_tasks, "What the daemon's loop is at.", Tasks),
+    Endpoint("GET", "/debug/descriptors", get_descriptors, "The daemon's open files.", Descriptors),
+)

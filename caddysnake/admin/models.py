@@ -1,0 +1,232 @@
+"""Every answer of the API. Names carry their units; ``_at`` is seconds since 1970, as Caddy's log has them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProblemModel(Model):
+    """One thing that is wrong with a configuration."""
+
+    file: str
+    line: int = Field(description="0: nowhere in particular")
+    text: str
+
+
+class ErrorModel(Model):
+    """Why a request was not carried out."""
+
+    error: str = Field(description="for people")
+    code: str = Field(description="stable: for programs")
+    hint: str = Field(default="", description="what to do")
+    problems: list[ProblemModel] = Field(default=[], description="what is wrong with the configuration")
+    app: str = Field(default="", description="the app that does not start")
+    detail: str = Field(default="", description="the app's own code for why, such as import or crashed")
+
+
+class Loaded(Model):
+    """A reload that was carried out."""
+
+    apps: int
+    templates: int
+    seconds: float
+    file: str = Field(description="what SIGHUP, or a reload without a configuration, reads the next time")
+    warnings: list[str] = []
+
+
+class Stopping(Model):
+    """The daemon has begun to stop. It ends when requests in flight are done."""
+
+    pid: int
+    grace_s: float
+
+
+class Reloaded(Model):
+    """New workers serve."""
+
+    app: str
+    seconds: float
+
+
+class Evicted(Model):
+    """The app has no process any more. The next request for it starts it."""
+
+    app: str
+
+
+class Dumped(Model):
+    """The worker was told to write its stacks into the log."""
+
+    pid: int
+    app: str
+
+
+class Health(Model):
+    """``status`` is ok, or why not."""
+
+    status: Literal["ok", "starting", "stopping", "degraded"]
+    apps_without_worker: list[str] = Field(default=[], description="static apps that nobody answers for just now")
+
+
+class WorkerModel(Model):
+    """A process that runs an app, or a relay."""
+
+    pid: int
+    app: str = Field(description="the key of its app, or relay")
+    index: int = Field(description="its place in the pool, which a replacement takes over")
+    state: str
+    generation: int
+    runs: str = Field(description="interpreter and loop, as it says itself")
+    age_s: float
+    requests: int
+    errors: int
+    bytes_in: int
+    bytes_out: int
+    responses: list[int] = Field(description="by class: 1xx to 5xx")
+    latencies: list[int] = Field(description="requests by duration: up to each of LATENCY_BOUNDS_S, and above")
+    latency_sum_s: float
+    in_flight: int
+    connections: int
+    memory_bytes: int = Field(description="resident, shared memory included")
+    cpu_s: float
+    oldest_request_s: float | None = Field(description="since when a thread is at its request; null for event loops")
+
+
+class BuildModel(Model):
+    """What runs: the code and settings of a moment. Numbers count up with every one that is tried."""
+
+    number: int
+    since_at: float
+
+
+class RefusedModel(Model):
+    """What was tried last, and does not start. What ran goes on."""
+
+    number: int
+    since_at: float = Field(description="of the first refusal since something was accepted")
+    last_at: float
+    tries: int
+    code: str
+    error: str = Field(description="often a traceback, cut to a few KiB")
+
+
+class AppModel(Model):
+    """An app: a python block, or what a template of apps has become for some requests."""
+
+    key: str = Field(description="by which /apps/{key} knows it")
+    name: str
+    template: str | None = Field(description="the dynamic block it was made of; null for a static app")
+    interface: str
+    module: str
+    working_dir: str
+    python: str
+    user: str | None = Field(description="null: the daemon's own")
+    isolated: bool = Field(description="nobody else, not even the daemon, runs as its user")
+    mode: Literal["direct", "relay"]
+    listeners: list[str]
+    reason: str = Field(description="why connections take that way")
+    state: Literal["serving", "starting", "broken", "failing", "stopping"]
+    build: BuildModel | None = Field(description="what runs; null: nothing does")
+    refused: RefusedModel | None = Field(description="what was tried last, when that does not start")
+    generation: int
+    workers_wanted: int
+    workers_ready: int
+    workers: list[WorkerModel]
+    requests: int
+    errors: int = Field(description="requests that the app ended with an exception")
+    in_flight: int
+    waiting: int = Field(description="connections, and requests of relays, that nobody has taken yet")
+    connections: int
+    memory_bytes: int
+    cpu_s: float
+
+
+class ListenerModel(Model):
+    """A socket that Caddy connects to."""
+
+    address: str
+    mode: Literal["direct", "relay"]
+    reason: str
+    apps: list[str]
+
+
+class DaemonModel(Model):
+    """The daemon itself."""
+
+    pid: int
+    version: str
+    python: str
+    phase: Literal["starting", "ready", "stopping"]
+    started_at: float
+    file: str
+    admin: str = Field(description="where this API listens")
+    build: BuildModel | None = Field(description="since when the configuration runs")
+    refused: RefusedModel | None = Field(
+        description="the last reload, when that was refused"
+    )
+    memory_bytes: int
+    cpu_s: float
+    open_files: int
+    open_files_limit: int
+    connections: int
+
+
+class TemplateModel(Model):
+    """A dynamic block: apps are made of it when requests ask for them."""
+
+    name: str
+    capacity: int = Field(description="max_dynamic_apps")
+    live: int
+    starting: int
+    leaving: int
+    idle_timeout_s: float | None
+
+
+class Status(Model):
+    """Everything at a glance."""
+
+    daemon: DaemonModel
+    listeners: list[ListenerModel]
+    apps: list[AppModel]
+    templates: list[TemplateModel]
+    relays: list[WorkerModel]
+
+
+class TaskModel(Model):
+    """A task of the daemon's loop."""
+
+    name: str
+    doing: str
+    stack: list[str]
+
+
+class DescriptorModel(Model):
+    """An open file of the daemon."""
+
+    number: int
+    target: str
+
+
+class Apps(Model):
+    apps: list[AppModel]
+
+
+class Workers(Model):
+    workers: list[WorkerModel]
+
+
+class Tasks(Model):
+    tasks: list[TaskModel]
+
+
+class Descriptors(Model):
+    descriptors: list[DescriptorModel]
+
+
+ConfigurationModel = dict[str, Any]

@@ -1,0 +1,209 @@
+"""The API's HTTP server, with aiohttp: connections, routing, and every error as JSON with a stable code.
+
+Connections are accepted by the daemon's own listener and given to aiohttp one by one, so that who is at the other end
+is known before a byte of theirs is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
+from pydantic import BaseModel
+
+from ..daemon.listeners import peer_pid, peer_uid
+from ..daemon.main import Daemon
+from .access import Access, Denial
+from .description import describe
+from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint
+from .errors import ApiError
+from .models import ErrorModel, Health
+
+log = logging.getLogger("caddysnake.admin")
+_silent = logging.getLogger("caddysnake.admin.http")
+_silent.disabled = True  # a client that speaks no HTTP is nobody's business; what a handler raises is logged below
+
+CONNECTIONS_MAX = 256
+_SHUTDOWN_S = 2.0
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Server": "caddysnake",
+}
+_REFUSED = (
+    b"HTTP/1.1 403 \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+)
+_NO_USER = ErrorModel(
+    error="a user who runs apps may not use the admin API",
+    code="forbidden-user",
+    hint="call it as the daemon's user, or as root",
+)
+
+
+class Server:
+    """Answers on connections that ``accept`` is given."""
+
+    def __init__(self, daemon: Daemon, access: Access, name: str) -> None:
+        """``access`` says who may call, and ``name`` is where."""
+        self._daemon = daemon
+        self.access = access
+        self.name = name
+        self._runner: web.AppRunner | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refused: set[int] = set()
+
+    async def start(self) -> None:
+        """Be ready for connections."""
+        app = web.Application(client_max_size=LOAD_MAX_BYTES, middlewares=[self._guard])
+        for endpoint in ENDPOINTS:
+            app.router.add_route(endpoint.method, _pattern(endpoint.path), self._handler(endpoint))
+            if endpoint.method == "GET":
+                app.router.add_route("HEAD", _pattern(endpoint.path), self._handler(endpoint))
+        app.router.add_get("/openapi.json", self._description)
+        self._runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=_SHUTDOWN_S)
+        await self._runner.setup()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def accept(self, sock: socket.socket) -> None:
+        """Serve a new connection, if it is somebody's who may call."""
+        if self.access.is_local and self._is_refused(sock):
+            body = _NO_USER.model_dump_json().encode()
+            try:
+                sock.send(_REFUSED % len(body) + body, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except OSError:
+                pass
+            sock.close()
+            return
+        if self._runner is None or len(self._runner.server.connections) >= CONNECTIONS_MAX:  # type: ignore[union-attr]
+            sock.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _is_refused(self, sock: socket.socket) -> bool:
+        """A user who runs apps is one whose apps may try this."""
+        uid = peer_uid(sock)
+        if uid not in self._daemon.serving.spawners.uids:
+            return False
+        if uid not in self._refused:
+            self._refused.add(uid)
+            log.warning("a user who runs apps tried the admin API", extra={"fields": {"uid": uid}})
+        return True
+
+    async def _connect(self, sock: socket.socket) -> None:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, sock)
+        except OSError:
+            sock.close()
+
+    # -- requests ---------------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
+        begun = time.monotonic()
+        try:
+            denial = self.access.denial(request.headers)
+            response = _denied(denial) if denial is not None else await handler(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            response = _error(self._understood(request, exc))
+            if isinstance(exc, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
+        response.headers.update(_HEADERS)
+        if request.method not in ("GET", "HEAD"):
+            fields = {
+                "caller": self._caller(request),
+                "method": request.method,
+                "uri": request.path_qs[:200],
+                "status": response.status,
+                "duration": round(time.monotonic() - begun, 3),
+            }
+            log.info("admin request", extra={"fields": fields})
+        return response
+
+    def _understood(self, request: web.Request, exc: Exception) -> ApiError:
+        match exc:
+            case ApiError():
+                return exc
+            case web.HTTPRequestEntityTooLarge():
+                return ApiError("too-large", f"the body has more than {LOAD_MAX_BYTES} bytes", "send less")
+            case web.HTTPMethodNotAllowed():
+                hint = f"allowed: {', '.join(sorted(exc.allowed_methods))}"
+                return ApiError("method-not-allowed", f"{request.path[:200]} knows no {request.method}", hint)
+            case web.HTTPNotFound():
+                return ApiError(
+                    "not-found", f"there is no {request.path[:200]}", "GET /openapi.json lists all"
+                )
+            case web.HTTPException() | web.RequestPayloadError() | ContentEncodingError():
+                return ApiError("bad-request", f"the request cannot be read: {exc}", "see GET /openapi.json")
+        fields = {"method": request.method, "uri": request.path_qs[:200]}
+        log.error("admin request failed", exc_info=exc, extra={"fields": fields})
+        return ApiError("internal", f"{type(exc).__name__}: {exc}", "the log has the traceback")
+
+    def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            call = Call(
+                daemon=self._daemon,
+                admin=self.name,
+                caller=self._caller(request),
+                path=request.match_info,
+                query=request.query,
+                body=await request.read() if endpoint.takes else b"",
+                content_type=request.content_type,
+            )
+            answer = await endpoint.handler(call)
+            status = 503 if isinstance(answer, Health) and endpoint.unhealthy and answer.status != "ok" else 200
+            return _json(answer, status)
+
+        return handle
+
+    def _caller(self, request: web.Request) -> str:
+        """Who calls, as far as that is known."""
+        sock = None if request.transport is None else request.transport.get_extra_info("socket")
+        if sock is None or not self.access.is_local:
+            return request.remote or "?"
+        uid, pid = peer_uid(sock), peer_pid(sock)
+        return f"uid {uid}, pid {pid}"
+
+    async def _description(self, request: web.Request) -> web.Response:
+        return _json(describe(), 200)
+
+
+def _pattern(path: str) -> str:
+    """``path`` as aiohttp writes it. An app's key may hold slashes."""
+    return path.replace("{key}", "{key:.+}")
+
+
+def _json(answer: BaseModel | dict[str, Any], status: int) -> web.Response:
+    data = answer.model_dump(mode="json") if isinstance(answer, BaseModel) else answer
+    body = orjson.dumps(data, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _error(exc: ApiError) -> web.Response:
+    answer = ErrorModel.model_validate({"error": str(exc), "code": exc.code, "hint": exc.hint, **exc.more})
+    response = _json(answer, exc.status)
+    if exc.status == 503:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def _denied(denial: Denial) -> web.Response:
+    return _error(ApiError(denial.code, denial.text, denial.hint))

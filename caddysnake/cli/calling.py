@@ -1,0 +1,203 @@
+"""How commands reach a running daemon: its admin API, found through the Caddyfile as Caddy's own commands do.
+
+Without an import of the daemon's: a command that asks how things are should answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+PATIENCE_S = 30.0
+_UCRED = struct.Struct("3i")
+
+
+class CallFailed(Exception):
+    """The daemon was not reached, or would not. The text is for people. ``answer`` is what it said, if it did."""
+
+    def __init__(self, text: str, answer: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.answer = answer or {}
+
+
+class Target(NamedTuple):
+    """Where a daemon's API is: a unix socket's path, or a host and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"unix/{self.path}" if self.path else f"{self.host}:{self.port}"
+
+
+def add_address_argument(parser: argparse.ArgumentParser) -> None:
+    """The option by which a command is told where the daemon's API is."""
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="the daemon's admin API (default: found through the Caddyfile)"
+    )
+
+
+def find(address: str | None, config: str | None) -> Target:
+    """The API at ``address``, else of the daemon that runs the Caddyfile ``config``, else of the only one there is.
+
+    Raises ``CallFailed``.
+    """
+    from ..config.values import InvalidValue
+
+    try:
+        return _find(address, config)
+    except InvalidValue as exc:
+        raise CallFailed(f"{exc}" + (f" ({exc.hint})" if exc.hint else "")) from None
+
+
+def _find(address: str | None, config: str | None) -> Target:
+    from ..config import admin, values
+
+    if address is not None:
+        return _target(values.socket_address(address))
+    file = config if config is not None else "Caddyfile"
+    if config is not None or os.path.exists(file):
+        said = _said_in(file)
+        if said is not None:
+            return said
+    own = admin.candidates(file, os.environ)
+    alive = _alive(own)
+    if alive:
+        return Target(alive[0])
+    if config is not None:
+        raise CallFailed(
+            f"no daemon answers for {os.path.abspath(file)}: start it with `caddysnake run --config {file}`, "
+            "or say where its admin API is with --address"
+        )
+    running = _alive(admin.candidates(None, os.environ))
+    if not running:
+        raise CallFailed("no daemon is running, as far as this user can see; say where its admin API is with --address")
+    if len(running) > 1:
+        listed = "".join(f"\n  --address unix/{path}   {_file_of(path)}" for path in running)
+        raise CallFailed(f"several daemons are running; choose one with --config, or:{listed}")
+    return Target(running[0])
+
+
+def _said_in(file: str) -> Target | None:
+    """The address that the option ``admin`` of ``file`` gives, if that is one and somebody answers there."""
+    from ..caddyfile.errors import CaddyfileError
+    from ..config.adapt import ConfigErrors, read
+    from ..config.admin import admin_endpoint
+
+    try:
+        with open(file, "rb") as opened:
+            config = read(opened.read(), file, os.environ).config
+        endpoint = admin_endpoint(config.options, file, os.environ, for_caddy=False)
+    except (OSError, ConfigErrors, CaddyfileError):
+        return None  # whoever reads it next says so
+    if endpoint.listen is None or endpoint.is_default:
+        return None
+    return _target(endpoint.listen)
+
+
+def _target(address: Any) -> Target:
+    from ..config.values import InvalidValue
+
+    if address.network == "unix":
+        return Target(os.path.abspath(address.path))
+    if address.network == "fd" or not address.port:
+        raise InvalidValue(f"{address.name!r} cannot be connected to", "write unix//run/x.sock or localhost:2020")
+    return Target("", address.host if address.host not in ("", "0.0.0.0", "::") else "localhost", address.port)
+
+
+def _alive(paths: list[str]) -> list[str]:
+    found = []
+    for path in paths:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.settimeout(1.0)
+            probe.connect(path)
+            found.append(path)
+    return found
+
+
+def _file_of(path: str) -> str:
+    try:
+        return str(call(Target(path), "GET", "/status")["daemon"]["file"])
+    except (CallFailed, KeyError, TypeError):
+        return "?"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket, to a daemon of this user's, of root's, or, for root, to any."""
+
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+        uid = _UCRED.unpack(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+        if os.geteuid() not in (0, uid) and uid != 0:
+            raise PermissionError(1, f"user {uid} answers there, who is neither this user nor root")
+
+
+def call(
+    target: Target,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    content_type: str = "text/caddyfile",
+    timeout: float | None = PATIENCE_S,
+) -> dict[str, Any]:
+    """What the API answers, parsed. ``timeout`` None: as long as it takes. Raises ``CallFailed``."""
+    connection: http.client.HTTPConnection
+    if target.path:
+        connection = _UnixConnection(target.path, timeout)
+    else:
+        connection = http.client.HTTPConnection(target.host, target.port, timeout)
+    headers = {"Content-Type": content_type} if body is not None else {}
+    if not target.path:
+        headers["Origin"] = f"http://{target.host}:{target.port}"
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        status, text = response.status, response.read()
+    except PermissionError as exc:
+        why = exc.strerror or "not permitted"
+        raise CallFailed(f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root") from None
+    except (OSError, http.client.HTTPException) as exc:
+        why = str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
+        raise CallFailed(f"cannot reach the admin API at {target}: {why}") from None
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        raise CallFailed(f"{target} is not the admin API of caddysnake: it answered {status}") from None
+    if not isinstance(answer, dict):
+        raise CallFailed(f"{target} is not the admin API of caddysnake: it answered {status}")
+    if status >= 400 and "error" in answer:
+        raise CallFailed(str(answer["error"]), answer)
+    return answer
+
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal would act on: it may come from an app."""
+    from ..daemon.logs import printable as escaped
+
+    return escaped(text)
+
+
+def report(exc: CallFailed) -> int:
+    """Say what went wrong; the exit status."""
+    print(f"Error: {printable(str(exc))}", file=sys.stderr)
+    hint = exc.answer.get("hint")
+    if hint:
+        print(f"Hint: {printable(str(hint))}", file=sys.stderr)
+    return 1

@@ -1,0 +1,126 @@
+"""From a Caddyfile's text to what the daemon runs: for the start, and for every reload after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..caddyfile.errors import CaddyfileError
+from ..config.adapt import ConfigErrors, load, to_json
+from ..config.admin import AdminEndpoint, admin_endpoint
+from ..config.models import Config
+from ..config.plan import Plan, default_socket_dir, plan, usable_cores
+from ..config.settled import settle
+from ..config.stock import stock
+from ..config.values import InvalidValue
+from ..daemon.composition import Composition, compose
+from ..daemon.configuration import Configuration, Document, Problem, ReloadFailed
+from .reading import ReadError, Source, read
+from .runtime_dir import RuntimeDirError, make_folder
+
+_SECRET = "(set)"
+
+
+class Setting(NamedTuple):
+    """What the command line says, for as long as the daemon runs."""
+
+    folder: Path | None = None
+    """Where a supervised Caddy's sockets are; None: there is no such Caddy."""
+    socket_dir: str | None = None
+    admin: str | None = None
+    """An address of the admin API that goes before the file's."""
+    adjust: Callable[[Composition], Composition] = lambda composition: composition
+    is_written: bool = True
+    """There is a file, which a reload reads again."""
+
+
+class Understood(NamedTuple):
+    """``text`` is Caddy's part of the file, empty when there is no supervised Caddy."""
+
+    text: str
+    config: Config
+    configuration: Configuration
+
+
+def understand(source: Source, setting: Setting) -> Understood:
+    """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``)."""
+    text, config, planned = _plan(source, setting)
+    endpoint, problems = _endpoint(config, source, setting)
+    planned, routes, found = settle(config, planned, os.environ, own_sockets=setting.folder is not None)
+    problems += found
+    if problems:
+        raise ConfigErrors(problems)
+    composition = setting.adjust(compose(planned, os.environ, routes, os.getcwd()))
+    meaning = to_json(config)
+    _take_secrets(meaning)
+    configuration = Configuration(composition, Document(*source), meaning, endpoint, config.warnings)
+    return Understood(text, config, configuration)
+
+
+def _plan(source: Source, setting: Setting) -> tuple[str, Config, Plan]:
+    if setting.folder is not None:
+        folder = str(setting.folder)
+        both = stock(source.content, source.file, os.environ, socket_dir=folder, cores=usable_cores())
+        return both.text, both.config, both.plan
+    config = load(source.content, source.file, os.environ)
+    planned = plan(config, cores=usable_cores(), socket_dir=setting.socket_dir)
+    if setting.socket_dir is None and any(listener.own for listener in planned.listeners):
+        make_folder(default_socket_dir())
+    return "", config, planned
+
+
+def _endpoint(config: Config, source: Source, setting: Setting) -> tuple[AdminEndpoint, list[CaddyfileError]]:
+    for_caddy = setting.folder is not None
+    try:
+        return (
+            admin_endpoint(config.options, source.file, os.environ, for_caddy=for_caddy, override=setting.admin),
+            [],
+        )
+    except CaddyfileError as exc:
+        return AdminEndpoint(None), [exc]
+
+
+def _take_secrets(meaning: object) -> None:
+    """What a variable is set to may be a password, and the API's reader may be a screen on a wall."""
+    if isinstance(meaning, dict):
+        for name, value in meaning.items():
+            if name == "env_vars" and isinstance(value, dict):
+                meaning[name] = dict.fromkeys(value, _SECRET)
+            else:
+                _take_secrets(value)
+    elif isinstance(meaning, list):
+        for value in meaning:
+            _take_secrets(value)
+
+
+class FileReader:
+    """Reads the configuration again for a daemon that runs ``first``."""
+
+    def __init__(self, first: Understood, setting: Setting) -> None:
+        self._first = first
+        self._setting = setting
+
+    def read(self, file: str) -> Document:
+        """The text at ``file``, as it is now."""
+        document = self._first.configuration.document
+        if not self._setting.is_written and file == document.file:
+            return document
+        try:
+            return Document(*read(file))
+        except ReadError as exc:
+            raise ReloadFailed(str(exc)) from None
+
+    def understand(self, document: Document) -> Configuration:
+        """What ``document`` asks for."""
+        try:
+            again = understand(Source(*document), self._setting)
+        except ConfigErrors as exc:
+            problems = tuple(Problem(error.file, error.line, str(error)) for error in exc.errors)
+            raise ReloadFailed("\n".join(problem.text for problem in problems), problems=problems) from None
+        except (RuntimeDirError, InvalidValue) as exc:
+            raise ReloadFailed(str(exc)) from None
+        if again.text != self._first.text:
+            raise ReloadFailed("Caddy's part of the file has changed, which needs a restart", "restart")
+        return again.configuration

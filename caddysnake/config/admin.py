@@ -1,0 +1,122 @@
+"""Where the admin API listens, and whom it answers: the ``admin`` option carried out, and its default.
+
+The default is a unix socket that its owner alone may use, in a folder that its owner alone may enter. Its name follows
+from the Caddyfile's path, so that ``caddysnake reload --config F`` finds the daemon that runs ``F``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from glob import glob
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from . import values
+from .models import GlobalOptions
+from .plan import default_socket_dir
+from .registry import error_at
+from .values import InvalidValue, SocketAddress
+
+DEFAULT_MODE: Final = 0o600
+_HINT: Final = "write unix//run/caddysnake/admin.sock, localhost:2020, or off"
+
+
+class AdminEndpoint(NamedTuple):
+    """What the admin API is to do. ``listen`` None: nothing."""
+
+    listen: SocketAddress | None
+    origins: tuple[str, ...] = ()
+    """Hosts, as in ``Host`` and ``Origin``, by which it may be called besides its own."""
+    enforce_origin: bool = False
+    is_default: bool = False
+    """Nobody asked for this address: a daemon that cannot have it runs without an admin API."""
+
+
+OFF: Final = AdminEndpoint(None)
+
+
+def admin_endpoint(
+    options: GlobalOptions, file: str, environ: Mapping[str, str], *, for_caddy: bool, override: str | None = None
+) -> AdminEndpoint:
+    """The endpoint of a daemon that runs the Caddyfile ``file``.
+
+    Args:
+        options: its global options.
+        file: its path; relative to the current directory.
+        environ: says where the runtime directory is.
+        for_caddy: a supervised Caddy reads the same file, and the option ``admin`` is about its API, not about this.
+        override: an address, or ``off``, that goes before what the file says.
+
+    Raises:
+        CaddyfileError: the address cannot be listened on.
+        InvalidValue: ``override`` cannot be.
+    """
+    said = None if for_caddy else options.admin
+    origins = () if said is None else said.origins
+    enforce_origin = said is not None and said.enforce_origin
+    if override is None and (said is None or (said.listen is None and not said.disabled)):
+        path = default_path(file, environ)
+        return AdminEndpoint(SocketAddress("unix", path, mode=DEFAULT_MODE), origins, enforce_origin, is_default=True)
+    if override == "off" or (override is None and said is not None and said.disabled):
+        return OFF
+    if override is not None:
+        return AdminEndpoint(_address(override), origins, enforce_origin)
+    assert said is not None
+    assert said.listen is not None
+    try:
+        return AdminEndpoint(_address(said.listen), origins, enforce_origin)
+    except InvalidValue as exc:
+        raise error_at(options.at("admin"), f"admin: {exc}", exc.hint) from None
+
+
+def _address(text: str) -> SocketAddress:
+    if values.placeholders(text):
+        raise InvalidValue(f"{text!r} holds a placeholder", "write {$NAME} for a variable of the environment")
+    address = values.socket_address(text)
+    if address.network == "unix":
+        return address._replace(path=os.path.abspath(address.path), mode=address.mode or DEFAULT_MODE)
+    if address.network != "fd" and address.port is None:
+        raise InvalidValue(f"{text!r} has no port", _HINT)
+    return address
+
+
+def default_path(file: str, environ: Mapping[str, str]) -> str:
+    """The default socket of a daemon that runs ``file`` in the environment ``environ``."""
+    return f"{next(_folders(environ))}/{_name(file)}"
+
+
+def candidates(file: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Sockets at which a daemon may be: the one that runs ``file``, or any.
+
+    A service has another runtime directory than the shell from which it is asked for.
+    """
+    folders = [*_folders(environ), *sorted(glob("/run/caddysnake*/admin")), *sorted(glob("/run/caddysnake/*/admin"))]
+    folders = list(dict.fromkeys(folders))
+    if file is not None:
+        return [path for folder in folders if os.path.exists(path := f"{folder}/{_name(file)}")]
+    return [path for folder in folders for path in sorted(glob(f"{folder}/*.sock"))]
+
+
+def _name(file: str) -> str:
+    return hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:16] + ".sock"
+
+
+def _folders(environ: Mapping[str, str]) -> Iterator[str]:
+    """Where default sockets are; a daemon takes the first."""
+    service = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if service:
+        yield f"{service}/admin"
+    if environ.get("XDG_RUNTIME_DIR"):
+        yield f"{environ['XDG_RUNTIME_DIR']}/caddysnake/admin"
+    yield f"{default_socket_dir()}/admin"
+
+
+def make_private(folder: str) -> None:
+    """Make ``folder`` of mode 0700 if need be. Raises ``OSError``, also when it is not private."""
+    Path(os.path.dirname(folder)).mkdir(mode=0o755, parents=True, exist_ok=True)
+    Path(folder).mkdir(mode=0o700, exist_ok=True)
+    info = os.stat(folder, follow_symlinks=False)
+    if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        raise PermissionError(1, "it is not a private folder of this user", folder)
