@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "adapt": "print a Caddyfile's meaning as JSON",
     "caddyfile": "print a Caddyfile as a stock Caddy needs it",
     "fmt": "format a Caddyfile",
+    "doctor": "look for what is wrong with this machine, and say what mends it",
     "runtime": "install what workers need for another Python version",
     "environ": "print the environment",
     "version": "print the version",

@@ -29,7 +29,9 @@ OURS: dict[str, set[str]] = {
     "relay": {"channel", "http1", "libraries", "matchers", "placeholders"},
     "daemon": {"caddyfile", "channel", "config", "libraries", "matchers", "placeholders"},
     "admin": {"channel", "config", "daemon"},
-    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "libraries", "matchers", "placeholders", "relay"},
+    "doctor": {"config", "daemon"},
+    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "libraries", "matchers", "placeholders"}
+    | {"relay"},
     "__main__": {"cli"},
 }
 THEIRS: dict[str, set[str]] = {
@@ -39,7 +41,7 @@ THEIRS: dict[str, set[str]] = {
     "relay": {"httptools", "uvloop"},
     "daemon": {"orjson", "uvloop", "watchfiles"},
     "admin": {"aiohttp", "orjson", "prometheus_client", "pydantic"},
-    "cli": {"orjson", "pydantic", "uvloop"},
+    "cli": {"argparse_manpage", "orjson", "pydantic", "shtab", "uvloop"},
 }
 # The first code in the app's interpreter has just loaded our folders under this name.
 PRIVATE_NAME = "_caddysnake"

@@ -1,0 +1,112 @@
+"""Look for what is wrong with this machine and a Caddyfile's place on it, and say what mends it.
+
+Looks at the file itself, the sockets and whether Caddy's user gets to them, limits, versions, the isolation of apps and
+what a daemon that is gone has left. Nothing is changed, and no code of an app is run. Ask as the user that the daemon
+runs as. Exits with 1 when something does not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..config.plan import Plan
+    from ..doctor.findings import Finding
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-c", "--config", metavar="FILE", help="the Caddyfile (default: ./Caddyfile, if there is one)")
+    parser.add_argument("--caddy", action="store_true", help="look at it as run --caddy would read it")
+    parser.add_argument("--caddy-user", metavar="USER", help="the user Caddy runs as (default: found out)")
+    parser.add_argument("--json", action="store_true", help="print findings as JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Examine; 1 when something does not work, else 0."""
+    from ..doctor.findings import Level
+    from ..doctor.front import find_front
+    from ..doctor.machine import check_machine
+    from ..doctor.sockets import check_sockets
+    from ..doctor.software import check_software
+
+    try:
+        front = None if args.caddy else find_front(args.caddy_user)
+    except LookupError:
+        print(f"Error: there is no user {args.caddy_user}", file=sys.stderr)
+        return 1
+    planned, findings = _read(args)
+    findings += check_software(planned, os.environ)
+    findings += check_machine(planned)
+    if planned is not None:
+        # Under --caddy the daemon's own child connects: who may is not in question.
+        findings += [] if args.caddy else check_sockets(planned.listeners, front)
+        findings += _isolation(planned)
+    if args.json:
+        _print_json(findings)
+    else:
+        _print(findings)
+    return 1 if any(finding.level is Level.BAD for finding in findings) else 0
+
+
+def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
+    """The plan of the file, if there is one that can be read, and what is wrong with it."""
+    from ..config.adapt import ConfigErrors, load
+    from ..config.plan import plan, usable_cores
+    from ..config.settled import settle
+    from ..config.stock import stock
+    from ..doctor.findings import Finding, Level
+    from .reading import DEFAULT_FILE, ReadError, read
+
+    if args.config is None and not os.path.exists(DEFAULT_FILE):
+        text = f"no {DEFAULT_FILE} here: only the machine is looked at"
+        return None, [Finding(Level.DOUBT, "file", text, "caddysnake doctor --config FILE")]
+    try:
+        source = read(args.config)
+    except ReadError as exc:
+        return None, [Finding(Level.BAD, "file", str(exc))]
+    try:
+        if args.caddy:
+            _, planned, config = stock(source.content, source.file, os.environ, cores=usable_cores())
+        else:
+            config = load(source.content, source.file, os.environ)
+            planned = plan(config, cores=usable_cores())
+    except ConfigErrors as exc:
+        mend = f"caddysnake validate -c {source.file}"
+        return None, [Finding(Level.BAD, "file", str(error), mend) for error in exc.errors]
+    planned, _, errors = settle(config, planned, os.environ, own_sockets=args.caddy)
+    if errors:
+        return planned, [Finding(Level.BAD, "file", str(error)) for error in errors]
+    return planned, [Finding(Level.GOOD, "file", f"{source.file} can be run")]
+
+
+def _isolation(planned: Plan) -> Iterator[Finding]:
+    from ..config.isolation import shared
+    from ..doctor.findings import Finding, Level
+
+    found = list(shared(planned))
+    for each in found:
+        yield Finding(Level.DOUBT, "isolation", str(each), "give each app a user of its own: user NAME in its block")
+    if not found and len(planned.apps) > 1:
+        yield Finding(Level.GOOD, "isolation", "each app has a user of its own")
+
+
+def _print(findings: list[Finding]) -> None:
+    from ..daemon.logs import printable
+
+    width = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        print(f"{finding.level.value:5}  {finding.topic:{width}}  {printable(finding.text)}")
+        if finding.mend:
+            print(f"{'':5}  {'':{width}}    mend: {printable(finding.mend)}")
+
+
+def _print_json(findings: list[Finding]) -> None:
+    import orjson
+
+    rows = [{**finding._asdict(), "level": finding.level.value} for finding in findings]
+    print(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())

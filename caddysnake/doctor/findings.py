@@ -1,0 +1,24 @@
+"""What is found: how bad it is, in one sentence, and the command that mends it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Level(Enum):
+    """How bad it is."""
+
+    GOOD = "good"
+    DOUBT = "doubt"  # it works, but not as well as it could, or it cannot be told
+    BAD = "bad"  # something does not work
+
+
+class Finding(NamedTuple):
+    """One of the doctor's sentences."""
+
+    level: Level
+    topic: str
+    text: str
+    mend: str = ""
+    """A command for a shell, or a line for a file; empty where there is nothing to mend."""

