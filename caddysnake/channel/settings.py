@@ -44,6 +44,8 @@ class Settings(NamedTuple):
     max_target_bytes: int = 65_536
     max_header_count: int = 256
     max_body_bytes: int | None = None
+    request_timeout_s: float | None = None
+    """From the end of a head to the end of the response."""
     head_timeout_s: float = 60.0
     """From the first byte of a head to its end."""
     body_timeout_s: float = 120.0

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import signal
 
 SLOTS = 16384
 THREADS = 256
@@ -52,6 +53,11 @@ WORD_CONNECTIONS = 2
 """Connections held."""
 WORD_DROPPED_OUTPUT = 3
 """Bytes of the app's output that were dropped."""
+WORD_OVERDUE = 4
+"""Requests that go on although their time was over some seconds ago, and nothing ends them."""
+
+STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
+"""By which the daemon has a worker write the stacks of its threads. Not one that apps are likely to use."""
 
 # Cells of a thread block.
 CELL_REQUESTS = 0

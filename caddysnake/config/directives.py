@@ -225,8 +225,8 @@ def grace_period(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("request_timeout", "request_timeout <duration>|off")
 def request_timeout(d: Dispenser, app: AppDraft) -> None:
-    """How long one request may take; then the worker's stacks go to the log, the client gets 504, and the worker is
-    replaced. Default: off."""
+    """How long one request may take, its response included. Then its stack goes to the log and the client gets 504;
+    a worker in which it does not end is replaced. An accepted WebSocket has no such limit. Default: off."""
     app.fields["request_timeout_s"] = values.duration_or_off(argument(d))
 
 

@@ -15,7 +15,6 @@ from .registry import error_at
 
 NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "workers_runtime": lambda app: app.workers_runtime == "thread",
-    "request_timeout": lambda app: app.request_timeout_s is not None,
     "websocket_drain": lambda app: "websocket_drain" in app.block.where,
     "log": lambda app: app.log,
 }

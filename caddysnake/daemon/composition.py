@@ -199,6 +199,7 @@ def _pool(
         loop=spec.loop,
         lifespan=spec.lifespan,
         development=development,
+        request_timeout_s=spec.request_timeout_s,
         max_body_bytes=spec.request_body_max_bytes,
         limits=_limits(spec.limits),
         health_path=spec.health_uri or "",

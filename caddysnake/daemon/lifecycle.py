@@ -27,6 +27,7 @@ class Event(Enum):
     DRAIN = "drain"  # we want it gone, orderly
     DRAINED = "drained"
     DEADLINE = "deadline"  # what we waited for did not happen in time
+    HUNG = "hung"  # nothing in it runs, and a request's time is over
     BREACH = "breach"  # it broke a rule of the channel
     EXIT = "exit"  # its pidfd says so
 
@@ -51,19 +52,23 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.STARTING, _E.BREACH): (_S.ENDING, (_A.REPORT, _A.KILL)),
     (_S.STARTING, _E.EXIT): (_S.EXITED, (_A.REPORT, _A.BURY)),
     (_S.READY, _E.DRAIN): (_S.DRAINING, (_A.WITHDRAW, _A.ASK_TO_DRAIN)),
+    (_S.READY, _E.HUNG): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.ASK_TO_DRAIN)),
     (_S.READY, _E.BREACH): (_S.ENDING, (_A.WITHDRAW, _A.REPORT, _A.KILL)),
     (_S.READY, _E.EXIT): (_S.EXITED, (_A.WITHDRAW, _A.REPORT, _A.BURY)),
     (_S.READY, _E.START_TIMEOUT): (_S.READY, ()),  # the timer raced with its word
     (_S.DRAINING, _E.DRAIN): (_S.DRAINING, ()),
+    (_S.DRAINING, _E.HUNG): (_S.DRAINING, ()),
     (_S.DRAINING, _E.DRAINED): (_S.ENDING, ()),
     (_S.DRAINING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
     (_S.DRAINING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
     (_S.DRAINING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.ENDING, _E.HUNG): (_S.ENDING, ()),
     (_S.ENDING, _E.DRAIN): (_S.ENDING, ()),
     (_S.ENDING, _E.START_TIMEOUT): (_S.ENDING, ()),
     (_S.ENDING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.DEADLINE): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.EXITED, _E.HUNG): (_S.EXITED, ()),
     (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its burial
 }
 

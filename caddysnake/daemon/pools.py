@@ -13,6 +13,7 @@ from ..channel.settings import RelaySettings, Settings
 from . import scratch
 from .backoff import Backoff
 from .environment import not_passed
+from .hangs import LOOP_STILL_S, THREAD_STILL_S, Finding
 from .lifecycle import State
 from .processes import resident_bytes
 from .recycling import Lease, Limits, Reading
@@ -148,6 +149,38 @@ class Pool(WorkerSink):
             worker.drain()
         self._replacing.clear()
 
+    def watch(self) -> None:
+        """To be called every second or so: tell of workers that stand still, and end those that hang."""
+        now_ms = time.monotonic_ns() // 1_000_000
+        for worker in list(self.ready):
+            finding = worker.watch.look(worker.pulse(), now_ms)
+            if finding is not None:
+                self._found(worker, finding)
+
+    def _found(self, worker: Worker, finding: Finding) -> None:
+        index = worker.settings.worker_index
+        fields = {"app": self.spec.name, "worker": index, "pid": worker.pid}
+        settings = self.spec.settings
+        limit_s = settings.request_timeout_s if isinstance(settings, Settings) else None
+        if finding is Finding.HANGS and limit_s is not None and not worker.is_hung:
+            log.error("worker hangs and is ended; its stacks are in its output", extra={"fields": fields})
+            task = asyncio.get_running_loop().create_task(worker.end_hung(limit_s))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif finding is Finding.OVERDUE:
+            if not self._draining and not self._replacing:
+                reason = "requests that do not end at request_timeout"
+                log.error("worker is replaced", extra={"fields": {**fields, "reason": reason}})
+                self._replace(worker)
+        elif finding is Finding.LOOP_STILL:
+            what = f"event loop has not turned for {LOOP_STILL_S:g} s; its stacks are in its output"
+            log.warning(what, extra={"fields": fields})
+            worker.write_stacks()
+        elif finding is Finding.THREAD_STILL:
+            what = f"a thread is at one request for {THREAD_STILL_S:g} s; its stack is in the worker's output"
+            log.warning(what, extra={"fields": fields})
+            worker.write_stacks()
+
     def recycle(self) -> None:
         """To be called every second or so: replace a worker that has reached a limit, one at a time."""
         if self._draining or self._replacing or len(self.ready) < self.spec.workers:
@@ -158,9 +191,13 @@ class Pool(WorkerSink):
                 index = worker.settings.worker_index
                 fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "reason": reason}
                 log.info("worker is replaced", extra={"fields": fields})
-                self._replacing[index] = worker
-                self._spawn_soon(index, 0.0)
+                self._replace(worker)
                 return
+
+    def _replace(self, worker: Worker) -> None:
+        index = worker.settings.worker_index
+        self._replacing[index] = worker
+        self._spawn_soon(index, 0.0)
 
     def kill(self) -> None:
         for worker in (*self.workers.values(), *self.leaving):

@@ -30,6 +30,7 @@ _KINDS = {
     "start timeout": (503, "start-timeout", 5),
     "crashed": (503, "crashed", 5),
     "breach": (503, "crashed", 5),
+    "deadline": (503, "crashed", 5),
     "resources": (503, "resources", 5),
     "spawner": (503, "resources", 5),
     "module": (404, "no-such-app", 0),

@@ -465,6 +465,7 @@ class Serving:
             self.relays.even_out()
         for app in self._all_apps():
             app.even_out()
+            app.pool.watch()
             app.pool.recycle()
 
     def pids(self) -> set[int]:

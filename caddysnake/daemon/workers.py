@@ -39,9 +39,10 @@ from ..channel.messages import (
     Unneed,
 )
 from ..channel.settings import RelaySettings, Settings, seal
-from . import processes
+from . import processes, standstill
 from .allowance import Allowance
 from .balancer import STUCK_MS, Load
+from .hangs import Finding, Pulse, Watch
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
 from .spawners import Forker, SpawnError
 
@@ -58,6 +59,8 @@ UNTAKEN_LIMIT = 64
 """Hand-offs that a worker has not taken yet. More would pile up descriptors in flight, which are counted per user."""
 _KILL_AFTER_TERM_S = 3.0
 _LEAVE_AFTER_LAST_WORD_S = 10.0
+_STACKS_S = 0.2
+"""Within which a process that is asked for its stacks has written them, on a machine that is not too busy."""
 
 
 class WorkerSink:
@@ -109,8 +112,11 @@ class Worker:
         self.ready_at: float | None = None
         self.ended: asyncio.Event = asyncio.Event()
         self.reported = False
+        self.is_hung = False
         self.has_served = False
         """It had completed requests when it was last looked at: at its end."""
+        limit_s = settings.request_timeout_s if isinstance(settings, Settings) else None
+        self.watch = Watch(limit_s)
         self._start_timeout_s = start_timeout_s
         self._grace_s = grace_s
         self._sink = sink
@@ -209,6 +215,46 @@ class Worker:
         started = [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]
         oldest = min(filter(None, started), default=None)
         return None if oldest is None else max(0, time.monotonic_ns() // 1_000_000 - oldest)
+
+    def pulse(self) -> Pulse:
+        """Whether it moves."""
+        started = [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]
+        word = self.page.word
+        active, overdue = word(vitals.WORD_ACTIVE), word(vitals.WORD_OVERDUE)
+        return Pulse(word(vitals.WORD_TICK), not self._threads, active, started, overdue)
+
+    def write_stacks(self) -> None:
+        """Have it write the stacks of its threads to the log, whatever they are at; nothing if it is not an app's."""
+        if self.state in (State.READY, State.DRAINING) and isinstance(self.settings, Settings):
+            try:
+                signal.pidfd_send_signal(self._pidfd, vitals.STACKS_SIGNAL)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    async def end_hung(self, limit_s: float) -> None:
+        """Nothing in it runs: answer for what it has read, and let it go; at once, if it has nothing else to lose."""
+        self.is_hung = True
+        self.write_stacks()
+        await asyncio.sleep(_STACKS_S)
+        async with standstill.Stopped(self.pid, self._pidfd) as stopped:
+            if self.is_over or self.watch.look(self.pulse(), time.monotonic_ns() // 1_000_000) is not Finding.HANGS:
+                self.is_hung = False  # it has come to life
+                return
+            begun = self._answer_for_it() if stopped.is_sure else 0
+        self._fail("deadline", f"it stood still for longer than request_timeout ({limit_s:g} s)")
+        self._feed(Event.HUNG)
+        if not begun:
+            self.kill()
+
+    def _answer_for_it(self) -> int:
+        """To what has been read without a head of a response sent: 504. How many responses are under way."""
+        begun = 0
+        for slot, connection in list(self._held.items()):
+            state = self.page.slots[slot]
+            if state == vitals.SLOT_READING:
+                standstill.answer(connection.fd, standstill.DEADLINE)
+            begun += state == vitals.SLOT_HEAD_SENT
+        return begun
 
     def give(self, connection: Connection, borrowed: bool = False) -> bool:
         """Hand ``connection`` over; False when the worker, or the kernel, takes no more now.

@@ -51,6 +51,7 @@ from ..http1.request import Heads, Sections
 from ..http1.response import Phase as ResponsePhase
 from .asgi_connection import HttpConnection, Phase
 from .asgi_cycle import Cycle
+from .asgi_deadline import Deadlines
 from .asgi_loop import new_loop
 from .asgi_stacks import describe
 from .asgi_vitals import PUBLISH_S, Tally
@@ -101,6 +102,7 @@ class AsgiServer:
             settings.write_timeout_s,
             settings.websocket_ping_interval_s,
             settings.websocket_ping_timeout_s,
+            settings.request_timeout_s or TICK_S * 4,
         )
         self._tick_s = max(0.05, min(TICK_S, shortest_s / 4))
         self.is_leaving = False
@@ -110,6 +112,8 @@ class AsgiServer:
         """The grace is over: what runs is cancelled."""
         self._endpoint = endpoint
         self.header = page.header
+        limit_s = settings.request_timeout_s
+        self._deadlines = None if limit_s is None else Deadlines(limit_s, page.header)
         self._cells = page.thread(0)
         self._stage = Stage.STARTING
         self._connections: dict[int, HttpConnection] = {}
@@ -383,6 +387,8 @@ class AsgiServer:
         now = monotonic()
         self.header[WORD_TICK] = int(now * 1000)
         self._publish()
+        if self._deadlines is not None:
+            self._deadlines.look(self.cycles, now)
         for connection in list(self._watched):
             if not connection.overdue(now):
                 self._watched.discard(connection)

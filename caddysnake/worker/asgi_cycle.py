@@ -35,6 +35,7 @@ class Cycle:
         "head",
         "is_counted",
         "is_gone",
+        "is_overdue",
         "is_waiting_for_body",
         "request_given",
         "response",
@@ -53,6 +54,8 @@ class Cycle:
         self.started = monotonic()
         self.is_gone = False
         """The client is gone: nothing can be sent."""
+        self.is_overdue = False
+        """Its time is over, it has been answered for, and its task was cancelled."""
         self.is_counted = False
         """No longer among the requests being answered."""
         self.is_waiting_for_body = False
@@ -120,7 +123,8 @@ class Cycle:
         server = self.connection.server
         if self.is_gone and is_about_leaving(exc):
             return
-        if not (server.is_forced and isinstance(exc, asyncio.CancelledError)):
+        is_told = server.is_forced or self.is_overdue
+        if not (is_told and isinstance(exc, asyncio.CancelledError)):
             self.log("the app raised an exception", exc)
         server.tally.errors += 1
         if self.is_gone or self.response.phase is _DONE:

@@ -13,11 +13,13 @@ def describe(loop: asyncio.AbstractEventLoop) -> str:
 
     ``Task.print_stack`` stops at the outermost one, which is always the server's.
     """
-    lines = []
-    for task in sorted(asyncio.all_tasks(loop), key=asyncio.Task.get_name):
-        lines.append(f"Task {task.get_name()} (outermost call first):\n")
-        lines += [_frame(frame) for frame in _frames(task.get_coro())]
-    return "".join(lines)
+    return "".join(map(describe_task, sorted(asyncio.all_tasks(loop), key=asyncio.Task.get_name)))
+
+
+def describe_task(task: asyncio.Task[Any]) -> str:
+    """One task, as ``describe`` has them."""
+    frames = "".join(map(_frame, _frames(task.get_coro())))
+    return f"Task {task.get_name()} (outermost call first):\n{frames}"
 
 
 # What holds the frame, and what it waits for: of a coroutine, a generator-based one, an asynchronous generator.

@@ -22,7 +22,7 @@ from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import Failed
 from ..channel.settings import Settings, unseal
 from ..channel.vitals import Page
-from . import limits
+from . import limits, stacks
 from .health import before_asgi, before_wsgi
 from .loader import AppError, load
 
@@ -62,6 +62,7 @@ def _enter_process(settings: Settings) -> None:
         os.chdir(settings.working_dir)
     except OSError as exc:
         raise AppError("directory", f"working_dir {settings.working_dir}: {exc.strerror}") from None
+    stacks.on_signal()
     extra = [entry for entry in settings.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [settings.working_dir, *extra]
     for stream in (sys.stdout, sys.stderr):

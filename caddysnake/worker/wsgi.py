@@ -26,6 +26,7 @@ from .environ import Environ
 from .wsgi_connection import Connection
 from .wsgi_course import Course
 from .wsgi_crew import Crew, Seat
+from .wsgi_deadline import Deadlines
 from .wsgi_file import FileWrapper
 from .wsgi_keeper import Keeper
 from .wsgi_table import Table
@@ -49,10 +50,19 @@ class WsgiServer:
         self._heads: Heads = {}
         self._environ = Environ(settings, FileWrapper)
         self._table = Table(self._wake_keeper)
-        self._course = Course(app, settings, self._table, page.slots)
+        limit_s = settings.request_timeout_s
+        deadlines = None if limit_s is None else Deadlines(limit_s, settings.app, page.header)
+        self._course = Course(app, settings, self._table, page.slots, deadlines)
         self._crew = Crew(threads, self._wake_keeper)
         self._keeper = Keeper(
-            endpoint, page, self._table, self._crew, settings.workers > 1, self._admit, self._course.expire
+            endpoint,
+            page,
+            self._table,
+            self._crew,
+            settings.workers > 1,
+            self._admit,
+            self._course.expire,
+            deadlines,
         )
 
     def run(self) -> int:

@@ -38,6 +38,7 @@ from .wsgi_connection import (
     Connection,
     State,
 )
+from .wsgi_deadline import Deadlines
 from .wsgi_input import NO_INPUT, LazyInput
 from .wsgi_log import logger
 from .wsgi_table import READ, WRITE, Table
@@ -64,7 +65,9 @@ _PARK, _PROCEED, _GONE = _Next
 class Course:
     """Sees connections of ``table`` through, each time as far as it goes without waiting. For any thread."""
 
-    def __init__(self, app: Any, settings: Settings, table: Table, slots: memoryview) -> None:
+    def __init__(
+        self, app: Any, settings: Settings, table: Table, slots: memoryview, deadlines: Deadlines | None = None
+    ) -> None:
         self._host = Host(
             app,
             settings.app,
@@ -76,6 +79,7 @@ class Course:
         self._head_timeout_s = settings.head_timeout_s
         self._table = table
         self._slots = slots
+        self._new_call = Call if deadlines is None else deadlines.new_call
 
     def handle(self, connection: Connection, tally: Tally) -> None:
         """See an owned connection as far as it goes now."""
@@ -190,7 +194,7 @@ class Course:
         connection.state = ANSWERING
         connection.deadline = 0.0
         start = tally.begin()
-        call = Call(self._host, connection, head, self._table.closing or not head.keep_alive)
+        call = self._new_call(self._host, connection, head, self._table.closing or not head.keep_alive)
         environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
         if not head.chunked and not head.content_length:

@@ -19,6 +19,7 @@ from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Re
 from ..channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from .wsgi_connection import Connection, State
 from .wsgi_crew import TICK_S, Crew, Watch
+from .wsgi_deadline import Deadlines
 from .wsgi_log import logger
 from .wsgi_table import Table
 
@@ -51,6 +52,7 @@ class Keeper:
         shares_load: bool,
         admit: Callable[[socket.socket, int, bool, bool], Connection],
         expire: Callable[[Connection], None],
+        deadlines: Deadlines | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._page = page
@@ -59,6 +61,7 @@ class Keeper:
         self._shares_load = shares_load
         self._admit = admit
         self._expire = expire
+        self._deadlines = deadlines
         self._phase = Phase.SERVING
         self._wake_fd = -1
         self._poll = select.poll()
@@ -103,6 +106,8 @@ class Keeper:
             self._stand_in()
         if self._stands_in is not None:
             self._turn_away(now)
+        if self._deadlines is not None:
+            self._deadlines.look(now)
         if self._table.timed and now >= self._next_scan:
             self._next_scan = now + _SCAN_S
             self._scan(now)
@@ -121,6 +126,8 @@ class Keeper:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
         if not self._crew.asleep:
             wait_s = TICK_S if wait_s < 0 else min(wait_s, TICK_S)
+        if self._deadlines is not None:
+            wait_s = self._deadlines.look_s if wait_s < 0 else min(wait_s, self._deadlines.look_s)
         return None if wait_s < 0 else wait_s * 1000
 
     def _quiet(self) -> None:

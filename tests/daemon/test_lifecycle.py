@@ -20,6 +20,7 @@ ABSENT = {
     (State.READY, Event.FAILED): "not a thing it may say then",
     (State.READY, Event.DRAINED): "not a thing it may say then",
     (State.READY, Event.DEADLINE): "no timer runs",
+    (State.STARTING, Event.HUNG): "only ready ones are watched",
     (State.DRAINING, Event.READY): "not a thing it may say then",
     (State.DRAINING, Event.FAILED): "not a thing it may say then",
     (State.DRAINING, Event.START_TIMEOUT): "that timer ended when it became ready",

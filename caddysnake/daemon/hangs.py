@@ -1,0 +1,78 @@
+"""Whether a worker stands still, by what its page says. Pure: readings and a clock in, findings out.
+
+A worker that is busy for a minute may be healthy, so standing still is only told, once, with the stacks. Requests end
+by ``request_timeout`` alone: the worker sees to that itself (``worker.asgi_deadline``, ``worker.wsgi_deadline``), and
+two things remain for the daemon. Requests that go on all the same: the worker is replaced. And a worker that does not
+see to anything, as its event loop, or a thread that keeps the GIL, lets nothing else run: it hangs, and is ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+LOOP_STILL_S = 10.0
+"""An event loop that has not turned for so long is told of."""
+
+THREAD_STILL_S = 60.0
+"""A thread that is at one request for so long is told of: a download or a long poll may take its time."""
+
+TELL_AGAIN_S = 60.0
+"""For so long nothing further is told of a worker's threads."""
+
+_SLACK_S = 2.0
+"""By this much a worker may be late to see that a time is over: it looks every second or so."""
+
+
+class Pulse(NamedTuple):
+    """What the page says. Times are monotonic milliseconds; 0 in ``started``: that thread is at no request."""
+
+    tick: int
+    """Last turn of the loop, or of a threaded worker's keeper, which turns at least every second if there is a
+    ``request_timeout``, and else may sleep."""
+    is_loop: bool
+    active: int
+    """Requests that an event loop is at."""
+    started: Sequence[int]
+    """When each thread's request began."""
+    overdue: int
+    """Requests that go on although their time was over some seconds ago."""
+
+
+class Finding(Enum):
+    LOOP_STILL = "loop still"
+    THREAD_STILL = "thread still"
+    OVERDUE = "overdue"  # replace it
+    HANGS = "hangs"  # nothing in it runs, and the time of what it is at is over
+
+
+class Watch:
+    """Over one worker. ``limit_s`` is its ``request_timeout``."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s = limit_s
+        self._told_tick = 0
+        self._told_started = 0
+        self._told_at_ms = -1_000_000_000
+
+    def look(self, pulse: Pulse, now_ms: int) -> Finding | None:
+        """What is to be done about it now; to be called every second or so."""
+        still_s = (now_ms - pulse.tick) / 1000 if pulse.tick else 0.0
+        limit_s = self._limit_s
+        if limit_s is not None:
+            if still_s > limit_s + _SLACK_S and (pulse.active or any(pulse.started)):
+                return Finding.HANGS
+            if pulse.overdue:
+                return Finding.OVERDUE
+        if pulse.is_loop:
+            if still_s > LOOP_STILL_S and pulse.tick != self._told_tick:
+                self._told_tick = pulse.tick
+                return Finding.LOOP_STILL
+            return None
+        oldest = min((begun for begun in pulse.started if begun > self._told_started), default=None)
+        if oldest is None or now_ms - oldest < THREAD_STILL_S * 1000 or now_ms < self._told_at_ms + TELL_AGAIN_S * 1000:
+            return None
+        self._told_started = max(begun for begun in pulse.started if now_ms - begun >= THREAD_STILL_S * 1000)
+        self._told_at_ms = now_ms
+        return Finding.THREAD_STILL
