@@ -241,7 +241,9 @@ class Exchange:
         """The head as the client gets it: whether its connection stays is between it and us."""
         framing = head.framing
         is_1_0 = self.head.version == "1.0"
-        self._keeps_client = not self.closes and not (is_1_0 and framing in (_CHUNKED, _CLOSE))
+        # A worker that ends the connection within a request will not have the rest of it: neither shall we wait for it.
+        gives_up = head.closes and not self._request_sent
+        self._keeps_client = not (self.closes or gives_up or (is_1_0 and framing in (_CHUNKED, _CLOSE)))
         if self._keeps_client and framing is not _CLOSE and not head.has_connection_fields and not is_1_0:
             return head.raw
         added = []

@@ -10,7 +10,8 @@ understand. What is left out or added:
   percent-encoded: it becomes the app's SCRIPT_NAME or root_path. A worker may believe it on links only;
 * X-Forwarded-For, -Host and -Proto stay as they are when they are Caddy's, and else say what the relay sees: a worker
   believes them on a link;
-* a request of HTTP/1.0 becomes one of HTTP/1.1 (RFC 9110 section 2.5): the version is the link's.
+* a request of HTTP/1.0 becomes one of HTTP/1.1 (RFC 9110 section 2.5): the version is the link's. An Expect of its is
+  ignored (section 10.1.1), so it does not go along.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..matchers.target import Target
 
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
+_EXPECT = frozenset((b"expect",))
 _DROPPED_WHEN_UNTRUSTED = _CONNECTION | _FORWARDED
 
 
@@ -47,6 +49,8 @@ def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> 
 def _fields(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> bytes:
     """The header section, with its blank line."""
     dropped = _CONNECTION if is_trusted else _DROPPED_WHEN_UNTRUSTED
+    if head.version == "1.0":
+        dropped |= _EXPECT
     lines = [
         b": ".join(field) for field in head.headers if field[0] not in dropped and not field[0].startswith(RELAY_FIELDS)
     ]

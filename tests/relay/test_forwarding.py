@@ -113,6 +113,15 @@ def test_a_worker_that_closes_spends_the_link_and_not_the_connection() -> None:
     assert asked().response(raw) == [ToClient(OK), SPENT]
 
 
+def test_a_worker_that_closes_within_a_request_will_not_have_the_rest_and_the_client_is_told() -> None:
+    """As when the content is over a limit: else the client would send all of it to a relay that waits for the end."""
+    it = exchange(POST)
+    it.linked(b"a", is_complete=False)
+    raw = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno"
+    told = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"
+    assert it.response(raw) == [ToClient(told), LAST_SPENT]
+
+
 def test_a_client_that_closes_is_told_so_and_the_link_is_kept() -> None:
     it = asked(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     told = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"

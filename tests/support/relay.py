@@ -139,6 +139,13 @@ class Relay:
     def slot_state(self, slot: int) -> int:
         return int(self.page.slots[slot])
 
+    def take_kept(self) -> list[socket.socket]:
+        """The duplicates and the workers' ends of links, which are the caller's to close from now on."""
+        kept = [*self._kept.values(), *self._links]
+        self._kept.clear()
+        self._links.clear()
+        return kept
+
     def forget(self) -> None:
         """End all connections and links, and wait until it knows."""
         for sock in (*self._kept.values(), *self._links):
