@@ -25,7 +25,7 @@ from ..daemon import logs
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
 from ..daemon.composition import Composition
-from ..daemon.main import run
+from ..daemon.main import not_started, run
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, private_folder
 from .understanding import FileReader, Setting, understand
@@ -69,6 +69,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
         wanted = understand(source, setting)
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
+        not_started(str(exc.errors[0]))
         return EXIT_FAILED
     except InvalidValue as exc:
         return _report(f"--admin: {exc}" + (f" ({exc.hint})" if exc.hint else ""))
@@ -97,6 +98,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
 
 def _report(problem: str) -> int:
     print(f"Error: {problem}", file=sys.stderr)
+    not_started(problem)
     return EXIT_FAILED
 
 

@@ -26,6 +26,11 @@ _SERVICE_MANAGER: Final = re.compile(
 )
 
 
+def without_service_manager(environ: Mapping[str, str]) -> dict[str, str]:
+    """*environ* without what a service manager told this process about itself only."""
+    return {name: value for name, value in environ.items() if not _SERVICE_MANAGER.fullmatch(name)}
+
+
 def worker_environ(app: AppSpec, daemon: Mapping[str, str], account: Account | None = None) -> dict[str, str]:
     """The environment of the workers of *app*, from *daemon*'s own and from the block.
 

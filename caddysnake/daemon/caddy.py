@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..config.environment import without_service_manager
 from . import processes
 from .backoff import Backoff
 from .companion import Companion
@@ -114,7 +115,7 @@ class Caddy(Companion):
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
                 # What a service manager is told is the daemon's business.
-                env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
+                env=without_service_manager(os.environ),
                 start_new_session=True,
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
             )

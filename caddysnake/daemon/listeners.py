@@ -20,7 +20,7 @@ from ..config.values import MAX_UNIX_PATH_BYTES
 log = logging.getLogger("caddysnake.listener")
 
 ACCEPTS_A_TURN = 64
-_BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
+BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
 _PAUSE_S = 0.1
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _UCRED = struct.Struct("3i")
@@ -88,11 +88,15 @@ class Listener:
             self._loop.remove_reader(self.sock.fileno())
             self._loop = None
 
-    def close(self) -> None:
-        """Close it. The socket file goes first, so that nobody connects to what nobody accepts."""
+    def close(self, leave_path: bool = False) -> None:
+        """Close it. The socket file goes first, so that nobody connects to what nobody accepts.
+
+        ``leave_path``: somebody else has the socket too, and whoever connects meanwhile waits for the next to accept.
+        """
         self.stop_accepting()
         # What lies there now is somebody else's when the folder was emptied, and the lock file with it, meanwhile.
-        if self.path is not None and self._identity is not None and _identity(self.path) == self._identity:
+        ours = self.path is not None and self._identity is not None and _identity(self.path) == self._identity
+        if self.path is not None and ours and not leave_path:
             os.unlink(self.path)
         self.sock.close()
         if self._lock is not None:
@@ -110,7 +114,7 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
     size = len(os.fsencode(path))
     if size > MAX_UNIX_PATH_BYTES:
         raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")
-    lock = _lock(path)
+    lock = lock_path(path)
     try:
         _refuse_foreign(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -121,7 +125,7 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
             raise
     except OSError as exc:
         os.close(lock)
-        raise ListenError(_explain(path, exc)) from None
+        raise ListenError(explain(path, exc)) from None
     except BaseException:
         os.close(lock)
         raise
@@ -146,16 +150,21 @@ def _bind_and_rename(sock: socket.socket, path: str, mode: int | None, owner: st
         finally:
             os.umask(previous)
         try:
-            if owner is not None or group is not None:
-                os.chown(via, _uid(owner), _gid(group), follow_symlinks=False)
-            os.chmod(via, mode if mode is not None else 0o666 & ~_umask())
-            sock.listen(_BACKLOG)
+            give(via, mode, owner, group)
+            sock.listen(BACKLOG)
             os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
         except BaseException:
             os.unlink(via)
             raise
     finally:
         os.close(handle)
+
+
+def give(path: str, mode: int | None, owner: str | None, group: str | None) -> None:
+    """Mode and owner for the socket at ``path``. Raises ``ListenError``, ``OSError``."""
+    if owner is not None or group is not None:
+        os.chown(path, _uid(owner), _gid(group), follow_symlinks=False)
+    os.chmod(path, mode if mode is not None else 0o666 & ~_umask())
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -190,11 +199,12 @@ def _gid(group: str | None) -> int:
         raise ListenError(f"no such group: {group}") from None
 
 
-def _lock(path: str) -> int:
+def lock_path(path: str) -> int:
+    """The descriptor of the lock of a socket's path: who has it may replace what lies there. Raises ``ListenError``."""
     try:
         fd = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
-        raise ListenError(_explain(path, exc)) from None
+        raise ListenError(explain(path, exc)) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -254,7 +264,7 @@ def open_tcp(host: str, port: int) -> Listener:
         # Inherited by every accepted connection: heads and small bodies must not wait for an acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
         hint = ": another process uses it; stop that, or use another port" if exc.errno == errno.EADDRINUSE else ""
@@ -283,7 +293,8 @@ def open_inherited(fd: int) -> Listener:
     return Listener(sock, name, None, None)
 
 
-def _explain(path: str, exc: OSError) -> str:
+def explain(path: str, exc: OSError) -> str:
+    """Why there can be no socket at ``path``, and what to do."""
     folder = os.path.dirname(path)
     hints = {
         errno.ENOENT: f": create its directory ({folder}) first",

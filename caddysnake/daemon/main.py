@@ -23,7 +23,10 @@ from .companion import Companion
 from .configuration import Configuration, Document, Reader, ReloadFailed
 from .listeners import ListenError
 from .logs import close_quietly, printable, tell
+from .notify import Notifier
+from .openings import Openings, forsake
 from .pools import StartFailed
+from .service import Service
 from .serving import Serving
 
 log = logging.getLogger("caddysnake.daemon")
@@ -48,10 +51,16 @@ class Daemon:
     """``run`` runs the configuration until a signal ends it. ``reader``: who reads it again."""
 
     def __init__(
-        self, configuration: Configuration, companion: Companion | None = None, reader: Reader | None = None
+        self,
+        configuration: Configuration,
+        companion: Companion | None = None,
+        reader: Reader | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.configuration = configuration
-        self.serving = Serving(configuration.composition)
+        notifier = notifier or Notifier()
+        self.serving = Serving(configuration.composition, Openings.from_environ(os.environ, notifier))
+        self._service = Service.from_environ(os.environ, notifier, self.serving.summary)
         self.attendant = Attendant()
         self.phase = Phase.STARTING
         self.started_at = time.time()
@@ -61,6 +70,7 @@ class Daemon:
         self._reader = reader
         self._reloading = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
+        notifier.attach(self._loop)
         self._stop = asyncio.Event()
         self._forced = False
         self._told_at = 0.0
@@ -89,11 +99,13 @@ class Daemon:
                 self._is_up.set()
                 if on_ready is not None:
                     on_ready(time.monotonic() - begun)
+                self._service.ready()
                 await self._stop.wait()
             await self._stop_all()
             return EXIT_FORCED if self._forced else EXIT_OK
         except (ListenError, StartFailed) as exc:
             _complain(exc)
+            self._service.failed(_why(exc))
             self._companion.kill()
             await self.serving.abandon()
             return EXIT_FAILED
@@ -158,7 +170,8 @@ class Daemon:
             log.info("reloading")
             begun = time.monotonic()
             try:
-                configuration = await self._change(document, changed_only)
+                with self._service.reloading():
+                    configuration = await self._change(document, changed_only)
             except ReloadFailed as exc:
                 self.builds.was_refused(exc.detail or exc.code, str(exc))
                 log.error("reload refused; what ran goes on", extra={"fields": {"error": str(exc)}})
@@ -209,6 +222,7 @@ class Daemon:
             fields = {"asked_by": asked_by, "grace_s": self.serving.composition.grace_s}
             log.info("stopping", extra={"fields": fields})
             self.phase = Phase.STOPPING
+            self._service.stopping()
             self._stop.set()
             self._told_at = self._loop.time()
 
@@ -236,9 +250,11 @@ class Daemon:
         log.info("stopped")
 
     def _sweep(self) -> None:
+        pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
+        self._sweeping = self._loop.call_later(pause_s, self._sweep)
         self.serving.sweep()
         processes.reap_strays(self.serving.pids() | self._companion.pids())
-        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+        self._service.beat()  # last: a daemon that cannot do the above is not well
 
 
 def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
@@ -260,6 +276,14 @@ def _complain(exc: ListenError | StartFailed) -> None:
     tell(f"Error: {printable(_why(exc))}")
 
 
+def not_started(why: str) -> None:
+    """Tell the service manager, if there is one, of a start that failed before there was a daemon."""
+    notifier = Notifier.from_environ(os.environ)
+    forsake(os.environ, notifier)
+    Service(notifier).failed(why)
+    notifier.close()
+
+
 def run(
     configuration: Configuration,
     companion: Callable[[], Companion] | None = None,
@@ -273,8 +297,10 @@ def run(
     soft, hard = processes.become_supervisor()
     log.debug("descriptor limit raised", extra={"fields": {"from": soft, "to": hard, "pid": os.getpid()}})
 
+    notifier = Notifier.from_environ(os.environ)
+
     async def main() -> int:
-        daemon = Daemon(configuration, companion() if companion is not None else None, reader)
+        daemon = Daemon(configuration, companion() if companion is not None else None, reader, notifier)
         if attendant is not None:
             daemon.attendant = attendant(daemon)
         return await daemon.run(on_ready)
@@ -283,4 +309,5 @@ def run(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     finally:
+        notifier.close()
         close_quietly()

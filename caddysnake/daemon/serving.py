@@ -20,12 +20,13 @@ from ..config.plan import usable_cores
 from ..matchers.table import Table
 from .apps import App
 from .autoreload import Autoreload
-from .composition import Address, Binding, Composition, FdAddress, TcpAddress, UnixAddress
+from .composition import Address, Binding, Composition, UnixAddress
 from .connections import Connection, Connections
 from .desk import Desk
 from .directory import Tenant, UnknownApp, find
 from .estates import Estate
-from .listeners import Listener, open_inherited, open_tcp, open_unix, peer_uid
+from .listeners import Listener, peer_uid
+from .openings import Openings
 from .pools import Pool, PoolSpec, StartFailed
 from .relays import Relays, RelayStarter
 from .spawners import SpawnerKey, Spawners
@@ -72,8 +73,9 @@ class _Change(NamedTuple):
 class Serving:
     """Everything that runs. One change at a time."""
 
-    def __init__(self, composition: Composition) -> None:
+    def __init__(self, composition: Composition, openings: Openings | None = None) -> None:
         self.composition = composition
+        self._openings = openings or Openings()
         self.apps: dict[str, App] = {}
         self.estates: dict[str, Estate] = {}
         self.relays: Relays | None = None
@@ -169,6 +171,7 @@ class Serving:
         change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time(), changed_only)
         try:
             self._open_new(change)
+            self._openings.tell_rest()
             if change.relay is not None:
                 change = change._replace(relay=self._arranged(change, change.relay))
             if not self._bound:
@@ -186,7 +189,7 @@ class Serving:
             key = _key(binding.address)
             if key not in self._bound and key not in change.opened:
                 self._numbers += 1
-                change.opened[key] = Bound(_open(binding.address), self._numbers - 1)
+                change.opened[key] = Bound(self._openings.open(binding.address), self._numbers - 1)
 
     def _kept(self, composition: Composition) -> dict[str, App]:
         running = {name: app.spec.identity for name, app in self.apps.items()}
@@ -286,7 +289,7 @@ class Serving:
             app.kill()
         for key, bound in change.opened.items():
             if self._bound.get(key) is not bound:
-                bound.listener.close()
+                self._openings.give_up(bound.listener)
 
     def _commit(self, change: _Change) -> None:
         """From here on nothing can fail."""
@@ -321,12 +324,13 @@ class Serving:
         """Let each listener's connections go where the composition has them go, and close those it does not have."""
         wanted = {_key(binding.address): binding for binding in change.composition.bindings}
         for key in [key for key in self._bound if key not in wanted]:
-            self._bound.pop(key).listener.close()
+            self._openings.give_up(self._bound.pop(key).listener)
         for key, binding in wanted.items():
             bound = self._bound.get(key)
             if bound is None:
                 bound = self._bound[key] = change.opened[key]
                 bound.listener.accept_into(self._loop, self._acceptor(bound))
+                self._openings.keep(bound.listener)
             bound.app = self.relays if binding.app is None else self.apps[binding.app]
 
     def _set_trusted(self, composition: Composition) -> None:
@@ -380,6 +384,17 @@ class Serving:
                 "seconds": round(self._loop.time() - begun),
             }
             log.info("still starting", extra={"fields": fields})
+
+    def summary(self) -> str:
+        """What is served, in a line for people."""
+        workers = sum(len(app.pool.ready) for app in self._all_apps())
+        parts = [f"{len(self.apps)} {_plural('app', len(self.apps))}, {workers} {_plural('worker', workers)}"]
+        if self.estates:
+            awake = sum(len(estate.apps) for estate in self.estates.values())
+            parts.append(f"{awake} {_plural('tenant', awake)} awake")
+        if down := [name for name, app in self.apps.items() if not app.pool.ready]:
+            parts.append("not up: " + ", ".join(down[:5]) + (" …" if len(down) > 5 else ""))
+        return "; ".join(parts)
 
     # -- connections ------------------------------------------------------------------------------------------
 
@@ -485,7 +500,7 @@ class Serving:
         await self._autoreload.close()
         grace_s = self.composition.grace_s
         for bound in self._bound.values():
-            bound.listener.close()
+            self._openings.leave(bound.listener)
         if self.relays is not None and self.relays.pool.is_started:
             self.relays.stop()
             await self._until_ended([self.relays], grace_s + _AFTER_GRACE_S)
@@ -499,7 +514,7 @@ class Serving:
         self._stopping = True
         await self._autoreload.close()
         for bound in self._bound.values():
-            bound.listener.close()
+            self._openings.give_up(bound.listener)
         everything = [*self._served(), *([self.relays] if self.relays is not None else [])]
         for each in everything:
             each.stop()
@@ -534,17 +549,13 @@ def _workers_of(composition: Composition) -> int:
     return sum(spec.workers for spec in composition.apps.values())
 
 
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else noun + "s"
+
+
 def _key(address: Address) -> object:
     """What makes two addresses the same socket, whatever its mode and owner."""
     if isinstance(address, UnixAddress):
         return address.path
     return address
 
-
-def _open(address: Address) -> Listener:
-    if isinstance(address, UnixAddress):
-        return open_unix(*address)
-    if isinstance(address, FdAddress):
-        return open_inherited(*address)
-    assert isinstance(address, TcpAddress)
-    return open_tcp(*address)

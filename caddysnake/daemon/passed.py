@@ -1,0 +1,106 @@
+"""Sockets that were passed to this process when it was started: sd_listen_fds(3).
+
+They come from a socket unit, from systemd's descriptor store, where a former self has left them, or from anybody else
+who starts programs this way. ``LISTEN_FDS`` counts them, from descriptor 3 on, and ``LISTEN_FDNAMES`` names them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, MutableMapping
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote
+
+FIRST: Final = 3
+_NAME_MAX: Final = 255
+_SAFE: Final = "/.,@_-+=~"
+_VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+
+
+class PassedSocket(NamedTuple):
+    """A descriptor and what it is called."""
+
+    fd: int
+    name: str
+
+
+class Passed:
+    """What was passed and has not been taken yet."""
+
+    def __init__(self, sockets: list[PassedSocket] | None = None) -> None:
+        self._left = list(sockets or ())
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str]) -> Passed:
+        """What ``environ`` says was passed to this process.
+
+        The variables are removed from it: what we start, or become, was passed nothing.
+        """
+        count, pid, names, _ = (environ.pop(name, "") for name in _VARIABLES)
+        if pid != str(os.getpid()) or not count.isascii() or not count.isdigit():
+            return cls()
+        called = names.split(":")
+        found = []
+        for number in range(min(int(count), os.sysconf("SC_OPEN_MAX"))):
+            fd = FIRST + number
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                continue
+            found.append(PassedSocket(fd, called[number] if number < len(called) else ""))
+        return cls(found)
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def take(self, suits: Callable[[PassedSocket], bool]) -> PassedSocket | None:
+        """The first one that suits, which is the caller's then."""
+        for each in self._left:
+            if suits(each):
+                self._left.remove(each)
+                return each
+        return None
+
+    def take_rest(self) -> list[PassedSocket]:
+        """All that nobody has taken."""
+        rest, self._left = self._left, []
+        return rest
+
+
+def stored_name(listener: str) -> str:
+    """What the listener of that name (``unix//run/a.sock``) is called in the descriptor store.
+
+    systemd allows printable ASCII without colons there.
+    """
+    name = quote(listener, safe=_SAFE)
+    return name if len(name) <= _NAME_MAX else name[-_NAME_MAX:]
+
+
+def stored_path(name: str) -> str | None:
+    """The path of the unix socket of that name in the store, ``None`` when it is none."""
+    return unquote(name).removeprefix("unix/") if name.startswith("unix//") else None
+
+
+def is_stored_name(name: str) -> bool:
+    """It is one that we give."""
+    return name.startswith(("unix//", "tcp/"))
+
+
+def describe(fd: int) -> str:
+    """What a passed descriptor is, for people."""
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return f"descriptor {fd}, which is not a socket"
+    with sock:
+        if sock.family == socket.AF_UNIX:
+            return f"unix/{_printed(sock.getsockname())}"
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            host, port = sock.getsockname()[:2]
+            return f"tcp/[{host}]:{port}" if ":" in host else f"tcp/{host}:{port}"
+        return f"descriptor {fd}, a socket of family {int(sock.family)}"
+
+
+def _printed(name: str | bytes) -> str:
+    return "@" + name[1:].decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
