@@ -45,10 +45,12 @@ class Openings:
             return self._not_ours(open_inherited(address.fd))
         name = _name(address)
         own = self._passed.take(lambda each: each.name == stored_name(name))
-        if own is not None and (listener := _adopted(own, name, address)) is not None:
-            self._stored.add(listener)
-            log.info("listener taken up again", extra={"fields": {"listener": name}})
-            return listener
+        if own is not None:
+            if (listener := _adopted(own, name, address)) is not None:
+                self._stored.add(listener)
+                log.info("listener taken up again", extra={"fields": {"listener": name}})
+                return listener
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={own.name}")
         given = self._passed.take(lambda each: not is_stored_name(each.name) and _is_at(each.fd, address))
         if given is not None:
             log.info("listener was passed", extra={"fields": {"listener": name, "from": given.name or "-"}})
@@ -80,8 +82,6 @@ class Openings:
         if not self._notifier or listener in self._foreign or listener in self._stored:
             return
         name = stored_name(listener.name)
-        # A former copy of that name may be of a socket that is gone; two of one name could not be told apart.
-        self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={name}")
         self._notifier.send("FDSTORE=1", f"FDNAME={name}", descriptors=[listener.sock.fileno()])
         self._stored.add(listener)
 

@@ -22,7 +22,14 @@ PATIENCE_S = 60.0
 class Process:
     """A child with its output in ``log_path``; ended and reaped by ``close`` at the latest."""
 
-    def __init__(self, command: list[str], folder: Path, name: str, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        name: str,
+        environ: dict[str, str] | None = None,
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
         self.log_path = folder / f"{name}.log"
         # Sockets have short names (unix(7)), and the folder of a test has a long one.
         self._runtime = tempfile.TemporaryDirectory(prefix="cs-")
@@ -35,6 +42,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": self._runtime.name, **(environ or {})},
                 start_new_session=True,
+                pass_fds=descriptors,
             )
 
     @property
