@@ -183,11 +183,14 @@ def test_a_passed_tcp_socket_is_found_by_its_address_or_number(folder: Path, wri
 
 
 def test_a_passed_socket_that_nobody_wants_is_told(folder: Path) -> None:
-    with Manager(folder) as manager, listening(folder / "typo.sock") as sock:
-        with manager.daemon({"caddysnake.socket": sock.fileno()}) as process:
-            assert get("/environ", path=folder / "app.sock")[0] == 200
-            assert "a socket was passed that no site listens on" in process.log
-            assert f'"socket":"unix/{folder}/typo.sock","from":"caddysnake.socket"' in process.log
+    with (
+        Manager(folder) as manager,
+        listening(folder / "typo.sock") as sock,
+        manager.daemon({"caddysnake.socket": sock.fileno()}) as process,
+    ):
+        assert get("/environ", path=folder / "app.sock")[0] == 200
+        assert "a socket was passed that no site listens on" in process.log
+        assert f'"socket":"unix/{folder}/typo.sock","from":"caddysnake.socket"' in process.log
 
 
 def test_a_passed_connection_is_an_error_that_names_the_cause(folder: Path) -> None:

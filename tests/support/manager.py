@@ -1,4 +1,4 @@
-"""A service manager of the test's own: it hears what sd_notify(3) says, and passes sockets as sd_listen_fds(3) has it."""
+"""A service manager of the test's own: it hears sd_notify(3), and passes sockets as sd_listen_fds(3) has it."""
 
 from __future__ import annotations
 
