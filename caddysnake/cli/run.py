@@ -17,11 +17,13 @@ import os
 import sys
 from collections.abc import Callable
 
+from ..admin.asked import AskDesk
 from ..admin.attending import Admin
 from ..config.adapt import ConfigErrors
 from ..config.models import Config
 from ..config.values import InvalidValue
 from ..daemon import logs
+from ..daemon.attendant import Attendants
 from ..daemon.caddy import Caddy, find_caddy
 from ..daemon.companion import Companion
 from ..daemon.composition import Composition
@@ -92,7 +94,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
         companion,
         lambda seconds: _announce(composition, urls, seconds),
         FileReader(wanted, setting),
-        Admin,
+        lambda daemon: Attendants([Admin(daemon), AskDesk()]),
     )
 
 

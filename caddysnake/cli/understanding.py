@@ -11,12 +11,13 @@ from ..caddyfile.errors import CaddyfileError
 from ..config.adapt import ConfigErrors, load, to_json
 from ..config.admin import AdminEndpoint, admin_endpoint
 from ..config.models import Config
+from ..config.on_demand import HostDirectory
 from ..config.plan import Plan, default_socket_dir, plan, usable_cores
 from ..config.settled import settle
 from ..config.stock import stock
-from ..config.values import InvalidValue
+from ..config.values import InvalidValue, socket_address
 from ..daemon.composition import Composition, compose
-from ..daemon.configuration import Configuration, Document, Problem, ReloadFailed
+from ..daemon.configuration import Asked, Configuration, Document, Problem, ReloadFailed
 from .reading import ReadError, Source, read
 from .runtime_dir import RuntimeDirError, make_folder
 
@@ -55,7 +56,11 @@ def understand(source: Source, setting: Setting) -> Understood:
     composition = setting.adjust(compose(planned, os.environ, routes, os.getcwd()))
     meaning = to_json(config)
     _take_secrets(meaning)
-    configuration = Configuration(composition, Document(*source), meaning, endpoint, config.warnings)
+    asked = None
+    if (address := config.options.on_demand_ask) is not None:
+        hosts = HostDirectory(config, planned, os.environ, os.getcwd(), own_sockets=setting.folder is not None)
+        asked = Asked(socket_address(address), hosts.serves)
+    configuration = Configuration(composition, Document(*source), meaning, endpoint, config.warnings, asked)
     return Understood(text, config, configuration)
 
 

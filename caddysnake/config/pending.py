@@ -22,7 +22,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
 
 NOT_YET_OPTIONS: Final[dict[str, Callable[[GlobalOptions], bool]]] = {
     "max_spawners": lambda options: "max_spawners" in options.where,
-    "on_demand_ask": lambda options: options.on_demand_ask is not None,
     "reload_strategy": lambda options: "reload_strategy" in options.where,
 }
 """Global options. ``admin`` is not among them: a file that Caddy reads too may have it for Caddy."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .configuration import Configuration
 
 
@@ -25,3 +27,37 @@ class Attendant:
 
     async def stop(self) -> None:
         """End."""
+
+
+class Attendants(Attendant):
+    """Several as one."""
+
+    def __init__(self, each: Sequence[Attendant]) -> None:
+        self._each = tuple(each)
+
+    def prepare(self, configuration: Configuration) -> None:
+        prepared: list[Attendant] = []
+        try:
+            for attendant in self._each:
+                attendant.prepare(configuration)
+                prepared.append(attendant)
+        except BaseException:
+            for attendant in prepared:
+                attendant.revert()
+            raise
+
+    def commit(self) -> None:
+        for attendant in self._each:
+            attendant.commit()
+
+    def revert(self) -> None:
+        for attendant in self._each:
+            attendant.revert()
+
+    async def start(self) -> None:
+        for attendant in self._each:
+            await attendant.start()
+
+    async def stop(self) -> None:
+        for attendant in self._each:
+            await attendant.stop()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..config.admin import OFF, AdminEndpoint
+from ..config.values import SocketAddress
 from .composition import Composition
 
 
@@ -14,6 +15,13 @@ class Document(NamedTuple):
 
     content: bytes
     file: str
+
+
+class Asked(NamedTuple):
+    """Where Caddy may ask whether a host is served, and how that is known: ``serves`` looks at the file system."""
+
+    listen: SocketAddress
+    serves: Callable[[str], bool]
 
 
 class Configuration(NamedTuple):
@@ -25,6 +33,7 @@ class Configuration(NamedTuple):
     """As JSON, without secrets."""
     admin: AdminEndpoint = OFF
     warnings: tuple[str, ...] = ()
+    asked: Asked | None = None
 
 
 class Problem(NamedTuple):

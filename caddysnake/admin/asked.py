@@ -1,0 +1,90 @@
+"""Where Caddy asks whether a host is served here, before it gets a certificate for it: ``on_demand_ask``.
+
+An attendant of the daemon's with a listener of its own, since Caddy asks over HTTP on TCP and nothing else may be asked
+there. The answer is the status: 200 for yes, 404 for no; anything but a 2xx refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..daemon.attendant import Attendant
+from ..daemon.configuration import Asked, Configuration
+from ..daemon.listeners import Listener, ListenError, open_tcp
+from ..daemon.on_demand import HostDesk
+
+if TYPE_CHECKING:
+    from .asking import AskServer
+
+
+class _Open(NamedTuple):
+    asked: Asked
+    listener: Listener
+
+
+class AskDesk(Attendant):
+    """Answers Caddy while a configuration asks for that."""
+
+    def __init__(self) -> None:
+        self._present: _Open | None = None
+        self._coming: _Open | None = None
+        self._desk = HostDesk(lambda _: False)
+        self._server: AskServer | None = None
+        self._is_started = False
+        self._starting: asyncio.Task[None] | None = None
+
+    def prepare(self, configuration: Configuration) -> None:
+        asked = configuration.asked
+        if asked is None:
+            self._coming = None
+        elif self._present is not None and self._present.asked.listen == asked.listen:
+            self._coming = _Open(asked, self._present.listener)
+        else:
+            try:
+                listener = open_tcp(asked.listen.host, asked.listen.port or 0)
+            except ListenError as exc:
+                raise ListenError(f"on_demand_ask: {exc}") from None
+            self._coming = _Open(asked, listener)
+
+    def revert(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None and (self._present is None or coming.listener is not self._present.listener):
+            coming.listener.close()
+
+    def commit(self) -> None:
+        former, self._present, self._coming = self._present, self._coming, None
+        if former is not None and (self._present is None or self._present.listener is not former.listener):
+            former.listener.close()
+        if self._present is not None:
+            self._desk.change(self._present.asked.serves)
+            if self._is_started and (former is None or former.listener is not self._present.listener):
+                self._starting = asyncio.get_running_loop().create_task(self._accept())
+
+    async def start(self) -> None:
+        self._is_started = True
+        await self._accept()
+
+    async def stop(self) -> None:
+        self._is_started = False
+        if self._starting is not None:
+            self._starting.cancel()
+        present, self._present = self._present, None
+        if present is not None:
+            present.listener.close()
+        if self._server is not None:
+            await self._server.stop()
+        self._desk.close()
+
+    async def _accept(self) -> None:
+        """Answer who connects to the present listener; who came before waits there."""
+        if self._present is None:
+            return
+        if self._server is None:
+            module = await asyncio.to_thread(import_module, ".asking", __package__)
+            server: AskServer = module.AskServer(self._desk)
+            await server.start()
+            self._server = server
+        if self._present is not None:
+            self._present.listener.accept_into(asyncio.get_running_loop(), self._server.accept)
