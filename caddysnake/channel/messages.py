@@ -68,7 +68,10 @@ TAKE_LISTENER_SHIFT = 8
 
 
 class Drain(NamedTuple):
-    """``grace_s``: seconds that requests in flight may take before the daemon uses force."""
+    """``grace_s``: seconds that requests in flight may take before the daemon uses force.
+
+    What the settings let stay longer (WebSockets) does so after a first one; a second one ends that.
+    """
 
     grace_s: float
 

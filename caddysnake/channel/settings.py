@@ -52,6 +52,8 @@ class Settings(NamedTuple):
     """Without a byte of a body that the app, or the drain of an unread body, waits for."""
     write_timeout_s: float = 120.0
     """Without a byte taken by a reader of a response."""
+    websocket_keep_s: float = 0.0
+    """How long open WebSockets may stay after the first ``Drain``. A second one ends that."""
     websocket_max_message_bytes: int = 16 * 1024 * 1024
     websocket_ping_interval_s: float = 20.0
     websocket_ping_timeout_s: float = 20.0
@@ -85,6 +87,8 @@ class RelaySettings(NamedTuple):
     max_idle_links_total: int = 4096
     link_idle_s: float = 60.0
     """How long a link is kept without a request."""
+    tunnel_keep_s: float = 3600.0
+    """How long WebSockets are forwarded after the first ``Drain``: their workers end them. A second one ends that."""
     app: str = "relay"
     """Its name in logs."""
     interface: str = "relay"

@@ -15,7 +15,6 @@ from .registry import error_at
 
 NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
     "workers_runtime": lambda app: app.workers_runtime == "thread",
-    "websocket_drain": lambda app: "websocket_drain" in app.block.where,
     "log": lambda app: app.log,
 }
 """Subdirectives of ``python``, each with the question whether a block makes use of it."""

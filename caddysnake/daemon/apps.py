@@ -119,13 +119,13 @@ class App:
         """Its new code does not start, and the old is not wanted: requests are told ``failure`` until the next swap."""
         self._broken = failure
         self.builds.stopped()
-        self.pool.drain()
+        self.pool.drain(keeps=True)
         self._tell_hopeful(of_broken(failure))
         self.place_waiting_again()
 
     def _retire(self, pool: Pool) -> None:
         self._former.add(pool)
-        pool.drain()
+        pool.drain(keeps=True)
         burial = self._loop.create_task(pool.ended())
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
@@ -143,7 +143,8 @@ class App:
             self._part_with(connection)
         self._tell_hopeful(STOPPING)
         self.discard()
-        self.pool.drain()
+        for pool in self.pools():
+            pool.drain()
 
     def kill(self) -> None:
         for pool in self.pools():

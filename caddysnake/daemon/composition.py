@@ -200,6 +200,7 @@ def _pool(
         lifespan=spec.lifespan,
         development=development,
         request_timeout_s=spec.request_timeout_s,
+        websocket_keep_s=spec.websocket_keep_s or 0.0,
         max_body_bytes=spec.request_body_max_bytes,
         limits=_limits(spec.limits),
         health_path=spec.health_uri or "",

@@ -138,15 +138,18 @@ class Pool(WorkerSink):
         self._is_started = True
         return time.monotonic() - self._begun_at
 
-    def drain(self) -> None:
-        """Take nothing new; the workers give back what is idle, finish the rest, and leave."""
+    def drain(self, keeps: bool = False) -> None:
+        """Take nothing new; the workers give back what is idle, finish the rest, and leave.
+
+        ``keeps``: others take over, so WebSockets may stay as long as the settings say. May be called again without.
+        """
         self._draining = True
         if self._started is not None and not self._started.done():
             self._started.set_exception(StartFailed(self.spec.name, "stopping", "it was told to go while it started"))
         for task in list(self._tasks):
             task.cancel()
-        for worker in (*self.workers.values(), *self._replacing.values()):
-            worker.drain()
+        for worker in {*self.workers.values(), *self._replacing.values(), *self.leaving}:
+            worker.drain(keeps)
         self._replacing.clear()
 
     def watch(self) -> None:
@@ -231,7 +234,7 @@ class Pool(WorkerSink):
         log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
         former = self._replacing.pop(worker.settings.worker_index, None)
         if former is not None:
-            former.drain()
+            former.drain(keeps=True)
         self._home.serve_waiting()
 
     def withdrawn(self, worker: Worker) -> None:

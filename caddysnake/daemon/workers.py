@@ -59,6 +59,9 @@ UNTAKEN_LIMIT = 64
 """Hand-offs that a worker has not taken yet. More would pile up descriptors in flight, which are counted per user."""
 _KILL_AFTER_TERM_S = 3.0
 _LEAVE_AFTER_LAST_WORD_S = 10.0
+_KEEPING_LATE_S = 3.0
+"""After the grace, a worker that keeps WebSockets has ended its requests by itself."""
+_KEEPING_STILL_MS = 10_000
 _STACKS_S = 0.2
 """Within which a process that is asked for its stacks has written them, on a machine that is not too busy."""
 
@@ -149,6 +152,7 @@ class Worker:
         # Every connection may come back at once: a drain of many is no flood.
         self._allowance = Allowance(_RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND, overdraft=vitals.SLOTS)
         self._writing = False
+        self._kept_until = 0.0
 
     # -- starting ---------------------------------------------------------------------------------------------
 
@@ -298,7 +302,15 @@ class Worker:
         """Tell a relay that there will be no link."""
         self._send(refused)
 
-    def drain(self) -> None:
+    def drain(self, keeps: bool = False) -> None:
+        """Let it go. ``keeps``: what its settings let stay for longer than the grace (WebSockets) may do so."""
+        if self.state is State.DRAINING:
+            if self._kept_until and not keeps:
+                self._kept_until = 0.0
+                self._send(Drain(self._grace_s))
+                self._deadline_in(self._grace_s)
+            return
+        self._kept_until = self._loop.time() + _keep_s(self.settings) if keeps and _keep_s(self.settings) else 0.0
         self._feed(Event.DRAIN)
 
     def shed(self, count: int) -> None:
@@ -457,7 +469,23 @@ class Worker:
 
     def _ask_to_drain(self) -> None:
         self._send(Drain(self._grace_s))
+        if self._kept_until:
+            self._cancel_timer()
+            self._timer = self._loop.call_later(self._grace_s + _KEEPING_LATE_S, self._look_at_kept)
+            return
+        if _keep_s(self.settings):
+            self._send(Drain(self._grace_s))  # the second: nothing stays
         self._deadline_in(self._grace_s)
+
+    def _look_at_kept(self) -> None:
+        """The grace is over: only WebSockets may be left, for as long as they may stay, and then the grace again."""
+        until = self._kept_until + self._grace_s + _KEEPING_LATE_S
+        still_ms = time.monotonic_ns() // 1_000_000 - self.page.word(vitals.WORD_TICK)
+        if self.page.word(vitals.WORD_ACTIVE) or still_ms > _KEEPING_STILL_MS or self._loop.time() >= until:
+            self._feed(Event.DEADLINE)
+        else:
+            wait_s = min(_KEEPING_STILL_MS / 1000, max(0.1, until - self._loop.time()))
+            self._timer = self._loop.call_later(wait_s, self._look_at_kept)
 
     def _terminate(self) -> None:
         fields = self._fields(grace_s=self._grace_s)
@@ -509,6 +537,10 @@ class Worker:
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {"app": self.settings.app, "worker": self.settings.worker_index, "pid": self.pid, **more}
+
+
+def _keep_s(settings: Settings | RelaySettings) -> float:
+    return settings.websocket_keep_s if isinstance(settings, Settings) else settings.tunnel_keep_s
 
 
 def _slots_of(settings: Settings | RelaySettings) -> int:

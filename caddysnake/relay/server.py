@@ -100,6 +100,7 @@ class RelayServer:
         self.is_leaving = False
         """Idle connections are not kept."""
         self.is_orphaned = False
+        self._keeps_tunnels = False
         self._endpoint = endpoint
         self._header = page.header
         self._cells = page.thread(0)
@@ -139,8 +140,14 @@ class RelayServer:
 
     def _leave(self, stage: Stage, grace_s: float) -> None:
         """Take nothing new, give back what is idle, and be gone when the rest is done or ``grace_s`` is over."""
-        if self._stage is Stage.ORPHANED or self._stage is stage:
+        if self._stage is Stage.ORPHANED:
             return
+        if self._stage is stage:
+            self._end_keeping(grace_s)
+            return
+        self._keeps_tunnels = stage is Stage.DRAINING
+        if self._keeps_tunnels:
+            self._loop.call_later(self.settings.tunnel_keep_s, self._end_keeping, grace_s)
         self._stage = stage
         self.is_leaving = True
         self.is_orphaned = stage is Stage.ORPHANED
@@ -156,6 +163,12 @@ class RelayServer:
         self._loop.call_later(grace_s, self._force)
         self._check_left()
 
+    def _end_keeping(self, grace_s: float) -> None:
+        """WebSockets must end now too."""
+        if self._keeps_tunnels:
+            self._keeps_tunnels = False
+            self._loop.call_later(grace_s, self._force)
+
     def _check_left(self) -> None:
         if self.is_leaving and not self._connections and not self._left.done():
             self._left.set_result(None)
@@ -163,10 +176,15 @@ class RelayServer:
     def _force(self) -> None:
         if self._left.done():
             return
-        log.warning("the grace period is over: %d connections are cut", len(self._connections))
-        for connection in list(self._connections.values()):
+        connections = [
+            each for each in self._connections.values() if not (self._keeps_tunnels and each.phase is Phase.TUNNEL)
+        ]
+        if connections:
+            log.warning("the grace period is over: %d connections are cut", len(connections))
+        for connection in connections:
             connection.abort()
-        self._loop.call_later(1.0, self._give_up)
+        if not self._keeps_tunnels:
+            self._loop.call_later(1.0, self._give_up)
 
     def _give_up(self) -> None:
         if not self._left.done():

@@ -117,6 +117,8 @@ class AsgiServer:
         self._cells = page.thread(0)
         self._stage = Stage.STARTING
         self._connections: dict[int, HttpConnection] = {}
+        self.keeps_websockets = False
+        """Open WebSockets stay although this worker is leaving."""
         self.cycles: set[Cycle] = set()
         """Apps that run, be their response complete or not."""
         self._opening: set[asyncio.Task[Any]] = set()
@@ -179,8 +181,14 @@ class AsgiServer:
 
     def _leave(self, stage: Stage, grace_s: float) -> None:
         """Take nothing new, give back what is idle, and be gone when the rest is done or ``grace_s`` is over."""
-        if self._stage is Stage.ORPHANED or self._stage is stage:
+        if self._stage is Stage.ORPHANED:
             return
+        if self._stage is stage:
+            self._end_keeping(grace_s)
+            return
+        self.keeps_websockets = stage is Stage.DRAINING and self.settings.websocket_keep_s > 0
+        if self.keeps_websockets:
+            self.loop.call_later(self.settings.websocket_keep_s, self._end_keeping, grace_s)
         self._stage = stage
         self.is_leaving = True
         self.is_orphaned = stage is Stage.ORPHANED
@@ -195,6 +203,14 @@ class AsgiServer:
         self.loop.call_later(grace_s, self._force)
         self._check_left()
 
+    def _end_keeping(self, grace_s: float) -> None:
+        """WebSockets leave too now."""
+        if self.keeps_websockets and not self.is_orphaned:
+            self.keeps_websockets = False
+            for connection in list(self._connections.values()):
+                connection.leave()
+            self.loop.call_later(grace_s, self._force)
+
     def _check_left(self) -> None:
         if self.is_leaving and not self._connections and not self.cycles and not self._left.done():
             self._left.set_result(None)
@@ -202,20 +218,27 @@ class AsgiServer:
     def _force(self) -> None:
         if self._left.done():
             return
-        self.is_forced = True
-        if self._connections or self.cycles:
+        kept = self._kept()
+        connections = [each for each in self._connections.values() if each not in kept]
+        cycles = self.cycles - {each.cycle for each in kept if each.cycle is not None}
+        self.is_forced = not self.keeps_websockets
+        if connections or cycles:
             log.warning(
                 "app=%s: the grace period is over: %d connections cut, %d requests cancelled",
                 self.settings.app,
-                len(self._connections),
-                len(self.cycles),
+                len(connections),
+                len(cycles),
             )
-        for connection in list(self._connections.values()):
+        for connection in connections:
             connection.abort()
-        for cycle in list(self.cycles):
+        for cycle in cycles:
             if cycle.task is not None:
                 cycle.task.cancel()
-        self.loop.call_later(1.0, self._give_up)
+        if not self.keeps_websockets:
+            self.loop.call_later(1.0, self._give_up)
+
+    def _kept(self) -> set[HttpConnection]:
+        return {each for each in self._connections.values() if self.keeps_websockets and each.phase is Phase.UPGRADED}
 
     def _give_up(self) -> None:
         if not self._left.done():

@@ -344,7 +344,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def leave(self) -> None:
         """Give the connection back, or end it when there is nobody to give it to; only if it is idle."""
-        if self._websocket is not None:
+        if self._websocket is not None and not self.server.keeps_websockets:
             self._websocket.go_away(self.server.is_orphaned)
         if self.phase is not _IDLE or self._transport is None:
             return

@@ -98,6 +98,66 @@ def test_websockets_are_told_to_come_again_and_do_not_hold_up_reloads(
     assert "within the grace period" not in process.log
 
 
+KEPT = """unix/x.sock {
+	python /none {
+		module_asgi main:app
+		workers 1
+	}
+	python /* {
+		module_asgi main:app
+		workers 1
+		grace_period 1s
+		websocket_drain keep %s
+	}
+}
+"""
+
+
+@pytest.mark.parametrize("via", ["direct", "relay"])
+def test_websockets_may_stay_where_they_are_for_a_while_and_http_moves_at_once(tmp_path: Path, via: str) -> None:
+    write(tmp_path, "1")
+    text = KEPT % "6s"
+    if via == "direct":
+        text = text.replace(text[text.index("\tpython /none") : text.index("\tpython /*")], "").replace("/* ", "")
+    with daemon(tmp_path, text) as process:
+        socket = tmp_path / "x.sock"
+        with unix_connect(str(socket), uri="ws://localhost/") as client:
+            assert echo(client, "hello") == "1 hello"
+            begun = time.monotonic()
+            reload(process, tmp_path, "2")
+            assert get("/", path=socket) == (200, b"2")
+            reload(process, tmp_path, "3", 2)
+            assert get("/", path=socket) == (200, b"3")
+            while time.monotonic() - begun < 4.0:
+                assert echo(client, "still") == "1 still"
+                time.sleep(0.2)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=PATIENCE_S)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        wanted = 1 if via == "direct" else 2
+        deadline = time.monotonic() + PATIENCE_S
+        while len(workers(process.pid)) > wanted and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(workers(process.pid)) == wanted
+        assert "within the grace period" not in process.log
+
+
+def test_a_stop_waits_for_no_websocket_that_a_reload_has_kept(tmp_path: Path) -> None:
+    write(tmp_path, "1")
+    text = TEXT.replace("workers 1", "workers 1\n\t\tgrace_period 5s\n\t\twebsocket_drain keep 1h")
+    with daemon(tmp_path, text) as process, unix_connect(str(tmp_path / "x.sock"), uri="ws://localhost/") as client:
+        assert echo(client, "hello") == "1 hello"
+        reload(process, tmp_path, "2")
+        assert echo(client, "still") == "1 still"
+        process.popen.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(timeout=PATIENCE_S)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert process.wait() == 0
+
+
 def test_a_stream_finishes_on_the_worker_that_began_it(tmp_path: Path, process: Process) -> None:
     client = UnixHTTPConnection(tmp_path / "x.sock")
     try:
