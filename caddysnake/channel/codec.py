@@ -11,11 +11,14 @@ import struct
 from typing import Any
 
 from .messages import (
+    Cancel,
     Configure,
     Drain,
     Drained,
     Dump,
     Failed,
+    Join,
+    LeftBehind,
     Link,
     Message,
     Need,
@@ -55,6 +58,8 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     5: (Dump, ""),
     6: (Spawn, "Id"),
     7: (Reap, "I"),
+    16: (Join, "IIds"),
+    17: (Cancel, "I"),
     32: (Ready, "Is"),
     33: (Failed, "ss"),
     34: (Returned, "I"),
@@ -62,6 +67,7 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     36: (Prepared, "Is"),
     37: (Spawned, "Ii"),
     38: (Reaped, "Ii"),
+    48: (LeftBehind, "I"),
     64: (Need, "IIs"),
     65: (Unneed, "I"),
     8: (Link, "I"),

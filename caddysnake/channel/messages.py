@@ -13,6 +13,8 @@ daemon      Shed            return that many idle connections: another worker is
 daemon      Dump            write every thread's stack to standard error
 daemon      Spawn           (to a spawner) one descriptor: fork a worker that owns this channel
 daemon      Reap            (to a spawner) wait for this child, which the daemon has seen to be dead
+daemon      Join            (to a thread host) one descriptor: run a worker that owns this channel, as threads
+daemon      Cancel          (to a thread host) raise SystemExit in the threads of this worker
 worker      Ready           imported, lifespan started; carries the protocol version it speaks
 worker      Failed          why it could not become ready; the process exits after it
 worker      Returned        idle, at a request boundary, its copy is closed
@@ -22,8 +24,9 @@ relay       Unneed          whoever wanted it has left
 daemon      Link            (to a relay) one descriptor: the connection that was asked for
 daemon      Refused         (to a relay) there will be none, and what to answer
 spawner     Prepared        preloads are imported, forks may be asked for
-spawner     Spawned         this worker has this pid
-spawner     Reaped          this child ended with this wait status
+spawner     Spawned         this worker has this pid; of a thread host: it runs, or cannot run there
+spawner     Reaped          this child ended with this wait status; of a thread host, unasked: these threads have ended
+host        LeftBehind      so many threads that apps started live on after their workers
 ==========  ==============  =========================================================================
 """
 
@@ -98,6 +101,22 @@ class Reap(NamedTuple):
     worker: int
 
 
+class Join(NamedTuple):
+    """Descriptor: the worker's end of its channel. Answered by ``Spawned``; ``-EEXIST``: its modules collide there.
+
+    Workers of one ``group`` share one import of their app. ``root`` is its working directory.
+    """
+
+    worker: int
+    group: int
+    grace_s: float
+    root: str
+
+
+class Cancel(NamedTuple):
+    worker: int
+
+
 class Ready(NamedTuple):
     version: int
     detail: str
@@ -109,6 +128,10 @@ class Failed(NamedTuple):
 
     code: str
     text: str
+
+
+MOVES = "moves"
+"""A thread host's ``Failed.code``: importing the app changed the process, so it needs a host of its own."""
 
 
 class Need(NamedTuple):
@@ -166,6 +189,10 @@ class Reaped(NamedTuple):
     status: int
 
 
+class LeftBehind(NamedTuple):
+    threads: int
+
+
 Message = (
     Configure
     | Take
@@ -185,7 +212,10 @@ Message = (
     | Prepared
     | Spawned
     | Reaped
+    | Join
+    | Cancel
+    | LeftBehind
 )
 
-DESCRIPTORS: dict[type, int] = {Configure: 2, Take: 1, Spawn: 1, Link: 1}
+DESCRIPTORS: dict[type, int] = {Configure: 2, Take: 1, Spawn: 1, Link: 1, Join: 1}
 """How many descriptors a message carries; none for those not named."""

@@ -19,7 +19,7 @@ class Settings(NamedTuple):
     app: str
     """The app's name in logs, such as ``blog:app``."""
     interface: str
-    """``asgi`` or ``wsgi``."""
+    """``asgi`` or ``wsgi``; ``host``: the process of a thread host, which runs no app until it is told to."""
     module: str
     variable: str
     """An attribute path, or a factory: ``app``, ``site.app``, ``make_app()``."""
@@ -61,6 +61,8 @@ class Settings(NamedTuple):
     """What its process may use, by the names of ``worker.limits``."""
     health_path: str = ""
     """A path that is answered in front of the app; none when empty."""
+    shares_process: bool = False
+    """It is threads of a thread host: what concerns the whole process is not its to do."""
 
 
 class RelaySettings(NamedTuple):

@@ -307,8 +307,8 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, pro
 def _workers(block: PythonApp, cores: int, *, dynamic: bool) -> int:
     if isinstance(block.workers, int):
         return block.workers
-    if block.workers is None and (block.simple or dynamic):
-        return 1
+    if block.workers is None and (block.simple or dynamic or block.workers_runtime == "thread"):
+        return 1  # more threads of one interpreter do not use more cores
     return cores
 
 

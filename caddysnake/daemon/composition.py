@@ -204,6 +204,7 @@ def _pool(
         max_body_bytes=spec.request_body_max_bytes,
         limits=_limits(spec.limits),
         health_path=spec.health_uri or "",
+        shares_process=spec.workers_runtime == "thread",
     )
     key = SpawnerKey(
         python=spec.python,

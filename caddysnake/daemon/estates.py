@@ -19,9 +19,10 @@ from ..channel.settings import Settings
 from .apps import STOPPING, App
 from .complaints import Complaints
 from .connections import Connection, Connections
+from .hosts import Origins
 from .pools import PoolSpec, StartFailed
 from .refusals import CAPACITY, Refusal, of_failure, response
-from .spawners import SpawnerKey, SpawnError, Spawners
+from .spawners import SpawnerKey, SpawnError
 from .starts import Starting, Starts
 from .succession import Identity
 from .tenants import Answer, Stage, Tenants
@@ -75,7 +76,7 @@ class _Asker(NamedTuple):
 class Estate:
     """``need`` answers who asks for an app of this template."""
 
-    def __init__(self, spec: EstateSpec, spawners: Spawners, connections: Connections, starts: Starts) -> None:
+    def __init__(self, spec: EstateSpec, spawners: Origins, connections: Connections, starts: Starts) -> None:
         self.spec = spec
         self.apps: dict[str, App] = {}
         self.starting: dict[str, App] = {}

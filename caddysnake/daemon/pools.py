@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ..channel.messages import Need, Unneed
+from ..channel.messages import MOVES, Need, Unneed
 from ..channel.settings import RelaySettings, Settings
 from . import scratch
 from .backoff import Backoff
@@ -17,7 +17,7 @@ from .hangs import LOOP_STILL_S, THREAD_STILL_S, Finding
 from .lifecycle import State
 from .processes import resident_bytes
 from .recycling import Lease, Limits, Reading
-from .spawners import Forkers, SpawnerKey, SpawnError
+from .spawners import Forker, Forkers, Seat, SpawnerKey, SpawnError
 from .succession import Identity
 from .workers import Worker, WorkerSink
 
@@ -114,6 +114,7 @@ class Pool(WorkerSink):
         self._is_started = False
         self._begun_at = 0.0
         self._scratch: str | None = None
+        self._seat: Seat | None = None
 
     @property
     def is_started(self) -> bool:
@@ -190,7 +191,11 @@ class Pool(WorkerSink):
             return
         for worker in self.ready:
             reason = self._leases[worker].over(_reading(worker)) if worker in self._leases else None
+            if self._seat is not None and self._seat.is_doomed(worker.number):
+                reason = "its thread host is replaced"
             if reason is not None:
+                if self._seat is not None:
+                    self._seat.move_out(worker.number)  # it is the process that has grown old, not the thread
                 index = worker.settings.worker_index
                 fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "reason": reason}
                 log.info("worker is replaced", extra={"fields": fields})
@@ -263,7 +268,11 @@ class Pool(WorkerSink):
 
     def failed(self, worker: Worker, code: str, text: str) -> None:
         index = worker.settings.worker_index
-        if self._replacing.get(index) is worker:
+        if code == MOVES and self._seat is not None and self._seat.needs_own_host():
+            fields = {"app": self.spec.name, "worker": index, "why": text}
+            log.info("app gets a thread host of its own", extra={"fields": fields})
+            self._spawn_soon(index, 0.0)
+        elif self._replacing.get(index) is worker:
             del self._replacing[index]
             fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "code": code, "error": text}
             log.error("worker failed; its successor is on the way", extra={"fields": fields})
@@ -324,7 +333,7 @@ class Pool(WorkerSink):
             self._failed(index, "resources", f"no room for another worker: {exc}", None)
             return
         try:
-            spawner = self._spawners.get(self.spec.key)
+            spawner = self._origin()
             if index in self.workers:  # it has said that it failed, and is not gone yet
                 self.leaving.add(self.workers[index])
             self.workers[index] = worker
@@ -339,10 +348,20 @@ class Pool(WorkerSink):
                 self._spawners.discard(self.spec.key)
             self._failed(index, exc.code, str(exc), None)
 
+    def _origin(self) -> Forker:
+        settings = self.spec.settings
+        if not isinstance(settings, Settings) or not settings.shares_process:
+            return self._spawners.get(self.spec.key)
+        if self._seat is None:
+            # What limits one app's use of memory can be kept for a whole process only.
+            is_private = bool(settings.limits) or self.spec.limits.memory_bytes is not None
+            self._seat = self._spawners.seat(self.spec.key, settings, is_private)
+        return self._seat
+
     def _with_scratch(self, settings: Settings) -> Settings:
         """``settings`` with a private ``TMPDIR``, when the app has a user of its own and names none. ``OSError``."""
         account = self.spec.key.account
-        if account is None or "TMPDIR" in settings.environ:
+        if account is None or "TMPDIR" in settings.environ or settings.shares_process:
             return settings
         if self._scratch is None:
             self._scratch = scratch.make(self.spec.name, account.uid, account.gid)

@@ -10,26 +10,33 @@ import sys
 from pathlib import Path
 
 from ..channel.messages import Need, Unneed
+from ..channel.settings import Settings
 from .apps import App
 from .connections import Connection, Connections
 from .desk import Desk
 from .pools import PoolSpec
-from .spawners import SpawnerKey, SpawnError
+from .spawners import Forker, Seat, SpawnerKey, SpawnError
 from .workers import Worker
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 KEY = SpawnerKey(sys.executable, "relay", (), (), ())
 
 
-class RelayStarter:
+class RelayStarter(Forker):
     """Where relays come from: a ``Forker`` whose children are the daemon's own."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
 
     def get(self, key: SpawnerKey) -> RelayStarter:
         return self
+
+    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+        raise AssertionError("a relay is a process")
 
     def discard(self, key: SpawnerKey) -> None:
         """There is nothing to start afresh."""

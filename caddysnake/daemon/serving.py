@@ -25,11 +25,12 @@ from .connections import Connection, Connections
 from .desk import Desk
 from .directory import Tenant, UnknownApp, find
 from .estates import Estate
+from .hosts import Origins
 from .listeners import Listener, peer_uid
 from .openings import Openings
 from .pools import Pool, PoolSpec, StartFailed
 from .relays import Relays, RelayStarter
-from .spawners import SpawnerKey, Spawners
+from .spawners import SpawnerKey
 from .starts import Starts
 from .succession import successors
 
@@ -80,7 +81,7 @@ class Serving:
         self.estates: dict[str, Estate] = {}
         self.relays: Relays | None = None
         self.connections: Connections
-        self.spawners = Spawners()
+        self.spawners = Origins()
         self.starter = RelayStarter()
         self._loop = asyncio.get_running_loop()
         self.connections = Connections(self._loop, self._over, self._requested)

@@ -7,7 +7,9 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,6 +17,7 @@ from typing import NamedTuple, Protocol
 from ..channel.codec import shorten
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ..channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from ..channel.settings import Settings
 from ..config.accounts import Account
 from ..config.ownership import ROOT_HINT, closed_to, foreign_hand
 from . import processes
@@ -55,17 +58,37 @@ class SpawnError(Exception):
         self.fatal = fatal
 
 
-class Forker(Protocol):
-    """Where workers come from."""
+class Forker(ABC):
+    """Where workers come from. What is not abstract is right for processes."""
 
-    pid: int
-    """Their parent."""
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """Their parent."""
 
+    @abstractmethod
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
-        """Start worker number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``."""
+        """Start worker number ``worker`` on ``channel``: its pid, and its pidfd, or another descriptor that can be
+        read once it has ended. Raises ``SpawnError``."""
 
+    @abstractmethod
     async def reap(self, worker: int, pid: int) -> int | None:
         """The wait status of a worker that has ended; None when it cannot be learnt."""
+
+    def terminate(self, worker: int, pidfd: int) -> None:
+        """Ask a worker to end that does not listen to its channel."""
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+    def end(self, worker: int, pid: int) -> None:
+        """End it, and what it started, by force."""
+        processes.kill_group(pid, (self.pid, os.getpid()))
+
+    def may_run_on(self, worker: int) -> bool:
+        """It was ended, but cannot be by force: it may still use what it holds."""
+        return False
 
 
 class Forkers(Protocol):
@@ -77,8 +100,30 @@ class Forkers(Protocol):
     def discard(self, key: SpawnerKey) -> None:
         """Start afresh next time."""
 
+    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+        """Where the workers of one pool, with these ``settings``, are threads.
 
-class Spawner:
+        ``is_private``: not with other apps.
+        """
+
+
+class Seat(Forker):
+    """A place among threads."""
+
+    @abstractmethod
+    def is_doomed(self, worker: int) -> bool:
+        """It must be replaced, as its process is."""
+
+    @abstractmethod
+    def move_out(self, worker: int) -> None:
+        """Workers to come do not share a process with ``worker``."""
+
+    @abstractmethod
+    def needs_own_host(self) -> bool:
+        """Its app cannot share a process with others. False when that was known."""
+
+
+class Spawner(Forker):
     """One spawner process. ``gone`` is set when it has ended."""
 
     def __init__(self, key: SpawnerKey, libraries: list[str]) -> None:
@@ -105,7 +150,6 @@ class Spawner:
             raise
         finally:
             theirs.close()
-        self.pid = self.process.pid
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._busy_at = self._loop.time()
@@ -117,6 +161,10 @@ class Spawner:
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def _hint(self) -> str:
         """What keeps its user from running it, if it is plain to see."""

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import logging
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -133,7 +132,7 @@ class Worker:
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._theirs = theirs
         try:
-            self.page = _configure(self._endpoint, settings)
+            self.page = configure(self._endpoint, settings)
         except BaseException:
             self._endpoint.close()
             theirs.close()
@@ -323,7 +322,7 @@ class Worker:
     def kill(self) -> None:
         """At once, whatever its state."""
         if self.pid and self._spawner is not None and not self.ended.is_set():
-            processes.kill_group(self.pid, (self._spawner.pid, os.getpid()))
+            self._spawner.end(self.number, self.pid)
 
     # -- slots ------------------------------------------------------------------------------------------------
 
@@ -490,10 +489,8 @@ class Worker:
     def _terminate(self) -> None:
         fields = self._fields(grace_s=self._grace_s)
         log.warning("worker not done within the grace period and is stopped", extra={"fields": fields})
-        try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
+        if self._spawner is not None:
+            self._spawner.terminate(self.number, self._pidfd)
         self._deadline_in(_KILL_AFTER_TERM_S)
 
     def _fail(self, code: str, text: str) -> None:
@@ -515,6 +512,9 @@ class Worker:
 
     async def _bury_in_order(self) -> None:
         orphans = [(connection, self.page.slots[slot]) for slot, connection in self._held.items()]
+        if self._spawner is not None and self._spawner.may_run_on(self.number):
+            # It could still read from them: nobody else may be given one.
+            orphans = [(connection, vitals.SLOT_HEAD_SENT) for connection, _ in orphans]
         self._held.clear()
         self._close_channel()
         self.page.close()
@@ -551,7 +551,7 @@ def _slots_of(settings: Settings | RelaySettings) -> int:
     return max(1, min(vitals.SLOTS, limits["open_files"] // 2))
 
 
-def _configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> vitals.Page:
+def configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> vitals.Page:
     """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries."""
     page_fd = vitals.create("caddysnake-vitals")
     try:

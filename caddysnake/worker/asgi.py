@@ -193,8 +193,9 @@ class AsgiServer:
         self.is_leaving = True
         self.is_orphaned = stage is Stage.ORPHANED
         if self.is_orphaned:
-            # Nobody is left to use force on an app that holds the GIL.
-            faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True)
+            if not self.settings.shares_process:
+                # Nobody is left to use force on an app that holds the GIL.
+                faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True)
             for cycle in self.cycles:
                 if not cycle.response.head_sent:
                     cycle.response.close = True

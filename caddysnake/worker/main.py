@@ -1,7 +1,7 @@
 """One worker: configure, load, serve, drain, exit status.
 
-The same code runs in a forked process and in a thread of a thread host; what belongs to a process alone is in
-``_enter_process``.
+The same code runs in a forked process and in threads of a thread host (``thread_host``); what belongs to a process
+alone is in ``enter_process``.
 """
 
 from __future__ import annotations
@@ -39,38 +39,43 @@ def main(channel: socket.socket) -> int:
     except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
         print(f"caddysnake: worker without settings: {exc}", file=sys.stderr)
         return 1
+    if settings.interface == "host":
+        from .thread_host import ThreadHost
+
+        return ThreadHost(endpoint, settings).run()
     try:
-        _enter_process(settings)
+        enter_process(settings)
+        enter_directory(settings)
+        sys.path[:0] = [settings.working_dir, *path_entries(settings)]
         with DieWithDaemon(channel):
-            app = load(settings)
-            interface = _interface(settings, app)
-            if settings.health_path:
-                app = (before_asgi if interface == "asgi" else before_wsgi)(app, settings.health_path)
-        return _serve(interface, app, settings, endpoint, page)
+            app, interface = load_app(settings)
+        return serve(interface, app, settings, endpoint, page)
     except AppError as exc:
-        _report(endpoint, Failed(exc.code, str(exc)))
+        report(endpoint, Failed(exc.code, str(exc)))
         return 1
 
 
-def _enter_process(settings: Settings) -> None:
-    """Make this process the app's: environment, directory, path, title. Raises ``AppError``."""
+def load_app(settings: Settings) -> tuple[Any, str]:
+    """The app, and ``asgi`` or ``wsgi``. Raises ``AppError``."""
+    app = load(settings)
+    interface = _interface(settings, app)
+    if settings.health_path:
+        app = (before_asgi if interface == "asgi" else before_wsgi)(app, settings.health_path)
+    return app, interface
+
+
+def enter_process(settings: Settings) -> None:
+    """Make this process the app's: environment, streams, title, limits. Raises ``AppError``."""
     os.environ.clear()
     os.environ.update(settings.environ)
     if "TZ" in settings.environ:
         time.tzset()
-    try:
-        os.chdir(settings.working_dir)
-    except OSError as exc:
-        raise AppError("directory", f"working_dir {settings.working_dir}: {exc.strerror}") from None
     stacks.on_signal()
-    extra = [entry for entry in settings.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    sys.path[:0] = [settings.working_dir, *extra]
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a line printed is a line in the log now, not when a buffer is full
             reconfigure(line_buffering=True, errors="backslashreplace")
-    place = f" [{settings.worker_index + 1}/{settings.workers}]" if settings.workers > 1 else ""
-    set_title(f"caddysnake: worker {settings.app}{place}")
+    set_title(_title(settings))
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:  # a preload may have asked, when there was no TMPDIR of this app's
         tempfile.tempdir = None
@@ -79,6 +84,26 @@ def _enter_process(settings: Settings) -> None:
             limits.apply(settings.limits)
         except OSError as exc:
             raise AppError("limits", f"limits {settings.limits}: {exc.strerror}") from None
+
+
+def enter_directory(settings: Settings) -> None:
+    """Make the working directory the app's. Raises ``AppError``."""
+    try:
+        os.chdir(settings.working_dir)
+    except OSError as exc:
+        raise AppError("directory", f"working_dir {settings.working_dir}: {exc.strerror}") from None
+
+
+def path_entries(settings: Settings) -> list[str]:
+    """What ``PYTHONPATH`` adds to the module search path."""
+    return [entry for entry in settings.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+def _title(settings: Settings) -> str:
+    if settings.interface == "host":
+        return "caddysnake: thread host"
+    place = f" [{settings.worker_index + 1}/{settings.workers}]" if settings.workers > 1 else ""
+    return f"caddysnake: worker {settings.app}{place}"
 
 
 def set_title(title: str) -> None:
@@ -178,7 +203,8 @@ def prepare(interface: str) -> None:
         from . import wsgi  # noqa: F401
 
 
-def _serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> int:
+def serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> int:
+    """Serve ``app`` until drained, or until the daemon is gone; the worker's exit status."""
     # Only the server that is needed: a threaded worker pays for no event loop.
     if interface == "asgi":
         from .asgi import AsgiServer
@@ -189,7 +215,8 @@ def _serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, pag
     return WsgiServer(app, settings, endpoint, page).run()
 
 
-def _report(endpoint: Endpoint, message: Failed) -> None:
+def report(endpoint: Endpoint, message: Failed) -> None:
+    """Tell the daemon why there will be no worker."""
     try:
         poller = select.poll()
         poller.register(endpoint.fileno(), select.POLLOUT)

@@ -63,6 +63,7 @@ class WsgiServer:
             self._admit,
             self._course.expire,
             deadlines,
+            may_exit=not settings.shares_process,
         )
 
     def run(self) -> int:

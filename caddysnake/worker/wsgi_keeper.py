@@ -41,7 +41,10 @@ class Phase(Enum):
 
 
 class Keeper:
-    """``admit`` makes a connection of a descriptor that was taken; ``expire`` ends one whose deadline has passed."""
+    """``admit`` makes a connection of a descriptor that was taken; ``expire`` ends one whose deadline has passed.
+
+    ``may_exit``: the process is this worker's alone, to be ended by force if need be.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Keeper:
         admit: Callable[[socket.socket, int, bool, bool], Connection],
         expire: Callable[[Connection], None],
         deadlines: Deadlines | None = None,
+        may_exit: bool = True,
     ) -> None:
         self._endpoint = endpoint
         self._page = page
@@ -62,6 +66,7 @@ class Keeper:
         self._admit = admit
         self._expire = expire
         self._deadlines = deadlines
+        self._may_exit = may_exit
         self._phase = Phase.SERVING
         self._wake_fd = -1
         self._poll = select.poll()
@@ -91,7 +96,8 @@ class Keeper:
         if self._phase is Phase.DRAINING:
             self._guarded(lambda: self._endpoint.send(Drained()))
             self._say_farewell()
-        faulthandler.cancel_dump_traceback_later()  # nothing was stuck
+        if self._may_exit:
+            faulthandler.cancel_dump_traceback_later()  # nothing was stuck
 
     def _turn(self) -> None:
         for fd, _ in self._poll.poll(self._timeout_ms()):
@@ -206,8 +212,9 @@ class Keeper:
         self._table.returning = False
         self._table.closing = True
         self._poll.unregister(self._endpoint.fileno())
-        # Ends the process even if a thread never gives up the GIL again.
-        faulthandler.dump_traceback_later(self._grace_s, exit=True, file=_STDERR)
+        if self._may_exit:
+            # Ends the process even if a thread never gives up the GIL again.
+            faulthandler.dump_traceback_later(self._grace_s, exit=True, file=_STDERR)
 
     def _sweep(self) -> None:
         """Idle connections go back, or end; a thread may have parked one after it last looked whether it should."""

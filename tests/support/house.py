@@ -18,8 +18,9 @@ from caddysnake.channel.messages import TAKE_TRUSTED
 from caddysnake.channel.settings import Settings
 from caddysnake.daemon.apps import App
 from caddysnake.daemon.connections import Connection, Connections
+from caddysnake.daemon.hosts import Origins
 from caddysnake.daemon.pools import PoolSpec
-from caddysnake.daemon.spawners import SpawnerKey, Spawners
+from caddysnake.daemon.spawners import SpawnerKey
 from support.probe import exchange
 from support.worker import PATIENCE_S, SITE
 
@@ -53,7 +54,7 @@ class House:
             lambda connection: connection.app.over(connection),
             lambda connection: connection.app.place(connection),
         )
-        self.spawners = Spawners([SITE])
+        self.spawners = Origins([SITE])
         self.apps: list[App] = []
         self._clients: list[socket.socket] = []
         self._placed: list[Connection] = []
