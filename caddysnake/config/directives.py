@@ -109,14 +109,14 @@ def python_path(d: Dispenser, app: AppDraft) -> None:
 @_subdirective("workers", "workers <count>|auto")
 def workers(d: Dispenser, app: AppDraft) -> None:
     """How many workers run the app. `auto`, the default, is one for each core the daemon may use; it is 1 for a dynamic
-    app and for the form `python module:variable`."""
+    app, for `workers_runtime thread` and for the form `python module:variable`."""
     number = values.workers(argument(d))
     app.fields["workers"] = "auto" if number is None else number
 
 
 @_subdirective("workers_runtime", "workers_runtime process|thread")
 def workers_runtime(d: Dispenser, app: AppDraft) -> None:
-    """Whether a worker is a process of its own, the default, or a thread in a process that several apps share."""
+    """Whether a worker is a process of its own, the default, or threads in a process that several apps share."""
     app.fields["workers_runtime"] = values.choice(argument(d), ("process", "thread"))
 
 
