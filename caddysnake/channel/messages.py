@@ -26,7 +26,7 @@ daemon      Refused         (to a relay) there will be none, and what to answer
 spawner     Prepared        preloads are imported, forks may be asked for
 spawner     Spawned         this worker has this pid; of a thread host: it runs, or cannot run there
 spawner     Reaped          this child ended with this wait status; of a thread host, unasked: these threads have ended
-host        LeftBehind      so many threads that apps started live on after their workers
+host        LeftBehind      so many threads that apps started live on after their workers; also answers Cancel
 ==========  ==============  =========================================================================
 """
 

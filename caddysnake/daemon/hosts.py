@@ -42,6 +42,7 @@ _ASKED_MAX = 4
 
 _JOIN_TIMEOUT_S = 30.0
 _LOST_AFTER_S = 15.0
+_ANSWER_S = 15.0
 _LEAVE_S = 15.0
 _GRACE_S = 30.0
 _CRASHES = 2
@@ -87,11 +88,12 @@ class Host:
         self._stragglers: dict[int, tuple[int, float]] = {}  # let go -> their group, and when
         self._answers: dict[int, asyncio.Future[int]] = {}
         self._allowance = Allowance(UNASKED_A_SECOND)
+        self._answer_by: float | None = None
         self._left_behind = 0
         self._idle_since: float | None = None
         self._told_doomed = False
         self._reaping: asyncio.Task[None] | None = None
-        self._pidfd = -1
+        self.pidfd = -1
         self._on_crash = on_crash
         self._scratch: str | None = None
         environ = settings.environ
@@ -112,7 +114,7 @@ class Host:
     async def begin(self) -> None:
         """Raises ``SpawnError``."""
         try:
-            self.pid, self._pidfd = await self._spawner.fork(self._number, self._theirs.fileno(), _GRACE_S)
+            self.pid, self.pidfd = await self._spawner.fork(self._number, self._theirs.fileno(), _GRACE_S)
         except BaseException:
             self._endpoint.close()
             self.is_open = False
@@ -121,7 +123,7 @@ class Host:
             raise
         finally:
             self._theirs.close()
-        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self.pidfd, self._on_exit)
         self._loop.add_reader(self._endpoint.fileno(), self._on_message)
         log.debug("thread host started", extra={"fields": {"pid": self.pid}})
 
@@ -164,7 +166,7 @@ class Host:
     def cancel(self, worker: int) -> None:
         """Ask the threads of ``worker``, which does not come to an end, to stop where they are."""
         if worker in self._threads:
-            self._send(Cancel(worker))
+            self._send_cancel(worker)
 
     def let_go(self, worker: int) -> bool:
         """Have nothing more to do with ``worker``. True when it may still be running."""
@@ -172,7 +174,7 @@ class Host:
         if found is None:
             return worker in self._stragglers
         self._stragglers[worker] = (found[0], self._loop.time())
-        self._send(Cancel(worker))
+        self._send_cancel(worker)
         self._over(worker)
         return True
 
@@ -190,6 +192,12 @@ class Host:
 
     def look(self, now: float) -> None:
         """To be called every second or so."""
+        if self._answer_by is not None and now >= self._answer_by and self.is_usable:
+            log.error("thread host hangs and is killed: a thread in it lets no other run",
+                      extra={"fields": {"pid": self.pid, "apps": len(self.groups)}})  # fmt: skip
+            self.is_open = False
+            self._answer_by = None
+            self.kill()
         lost = self.lost(now)
         if lost:
             self.is_open = False
@@ -230,11 +238,13 @@ class Host:
         if group not in staying:
             self.groups.pop(group, None)
 
-    def _send(self, message: Cancel) -> None:
+    def _send_cancel(self, worker: int) -> None:
         try:
-            self._endpoint.send(message)
+            self._endpoint.send(Cancel(worker))
         except (ChannelClosed, OSError):
-            pass
+            return
+        if self._answer_by is None:
+            self._answer_by = self._loop.time() + _ANSWER_S
 
     def _on_message(self) -> None:
         try:
@@ -266,15 +276,16 @@ class Host:
                 return
         elif isinstance(message, LeftBehind):
             self._left_behind = message.threads
+            self._answer_by = None
         else:
             raise ChannelError(f"{type(message).__name__} from a thread host")
         if not self._allowance.spend(self._loop.time()):
             raise ChannelError(f"more than {UNASKED_A_SECOND} messages a second that nobody waits for")
 
     def _on_exit(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
+        self._loop.remove_reader(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
         was_let_go = self._endpoint.fileno() < 0
         while self._endpoint.fileno() >= 0:  # its last words
             before = len(self._threads), len(self._ended)
@@ -374,6 +385,10 @@ class Bench(Seat):
     async def reap(self, worker: int, pid: int) -> int | None:
         host = self._of.pop(worker, None)
         return host.status_of(worker) if host is not None else None
+
+    def pidfd_of(self, worker: int, gone: int) -> int:
+        host = self._of.get(worker)
+        return host.pidfd if host is not None else -1
 
     def terminate(self, worker: int, pidfd: int) -> None:
         host = self._of.get(worker)

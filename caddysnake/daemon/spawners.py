@@ -75,6 +75,10 @@ class Forker(ABC):
     async def reap(self, worker: int, pid: int) -> int | None:
         """The wait status of a worker that has ended; None when it cannot be learnt."""
 
+    def pidfd_of(self, worker: int, gone: int) -> int:
+        """A pidfd of its process, -1 when that is gone. ``gone``: what ``fork`` gave."""
+        return gone
+
     def terminate(self, worker: int, pidfd: int) -> None:
         """Ask a worker to end that does not listen to its channel."""
         try:

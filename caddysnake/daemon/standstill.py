@@ -42,7 +42,7 @@ class Stopped:
     def _signal(self, number: signal.Signals) -> bool:
         try:
             signal.pidfd_send_signal(self._pidfd, number)
-        except (ProcessLookupError, PermissionError):
+        except OSError:  # it is gone
             return False
         return True
 

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -230,16 +231,19 @@ class Worker:
         """Have it write the stacks of its threads to the log, whatever they are at; nothing if it is not an app's."""
         if self.state in (State.READY, State.DRAINING) and isinstance(self.settings, Settings):
             try:
-                signal.pidfd_send_signal(self._pidfd, vitals.STACKS_SIGNAL)
-            except (ProcessLookupError, PermissionError):
-                pass
+                signal.pidfd_send_signal(self._process_fd(), vitals.STACKS_SIGNAL)
+            except OSError:
+                pass  # it is gone
+
+    def _process_fd(self) -> int:
+        return self._spawner.pidfd_of(self.number, self._pidfd) if self._spawner is not None else -1
 
     async def end_hung(self, limit_s: float) -> None:
         """Nothing in it runs: answer for what it has read, and let it go; at once, if it has nothing else to lose."""
         self.is_hung = True
         self.write_stacks()
         await asyncio.sleep(_STACKS_S)
-        async with standstill.Stopped(self.pid, self._pidfd) as stopped:
+        async with standstill.Stopped(self.pid, self._process_fd()) as stopped:
             if self.is_over or self.watch.look(self.pulse(), time.monotonic_ns() // 1_000_000) is not Finding.HANGS:
                 self.is_hung = False  # it has come to life
                 return

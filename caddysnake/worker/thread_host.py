@@ -136,6 +136,7 @@ class ThreadHost:
             self._join(message, socket.socket(fileno=descriptors[0]))
         elif isinstance(message, Cancel):
             belongings.interrupt(message.worker)
+            self._endpoint.send(LeftBehind(self._left_behind))  # it is heard here
         elif isinstance(message, Dump):
             faulthandler.dump_traceback(_STDERR, all_threads=True)
 
