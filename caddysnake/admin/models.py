@@ -74,6 +74,18 @@ class Health(Model):
     apps_without_worker: list[str] = Field(default=[], description="static apps that nobody answers for just now")
 
 
+class Traffic(Model):
+    """What was answered. Counts only grow, also when workers are replaced."""
+
+    requests: int
+    errors: int = Field(description="requests that the app ended with an exception; for relays, that nobody answered")
+    bytes_in: int = Field(description="of request bodies; for relays, of everything")
+    bytes_out: int = Field(description="of response bodies; for relays, of everything")
+    responses: list[int] = Field(description="by class: 1xx to 5xx")
+    latencies: list[int] = Field(description="requests by duration: up to each of latency_bounds_s, and above the last")
+    latency_sum_s: float
+
+
 class WorkerModel(Model):
     """A process that runs an app, or a relay."""
 
@@ -84,13 +96,7 @@ class WorkerModel(Model):
     generation: int
     runs: str = Field(description="interpreter and loop, as it says itself")
     age_s: float
-    requests: int
-    errors: int
-    bytes_in: int
-    bytes_out: int
-    responses: list[int] = Field(description="by class: 1xx to 5xx")
-    latencies: list[int] = Field(description="requests by duration: up to each of LATENCY_BOUNDS_S, and above")
-    latency_sum_s: float
+    traffic: Traffic
     in_flight: int
     connections: int
     memory_bytes: int = Field(description="resident, shared memory included")
@@ -116,6 +122,14 @@ class RefusedModel(Model):
     error: str = Field(description="often a traceback, cut to a few KiB")
 
 
+class FailureModel(Model):
+    """Why a worker ended."""
+
+    at: float
+    code: str
+    error: str = Field(description="often a traceback, cut to a few KiB")
+
+
 class AppModel(Model):
     """An app: a python block, or what a template of apps has become for some requests."""
 
@@ -128,6 +142,7 @@ class AppModel(Model):
     python: str
     user: str | None = Field(description="null: the daemon's own")
     isolated: bool = Field(description="nobody else, not even the daemon, runs as its user")
+    shared_with: list[str] = Field(description="other apps of the same user, which could interfere")
     mode: Literal["direct", "relay"]
     listeners: list[str]
     reason: str = Field(description="why connections take that way")
@@ -138,8 +153,9 @@ class AppModel(Model):
     workers_wanted: int
     workers_ready: int
     workers: list[WorkerModel]
-    requests: int
-    errors: int = Field(description="requests that the app ended with an exception")
+    traffic: Traffic
+    restarts: dict[str, int] = Field(description="workers that were replaced, or tried again, by cause")
+    last_failure: FailureModel | None = Field(description="why a worker ended against our will, the last time")
     in_flight: int
     waiting: int = Field(description="connections, and requests of relays, that nobody has taken yet")
     connections: int
@@ -167,9 +183,7 @@ class DaemonModel(Model):
     file: str
     admin: str = Field(description="where this API listens")
     build: BuildModel | None = Field(description="since when the configuration runs")
-    refused: RefusedModel | None = Field(
-        description="the last reload, when that was refused"
-    )
+    refused: RefusedModel | None = Field(description="the last reload, when that was refused")
     memory_bytes: int
     cpu_s: float
     open_files: int
@@ -186,6 +200,10 @@ class TemplateModel(Model):
     starting: int
     leaving: int
     idle_timeout_s: float | None
+    traffic: Traffic = Field(description="of all its apps, those that are gone included")
+    restarts: dict[str, int]
+    refusals: dict[str, int] = Field(description="requests answered in the place of an app, by code")
+    last_failure: FailureModel | None
 
 
 class Status(Model):
@@ -196,6 +214,7 @@ class Status(Model):
     apps: list[AppModel]
     templates: list[TemplateModel]
     relays: list[WorkerModel]
+    latency_bounds_s: list[float]
 
 
 class TaskModel(Model):

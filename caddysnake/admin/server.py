@@ -37,9 +37,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Server": "caddysnake",
 }
-_REFUSED = (
-    b"HTTP/1.1 403 \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-)
+_REFUSED = b"HTTP/1.1 403 \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _NO_USER = ErrorModel(
     error="a user who runs apps may not use the admin API",
     code="forbidden-user",
@@ -148,9 +146,7 @@ class Server:
                 hint = f"allowed: {', '.join(sorted(exc.allowed_methods))}"
                 return ApiError("method-not-allowed", f"{request.path[:200]} knows no {request.method}", hint)
             case web.HTTPNotFound():
-                return ApiError(
-                    "not-found", f"there is no {request.path[:200]}", "GET /openapi.json lists all"
-                )
+                return ApiError("not-found", f"there is no {request.path[:200]}", "GET /openapi.json lists all")
             case web.HTTPException() | web.RequestPayloadError() | ContentEncodingError():
                 return ApiError("bad-request", f"the request cannot be read: {exc}", "see GET /openapi.json")
         fields = {"method": request.method, "uri": request.path_qs[:200]}

@@ -10,7 +10,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from .. import __version__
@@ -21,6 +21,7 @@ from ..daemon.apps import App
 from ..daemon.builds import Builds
 from ..daemon.composition import address_name
 from ..daemon.estates import Estate
+from ..daemon.ledger import Ledger
 from ..daemon.main import Daemon, Phase
 from ..daemon.pools import Pool
 from ..daemon.processes import cpu_seconds, resident_bytes
@@ -29,17 +30,22 @@ from .models import (
     AppModel,
     BuildModel,
     DaemonModel,
+    FailureModel,
     Health,
     ListenerModel,
     RefusedModel,
     Status,
     TemplateModel,
+    Traffic,
     WorkerModel,
 )
 
 RELAY = "relay"
 _TEXT_MAX = 8 * 1024
 _WORKERS_A_TURN = 50
+_CLASSES = slice(vitals.CELL_CLASS_1XX, vitals.CELL_CLASS_1XX + 5)
+_LATENCIES = slice(vitals.CELL_LATENCY, vitals.CELL_LATENCY + len(vitals.LATENCY_BOUNDS_S) + 1)
+_NO_CELLS = (0,) * vitals.CELLS
 
 
 class Usage(NamedTuple):
@@ -57,7 +63,27 @@ class Known(NamedTuple):
 
     app: App
     template: str | None = None
-    key: str | None = None
+
+
+class Row(NamedTuple):
+    """A process."""
+
+    name: str
+    """Of its app, or ``relay``."""
+    pool: Pool
+    worker: Worker
+
+
+class Glance(NamedTuple):
+    """What there is at one moment.
+
+    A worker that ends afterwards still says what it had counted, and the ledgers have not yet been told of it: so no
+    request is counted twice, nor missed, however long the reading takes.
+    """
+
+    rows: dict[App, list[Row]]
+    cells: dict[Ledger, list[int]]
+    """Of those that had gone before."""
 
 
 def known_apps(daemon: Daemon) -> list[Known]:
@@ -65,7 +91,7 @@ def known_apps(daemon: Daemon) -> list[Known]:
     found = [Known(app) for app in daemon.serving.apps.values()]
     for estate in daemon.serving.estates.values():
         tenants = {**estate.starting, **estate.apps}
-        found += [Known(app, estate.spec.name, key) for key, app in tenants.items()]
+        found += [Known(app, estate.spec.name) for app in tenants.values()]
     return found
 
 
@@ -73,8 +99,20 @@ def workers_of(app: App) -> Iterator[tuple[Pool, Worker]]:
     """Every process of every generation, each once."""
     for pool in app.pools():
         for worker in {*pool.workers.values(), *pool.leaving}:
-            if worker.pid and not worker.ended.is_set():
+            if worker.pid and not worker.is_over:
                 yield pool, worker
+
+
+def glance(daemon: Daemon) -> Glance:
+    """At everything, without reading any page yet."""
+    serving = daemon.serving
+    apps = [*serving.apps.values(), *(app for estate in serving.estates.values() for app in estate.all_apps())]
+    names = {app: app.name for app in apps}
+    if serving.relays is not None:
+        names[serving.relays] = RELAY
+    rows = {app: [Row(name, *found) for found in workers_of(app)] for app, name in names.items()}
+    ledgers = [app.ledger for app in names] + [estate.ledger for estate in serving.estates.values()]
+    return Glance(rows, {ledger: ledger.cells for ledger in ledgers})
 
 
 async def usage_of(pids: Iterable[int]) -> dict[int, Usage]:
@@ -84,69 +122,60 @@ async def usage_of(pids: Iterable[int]) -> dict[int, Usage]:
 
 
 async def status(daemon: Daemon, admin: str) -> Status:
-    """All of it, from one moment, or nearly."""
+    """All of it."""
     known = known_apps(daemon)
     relays = daemon.serving.relays
-    workers = await workers_by_app(daemon)
-    usage = await usage_of([worker.pid for found in workers.values() for worker in found] + [os.getpid()])
-    workers = {
-        app: [_with_usage(worker, usage.get(worker.pid, _GONE)) for worker in found] for app, found in workers.items()
-    }
+    seen = glance(daemon)
+    pids = [row.worker.pid for rows in seen.rows.values() for row in rows]
+    usage = await usage_of([*pids, os.getpid()])
+    workers = await _workers(seen, usage)
     return Status(
         daemon=_daemon(daemon, admin, usage.get(os.getpid(), _GONE), await asyncio.to_thread(_open_files)),
         listeners=listeners(daemon),
-        apps=[_app(daemon, each, workers.get(each.app, [])) for each in known],
-        templates=[_template(estate) for estate in daemon.serving.estates.values()],
+        apps=[_app(daemon, each, workers.get(each.app, []), seen) for each in known],
+        templates=[_template(estate, workers, seen) for estate in daemon.serving.estates.values()],
         relays=workers.get(relays, []) if relays is not None else [],
+        latency_bounds_s=list(vitals.LATENCY_BOUNDS_S),
     )
 
 
-async def workers_by_app(daemon: Daemon) -> dict[App, list[WorkerModel]]:
-    """Without what only ``/proc`` knows. Relays are an app, too."""
-    relays = daemon.serving.relays
-    everyone = [each.app for each in known_apps(daemon)] + ([relays] if relays is not None else [])
+async def _workers(seen: Glance, usage: dict[int, Usage]) -> dict[App, list[WorkerModel]]:
     found: dict[App, list[WorkerModel]] = {}
-    seen = 0
-    for app in everyone:
+    count = 0
+    for app, rows in seen.rows.items():
         found[app] = []
-        for pool, worker in list(workers_of(app)):
-            seen += 1
-            if seen % _WORKERS_A_TURN == 0:
+        for row in rows:
+            count += 1
+            if count % _WORKERS_A_TURN == 0:
                 await asyncio.sleep(0)
-            if not worker.is_over:
-                found[app].append(_worker(app, pool, worker, is_relay=app is relays))
+            found[app].append(_worker(row, usage.get(row.worker.pid, _GONE)))
         found[app].sort(key=lambda each: (each.generation, each.index, each.pid))
     return found
 
 
-def _worker(app: App, pool: Pool, worker: Worker, *, is_relay: bool) -> WorkerModel:
-    cells = worker.cells()
-    oldest = worker.oldest_ms()
+def cells_of(worker: Worker) -> list[int]:
+    """What it has counted, also when it has ended since it was seen."""
+    return worker.last_cells if worker.is_over else worker.cells()
+
+
+def _worker(row: Row, usage: Usage) -> WorkerModel:
+    worker = row.worker
+    oldest = None if worker.is_over else worker.oldest_ms()
     return WorkerModel(
         pid=worker.pid,
-        app=RELAY if is_relay else app.name,
+        app=row.name,
         index=worker.settings.worker_index,
         state=worker.state.value,
-        generation=pool.generation,
+        generation=row.pool.generation,
         runs=worker.detail,
         age_s=round(time.monotonic() - worker.started_at, 3),
-        requests=cells[vitals.CELL_REQUESTS],
-        errors=cells[vitals.CELL_ERRORS],
-        bytes_in=cells[vitals.CELL_BYTES_IN],
-        bytes_out=cells[vitals.CELL_BYTES_OUT],
-        responses=cells[vitals.CELL_CLASS_1XX : vitals.CELL_CLASS_1XX + 5],
-        latencies=cells[vitals.CELL_LATENCY : vitals.CELL_LATENCY + len(vitals.LATENCY_BOUNDS_S) + 1],
-        latency_sum_s=cells[vitals.CELL_LATENCY_SUM_US] / 1e6,
-        in_flight=worker.load().busy,
+        traffic=traffic(cells_of(worker)),
+        in_flight=0 if worker.is_over else worker.load().busy,
         connections=worker.connections,
-        memory_bytes=0,
-        cpu_s=0.0,
+        memory_bytes=usage.memory_bytes,
+        cpu_s=usage.cpu_s,
         oldest_request_s=None if oldest is None else oldest / 1000,
     )
-
-
-def _with_usage(worker: WorkerModel, usage: Usage) -> WorkerModel:
-    return worker.model_copy(update=usage._asdict())
 
 
 def listeners(daemon: Daemon) -> list[ListenerModel]:
@@ -162,7 +191,7 @@ def listeners(daemon: Daemon) -> list[ListenerModel]:
     ]
 
 
-def _app(daemon: Daemon, known: Known, workers: list[WorkerModel]) -> AppModel:
+def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance) -> AppModel:
     app = known.app
     settings = app.spec.settings
     assert isinstance(settings, Settings)
@@ -180,6 +209,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel]) -> AppModel:
         python=app.spec.key.python,
         user=None if account is None else account.name,
         isolated=app.spec.isolated,
+        shared_with=_shared_with(daemon, name),
         mode="direct" if is_direct else "relay",
         listeners=[address_name(each.address) for each in bindings],
         reason="; ".join(dict.fromkeys(each.reason for each in bindings if each.reason)),
@@ -190,14 +220,20 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel]) -> AppModel:
         workers_wanted=app.spec.workers,
         workers_ready=len(app.pool.ready),
         workers=workers,
-        requests=sum(each.requests for each in workers),
-        errors=sum(each.errors for each in workers),
+        traffic=traffic(seen.cells.get(app.ledger, []), *(each.traffic for each in workers)),
+        restarts=dict(app.ledger.restarts),
+        last_failure=_failure(app.ledger),
         in_flight=sum(each.in_flight for each in workers),
         waiting=app.waiting + app.hopeful,
         connections=sum(each.connections for each in workers),
         memory_bytes=sum(each.memory_bytes for each in workers),
         cpu_s=sum(each.cpu_s for each in workers),
     )
+
+
+def _shared_with(daemon: Daemon, name: str) -> list[str]:
+    groups = [shared.apps for shared in daemon.serving.composition.shared if name in shared.apps]
+    return sorted({each for apps in groups for each in apps} - {name})
 
 
 def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "stopping"]:
@@ -211,7 +247,8 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
     return "failing" if app.is_hopeless or app.pool.last_failure is not None else "starting"
 
 
-def _template(estate: Estate) -> TemplateModel:
+def _template(estate: Estate, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
+    living = [worker.traffic for app in {*estate.all_apps()} for worker in workers.get(app, [])]
     return TemplateModel(
         name=estate.spec.name,
         capacity=estate.spec.capacity,
@@ -219,7 +256,34 @@ def _template(estate: Estate) -> TemplateModel:
         starting=len(estate.starting),
         leaving=len(estate.leaving),
         idle_timeout_s=estate.spec.idle_timeout_s,
+        traffic=traffic(seen.cells.get(estate.ledger, []), *living),
+        restarts=dict(estate.ledger.restarts),
+        refusals=dict(estate.ledger.refusals),
+        last_failure=_failure(estate.ledger),
     )
+
+
+def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
+    """What ``cells`` say, if anything, and all of ``more``."""
+    cells = cells or _NO_CELLS
+    return Traffic(
+        requests=cells[vitals.CELL_REQUESTS] + sum(each.requests for each in more),
+        errors=cells[vitals.CELL_ERRORS] + sum(each.errors for each in more),
+        bytes_in=cells[vitals.CELL_BYTES_IN] + sum(each.bytes_in for each in more),
+        bytes_out=cells[vitals.CELL_BYTES_OUT] + sum(each.bytes_out for each in more),
+        responses=_columns(cells[_CLASSES], *(each.responses for each in more)),
+        latencies=_columns(cells[_LATENCIES], *(each.latencies for each in more)),
+        latency_sum_s=cells[vitals.CELL_LATENCY_SUM_US] / 1e6 + sum(each.latency_sum_s for each in more),
+    )
+
+
+def _columns(*rows: Sequence[int]) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)]
+
+
+def _failure(ledger: Ledger) -> FailureModel | None:
+    failure = ledger.last_failure
+    return None if failure is None else FailureModel(at=failure.at, code=failure.code, error=failure.text)
 
 
 def _build(builds: Builds) -> BuildModel | None:

@@ -59,6 +59,9 @@ WORD_OVERDUE = 4
 STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """By which the daemon has a worker write the stacks of its threads. Not one that apps are likely to use."""
 
+CELLS = _CELL_WORDS
+"""How many words a thread block has."""
+
 # Cells of a thread block.
 CELL_REQUESTS = 0
 """Requests completed."""

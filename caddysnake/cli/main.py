@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, str]] = {
     "serve": "serve one app, without a Caddyfile",
     "reload": "have the running daemon carry out its Caddyfile as it is now, losing no request",
     "stop": "stop the running daemon",
+    "status": "show how the running daemon is: apps, workers, what runs and what was refused",
     "validate": "check a Caddyfile, and what it names on disk",
     "adapt": "print a Caddyfile's meaning as JSON",
     "caddyfile": "print a Caddyfile as a stock Caddy needs it",

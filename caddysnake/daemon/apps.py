@@ -13,6 +13,7 @@ from ..channel.messages import Need, Unneed
 from .balancer import choose, excess
 from .builds import Builds
 from .connections import Connection, Connections
+from .ledger import Ledger
 from .pools import Pool, PoolSpec, StartFailed
 from .refusals import Refusal, of_broken, of_failure
 from .spawners import Forkers
@@ -38,8 +39,11 @@ class Heir(Protocol):
 class App:
     """Connections come in by ``place``; each is with one worker, in the queue, or parked."""
 
-    def __init__(self, spec: PoolSpec, spawners: Forkers, connections: Connections) -> None:
+    def __init__(
+        self, spec: PoolSpec, spawners: Forkers, connections: Connections, ledger: Ledger | None = None
+    ) -> None:
         self.spec = spec
+        self.ledger = ledger or Ledger()
         self.name = spec.name
         self._spawners = spawners
         self._connections = connections

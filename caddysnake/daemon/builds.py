@@ -45,17 +45,21 @@ class Builds:
         """None until the first is up, and while requests are told that the code is broken (autoreload)."""
         self.refused: RefusedBuild | None = None
         """None when the last that was tried runs."""
+        self.times_accepted = 0
+        self.times_refused = 0
         self._number = 0
 
     def accepted(self) -> None:
         """The one that was tried last has taken over."""
         self._number += 1
+        self.times_accepted += 1
         self.running = Build(self._number, time.time())
         self.refused = None
 
     def was_refused(self, code: str, text: str) -> None:
         """The one that was tried last does not start."""
         self._number += 1
+        self.times_refused += 1
         now = time.time()
         since, tries = (self.refused.since, self.refused.tries) if self.refused is not None else (now, 0)
         self.refused = RefusedBuild(self._number, since, now, tries + 1, code, text[-TEXT_MAX:])

@@ -127,5 +127,8 @@ class Desk:
 
     def _refuse(self, relay: Worker, message: Need, refusal: Refusal) -> None:
         self._open.pop((relay.number, message.need), None)
+        owner = self._apps.get(message.route) or self._estates.get(message.route)
+        if owner is not None:
+            owner.ledger.refused(refusal.code)
         text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""
         relay.refuse(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))

@@ -20,6 +20,7 @@ from .apps import STOPPING, App
 from .complaints import Complaints
 from .connections import Connection, Connections
 from .hosts import Origins
+from .ledger import Ledger
 from .pools import PoolSpec, StartFailed
 from .refusals import CAPACITY, Refusal, of_failure, response
 from .spawners import SpawnerKey, SpawnError
@@ -82,6 +83,8 @@ class Estate:
         self.starting: dict[str, App] = {}
         self.leaving: set[App] = set()
         self.guard: Watcher | None = None
+        self.ledger = Ledger()
+        """Of all its apps."""
         self._outdated: set[str] = set()
         self._spawners = spawners
         self._connections = connections
@@ -209,7 +212,7 @@ class Estate:
         if self.guard is not None and isinstance(spec.settings, Settings):
             self.guard.begins(key, spec.settings.working_dir)
         self._outdated.discard(key)
-        app = self.starting[key] = App(spec, self._spawners, self._connections)
+        app = self.starting[key] = App(spec, self._spawners, self._connections, Ledger(self.ledger))
         try:
             took = await self._start_app(key, app)
         except StartFailed as exc:
@@ -239,7 +242,7 @@ class Estate:
                 raise
             # The process that it was to be forked from has died, which says nothing about this app.
             self._discard(app)
-            app = self.starting[key] = App(app.spec, self._spawners, self._connections)
+            app = self.starting[key] = App(app.spec, self._spawners, self._connections, app.ledger)
             took = await app.start()
         self.apps[key] = app
         return took

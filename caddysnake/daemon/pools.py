@@ -14,6 +14,7 @@ from . import scratch
 from .backoff import Backoff
 from .environment import not_passed
 from .hangs import LOOP_STILL_S, THREAD_STILL_S, Finding
+from .ledger import Ledger
 from .lifecycle import State
 from .processes import resident_bytes
 from .recycling import Lease, Limits, Reading
@@ -65,6 +66,8 @@ class StartFailed(Exception):
 
 class Home(Protocol):
     """Who answers for the connections of a pool's workers: their app."""
+
+    ledger: Ledger
 
     def serve_waiting(self) -> None:
         """A worker has become ready."""
@@ -199,6 +202,7 @@ class Pool(WorkerSink):
                 index = worker.settings.worker_index
                 fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "reason": reason}
                 log.info("worker is replaced", extra={"fields": fields})
+                self._home.ledger.restarted(reason)
                 self._replace(worker)
                 return
 
@@ -236,6 +240,7 @@ class Pool(WorkerSink):
             self._started.set_result(None)
         fields = {"app": self.spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
         took = round(time.monotonic() - worker.started_at, 3)
+        self._home.ledger.started(took)
         log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
         former = self._replacing.pop(worker.settings.worker_index, None)
         if former is not None:
@@ -252,6 +257,7 @@ class Pool(WorkerSink):
 
     def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
         self.withdrawn(worker)
+        self._home.ledger.counted(worker.last_cells)
         self.leaving = {each for each in self.leaving if not each.ended.is_set()} | {worker}
         if self.workers.get(worker.settings.worker_index) is worker:
             del self.workers[worker.settings.worker_index]
@@ -272,7 +278,9 @@ class Pool(WorkerSink):
             fields = {"app": self.spec.name, "worker": index, "why": text}
             log.info("app gets a thread host of its own", extra={"fields": fields})
             self._spawn_soon(index, 0.0)
-        elif self._replacing.get(index) is worker:
+            return
+        self._home.ledger.failed(code, text)
+        if self._replacing.get(index) is worker:
             del self._replacing[index]
             fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "code": code, "error": text}
             log.error("worker failed; its successor is on the way", extra={"fields": fields})
@@ -292,6 +300,7 @@ class Pool(WorkerSink):
         ready_for = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
         pause = self._backoff.pause_after(ready_for, worker is not None and worker.has_served)
         self.restarts += 1
+        self._home.ledger.restarted(code)
         log.error(
             "worker failed; it is started again" if pause < 1 else f"worker failed; next start in {pause:.1f}s",
             extra={

@@ -138,6 +138,8 @@ class Worker:
             self._endpoint.close()
             theirs.close()
             raise
+        self.last_cells = [0] * vitals.CELLS
+        self._is_counted = False
         self._spawner: Forker | None = None
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
@@ -173,6 +175,7 @@ class Worker:
         self.state = State.EXITED
         self._theirs.close()
         self._endpoint.close()
+        self._is_counted = True
         self.page.close()
         self.ended.set()
 
@@ -207,12 +210,17 @@ class Worker:
 
     @property
     def is_over(self) -> bool:
-        """Its page is closed, or about to be."""
-        return self.ended.is_set() or self._burial is not None
+        """Its page is closed, and ``last_cells`` is what it said."""
+        return self._is_counted
 
     def cells(self) -> list[int]:
-        """The sums over its threads of all cells of a thread block (``vitals.CELL_*``), while it is not over."""
-        return [sum(column) for column in zip(*map(self.page.cells, range(max(1, self._threads))), strict=True)]
+        """The sums over its threads of all cells of a thread block (``vitals.CELL_*``), while it is not over.
+
+        None is ever less than it was, whatever the worker writes.
+        """
+        columns = zip(*map(self.page.cells, range(max(1, self._threads))), strict=True)
+        self.last_cells = [max(sum(column), last) for column, last in zip(columns, self.last_cells, strict=True)]
+        return self.last_cells
 
     def oldest_ms(self) -> int | None:
         """For how long the oldest request of its threads has run, in milliseconds; None: no thread runs one."""
@@ -521,6 +529,8 @@ class Worker:
             orphans = [(connection, vitals.SLOT_HEAD_SENT) for connection, _ in orphans]
         self._held.clear()
         self._close_channel()
+        self.cells()
+        self._is_counted = True
         self.page.close()
         self._sink.buried(self, orphans)
         status = await self._spawner.reap(self.number, self.pid) if self._spawner is not None else None

@@ -67,7 +67,7 @@ def test_it_tells_what_runs(process: Process, folder: Path) -> None:
     direct, tenant = by_key[APP], by_key["ann.test main:wsgi"]
     assert (direct["mode"], direct["reason"]) == ("direct", "one app takes every request")
     assert (tenant["mode"], tenant["reason"]) == ("relay", "the app depends on {http.request.host}")
-    assert tenant["requests"] == 1
+    assert tenant["traffic"]["requests"] == 1
     assert len(direct["workers"]) == direct["workers_ready"] == 2
     pids = {worker["pid"] for each in found["apps"] for worker in each["workers"]}
     assert pids == workers(process.pid)
