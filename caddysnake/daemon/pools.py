@@ -178,6 +178,7 @@ class Pool(WorkerSink):
             if not self._draining and not self._replacing:
                 reason = "requests that do not end at request_timeout"
                 log.error("worker is replaced", extra={"fields": {**fields, "reason": reason}})
+                self._home.ledger.restarted("request_timeout")
                 self._replace(worker)
         elif finding is Finding.LOOP_STILL:
             what = f"event loop has not turned for {LOOP_STILL_S:g} s; its stacks are in its output"

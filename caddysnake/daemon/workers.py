@@ -58,6 +58,8 @@ _RELAY_MESSAGES_A_SECOND = 100_000
 UNTAKEN_LIMIT = 64
 """Hand-offs that a worker has not taken yet. More would pile up descriptors in flight, which are counted per user."""
 _KILL_AFTER_TERM_S = 3.0
+_TURNS_MS = 2000
+"""Who has not turned for longer may not come to read a message."""
 _LEAVE_AFTER_LAST_WORD_S = 10.0
 _KEEPING_LATE_S = 3.0
 """After the grace, a worker that keeps WebSockets has ended its requests by itself."""
@@ -328,8 +330,10 @@ class Worker:
         self._send(Shed(count))
 
     def dump(self) -> None:
-        """Have it write the stacks of its threads, and tasks, to the log."""
+        """Have it write the stacks of its threads, and tasks, to the log; where it hangs, those of its threads."""
         self._send(Dump())
+        if time.monotonic_ns() // 1_000_000 - self.page.word(vitals.WORD_TICK) > _TURNS_MS:
+            self.write_stacks()
 
     def kill(self) -> None:
         """At once, whatever its state."""
