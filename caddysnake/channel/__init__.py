@@ -4,6 +4,7 @@
 ``codec``     messages to frames and back; refuses what it does not know
 ``endpoint``  the only module that calls sendmsg and recvmsg with descriptors
 ``configuring``  the first message, received
+``records``   what a worker says of itself, and of the requests it has answered, into a pipe
 ``settings``  what a worker must know, in a sealed memfd
 ``vitals``    the shared page: counters and one state byte per connection slot
 

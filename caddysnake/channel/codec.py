@@ -33,6 +33,7 @@ from .messages import (
     Spawned,
     Take,
     Unneed,
+    Write,
 )
 
 MAX_FRAME = 16 * 1024
@@ -72,6 +73,7 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     65: (Unneed, "I"),
     8: (Link, "I"),
     9: (Refused, "IIIss"),
+    10: (Write, ""),
 }
 _CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
 _FIXED = {

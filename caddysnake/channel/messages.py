@@ -6,6 +6,7 @@ the daemon; each message says how many it carries (``DESCRIPTORS``).
 ==========  ==============  =========================================================================
 from        message         meaning
 ==========  ==============  =========================================================================
+daemon      Write           three descriptors: standard output, standard error, records; before Configure
 daemon      Configure       two descriptors: settings (sealed memfd holding JSON), vital-signs page
 daemon      Take            one descriptor: serve this connection until it ends, or give it back
 daemon      Drain           take nothing new; return idle connections; finish the rest; exit
@@ -36,6 +37,13 @@ from typing import NamedTuple
 
 PROTOCOL_VERSION = 1
 """Raised whenever a message changes its form. An upgraded daemon meets workers of the version before."""
+
+
+class Write(NamedTuple):
+    """Descriptors, all pipes: what is to be standard output and standard error, and where records go (``records``).
+
+    Comes before ``Configure``, or not at all: then what was inherited is used.
+    """
 
 
 class Configure(NamedTuple):
@@ -194,7 +202,8 @@ class LeftBehind(NamedTuple):
 
 
 Message = (
-    Configure
+    Write
+    | Configure
     | Take
     | Drain
     | Shed
@@ -217,5 +226,5 @@ Message = (
     | LeftBehind
 )
 
-DESCRIPTORS: dict[type, int] = {Configure: 2, Take: 1, Spawn: 1, Link: 1, Join: 1}
+DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Join: 1}
 """How many descriptors a message carries; none for those not named."""

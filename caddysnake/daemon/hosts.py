@@ -26,8 +26,9 @@ from ..channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
 from ..channel.settings import Settings
 from . import processes, scratch
 from .allowance import Allowance
+from .logger import Outlets
 from .spawners import UNASKED_A_SECOND, Seat, Spawner, SpawnerKey, SpawnError, Spawners
-from .workers import configure
+from .workers import configure, outlets_for
 
 log = logging.getLogger("caddysnake.host")
 
@@ -103,10 +104,13 @@ class Host:
             environ = {**environ, "TMPDIR": self._scratch}
         ours, self._theirs = pair()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
+        self._outlets: Outlets | None = None
         try:
+            self._outlets = outlets_for(self._endpoint, "host", {"app": "thread host"})
             own = Settings("thread host", "host", "", "", "/", environ, limits=settings.limits)
             configure(self._endpoint, own).close()
         except BaseException:
+            self._end_outlets()
             self._endpoint.close()
             self._theirs.close()
             raise
@@ -116,6 +120,7 @@ class Host:
         try:
             self.pid, self.pidfd = await self._spawner.fork(self._number, self._theirs.fileno(), _GRACE_S)
         except BaseException:
+            self._end_outlets()
             self._endpoint.close()
             self.is_open = False
             self.is_gone = True
@@ -123,9 +128,15 @@ class Host:
             raise
         finally:
             self._theirs.close()
+        if self._outlets is not None:
+            self._outlets.begin(self.pid)
         self._loop.add_reader(self.pidfd, self._on_exit)
         self._loop.add_reader(self._endpoint.fileno(), self._on_message)
         log.debug("thread host started", extra={"fields": {"pid": self.pid}})
+
+    def _end_outlets(self) -> None:
+        if self._outlets is not None:
+            self._outlets.end()
 
     @property
     def workers(self) -> int:
@@ -286,6 +297,7 @@ class Host:
         self._loop.remove_reader(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
+        self._end_outlets()
         was_let_go = self._endpoint.fileno() < 0
         while self._endpoint.fileno() >= 0:  # its last words
             before = len(self._threads), len(self._ended)

@@ -1,108 +1,92 @@
-"""The daemon's log: one JSON record a line in Caddy's field names, or console style on a terminal.
+"""The daemon's own records: ``log.info("app ready", extra={"fields": {…}})``, where what varies is in the fields.
 
-``log.info("app ready", extra={"fields": {…}})``: the message is constant, what varies is in the fields. Text from a
-worker is escaped for where it goes: it may hold terminal control sequences.
+They go to the log process (``logger``) while there is one, and to standard error before and after.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import select
 import stat
 import sys
-import time
-from typing import TextIO
+from typing import NamedTuple, Protocol, TextIO
 
-import orjson
+from ..logs.formats import Console, journal_line, json_line
+from ..logs.main import is_journal
+from ..logs.records import LEVELS, Record, level_name, printable
+
+__all__ = ["ConsoleFormatter", "Handler", "JsonFormatter", "Style", "close_quietly", "printable", "set_up", "tell"]
 
 _READER_MOMENT_MS = 50
-_LEVELS = {"WARNING": "warn", "CRITICAL": "fatal"}
-_COLOURS = {"debug": "35", "info": "34", "warn": "33", "error": "31", "fatal": "31"}
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code not in (0x09, 0x0A)}
-# What makes a terminal show text in another order than it is written.
-_REORDERING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-_CONTROL |= {code: f"\\u{code:04x}" for code in _REORDERING}
 
 
-def printable(text: str) -> str:
-    """``text`` for a terminal, which obeys nothing in it: control characters escaped, line ends and tabs kept."""
-    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()
+class Style(NamedTuple):
+    """How the log is written. ``format``: ``json``, ``console``, or ``auto``, which is console style on a terminal."""
+
+    level: str = "info"
+    format: str = "auto"
+
+
+class Taker(Protocol):
+    """The log process."""
+
+    def take(self, record: Record) -> bool:
+        """Have ``record`` written; False when it is not there."""
+
+    def take_text(self, text: str) -> bool:
+        """Have ``text`` written as it is; False when it is not there."""
+
+    def restyle(self, style: Style) -> None:
+        """Write so from now on."""
+
+
+def to_record(record: logging.LogRecord) -> Record:
+    """A record of ``logging`` as one of ours; the traceback is the field ``error``."""
+    fields = dict(getattr(record, "fields", {}))
+    if record.exc_info:
+        fields["error"] = logging.Formatter().formatException(record.exc_info)
+    name = record.name.removeprefix("caddysnake.")
+    return Record(level_name(record.levelname), record.created, name, record.getMessage(), fields)
 
 
 class JsonFormatter(logging.Formatter):
     """``{"level":"info","ts":1795359933.58,"logger":"app","msg":"app ready",…}``"""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "level": _level(record),
-            "ts": record.created,
-            "logger": record.name.removeprefix("caddysnake."),
-            "msg": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
-        try:
-            return orjson.dumps(entry, default=str).decode()
-        except TypeError:  # a number over 64 bits, or bytes of a path that are no UTF-8
-            return json.dumps(entry, default=str)
+        return json_line(to_record(record)).decode().removesuffix("\n")
+
+
+class JournalFormatter(logging.Formatter):
+    """As JSON, with the priority for journald in front."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return journal_line(to_record(record)).decode().removesuffix("\n")
 
 
 class ConsoleFormatter(logging.Formatter):
-    """``16:04:11.532 INFO app  app ready  app=blog:app workers=2``; several lines of text follow indented."""
+    """``16:04:11.532 INFO  app ready  app=blog:app workers=2``; several lines of text follow indented."""
 
     def __init__(self, colour: bool) -> None:
         super().__init__()
-        self._colour = colour
+        self._console = Console(colour)
 
     def format(self, record: logging.LogRecord) -> str:
-        level = _level(record)
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
-        shown = f"{level.upper():<5}"
-        if self._colour:
-            shown = f"\x1b[{_COLOURS[level]}m{shown}\x1b[0m"
-        short: list[tuple[str, str]] = []
-        long: list[tuple[str, str]] = []
-        for name, value in _fields(record).items():
-            text = printable(str(value))
-            (long if "\n" in text else short).append((name, text))
-        line = f"{clock} {shown} {record.getMessage()}"
-        if short:
-            line += "  " + " ".join(f"{name}={_quoted(text)}" for name, text in short)
-        for _, text in long:
-            line += "\n" + "\n".join(f"    {part}" for part in text.splitlines())
-        if record.exc_info:
-            line += "\n" + printable(self.formatException(record.exc_info))
-        return line
-
-
-def _quoted(text: str) -> str:
-    if text and not any(character in text for character in ' "=\t'):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _level(record: logging.LogRecord) -> str:
-    return _LEVELS.get(record.levelname, record.levelname.lower())
-
-
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    fields: dict[str, object] = getattr(record, "fields", {})
-    return fields
+        return self._console.text(to_record(record))
 
 
 class Handler(logging.Handler):
-    """Serving goes on when the disk is full, or the reader of a pipe has left or stands still: the record is lost.
+    """Gives records to the log process, or writes them.
 
-    The workers write to the same pipe and may fill it at any time. It cannot be made non-blocking: that would hold for
-    everyone who has it. But a pipe that polls as writable takes ``PIPE_BUF`` bytes (pipe(7)).
+    Serving goes on when the disk is full, or the reader of a pipe has left or stands still: the record is lost then,
+    and counted. The pipe cannot be made non-blocking, since that would hold for everyone who has it; but one that
+    polls as writable takes ``PIPE_BUF`` bytes (pipe(7)).
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
+        self.process: Taker | None = None
         self._stream = stream
         self._lost = 0
         self._is_torn = False
@@ -116,14 +100,21 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write ``record``, or count it as lost."""
         try:
+            if self.process is not None and self.process.take(to_record(record)):
+                return
+            self.say(self.format(record))
+        except Exception:  # what logging itself does with a record that cannot be formatted
+            self.handleError(record)
+
+    def say(self, text: str) -> None:
+        """Write ``text`` ourselves, or count it as lost."""
+        try:
             if self._lost and self._write(self.format(self._loss())):
                 self._lost = 0
-            if not self._write(self.format(record)):
+            if not self._write(text):
                 self._lost += 1
         except OSError:
             self._lost += 1
-        except Exception:  # what logging itself does with a record that cannot be formatted
-            self.handleError(record)
 
     def _loss(self) -> logging.LogRecord:
         told = logging.LogRecord("caddysnake.daemon", logging.WARNING, "", 0, "log records lost", None, None)
@@ -149,6 +140,9 @@ class Handler(logging.Handler):
 
 def tell(text: str) -> None:
     """Say something to whoever started us, on standard error, if it can still be written to."""
+    for handler in logging.getLogger("caddysnake").handlers:
+        if isinstance(handler, Handler) and handler.process is not None and handler.process.take_text(text + "\n"):
+            return
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -163,12 +157,58 @@ def close_quietly() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+class _Setting:
+    """What was last set: the log of a process is one."""
+
+    style = Style()
+    stream: TextIO | None = None
+    debug = False
+
+
 def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
-    """Send the log to ``stream`` (standard error): console style on a terminal, JSON elsewhere."""
+    """Send the log to ``stream`` (standard error): console style on a terminal, JSON elsewhere.
+
+    ``debug``: everything, whatever ``restyle`` says later.
+    """
     stream = stream or sys.stderr
     handler = Handler(stream)
-    handler.setFormatter(ConsoleFormatter(colour=True) if stream.isatty() else JsonFormatter())
     root = logging.getLogger("caddysnake")
     root.handlers[:] = [handler]
     root.propagate = False
-    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    _Setting.stream, _Setting.debug = stream, debug
+    restyle(Style())
+
+
+def restyle(style: Style) -> None:
+    """Write so from now on."""
+    if _Setting.debug:
+        style = style._replace(level="debug")
+    _Setting.style = style
+    root = logging.getLogger("caddysnake")
+    root.setLevel(min(LEVELS[style.level], logging.CRITICAL))
+    for handler in root.handlers:
+        if isinstance(handler, Handler):
+            handler.setFormatter(_formatter(style.format))
+            if handler.process is not None:
+                handler.process.restyle(style)
+
+
+def attach(process: Taker | None) -> None:
+    """From now on ``process`` writes; None: we do."""
+    for handler in logging.getLogger("caddysnake").handlers:
+        if isinstance(handler, Handler):
+            handler.process = process
+            if process is not None:
+                process.restyle(_Setting.style)
+
+
+def _formatter(name: str) -> logging.Formatter:
+    stream = _Setting.stream or sys.stderr
+    is_terminal = stream.isatty()
+    if name == "console" or (name == "auto" and is_terminal):
+        return ConsoleFormatter(colour=is_terminal)
+    with contextlib.suppress(OSError):
+        if is_journal(dict(os.environ), stream.fileno()):
+            return JournalFormatter()
+    return JsonFormatter()
+

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from . import processes
+from . import logger, processes
 from .apps import App
 from .attendant import Attendant
 from .builds import Builds
@@ -93,6 +93,7 @@ class Daemon:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             self._loop.add_signal_handler(number, self._on_unserved_signal, number)
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+        logger.start()
         try:
             if await self._first_of_stop_and(self._start_all()):
                 self.phase = Phase.READY
@@ -114,6 +115,7 @@ class Daemon:
             if self._attending is not None:
                 await asyncio.wait((self._attending,))
             await self.attendant.stop()
+            await logger.close()
 
     async def _start_all(self) -> None:
         self.attendant.prepare(self.configuration)
@@ -253,7 +255,7 @@ class Daemon:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
         self.serving.sweep()
-        processes.reap_strays(self.serving.pids() | self._companion.pids())
+        processes.reap_strays(self.serving.pids() | self._companion.pids() | logger.pids())
         self._service.beat()  # last: a daemon that cannot do the above is not well
 
 

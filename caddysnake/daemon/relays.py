@@ -14,6 +14,7 @@ from ..channel.settings import Settings
 from .apps import App
 from .connections import Connection, Connections
 from .desk import Desk
+from .logger import Outlets, outlets
 from .pools import PoolSpec
 from .spawners import Forker, Seat, SpawnerKey, SpawnError
 from .workers import Worker
@@ -27,6 +28,7 @@ class RelayStarter(Forker):
 
     def __init__(self) -> None:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._early: dict[int, Outlets] = {}
 
     @property
     def pid(self) -> int:
@@ -48,16 +50,32 @@ class RelayStarter(Forker):
         """Start relay number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``."""
         options = json.dumps({"channel": channel, "grace_s": grace_s})
         try:
+            # What it says before it is told where to write; it is to be heard, too, when it does not come so far.
+            early = outlets("relay", {"app": "relay"}, ("stdout", "stderr"))
+        except OSError as exc:
+            raise SpawnError("resources", f"cannot start a relay: {exc.strerror}") from None
+        writers = early.writers if early is not None else [None, None]
+        try:
             process = subprocess.Popen(  # noqa: ASYNC220  # as quick as a fork: nothing is waited for
                 [sys.executable, "-m", f"{__package__.partition('.')[0]}.relay.main", options],
                 stdin=subprocess.DEVNULL,
+                stdout=writers[0],
+                stderr=writers[1],
                 pass_fds=[channel],
                 env={**os.environ, "PYTHONPATH": str(_PACKAGE.parent), "PYTHONSAFEPATH": "1"},
                 cwd="/",
                 start_new_session=True,
             )
         except OSError as exc:
+            if early is not None:
+                early.end()
             raise SpawnError("resources", f"cannot start a relay: {exc.strerror}") from None
+        finally:
+            if early is not None:
+                early.handed()
+        if early is not None:
+            early.begin(process.pid)
+            self._early[worker] = early
         self._processes[worker] = process
         return process.pid, os.pidfd_open(process.pid)
 
@@ -66,6 +84,9 @@ class RelayStarter(Forker):
         process = self._processes.pop(worker, None)
         if process is None:
             return None
+        early = self._early.pop(worker, None)
+        if early is not None:
+            early.end()
         code = await asyncio.to_thread(process.wait)
         return -code if code < 0 else code << 8
 

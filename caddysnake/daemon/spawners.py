@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from ..config.accounts import Account
 from ..config.ownership import ROOT_HINT, closed_to, foreign_hand
 from . import processes
 from .allowance import Allowance
+from .logger import Outlets, outlets
 
 log = logging.getLogger("caddysnake.spawner")
 
@@ -143,17 +144,25 @@ class Spawner(Forker):
             "path": list(key.path),
         }
         bootstrap = str(_PACKAGE / "worker" / "bootstrap.py")
+        self._outlets: Outlets | None = None
         try:
-            self.process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno())
+            self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
+            writers = self._outlets.writers if self._outlets is not None else [None, None]
+            self.process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
         except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
+            self._end_outlets()
             why = getattr(exc, "strerror", None) or exc
             raise SpawnError("interpreter", f"cannot run {key.python}: {why}{self._hint()}", fatal=True) from None
         except SpawnError:
             ours.close()
+            self._end_outlets()
             raise
         finally:
             theirs.close()
+        if self._outlets is not None:
+            self._outlets.handed()
+            self._outlets.begin(self.pid)
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._busy_at = self._loop.time()
@@ -169,6 +178,10 @@ class Spawner(Forker):
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def _end_outlets(self) -> None:
+        if self._outlets is not None:
+            self._outlets.end()
 
     def _hint(self) -> str:
         """What keeps its user from running it, if it is plain to see."""
@@ -299,6 +312,7 @@ class Spawner(Forker):
         status = self.process.wait()
         self.gone.set()
         self.close()
+        self._end_outlets()
         early = f"{self._key.python} ended with status {status} before it was ready{self._hint()}"
         self._fail_prepared(SpawnError("spawner", early))
         for answer in (*self._forks.values(), *self._reaps.values()):
@@ -313,7 +327,9 @@ class Spawner(Forker):
             self._prepared.exception()  # somebody may wait for it, or nobody
 
 
-def _execute(key: SpawnerKey, command: list[str], channel: int) -> subprocess.Popen[bytes]:
+def _execute(
+    key: SpawnerKey, command: list[str], channel: int, output: Sequence[int | None]
+) -> subprocess.Popen[bytes]:
     """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
 
     Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
@@ -327,6 +343,8 @@ def _execute(key: SpawnerKey, command: list[str], channel: int) -> subprocess.Po
         lambda: subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
+            stdout=output[0],
+            stderr=output[1],
             pass_fds=[channel],
             env=dict(key.environ),
             cwd="/",

@@ -15,7 +15,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..channel import vitals
 from ..channel.codec import shorten
@@ -37,13 +37,15 @@ from ..channel.messages import (
     Shed,
     Take,
     Unneed,
+    Write,
 )
 from ..channel.settings import RelaySettings, Settings, seal
-from . import processes, standstill
+from . import logger, processes, standstill
 from .allowance import Allowance
 from .balancer import STUCK_MS, Load
 from .hangs import Finding, Pulse, Watch
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
+from .logger import Outlets
 from .spawners import Forker, SpawnError
 
 if TYPE_CHECKING:
@@ -134,9 +136,14 @@ class Worker:
         ours, theirs = pair()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._theirs = theirs
+        self._outlets: Outlets | None = None
         try:
+            name = "relay" if is_relay else "app"
+            self._outlets = outlets_for(self._endpoint, name, {"app": settings.app, "worker": settings.worker_index})
             self.page = configure(self._endpoint, settings)
         except BaseException:
+            if self._outlets is not None:
+                self._outlets.end()
             self._endpoint.close()
             theirs.close()
             raise
@@ -165,6 +172,8 @@ class Worker:
         self._spawner = spawner
         self.pid, self._pidfd = await spawner.fork(self.number, self._theirs.fileno(), self._grace_s)
         self._theirs.close()
+        if self._outlets is not None:
+            self._outlets.begin(self.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._endpoint.fileno(), self._on_readable)
         if self.state is not State.STARTING:  # told to end while it was being forked
@@ -175,6 +184,8 @@ class Worker:
     def discard(self) -> None:
         """Give up a worker that was never forked."""
         self.state = State.EXITED
+        if self._outlets is not None:
+            self._outlets.end()
         self._theirs.close()
         self._endpoint.close()
         self._is_counted = True
@@ -536,6 +547,8 @@ class Worker:
         self.cells()
         self._is_counted = True
         self.page.close()
+        if self._outlets is not None:
+            self._outlets.end()
         self._sink.buried(self, orphans)
         status = await self._spawner.reap(self.number, self.pid) if self._spawner is not None else None
         if self.reported and not self._failure[0]:
@@ -567,6 +580,22 @@ def _slots_of(settings: Settings | RelaySettings) -> int:
     if not limits or "open_files" not in limits:
         return vitals.SLOTS
     return max(1, min(vitals.SLOTS, limits["open_files"] // 2))
+
+
+def outlets_for(
+    endpoint: Endpoint, name: str, fields: dict[str, Any], access: dict[str, Any] | None = None
+) -> Outlets | None:
+    """Pipes for what a process, or thread, writes, put on its channel before anything else. Raises ``OSError``."""
+    opened = logger.outlets(name, fields, access=access)
+    if opened is not None:
+        try:
+            if not endpoint.hand_over(Write(), opened.writers):
+                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        except BaseException:
+            opened.end()
+            raise
+        opened.handed()
+    return opened
 
 
 def configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> vitals.Page:

@@ -9,23 +9,21 @@ import asyncio
 import ctypes
 import gc
 import json
-import logging
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 
-from ..channel.configuring import await_configuration
+from ..channel.configuring import await_configuration, redirect
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.records import say
 from ..channel.settings import unseal_relay
 from ..libraries import load
 from ..matchers.router import Router
 from ..placeholders.keys import UnsafeValue
 from .refusals import Refusals
 from .server import RelayServer
-
-log = logging.getLogger("caddysnake.relay")
 
 _PR_SET_DUMPABLE = 4
 
@@ -35,7 +33,7 @@ def main(options: str) -> int:
     _enter_process()
     endpoint = Endpoint(socket.socket(fileno=json.loads(options)["channel"]))
     try:
-        settings, page = await_configuration(endpoint, unseal_relay)
+        settings, page = await_configuration(endpoint, unseal_relay, redirect)
         router = Router(settings.listeners, _complainer())
     except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
         print(f"caddysnake: relay without settings: {exc}", file=sys.stderr)
@@ -52,7 +50,6 @@ def _enter_process() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):  # a terminal's; the daemon says when it is over
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    logging.basicConfig(level=logging.INFO, format="relay: %(message)s", stream=sys.stderr)
 
 
 def _complainer() -> Callable[[UnsafeValue], None]:
@@ -60,7 +57,7 @@ def _complainer() -> Callable[[UnsafeValue], None]:
 
     def complain(unsafe: UnsafeValue) -> None:
         if refusals.is_news(unsafe.name, unsafe.value, time.monotonic()):
-            log.warning("404: %s", ascii(str(unsafe)))
+            say("warn", "404: not a safe name for an app", value=ascii(str(unsafe))[1:-1])
 
     return complain
 

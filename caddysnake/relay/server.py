@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import logging
 import os
 import platform
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from time import monotonic
@@ -40,6 +40,7 @@ from ..channel.messages import (
     Take,
     Unneed,
 )
+from ..channel.records import say
 from ..channel.settings import RelaySettings
 from ..channel.vitals import (
     SLOT_CLOSED,
@@ -61,8 +62,6 @@ from .forwarding import Answer, Cut
 from .link_connection import LinkConnection
 from .links import AppId, Links
 from .tally import Tally
-
-log = logging.getLogger("caddysnake.relay")
 
 READ_BUFFER_BYTES = 64 * 1024
 """One for all connections: a loop reads one at a time, and what is read is copied to where it goes at once."""
@@ -180,7 +179,7 @@ class RelayServer:
             each for each in self._connections.values() if not (self._keeps_tunnels and each.phase is Phase.TUNNEL)
         ]
         if connections:
-            log.warning("the grace period is over: %d connections are cut", len(connections))
+            say("warn", "the grace period is over: connections are cut", connections=len(connections))
         for connection in connections:
             connection.abort()
         if not self._keeps_tunnels:
@@ -205,7 +204,7 @@ class RelayServer:
     def _channel_ended(self, exc: Exception) -> None:
         self._loop.remove_reader(self._endpoint.fileno())
         if not self.is_leaving:
-            log.warning("the daemon is gone (%s): leaving", exc)
+            say("warn", "the daemon is gone: leaving", reason=str(exc))
         self._leave(Stage.ORPHANED, ORPHAN_GRACE_S)
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
@@ -256,7 +255,7 @@ class RelayServer:
             try:
                 await asyncio.wait_for(self._told.wait(), FAREWELL_S)
             except TimeoutError:
-                log.warning("the daemon does not read its channel")
+                say("warn", "the daemon does not read its channel")
 
     # Connections
 
@@ -294,7 +293,7 @@ class RelayServer:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
         except OSError as exc:
-            log.warning("a connection could not be taken: %s", exc)
+            say("warn", "a connection could not be taken", reason=str(exc))
             sock.close()
             self._released(connection.slot, returned=False)
 
@@ -326,7 +325,8 @@ class RelayServer:
         try:
             target = self._router.route(listener, head, peer, is_trusted)
         except Exception:  # patterns and templates are the user's, and one of them must not end a connection unanswered
-            self._complain(f"looking for the app failed: method={head.method} target={head.target[:200]!r}", True)
+            shown = head.target[:200].decode("ascii", "backslashreplace")
+            self._complain("looking for the app failed", traceback.format_exc(), method=head.method, target=shown)
             return ROUTING_FAILED
         if target is None:
             return NO_ROUTE
@@ -374,7 +374,7 @@ class RelayServer:
         try:
             await self._loop.connect_accepted_socket(lambda: link, sock)
         except OSError as exc:
-            log.warning("a link could not be taken: %s", exc)
+            say("warn", "a link could not be taken", reason=str(exc))
             sock.close()
             waiter = self._links.refused(link.need)
             if waiter is not None:
@@ -433,21 +433,22 @@ class RelayServer:
         if answer.status >= 400:
             self.tally.errors += 1
         if answer.status == 502:
-            self._complain(f"{answer.code}: {answer.detail}: {_named(app_id)}")
+            self._complain(answer.detail or answer.code, "", code=answer.code, **_named(app_id))
 
     def cut(self, command: Cut, app_id: AppId) -> None:
         """A response was cut."""
         self.tally.errors += 1
-        self._complain(f"{command.why}: {_named(app_id)}")
+        self._complain(command.why, "", **_named(app_id))
 
-    def _complain(self, what: str, with_exception: bool = False) -> None:
+    def _complain(self, what: str, error: str = "", **fields: object) -> None:
         if self._now < self._quiet_until:
             self._unsaid += 1
             return
         unsaid, self._unsaid = self._unsaid, 0
         self._quiet_until = self._now + COMPLAINT_S
-        more = f" ({unsaid} more complaints since the last)" if unsaid else ""
-        log.warning("%s%s", ascii(what)[1:-1], more, exc_info=with_exception)
+        if unsaid:
+            fields["more_since_the_last"] = unsaid
+        say("warn", what, error, **fields)
 
     def _publish(self) -> None:
         self._is_publishing = False
@@ -475,6 +476,6 @@ class RelayServer:
         self._loop.call_later(TICK_S, self._tick)
 
 
-def _named(app_id: AppId) -> str:
+def _named(app_id: AppId) -> dict[str, object]:
     route, key = app_id
-    return f"route={route} key={key[:80]!r}"
+    return {"route": route, "key": ascii(key[:80])[1:-1]}

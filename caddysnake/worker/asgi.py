@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import logging
 import os
 import platform
 import socket
-import sys
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -35,6 +33,7 @@ from ..channel.messages import (
     Shed,
     Take,
 )
+from ..channel.records import say
 from ..channel.settings import Settings
 from ..channel.vitals import (
     SLOT_CLOSED,
@@ -58,8 +57,6 @@ from .asgi_vitals import PUBLISH_S, Tally
 from .lifespan import Lifespan, LifespanError
 from .scope import Peer, Scopes
 
-log = logging.getLogger("caddysnake.worker")
-
 READ_BUFFER_BYTES = 256 * 1024
 """One for all connections: a loop reads one at a time, and what is read is parsed at once."""
 
@@ -70,6 +67,7 @@ SHUTDOWN_TIMEOUT_S = 10.0
 FAREWELL_S = 5.0
 
 
+_STDERR = 2  # the descriptor: the app may have put anything into sys.stderr
 _STARTED = ResponsePhase.STARTED
 
 
@@ -175,7 +173,7 @@ class AsgiServer:
         try:
             await lifespan.shutdown(SHUTDOWN_TIMEOUT_S)
         except LifespanError as error:
-            log.error("app=%s: %s", self.settings.app, error)
+            say("error", "the app failed in its lifespan shutdown", str(error), app=self.settings.app)
         await self._farewell(Drained())
         return 0
 
@@ -195,7 +193,7 @@ class AsgiServer:
         if self.is_orphaned:
             if not self.settings.shares_process:
                 # Nobody is left to use force on an app that holds the GIL.
-                faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True)
+                faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True, file=_STDERR)
             for cycle in self.cycles:
                 if not cycle.response.head_sent:
                     cycle.response.close = True
@@ -224,11 +222,12 @@ class AsgiServer:
         cycles = self.cycles - {each.cycle for each in kept if each.cycle is not None}
         self.is_forced = not self.keeps_websockets
         if connections or cycles:
-            log.warning(
-                "app=%s: the grace period is over: %d connections cut, %d requests cancelled",
-                self.settings.app,
-                len(connections),
-                len(cycles),
+            say(
+                "warn",
+                "the grace period is over: connections cut, requests cancelled",
+                app=self.settings.app,
+                connections=len(connections),
+                requests=len(cycles),
             )
         for connection in connections:
             connection.abort()
@@ -263,7 +262,7 @@ class AsgiServer:
             self._left.set_result(None)
             return
         if not self.is_leaving:
-            log.warning("app=%s: the daemon is gone (%s): leaving", self.settings.app, exc)
+            say("warn", "the daemon is gone: leaving", app=self.settings.app, reason=str(exc))
         self._leave(Stage.ORPHANED, ORPHAN_GRACE_S)
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
@@ -300,7 +299,7 @@ class AsgiServer:
         try:
             await self.loop.connect_accepted_socket(lambda: connection, sock)
         except OSError as exc:
-            log.warning("app=%s: a connection could not be taken: %s", self.settings.app, exc)
+            say("warn", "a connection could not be taken", app=self.settings.app, reason=str(exc))
             sock.close()
             self._released(connection.slot, returned=False)
 
@@ -313,9 +312,8 @@ class AsgiServer:
                 count -= 1
 
     def _dump(self) -> None:
-        faulthandler.dump_traceback(all_threads=True)
-        sys.stderr.write(describe(self.loop))
-        sys.stderr.flush()
+        faulthandler.dump_traceback(_STDERR, all_threads=True)
+        say("info", "stacks dumped to standard error", describe(self.loop), app=self.settings.app)
 
     def _tell(self, message: Message) -> None:
         try:
@@ -343,7 +341,7 @@ class AsgiServer:
             try:
                 await asyncio.wait_for(self._told.wait(), FAREWELL_S)
             except asyncio.TimeoutError:
-                log.warning("app=%s: the daemon does not read its channel", self.settings.app)
+                say("warn", "the daemon does not read its channel", app=self.settings.app)
 
     # For connections
 

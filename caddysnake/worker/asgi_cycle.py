@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..channel.records import say
 from ..http1.answers import plain, traceback_page
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead
@@ -16,9 +16,8 @@ from .loader import foreign_traceback
 if TYPE_CHECKING:
     from .asgi_connection import HttpConnection
 
-log = logging.getLogger("caddysnake.worker")
-
 _DONE = Phase.DONE
+_PATH_MAX = 200
 
 
 class ClientDisconnected(OSError):
@@ -156,13 +155,14 @@ class Cycle:
         self.connection.response_done(self)
 
     def log(self, what: str, exc: BaseException | None) -> None:
-        log.error(
-            "%s: app=%s method=%s path=%s",
+        """One record, without the query: it is where people put secrets."""
+        say(
+            "error",
             what,
-            self.connection.server.settings.app,
-            self.head.method,
-            self.head.path.decode("ascii", "backslashreplace"),
-            exc_info=exc,
+            "" if exc is None else foreign_traceback(exc),
+            app=self.connection.server.settings.app,
+            method=self.head.method,
+            path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),
         )
 
 

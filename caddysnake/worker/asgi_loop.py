@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
+from ..channel.records import say
 from ..libraries import load
-
-log = logging.getLogger("caddysnake.worker")
 
 
 def new_loop(kind: str) -> tuple[asyncio.AbstractEventLoop, str]:
@@ -24,5 +22,5 @@ def import_uvloop() -> Any:
     try:
         return load("uvloop")
     except ImportError as exc:
-        log.warning("uvloop cannot be imported (%s): asyncio's own loop is used, which is slower", exc)
+        say("warn", "uvloop cannot be imported: asyncio's own loop is used, which is slower", reason=str(exc))
         return None

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import logging
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..channel.records import say
 from .loader import foreign_traceback
-from .wsgi_log import logger
 
 _MARK = "_caddysnake_lodger"
 
@@ -49,8 +48,7 @@ class Owner:
             try:
                 function(*args, **kwargs)
             except BaseException as exc:  # foreign code
-                trace = foreign_traceback(exc)
-                logger().log(logging.ERROR, "app=%s: a function given to atexit raised\n%s", self.name, trace)
+                say("error", "a function given to atexit raised", foreign_traceback(exc), app=self.name)
 
 
 class Lodger(NamedTuple):

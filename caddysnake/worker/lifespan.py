@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import MutableMapping
 from enum import Enum
 from typing import Any
 
+from ..channel.records import say
 from .loader import foreign_traceback
-
-log = logging.getLogger("caddysnake.worker")
 
 Message = MutableMapping[str, Any]
 
@@ -74,7 +72,11 @@ class Lifespan:
             if self._raised is not None and self._told:
                 # It took the event, so it does know the protocol: carry on, as the specification has it, but not
                 # silently. An app that never asked for an event simply has no lifespan.
-                log.warning("the app raised in its lifespan startup and runs without one", exc_info=self._raised)
+                say(
+                    "warn",
+                    "the app raised in its lifespan startup and runs without one",
+                    foreign_traceback(self._raised),
+                )
 
     async def shutdown(self, timeout_s: float) -> None:
         """Tell the app to stop and wait for it, ``timeout_s`` at most. Raises ``LifespanError``."""

@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from ..channel.configuring import await_configuration
+from ..channel.configuring import await_configuration, redirect
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import Failed
 from ..channel.settings import Settings, unseal
@@ -35,7 +35,7 @@ def main(channel: socket.socket) -> int:
     """Run the worker whose channel this is, to its end; the process's exit status: 0 drained, 1 never ready."""
     endpoint = Endpoint(channel)
     try:
-        settings, page = await_configuration(endpoint, unseal)
+        settings, page = await_configuration(endpoint, unseal, redirect)
     except (ChannelClosed, ChannelError, TimeoutError, ValueError) as exc:
         print(f"caddysnake: worker without settings: {exc}", file=sys.stderr)
         return 1
@@ -71,10 +71,7 @@ def enter_process(settings: Settings) -> None:
     if "TZ" in settings.environ:
         time.tzset()
     stacks.on_signal()
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # a line printed is a line in the log now, not when a buffer is full
-            reconfigure(line_buffering=True, errors="backslashreplace")
+    by_line()
     set_title(_title(settings))
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:  # a preload may have asked, when there was no TMPDIR of this app's
@@ -104,6 +101,14 @@ def _title(settings: Settings) -> str:
         return "caddysnake: thread host"
     place = f" [{settings.worker_index + 1}/{settings.workers}]" if settings.workers > 1 else ""
     return f"caddysnake: worker {settings.app}{place}"
+
+
+def by_line() -> None:
+    """A line printed is a line in the log now, not when a buffer is full."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def set_title(title: str) -> None:

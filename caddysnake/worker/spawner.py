@@ -48,6 +48,7 @@ def main(options: dict[str, Any]) -> int:
     endpoint = Endpoint(channel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
     try:
+        worker.by_line()
         libraries.use(options["libraries"])
         worker.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
         with worker.DieWithDaemon(channel):
@@ -127,6 +128,7 @@ class _Spawner:
         return None
 
     def _fork(self, number: int, channel: socket.socket) -> socket.socket | None:
+        flush()
         try:
             pid = os.fork()
         except OSError as exc:  # no more processes, or no memory: this goes by, and the workers there are go on
@@ -167,6 +169,16 @@ class _Spawner:
                 for pid in self._children.values():
                     _kill_group(pid)
             time.sleep(_POLL_S)
+
+
+def flush() -> None:
+    """What a preload has written and not flushed would be written by each child once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    ctypes.CDLL(None).fflush(None)
 
 
 def _kill_group(pid: int) -> None:

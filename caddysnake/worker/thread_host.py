@@ -24,18 +24,20 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..channel.configuring import await_configuration
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Reaped, Spawned
+from ..channel.records import say
 from ..channel.settings import Settings, unseal
 from . import belongings, modules
 from . import main as worker
 from .belongings import Lodger, Owner
 from .loader import AppError, foreign_traceback
 from .survey import Survey, interpreter_names, survey
-from .wsgi_log import logger
+from .thread_output import fall_silent, share, speak_as
 
 _CLONE_FS = 0x200
 _LOOK_S = 1.0
@@ -109,6 +111,7 @@ class ThreadHost:
         self._environ = dict(os.environ)
         self._path = list(sys.path)
         belongings.keep_books()
+        share()
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
         poller.register(self._endpoint.fileno(), select.POLLIN)
@@ -122,7 +125,7 @@ class ThreadHost:
                 self._obey()
         except (ChannelClosed, ChannelError) as exc:
             if not isinstance(exc, ChannelClosed):
-                logger().error("the daemon broke a rule of the channel: %s", exc)
+                say("error", "the daemon broke a rule of the channel", reason=str(exc))
             return self._leave()
 
     # -- what the daemon says ----------------------------------------------------------------------------------
@@ -186,20 +189,20 @@ class ThreadHost:
         endpoint = Endpoint(channel)
         status = 1
         try:
-            status = self._serve(group, endpoint)
+            status = self._serve(number, group, endpoint)
         except (ChannelClosed, ChannelError, TimeoutError) as exc:
-            logger().error("worker without settings: %s", exc)
+            say("error", "worker without settings", reason=str(exc))
         except SystemExit:
             pass  # it was asked to, or its app asked for it
         except BaseException as exc:
-            logger().error("worker ends: %s", foreign_traceback(exc))
+            say("error", "worker ends", foreign_traceback(exc))
         finally:
             endpoint.close()
             self._ended.append((number, status))
             os.eventfd_write(self._wake_fd, 1)
 
-    def _serve(self, group: _Group, endpoint: Endpoint) -> int:
-        settings, page = await_configuration(endpoint, unseal)
+    def _serve(self, number: int, group: _Group, endpoint: Endpoint) -> int:
+        settings, page = await_configuration(endpoint, unseal, partial(speak_as, number))
         group.owner.name = settings.app
         try:
             _own_directory()
@@ -242,6 +245,7 @@ class ThreadHost:
             thread = self._threads.pop(number)
             if thread.ident is not None:
                 thread.join(_LOOK_S)  # it has said its last word
+            fall_silent(number)
             group = self._group_of.pop(number)
             group.workers.discard(number)
             if not group.workers:
@@ -272,7 +276,7 @@ class ThreadHost:
         if left_behind > self._left_behind:
             names = {thread.name for group in late for thread in group.owner.threads()}
             apps = ", ".join(sorted({group.owner.name for group in late}))
-            logger().warning("app=%s: has left, and its threads live on: %s", apps, ", ".join(sorted(names)))
+            say("warn", "it has left, and its threads live on", app=apps, threads=", ".join(sorted(names)))
         if left_behind != self._left_behind:
             self._left_behind = left_behind
             self._endpoint.send(LeftBehind(left_behind))

@@ -16,6 +16,7 @@ import threading
 from select import EPOLLIN
 from typing import Any
 
+from ..channel import records
 from ..channel.endpoint import Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Ready
 from ..channel.settings import Settings
@@ -42,6 +43,7 @@ class WsgiServer:
     def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
         threads = max(1, min(settings.threads, THREADS))
         self._page = page
+        self._records = records.current()
         self._write_timeout_s = settings.write_timeout_s
         self._limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
@@ -99,6 +101,7 @@ class WsgiServer:
     # The threads.
 
     def _work(self, seat: Seat) -> None:
+        records.speak_for_thread(self._records)
         crew, table = self._crew, self._table
         poll, claim, missed, ready = table.epoll.poll, table.parked.pop, table.missed, table.ready
         handle = self._course.handle

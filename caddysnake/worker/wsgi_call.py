@@ -7,7 +7,6 @@ response delays nobody but itself.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -182,7 +181,7 @@ class Call(Response):
         try:
             close()
         except BaseException as exc:
-            report(logging.ERROR, "close() of the response raised an exception", self._host.name, self.head, exc)
+            report("error", "close() of the response raised an exception", self._host.name, self.head, exc)
 
     def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
         output = self.send(data, more)
@@ -208,7 +207,7 @@ class Call(Response):
                 continue
             if self._connection is None:
                 what = "the app sent content beyond its Content-Length, which was dropped"
-                report(logging.WARNING, what, self._host.name, self.head)
+                report("warn", what, self._host.name, self.head)
                 return
             connection.push(self._send(connection, data, True))
             if self.is_satisfied:
@@ -244,9 +243,9 @@ class Call(Response):
         self.answered = self.status if self.head_sent else 0
         reason = _clients_part(exc)
         if reason is not None:
-            report(logging.DEBUG, str(reason), self._host.name, self.head)
+            report("debug", str(reason), self._host.name, self.head)
         else:
-            report(logging.ERROR, "the app raised an exception", self._host.name, self.head, exc)
+            report("error", "the app raised an exception", self._host.name, self.head, exc)
         connection = self._connection
         if connection is None:
             return  # the response was complete

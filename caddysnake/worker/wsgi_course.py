@@ -17,6 +17,7 @@ import time
 from enum import Enum
 from typing import Any
 
+from ..channel.records import say
 from ..channel.settings import Settings
 from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
 from ..http1.answers import refusal
@@ -40,7 +41,6 @@ from .wsgi_connection import (
 )
 from .wsgi_deadline import Deadlines
 from .wsgi_input import NO_INPUT, LazyInput
-from .wsgi_log import logger
 from .wsgi_table import READ, WRITE, Table
 from .wsgi_tally import Tally
 
@@ -99,7 +99,7 @@ class Course:
                 if not connection.signalled or parked.pop(connection.fd, None) is None:
                     return
         except Exception as exc:  # a bug of ours costs its connection, not the thread
-            logger().error("internal error: app=%s\n%s", self._host.name, foreign_traceback(exc))
+            say("error", "internal error", foreign_traceback(exc), app=self._host.name)
             tally.write()
             if connection.state is not ENDED:
                 self._table.end(connection)

@@ -16,11 +16,11 @@ from enum import Enum
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
+from ..channel.records import say
 from ..channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from .wsgi_connection import Connection, State
 from .wsgi_crew import TICK_S, Crew, Watch
 from .wsgi_deadline import Deadlines
-from .wsgi_log import logger
 from .wsgi_table import Table
 
 ORPHAN_GRACE_S = 10.0
@@ -151,7 +151,7 @@ class Keeper:
             act()
         except (ChannelClosed, ChannelError) as exc:
             if not isinstance(exc, ChannelClosed):
-                logger().error("the daemon broke a rule of the channel: %s", exc)
+                say("error", "the daemon broke a rule of the channel", reason=str(exc))
             self._orphan()
 
     def _channel(self) -> None:
@@ -186,7 +186,7 @@ class Keeper:
             sock = socket.socket(fileno=fd)
         except OSError as exc:
             os.close(fd)
-            logger().error("a descriptor that is no socket was handed over: %s", exc)
+            say("error", "a descriptor that is no socket was handed over", reason=str(exc))
             return
         if self._phase is not Phase.SERVING:
             # Handed over before the daemon's own Drain; untouched, so it may go back as it is.

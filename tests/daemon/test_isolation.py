@@ -402,7 +402,7 @@ def test_each_dynamic_app_runs_as_the_user_that_its_request_names(folder: Path, 
             assert found["environ"]["HOME"] == f"/home/{name}"
             assert found["environ"]["USER"] == name
             assert found["tmp"].startswith("/tmp/caddysnake-")
-        assert process.log.count('"isolated":"yes"') == 2
+        process.wait_for_log('"isolated":"yes"', 2)
         for name in ("service", "root", "nobody", "missing"):
             assert get("/who", path=folder / "all.sock", Host=f"{name}.test")[0] == 404, name
         assert "user service (990) is not an ordinary one" in process.log

@@ -21,13 +21,14 @@ OURS: dict[str, set[str]] = {
     "caddyfile": set(),
     "channel": set(),
     "libraries": set(),
+    "logs": set(),
     "http1": {"libraries"},
     "placeholders": {"caddyfile"},
     "matchers": {"caddyfile", "placeholders"},
     "config": {"caddyfile", "channel", "matchers", "placeholders"},
     "worker": {"channel", "http1", "libraries"},
     "relay": {"channel", "http1", "libraries", "matchers", "placeholders"},
-    "daemon": {"caddyfile", "channel", "config", "libraries", "matchers", "placeholders"},
+    "daemon": {"caddyfile", "channel", "config", "libraries", "logs", "matchers", "placeholders"},
     "admin": {"channel", "config", "daemon"},
     "doctor": {"config", "daemon"},
     "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "libraries", "matchers", "placeholders"}
@@ -37,6 +38,7 @@ OURS: dict[str, set[str]] = {
 THEIRS: dict[str, set[str]] = {
     "http1": {"httptools"},
     "config": {"pydantic"},
+    "logs": {"orjson"},
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},
     "daemon": {"orjson", "uvloop", "watchfiles"},

@@ -1,0 +1,90 @@
+"""Records as text: one JSON object a line in Caddy's field names, or console style. Pure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from .records import Record, printable
+
+Format = Callable[[Record], bytes]
+"""A record as a line (in console style perhaps several), with its end."""
+
+_COLOURS = {"debug": "35", "info": "34", "warn": "33", "error": "31", "panic": "31", "fatal": "31"}
+_PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warn": b"<4>", "error": b"<3>", "panic": b"<2>", "fatal": b"<2>"}
+# What JSON lets through and a terminal may obey: C1 controls, and what changes the order of text.
+_HIDDEN = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0), 0x061C, 0x200E, 0x200F)}
+_HIDDEN |= {code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+
+
+def json_line(record: Record) -> bytes:
+    """``{"level":"info","ts":1795359933.58,"logger":"app","msg":"app ready",…}``
+
+    Nothing in it can steer a terminal on which somebody looks at the file.
+    """
+    level, ts, logger, msg, fields = record
+    entry = {"level": level, "ts": ts, "logger": logger, "msg": msg, **fields}
+    try:
+        line = orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a number over 64 bits, a key that is none, a surrogate
+        return json.dumps(entry, default=str).encode() + b"\n"
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return line.decode().translate(_HIDDEN).encode()
+
+
+def journal_line(record: Record) -> bytes:
+    """As ``json_line``, with the priority in front, which journald takes off and files it under (sd-daemon(3))."""
+    return _PRIORITIES.get(record.level, b"<6>") + json_line(record)
+
+
+class Console:
+    """``16:04:11.532 INFO  app ready  app=blog:app workers=2``; several lines of text follow indented."""
+
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour
+
+    def __call__(self, record: Record) -> bytes:
+        return (self.text(record) + "\n").encode("utf-8", "backslashreplace")
+
+    def text(self, record: Record) -> str:
+        """Without the last line's end."""
+        level, ts, _, msg, fields = record
+        milliseconds = int(ts * 1000) % 1000
+        clock = time.strftime("%H:%M:%S", time.localtime(ts)) + f".{milliseconds:03d}"
+        shown = f"{level.upper():<5}"
+        if self._colour:
+            shown = f"\x1b[{_COLOURS.get(level, '34')}m{shown}\x1b[0m"
+        short: list[tuple[str, str]] = []
+        long: list[tuple[str, str]] = []
+        for name, value in _flat(fields).items():
+            text = printable(str(value))
+            (long if "\n" in text else short).append((printable(name), text))
+        line = f"{clock} {shown} " + printable(msg).replace("\n", "\n    ")
+        if short:
+            line += "  " + " ".join(f"{name}={_quoted(text)}" for name, text in short)
+        for _, text in long:
+            line += "\n" + "\n".join(f"    {part}" for part in text.splitlines())
+        return line
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to see of an access record on one line; other fields as they are."""
+    request = fields.get("request")
+    if not isinstance(request, dict) or "resp_headers" not in fields:
+        return fields
+    seen = {name: request.get(name, "") for name in ("method", "host", "uri", "client_ip")}
+    took = fields.get("duration")
+    if isinstance(took, float):
+        seen["duration"] = f"{took * 1000:.1f}ms"
+    return {"status": fields.get("status"), "size": fields.get("size"), **seen, "app": fields.get("app")}
+
+
+def _quoted(text: str) -> str:
+    if text and not any(character in text for character in ' "=\t'):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

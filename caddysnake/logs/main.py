@@ -1,0 +1,216 @@
+"""The log process: ``python -m caddysnake.logs.main '{"channel": 7, …}'``, started by the daemon.
+
+It reads what workers, relays and spawners write, and the daemon's own records, and writes all of it to the standard
+error it has from the daemon. It never waits for a reader of the log, never for the daemon, and runs no app's code: so
+whoever prints waits for nobody either, whatever becomes of the daemon.
+
+Signals that end the others do not end it: it is the last to leave.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+
+from . import orders
+from .formats import Console, Format, journal_line, json_line
+from .records import LEVELS, Record
+from .sink import Sink
+from .sources import Source, Stream
+
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that it ignores. Whoever starts it blocks them meanwhile."""
+
+_PR_SET_DUMPABLE = 4
+_TICK_S = 0.2
+_MAKE_BYTES_A_TURN = 512 * 1024
+_ORDERS_A_TURN = 64
+_FAREWELL_S = 2.0
+_STDERR = 2
+_READS_AT_THE_END = 64
+
+
+class LogProcess:
+    """Everything but the process itself. ``channel``: the daemon's orders; ``sink``: where records go."""
+
+    def __init__(self, channel: socket.socket, sink: Sink, environ: dict[str, str] | None = None) -> None:
+        self._channel: socket.socket | None = channel
+        self._sink = sink
+        self._environ = dict(os.environ) if environ is None else environ
+        self._streams: dict[int, Stream] = {}
+        self._restless: set[Stream] = set()
+        self._pending: dict[Stream, None] = {}
+        self._level = LEVELS["info"]
+        self._format = self._format_named("auto")
+        self._poll = select.epoll()
+        self._poll.register(channel.fileno(), select.EPOLLIN)
+        self._ticked_at = 0.0
+        self._lost = 0
+
+    def run(self) -> None:
+        """Until the daemon says that it is over, or is gone and all pipes have ended."""
+        while self._channel is not None or self._streams or self._pending:
+            has_work = self._pending and not self._sink.is_full
+            waits_s = 0 if has_work else _TICK_S if self._restless or self._pending or self._lost else -1
+            for fd, _ in self._poll.poll(waits_s):
+                stream = self._streams.get(fd)
+                if stream is not None:
+                    self._read(stream)
+                elif not self._obey():
+                    self._finish()
+                    return
+            self._make()
+            now = time.monotonic()
+            if now - self._ticked_at >= _TICK_S:
+                self._ticked_at = now
+                self._tick(now)
+        self._finish()
+
+    # Orders
+
+    def _obey(self) -> bool:
+        """False when it is over."""
+        channel = self._channel
+        if channel is None:
+            return True
+        for _ in range(_ORDERS_A_TURN):
+            try:
+                received = orders.receive(channel)
+            except (EOFError, OSError):
+                self._poll.unregister(channel.fileno())
+                channel.close()
+                self._channel = None
+                return True
+            if received is None:
+                return True
+            order, content, descriptors = received
+            if order == orders.RECORD:
+                self._write(Record(**content))
+            elif order == orders.TEXT:
+                self._sink.offer(content["text"].encode("utf-8", "backslashreplace"))
+            elif order == orders.SOURCE:
+                self._add(content, descriptors)
+            elif order == orders.STYLE:
+                self._level = LEVELS.get(content["level"], LEVELS["info"])
+                self._format = self._format_named(content["format"])
+            elif order == orders.END:
+                return False
+        return True
+
+    def _add(self, content: dict[str, object], descriptors: list[int]) -> None:
+        names = content["streams"]
+        assert isinstance(names, list)
+        streams = dict(zip(names, descriptors, strict=False))
+        source = Source(content["logger"], content["fields"], streams, content.get("access"))  # type: ignore[arg-type]
+        for stream in source.streams:
+            self._streams[stream.fd] = stream
+            self._poll.register(stream.fd, select.EPOLLIN)
+
+    def _format_named(self, name: str) -> Format:
+        is_terminal = os.isatty(_STDERR)
+        if name == "console" or (name == "auto" and is_terminal):
+            return Console(colour=is_terminal)
+        return journal_line if is_journal(self._environ) else json_line
+
+    # Streams
+
+    def _read(self, stream: Stream) -> None:
+        fd = stream.fd
+        stream.read()
+        if stream.has_ended:  # a closed descriptor has left the epoll
+            del self._streams[fd]
+        self._pending[stream] = None
+
+    def _make(self) -> None:
+        """Make records of what has been read, a piece of everybody's in turn."""
+        made = 0
+        now = time.monotonic()
+        while self._pending and made < _MAKE_BYTES_A_TURN and not self._sink.is_full:
+            for stream in list(self._pending):
+                del self._pending[stream]
+                if stream.is_pending:
+                    made += self._write_all(stream.records(now)) + 4096
+                if stream.is_pending:
+                    self._pending[stream] = None  # at the end of the row
+                elif stream.has_ended:
+                    self._write_all(stream.end(now))
+                    self._restless.discard(stream)
+                elif stream.is_restless:
+                    self._restless.add(stream)
+                if made >= _MAKE_BYTES_A_TURN or self._sink.is_full:
+                    break
+
+    def _tick(self, now: float) -> None:
+        for stream in list(self._restless):
+            if self._sink.is_full:
+                break
+            self._write_all(stream.tick(now))
+            if not stream.is_restless:
+                self._restless.discard(stream)
+        # Of pipes that cannot be turned into records now, what is dropped is still told later.
+        self._restless.update(stream for stream in self._pending if stream.is_restless)
+        self._lost += self._sink.take_lost()
+        if self._lost and not self._sink.is_full:
+            lost, self._lost = self._lost, 0
+            told = Record("warn", time.time(), "daemon", "log records lost", {"count": lost})
+            self._sink.offer(self._format(told))
+
+    def _write_all(self, records: list[Record]) -> int:
+        text = b"".join(self._format(record) for record in records if LEVELS[record.level] >= self._level)
+        if text and not self._sink.offer(text):
+            self._lost += len(records)
+        return len(text)
+
+    def _write(self, record: Record) -> None:
+        self._write_all([record._replace(level=record.level if record.level in LEVELS else "info")])
+
+    def _finish(self) -> None:
+        """Write what has been written to us so far, and leave."""
+        now = time.monotonic()
+        for stream in {*self._streams.values(), *self._pending, *self._restless}:
+            for _ in range(_READS_AT_THE_END):
+                if stream.has_ended or not stream.read():
+                    break
+            self._write_all(stream.end(now))
+            stream.close()
+        self._tick(now)
+        self._sink.close(_FAREWELL_S)
+
+
+def is_journal(environ: dict[str, str], fd: int = _STDERR) -> bool:
+    """Whether ``fd`` is a connection to journald (systemd.exec(5), JOURNAL_STREAM)."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (str(found.st_dev), str(found.st_ino)) == (device, inode)
+
+
+def main(options: str) -> None:
+    """Run the log process that ``options`` (JSON) describe to its end. Does not return."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    channel = socket.socket(fileno=json.loads(options)["channel"])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    status = 1
+    try:
+        LogProcess(channel, Sink(_STDERR)).run()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # a writer that is held up must not hold us
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

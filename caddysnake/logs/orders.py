@@ -1,0 +1,60 @@
+"""What the daemon tells the log process, over a SOCK_SEQPACKET socketpair; nothing comes back.
+
+=======  ==========================================================================================================
+order    meaning
+=======  ==========================================================================================================
+RECORD   write this record
+TEXT     write this text as it is: what is for whoever started the daemon
+SOURCE   read these pipes (descriptors beside it), each named in ``streams``; ``fields`` go on every record
+STYLE    from now on this level and format
+END      write what is there, and leave
+=======  ==========================================================================================================
+
+Both ends are ours and of one version. When the daemon ends without ``END``, the log process goes on until the last of
+the pipes has ended, so that nobody's print fails.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from typing import Any
+
+import orjson
+
+RECORD, TEXT, SOURCE, STYLE, END = b"R", b"T", b"S", b"Y", b"E"
+FRAME_MAX_BYTES = 96 * 1024
+"""Well below what a socket's buffer takes at once."""
+
+_INT = array.array("i").itemsize
+
+
+def frame(order: bytes, content: dict[str, Any]) -> bytes:
+    """The frame of an order. Raises ``TypeError`` for what JSON has no form for."""
+    return order + orjson.dumps(content)
+
+
+def send(sock: socket.socket, data: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    """Send a frame without waiting. Raises ``OSError``, ``BlockingIOError`` among them."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, dict[str, Any], list[int]] | None:
+    """An order, its content and its descriptors, which are the caller's; None when there is none now.
+
+    Raises ``EOFError`` when the daemon is gone, ``OSError``.
+    """
+    try:
+        data, ancillary, _, _ = sock.recvmsg(
+            FRAME_MAX_BYTES * 2, socket.CMSG_SPACE(8 * _INT), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+        )
+    except BlockingIOError:
+        return None
+    descriptors = array.array("i")
+    for level, kind, raw in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(raw[: len(raw) - len(raw) % _INT])
+    if not data:
+        raise EOFError
+    return data[:1], orjson.loads(data[1:]), list(descriptors)

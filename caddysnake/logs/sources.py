@@ -1,0 +1,320 @@
+"""One process's output: its pipes, what has been read of them, and the records that become of it.
+
+Reading and making records are two steps. What is there is read at once, so that a print does not wait; records are made
+as fast as they can be, of everybody's output in turn. Between the two stands a bounded amount per pipe; beyond it, and
+beyond what one process may say in a second, output is dropped and counted, and a record tells how much.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import Any
+
+import orjson
+
+from . import access
+from .lines import Lines
+from .rates import Rate
+from .records import LEVELS, Record
+from .repeats import Repeats
+from .tracebacks import Group, Grouping
+
+READ_BYTES = 64 * 1024
+PENDING_MAX_BYTES = 256 * 1024
+"""Of one pipe. The kernel holds another 64 KiB."""
+
+LINE_COST_BYTES = 200
+RATE_BYTES = 1024 * 1024
+BURST_BYTES = 8 * 1024 * 1024
+"""What one process's output may come to: so much a second, and at once after a quiet time; a line costs its bytes and
+``LINE_COST_BYTES``. That is some 3,500 short lines a second, or 28,000 at once."""
+
+RECORDS_A_SECOND = 200
+RECORDS_AT_ONCE = 2000
+PARTIAL_S = 1.0
+"""How long a line that does not end is waited for."""
+
+GROUP_S = 0.2
+TELL_DROPPED_S = 1.0
+_RECORD_LINE_MAX = 256 * 1024
+_TEXT_MAX = 32 * 1024
+_FIELDS_MAX = 32
+
+
+class Source:
+    """A process whose output is read. ``fields`` go on each of its records; ``logger`` is ``app``, ``relay`` …"""
+
+    def __init__(
+        self, logger: str, fields: dict[str, Any], streams: dict[str, int], access: dict[str, Any] | None = None
+    ) -> None:
+        self.logger = logger
+        self.fields = fields
+        self.access = access
+        """How its requests are logged; None: not at all."""
+        self.rate = Rate(RATE_BYTES, BURST_BYTES)
+        self.streams: list[Stream] = [
+            (Told if name == "records" else Printed)(self, name, fd) for name, fd in streams.items()
+        ]
+
+    def record(self, level: str, logger: str, msg: str, fields: dict[str, Any], ts: float) -> Record:
+        """With what names the process last, so that nothing it says can take its place."""
+        return Record(level, ts, logger, msg, {**fields, **self.fields})
+
+
+class Stream:
+    """One pipe. Owns its descriptor, which is not blocking."""
+
+    def __init__(self, source: Source, name: str, fd: int) -> None:
+        self.source = source
+        self.name = name
+        self.fd = fd
+        self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._gap = False
+        self._dropped_lines = 0
+        self._dropped_bytes = 0
+        self._told_at = 0.0
+        self._fed_at = 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.fd < 0
+
+    @property
+    def is_pending(self) -> bool:
+        """Something has been read of which no records have been made."""
+        return bool(self._pending)
+
+    def read(self) -> bool:
+        """Read what is there, at most ``READ_BYTES``; False when there was nothing."""
+        try:
+            data = os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return False
+        if self._pending_bytes >= PENDING_MAX_BYTES:
+            self._drop(data)
+        else:
+            self._pending.append(data)
+            self._pending_bytes += len(data)
+        return True
+
+    def close(self) -> None:
+        """Read no more."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def records(self, now: float) -> list[Record]:
+        """Those of one piece of what has been read."""
+        data = self._pending.popleft()
+        self._pending_bytes -= len(data)
+        self._fed_at = now
+        return self._make(data, now)
+
+    def tick(self, now: float) -> list[Record]:
+        """What is due because time has passed."""
+        found = self._due(now)
+        if self._dropped_bytes and now - self._told_at >= TELL_DROPPED_S:
+            self._told_at = now
+            found.append(self._loss())
+        return found
+
+    def end(self, now: float) -> list[Record]:
+        """The last records: there is nothing more to come."""
+        found: list[Record] = []
+        while self._pending:
+            found += self.records(now)
+        found += self._rest(now)
+        if self._dropped_bytes:
+            found.append(self._loss())
+        return found
+
+    @property
+    def is_restless(self) -> bool:
+        """``tick`` will have something to do."""
+        return bool(self._dropped_bytes) or self._holds()
+
+    def _drop(self, data: bytes) -> None:
+        self._gap = True
+        self._dropped_bytes += len(data)
+        self._dropped_lines += data.count(b"\n")
+
+    def _after_gap(self, data: bytes) -> bytes:
+        """``data`` without the end of a line whose beginning was dropped."""
+        end = data.find(b"\n")
+        rest = b"" if end < 0 else data[end + 1 :]
+        self._dropped_bytes += len(data) - len(rest)
+        if end >= 0:
+            self._gap = False
+            self._dropped_lines += 1
+        return rest
+
+    def _loss(self) -> Record:
+        fields = {"stream": self.name, "lines": self._dropped_lines, "bytes": self._dropped_bytes}
+        self._dropped_lines = self._dropped_bytes = 0
+        msg = "output dropped: more than is logged"
+        return self.source.record("warn", self.source.logger, msg, fields, time.time())
+
+    def _make(self, data: bytes, now: float) -> list[Record]:
+        raise NotImplementedError
+
+    def _due(self, now: float) -> list[Record]:
+        raise NotImplementedError
+
+    def _rest(self, now: float) -> list[Record]:
+        raise NotImplementedError
+
+    def _holds(self) -> bool:
+        raise NotImplementedError
+
+
+class Printed(Stream):
+    """Standard output or standard error: text of any kind."""
+
+    def __init__(self, source: Source, name: str, fd: int) -> None:
+        super().__init__(source, name, fd)
+        self._lines = Lines()
+        self._groups = Grouping()
+        self._repeats = Repeats(1)
+        self._logger = f"{source.logger}.{name}"
+
+    def _make(self, data: bytes, now: float) -> list[Record]:
+        rate = self.source.rate
+        if rate.left(now) <= 0:
+            self._drop(data)
+            return []
+        found: list[Record] = []
+        if self._gap:
+            if self._lines:
+                found += self._group(self._lines.take(), now)
+            data = self._after_gap(data)
+        lines = self._lines.feed(data)
+        rate.spend(len(data) + LINE_COST_BYTES * len(lines))
+        for line in lines:
+            found += self._group(line, now)
+        return found
+
+    def _group(self, line: str, now: float) -> list[Record]:
+        return [record for group in self._groups.feed(line) for record in self._told(group, now)]
+
+    def _told(self, group: Group, now: float) -> list[Record]:
+        repeats = self._repeats
+        found = [self._repeated(times) for _, times in repeats.ended(now, group)]
+        if repeats.see(group, now):
+            fields = {"error": group.text} if group.text else {}
+            level = "error" if group.is_error else "info"
+            found.append(self.source.record(level, self._logger, group.title, fields, time.time()))
+        return found
+
+    def _repeated(self, times: int) -> Record:
+        return self.source.record("info", self._logger, f"repeated {times:,} times", {}, time.time())
+
+    def _due(self, now: float) -> list[Record]:
+        found: list[Record] = []
+        waited = now - self._fed_at
+        if self._lines and waited >= PARTIAL_S:
+            found += self._group(self._lines.take(), now)
+        if self._groups and waited >= GROUP_S and not self._lines:
+            found += [record for group in self._groups.take() for record in self._told(group, now)]
+        return found + [self._repeated(times) for _, times in self._repeats.ended(now)]
+
+    def _rest(self, now: float) -> list[Record]:
+        found = self._group(self._lines.take(), now) if self._lines else []
+        found += [record for group in self._groups.take() for record in self._told(group, now)]
+        return found + [self._repeated(times) for _, times in self._repeats.take()]
+
+    def _holds(self) -> bool:
+        return bool(self._lines) or bool(self._groups) or bool(self._repeats)
+
+
+class Told(Stream):
+    """What our own code in a worker or relay says: records (``R`` and JSON), requests answered (``A``, see ``access``).
+
+    An app may write there too, or anything else; it can make up nothing but records of its own process.
+    """
+
+    def __init__(self, source: Source, name: str, fd: int) -> None:
+        super().__init__(source, name, fd)
+        self._begun = b""
+        self._repeats = Repeats()
+        self._rate = Rate(RECORDS_A_SECOND, RECORDS_AT_ONCE)
+
+    def _make(self, data: bytes, now: float) -> list[Record]:
+        if self._gap:
+            self._begun = b""
+            data = self._after_gap(data)
+        first, *rest = data.split(b"\n")
+        self._begun += first
+        if not rest:
+            if len(self._begun) > _RECORD_LINE_MAX:
+                self._drop(self._begun)
+                self._begun = b""
+            return []
+        lines = [self._begun, *rest]
+        self._begun = lines.pop()
+        found: list[Record] = []
+        for line in lines:
+            try:
+                found += self._read(line, now)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                self._dropped_lines += 1
+                self._dropped_bytes += len(line)
+        return found
+
+    def _read(self, line: bytes, now: float) -> list[Record]:
+        kind = line[:1]
+        source = self.source
+        if kind == b"A":
+            if source.access is None:
+                raise ValueError("nobody has asked for it")
+            made = access.read(line[1:], bool(source.access.get("credentials")), time.time())
+            return [made._replace(fields={**made.fields, **source.fields})]
+        if kind != b"R":
+            raise ValueError("no record")
+        if self._rate.left(now) <= 0:
+            raise ValueError("too many")
+        self._rate.spend(1)
+        said = orjson.loads(line[1:])
+        level, msg, fields = said["level"], str(said["msg"]), said["fields"]
+        if level not in LEVELS or not isinstance(fields, dict):
+            raise ValueError("no record")
+        fields = {
+            name[:64]: _bounded(value)
+            for name, value in list(fields.items())[:_FIELDS_MAX]
+            if name not in Record._fields
+        }
+        logger = "relay" if source.logger == "relay" else "worker"
+        what = (level, logger, msg, str(fields.get("error")))
+        found = self._repeated(self._repeats.ended(now, what))
+        if self._repeats.see(what, now):
+            found.append(source.record(level, logger, msg[:_TEXT_MAX], fields, time.time()))
+        return found
+
+    def _repeated(self, over: list[tuple[Any, int]]) -> list[Record]:
+        return [
+            self.source.record(what[0], what[1], what[2], {"repeated": f"{times:,} times"}, time.time())
+            for what, times in over
+        ]
+
+    def _due(self, now: float) -> list[Record]:
+        return self._repeated(self._repeats.ended(now))
+
+    def _rest(self, now: float) -> list[Record]:
+        return self._repeated(self._repeats.take())
+
+    def _holds(self) -> bool:
+        return bool(self._repeats)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, (int, float, bool)) or value is None:
+        return value
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX // 2] + "\n[… cut …]\n" + text[-_TEXT_MAX // 2 :]

@@ -1,0 +1,99 @@
+"""Lines that belong together: a traceback is one record, not forty. Pure.
+
+Told by their form alone, as Python writes them, so kept simple: an exception whose text has several lines ends the
+group at the second, and what two threads print at once may be mixed. Nothing is ever left out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+GROUP_MAX_CHARACTERS = 24 * 1024
+GROUP_MAX_LINES = 400
+
+_TRACEBACK = "Traceback (most recent call last):"
+_LINKS = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+_STACK = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.*:\Z|Fatal Python error: |Stack \(most recent call ")
+
+
+class Group(NamedTuple):
+    """``title`` is one line; ``text`` the whole where there are several, else empty. ``is_error``: a traceback."""
+
+    title: str
+    text: str
+    is_error: bool
+
+
+class Grouping:
+    """Groups the lines of one stream.
+
+    ========  ====================================================================
+    state     meaning
+    ========  ====================================================================
+    plain     each line is for itself
+    frames    in a traceback: indented lines, then the exception's own
+    after     behind that: only a chained exception's introduction goes on with it
+    stack     in a dump of stacks (faulthandler): indented and empty lines, heads
+    ========  ====================================================================
+    """
+
+    def __init__(self) -> None:
+        self._state = "plain"
+        self._lines: list[str] = []
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        """A group may go on with the next line."""
+        return bool(self._lines)
+
+    def feed(self, line: str) -> list[Group]:
+        """What ``line`` completes."""
+        if self._lines and (len(self._lines) >= GROUP_MAX_LINES or self._size > GROUP_MAX_CHARACTERS):
+            return [*self.take(), *self.feed(line)]
+        state = self._state
+        if state == "frames":
+            self._add(line, "frames" if line[:1] in (" ", "\t", "") else "after")
+            return []
+        if state == "after":
+            if not line or line in _LINKS:
+                self._add(line, "after")
+                return []
+            if line == _TRACEBACK:
+                self._add(line, "frames")
+                return []
+        elif state == "stack" and (not line or line[0] in " \t" or _STACK.match(line)):
+            self._add(line, "stack")
+            return []
+        done = self.take()
+        if line == _TRACEBACK:
+            self._add(line, "frames")
+        elif _STACK.match(line):
+            self._add(line, "stack")
+        else:
+            done.append(Group(line, "", False))
+        return done
+
+    def take(self) -> list[Group]:
+        """What is there, complete or not."""
+        lines, self._lines = self._lines, []
+        was_stack = self._state == "stack"
+        self._state = "plain"
+        self._size = 0
+        if not lines:
+            return []
+        empty = 0
+        while lines and not lines[-1]:
+            lines.pop()
+            empty += 1
+        title = lines[0] if was_stack else lines[-1]
+        text = "\n".join(lines) if len(lines) > 1 else ""
+        return [Group(title, text, True), *[Group("", "", False)] * empty]
+
+    def _add(self, line: str, state: str) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        self._state = state

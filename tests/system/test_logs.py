@@ -1,0 +1,230 @@
+"""What apps print, through a real daemon: told with app, process and stream, and never waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, children, daemon, get, workers
+from support.probe import write
+
+pytestmark = pytest.mark.system
+
+SOURCE = """
+import ctypes, faulthandler, logging, os, pathlib, subprocess, sys, threading
+print("imported")
+
+def big():
+    for number in range(100_000):
+        print("x" * 100, number)
+    return "printed"
+
+def everywhere():
+    print("printed")
+    os.write(2, b"a descriptor \\xff\\n")
+    libc = ctypes.CDLL(None)
+    libc.puts(b"from C")
+    libc.fflush(None)
+    subprocess.run(["sh", "-c", "echo a child; echo its error >&2"], check=True)
+    pid = os.fork()
+    if pid == 0:
+        print("a fork")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    thread = threading.Thread(target=print, args=("a thread",))
+    thread.start()
+    thread.join()
+    logging.getLogger("own").warning("a logger")
+    try:
+        raise ValueError("no luck")
+    except ValueError:
+        logging.exception("caught")
+    faulthandler.dump_traceback(2)
+    print("half a line", end="", flush=True)
+    return os.getpid()
+
+def fail():
+    raise LookupError("nothing here")
+
+def pid():
+    return os.getpid()
+"""
+
+
+def caddyfile(folder: Path, interface: str = "wsgi", more: str = "") -> str:
+    return (
+        f"unix/{folder}/app.sock {{\n\tpython {{\n\t\tmodule_{interface} probe:{interface}\n\t\tworkers 1\n"
+        f"\t\t{more}\n\t}}\n}}\n"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, SOURCE)
+    return tmp_path
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def log_process(pid: int) -> int:
+    """The pid of the log process below the daemon ``pid``."""
+    (found,) = [
+        child for child in children(pid) if b"caddysnake.logs.main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return found
+
+
+def test_whatever_writes_is_heard_line_by_line(folder: Path) -> None:
+    (folder / "warm.py").write_text("import ctypes\nprint('preloaded')\nctypes.CDLL(None).puts(b'preloaded in C')\n")
+    environ = {"PYTHONPATH": str(folder)}
+    with daemon(folder, caddyfile(folder, more="preload warm\n\t\tpass_env PYTHONPATH"), environ=environ) as process:
+        pid = int(get("/everywhere", path=folder / "app.sock")[1])
+        process.wait_for_log("half a line")
+        found = records(process.log)
+    of_app = [record for record in found if record.get("pid") == pid]
+    assert all(record["app"] == "probe:wsgi" and record["worker"] == 0 for record in of_app)
+    told = {stream: [record["msg"] for record in of_app if record["logger"] == f"app.{stream}"]
+            for stream in ("stdout", "stderr")}  # fmt: skip
+    assert told["stdout"] == ["imported", "printed", "from C", "a child", "a fork", "a thread", "half a line"]
+    assert told["stderr"][:4] == ["a descriptor \\xff", "its error", "a logger", "ERROR:root:caught"]
+    assert told["stderr"][4] == "ValueError: no luck"
+    trace = next(record for record in of_app if record["msg"] == "ValueError: no luck")
+    assert trace["level"] == "error"
+    assert trace["error"].startswith("Traceback (most recent call last):\n")
+    assert any(record["msg"].endswith("(most recent call first):") for record in of_app)
+    assert sorted(record["msg"] for record in found if record["logger"] == "spawner.stdout") == [
+        "preloaded", "preloaded in C"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_an_exception_of_the_app_is_one_record_whatever_serves_it(folder: Path, interface: str) -> None:
+    (folder / "raises.py").write_text(
+        "def wsgi(environ, start_response):\n    raise LookupError('nothing here')\n\n"
+        "async def asgi(scope, receive, send):\n    assert scope['type'] == 'http'\n"
+        "    raise LookupError('nothing here')\n"
+    )
+    with daemon(folder, caddyfile(folder, interface).replace("probe:", "raises:")) as process:
+        assert get("/fail?secret=1", path=folder / "app.sock")[0] == 500
+        process.wait_for_log("raised an exception")
+        (record,) = [record for record in records(process.log) if record["logger"] == "worker"]
+    assert record["level"] == "error"
+    assert record["msg"] == "the app raised an exception"
+    assert (record["app"], record["method"], record["path"]) == (f"raises:{interface}", "GET", "/fail")
+    assert record["error"].startswith("Traceback (most recent call last):\n")
+    assert record["error"].endswith("LookupError: nothing here")
+    assert "asgi_cycle.py" not in record["error"]
+    assert "secret" not in process.log
+
+
+def test_print_waits_for_nobody_while_the_daemon_is_stopped(folder: Path) -> None:
+    with daemon(folder, caddyfile(folder)) as process:
+        connection = UnixHTTPConnection(folder / "app.sock")
+        connection.request("GET", "/pid")
+        assert connection.getresponse().read()
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            connection.request("GET", "/big")
+            assert connection.getresponse().read() == b'"printed"'
+            process.wait_for_log("output dropped")
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        connection.close()
+        (dropped,) = [record for record in records(process.log) if record["msg"].startswith("output dropped")][:1]
+        assert dropped["lines"] > 1000
+        assert dropped["app"] == "probe:wsgi"
+        assert "x" * 100 + " 999" in process.log
+
+
+@pytest.fixture
+def unread(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A daemon whose log goes into a pipe that is read only when the test does."""
+    (folder / "Caddyfile").write_text(caddyfile(folder))
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "caddysnake", "run"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=writer,
+        start_new_session=True,
+    )
+    os.close(writer)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (workers(process.pid) and (folder / "app.sock").exists()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process, reader
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+
+
+def test_print_waits_for_nobody_while_nobody_reads_the_log(
+    folder: Path, unread: tuple[subprocess.Popen[bytes], int]
+) -> None:
+    """As when a terminal is stopped, or journald stands still. Neither does the daemon, nor its end."""
+    process, reader = unread
+    for _ in range(2):
+        assert get("/big", path=folder / "app.sock") == (200, b'"printed"')
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+    said = b""
+    while data := os.read(reader, 1 << 20):
+        said += data
+    assert b"imported" in said
+
+
+def test_the_log_process_is_started_again_and_nothing_fails(folder: Path) -> None:
+    with daemon(folder, caddyfile(folder)) as process:
+        first = log_process(process.pid)
+        os.kill(first, signal.SIGKILL)
+        assert get("/big", path=folder / "app.sock") == (200, b'"printed"')
+        process.wait_for_log("the log process ended and is started again")
+        get("/fail", path=folder / "app.sock")
+        process.wait_for_log("LookupError")
+        assert log_process(process.pid) != first
+
+
+def test_when_the_daemon_is_killed_the_log_process_is_the_last_to_leave(folder: Path) -> None:
+    with daemon(folder, caddyfile(folder)) as process:
+        below = children(process.pid)
+        log = log_process(process.pid)
+        process.popen.kill()
+        deadline = time.monotonic() + PATIENCE_S
+        while any(_alive(pid) for pid in below):
+            assert time.monotonic() < deadline
+            assert _alive(log) or not any(_alive(pid) for pid in below)
+            time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
+def test_what_is_told_of_a_failed_start_comes_last(folder: Path) -> None:
+    write(folder, "print('about to fail')\nraise ValueError('broken')\n")
+    (folder / "Caddyfile").write_text(caddyfile(folder))
+    process = Process([sys.executable, "-m", "caddysnake", "run"], folder, "daemon")
+    try:
+        assert process.wait() == 1
+        log = process.log
+        assert log.index("about to fail") < log.index("Error: app probe:wsgi does not start (import)")
+    finally:
+        process.close()
