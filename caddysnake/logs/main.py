@@ -122,10 +122,11 @@ class LogProcess:
     # Streams
 
     def _read(self, stream: Stream) -> None:
-        fd = stream.fd
         stream.read()
-        if stream.has_ended:  # a closed descriptor has left the epoll
-            del self._streams[fd]
+        if stream.has_ended:
+            self._poll.unregister(stream.fd)
+            del self._streams[stream.fd]
+            stream.close()
         self._pending[stream] = None
 
     def _make(self) -> None:
@@ -179,7 +180,6 @@ class LogProcess:
                 if stream.has_ended or not stream.read():
                     break
             self._write_all(stream.end(now))
-            stream.close()
         self._tick(now)
         self._sink.close(_FAREWELL_S)
 

@@ -70,6 +70,8 @@ class Stream:
         self.source = source
         self.name = name
         self.fd = fd
+        self.has_ended = False
+        """All who could write have closed it."""
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._gap = False
@@ -77,10 +79,6 @@ class Stream:
         self._dropped_bytes = 0
         self._told_at = 0.0
         self._fed_at = 0.0
-
-    @property
-    def has_ended(self) -> bool:
-        return self.fd < 0
 
     @property
     def is_pending(self) -> bool:
@@ -96,7 +94,7 @@ class Stream:
         except OSError:
             data = b""
         if not data:
-            self.close()
+            self.has_ended = True
             return False
         if self._pending_bytes >= PENDING_MAX_BYTES:
             self._drop(data)
@@ -106,10 +104,8 @@ class Stream:
         return True
 
     def close(self) -> None:
-        """Read no more."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Read no more. It must be out of the epoll by then: the daemon has a duplicate, which would go on firing."""
+        os.close(self.fd)
 
     def records(self, now: float) -> list[Record]:
         """Those of one piece of what has been read."""

@@ -238,3 +238,24 @@ def test_signals_do_not_end_it_and_the_end_of_the_daemon_only_when_all_pipes_hav
         os.close(fd)
     log._ends.clear()
     assert log.process.wait(PATIENCE_S) == 0
+
+
+def test_a_pipe_that_has_ended_costs_nothing_though_the_daemon_keeps_its_copy(log: LogProcess) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    content = {"logger": "app", "fields": IDENTITY, "streams": ["stdout"]}
+    orders.send(log.channel, orders.frame(orders.SOURCE, content), (reader,))
+    os.write(writer, b"last words\n")
+    os.close(writer)
+    log.until("last words")
+    time.sleep(0.3)
+    before = cpu_s(log.process.pid)
+    time.sleep(0.7)
+    assert cpu_s(log.process.pid) - before < 0.2
+    os.close(reader)
+
+
+def cpu_s(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
