@@ -14,7 +14,6 @@ import faulthandler
 import os
 import platform
 import socket
-import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from enum import Enum
@@ -456,8 +455,7 @@ class RelayServer:
 
     def _dump(self) -> None:
         faulthandler.dump_traceback(all_threads=True)
-        print(f"{self._links!r}, {len(self._connections)} connections", file=sys.stderr)
-        sys.stderr.flush()
+        say("info", "stacks dumped to standard error", links=repr(self._links), connections=len(self._connections))
 
     # Time
 

@@ -124,7 +124,7 @@ class Cycle:
             return
         is_told = server.is_forced or self.is_overdue
         if not (is_told and isinstance(exc, asyncio.CancelledError)):
-            self.log("the app raised an exception", exc)
+            self.log("the app raised an exception", foreign_traceback(exc))
         server.tally.errors += 1
         if self.is_gone or self.response.phase is _DONE:
             return
@@ -140,10 +140,10 @@ class Cycle:
         """The app returned, and its response is not complete."""
         self.connection.server.tally.errors += 1
         if self.response.head_sent:
-            self.log("the app returned before its response was complete", None)
+            self.log("the app returned before its response was complete")
             self.connection.abort()
         else:
-            self.log("the app returned without a response", None)
+            self.log("the app returned without a response")
             self.answer(500, *plain(500, "no-response"))
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -154,12 +154,12 @@ class Cycle:
         self.connection.write(response.send(body, more=False), len(body))
         self.connection.response_done(self)
 
-    def log(self, what: str, exc: BaseException | None) -> None:
+    def log(self, what: str, error: str = "") -> None:
         """One record, without the query: it is where people put secrets."""
         say(
             "error",
             what,
-            "" if exc is None else foreign_traceback(exc),
+            error,
             app=self.connection.server.settings.app,
             method=self.head.method,
             path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),

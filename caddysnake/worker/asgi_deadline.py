@@ -8,8 +8,6 @@ daemon acts (``daemon.hangs``).
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterable
 
 from ..channel.vitals import WORD_OVERDUE
@@ -17,8 +15,6 @@ from ..http1.errors import ProtocolError
 from .asgi_cycle import Cycle
 from .asgi_stacks import describe_task
 from .stacks import Stacks
-
-log = logging.getLogger("caddysnake.worker")
 
 PATIENCE_S = 5.0
 """How long a task may take to end once it was cancelled, before the worker is to be replaced."""
@@ -45,9 +41,8 @@ class Deadlines:
 
     def _end(self, cycle: Cycle) -> None:
         cycle.is_overdue = True
-        cycle.log(f"the request took longer than request_timeout ({self._limit_s:g} s)", None)
-        if cycle.task is not None:
-            sys.stderr.write(describe_task(cycle.task))
+        stands = "" if cycle.task is None else describe_task(cycle.task)
+        cycle.log(f"the request took longer than request_timeout ({self._limit_s:g} s)", stands)
         self._stacks.write()  # it may wait for a thread
         cycle.fail(ProtocolError(504, "deadline", "the app took too long"))
         if cycle.task is not None:

@@ -33,6 +33,7 @@ from ..http1.request import RequestHead
 from ..http1.response import Phase as ResponsePhase
 from ..http1.response import Response
 from .asgi_cycle import ClientDisconnected, Cycle, is_about_leaving
+from .loader import foreign_traceback
 from .websocket_deflate import Deflate, negotiate
 from .websocket_frames import (
     ABNORMAL,
@@ -352,7 +353,7 @@ class WebSocketCycle(Cycle):
         server = self.connection.server
         server.tally.errors += 1
         if not server.is_forced:
-            self.log("the app raised an exception", exc)
+            self.log("the app raised an exception", foreign_traceback(exc))
         if self._phase is _OPEN:
             self._close(INTERNAL_ERROR, "")
 

@@ -8,7 +8,6 @@ next writes. One that does not end is counted on the page, and the daemon replac
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from typing import Any
@@ -179,6 +178,6 @@ class Deadlines:
 
     def _give_up(self, call: TimedCall) -> None:
         what = f"the request took longer than request_timeout ({self._limit_s:g} s)"
-        report(logging.ERROR, what, self._app, call.head)
+        report("error", what, self._app, call.head)
         self._stacks.write()
         call.give_up()
