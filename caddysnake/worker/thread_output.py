@@ -90,7 +90,8 @@ def share() -> None:
         former.flush()
         # A line's pieces are put together below, for each thread by itself.
         lines: Any = _Shared(standard)
-        setattr(sys, name, io.TextIOWrapper(lines, former.encoding, "backslashreplace", newline="\n", write_through=True))
+        made = io.TextIOWrapper(lines, former.encoding, "backslashreplace", newline="\n", write_through=True)
+        setattr(sys, name, made)
 
 
 def speak_as(worker: int, outlets: Outlets) -> None:
