@@ -28,6 +28,8 @@ COMMANDS: Final[dict[str, str]] = {
     "doctor": "look for what is wrong with this machine, and say what mends it",
     "runtime": "install what workers need for another Python version",
     "environ": "print the environment",
+    "completion": "print a completion script for your shell",
+    "manpage": "write the manual page",
     "version": "print the version",
 }
 """Every command with its line in the help."""
@@ -102,6 +104,27 @@ def _hint(name: str) -> str:
 
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def whole_parser() -> Parser:
+    """All commands in one parser: for what describes the command line rather than reads one."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Runs Python web apps behind a stock Caddy.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
+    for name, summary in COMMANDS.items():
+        command = _load(name)
+        inner = commands.add_parser(
+            name,
+            help=summary,
+            description=command.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(inner)
+    return parser
 
 
 def _load(name: str) -> Command:

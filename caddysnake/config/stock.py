@@ -35,6 +35,9 @@ from .printing import print_token
 from .sourcetext import Edit, SourceText, begins_line, segment_end
 from .values import is_socket
 
+_NOTHING = "# No site is Caddy's: each is a socket of the sidecar's.\n"
+"""A file that Caddy takes; it refuses an empty one."""
+
 _TRANSPORT = ("transport http {", "\tcompression off", "\tkeepalive_idle_conns_per_host 256", "}")
 """Caddy would ask the app for gzip and unpack it again, and keep only 32 idle connections."""
 
@@ -111,6 +114,8 @@ class _Rewriter:
             if not all(address.socket for address in site.addresses):
                 self._level(site.routes, keep_order=False)
         text = self._text.edited(self._edits.values())
+        if not text.strip():
+            text = _NOTHING
         self._verify(text, original)
         return text
 

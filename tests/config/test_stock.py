@@ -573,3 +573,11 @@ def test_what_the_file_says_itself_of_on_demand_tls_stays() -> None:
     found = split(f"{{\n\ton_demand_ask 127.0.0.1:9123\n{own}}}\n\n:8001 {{\n\tpython a:b\n}}\n")
     assert own in found.text
     assert "9123" not in found.text
+
+
+def test_a_file_that_is_all_ours_leaves_a_file_that_caddy_takes(tmp_path: Path) -> None:
+    found = split("unix//run/x.sock {\n\tpython main:app\n}\n")
+    assert "No site is Caddy's" in found.text
+    file = tmp_path / "adapted"
+    file.write_text(found.text)
+    assert adapt(file).error == ""

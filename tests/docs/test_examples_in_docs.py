@@ -1,0 +1,132 @@
+"""What the documents show is carried out: configurations by us and a real Caddy, code by a real worker, commands by
+their own parsers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from support.caddybin import adapt
+from support.daemon import daemon, get
+
+from caddysnake.caddyfile.formatter import format_source
+from caddysnake.cli.main import COMMANDS, whole_parser
+from caddysnake.config.adapt import load
+from caddysnake.config.pending import not_yet
+from caddysnake.config.plan import plan
+from caddysnake.config.stock import stock
+from caddysnake.daemon import refusals
+from caddysnake.relay import answers
+from caddysnake.relay.forwarding import Answer
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md", "examples/*/*.md") for path in ROOT.glob(pattern))
+BLOCK = re.compile(r"^( *)```([a-z]+)([^\n]*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+
+
+class Shown(NamedTuple):
+    """A block of a document."""
+
+    place: str
+    language: str
+    title: str
+    text: str
+
+
+def shown() -> list[Shown]:
+    found = []
+    for path in DOCUMENTS:
+        source = path.read_text()
+        for match in BLOCK.finditer(source):
+            indent, language, rest, text = match.groups()
+            title = re.search(r'title="([^"]+)"', rest)
+            line = source.count("\n", 0, match.start()) + 1
+            plain = "".join(each.removeprefix(indent) for each in text.splitlines(keepends=True))
+            found.append(Shown(f"{path.relative_to(ROOT)}:{line}", language, title[1] if title else "", plain))
+    return found
+
+
+SHOWN = shown()
+
+
+def of(language: str) -> list[object]:
+    return [pytest.param(each, id=each.place) for each in SHOWN if each.language == language and "<" not in each.text]
+
+
+@pytest.mark.parametrize("block", of("caddyfile"))
+def test_a_configuration_that_is_shown_is_one_for_us_and_for_caddy(block: Shown, tmp_path: Path) -> None:
+    assert format_source(block.text) == block.text
+    source = block.text.encode()
+    if block.text.startswith("handle"):  # a part of a site
+        source = b"localhost {\n" + source + b"}\n"
+    if b"\tpython" in source:
+        assert not_yet(plan(load(source, "Caddyfile", {}), cores=2)) == []
+    file = tmp_path / "Caddyfile"
+    file.write_text(stock(source, "Caddyfile", {}, cores=2).text)
+    assert adapt(file).error == ""
+
+
+@pytest.mark.parametrize("block", of("console"))
+def test_a_command_that_is_shown_is_understood(block: Shown) -> None:
+    parser = whole_parser()
+    for line in re.findall(r"^\$ (.*)$", block.text, re.MULTILINE):
+        words = shlex.split(line.partition(" | ")[0].partition(" > ")[0].partition(" && ")[0], comments=True)
+        if words[:1] != ["caddysnake"] or words[1:] == ["COMMAND", "--help"]:
+            continue
+        assert words[1] in COMMANDS, line
+        try:
+            parser.parse_args(words[1:])
+        except SystemExit:
+            raise AssertionError(f"{block.place}: {line}") from None
+
+
+def test_every_command_has_help_of_its_own() -> None:
+    for name in COMMANDS:
+        parser = argparse.ArgumentParser()
+        module = import_module(f"caddysnake.cli.{name}")
+        module.add_arguments(parser)
+        assert module.__doc__
+        assert [action.dest for action in parser._actions if not action.help] == [], name
+
+
+def interface(block: Shown) -> str:
+    """Told by the framework that a snippet is for."""
+    return "wsgi" if "flask" in block.text else "asgi"
+
+
+@pytest.mark.system
+def test_code_that_is_shown_with_a_name_is_served(tmp_path: Path) -> None:
+    blocks = [each for each in SHOWN if each.language == "python" and each.title]
+    assert len(blocks) >= 4
+    text = ""
+    for number, block in enumerate(blocks):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / block.title).write_text(block.text)
+        module = block.title.removesuffix(".py")
+        text += f"unix/{tmp_path}/{number}.sock {{\npython {{\nmodule_{interface(block)} {module}:app\n"
+        text += f"working_dir {folder}\nworkers 1\n}}\n}}\n"
+    with daemon(tmp_path, text) as process:
+        for number, block in enumerate(blocks):
+            status, content = get("/", path=tmp_path / f"{number}.sock", Host="localhost")
+            # An app that has no page at / says so; it is the app that answers.
+            assert status == (404 if "socketio" in block.text else 200), (block.place, content, process.log)
+
+
+@pytest.mark.parametrize("block", of("python"))
+def test_code_that_is_shown_can_be_compiled(block: Shown) -> None:
+    compile(block.text, block.place, "exec")
+
+
+def test_every_code_of_ours_is_explained_where_somebody_looks_for_it() -> None:
+    page = (ROOT / "docs" / "guides" / "troubleshooting.md").read_text()
+    codes = {each.code for each in vars(refusals).values() if isinstance(each, refusals.Refusal)}
+    codes |= {code for _, code, _ in (*refusals._KINDS.values(), refusals._APPS_OWN)}
+    codes |= {each.code for each in vars(answers).values() if isinstance(each, Answer) and each.status >= 400}
+    assert codes
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
