@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "caddyfile": "print a Caddyfile as a stock Caddy needs it",
     "fmt": "format a Caddyfile",
     "doctor": "look for what is wrong with this machine, and say what mends it",
+    "systemd": "print or install the units by which systemd runs it",
     "runtime": "install what workers need for another Python version",
     "environ": "print the environment",
     "completion": "print a completion script for your shell",
