@@ -15,6 +15,7 @@ from .errors import STATUS
 from .models import ErrorModel
 
 _REF = "#/components/schemas/{model}"
+_JSON = "application/json"
 _ALWAYS = ("bad-request", "forbidden-host", "internal")
 
 
@@ -37,7 +38,7 @@ def describe() -> dict[str, Any]:
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    responses = {"200": _response("done", endpoint.model)}
+    responses = {"200": _response("done", endpoint.model, endpoint.gives)}
     by_status: dict[int, list[str]] = {}
     for code in (*_ALWAYS, *endpoint.fails):
         by_status.setdefault(STATUS[code], []).append(code)
@@ -66,6 +67,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
-def _response(about: str, model: type[BaseModel] | None) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object"} if model is None else {"$ref": _REF.format(model=model.__name__)}
-    return {"description": about, "content": {"application/json": {"schema": schema}}}
+def _response(about: str, model: type[BaseModel] | None, gives: str = _JSON) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object" if gives == _JSON else "string"}
+    if model is not None:
+        schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"description": about, "content": {gives: {"schema": schema}}}

@@ -49,9 +49,17 @@ class Call(NamedTuple):
     query: Mapping[str, str]
     body: bytes
     content_type: str
+    accept: str
 
 
-Answer = BaseModel | dict[str, Any]
+class Text(NamedTuple):
+    """An answer that is no JSON."""
+
+    body: bytes
+    media_type: str
+
+
+Answer = BaseModel | dict[str, Any] | Text
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
@@ -76,6 +84,8 @@ class Endpoint(NamedTuple):
     parameters: tuple[Parameter, ...] = ()
     takes: str = ""
     """The media type of its body."""
+    gives: str = "application/json"
+    """The media type of its answer."""
     unhealthy: bool = False
     """It answers with 503, in the same form, when all is not well."""
 
@@ -150,6 +160,18 @@ async def get_live(call: Call) -> Health:
 
 async def get_ready(call: Call) -> Health:
     return survey.health(call.daemon)
+
+
+async def get_metrics(call: Call) -> Text:
+    status = await survey.status(call.daemon, call.admin)
+    is_ready = survey.health(call.daemon).status == "ok"
+    return Text(*await asyncio.to_thread(_render, status, call.accept, is_ready))
+
+
+def _render(status: Status, accept: str, is_ready: bool) -> tuple[bytes, str]:
+    from .metrics import render  # who does not scrape need not pay for the library
+
+    return render(status, accept, is_ready=is_ready)
 
 
 async def get_tasks(call: Call) -> Tasks:
@@ -231,6 +253,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
     Endpoint("GET", "/health/ready", get_ready, "Every static app has a worker; else 503.", Health, unhealthy=True),
+    Endpoint("GET", "/metrics", get_metrics, "For Prometheus.", None, gives="text/plain"),
     Endpoint("GET", "/debug/tasks", get_tasks, "What the daemon's loop is at.", Tasks),
     Endpoint("GET", "/debug/descriptors", get_descriptors, "The daemon's open files.", Descriptors),
 )

@@ -83,7 +83,7 @@ class Traffic(Model):
     bytes_out: int = Field(description="of response bodies; for relays, of everything")
     responses: list[int] = Field(description="by class: 1xx to 5xx")
     latencies: list[int] = Field(description="requests by duration: up to each of latency_bounds_s, and above the last")
-    latency_sum_s: float
+    latency_sum_us: int
 
 
 class WorkerModel(Model):
@@ -122,6 +122,14 @@ class RefusedModel(Model):
     error: str = Field(description="often a traceback, cut to a few KiB")
 
 
+class Starts(Model):
+    """How long workers took from their start to ready."""
+
+    bounds_s: list[float]
+    counts: list[int] = Field(description="up to each bound, and above the last")
+    sum_s: float
+
+
 class FailureModel(Model):
     """Why a worker ended."""
 
@@ -140,6 +148,7 @@ class AppModel(Model):
     module: str
     working_dir: str
     python: str
+    runtime: Literal["process", "thread"]
     user: str | None = Field(description="null: the daemon's own")
     isolated: bool = Field(description="nobody else, not even the daemon, runs as its user")
     shared_with: list[str] = Field(description="other apps of the same user, which could interfere")
@@ -155,12 +164,16 @@ class AppModel(Model):
     workers: list[WorkerModel]
     traffic: Traffic
     restarts: dict[str, int] = Field(description="workers that were replaced, or tried again, by cause")
+    refusals: dict[str, int] = Field(description="requests answered in its place, by code")
     last_failure: FailureModel | None = Field(description="why a worker ended against our will, the last time")
     in_flight: int
     waiting: int = Field(description="connections, and requests of relays, that nobody has taken yet")
     connections: int
-    memory_bytes: int
-    cpu_s: float
+    starts: Starts
+    builds_accepted: int
+    builds_refused: int
+    memory_bytes: int = Field(description="of its processes; that of a thread host counts for each app in it")
+    cpu_s: float = Field(description="of its processes, those that are gone included; 0 for threads")
 
 
 class ListenerModel(Model):
@@ -184,6 +197,9 @@ class DaemonModel(Model):
     admin: str = Field(description="where this API listens")
     build: BuildModel | None = Field(description="since when the configuration runs")
     refused: RefusedModel | None = Field(description="the last reload, when that was refused")
+    reloads_accepted: int
+    reloads_refused: int
+    last_reload_at: float | None = Field(description="of the last that was carried out; the start is one")
     memory_bytes: int
     cpu_s: float
     open_files: int
@@ -204,6 +220,8 @@ class TemplateModel(Model):
     restarts: dict[str, int]
     refusals: dict[str, int] = Field(description="requests answered in the place of an app, by code")
     last_failure: FailureModel | None
+    starts: Starts
+    cpu_s: float
 
 
 class Status(Model):
@@ -214,6 +232,7 @@ class Status(Model):
     apps: list[AppModel]
     templates: list[TemplateModel]
     relays: list[WorkerModel]
+    relay_traffic: Traffic = Field(description="of all relays, those that are gone included")
     latency_bounds_s: list[float]
 
 

@@ -22,7 +22,7 @@ from ..daemon.listeners import peer_pid, peer_uid
 from ..daemon.main import Daemon
 from .access import Access, Denial
 from .description import describe
-from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint
+from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Text
 from .errors import ApiError
 from .models import ErrorModel, Health
 
@@ -163,8 +163,11 @@ class Server:
                 query=request.query,
                 body=await request.read() if endpoint.takes else b"",
                 content_type=request.content_type,
+                accept=request.headers.get("Accept", ""),
             )
             answer = await endpoint.handler(call)
+            if isinstance(answer, Text):
+                return web.Response(body=answer.body, headers={"Content-Type": answer.media_type})
             status = 503 if isinstance(answer, Health) and endpoint.unhealthy and answer.status != "ok" else 200
             return _json(answer, status)
 

@@ -34,6 +34,7 @@ from .models import (
     Health,
     ListenerModel,
     RefusedModel,
+    Starts,
     Status,
     TemplateModel,
     Traffic,
@@ -82,8 +83,8 @@ class Glance(NamedTuple):
     """
 
     rows: dict[App, list[Row]]
-    cells: dict[Ledger, list[int]]
-    """Of those that had gone before."""
+    gone: dict[Ledger, tuple[list[int], float]]
+    """What those had counted, and used, that had gone before."""
 
 
 def known_apps(daemon: Daemon) -> list[Known]:
@@ -112,7 +113,7 @@ def glance(daemon: Daemon) -> Glance:
         names[serving.relays] = RELAY
     rows = {app: [Row(name, *found) for found in workers_of(app)] for app, name in names.items()}
     ledgers = [app.ledger for app in names] + [estate.ledger for estate in serving.estates.values()]
-    return Glance(rows, {ledger: ledger.cells for ledger in ledgers})
+    return Glance(rows, {ledger: (ledger.cells, ledger.cpu_s) for ledger in ledgers})
 
 
 async def usage_of(pids: Iterable[int]) -> dict[int, Usage]:
@@ -135,6 +136,7 @@ async def status(daemon: Daemon, admin: str) -> Status:
         apps=[_app(daemon, each, workers.get(each.app, []), seen) for each in known],
         templates=[_template(estate, workers, seen) for estate in daemon.serving.estates.values()],
         relays=workers.get(relays, []) if relays is not None else [],
+        relay_traffic=traffic([]) if relays is None else _traffic(seen, relays.ledger, workers.get(relays, [])),
         latency_bounds_s=list(vitals.LATENCY_BOUNDS_S),
     )
 
@@ -173,7 +175,7 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
         in_flight=0 if worker.is_over else worker.load().busy,
         connections=worker.connections,
         memory_bytes=usage.memory_bytes,
-        cpu_s=usage.cpu_s,
+        cpu_s=_cpu_of(worker, usage),
         oldest_request_s=None if oldest is None else oldest / 1000,
     )
 
@@ -206,6 +208,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         interface=settings.interface,
         module=f"{settings.module}:{settings.variable}",
         working_dir=settings.working_dir,
+        runtime="thread" if settings.shares_process else "process",
         python=app.spec.key.python,
         user=None if account is None else account.name,
         isolated=app.spec.isolated,
@@ -220,14 +223,18 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         workers_wanted=app.spec.workers,
         workers_ready=len(app.pool.ready),
         workers=workers,
-        traffic=traffic(seen.cells.get(app.ledger, []), *(each.traffic for each in workers)),
+        traffic=_traffic(seen, app.ledger, workers),
         restarts=dict(app.ledger.restarts),
+        refusals=dict(app.ledger.refusals),
         last_failure=_failure(app.ledger),
+        starts=_starts(app.ledger),
+        builds_accepted=app.builds.times_accepted,
+        builds_refused=app.builds.times_refused,
         in_flight=sum(each.in_flight for each in workers),
         waiting=app.waiting + app.hopeful,
         connections=sum(each.connections for each in workers),
-        memory_bytes=sum(each.memory_bytes for each in workers),
-        cpu_s=sum(each.cpu_s for each in workers),
+        memory_bytes=sum({each.pid: each.memory_bytes for each in workers}.values()),
+        cpu_s=_cpu(seen, app.ledger, workers),
     )
 
 
@@ -248,7 +255,7 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
 
 
 def _template(estate: Estate, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
-    living = [worker.traffic for app in {*estate.all_apps()} for worker in workers.get(app, [])]
+    living = [worker for app in {*estate.all_apps()} for worker in workers.get(app, [])]
     return TemplateModel(
         name=estate.spec.name,
         capacity=estate.spec.capacity,
@@ -256,10 +263,12 @@ def _template(estate: Estate, workers: dict[App, list[WorkerModel]], seen: Glanc
         starting=len(estate.starting),
         leaving=len(estate.leaving),
         idle_timeout_s=estate.spec.idle_timeout_s,
-        traffic=traffic(seen.cells.get(estate.ledger, []), *living),
+        traffic=_traffic(seen, estate.ledger, living),
         restarts=dict(estate.ledger.restarts),
         refusals=dict(estate.ledger.refusals),
         last_failure=_failure(estate.ledger),
+        starts=_starts(estate.ledger),
+        cpu_s=_cpu(seen, estate.ledger, living),
     )
 
 
@@ -273,8 +282,30 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
         bytes_out=cells[vitals.CELL_BYTES_OUT] + sum(each.bytes_out for each in more),
         responses=_columns(cells[_CLASSES], *(each.responses for each in more)),
         latencies=_columns(cells[_LATENCIES], *(each.latencies for each in more)),
-        latency_sum_s=cells[vitals.CELL_LATENCY_SUM_US] / 1e6 + sum(each.latency_sum_s for each in more),
+        latency_sum_us=cells[vitals.CELL_LATENCY_SUM_US] + sum(each.latency_sum_us for each in more),
     )
+
+
+def _traffic(seen: Glance, ledger: Ledger, workers: Sequence[WorkerModel]) -> Traffic:
+    cells, _ = seen.gone.get(ledger, ([], 0.0))
+    return traffic(cells, *(worker.traffic for worker in workers))
+
+
+def _cpu(seen: Glance, ledger: Ledger, workers: Sequence[WorkerModel]) -> float:
+    _, gone = seen.gone.get(ledger, ([], 0.0))
+    return round(gone + sum(worker.cpu_s for worker in workers), 2)
+
+
+def _cpu_of(worker: Worker, usage: Usage) -> float:
+    """Of its process, if that is its own: 0 for a thread, whose processor time nobody tells apart."""
+    if worker.shares_process:
+        return 0.0
+    return worker.last_cpu_s if worker.is_over else usage.cpu_s
+
+
+def _starts(ledger: Ledger) -> Starts:
+    starts = ledger.starts
+    return Starts(bounds_s=list(starts.bounds), counts=list(starts.counts), sum_s=starts.total)
 
 
 def _columns(*rows: Sequence[int]) -> list[int]:
@@ -316,6 +347,9 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> Daemon
         admin=admin,
         build=_build(daemon.builds),
         refused=_refused(daemon.builds),
+        reloads_accepted=max(daemon.builds.times_accepted - 1, 0),
+        reloads_refused=daemon.builds.times_refused,
+        last_reload_at=None if daemon.builds.running is None else daemon.builds.running.since,
         memory_bytes=usage.memory_bytes,
         cpu_s=usage.cpu_s,
         open_files=open_files,

@@ -56,6 +56,8 @@ class Ledger:
     def __init__(self, parent: Ledger | None = None) -> None:
         self.cells: list[int] = []
         """The sums of all cells (``vitals.CELL_*``) over workers that are gone; nothing when there were none."""
+        self.cpu_s = 0.0
+        """Processor time of workers that are gone."""
         self.restarts: Counter[str] = Counter()
         """Workers that were replaced, or tried again, by cause."""
         self.refusals: Counter[str] = Counter()
@@ -89,8 +91,9 @@ class Ledger:
         if self._parent is not None:
             self._parent.started(seconds)
 
-    def counted(self, cells: Sequence[int]) -> None:
-        """A worker is gone that had counted ``cells``."""
+    def counted(self, cells: Sequence[int], cpu_s: float) -> None:
+        """A worker is gone that had counted ``cells`` and used ``cpu_s`` seconds."""
+        self.cpu_s += cpu_s
         self.cells = [a + b for a, b in zip(self.cells, cells, strict=True)] if self.cells else list(cells)
         if self._parent is not None:
-            self._parent.counted(cells)
+            self._parent.counted(cells, cpu_s)

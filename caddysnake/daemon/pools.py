@@ -258,7 +258,7 @@ class Pool(WorkerSink):
 
     def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
         self.withdrawn(worker)
-        self._home.ledger.counted(worker.last_cells)
+        self._home.ledger.counted(worker.last_cells, worker.last_cpu_s)
         self.leaving = {each for each in self.leaving if not each.ended.is_set()} | {worker}
         if self.workers.get(worker.settings.worker_index) is worker:
             del self.workers[worker.settings.worker_index]

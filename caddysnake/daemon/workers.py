@@ -148,6 +148,9 @@ class Worker:
             theirs.close()
             raise
         self.last_cells = [0] * vitals.CELLS
+        self.last_cpu_s = 0.0
+        """What its process had used in the end; 0 for a thread of a host, whose processor time nobody tells apart."""
+        self.shares_process = isinstance(settings, Settings) and settings.shares_process
         self._is_counted = False
         self._spawner: Forker | None = None
         self._pidfd = -1
@@ -545,6 +548,8 @@ class Worker:
         self._held.clear()
         self._close_channel()
         self.cells()
+        if not self.shares_process:
+            self.last_cpu_s = processes.cpu_seconds(self.pid)  # nobody has reaped it
         self._is_counted = True
         self.page.close()
         if self._outlets is not None:
