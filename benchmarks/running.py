@@ -142,7 +142,7 @@ def start_caddy(stack: ExitStack, folder: Path, sockets: list[tuple[int, Path]],
     sites = [
         f"http://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{path}{transport}\n}}\n" for port, path in sockets
     ]
-    config = folder / "Caddyfile"
+    config = folder / "Caddyfile-of-caddy"
     config.write_text("{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n" + "".join(sites))
     command = [find_caddy(), "run", "--config", str(config), "--adapter", "caddyfile"]
     return stack.enter_context(running("Caddy", command, folder / "caddy.log"))

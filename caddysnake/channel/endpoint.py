@@ -22,6 +22,11 @@ _ANCILLARY = socket.CMSG_SPACE(253 * _INT)
 _SO_PASSRIGHTS = 83  # Linux 6.16
 _UNREAD_LIMIT = 1024  # more messages than a socket's buffer holds
 _NO_LINGER = struct.pack("ii", 0, 0)
+# Plain numbers: `&` of the flags that socket has for them goes through methods written in Python, for each message.
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CTRUNC = int(socket.MSG_CTRUNC)
+_TRUNC = int(socket.MSG_TRUNC)
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # unix(7): descriptors in flight are counted per user
 
 
@@ -46,15 +51,16 @@ def close_at_once(descriptors: Iterable[int]) -> None:
     """
     for fd in descriptors:
         try:
-            sock = socket.socket(fileno=fd)
+            # Not asked what kind of socket it is, which would be two more system calls.
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
         except OSError:  # no socket
             os.close(fd)
             continue
-        with sock:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-            except OSError:
-                pass
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        except OSError:
+            pass
+        os.close(sock.detach())
 
 
 class Endpoint:
@@ -95,7 +101,7 @@ class Endpoint:
             pass
         for _ in range(_UNREAD_LIMIT):  # an empty message looks like the end
             try:
-                _, ancillary, _, _ = self._sock.recvmsg(1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+                _, ancillary, _, _ = self._sock.recvmsg(1, _ANCILLARY, _CLOEXEC)
             except OSError:
                 return
             close_at_once(_descriptors(ancillary))
@@ -125,7 +131,7 @@ class Endpoint:
 
     def _transmit(self, frame: bytes, ancillary: list[tuple[int, int, array.array[int]]]) -> bool:
         try:
-            self._sock.sendmsg([frame], ancillary, socket.MSG_NOSIGNAL)
+            self._sock.sendmsg([frame], ancillary, _NOSIGNAL)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as exc:
@@ -141,7 +147,7 @@ class Endpoint:
         """
         try:
             # recv_fds ignores its flags, and the descriptors would be inheritable; hence recvmsg.
-            frame, ancillary, flags, _ = self._sock.recvmsg(MAX_FRAME + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            frame, ancillary, flags, _ = self._sock.recvmsg(MAX_FRAME + 1, _ANCILLARY, _CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as exc:
@@ -155,10 +161,10 @@ class Endpoint:
         return message, descriptors
 
     def _check(self, frame: bytes, flags: int, descriptors: list[int]) -> Message:
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CTRUNC:
             # At RLIMIT_NOFILE the kernel drops descriptors and says so only here.
             raise ChannelError("descriptors were lost: too many open files, or too many sent")
-        if flags & socket.MSG_TRUNC:
+        if flags & _TRUNC:
             raise ChannelError(f"a message over {MAX_FRAME} bytes")
         if not frame:
             if descriptors:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _EVENTS_A_TURN = 256
 _OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_HELD = 0
+_WATCHED = select.EPOLLRDHUP
+_PARKED = select.EPOLLRDHUP | select.EPOLLIN
 
 
 class Connection:
@@ -30,7 +33,7 @@ class Connection:
     Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
     """
 
-    __slots__ = ("app", "bound", "fd", "flags", "parked", "slot", "worker")
+    __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "slot", "worker")
 
     def __init__(self, fd: int, flags: int, app: App, bound: Bound | None = None) -> None:
         self.fd = fd
@@ -41,6 +44,8 @@ class Connection:
         self.worker: Worker | None = None
         self.slot = -1
         self.parked = False
+        self.events = _WATCHED
+        """What the epoll is asked for."""
 
 
 class Connections:
@@ -69,22 +74,28 @@ class Connections:
     def adopt(self, connection: Connection) -> None:
         """Know a new connection; ``watch``, ``hold`` or ``park`` it next."""
         self._by_fd[connection.fd] = connection
-        self._epoll.register(connection.fd, 0)
+        # As `watch` has it, since most are given to a worker at once.
+        self._epoll.register(connection.fd, _WATCHED)
 
     def park(self, connection: Connection) -> None:
         """Watch for its next request as well: nobody serves it."""
         connection.parked = True
-        self._epoll.modify(connection.fd, select.EPOLLRDHUP | select.EPOLLIN)
+        self._ask(connection, _PARKED)
 
     def hold(self, connection: Connection) -> None:
         """It waits for a worker: only a full hang-up counts now, since a client may have half-closed after asking."""
         connection.parked = False
-        self._epoll.modify(connection.fd, 0)
+        self._ask(connection, _HELD)
 
     def watch(self, connection: Connection) -> None:
         """A worker has it: its end is all that matters here."""
         connection.parked = False
-        self._epoll.modify(connection.fd, select.EPOLLRDHUP)
+        self._ask(connection, _WATCHED)
+
+    def _ask(self, connection: Connection, events: int) -> None:
+        if connection.events != events:
+            connection.events = events
+            self._epoll.modify(connection.fd, events)
 
     def end(self, connection: Connection) -> None:
         """End it for both sides: a mere close would leave the worker's copy open."""

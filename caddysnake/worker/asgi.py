@@ -14,6 +14,7 @@ import faulthandler
 import os
 import platform
 import socket
+from collections.abc import Coroutine
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -119,7 +120,6 @@ class AsgiServer:
         """Open WebSockets stay although this worker is leaving."""
         self.cycles: set[Cycle] = set()
         """Apps that run, be their response complete or not."""
-        self._opening: set[asyncio.Task[Any]] = set()
         self._heads: list[Cycle] = []
         self._watched: set[HttpConnection] = set()
         self.active = 0
@@ -284,24 +284,28 @@ class AsgiServer:
             self.slots[message.slot] = SLOT_RETURNED
             self._tell(Returned(message.slot))
             return
-        sock = socket.socket(fileno=fd)
+        # Only its family is asked for: each question is a system call.
+        sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         sock.setblocking(False)
         peer = Peer(sock, bool(message.flags & TAKE_TRUSTED), bool(message.flags & TAKE_LINK))
         connection = HttpConnection(self, sock, message.slot, peer)
         self._connections[message.slot] = connection
         self.header[WORD_CONNECTIONS] = len(self._connections)
         self.slots[message.slot] = SLOT_IDLE
-        opening = self.loop.create_task(self._open(connection, sock))
-        self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
+        self._open(connection, sock, self.loop.connect_accepted_socket(lambda: connection, sock))
 
-    async def _open(self, connection: HttpConnection, sock: socket.socket) -> None:
+    def _open(self, connection: HttpConnection, sock: socket.socket, opening: Coroutine[Any, Any, Any]) -> None:
+        """Go on with ``opening``, which waits for nothing but one future: a task would cost more than all of it."""
         try:
-            await self.loop.connect_accepted_socket(lambda: connection, sock)
+            waits_for = opening.send(None)
+        except StopIteration:
+            return
         except OSError as exc:
             say("warn", "a connection could not be taken", app=self.settings.app, reason=str(exc))
             sock.close()
             self._released(connection.slot, returned=False)
+            return
+        waits_for.add_done_callback(lambda _: self._open(connection, sock, opening))
 
     def _shed(self, count: int) -> None:
         for connection in list(self._connections.values()):
