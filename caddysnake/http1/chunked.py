@@ -18,6 +18,12 @@ _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])
 _EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*\r\n")
 _SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,16}(?:\r|;[\t\x20-\x7e\x80-\xff]*\r?)?\Z")
+Piece = bytes | memoryview
+"""Some content: bytes, or a part of what was read with it."""
+
+_VIEW_MIN_BYTES = 4096
+"""Content of this size is not copied out of what was read."""
+
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host"))
 
 
@@ -50,17 +56,17 @@ class ChunkDecoder:
     def is_done(self) -> bool:
         return self._state is _DONE
 
-    def feed(self, data: bytes, at: int, content: list[bytes]) -> int:
+    def feed(self, data: bytes, at: int, content: list[Piece]) -> int:
         """Decode ``data`` from ``at``, adding to ``content``; where it stopped. Raises ``ProtocolError``."""
         end = len(data)
         while at < end:
             state = self._state
             if state is _DATA:
                 stop = min(at + self._left, end)
-                piece = data[at:stop]
-                content.append(piece)
-                self.received += len(piece)
-                self._left -= len(piece)
+                size = stop - at
+                content.append(data[at:stop] if size < _VIEW_MIN_BYTES else memoryview(data)[at:stop])
+                self.received += size
+                self._left -= size
                 at = stop
                 if not self._left:
                     self._state = _CR

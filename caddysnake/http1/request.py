@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from .chunked import ChunkDecoder
+from .chunked import ChunkDecoder, Piece
 from .errors import ProtocolError
 from .fields import is_host, request_names, tokens
 from .heads import Heads, Line, RequestHead, Section, Sections
@@ -103,7 +103,7 @@ class RequestParser:
         """The message's last byte has been parsed."""
         self.pending = b""
         """Bytes behind the message, not looked at yet."""
-        self.body: list[bytes] = []
+        self.body: list[Piece] = []
         """What has come of the body and was not taken."""
         self.body_bytes = 0
         """The size of ``body``."""
@@ -133,13 +133,13 @@ class RequestParser:
     def feed(self, data: bytes) -> None:
         """Parse ``data``. Raises ``ProtocolError``."""
         heads = self._heads
-        if heads is not None:
+        end = len(data)
+        if heads is not None and end <= _SECTION_MAX_BYTES and self._state is _START:  # to look up is to hash
             known = heads.get(data)
-            if known is not None and self._state is _START and not self.complete and not self._held:
+            if known is not None and not self.complete and not self._held:
                 self.head = known
                 self.complete = True
                 return
-        end = len(data)
         if (
             self._state is _START
             and not self.complete
@@ -152,7 +152,7 @@ class RequestParser:
             line = known_lines.get(data[:eol]) or judge_line(data[:eol], self._limits.max_target_bytes)
             fields = data[eol:]
             sections = self._sections
-            section = sections.get(fields) if sections is not None else None
+            section = sections.get(fields) if sections is not None and end <= _SECTION_MAX_BYTES else None
             if section is not None and line[4] == "1.1" and line[1][0] == _SLASH:
                 head = RequestHead(line, list(section.headers), section.keep_alive)
                 head.host = section.host
@@ -160,7 +160,7 @@ class RequestParser:
                 head.section = section
                 self.head = head
                 self.complete = True
-                if heads is not None and end <= _SECTION_MAX_BYTES:
+                if heads is not None:
                     if len(heads) >= _SECTIONS_MAX:
                         heads.clear()
                     head.is_shared = True
@@ -206,10 +206,19 @@ class RequestParser:
         body = self.body
         if not body:
             return b""
-        data = body[0] if len(body) == 1 else b"".join(body)
+        first = body[0]
+        data = first if len(body) == 1 and type(first) is bytes else b"".join(body)
         body.clear()
         self.body_bytes = 0
         return data
+
+    def take_piece(self) -> Piece:
+        """The first piece of what ``take_body`` would return, as it was read, without a copy."""
+        if not self.body:
+            return b""
+        piece = self.body.pop(0)
+        self.body_bytes -= len(piece)
+        return piece
 
     def next_message(self) -> None:
         """Forget the message that is complete, and parse what is ``pending``. Raises ``ProtocolError``."""

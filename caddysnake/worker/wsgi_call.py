@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..channel.vitals import SLOT_HEAD_SENT
 from ..http1.answers import plain, traceback_page
+from ..http1.chunked import Piece
 from ..http1.errors import ProtocolError, ResponseError
 from ..http1.request import RequestHead
 from ..http1.response import Phase, Response, informational
@@ -102,7 +103,7 @@ class Call(Response):
             fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
             connection.push(informational(103, fields))
 
-    def pull(self) -> bytes:
+    def pull(self) -> Piece:
         """More content for ``wsgi.input``. Raises ``ClientGone``, ``ContentRefused``."""
         connection = self._connection
         if connection is None:

@@ -13,11 +13,12 @@ from enum import Enum
 from typing import Any
 
 from ..channel.vitals import SLOT_CLOSED
+from ..http1.chunked import Piece
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestParser
 from .environ import Origin
 
-RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 120 * 1024
 SENDFILE_BYTES = 1 << 20
 
 
@@ -207,11 +208,11 @@ class Connection:
 
     # Reading.
 
-    def pull(self, timeout_s: float) -> bytes:
+    def pull(self, timeout_s: float) -> Piece:
         """More of the request's content, or b"" at its end; waits. Raises ``ClientGone``, ``ProtocolError``."""
         parser = self.parser
         while True:
-            data = parser.take_body()
+            data = parser.take_piece()
             if data or parser.complete:
                 return data
             try:

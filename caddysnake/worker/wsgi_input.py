@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from ..http1.chunked import Piece
+
 
 class InputClosed(OSError):
     """The content can no longer be read: the response is complete and the connection goes on without the app."""
@@ -49,8 +51,8 @@ class LazyInput:
 
     __slots__ = ("_at", "_ended", "_pieces", "_pull", "_size")
 
-    def __init__(self, arrived: bytes, pull: Callable[[], bytes]) -> None:
-        self._pieces: deque[bytes] = deque((arrived,) if arrived else ())
+    def __init__(self, arrived: bytes, pull: Callable[[], Piece]) -> None:
+        self._pieces: deque[Piece] = deque((arrived,) if arrived else ())
         self._at = 0  # what is read of the first piece
         self._size = len(arrived)  # what is unread of all
         self._pull = pull
@@ -71,6 +73,8 @@ class LazyInput:
         while True:
             while index < len(self._pieces):
                 piece = self._pieces[index]
+                if type(piece) is not bytes:
+                    piece = self._pieces[index] = bytes(piece)
                 start = 0 if index else self._at
                 end = piece.find(b"\n", start) + 1
                 passed += (end or len(piece)) - start
@@ -118,20 +122,21 @@ class LazyInput:
 
     def _take(self, size: int) -> bytes:
         """Up to ``size`` bytes of what is there; copied once, or not at all when they are just one piece."""
-        taken: list[bytes] = []
+        taken: list[Piece] = []
         size = min(size, self._size)
         self._size -= size
         while size:
             piece, at = self._pieces[0], self._at
             if len(piece) - at > size:
-                taken.append(piece[at : at + size])
+                taken.append(memoryview(piece)[at : at + size])
                 self._at = at + size
                 break
-            taken.append(piece[at:] if at else piece)
+            taken.append(memoryview(piece)[at:] if at else piece)
             size -= len(piece) - at
             self._pieces.popleft()
             self._at = 0
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+        first = taken[0] if len(taken) == 1 else None
+        return first if type(first) is bytes else b"".join(taken)
 
 
 def _refuse() -> bytes:
