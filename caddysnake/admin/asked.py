@@ -10,7 +10,8 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..daemon.attendant import Attendant
+from ..daemon.attendant import Attendant, take_carried
+from ..daemon.carried import CarriedListener
 from ..daemon.configuration import Asked, Configuration
 from ..daemon.listeners import Listener, ListenError, open_tcp
 from ..daemon.on_demand import HostDesk
@@ -30,6 +31,7 @@ class AskDesk(Attendant):
     def __init__(self) -> None:
         self._present: _Open | None = None
         self._coming: _Open | None = None
+        self._carried: list[CarriedListener] = []
         self._desk = HostDesk(lambda _: False)
         self._server: AskServer | None = None
         self._is_started = False
@@ -43,7 +45,8 @@ class AskDesk(Attendant):
             self._coming = _Open(asked, self._present.listener)
         else:
             try:
-                listener = open_tcp(asked.listen.host, asked.listen.port or 0)
+                key: list[str | int] = ["ask", asked.listen.name]
+                listener = take_carried(self._carried, key) or open_tcp(asked.listen.host, asked.listen.port or 0)
             except ListenError as exc:
                 raise ListenError(f"on_demand_ask: {exc}") from None
             self._coming = _Open(asked, listener)
@@ -61,6 +64,13 @@ class AskDesk(Attendant):
             self._desk.change(self._present.asked.serves)
             if self._is_started and (former is None or former.listener is not self._present.listener):
                 self._starting = asyncio.get_running_loop().create_task(self._accept())
+
+    def carry(self) -> list[CarriedListener]:
+        present = self._present
+        return [] if present is None else [present.listener.carry(-1, ["ask", present.asked.listen.name], -1)]
+
+    def adopt(self, carried: list[CarriedListener]) -> None:
+        self._carried = carried
 
     async def start(self) -> None:
         self._is_started = True

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.admin import AdminEndpoint, make_private
 from ..config.values import SocketAddress
-from ..daemon.attendant import Attendant
+from ..daemon.attendant import Attendant, take_carried
+from ..daemon.carried import CarriedListener
 from ..daemon.configuration import Configuration
 from ..daemon.listeners import Listener, ListenError, open_inherited, open_tcp, open_unix
 from .access import Access
@@ -40,6 +41,7 @@ class Admin(Attendant):
         self._coming: _Open | None = None
         self._is_kept = False
         """What was prepared listens where the present one does."""
+        self._carried: list[CarriedListener] = []
         self._is_started = False
         self._server: Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,7 +55,7 @@ class Admin(Attendant):
         if self._is_kept and present is not None:
             self._coming = _Open(endpoint, present.listener)
             return
-        listener = _open(endpoint)
+        listener = _carried(self._carried, endpoint) or _open(endpoint)
         self._coming = None if listener is None else _Open(endpoint, listener)
 
     def revert(self) -> None:
@@ -71,6 +73,15 @@ class Admin(Attendant):
             former.listener.close()
         if self._is_started:
             self._begin(self._replace_server())
+
+    def carry(self) -> list[CarriedListener]:
+        present = self._present
+        if present is None or present.endpoint.listen is None:
+            return []
+        return [present.listener.carry(-1, ["admin", present.endpoint.listen.name], -1)]
+
+    def adopt(self, carried: list[CarriedListener]) -> None:
+        self._carried = carried
 
     # -- the server -------------------------------------------------------------------------------------------
 
@@ -106,6 +117,15 @@ class Admin(Attendant):
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def import_all() -> None:
+    """What is imported late otherwise."""
+    import_module(".server", __package__)
+
+
+def _carried(carried: list[CarriedListener], endpoint: AdminEndpoint) -> Listener | None:
+    return None if endpoint.listen is None else take_carried(carried, ["admin", endpoint.listen.name])
 
 
 def _open(endpoint: AdminEndpoint) -> Listener | None:

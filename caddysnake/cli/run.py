@@ -18,20 +18,24 @@ import sys
 from collections.abc import Callable
 
 from ..admin.asked import AskDesk
-from ..admin.attending import Admin
+from ..admin.attending import Admin, import_all
 from ..config.adapt import ConfigErrors
 from ..config.models import Config
 from ..config.values import InvalidValue
 from ..daemon import logs
 from ..daemon.attendant import Attendants
 from ..daemon.caddy import Caddy, find_caddy
+from ..daemon.carried import StateError
+from ..daemon.carrying import differences
 from ..daemon.companion import Companion
 from ..daemon.composition import Composition
+from ..daemon.inheritance import Inheritance, Rehearsal, inherited
 from ..daemon.main import not_started, run
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, private_folder
 from .understanding import FileReader, Setting, understand
 
+Left = Inheritance | Rehearsal | None
 EXIT_FAILED = 1
 NO_CADDY = (
     "no caddy found on PATH, nor beside this Python. Install it with your system's packages, or with: "
@@ -54,14 +58,25 @@ def main(args: argparse.Namespace) -> int:
     """Run until told to stop; 0 then, 1 when something is wrong with the file or an app."""
     logs.set_up(debug=args.debug)
     try:
-        source = read(args.config)
-    except ReadError as exc:
+        left = inherited(os.environ)
+        source = _source_of(left) or read(args.config)
+    except (ReadError, StateError) as exc:
         return _report(str(exc))
-    return serve_file(source, args.caddy, Setting(socket_dir=args.socket_dir, admin=args.admin))
+    return serve_file(source, args.caddy, Setting(socket_dir=args.socket_dir, admin=args.admin), left)
 
 
-def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
-    """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status."""
+def _source_of(left: Left) -> Source | None:
+    """What runs already."""
+    if left is None or left.state.source is None:
+        return None
+    return Source(left.state.source.content, left.state.source.file)
+
+
+def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -> int:
+    """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
+
+    ``left``: what another image of this process has left, or asks.
+    """
     caddy = find_caddy(os.environ) if with_caddy else None
     if with_caddy and caddy is None:
         return _report(NO_CADDY)
@@ -77,8 +92,11 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
         return _report(f"--admin: {exc}" + (f" ({exc.hint})" if exc.hint else ""))
     except RuntimeDirError as exc:
         return _report(str(exc))
-    print_warnings(wanted.config.warnings)
     composition = wanted.configuration.composition
+    if isinstance(left, Rehearsal):
+        return _rehearse(left, composition)
+    if left is None:
+        print_warnings(wanted.config.warnings)
     if not composition.apps and not composition.estates:
         print(f"Note: {source.file} has no python directive: there is no app to run", file=sys.stderr)
     companion: Callable[[], Companion] | None = None
@@ -95,7 +113,19 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting) -> int:
         lambda seconds: _announce(composition, urls, seconds),
         FileReader(wanted, setting),
         lambda daemon: Attendants([Admin(daemon), AskDesk()]),
+        left,
     )
+
+
+def _rehearse(rehearsal: Rehearsal, composition: Composition) -> int:
+    """Everything but taking over; 0 when that could be done."""
+    import_all()
+    changed = differences(rehearsal.state, composition)
+    if changed:
+        what = "; ".join(changed)
+        return _report(f"the configuration is not what runs: it {what}. Reload first: an upgrade changes none")
+    rehearsal.accept()
+    return 0
 
 
 def _report(problem: str) -> int:

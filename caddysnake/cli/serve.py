@@ -10,12 +10,15 @@ certificate and serves HTTPS on ports 80 and 443. --print shows the Caddyfile th
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 
 from ..channel.settings import Settings
 from ..daemon import logs
+from ..daemon.carried import StateError
 from ..daemon.composition import Composition
+from ..daemon.inheritance import inherited
 from .reading import Source
 from .run import EXIT_FAILED, serve_file
 from .understanding import Setting
@@ -66,10 +69,15 @@ def main(args: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     logs.set_up(debug=args.debug)
+    try:
+        left = inherited(os.environ)
+    except StateError as exc:
+        print(f"Error: {exc}", file=sys.stderr)
+        return EXIT_FAILED
     told = args.wsgi or args.asgi or _only_wsgi(args)
     source = Source(text.encode(), f"(serve {args.domain or args.listen})")  # its sockets get a folder by this name
     adjust = partial(_adjust, inspect=not told, args=args)
-    return serve_file(source, True, Setting(adjust=adjust, is_written=False))
+    return serve_file(source, True, Setting(adjust=adjust, is_written=False), left)
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:

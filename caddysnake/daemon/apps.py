@@ -12,11 +12,12 @@ from ..channel import vitals
 from ..channel.messages import Need, Unneed
 from .balancer import choose, excess
 from .builds import Builds
+from .carried import CarriedApp, CarriedPool, CarriedWorker
 from .connections import Connection, Connections
 from .ledger import Ledger
 from .pools import Pool, PoolSpec, StartFailed
 from .refusals import Refusal, of_broken, of_failure
-from .spawners import Forkers
+from .spawners import Forker, Forkers
 from .workers import Worker
 
 log = logging.getLogger("caddysnake.app")
@@ -138,6 +139,45 @@ class App:
     def pools(self) -> list[Pool]:
         """Every generation that has a process."""
         return [self.pool, *self._former, *([self._coming] if self._coming is not None else [])]
+
+    # -- going on in another image of the daemon --------------------------------------------------------------
+
+    def carry(self, number: int) -> CarriedApp:
+        """All that whoever goes on with it must know, under the id ``number``. What is being prepared is left out."""
+        return CarriedApp(
+            id=number,
+            pool=self.pool.carry(),
+            former=[pool.carry() for pool in self._former],
+            is_stopping=self._stopping,
+            broken=self._broken.carry() if self._broken is not None else None,
+            builds=self.builds.carry(),
+            ledger=self.ledger.carry(),
+            waiting=[connection.fd for connection in self._waiting],
+        )
+
+    def resume(
+        self,
+        carried: CarriedApp,
+        spec_of: Callable[[CarriedPool], PoolSpec],
+        spawner_of: Callable[[CarriedWorker], Forker],
+    ) -> dict[int, Worker]:
+        """Go on where ``carried`` says; its workers by their numbers. Its connections come by ``await_worker``."""
+        self.pool = Pool(self.spec, carried.pool.generation, self._spawners, self)
+        workers = self.pool.resume(carried.pool, spawner_of)
+        for each in carried.former:
+            former = Pool(spec_of(each), each.generation, self._spawners, self)
+            workers |= former.resume(each, spawner_of)
+            self._retire(former)
+        self._stopping = carried.is_stopping
+        self._broken = StartFailed.resumed(carried.broken)
+        self.builds.resume(carried.builds)
+        self.ledger.resume(carried.ledger)
+        return workers
+
+    def await_worker(self, connection: Connection) -> None:
+        """It waits, behind those that wait already."""
+        self._connections.hold(connection)
+        self._waiting.append(connection)
 
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""

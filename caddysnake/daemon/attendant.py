@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .carried import CarriedListener
 from .configuration import Configuration
+from .listeners import Listener, resume
 
 
 class Attendant:
@@ -21,6 +23,13 @@ class Attendant:
 
     def revert(self) -> None:
         """Give up what was prepared."""
+
+    def carry(self) -> list[CarriedListener]:
+        """What it listens on, for another image of the daemon."""
+        return []
+
+    def adopt(self, carried: list[CarriedListener]) -> None:
+        """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -54,6 +63,13 @@ class Attendants(Attendant):
         for attendant in self._each:
             attendant.revert()
 
+    def carry(self) -> list[CarriedListener]:
+        return [listener for attendant in self._each for listener in attendant.carry()]
+
+    def adopt(self, carried: list[CarriedListener]) -> None:
+        for attendant in self._each:
+            attendant.adopt(carried)
+
     async def start(self) -> None:
         for attendant in self._each:
             await attendant.start()
@@ -61,3 +77,12 @@ class Attendants(Attendant):
     async def stop(self) -> None:
         for attendant in self._each:
             await attendant.stop()
+
+
+def take_carried(carried: list[CarriedListener], key: list[str | int]) -> Listener | None:
+    """The one of ``key``, taken out of them. Raises ``OSError``."""
+    for each in carried:
+        if each.key == key:
+            carried.remove(each)
+            return resume(each)
+    return None

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from ..config.models import Autoreload as Options
 from .apps import App
@@ -25,6 +26,8 @@ from .watching import Paths, Root, Watch, Watching
 log = logging.getLogger("caddysnake.autoreload")
 
 _NAMED_MAX = 3
+_NOTICE_S = 2.0
+"""So much later than it happens a change is noticed at most."""
 
 
 class Autoreload:
@@ -65,6 +68,12 @@ class Autoreload:
     def _renewals_of(self, app: App | None) -> list[Renewal]:
         return [renewal for each, renewal in self._renewals.items() if app in (None, each)]
 
+    def unheeded_since(self) -> float:
+        """``time.time()``: nothing has come yet of changes from then on."""
+        pending = [each.pending_since() for each in self._renewals.values()]
+        pending += [each.pending_since() for each in self._guards.values()]
+        return min([time.time(), *(at for at in pending if at is not None)]) - _NOTICE_S
+
     async def close(self) -> None:
         """Watch nothing any more."""
         await self.pause()
@@ -84,6 +93,7 @@ class Renewal:
         self._spawners = spawners
         self._loop = asyncio.get_running_loop()
         self._paths: set[str] = set()
+        self._since: float | None = None  # when those began to change
         self._is_paused = False
         self._task: asyncio.Task[None] | None = None
         self._watch = watching.watch(root, options.debounce_s, self._changed, since)
@@ -99,6 +109,11 @@ class Renewal:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
+    def pending_since(self) -> float | None:
+        """``time.time()`` when something began to change of which nothing has come yet."""
+        known = [at for at in (self._since, self._watch.debounce.since) if at is not None]
+        return min(known, default=None)
+
     def resume(self) -> None:
         self._is_paused = False
         if self._paths:
@@ -106,6 +121,8 @@ class Renewal:
 
     def _changed(self, paths: Paths) -> None:
         self._paths |= paths
+        if self._since is None:
+            self._since = self._watch.debounce.told_from
         if not self._is_paused:
             self._begin()
 
@@ -124,6 +141,7 @@ class Renewal:
             took = await app.prepare(app.spec)
         except StartFailed as exc:
             self._paths.clear()
+            self._since = None
             fields |= {"code": exc.code, "error": str(exc)}
             if self._options.on_error == "keep":
                 log.error("new code does not start; the old serves on", extra={"fields": fields})
@@ -132,6 +150,7 @@ class Renewal:
                 log.error("new code does not start; requests get 500 until it does", extra={"fields": fields})
         else:
             self._paths.clear()
+            self._since = None
             app.swap()
             log.info("app reloaded", extra={"fields": {**fields, "ms": round(took * 1000)}})
 
@@ -151,18 +170,21 @@ class Guard:
             self._estate.guard = None
         self.forget(set(self._watches))
 
-    def begins(self, key: str, folder: str) -> None:
-        """An app is about to be started."""
+    def begins(self, key: str, folder: str, since: float | None = None) -> None:
+        """An app is about to be started, or was at ``since``."""
         root = Root(folder, self.options.watch)
         former = self._watches.get(key)
         if former is not None:
             if former.root == root:
                 return
             former.cancel()
-        since = time.time()
-        self._watches[key] = self._watching.watch(
-            root, self.options.debounce_s, lambda paths: self._changed(key, paths), since
-        )
+        tell = partial(self._changed, key)
+        since = since or time.time()
+        self._watches[key] = self._watching.watch(root, self.options.debounce_s, tell, since)
+
+    def pending_since(self) -> float | None:
+        """``time.time()`` when something began to change of which nothing has come yet."""
+        return min((at for watch in self._watches.values() if (at := watch.debounce.since) is not None), default=None)
 
     def keys(self) -> set[str]:
         """Those that are watched."""

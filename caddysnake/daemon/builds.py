@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from .carried import CarriedBuilds, CarriedRefusedBuild
+
 TEXT_MAX = 16 * 1024
 """A traceback is kept for as long as nothing else is tried: long ones are cut at their beginning."""
 
@@ -67,3 +69,15 @@ class Builds:
     def stopped(self) -> None:
         """Nothing serves any more, though what was refused does not either."""
         self.running = None
+
+    def carry(self) -> CarriedBuilds:
+        """For another image of the daemon."""
+        refused = None if self.refused is None else CarriedRefusedBuild(**self.refused._asdict())
+        return CarriedBuilds(number=self._number, running=self.running, refused=refused)
+
+    def resume(self, carried: CarriedBuilds) -> None:
+        """Go on where ``carried`` says."""
+        self._number = carried.number
+        self.running = None if carried.running is None else Build(*carried.running)
+        refused = carried.refused
+        self.refused = None if refused is None else RefusedBuild(**refused.model_dump())

@@ -24,6 +24,7 @@ from pathlib import Path
 from ..config.environment import without_service_manager
 from . import processes
 from .backoff import Backoff
+from .carried import CarriedCaddy
 from .companion import Companion
 from .pools import StartFailed
 
@@ -51,7 +52,7 @@ class Caddy(Companion):
         self._file = folder / f"Caddyfile-{hashlib.sha256(caddyfile.encode()).hexdigest()[:12]}"
         self._file.write_text(caddyfile)
         self._loop = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: processes.Process | None = None
         self._pidfd = -1
         self._ended = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
@@ -86,6 +87,32 @@ class Caddy(Companion):
             self.kill()
             await self._ended.wait()
 
+    def carry(self) -> CarriedCaddy | None:
+        if self._process is None:
+            return None
+        is_up = not self._ended.is_set()
+        return CarriedCaddy(
+            pid=self._process.pid if is_up else 0,
+            pidfd=self._pidfd if is_up else -1,
+            started_at=self._started_at,
+            failures=self._backoff.failures,
+            restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
+        )
+
+    def resume(self, carried: CarriedCaddy | None) -> None:
+        """What it runs is what the former version wrote; the next start is of what this one has."""
+        if carried is None:
+            return
+        self._started_at = carried.started_at
+        self._backoff.failures = carried.failures
+        if carried.pid:
+            self._process = processes.Child(carried.pid)
+            self._pidfd = carried.pidfd
+            self._loop.add_reader(self._pidfd, self._on_exit)
+        else:
+            self._ended.set()
+            self._restart = self._loop.call_later(carried.restart_in_s, self._spawn_again)
+
     def kill(self) -> None:
         self._stopping = True
         if self._process is not None and not self._ended.is_set():
@@ -111,7 +138,7 @@ class Caddy(Companion):
         self._ended.clear()
         self._started_at = time.monotonic()
         try:
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
                 # What a service manager is told is the daemon's business.
@@ -121,8 +148,8 @@ class Caddy(Companion):
             )
         except OSError as exc:
             raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as standard_input:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as standard_input:
             standard_input.write(told)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .carried import CarriedCaddy
+
 
 class Companion:
     """Something that runs beside the apps and stops before them: a supervised Caddy."""
@@ -14,6 +16,13 @@ class Companion:
 
     async def stop(self, grace_s: float) -> None:
         """End it, and wait for that."""
+
+    def carry(self) -> CarriedCaddy | None:
+        """What whoever goes on with it must know."""
+        return None
+
+    def resume(self, carried: CarriedCaddy | None) -> None:
+        """Go on with it in another image of the daemon."""
 
     def kill(self) -> None:
         """At once."""

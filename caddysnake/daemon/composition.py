@@ -51,6 +51,13 @@ class FdAddress(NamedTuple):
 Address = UnixAddress | TcpAddress | FdAddress
 
 
+def key_of(address: Address) -> object:
+    """What makes two addresses the same socket, whatever its mode and owner."""
+    if isinstance(address, UnixAddress):
+        return address.path
+    return address
+
+
 def address_name(address: Address) -> str:
     """As it is written in a Caddyfile: ``unix//run/x.sock``."""
     if isinstance(address, UnixAddress):

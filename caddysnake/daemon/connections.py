@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..channel.endpoint import close_at_once
@@ -70,6 +70,16 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._by_fd)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._by_fd.values())
+
+    def all(self) -> list[Connection]:
+        return list(self._by_fd.values())
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """A descriptor, with what to call when there is something to read."""
+        return [(self._epoll.fileno(), self._drain_events)]
 
     def adopt(self, connection: Connection) -> None:
         """Know a new connection; ``watch``, ``hold`` or ``park`` it next."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from ..channel.codec import shorten
 from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
 from .apps import App
+from .carried import CarriedDesk
 from .connections import Connection, Connections
 from .estates import Estate
 from .refusals import NO_SUCH_APP, QUEUE_FULL, Refusal
@@ -50,6 +51,8 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Token, Callable[[], None]] = {}
         """What to undo when whoever asked leaves."""
+        self._needs: dict[Token, Need] = {}
+        """What was asked for and is open."""
         self._relays: dict[int, Worker] = {}
         """Those that have asked, by their number."""
 
@@ -58,10 +61,11 @@ class Desk:
         self._relays[relay.number] = relay
         token = (relay.number, message.need)
         if isinstance(message, Unneed):
-            undo = self._open.pop(token, None)
+            undo = self._settled(token)
             if undo is not None:
                 undo()
             return
+        self._needs[token] = message
         app = self._apps.get(message.route)
         estate = self._estates.get(message.route)
         if estate is not None:
@@ -73,13 +77,34 @@ class Desk:
         else:
             self._refuse(relay, message, NO_SUCH_APP)
 
+    def needs(self) -> list[tuple[int, Need]]:
+        """What is open, each with the number of the relay that asks."""
+        return [(number, message) for (number, _), message in self._needs.items()]
+
+    def carry(self, generation: int, numbers: Mapping[App, int]) -> CarriedDesk:
+        """What it calls the apps, which have ``numbers``, and the templates, for another image of the daemon."""
+        return CarriedDesk(
+            generation=generation,
+            apps={route: numbers[app] for route, app in self._apps.items() if app in numbers},
+            estates={route: estate.spec.name for route, estate in self._estates.items()},
+            max_queue=dict(self._max_queue),
+            development=sorted(self._development),
+        )
+
     def sweep(self) -> None:
         """To be called every second or so: what a relay asked for that has ended is not wanted any more."""
         gone = [number for number, relay in self._relays.items() if relay.ended.is_set()]
         for number in gone:
             del self._relays[number]
             for token in [token for token in self._open if token[0] == number]:
-                self._open.pop(token)()
+                undo = self._settled(token)
+                if undo is not None:
+                    undo()
+
+    def _settled(self, token: Token) -> Callable[[], None] | None:
+        """It is not open any more; what was to be undone."""
+        self._needs.pop(token, None)
+        return self._open.pop(token, None)
 
     def _found(self, relay: Worker, message: Need, found: App | Refusal) -> None:
         if isinstance(found, Refusal):
@@ -114,7 +139,7 @@ class Desk:
         token = (relay.number, message.need)
         if relay.link(message.need, fd):
             os.close(fd)
-            self._open.pop(token, None)
+            self._settled(token)
             return
         # The kernel takes no more descriptors for this user for the moment.
         retry = self._loop.call_later(_RETRY_S, self._hand_over, relay, message, fd)
@@ -126,7 +151,7 @@ class Desk:
         self._open[token] = undo
 
     def _refuse(self, relay: Worker, message: Need, refusal: Refusal) -> None:
-        self._open.pop((relay.number, message.need), None)
+        self._settled((relay.number, message.need))
         owner = self._apps.get(message.route) or self._estates.get(message.route)
         if owner is not None:
             owner.ledger.refused(refusal.code)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from ..channel.settings import Settings
 from .apps import STOPPING, App
+from .carried import CarriedApp, CarriedEstate, CarriedTenant
 from .complaints import Complaints
 from .connections import Connection, Connections
 from .hosts import Origins
@@ -57,8 +58,8 @@ class EstateSpec(NamedTuple):
 class Watcher(Protocol):
     """Wants to know which apps there are, since their code may change."""
 
-    def begins(self, key: str, folder: str) -> None:
-        """An app is about to be started; ``folder`` is its working directory."""
+    def begins(self, key: str, folder: str, since: float | None = None) -> None:
+        """An app is about to be started, or was at ``since``; ``folder`` is its working directory."""
 
     def keys(self) -> set[str]:
         """Those that it has been told of."""
@@ -330,6 +331,9 @@ class Estate:
 
     def _discard(self, app: App) -> None:
         app.stop()
+        self._see_off(app)
+
+    def _see_off(self, app: App) -> None:
         self.leaving.add(app)
         task = self._loop.create_task(app.ended())
         task.add_done_callback(lambda _: self.leaving.discard(app))
@@ -403,6 +407,52 @@ class Estate:
             await app.ended()
         return app is not None
 
+    # -- going on in another image of the daemon --------------------------------------------------------------
+
+    def carry(self, carried: Callable[[App], CarriedApp]) -> CarriedEstate:
+        """All that whoever goes on with it must know; ``carried`` carries one app. What is starting is left out."""
+        apps = [
+            CarriedTenant(key=key, app=carried(self.apps[key]), idle_s=idle_s, is_due=key in self._due)
+            for key, idle_s in self._tenants.ages(self._loop.time())
+        ]
+        leaving = [(app.heir.key if isinstance(app.heir, _Heir) else None, carried(app)) for app in self.leaving]
+        return CarriedEstate(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.carry())
+
+    def resume(self, carried: CarriedEstate, resumed: Callable[[CarriedApp], App]) -> None:
+        """Go on where ``carried`` says; ``resumed`` makes one app. Not watched yet: ``watch_from``."""
+        now = self._loop.time()
+        for each in carried.apps:
+            app = self.apps[each.key] = resumed(each.app)
+            self._requests[each.key] = app.requests_begun()
+            self._tenants.revive(each.key, now, each.idle_s)
+        for key, left in carried.leaving:
+            app = resumed(left)
+            app.heir = None if key is None else _Heir(self, key, self._connections)
+            self._see_off(app)
+        self._due = {each.key: True for each in carried.apps if each.is_due}
+        if self._due:
+            self._renewing = self._spawn(self._renew_due())
+
+    def watch_from(self, since: float) -> None:
+        """Code of live apps that has changed from ``since`` (``time.time()``) on is a change."""
+        for key, app in self.apps.items():
+            if self.guard is not None and isinstance(app.spec.settings, Settings):
+                self.guard.begins(key, app.spec.settings.working_dir, since)
+
+    async def hold_renewals(self) -> None:
+        """Renew no live app until ``release_renewals``. One that is being renewed is as it was."""
+        if self._renewing is not None and not self._renewing.done():
+            self._renewing.cancel()
+            await asyncio.wait((self._renewing,))
+
+    def release_renewals(self) -> None:
+        if self._due and not self._stopping:
+            self._renewing = self._spawn(self._renew_due())
+
+    def heir_key(self, app: App) -> str | None:
+        """The key by which connections of ``app``, which was told to go, ask anew; None when they do not ask here."""
+        return app.heir.key if isinstance(app.heir, _Heir) and app.heir.estate is self else None
+
     # -- the end -----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -440,8 +490,8 @@ class _Heir:
     """Has the connections of an app that was let go: a request on one is the successor's."""
 
     def __init__(self, estate: Estate, key: str, connections: Connections) -> None:
-        self._estate = estate
-        self._key = key
+        self.estate = estate
+        self.key = key
         self._connections = connections
 
     def take(self, connection: Connection) -> None:
@@ -450,11 +500,11 @@ class _Heir:
             self._connections.end(connection)
             return
         self._connections.hold(connection)
-        self._estate.need(self._key, connection, lambda found: self._found(connection, found))
+        self.estate.need(self.key, connection, lambda found: self._found(connection, found))
 
     def left(self, connection: Connection) -> None:
         """Its other side has left."""
-        self._estate.never_mind(self._key, connection)
+        self.estate.never_mind(self.key, connection)
 
     def _found(self, connection: Connection, found: App | Refusal) -> None:
         if isinstance(found, Refusal):

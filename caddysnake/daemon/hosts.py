@@ -17,6 +17,7 @@ import errno
 import itertools
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,9 +27,10 @@ from ..channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
 from ..channel.settings import Settings
 from . import processes, scratch
 from .allowance import Allowance
-from .logger import Outlets
-from .spawners import UNASKED_A_SECOND, Seat, Spawner, SpawnerKey, SpawnError, Spawners
-from .workers import configure, outlets_for
+from .carried import CarriedHost, CarriedSeat, State, plain
+from .logger import Outlets, adopt_outlets
+from .spawners import UNASKED_A_SECOND, Forker, Seat, SpawnerKey, SpawnError, Spawners
+from .workers import configure, outlets_for, socket_of
 
 log = logging.getLogger("caddysnake.host")
 
@@ -68,8 +70,10 @@ class Place(NamedTuple):
 class Host:
     """One process. ``join`` has a worker run there."""
 
-    def __init__(self, place: Place, spawner: Spawner, settings: Settings, on_crash: Callable[[Host], None]) -> None:
-        """``settings``: those of its first app. Raises ``OSError``: there are no descriptors, or no memory, for it."""
+    def __init__(
+        self, place: Place, spawner: Forker, on_crash: Callable[[Host], None], number: int | None = None
+    ) -> None:
+        """``equip`` or ``resume`` it next."""
         self.place = place
         self.pid = 0
         self.groups: dict[int, tuple[str, str]] = {}
@@ -82,7 +86,7 @@ class Host:
         self.gone: asyncio.Event = asyncio.Event()
         self.status: int | None = None
         self._spawner = spawner
-        self._number = next(_numbers)
+        self.number = next(_numbers) if number is None else number
         self._loop = asyncio.get_running_loop()
         self._threads: dict[int, tuple[int, int]] = {}  # worker's number -> its group, and what tells of its end
         self._ended: dict[int, int] = {}  # their exit statuses, until asked for
@@ -97,28 +101,88 @@ class Host:
         self.pidfd = -1
         self._on_crash = on_crash
         self._scratch: str | None = None
+        self._theirs: socket.socket | None = None
+        self._endpoint: Endpoint
+        self._outlets: Outlets | None = None
+
+    def equip(self, settings: Settings) -> None:
+        """``settings``: those of its first app. Raises ``OSError``: there are no descriptors, or no memory, for it."""
         environ = settings.environ
-        account = place.spawner.account
+        account = self.place.spawner.account
         if account is not None and "TMPDIR" not in environ:
             self._scratch = scratch.make("thread host", account.uid, account.gid)
             environ = {**environ, "TMPDIR": self._scratch}
-        ours, self._theirs = pair()
+        ours, theirs = pair()
+        self._theirs = theirs
         self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._outlets: Outlets | None = None
         try:
             self._outlets = outlets_for(self._endpoint, "host", {"app": "thread host"})
             own = Settings("thread host", "host", "", "", "/", environ, limits=settings.limits)
-            configure(self._endpoint, own).close()
+            page, page_fd = configure(self._endpoint, own)
+            page.close()
+            os.close(page_fd)
         except BaseException:
             self._end_outlets()
             self._endpoint.close()
-            self._theirs.close()
+            theirs.close()
             raise
+
+    @property
+    def is_settled(self) -> bool:
+        """It is there, and not being forked or buried just now."""
+        return self.pid > 0 and not self.is_gone
+
+    def carry(self) -> CarriedHost:
+        """All that whoever goes on with it must know. It must be settled."""
+        now = self._loop.time()
+        return CarriedHost(
+            number=self.number,
+            pid=self.pid,
+            pidfd=self.pidfd,
+            channel=self._endpoint.fileno(),
+            place=plain(self.place),
+            spawner=self._spawner.pid,
+            groups=self.groups,
+            is_private=self.is_private,
+            threads=self._threads,
+            ended=self._ended,
+            stragglers={worker: (group, now - since) for worker, (group, since) in self._stragglers.items()},
+            left_behind=self._left_behind,
+            is_doomed=self._told_doomed,
+            scratch=self._scratch,
+            outlets=self._outlets.state() if self._outlets is not None else None,
+            outbox=list(self._endpoint.outbox),
+        )
+
+    def resume(self, carried: CarriedHost) -> None:
+        """Go on where ``carried`` says. It holds the code of another image of the daemon, so it takes no more apps."""
+        now = self._loop.time()
+        self.is_open = False
+        self.pid, self.pidfd = carried.pid, carried.pidfd
+        self.groups, self.is_private = carried.groups, carried.is_private
+        self._threads, self._ended = carried.threads, carried.ended
+        self._stragglers = {worker: (group, now - age_s) for worker, (group, age_s) in carried.stragglers.items()}
+        self._left_behind, self._told_doomed = carried.left_behind, carried.is_doomed
+        self._scratch = carried.scratch
+        self._outlets = adopt_outlets(carried.outlets)
+        self._endpoint = Endpoint(socket_of(carried.channel), takes_descriptors=False)
+        self._endpoint.outbox.extend(carried.outbox)
+        self._loop.add_reader(self.pidfd, self._on_exit)
+        if carried.channel >= 0:
+            self._loop.add_reader(carried.channel, self._on_message)
+        else:
+            self._endpoint.close()
+            self._loop.call_later(_LEAVE_S, self.kill)
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Its channel, with what to call when there is something to read."""
+        return [(self._endpoint.fileno(), self._on_message)] if self.is_usable else []
 
     async def begin(self) -> None:
         """Raises ``SpawnError``."""
+        assert self._theirs is not None
         try:
-            self.pid, self.pidfd = await self._spawner.fork(self._number, self._theirs.fileno(), _GRACE_S)
+            self.pid, self.pidfd = await self._spawner.fork(self.number, self._theirs.fileno(), _GRACE_S)
         except BaseException:
             self._end_outlets()
             self._endpoint.close()
@@ -311,7 +375,7 @@ class Host:
         self._reaping = self._loop.create_task(self._reap(was_let_go))
 
     async def _reap(self, was_let_go: bool) -> None:
-        self.status = await self._spawner.reap(self._number, self.pid)
+        self.status = await self._spawner.reap(self.number, self.pid)
         if not was_let_go:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
             fields = {"pid": self.pid, "workers": len(self._threads), "error": f"it ended unasked with {how}"}
@@ -390,6 +454,21 @@ class Bench(Seat):
         host = self._of.get(worker)
         return host is not None and host.is_doomed
 
+    def carry(self) -> CarriedSeat:
+        return CarriedSeat(
+            group=self._group,
+            host=self._host.number if self._host is not None and self._host.is_settled else 0,
+            is_private=self.is_private,
+            hosts={worker: host.number for worker, host in self._of.items() if host.is_settled},
+        )
+
+    def resume(self, carried: CarriedSeat) -> None:
+        hosts = self._hosts.by_number()
+        self._group = carried.group
+        self._host = hosts.get(carried.host)
+        self.is_private = carried.is_private
+        self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
+
     def avoids(self, host: Host) -> bool:
         """One that holds this pool's other workers, which are being replaced."""
         return any(each is host for each in self._of.values())
@@ -428,6 +507,34 @@ class Hosts:
         self._crashes: dict[tuple[Place, str], list[float]] = {}
         self._may_share_folders: bool | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """None of them is being forked or buried just now."""
+        return all(host.is_settled or host.gone.is_set() for host in self._hosts)
+
+    def by_number(self) -> dict[int, Host]:
+        return {host.number: host for host in self._hosts}
+
+    def carry(self, state: State) -> None:
+        """All that whoever goes on with them must know, but for what is suspected of apps."""
+        state.hosts = [host.carry() for host in self._hosts if host.is_settled]
+        state.host_numbers = next(_numbers)
+
+    def resume(
+        self, state: State, place_of: Callable[[CarriedHost], Place], spawner_of: Callable[[int], Forker]
+    ) -> None:
+        """Go on with those of another image of the daemon."""
+        global _numbers
+        _numbers = itertools.count(state.host_numbers)
+        for each in state.hosts:
+            host = Host(place_of(each), spawner_of(each.spawner), self._crashed_with, each.number)
+            host.resume(each)
+            self._hosts.append(host)
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Their channels, each with what to call when there is something to read."""
+        return [source for host in self._hosts for source in host.sources()]
+
     def place_of(self, seat: Bench) -> Place:
         if self._may_share_folders is None:
             self._may_share_folders = can_have_folders()
@@ -464,7 +571,8 @@ class Hosts:
         """A new one. Raises ``SpawnError``."""
         spawner = self._spawners.get(seat.key)
         try:
-            host = Host(self.place_of(seat), spawner, seat.settings, self._crashed_with)
+            host = Host(self.place_of(seat), spawner, self._crashed_with)
+            host.equip(seat.settings)
         except OSError as exc:
             raise SpawnError("resources", f"no room for another thread host: {exc}") from None
         host.is_private = self._is_private(seat)

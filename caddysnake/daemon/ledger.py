@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from ..channel import vitals
 from ..channel.codec import shorten
+from .carried import CarriedLedger
 
 START_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histogram of starts: from a fork with everything preloaded to a large app on a small machine."""
@@ -97,3 +99,25 @@ class Ledger:
         self.cells = [a + b for a, b in zip(self.cells, cells, strict=True)] if self.cells else list(cells)
         if self._parent is not None:
             self._parent.counted(cells, cpu_s)
+
+    def carry(self) -> CarriedLedger:
+        """For another image of the daemon."""
+        return CarriedLedger(
+            cells=self.cells,
+            restarts=self.restarts,
+            refusals=self.refusals,
+            starts=self.starts.counts,
+            starts_s=self.starts.total,
+            cpu_s=self.cpu_s,
+            last_failure=self.last_failure,
+        )
+
+    def resume(self, carried: CarriedLedger) -> None:
+        """Go on where ``carried`` says. What another version counted otherwise begins anew."""
+        if len(carried.cells) == vitals.CELLS:
+            self.cells = carried.cells
+        if len(carried.starts) == len(self.starts.counts):
+            self.starts.counts, self.starts.total = carried.starts, carried.starts_s
+        self.cpu_s = carried.cpu_s
+        self.restarts, self.refusals = Counter(carried.restarts), Counter(carried.refusals)
+        self.last_failure = None if carried.last_failure is None else Failed(*carried.last_failure)

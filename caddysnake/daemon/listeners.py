@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config.values import MAX_UNIX_PATH_BYTES
+from .carried import CarriedListener
 
 log = logging.getLogger("caddysnake.listener")
 
@@ -48,6 +49,23 @@ class Listener:
         self._loop = loop
         self._on_connection = on_connection
         loop.add_reader(self.sock.fileno(), self._accept)
+
+    def carry(self, number: int, key: list[str | int], app: int) -> CarriedListener:
+        """All that whoever goes on with it must know: also that it is ``number``, and whose its connections are."""
+        return CarriedListener(
+            number=number,
+            key=key,
+            fd=self.sock.fileno(),
+            name=self.name,
+            path=self.path,
+            identity=self._identity,
+            lock=self._lock,
+            app=app,
+        )
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """A descriptor, with what to call when there is something to accept."""
+        return [(self.sock.fileno(), self._accept)] if self._loop is not None else []
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_A_TURN):
@@ -103,6 +121,13 @@ class Listener:
             # The lock file stays: unlinking it would let two owners hold two different files of one name.
             os.close(self._lock)
             self._lock = None
+
+
+def resume(carried: CarriedListener) -> Listener:
+    """The listener of another image of the daemon. Raises ``OSError``."""
+    listener = Listener(socket.socket(fileno=carried.fd), carried.name, carried.path, carried.lock)
+    listener._identity = carried.identity
+    return listener
 
 
 def open_unix(path: str, mode: int | None, owner: str | None, group: str | None) -> Listener:

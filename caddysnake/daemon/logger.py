@@ -118,6 +118,11 @@ class Logger:
         """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
         return None if self._channel is None else {"pid": self._pid, "channel": self._channel.fileno()}
 
+    @property
+    def is_settled(self) -> bool:
+        """It is there, and nothing that it is to know is on its way."""
+        return self._channel is not None and not self._outbox
+
     def adopt(self, state: dict[str, Any]) -> Outlets:
         """Pipes that a former daemon opened, and its log process reads."""
         outlets = Outlets(self, state["content"]["logger"], state["content"]["fields"], (), None)
@@ -325,6 +330,26 @@ def start() -> Logger:
     _Current.logger = Logger()
     _Current.logger.start()
     return _Current.logger
+
+
+def carry() -> dict[str, int] | None:
+    """What another image of this daemon needs to go on with it; None when there is none now."""
+    return _Current.logger.state() if _Current.logger is not None else None
+
+
+def resume(state: dict[str, int]) -> None:
+    """Go on with the log process of another image of this daemon."""
+    _Current.logger = Logger(state)
+
+
+def adopt_outlets(state: dict[str, Any] | None) -> Outlets | None:
+    """Pipes that another image of this daemon opened."""
+    return _Current.logger.adopt(state) if state is not None and _Current.logger is not None else None
+
+
+def is_settled() -> bool:
+    """Everything has been told it."""
+    return _Current.logger is None or _Current.logger.is_settled
 
 
 async def close() -> None:

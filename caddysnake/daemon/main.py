@@ -15,12 +15,16 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
+from .. import __version__
 from . import logger, processes
 from .apps import App
 from .attendant import Attendant
 from .builds import Builds
+from .carried import CarriedSource, State
+from .carrying import Resumption, adopt_listeners, differences
 from .companion import Companion
 from .configuration import Configuration, Document, Reader, ReloadFailed
+from .inheritance import Inheritance, let_signals_in
 from .listeners import ListenError
 from .logs import close_quietly, printable, tell
 from .notify import Notifier
@@ -28,6 +32,7 @@ from .openings import Openings, forsake
 from .pools import StartFailed
 from .service import Service
 from .serving import Serving
+from .upgrade import Upgrade, UpgradeRefused
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -56,7 +61,14 @@ class Daemon:
         companion: Companion | None = None,
         reader: Reader | None = None,
         notifier: Notifier | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
+        """``inheritance``: what runs already, to go on with."""
+        self._inheritance = inheritance
+        self.upgrades = 0
+        """How often this process has replaced itself."""
+        self._upgrading: asyncio.Task[None] | None = None
+        self._upgrade = Upgrade(self)
         self.configuration = configuration
         notifier = notifier or Notifier()
         self.serving = Serving(configuration.composition, Openings.from_environ(os.environ, notifier))
@@ -90,15 +102,20 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            self._loop.add_signal_handler(number, self._on_unserved_signal, number)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._on_unserved_signal, signal.SIGUSR1)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade_signal)
+        let_signals_in()
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
-        logger.start()
+        left = self._inheritance
+        if left is not None and not left.state.is_afresh and left.state.log is not None:
+            logger.resume(left.state.log)
+        else:
+            logger.start()
         try:
             if await self._first_of_stop_and(self._start_all()):
                 self.phase = Phase.READY
                 self._is_up.set()
-                if on_ready is not None:
+                if on_ready is not None and not self.upgrades:
                     on_ready(time.monotonic() - begun)
                 self._service.ready()
                 await self._stop.wait()
@@ -118,6 +135,13 @@ class Daemon:
             await logger.close()
 
     async def _start_all(self) -> None:
+        left = self._inheritance
+        if left is not None and not left.state.is_afresh:
+            self._go_on(left)
+            return
+        if left is not None:
+            adopt_listeners(self.serving, left.state)
+            self.attendant.adopt(left.state.attended)
         self.attendant.prepare(self.configuration)
         self.attendant.commit()
         # Side by side: what it imports would hold the apps up.
@@ -126,7 +150,10 @@ class Daemon:
         self.builds.accepted()
         if self._companion.is_process:
             await asyncio.wait((self._attending,))
-        await self._companion.start()
+        if left is not None and left.state.caddy is not None:
+            self._companion.resume(left.state.caddy)
+        else:
+            await self._companion.start()
 
     async def _first_of_stop_and(self, work: Awaitable[None]) -> bool:
         """True when ``work`` was done before somebody asked to stop. Raises what ``work`` raised."""
@@ -216,6 +243,73 @@ class Daemon:
         with contextlib.suppress(ReloadFailed):  # it is in the log
             await self.reload()
 
+    # -- going on in another image of this process ------------------------------------------------------------
+
+    def state(self) -> State:
+        """Everything but what ``serving`` runs, for the next image."""
+        document = self.configuration.document
+        return State(
+            release=__version__,
+            source=CarriedSource(content=document.content, file=document.file),
+            attended=self.attendant.carry(),
+            builds=self.builds.carry(),
+            caddy=self._companion.carry(),
+            log=logger.carry(),
+            started_at=self.started_at,
+            upgrades=self.upgrades,
+            is_reload_wanted=bool(self._reloads),
+        )
+
+    def _go_on(self, inheritance: Inheritance) -> None:
+        """Nothing gives way here: nobody but us reads what is sent."""
+        asked = time.monotonic()
+        state = inheritance.settle()
+        try:
+            resumption = Resumption(self.serving, state)
+            resumption.run()
+            resumption.serve()
+            self._companion.resume(state.caddy)
+            self.attendant.adopt(state.attended)
+            self.attendant.prepare(self.configuration)
+        except Exception:
+            log.exception("what runs cannot be taken over: everything is started afresh")
+            inheritance.abandon()
+        self.attendant.commit()
+        self._attending = self._loop.create_task(self.attendant.start())
+        self.builds.resume(state.builds)
+        self.upgrades = state.upgrades
+        self.started_at = state.started_at
+        now = time.monotonic()
+        fields = {"version": __version__, "before": state.release, "upgrades": state.upgrades}
+        took = {"stalled_ms": round((now - state.begun_at) * 1000), "took_over_ms": round((now - asked) * 1000)}
+        log.info("upgraded", extra={"fields": {**fields, **took}})
+        changed = differences(state, self.serving.composition)
+        if changed:
+            log.warning("the configuration has changed meanwhile", extra={"fields": {"it": "; ".join(changed)}})
+        if changed or state.is_reload_wanted:
+            self._on_reload_signal()
+
+    def _on_upgrade_signal(self) -> None:
+        if self._upgrading is not None and not self._upgrading.done():
+            log.warning("already upgrading")
+            return
+        self._upgrading = self._loop.create_task(self._upgrade_unasked())
+
+    async def _upgrade_unasked(self) -> None:
+        with contextlib.suppress(UpgradeRefused):  # it is in the log
+            await self.upgrade()
+
+    async def upgrade(self) -> None:
+        """Become the version that is installed now. Does not return, unless it raises ``UpgradeRefused``."""
+        log.info("rehearsing an upgrade")
+        try:
+            if self.phase is not Phase.READY:
+                raise UpgradeRefused(f"it is {self.phase.value}")
+            await self._upgrade.run()
+        except UpgradeRefused as exc:
+            log.error("upgrade refused; what ran goes on", extra={"fields": {"error": str(exc)}})
+            raise
+
     # -- stopping ---------------------------------------------------------------------------------------------
 
     def stop(self, asked_by: str) -> None:
@@ -242,10 +336,11 @@ class Daemon:
 
     async def _stop_all(self) -> None:
         self.phase = Phase.STOPPING
-        if self._reloads:
-            for task in self._reloads:
+        under_way = [*self._reloads, *([self._upgrading] if self._upgrading is not None else [])]
+        if under_way:
+            for task in under_way:
                 task.cancel()
-            await asyncio.wait(self._reloads)
+            await asyncio.wait(under_way)
         # Caddy first: what it has in flight needs the apps.
         await self._companion.stop(self.serving.composition.grace_s)
         await self.serving.stop()
@@ -255,7 +350,8 @@ class Daemon:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
         self.serving.sweep()
-        processes.reap_strays(self.serving.pids() | self._companion.pids() | logger.pids())
+        known = self.serving.pids() | self._companion.pids() | logger.pids() | self._upgrade.pids()
+        processes.reap_strays(known)
         self._service.beat()  # last: a daemon that cannot do the above is not well
 
 
@@ -292,6 +388,7 @@ def run(
     on_ready: Callable[[float], None] | None = None,
     reader: Reader | None = None,
     attendant: Callable[[Daemon], Attendant] | None = None,
+    inheritance: Inheritance | None = None,
 ) -> int:
     """Run a daemon in this process until it is told to stop; the exit status."""
     import uvloop
@@ -302,7 +399,8 @@ def run(
     notifier = Notifier.from_environ(os.environ)
 
     async def main() -> int:
-        daemon = Daemon(configuration, companion() if companion is not None else None, reader, notifier)
+        told = companion() if companion is not None else None
+        daemon = Daemon(configuration, told, reader, notifier, inheritance)
         if attendant is not None:
             daemon.attendant = attendant(daemon)
         return await daemon.run(on_ready)

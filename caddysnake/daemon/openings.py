@@ -13,7 +13,7 @@ import select
 import socket
 from collections.abc import MutableMapping
 
-from .composition import Address, FdAddress, TcpAddress, UnixAddress
+from .composition import Address, FdAddress, TcpAddress, UnixAddress, key_of
 from .listeners import BACKLOG, Listener, ListenError, explain, give, lock_path, open_inherited, open_tcp, open_unix
 from .notify import Notifier
 from .passed import Passed, PassedSocket, describe, is_stored_name, stored_name, stored_path
@@ -29,6 +29,7 @@ class Openings:
     def __init__(self, passed: Passed | None = None, notifier: Notifier | None = None) -> None:
         self._passed = passed or Passed()
         self._notifier = notifier or Notifier()
+        self._adopted: dict[object, Listener] = {}
         self._stored: set[Listener] = set()
         self._foreign: set[Listener] = set()
         """Somebody else made these, and takes them away."""
@@ -40,6 +41,9 @@ class Openings:
 
     def open(self, address: Address) -> Listener:
         """Listen at ``address``, over a passed socket if one is there for it. Raises ``ListenError``."""
+        adopted = self._adopted.pop(key_of(address), None)
+        if adopted is not None:
+            return adopted
         if isinstance(address, FdAddress):
             self._passed.take(lambda each: each.fd == address.fd)
             return self._not_ours(open_inherited(address.fd))
@@ -57,8 +61,23 @@ class Openings:
             return self._not_ours(_activated(given.fd, name))
         return open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
 
+    def origin(self, listener: Listener) -> str:
+        """Where it is left, or comes from, for another image of the daemon."""
+        return "stored" if listener in self._stored else "foreign" if listener in self._foreign else ""
+
+    def resume(self, listener: Listener, origin: str) -> None:
+        """It comes from another image of the daemon, where this was its ``origin``."""
+        if origin:
+            (self._stored if origin == "stored" else self._foreign).add(listener)
+
+    def adopt(self, key: object, listener: Listener) -> None:
+        """It is open already: ``open`` finds it by ``key``."""
+        self._adopted[key] = listener
+
     def tell_rest(self) -> None:
         """Close what was passed and is nobody's. Of a stranger's the operator is told: who connects there waits."""
+        while self._adopted:
+            self._close(self._adopted.popitem()[1])
         for each in self._passed.take_rest():
             if is_stored_name(each.name):
                 self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..channel.messages import MOVES, Need, Unneed
 from ..channel.settings import RelaySettings, Settings
 from . import scratch
 from .backoff import Backoff
+from .carried import CarriedFailure, CarriedPool, CarriedWorker, plain
 from .environment import not_passed
 from .hangs import LOOP_STILL_S, THREAD_STILL_S, Finding
 from .ledger import Ledger
@@ -62,6 +64,13 @@ class StartFailed(Exception):
         super().__init__(text)
         self.app = app
         self.code = code
+
+    def carry(self) -> CarriedFailure:
+        return CarriedFailure(app=self.app, code=self.code, text=str(self))
+
+    @classmethod
+    def resumed(cls, carried: CarriedFailure | None) -> StartFailed | None:
+        return None if carried is None else cls(carried.app, carried.code, carried.text)
 
 
 class Home(Protocol):
@@ -116,6 +125,8 @@ class Pool(WorkerSink):
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_started = False
         self._begun_at = 0.0
+        self._pauses: dict[int, float] = {}
+        """Places without a worker, and when the next is started there."""
         self._scratch: str | None = None
         self._seat: Seat | None = None
 
@@ -231,6 +242,78 @@ class Pool(WorkerSink):
             folder, self._scratch = self._scratch, None
             await asyncio.to_thread(scratch.remove, folder)
 
+    # -- going on in another image of the daemon --------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """None of its workers is being forked or buried just now."""
+        return all(worker.is_at_rest for worker in self.everyone())
+
+    def everyone(self) -> set[Worker]:
+        """Every worker that has, or may have, a process."""
+        return {*self.workers.values(), *self.leaving, *self.ready, *self._replacing.values()}
+
+    def carry(self) -> CarriedPool:
+        """All that whoever goes on with it must know. Workers that are being forked or buried are left out."""
+        workers = [worker for worker in self.everyone() if worker.is_settled]
+        now = time.monotonic()
+        return CarriedPool(
+            spec=plain(self.spec),
+            generation=self.generation,
+            is_draining=self._draining,
+            is_started=self.is_started,
+            workers=[worker.carry() for worker in workers],
+            places={index: worker.number for index, worker in self.workers.items() if worker in workers},
+            leaving=[worker.number for worker in self.leaving if worker in workers],
+            ready=[worker.number for worker in self.ready if worker in workers],
+            replacing={index: worker.number for index, worker in self._replacing.items() if worker in workers},
+            pauses={index: max(0.0, due - now) for index, due in self._pauses.items()},
+            last_failure=self.last_failure.carry() if self.last_failure is not None else None,
+            restarts=self.restarts,
+            failures=self._backoff.failures,
+            scratch=self._scratch,
+            seat=self._seat.carry() if self._seat is not None else None,
+        )
+
+    def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Forker]) -> dict[int, Worker]:
+        """Go on where ``carried`` says; its workers by their numbers."""
+        workers: dict[int, Worker] = {}
+        seat = self._origin() if carried.seat is not None else None
+        if isinstance(seat, Seat) and carried.seat is not None:
+            seat.resume(carried.seat)
+        for each in carried.workers:
+            settings = self.spec.settings._replace(worker_index=each.index, workers=self.spec.workers)
+            worker = Worker(each.number, settings, self.spec.start_timeout_s, self.spec.grace_s, self, each)
+            worker.resume(each, seat or spawner_of(each))
+            workers[each.number] = worker
+        self.workers = {index: workers[number] for index, number in carried.places.items()}
+        self.leaving = {workers[number] for number in carried.leaving}
+        self.ready = [workers[number] for number in carried.ready]
+        self._replacing = {index: workers[number] for index, number in carried.replacing.items()}
+        if self.spec.limits.is_any:
+            self._leases = {worker: Lease(self.spec.limits) for worker in self.ready}
+        self.last_failure = StartFailed.resumed(carried.last_failure)
+        self.restarts = carried.restarts
+        self._backoff.failures = carried.failures
+        self._scratch = carried.scratch
+        self._draining, self._is_started = carried.is_draining, carried.is_started
+        if not self._draining:
+            for index in set(range(self.spec.workers)) - self.workers.keys():
+                self._spawn_soon(index, carried.pauses.get(index, 0.0))
+        return workers
+
+    @classmethod
+    def numbered(cls) -> int:
+        """The number that the next worker gets."""
+        number = next(cls._numbers)
+        cls.number_from(number)
+        return number
+
+    @classmethod
+    def number_from(cls, number: int) -> None:
+        """Workers get numbers from ``number`` on."""
+        cls._numbers = iter(range(number, 1 << 31))
+
     # -- what workers say (WorkerSink) -------------------------------------------------------------------------
 
     def admitted(self, worker: Worker) -> None:
@@ -333,7 +416,11 @@ class Pool(WorkerSink):
 
     async def _spawn(self, index: int, pause: float) -> None:
         if pause:
-            await asyncio.sleep(pause)
+            self._pauses[index] = time.monotonic() + pause
+            try:
+                await asyncio.sleep(pause)
+            finally:
+                del self._pauses[index]
         settings = self.spec.settings._replace(worker_index=index, workers=self.spec.workers)
         try:
             if isinstance(settings, Settings):

@@ -9,7 +9,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -65,6 +65,49 @@ def without_new_privileges(start: Callable[[], _Started]) -> _Started:
     if problems:
         raise problems[0]
     return outcome[0]
+
+
+class Process(Protocol):
+    """A child of this process, as ``subprocess.Popen`` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its own as long as nobody has waited for it."""
+
+    def wait(self) -> int:
+        """Wait for its end; its exit status, negative the signal that ended it."""
+
+    def send_signal(self, sig: int) -> None:
+        """Nothing happens when it has ended."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+class Child:
+    """A child that was started before this process executed the program that it now runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def wait(self) -> int:
+        if self._code is None:
+            try:
+                self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            except ChildProcessError:
+                self._code = 0  # as ``subprocess`` has it
+        return self._code
+
+    def send_signal(self, sig: int) -> None:
+        if self._code is None:
+            try:
+                os.kill(self.pid, sig)
+            except ProcessLookupError:
+                pass
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def parent_of(pid: int) -> int | None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from ..channel.messages import Need, Unneed
 from ..channel.settings import Settings
 from .apps import App
+from .carried import CarriedOutlets
 from .connections import Connection, Connections
 from .desk import Desk
-from .logger import Outlets, outlets
+from .logger import Outlets, adopt_outlets, outlets
 from .pools import PoolSpec
+from .processes import Child, Process
 from .spawners import Forker, Seat, SpawnerKey, SpawnError
 from .workers import Worker
 
@@ -27,7 +29,7 @@ class RelayStarter(Forker):
     """Where relays come from: a ``Forker`` whose children are the daemon's own."""
 
     def __init__(self) -> None:
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._processes: dict[int, Process] = {}
         self._early: dict[int, Outlets] = {}
 
     @property
@@ -80,15 +82,40 @@ class RelayStarter(Forker):
         return process.pid, os.pidfd_open(process.pid)
 
     async def reap(self, worker: int, pid: int) -> int | None:
-        """The wait status of a relay that has ended."""
+        """The wait status of a relay, or of another child of ours, that has ended."""
         process = self._processes.pop(worker, None)
         if process is None:
-            return None
+            return _reap(pid)
         early = self._early.pop(worker, None)
         if early is not None:
             early.end()
         code = await asyncio.to_thread(process.wait)
         return -code if code < 0 else code << 8
+
+
+    def carry(self) -> dict[int, int]:
+        """The pids by the relays' numbers."""
+        return {number: process.pid for number, process in self._processes.items()}
+
+    def carry_outlets(self) -> dict[int, CarriedOutlets]:
+        """Where they write what they say early, by their numbers."""
+        return {number: early.state() for number, early in self._early.items()}
+
+    def resume(self, pids: dict[int, int], early: dict[int, CarriedOutlets]) -> None:
+        """Go on with those of another image of the daemon."""
+        self._processes.update((number, Child(pid)) for number, pid in pids.items())
+        for number, carried in early.items():
+            outlets = adopt_outlets(carried)
+            if outlets is not None:
+                self._early[number] = outlets
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return status if reaped else None
 
 
 class Relays(App):
@@ -114,6 +141,14 @@ class Relays(App):
             if pool.workers.get(worker.settings.worker_index) is worker or worker in pool.leaving:
                 self._desks[pool.generation].asked(worker, message)
                 return
+
+    def desks(self) -> dict[int, Desk]:
+        """By generation."""
+        return dict(self._desks)
+
+    def resume_desks(self, desks: dict[int, Desk]) -> None:
+        """Go on with those of another image of the daemon."""
+        self._desks = desks
 
     def sweep(self) -> None:
         """To be called every second or so."""

@@ -12,6 +12,17 @@ log = logging.getLogger("caddysnake.app")
 _base: str | None = None
 
 
+def base() -> str | None:
+    """The folder of all of them, if there is one."""
+    return _base
+
+
+def resume(folder: str | None) -> None:
+    """Another image of this daemon has made ``folder`` for all of them."""
+    global _base
+    _base = folder
+
+
 def make(app: str, uid: int, gid: int) -> str:
     """A new folder, mode 0700, for the temporary files of ``app``, which runs as ``uid``. Raises ``OSError``.
 

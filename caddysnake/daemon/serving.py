@@ -20,7 +20,7 @@ from ..config.plan import usable_cores
 from ..matchers.table import Table
 from .apps import App
 from .autoreload import Autoreload
-from .composition import Address, Binding, Composition, UnixAddress
+from .composition import Binding, Composition, key_of
 from .connections import Connection, Connections
 from .desk import Desk
 from .directory import Tenant, UnknownApp, find
@@ -33,6 +33,7 @@ from .relays import Relays, RelayStarter
 from .spawners import SpawnerKey
 from .starts import Starts
 from .succession import successors
+from .workers import Worker
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -86,6 +87,7 @@ class Serving:
         self._loop = asyncio.get_running_loop()
         self.connections = Connections(self._loop, self._over, self._requested)
         self._bound: dict[object, Bound] = {}
+        self._adopted: dict[object, Listener] = {}
         self._numbers = 0
         self._starts = Starts(usable_cores())
         self._trusted: list[Network] = []
@@ -187,7 +189,7 @@ class Serving:
 
     def _open_new(self, change: _Change) -> None:
         for binding in change.composition.bindings:
-            key = _key(binding.address)
+            key = key_of(binding.address)
             if key not in self._bound and key not in change.opened:
                 self._numbers += 1
                 change.opened[key] = Bound(self._openings.open(binding.address), self._numbers - 1)
@@ -210,8 +212,13 @@ class Serving:
             tables[self._find(change, binding).number] = table
         return relay._replace(settings=relay.settings._replace(listeners=tables))
 
+    def arranged(self, composition: Composition) -> PoolSpec | None:
+        """How relays of ``composition``, whose listeners are open, are to run."""
+        change = _Change(composition, {}, {}, [], None, {}, 0.0)
+        return None if composition.relay is None else self._arranged(change, composition.relay)
+
     def _find(self, change: _Change, binding: Binding) -> Bound:
-        key = _key(binding.address)
+        key = key_of(binding.address)
         return change.opened.get(key) or self._bound[key]
 
     def _begin_early(self, change: _Change) -> None:
@@ -314,25 +321,32 @@ class Serving:
         self._watch(change)
 
     def _watch(self, change: _Change) -> None:
-        composition = change.composition
+        self.watch_from(change.begun_at)
+
+    def watch_from(self, since: float) -> None:
+        """What changes from ``since`` (``time.time()``) on is started afresh, where the composition has it so."""
+        composition = self.composition
         options = composition.autoreload
         apps = {self.apps[spec.name]: options[n] for n, spec in composition.apps.items() if n in options}
-        self._autoreload.cover(apps, change.begun_at)
+        self._autoreload.cover(apps, since)
         estates = {self.estates[spec.name]: options[n] for n, spec in composition.estates.items() if n in options}
         self._autoreload.guard(estates)
 
     def _bind(self, change: _Change) -> None:
         """Let each listener's connections go where the composition has them go, and close those it does not have."""
-        wanted = {_key(binding.address): binding for binding in change.composition.bindings}
+        wanted = {key_of(binding.address): binding for binding in change.composition.bindings}
         for key in [key for key in self._bound if key not in wanted]:
             self._openings.give_up(self._bound.pop(key).listener)
         for key, binding in wanted.items():
             bound = self._bound.get(key)
             if bound is None:
                 bound = self._bound[key] = change.opened[key]
-                bound.listener.accept_into(self._loop, self._acceptor(bound))
+                self._accept(bound)
                 self._openings.keep(bound.listener)
             bound.app = self.relays if binding.app is None else self.apps[binding.app]
+
+    def _accept(self, bound: Bound) -> None:
+        bound.listener.accept_into(self._loop, self._acceptor(bound))
 
     def _set_trusted(self, composition: Composition) -> None:
         self.spawners.expect(spec.key for spec in composition.apps.values())
@@ -367,6 +381,9 @@ class Serving:
 
     def _part_with(self, each: App | Estate) -> None:
         each.stop()
+        self._see_off(each)
+
+    def _see_off(self, each: App | Estate) -> None:
         self._parting.add(each)
         task = self._loop.create_task(each.ended())
         self._tasks.add(task)
@@ -469,6 +486,63 @@ class Serving:
         for app in self.apps.values():
             app.place_waiting_again()
 
+    # -- going on in another image of the daemon --------------------------------------------------------------
+
+    async def hold_changes(self) -> None:
+        """Wait for what changes, and begin nothing more until ``release_changes``."""
+        await self._changing.acquire()
+        try:
+            await self._autoreload.pause()
+            self._starts.hold()
+            for estate in self.estates.values():
+                await estate.hold_renewals()
+        except BaseException:
+            self.release_changes()
+            raise
+
+    def release_changes(self) -> None:
+        for estate in self.estates.values():
+            estate.release_renewals()
+        self._starts.release()
+        self._autoreload.resume()
+        self._changing.release()
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is starting or being buried just now."""
+        apps = [*self._all_apps(), *([self.relays] if self.relays is not None else [])]
+        return (
+            not any(estate.starting for estate in self.estates.values())
+            and not self.spawners.is_asked
+            and self.spawners.hosts.is_settled
+            and all(pool.is_settled for app in apps for pool in app.pools())
+        )
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Descriptors, each with what to call when there is something to read: for who stands in."""
+        found = self.connections.sources() + self.spawners.hosts.sources()
+        for bound in self._bound.values():
+            found += bound.listener.sources()
+        for worker in self._workers():
+            found += worker.sources()
+        return found
+
+    def serve_waiting(self) -> None:
+        """Look again whether anybody can serve what waits."""
+        for app in (*self._all_apps(), *([self.relays] if self.relays is not None else [])):
+            if app.waiting:
+                app.serve_waiting()
+
+    def reconcile(self) -> None:
+        """Somebody who stood in may have handed out connections, of which nothing is known."""
+        for worker in self._workers():
+            worker.reconcile()
+
+    def _workers(self) -> list[Worker]:
+        apps = [*self._all_apps(), *([self.relays] if self.relays is not None else [])]
+        pools: list[Pool] = [pool for app in apps for pool in app.pools()]
+        return [worker for pool in pools for worker in pool.everyone() if worker.is_settled]
+
     # -- stopping ---------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
@@ -552,11 +626,3 @@ def _workers_of(composition: Composition) -> int:
 
 def _plural(noun: str, count: int) -> str:
     return noun if count == 1 else noun + "s"
-
-
-def _key(address: Address) -> object:
-    """What makes two addresses the same socket, whatever its mode and owner."""
-    if isinstance(address, UnixAddress):
-        return address.path
-    return address
-

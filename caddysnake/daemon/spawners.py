@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,9 @@ from ..config.accounts import Account
 from ..config.ownership import ROOT_HINT, closed_to, foreign_hand
 from . import processes
 from .allowance import Allowance
-from .logger import Outlets, outlets
+from .carried import CarriedSeat, CarriedSpawner, plain
+from .logger import Outlets, adopt_outlets, outlets
+from .processes import Process
 
 log = logging.getLogger("caddysnake.spawner")
 
@@ -124,6 +127,14 @@ class Seat(Forker):
         """Workers to come do not share a process with ``worker``."""
 
     @abstractmethod
+    def carry(self) -> CarriedSeat:
+        """All that whoever goes on with it must know."""
+
+    @abstractmethod
+    def resume(self, carried: CarriedSeat) -> None:
+        """Go on where ``carried`` says."""
+
+    @abstractmethod
     def needs_own_host(self) -> bool:
         """Its app cannot share a process with others. False when that was known."""
 
@@ -131,24 +142,52 @@ class Seat(Forker):
 class Spawner(Forker):
     """One spawner process. ``gone`` is set when it has ended."""
 
-    def __init__(self, key: SpawnerKey, libraries: list[str]) -> None:
+    def __init__(self, key: SpawnerKey, libraries: list[str], carried: CarriedSpawner | None = None) -> None:
+        """``carried``: it runs already, and is taken over. Raises ``OSError``, ``SpawnError``."""
         self._key = key
         self._libraries = libraries
         self._loop = asyncio.get_running_loop()
+        self.process: Process
+        self._outlets: Outlets | None = None
+        if carried is None:
+            self.process, ours = self._execute()
+            self._pidfd = os.pidfd_open(self.process.pid)
+        else:
+            self.process, ours = processes.Child(carried.pid), socket.socket(fileno=carried.channel)
+            self._pidfd = carried.pidfd
+            self._outlets = adopt_outlets(carried.outlets)
+        self.gone = asyncio.Event()
+        self.workers: set[int] = set()
+        self._busy_at = self._loop.time()
+        self._endpoint = Endpoint(ours, takes_descriptors=False)
+        self._allowance = Allowance(UNASKED_A_SECOND)
+        self._prepared: asyncio.Future[str] = self._loop.create_future()
+        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._reaps: dict[int, asyncio.Future[int]] = {}
+        if carried is not None:
+            self._resume(carried)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def _execute(self) -> tuple[Process, socket.socket]:
+        key = self._key
         ours, theirs = pair()
         options = {
             "channel": theirs.fileno(),
-            "libraries": libraries,
+            "libraries": self._libraries,
             "interface": key.interface,
             "preload": list(key.preload),
             "path": list(key.path),
         }
         bootstrap = str(_PACKAGE / "worker" / "bootstrap.py")
-        self._outlets: Outlets | None = None
         try:
             self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
             writers = self._outlets.writers if self._outlets is not None else [None, None]
-            self.process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
+            process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
         except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
             self._end_outlets()
@@ -162,22 +201,38 @@ class Spawner(Forker):
             theirs.close()
         if self._outlets is not None:
             self._outlets.handed()
-            self._outlets.begin(self.pid)
-        self.gone = asyncio.Event()
-        self.workers: set[int] = set()
-        self._busy_at = self._loop.time()
-        self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._allowance = Allowance(UNASKED_A_SECOND)
-        self._prepared: asyncio.Future[str] = self._loop.create_future()
-        self._forks: dict[int, asyncio.Future[int]] = {}
-        self._reaps: dict[int, asyncio.Future[int]] = {}
-        self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._pidfd, self._on_exit)
-        self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+            self._outlets.begin(process.pid)
+        return process, ours
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    def carry(self, place: str) -> CarriedSpawner:
+        """All that whoever goes on with it must know."""
+        prepared, useless = None, None
+        if self._prepared.done():
+            problem = self._prepared.exception()
+            if problem is None:
+                prepared = self._prepared.result()
+            else:
+                useless = (getattr(problem, "code", "spawner"), str(problem))
+        return CarriedSpawner(
+            pid=self.pid,
+            pidfd=self._pidfd,
+            channel=self._endpoint.fileno(),
+            key=plain(self._key),
+            place=place,
+            prepared=prepared,
+            useless=useless,
+            outlets=self._outlets.state() if self._outlets is not None else None,
+            workers=sorted(self.workers),
+            idle_s=self.idle_for(self._loop.time()),
+        )
+
+    def _resume(self, carried: CarriedSpawner) -> None:
+        self.workers = set(carried.workers)
+        self._busy_at -= carried.idle_s
+        if carried.prepared is not None:
+            self._prepared.set_result(carried.prepared)
+        elif carried.useless is not None:
+            self._fail_prepared(SpawnError(*carried.useless, fatal=True))
 
     def _end_outlets(self) -> None:
         if self._outlets is not None:
@@ -257,6 +312,16 @@ class Spawner(Forker):
         except ChildProcessError:
             return None
         return status if reaped else None
+
+    @property
+    def is_asked(self) -> bool:
+        """It has something to answer."""
+        return bool(self._forks or self._reaps)
+
+    @property
+    def is_open(self) -> bool:
+        """It is there, and was not told to leave."""
+        return not self.gone.is_set() and self._endpoint.fileno() >= 0
 
     def close(self) -> None:
         """Let it leave: it does when its channel ends and it has no children."""
@@ -412,12 +477,34 @@ class Spawners:
             del self._by_key[key]
             spawner.close()
 
+    @property
+    def is_asked(self) -> bool:
+        """One of them has something to answer."""
+        return any(spawner.is_asked for spawner in self._everyone())
+
+    def _everyone(self) -> list[Spawner]:
+        return [*self._by_key.values(), *self._outdated, *self._leaving]
+
+    def carry(self) -> list[CarriedSpawner]:
+        """All that whoever goes on with them must know. One that was told to leave does so by itself."""
+        current = [spawner.carry("current") for spawner in self._by_key.values() if spawner.is_open]
+        return current + [spawner.carry("outdated") for spawner in self._outdated if spawner.is_open]
+
+    def resume(self, carried: Iterable[tuple[CarriedSpawner, SpawnerKey]]) -> dict[int, Spawner]:
+        """Go on with those of another image of the daemon, each of them by its pid.
+
+        They hold the code of that image: they keep the workers that they have, and get no new ones.
+        """
+        spawners = {each.pid: Spawner(key, self._libraries, each) for each, key in carried}
+        self._outdated.update(spawners.values())
+        return spawners
+
     def pids(self) -> set[int]:
-        return {spawner.pid for spawner in (*self._by_key.values(), *self._outdated, *self._leaving)}
+        return {spawner.pid for spawner in self._everyone()}
 
     async def close(self, patience_s: float) -> None:
         """Let all leave; kill what has not after ``patience_s`` seconds."""
-        everyone = [*self._by_key.values(), *self._outdated, *self._leaving]
+        everyone = self._everyone()
         for spawner in everyone:
             spawner.close()
         for spawner in everyone:

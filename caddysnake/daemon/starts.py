@@ -54,6 +54,15 @@ class Starts:
         self._running: dict[asyncio.Task[None], _Running] = {}
         self._queue: deque[Starter] = deque()
         self._looking: asyncio.TimerHandle | None = None
+        self._held = False
+
+    def hold(self) -> None:
+        """Begin no start until ``release``."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        self._go_on()
 
     def want(self, starter: Starter) -> None:
         """``starter`` has put one more app into its queue."""
@@ -61,7 +70,7 @@ class Starts:
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._queue and len(self._running) < self._limit:
+        while self._queue and not self._held and len(self._running) < self._limit:
             starting = self._queue.popleft().start_next()
             if starting is not None:
                 self._running[starting.task] = _Running(starting, self._loop.time())

@@ -209,6 +209,17 @@ class Tenants(Generic[Key]):
         self._queue.pop(key, None)
         self._used.pop(key, None)
 
+    # -- going on elsewhere ------------------------------------------------------------------------------------
+
+    def ages(self, now: float) -> list[tuple[Key, float]]:
+        """Live ones, the least recently used first, each with the seconds since it was last asked for."""
+        return [(key, now - used) for key, used in self._used.items()]
+
+    def revive(self, key: Key, now: float, idle_s: float) -> None:
+        """It is live. To be called in the order of ``ages``, before anybody asks."""
+        self._stages[key] = Stage.LIVE
+        self._used[key] = now - idle_s
+
     # -- time --------------------------------------------------------------------------------------------------
 
     def expired(self, now: float) -> list[Key]:

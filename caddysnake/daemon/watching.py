@@ -104,10 +104,15 @@ class Debounce:
         self._paths: set[str] = set()
         self._latest = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self.since: float | None = None
+        """``time.time()`` of the first change that is not told yet."""
+        self.told_from = 0.0
+        """``time.time()`` of the first change of those told last."""
 
     def note(self, paths: Iterable[str]) -> None:
         if self._timer is None:
             self._latest = self._loop.time() + self._quiet_s * _AT_MOST
+            self.since = time.time()
         else:
             self._timer.cancel()
         self._paths.update(paths)
@@ -117,9 +122,11 @@ class Debounce:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.since = None
 
     def _fire(self) -> None:
         self._timer = None
+        self.told_from, self.since = self.since or time.time(), None
         paths, self._paths = frozenset(self._paths), set()
         self._tell(paths)
 

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -43,9 +44,10 @@ from ..channel.settings import RelaySettings, Settings, seal
 from . import logger, processes, standstill
 from .allowance import Allowance
 from .balancer import STUCK_MS, Load
+from .carried import CarriedWorker
 from .hangs import Finding, Pulse, Watch
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
-from .logger import Outlets
+from .logger import Outlets, adopt_outlets
 from .spawners import Forker, SpawnError
 
 if TYPE_CHECKING:
@@ -108,8 +110,12 @@ class Worker:
         start_timeout_s: float | None,
         grace_s: float,
         sink: WorkerSink,
+        carried: CarriedWorker | None = None,
     ) -> None:
-        """Raises ``OSError`` when there are no descriptors, or no memory, for another worker."""
+        """Raises ``OSError`` when there are no descriptors, or no memory, for another worker.
+
+        ``carried``: it runs already, and is taken over; ``resume`` it.
+        """
         self.number = number
         self.settings = settings
         self.state = State.STARTING
@@ -133,19 +139,26 @@ class Worker:
         is_loop = is_relay or settings.interface == "asgi"
         self._threads = 0 if is_loop else max(1, min(vitals.THREADS, settings.threads))
         self._may_say = RELAY_MAY_SAY if is_relay else MAY_SAY
-        ours, theirs = pair()
+        ours, self._theirs = pair()
+        if carried is not None:
+            ours.close()
+            self._theirs.close()
+            ours = socket_of(carried.channel)
         self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._theirs = theirs
         self._outlets: Outlets | None = None
         try:
-            name = "relay" if is_relay else "app"
-            self._outlets = outlets_for(self._endpoint, name, {"app": settings.app, "worker": settings.worker_index})
-            self.page = configure(self._endpoint, settings)
+            if carried is None:
+                name, told = "relay" if is_relay else "app", {"app": settings.app, "worker": settings.worker_index}
+                self._outlets = outlets_for(self._endpoint, name, told)
+                self.page, self._page_fd = configure(self._endpoint, settings)
+            else:
+                self._outlets = adopt_outlets(carried.outlets)
+                self.page, self._page_fd = vitals.Page(carried.page), carried.page
         except BaseException:
             if self._outlets is not None:
                 self._outlets.end()
             self._endpoint.close()
-            theirs.close()
+            self._theirs.close()
             raise
         self.last_cells = [0] * vitals.CELLS
         self.last_cpu_s = 0.0
@@ -153,6 +166,7 @@ class Worker:
         self.shares_process = isinstance(settings, Settings) and settings.shares_process
         self._is_counted = False
         self._spawner: Forker | None = None
+        self._is_held = False
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._burial: asyncio.Task[None] | None = None
@@ -192,8 +206,97 @@ class Worker:
         self._theirs.close()
         self._endpoint.close()
         self._is_counted = True
-        self.page.close()
+        self._close_page()
         self.ended.set()
+
+    # -- going on in another image of the daemon --------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """It is there, and not being forked or buried just now."""
+        return self.pid > 0 and self.state is not State.EXITED
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nobody is in the middle of doing something to it."""
+        return self.ended.is_set() or (self.is_settled and not self._is_held)
+
+    def carry(self) -> CarriedWorker:
+        """All that whoever goes on with it must know, but for its connections, which know it. It must be settled."""
+        return CarriedWorker(
+            number=self.number,
+            index=self.settings.worker_index,
+            pid=self.pid,
+            pidfd=self._pidfd,
+            channel=self._endpoint.fileno(),
+            page=self._page_fd,
+            state=self.state.value,
+            detail=self.detail,
+            started_at=self.started_at,
+            ready_at=self.ready_at,
+            deadline_in_s=None if self._timer is None else max(0.0, self._timer.when() - self._loop.time()),
+            reported=self.reported,
+            has_served=self.has_served,
+            is_hung=self.is_hung,
+            kept_for_s=self._kept_until - self._loop.time() if self._kept_until else None,
+            failure=self._failure,
+            outlets=self._outlets.state() if self._outlets is not None else None,
+            outbox=list(self._endpoint.outbox),
+            dropped=[slot for slot in self._drop_order if slot in self._dropped],
+            fresh=self._fresh,
+            free=list(self._free),
+            untaken=list(self._untaken),
+            spawner=self._spawner.pid if self._spawner is not None else 0,
+        )
+
+    def resume(self, carried: CarriedWorker, spawner: Forker) -> None:
+        """Go on where ``carried`` says. Its connections come by ``attach``, and then ``reconcile``."""
+        self._spawner = spawner
+        self.pid, self._pidfd = carried.pid, carried.pidfd
+        self.state = State(carried.state)
+        self.detail, self.is_hung = carried.detail, carried.is_hung
+        self.started_at, self.ready_at = carried.started_at, carried.ready_at
+        self.reported, self.has_served, self._failure = carried.reported, carried.has_served, carried.failure
+        self._dropped, self._drop_order = set(carried.dropped), deque(carried.dropped)
+        self._fresh, self._free, self._untaken = carried.fresh, deque(carried.free), deque(carried.untaken)
+        self._endpoint.outbox.extend(carried.outbox)
+        if carried.channel < 0:
+            self._endpoint.close()
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        if self._endpoint.fileno() >= 0:
+            self._loop.add_reader(self._endpoint.fileno(), self._on_readable)
+            if self._endpoint.outbox:
+                self._writing = True
+                self._loop.add_writer(self._endpoint.fileno(), self._on_writable)
+        else:
+            self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
+        if carried.kept_for_s is not None:
+            self._kept_until = self._loop.time() + carried.kept_for_s
+        if self._kept_until and self.state is State.DRAINING:
+            self._timer = self._loop.call_later(carried.deadline_in_s or 0.0, self._look_at_kept)
+        elif carried.deadline_in_s is not None:
+            event = Event.START_TIMEOUT if self.state is State.STARTING else Event.DEADLINE
+            self._timer = self._loop.call_later(carried.deadline_in_s, self._feed, event)
+
+    def attach(self, connection: Connection, slot: int) -> None:
+        """It has ``connection``, in ``slot``."""
+        connection.worker, connection.slot = self, slot
+        self._held[slot] = connection
+
+    def reconcile(self) -> None:
+        """Slots that are in use, and of which nobody knows why, are its own until it frees them."""
+        used = bytes(self.page.slots).rstrip(b"\0")
+        known = {*self._held, *self._dropped, *self._free}
+        unknown = [slot for slot in range(self._fresh, len(used)) if slot not in known]
+        self._fresh = max(self._fresh, len(used))
+        unknown += [slot for slot in self._free if slot < len(used) and used[slot]]
+        self._free = deque(slot for slot in self._free if slot >= len(used) or not used[slot])
+        self._dropped.update(unknown)
+        self._drop_order.extend(unknown)
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Its channel, with what to call when there is something to read."""
+        return [(self._endpoint.fileno(), self._on_readable)] if self._endpoint.fileno() >= 0 else []
 
     # -- what its pool asks -----------------------------------------------------------------------------------
 
@@ -267,11 +370,13 @@ class Worker:
         self.is_hung = True
         self.write_stacks()
         await asyncio.sleep(_STACKS_S)
+        self._is_held = True
         async with standstill.Stopped(self.pid, self._process_fd()) as stopped:
             if self.is_over or self.watch.look(self.pulse(), time.monotonic_ns() // 1_000_000) is not Finding.HANGS:
-                self.is_hung = False  # it has come to life
+                self.is_hung = self._is_held = False  # it has come to life
                 return
             begun = self._answer_for_it() if stopped.is_sure else 0
+        self._is_held = False
         self._fail("deadline", f"it stood still for longer than request_timeout ({limit_s:g} s)")
         self._feed(Event.HUNG)
         if not begun:
@@ -454,6 +559,10 @@ class Worker:
             self._loop.remove_writer(fd)
             self._endpoint.close()
 
+    def _close_page(self) -> None:
+        self.page.close()
+        os.close(self._page_fd)
+
     def _breach(self, what: str) -> None:
         if self.state is State.EXITED:
             return
@@ -551,7 +660,7 @@ class Worker:
         if not self.shares_process:
             self.last_cpu_s = processes.cpu_seconds(self.pid)  # nobody has reaped it
         self._is_counted = True
-        self.page.close()
+        self._close_page()
         if self._outlets is not None:
             self._outlets.end()
         self._sink.buried(self, orphans)
@@ -603,21 +712,34 @@ def outlets_for(
     return opened
 
 
-def configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> vitals.Page:
-    """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries."""
+def configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> tuple[vitals.Page, int]:
+    """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries, and its descriptor."""
     page_fd = vitals.create("caddysnake-vitals")
     try:
-        settings_fd = seal(settings)
+        page = vitals.Page(page_fd)
         try:
-            page = vitals.Page(page_fd)
-            if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
-                page.close()
-                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-            return page
-        finally:
-            os.close(settings_fd)
-    finally:
+            settings_fd = seal(settings)
+            try:
+                if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
+                    raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+            finally:
+                os.close(settings_fd)
+        except BaseException:
+            page.close()
+            raise
+    except BaseException:
         os.close(page_fd)
+        raise
+    return page, page_fd
+
+
+def socket_of(channel: int) -> socket.socket:
+    """The socket ``channel``; of -1 one that is good for nothing, and is to be closed."""
+    if channel >= 0:
+        return socket.socket(fileno=channel)
+    ours, theirs = pair()
+    theirs.close()
+    return ours
 
 
 _CARRY_OUT: dict[Action, Callable[[Worker], None]] = {

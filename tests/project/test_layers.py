@@ -41,7 +41,7 @@ THEIRS: dict[str, set[str]] = {
     "logs": {"orjson"},
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},
-    "daemon": {"orjson", "uvloop", "watchfiles"},
+    "daemon": {"orjson", "pydantic", "uvloop", "watchfiles"},
     "admin": {"aiohttp", "orjson", "prometheus_client", "pydantic"},
     "cli": {"argparse_manpage", "orjson", "pydantic", "shtab", "uvloop"},
 }

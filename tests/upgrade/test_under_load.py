@@ -1,0 +1,147 @@
+"""The daemon replaces itself under load, and nobody notices: direct, over a relay, and through Caddy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import Process, caddy, children, daemon, get, workers
+from support.load import Load, app
+
+pytestmark = pytest.mark.system
+
+UPGRADES = int(os.environ.get("CADDYSNAKE_UPGRADES", "3"))
+"""How many in a row. More take longer and show more."""
+
+STOCK = "http://:{port} {\n\treverse_proxy unix/%s\n}\n"
+ECHO = '''
+async def socket(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def both(scope, receive, send):
+    if scope["type"] == "websocket":
+        await socket(scope, receive, send)
+    else:
+        await asgi(scope, receive, send)
+'''
+DIRECT = "unix/x.sock {\n\tpython {\n\t\tmodule_%s main:%s\n\t\tworkers 2\n\t}\n}\n"
+RELAYED = "unix/x.sock {\n\thandle /other* {\n\t\tpython main:wsgi\n\t}\n\tpython {\n\t\tmodule_%s main:%s\n\t}\n}\n"
+TENANTS = "unix/x.sock {\n\tpython {\n\t\tmodule_wsgi main:wsgi\n\t\tworking_dir {host}\n\t}\n}\n"
+
+
+def go(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
+
+
+@contextlib.contextmanager
+def running(folder: Path, text: str, via: str = "socket") -> Iterator[tuple[Process, Path | int]]:
+    """The daemon, and where its app is asked."""
+    (folder / "main.py").write_text(app("1") + ECHO)
+    with daemon(folder, text) as process, contextlib.ExitStack() as stack:
+        target: Path | int = folder / "x.sock"
+        if via == "caddy":
+            target = stack.enter_context(caddy(folder, STOCK % (folder / "x.sock")))[1]
+        yield process, target
+
+
+async def upgrade(process: Process, turn: int) -> None:
+    process.popen.send_signal(signal.SIGUSR2)
+    await asyncio.to_thread(process.wait_for_log, '"upgraded"', turn)
+
+
+async def upgrades(process: Process, *loads: Load) -> None:
+    """Some, with requests between and during them, of which none fails."""
+    before = workers(process.pid)
+    for turn in range(1, UPGRADES + 1):
+        await upgrade(process, turn)
+        for load in loads:
+            await load.more(50)
+    assert [failure for load in loads for failure in load.failures] == []
+    assert workers(process.pid) == before
+
+
+class Newcomer:
+    """A client that connects anew for each request."""
+
+    def __init__(self, target: Path | int) -> None:
+        self.longest_s = 0.0
+        self.done = 0
+        self._target = target
+        self._stop = asyncio.Event()
+
+    async def __aenter__(self) -> Newcomer:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await self._task
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            began = loop.time()
+            if isinstance(self._target, int):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._target)
+            else:
+                reader, writer = await asyncio.open_unix_connection(self._target)
+            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            self.longest_s = max(self.longest_s, loop.time() - began)
+            self.done += 1
+            await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    ("text", "interface", "via"),
+    [
+        pytest.param(DIRECT, "wsgi", "caddy", id="direct-wsgi-caddy"),
+        pytest.param(DIRECT, "asgi", "socket", id="direct-asgi"),
+        pytest.param(RELAYED, "wsgi", "socket", id="relayed-wsgi"),
+        pytest.param(RELAYED, "asgi", "caddy", id="relayed-asgi-caddy"),
+    ],
+)
+def test_no_request_fails_and_no_worker_is_replaced(tmp_path: Path, text: str, interface: str, via: str) -> None:
+    with running(tmp_path, text % (interface, interface), via) as (process, target):
+
+        async def work() -> None:
+            async with Load(target, 6) as load, Newcomer(target) as newcomer:
+                await load.more(100)
+                quiet_s, quiet_new_s = load.longest_s, newcomer.longest_s
+                load.longest_s = newcomer.longest_s = 0.0
+                await upgrades(process, load)
+            print(f"{UPGRADES} upgrades, {load.done} requests, {newcomer.done} new connections; longest: "
+                  f"{load.longest_s * 1000:.0f} ms ({quiet_s * 1000:.0f}), "
+                  f"new {newcomer.longest_s * 1000:.0f} ms ({quiet_new_s * 1000:.0f})")  # fmt: skip
+            assert newcomer.done > UPGRADES
+
+        go(work())
+
+
+def test_workers_that_are_threads_go_on(tmp_path: Path) -> None:
+    text = (DIRECT % ("wsgi", "wsgi")).replace("workers 2", "workers 2\n\t\tworkers_runtime thread")
+    with running(tmp_path, text) as (process, target):
+        host = children(process.pid)
+
+        async def work() -> None:
+            async with Load(target, 4) as load:
+                await upgrades(process, load)
+
+        go(work())
+        assert host <= children(process.pid)
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_log('"reloaded"')
+        assert get("/", path=tmp_path / "x.sock")[0] == 200
+        assert process.stop() == 0
