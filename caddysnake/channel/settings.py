@@ -61,6 +61,8 @@ class Settings(NamedTuple):
     """What its process may use, by the names of ``worker.limits``."""
     health_path: str = ""
     """A path that is answered in front of the app; none when empty."""
+    access_log: dict[str, Any] | None = None
+    """How its requests are logged; None: not at all. What it says is the log process's to know."""
     shares_process: bool = False
     """It is threads of a thread host: what concerns the whole process is not its to do."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..caddyfile.dispenser import Dispenser
 from ..caddyfile.errors import CaddyfileError
 from . import envfile, values
-from .models import Autoreload, EnvVar, Limits, Position, WebSocketDrain
+from .models import AccessLog, Autoreload, EnvVar, Limits, Position, WebSocketDrain
 from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
 
@@ -360,12 +360,23 @@ def limits(d: Dispenser, app: AppDraft) -> None:
 # Operations
 
 
-@_subdirective("log", "log [{ ... }]")
+@_subdirective("log", "log [{ log_credentials }]")
 def log(d: Dispenser, app: AppDraft) -> None:
-    """Write an access log of the requests to this app."""
-    arguments(d, 0)
-    lines(d)
-    app.fields["log"] = True
+    """Write an access log of the requests to this app, in Caddy's form, where the daemon's log goes. The values of
+    `Cookie`, `Set-Cookie`, `Authorization` and `Proxy-Authorization` are left out, unless `log_credentials` is in its
+    block."""
+    arguments(d, 0, 0)
+    with_credentials = False
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        if inner.val() in ("output", "format", "level"):
+            raise InvalidValue(f"{inner.val()} is not for one app", "it belongs into the global option log")
+        if inner.val() != "log_credentials":
+            raise InvalidValue(f'unknown line "{inner.val()}" in its block', "known is log_credentials")
+        arguments(inner, 0, 0)
+        with_credentials = True
+    app.fields["log"] = AccessLog(log_credentials=with_credentials)
 
 
 @_subdirective("health_uri", "health_uri <path>")

@@ -84,6 +84,12 @@ class Limits(Model):
     niceness: int | None = None
 
 
+class AccessLog(Model):
+    """Log the requests of an app. ``log_credentials``: with what is in Cookie, Authorization and their like."""
+
+    log_credentials: bool = False
+
+
 class WebSocketDrain(Model):
     """What a reload does with open WebSockets. ``keep_s`` None: closes them with 1012."""
 
@@ -139,7 +145,7 @@ class PythonApp(Model):
     group: str | None = None
     limits: Limits | None = None
 
-    log: bool = False
+    log: AccessLog | None = None
     health_uri: str | None = None
 
     placeholders: tuple[str, ...] = ()

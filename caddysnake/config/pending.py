@@ -14,7 +14,6 @@ from .plan import AppSpec, Plan
 from .registry import error_at
 
 NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
-    "log": lambda app: app.log,
 }
 """Subdirectives of ``python``, each with the question whether a block makes use of it."""
 

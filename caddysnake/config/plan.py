@@ -23,6 +23,7 @@ from .listeners import Kind, Opening, openings, own_socket_path
 from .models import (
     GRACE_PERIOD_S,
     WSGI_THREADS,
+    AccessLog,
     Autoreload,
     Config,
     GlobalOptions,
@@ -82,7 +83,7 @@ class AppSpec:
     user: str | None
     group: str | None
     limits: Limits | None
-    log: bool
+    log: AccessLog | None
     health_uri: str | None
     dynamic: bool
     """Values hold placeholders of requests, so this is a template of apps and not one."""

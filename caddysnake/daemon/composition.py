@@ -211,6 +211,7 @@ def _pool(
         max_body_bytes=spec.request_body_max_bytes,
         limits=_limits(spec.limits),
         health_path=spec.health_uri or "",
+        access_log={"credentials": spec.log.log_credentials} if spec.log is not None else None,
         shares_process=spec.workers_runtime == "thread",
     )
     key = SpawnerKey(

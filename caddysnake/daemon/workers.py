@@ -149,7 +149,8 @@ class Worker:
         try:
             if carried is None:
                 name, told = "relay" if is_relay else "app", {"app": settings.app, "worker": settings.worker_index}
-                self._outlets = outlets_for(self._endpoint, name, told)
+                access = settings.access_log if isinstance(settings, Settings) else None
+                self._outlets = outlets_for(self._endpoint, name, told, access)
                 self.page, self._page_fd = configure(self._endpoint, settings)
             else:
                 self._outlets = adopt_outlets(carried.outlets)

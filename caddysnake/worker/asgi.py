@@ -49,6 +49,7 @@ from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import Heads, Sections
 from ..http1.response import Phase as ResponsePhase
+from .access import access_log
 from .asgi_connection import HttpConnection, Phase
 from .asgi_cycle import Cycle
 from .asgi_deadline import Deadlines
@@ -113,6 +114,7 @@ class AsgiServer:
         self.header = page.header
         limit_s = settings.request_timeout_s
         self._deadlines = None if limit_s is None else Deadlines(limit_s, page.header)
+        self._access = access_log(settings)
         self._cells = page.thread(0)
         self._stage = Stage.STARTING
         self._connections: dict[int, HttpConnection] = {}
@@ -288,11 +290,18 @@ class AsgiServer:
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         sock.setblocking(False)
         peer = Peer(sock, bool(message.flags & TAKE_TRUSTED), bool(message.flags & TAKE_LINK))
-        connection = HttpConnection(self, sock, message.slot, peer)
+        connection = self._new_connection(sock, message.slot, peer)
         self._connections[message.slot] = connection
         self.header[WORD_CONNECTIONS] = len(self._connections)
         self.slots[message.slot] = SLOT_IDLE
         self._open(connection, sock, self.loop.connect_accepted_socket(lambda: connection, sock))
+
+    def _new_connection(self, sock: socket.socket, slot: int, peer: Peer) -> HttpConnection:
+        if self._access is None:
+            return HttpConnection(self, sock, slot, peer)
+        from .asgi_access import LoggedConnection  # most apps have no access log
+
+        return LoggedConnection(self, sock, slot, peer, self._access)
 
     def _open(self, connection: HttpConnection, sock: socket.socket, opening: Coroutine[Any, Any, Any]) -> None:
         """Go on with ``opening``, which waits for nothing but one future: a task would cost more than all of it."""

@@ -415,6 +415,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         else:
             self._transport.writelines(output)
 
+    def count_sent(self, size: int) -> None:
+        """So much content was sent in another way."""
+        self.server.tally.bytes_out += size
+
     def fileno(self) -> int:
         return self._sock.fileno()
 

@@ -117,7 +117,7 @@ class HttpCycle(Cycle):
             connection.write(before, 0)
             if size and self.response.has_content:
                 await send_file(connection, file, size)
-                connection.server.tally.bytes_out += size
+                connection.count_sent(size)
             connection.write(behind, 0)
         except BaseException:
             if self.response.head_sent:

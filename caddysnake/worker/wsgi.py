@@ -23,6 +23,7 @@ from ..channel.settings import Settings
 from ..channel.vitals import THREADS, Page
 from ..http1.limits import Limits
 from ..http1.request import Heads, RequestParser, Sections
+from .access import access_log
 from .environ import Environ
 from .wsgi_connection import Connection
 from .wsgi_course import Course
@@ -54,7 +55,7 @@ class WsgiServer:
         self._table = Table(self._wake_keeper)
         limit_s = settings.request_timeout_s
         deadlines = None if limit_s is None else Deadlines(limit_s, settings.app, page.header)
-        self._course = Course(app, settings, self._table, page.slots, deadlines)
+        self._course = Course(app, settings, self._table, page.slots, deadlines, access_log(settings))
         self._crew = Crew(threads, self._wake_keeper)
         self._keeper = Keeper(
             endpoint,

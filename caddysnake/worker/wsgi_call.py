@@ -54,7 +54,7 @@ class Call(Response):
     Its ``start_response`` and ``write`` are harmless once the response is complete.
     """
 
-    __slots__ = ("_connection", "_expecting", "_host", "answered", "failed", "head", "lazy", "sent_bytes")
+    __slots__ = ("_connection", "_expecting", "_host", "answered", "failed", "head", "lazy", "sent_bytes", "sent_head")
 
     def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
         Response.__init__(self, head, close, host.server_header)
@@ -67,6 +67,8 @@ class Call(Response):
         self.failed = False
         """The app raised. Then ``answered`` is the status that was answered in its place, 0 when none could be."""
         self.sent_bytes = 0
+        self.sent_head: bytes
+        """For the access log: what of it was sent as the head. Not set where nothing is logged."""
 
     # What the app is given.
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from ..channel.records import say
@@ -23,6 +25,7 @@ from ..channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead
+from .access import AccessLog
 from .environ import of_request
 from .loader import foreign_traceback
 from .wsgi_call import DRAIN_MAX_BYTES, Call, Host
@@ -62,11 +65,18 @@ class _Next(Enum):
 _PARK, _PROCEED, _GONE = _Next
 
 
+def _logs_to(access: AccessLog) -> Callable[[Call, Connection, int, float], None]:
+    from .wsgi_access import log  # most apps have no access log
+
+    return partial(log, access)
+
+
 class Course:
     """Sees connections of ``table`` through, each time as far as it goes without waiting. For any thread."""
 
     def __init__(
-        self, app: Any, settings: Settings, table: Table, slots: memoryview, deadlines: Deadlines | None = None
+        self, app: Any, settings: Settings, table: Table, slots: memoryview, deadlines: Deadlines | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self._host = Host(
             app,
@@ -80,6 +90,14 @@ class Course:
         self._table = table
         self._slots = slots
         self._new_call = Call if deadlines is None else deadlines.new_call
+        self._log = None if access is None else _logs_to(access)
+        if access is not None:
+            from .wsgi_access import LoggedCall, LoggedTimedCall
+
+            self._new_call = LoggedCall
+            if deadlines is not None:
+                deadlines.call_type = LoggedTimedCall
+                self._new_call = deadlines.new_call
 
     def handle(self, connection: Connection, tally: Tally) -> None:
         """See an owned connection as far as it goes now."""
@@ -215,6 +233,8 @@ class Course:
         if call.failed:
             tally.fail()
         tally.end(start, call.answered if call.failed else call.status, call.sent_bytes)
+        if self._log is not None:
+            self._log(call, connection, parser.received if owned else received, time.monotonic() - start)
         return owned
 
     def hand_on(self, connection: Connection) -> None:

@@ -144,6 +144,7 @@ class Deadlines:
         self._limit_s = limit_s
         self._app = app
         self._header = header
+        self.call_type: type[TimedCall] = TimedCall
         self._running: dict[TimedCall, None] = {}  # oldest first
         self._stacks = Stacks()
         self.look_s = max(0.05, min(1.0, limit_s / 4))
@@ -151,7 +152,7 @@ class Deadlines:
 
     def new_call(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> TimedCall:
         """As ``Call``, with a deadline."""
-        return TimedCall(self, host, connection, head, close)
+        return self.call_type(self, host, connection, head, close)
 
     def begin(self, call: TimedCall) -> None:
         """For the thread that runs ``call``."""
