@@ -224,6 +224,13 @@ class Admin(Model):
     origins: tuple[str, ...] = ()
 
 
+class Log(Model):
+    """How the log is written. ``None``: as ``debug`` says, and console style on a terminal, else JSON."""
+
+    level: Literal["debug", "info", "warn", "error", "panic", "fatal"] | None = None
+    format: Literal["json", "console"] | None = None
+
+
 class GlobalOptions(Model):
     """The global options that mean something here. Those that are only Caddy's are not kept."""
 
@@ -239,6 +246,8 @@ class GlobalOptions(Model):
     http_port: str = Field(default="80", exclude=True)
     https_port: str = Field(default="443", exclude=True)
     auto_https: str = Field(default="", exclude=True)
+    log: Log = Log()
+    debug: bool = False
     on_demand_ask: str | None = None
     reload_strategy: Literal["parallel", "rolling"] = "parallel"
 

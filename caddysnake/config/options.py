@@ -13,7 +13,7 @@ from ..caddyfile.dispenser import Dispenser
 from ..caddyfile.errors import CaddyfileError, nearest
 from ..caddyfile.tokens import Token
 from . import values
-from .models import Admin, GlobalOptions, Position
+from .models import Admin, GlobalOptions, Log, Position
 from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
 
@@ -196,6 +196,33 @@ def https_port(d: Dispenser, options: OptionsDraft) -> None:
 def auto_https(d: Dispenser, options: OptionsDraft) -> None:
     """What Caddy does about HTTPS by itself. Read here only to tell people the addresses of their sites."""
     options.fields["auto_https"] = " ".join(arguments(d, 1))
+
+
+@_option("log", "log [<name>] { level <level>, format json|console }", repeatable=True)
+def log(d: Dispenser, options: OptionsDraft) -> None:
+    """How the daemon's log is written, with its apps' output and their access logs: from which level on (`DEBUG`,
+    `INFO`, the default, `WARN`, `ERROR`), as `json` or in `console` style. Default: console style on a terminal, else
+    JSON. It is Caddy's option too: a log of another name than `default`, and what else is said of one, is Caddy's."""
+    name = (arguments(d, 0, 1) or ["default"])[0]
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        if name != "default":
+            continue
+        if inner.val() == "level":
+            level = values.choice(argument(inner).lower(), ("debug", "info", "warn", "error", "panic", "fatal"))
+            options.fields["log"] = options.fields.get("log", Log()).model_copy(update={"level": level})
+        elif inner.val() == "format":
+            style = inner.remaining_args()[:1]
+            if style in (["json"], ["console"]):
+                options.fields["log"] = options.fields.get("log", Log()).model_copy(update={"format": style[0]})
+
+
+@_option("debug", "debug")
+def debug(d: Dispenser, options: OptionsDraft) -> None:
+    """Log more, unless the option `log` names a level. Caddy's option too."""
+    arguments(d, 0, 0)
+    options.fields["debug"] = True
 
 
 @_option("on_demand_ask", "on_demand_ask <address>")

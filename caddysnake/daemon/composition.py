@@ -11,7 +11,7 @@ from ..config import accounts
 from ..config.accounts import Account, AccountError
 from ..config.environment import worker_environ
 from ..config.isolation import Residents, Shared, residents, shared
-from ..config.models import Autoreload, Limits
+from ..config.models import Autoreload, GlobalOptions, Limits
 from ..config.plan import AppSpec, Listener, Plan
 from ..config.routing import app_template
 from ..config.tenancy import NoSuchApp, before_requests, tenant
@@ -20,7 +20,7 @@ from ..placeholders.keys import UnsafeValue
 from . import recycling
 from .environment import for_interpreter, slow_start_s
 from .estates import EstateSpec
-from .logs import printable
+from .logs import Style, printable
 from .pools import SLOW_START_S, PoolSpec
 from .refusals import NO_SUCH_APP, Refusal
 from .relays import KEY as RELAY_KEY
@@ -92,6 +92,7 @@ class Composition(NamedTuple):
     """Those that are started afresh when their code changes."""
     development: frozenset[int] = frozenset()
     """Those whose clients may be told everything, such as tracebacks."""
+    log: Style = Style()
     shared: tuple[Shared, ...] = ()
     """Apps that one user runs, and so are not kept apart."""
 
@@ -137,8 +138,13 @@ def compose(
         {number: spec.max_queue for number, spec in enumerate(plan.apps)},
         autoreload,
         telling,
-        tuple(shared(plan)),
+        log=_style(plan.options),
+        shared=tuple(shared(plan)),
     )
+
+
+def _style(options: GlobalOptions) -> Style:
+    return Style(options.log.level or ("debug" if options.debug else "info"), options.log.format or "auto")
 
 
 def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 
 from .. import __version__
-from . import logger, processes
+from . import logger, logs, processes
 from .apps import App
 from .attendant import Attendant
 from .builds import Builds
@@ -106,6 +106,7 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade_signal)
         let_signals_in()
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+        logs.restyle(self.serving.composition.log)
         left = self._inheritance
         if left is not None and not left.state.is_afresh and left.state.log is not None:
             logger.resume(left.state.log)
@@ -219,6 +220,7 @@ class Daemon:
         try:
             self.attendant.prepare(configuration)
             await self.serving.change(configuration.composition, changed_only)
+            logs.restyle(configuration.composition.log)
         except (ListenError, StartFailed) as exc:
             self.attendant.revert()
             raise _refused(exc) from None
