@@ -210,7 +210,10 @@ def log(d: Dispenser, options: OptionsDraft) -> None:
         if name != "default":
             continue
         if inner.val() == "level":
-            level = values.choice(argument(inner).lower(), ("debug", "info", "warn", "error", "panic", "fatal"))
+            try:
+                level = values.choice(argument(inner).lower(), ("debug", "info", "warn", "error", "panic", "fatal"))
+            except InvalidValue as exc:
+                raise inner.error(f"level of log: {exc}", exc.hint) from None
             options.fields["log"] = options.fields.get("log", Log()).model_copy(update={"level": level})
         elif inner.val() == "format":
             style = inner.remaining_args()[:1]
