@@ -68,6 +68,9 @@ TAKE_BORROWED = 2
 TAKE_LINK = 4
 """To a worker: a link of a relay's, the only place where fields named ``RELAY_FIELDS…`` are a relay's own."""
 
+TAKE_LAST = 8
+"""Answer one request on it, with ``Connection: close``; an idle one is still not to be closed."""
+
 RELAY_FIELDS = b"caddysnake-"
 """How the names of header fields begin that are between relays and workers. Nobody else may set, or see, one."""
 

@@ -16,13 +16,12 @@ from .carried import CarriedApp, CarriedPool, CarriedWorker
 from .connections import Connection, Connections
 from .ledger import Ledger
 from .pools import Pool, PoolSpec, StartFailed
-from .refusals import Refusal, of_broken, of_failure
+from .refusals import STOPPING, Refusal, of_broken, of_failure
 from .spawners import Forker, Forkers
 from .workers import Worker
 
 log = logging.getLogger("caddysnake.app")
 
-STOPPING = Refusal(503, "stopping", "the app is being stopped", retry_after_s=1)
 _RETRY_S = 0.01
 """How long a connection waits before saturated workers are looked at again: they say nothing on the hot path."""
 
@@ -57,7 +56,10 @@ class App:
         self.lend: Callable[[Connection], bool] | None = None
         """Gives a connection to a relay, which waits or answers in the place of an app that is not up."""
         self.heir: Heir | None = None
-        """Whose the connections are that come back once this app is told to go; None: they end."""
+        """Whose the connections are that come back once this app is told to go."""
+        self.pass_on: Callable[[Connection, App], None] | None = None
+        """Has those that come back when there is no heir, or when their listener is another's by then; None: they end.
+        """
         self.pool = Pool(spec, 1, spawners, self)
         self._former: set[Pool] = set()  # drained, and not gone yet
         self._coming: Pool | None = None
@@ -66,6 +68,11 @@ class App:
         self.builds = Builds()
         """Which code runs since when, and which was refused."""
         self._renewing = asyncio.Lock()
+
+    @property
+    def is_ours(self) -> bool:
+        """It runs no code of anybody's but ours."""
+        return False
 
     @property
     def waiting(self) -> int:
@@ -205,8 +212,8 @@ class App:
         if self._stopping and self.heir is not None:
             self.heir.take(connection)
         elif self._stopping or (connection.bound is not None and connection.bound.app is not connection.app):
-            # Its listener is another app's by now, who must not get what was sent to this one.
-            self._connections.end(connection)
+            # Its listener is another app's by now, or nobody's.
+            self._pass_on(connection)
         elif self._waiting or not self._give(connection):
             if self.is_hopeless and self.lend is not None and self.lend(connection):
                 return
@@ -230,9 +237,15 @@ class App:
     def _part_with(self, connection: Connection) -> None:
         """This app is told to go, and ``connection`` is idle, as far as anybody knows."""
         if self.heir is None:
-            self._connections.end(connection)
+            self._pass_on(connection)
         else:
             self._connections.park(connection)
+
+    def _pass_on(self, connection: Connection) -> None:
+        if self.pass_on is None:
+            self._connections.end(connection)
+        else:
+            self.pass_on(connection, self)
 
     def _give(self, connection: Connection) -> bool:
         ready = self.pool.ready

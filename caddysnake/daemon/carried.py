@@ -186,7 +186,8 @@ class CarriedEstate(Carried):
 
 
 class CarriedConnection(Carried):
-    """``app`` and ``listener`` by their ids; ``worker`` -1: nobody serves it. ``is_parked``: nobody waits for it."""
+    """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it;
+    ``worker`` -1: nobody serves it. ``is_parked``: nobody waits for it."""
 
     fd: int
     flags: int

@@ -27,7 +27,6 @@ from .estates import Estate
 from .ledger import Ledger
 from .listeners import resume as resume_listener
 from .pools import Pool, PoolSpec
-from .relays import Relays
 from .serving import Bound, Serving
 from .spawners import Forker
 from .succession import successors
@@ -49,7 +48,7 @@ def carry(serving: Serving, state: State) -> None:
     for estate in serving.estates.values():
         state.estates.append(estate.carry(numbers.carry))
     for connection in serving.connections:
-        if connection.app not in numbers.known:
+        if isinstance(connection.app, App) and connection.app not in numbers.known:
             _carry_former(connection.app, serving, state, numbers)
         state.connections.append(_carry_connection(connection, numbers))
     if serving.relays is not None:
@@ -97,7 +96,7 @@ def _carry_connection(connection: Connection, numbers: _Numbers) -> CarriedConne
     return CarriedConnection(
         fd=connection.fd,
         flags=connection.flags,
-        app=numbers.known[connection.app],
+        app=numbers.known[connection.app] if isinstance(connection.app, App) else -1,
         listener=connection.bound.number if connection.bound is not None else -1,
         worker=worker.number if worker is not None else -1,
         slot=connection.slot,
@@ -230,7 +229,7 @@ class Resumption:
             former = spec_of(state.relays.pool.spec)
             arranged = None if differences(state, composition) else serving.arranged(composition)
             spec = former if arranged is None else arranged._replace(workers=former.workers)
-            relays = Relays(spec, serving.starter, serving.connections, serving._new_desk(composition))
+            relays = serving._new_relays(spec, composition)
             self._resume_app(state.relays, relays)
             serving.relays = relays
         for listener, bound in zip(state.listeners, serving._bound.values(), strict=True):
@@ -268,7 +267,7 @@ class Resumption:
         listeners = {bound.number: bound for bound in self._serving._bound.values()}
         resumed: dict[int, Connection] = {}
         for each in self._state.connections:
-            app = self._apps[each.app]
+            app = self._apps[each.app] if each.app >= 0 else self._serving.farewell
             connection = Connection(each.fd, each.flags, app, listeners.get(each.listener))
             connections.adopt(connection)
             resumed[each.fd] = connection

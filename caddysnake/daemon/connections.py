@@ -9,14 +9,13 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..channel.endpoint import close_at_once
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .apps import App
     from .serving import Bound
     from .workers import Worker
 
@@ -27,6 +26,16 @@ _WATCHED = select.EPOLLRDHUP
 _PARKED = select.EPOLLRDHUP | select.EPOLLIN
 
 
+class Owner(Protocol):
+    """Who answers for a connection: usually its app."""
+
+    def place(self, connection: Connection) -> None:
+        """See to it that it is served."""
+
+    def over(self, connection: Connection) -> None:
+        """Its other side has left."""
+
+
 class Connection:
     """One connection from Caddy. ``fd`` is the daemon's own; whoever serves it has a copy.
 
@@ -35,7 +44,7 @@ class Connection:
 
     __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "slot", "worker")
 
-    def __init__(self, fd: int, flags: int, app: App, bound: Bound | None = None) -> None:
+    def __init__(self, fd: int, flags: int, app: Owner, bound: Bound | None = None) -> None:
         self.fd = fd
         self.flags = flags
         self.app = app
@@ -138,13 +147,14 @@ class Connections:
             if connection is None:
                 continue
             # What came before a hang-up is a request still: a client may have said all.
-            if events & _OVER and not (connection.parked and _has_input(fd)):
+            if events & _OVER and not (connection.parked and has_input(fd)):
                 self._on_over(connection)
             else:
                 self._on_request(connection)
 
 
-def _has_input(fd: int) -> bool:
+def has_input(fd: int) -> bool:
+    """There is something to read, other than the end."""
     sock = socket.socket(fileno=fd)
     try:
         # O_NONBLOCK is the worker's to set: it is shared.

@@ -16,14 +16,14 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import NamedTuple, Protocol
 
 from ..channel.settings import Settings
-from .apps import STOPPING, App
+from .apps import App
 from .carried import CarriedApp, CarriedEstate, CarriedTenant
 from .complaints import Complaints
 from .connections import Connection, Connections
 from .hosts import Origins
 from .ledger import Ledger
 from .pools import PoolSpec, StartFailed
-from .refusals import CAPACITY, Refusal, of_failure, response
+from .refusals import CAPACITY, STOPPING, Refusal, of_failure, response
 from .spawners import SpawnerKey, SpawnError
 from .starts import Starting, Starts
 from .succession import Identity

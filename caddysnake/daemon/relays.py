@@ -128,6 +128,10 @@ class Relays(App):
         super().__init__(spec, starter, connections)
         self._desks = {self.pool.generation: desk}
 
+    @property
+    def is_ours(self) -> bool:
+        return True
+
     def set_desk(self, desk: Desk) -> None:
         """``desk`` answers the generation that is prepared, or else the present one."""
         newest = self._coming or self.pool
@@ -173,7 +177,7 @@ class Relays(App):
             super().returned(connection, worker)
 
     def orphaned(self, connection: Connection, state: int) -> None:
-        if connection.app is not self:
+        if isinstance(connection.app, App) and connection.app is not self:
             connection.app.orphaned(connection, state)
         else:
             super().orphaned(connection, state)

@@ -25,6 +25,7 @@ from .connections import Connection, Connections
 from .desk import Desk
 from .directory import Tenant, UnknownApp, find
 from .estates import Estate
+from .farewell import Farewell
 from .hosts import Origins
 from .listeners import Listener, peer_uid
 from .openings import Openings
@@ -39,6 +40,8 @@ log = logging.getLogger("caddysnake.daemon")
 
 _PROGRESS_S = 2.0
 _AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
+_ASKING_S, _ASKING_LOOK_S = 0.8, 0.02
+"""What a relay has asked an app for when it was told to leave has been read by then."""
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
 
 Network = IPv4Network | IPv6Network
@@ -98,6 +101,7 @@ class Serving:
         self._stopping = False
         self._changing = asyncio.Lock()
         self._autoreload = Autoreload(self.spawners)
+        self.farewell = Farewell(self.connections)
 
     # -- starting and changing --------------------------------------------------------------------------------
 
@@ -242,7 +246,7 @@ class Serving:
 
     async def _ready_app(self, change: _Change, spec: PoolSpec) -> None:
         app = change.kept.get(spec.name)
-        if app is not None and change.changed_only and app.spec == spec:
+        if app is not None and change.changed_only and app.spec == spec and not self._loses_listener(change, app):
             return
         if app is not None and app.pool.is_started:
             took = await app.prepare(spec)
@@ -259,6 +263,13 @@ class Serving:
         fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
         more = {"workers": spec.workers, "isolated": "yes" if spec.isolated else "no", "ms": round(took * 1000)}
         log.info("app ready", extra={"fields": fields | more})
+
+    def _loses_listener(self, change: _Change, app: App) -> bool:
+        """Its workers have connections on which requests for others will come: it needs new ones, so they move."""
+        names = {key_of(binding.address): binding.app for binding in change.composition.bindings}
+        return any(
+            bound.app is app and change.kept.get(names.get(key) or "") is not app for key, bound in self._bound.items()
+        )
 
     async def _ready_relays(self, change: _Change, spec: PoolSpec) -> None:
         if change.changed_only and self._suits_relays(change, spec):
@@ -313,11 +324,13 @@ class Serving:
         if self.relays is not None:
             self.relays.set_desk(self._new_desk(composition))
         self._bind(change)
+        relays = self.relays.pool.workers.values() if self.relays in change.renewed and self.relays is not None else ()
+        asking = list(relays)
         for app in change.renewed:
             app.swap()
         for each in former:
             if each not in remaining:
-                self._part_with(each)
+                self._part_with(each, asking)
         self._watch(change)
 
     def _watch(self, change: _Change) -> None:
@@ -336,14 +349,15 @@ class Serving:
         """Let each listener's connections go where the composition has them go, and close those it does not have."""
         wanted = {key_of(binding.address): binding for binding in change.composition.bindings}
         for key in [key for key in self._bound if key not in wanted]:
-            self._openings.give_up(self._bound.pop(key).listener)
+            bound = self._bound.pop(key)
+            bound.app = None
+            self._openings.give_up(bound.listener)
         for key, binding in wanted.items():
-            bound = self._bound.get(key)
-            if bound is None:
+            if key not in self._bound:
                 bound = self._bound[key] = change.opened[key]
                 self._accept(bound)
                 self._openings.keep(bound.listener)
-            bound.app = self.relays if binding.app is None else self.apps[binding.app]
+            self._bound[key].app = self.relays if binding.app is None else self.apps[binding.app]
 
     def _accept(self, bound: Bound) -> None:
         bound.listener.accept_into(self._loop, self._acceptor(bound))
@@ -355,10 +369,19 @@ class Serving:
     def _new_app(self, spec: PoolSpec) -> App:
         app = App(spec, self.spawners, self.connections)
         app.lend = self._lend
+        app.pass_on = self._pass_on
         return app
 
+    def _pass_on(self, connection: Connection, former: App) -> None:
+        if self._stopping:
+            self.connections.end(connection)
+        else:
+            self.farewell.pass_on(connection, former)
+
     def _new_relays(self, spec: PoolSpec, composition: Composition) -> Relays:
-        return Relays(spec, self.starter, self.connections, self._new_desk(composition))
+        relays = Relays(spec, self.starter, self.connections, self._new_desk(composition))
+        relays.pass_on = self._pass_on
+        return relays
 
     def _new_desk(self, composition: Composition) -> Desk:
         apps = {number: self.apps[spec.name] for number, spec in composition.apps.items() if spec.name in self.apps}
@@ -379,16 +402,27 @@ class Serving:
             if estate.spec is not spec:
                 estate.renew(spec, changed_only)
 
-    def _part_with(self, each: App | Estate) -> None:
-        each.stop()
-        self._see_off(each)
+    def _part_with(self, each: App | Estate, asking: Sequence[Worker] = ()) -> None:
+        """Let it go; but for those relays (``asking``) that are about to leave and may still ask for it."""
+        if not asking:
+            each.stop()
+        self._see_off(each, asking)
 
-    def _see_off(self, each: App | Estate) -> None:
+    def _see_off(self, each: App | Estate, asking: Sequence[Worker] = ()) -> None:
         self._parting.add(each)
-        task = self._loop.create_task(each.ended())
+        task = self._loop.create_task(self._ended(each, asking))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._parting.discard(each))
+
+    async def _ended(self, each: App | Estate, asking: Sequence[Worker]) -> None:
+        if asking:
+            for _ in range(round(_ASKING_S / _ASKING_LOOK_S)):
+                if not any(relay.may_ask for relay in asking):
+                    break
+                await asyncio.sleep(_ASKING_LOOK_S)
+            each.stop()
+        await each.ended()
 
     async def _tell_progress(self) -> None:
         begun = self._loop.time()

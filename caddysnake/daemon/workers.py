@@ -65,6 +65,7 @@ _KILL_AFTER_TERM_S = 3.0
 _TURNS_MS = 2000
 """Who has not turned for longer may not come to read a message."""
 _LEAVE_AFTER_LAST_WORD_S = 10.0
+_UNREAD = (vitals.SLOT_GIVEN, vitals.SLOT_IDLE, vitals.SLOT_READING)
 _KEEPING_LATE_S = 3.0
 """After the grace, a worker that keeps WebSockets has ended its requests by itself."""
 _KEEPING_STILL_MS = 10_000
@@ -347,6 +348,12 @@ class Worker:
         started = [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]
         oldest = min(filter(None, started), default=None)
         return None if oldest is None else max(0, time.monotonic_ns() // 1_000_000 - oldest)
+
+    @property
+    def may_ask(self) -> bool:
+        """Something that it holds may become, or is, a request that no app has read."""
+        slots = self.page.slots
+        return not self.is_over and any(slots[slot] in _UNREAD for slot in self._held)
 
     def pulse(self) -> Pulse:
         """Whether it moves."""

@@ -36,12 +36,14 @@ class ClientConnection(ClientTransport):
     """Forwards the requests of one connection. Everything here runs on the server's loop.
 
     ``peer``: the address at the other end, empty when it has none. ``is_borrowed``: it goes back at the next boundary.
+    ``is_last``: the next answer ends it.
     """
 
     __slots__ = (
         "_app_id",
         "_exchange",
         "_is_borrowed",
+        "_is_last",
         "_is_trusted",
         "_is_waiting",
         "_link",
@@ -53,12 +55,20 @@ class ClientConnection(ClientTransport):
     )
 
     def __init__(
-        self, server: RelayServer, sock: socket.socket, slot: int, listener: int, is_trusted: bool, is_borrowed: bool
+        self,
+        server: RelayServer,
+        sock: socket.socket,
+        slot: int,
+        listener: int,
+        is_trusted: bool,
+        is_borrowed: bool,
+        is_last: bool,
     ) -> None:
         super().__init__(server, sock, slot)
         self._listener = listener
         self._is_trusted = is_trusted
         self._is_borrowed = is_borrowed
+        self._is_last = is_last
         self._peer = _peer_of(sock)
         self._view = server.view
         self._parser = RequestParser(server.limits, server.sections)
@@ -136,7 +146,7 @@ class ClientConnection(ClientTransport):
             self._hold(NEXT_HELD)
         elif self._holds:
             self._unhold(NEXT_HELD)
-        closes = server.is_orphaned or not head.keep_alive
+        closes = server.is_orphaned or self._is_last or not head.keep_alive
         target = server.route(self._listener, head, self._peer, self._is_trusted)
         if isinstance(target, Answer):
             self._answer(target, head, closes)

@@ -24,6 +24,7 @@ from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import (
     PROTOCOL_VERSION,
     TAKE_BORROWED,
+    TAKE_LAST,
     TAKE_LISTENER_SHIFT,
     TAKE_TRUSTED,
     Drain,
@@ -272,6 +273,7 @@ class RelayServer:
             flags >> TAKE_LISTENER_SHIFT,
             is_trusted=bool(flags & TAKE_TRUSTED),
             is_borrowed=bool(flags & TAKE_BORROWED),
+            is_last=bool(flags & TAKE_LAST),
         )
         self._connections[slot] = connection
         self._header[WORD_CONNECTIONS] = len(self._connections)

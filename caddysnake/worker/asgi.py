@@ -22,6 +22,7 @@ from typing import Any
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import (
     PROTOCOL_VERSION,
+    TAKE_LAST,
     TAKE_LINK,
     TAKE_TRUSTED,
     Drain,
@@ -118,6 +119,8 @@ class AsgiServer:
         self._cells = page.thread(0)
         self._stage = Stage.STARTING
         self._connections: dict[int, HttpConnection] = {}
+        self.grace_s = ORPHAN_GRACE_S
+        """What is under way may take so long once this worker is leaving."""
         self.keeps_websockets = False
         """Open WebSockets stay although this worker is leaving."""
         self.cycles: set[Cycle] = set()
@@ -190,6 +193,7 @@ class AsgiServer:
         if self.keeps_websockets:
             self.loop.call_later(self.settings.websocket_keep_s, self._end_keeping, grace_s)
         self._stage = stage
+        self.grace_s = grace_s
         self.is_leaving = True
         self.is_orphaned = stage is Stage.ORPHANED
         if self.is_orphaned:
@@ -291,6 +295,7 @@ class AsgiServer:
         sock.setblocking(False)
         peer = Peer(sock, bool(message.flags & TAKE_TRUSTED), bool(message.flags & TAKE_LINK))
         connection = self._new_connection(sock, message.slot, peer)
+        connection.is_last = bool(message.flags & TAKE_LAST)
         self._connections[message.slot] = connection
         self.header[WORD_CONNECTIONS] = len(self._connections)
         self.slots[message.slot] = SLOT_IDLE

@@ -83,6 +83,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_write_since",
         "cycle",
         "is_half_closed",
+        "is_last",
         "is_reading_paused",
         "is_write_paused",
         "parser",
@@ -99,6 +100,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.parser = RequestParser(server.limits, server.sections, server.heads)
         self.phase = _IDLE
         self.cycle: Cycle | None = None
+        self.is_last = False
+        """The next answer ends it."""
         self.is_half_closed = False
         """The client has ended its side. Caddy's browser is gone then; others may still read."""
         self.is_write_paused = False
@@ -204,7 +207,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.phase = _REQUEST
         if head.upgrade is not None and self._begin_websocket(head):
             return
-        response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
+        response = Response(head, server.is_orphaned or self.is_last or not head.keep_alive, server.server_header)
         cycle = self.cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
         server.cycles.add(cycle)
         server.active += 1
@@ -227,7 +230,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._refuse(error)
             return True
         server = self.server
-        response = Response(head, server.is_orphaned or not head.keep_alive, server.server_header)
+        response = Response(head, server.is_orphaned or self.is_last or not head.keep_alive, server.server_header)
         scope = server.scopes.websocket(head, self.peer, offer.subprotocols)
         cycle = self.cycle = WebSocketCycle(self, head, response, scope, offer)
         server.begin(cycle)

@@ -332,7 +332,8 @@ class WebSocketCycle(Cycle):
     def go_away(self, is_orphaned: bool) -> None:
         """The worker is leaving: the client is told to connect again, not all at the same moment."""
         if self._phase is _OPEN:
-            delay = random.random() * RESTART_SPREAD_S
+            # Within the grace there must be time left for their answers.
+            delay = random.random() * min(RESTART_SPREAD_S, self.connection.server.grace_s / 2)
             self.connection.server.loop.call_later(delay, self._go, GOING_AWAY if is_orphaned else SERVICE_RESTART)
 
     def _go(self, code: int) -> None:

@@ -212,7 +212,8 @@ class Course:
         connection.state = ANSWERING
         connection.deadline = 0.0
         start = tally.begin()
-        call = self._new_call(self._host, connection, head, self._table.closing or not head.keep_alive)
+        close = connection.close or self._table.closing or not head.keep_alive
+        call = self._new_call(self._host, connection, head, close)
         environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
         if not head.chunked and not head.content_length:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
+from ..channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
 from ..channel.records import say
 from ..channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from .wsgi_connection import Connection, State
@@ -195,7 +195,9 @@ class Keeper:
             self._table.returned.append(message.slot)
             return
         flags = message.flags
-        self._table.admit(self._admit(sock, message.slot, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK)))
+        connection = self._admit(sock, message.slot, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
+        connection.close = bool(flags & TAKE_LAST)
+        self._table.admit(connection)
         if self._crew.busy == len(self._crew.seats):
             self._crew.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
 
