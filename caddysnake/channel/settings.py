@@ -56,6 +56,7 @@ class Settings(NamedTuple):
     """How long open WebSockets may stay after the first ``Drain``. A second one ends that."""
     websocket_max_message_bytes: int = 16 * 1024 * 1024
     websocket_ping_interval_s: float = 20.0
+    """0: nobody is asked for a sign of life."""
     websocket_ping_timeout_s: float = 20.0
     limits: dict[str, int] | None = None
     """What its process may use, by the names of ``worker.limits``."""

@@ -12,7 +12,16 @@ from typing import Any
 from ..caddyfile.dispenser import Dispenser
 from ..caddyfile.errors import CaddyfileError
 from . import envfile, values
-from .models import AccessLog, Autoreload, EnvVar, Limits, Position, WebSocketDrain
+from .models import (
+    WEBSOCKET_PING_S,
+    AccessLog,
+    Autoreload,
+    EnvVar,
+    Limits,
+    Position,
+    WebSocketDrain,
+    WebSocketPing,
+)
 from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
 
@@ -264,7 +273,27 @@ def websocket_drain(d: Dispenser, app: AppDraft) -> None:
             raise InvalidValue("expected close, or keep with a duration")
 
 
+@_subdirective("websocket_ping", "websocket_ping <interval>|off [<timeout>]")
+def websocket_ping(d: Dispenser, app: AppDraft) -> None:
+    """How long nothing may come over a WebSocket until its client is asked for a sign of life, and how long the answer
+    may take before it is closed. Default: 20s 20s."""
+    interval, *timeout = arguments(d, 1, 2)
+    if interval == "off" and timeout:
+        raise InvalidValue("off takes no timeout")
+    app.fields["websocket_ping"] = WebSocketPing(
+        interval_s=values.duration_or_off(interval),
+        timeout_s=values.positive_duration(timeout[0]) if timeout else WEBSOCKET_PING_S,
+    )
+
+
 # Bounds
+
+
+@_subdirective("websocket_max_size", "websocket_max_size <size>")
+def websocket_max_size(d: Dispenser, app: AppDraft) -> None:
+    """How large a message of a WebSocket may be, unpacked and put together; a larger one ends it with 1009. Default:
+    16MiB."""
+    app.fields["websocket_max_bytes"] = values.positive_size(argument(d))
 
 
 @_subdirective("max_dynamic_apps", "max_dynamic_apps <count>")

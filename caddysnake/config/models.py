@@ -25,6 +25,8 @@ GRACE_PERIOD_S = 10.0
 MAX_DYNAMIC_APPS = 128
 IDLE_TIMEOUT_S = 1800.0
 MAX_QUEUE = 1024
+WEBSOCKET_PING_S = 20.0
+WEBSOCKET_MAX_BYTES = 16 * 1024 * 1024
 WSGI_THREADS = 8
 
 
@@ -96,6 +98,14 @@ class WebSocketDrain(Model):
     keep_s: float | None = None
 
 
+class WebSocketPing(Model):
+    """Signs of life that clients of WebSockets are asked for."""
+
+    interval_s: float | None = WEBSOCKET_PING_S
+    """Nobody is asked when ``None``."""
+    timeout_s: float = WEBSOCKET_PING_S
+
+
 class EnvVar(NamedTuple):
     name: str
     value: str
@@ -135,6 +145,8 @@ class PythonApp(Model):
     max_lifetime_s: float | None = None
     max_memory_bytes: int | None = None
     websocket_drain: WebSocketDrain = WebSocketDrain()
+    websocket_ping: WebSocketPing = WebSocketPing()
+    websocket_max_bytes: int = WEBSOCKET_MAX_BYTES
 
     max_dynamic_apps: int = MAX_DYNAMIC_APPS
     idle_timeout_s: float | None = IDLE_TIMEOUT_S

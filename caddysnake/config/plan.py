@@ -74,6 +74,9 @@ class AppSpec:
     max_lifetime_s: float | None
     max_memory_bytes: int | None
     websocket_keep_s: float | None
+    websocket_ping_interval_s: float | None
+    websocket_ping_timeout_s: float
+    websocket_max_bytes: int
     """How long WebSockets stay on the old worker; ``None``: they are closed at once."""
     max_dynamic_apps: int
     idle_timeout_s: float | None
@@ -290,6 +293,9 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, pro
         max_lifetime_s=block.max_lifetime_s,
         max_memory_bytes=block.max_memory_bytes,
         websocket_keep_s=block.websocket_drain.keep_s,
+        websocket_ping_interval_s=block.websocket_ping.interval_s,
+        websocket_ping_timeout_s=block.websocket_ping.timeout_s,
+        websocket_max_bytes=block.websocket_max_bytes,
         max_dynamic_apps=block.max_dynamic_apps,
         idle_timeout_s=block.idle_timeout_s,
         max_queue=block.max_queue,

@@ -101,7 +101,7 @@ class AsgiServer:
             settings.head_timeout_s,
             settings.body_timeout_s,
             settings.write_timeout_s,
-            settings.websocket_ping_interval_s,
+            settings.websocket_ping_interval_s or TICK_S * 4,
             settings.websocket_ping_timeout_s,
             settings.request_timeout_s or TICK_S * 4,
         )

@@ -384,7 +384,11 @@ class WebSocketCycle(Cycle):
         elif self._ping_sent_at:
             if now - self._ping_sent_at > settings.websocket_ping_timeout_s:
                 self._fail(INTERNAL_ERROR, "no answer to a ping")
-        elif now - self._heard_at > settings.websocket_ping_interval_s and not self.connection.is_write_paused:
+        elif (
+            settings.websocket_ping_interval_s
+            and now - self._heard_at > settings.websocket_ping_interval_s
+            and not self.connection.is_write_paused
+        ):
             self._ping_sent_at = now
             self._write(frame(PING, b""))
 
