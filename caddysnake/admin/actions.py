@@ -6,14 +6,16 @@ import asyncio
 import os
 import time
 
+from .. import __version__
 from ..daemon.apps import App
 from ..daemon.configuration import Document, ReloadFailed
 from ..daemon.directory import UnknownApp, find
 from ..daemon.listeners import ListenError
 from ..daemon.main import Daemon, Phase
 from ..daemon.pools import StartFailed
+from ..daemon.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
-from .models import Dumped, Evicted, Loaded, Reloaded, Stopping
+from .models import Dumped, Evicted, Loaded, Reloaded, Stopping, Upgrade
 from .survey import RELAY, known_apps, workers_of
 
 _HINTS = {
@@ -44,6 +46,28 @@ def stop(daemon: Daemon, asked_by: str) -> Stopping:
     """Begin to stop."""
     daemon.stop(asked_by)
     return Stopping(pid=os.getpid(), grace_s=daemon.serving.composition.grace_s)
+
+
+async def upgrade(daemon: Daemon) -> Upgrade:
+    """Rehearse the version that is installed now; it takes over in a moment. Raises ``ApiError``."""
+    if daemon.phase is not Phase.READY or daemon.is_upgrading:
+        raise ApiError("busy", "the daemon is " + ("upgrading" if daemon.is_upgrading else daemon.phase.value))
+    try:
+        version = await daemon.upgrade()
+    except UpgradeRefused as exc:
+        raise ApiError("upgrade", str(exc)) from None
+    return upgrading(daemon).model_copy(update={"version": version})
+
+
+def upgrading(daemon: Daemon) -> Upgrade:
+    """How it is."""
+    return Upgrade(
+        pid=os.getpid(),
+        version=__version__,
+        upgrades=daemon.upgrades,
+        is_under_way=daemon.is_upgrading,
+        refused=daemon.upgrade_refused,
+    )
 
 
 async def reload_app(daemon: Daemon, key: str) -> Reloaded:

@@ -27,6 +27,7 @@ from .models import (
     Stopping,
     TaskModel,
     Tasks,
+    Upgrade,
     Workers,
 )
 
@@ -116,6 +117,14 @@ def _flag(call: Call, name: str) -> bool:
 
 async def post_stop(call: Call) -> Stopping:
     return actions.stop(call.daemon, call.caller)
+
+
+async def post_upgrade(call: Call) -> Upgrade:
+    return await actions.upgrade(call.daemon)
+
+
+async def get_upgrade(call: Call) -> Upgrade:
+    return actions.upgrading(call.daemon)
 
 
 async def get_status(call: Call) -> Status:
@@ -220,6 +229,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         takes="text/caddyfile",
     ),
     Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),
+    Endpoint(
+        "POST",
+        "/upgrade",
+        post_upgrade,
+        "Become the version that is installed now, without losing a request. Answers when that has been rehearsed; "
+        "it is done when `upgrades` has grown.",
+        Upgrade,
+        ("upgrade", "busy"),
+    ),
+    Endpoint("GET", "/upgrade", get_upgrade, "Whether an upgrade is under way, or was refused.", Upgrade),
     Endpoint("GET", "/status", get_status, "Everything at a glance.", Status),
     Endpoint("GET", "/apps", get_apps, "All apps, and their workers.", Apps),
     Endpoint("GET", "/apps/{key}", get_app, "One app.", AppModel, ("no-such-app",), (_KEY,)),

@@ -18,6 +18,7 @@ STATUS: dict[str, int] = {
     "asleep": 409,
     "static-app": 409,
     "restart": 409,
+    "upgrade": 409,
     "listen": 409,
     "too-large": 413,
     "unsupported-media-type": 415,
@@ -32,6 +33,7 @@ _HINTS = {
     "listen": "free the address, or name another; nothing has changed",
     "start": "mend the app; what ran goes on",
     "restart": "restart the daemon",
+    "upgrade": "the daemon goes on as it is; mend what is installed, or restart it",
     "busy": "try again in a moment",
 }
 

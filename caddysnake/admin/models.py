@@ -47,6 +47,16 @@ class Stopping(Model):
     grace_s: float
 
 
+class Upgrade(Model):
+    """Whether the daemon is about to become another version."""
+
+    pid: int
+    version: str = Field(description="that runs; in the answer to POST: that was rehearsed, and takes over")
+    upgrades: int = Field(description="how often it has replaced itself: one more, once that is done")
+    is_under_way: bool
+    refused: str = Field(default="", description="why the last one was refused; empty when it was not")
+
+
 class Reloaded(Model):
     """New workers serve."""
 
@@ -204,6 +214,7 @@ class DaemonModel(Model):
     cpu_s: float
     open_files: int
     open_files_limit: int
+    upgrades: int = Field(description="how often the daemon has replaced itself")
     connections: int
 
 

@@ -355,6 +355,7 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> Daemon
         open_files=open_files,
         open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         connections=len(daemon.serving.connections),
+        upgrades=daemon.upgrades,
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, str]] = {
     "run": "run the apps of a Caddyfile, with --caddy also a stock Caddy in front of them",
     "serve": "serve one app, without a Caddyfile",
     "reload": "have the running daemon carry out its Caddyfile as it is now, losing no request",
+    "upgrade": "have the running daemon become the version that is installed now, losing no request",
     "stop": "stop the running daemon",
     "status": "show how the running daemon is: apps, workers, what runs and what was refused",
     "validate": "check a Caddyfile, and what it names on disk",
@@ -37,6 +38,9 @@ COMMANDS: Final[dict[str, str]] = {
 
 PROGRAM: Final = "caddysnake"
 EXIT_FAILED: Final = 1
+STATE: Final = "CADDYSNAKE_STATE"  # as in daemon.inheritance, which takes long to import
+REHEARSAL: Final = "CADDYSNAKE_REHEARSAL"
+_REHEARSAL_NICENESS: Final = 5
 
 
 class Command(Protocol):
@@ -60,6 +64,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line (without the program's name; the process's when not given); the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if STATE in os.environ or REHEARSAL in os.environ:
+        _be_private(is_rehearsal=REHEARSAL in os.environ)
     try:
         return _dispatch(words)
     except BrokenPipeError:
@@ -68,6 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _be_private(is_rehearsal: bool) -> None:
+    """This is a daemon that goes on, or tries whether it could: what it holds is nobody's business, from the start."""
+    from ..daemon import processes
+
+    processes.undumpable()
+    if is_rehearsal:
+        os.nice(_REHEARSAL_NICENESS)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -73,11 +73,18 @@ class Builds:
     def carry(self) -> CarriedBuilds:
         """For another image of the daemon."""
         refused = None if self.refused is None else CarriedRefusedBuild(**self.refused._asdict())
-        return CarriedBuilds(number=self._number, running=self.running, refused=refused)
+        return CarriedBuilds(
+            number=self._number,
+            running=self.running,
+            refused=refused,
+            times_accepted=self.times_accepted,
+            times_refused=self.times_refused,
+        )
 
     def resume(self, carried: CarriedBuilds) -> None:
         """Go on where ``carried`` says."""
         self._number = carried.number
+        self.times_accepted, self.times_refused = carried.times_accepted, carried.times_refused
         self.running = None if carried.running is None else Build(*carried.running)
         refused = carried.refused
         self.refused = None if refused is None else RefusedBuild(**refused.model_dump())

@@ -57,6 +57,8 @@ class CarriedRefusedBuild(Carried):
 class CarriedBuilds(Carried):
     number: int = 0
     running: tuple[int, float] | None = None
+    times_accepted: int = 0
+    times_refused: int = 0
     refused: CarriedRefusedBuild | None = None
 
 

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from typing import Any
 
 from .. import __version__
 from . import logger, logs, processes
@@ -40,6 +41,8 @@ _SWEEP_S = 1.0
 _SAME_SIGNAL_S = 0.25
 """make, timeout and their like signal a child and then its whole group: that is one wish, not two."""
 EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
+_ANSWER_S = 0.05
+"""So long after a rehearsal the upgrade begins."""
 _RELOADS_MAX = 8
 """How many reloads may wait, the one that runs among them."""
 
@@ -67,7 +70,10 @@ class Daemon:
         self._inheritance = inheritance
         self.upgrades = 0
         """How often this process has replaced itself."""
-        self._upgrading: asyncio.Task[None] | None = None
+        self.upgrade_refused = ""
+        """Why, when the last one was."""
+        self._upgrading: asyncio.Task[str] | None = None
+        self._exchanging: asyncio.Task[None] | None = None
         self._upgrade = Upgrade(self)
         self.configuration = configuration
         notifier = notifier or Notifier()
@@ -89,7 +95,7 @@ class Daemon:
         self._is_up = asyncio.Event()
         self._attending: asyncio.Task[None] | None = None
         self._reloads: set[asyncio.Task[Configuration]] = set()
-        self._signalled: set[asyncio.Task[None]] = set()
+        self._signalled: set[asyncio.Task[Any]] = set()
 
     @property
     def apps(self) -> dict[str, App]:
@@ -292,25 +298,54 @@ class Daemon:
             self._on_reload_signal()
 
     def _on_upgrade_signal(self) -> None:
-        if self._upgrading is not None and not self._upgrading.done():
+        if self.is_upgrading:
             log.warning("already upgrading")
             return
-        self._upgrading = self._loop.create_task(self._upgrade_unasked())
+        task = self._loop.create_task(self.upgrade())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is in the log
+        self._signalled.add(task)
+        task.add_done_callback(self._signalled.discard)
 
-    async def _upgrade_unasked(self) -> None:
-        with contextlib.suppress(UpgradeRefused):  # it is in the log
-            await self.upgrade()
+    @property
+    def is_stopping(self) -> bool:
+        """It was told to stop."""
+        return self.phase is Phase.STOPPING
 
-    async def upgrade(self) -> None:
-        """Become the version that is installed now. Does not return, unless it raises ``UpgradeRefused``."""
+    @property
+    def is_upgrading(self) -> bool:
+        """It is about to become another version, or looks whether it can."""
+        return any(task is not None and not task.done() for task in (self._upgrading, self._exchanging))
+
+    async def upgrade(self) -> str:
+        """Rehearse the version that is installed now, and become it in a moment: who asks can still be answered.
+
+        The version. Raises ``UpgradeRefused``; nothing has changed then. What is refused later is in
+        ``upgrade_refused``; if nothing is, ``upgrades`` has grown.
+        """
+        if self.phase is not Phase.READY or self.is_upgrading:
+            raise UpgradeRefused("it is upgrading already" if self.is_upgrading else f"it is {self.phase.value}")
+        self.upgrade_refused = ""
         log.info("rehearsing an upgrade")
+        self._upgrading = self._loop.create_task(self._upgrade.rehearse())
         try:
-            if self.phase is not Phase.READY:
-                raise UpgradeRefused(f"it is {self.phase.value}")
+            version = await asyncio.shield(self._upgrading)
+        except UpgradeRefused as exc:
+            self._refuse_upgrade(exc)
+            raise
+        log.info("upgrading", extra={"fields": {"from": __version__, "to": version}})
+        self._exchanging = self._loop.create_task(self._exchange())
+        return version
+
+    async def _exchange(self) -> None:
+        await asyncio.sleep(_ANSWER_S)
+        try:
             await self._upgrade.run()
         except UpgradeRefused as exc:
-            log.error("upgrade refused; what ran goes on", extra={"fields": {"error": str(exc)}})
-            raise
+            self._refuse_upgrade(exc)
+
+    def _refuse_upgrade(self, exc: UpgradeRefused) -> None:
+        self.upgrade_refused = str(exc)
+        log.error("upgrade refused; what ran goes on", extra={"fields": {"error": str(exc)}})
 
     # -- stopping ---------------------------------------------------------------------------------------------
 
@@ -338,7 +373,8 @@ class Daemon:
 
     async def _stop_all(self) -> None:
         self.phase = Phase.STOPPING
-        under_way = [*self._reloads, *([self._upgrading] if self._upgrading is not None else [])]
+        under_way: list[asyncio.Task[Any]] = [*self._reloads]
+        under_way += [task for task in (self._upgrading, self._exchanging) if task is not None]
         if under_way:
             for task in under_way:
                 task.cancel()

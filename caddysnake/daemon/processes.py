@@ -25,12 +25,17 @@ def become_supervisor() -> tuple[int, int]:
 
     Returns the soft limit of open files as it was and as it is.
     """
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    undumpable()
     # A worker whose spawner died becomes our child, so that somebody can reap it.
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft, hard
+
+
+def undumpable() -> None:
+    """Close this process's memory and /proc files to others of the same user (prctl(2), PR_SET_DUMPABLE)."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def die_with_parent() -> None:

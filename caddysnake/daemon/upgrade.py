@@ -19,7 +19,6 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import NoReturn, Protocol
 
-from .. import __version__
 from . import logger
 from .carried import State, seal
 from .carrying import carry
@@ -48,6 +47,10 @@ class Owner(Protocol):
 
     serving: Serving
 
+    @property
+    def is_stopping(self) -> bool:
+        """It was told to."""
+
     def state(self) -> State:
         """Everything but what ``serving`` runs."""
 
@@ -63,11 +66,11 @@ class Upgrade:
         return set() if self._rehearsing is None else {self._rehearsing.pid}
 
     async def run(self) -> None:
-        """Does not return, unless it raises ``UpgradeRefused``."""
+        """Become the version that has been rehearsed. Does not return, unless it raises ``UpgradeRefused``."""
         begun = time.monotonic()
-        version = await self._rehearse()
-        log.info("upgrading", extra={"fields": {"from": __version__, "to": version}})
         async with _quiet(self._owner.serving):
+            if self._owner.is_stopping:
+                raise UpgradeRefused("it is stopping")
             # Nothing may give way from here on: what is in the state is so until the next image reads it.
             try:
                 self._replace(begun)
@@ -81,8 +84,8 @@ class Upgrade:
 
     # -- the rehearsal ----------------------------------------------------------------------------------------
 
-    async def _rehearse(self) -> str:
-        """The version that could take over. Raises ``UpgradeRefused``."""
+    async def rehearse(self) -> str:
+        """The version that is installed, which could take over. Raises ``UpgradeRefused``."""
         try:
             state_fd = seal(self._state())
             try:
