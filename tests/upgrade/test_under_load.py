@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.daemon import Process, caddy, children, daemon, get, workers
 from support.load import Load, app
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
 pytestmark = pytest.mark.system
 
@@ -144,4 +145,107 @@ def test_workers_that_are_threads_go_on(tmp_path: Path) -> None:
         process.popen.send_signal(signal.SIGHUP)
         process.wait_for_log('"reloaded"')
         assert get("/", path=tmp_path / "x.sock")[0] == 200
+        assert process.stop() == 0
+
+
+async def sockets(target: Path | int, count: int) -> list[ClientConnection]:
+    if isinstance(target, Path):
+        return [await unix_connect(str(target), "ws://test/") for _ in range(count)]
+    return [await connect(f"ws://127.0.0.1:{target}/") for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("text", "via"),
+    [pytest.param(DIRECT, "caddy", id="direct-caddy"), pytest.param(RELAYED, "socket", id="relayed")],
+)
+def test_websockets_stay_open(tmp_path: Path, text: str, via: str) -> None:
+    with running(tmp_path, text % ("asgi", "both"), via) as (process, target):
+
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+            longest_s = 0.0
+            opened = await sockets(target, 10)
+            for turn in range(1, UPGRADES + 1):
+                process.popen.send_signal(signal.SIGUSR2)
+                while process.log.count('"upgraded"') < turn:
+                    for each in opened:
+                        began = loop.time()
+                        await each.send(f"turn {turn}")
+                        assert await asyncio.wait_for(each.recv(), 30) == f"turn {turn}"
+                        longest_s = max(longest_s, loop.time() - began)
+                    await asyncio.sleep(0.02)
+            for each in opened:
+                await each.close()
+                assert each.close_code == 1000
+            print(f"longest echo {longest_s * 1000:.0f} ms")
+
+        go(work())
+
+
+def test_tenants_go_on_and_others_can_be_started(tmp_path: Path) -> None:
+    names = [f"{name}.test" for name in ("ann", "ben", "cat", "dan")]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.py").write_text(app("1", "import time\ntime.sleep(0.3)\n"))
+    with running(tmp_path, TENANTS) as (process, target):
+
+        async def work() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                first = await stack.enter_async_context(Load(target, 3, names[0]))
+                await first.more(20)
+                loads = [first]
+                for turn, name in enumerate(names[1:], 1):
+                    process.popen.send_signal(signal.SIGUSR2)
+                    loads.append(await stack.enter_async_context(Load(target, 3, name)))  # it starts meanwhile
+                    await asyncio.to_thread(process.wait_for_log, '"upgraded"', turn)
+                    for load in loads:
+                        await load.more(20)
+            assert [load.failures for load in loads] == [[]] * len(loads)
+            assert len(first.pids) == 1  # it was never started again
+
+        go(work())
+        assert process.stop() == 0
+
+
+def test_a_worker_that_dies_right_after_is_rescued_and_replaced(tmp_path: Path) -> None:
+    clients, threads = 6, 8
+    with running(tmp_path, DIRECT % ("wsgi", "wsgi")) as (process, target):
+
+        async def work() -> None:
+            async with Load(target, clients) as load:
+                await load.more(50)
+                for turn in range(1, 4):
+                    await upgrade(process, turn)
+                    os.kill(min(workers(process.pid)), signal.SIGKILL)
+                    await load.more(50)
+            assert len(load.failures) <= 3 * min(clients, threads)
+
+        go(work())
+        process.wait_for_log("worker failed; it is started again", 3)
+        deadline = 500
+        while len(workers(process.pid)) < 2 and (deadline := deadline - 1):
+            get("/", path=tmp_path / "x.sock")
+        assert len(workers(process.pid)) == 2
+
+
+def held(pid: int) -> tuple[int, int]:
+    """How many descriptors, and how much memory in KiB, a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return len(os.listdir(f"/proc/{pid}/fd")), int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_descriptors_memory_and_processes_do_not_grow(tmp_path: Path) -> None:
+    with running(tmp_path, RELAYED % ("wsgi", "wsgi")) as (process, target):
+        series = []
+        for turn in range(1, max(4, UPGRADES) + 1):
+            process.popen.send_signal(signal.SIGUSR2)
+            process.wait_for_log('"upgraded"', turn)
+            process.wait_for_log("admin API ready", turn + 1)
+            for prefix in ("/", "/other"):
+                assert get(prefix, path=tmp_path / "x.sock")[0] == 200
+            series.append((*held(process.pid), len(children(process.pid))))
+        print(series)
+        assert series[-1][0] <= series[1][0]
+        assert series[-1][1] <= series[1][1] * 1.1
+        assert series[-1][2] <= series[1][2]
         assert process.stop() == 0
