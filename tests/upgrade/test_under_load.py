@@ -235,7 +235,7 @@ def held(pid: int) -> tuple[int, int]:
 
 
 def test_descriptors_memory_and_processes_do_not_grow(tmp_path: Path) -> None:
-    with running(tmp_path, RELAYED % ("wsgi", "wsgi")) as (process, target):
+    with running(tmp_path, RELAYED % ("wsgi", "wsgi")) as (process, _):
         series = []
         for turn in range(1, max(4, UPGRADES) + 1):
             process.popen.send_signal(signal.SIGUSR2)

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import caddysnake
 import pytest
 from support.daemon import Process, alive, get, workers
+
+import caddysnake
 
 pytestmark = pytest.mark.system
 
@@ -44,7 +45,9 @@ class Installed:
     def upgrade(self) -> subprocess.CompletedProcess[str]:
         environ = dict(item.split("=", 1) for item in self._environ())
         command = [sys.executable, "-m", "caddysnake", "upgrade", "--config", "Caddyfile"]
-        return subprocess.run(command, cwd=self._folder, env=environ, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            command, cwd=self._folder, env=environ, capture_output=True, text=True, timeout=120, check=False
+        )
 
     def _environ(self) -> list[str]:
         return Path(f"/proc/{self.process.pid}/environ").read_text().strip("\0").split("\0")
@@ -118,7 +121,7 @@ def test_a_version_that_fails_in_the_end_starts_everything_afresh_on_the_same_so
     before = workers(installed.process.pid)
     socket = os.stat(installed.process.log_path.parent / "x.sock").st_ino
     # What a rehearsal does not do.
-    installed.change("daemon/carrying.py", "        self._resume_connections()\n", "        raise KeyError('unforeseen')\n")
+    installed.change("daemon/carrying.py", "        self._resume_connections()\n", "        raise KeyError('oh')\n")
     installed.upgrade()
     installed.process.wait_for_log("everything is started afresh")
     installed.process.wait_for_log(" ready in ", 2)
