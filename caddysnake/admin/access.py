@@ -81,18 +81,19 @@ class Access:
         if host is None or not self._is_ours(host):
             hint = "call it by the address it listens on, or name the host after `origins` in the option admin"
             return Denial("forbidden-host", f"the API is not called {said[:200]!r}", hint)
+        if is_page:
+            return None
         origin = headers.get("Origin") or headers.get("Referer")
         if origin:
             caller = parse_origin(origin)
             if caller is None or not self._is_ours(caller):
                 hint = "name it after `origins` in the option admin, if it is to be trusted with everything here"
                 return Denial("forbidden-origin", f"the page {origin[:200]!r} may not call this API", hint)
-        elif not is_page:
-            if self._enforce_origin:
-                hint = "send an Origin field, such as that of the address it listens on"
-                return Denial("forbidden-origin", "the option enforce_origin asks for an Origin", hint)
-            if headers.get("Sec-Fetch-Site", "none") not in _SAFE_SITES:
-                return Denial("forbidden-origin", "another site's page may not call this API", "open it by itself")
+        elif self._enforce_origin:
+            hint = "send an Origin field, such as that of the address it listens on"
+            return Denial("forbidden-origin", "the option enforce_origin asks for an Origin", hint)
+        elif headers.get("Sec-Fetch-Site", "none") not in _SAFE_SITES:
+            return Denial("forbidden-origin", "another site's page may not call this API", "open it by itself")
         return None
 
     def _is_ours(self, host: Host) -> bool:

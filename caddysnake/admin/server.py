@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from ..daemon.listeners import peer_pid, peer_uid
 from ..daemon.main import Daemon
+from . import page
 from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Text
@@ -65,6 +66,8 @@ class Server:
             if endpoint.method == "GET":
                 app.router.add_route("HEAD", _pattern(endpoint.path), self._handler(endpoint))
         app.router.add_get("/openapi.json", self._description)
+        for path, file in page.FILES.items():
+            app.router.add_get(path, _page(await asyncio.to_thread(page.read, file), file.media_type))
         self._runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
 
@@ -116,7 +119,8 @@ class Server:
     async def _guard(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
         begun = time.monotonic()
         try:
-            denial = self.access.denial(request.headers)
+            is_page = request.path in page.FILES and request.method in ("GET", "HEAD")
+            denial = self.access.denial(request.headers, is_page=is_page)
             response = _denied(denial) if denial is not None else await handler(request)
         except asyncio.CancelledError:
             raise
@@ -188,6 +192,13 @@ class Server:
 def _pattern(path: str) -> str:
     """``path`` as aiohttp writes it. An app's key may hold slashes."""
     return path.replace("{key}", "{key:.+}")
+
+
+def _page(body: bytes, media_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"Content-Type": media_type, **page.HEADERS})
+
+    return handle
 
 
 def _json(answer: BaseModel | dict[str, Any], status: int) -> web.Response:

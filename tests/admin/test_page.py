@@ -1,0 +1,178 @@
+"""The live page in a real browser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from support.admin import call
+from support.browser import Page, browser, requires_chromium
+from support.daemon import Process, daemon, free_port, get
+from support.load import app
+
+pytestmark = [requires_chromium, pytest.mark.system]
+
+SITES = """{
+	admin localhost:PORT
+}
+unix/x.sock {
+	python {
+		module_wsgi main:wsgi
+		workers 2
+	}
+}
+unix/t.sock {
+	python {
+		module_wsgi main:wsgi
+		working_dir {host}
+	}
+}
+"""
+HOSTILE = app("2", "raise LookupError('<img src=x onerror=document.title=1> \\x1b[31mno database')\n")
+CONTRAST = """
+(() => {
+  const parse = (text) => text.match(/[0-9.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = parse(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const seen = document.querySelectorAll("h1, h2, p, th, td, dt, dd, a, button, .badge, summary, pre");
+  return [...seen].filter((e) => e.innerText && e.offsetParent).map((e) => {
+    const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), e.tagName + " " + e.className + " " + e.innerText.slice(0, 30)];
+  }).sort((x, y) => x[0] - y[0])[0];
+})()
+"""
+
+
+class Site(NamedTuple):
+    folder: Path
+    process: Process
+    page: Page
+    port: int
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    (tmp_path / "ann.test").mkdir()
+    for place in (tmp_path, tmp_path / "ann.test"):
+        (place / "main.py").write_text(app("1"))
+    port = free_port()
+    with daemon(tmp_path, SITES.replace("PORT", str(port))) as process, browser() as page:
+        assert get("/", path=tmp_path / "t.sock", Host="ann.test")[0] == 200
+        page.appear(1280, 900, dark=False)
+        page.open(f"http://localhost:{port}/")
+        page.until("document.querySelectorAll('#app-rows > tr').length === 2")
+        yield Site(tmp_path, process, page, port)
+
+
+def look(site: Site, name: str) -> None:
+    """Keep a picture for a person, if one asks for it with ``CADDYSNAKE_SCREENSHOTS=folder``."""
+    folder = os.environ.get("CADDYSNAKE_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        site.page.screenshot(Path(folder) / f"{name}.png")
+
+
+def version(site: Site) -> str:
+    return get("/", path=site.folder / "x.sock")[1].split()[0].decode()
+
+
+def test_it_lives_and_shows_in_every_light_and_width(site: Site) -> None:
+    page = site.page
+    for _ in range(5):
+        assert version(site) == "1"
+    page.until("document.getElementById('live').textContent === 'live'")
+    page.until("document.querySelector('#tiles').innerText.includes('Workers ready')")
+    page.until("document.querySelector('#app-rows svg polyline').getAttribute('points').length > 0")
+    page.evaluate("document.querySelectorAll('#app-rows button.name').forEach((each) => each.click())")
+    text = page.evaluate("document.body.innerText")
+    assert "one app takes every request" in text
+    assert "the app depends on {http.request.host}" in text
+    backgrounds = set()
+    for name, width, dark in (
+        ("light", 1280, False),
+        ("dark", 1280, True),
+        ("narrow", 390, False),
+        ("tiny", 320, True),
+    ):
+        page.appear(width, 900, dark=dark)
+        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        ratio, where = page.evaluate(CONTRAST)
+        assert ratio >= 4.5, (name, ratio, where)
+        look(site, name)
+    assert len(backgrounds) == 2
+    unnamed = "[...document.querySelectorAll('button, input, a')].filter((e) => !(e.innerText || e.ariaLabel)).length"
+    assert page.evaluate(unnamed) == 0
+    assert page.errors == []
+    response = call(site.port, "GET", "/")
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+    assert b"http://" not in response.body.replace(b"http://www.w3.org", b"")
+
+
+def test_everything_can_be_done_with_the_keyboard_and_what_apps_say_is_text(site: Site) -> None:
+    page = site.page
+    (site.folder / "main.py").write_text(HOSTILE)
+    for _ in range(20):
+        page.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Reload main:wsgi":
+            break
+    page.press("Enter")
+    page.until("document.querySelector('#result .bad') !== null")
+    assert "<img src=x" in page.evaluate("document.getElementById('result').innerText")
+    page.until("document.querySelector('#alerts summary') !== null")
+    page.press("Space")  # the focus is where it was, also after everything was painted anew
+    page.until("document.querySelector('#result .bad') !== null")
+    assert page.evaluate("document.activeElement.textContent") == "Reload main:wsgi"
+    page.evaluate("document.querySelector('#app-rows button.name').focus()")
+    page.press("Enter")
+    page.until("document.querySelector('#app-rows pre').innerText.includes('LookupError')")
+    assert page.evaluate("document.querySelectorAll('img').length") == 0
+    assert page.evaluate("document.title") == "⚠ caddysnake"
+    assert version(site) == "1"
+    look(site, "refused")
+    (site.folder / "main.py").write_text(app("3"))
+    page.evaluate("document.getElementById('reload').click()")
+    page.until("document.querySelector('#result .good')?.innerText.includes('reloaded in')")
+    assert version(site) == "3"
+    page.until("document.querySelector('#alerts').children.length === 0")
+
+
+def test_a_tenant_is_found_and_put_to_sleep(site: Site) -> None:
+    page = site.page
+    page.evaluate(
+        "const f = document.getElementById('filter'); f.value = 'ANN'; f.dispatchEvent(new Event('input')); 1"
+    )
+    page.until("document.querySelectorAll('#app-rows > tr').length === 1")
+    page.evaluate("[...document.querySelectorAll('button')].find((e) => e.innerText.startsWith('Evict')).click()")
+    page.until("document.getElementById('result').innerText.includes('its next request starts it')")
+    page.until("document.querySelectorAll('#app-rows > tr').length === 0")
+    assert [each["key"] for each in call(site.port, "GET", "/apps").json["apps"]] == ["main:wsgi"]
+    assert page.errors == []
+
+
+def test_another_sites_page_can_do_nothing(site: Site) -> None:
+    """A page of another origin on the same machine: a browser lets it send, and the daemon does not listen."""
+    page = site.page
+    before = call(site.port, "GET", "/apps/main:wsgi").json["build"]
+    page.open(f"http://127.0.0.1:{site.port}/icon.svg")  # allowed, and another origin than `localhost`
+    page.open("data:text/html,<title>elsewhere</title>")
+    for mode in ("cors", "no-cors"):
+        outcome = page.evaluate(
+            f"fetch('http://localhost:{site.port}/load', {{method: 'POST', mode: '{mode}'}})"
+            ".then((r) => r.type, (e) => 'failed')"
+        )
+        assert outcome in ("failed", "opaque")
+    assert call(site.port, "GET", "/apps/main:wsgi").json["build"] == before
+    assert "reloading" not in site.process.log
