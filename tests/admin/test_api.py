@@ -7,12 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.admin import call, command, socket_of
-from support.daemon import PATIENCE_S, Process, daemon, free_port, get, workers
+from support.daemon import PATIENCE_S, Process, caddy, daemon, free_port, get, workers
 from support.load import app
 
 pytestmark = pytest.mark.system
@@ -31,6 +32,8 @@ unix/t.sock {
 	}
 }
 """
+SECRET = "$2a$04$9V/xhgN/F4hV5fFHHfQSMu7gQPVMrNuEKEh2emKqM3n52xvmkJ2cW"
+"""What `caddy hash-password` makes of "secret"."""
 APP, TENANT = "main:wsgi", "ann.test%20main:wsgi"
 BROKEN = app("2", "raise LookupError('no database')\n")
 
@@ -242,3 +245,18 @@ def test_an_address_that_cannot_be_had_keeps_the_daemon_from_starting_and_a_defa
     with daemon(folder, SITES, environ={"XDG_RUNTIME_DIR": str(folder / "file")}) as process:
         assert '"no admin API"' in process.log
         assert version(folder) == "1"
+
+
+def test_it_is_reached_through_caddy_under_a_name_of_its_own(folder: Path) -> None:
+    """As the documentation has it: the API stays on its socket, and Caddy asks for a password."""
+    options = "{\n\tadmin unix/admin.sock {\n\t\torigins status.test\n\t}\n}\n"
+    site = f"http://status.test:{{port}} {{\n\tbasicauth {{\n\t\tada {SECRET}\n\t}}\n"
+    site += f"\treverse_proxy unix/{folder}/admin.sock\n}}\n"
+    with daemon(folder, options + SITES), caddy(folder, site) as (_, port):
+        host = f"status.test:{port}"
+        assert call(port, "GET", "/", Host=host).status == 401
+        ada = {"Host": host, "Authorization": "Basic " + b64encode(b"ada:secret").decode()}
+        assert call(port, "GET", "/", **ada).body.startswith(b"<!doctype html>")
+        assert call(port, "GET", "/status", **ada).json["daemon"]["phase"] == "ready"
+        assert call(port, "POST", "/load", Origin=f"http://{host}", **ada).status == 200
+        assert call(port, "POST", "/load", Origin="https://evil.example", **ada).json["code"] == "forbidden-origin"
