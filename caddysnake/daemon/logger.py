@@ -14,6 +14,8 @@ What an exec has to carry is descriptors and JSON: ``Logger.state`` (which also 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -37,6 +39,8 @@ log = logging.getLogger("caddysnake.daemon")
 STREAMS = ("stdout", "stderr", "records")
 _NEEDED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME")
 _PACKAGE = Path(__file__).resolve().parent.parent
+_F_SETPIPE_SZ = 1031  # linux/fcntl.h
+_WIDE_PIPE_BYTES = 1024 * 1024
 _OUTBOX_MAX = 2000
 _AGAIN_S = 1.0
 _PATIENCE_S = 5.0
@@ -62,6 +66,8 @@ class Outlets:
                 os.set_blocking(reader, False)
                 if stream == "records":
                     os.set_blocking(writer, False)  # our own code writes there, and drops what finds no room
+                    if access is not None:
+                        _widen(writer)
         except OSError:
             self.end()
             raise
@@ -311,6 +317,14 @@ class Logger:
             return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         except ChildProcessError:
             return -1
+
+
+def _widen(pipe: int) -> None:
+    """Room for a few thousand requests, where the user's share of memory for pipes allows it (pipe(7))."""
+    for size in (_WIDE_PIPE_BYTES, _WIDE_PIPE_BYTES // 4):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, _F_SETPIPE_SZ, size)
+            return
 
 
 def _environ() -> dict[str, str]:

@@ -27,7 +27,7 @@ _ADDED = frozenset((b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forward
 _HOP = frozenset((b"connection", b"transfer-encoding", b"keep-alive"))
 _OURS = b"caddysnake-"
 _PREFIX = b"caddysnake-prefix"
-_NAMES: dict[bytes, str] = {}
+_names: dict[bytes, tuple[str, bytes]] = {}
 _NAMES_MAX = 1024
 
 
@@ -89,9 +89,8 @@ def _headers(
 ) -> dict[str, list[str]]:
     shown: dict[str, list[str]] = {}
     for name, value in fields:
-        key = _NAMES.get(name) or _canonical(name)
-        lower = name.lower()
-        if lower in without or lower.startswith(_OURS):
+        key, lower = _names.get(name) or _learn(name)
+        if lower in without or not key:
             continue
         if key in SECRET and not with_credentials:
             shown[key] = REDACTED
@@ -102,13 +101,15 @@ def _headers(
     return shown
 
 
-def _canonical(name: bytes) -> str:
-    """As Go writes the names of fields: ``User-Agent``."""
-    made = "-".join(part[:1].upper() + part[1:].lower() for part in _text(name).split("-"))
+def _learn(name: bytes) -> tuple[str, bytes]:
+    """The name as Go writes it, ``User-Agent``, and in lower case; the first is empty for what nobody is to see."""
+    lower = name.lower()
+    shown = "-".join(part[:1].upper() + part[1:].lower() for part in _text(name).split("-"))
+    made = ("" if lower.startswith(_OURS) else shown), lower
     if len(name) <= 64:
-        if len(_NAMES) >= _NAMES_MAX:
-            _NAMES.clear()
-        _NAMES[name] = made
+        if len(_names) >= _NAMES_MAX:
+            _names.clear()
+        _names[name] = made
     return made
 
 

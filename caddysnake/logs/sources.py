@@ -117,7 +117,7 @@ class Stream:
     def tick(self, now: float) -> list[Record]:
         """What is due because time has passed."""
         found = self._due(now)
-        if self._dropped_bytes and now - self._told_at >= TELL_DROPPED_S:
+        if self._has_dropped and now - self._told_at >= TELL_DROPPED_S:
             self._told_at = now
             found.append(self._loss())
         return found
@@ -128,14 +128,18 @@ class Stream:
         while self._pending:
             found += self.records(now)
         found += self._rest(now)
-        if self._dropped_bytes:
+        if self._has_dropped:
             found.append(self._loss())
         return found
 
     @property
+    def _has_dropped(self) -> bool:
+        return bool(self._dropped_bytes or self._dropped_lines)
+
+    @property
     def is_restless(self) -> bool:
         """``tick`` will have something to do."""
-        return bool(self._dropped_bytes) or self._holds()
+        return self._has_dropped or self._holds()
 
     def _drop(self, data: bytes) -> None:
         self._gap = True
@@ -231,7 +235,8 @@ class Printed(Stream):
 
 
 class Told(Stream):
-    """What our own code in a worker or relay says: records (``R`` and JSON), requests answered (``A``, see ``access``).
+    """What our own code in a worker or relay says: records (``R`` and JSON), requests answered (``A``, see ``access``),
+    and how many lines of these found no room in the pipe (``D``).
 
     An app may write there too, or anything else; it can make up nothing but records of its own process.
     """
@@ -272,6 +277,9 @@ class Told(Stream):
                 raise ValueError("nobody has asked for it")
             made = access.read(line[1:], bool(source.access.get("credentials")), time.time())
             return [made._replace(fields={**made.fields, **source.fields})]
+        if kind == b"D":
+            self._dropped_lines += min(int(line[1:20]), 1 << 40)
+            return []
         if kind != b"R":
             raise ValueError("no record")
         if self._rate.left(now) <= 0:
