@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from caddysnake.logs import orders
+from caddysnake.logs import access, orders
+from caddysnake.logs.formats import journal_line, json_line
+from caddysnake.logs.main import is_journal
 from caddysnake.logs.records import Record
 from caddysnake.logs.sink import ROOM_BYTES
 
@@ -259,3 +263,57 @@ def cpu_s(pid: int) -> float:
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_worker_tells_how_many_lines_found_no_room(log: LogProcess) -> None:
+    _, _, records = log.source()
+    os.write(records, b"D40\nD2\nDx\n")
+    (told,) = [record for record in log.end() if record["msg"].startswith("output dropped")]
+    assert (told["stream"], told["lines"]) == ("records", 43)
+
+
+def test_journald_is_told_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.dup2(writer, 15)
+    where = os.fstat(writer)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{where.st_dev}:{where.st_ino}")
+    assert is_journal(dict(os.environ), writer)
+    assert not is_journal(dict(os.environ), 0)
+    assert not is_journal({}, writer)
+    for fd in (reader, writer, 15):
+        os.close(fd)
+    record = Record("warn", 1.5, "daemon", "m", {})
+    assert journal_line(record) == b'<4>{"level":"warn","ts":1.5,"logger":"daemon","msg":"m"}\n'
+
+
+@pytest.mark.parametrize("character", ["\x9b", "\x7f", "\u202e", "\x1b"])
+def test_json_holds_nothing_that_a_terminal_obeys_and_loses_nothing(character: str) -> None:
+    line = json_line(Record("info", 1.5, "app.stdout", f"a{character}é", {}))
+    assert character.encode() not in line
+    assert json.loads(line)["msg"] == f"a{character}é"
+
+
+ACCESS = b"A1500\x001\x002\x00201\x003\x000\x00\x00GET\x001.1\x00/p\x00"
+
+
+def test_a_request_over_a_link_has_its_whole_path_and_no_field_of_ours() -> None:
+    fields = b"host\0a.test\0caddysnake-prefix\0/blog\0x-forwarded-for\x001.1.1.1, 2.2.2.2\0via\x002.0 Caddy"
+    fields += b"\0x-empty\0\0"
+    made = access.read(ACCESS[1:] + fields + b"\0HTTP/1.1 201 Created\0x-a: 1\0x-a: 2\0connection: close", False, 1.5)
+    assert made.fields["request"] == {
+        "remote_ip": "2.2.2.2", "remote_port": "", "client_ip": "1.1.1.1", "proto": "HTTP/2.0", "method": "GET",
+        "host": "a.test", "uri": "/blog/p", "headers": {"X-Empty": [""]},
+    }  # fmt: skip
+    assert made.fields["resp_headers"] == {"X-A": ["1", "2"]}
+    assert (made.level, made.fields["duration"], made.fields["status"]) == ("info", 0.0015, 201)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_an_access_line_holds_it_is_a_record_or_refused(line: bytes) -> None:
+    try:
+        made = access.read(ACCESS[1:] + line, False, 1.5)
+    except ValueError:
+        return
+    json.loads(json_line(made))
+    with contextlib.suppress(ValueError):
+        access.read(line, True, 1.5)

@@ -228,3 +228,51 @@ def test_what_is_told_of_a_failed_start_comes_last(folder: Path) -> None:
         assert log.index("about to fail") < log.index("Error: app probe:wsgi does not start (import)")
     finally:
         process.close()
+
+
+def test_threads_of_a_host_are_told_apart(tmp_path: Path) -> None:
+    text = ""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"app_{name}.py").write_text(
+            f"import os, threading\nprint('{name} is imported')\n"
+            "def app(environ, start_response):\n"
+            f"    print('{name}', 'prints', 4, 'pieces')\n"
+            f"    thread = threading.Thread(target=print, args=('a thread of {name}',))\n"
+            "    thread.start()\n    thread.join()\n"
+            f"    os.write(1, b'{name} by descriptor\\n')\n"
+            "    if environ['PATH_INFO'] == '/raise':\n        raise ValueError('no')\n"
+            "    start_response('200 OK', [])\n    return [b'ok']\n"
+        )
+        text += (
+            f"unix/{tmp_path}/{name}.sock {{\n\tpython {{\n\t\tmodule_wsgi app_{name}:app\n\t\tworkers 1\n\t\tlog\n"
+            f"\t\tworking_dir {tmp_path}/{name}\n\t\tworkers_runtime thread\n\t}}\n}}\n"
+        )
+    with daemon(tmp_path, text) as process:
+        for name in ("one", "two"):
+            assert get("/", path=tmp_path / f"{name}.sock") == (200, b"ok")
+            assert get("/raise", path=tmp_path / f"{name}.sock")[0] == 500
+        process.wait_for_log("handled request", 4)
+        process.wait_for_log("two by descriptor", 2)
+        found = records(process.log)
+    for name in ("one", "two"):
+        of_app = [record for record in found if record.get("app") == f"app_{name}:app"]
+        told = [record["msg"] for record in of_app if record["logger"] == "app.stdout"]
+        assert told == [f"{name} is imported", *[f"{name} prints 4 pieces", f"a thread of {name}"] * 2]
+        assert [record["msg"] for record in of_app if record["logger"] == "worker"] == ["the app raised an exception"]
+        assert [record["status"] for record in of_app if record["msg"] == "handled request"] == [200, 500]
+    assert {record["app"] for record in found if "by descriptor" in record["msg"]} == {"thread host"}
+
+
+def test_level_and_format_are_the_files_and_a_reload_changes_them(folder: Path) -> None:
+    with daemon(folder, "{\n\tlog {\n\t\tlevel ERROR\n\t\tformat console\n\t}\n}\n" + caddyfile(folder)) as process:
+        assert get("/fail", path=folder / "app.sock")[0] == 500
+        process.wait_for_log("the app raised an exception")
+        assert "imported" not in process.log
+        assert "ERROR the app raised an exception  app=probe:wsgi method=GET path=/fail" in process.log
+        assert "\n    Traceback (most recent call last):\n" in process.log
+        (folder / "Caddyfile").write_text("{\n\tdebug\n}\n" + caddyfile(folder))
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_log('"msg":"reloaded"')
+        get("/big", path=folder / "app.sock")
+        process.wait_for_log('"logger":"app.stdout"')
