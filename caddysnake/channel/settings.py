@@ -60,6 +60,8 @@ class Settings(NamedTuple):
     websocket_ping_timeout_s: float = 20.0
     limits: dict[str, int] | None = None
     """What its process may use, by the names of ``worker.limits``."""
+    root_path: str = ""
+    """What Caddy has taken off the path of every request: the app's SCRIPT_NAME or root_path. Decoded."""
     health_path: str = ""
     """A path that is answered in front of the app; none when empty."""
     access_log: dict[str, Any] | None = None

@@ -198,6 +198,26 @@ def _chains(routes: tuple[Route, ...], above: tuple[Route, ...] = ()) -> Iterato
         yield from _chains(route.routes, chain)
 
 
+def root_paths(config: Config, needed: list[Opening]) -> dict[int, str]:
+    """What Caddy takes off the path of every request to an app, by the app's ``id``: the prefixes of ``handle_path``.
+
+    Only where it is the same for all: for apps on sockets of their own alone, which are reached in one way or in ways
+    that take the same away. On any other socket the relay takes it off, and says so.
+    """
+    own = {id(opening.apps[0]) for opening in needed if opening.own}
+    shared = {id(app) for opening in needed if not opening.own for app in opening.apps}
+    found: dict[int, set[str]] = {}
+    for site in config.sites:
+        for chain in _chains(site.routes):
+            prefix = "".join("/" + route.strip_prefix.strip("/") for route in chain if route.strip_prefix)
+            found.setdefault(id(chain[-1].app), set()).add(prefix)
+    return {
+        app: prefix
+        for app, prefixes in found.items()
+        if app in own - shared and len(prefixes) == 1 and "{" not in (prefix := next(iter(prefixes)))
+    }
+
+
 def own_socket_name(site: Site, chain: tuple[Route, ...]) -> str:
     """The file name of a block's own socket.
 

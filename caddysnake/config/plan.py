@@ -19,7 +19,7 @@ from typing import Literal
 from ..caddyfile.errors import CaddyfileError
 from . import accounts, envfile
 from .accounts import AccountError
-from .listeners import Kind, Opening, openings, own_socket_path
+from .listeners import Kind, Opening, openings, own_socket_path, root_paths
 from .models import (
     GRACE_PERIOD_S,
     WSGI_THREADS,
@@ -88,6 +88,8 @@ class AppSpec:
     limits: Limits | None
     log: AccessLog | None
     health_uri: str | None
+    root_path: str
+    """What Caddy takes off the path of every request: the app's SCRIPT_NAME or root_path."""
     dynamic: bool
     """Values hold placeholders of requests, so this is a template of apps and not one."""
     block: PythonApp = field(compare=False, repr=False)
@@ -190,7 +192,8 @@ def plan(
     base = os.path.abspath(base_dir or os.getcwd())
     sockets = os.path.normpath(os.path.join(base, socket_dir or default_socket_dir()))
     needed, problems = openings(config, own_sockets=own_sockets)
-    apps = _apps(config, base, cores, problems)
+    roots = root_paths(config, needed)
+    apps = [replace(spec, root_path=roots.get(id(spec.block), "")) for spec in _apps(config, base, cores, problems)]
     index = {id(spec.block): number for number, spec in enumerate(apps)}
     listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
     longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
@@ -202,7 +205,7 @@ def resolve_app(
 ) -> AppSpec:
     """*spec* made anew of *block*, which is its own with values in the place of placeholders."""
     found = _app(block, name or spec.name, base, 1, spec.grace_period_s, problems)
-    return replace(found, workers=spec.workers)
+    return replace(found, workers=spec.workers, root_path=spec.root_path)
 
 
 def default_socket_dir() -> str:
@@ -306,6 +309,7 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, pro
         limits=block.limits,
         log=block.log,
         health_uri=block.health_uri,
+        root_path="",
         dynamic=dynamic,
         block=block,
     )

@@ -219,6 +219,7 @@ def _pool(
         websocket_max_message_bytes=spec.websocket_max_bytes,
         max_body_bytes=spec.request_body_max_bytes,
         limits=_limits(spec.limits),
+        root_path=spec.root_path,
         health_path=spec.health_uri or "",
         access_log={"credentials": spec.log.log_credentials} if spec.log is not None else None,
         shares_process=spec.workers_runtime == "thread",

@@ -93,7 +93,7 @@ class AsgiServer:
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
         self.server_header = settings.server_header.encode("latin-1", "replace")
-        self.scopes = Scopes()
+        self.scopes = Scopes(settings.root_path)
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.slots = page.slots
         self.tally = Tally()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, TextIO
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..channel.settings import Settings
@@ -21,6 +21,8 @@ from ..http1.request import RequestHead
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 _PREFIX_KEY = "caddysnake.prefix"
+_ROOT_KEY = "caddysnake.root"
+"""What Caddy has taken off the path of every request, percent-encoded; only there if it does."""
 _TARGETS_MAX = 512
 _TARGET_MAX = 128
 _targets: dict[bytes, tuple[str, str, str]] = {}
@@ -44,7 +46,7 @@ class Environ:
 
     def __init__(self, settings: Settings, file_wrapper: Callable[..., Any], errors: TextIO | None = None) -> None:
         self._always: dict[str, Any] = {
-            "SCRIPT_NAME": "",
+            "SCRIPT_NAME": settings.root_path.encode().decode("latin-1"),
             "SERVER_SOFTWARE": "caddysnake",
             "wsgi.version": (1, 0),
             "wsgi.errors": sys.stderr if errors is None else errors,
@@ -57,6 +59,8 @@ class Environ:
             "SERVER_PORT": "80",
             "REMOTE_ADDR": "",
         }
+        if settings.root_path:
+            self._always[_ROOT_KEY] = quote(settings.root_path)
 
     def of_connection(self, sock: socket.socket, trusted: bool, link: bool = False) -> tuple[dict[str, Any], Origin]:
         """What is the same for every request on ``sock``, and whom ``of_request`` is to believe there."""
@@ -93,15 +97,15 @@ def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[
         fields = made[1]
     if head.is_shared:
         fields = fields.copy()
-        _add_line(fields, head)
+        _add_line(fields, head, base.get(_ROOT_KEY, ""))
         head.made = (origin, fields)
         return base | fields
     environ = base | fields
-    _add_line(environ, head)
+    _add_line(environ, head, base.get(_ROOT_KEY, ""))
     return environ
 
 
-def _add_line(environ: dict[str, Any], head: RequestHead) -> None:
+def _add_line(environ: dict[str, Any], head: RequestHead, root: str) -> None:
     """Add the keys that follow from the request line."""
     environ["REQUEST_METHOD"] = head.method
     target = _targets.get(head.target)
@@ -116,6 +120,8 @@ def _add_line(environ: dict[str, Any], head: RequestHead) -> None:
     prefix = environ.pop(_PREFIX_KEY, None)
     if prefix is not None:
         environ["REQUEST_URI"] = prefix + environ["REQUEST_URI"]
+    if root:
+        environ["REQUEST_URI"] = root + environ["REQUEST_URI"]
 
 
 def _learn_target(head: RequestHead) -> tuple[str, str, str]:

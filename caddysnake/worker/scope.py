@@ -4,8 +4,9 @@ On a trusted connection ``client`` and ``scheme`` are what Caddy says: the last 
 peer (earlier ones may be the browser's invention; the app finds them in the header), X-Forwarded-Proto the browser's
 scheme. On any other connection they are the socket's. ``server`` is what the client asked for in Host.
 
-What a route has taken off the path is ``root_path``, and the path is whole again: that is how ASGI means the two. Only
-a relay says so, over a link; nobody else's word is taken, and no app sees the field.
+What a route has taken off the path is ``root_path``, and the path is whole again: that is how ASGI means the two. For
+an app with a socket of its own it is always the same, and in the settings. Else a relay says so, over a link; nobody
+else's word is taken, and no app sees the field.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import socket
 from typing import Any
+from urllib.parse import quote
 
 from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ..http1.request import RequestHead
@@ -63,6 +65,7 @@ class Scopes:
 
     def __init__(self, root_path: str = "") -> None:
         self.root_path = root_path
+        self._raw_root = quote(root_path).encode()
         self.state: dict[str, Any] | None = None
         self._clients: dict[bytes, Address | None] = {}
         self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
@@ -90,7 +93,7 @@ class Scopes:
         else:
             client, scheme, server, has_ours = self._made_of(head, peer)
         path = head.path
-        scope = {
+        scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": head.version,
@@ -105,6 +108,9 @@ class Scopes:
             "server": server,
             "extensions": HTTP_EXTENSIONS.copy() if head.version == "1.1" else HTTP_EXTENSIONS_1_0.copy(),
         }
+        if self.root_path:
+            scope["path"] = self.root_path + scope["path"]
+            scope["raw_path"] = self._raw_root + path
         if has_ours:
             self._without_ours(scope, peer)
         elif head.is_shared and head.host:
@@ -123,9 +129,10 @@ class Scopes:
         if peer.is_link:
             for name, prefix in headers:
                 if name == PREFIX_FIELD:
+                    rest = prefix + scope["raw_path"][len(self._raw_root) :]
                     scope["root_path"] += decode_path(prefix)
-                    scope["raw_path"] = prefix + scope["raw_path"]
-                    scope["path"] = decode_path(scope["raw_path"])
+                    scope["raw_path"] = self._raw_root + rest
+                    scope["path"] = self.root_path + decode_path(rest)
 
     def websocket(self, head: RequestHead, peer: Peer, subprotocols: list[str]) -> Scope:
         scope = self.http(head, peer)

@@ -8,18 +8,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, Field
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-# Where Caddy mounts the app. `handle_path` strips the prefix before the app sees the request,
-# so the app is told about it: ASGI calls it root_path, and url_for puts it in front of every link.
-URL_PREFIX = os.environ.get("URL_PREFIX", "")
 
 
 @dataclass
@@ -50,21 +43,7 @@ class Greeting(BaseModel):
     guests: int
 
 
-class MountedAt:
-    """Middleware: the app lives under `prefix`. In ASGI the path begins with root_path, so both are set."""
-
-    def __init__(self, app: ASGIApp, prefix: str) -> None:
-        self.app = app
-        self.prefix = prefix
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            scope = {**scope, "root_path": self.prefix, "path": self.prefix + scope["path"]}
-        await self.app(scope, receive, send)
-
-
 app = FastAPI(title="FastAPI behind Caddy", lifespan=lifespan)
-app.add_middleware(MountedAt, prefix=URL_PREFIX)
 
 
 @app.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Flask, Response, render_template_string, request, url_for
-
-# Where Caddy mounts the app. `handle_path` strips the prefix before the app sees the request,
-# so the app is told about it: WSGI calls it SCRIPT_NAME, and url_for puts it in front of every link.
-URL_PREFIX = os.environ.get("URL_PREFIX", "")
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -25,18 +21,7 @@ PAGE = """<!doctype html>
 """
 
 
-def mounted_at(prefix: str, wsgi_app: Callable[..., Any]) -> Callable[..., Any]:
-    """`wsgi_app` with SCRIPT_NAME set to `prefix` (PEP 3333, "environ Variables")."""
-
-    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        environ["SCRIPT_NAME"] = prefix
-        return wsgi_app(environ, start_response)
-
-    return call
-
-
 app = Flask(__name__)
-app.wsgi_app = mounted_at(URL_PREFIX, app.wsgi_app)  # type: ignore[method-assign]
 
 
 @app.get("/")

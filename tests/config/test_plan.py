@@ -32,6 +32,23 @@ def test_paths_are_relative_to_the_base_directory() -> None:
     assert found.python == "/srv/apps/shop/.venv/bin/python3"
 
 
+def test_what_caddy_takes_off_every_path_is_the_apps_root_path() -> None:
+    site = (
+        "&(shared) {\n\tpython shared:app\n}\n"
+        "http://a.example {\n"
+        "\thandle_path /one/* {\n\t\thandle_path /two/* {\n\t\t\tpython nested:app\n\t\t}\n\t\tpython one:app\n\t}\n"
+        "\thandle_path /three/* {\n\t\tinvoke shared\n\t}\n\thandle /four/* {\n\t\tinvoke shared\n\t}\n"
+        "\tpython plain:app\n}\n"
+    )
+    found = {spec.module: spec.root_path for spec in planned(site, own_sockets=True).apps}
+    assert found == {"nested": "/one/two", "one": "/one", "shared": "", "plain": ""}
+
+
+def test_on_a_socket_of_ours_the_relay_takes_the_prefix_off_and_says_so() -> None:
+    (found,) = planned("unix//run/x.sock {\n\thandle_path /one/* {\n\t\tpython one:app\n\t}\n}\n").apps
+    assert found.root_path == ""
+
+
 def test_without_a_working_dir_it_is_the_base_directory() -> None:
     assert app("module_wsgi main:app").working_dir == "/srv"
 

@@ -42,6 +42,17 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": str(size).encode()})
 """
+WHERE = """
+async def asgi(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"{scope['root_path']} {scope['path']}".encode()})
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [f"{environ['SCRIPT_NAME']} {environ['PATH_INFO']} {environ['REQUEST_URI']}".encode("latin-1")]
+"""
 TENANT = """
 import os
 
@@ -75,6 +86,19 @@ localhost:{port} {{
 		venv "./venv"
 		request_body {{
 			max_size 1KiB
+		}}
+	}}
+
+	handle_path /mounted/* {{
+		handle_path /there/* {{
+			python {{
+				module_asgi "where:asgi"
+				workers 1
+			}}
+		}}
+		python {{
+			module_wsgi "where:wsgi"
+			workers 1
 		}}
 	}}
 
@@ -114,6 +138,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path, 
     folder, elsewhere = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("file")
     (folder / "items.py").write_text(ITEMS)
     (folder / "count.py").write_text(COUNT)
+    (folder / "where.py").write_text(WHERE)
     (folder / "venv").symlink_to(sys.prefix)
     for name in ("app1", "app2"):
         (folder / name).mkdir()
@@ -147,6 +172,13 @@ def test_content_over_the_limit_of_a_block_is_refused_and_the_next_is_not(site: 
     answers = [ask(port, "POST", "/count/x", bytes(size)) for size in (512, 1024, 1025, 64)]
     assert [status for status, _ in answers] == [200, 200, 413, 200]
     assert [body for status, body in answers if status == 200] == ["512", "1024", "64"]
+
+
+def test_an_app_knows_what_handle_path_has_taken_off(site: tuple[int, Path, Process]) -> None:
+    """ASGI has it in the path as well (root_path), PEP 3333 has not (SCRIPT_NAME)."""
+    port = site[0]
+    assert ask(port, "GET", "/mounted/there/x%20y?q") == (200, "/mounted/there /mounted/there/x y")
+    assert ask(port, "GET", "/mounted/x%20y?q") == (200, "/mounted /x y /mounted/x%20y?q")
 
 
 def test_what_is_caddys_stays_caddys(site: tuple[int, Path, Process]) -> None:

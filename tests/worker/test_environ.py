@@ -50,6 +50,15 @@ def test_the_path_is_decoded_and_latin_1(base: dict[str, Any]) -> None:
     assert environ["SCRIPT_NAME"] == ""
 
 
+def test_what_caddy_always_takes_off_the_path_is_the_script_name(pair: tuple[socket.socket, socket.socket]) -> None:
+    wanted = settings("a:app", "wsgi", "/", root_path="/café")
+    base, origin = Environ(wanted, FileWrapper, io.StringIO()).of_connection(pair[0], trusted=True)
+    for _ in range(2):
+        environ = of_request(base, head("/x%20y?q"), origin)
+        assert environ["SCRIPT_NAME"].encode("latin-1").decode() == "/café"
+        assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("/x y", "/caf%C3%A9/x%20y?q")
+
+
 def test_the_asterisk_is_no_path(base: dict[str, Any]) -> None:
     environ = of_request(base, head("*", method="OPTIONS"), Origin.FORWARDED)
     assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")

@@ -48,3 +48,16 @@ def test_a_websocket_has_it_too() -> None:
     with ours, theirs:
         scope = Scopes().websocket(head(PREFIXED), Peer(ours, True, True), ["chat"])
     assert (scope["type"], scope["root_path"], scope["path"]) == ("websocket", "/café", "/café/x y")
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_what_is_always_taken_off_is_in_the_settings(is_remembered: bool) -> None:
+    plain = b"GET /x%20y?q HTTP/1.1\r\nhost: a.example\r\n\r\n"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        scopes, sections = Scopes("/café"), ({} if is_remembered else None)
+        for raw, more in ((plain, ""), (plain, ""), (PREFIXED, "/café"), (plain, "")):
+            scope = scopes.http(head(raw, sections), Peer(ours, True, is_link=True))
+            assert scope["root_path"] == f"/café{more}"
+            assert scope["path"] == f"/café{more}/x y"
+            assert scope["raw_path"] == b"/caf%C3%A9" + (b"/caf%C3%A9" if more else b"") + b"/x%20y"

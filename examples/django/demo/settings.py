@@ -12,10 +12,6 @@ DEBUG = os.environ.get("DEBUG") == "1"
 # Caddy forwards only the hosts that its site addresses name, and nothing else can reach the app's socket.
 ALLOWED_HOSTS = ["*"]
 
-# Where Caddy mounts the app. `handle_path` strips the prefix before the app sees the request;
-# this puts it back in front of the links Django makes.
-FORCE_SCRIPT_NAME = os.environ.get("URL_PREFIX") or None
-
 ROOT_URLCONF = "demo.urls"
 WSGI_APPLICATION = "demo.wsgi.application"
 INSTALLED_APPS: list[str] = []
