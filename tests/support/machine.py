@@ -57,28 +57,35 @@ def require(programs: dict[str, str] | None = None) -> None:
 
 
 def dependencies() -> list[str]:
-    """What the package itself depends on."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [str(each) for each in project["dependencies"]]
+    """What the package itself depends on, and what builds it; in the versions that the container image has."""
+    pinned = [line for line in (ROOT / "docker/requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    return [*pinned, *tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]]
 
 
 def debian() -> Path:
     """The root folder, made if need be: ``/opt/wheels`` in it holds everything that the package depends on."""
     recipe = "\n".join((_RECIPE, SUITE, _PACKAGES, CHECKER, *dependencies()))
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("CADDYSNAKE_MACHINES", "/var/cache/caddysnake-tests"))
-    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-    root = cache / f"debian-{digest}"
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with cache() as folder:
+        root = folder / f"debian-{digest}"
         if not root.exists():
-            for stale in cache.glob("debian-*"):
+            for stale in folder.glob("debian-*"):
                 shutil.rmtree(stale)
-            building = cache / "building"
+            building = folder / "building"
             shutil.rmtree(building, ignore_errors=True)
             _build(building)
             building.rename(root)
     return root
+
+
+@contextmanager
+def cache() -> Iterator[Path]:
+    """The folder of what is kept between runs, for one process at a time."""
+    folder = Path(os.environ.get("CADDYSNAKE_MACHINES", "/var/cache/caddysnake-tests"))
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 def _build(root: Path) -> None:
