@@ -93,6 +93,8 @@ class Composition(NamedTuple):
     development: frozenset[int] = frozenset()
     """Those whose clients may be told everything, such as tracebacks."""
     log: Style = Style()
+    max_spawners: int | None = None
+    """Besides those of static apps."""
     shared: tuple[Shared, ...] = ()
     """Apps that one user runs, and so are not kept apart."""
 

@@ -97,6 +97,7 @@ class Host:
         self._left_behind = 0
         self._idle_since: float | None = None
         self._told_doomed = False
+        self._is_let_go = False
         self._reaping: asyncio.Task[None] | None = None
         self.pidfd = -1
         self._on_crash = on_crash
@@ -293,6 +294,10 @@ class Host:
 
     def close(self) -> None:
         """Let it leave; kill it when it does not."""
+        self._is_let_go = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self.is_open = False
         if self._endpoint.fileno() >= 0:
             self._loop.remove_reader(self._endpoint.fileno())
@@ -327,10 +332,10 @@ class Host:
             if received is not None:
                 self._dispatch(received[0])
         except ChannelClosed:
-            self.close()
+            self._hang_up()
         except ChannelError as exc:
             log.error("thread host broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
-            self.close()
+            self._hang_up()
             self.kill()
 
     def _dispatch(self, message: object) -> None:
@@ -362,7 +367,6 @@ class Host:
         os.close(self.pidfd)
         self.pidfd = -1
         self._end_outlets()
-        was_let_go = self._endpoint.fileno() < 0
         while self._endpoint.fileno() >= 0:  # its last words
             before = len(self._threads), len(self._ended)
             self._on_message()
@@ -371,12 +375,12 @@ class Host:
         self.kill()  # what its apps started; nobody has reaped it
         self.is_open = False
         self.is_gone = True
-        self.close()
-        self._reaping = self._loop.create_task(self._reap(was_let_go))
+        self._hang_up()
+        self._reaping = self._loop.create_task(self._reap())
 
-    async def _reap(self, was_let_go: bool) -> None:
+    async def _reap(self) -> None:
         self.status = await self._spawner.reap(self.number, self.pid)
-        if not was_let_go:
+        if not self._is_let_go:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
             fields = {"pid": self.pid, "workers": len(self._threads), "error": f"it ended unasked with {how}"}
             log.error("thread host died with all its workers", extra={"fields": fields})

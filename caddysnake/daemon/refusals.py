@@ -34,6 +34,8 @@ _KINDS = {
     "deadline": (503, "crashed", 5),
     "resources": (503, "resources", 5),
     "spawner": (503, "resources", 5),
+    "host": (503, "resources", 5),
+    "spawners": (503, "capacity", 5),
     "module": (404, "no-such-app", 0),
     "directory": (404, "no-such-app", 0),
     "lifespan": (500, "lifespan-failed", 5),

@@ -30,6 +30,8 @@ from .processes import Process
 log = logging.getLogger("caddysnake.spawner")
 
 UNASKED_A_SECOND = 100
+NO_ROOM = "spawners"
+"""``SpawnError.code``: there may be no more of them."""
 _LAST_WORKER_S = 1.0
 """A spawner without a worker for so long has been asked for none either."""
 _PREPARE_TIMEOUT_S = 120.0
@@ -423,13 +425,15 @@ def _execute(
 
 
 class Spawners:
-    """All spawners, by key. One whose last worker has left stays, warm, until ``close``."""
+    """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
 
     def __init__(self, libraries: list[str] | None = None) -> None:
         self._by_key: dict[SpawnerKey, Spawner] = {}
         self._libraries = libraries or library_folders(os.environ)
         self._leaving: set[Spawner] = set()
         self._outdated: set[Spawner] = set()
+        self._kept: frozenset[SpawnerKey] = frozenset()
+        self._most: int | None = None
         self.uids: set[int] = set()
         """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
 
@@ -438,6 +442,7 @@ class Spawners:
         spawner = self._by_key.get(key)
         if spawner is None or spawner.gone.is_set():
             self.expect([key])
+            self._make_room_for(key)
             try:
                 spawner = self._by_key[key] = Spawner(key, self._libraries)
             except OSError as exc:
@@ -448,14 +453,33 @@ class Spawners:
         """Apps with these keys run, or will."""
         self.uids |= {key.account.uid for key in keys if key.account is not None} - {os.geteuid()}
 
+    def keep(self, keys: Iterable[SpawnerKey], most: int | None) -> None:
+        """These stay without a worker. Of others there are ``most`` at most; None: as many as are asked for."""
+        self._kept = frozenset(keys)
+        self._most = most
+
+    def _make_room_for(self, key: SpawnerKey) -> None:
+        """Raises ``SpawnError``: there are as many as there may be, and none of them is without a worker."""
+        now = asyncio.get_running_loop().time()
+        others = {each: spawner for each, spawner in self._by_key.items() if each not in self._kept and each != key}
+        if key in self._kept or self._most is None or len(others) < self._most:
+            return
+        idlest = max(others, key=lambda each: others[each].idle_for(now))
+        if others[idlest].idle_for(now) <= 0:
+            raise SpawnError(NO_ROOM, f"no further interpreter: max_spawners {self._most} is reached")
+        self._let_go(idlest)
+
+    def _let_go(self, key: SpawnerKey) -> None:
+        spawner = self._by_key.pop(key)
+        spawner.close()
+        self._leaving.add(spawner)
+
     def sweep(self) -> None:
-        """To be called every second or so: a user's spawner without workers is let go, as it serves nobody else."""
+        """To be called every second or so: a spawner that has had no worker for a while is let go."""
         now = asyncio.get_running_loop().time()
         for key, spawner in list(self._by_key.items()):
-            if key.account is not None and spawner.idle_for(now) > _IDLE_S:
-                del self._by_key[key]
-                spawner.close()
-                self._leaving.add(spawner)
+            if key not in self._kept and spawner.idle_for(now) > _IDLE_S:
+                self._let_go(key)
         for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
             self._outdated.remove(spawner)
             spawner.close()

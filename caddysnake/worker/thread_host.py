@@ -60,9 +60,11 @@ class _Group:
     def __init__(self, found: Survey, name: str) -> None:
         self.survey = found
         self.owner = Owner(name, found.has)
-        self.workers: set[int] = set()
         self.left_at: float | None = None
         """When its last worker had ended; it is here until its threads have, too."""
+        self._workers: set[int] = set()
+        self._is_over = False
+        self._book = threading.Lock()
         self._lock = threading.Lock()
         self._imported: _Imported | None = None
 
@@ -74,15 +76,33 @@ class _Group:
                 try:
                     app, interface = worker.load_app(settings)
                     host.check_for_changes(self)
-                except AppError:
+                except AppError as exc:
                     modules.forget(self.survey.root)
-                    raise
+                    raise AppError(exc.code, str(exc) + _hint(str(exc))) from None
                 self._imported = _Imported(app, interface, contextvars.copy_context())
             return self._imported
 
+    def enters(self, number: int) -> bool:
+        """One more worker; False when the last has left: what it imported is on its way out."""
+        with self._book:
+            if not self._is_over:
+                self._workers.add(number)
+            return not self._is_over
+
+    def leaves(self, number: int) -> None:
+        """For the worker's own thread, which is in the app's directory. The last one runs what is to run at exit."""
+        with self._book:
+            self._workers.discard(number)
+            self._is_over = not self._workers
+        if self._is_over:
+            self.owner.bid_farewell()
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
     def forget(self) -> None:
         self._imported = None
-        self.owner.bid_farewell()
         modules.forget(self.survey.root)
 
 
@@ -144,14 +164,15 @@ class ThreadHost:
             faulthandler.dump_traceback(_STDERR, all_threads=True)
 
     def _join(self, message: Join, channel: socket.socket) -> None:
-        group = self._groups.get(message.group) or self._admitted(message)
-        if group is None:
+        group = self._groups.get(message.group)
+        if group is None or group.is_over:
+            group = self._admitted(message)
+        if group is None or not group.enters(message.worker):
             channel.close()
             self._endpoint.send(Spawned(message.worker, -errno.EEXIST))
             return
         self._groups[message.group] = group
         self._group_of[message.worker] = group
-        group.workers.add(message.worker)
         self._grace_s = max(self._grace_s, message.grace_s)
         thread = threading.Thread(
             target=self._work, args=(message.worker, group, channel), name=f"worker-{message.worker}", daemon=True
@@ -163,6 +184,7 @@ class ThreadHost:
         except RuntimeError:  # no more threads
             channel.close()
             self._endpoint.send(Spawned(message.worker, -errno.EAGAIN))
+            group.leaves(message.worker)
             self._ended.append((message.worker, 1))
             self._note_ended()
             return
@@ -198,6 +220,7 @@ class ThreadHost:
             say("error", "worker ends", foreign_traceback(exc))
         finally:
             endpoint.close()
+            group.leaves(number)
             self._ended.append((number, status))
             os.eventfd_write(self._wake_fd, 1)
 
@@ -247,8 +270,7 @@ class ThreadHost:
                 thread.join(_LOOK_S)  # it has said its last word
             fall_silent(number)
             group = self._group_of.pop(number)
-            group.workers.discard(number)
-            if not group.workers:
+            if group.is_over and group not in self._group_of.values():
                 self._part_with(group)
             self._endpoint.send(Reaped(number, status << 8))
 
@@ -298,9 +320,13 @@ class ThreadHost:
             while self._ended:
                 number, _ = self._ended.popleft()
                 self._group_of.pop(number)
-        for group in {*self._groups.values()}:
-            group.owner.bid_farewell()
         return 0
+
+
+def _hint(text: str) -> str:
+    if "main thread" in text and "signal" in text:
+        return "\n(An app that handles signals needs a process of its own: `workers_runtime process`.)"
+    return ""
 
 
 def _own_directory() -> None:
