@@ -71,6 +71,7 @@ def test_an_app_that_ends_the_process_takes_its_host_along_and_all_come_back(tmp
 FOREVER = """
 import time
 def forever():
+    open("stuck", "w").close()
     while True:
         try:
             time.sleep({nap_s})
@@ -79,10 +80,10 @@ def forever():
 """
 
 
-async def stick(house: Hosted, app: App) -> None:
+async def stick(house: Hosted, app: App, home: Path) -> None:
     """Have one thread of ``app`` do something that does not end."""
     house.connect(app).sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    await until(lambda: any(worker.load().busy for worker in app.pool.ready), "a request")
+    await until((home / "stuck").exists, "a request")
 
 
 def test_a_thread_that_runs_for_ever_is_stopped_with_its_worker(
@@ -95,7 +96,7 @@ def test_a_thread_that_runs_for_ever_is_stopped_with_its_worker(
             bad = await house.started(threads(home, interface, grace_s=0.3))
             assert pids(bad) == pids(good)
             (host,) = house.hosts
-            await stick(house, bad)
+            await stick(house, bad, home)
             bad.stop()
             await bad.ended()
             await until(lambda: not host.groups.get(bad_group(host, home)), "the end of the thread")
@@ -123,8 +124,8 @@ def test_threads_that_cannot_be_stopped_have_their_host_replaced_without_a_lost_
             homes = [write(tmp_path, name, interface, "forever()", stubborn) for name in ("one", "two")]
             apps = [await house.started(threads(home, interface, grace_s=0.2)) for home in homes]
             assert pids(*apps) == [host.pid] * 2
-            for app in apps:
-                await stick(house, app)
+            for app, home in zip(apps, homes, strict=True):
+                await stick(house, app, home)
                 app.stop()
             for app in apps:
                 await app.ended()
