@@ -137,8 +137,9 @@ def relays(d: Dispenser, options: OptionsDraft) -> None:
 
 @_option("max_spawners", "max_spawners <count>")
 def max_spawners(d: Dispenser, options: OptionsDraft) -> None:
-    """How many processes may stand ready to fork workers, one for each interpreter, user and set of preloaded modules.
-    Default: 16."""
+    """How many processes may stand ready to fork dynamic apps, one for each interpreter, user and set of preloaded
+    modules; those that static apps, or all apps of a template, are forked from are not counted. An app that needs one
+    more takes the place of the one that was used longest ago and has nothing to do; else it is 503. Default: 16."""
     options.fields["max_spawners"] = values.count(argument(d), most=4096)
 
 

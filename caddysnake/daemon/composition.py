@@ -141,6 +141,7 @@ def compose(
         autoreload,
         telling,
         log=_style(plan.options),
+        max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
     )
 

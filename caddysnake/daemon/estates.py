@@ -24,7 +24,7 @@ from .hosts import Origins
 from .ledger import Ledger
 from .pools import PoolSpec, StartFailed
 from .refusals import CAPACITY, STOPPING, Refusal, of_failure, response
-from .spawners import SpawnerKey, SpawnError
+from .spawners import NO_ROOM, SpawnerKey, SpawnError
 from .starts import Starting, Starts
 from .succession import Identity
 from .tenants import Answer, Stage, Tenants
@@ -38,6 +38,9 @@ _PATIENCE_S = 0.4
 """How long somebody waits for room: an app is idle as soon as its request is answered, and may be just about to be."""
 
 _LOOK_AGAIN_S = 0.05
+
+_ROOM_PATIENCE_S = 5.0
+"""How long an app that needs a spawner of its own waits for another's to leave, when there are ``max_spawners``."""
 
 Told = Callable[["App | Refusal"], None]
 
@@ -236,17 +239,35 @@ class Estate:
 
     async def _start_app(self, key: str, app: App) -> float:
         """Into ``apps``; the seconds it took. Raises ``StartFailed``."""
-        try:
-            took = await app.start()
-        except StartFailed as exc:
-            if exc.code != "spawner":
-                raise
-            # The process that it was to be forked from has died, which says nothing about this app.
-            self._discard(app)
-            app = self.starting[key] = App(app.spec, self._spawners, self._connections, app.ledger)
-            took = await app.start()
-        self.apps[key] = app
-        return took
+        patient_until = self._loop.time() + _ROOM_PATIENCE_S
+        again = 1
+        while True:
+            try:
+                took = await app.start()
+            except StartFailed as exc:
+                if exc.code == NO_ROOM and self._loop.time() < patient_until:
+                    self._make_room_for_a_spawner()
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+                elif exc.code in ("spawner", "host") and again:
+                    again -= 1  # the process that it was to be forked from has died, which says nothing about this app
+                else:
+                    raise
+                self._discard(app)
+                app = self.starting[key] = App(app.spec, self._spawners, self._connections, app.ledger)
+            else:
+                self.apps[key] = app
+                return took
+
+    def _make_room_for_a_spawner(self) -> None:
+        """Let an app go that has nothing to do, the one that was used longest ago; its spawner makes room then."""
+        if self.leaving - set(self.starting.values()):
+            return  # somebody is on the way out
+        self._see_who_is_used()
+        key = self._tenants.idlest()
+        if key is not None:
+            log.info("app makes room for another interpreter", extra={"fields": {"app": self.apps[key].name}})
+            self._tenants.let_go(key)
+            self._let_go(key)
 
     def _fail(self, key: str, refusal: Refusal) -> None:
         self._tenants.failed(key, refusal, self._loop.time())

@@ -444,13 +444,14 @@ class Bench(Seat):
         if self._host is self._of.get(worker):
             self._host = None
 
-    def needs_own_host(self) -> bool:
-        """Its app cannot be with others. False when that was known."""
+    def needs_own_host(self, for_good: bool) -> bool:
+        """Its app is not to be with others. False when that was known."""
         if self.is_private:
             return False
         self.is_private = True
         self._host = None
-        self._hosts.remember_private(self)
+        if for_good:
+            self._hosts.remember_private(self)
         return True
 
     def is_doomed(self, worker: int) -> bool:

@@ -358,7 +358,7 @@ class Pool(WorkerSink):
 
     def failed(self, worker: Worker, code: str, text: str) -> None:
         index = worker.settings.worker_index
-        if code == MOVES and self._seat is not None and self._seat.needs_own_host():
+        if self._seat is not None and self._is_better_alone(worker, code, self._seat):
             fields = {"app": self.spec.name, "worker": index, "why": text}
             log.info("app gets a thread host of its own", extra={"fields": fields})
             self._spawn_soon(index, 0.0)
@@ -372,6 +372,12 @@ class Pool(WorkerSink):
             self._failed(index, code, text, worker)
 
     # -- starting and starting again ---------------------------------------------------------------------------
+
+    def _is_better_alone(self, worker: Worker, code: str, seat: Seat) -> bool:
+        """It cannot share a host; or its host crashed before it was ready, which another app may have caused."""
+        if code == "crashed" and worker.ready_at is None:
+            return seat.needs_own_host(for_good=False)
+        return code == MOVES and seat.needs_own_host(for_good=True)
 
     def _failed(self, index: int, code: str, text: str, worker: Worker | None) -> None:
         text += self._hint(text)

@@ -363,7 +363,10 @@ class Serving:
         bound.listener.accept_into(self._loop, self._acceptor(bound))
 
     def _set_trusted(self, composition: Composition) -> None:
-        self.spawners.expect(spec.key for spec in composition.apps.values())
+        static = [spec.key for spec in composition.apps.values()]
+        self.spawners.expect(static)
+        warm = [spec.warm for spec in composition.estates.values() if spec.warm is not None]
+        self.spawners.keep([*static, *warm], composition.max_spawners)
         self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
 
     def _new_app(self, spec: PoolSpec) -> App:

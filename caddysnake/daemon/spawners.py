@@ -137,8 +137,11 @@ class Seat(Forker):
         """Go on where ``carried`` says."""
 
     @abstractmethod
-    def needs_own_host(self) -> bool:
-        """Its app cannot share a process with others. False when that was known."""
+    def needs_own_host(self, for_good: bool) -> bool:
+        """Its workers do not share a process with other apps; ``for_good``: nor those of its successors.
+
+        False when that was known.
+        """
 
 
 class Spawner(Forker):

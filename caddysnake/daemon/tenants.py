@@ -166,6 +166,10 @@ class Tenants(Generic[Key]):
                 return None
         return CAPACITY
 
+    def idlest(self) -> Key | None:
+        """The live app that was used longest ago, of those that have nothing to do."""
+        return next((key for key in self._used if self._is_idle(key)), None)
+
     # -- what becomes of an app --------------------------------------------------------------------------------
 
     def next_start(self) -> Key | None:

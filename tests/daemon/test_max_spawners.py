@@ -1,0 +1,95 @@
+"""How many spawners there may be, and which leave."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.daemon import children, daemon, get
+from support.house import run
+from support.worker import SITE
+
+from caddysnake.daemon import spawners as spawners_module
+from caddysnake.daemon.spawners import NO_ROOM, SpawnerKey, SpawnError, Spawners
+
+
+def key(number: int) -> SpawnerKey:
+    return SpawnerKey(sys.executable, "wsgi", (), (), (("NUMBER", str(number)),))
+
+
+def with_spawners(work: Callable[[Spawners], object]) -> None:
+    async def all_of_it() -> None:
+        spawners = Spawners([SITE])
+        try:
+            outcome = work(spawners)
+            if asyncio.iscoroutine(outcome):
+                await outcome
+        finally:
+            await spawners.close(patience_s=5.0)
+
+    run(all_of_it())
+
+
+def test_one_without_a_worker_makes_room_and_those_that_are_kept_do_not_count() -> None:
+    async def work(spawners: Spawners) -> None:
+        spawners.keep([key(0)], most=1)
+        kept, first = spawners.get(key(0)), spawners.get(key(1))
+        with pytest.raises(SpawnError, match="max_spawners 1") as raised:
+            spawners.get(key(2))  # the first is still being prepared
+        assert raised.value.code == NO_ROOM
+        await first.prepared()
+        second = spawners.get(key(2))
+        await asyncio.wait_for(first.gone.wait(), 30)
+        assert not kept.gone.is_set()
+        await second.prepared()
+        second.workers.add(7)
+        with pytest.raises(SpawnError, match="max_spawners 1"):
+            spawners.get(key(3))
+        second.workers.clear()
+
+    with_spawners(work)
+
+
+def test_one_that_nobody_is_forked_from_leaves_whoever_its_user_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawners_module, "_IDLE_S", 0.2)
+
+    async def work(spawners: Spawners) -> None:
+        spawners.keep([key(0)], most=None)
+        kept, other = spawners.get(key(0)), spawners.get(key(1))
+        await asyncio.gather(kept.prepared(), other.prepared())
+        while not other.gone.is_set():
+            spawners.sweep()
+            await asyncio.sleep(0.05)
+        spawners.sweep()
+        assert not kept.gone.is_set()
+
+    with_spawners(work)
+
+
+@pytest.mark.system
+def test_tenants_with_interpreters_of_their_own_take_turns(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "import os\n\ndef app(environ, start_response):\n    start_response('200 OK', [])\n"
+        "    return [os.environ['PYTHONHASHSEED'].encode()]\n"
+    )
+    caddyfile = """{
+        max_spawners 1
+    }
+    unix/x.sock {
+        python {
+            module_wsgi main:app
+            env_var PYTHONHASHSEED {http.request.header.seed}
+        }
+    }
+    """
+    with daemon(tmp_path, caddyfile) as process:
+        for seed in ("1", "2", "1"):
+            assert get("/", path=tmp_path / "x.sock", seed=seed) == (200, seed.encode()), process.log
+        assert process.log.count("app makes room for another interpreter") == 2
+        interpreters = [
+            pid for pid in children(process.pid) if b"bootstrap" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        assert len(interpreters) <= 2
