@@ -172,6 +172,7 @@ class Host:
         if carried.channel >= 0:
             self._loop.add_reader(carried.channel, self._on_message)
         else:
+            self._is_let_go = True
             self._endpoint.close()
             self._loop.call_later(_LEAVE_S, self.kill)
 
