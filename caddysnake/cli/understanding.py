@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ..caddyfile.errors import CaddyfileError
 from ..config.adapt import ConfigErrors, load, to_json
 from ..config.admin import AdminEndpoint, admin_endpoint
+from ..config.garbage import without_collection
 from ..config.models import Config
 from ..config.on_demand import HostDirectory
 from ..config.plan import Plan, default_socket_dir, plan, usable_cores
@@ -45,6 +46,7 @@ class Understood(NamedTuple):
     configuration: Configuration
 
 
+@without_collection
 def understand(source: Source, setting: Setting) -> Understood:
     """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``)."""
     text, config, planned = _plan(source, setting)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from ..caddyfile.errors import CaddyfileError, nearest
 from . import accounts
@@ -18,31 +19,32 @@ from .models import Position
 from .ownership import ROOT_HINT, foreign_hand
 from .plan import AppSpec, Listener, Plan
 from .registry import error_at
-from .search import OLDEST_PYTHON, Verdict, find_module, installation, is_standard, modules_in
+from .search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
 
 
 def check(plan: Plan) -> list[CaddyfileError]:
     """Everything that is wrong with *plan* as far as files tell: its own problems, then those found here."""
     errors = list(plan.problems)
+    look = cache(installation)  # most apps have one Python in common
     for app in plan.apps:
         if not app.block.placeholders:
-            errors += check_app(app)
+            errors += check_app(app, look)
         elif not any("{" in name for name in (app.user, app.group) if name is not None):
             errors += _account_errors(app)
     errors += _check_sockets(plan.listeners)
     return errors
 
 
-def check_app(app: AppSpec) -> Iterator[CaddyfileError]:
-    """What is wrong with one app."""
+def check_app(app: AppSpec, look: Callable[[str], Installation] = installation) -> Iterator[CaddyfileError]:
+    """What is wrong with one app. ``look`` says what there is of a Python."""
     folder_error = _directory_error(app.working_dir, "working_dir", app.block.at("working_dir"))
     if folder_error is not None:
         yield folder_error
-    python_error = _venv_error(app) or _python_error(app)
+    python_error = _venv_error(app) or _python_error(app, look)
     if python_error is not None:
         yield python_error
     if folder_error is None and python_error is None:
-        yield from _module_errors(app)
+        yield from _module_errors(app, look)
     yield from _account_errors(app)
 
 
@@ -99,13 +101,13 @@ def _venv_error(app: AppSpec) -> CaddyfileError | None:
     return error_at(position, message, f"make it with: python3 -m venv {app.venv}")
 
 
-def _python_error(app: AppSpec) -> CaddyfileError | None:
+def _python_error(app: AppSpec, look: Callable[[str], Installation]) -> CaddyfileError | None:
     position = app.block.at("python_path", "venv")
     if not os.path.exists(app.python):
         return error_at(position, f"interpreter {app.python} does not exist", "correct python_path")
     if not os.path.isfile(app.python) or not os.access(app.python, os.X_OK):
         return error_at(position, f"interpreter {app.python} is not a program that may be run", "correct python_path")
-    version = installation(app.python).version
+    version = look(app.python).version
     if len(version) >= 2 and version[:2] < OLDEST_PYTHON:
         shown, oldest = ".".join(map(str, version)), ".".join(map(str, OLDEST_PYTHON))
         message = f"interpreter {app.python} is Python {shown}, and apps need {oldest} or later"
@@ -113,9 +115,9 @@ def _python_error(app: AppSpec) -> CaddyfileError | None:
     return None
 
 
-def _module_errors(app: AppSpec) -> Iterator[CaddyfileError]:
+def _module_errors(app: AppSpec, look: Callable[[str], Installation]) -> Iterator[CaddyfileError]:
     position = app.block.at("module_wsgi", "module_asgi")
-    python = installation(app.python)
+    python = look(app.python)
     folders = (app.working_dir, *_python_path(app), *python.folders)
     for name in (app.module, *app.preload):
         verdict = find_module(name, folders)

@@ -13,7 +13,7 @@ out has lost its comments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..caddyfile.parser import ParsedFile
@@ -39,11 +39,13 @@ class Item(NamedTuple):
     """All of them, braces included."""
 
 
-def expand_python(source: bytes, file: str, environ: Mapping[str, str], reading: Reading) -> bytes:
-    """*source* with every ``python`` block of *reading*, which is of it, written where it is used."""
-    text = SourceText(source, file, environ)
+def expand_python(text: SourceText, file: str, reading: Reading) -> bytes | None:
+    """*text* with every ``python`` block of *reading*, which is of it, written where it is used.
+
+    None when each stands there already.
+    """
     if all(token.text != "import" for token in text.tokens):
-        return source
+        return None
     try:
         edits = list(_expansions(text, file, reading))
     except _WrittenOutError:

@@ -27,6 +27,7 @@ from ..caddyfile.structure import Site as SiteNode
 from ..caddyfile.tokens import Token, on_new_line
 from .adapt import ConfigErrors, Reading, read
 from .expansion import Item, expand_python, items
+from .garbage import without_collection
 from .listeners import openings, own_socket_path
 from .models import Config
 from .options import OURS
@@ -53,6 +54,7 @@ class Stock(NamedTuple):
     config: Config
 
 
+@without_collection
 def stock(
     source: bytes,
     file: str,
@@ -79,9 +81,11 @@ def stock(
         os.path.join(os.path.abspath(base_dir or os.getcwd()), socket_dir or default_socket_dir())
     )
     try:
-        expanded = expand_python(source, file, environ, reading)
-        again = reading if expanded == source else read(expanded, file, environ)
-        text = _Rewriter(SourceText(expanded, file, environ), file, environ, again, folder).run(reading)
+        original, again = SourceText(source, file, environ), reading
+        expanded = expand_python(original, file, reading)
+        if expanded is not None and expanded != source:
+            original, again = SourceText(expanded, file, environ), read(expanded, file, environ)
+        text = _Rewriter(original, file, environ, again, folder).run(reading)
     except CaddyfileError as exc:
         raise ConfigErrors([exc]) from None
     written = source.decode()
