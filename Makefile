@@ -16,7 +16,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 METADATA := pyproject.toml caddysnake/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help run test lint docs bench bench-full build clean
+.PHONY: help run test lint docs bench bench-full scaling build clean
 
 help:
 	@echo 'make run    start the three example apps behind a stock Caddy and print where'
@@ -24,6 +24,7 @@ help:
 	@echo 'make lint   check style and types'
 	@echo 'make docs   build the documentation into site/'
 	@echo 'make bench  measure against the peers, on this machine (less than 10 minutes)'
+	@echo 'make scaling     what grows with connections, workers, tenants, routes and sites'
 	@echo 'make bench-full  the same with everything, and longer (an hour or two)'
 	@echo 'make build  make the wheel and the source distribution in dist/'
 	@echo 'make clean  remove everything that the above made'
@@ -43,6 +44,9 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+scaling: $(VENV)/.installed-bench
+	$(VENV)/bin/python -m benchmarks.scaling $(ARGS)
 
 bench-full: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks --full $(ARGS)

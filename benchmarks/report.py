@@ -114,7 +114,7 @@ def _table(
     titles += [f"{OURS} ÷ it, CPU"] if also else []
     titles += [_COLUMNS[name][0] for name in shown]
     titles += [] if "failed" in columns else ["failed"]
-    lines = [_row(titles), _row(["---"] + ["---:"] * (len(titles) - 1))]
+    lines = [row(titles), row(["---"] + ["---:"] * (len(titles) - 1))]
     for result in results:
         values = result.values(headline)
         cells = [result.server, _cell(result.median(headline), shape)]
@@ -125,7 +125,7 @@ def _table(
             # A failure in any round is one too many for a median to hide.
             cells.append(str(result.failed) if name == "failed" else _cell(result.median(name), _COLUMNS[name][1]))
         cells += [] if "failed" in columns else [str(result.failed)]
-        lines.append(_row(cells))
+        lines.append(row(cells))
     return lines
 
 
@@ -142,5 +142,11 @@ def _cell(value: float | None, shape: str) -> str:
     return "?" if value is None else f"{value:{shape}}"
 
 
-def _row(cells: list[str]) -> str:
+def title_of(column: str) -> str:
+    """The title of a figure; its own name when it has none."""
+    return _COLUMNS[column][0] if column in _COLUMNS else column
+
+
+def row(cells: list[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"

@@ -125,7 +125,8 @@ def environ_of(frameworks: Path, folder: Path) -> dict[str, str]:
     """The environment of every server: the frameworks can be imported, and BENCHMARK_FILE, in `folder`, served."""
     file = folder / "file"
     file.write_bytes(bytes(FILE_BYTES))
-    return {**os.environ, "PYTHONPATH": f"{site_packages(frameworks)}:{APPS}", "BENCHMARK_FILE": str(file)}
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**environ, "PYTHONPATH": f"{site_packages(frameworks)}:{APPS}", "BENCHMARK_FILE": str(file)}
 
 
 def find_caddy() -> str:

@@ -98,10 +98,10 @@ def tenants(count: int) -> Callable[[Server], Figures]:
                 running(server.name, server.command(launch), folder / "log", environ=environ_of(environment, folder))
             )
             # The first one also brings what all share: Caddy's own start, the spawner.
-            _until_answered(port, "t0.localhost", pid, folder / "log")
+            until_answered(port, "t0.localhost", pid, folder / "log")
             time.sleep(SETTLE_S)
             before = pss_bytes(pid)
-            times = [_first_byte_ms(port, f"t{number}.localhost") for number in range(1, count + 1)]
+            times = [first_byte_ms(port, f"t{number}.localhost") for number in range(1, count + 1)]
             time.sleep(SETTLE_S)
             after = pss_bytes(pid)
             memory = {} if before is None or after is None else {"mb_each": (after - before) / count / 1_000_000}
@@ -155,7 +155,8 @@ def reloads(interface: Interface, method: str, seconds: float) -> Callable[[Serv
     return run
 
 
-def _first_byte_ms(port: int, host: str) -> float:
+def first_byte_ms(port: int, host: str) -> float:
+    """How long the answer to a request for ``host`` takes. Raises BenchmarkError when it is none."""
     begun = time.perf_counter()
     status = _status(port, host)
     took = (time.perf_counter() - begun) * 1000
@@ -173,7 +174,8 @@ def _status(port: int, host: str) -> int:
         connection.close()
 
 
-def _until_answered(port: int, host: str, pid: int, log: Path) -> None:
+def until_answered(port: int, host: str, pid: int, log: Path) -> None:
+    """Wait for the first answer. Raises BenchmarkError, with the end of the log, when there is none for a minute."""
     deadline = time.monotonic() + 60
     answer: object = None
     while time.monotonic() < deadline:
