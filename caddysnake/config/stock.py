@@ -42,6 +42,13 @@ _NOTHING = "# No site is Caddy's: each is a socket of the sidecar's.\n"
 _TRANSPORT = ("transport http {", "\tcompression off", "\tkeepalive_idle_conns_per_host 256", "}")
 """Caddy would ask the app for gzip and unpack it again, and keep only 32 idle connections."""
 
+_CLIENT = ("header_up X-Forwarded-For {http.vars.client_ip}",)
+"""Where Caddy is told of proxies that it trusts, it keeps their list, the last of which is its neighbour and not the
+client. Who that is it has found out by then."""
+
+_WRITTEN = [["{", *" ".join(lines).split(), "}"] for lines in (_TRANSPORT, (*_CLIENT, *_TRANSPORT))]
+"""The words of a ``reverse_proxy`` of ours, behind its upstream."""
+
 _FORMAT_LIMIT = 100_000
 """Characters. Nobody looks at the layout of a longer file, and formatting goes character by character."""
 
@@ -229,7 +236,8 @@ class _Rewriter:
         upstream = self._upstreams[id(node.segment.tokens[0])]
         written = print_token(Token(upstream, self._file, 1, 1))
         head = "reverse_proxy" + (_matcher(node) if with_matcher else "")
-        return [f"{head} {written} {{", *_indented(_TRANSPORT), "}"]
+        client = _CLIENT if _trusts_proxies(self._reading) else ()
+        return [f"{head} {written} {{", *_indented((*client, *_TRANSPORT)), "}"]
 
     # Proof
 
@@ -290,6 +298,14 @@ def _any_between(places: Iterable[int], one: int, other: int) -> bool:
     return any(_is_between(place, one, other) for place in places)
 
 
+def _trusts_proxies(reading: Reading) -> bool:
+    """The global option ``servers`` names proxies whose word Caddy takes."""
+    return any(
+        segment.tokens[0].text == "servers" and "trusted_proxies" in [token.text for token in segment.tokens]
+        for segment in reading.parsed.options
+    )
+
+
 # What a site means: nested tuples that are equal exactly when Caddy would do the same.
 
 Meaning = tuple[Any, ...]
@@ -312,8 +328,7 @@ def _routes(nodes: Sequence[RouteNode], upstreams: Mapping[int, str]) -> Iterato
             yield ("proxy", upstream, matcher)
         elif node.directive == "reverse_proxy":
             words = [token.text for token in tokens[1:]]
-            wrote = " ".join(line.strip() for line in _TRANSPORT).split()
-            if words[1:] == ["{", *wrote, "}"]:
+            if words[1:] in _WRITTEN:
                 yield ("proxy", words[0], matcher)
             else:
                 yield (node.directive, matcher, False, tuple(words), ())

@@ -108,3 +108,23 @@ def test_after_a_daemon_was_killed_the_next_starts_at_once_and_nothing_of_the_fi
                 time.sleep(0.05)
             eventually_answers(port)
             assert second.stop() == 0
+
+
+# Debian's Caddy has no such option.
+@pytest.mark.parametrize("environ", ["current"], indirect=True)
+def test_behind_proxies_that_caddy_trusts_the_client_is_whom_they_name(tmp_path: Path, environ: dict[str, str]) -> None:
+    """And nobody whom the client names: Caddy goes through the list from its end."""
+    port = free_port()
+    (tmp_path / "blog.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n"
+        "    return [environ['REMOTE_ADDR'].encode()]\n"
+    )
+    options = (
+        "{\n\tadmin off\n\tservers {\n\t\ttrusted_proxies static 127.0.0.0/8 192.0.2.0/24\n"
+        "\t\ttrusted_proxies_strict\n\t}\n}\n"
+    )
+    site = f"http://127.0.0.1:{port} {{\n\tpython {{\n\t\tmodule_wsgi blog:app\n\t\tworkers 1\n\t}}\n}}\n"
+    with daemon(tmp_path, options + site, "--caddy", environ=environ):
+        forwarded = {"X-Forwarded-For": "6.6.6.6, 198.51.100.7, 192.0.2.1"}
+        assert get("/", port, **forwarded) == (200, b"198.51.100.7")
+        assert get("/", port) == (200, b"127.0.0.1")
