@@ -26,11 +26,13 @@ _WANTED = ("uvloop", "websockets")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("action", choices=["install", "path"], help="install, or print the folder")
     parser.add_argument("--python", metavar="PATH", help="the interpreter to install for")
 
 
 def main(args: argparse.Namespace) -> int:
+    """Install, or print the folder; 0 when that is done."""
     folder = runtime_folder(os.environ)
     if args.action == "path":
         print(folder)

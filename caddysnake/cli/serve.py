@@ -27,6 +27,7 @@ _DEFAULT_LISTEN = "127.0.0.1:9080"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("app", metavar="MODULE:VARIABLE", help="such as blog:app, or a factory: blog:make_app()")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--wsgi", action="store_true", help="the app is WSGI")
@@ -60,6 +61,7 @@ class UnservableValue(ValueError):
 
 
 def main(args: argparse.Namespace) -> int:
+    """Serve until told to stop; 1 when that cannot be."""
     try:
         text = caddyfile(args)
     except UnservableValue as exc:

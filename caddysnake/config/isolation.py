@@ -36,6 +36,7 @@ class Residents:
         self._apps: dict[int, set[str]] = {os.geteuid(): {""}}  # the daemon itself
 
     def add(self, uid: int, app: str) -> None:
+        """*app* runs as *uid*."""
         self._apps.setdefault(uid, set()).add(app)
 
     def is_alone(self, uid: int, app: str) -> bool:

@@ -107,6 +107,8 @@ class WebSocketPing(Model):
 
 
 class EnvVar(NamedTuple):
+    """A variable of an app's environment."""
+
     name: str
     value: str
 

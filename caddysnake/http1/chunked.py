@@ -54,6 +54,7 @@ class ChunkDecoder:
 
     @property
     def is_done(self) -> bool:
+        """The last chunk and the trailers have come."""
         return self._state is _DONE
 
     def feed(self, data: bytes, at: int, content: list[Piece]) -> int:

@@ -63,6 +63,7 @@ class RequestHead:
 
     @property
     def has_body(self) -> bool:
+        """Content follows, or may follow."""
         return self.chunked or bool(self.content_length)
 
 

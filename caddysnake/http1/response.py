@@ -102,6 +102,7 @@ class Response:
 
     @property
     def is_done(self) -> bool:
+        """It is complete."""
         return self.phase is _DONE
 
     @property

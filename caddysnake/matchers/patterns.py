@@ -99,6 +99,7 @@ class Cost(NamedTuple):
     degree: int
 
     def steps(self, length: int) -> int:
+        """How many steps a search of a text of *length* characters may take; beyond a bound, just more than that."""
         return min(self.factor, _STEPS_MAX + 1) * int((length + 1) ** min(self.degree, 8))
 
 

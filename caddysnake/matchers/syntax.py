@@ -38,6 +38,7 @@ class Chars(NamedTuple):
     ranges: Ranges
 
     def holds(self, code: int) -> bool:
+        """The character of *code* is one of these."""
         at = bisect_right(self.ranges, (code, LAST)) - 1
         return at >= 0 and code <= self.ranges[at][1]
 

@@ -23,19 +23,26 @@ class Head(Protocol):
     """What is needed of a parsed head; ``http1.request.RequestHead`` is one."""
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """As sent."""
     @property
-    def target(self) -> bytes: ...
+    def target(self) -> bytes:
+        """The request target, as sent."""
     @property
-    def path(self) -> bytes: ...
+    def path(self) -> bytes:
+        """Percent-encoded, without the query."""
     @property
-    def query(self) -> bytes: ...
+    def query(self) -> bytes:
+        """Without the question mark."""
     @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Names in lower case, and values."""
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """``1.0`` or ``1.1``."""
     @property
-    def host(self) -> bytes | None: ...
+    def host(self) -> bytes | None:
+        """The value of the Host field."""
 
 
 Value = TypeVar("Value")
@@ -93,6 +100,7 @@ class Request:
 
     @_once
     def escaped_path(self) -> str:
+        """The path as Go writes it: escaped where it must be."""
         return uris.escaped_path(self.raw_path)
 
     @_once
@@ -102,10 +110,12 @@ class Request:
 
     @_once
     def lower_path(self) -> str:
+        """``path`` in lower case."""
         return uris.lower(self.path)
 
     @_once
     def clean_lower_path(self) -> str:
+        """``clean_path`` in lower case."""
         return uris.clean(self.lower_path)
 
     @_once
@@ -120,6 +130,7 @@ class Request:
 
     @_once
     def pairs(self) -> uris.Pairs:
+        """The pairs of the query, decoded; what cannot be read is left out."""
         return self._parsed_query[0]
 
     @property
@@ -218,6 +229,7 @@ class Request:
 
     @property
     def scheme(self) -> str:
+        """``https`` or ``http``: what the browser speaks with Caddy."""
         return "https" if self._last(b"x-forwarded-proto") == "https" else "http"
 
     @_once
