@@ -65,15 +65,15 @@ def _find(address: str | None, config: str | None) -> Target:
     if address is not None:
         return _target(values.socket_address(address))
     file = config if config is not None else "Caddyfile"
+    # First: with a supervised Caddy the address in the file is Caddy's.
+    alive = _alive(admin.candidates(file, os.environ))
+    if alive:
+        return Target(alive[0])
     if config is not None or os.path.exists(file):
         said = _said_in(file)
         if said is not None:
             return said
-    own = admin.candidates(file, os.environ)
-    alive = _alive(own)
-    if alive:
-        return Target(alive[0])
-    if config is not None:
+        # Not another one instead: whoever stands beside a Caddyfile means that one.
         raise CallFailed(
             f"no daemon answers for {os.path.abspath(file)}: start it with `caddysnake run --config {file}`, "
             "or say where its admin API is with --address"
@@ -179,11 +179,11 @@ def call(
     try:
         answer = json.loads(text)
     except ValueError:
-        raise CallFailed(f"{target} is not the admin API of caddysnake: it answered {status}") from None
-    if not isinstance(answer, dict):
-        raise CallFailed(f"{target} is not the admin API of caddysnake: it answered {status}")
-    if status >= 400 and "error" in answer:
-        raise CallFailed(str(answer["error"]), answer)
+        raise CallFailed(f"{target} is not caddysnake's admin API: it answered {status}") from None
+    if not isinstance(answer, dict) or (status >= 400 and "code" not in answer):
+        raise CallFailed(f"{target} is not caddysnake's admin API: it answered {status}")
+    if status >= 400:
+        raise CallFailed(str(answer.get("error", status)), answer)
     return answer
 
 

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
+    from ..caddyfile.errors import CaddyfileError
     from ..config.adapt import ConfigErrors, load
+    from ..config.admin import admin_endpoint
     from ..config.isolation import shared
     from ..config.plan import plan, usable_cores
     from ..config.settled import settle
@@ -44,6 +46,10 @@ def main(args: argparse.Namespace) -> int:
         return 1
     print_warnings(config.warnings)
     planned, _, errors = settle(config, planned, os.environ, own_sockets=args.caddy)
+    try:
+        admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
+    except CaddyfileError as exc:
+        errors.append(exc)
     if errors:
         print_errors(ConfigErrors(errors).errors, source)
         return 1

@@ -199,7 +199,7 @@ def test_the_command_stops_the_daemon_and_waits_for_its_end(process: Process, fo
     assert process.popen.poll() == 0
     done = command(process, folder, "reload")
     assert done.returncode == 1
-    assert "no daemon is running" in done.stderr
+    assert f"no daemon answers for {folder / 'Caddyfile'}" in done.stderr
 
 
 def test_it_listens_where_the_file_says_and_moves_with_it(folder: Path) -> None:
@@ -260,3 +260,16 @@ def test_it_is_reached_through_caddy_under_a_name_of_its_own(folder: Path) -> No
         assert call(port, "GET", "/status", **ada).json["daemon"]["phase"] == "ready"
         assert call(port, "POST", "/load", Origin=f"http://{host}", **ada).status == 200
         assert call(port, "POST", "/load", Origin="https://evil.example", **ada).json["code"] == "forbidden-origin"
+
+
+def test_with_a_supervised_caddy_the_option_is_caddys_and_ours_stays_at_its_default(folder: Path) -> None:
+    port, site = free_port(), free_port()
+    text = f"{{\n\tadmin localhost:{port}\n\tauto_https off\n}}\nhttp://localhost:{site} {{\n\tpython main:wsgi\n}}\n"
+    with daemon(folder, text, "--caddy") as process:
+        assert call(process, "GET", "/health/ready").json["status"] == "ok"
+        assert "apps" in call(port, "GET", "/config/", Host=f"localhost:{port}").json  # Caddy's own
+        (folder / "main.py").write_text(app("2"))
+        command(process, folder, "reload", check=True)
+        assert get("/", site, Host=f"localhost:{site}")[1].startswith(b"2 ")
+        status = command(process, folder, "status", check=True).stdout
+        assert "direct  main:wsgi" in status

@@ -1,0 +1,98 @@
+"""Where the admin API listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caddysnake.caddyfile.errors import CaddyfileError
+from caddysnake.config.adapt import ConfigErrors, load
+from caddysnake.config.admin import OFF, AdminEndpoint, admin_endpoint, candidates, default_path, make_private
+from caddysnake.config.values import InvalidValue
+
+RUNTIME = {"XDG_RUNTIME_DIR": "/run/user/7"}
+
+
+def endpoint(line: str, override: str | None = None, *, for_caddy: bool = False) -> AdminEndpoint:
+    config = load(f"{{\n{line}\n}}\n".encode(), "Caddyfile", {})
+    return admin_endpoint(config.options, "/etc/c/Caddyfile", RUNTIME, for_caddy=for_caddy, override=override)
+
+
+def test_the_default_follows_from_the_files_path_and_the_runtime_directory() -> None:
+    found = endpoint("")
+    assert found.is_default
+    assert found.listen is not None
+    assert found.listen.path == default_path("/etc/c/Caddyfile", RUNTIME)
+    assert found.listen.path.startswith("/run/user/7/caddysnake/admin/")
+    assert found.listen.mode == 0o600
+    assert default_path("/etc/other", RUNTIME) != found.listen.path
+    assert default_path("/x", {"RUNTIME_DIRECTORY": "/run/one:/run/two", **RUNTIME}).startswith("/run/one/admin/")
+
+
+@pytest.mark.parametrize(
+    ("line", "listen"),
+    [
+        ("admin localhost:2020", "tcp/localhost:2020"),
+        ("admin :2020", "tcp/:2020"),
+        ("admin unix//run/a.sock", "unix//run/a.sock|0600"),
+        ("admin unix//run/a.sock|0660|:caddy", "unix//run/a.sock|0660|:caddy"),
+        ("admin fd/3", "fd/3"),
+    ],
+)
+def test_an_address_is_taken_from_the_file(line: str, listen: str) -> None:
+    found = endpoint(line)
+    assert str(found.listen) == listen
+    assert not found.is_default
+
+
+def test_a_block_says_who_may_call() -> None:
+    found = endpoint("admin {\n origins a.example b.example:444\n enforce_origin\n}")
+    assert (found.origins, found.enforce_origin, found.is_default) == (("a.example", "b.example:444"), True, True)
+
+
+def test_it_can_be_off_and_the_command_line_goes_before_the_file() -> None:
+    assert endpoint("admin off") == OFF
+    assert endpoint("admin localhost:2020", "off") == OFF
+    assert str(endpoint("admin off", "localhost:2021").listen) == "tcp/localhost:2021"
+
+
+@pytest.mark.parametrize("line", ["admin off", "admin localhost:2019", "admin {env.NOPE}", "admin udp/x:1"])
+def test_with_a_supervised_caddy_the_option_is_caddys(line: str) -> None:
+    assert endpoint(line, for_caddy=True).is_default
+
+
+@pytest.mark.parametrize("text", ["localhost", "{env.ADDRESS}", "udp/localhost:2020", "unix/@abstract", "unix//x/"])
+def test_what_cannot_be_listened_on_is_an_error_with_its_line(text: str) -> None:
+    with pytest.raises(CaddyfileError) as caught:
+        endpoint(f"admin {text}")
+    assert caught.value.line == 2
+    with pytest.raises(InvalidValue):
+        endpoint("", text)
+
+
+@pytest.mark.parametrize(
+    "line", ["admin off {\n origins x\n}", "admin a b", "admin {\n origin x\n}", "admin {\n origins\n}"]
+)
+def test_what_means_nothing_is_an_error(line: str) -> None:
+    with pytest.raises(ConfigErrors):
+        endpoint(line)
+
+
+def test_a_folder_of_others_is_not_used(tmp_path: Path) -> None:
+    make_private(str(tmp_path / "a" / "admin"))
+    assert (tmp_path / "a" / "admin").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "a" / "admin").chmod(0o755)
+    with pytest.raises(PermissionError):
+        make_private(str(tmp_path / "a" / "admin"))
+
+
+def test_daemons_are_looked_for_where_they_may_be(tmp_path: Path) -> None:
+    folder = tmp_path / "caddysnake" / "admin"
+    folder.mkdir(parents=True)
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    path = Path(default_path("/etc/c/Caddyfile", environ))
+    assert candidates("/etc/c/Caddyfile", environ) == []
+    path.touch()
+    assert candidates("/etc/c/Caddyfile", environ) == [str(path)]
+    assert str(path) in candidates(None, environ)
