@@ -244,5 +244,7 @@ def on_demand_ask(d: Dispenser, options: OptionsDraft) -> None:
 
 @_option("reload_strategy", "reload_strategy parallel|rolling")
 def reload_strategy(d: Dispenser, options: OptionsDraft) -> None:
-    """How workers are replaced: all beside the old ones, the default, or one at a time, which takes less memory."""
+    """How a reload replaces workers: all beside the old ones, the default, or one at a time, which takes less memory.
+    Then the first new worker of each app decides whether the reload is refused, and old and new code serve for a while
+    side by side."""
     options.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling"))

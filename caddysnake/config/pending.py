@@ -18,7 +18,6 @@ NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
 """Subdirectives of ``python``, each with the question whether a block makes use of it."""
 
 NOT_YET_OPTIONS: Final[dict[str, Callable[[GlobalOptions], bool]]] = {
-    "reload_strategy": lambda options: "reload_strategy" in options.where,
 }
 """Global options. ``admin`` is not among them: a file that Caddy reads too may have it for Caddy."""
 

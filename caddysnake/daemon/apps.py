@@ -18,6 +18,7 @@ from .ledger import Ledger
 from .pools import Pool, PoolSpec, StartFailed
 from .refusals import STOPPING, Refusal, of_broken, of_failure
 from .spawners import Forker, Forkers
+from .starts import Starts
 from .workers import Worker
 
 log = logging.getLogger("caddysnake.app")
@@ -68,6 +69,7 @@ class App:
         self.builds = Builds()
         """Which code runs since when, and which was refused."""
         self._renewing = asyncio.Lock()
+        self._rolling: asyncio.Task[None] | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -84,25 +86,27 @@ class App:
         self.builds.accepted()
         return took
 
-    async def renew(self, spec: PoolSpec) -> float:
+    async def renew(self, spec: PoolSpec, starts: Starts | None = None, is_rolling: bool = False) -> float:
         """New workers that run ``spec`` take over from the old; the seconds that took. One renewal at a time.
 
         Raises ``StartFailed``; the old ones serve on then.
         """
         async with self._renewing:
-            took = await self.prepare(spec)
+            took = await self.prepare(spec, starts, is_rolling)
             self.swap()
             return took
 
-    async def prepare(self, spec: PoolSpec) -> float:
+    async def prepare(self, spec: PoolSpec, starts: Starts | None = None, is_rolling: bool = False) -> float:
         """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
 
-        Raises ``StartFailed``; nothing has changed then, and nothing is left of the new one.
+        Its workers start in turn with what else ``starts`` has to start. ``is_rolling``: one of them for now; each of
+        the others takes the place of an old one after the swap. Raises ``StartFailed``; nothing has changed then, and
+        nothing is left of the new one.
         """
         coming = Pool(spec, self.pool.generation + 1, self._spawners, self)
         self._coming = coming
         try:
-            return await coming.start()
+            return await coming.start(starts, is_rolling)
         except BaseException as exc:
             if isinstance(exc, StartFailed) and not self._stopping:
                 self.builds.was_refused(exc.code, str(exc))
@@ -117,8 +121,28 @@ class App:
         self.name = self.spec.name
         self._broken = None
         self.builds.accepted()
-        self._retire(former)
+        self._end_rolling()
+        if self.pool.is_growing:
+            self._former.add(former)
+            former.wind_down()
+            former.drain_one()
+            self._rolling = self._loop.create_task(self._roll(former))
+        else:
+            self._retire(former)
         self.serve_waiting()
+
+    async def _roll(self, former: Pool) -> None:
+        try:
+            while await self.pool.grow():
+                former.drain_one()
+        finally:
+            self._retire(former)
+
+    def _end_rolling(self) -> None:
+        """What is left of the generation before is let go at once."""
+        if self._rolling is not None:
+            self._rolling.cancel()
+            self._rolling = None
 
     def discard(self) -> None:
         """Give up what was prepared."""
@@ -131,6 +155,7 @@ class App:
         """Its new code does not start, and the old is not wanted: requests are told ``failure`` until the next swap."""
         self._broken = failure
         self.builds.stopped()
+        self._end_rolling()
         self.pool.drain(keeps=True)
         self._tell_hopeful(of_broken(failure))
         self.place_waiting_again()
@@ -194,6 +219,7 @@ class App:
             self._part_with(connection)
         self._tell_hopeful(STOPPING)
         self.discard()
+        self._end_rolling()
         for pool in self.pools():
             pool.drain()
 

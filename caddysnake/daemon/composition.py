@@ -97,6 +97,8 @@ class Composition(NamedTuple):
     """Besides those of static apps."""
     shared: tuple[Shared, ...] = ()
     """Apps that one user runs, and so are not kept apart."""
+    is_rolling: bool = False
+    """A reload replaces one worker at a time."""
 
 
 def compose(
@@ -143,6 +145,7 @@ def compose(
         log=_style(plan.options),
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
+        is_rolling=plan.options.reload_strategy == "rolling",
     )
 
 

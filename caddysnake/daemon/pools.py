@@ -21,6 +21,7 @@ from .lifecycle import State
 from .processes import resident_bytes
 from .recycling import Lease, Limits, Reading
 from .spawners import Forker, Forkers, Seat, SpawnerKey, SpawnError
+from .starts import Starting, Starts
 from .succession import Identity
 from .workers import Worker, WorkerSink
 
@@ -121,6 +122,11 @@ class Pool(WorkerSink):
         self._home = home
         self._backoff = Backoff()
         self._draining = False
+        self._goal = spec.workers
+        """How many there should be by now."""
+        self._starts: Starts | None = None
+        self._news = asyncio.Event()
+        """A worker was admitted, or has failed."""
         self._started: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_started = False
@@ -131,18 +137,28 @@ class Pool(WorkerSink):
         self._seat: Seat | None = None
 
     @property
+    def is_growing(self) -> bool:
+        """Fewer of its workers have been started than there should be."""
+        return self._goal < self.spec.workers
+
+    @property
     def is_started(self) -> bool:
         """All its workers have been up once, or it has been told to go."""
         return self._is_started or self._draining
 
-    async def start(self) -> float:
-        """Bring all workers up, side by side; the seconds it took. Raises ``StartFailed`` at the first that fails."""
+    async def start(self, starts: Starts | None = None, one_first: bool = False) -> float:
+        """Bring all workers up; the seconds it took. Raises ``StartFailed`` at the first that fails.
+
+        Side by side, or in turn with others that ``starts`` has to start. ``one_first``: one only, and ``grow`` next.
+        """
         loop = asyncio.get_running_loop()
         self._begun_at = time.monotonic()
         self._started = loop.create_future()
         slow = loop.call_later(self.spec.slow_start_s, self._warn_slow)
-        for index in range(self.spec.workers):
-            self._spawn_soon(index, 0.0)
+        self._starts = starts
+        self._goal = 1 if one_first else self.spec.workers
+        for index in range(self._goal):
+            self._spawn_in_turn(index)
         try:
             await self._started
         finally:
@@ -152,6 +168,29 @@ class Pool(WorkerSink):
             self._started = None
         self._is_started = True
         return time.monotonic() - self._begun_at
+
+    async def grow(self) -> bool:
+        """Bring one more of its workers up, however long it takes; False when there are as many as there are to be."""
+        if self._goal >= self.spec.workers or self._draining:
+            return False
+        index = self._goal
+        self._goal += 1
+        self._spawn_in_turn(index)
+        while not any(worker.settings.worker_index == index for worker in self.ready):
+            self._news.clear()
+            await self._news.wait()
+        return True
+
+    def wind_down(self) -> None:
+        """Its workers serve on for now, but none is started again."""
+        self._draining = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    def drain_one(self) -> None:
+        """Let one of its workers go."""
+        if self.ready:
+            self.ready[0].drain(keeps=True)
 
     def drain(self, keeps: bool = False) -> None:
         """Take nothing new; the workers give back what is idle, finish the rest, and leave.
@@ -320,7 +359,8 @@ class Pool(WorkerSink):
         self.ready.append(worker)
         if self.spec.limits.is_any:
             self._leases[worker] = Lease(self.spec.limits)
-        if self._started is not None and not self._started.done() and len(self.ready) >= self.spec.workers:
+        self._news.set()
+        if self._started is not None and not self._started.done() and len(self.ready) >= self._goal:
             self._started.set_result(None)
         fields = {"app": self.spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
         took = round(time.monotonic() - worker.started_at, 3)
@@ -380,6 +420,7 @@ class Pool(WorkerSink):
         return code == MOVES and seat.needs_own_host(for_good=True)
 
     def _failed(self, index: int, code: str, text: str, worker: Worker | None) -> None:
+        self._news.set()
         text += self._hint(text)
         self.last_failure = StartFailed(self.spec.name, code, text)
         if self._started is not None and not self._started.done():
@@ -414,6 +455,27 @@ class Pool(WorkerSink):
             return ""
         names = " ".join(missed)
         return f"\n({names}: set for caddysnake, not passed to the app. Add `pass_env {names}` to its python block.)"
+
+    def _spawn_in_turn(self, index: int) -> None:
+        if self._starts is None:
+            self._spawn_soon(index, 0.0)
+        else:
+            self._starts.want(_Turn(self, index))
+
+    def _start_in_turn(self, index: int) -> Starting | None:
+        if self._draining:
+            return None
+        task = asyncio.get_running_loop().create_task(self._spawn_and_wait(index))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return Starting(task, lambda: [self.workers[index].pid] if index in self.workers else [])
+
+    async def _spawn_and_wait(self, index: int) -> None:
+        """Until it is ready, or has failed."""
+        await self._spawn(index, 0.0)
+        while index in self.workers and self.workers[index].state is State.STARTING:
+            self._news.clear()
+            await self._news.wait()
 
     def _spawn_soon(self, index: int, pause: float) -> None:
         task = asyncio.get_running_loop().create_task(self._spawn(index, pause))
@@ -479,6 +541,16 @@ class Pool(WorkerSink):
         """For logs and tests: ``gen 1: 2 ready, 0 starting, 1 leaving``."""
         starting = sum(worker.state is State.STARTING for worker in self.workers.values())
         return f"gen {self.generation}: {len(self.ready)} ready, {starting} starting, {len(self.leaving)} leaving"
+
+
+class _Turn(NamedTuple):
+    """A worker's place among those that are to be started (a ``Starter``)."""
+
+    pool: Pool
+    place: int
+
+    def start_next(self) -> Starting | None:
+        return self.pool._start_in_turn(self.place)
 
 
 def _reading(worker: Worker) -> Reading:

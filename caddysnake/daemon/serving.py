@@ -93,6 +93,8 @@ class Serving:
         self._adopted: dict[object, Listener] = {}
         self._numbers = 0
         self._starts = Starts(usable_cores())
+        self._restarts = Starts(max(1, usable_cores() // 2))
+        """Workers of a reload: requests need the other cores meanwhile."""
         self._trusted: list[Network] = []
         self._disbelieved: set[int] = set()  # users of whom that has been told
         self._parting: set[App | Estate] = set()
@@ -155,7 +157,7 @@ class Serving:
             await self._autoreload.pause(found)
             self.spawners.outdate(found.spec.key)
             try:
-                return await found.renew(found.spec)
+                return await found.renew(found.spec, self._restarts, self.composition.is_rolling)
             finally:
                 self._autoreload.resume(found)
 
@@ -237,19 +239,21 @@ class Serving:
     async def _ready(self, change: _Change) -> None:
         try:
             async with asyncio.TaskGroup() as group:
+                turn = asyncio.Semaphore(1 if change.composition.is_rolling else len(change.composition.apps) + 1)
                 for spec in change.composition.apps.values():
-                    group.create_task(self._ready_app(change, spec))
+                    group.create_task(self._ready_app(change, spec, turn))
                 if change.relay is not None:
                     group.create_task(self._ready_relays(change, change.relay))
         except BaseExceptionGroup as problems:
             raise problems.exceptions[0] from None
 
-    async def _ready_app(self, change: _Change, spec: PoolSpec) -> None:
+    async def _ready_app(self, change: _Change, spec: PoolSpec, turn: asyncio.Semaphore) -> None:
         app = change.kept.get(spec.name)
         if app is not None and change.changed_only and app.spec == spec and not self._loses_listener(change, app):
             return
         if app is not None and app.pool.is_started:
-            took = await app.prepare(spec)
+            async with turn:
+                took = await app.prepare(spec, self._restarts, change.composition.is_rolling)
             change.renewed.append(app)
         else:
             if app is None:
