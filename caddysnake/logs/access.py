@@ -25,8 +25,9 @@ _PARTS = 10
 _TRUSTED, _LINK = 1, 2
 _ADDED = frozenset((b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _HOP = frozenset((b"connection", b"transfer-encoding", b"keep-alive"))
-_OURS = b"caddysnake-"
 _PREFIX = b"caddysnake-prefix"
+"""Between a relay and a worker, and for nobody to see."""
+_OWN = frozenset((b"host", _PREFIX))
 _names: dict[bytes, tuple[str, bytes]] = {}
 _NAMES_MAX = 1024
 
@@ -69,7 +70,7 @@ def read(line: bytes, with_credentials: bool, ts: float) -> Record:
         "method": _text(method),
         "host": _text(host),
         "uri": _text(target),
-        "headers": _headers(fields, _ADDED | {b"host"} if trusted else {b"host"}, with_credentials),
+        "headers": _headers(fields, _ADDED | _OWN if trusted else _OWN, with_credentials),
     }
     answer = [line.partition(b":") for line in parts[end + 2 :]]
     entry = {
@@ -85,12 +86,12 @@ def read(line: bytes, with_credentials: bool, ts: float) -> Record:
 
 
 def _headers(
-    fields: list[tuple[bytes, bytes]], without: frozenset[bytes] | set[bytes], with_credentials: bool
+    fields: list[tuple[bytes, bytes]], without: frozenset[bytes], with_credentials: bool
 ) -> dict[str, list[str]]:
     shown: dict[str, list[str]] = {}
     for name, value in fields:
         key, lower = _names.get(name) or _learn(name)
-        if lower in without or not key:
+        if lower in without:
             continue
         if key in SECRET and not with_credentials:
             shown[key] = REDACTED
@@ -102,10 +103,8 @@ def _headers(
 
 
 def _learn(name: bytes) -> tuple[str, bytes]:
-    """The name as Go writes it, ``User-Agent``, and in lower case; the first is empty for what nobody is to see."""
-    lower = name.lower()
-    shown = "-".join(part[:1].upper() + part[1:].lower() for part in _text(name).split("-"))
-    made = ("" if lower.startswith(_OURS) else shown), lower
+    """The name as Go writes it, ``User-Agent``, and in lower case."""
+    made = "-".join(part[:1].upper() + part[1:].lower() for part in _text(name).split("-")), name.lower()
     if len(name) <= 64:
         if len(_names) >= _NAMES_MAX:
             _names.clear()

@@ -53,7 +53,7 @@ class Console:
 
     def text(self, record: Record) -> str:
         """Without the last line's end."""
-        level, ts, _, msg, fields = record
+        level, ts, logger, msg, fields = record
         milliseconds = int(ts * 1000) % 1000
         clock = time.strftime("%H:%M:%S", time.localtime(ts)) + f".{milliseconds:03d}"
         shown = f"{level.upper():<5}"
@@ -64,6 +64,8 @@ class Console:
         for name, value in _flat(fields).items():
             text = printable(str(value))
             (long if "\n" in text else short).append((printable(name), text))
+        if logger.endswith((".stdout", ".stderr")):
+            short.append(("stream", logger))
         line = f"{clock} {shown} " + printable(msg).replace("\n", "\n    ")
         if short:
             line += "  " + " ".join(f"{name}={_quoted(text)}" for name, text in short)

@@ -239,6 +239,9 @@ class Call(Response):
         connection.offer(head)
         connection.flush()
 
+    def answers_with(self, output: bytes | tuple[bytes, ...]) -> None:
+        """``output`` takes the place of the app's answer. For the access log."""
+
     # When it goes wrong.
 
     def _fail(self, exc: BaseException) -> None:
@@ -270,7 +273,9 @@ class Call(Response):
         self.close = answer.close
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         try:
-            connection.offer(answer.send(content, False))
+            output = answer.send(content, False)
+            self.answers_with(output)
+            connection.offer(output)
         except ClientGone:
             connection.abort()
 
