@@ -150,6 +150,8 @@ WatchdogSec=30s
 TimeoutAbortSec=5s
 # SIGTERM is for the daemon alone: it ends its workers when they have answered what they were asked.
 KillMode=mixed
+# What an app may say is bounded for each by itself; one limit for all would let the loudest silence the others.
+LogRateLimitIntervalSec=0
 # Copies of the listening sockets: who connects while the daemon is started again waits, and is served.
 FileDescriptorStoreMax=1024"""
 

@@ -94,6 +94,7 @@ class LogProcess:
             if order == orders.RECORD:
                 self._write(Record(**content))
             elif order == orders.TEXT:
+                self._catch_up()
                 self._sink.offer(content["text"].encode("utf-8", "backslashreplace"))
             elif order == orders.SOURCE:
                 self._add(content, descriptors)
@@ -128,6 +129,12 @@ class LogProcess:
             del self._streams[stream.fd]
             stream.close()
         self._pending[stream] = None
+
+    def _catch_up(self) -> None:
+        """What was printed before the daemon says why something failed stands before it in the log."""
+        for stream in list(self._streams.values()):
+            self._read(stream)
+        self._make()
 
     def _make(self) -> None:
         """Make records of what has been read, a piece of everybody's in turn."""
