@@ -13,8 +13,7 @@ from .models import GlobalOptions
 from .plan import AppSpec, Plan
 from .registry import error_at
 
-NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {
-}
+NOT_YET: Final[dict[str, Callable[[AppSpec], bool]]] = {}
 """Subdirectives of ``python``, each with the question whether a block makes use of it."""
 
 NOT_YET_OPTIONS: Final[dict[str, Callable[[GlobalOptions], bool]]] = {
