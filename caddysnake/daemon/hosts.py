@@ -45,7 +45,8 @@ _ASKED_MAX = 4
 
 _JOIN_TIMEOUT_S = 30.0
 _LOST_AFTER_S = 15.0
-_ANSWER_S = 15.0
+_ANSWER_S = 5.0
+"""Within which a host must say that it has heard; its main thread does nothing else, and needs the GIL for it."""
 _LEAVE_S = 15.0
 _GRACE_S = 30.0
 _CRASHES = 2
