@@ -218,6 +218,7 @@ class Resumption:
                 serving.apps[successor] = app
         for each in state.parting:
             app = self._resume_tenant(each)
+            app.pass_on = serving._pass_on
             if app.is_stopping:
                 serving._see_off(app)
             else:

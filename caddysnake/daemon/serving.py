@@ -90,7 +90,6 @@ class Serving:
         self._loop = asyncio.get_running_loop()
         self.connections = Connections(self._loop, self._over, self._requested)
         self._bound: dict[object, Bound] = {}
-        self._adopted: dict[object, Listener] = {}
         self._numbers = 0
         self._starts = Starts(usable_cores())
         self._restarts = Starts(max(1, usable_cores() // 2))

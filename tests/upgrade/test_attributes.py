@@ -1,0 +1,125 @@
+"""Whatever the daemon remembers is carried into its next image, or left out knowingly.
+
+Who gives one of these classes another attribute decides which: `carry` and `resume` beside it and a field with a default in
+`daemon/carried.py`; or nothing, where it comes about anew. Then its name belongs in the table.
+"""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+LOOKED_AT = {
+    "workers.Worker": (
+        "_allowance _burial _drop_order _dropped _endpoint _failure _free _fresh _grace_s _held _is_counted "
+        "_is_held _kept_until _loop _may_say _outlets _page_fd _pidfd _sink _slots _spawner _start_timeout_s "
+        "_theirs _threads _timer _untaken _writing detail ended has_served is_hung last_cells last_cpu_s number "
+        "page pid ready_at reported settings shares_process started_at state watch"
+    ),
+    "pools.Pool": (
+        "_backoff _begun_at _draining _home _is_started _leases _pauses _replacing _scratch _seat _spawners "
+        "_started _tasks generation last_failure leaving ready restarts spec workers"
+    ),
+    "apps.App": (
+        "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _spawners _stopping _turn "
+        "_waiting builds heir ledger lend name pass_on pool spec"
+    ),
+    "estates.Estate": (
+        "_checking _complaints _connections _due _loop _outdated _promised _renewing _requests _resolved _spawners "
+        "_starts _stopping _tasks _tenants _told apps guard leaving ledger spec starting"
+    ),
+    "tenants.Tenants": (
+        "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
+    ),
+    "spawners.Spawner": (
+        "_allowance _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps gone process "
+        "workers"
+    ),
+    "spawners.Spawners": (
+        "_by_key _leaving _libraries _outdated uids"
+    ),
+    "hosts.Host": (
+        "_allowance _answer_by _answers _ended _endpoint _idle_since _left_behind _loop _on_crash _outlets "
+        "_reaping _scratch _spawner _stragglers _theirs _threads _told_doomed gone groups is_gone is_open "
+        "is_private number pid pidfd place status"
+    ),
+    "hosts.Bench": (
+        "_group _host _hosts _of is_private key settings"
+    ),
+    "hosts.Hosts": (
+        "_crashes _hosts _locks _may_share_folders _private _spawners"
+    ),
+    "relays.RelayStarter": (
+        "_early _processes"
+    ),
+    "relays.Relays": (
+        "_desks"
+    ),
+    "desk.Desk": (
+        "_apps _connections _development _estates _loop _max_queue _needs _open _relays"
+    ),
+    "listeners.Listener": (
+        "_complained _identity _lock _loop _on_connection _paused name path sock"
+    ),
+    "openings.Openings": (
+        "_adopted _foreign _notifier _passed _stored"
+    ),
+    "connections.Connection": (
+        "app bound events fd flags parked slot worker"
+    ),
+    "connections.Connections": (
+        "_by_fd _epoll _loop _on_over _on_request"
+    ),
+    "serving.Bound": (
+        "app listener number"
+    ),
+    "serving.Serving": (
+        "_autoreload _bound _changing _disbelieved _loop _numbers _openings _parting _relays_wanted _starts "
+        "_stopping _tasks _trusted apps composition connections estates farewell relays spawners starter"
+    ),
+    "ledger.Ledger": (
+        "_parent cells cpu_s last_failure refusals restarts starts"
+    ),
+    "builds.Builds": (
+        "_number refused running times_accepted times_refused"
+    ),
+    "caddy.Caddy": (
+        "_backoff _binary _ended _file _loop _pidfd _process _ready _restart _started_at _stopping"
+    ),
+    "logger.Logger": (
+        "_again _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd _process"
+    ),
+    "main.Daemon": (
+        "_attending _companion _exchanging _forced _inheritance _is_up _loop _reader _reloading _reloads _service "
+        "_signalled _stop _sweeping _told_at _upgrade _upgrading attendant builds configuration phase serving "
+        "started_at upgrade_refused upgrades"
+    ),
+}
+
+
+def attributes(module: str, name: str) -> set[str]:
+    """All that are set on `self`."""
+    file = import_module(f"caddysnake.daemon.{module}").__file__
+    assert file is not None
+    (body,) = (
+        node
+        for node in ast.parse(Path(file).read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    return {
+        node.attr
+        for node in ast.walk(body)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+@pytest.mark.parametrize("place", LOOKED_AT)
+def test_every_attribute_was_looked_at(place: str) -> None:
+    module, name = place.split(".")
+    assert attributes(module, name) == set(LOOKED_AT[place].split()), "carry it over an upgrade, or not? See above"
