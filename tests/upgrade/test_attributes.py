@@ -1,7 +1,7 @@
 """Whatever the daemon remembers is carried into its next image, or left out knowingly.
 
-Who gives one of these classes another attribute decides which: `carry` and `resume` beside it, and a field with a default
-in `daemon/carried.py`; or nothing, where it comes about anew. Then its name belongs in the table.
+Who gives one of these classes another attribute decides which: `carry` and `resume` beside it, and a field with a
+default in `daemon/carried.py`; or nothing, where it comes about anew. Then its name belongs in the table.
 """
 
 from __future__ import annotations
