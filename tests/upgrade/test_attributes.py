@@ -39,10 +39,10 @@ LOOKED_AT = {
         "workers"
     ),
     "spawners.Spawners": (
-        "_by_key _leaving _libraries _outdated uids"
+        "_by_key _kept _leaving _libraries _most _outdated uids"
     ),
     "hosts.Host": (
-        "_allowance _answer_by _answers _ended _endpoint _idle_since _left_behind _loop _on_crash _outlets "
+        "_allowance _answer_by _answers _ended _endpoint _idle_since _is_let_go _left_behind _loop _on_crash _outlets "
         "_reaping _scratch _spawner _stragglers _theirs _threads _told_doomed gone groups is_gone is_open "
         "is_private number pid pidfd place status"
     ),
