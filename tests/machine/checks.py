@@ -306,6 +306,7 @@ def check_a_crash_under_load_costs_what_was_in_flight() -> None:
             os.kill(int(show("MainPID")), signal.SIGKILL)
             until(lambda number=number: int(show("NRestarts")) == before + number + 1, "a restart")
             load.more(300)
+    print(f"    {load.done} requests, {len(load.failures)} of them failed by two crashes")
     assert len(load.failures) <= 16, load.failures
     assert all("ConnectionRefused" not in each and "FileNotFound" not in each for each in load.failures), load.failures
 
@@ -387,7 +388,8 @@ def check_a_socket_unit_starts_it_and_outlives_it() -> None:
 def check_one_unit_for_an_app_of_its_own() -> None:
     call("useradd --system --user-group shop")
     path = "/run/caddysnake-shop/app.sock"
-    Path("/etc/caddysnake/shop.caddyfile").write_text(site().replace(SOCKET, path))
+    text = site("workers_runtime thread", "user shop")
+    Path("/etc/caddysnake/shop.caddyfile").write_text(text.replace(SOCKET, path))
     call("systemctl start caddysnake@shop")
     assert ask(path)["uid"] == pwd.getpwnam("shop").pw_uid
     assert as_user("caddy", lambda: ask(path)) == "ok"
