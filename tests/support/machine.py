@@ -28,6 +28,8 @@ _PACKAGES = "python3,python3-venv,systemd,dbus,caddy"
 _NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container"}
 _BUILD_S = 600
 _BOOT_S = 300
+_FROM_SOURCE = ("argparse-manpage",)
+"""Those of which there are no wheels. They hold nothing compiled."""
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 
 CHECKER = """\
@@ -93,17 +95,20 @@ def _build(root: Path) -> None:
     shutil.rmtree(root / "var/cache/apt")
     for unneeded in ("usr/share/doc", "usr/share/locale", "usr/share/man"):
         shutil.rmtree(root / unneeded)
+    wheels = f"{root}/opt/wheels"
+    plain = [each for each in dependencies() if each.startswith(_FROM_SOURCE)]
+    run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, *plain], timeout=_BUILD_S)
+    others = [each for each in dependencies() if each not in plain]
     platforms = [word for name in _PLATFORMS for word in ("--platform", f"{name}_{os.uname().machine}")]
     run(
         [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"),
-            *("--dest", f"{root}/opt/wheels"),
-            *("--python-version", _GUEST_PYTHON, "--implementation", "cp", *platforms, *dependencies()),
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", wheels),
+            *("--python-version", _GUEST_PYTHON, "--implementation", "cp", *platforms, *others),
         ],
         timeout=_BUILD_S,
     )
     # Every user may read what is installed from them.
-    run(["chmod", "-R", "a+rX", f"{root}/opt/wheels"])
+    run(["chmod", "-R", "a+rX", wheels])
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (root / "etc/systemd/system/check.service").write_text(CHECKER)
     wants = root / "etc/systemd/system/default.target.wants"
