@@ -63,7 +63,7 @@ from .scope import Peer, Scopes
 READ_BUFFER_BYTES = 256 * 1024
 """One for all connections: a loop reads one at a time, and what is read is parsed at once."""
 
-MESSAGES_A_TURN = 16
+MESSAGES_A_TURN = 64
 TICK_S = 1.0
 ORPHAN_GRACE_S = 10.0
 SHUTDOWN_TIMEOUT_S = 10.0
