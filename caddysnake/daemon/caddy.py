@@ -47,8 +47,6 @@ def find_caddy(environ: Mapping[str, str]) -> str | None:
 class Caddy(Companion):
     """``folder`` is a private directory for the Caddyfile."""
 
-    is_process = True
-
     def __init__(self, binary: str, caddyfile: str, folder: Path) -> None:
         self._binary = binary
         # Named after what it says: another daemon on the same file, with another environment, must not find this one.

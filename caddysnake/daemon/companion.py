@@ -8,9 +8,6 @@ from .carried import CarriedCaddy
 class Companion:
     """Something that runs beside the apps and stops before them: a supervised Caddy."""
 
-    is_process = False
-    """It is started by a fork that runs code of ours, for which no other thread may be at work."""
-
     async def start(self) -> None:
         """Bring it up, once the apps are ready. Raises ``StartFailed``."""
 

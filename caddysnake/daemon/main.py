@@ -43,6 +43,8 @@ _SAME_SIGNAL_S = 0.25
 EXIT_OK, EXIT_FAILED, EXIT_FORCED = 0, 1, 2  # as Caddy's
 _ANSWER_S = 0.05
 """So long after a rehearsal the upgrade begins."""
+_ATTEND_AFTER_S = 1.0
+"""When apps take longer to start, the admin API answers before they are up."""
 _RELOADS_MAX = 8
 """How many reloads may wait, the one that runs among them."""
 
@@ -94,6 +96,7 @@ class Daemon:
         self._told_at = 0.0
         self._is_up = asyncio.Event()
         self._attending: asyncio.Task[None] | None = None
+        self._has_served = asyncio.Event()
         self._reloads: set[asyncio.Task[Configuration]] = set()
         self._signalled: set[asyncio.Task[Any]] = set()
 
@@ -137,6 +140,7 @@ class Daemon:
         finally:
             self._sweeping.cancel()
             if self._attending is not None:
+                self._attending.cancel()
                 await asyncio.wait((self._attending,))
             await self.attendant.stop()
             await logger.close()
@@ -151,16 +155,23 @@ class Daemon:
             self.attendant.adopt(left.state.attended)
         self.attendant.prepare(self.configuration)
         self.attendant.commit()
-        # Side by side: what it imports would hold the apps up.
-        self._attending = self._loop.create_task(self.attendant.start())
-        await self.serving.start()
+        self._attending = self._loop.create_task(self._attend())
+        try:
+            await self.serving.start()
+        finally:
+            self._has_served.set()
         self.builds.accepted()
-        if self._companion.is_process:
-            await asyncio.wait((self._attending,))
         if left is not None and left.state.caddy is not None:
             self._companion.resume(left.state.caddy)
         else:
             await self._companion.start()
+
+    async def _attend(self) -> None:
+        """What it imports would hold the apps up; but an app may take long, and somebody may want to know."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ATTEND_AFTER_S):
+                await self._has_served.wait()
+        await self.attendant.start()
 
     async def _first_of_stop_and(self, work: Awaitable[None]) -> bool:
         """True when ``work`` was done before somebody asked to stop. Raises what ``work`` raised."""
