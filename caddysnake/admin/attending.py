@@ -1,7 +1,7 @@
-"""The admin API as the daemon's attendant: opens its listener at once, and brings its server up beside the apps.
+"""The admin API as the daemon's attendant: opens its listener at once, and brings its server up when it is told to.
 
-The server's library takes longer to import than most apps, so a thread does that while the first workers start.
-Connections wait in the listener until then.
+The server's library takes longer to import than most apps, so a thread does that, and the daemon asks for it when the
+apps are up. Connections wait in the listener until then.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Attendant:
         """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer. May import a large library, in a thread."""
 
     async def stop(self) -> None:
         """End."""
