@@ -1,7 +1,7 @@
 """MkDocs hook: writes the reference of the Caddyfile page from what the parser itself knows.
 
-A line `{{ subdirectives }}` or `{{ global options }}` becomes a section per setting: its syntax line, the docstring of
-the function that reads it, and whether it is carried out yet. So the page cannot drift from the code.
+A line `{{ subdirectives }}` or `{{ global options }}` becomes a section per setting: its syntax line and the docstring of
+the function that reads it. So the page cannot drift from the code.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from typing import Any
 
 from caddysnake.config.directives import SUBDIRECTIVES
 from caddysnake.config.options import OPTIONS
-from caddysnake.config.pending import NOT_YET, NOT_YET_OPTIONS
 from caddysnake.config.registry import Registry, Setting
 
 
-def _section(setting: Setting[Any], *, is_pending: bool) -> str:
+def _section(setting: Setting[Any]) -> str:
     about = inspect.cleandoc(setting.doc)
     if setting.repeatable:
         about += " May be repeated."
-    if is_pending:
-        about += "\n\n*Not carried out yet: a configuration that makes use of it is refused at start.*"
     return f"### {setting.name}\n\n```caddyfile\n{setting.syntax}\n```\n\n{about}\n"
 
 
-def _sections(registry: Registry[Any], pending: dict[str, Any]) -> str:
-    sections = [_section(setting, is_pending=name in pending) for name, setting in registry.settings.items()]
+def _sections(registry: Registry[Any]) -> str:
+    sections = [_section(setting) for setting in registry.settings.values()]
     if registry.refused:
         sections.append(f"### Not offered\n\nOther {registry.kind}s that are known, and why they are refused:\n")
         sections.append("\n".join(f"- `{name}`: {reason}." for name, reason in registry.refused.items()))
@@ -34,8 +31,8 @@ def _sections(registry: Registry[Any], pending: dict[str, Any]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "{{ subdirectives }}": lambda: _sections(SUBDIRECTIVES, NOT_YET),
-    "{{ global options }}": lambda: _sections(OPTIONS, NOT_YET_OPTIONS),
+    "{{ subdirectives }}": lambda: _sections(SUBDIRECTIVES),
+    "{{ global options }}": lambda: _sections(OPTIONS),
 }
 
 

@@ -13,7 +13,6 @@
 ``routing``      from the plan to each socket's table of sites and routes, for the relay
 ``tenancy``      from a template of apps and a request's values to one app
 ``settled``      the last step: routes, what no request decides, what the file system says
-``pending``      what is understood but not built yet
 ``check``        what the file system can refute before anything starts; ``search`` finds modules on disk
 ``stock``        the same file for a stock Caddy, with ``sourcetext``, ``printing`` and ``expansion``
 

@@ -1,7 +1,7 @@
 """The ``python`` directive: one registered function for each of its subdirectives.
 
 A subdirective is added here (its function, syntax line and docstring) and in ``models`` (its field), and nowhere else
-in this package; until its behaviour exists, in ``pending`` too.
+in this package.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from ..caddyfile.errors import CaddyfileError
 from ..matchers.table import Table
 from .check import check
 from .models import Config
-from .pending import not_yet
 from .plan import Plan
 from .routing import tables
 from .tenancy import settle_plan
@@ -35,4 +34,4 @@ def settle(config: Config, planned: Plan, environ: Mapping[str, str], *, own_soc
     written, errors = tables(config, planned, environ, own_sockets=own_sockets)
     if not errors:  # a placeholder that cannot be used cannot be filled in either
         planned = settle_plan(planned, environ)
-    return Settled(planned, written, [*errors, *check(planned), *not_yet(planned)])
+    return Settled(planned, written, [*errors, *check(planned)])

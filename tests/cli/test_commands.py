@@ -140,13 +140,6 @@ def test_errors_on_disk_are_found_without_running_anything(folder: Path) -> None
     assert "was run" not in done.stderr
 
 
-def test_what_is_not_built_yet_is_no_valid_configuration(folder: Path) -> None:
-    (folder / "Caddyfile").write_text("{\n\treload_strategy rolling\n}\nunix/x.sock {\n\tpython main:app\n}\n")
-    done = caddysnake(folder, "validate")
-    assert done.returncode == 1
-    assert "Caddyfile:2: the global option reload_strategy is not supported yet" in done.stderr
-
-
 def test_routes_are_checked_with_everything_else(folder: Path) -> None:
     (folder / "Caddyfile").write_text("""
 unix/x.sock {

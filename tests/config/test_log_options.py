@@ -6,8 +6,6 @@ import pytest
 
 from caddysnake.config.adapt import ConfigErrors, load
 from caddysnake.config.models import AccessLog, Log
-from caddysnake.config.pending import not_yet
-from caddysnake.config.plan import plan
 
 BLOCK = "unix//tmp/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\t%s\n\t}\n}\n"
 
@@ -50,7 +48,6 @@ def test_a_block_has_an_access_log_when_it_says_so(text: str, expected: AccessLo
     config = load((BLOCK % text).encode(), "Caddyfile", {})
     (app,) = config.apps()
     assert app.log == expected
-    assert not_yet(plan(config, cores=1)) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from caddysnake.config.adapt import load
 from caddysnake.config.environment import worker_environ
-from caddysnake.config.pending import not_yet
 from caddysnake.config.plan import AppSpec, Plan, plan
 
 
@@ -203,38 +202,6 @@ def test_an_own_socket_in_a_deep_folder_is_a_problem() -> None:
     config = load(b"example.com {\n\tpython a:b\n}\n", "Caddyfile", {})
     (problem,) = plan(config, cores=1, socket_dir="/" + "x" * 100).problems
     assert "107" in problem.message
-
-
-def test_what_is_built_is_not_refused() -> None:
-    block = """\
-module_asgi main:app
-working_dir /srv
-venv /srv/.venv
-workers 2
-workers_runtime process
-runtime native
-lifespan on
-env_var A b
-pass_env B
-start_timeout 10s
-grace_period 5s
-request_body_max_size 1MB
-preload json"""
-    lines = "".join(f"\t\t{line}\n" for line in block.splitlines())
-    assert not_yet(planned(f"unix//run/x.sock {{\n\tpython {{\n{lines}\t}}\n}}\n")) == []
-
-
-@pytest.mark.parametrize(
-    "site",
-    [
-        "unix//run/x.sock {\n\tpython /a a:b\n\tpython c:d\n}\n",
-        "unix//run/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\tenv_var A {host}\n\t}\n}\n",
-        "unix//run/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\tenv_var A {env.HOME}\n\t}\n}\n",
-    ],
-    ids=["two blocks on a socket", "a placeholder of requests", "a placeholder of the environment"],
-)
-def test_relays_routes_and_placeholders_are_offered(site: str) -> None:
-    assert not_yet(planned(site)) == []
 
 
 def test_a_worker_inherits_what_says_where_it_runs() -> None:

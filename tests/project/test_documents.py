@@ -10,7 +10,6 @@ import pytest
 
 from caddysnake.caddyfile.formatter import format_source
 from caddysnake.config.adapt import load
-from caddysnake.config.pending import not_yet
 from caddysnake.config.plan import plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,8 +59,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 @pytest.mark.parametrize("text", CONFIGURATIONS)
 def test_a_configuration_that_is_shown_can_be_run(text: str) -> None:
-    planned = plan(load(text.encode(), "Caddyfile", {}), cores=2)
-    assert not_yet(planned) == []
+    plan(load(text.encode(), "Caddyfile", {}), cores=2)
     assert format_source(text) == text
 
 
