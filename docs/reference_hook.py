@@ -1,7 +1,7 @@
 """MkDocs hook: writes the reference of the Caddyfile page from what the parser itself knows.
 
-A line `{{ subdirectives }}` or `{{ global options }}` becomes a section per setting: its syntax line and the docstring of
-the function that reads it. So the page cannot drift from the code.
+A line `{{ subdirectives }}` or `{{ global options }}` becomes a section per setting: its syntax line and the docstring
+of the function that reads it. So the page cannot drift from the code.
 """
 
 from __future__ import annotations
