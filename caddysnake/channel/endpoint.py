@@ -86,9 +86,11 @@ class Endpoint:
                 self._unread_may_linger = True
 
     def fileno(self) -> int:
+        """The socket's descriptor, for a poll or a loop; -1 once closed. It stays the endpoint's."""
         return self._sock.fileno()
 
     def close(self) -> None:
+        """Close the socket, at once even when unread messages hold descriptors. May be called twice."""
         if self._unread_may_linger and self._sock.fileno() >= 0:
             self._take_what_is_unread()
         self._sock.close()
@@ -109,7 +111,8 @@ class Endpoint:
     def hand_over(self, message: Message, descriptors: Sequence[int]) -> bool:
         """Send ``message`` with ``descriptors``. False when the kernel takes no more now; nothing was sent then.
 
-        The descriptors are copied: the caller still owns, and closes, its own. Raises ``ChannelClosed``.
+        The descriptors are copied (``SCM_RIGHTS``, unix(7)): the caller still owns, and closes, its own. Raises
+        ``ChannelClosed``.
         """
         if self.outbox and not self.flush():
             return False
@@ -117,7 +120,10 @@ class Endpoint:
         return self._transmit(encode(message), ancillary)
 
     def send(self, message: Message) -> bool:
-        """Send ``message``, or queue it; False when something is queued. Raises ``ChannelClosed``."""
+        """Send ``message``, or queue it; False when something is queued.
+
+        Raises ``ChannelClosed``, and ``struct.error`` for numbers out of range.
+        """
         self.outbox.append(encode(message))
         return self.flush()
 

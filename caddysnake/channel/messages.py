@@ -47,7 +47,10 @@ class Write(NamedTuple):
 
 
 class Configure(NamedTuple):
-    """Descriptors: the settings (a sealed memfd with the JSON of ``Settings``), the vital-signs page."""
+    """Descriptors: the settings (a sealed memfd with the JSON of ``Settings``), the vital-signs page.
+
+    ``version``: the daemon's ``PROTOCOL_VERSION``; a guest of another ends with ``ChannelError``.
+    """
 
     version: int
 
@@ -91,17 +94,19 @@ class Drain(NamedTuple):
 
 
 class Shed(NamedTuple):
+    """Give back up to ``connections`` idle connections, each told by ``Returned``."""
+
     connections: int
 
 
 class Dump(NamedTuple):
-    pass
+    """Write the stacks of all threads to standard error. Not answered."""
 
 
 class Spawn(NamedTuple):
-    """Descriptor: the worker's end of its channel. ``worker`` is the daemon's number for it.
+    """Descriptor: the worker's end of its channel. Answered by ``Spawned``.
 
-    ``grace_s``: seconds that it may take to leave when the daemon is gone.
+    ``worker`` is the daemon's number for it. ``grace_s``: seconds that it may take to leave when the daemon is gone.
     """
 
     worker: int
@@ -109,13 +114,16 @@ class Spawn(NamedTuple):
 
 
 class Reap(NamedTuple):
+    """Wait for the child that is ``worker``; answered by ``Reaped``. Its parent alone can learn its status, wait(2)."""
+
     worker: int
 
 
 class Join(NamedTuple):
     """Descriptor: the worker's end of its channel. Answered by ``Spawned``; ``-EEXIST``: its modules collide there.
 
-    Workers of one ``group`` share one import of their app. ``root`` is its working directory.
+    Workers of one ``group`` share one import of their app. ``root`` is its working directory. ``grace_s`` as in
+    ``Spawn``.
     """
 
     worker: int
@@ -125,10 +133,17 @@ class Join(NamedTuple):
 
 
 class Cancel(NamedTuple):
+    """Raise SystemExit in the threads of ``worker``. Answered by ``LeftBehind``."""
+
     worker: int
 
 
 class Ready(NamedTuple):
+    """A worker's app is imported and its lifespan started, or a relay forwards: connections may be given to it.
+
+    ``version``: the ``PROTOCOL_VERSION`` it speaks.
+    """
+
     version: int
     detail: str
     """What runs, for the log: ``CPython 3.13.0, uvloop``."""
@@ -154,6 +169,8 @@ class Need(NamedTuple):
 
 
 class Unneed(NamedTuple):
+    """Nobody waits for ``need`` any more. It may cross a ``Link``, which is then closed unused."""
+
     need: int
 
 
@@ -174,33 +191,39 @@ class Refused(NamedTuple):
 
 
 class Returned(NamedTuple):
+    """The connection in ``slot`` is the daemon's alone again: at a request boundary, our copy closed."""
+
     slot: int
 
 
 class Drained(NamedTuple):
-    pass
+    """Nothing is left, and nothing more comes over this channel: the answer to ``Drain``. The process exits."""
 
 
 class Prepared(NamedTuple):
+    """The spawner's preloads are imported: ``Spawn`` may be sent. ``version`` and ``detail`` are as in ``Ready``."""
+
     version: int
     detail: str
 
 
 class Spawned(NamedTuple):
-    """A negative ``pid`` is the error number of a fork that failed."""
+    """``worker`` runs in process ``pid``. A negative ``pid`` is the error number of a fork, or a join, that failed."""
 
     worker: int
     pid: int
 
 
 class Reaped(NamedTuple):
-    """``status``: as ``os.waitpid`` returns it."""
+    """``worker`` has ended. ``status``: as ``os.waitpid`` returns it, with exit status and signal still encoded."""
 
     worker: int
     status: int
 
 
 class LeftBehind(NamedTuple):
+    """How many ``threads`` of apps that have left live on in the host; 0 when the last of them has ended."""
+
     threads: int
 
 

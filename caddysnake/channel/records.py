@@ -29,7 +29,7 @@ class Records:
         self._dropped = 0
 
     def say(self, level: str, msg: str, fields: dict[str, Any], error: str = "") -> None:
-        """One record. ``error``: a traceback, or what else has several lines."""
+        """One record. ``level``: debug, info, warn, error; ``error``: a traceback, or what else has several lines."""
         if self.fd < 0:
             _print(level, msg, fields, error)
             return
@@ -39,7 +39,7 @@ class Records:
         self.write(b"R" + json.dumps(said, default=str).encode() + b"\n")
 
     def write(self, lines: bytes) -> None:
-        """Whole lines, each one a record; from any thread."""
+        """Whole lines, each one a record; from any thread. Without room in the pipe they are dropped and counted."""
         with self._lock:
             if self._rest:
                 self._rest = self._transmit(self._rest)

@@ -106,7 +106,7 @@ class RelaySettings(NamedTuple):
 
 
 def seal(settings: Settings | RelaySettings) -> int:
-    """A sealed memfd holding ``settings``; the descriptor is the caller's."""
+    """A sealed memfd holding ``settings``; the descriptor is the caller's. Raises ``OSError``."""
     payload = json.dumps(settings._asdict()).encode()
     fd = os.memfd_create("caddysnake-settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -124,12 +124,15 @@ _Kind = TypeVar("_Kind", Settings, RelaySettings)
 
 
 def unseal(fd: int) -> Settings:
-    """The settings in ``fd``, which stays the caller's. Raises ``ValueError`` when they are not settings."""
+    """The settings in ``fd``, which stays the caller's.
+
+    Raises ``ValueError`` when they are not settings, or over 8 MiB. Names that are unknown here are passed over.
+    """
     return _unseal(fd, Settings)
 
 
 def unseal_relay(fd: int) -> RelaySettings:
-    """The settings of a relay in ``fd``, which stays the caller's. Raises ``ValueError`` when they are not."""
+    """The settings of a relay in ``fd``, which stays the caller's. Raises ``ValueError`` as ``unseal`` does."""
     return _unseal(fd, RelaySettings)
 
 

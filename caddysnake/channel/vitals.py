@@ -51,9 +51,7 @@ WORD_TICK = 1
 """Monotonic milliseconds of the loop's, or keeper's, last turn."""
 WORD_CONNECTIONS = 2
 """Connections held."""
-WORD_DROPPED_OUTPUT = 3
-"""Bytes of the app's output that were dropped."""
-WORD_OVERDUE = 4
+WORD_OVERDUE = 4  # 3 is free
 """Requests that go on although their time was over some seconds ago, and nothing ends them."""
 
 STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
@@ -87,7 +85,7 @@ _CLAMP = 1 << 62
 
 
 def create(name: str) -> int:
-    """A new page, zeroed and sealed in size; its descriptor (close-on-exec)."""
+    """A new page, zeroed and sealed in size; its descriptor (close-on-exec), the caller's. Raises ``OSError``."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, SIZE)
@@ -119,14 +117,14 @@ class Page:
         self.slots = self._view[_SLOTS_AT : _SLOTS_AT + SLOTS]
 
     def thread(self, index: int) -> memoryview:
-        """The words of thread block ``index`` (below ``THREADS``)."""
+        """The words of thread block ``index``. Raises ``IndexError`` unless it is below ``THREADS``."""
         if not 0 <= index < THREADS:
             raise IndexError(f"thread block {index}")
         start = _HEADER_WORDS + index * _CELL_WORDS
         return self._words[start : start + _CELL_WORDS]
 
     def total(self, cell: int, threads: int) -> int:
-        """The sum of one cell over the first ``threads`` blocks, clamped."""
+        """The sum of one cell (``CELL_*``) over the first ``threads`` blocks, each clamped to 2**62."""
         words = self._words
         first = _HEADER_WORDS + cell
         values = (words[first + t * _CELL_WORDS] for t in range(min(threads, THREADS)))
@@ -146,13 +144,14 @@ class Page:
         return int(min(self.header[index], _CLAMP))
 
     def close(self) -> None:
+        """Drop the mapping and the page's own views. Raises ``BufferError`` while a view from ``thread`` lives."""
         for view in (self.header, self.slots, self._words, self._view):
             view.release()
         self._map.close()
 
 
 def latency_cell(seconds: float) -> int:
-    """The cell that counts a request of ``seconds``."""
+    """The cell of the histogram that counts a request of ``seconds``: that of the first bound not below it."""
     cell = CELL_LATENCY
     for bound in LATENCY_BOUNDS_S:
         if seconds <= bound:
