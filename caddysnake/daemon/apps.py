@@ -174,6 +174,12 @@ class App:
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
+    @property
+    def is_settled(self) -> bool:
+        """No worker of it is being forked, buried or replaced just now."""
+        is_rolling = self._rolling is not None and not self._rolling.done()
+        return not is_rolling and all(pool.is_settled for pool in self.pools())
+
     def carry(self, number: int) -> CarriedApp:
         """All that whoever goes on with it must know, under the id ``number``. What is being prepared is left out."""
         return CarriedApp(

@@ -555,7 +555,7 @@ class Serving:
             not any(estate.starting for estate in self.estates.values())
             and not self.spawners.is_asked
             and self.spawners.hosts.is_settled
-            and all(pool.is_settled for app in apps for pool in app.pools())
+            and all(app.is_settled for app in apps)
         )
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:

@@ -20,12 +20,12 @@ LOOKED_AT = {
         "page pid ready_at reported settings shares_process started_at state watch"
     ),
     "pools.Pool": (
-        "_backoff _begun_at _draining _home _is_started _leases _pauses _replacing _scratch _seat _spawners "
-        "_started _tasks generation last_failure leaving ready restarts spec workers"
+        "_backoff _begun_at _draining _goal _home _is_started _leases _news _pauses _replacing _scratch _seat "
+        "_spawners _started _starts _tasks generation last_failure leaving ready restarts spec workers"
     ),
     "apps.App": (
-        "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _spawners _stopping _turn "
-        "_waiting builds heir ledger lend name pass_on pool spec"
+        "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _rolling _spawners "
+        "_stopping _turn _waiting builds heir ledger lend name pass_on pool spec"
     ),
     "estates.Estate": (
         "_checking _complaints _connections _due _loop _outdated _promised _renewing _requests _resolved _spawners "
@@ -77,8 +77,8 @@ LOOKED_AT = {
         "app listener number"
     ),
     "serving.Serving": (
-        "_autoreload _bound _changing _disbelieved _loop _numbers _openings _parting _relays_wanted _starts "
-        "_stopping _tasks _trusted apps composition connections estates farewell relays spawners starter"
+        "_autoreload _bound _changing _disbelieved _loop _numbers _openings _parting _relays_wanted _restarts "
+        "_starts _stopping _tasks _trusted apps composition connections estates farewell relays spawners starter"
     ),
     "ledger.Ledger": (
         "_parent cells cpu_s last_failure refusals restarts starts"
@@ -93,9 +93,9 @@ LOOKED_AT = {
         "_again _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd _process"
     ),
     "main.Daemon": (
-        "_attending _companion _exchanging _forced _inheritance _is_up _loop _reader _reloading _reloads _service "
-        "_signalled _stop _sweeping _told_at _upgrade _upgrading attendant builds configuration phase serving "
-        "started_at upgrade_refused upgrades"
+        "_attending _companion _exchanging _forced _has_served _inheritance _is_up _loop _reader _reloading "
+        "_reloads _service _signalled _stop _sweeping _told_at _upgrade _upgrading attendant builds configuration "
+        "phase serving started_at upgrade_refused upgrades"
     ),
 }
 
