@@ -173,7 +173,8 @@ class Server:
             if isinstance(answer, Text):
                 return web.Response(body=answer.body, headers={"Content-Type": answer.media_type})
             status = 503 if isinstance(answer, Health) and endpoint.unhealthy and answer.status != "ok" else 200
-            return _json(answer, status)
+            # Of a thousand apps this is a long text.
+            return await asyncio.to_thread(_json, answer, status)
 
         return handle
 

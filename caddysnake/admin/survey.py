@@ -43,7 +43,8 @@ from .models import (
 
 RELAY = "relay"
 _TEXT_MAX = 8 * 1024
-_WORKERS_A_TURN = 50
+_A_TURN = 10
+"""So many workers, or apps, are read before the loop may do something else."""
 _CLASSES = slice(vitals.CELL_CLASS_1XX, vitals.CELL_CLASS_1XX + 5)
 _LATENCIES = slice(vitals.CELL_LATENCY, vitals.CELL_LATENCY + len(vitals.LATENCY_BOUNDS_S) + 1)
 _NO_CELLS = (0,) * vitals.CELLS
@@ -130,10 +131,15 @@ async def status(daemon: Daemon, admin: str) -> Status:
     pids = [row.worker.pid for rows in seen.rows.values() for row in rows]
     usage = await usage_of([*pids, os.getpid()])
     workers = await _workers(seen, usage)
+    apps = []
+    for number, each in enumerate(known):
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
+        apps.append(_app(daemon, each, workers.get(each.app, []), seen))
     return Status(
         daemon=_daemon(daemon, admin, usage.get(os.getpid(), _GONE), await asyncio.to_thread(_open_files)),
         listeners=listeners(daemon),
-        apps=[_app(daemon, each, workers.get(each.app, []), seen) for each in known],
+        apps=apps,
         templates=[_template(estate, workers, seen) for estate in daemon.serving.estates.values()],
         relays=workers.get(relays, []) if relays is not None else [],
         relay_traffic=traffic([]) if relays is None else _traffic(seen, relays.ledger, workers.get(relays, [])),
@@ -148,7 +154,7 @@ async def _workers(seen: Glance, usage: dict[int, Usage]) -> dict[App, list[Work
         found[app] = []
         for row in rows:
             count += 1
-            if count % _WORKERS_A_TURN == 0:
+            if count % _A_TURN == 0:
                 await asyncio.sleep(0)
             found[app].append(_worker(row, usage.get(row.worker.pid, _GONE)))
         found[app].sort(key=lambda each: (each.generation, each.index, each.pid))
