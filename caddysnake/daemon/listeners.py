@@ -36,6 +36,7 @@ class Listener:
 
     def __init__(self, sock: socket.socket, name: str, path: str | None, lock: int | None) -> None:
         self.sock = sock
+        self._kind = int(sock.family), int(sock.type), sock.proto
         self.name = name
         self.path = path
         self._identity = None if path is None else _identity(path)
@@ -70,7 +71,7 @@ class Listener:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_A_TURN):
             try:
-                sock, _ = self.sock.accept()
+                fd, _ = self.sock._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
@@ -78,7 +79,8 @@ class Listener:
                     raise
                 self._pause(exc)
                 return
-            self._on_connection(sock)
+            # As `socket.accept` does, which looks up what kind of socket it makes, and that of enumerations, each time.
+            self._on_connection(socket.socket(*self._kind, fd))
 
     def _pause(self, exc: OSError) -> None:
         # Accepting again at once would spin: the connection stays in the backlog and the socket stays readable.
