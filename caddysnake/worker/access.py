@@ -83,6 +83,7 @@ class AccessLog:
         return len(self._lines) == 1
 
     def flush(self) -> None:
+        """Write the lines collected since the last call, as one piece. Called on the loop's thread only."""
         lines, self._lines = self._lines, []
         self.write(b"".join(lines))
 

@@ -75,6 +75,8 @@ _STARTED = ResponsePhase.STARTED
 
 
 class Stage(Enum):
+    """How far the server is; it only goes forward."""
+
     STARTING = "starting"
     SERVING = "serving"
     DRAINING = "draining"
@@ -364,6 +366,9 @@ class AsgiServer:
     # For connections
 
     def connection_lost(self, connection: HttpConnection, returned: bool) -> None:
+        """A connection has ended, or been ``returned``: its slot is settled, and the daemon told, once our copy
+        is closed.
+        """
         self._watched.discard(connection)
         # Our copy is closed when this callback of the transport has returned.
         self.loop.call_soon(self._released, connection.slot, returned)
@@ -407,10 +412,12 @@ class AsgiServer:
     # Vital signs
 
     def publish_soon(self) -> None:
+        """Write the counters to the page ``PUBLISH_S`` seconds from now. The caller has looked at ``is_publishing``."""
         self.is_publishing = True
         self.loop.call_later(PUBLISH_S, self._publish)
 
     def count_refusal(self, error: ProtocolError) -> None:
+        """A request that no app saw was answered with the status of ``error``, in no time."""
         self.tally.finished(error.status, 0.0)
         self._publish()
 
@@ -421,6 +428,7 @@ class AsgiServer:
     # Time
 
     def watch(self, connection: HttpConnection) -> None:
+        """``connection`` has a deadline now: it is looked at on each turn of the watch, while it needs that."""
         self._watched.add(connection)
 
     def _tick(self) -> None:

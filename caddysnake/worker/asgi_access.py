@@ -35,6 +35,7 @@ class LoggedConnection(HttpConnection):
         HttpConnection._begin(self, head)
 
     def write(self, output: Output, content_bytes: int) -> None:
+        """As ``HttpConnection.write``; what is sent is measured, and the head of the answer kept."""
         cycle = self.cycle
         if not self._answer and cycle is not None and (cycle.response.head_sent or _switches(output)):
             self._answer = head_of(output)
@@ -42,6 +43,7 @@ class LoggedConnection(HttpConnection):
         HttpConnection.write(self, output, content_bytes)
 
     def count_sent(self, size: int) -> None:
+        """As ``HttpConnection.count_sent``, and measured here too."""
         self._sent += size
         HttpConnection.count_sent(self, size)
 
@@ -53,6 +55,9 @@ class LoggedConnection(HttpConnection):
             self._log(cycle, status)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """As ``HttpConnection.connection_lost``; a request that is still open is logged, status 499 without an
+        answer.
+        """
         cycle = self.cycle
         if self._upgraded is not None:
             self._log(self._upgraded, 101)

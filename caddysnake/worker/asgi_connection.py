@@ -49,6 +49,8 @@ LINGER_TOTAL_S = 30.0
 
 
 class Phase(Enum):
+    """Where a connection stands: what its next bytes are, or how it ends."""
+
     IDLE = "idle"
     HEAD = "head"
     REQUEST = "request"
@@ -120,6 +122,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     # The transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the transport is there. One that comes while the worker leaves is given back at once."""
         self._transport = transport
         # asyncio's own `writelines` never pauses the protocol on Python 3.12 and 3.13.0: no flow control at all.
         self._joins = type(transport).__module__.startswith("asyncio.")
@@ -127,12 +130,16 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.leave()
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what arrives; ``sizehint`` is not needed. The buffer is shared by all of a
+        server's connections.
+        """
         # Called before the recv: should we die in between, the daemon knows that something may have been read.
         if self.phase is _IDLE:
             self.server.slots[self.slot] = SLOT_READING
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: ``nbytes`` have arrived. A breach of HTTP is answered and ends the connection; nothing is raised."""
         data = bytes(self._view[:nbytes])
         phase = self.phase
         try:
@@ -169,6 +176,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """asyncio: the transport is closed. The app hears of it, and the other side sees the end unless it was
+        given back.
+        """
         returned = self.phase is _RETURNING and exc is None
         self.phase = _CLOSED
         if self.cycle is not None:
@@ -183,10 +193,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.server.connection_lost(self, returned)
 
     def pause_writing(self) -> None:
+        """asyncio: more than the high-water mark waits for the client. Writers wait in ``drain``, against the
+        write deadline.
+        """
         self.is_write_paused = True
         self._watch_writing()
 
     def resume_writing(self) -> None:
+        """asyncio: the client has read enough. Whoever waits in ``drain`` goes on."""
         self._wake_writers()
         if self.phase is _FLUSH:
             self._boundary()
@@ -423,6 +437,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.server.tally.bytes_out += size
 
     def fileno(self) -> int:
+        """The descriptor of our copy of the socket; it stays the connection's."""
         return self._sock.fileno()
 
     async def flush(self) -> None:
@@ -442,11 +457,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             await self._drain_event.wait()
 
     def pause_reading(self) -> None:
+        """Take no more from the client, whose kernel then slows it down. No harm twice."""
         if not self.is_reading_paused:
             self.is_reading_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
+        """Undo ``pause_reading``. No harm twice."""
         if self.is_reading_paused:
             self.is_reading_paused = False
             self._transport.resume_reading()

@@ -80,9 +80,11 @@ class Cycle:
             self.task = None
 
     async def receive(self) -> Any:
+        """The app's ``receive`` (ASGI 3.0): the next event, waited for."""
         raise NotImplementedError
 
     async def send(self, message: Any) -> None:
+        """The app's ``send`` (ASGI 3.0). Raises ``ClientDisconnected`` and ``ResponseError``."""
         raise NotImplementedError
 
     # For the connection

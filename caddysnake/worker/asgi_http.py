@@ -47,6 +47,10 @@ class HttpCycle(Cycle):
     # For the app
 
     async def receive(self) -> Message:
+        """The next ``http.request``, or ``http.disconnect`` when the client is gone or the response is complete.
+
+        ASGI HTTP 2.5, "Request" and "Disconnect".
+        """
         connection = self.connection
         parser = connection.parser
         while True:
@@ -67,6 +71,11 @@ class HttpCycle(Cycle):
             await self._wait()
 
     async def send(self, message: Message) -> None:
+        """Take one event of the response; waits while the client does not read.
+
+        Raises ``ClientDisconnected`` (an ``OSError``, as ASGI HTTP 2.4 has it) when the client is gone,
+        ``ResponseError`` for an event that is malformed or out of turn.
+        """
         kind = message["type"]
         connection = self.connection
         response = self.response
@@ -131,6 +140,7 @@ class HttpCycle(Cycle):
     # For the connection
 
     def wake(self) -> None:
+        """Have a waiting ``receive`` look again."""
         if self.event is not None:
             self.event.set()
 

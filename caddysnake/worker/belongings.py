@@ -36,9 +36,11 @@ class Owner:
         return [thread for thread in threading.enumerate() if (found := lodger_of(thread)) and found.owner is self]
 
     def wants_farewell(self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """``atexit.register``: call ``function`` with these arguments when its last worker has ended."""
         self._farewells.append((function, args, kwargs))
 
     def waives_farewell(self, function: Callable[..., object]) -> None:
+        """``atexit.unregister``: forget every call of what equals ``function``."""
         self._farewells = [each for each in self._farewells if each[0] != function]
 
     def bid_farewell(self) -> None:
@@ -59,6 +61,7 @@ class Lodger(NamedTuple):
 
 
 def lodger_of(thread: threading.Thread) -> Lodger | None:
+    """The worker that ``thread`` belongs to; None when it is the host's own."""
     found: Lodger | None = getattr(thread, _MARK, None)
     return found
 

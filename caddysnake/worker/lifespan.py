@@ -18,6 +18,8 @@ class LifespanError(Exception):
 
 
 class Phase(Enum):
+    """How far a lifespan is, by what the app was told and has answered."""
+
     NEW = "new"
     STARTING = "starting"  # the app has been called; it has not answered startup
     RUNNING = "running"
@@ -53,6 +55,7 @@ class Lifespan:
 
     @property
     def is_supported(self) -> bool:
+        """Whether the app has answered startup, so that it is owed a shutdown and requests get its ``state``."""
         return self.phase in (Phase.RUNNING, Phase.STOPPING, Phase.STOPPED)
 
     async def startup(self) -> None:

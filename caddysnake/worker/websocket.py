@@ -76,6 +76,8 @@ _OURS = frozenset(
 
 
 class Phase(Enum):
+    """Where the WebSocket stands; OPEN and CLOSING as in RFC 6455 section 7."""
+
     CONNECTING = "connecting"
     OPEN = "open"
     CLOSING = "closing"  # our close frame is out, the client's is not here
@@ -133,6 +135,10 @@ class WebSocketCycle(Cycle):
     # For the app
 
     async def receive(self) -> Message:
+        """``websocket.connect`` first, then messages, then ``websocket.disconnect`` as often as it is asked for.
+
+        ASGI WebSocket 2.5. Reading goes on when the app has caught up with half of what may wait for it.
+        """
         if not self._connect_given:
             self._connect_given = True
             return {"type": "websocket.connect"}
@@ -156,6 +162,11 @@ class WebSocketCycle(Cycle):
         return message
 
     async def send(self, message: Message) -> None:
+        """Take one event of the app; waits while the client does not read.
+
+        Raises ``ClientDisconnected`` when the client is gone, ``ResponseError`` for an event that is malformed or out
+        of turn.
+        """
         kind = message["type"]
         connection = self.connection
         if kind == "websocket.send" and self._phase is _OPEN:
@@ -268,6 +279,7 @@ class WebSocketCycle(Cycle):
             self.wake()
 
     def wake(self) -> None:
+        """Wake one waiting ``receive``, or all of them when there is nothing to come but the disconnect."""
         waiters = self._waiters
         while waiters:
             waiter = waiters.popleft()
@@ -321,10 +333,14 @@ class WebSocketCycle(Cycle):
         self.connection.upgrade_ended(is_clean=False)
 
     def half_closed(self) -> bool:
+        """The client has shut its side without a closing handshake: code 1006 for the app. False: our side
+        closes too.
+        """
         self.disconnect()
         return False
 
     def disconnect(self) -> None:
+        """The connection is gone: code 1006 (RFC 6455 section 7.1.5) unless a closing handshake told another."""
         self._phase = _CLOSED
         self._set_disconnect(ABNORMAL, "")
         super().disconnect()
@@ -346,6 +362,7 @@ class WebSocketCycle(Cycle):
             self.wake()
 
     def raised(self, exc: BaseException) -> None:
+        """The app ended with ``exc``: 500 before it accepted, close code 1011 when open."""
         if self._phase in (_CONNECTING, _DENIED):
             super().raised(exc)
             return
@@ -359,6 +376,7 @@ class WebSocketCycle(Cycle):
             self._close(INTERNAL_ERROR, "")
 
     def returned(self) -> None:
+        """The app ended: 500 or a refusal before it accepted, close code 1000 when open."""
         if self._phase in (_CONNECTING, _DENIED):
             super().returned()
         elif self._phase is _OPEN:

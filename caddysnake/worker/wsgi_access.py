@@ -35,6 +35,8 @@ class _Logged(Call):
 
 
 class LoggedCall(_Logged):
+    """A ``Call`` that is logged."""
+
     __slots__ = ()
 
     def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
@@ -43,6 +45,8 @@ class LoggedCall(_Logged):
 
 
 class LoggedTimedCall(_Logged, TimedCall):
+    """A ``TimedCall`` that is logged: ``request_timeout`` and ``log`` together."""
+
     __slots__ = ()
 
     def __init__(

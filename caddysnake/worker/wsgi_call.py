@@ -75,6 +75,11 @@ class Call(Response):
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
+        """``start_response`` of PEP 3333; it answers with ``write``.
+
+        Raises ``exc_info`` when a head has left already, ``ResponseError`` for a status or fields that cannot be sent
+        and for a second call without ``exc_info``.
+        """
         if exc_info is not None:
             try:
                 if self.head_sent and exc_info[1] is not None:

@@ -265,6 +265,7 @@ class Connection:
             pass
 
     def shut_writing(self) -> None:
+        """End our side only: the client reads the end of the answer, and may still be sending."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -305,5 +306,6 @@ class FileRange:
             self.remaining -= sent
 
     def close(self) -> None:
+        """Close our duplicate; the app's own descriptor stays open."""
         os.close(self.fd)
 

@@ -70,9 +70,13 @@ class Seat:
         self._summons.acquire()
 
     def wait(self) -> None:
+        """Sleep until ``summon``. Called by the seat's thread only."""
         self._summons.acquire()
 
     def summon(self) -> None:
+        """Wake its thread, or let its next ``wait`` pass. Once for each wait: a lock that is free cannot be
+        freed again.
+        """
         self._summons.release()
 
     def __repr__(self) -> str:
@@ -127,6 +131,7 @@ class Crew:
         seat.wait()
 
     def wake(self) -> None:
+        """End the watch's sleep, because a turn begins. From any thread."""
         self.asleep = False
         self._on_wake()
 
@@ -248,6 +253,7 @@ class Crew:
 
     @property
     def resting(self) -> int:
+        """How many sleep until they are summoned."""
         return len(self._resting)
 
 

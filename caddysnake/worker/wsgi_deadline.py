@@ -48,6 +48,9 @@ class TimedCall(Call):
     # For the thread.
 
     def run(self, environ: dict[str, Any]) -> bool:
+        """As ``Call.run``, between ``begin`` and ``end`` of the deadline. False: the keeper has answered and
+        has the connection.
+        """
         connection = self._connection
         self._deadlines.begin(self)
         try:

@@ -22,19 +22,22 @@ class NoInput:
     __slots__ = ()
 
     def read(self, size: int | None = -1) -> bytes:
+        """Nothing: it is at its end."""
         return b""
 
     def readline(self, size: int | None = -1) -> bytes:
+        """Nothing: it is at its end."""
         return b""
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """No lines."""
         return []
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(())
 
     def close(self) -> None:
-        pass
+        """Nothing to let go. PEP 3333 does not ask for it; a file has it."""
 
 
 NO_INPUT = NoInput()
@@ -59,6 +62,10 @@ class LazyInput:
         self._ended = False
 
     def read(self, size: int | None = -1) -> bytes:
+        """``size`` bytes, fewer only at the end; all that comes, waited for, when it is negative or None.
+
+        Raises ``OSError`` as ``pull`` does.
+        """
         if size is None or size < 0:
             while self._more():
                 pass
@@ -68,6 +75,7 @@ class LazyInput:
         return self._take(size)
 
     def readline(self, size: int | None = -1) -> bytes:
+        """Up to and with the next newline, at most ``size`` bytes; empty at the end. Raises ``OSError``."""
         limit = size if size is not None and size >= 0 else None
         passed = index = 0
         while True:
@@ -87,6 +95,7 @@ class LazyInput:
                 return self._take(passed)
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The lines that remain; about ``hint`` bytes of them when it is positive. Raises ``OSError``."""
         lines: list[bytes] = []
         total = 0
         for line in self:

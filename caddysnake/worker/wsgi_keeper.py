@@ -35,6 +35,8 @@ _PATIENCE_S = 0.25  # for content that would let the app be called without waiti
 
 
 class Phase(Enum):
+    """Whether the worker takes connections, or why it no longer does."""
+
     SERVING = "serving"
     DRAINING = "draining"  # idle connections go back to the daemon, the others when they become so
     ORPHANED = "orphaned"  # the daemon is gone: idle connections end, the others after their answer
@@ -77,11 +79,13 @@ class Keeper:
         self._counted_at = 0.0
 
     def open(self) -> None:
+        """Begin to listen to the channel and to ``wake``. Raises ``OSError``. Once, before ``run``."""
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake_fd, select.POLLIN)
         self._poll.register(self._endpoint.fileno(), select.POLLIN)
 
     def close(self) -> None:
+        """Let go of what ``open`` made. The channel is its owner's."""
         os.close(self._wake_fd)
 
     def wake(self) -> None:

@@ -58,6 +58,7 @@ class Table:
         self._on_news = on_news
 
     def open(self) -> None:
+        """Make what ``stop`` wakes the threads with. Raises ``OSError``. Once, before any thread."""
         # Level-triggered and never read: once written, it wakes every thread that waits, and all that come after.
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.epoll.register(self._stop_fd, select.EPOLLIN)
@@ -68,6 +69,7 @@ class Table:
         os.eventfd_write(self._stop_fd, 1)
 
     def close(self) -> None:
+        """Let go of epoll. No thread may wait in it any more."""
         self.epoll.close()
         os.close(self._stop_fd)
 

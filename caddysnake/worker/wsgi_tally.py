@@ -51,6 +51,7 @@ class Tally:
         return now
 
     def receive(self, size: int) -> None:
+        """``size`` bytes of content were read; on the page at once."""
         self._cells[CELL_BYTES_IN] += size
 
     def fail(self) -> None:
