@@ -14,6 +14,7 @@ from . import report
 from .environments import binaries_of, frameworks, versions_in
 from .load import require_wrk
 from .rounds import WARM_UP_S, Result, interleaved, measure
+from .running import end_in_order
 from .scenarios import SCENARIOS, Scenario
 from .servers import OURS, SERVERS, BenchmarkError, Server, our_binaries
 from .trials import TRIALS, Trial
@@ -152,6 +153,7 @@ def main() -> int:
     if unknown := [name for name in options.names if name not in known]:
         print(f"Error: there is no {', '.join(unknown)}; --list says what there is", file=sys.stderr)
         return 2
+    end_in_order()
     started = time.strftime("%Y-%m-%d-%H%M%S")
     machine = report.machine()
     run = _Run(options)

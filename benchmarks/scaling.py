@@ -23,7 +23,7 @@ from .__main__ import RESULTS, describe
 from .load import Figures, Wrk, require_wrk
 from .processes import cpu_us, pss_bytes, tree
 from .rounds import cores
-from .running import free_port, running, wait_for_answer
+from .running import end_in_order, free_port, running, wait_for_answer
 from .servers import APPS, BenchmarkError, our_binaries
 from .trials import first_byte_ms, until_answered
 
@@ -222,6 +222,7 @@ def main() -> int:
     vars(options).update(THOROUGH if options.full else FAST)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # wrk needs a descriptor for each connection
+    end_in_order()
     started = time.strftime("%Y-%m-%d-%H%M%S")
     machine = report.machine()
     tables = [f"# {started}\n\n{describe(machine)}\n"]
