@@ -32,6 +32,7 @@ class Sink:
 
     @property
     def is_full(self) -> bool:
+        """Whether ``ROOM_BYTES`` wait to be written: ``offer`` takes nothing then."""
         return self._bytes >= ROOM_BYTES
 
     def offer(self, text: bytes) -> bool:

@@ -82,12 +82,14 @@ class ClientConnection(ClientTransport):
     # The transport's side
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what arrives. ``sizehint`` is not needed."""
         # Called before the recv: should we die in between, the daemon knows that something may have been read.
         if self.phase is _IDLE:
             self._server.slots[self.slot] = SLOT_READING
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: ``nbytes`` have arrived. A breach of HTTP is answered and ends the connection; nothing is raised."""
         data = bytes(self._view[:nbytes])
         self._server.tally.bytes_in += nbytes
         phase = self.phase
@@ -230,6 +232,7 @@ class ClientConnection(ClientTransport):
     # The link's side
 
     def link_data(self, data: bytes) -> None:
+        """The worker has sent ``data``, one or more bytes of its answer or, in a tunnel, of what follows a 101."""
         if self.phase is _TUNNEL:
             self._write(data)
             return
@@ -238,15 +241,18 @@ class ClientConnection(ClientTransport):
         self._carry_out(exchange.response(data))
 
     def link_ended(self, is_orderly: bool) -> None:
+        """The link has ended; ``is_orderly``: by the worker's end of file, not by an error. It is not ours any more."""
         self._link = None
         if self._exchange is not None:
             self._unhold(LINK_FULL)
             self._carry_out(self._exchange.link_ended(is_orderly))
 
     def link_full(self) -> None:
+        """The worker does not read: take no more from the client until ``link_drained``."""
         self._hold(LINK_FULL)
 
     def link_drained(self) -> None:
+        """The worker reads again."""
         self._unhold(LINK_FULL)
 
     def _drop_link(self, flushes: bool = False) -> None:

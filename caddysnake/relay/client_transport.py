@@ -39,6 +39,8 @@ LINGER_TOTAL_S = 30.0
 
 
 class Phase(Enum):
+    """Where a connection stands: what its next bytes are, or how it ends."""
+
     IDLE = "idle"
     HEAD = "head"
     REQUEST = "request"
@@ -118,6 +120,7 @@ class ClientTransport(asyncio.BufferedProtocol):
     # The transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the transport is there. One that comes while the relay leaves is given back at once."""
         self._transport = transport
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         if self.phase is not _IDLE:
@@ -126,6 +129,7 @@ class ClientTransport(asyncio.BufferedProtocol):
             self.leave()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """asyncio: the transport is closed. The other side sees the end, unless the connection was given back."""
         returned = self.phase is _RETURNING and exc is None
         self.phase = _CLOSED
         self._let_go()
@@ -137,11 +141,13 @@ class ClientTransport(asyncio.BufferedProtocol):
         self._server.connection_lost(self, returned)
 
     def pause_writing(self) -> None:
+        """asyncio: ``WRITE_HIGH_BYTES`` wait for the client. The link is read no more, and the write deadline runs."""
         self._is_write_paused = True
         self._watch_writing()
         self._client_full()
 
     def resume_writing(self) -> None:
+        """asyncio: the client has read enough."""
         self._is_write_paused = False
         self._client_drained()
 

@@ -39,14 +39,17 @@ class LinkConnection(asyncio.BufferedProtocol):
     # The transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the transport is there, and whoever waits for a link may have this one."""
         self._transport = transport
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._server.link_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what arrives. ``sizehint`` is not needed."""
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: ``nbytes`` have arrived. On an idle link they answer nothing: it is discarded."""
         client = self.client
         if client is not None:
             client.link_data(bytes(self._view[:nbytes]))
@@ -54,10 +57,12 @@ class LinkConnection(asyncio.BufferedProtocol):
             self.discard()
 
     def eof_received(self) -> bool:
+        """asyncio: the worker ends. False: so does our side."""
         self._ended(is_orderly=True)
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """asyncio: the transport is closed. Its client, if it has one, hears of it first."""
         self._ended(is_orderly=exc is None)
         self._server.link_closed(self)
 
@@ -70,11 +75,13 @@ class LinkConnection(asyncio.BufferedProtocol):
         self.discard()
 
     def pause_writing(self) -> None:
+        """asyncio: ``WRITE_HIGH_BYTES`` wait for the worker. The client is read no more."""
         self.is_write_paused = True
         if self.client is not None:
             self.client.link_full()
 
     def resume_writing(self) -> None:
+        """asyncio: the worker has read enough."""
         self.is_write_paused = False
         if self.client is not None:
             self.client.link_drained()
@@ -82,6 +89,9 @@ class LinkConnection(asyncio.BufferedProtocol):
     # The client's side
 
     def write(self, data: bytes) -> None:
+        """Send ``data`` to the worker, or keep it until it reads; ``client.link_full`` is called when that is
+        too much.
+        """
         self._transport.write(data)
 
     def write_eof(self) -> None:
@@ -92,10 +102,12 @@ class LinkConnection(asyncio.BufferedProtocol):
             pass  # the worker was first; the next read will say so
 
     def pause_reading(self) -> None:
+        """Take no more from the worker. No harm when the link is over."""
         if not self._is_over:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
+        """Undo ``pause_reading``. No harm when the link is over."""
         if not self._is_over:
             self._transport.resume_reading()
 

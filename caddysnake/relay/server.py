@@ -76,6 +76,8 @@ COMPLAINT_S = 1.0
 
 
 class Stage(Enum):
+    """Whether the relay takes connections, or why it no longer does."""
+
     SERVING = "serving"
     DRAINING = "draining"
     ORPHANED = "orphaned"
@@ -299,6 +301,7 @@ class RelayServer:
             self._released(connection.slot, returned=False)
 
     def connection_lost(self, connection: ClientTransport, returned: bool) -> None:
+        """A connection has ended, or been ``returned``: its slot is settled once our copy is closed."""
         self._watched.discard(connection)
         # Our copy is closed when this callback of the transport has returned.
         self._loop.call_soon(self._released, connection.slot, returned)
@@ -359,6 +362,9 @@ class RelayServer:
                 self._tell(Need(wanted.need, *app_id))
 
     def waits_no_more(self, app_id: AppId, connection: ClientConnection) -> None:
+        """``connection`` has left, or been answered, before ``linked``. The daemon is told when nobody else
+        wants that link.
+        """
         need = self._links.leave(app_id, connection)
         if need is not None:
             self._tell(Unneed(need))
@@ -382,6 +388,9 @@ class RelayServer:
                 waiter.refused(NO_LINK)
 
     def link_made(self, link: LinkConnection) -> None:
+        """``link`` can be used: by who has waited longest, or by nobody yet. It is discarded when its app is
+        wanted no more.
+        """
         self._open_links.add(link)
         if self._links.app_needed(link.need) is None:
             link.discard()
@@ -407,6 +416,7 @@ class RelayServer:
         self._links.closed(link)
 
     def link_closed(self, link: LinkConnection) -> None:
+        """``link`` is closed for good, and is not waited for at the end."""
         self._open_links.discard(link)
 
     # Vital signs
@@ -427,6 +437,7 @@ class RelayServer:
             self._loop.call_later(PUBLISH_S, self._publish)
 
     def count_refusal(self, error: ProtocolError) -> None:
+        """A request that was not understood was answered with the status of ``error``, in no time."""
         self.tally.finished(error.status, 0.0)
 
     def failed(self, answer: Answer, app_id: AppId) -> None:
@@ -462,6 +473,7 @@ class RelayServer:
     # Time
 
     def watch(self, connection: ClientTransport) -> None:
+        """``connection`` has a deadline now: it is looked at on each turn of the watch, while it needs that."""
         self._watched.add(connection)
 
     def _tick(self) -> None:
