@@ -78,6 +78,7 @@ class App:
 
     @property
     def waiting(self) -> int:
+        """How many connections wait in the queue for a worker."""
         return len(self._waiting)
 
     async def start(self) -> float:
@@ -230,6 +231,7 @@ class App:
             pool.drain()
 
     def kill(self) -> None:
+        """End all workers of all generations by force, with what they started."""
         for pool in self.pools():
             pool.kill()
 
@@ -359,6 +361,7 @@ class App:
 
     @property
     def hopeful(self) -> int:
+        """How many wait to be told by ``when_ready``."""
         return len(self._hopeful)
 
     def _tell_hopeful(self, refusal: Refusal | None) -> None:

@@ -45,6 +45,7 @@ class Attendants(Attendant):
         self._each = tuple(each)
 
     def prepare(self, configuration: Configuration) -> None:
+        """As ``Attendant.prepare``; when one raises, those before it are reverted."""
         prepared: list[Attendant] = []
         try:
             for attendant in self._each:
@@ -56,25 +57,31 @@ class Attendants(Attendant):
             raise
 
     def commit(self) -> None:
+        """What each has prepared holds from now on."""
         for attendant in self._each:
             attendant.commit()
 
     def revert(self) -> None:
+        """Each gives up what it has prepared."""
         for attendant in self._each:
             attendant.revert()
 
     def carry(self) -> list[CarriedListener]:
+        """What all of them listen on."""
         return [listener for attendant in self._each for listener in attendant.carry()]
 
     def adopt(self, carried: list[CarriedListener]) -> None:
+        """Offer all of ``carried`` to each: it takes what it knows as its own."""
         for attendant in self._each:
             attendant.adopt(carried)
 
     async def start(self) -> None:
+        """Start one after the other, in their order."""
         for attendant in self._each:
             await attendant.start()
 
     async def stop(self) -> None:
+        """Stop one after the other, in their order."""
         for attendant in self._each:
             await attendant.stop()
 

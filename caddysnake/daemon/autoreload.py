@@ -62,6 +62,7 @@ class Autoreload:
         await asyncio.gather(*(renewal.pause() for renewal in self._renewals_of(app)))
 
     def resume(self, app: App | None = None) -> None:
+        """Undo ``pause``, for ``app`` or for everything; what changed meanwhile is seen to now."""
         for renewal in self._renewals_of(app):
             renewal.resume()
 
@@ -99,11 +100,13 @@ class Renewal:
         self._watch = watching.watch(root, options.debounce_s, self._changed, since)
 
     def end(self) -> None:
+        """Watch no more, and give up a new generation that is on its way. The app serves on as it is."""
         self._watch.cancel()
         if self._task is not None:
             self._task.cancel()
 
     async def pause(self) -> None:
+        """Start no generation until ``resume``; one that is starting is given up, and is gone when this returns."""
         self._is_paused = True
         if self._task is not None and not self._task.done():
             self._task.cancel()
@@ -115,6 +118,7 @@ class Renewal:
         return min(known, default=None)
 
     def resume(self) -> None:
+        """Undo ``pause``; what changed meanwhile is seen to now."""
         self._is_paused = False
         if self._paths:
             self._begin()
@@ -166,6 +170,7 @@ class Guard:
         estate.guard = self
 
     def end(self) -> None:
+        """Watch none of the apps any more."""
         if self._estate.guard is self:
             self._estate.guard = None
         self.forget(set(self._watches))

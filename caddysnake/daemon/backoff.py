@@ -40,4 +40,5 @@ class Backoff:
 
     @property
     def exhausted(self) -> bool:
+        """``INTENSITY`` failures in a row, or more, with no healthy spell between them."""
         return self.failures >= INTENSITY

@@ -63,6 +63,7 @@ class Caddy(Companion):
         self._restart: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
+        """Start it and wait until it says that it serves (``caddy run --pingback``). Raises ``StartFailed``."""
         self._ready = self._loop.create_future()
         secret = secrets.token_hex(16).encode()  # a stranger on this machine may find the port
         server = await asyncio.start_server(partial(self._called_back, secret), "127.0.0.1", 0)
@@ -77,6 +78,7 @@ class Caddy(Companion):
             server.close()
 
     async def stop(self, grace_s: float) -> None:
+        """End it: SIGTERM, and SIGKILL when ``grace_s`` seconds have not been enough. Returns when it is gone."""
         self._stopping = True
         if self._restart is not None:
             self._restart.cancel()
@@ -89,6 +91,7 @@ class Caddy(Companion):
             await self._ended.wait()
 
     def carry(self) -> CarriedCaddy | None:
+        """All that whoever goes on with it must know; None when it was never started."""
         if self._process is None:
             return None
         is_up = not self._ended.is_set()
@@ -115,11 +118,13 @@ class Caddy(Companion):
             self._restart = self._loop.call_later(carried.restart_in_s, self._spawn_again)
 
     def kill(self) -> None:
+        """SIGKILL, without waiting; it is not started again."""
         self._stopping = True
         if self._process is not None and not self._ended.is_set():
             self._process.kill()
 
     def pids(self) -> set[int]:
+        """The children that are waited for here, and by nobody else."""
         return {self._process.pid} if self._process is not None else set()
 
     async def _called_back(self, secret: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -40,12 +40,16 @@ def _readers(outlets: CarriedOutlets | None) -> set[int]:
 
 
 class CarriedFailure(Carried):
+    """A ``StartFailed`` of the pool of ``app``; ``code`` is a stable word, ``text`` its traceback or reason."""
+
     app: str
     code: str
     text: str
 
 
 class CarriedRefusedBuild(Carried):
+    """A ``RefusedBuild``. ``since`` and ``at``: ``time.time()`` of the first and the last of its ``tries``."""
+
     number: int
     since: float
     at: float
@@ -55,6 +59,8 @@ class CarriedRefusedBuild(Carried):
 
 
 class CarriedBuilds(Carried):
+    """What ``Builds`` counts. ``running``: the number of the build that serves, and ``time.time()`` since when."""
+
     number: int = 0
     running: tuple[int, float] | None = None
     times_accepted: int = 0

@@ -31,6 +31,10 @@ _RELAY_START_S = 60.0
 
 
 class UnixAddress(NamedTuple):
+    """A unix socket to bind. ``mode``: permission bits; None, also of ``owner`` and ``group``: as the system
+    makes it.
+    """
+
     path: str
     mode: int | None
     owner: str | None
@@ -38,6 +42,8 @@ class UnixAddress(NamedTuple):
 
 
 class TcpAddress(NamedTuple):
+    """A TCP socket to bind. ``host``: an IP address or a name; empty: every address of this machine."""
+
     host: str
     port: int
 

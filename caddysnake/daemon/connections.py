@@ -84,6 +84,7 @@ class Connections:
         return iter(self._by_fd.values())
 
     def all(self) -> list[Connection]:
+        """A copy of what is held, for who ends some of them meanwhile."""
         return list(self._by_fd.values())
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:
@@ -136,6 +137,7 @@ class Connections:
             close_at_once((connection.fd,))
 
     def close(self) -> None:
+        """End every connection, for workers too, and stop watching. Last call."""
         for connection in list(self._by_fd.values()):
             self.end(connection)
         self._loop.remove_reader(self._epoll.fileno())

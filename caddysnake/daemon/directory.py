@@ -20,6 +20,7 @@ class UnknownApp(Exception):
 
     @classmethod
     def among(cls, name: str, names: Iterable[str]) -> UnknownApp:
+        """There is none of this ``name``; the text has the nearest of ``names``, or the first ten."""
         known = sorted(names)
         near = difflib.get_close_matches(name, known, 1)
         if near:
@@ -28,14 +29,17 @@ class UnknownApp(Exception):
 
     @classmethod
     def template(cls, name: str) -> UnknownApp:
+        """``name`` is a template: a key is missing. Code ``template``."""
         return cls(f"{name!r} is a template of apps: say the key of the app too", "template")
 
     @classmethod
     def asleep(cls, name: str) -> UnknownApp:
+        """It is of the template ``name``, and does not run just now. Code ``asleep``."""
         return cls(f"that app of {name!r} does not run: its next request starts it", "asleep")
 
     @classmethod
     def static(cls, name: str) -> UnknownApp:
+        """``name`` is not of a template, so it cannot be evicted. Code ``static-app``."""
         return cls(f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it", "static-app")
 
 

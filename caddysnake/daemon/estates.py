@@ -467,6 +467,7 @@ class Estate:
             await asyncio.wait((self._renewing,))
 
     def release_renewals(self) -> None:
+        """Undo ``hold_renewals``: what is still due is renewed now."""
         if self._due and not self._stopping:
             self._renewing = self._spawn(self._renew_due())
 
@@ -477,6 +478,7 @@ class Estate:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
+        """Drain all apps; whoever waits for one is refused with ``STOPPING``. ``ended`` next."""
         self._stopping = True
         for task in self._tasks:
             task.cancel()
@@ -492,10 +494,12 @@ class Estate:
             app.stop()
 
     def kill(self) -> None:
+        """End all workers of all its apps by force."""
         for app in self.all_apps():
             app.kill()
 
     async def ended(self) -> None:
+        """Wait until nothing of it runs: no worker, no start, no renewal."""
         if self._tasks:
             await asyncio.wait(self._tasks)
         await asyncio.gather(*(app.ended() for app in self.all_apps()))

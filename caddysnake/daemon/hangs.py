@@ -41,6 +41,8 @@ class Pulse(NamedTuple):
 
 
 class Finding(Enum):
+    """What is wrong with a worker; only the last two are for the daemon to act on, the others to be told."""
+
     LOOP_STILL = "loop still"
     THREAD_STILL = "thread still"
     OVERDUE = "overdue"  # replace it

@@ -207,10 +207,12 @@ class Host:
 
     @property
     def workers(self) -> int:
+        """How many workers run in it."""
         return len(self._threads)
 
     @property
     def is_usable(self) -> bool:
+        """It runs, and its channel is open: it can be asked, though perhaps for no more workers."""
         return self._endpoint.fileno() >= 0 and not self.is_gone
 
     async def join(self, worker: int, group: int, root: str, module: str, channel: int, grace_s: float) -> int | None:
@@ -257,6 +259,7 @@ class Host:
         return True
 
     def is_straggler(self, worker: int) -> bool:
+        """``worker`` was let go and its threads may still run: what it holds is not free yet."""
         return worker in self._stragglers
 
     def status_of(self, worker: int) -> int | None:
@@ -292,6 +295,7 @@ class Host:
 
     @property
     def is_doomed(self) -> bool:
+        """Its workers are to move to another: too many of its threads do not end, or it is gone."""
         return self._told_doomed or not self.is_usable
 
     def close(self) -> None:
@@ -307,6 +311,7 @@ class Host:
             self._loop.call_later(_LEAVE_S, self.kill)
 
     def kill(self) -> None:
+        """SIGKILL to its process group; every worker in it ends."""
         if self.pid and not self.gone.is_set():
             processes.kill_group(self.pid, (self._spawner.pid, os.getpid()))
 
@@ -412,10 +417,12 @@ class Bench(Seat):
 
     @property
     def pid(self) -> int:
+        """Its host's pid; 0 when none has been found yet."""
         return self._host.pid if self._host is not None else 0
 
     @property
     def module(self) -> str:
+        """The top-level module of its app: two apps that have it in common cannot be in one process."""
         return self.settings.module.partition(".")[0]
 
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
@@ -462,6 +469,7 @@ class Bench(Seat):
         return host is not None and host.is_doomed
 
     def carry(self) -> CarriedSeat:
+        """See ``Seat.carry``. Hosts that are being forked or buried are left out."""
         return CarriedSeat(
             group=self._group,
             host=self._host.number if self._host is not None and self._host.is_settled else 0,
@@ -470,6 +478,7 @@ class Bench(Seat):
         )
 
     def resume(self, carried: CarriedSeat) -> None:
+        """See ``Seat.resume``. Hosts that are gone by now are forgotten. After ``Hosts.resume``."""
         hosts = self._hosts.by_number()
         self._group = carried.group
         self._host = hosts.get(carried.host)
@@ -481,24 +490,31 @@ class Bench(Seat):
         return any(each is host for each in self._of.values())
 
     async def reap(self, worker: int, pid: int) -> int | None:
+        """The exit status of its threads, that of the process when it has ended; None when it cannot be learnt."""
         host = self._of.pop(worker, None)
         return host.status_of(worker) if host is not None else None
 
     def pidfd_of(self, worker: int, gone: int) -> int:
+        """The pidfd of its host, not its own: a signal to it meets others, too. -1 when it is unknown."""
         host = self._of.get(worker)
         return host.pidfd if host is not None else -1
 
     def terminate(self, worker: int, pidfd: int) -> None:
+        """Have SystemExit raised in its threads (``Cancel``): a signal would end its neighbours."""
         host = self._of.get(worker)
         if host is not None:
             host.cancel(worker)
 
     def end(self, worker: int, pid: int) -> None:
+        """Have nothing more to do with it: threads cannot be killed. What it holds may stay in use, see
+        ``may_run_on``.
+        """
         host = self._of.get(worker)
         if host is not None:
             host.let_go(worker)
 
     def may_run_on(self, worker: int) -> bool:
+        """Its threads have not ended since ``end``."""
         host = self._of.get(worker)
         return host is not None and host.is_straggler(worker)
 
@@ -520,6 +536,7 @@ class Hosts:
         return all(host.is_settled or host.gone.is_set() for host in self._hosts)
 
     def by_number(self) -> dict[int, Host]:
+        """All of them, by the number that ``CarriedHost`` has."""
         return {host.number: host for host in self._hosts}
 
     def carry(self, state: State) -> None:
@@ -543,6 +560,7 @@ class Hosts:
         return [source for host in self._hosts for source in host.sources()]
 
     def place_of(self, seat: Bench) -> Place:
+        """What a host and an app must have in common; folders count only where a thread cannot have its own."""
         if self._may_share_folders is None:
             self._may_share_folders = can_have_folders()
         settings = seat.settings
@@ -588,6 +606,7 @@ class Hosts:
         return host
 
     def remember_private(self, seat: Bench) -> None:
+        """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
         self._private.add((self.place_of(seat), seat.settings.working_dir))
 
     def _is_private(self, seat: Bench) -> bool:
@@ -621,6 +640,7 @@ class Hosts:
             del self._locks[place]
 
     def pids(self) -> set[int]:
+        """Processes of theirs; each is its spawner's child."""
         return {host.pid for host in self._hosts if host.pid}
 
     async def close(self, patience_s: float) -> None:
@@ -644,20 +664,25 @@ class Origins(Spawners):
         self.hosts = Hosts(self)
 
     def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Bench:
+        """A bench for the workers of one pool; its host is found when the first of them starts."""
         return Bench(self.hosts, key, settings, is_private)
 
     def sweep(self) -> None:
+        """To be called every second or so."""
         self.hosts.look()
         super().sweep()
 
     def outdate(self, key: SpawnerKey | None = None) -> None:
+        """Code has changed: of the spawner for ``key``, or of all, and of the hosts forked from it."""
         super().outdate(key)
         self.hosts.outdate(key)
 
     def pids(self) -> set[int]:
+        """Processes of spawners and hosts."""
         return super().pids() | self.hosts.pids()
 
     async def close(self, patience_s: float) -> None:
+        """Let hosts leave, then spawners; each gets ``patience_s`` seconds before it is killed."""
         await self.hosts.close(patience_s)
         await super().close(patience_s)
 

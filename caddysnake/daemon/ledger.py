@@ -48,6 +48,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
+        """Count ``value``, in the unit of the bounds; a bound counts what equals it."""
         self.counts[sum(value > bound for bound in self.bounds)] += 1
         self.total += value
 

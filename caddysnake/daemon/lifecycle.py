@@ -13,6 +13,8 @@ from ..channel.messages import Drained, Failed, Need, Ready, Returned, Unneed
 
 
 class State(Enum):
+    """How far a worker is."""
+
     STARTING = "starting"  # spawned or about to be; the app is being imported
     READY = "ready"  # may be given connections
     DRAINING = "draining"  # gives idle connections back, finishes the others
@@ -21,6 +23,8 @@ class State(Enum):
 
 
 class Event(Enum):
+    """What happens to a worker."""
+
     READY = "ready"
     FAILED = "failed"  # it told why it could not become ready
     START_TIMEOUT = "start timeout"
@@ -33,6 +37,8 @@ class Event(Enum):
 
 
 class Action(Enum):
+    """What the daemon is to do about it, in the order given."""
+
     ADMIT = "admit"  # into the rotation
     WITHDRAW = "withdraw"  # out of the rotation
     ASK_TO_DRAIN = "ask to drain"

@@ -101,6 +101,7 @@ class Listener:
             self._accept()
 
     def stop_accepting(self) -> None:
+        """Accept no more; what comes waits in the backlog. The socket stays open."""
         if self._paused is not None:
             self._paused.cancel()
             self._paused = None

@@ -96,6 +96,7 @@ class Outlets:
         return {"content": self._content, "readers": list(self._readers)}
 
     def order(self) -> tuple[bytes, tuple[int, ...]]:
+        """The frame that tells the log process of it, and the descriptors that go along; these stay ours."""
         return orders.frame(orders.SOURCE, self._content), tuple(self._readers)
 
 
@@ -172,6 +173,7 @@ class Logger:
 
     @property
     def pids(self) -> set[int]:
+        """The log process, our own child, while it runs."""
         return {self._pid} if self._pid else set()
 
     def open(
@@ -185,10 +187,12 @@ class Logger:
         return Outlets(self, name, fields, streams, access)
 
     def add(self, outlets: Outlets) -> None:
+        """Have ``outlets`` read, now and by each log process to come."""
         self._outlets[outlets] = None
         self._send(*outlets.order())
 
     def remove(self, outlets: Outlets) -> None:
+        """Nothing more is to be read of ``outlets``; its descriptors may be closed then."""
         if self._outlets.pop(outlets, 0) is None and self._outbox:
             # Not told yet, and its descriptors are about to be closed: what it wrote last is lost.
             self._outbox = deque(order for order in self._outbox if order[1] != outlets.order()[1])
@@ -196,6 +200,7 @@ class Logger:
     # What is to be written (logs.Taker)
 
     def take(self, record: Record) -> bool:
+        """See ``logs.Taker``. From any thread. What JSON has no form for, or too much of it, is cut."""
         if self._channel is None:
             return False
         try:
@@ -211,6 +216,7 @@ class Logger:
         return True
 
     def take_text(self, text: str) -> bool:
+        """See ``logs.Taker``. From any thread. Cut when it is too long."""
         if self._channel is None:
             return False
         safe = text[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
@@ -218,6 +224,7 @@ class Logger:
         return True
 
     def restyle(self, style: Style) -> None:
+        """See ``logs.Taker``."""
         self._send(orders.frame(orders.STYLE, style._asdict()))
 
     def _send(self, data: bytes, descriptors: tuple[int, ...] = ()) -> None:

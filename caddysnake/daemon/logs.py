@@ -55,6 +55,7 @@ class JsonFormatter(logging.Formatter):
     """``{"level":"info","ts":1795359933.58,"logger":"app","msg":"app ready",…}``"""
 
     def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON, without a newline."""
         return json_line(to_record(record)).decode().removesuffix("\n")
 
 
@@ -62,6 +63,7 @@ class JournalFormatter(logging.Formatter):
     """As JSON, with the priority for journald in front."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """One line, without a newline."""
         return journal_line(to_record(record)).decode().removesuffix("\n")
 
 
@@ -73,6 +75,7 @@ class ConsoleFormatter(logging.Formatter):
         self._console = Console(colour)
 
     def format(self, record: logging.LogRecord) -> str:
+        """One or more lines, without the last newline."""
         return self._console.text(to_record(record))
 
 

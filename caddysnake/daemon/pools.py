@@ -67,10 +67,12 @@ class StartFailed(Exception):
         self.code = code
 
     def carry(self) -> CarriedFailure:
+        """It, for another image of the daemon."""
         return CarriedFailure(app=self.app, code=self.code, text=str(self))
 
     @classmethod
     def resumed(cls, carried: CarriedFailure | None) -> StartFailed | None:
+        """What ``carry`` gave, as an exception again."""
         return None if carried is None else cls(carried.app, carried.code, carried.text)
 
 
@@ -263,6 +265,7 @@ class Pool(WorkerSink):
         self._spawn_soon(index, 0.0)
 
     def kill(self) -> None:
+        """End all workers, those that are leaving too, by force."""
         for worker in (*self.workers.values(), *self.leaving):
             worker.kill()
 
@@ -356,6 +359,7 @@ class Pool(WorkerSink):
     # -- what workers say (WorkerSink) -------------------------------------------------------------------------
 
     def admitted(self, worker: Worker) -> None:
+        """``worker`` takes connections from now on; one that it replaces is drained."""
         self.ready.append(worker)
         if self.spec.limits.is_any:
             self._leases[worker] = Lease(self.spec.limits)
@@ -372,14 +376,17 @@ class Pool(WorkerSink):
         self._home.serve_waiting()
 
     def withdrawn(self, worker: Worker) -> None:
+        """``worker`` gets no more connections."""
         self._leases.pop(worker, None)
         if worker in self.ready:
             self.ready.remove(worker)
 
     def returned(self, worker: Worker, connection: Connection) -> None:
+        """``worker`` has given ``connection`` back."""
         self._home.returned(connection, worker)
 
     def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
+        """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.withdrawn(worker)
         self._home.ledger.counted(worker.last_cells, worker.last_cpu_s)
         self.leaving = {each for each in self.leaving if not each.ended.is_set()} | {worker}
@@ -389,6 +396,7 @@ class Pool(WorkerSink):
             self._home.orphaned(connection, state)
 
     def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        """A relay needs a link, or no longer."""
         self._home.asked(worker, message)
 
     @property
@@ -397,6 +405,7 @@ class Pool(WorkerSink):
         return self._backoff.exhausted
 
     def failed(self, worker: Worker, code: str, text: str) -> None:
+        """``worker`` ended, or will, against our will; it is started again after a pause. ``code``: a stable word."""
         index = worker.settings.worker_index
         if self._seat is not None and self._is_better_alone(worker, code, self._seat):
             fields = {"app": self.spec.name, "worker": index, "why": text}

@@ -97,6 +97,9 @@ class Child:
         self._code: int | None = None
 
     def wait(self) -> int:
+        """Wait for its end; its exit status, negative the signal; 0 when somebody else has reaped it, as
+        ``subprocess`` does.
+        """
         if self._code is None:
             try:
                 self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -105,6 +108,7 @@ class Child:
         return self._code
 
     def send_signal(self, sig: int) -> None:
+        """Nothing happens when it has ended, or was reaped."""
         if self._code is None:
             try:
                 os.kill(self.pid, sig)
@@ -112,6 +116,7 @@ class Child:
                 pass
 
     def kill(self) -> None:
+        """SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 

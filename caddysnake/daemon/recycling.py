@@ -25,6 +25,7 @@ class Limits(NamedTuple):
 
     @property
     def is_any(self) -> bool:
+        """Whether there is anything to look at."""
         return (self.requests, self.lifetime_s, self.memory_bytes) != (None, None, None)
 
 

@@ -34,18 +34,22 @@ class RelayStarter(Forker):
 
     @property
     def pid(self) -> int:
+        """The daemon's."""
         return os.getpid()
 
     def get(self, key: SpawnerKey) -> RelayStarter:
+        """Itself: all relays come from one."""
         return self
 
     def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+        """Not to be called: a relay is never threads."""
         raise AssertionError("a relay is a process")
 
     def discard(self, key: SpawnerKey) -> None:
         """There is nothing to start afresh."""
 
     def pids(self) -> set[int]:
+        """Relays that run: our own children."""
         return {process.pid for process in self._processes.values()}
 
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
@@ -130,6 +134,7 @@ class Relays(App):
 
     @property
     def is_ours(self) -> bool:
+        """True: a relay runs our code alone."""
         return True
 
     def set_desk(self, desk: Desk) -> None:
@@ -141,6 +146,9 @@ class Relays(App):
             del self._desks[generation]
 
     def asked(self, worker: Worker, message: Need | Unneed) -> None:
+        """Hand ``message`` to the desk of the worker's generation. One that is neither living nor leaving is
+        not heard.
+        """
         for pool in self.pools():
             if pool.workers.get(worker.settings.worker_index) is worker or worker in pool.leaving:
                 self._desks[pool.generation].asked(worker, message)
@@ -170,6 +178,7 @@ class Relays(App):
         return True
 
     def returned(self, connection: Connection, worker: Worker) -> None:
+        """See ``App.returned``; what was borrowed is its app's own again."""
         if connection.app is not self:
             # Borrowed: the app's own again. Whether it has a worker by now matters when the next request comes.
             self._connections.park(connection)
@@ -177,6 +186,7 @@ class Relays(App):
             super().returned(connection, worker)
 
     def orphaned(self, connection: Connection, state: int) -> None:
+        """See ``App.orphaned``; what was borrowed is its app's to see to."""
         if isinstance(connection.app, App) and connection.app is not self:
             connection.app.orphaned(connection, state)
         else:

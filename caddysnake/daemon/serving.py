@@ -541,6 +541,7 @@ class Serving:
             raise
 
     def release_changes(self) -> None:
+        """Undo ``hold_changes``: what waited goes on."""
         for estate in self.estates.values():
             estate.release_renewals()
         self._starts.release()

@@ -176,6 +176,7 @@ class Spawner(Forker):
 
     @property
     def pid(self) -> int:
+        """The spawner's, the parent of its workers."""
         return self.process.pid
 
     def _execute(self) -> tuple[Process, socket.socket]:
@@ -335,6 +336,7 @@ class Spawner(Forker):
             self._endpoint.close()
 
     def kill(self) -> None:
+        """SIGKILL. Workers it has forked live on."""
         if not self.gone.is_set():
             self.process.kill()
 
@@ -527,6 +529,7 @@ class Spawners:
         return spawners
 
     def pids(self) -> set[int]:
+        """Spawners that run, closing ones too: our own children."""
         return {spawner.pid for spawner in self._everyone()}
 
     async def close(self, patience_s: float) -> None:

@@ -61,6 +61,7 @@ class Starts:
         self._held = True
 
     def release(self) -> None:
+        """Undo ``hold``: what waits may start."""
         self._held = False
         self._go_on()
 

@@ -33,6 +33,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Stage(Enum):
+    """How far an app is that is known; an unknown one is in none."""
+
     QUEUED = "queued"
     STARTING = "starting"
     LIVE = "live"
@@ -104,6 +106,7 @@ class Tenants(Generic[Key]):
         self._idle_timeout_s = idle_timeout_s
 
     def stage(self, key: Key) -> Stage | None:
+        """How far the app of ``key`` is; None when it is not known."""
         return self._stages.get(key)
 
     def waiting(self, key: Key) -> int:
@@ -204,6 +207,7 @@ class Tenants(Generic[Key]):
         self._absent.forget(key)
 
     def forgive_all(self) -> None:
+        """What failed, of all apps, may be tried again at once."""
         self._failures.forget_all()
         self._absent.forget_all()
 

@@ -63,6 +63,7 @@ class Upgrade:
         self._rehearsing: subprocess.Popen[bytes] | None = None
 
     def pids(self) -> set[int]:
+        """The rehearsal, while there is one."""
         return set() if self._rehearsing is None else {self._rehearsing.pid}
 
     async def run(self) -> None:

@@ -87,6 +87,9 @@ def is_skipped(name: str) -> bool:
 
 
 def identify(path: str) -> tuple[int, int] | None:
+    """Device and inode number of ``path``: a folder replaced by another of its name has others. None when it is
+    not there.
+    """
     try:
         status = os.stat(path)
     except OSError:
@@ -110,6 +113,7 @@ class Debounce:
         """``time.time()`` of the first change of those told last."""
 
     def note(self, paths: Iterable[str]) -> None:
+        """``paths`` have changed. Told later: ``quiet_s`` after the last, and within a bound after the first."""
         if self._timer is None:
             self._latest = self._loop.time() + self._quiet_s * _AT_MOST
             self.since = time.time()
@@ -119,6 +123,7 @@ class Debounce:
         self._timer = self._loop.call_at(min(self._loop.time() + self._quiet_s, self._latest), self._fire)
 
     def cancel(self) -> None:
+        """Forget what is not told yet."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -140,6 +145,7 @@ class Watch:
         self._watching = watching
 
     def cancel(self) -> None:
+        """No longer interested; ``tell`` is not called after this. No harm twice."""
         self.debounce.cancel()
         self._watching.unwatch(self)
 
@@ -171,6 +177,7 @@ class Watching:
         return watch
 
     def unwatch(self, watch: Watch) -> None:
+        """Forget ``watch``. The thread leaves when it was the last."""
         known = self._watches.get(watch.root, set())
         known.discard(watch)
         if known or watch.root not in self._watches:
@@ -238,11 +245,13 @@ class Scout(threading.Thread):
         self._complained = ""
 
     def want(self, root: Root, since: float) -> None:
+        """Watch ``root``, and report what has changed ``since`` (``time.time()``). From any thread."""
         with self._lock:
             self._wanted[root] = since
         self._wake.set()
 
     def unwant(self, root: Root) -> None:
+        """Watch ``root`` no more. From any thread."""
         with self._lock:
             self._wanted.pop(root, None)
         self._wake.set()
@@ -253,6 +262,7 @@ class Scout(threading.Thread):
         self._wake.set()
 
     def run(self) -> None:
+        """The thread's work, until ``end``; trouble with the kernel is complained of, and tried again."""
         try:
             while not self._is_over:
                 self._wake.clear()

@@ -454,6 +454,7 @@ class Worker:
         self._feed(Event.DRAIN)
 
     def shed(self, count: int) -> None:
+        """Ask for ``count`` idle connections back; each comes by ``returned``."""
         self._send(Shed(count))
 
     def dump(self) -> None:
