@@ -305,6 +305,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def response_done(self, cycle: Cycle) -> None:
         """The response is complete: the connection goes on, whatever else the app may be doing."""
         self.cycle = None
+        if cycle.event is not None:
+            cycle.event.set()  # whoever still waits in `receive` learns that it is over
         self._count(cycle, cycle.response.status)
         if cycle.response.close or self.is_half_closed:
             self._finish()
@@ -382,6 +384,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.cycle is not None:
             self.cycle.is_gone = True
         self._transport.abort()
+
+    def client_left(self, cycle: Cycle) -> None:
+        """The app was told that the client is gone, which has ended its side: there is nobody to answer any more."""
+        if cycle.response.head_sent:
+            self.abort()
+        else:
+            cycle.is_gone = True
+            self._close(_CLOSING)
 
     def _finish(self) -> None:
         """The last response is out."""

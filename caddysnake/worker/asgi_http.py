@@ -65,6 +65,7 @@ class HttpCycle(Cycle):
                 connection.server.tally.bytes_in += len(body)
                 return {"type": "http.request", "body": body, "more_body": more}
             if connection.is_half_closed:
+                connection.client_left(self)
                 return {"type": "http.disconnect"}
             if self.head.expect_continue and not self.request_given:
                 self._continue()

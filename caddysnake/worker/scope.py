@@ -77,6 +77,7 @@ class Scopes:
             return self._http(head, peer)
         scope: Scope = template[1].copy()
         scope["headers"] = head.headers.copy()
+        scope["asgi"] = _ASGI.copy()
         scope["extensions"] = scope["extensions"].copy()
         if scope["client"] is None:
             scope["client"] = peer.address
@@ -95,7 +96,7 @@ class Scopes:
         path = head.path
         scope: Scope = {
             "type": "http",
-            "asgi": _ASGI,
+            "asgi": _ASGI.copy(),
             "http_version": head.version,
             "method": head.method,
             "scheme": scheme,
@@ -118,6 +119,7 @@ class Scopes:
             told = client if client != peer.address else None
             head.made = (peer.is_trusted, {**scope, "client": told})
             scope["headers"] = head.headers.copy()
+            scope["extensions"] = scope["extensions"].copy()
         if self.state is not None:
             scope["state"] = self.state.copy()
         return scope

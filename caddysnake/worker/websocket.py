@@ -172,13 +172,14 @@ class WebSocketCycle(Cycle):
         if kind == "websocket.send" and self._phase is _OPEN:
             text = message.get("text")
             if text is not None:
+                if not isinstance(text, str):
+                    raise ResponseError(f"the text of websocket.send must be str, not {type(text).__name__}")
                 if message.get("bytes") is not None:
                     raise ResponseError("websocket.send has text or bytes, not both")
                 opcode, data = TEXT, text.encode()
             else:
-                opcode, data = BINARY, message.get("bytes")
-                if not isinstance(data, bytes):
-                    data = _to_bytes(data)
+                content = message.get("bytes")
+                opcode, data = BINARY, content if isinstance(content, bytes) else _to_bytes(content)
             if self._deflate is not None:
                 connection.write(frame(opcode, self._deflate.deflate(data), rsv1=True), len(data))
             else:
@@ -195,6 +196,8 @@ class WebSocketCycle(Cycle):
         elif self._phase is _DENIED:
             await self._deny(kind, message)
         elif kind == "websocket.close" and self._phase is _OPEN:
+            self._queue.clear()
+            self._queued_bytes = 0
             self._close(_checked(message.get("code")), message.get("reason") or "")
         else:
             raise ResponseError(f"{kind!r} cannot be sent while the WebSocket is {self._phase.value}")
@@ -274,7 +277,7 @@ class WebSocketCycle(Cycle):
             elif kind == FAIL:
                 self._fail(*content)
         if queue:
-            if self._queued_bytes > HIGH_BYTES or len(queue) > HIGH_MESSAGES:
+            if self._phase is _OPEN and (self._queued_bytes > HIGH_BYTES or len(queue) > HIGH_MESSAGES):
                 self.connection.pause_reading()
             self.wake()
 
@@ -311,8 +314,6 @@ class WebSocketCycle(Cycle):
         """Begin the closing handshake."""
         self._phase = _CLOSING
         self._closing_since = monotonic()
-        self._queue.clear()
-        self._queued_bytes = 0
         self._set_disconnect(code, reason)
         self._write(close_frame(code, reason))
         self.connection.resume_reading()
@@ -354,6 +355,8 @@ class WebSocketCycle(Cycle):
 
     def _go(self, code: int) -> None:
         if self._phase is _OPEN:
+            # Not the app's doing: it gets what has arrived, and what it sends meets a client that is gone.
+            self.is_gone = True
             self._close(code, "")
 
     def _set_disconnect(self, code: int, reason: str) -> None:

@@ -152,7 +152,7 @@ class Call(Response):
                 if self.close:
                     connection.close = True
                 if self.lazy is not None:
-                    self.lazy.detach()
+                    self.lazy.discard()
                 return True
             if kind is FileWrapper:
                 self._send_file(iterable)
@@ -174,7 +174,7 @@ class Call(Response):
             return False
         self._connection = None
         if self.lazy is not None:
-            self.lazy.detach()
+            self.lazy.discard()
         if self.close:
             connection.close = True
         return True

@@ -6,8 +6,9 @@ Three kinds, told apart before the app is called: none (``NO_INPUT``), content t
 
 from __future__ import annotations
 
+import io
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ..http1.chunked import Piece
 
@@ -16,7 +17,19 @@ class InputClosed(OSError):
     """The content can no longer be read: the response is complete and the connection goes on without the app."""
 
 
-class NoInput:
+class _Input(io.BufferedIOBase):
+    """What all kinds can: be wrapped (``io.TextIOWrapper``), be read line by line, never be closed by the app."""
+
+    __slots__ = ()
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing: the content is the server's to discard."""
+
+
+class NoInput(_Input):
     """A file at its end. Stateless, so one serves every request without content."""
 
     __slots__ = ()
@@ -25,25 +38,19 @@ class NoInput:
         """Nothing: it is at its end."""
         return b""
 
-    def readline(self, size: int | None = -1) -> bytes:
+    def read1(self, size: int | None = -1) -> bytes:
         """Nothing: it is at its end."""
         return b""
 
-    def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """No lines."""
-        return []
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(())
-
-    def close(self) -> None:
-        """Nothing to let go. PEP 3333 does not ask for it; a file has it."""
+    def readline(self, size: int | None = -1) -> bytes:
+        """Nothing: it is at its end."""
+        return b""
 
 
 NO_INPUT = NoInput()
 
 
-class LazyInput:
+class LazyInput(_Input):
     """Content that arrives while the app reads.
 
     ``pull`` waits for more and returns it, or nothing at the end; what it raises (``OSError``: the client left, or
@@ -73,6 +80,12 @@ class LazyInput:
         while self._size < size and self._more():
             pass
         return self._take(size)
+
+    def read1(self, size: int | None = -1) -> bytes:
+        """What is there, waited for only if that is nothing."""
+        if not self._size and size != 0:
+            self._more()
+        return self._take(self._size if size is None or size < 0 else size)
 
     def readline(self, size: int | None = -1) -> bytes:
         """Up to and with the next newline, at most ``size`` bytes; empty at the end. Raises ``OSError``."""
@@ -105,13 +118,7 @@ class LazyInput:
                 break
         return lines
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def close(self) -> None:
-        """Nothing: the content is the server's to discard."""
-
-    def detach(self) -> None:
+    def discard(self) -> None:
         """The connection goes on without the app; what it has not read is gone."""
         self._pieces.clear()
         self._at = self._size = 0

@@ -367,6 +367,31 @@ async def do_two_received(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"seen")
 
 
+async def do_told_when_done(scope: Any, receive: Any, send: Any) -> None:
+    await read(receive)
+    waiting = asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
+    await answer(send, b"done")
+    NOTES.append((await asyncio.wait_for(waiting, 20))["type"])
+
+
+async def do_told_then_sends(scope: Any, receive: Any, send: Any) -> None:
+    if scope["query_string"] == b"begun":
+        await start(send)
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+    await read(receive)
+    NOTES.append((await receive())["type"])
+    try:
+        await (answer(send, b"nobody") if scope["query_string"] != b"begun" else send({"type": "http.response.body"}))
+    except OSError:
+        NOTES.append("OSError")
+
+
+async def do_told_then_returns(scope: Any, receive: Any, send: Any) -> None:
+    await read(receive)
+    NOTES.append((await receive())["type"])
+
+
 async def do_pathsend(scope: Any, receive: Any, send: Any) -> None:
     assert "http.response.pathsend" in scope["extensions"]
     how, _, path = scope["query_string"].decode().rpartition(":")

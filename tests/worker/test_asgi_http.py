@@ -433,6 +433,20 @@ def test_two_receives_at_once_are_both_answered(client: RawClient, worker: Worke
     assert client.get("/two_received").body == b"seen"
 
 
+def test_an_app_that_waits_in_receive_learns_that_its_response_is_complete(client: RawClient) -> None:
+    """ASGI HTTP specification, "Disconnect": also after a response; the connection lives on."""
+    assert client.get("/told_when_done").body == b"done"
+    wait_for_note(client, "http.disconnect")
+
+
+@pytest.mark.parametrize("path", ["/told_then_sends", "/told_then_sends?begun"])
+def test_an_app_that_was_told_of_the_end_cannot_send_any_more(client: RawClient, worker: Worker, path: str) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    wait_for_note(client, "OSError")
+    assert asked(client, "/notes") == ["http.disconnect", "OSError"]
+
+
 def test_a_client_that_ends_its_side_still_gets_its_answer(client: RawClient, other: RawClient) -> None:
     client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
     client.sock.shutdown(socket.SHUT_WR)

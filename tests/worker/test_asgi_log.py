@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_a_client_that_leaves_is_nothing_to_log(capfd: pytest.CaptureFixture[str
             leaving.head()
         with RawClient(worker.connect()) as client:
             client.get("/gone")
+            with RawClient(worker.connect()) as leaving:
+                leaving.send(b"GET /told_then_returns HTTP/1.1\r\nHost: a\r\n\r\n")
+            deadline = time.monotonic() + 20
+            while b"http.disconnect" not in client.get("/notes").body:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
         worker.drop_duplicates()
     assert capfd.readouterr().err == ""
 

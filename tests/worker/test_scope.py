@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.request import RequestHead, RequestParser, Sections
+from caddysnake.http1.request import Heads, RequestHead, RequestParser, Sections
 from caddysnake.worker.scope import Peer, Scopes
 
 PREFIXED = (
@@ -61,3 +61,23 @@ def test_what_is_always_taken_off_is_in_the_settings(is_remembered: bool) -> Non
             assert scope["root_path"] == f"/café{more}"
             assert scope["path"] == f"/café{more}/x y"
             assert scope["raw_path"] == b"/caf%C3%A9" + (b"/caf%C3%A9" if more else b"") + b"/x%20y"
+
+
+def test_nothing_that_an_app_changes_is_seen_by_the_next_request() -> None:
+    raw = b"GET /x HTTP/1.1\r\nhost: a.example\r\n\r\n"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        scopes, peer = Scopes(), Peer(ours, True)
+        scopes.state = {"top": 1}
+        parser_memory: tuple[Sections, Heads] = {}, {}
+        for _ in range(5):
+            parser = RequestParser(Limits(), *parser_memory)
+            parser.feed(raw)
+            assert parser.head is not None
+            scope = scopes.http(parser.head, peer)
+            assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+            assert set(scope["extensions"]) >= {"http.response.pathsend", "http.response.trailers"}
+            assert scope["headers"] == [(b"host", b"a.example")]
+            assert scope["state"] == {"top": 1}
+            for name in ("asgi", "extensions", "headers", "state"):
+                scope[name].clear()

@@ -326,7 +326,8 @@ def test_sending_to_a_client_that_left_raises_and_closing_does_not(client: RawCl
 
 
 @pytest.mark.parametrize(
-    "mistake", ["both", "neither", "nothing", "wrong", "unknown", "accept", "http", "code_1006", "code_text"]
+    "mistake",
+    ["both", "neither", "nothing", "wrong", "text_bytes", "unknown", "accept", "http", "code_1006", "code_text"],
 )
 def test_a_mistake_in_a_message_is_told_to_the_app_and_1011_to_the_client(
     client: RawClient, ws: RawSocket, mistake: str
@@ -419,6 +420,24 @@ def test_a_worker_that_leaves_tells_its_sockets_to_come_again() -> None:
         assert ws.is_ended()
         assert worker.message() == Drained()
         assert idle.is_quiet()
+
+
+def test_an_app_that_sends_while_its_worker_leaves_meets_a_client_that_is_gone(tmp_path: Path) -> None:
+    """It is the server's doing: an OSError, as if the client had left, and what had arrived is not lost."""
+    wanted = settings("websocket_apps:app", "asgi", HERE, lifespan="off")
+    with running(wanted) as worker, RawSocket(worker.connect()) as ws:
+        ws.handshake(f"/leaving?{tmp_path / 'said'}")
+        assert ws.next() == (TEXT, b"open")
+        ws.frame(TEXT, b"last words")
+        assert ws.next() == (TEXT, b"tick")
+        worker.drain(20)
+        while (received := ws.next()) == (TEXT, b"tick"):
+            pass
+        assert received == (CLOSE, (1012).to_bytes(2, "big"))
+        ws.frame(CLOSE, (1012).to_bytes(2, "big"))
+        assert ws.is_ended()
+        assert worker.message() == Drained()
+    assert json.loads((tmp_path / "said").read_text()) == ["OSError", "last words", "websocket.disconnect"]
 
 
 def test_an_idle_socket_is_small() -> None:

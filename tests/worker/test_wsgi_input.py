@@ -63,7 +63,7 @@ def test_what_goes_wrong_while_waiting_reaches_the_app() -> None:
 
 def test_a_detached_input_refuses() -> None:
     stream = lazily([b"unread"], 1)
-    stream.detach()
+    stream.discard()
     with pytest.raises(InputClosed):
         stream.read()
 
@@ -71,3 +71,16 @@ def test_a_detached_input_refuses() -> None:
 def test_no_content_is_a_file_at_its_end() -> None:
     assert NO_INPUT.read() == NO_INPUT.read(5) == NO_INPUT.readline() == b""
     assert NO_INPUT.readlines() == list(NO_INPUT) == []
+
+
+@pytest.mark.parametrize("stream", [lazily([b"a\n", b"b"], 1), lazily([b"a\n", b"b"]), NO_INPUT])
+def test_it_can_be_wrapped_as_any_binary_file(stream: io.BufferedIOBase) -> None:
+    expected = [] if stream is NO_INPUT else ["a\n", "b"]
+    assert list(io.TextIOWrapper(stream, "utf-8")) == expected  # type: ignore[type-var]
+    assert not stream.closed
+    assert next(stream, None) is None
+
+
+def test_a_part_that_has_arrived_is_not_kept_back() -> None:
+    stream = lazily([b"one", b"two"])
+    assert (stream.read1(), stream.read1(2), stream.read1(), stream.read1()) == (b"one", b"tw", b"o", b"")

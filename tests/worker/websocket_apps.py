@@ -155,6 +155,7 @@ MISTAKES: dict[str, Any] = {
     "neither": {"type": "websocket.send"},
     "nothing": {"type": "websocket.send", "text": None, "bytes": None},
     "wrong": {"type": "websocket.send", "bytes": "text"},
+    "text_bytes": {"type": "websocket.send", "text": b"bytes"},
     "unknown": {"type": "websocket.unknown"},
     "accept": {"type": "websocket.accept"},
     "http": {"type": "http.response.start", "status": 200},
@@ -177,6 +178,24 @@ async def ws_none_keys(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.send", "text": None, "bytes": b"b"})
     await send({"type": "websocket.send", "text": "t", "bytes": None})
     await receive()
+
+
+async def ws_leaving(scope: Any, receive: Any, send: Any) -> None:
+    """Says what happened to it through the file that the query names."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "open"})
+    said = []
+    try:
+        while True:
+            await send({"type": "websocket.send", "text": "tick"})
+            await asyncio.sleep(0.02)
+    except Exception as exc:
+        said.append("OSError" if isinstance(exc, OSError) else repr(exc))
+    await send({"type": "websocket.close"})
+    said += [message.get("text", message["type"]) for message in (await receive(), await receive())]
+    Path(scope["query_string"].decode()).write_text(json.dumps(said))  # noqa: ASYNC240
+    raise OSError("as an app does that lets it pass") from None
 
 
 async def ws_slow(scope: Any, receive: Any, send: Any) -> None:
