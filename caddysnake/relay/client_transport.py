@@ -236,6 +236,8 @@ class ClientTransport(asyncio.BufferedProtocol):
         phase = self.phase
         if self._is_write_paused or phase is _CLOSING or phase is _RETURNING:
             left = self._transport.get_write_buffer_size()
+            if not left and not self._is_write_paused:
+                return False  # it closes at the end of this turn; cutting it now would end what is only given back
             if left != self._write_left:
                 self._write_left, self._write_since = left, now
             elif now - self._write_since > settings.write_timeout_s:

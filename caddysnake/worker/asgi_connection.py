@@ -497,6 +497,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         phase = self.phase
         if self.is_write_paused or phase in _FLUSHING:
             left = self._transport.get_write_buffer_size()
+            if not left and phase in _FLUSHING:
+                return False  # it closes at the end of this turn; cutting it now would end what is only given back
             if left != self._write_left:
                 self._write_left, self._write_since = left, now
             elif now - self._write_since > settings.write_timeout_s:
