@@ -38,6 +38,7 @@ class AskDesk(Attendant):
         self._starting: asyncio.Task[None] | None = None
 
     def prepare(self, configuration: Configuration) -> None:
+        """Open the address of ``on_demand_ask``, unless it is open already. Raises ``ListenError``."""
         asked = configuration.asked
         if asked is None:
             self._coming = None
@@ -52,11 +53,13 @@ class AskDesk(Attendant):
             self._coming = _Open(asked, listener)
 
     def revert(self) -> None:
+        """Close what ``prepare`` has opened."""
         coming, self._coming = self._coming, None
         if coming is not None and (self._present is None or coming.listener is not self._present.listener):
             coming.listener.close()
 
     def commit(self) -> None:
+        """Answer from now on where, and for the hosts that, the configuration says."""
         former, self._present, self._coming = self._present, self._coming, None
         if former is not None and (self._present is None or self._present.listener is not former.listener):
             former.listener.close()
@@ -66,17 +69,21 @@ class AskDesk(Attendant):
                 self._starting = asyncio.get_running_loop().create_task(self._accept())
 
     def carry(self) -> list[CarriedListener]:
+        """Its listener, for another image of the daemon; empty when it has none."""
         present = self._present
         return [] if present is None else [present.listener.carry(-1, ["ask", present.asked.listen.name], -1)]
 
     def adopt(self, carried: list[CarriedListener]) -> None:
+        """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
         self._carried = carried
 
     async def start(self) -> None:
+        """Begin to answer, and with each ``commit`` that asks for it."""
         self._is_started = True
         await self._accept()
 
     async def stop(self) -> None:
+        """Close the listener, and end connections."""
         self._is_started = False
         if self._starting is not None:
             self._starting.cancel()

@@ -49,6 +49,10 @@ class Admin(Attendant):
     # -- the listener -----------------------------------------------------------------------------------------
 
     def prepare(self, configuration: Configuration) -> None:
+        """Open the API's address, unless it is open already.
+
+        Raises ``ListenError``; but where nobody asked for that address, it is logged, and there is no API.
+        """
         endpoint = configuration.admin
         present = self._present
         self._is_kept = present is not None and present.endpoint.listen == endpoint.listen
@@ -59,11 +63,13 @@ class Admin(Attendant):
         self._coming = None if listener is None else _Open(endpoint, listener)
 
     def revert(self) -> None:
+        """Close what ``prepare`` has opened."""
         coming, self._coming = self._coming, None
         if coming is not None and not self._is_kept:
             coming.listener.close()
 
     def commit(self) -> None:
+        """Serve from now on where the configuration says, and only whom it says."""
         former, self._present, self._coming = self._present, self._coming, None
         if self._is_kept and self._present is not None:
             if self._server is not None:
@@ -75,21 +81,25 @@ class Admin(Attendant):
             self._begin(self._replace_server())
 
     def carry(self) -> list[CarriedListener]:
+        """Its listener, for another image of the daemon; empty when it has none."""
         present = self._present
         if present is None or present.endpoint.listen is None:
             return []
         return [present.listener.carry(-1, ["admin", present.endpoint.listen.name], -1)]
 
     def adopt(self, carried: list[CarriedListener]) -> None:
+        """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
         self._carried = carried
 
     # -- the server -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Bring the server up; aiohttp is imported here, in a thread."""
         self._is_started = True
         await self._replace_server()
 
     async def stop(self) -> None:
+        """Close the listener, and end connections."""
         self._is_started = False
         present, self._present = self._present, None
         if present is not None:

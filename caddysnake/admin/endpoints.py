@@ -92,10 +92,15 @@ class Endpoint(NamedTuple):
 
 
 async def get_config(call: Call) -> dict[str, Any]:
+    """The configuration that runs, as ``caddysnake adapt`` prints it."""
     return dict(call.daemon.configuration.meaning)
 
 
 async def post_load(call: Call) -> Loaded:
+    """Run the Caddyfile in the body, or read the file again without one; done when the new workers serve.
+
+    Raises ``ApiError``: ``unsupported-media-type``, ``bad-request``, and as ``actions.load``.
+    """
     document = None
     if call.body:
         if call.content_type not in CADDYFILE_TYPES:
@@ -116,26 +121,32 @@ def _flag(call: Call, name: str) -> bool:
 
 
 async def post_stop(call: Call) -> Stopping:
+    """Begin to stop; answered before the end."""
     return actions.stop(call.daemon, call.caller)
 
 
 async def post_upgrade(call: Call) -> Upgrade:
+    """Become the version that is installed; answered once that is rehearsed. Raises ``ApiError``."""
     return await actions.upgrade(call.daemon)
 
 
 async def get_upgrade(call: Call) -> Upgrade:
+    """Whether an upgrade is under way, and how the last one went."""
     return actions.upgrading(call.daemon)
 
 
 async def get_status(call: Call) -> Status:
+    """Everything at a glance."""
     return await survey.status(call.daemon, call.admin)
 
 
 async def get_apps(call: Call) -> Apps:
+    """The apps of ``get_status``, dynamic ones that run included."""
     return Apps(apps=(await survey.status(call.daemon, call.admin)).apps)
 
 
 async def get_app(call: Call) -> AppModel:
+    """The app of this ``key``. Raises ``ApiError`` (``no-such-app``)."""
     key = call.path["key"]
     for app in (await survey.status(call.daemon, call.admin)).apps:
         if app.key == key:
@@ -144,19 +155,25 @@ async def get_app(call: Call) -> AppModel:
 
 
 async def post_reload(call: Call) -> Reloaded:
+    """Give the app of this ``key`` new workers; done when they serve. Raises ``ApiError``."""
     return await actions.reload_app(call.daemon, call.path["key"])
 
 
 async def delete_app(call: Call) -> Evicted:
+    """Let the dynamic app of this ``key`` go; done when its workers have left. Raises ``ApiError``."""
     return await actions.evict(call.daemon, call.path["key"])
 
 
 async def get_workers(call: Call) -> Workers:
+    """The workers of all apps, then the relays."""
     found = await survey.status(call.daemon, call.admin)
     return Workers(workers=[worker for app in found.apps for worker in app.workers] + found.relays)
 
 
 async def post_dump(call: Call) -> Dumped:
+    """Have the process ``pid`` write its stacks to the log. Raises ``ApiError`` (``bad-request``,
+    ``no-such-worker``).
+    """
     text = call.path["pid"]
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ApiError("bad-request", f"{text[:80]!r} is no pid", "GET /workers lists them")
@@ -164,14 +181,17 @@ async def post_dump(call: Call) -> Dumped:
 
 
 async def get_live(call: Call) -> Health:
+    """It answers, so the daemon's loop turns. Always ``ok``."""
     return Health(status="ok")
 
 
 async def get_ready(call: Call) -> Health:
+    """Whether every static app has a worker. The server makes it 503 unless it is `ok`."""
     return survey.health(call.daemon)
 
 
 async def get_metrics(call: Call) -> Text:
+    """The metrics, in the text format of Prometheus or in OpenMetrics, as ``Accept`` has it. Rendered in a thread."""
     status = await survey.status(call.daemon, call.admin)
     is_ready = survey.health(call.daemon).status == "ok"
     return Text(*await asyncio.to_thread(_render, status, call.accept, is_ready))
@@ -184,6 +204,7 @@ def _render(status: Status, accept: str, is_ready: bool) -> tuple[bytes, str]:
 
 
 async def get_tasks(call: Call) -> Tasks:
+    """The tasks of the daemon's loop by name, each with at most eight frames of its stack."""
     found = []
     for task in asyncio.all_tasks():
         frames = task.get_stack(limit=_STACK_MAX)
@@ -194,6 +215,7 @@ async def get_tasks(call: Call) -> Tasks:
 
 
 async def get_descriptors(call: Call) -> Descriptors:
+    """The daemon's open files: number, and what ``/proc/self/fd`` says of each. Read in a thread."""
     return Descriptors(descriptors=await asyncio.to_thread(_descriptors))
 
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Model(BaseModel):
+    """An answer: immutable, and without fields that are not declared."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -263,18 +265,26 @@ class DescriptorModel(Model):
 
 
 class Apps(Model):
+    """The apps that run."""
+
     apps: list[AppModel]
 
 
 class Workers(Model):
+    """The workers that run, and the relays."""
+
     workers: list[WorkerModel]
 
 
 class Tasks(Model):
+    """The tasks of the daemon's loop."""
+
     tasks: list[TaskModel]
 
 
 class Descriptors(Model):
+    """The open files of the daemon."""
+
     descriptors: list[DescriptorModel]
 
 

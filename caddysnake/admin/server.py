@@ -72,6 +72,7 @@ class Server:
         await self._runner.setup()
 
     async def stop(self) -> None:
+        """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
         for task in self._tasks:
             task.cancel()
         if self._runner is not None:
