@@ -18,6 +18,7 @@ STATUS: dict[str, int] = {
     "asleep": 409,
     "static-app": 409,
     "restart": 409,
+    "caddy": 409,
     "upgrade": 409,
     "listen": 409,
     "too-large": 413,
@@ -33,6 +34,7 @@ _HINTS = {
     "listen": "free the address, or name another; nothing has changed",
     "start": "mend the app; what ran goes on",
     "restart": "restart the daemon",
+    "caddy": "mend Caddy's part of the file; nothing has changed",
     "upgrade": "the daemon goes on as it is; mend what is installed, or restart it",
     "busy": "try again in a moment",
 }

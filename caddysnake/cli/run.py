@@ -104,7 +104,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
         binary, place = caddy, setting.folder
 
         def companion() -> Companion:
-            return Caddy(binary, wanted.text, place)
+            return Caddy(binary, wanted.configuration.caddy, place)
 
     urls = _urls(wanted.config) if with_caddy else []
     return run(

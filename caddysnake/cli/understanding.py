@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ..caddyfile.errors import CaddyfileError
 from ..config.adapt import ConfigErrors, load, to_json
 from ..config.admin import AdminEndpoint, admin_endpoint
+from ..config.caddy_admin import with_admin
 from ..config.garbage import without_collection
 from ..config.models import Config
 from ..config.on_demand import HostDirectory
@@ -18,7 +19,7 @@ from ..config.settled import settle
 from ..config.stock import stock
 from ..config.values import InvalidValue, socket_address
 from ..daemon.composition import Composition, compose
-from ..daemon.configuration import Asked, Configuration, Document, Problem, ReloadFailed
+from ..daemon.configuration import Asked, CaddyPart, Configuration, Document, Problem, ReloadFailed
 from .reading import ReadError, Source, read
 from .runtime_dir import RuntimeDirError, make_folder
 
@@ -39,9 +40,8 @@ class Setting(NamedTuple):
 
 
 class Understood(NamedTuple):
-    """``text`` is Caddy's part of the file, empty when there is no supervised Caddy."""
+    """The file as it is written, and what the daemon makes of it."""
 
-    text: str
     config: Config
     configuration: Configuration
 
@@ -49,7 +49,7 @@ class Understood(NamedTuple):
 @without_collection
 def understand(source: Source, setting: Setting) -> Understood:
     """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``)."""
-    text, config, planned = _plan(source, setting)
+    part, config, planned = _plan(source, setting)
     endpoint, problems = _endpoint(config, source, setting)
     planned, routes, found = settle(config, planned, os.environ, own_sockets=setting.folder is not None)
     problems += found
@@ -62,20 +62,22 @@ def understand(source: Source, setting: Setting) -> Understood:
     if (address := config.options.on_demand_ask) is not None:
         hosts = HostDirectory(config, planned, os.environ, os.getcwd(), own_sockets=setting.folder is not None)
         asked = Asked(socket_address(address), hosts.serves)
-    configuration = Configuration(composition, Document(*source), meaning, endpoint, config.warnings, asked)
-    return Understood(text, config, configuration)
+    configuration = Configuration(composition, Document(*source), meaning, endpoint, config.warnings, asked, part)
+    return Understood(config, configuration)
 
 
-def _plan(source: Source, setting: Setting) -> tuple[str, Config, Plan]:
+def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
     if setting.folder is not None:
         folder = str(setting.folder)
         both = stock(source.content, source.file, os.environ, socket_dir=folder, cores=usable_cores())
-        return both.text, both.config, both.plan
+        address = f"unix/{folder}/caddy-{os.getpid()}.sock"
+        text, admin = with_admin(both.text, source.file, os.environ, both.config.options, address)
+        return CaddyPart(text, admin), both.config, both.plan
     config = load(source.content, source.file, os.environ)
     planned = plan(config, cores=usable_cores(), socket_dir=setting.socket_dir)
     if setting.socket_dir is None and any(listener.own for listener in planned.listeners):
         make_folder(default_socket_dir())
-    return "", config, planned
+    return CaddyPart(), config, planned
 
 
 def _endpoint(config: Config, source: Source, setting: Setting) -> tuple[AdminEndpoint, list[CaddyfileError]]:
@@ -128,6 +130,4 @@ class FileReader:
             raise ReloadFailed("\n".join(problem.text for problem in problems), problems=problems) from None
         except (RuntimeDirError, InvalidValue) as exc:
             raise ReloadFailed(str(exc)) from None
-        if again.text != self._first.text:
-            raise ReloadFailed("Caddy's part of the file has changed, which needs a restart", "restart")
         return again.configuration

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -21,11 +23,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..config.caddy_admin import OFF
 from ..config.environment import without_service_manager
 from . import processes
 from .backoff import Backoff
 from .carried import CarriedCaddy
 from .companion import Companion
+from .configuration import CaddyPart, ReloadFailed
+from .logs import printable
 from .pools import StartFailed
 
 log = logging.getLogger("caddysnake.caddy")
@@ -33,6 +38,9 @@ log = logging.getLogger("caddysnake.caddy")
 _READY_TIMEOUT_S = 60.0
 _CALL_TIMEOUT_S = 5.0
 _NAME = "caddy"
+_ASKING_S = 60.0
+_OWN = re.compile(r"Caddyfile-(\d+)-[0-9a-f]+|caddy-(\d+)\.sock")
+"""What belongs to the daemon with that pid."""
 _GOGC = "400"
 """Unless our environment says otherwise. A proxy's heap is small and short-lived: with Go's own 100 a tenth of Caddy's
 time goes with collecting it."""
@@ -47,11 +55,13 @@ def find_caddy(environ: Mapping[str, str]) -> str | None:
 class Caddy(Companion):
     """``folder`` is a private directory for the Caddyfile."""
 
-    def __init__(self, binary: str, caddyfile: str, folder: Path) -> None:
+    def __init__(self, binary: str, part: CaddyPart, folder: Path) -> None:
         self._binary = binary
-        # Named after what it says: another daemon on the same file, with another environment, must not find this one.
-        self._file = folder / f"Caddyfile-{hashlib.sha256(caddyfile.encode()).hexdigest()[:12]}"
-        self._file.write_text(caddyfile)
+        self._folder = folder
+        self._part = part
+        """What it runs, or is to run when it is started again."""
+        self._file = self._write(part)
+        self._asking: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
         self._process: processes.Process | None = None
         self._pidfd = -1
@@ -77,6 +87,92 @@ class Caddy(Companion):
         finally:
             server.close()
 
+    async def check(self, part: CaddyPart) -> None:
+        """Let a `caddy validate` look at ``part``. Raises ``ReloadFailed``, also when a Caddy that runs cannot be told."""
+        if part == self._part:  # but what is imported may say something else
+            return
+        if self._part.admin == OFF and not self._ended.is_set():
+            hint = "restart, or take `admin off` away and restart once: Caddy then gets a socket for this user alone"
+            raise ReloadFailed(f"Caddy's part has changed, and with `admin off` it cannot be told: {hint}", "restart")
+        file = self._write(part)
+        try:
+            await self._ask(part, file, "validate", "--config", str(file), "--adapter", "caddyfile")
+        except ReloadFailed:
+            self._forget(file)
+            raise
+
+    async def change(self, part: CaddyPart) -> None:
+        """Tell Caddy, which does nothing when that comes to what it has; one that is down starts on it. Raises
+        ``ReloadFailed``.
+        """
+        file = self._write(part)
+        if not self._ended.is_set() and (part != self._part or self._may_differ()):
+            address = self._part.admin
+            try:
+                words = ("--config", str(file), "--adapter", "caddyfile", "--address", address)
+                await self._ask(part, file, "reload", *words)
+            except ReloadFailed:
+                self._forget(file)
+                raise
+        former, self._part, self._file = self._file, part, file
+        self._forget(former)
+
+    def _may_differ(self) -> bool:
+        return self._part.admin != OFF and "import" in self._part.text
+
+    async def _ask(self, part: CaddyPart, file: Path, *words: str) -> None:
+        """Run ``caddy`` with ``words``. Raises ``ReloadFailed`` with what it says."""
+        try:
+            status, said = await asyncio.to_thread(self._ask_in_thread, words)
+        except subprocess.TimeoutExpired:
+            raise ReloadFailed(f"`caddy {words[0]}` did not end within {_ASKING_S:g}s", "caddy") from None
+        except OSError as exc:
+            raise ReloadFailed(f"cannot run {self._binary}: {exc.strerror}", "caddy") from None
+        if status:
+            raise ReloadFailed(f"caddy refuses its part of the file:\n{_complaint(said, part, file)}", "caddy")
+
+    def _ask_in_thread(self, words: Sequence[str]) -> tuple[int, str]:
+        process = subprocess.Popen(
+            [self._binary, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=_environ(),
+            start_new_session=True,
+        )
+        self._asking = process
+        try:
+            _, said = process.communicate(timeout=_ASKING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        finally:
+            self._asking = None
+        return process.returncode, said.decode(errors="replace")
+
+    def _write(self, part: CaddyPart) -> Path:
+        """Another daemon on the same file, which may have another environment, must not find this one."""
+        file = self._folder / f"Caddyfile-{os.getpid()}-{hashlib.sha256(part.text.encode()).hexdigest()[:12]}"
+        try:
+            file.write_text(part.text)
+        except OSError as exc:
+            raise ReloadFailed(f"cannot write {file}: {exc.strerror}", "caddy") from None
+        return file
+
+    def _clear_up(self) -> None:
+        """Remove what a Caddy that was killed has left, and daemons that were."""
+        for file in self._folder.iterdir():
+            found = _OWN.fullmatch(file.name)
+            if found is not None and file != self._file:
+                pid = int(found[1] or found[2])
+                if pid == os.getpid() or not os.path.exists(f"/proc/{pid}"):
+                    file.unlink(missing_ok=True)
+
+    def _forget(self, file: Path) -> None:
+        if file != self._file:
+            file.unlink(missing_ok=True)
+
     async def stop(self, grace_s: float) -> None:
         """End it: SIGTERM, and SIGKILL when ``grace_s`` seconds have not been enough. Returns when it is gone."""
         self._stopping = True
@@ -89,6 +185,7 @@ class Caddy(Companion):
                 await asyncio.wait_for(self._ended.wait(), grace_s)
             self.kill()
             await self._ended.wait()
+        self._file.unlink(missing_ok=True)
 
     def carry(self) -> CarriedCaddy | None:
         """All that whoever goes on with it must know; None when it was never started."""
@@ -120,12 +217,15 @@ class Caddy(Companion):
     def kill(self) -> None:
         """SIGKILL, without waiting; it is not started again."""
         self._stopping = True
+        if self._asking is not None:
+            self._asking.kill()
         if self._process is not None and not self._ended.is_set():
             self._process.kill()
 
     def pids(self) -> set[int]:
         """The children that are waited for here, and by nobody else."""
-        return {self._process.pid} if self._process is not None else set()
+        asking = self._asking
+        return {process.pid for process in (self._process, asking) if process is not None}
 
     async def _called_back(self, secret: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -141,14 +241,16 @@ class Caddy(Companion):
     def _spawn(self, options: Sequence[str] = (), told: bytes = b"") -> None:
         """``told`` is what it reads on standard input."""
         self._restart = None
+        self._clear_up()
+        with contextlib.suppress(OSError):
+            self._file.write_text(self._part.text)  # should somebody have cleared up the folder
         self._ended.clear()
         self._started_at = time.monotonic()
         try:
             self._process = process = subprocess.Popen(
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
-                # What a service manager is told is the daemon's business.
-                env={"GOGC": _GOGC} | without_service_manager(os.environ),
+                env=_environ(),
                 start_new_session=True,
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
             )
@@ -183,3 +285,21 @@ class Caddy(Companion):
             pause = self._backoff.pause_after(0.0)
             log.error("caddy cannot be started", extra={"fields": {"error": str(exc), "in_s": round(pause, 1)}})
             self._restart = self._loop.call_later(pause, self._spawn_again)
+
+
+def _environ() -> dict[str, str]:
+    # What a service manager is told is the daemon's business.
+    return {"GOGC": _GOGC} | without_service_manager(os.environ)
+
+
+def _complaint(said: str, part: CaddyPart, file: Path) -> str:
+    """Caddy's last words, and the line that it means: nobody but Caddy has seen that file."""
+    words = said.strip().rpartition("\n")[2]
+    with contextlib.suppress(ValueError):
+        words = json.loads(words)["msg"]
+    words = printable(words.removeprefix("Error: ").strip()) or "it does not say why"
+    found = re.search(rf"{re.escape(file.name)}:(\d+)", words)
+    lines = part.text.splitlines()
+    if found is not None and 0 < int(found[1]) <= len(lines):
+        words += f"\nthat line: {printable(lines[int(found[1]) - 1].strip())}"
+    return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .carried import CarriedCaddy
+from .configuration import CaddyPart
 
 
 class Companion:
@@ -10,6 +11,12 @@ class Companion:
 
     async def start(self) -> None:
         """Bring it up, once the apps are ready. Raises ``StartFailed``."""
+
+    async def check(self, part: CaddyPart) -> None:
+        """Look whether it could run ``part`` instead. Raises ``ReloadFailed``."""
+
+    async def change(self, part: CaddyPart) -> None:
+        """Run ``part`` instead, once what it needs is there. Raises ``ReloadFailed``; nothing has changed then."""
 
     async def stop(self, grace_s: float) -> None:
         """End it, and wait for that."""

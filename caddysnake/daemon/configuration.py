@@ -24,6 +24,15 @@ class Asked(NamedTuple):
     serves: Callable[[str], bool]
 
 
+class CaddyPart(NamedTuple):
+    """What a supervised Caddy runs."""
+
+    text: str = ""
+    """A Caddyfile; empty when there is no such Caddy."""
+    admin: str = ""
+    """Where the Caddy that runs it is told of another, or ``off``."""
+
+
 class Configuration(NamedTuple):
     """What is, or shall be, run."""
 
@@ -34,6 +43,7 @@ class Configuration(NamedTuple):
     admin: AdminEndpoint = OFF
     warnings: tuple[str, ...] = ()
     asked: Asked | None = None
+    caddy: CaddyPart = CaddyPart()
 
 
 class Problem(NamedTuple):
@@ -48,7 +58,8 @@ class ReloadFailed(Exception):
     """The new configuration cannot be run; the text says why. The old one goes on.
 
     ``code`` is a stable word: ``config`` (it cannot be read, with its ``problems``), ``listen``, ``start`` (an app does
-    not start: ``app``, and ``detail``, its own code for why), ``restart`` (only a restart can carry it out), ``busy``.
+    not start: ``app``, and ``detail``, its own code for why), ``restart`` (only a restart can carry it out),
+    ``caddy`` (a supervised Caddy refuses its part of it), ``busy``.
     """
 
     def __init__(

@@ -192,8 +192,8 @@ class Daemon:
         """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
 
         ``changed_only``: for apps whose definition has changed. A failure changes nothing, and is kept in ``builds``.
-        Reloads go one after the other, in the order in which they were asked for. A supervised Caddy is not told: what
-        it must know is its own file's business.
+        Reloads go one after the other, in the order in which they were asked for. A supervised Caddy gets its part of
+        the file once our side of it is ready, and before anything that it used goes.
         """
         if self.phase is Phase.STOPPING:
             raise ReloadFailed("the daemon is stopping", "busy")
@@ -234,9 +234,12 @@ class Daemon:
         if document is None:
             document = await asyncio.to_thread(reader.read, self.configuration.document.file)
         configuration = await asyncio.to_thread(reader.understand, document)
+        await self._companion.check(configuration.caddy)
         try:
             self.attendant.prepare(configuration)
-            await self.serving.change(configuration.composition, changed_only)
+            await self.serving.change(
+                configuration.composition, changed_only, lambda: self._companion.change(configuration.caddy)
+            )
             logs.restyle(configuration.composition.log)
         except (ListenError, StartFailed) as exc:
             self.attendant.revert()

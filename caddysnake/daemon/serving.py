@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -124,11 +124,14 @@ class Serving:
             if each.uid == 0:
                 log.warning("apps run as root: give each a user", extra={"fields": {"apps": ", ".join(each.apps)}})
 
-    async def change(self, composition: Composition, changed_only: bool = False) -> None:
+    async def change(
+        self, composition: Composition, changed_only: bool = False, last: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Run ``composition`` instead of what runs: every app gets new workers, since a reload follows a deploy.
 
         ``changed_only``: only apps whose definition differs from the one that runs. Returns once the new workers serve;
         dynamic apps that are live follow, one after the other, and each that does not start goes on as it was.
+        ``last`` is called when all is ready and nothing has changed yet, and may raise: then nothing does.
         Raises ``ListenError``, ``StartFailed``; nothing has changed then. What was refused, and why, is in each app's
         ``builds``.
         """
@@ -137,7 +140,7 @@ class Serving:
             for key in self._keys_of_changed(composition) if changed_only else [None]:
                 self.spawners.outdate(key)
             try:
-                await self._apply(composition, changed_only)
+                await self._apply(composition, changed_only, last)
             finally:
                 self._autoreload.resume()
 
@@ -175,7 +178,9 @@ class Serving:
         running = [app.spec for app in self.apps.values()]
         return {spec.key for spec in composition.apps.values() if spec not in running}
 
-    async def _apply(self, composition: Composition, changed_only: bool = False) -> None:
+    async def _apply(
+        self, composition: Composition, changed_only: bool = False, last: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time(), changed_only)
         try:
             self._open_new(change)
@@ -187,6 +192,8 @@ class Serving:
                 self._begin_early(change)
             change.kept.update(self._kept(composition))
             await self._ready(change)
+            if last is not None:
+                await last()
         except BaseException:
             self._take_back(change)
             raise

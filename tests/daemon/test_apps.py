@@ -129,14 +129,13 @@ def test_a_start_fails_at_the_first_worker_that_fails_and_nothing_is_started_aga
 
 
 def test_an_app_that_loads_too_long_is_given_up_in_the_words_operators_search_for(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pools_module, "SLOW_START_S", 0.2)
     (folder / "slow").write_text("60")
 
     async def work() -> None:
         async with House() as house:
-            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=0.6))
+            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=0.6, slow_start_s=0.2))
             with pytest.raises(StartFailed, match=r"^not ready within 0\.6s$") as caught:
                 await app.start()
             assert caught.value.code == "start timeout"

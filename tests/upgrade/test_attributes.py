@@ -87,7 +87,8 @@ LOOKED_AT = {
         "_number refused running times_accepted times_refused"
     ),
     "caddy.Caddy": (
-        "_backoff _binary _ended _file _loop _pidfd _process _ready _restart _started_at _stopping"
+        "_asking _backoff _binary _ended _file _folder _loop _part _pidfd _process _ready _restart _started_at "
+        "_stopping"
     ),
     "logger.Logger": (
         "_again _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd _process"
