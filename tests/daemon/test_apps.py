@@ -19,7 +19,6 @@ from support.house import House, run, spec, until
 from support.probe import exchange, write
 
 from caddysnake.channel import vitals
-from caddysnake.daemon import pools as pools_module
 from caddysnake.daemon import workers as workers_module
 from caddysnake.daemon.apps import App
 from caddysnake.daemon.pools import StartFailed
@@ -135,7 +134,7 @@ def test_an_app_that_loads_too_long_is_given_up_in_the_words_operators_search_fo
 
     async def work() -> None:
         async with House() as house:
-            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=0.6, slow_start_s=0.2))
+            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=0.6)._replace(slow_start_s=0.2))
             with pytest.raises(StartFailed, match=r"^not ready within 0\.6s$") as caught:
                 await app.start()
             assert caught.value.code == "start timeout"
