@@ -88,7 +88,7 @@ class Caddy(Companion):
             server.close()
 
     async def check(self, part: CaddyPart) -> None:
-        """Let a `caddy validate` look at ``part``. Raises ``ReloadFailed``, also when a Caddy that runs cannot be told."""
+        """Have ``part`` validated. Raises ``ReloadFailed``, also when a Caddy that runs cannot be told."""
         if part == self._part:  # but what is imported may say something else
             return
         if self._part.admin == OFF and not self._ended.is_set():
