@@ -61,7 +61,7 @@ def of(language: str) -> list[object]:
 def test_a_configuration_that_is_shown_is_one_for_us_and_for_caddy(block: Shown, tmp_path: Path) -> None:
     assert format_source(block.text) == block.text
     source = block.text.encode()
-    if block.text.startswith("handle"):  # a part of a site
+    if block.text.startswith(("handle", "reverse_proxy")):  # a part of a site
         source = b"localhost {\n" + source + b"}\n"
     if b"\tpython" in source:
         plan(load(source, "Caddyfile", {}), cores=2)
