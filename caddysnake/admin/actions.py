@@ -43,7 +43,7 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
 
 
 def stop(daemon: Daemon, asked_by: str) -> Stopping:
-    """Begin to stop."""
+    """Begin to stop; ``asked_by`` is for the log. ``grace_s`` seconds for requests in flight are in the answer."""
     daemon.stop(asked_by)
     return Stopping(pid=os.getpid(), grace_s=daemon.serving.composition.grace_s)
 
@@ -60,7 +60,7 @@ async def upgrade(daemon: Daemon) -> Upgrade:
 
 
 def upgrading(daemon: Daemon) -> Upgrade:
-    """How it is."""
+    """Whether an upgrade is under way, and why the last one was refused."""
     return Upgrade(
         pid=os.getpid(),
         version=__version__,

@@ -21,7 +21,7 @@ _ALWAYS = ("bad-request", "forbidden-host", "internal")
 
 @cache
 def describe() -> dict[str, Any]:
-    """OpenAPI 3.1."""
+    """The description in OpenAPI 3.1, ready for JSON. Made once; not to be changed."""
     models = {endpoint.model for endpoint in ENDPOINTS if endpoint.model is not None} | {ErrorModel}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, schemas = models_json_schema([(model, "serialization") for model in ordered], ref_template=_REF)

@@ -33,5 +33,5 @@ HEADERS: Final = {
 
 
 def read(file: File) -> bytes:
-    """Its content."""
+    """The content of ``file``, from the package. Raises ``OSError``."""
     return (resources.files(__package__) / "live" / file.name).read_bytes()

@@ -124,7 +124,7 @@ async def usage_of(pids: Iterable[int]) -> dict[int, Usage]:
 
 
 async def status(daemon: Daemon, admin: str) -> Status:
-    """All of it."""
+    """Everything at a glance; other tasks get their turn between apps. ``admin``: where the API listens."""
     known = known_apps(daemon)
     relays = daemon.serving.relays
     seen = glance(daemon)
@@ -250,7 +250,11 @@ def _shared_with(daemon: Daemon, name: str) -> list[str]:
 
 
 def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "stopping"]:
-    """In one word."""
+    """How ``app`` is, in one word.
+
+    broken: its changed code does not start, and the old is not wanted; failing: no worker is up, and the last start
+    failed.
+    """
     if app.is_stopping:
         return "stopping"
     if app.is_broken:

@@ -35,7 +35,7 @@ class Attendant:
         """Begin to answer. May import a large library, in a thread."""
 
     async def stop(self) -> None:
-        """End."""
+        """Answer no more, and close what is open."""
 
 
 class Attendants(Attendant):

@@ -342,7 +342,7 @@ class State(Carried):
         return found - {-1}
 
     def all_apps(self) -> list[CarriedApp]:
-        """Of every kind."""
+        """Apps of every kind: static, leaving, dynamic, relays."""
         tenants = [tenant.app for estate in self.estates for tenant in estate.apps]
         leaving = [app for estate in self.estates for _, app in estate.leaving]
         relays = [self.relays] if self.relays is not None else []

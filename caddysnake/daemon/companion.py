@@ -29,7 +29,7 @@ class Companion:
         """Go on with it in another image of the daemon."""
 
     def kill(self) -> None:
-        """At once."""
+        """End it at once, by force, without waiting."""
 
     def pids(self) -> set[int]:
         """Children that it reaps itself."""

@@ -75,7 +75,7 @@ class Rehearsal:
         self._answer = answer
 
     def accept(self) -> None:
-        """It could."""
+        """Answer that it could. Raises ``OSError`` when nobody waits for it any more."""
         os.write(self._answer, ACCEPTED + __version__.encode())
 
 

@@ -374,7 +374,7 @@ def is_settled() -> bool:
 
 
 async def close() -> None:
-    """End it."""
+    """End the log process, when it has written what it was told. The daemon writes its own records from then on."""
     logger, _Current.logger = _Current.logger, None
     if logger is not None:
         await logger.close()

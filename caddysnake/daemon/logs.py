@@ -39,7 +39,7 @@ class Taker(Protocol):
         """Have ``text`` written as it is; False when it is not there."""
 
     def restyle(self, style: Style) -> None:
-        """Write so from now on."""
+        """Write in ``style`` from now on."""
 
 
 def to_record(record: logging.LogRecord) -> Record:
@@ -183,7 +183,7 @@ def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
 
 
 def restyle(style: Style) -> None:
-    """Write so from now on."""
+    """Write in ``style`` from now on, here and in the log process. A daemon that debugs keeps the level ``debug``."""
     if _Setting.debug:
         style = style._replace(level="debug")
     _Setting.style = style

@@ -155,7 +155,7 @@ class Relays(App):
                 return
 
     def desks(self) -> dict[int, Desk]:
-        """By generation."""
+        """The desks of living generations, by generation."""
         return dict(self._desks)
 
     def resume_desks(self, desks: dict[int, Desk]) -> None:

@@ -46,7 +46,7 @@ class Service:
         return cls(notifier, _watchdog_s(environ), summary)
 
     def ready(self) -> None:
-        """Everything serves."""
+        """Everything serves: ``READY=1`` and ``MAINPID`` of sd_notify(3)."""
         self._is_starting = False
         self._notifier.send("READY=1", f"MAINPID={os.getpid()}", self._status(time.monotonic()))
 
@@ -76,7 +76,7 @@ class Service:
         self._notifier.send("STOPPING=1", "STATUS=Stopping: finishing what is in flight")
 
     def failed(self, why: str) -> None:
-        """It will not serve."""
+        """It will not serve; ``why`` is the status that is shown, cut to one line."""
         self._notifier.send(f"STATUS={_line('Error: ' + why)}")
 
     def beat(self) -> None:

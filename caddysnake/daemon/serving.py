@@ -613,7 +613,7 @@ class Serving:
         return known | self.spawners.pids() | self.starter.pids()
 
     def kill(self) -> None:
-        """Everything, at once."""
+        """End all workers, relays too, at once by force."""
         for each in (*self._served(), *([self.relays] if self.relays is not None else [])):
             each.kill()
 

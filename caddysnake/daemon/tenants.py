@@ -110,7 +110,7 @@ class Tenants(Generic[Key]):
         return self._stages.get(key)
 
     def waiting(self, key: Key) -> int:
-        """How many wait for it."""
+        """How many needs wait for the app of ``key``; 0 when it is not known."""
         return self._waiting.get(key, 0)
 
     @property

@@ -303,7 +303,7 @@ class Worker:
     # -- what its pool asks -----------------------------------------------------------------------------------
 
     def load(self) -> Load:
-        """How busy it is now."""
+        """How busy it is now, read off its page; what it took but has not looked at counts as busy."""
         slots = self.page.slots
         untaken = self._untaken
         while untaken and slots[untaken[0]] != vitals.SLOT_GIVEN:
@@ -322,7 +322,7 @@ class Worker:
 
     @property
     def connections(self) -> int:
-        """How many it holds."""
+        """How many connections it holds, idle ones included."""
         return len(self._held)
 
     def requests(self) -> int:
@@ -356,7 +356,7 @@ class Worker:
         return not self.is_over and any(slots[slot] in _UNREAD for slot in self._held)
 
     def pulse(self) -> Pulse:
-        """Whether it moves."""
+        """What its page says now of whether it moves, for ``hangs``. Times are monotonic milliseconds."""
         started = [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]
         word = self.page.word
         active, overdue = word(vitals.WORD_ACTIVE), word(vitals.WORD_OVERDUE)
@@ -722,7 +722,10 @@ def outlets_for(
 
 
 def configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> tuple[vitals.Page, int]:
-    """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries, and its descriptor."""
+    """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries, and its descriptor.
+
+    Both are the caller's. Raises ``OSError``, ``ChannelClosed`` among them; nothing is left open then.
+    """
     page_fd = vitals.create("caddysnake-vitals")
     try:
         page = vitals.Page(page_fd)

@@ -182,7 +182,7 @@ class Links(Generic[L, W]):
         return found
 
     def idle(self) -> list[L]:
-        """All that are idle."""
+        """All that are idle, of all apps; a copy."""
         return list(self._idle_since)
 
     def give_up(self) -> list[W]:

@@ -428,7 +428,7 @@ class RelayServer:
         return monotonic()
 
     def count(self, status: int, started: float) -> None:
-        """A request is over."""
+        """A request is over. ``status``: of the answer; ``started``: what ``begins`` gave."""
         self._active -= 1
         self._header[WORD_ACTIVE] = self._active
         self.tally.finished(status, monotonic() - started)
@@ -448,7 +448,7 @@ class RelayServer:
             self._complain(answer.detail or answer.code, "", code=answer.code, **_named(app_id))
 
     def cut(self, command: Cut, app_id: AppId) -> None:
-        """A response was cut."""
+        """A response was cut, so that the client sees it is not whole; ``command`` says why."""
         self.tally.errors += 1
         self._complain(command.why, "", **_named(app_id))
 

@@ -382,14 +382,14 @@ class AsgiServer:
         self._check_left()
 
     def begin(self, cycle: Cycle) -> None:
-        """Call the app."""
+        """Call the app for ``cycle`` in a task of its own; it counts as active until ``cycle_ended``."""
         self.cycles.add(cycle)
         self.active += 1
         self.header[WORD_ACTIVE] = self.active
         cycle.task = self.loop.create_task(cycle.run(self.app), name="request")
 
     def cycle_ended(self, cycle: Cycle) -> None:
-        """The app has returned."""
+        """The app has returned, or raised. A worker that is leaving may be done by this."""
         self.cycles.discard(cycle)
         if not cycle.is_counted:
             self.active -= 1

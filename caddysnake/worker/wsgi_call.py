@@ -94,7 +94,11 @@ class Call(Response):
         return self.write
 
     def write(self, data: bytes) -> None:
-        """PEP 3333's imperative way to send content: it has left, or waits in the kernel, when this returns."""
+        """PEP 3333's imperative way to send content: it has left, or waits in the kernel, when this returns.
+
+        Raises ``TypeError`` for what is not bytes, ``ResponseError`` before ``start_response`` and after the end,
+        ``OSError`` when the client is gone.
+        """
         if type(data) is not bytes:
             raise TypeError(f"write() takes bytes, not {type(data).__name__}")
         connection = self._connection
