@@ -200,7 +200,10 @@ class App:
         spec_of: Callable[[CarriedPool], PoolSpec],
         spawner_of: Callable[[CarriedWorker], Forker],
     ) -> dict[int, Worker]:
-        """Go on where ``carried`` says; its workers by their numbers. Its connections come by ``await_worker``."""
+        """Go on where ``carried`` says; its workers by their numbers. Its connections come by ``await_worker``.
+
+        Raises ``StateError`` as ``spec_of`` does.
+        """
         self.pool = Pool(self.spec, carried.pool.generation, self._spawners, self)
         workers = self.pool.resume(carried.pool, spawner_of)
         for each in carried.former:

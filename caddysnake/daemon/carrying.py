@@ -116,7 +116,10 @@ def _key(key: object) -> list[str | int]:
 
 
 def differences(state: State, composition: Composition) -> list[str]:
-    """What ``composition`` has otherwise than what runs. None is what should be: an upgrade is not a reload."""
+    """What ``composition`` has otherwise than what runs. None is what should be: an upgrade is not a reload.
+
+    Raises ``StateError`` for a state that cannot be read.
+    """
     found = []
     open_now = {tuple(each.key) for each in state.listeners}
     wanted = {tuple(_key(key_of(binding.address))) for binding in composition.bindings}

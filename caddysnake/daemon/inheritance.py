@@ -53,7 +53,10 @@ class Inheritance:
             self._end_standin()
 
     def abandon(self) -> None:
-        """Start afresh in one more image, with nothing but the listeners: they are what nobody else could open now."""
+        """Start afresh in one more image, with nothing but the listeners: they are what nobody else could open now.
+
+        Does not return. Raises ``OSError`` when this program cannot be executed.
+        """
         if self._standin is not None:
             self._standin.close()
             self._end_standin()

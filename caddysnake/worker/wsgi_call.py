@@ -97,7 +97,7 @@ class Call(Response):
         """PEP 3333's imperative way to send content: it has left, or waits in the kernel, when this returns.
 
         Raises ``TypeError`` for what is not bytes, ``ResponseError`` before ``start_response`` and after the end,
-        ``OSError`` when the client is gone.
+        ``ClientGone``.
         """
         if type(data) is not bytes:
             raise TypeError(f"write() takes bytes, not {type(data).__name__}")
@@ -108,7 +108,11 @@ class Call(Response):
             connection.push(self._send(connection, data, True))
 
     def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
-        """``wsgi.early_hints``: a 103 response with ``headers`` at once (RFC 8297); nothing when it is too late."""
+        """``wsgi.early_hints``: a 103 response with ``headers`` at once (RFC 8297); nothing when it is too late.
+
+        Raises ``ResponseError`` for a field that cannot be sent, ``UnicodeEncodeError`` for one outside latin-1,
+        ``ClientGone``.
+        """
         connection = self._connection
         if connection is not None and not self.head_sent and self.head.version == "1.1":
             fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
