@@ -19,15 +19,15 @@ METADATA := pyproject.toml caddysnake/__init__.py
 .PHONY: help run test lint docs bench bench-full scaling build clean
 
 help:
-	@echo 'make run    start the three example apps behind a stock Caddy and print where'
-	@echo 'make test   run the tests'
-	@echo 'make lint   check style and types'
-	@echo 'make docs   build the documentation into site/'
-	@echo 'make bench  measure against the peers, on this machine (less than 10 minutes)'
-	@echo 'make scaling     what grows with connections, workers, tenants, routes and sites'
+	@echo 'make run         start the three example apps behind a stock Caddy and print where'
+	@echo 'make test        run the tests'
+	@echo 'make lint        check style and types'
+	@echo 'make docs        build the documentation into site/'
+	@echo 'make bench       measure against the peers, on this machine (less than 10 minutes)'
 	@echo 'make bench-full  the same with everything, and longer (an hour or two)'
-	@echo 'make build  make the wheel and the source distribution in dist/'
-	@echo 'make clean  remove everything that the above made'
+	@echo 'make scaling     what grows with connections, workers, tenants, routes and sites'
+	@echo 'make build       make the wheel and the source distribution in dist/'
+	@echo 'make clean       remove everything that the above made'
 
 run: $(VENV)/.installed-run
 	@$(VENV)/bin/caddysnake run --caddy --config Caddyfile.example
