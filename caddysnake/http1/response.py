@@ -142,14 +142,21 @@ class Response:
             line = status_line(status, reason)
         if status < 200:
             raise ResponseError(f"an informational status ({status}) cannot start a response")
-        self._begin(status, encode(line, headers, self._server, drop_length=status in (204, 205)))
+        try:
+            encoded = encode(line, headers, self._server, drop_length=status in (204, 205))
+        except (TypeError, ValueError) as exc:
+            raise ResponseError(f"headers must be pairs of bytes: {exc}") from None
+        self._begin(status, encoded)
         self._trailers = trailers
 
     def start_text(self, status: str, headers: TextHeaders) -> None:
         """As ``start`` for PEP 3333's text; ``status`` is such as ``200 OK``. Raises ``ResponseError``."""
         if self.phase is not _WAITING:
             raise ResponseError("the response has been started already")
-        code, encoded = encode_text(status, headers, self._server)
+        try:
+            code, encoded = encode_text(status, headers, self._server)
+        except TypeError as exc:
+            raise ResponseError(f"headers must be a list of (str, str): {exc}") from None
         self._begin(code, encoded)
 
     def _begin(self, status: int, encoded: Encoded) -> None:

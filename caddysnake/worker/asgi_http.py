@@ -94,7 +94,7 @@ class HttpCycle(Cycle):
         elif kind == "http.response.start":
             if self.head.expect_continue:
                 self._refuse_unread()
-            response.start(message["status"], message.get("headers", ()), None, message.get("trailers", False))
+            response.start(message.get("status", 0), message.get("headers", ()), None, message.get("trailers", False))
             connection.server.head_waits(self)
         else:
             await self._send_extension(kind, message)
@@ -108,13 +108,13 @@ class HttpCycle(Cycle):
         if kind == "http.response.early_hint":
             if response.phase is not _WAITING:
                 raise ResponseError("an early hint after the response was started")
-            connection.write(informational(_EARLY_HINTS, [(b"link", link) for link in message["links"]]), 0)
+            connection.write(informational(_EARLY_HINTS, [(b"link", link) for link in message.get("links", ())]), 0)
         elif kind == "http.response.trailers":
             connection.write(response.send_trailers(message.get("headers", ()), message.get("more_trailers", False)), 0)
             if response.phase is _DONE:
                 connection.response_done(self)
         elif kind == "http.response.pathsend":
-            await self._send_path(message["path"])
+            await self._send_path(message.get("path"))
         else:
             raise ResponseError(f"{kind!r} is not a message of an HTTP response")
         await connection.drain()

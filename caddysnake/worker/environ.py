@@ -50,8 +50,9 @@ class Environ:
             "SERVER_SOFTWARE": "caddysnake",
             "wsgi.version": (1, 0),
             "wsgi.errors": sys.stderr if errors is None else errors,
-            "wsgi.multithread": settings.threads > 1,
-            "wsgi.multiprocess": settings.workers > 1,
+            # Workers that are threads of one process share one import of the app.
+            "wsgi.multithread": settings.threads > 1 or (settings.shares_process and settings.workers > 1),
+            "wsgi.multiprocess": settings.workers > 1 and not settings.shares_process,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": file_wrapper,
             "wsgi.url_scheme": "http",

@@ -212,7 +212,7 @@ class WebSocketCycle(Cycle):
             self._set_disconnect(ABNORMAL, "")
             self.answer(403, [(b"content-type", b"text/plain; charset=utf-8")], b"Forbidden\n")
         elif kind == "websocket.http.response.start":
-            self.response.start(message["status"], message.get("headers", ()))
+            self.response.start(message.get("status", 0), message.get("headers", ()))
             self._phase = _DENIED
             self.connection.server.head_waits(self)
         else:

@@ -99,7 +99,7 @@ class Call(Response):
         Raises ``TypeError`` for what is not bytes, ``ResponseError`` before ``start_response`` and after the end,
         ``ClientGone``.
         """
-        if type(data) is not bytes:
+        if type(data) is not bytes and not isinstance(data, bytes):
             raise TypeError(f"write() takes bytes, not {type(data).__name__}")
         connection = self._connection
         if connection is None:
@@ -153,7 +153,7 @@ class Call(Response):
             kind = type(iterable)
             if kind is list or kind is tuple:
                 data = iterable[0] if len(iterable) == 1 else b"".join(iterable)
-                if type(data) is not bytes:
+                if type(data) is not bytes and not isinstance(data, bytes):
                     raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
                 connection.offer(self._send(connection, data, False))
                 self._connection = None
@@ -217,7 +217,7 @@ class Call(Response):
         connection = self._connection
         assert connection is not None
         for data in iterable:
-            if type(data) is not bytes:
+            if type(data) is not bytes and not isinstance(data, bytes):
                 raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
             if not data:
                 continue

@@ -143,6 +143,12 @@ def test_server_and_date_are_added_unless_given() -> None:
         [(b"content-length", b"1, 1")],
         [(b"content-length", b"1"), (b"content-length", b"2")],
         [(b"content-length", b"9" * 30)],
+        None,
+        5,
+        [5],
+        [(b"x",)],
+        [(b"x", b"y", b"z")],
+        [([], b"y")],
     ],
 )
 def test_no_header_can_say_anything_else(headers: Any) -> None:

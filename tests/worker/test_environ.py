@@ -203,6 +203,12 @@ def test_the_server_says_how_it_runs_apps(base: dict[str, Any]) -> None:
     assert base["wsgi.multiprocess"] is True
 
 
+def test_workers_that_are_threads_of_one_process_are_no_processes(pair: tuple[socket.socket, socket.socket]) -> None:
+    wanted = settings("a:app", "wsgi", "/", threads=1, workers=2, shares_process=True)
+    environ, _ = Environ(wanted, FileWrapper, io.StringIO()).of_connection(pair[0], trusted=True)
+    assert (environ["wsgi.multithread"], environ["wsgi.multiprocess"]) == (True, False)
+
+
 @pytest.mark.parametrize("is_remembered", [False, True])
 def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(
     pair: tuple[socket.socket, socket.socket], is_remembered: bool

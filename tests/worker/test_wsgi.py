@@ -90,6 +90,11 @@ def test_what_write_sends_comes_before_what_is_returned(client: RawClient) -> No
     assert client.get("/writes").body == b"written twice, returned"
 
 
+def test_content_may_be_of_a_subclass_of_bytes(client: RawClient) -> None:
+    bodies = [client.get(f"/bytes-of-a-kind?{how}").body for how in ("listed", "iterated", "written")]
+    assert bodies == [b"part ", b"part ", b"part part "]
+
+
 def test_the_reason_phrase_is_the_apps(client: RawClient) -> None:
     answer = client.get("/status", "X-Status: 299 Rather Unusual")
     assert (answer.status, answer.reason) == (299, "Rather Unusual")

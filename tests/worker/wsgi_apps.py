@@ -381,6 +381,18 @@ def memory(environ, start_response):
     return [str(pages * os.sysconf("SC_PAGE_SIZE")).encode()]
 
 
+class Content(bytes):
+    """As numpy and others have."""
+
+
+def bytes_of_a_kind(environ, start_response):
+    write = start_response("200 OK", [])
+    content = Content(b"part ")
+    if environ["QUERY_STRING"] == "written":
+        write(content)
+    return iter([content]) if environ["QUERY_STRING"] == "iterated" else [content]
+
+
 def application(environ, start_response):
     name = environ["PATH_INFO"].strip("/").partition("/")[0] or "plain"
     return globals()[name.replace("-", "_")](environ, start_response)
