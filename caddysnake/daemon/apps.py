@@ -341,6 +341,11 @@ class App:
         """Nothing is being answered, and nobody waits."""
         return not self._waiting and not any(worker.load().busy for worker in self.pool.ready)
 
+    @property
+    def has_open_ends(self) -> bool:
+        """See ``Worker.has_open_ends``."""
+        return any(worker.has_open_ends for worker in self.pool.ready)
+
     def requests_begun(self) -> int:
         """A number that grows with each request, for as long as no worker is replaced."""
         return sum(worker.requests() for worker in self.pool.ready)

@@ -326,7 +326,7 @@ class Estate:
             begun, known = app.requests_begun(), self._requests.get(key, 0)
             if begun >= known:
                 self._promised.pop(key, None)
-            if begun > known:
+            if begun > known or app.has_open_ends:
                 self._tenants.touch(key, now)
             if begun > known or begun < known - 1:  # fewer: a worker was replaced
                 self._requests[key] = begun

@@ -430,12 +430,15 @@ class Serving:
 
     async def _ended(self, each: App | Estate, asking: Sequence[Worker]) -> None:
         if asking:
-            for _ in range(round(_ASKING_S / _ASKING_LOOK_S)):
-                if not any(relay.may_ask for relay in asking):
-                    break
-                await asyncio.sleep(_ASKING_LOOK_S)
+            await self._until_asked(asking, _ASKING_S)
             each.stop()
         await each.ended()
+
+    async def _until_asked(self, asking: Sequence[Worker], patience_s: float) -> None:
+        for _ in range(round(patience_s / _ASKING_LOOK_S)):
+            if not any(relay.may_ask for relay in asking):
+                break
+            await asyncio.sleep(_ASKING_LOOK_S)
 
     async def _tell_progress(self) -> None:
         begun = self._loop.time()
@@ -618,7 +621,11 @@ class Serving:
             each.kill()
 
     async def stop(self) -> None:
-        """End everything, within the grace period: what the relays have in flight needs the apps."""
+        """End everything, within the grace period: what the relays have in flight needs the apps.
+
+        The apps are told once no relay has a request that may still ask for one: their WebSockets, which go through
+        the relays, are closed by them.
+        """
         self._stopping = True
         await self._autoreload.close()
         grace_s = self.composition.grace_s
@@ -626,9 +633,12 @@ class Serving:
             self._openings.leave(bound.listener)
         if self.relays is not None and self.relays.pool.is_started:
             self.relays.stop()
+            asking = [worker for pool in self.relays.pools() for worker in pool.everyone()]
+            await self._until_asked(asking, grace_s / 2)
+            self._stop_served()
             await self._until_ended([self.relays], grace_s + _AFTER_GRACE_S)
-        for each in self._served():
-            each.stop()
+        else:
+            self._stop_served()
         longest = max((app.spec.grace_s for app in self.apps.values()), default=grace_s)
         await self._end(longest + _AFTER_GRACE_S)
 
@@ -644,6 +654,10 @@ class Serving:
             each.kill()
         await self._until_ended(everything, _AFTER_GRACE_S)
         await self._end(_AFTER_GRACE_S)
+
+    def _stop_served(self) -> None:
+        for each in self._served():
+            each.stop()
 
     def _served(self) -> list[App | Estate]:
         return [*self.apps.values(), *self.estates.values(), *self._parting]

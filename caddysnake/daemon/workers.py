@@ -355,6 +355,12 @@ class Worker:
         slots = self.page.slots
         return not self.is_over and any(slots[slot] in _UNREAD for slot in self._held)
 
+    @property
+    def has_open_ends(self) -> bool:
+        """It is in the middle of an answer, or has a WebSocket open, which is no request any more, and no rest."""
+        slots = self.page.slots
+        return not self.is_over and any(slots[slot] == vitals.SLOT_HEAD_SENT for slot in self._held)
+
     def pulse(self) -> Pulse:
         """What its page says now of whether it moves, for ``hangs``. Times are monotonic milliseconds."""
         started = [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]

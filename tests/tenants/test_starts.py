@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, alive, children, daemon, get, workers
 from support.town import block, count, settle, site
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import unix_connect
 
 pytestmark = pytest.mark.system
 
@@ -297,6 +299,29 @@ def test_what_is_being_answered_keeps_an_app_awake(tmp_path: Path) -> None:
         (tmp_path / "t/a/release").touch()
         assert held.result(PATIENCE_S) == (200, "a")
         until_log(process, "app is idle and put to sleep")
+
+
+def test_an_open_websocket_keeps_an_app_awake_and_is_told_when_the_daemon_stops(tmp_path: Path) -> None:
+    """At once, not at the end of the grace period."""
+    settle(tmp_path / "t", "a")
+    lines = ("idle_timeout 1s", "grace_period 60s")
+    with (
+        daemon(tmp_path, site("s.sock", block(tmp_path / "t", *lines))) as process,
+        unix_connect(str(tmp_path / "s.sock"), uri="ws://a.tenants.test/") as websocket,
+    ):
+        time.sleep(3.5)
+        websocket.send("1")
+        assert websocket.recv(PATIENCE_S) == "a 1"
+        assert count(process.log, "app is idle and put to sleep") == 0
+        begun = time.monotonic()
+        process.popen.terminate()
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(timeout=PATIENCE_S)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert process.wait() == 0
+        assert time.monotonic() - begun < 20
+    assert "connections are cut" not in process.log
 
 
 def test_only_so_many_wait_for_one_app(tmp_path: Path) -> None:
