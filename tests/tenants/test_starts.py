@@ -344,6 +344,7 @@ def test_only_so_many_wait_for_one_app(tmp_path: Path) -> None:
         answers = [each.result(PATIENCE_S) for each in waiting]
         assert sorted(status for status, _ in answers) == [200] * 5 + [503] * 7
         assert {headers["caddysnake-code"] for status, headers in answers if status == 503} == {"queue-full"}
+        assert all(int(headers["retry-after"]) > 0 for status, headers in answers if status == 503)
 
 
 def test_a_killed_worker_comes_back_and_its_tenants_next_request_waits_for_it(tmp_path: Path) -> None:
