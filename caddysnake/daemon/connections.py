@@ -83,6 +83,9 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._by_fd.values())
 
+    def __contains__(self, connection: Connection) -> bool:
+        return self._by_fd.get(connection.fd) is connection
+
     def all(self) -> list[Connection]:
         """A copy of what is held, for who ends some of them meanwhile."""
         return list(self._by_fd.values())

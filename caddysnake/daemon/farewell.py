@@ -4,11 +4,14 @@ may be sending a request just then, and cannot send a POST again.
 A connection goes to the listener's new owner, who answers one more request on it, with ``Connection: close``: a worker
 of the former owner may have kept a copy of the descriptor, so it is not to be used for longer. One that was a relay's
 goes over whole, as a relay runs no app's code. Where the former owner has a user of its own, and another follows, even
-one request is too many to let it read: those connections are ended. Where nobody follows, the daemon answers, with 503.
+one request is too many to let it read: those connections are ended. Where nobody follows, the daemon answers, with 503,
+and so it does when it stops.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 from ..channel.messages import TAKE_LAST
@@ -18,6 +21,10 @@ from .refusals import STOPPING
 
 if TYPE_CHECKING:
     from .apps import App
+
+_LAST_S = 0.5
+"""How long a connection that is to end may bring one more request."""
+_UNREAD_BYTES = 1 << 16
 
 
 class Farewell:
@@ -43,6 +50,30 @@ class Farewell:
             connection.app = owner
             owner.place(connection)
 
+    def see_off(self, connection: Connection) -> None:
+        """The daemon stops, and nobody has ``connection``. What has come on it is answered, or comes within moments;
+        after that it ends, so that Caddy sends nothing more on it.
+        """
+        if connection.bound is None:  # a link: its relay is gone, or goes
+            self._connections.end(connection)
+            return
+        connection.app = self
+        if has_input(connection.fd):
+            self.place(connection)
+        else:
+            self._connections.park(connection)
+            asyncio.get_running_loop().call_later(_LAST_S, self._last_look, connection)
+
+    def see_off_rest(self) -> None:
+        """Nobody serves any more: answer what has come on connections that nobody has."""
+        for connection in self._connections.all():
+            if connection.worker is None and connection.parked:
+                self._last_look(connection)
+
+    def _last_look(self, connection: Connection) -> None:
+        if connection.parked and connection in self._connections:
+            self.place(connection)
+
     # As an app
 
     def place(self, connection: Connection) -> None:
@@ -51,11 +82,23 @@ class Farewell:
             self._connections.end(connection)
             return
         standstill.answer(connection.fd, STOPPING)
+        _discard_input(connection.fd)
         self._connections.watch(connection)  # until the other side has read that, and ends it
 
     def over(self, connection: Connection) -> None:
         """Its other side has left."""
         self._connections.end(connection)
+
+
+def _discard_input(fd: int) -> None:
+    """To end a TCP connection with something unread resets it, and the other side loses what it has not read either."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
+    except OSError:
+        pass
+    finally:
+        sock.detach()
 
 
 def _may_follow(former: App, owner: App) -> bool:

@@ -23,6 +23,8 @@ log = logging.getLogger("caddysnake.listener")
 ACCEPTS_A_TURN = 64
 BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
 _PAUSE_S = 0.1
+_REST = 4096
+"""Over TCP others may go on connecting while the last ones are accepted."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _UCRED = struct.Struct("3i")
 
@@ -109,21 +111,38 @@ class Listener:
             self._loop.remove_reader(self.sock.fileno())
             self._loop = None
 
+    def accept_rest(self) -> None:
+        """Take the socket file away, and accept those who have connected: with the socket they would be reset."""
+        if self._loop is None:
+            return
+        self._unlink()
+        for _ in range(_REST):
+            try:
+                fd, _ = self.sock._accept()  # type: ignore[attr-defined]
+            except ConnectionAbortedError:
+                continue
+            except OSError:  # nobody is left, or nobody more can be accepted
+                return
+            self._on_connection(socket.socket(*self._kind, fd))
+
     def close(self, leave_path: bool = False) -> None:
         """Close it. The socket file goes first, so that nobody connects to what nobody accepts.
 
         ``leave_path``: somebody else has the socket too, and whoever connects meanwhile waits for the next to accept.
         """
         self.stop_accepting()
-        # What lies there now is somebody else's when the folder was emptied, and the lock file with it, meanwhile.
-        ours = self.path is not None and self._identity is not None and _identity(self.path) == self._identity
-        if self.path is not None and ours and not leave_path:
-            os.unlink(self.path)
+        if not leave_path:
+            self._unlink()
         self.sock.close()
         if self._lock is not None:
             # The lock file stays: unlinking it would let two owners hold two different files of one name.
             os.close(self._lock)
             self._lock = None
+
+    def _unlink(self) -> None:
+        # What lies there now is somebody else's when the folder was emptied, and the lock file with it, meanwhile.
+        if self.path is not None and self._identity is not None and _identity(self.path) == self._identity:
+            os.unlink(self.path)
 
 
 def resume(carried: CarriedListener) -> Listener:

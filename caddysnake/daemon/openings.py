@@ -111,7 +111,11 @@ class Openings:
         self._close(listener)
 
     def leave(self, listener: Listener) -> None:
-        """This process accepts no more. If it is started again, the next one does; else the store is emptied."""
+        """This process accepts no more. Where somebody else has the socket too, those who have connected wait for the
+        next who accepts; else they are the last that this process accepts.
+        """
+        if listener not in self._stored and listener not in self._foreign:
+            listener.accept_rest()
         self._close(listener, leave_path=listener in self._stored)
 
     def _close(self, listener: Listener, leave_path: bool = False) -> None:

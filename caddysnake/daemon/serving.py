@@ -42,6 +42,10 @@ _PROGRESS_S = 2.0
 _AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
 _ASKING_S, _ASKING_LOOK_S = 0.8, 0.02
 """What a relay has asked an app for when it was told to leave has been read by then."""
+_READ_S = 0.05
+"""What has been sent on a connection by the time that it is accepted, or right after, is with a worker by then."""
+_SERVE_WAITING_S = 5.0
+"""How long a stop goes on giving what waits to workers that are busy, if the grace period is not shorter."""
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
 
 Network = IPv4Network | IPv6Network
@@ -100,6 +104,7 @@ class Serving:
         self._tasks: set[asyncio.Task[None]] = set()
         self._relays_wanted = False
         self._stopping = False
+        self._is_hurried = False
         self._changing = asyncio.Lock()
         self._autoreload = Autoreload(self.spawners)
         self.farewell = Farewell(self.connections)
@@ -387,7 +392,7 @@ class Serving:
 
     def _pass_on(self, connection: Connection, former: App) -> None:
         if self._stopping:
-            self.connections.end(connection)
+            self.farewell.see_off(connection)
         else:
             self.farewell.pass_on(connection, former)
 
@@ -617,6 +622,7 @@ class Serving:
 
     def kill(self) -> None:
         """End all workers, relays too, at once by force."""
+        self._is_hurried = True
         for each in (*self._served(), *([self.relays] if self.relays is not None else [])):
             each.kill()
 
@@ -631,6 +637,7 @@ class Serving:
         grace_s = self.composition.grace_s
         for bound in self._bound.values():
             self._openings.leave(bound.listener)
+        await self._serve_accepted(min(grace_s, _SERVE_WAITING_S))
         if self.relays is not None and self.relays.pool.is_started:
             self.relays.stop()
             asking = [worker for pool in self.relays.pools() for worker in pool.everyone()]
@@ -641,6 +648,23 @@ class Serving:
             self._stop_served()
         longest = max((app.spec.grace_s for app in self.apps.values()), default=grace_s)
         await self._end(longest + _AFTER_GRACE_S)
+
+    async def _serve_accepted(self, patience_s: float) -> None:
+        """Let workers begin with what has been accepted, before they are told to go."""
+        if not self.connections or self._is_hurried:
+            return
+        await asyncio.sleep(min(_READ_S, patience_s))
+        for _ in range(round(patience_s / _ASKING_LOOK_S)):
+            if self._is_hurried or not self._is_behind():
+                break
+            await asyncio.sleep(_ASKING_LOOK_S)
+
+    def _is_behind(self) -> bool:
+        """Connections wait, and there are workers to serve them."""
+        apps = [*self._all_apps(), *([self.relays] if self.relays is not None else [])]
+        return any(
+            app.pool.ready and (app.waiting or any(worker.is_behind for worker in app.pool.ready)) for app in apps
+        )
 
     async def abandon(self) -> None:
         """Leave nothing behind of a start that failed."""
@@ -669,6 +693,7 @@ class Serving:
 
     async def _end(self, patience_s: float) -> None:
         await self._until_ended(self._served(), patience_s)
+        self.farewell.see_off_rest()
         await self.spawners.close(patience_s=2.0)
         self.connections.close()
 

@@ -57,6 +57,8 @@ log = logging.getLogger("caddysnake.worker")
 
 MESSAGES_A_TURN = 16
 MESSAGES_A_SECOND = 1000
+MESSAGES_AT_ONCE = vitals.SLOTS
+"""Beyond those of a second: every connection may come back at once, a drain of many is no flood."""
 _RELAY_MESSAGES_A_SECOND = 100_000
 """A relay is ours, and asks once for each request to an app that is not there."""
 UNTAKEN_LIMIT = 64
@@ -179,8 +181,7 @@ class Worker:
         self._slots = _slots_of(settings)
         self._free: deque[int] = deque()
         self._untaken: deque[int] = deque()
-        # Every connection may come back at once: a drain of many is no flood.
-        self._allowance = Allowance(_RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND, overdraft=vitals.SLOTS)
+        self._allowance = Allowance(_RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND, MESSAGES_AT_ONCE)
         self._writing = False
         self._kept_until = 0.0
 
@@ -319,6 +320,12 @@ class Worker:
                 stuck += now_ms - started > STUCK_MS
         saturated = len(untaken) >= UNTAKEN_LIMIT or 0 < self._threads <= stuck
         return Load(busy, connections, saturated)
+
+    @property
+    def is_behind(self) -> bool:
+        """It has been given connections that it has not taken yet."""
+        slots = self.page.slots
+        return any(slots[slot] == vitals.SLOT_GIVEN for slot in self._untaken)
 
     @property
     def connections(self) -> int:

@@ -94,6 +94,45 @@ def test_an_interrupt_stops_it_in_order_too(folder: Path) -> None:
         assert process.stop(signal.SIGINT) == 0
 
 
+def asked_once(path: Path) -> bytes | None:
+    """The response to a request on a connection of its own; None: nobody listens, or it ended before it was asked."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE_S)
+        try:
+            client.connect(str(path))
+            client.sendall(b"GET /pid HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        except (ConnectionRefusedError, FileNotFoundError, BrokenPipeError):
+            return None
+        with client.makefile("rb") as file:
+            return file.read()
+
+
+@pytest.mark.parametrize("via", ["direct", "relay"])
+def test_no_request_on_an_accepted_connection_goes_unanswered_in_a_stop(folder: Path, interface: str, via: str) -> None:
+    text = caddyfile(folder, interface)
+    if via == "relay":
+        block = text[text.index("\tpython {") :]
+        text = text.replace("\tpython {", "\tpython /other {")
+        text = text[: text.rindex("}\n")] + block.replace("python", "python /*", 1)
+    with daemon(folder, text) as process, ThreadPoolExecutor(16) as threads:
+        path = folder / "app.sock"
+
+        def ask(_: int) -> list[bytes]:
+            answers = []
+            while (answer := asked_once(path)) is not None:
+                answers.append(answer)
+            return answers
+
+        runs = [threads.submit(ask, number) for number in range(16)]
+        time.sleep(0.3)
+        assert process.stop() == 0
+        answers = [answer for run in runs for answer in run.result(PATIENCE_S)]
+    assert len(answers) > 16
+    odd = [answer for answer in answers if not answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))]
+    assert not odd
+    assert all(b"caddysnake-code: stopping" in answer for answer in answers if answer.startswith(b"HTTP/1.1 503 "))
+
+
 def test_a_request_that_outlives_the_grace_does_not_hold_up_the_end(folder: Path, interface: str) -> None:
     with daemon(folder, caddyfile(folder, interface, grace="300ms")) as process:
         below = children(process.pid)
@@ -216,6 +255,7 @@ def test_it_idles(folder: Path) -> None:
 
     with daemon(folder, caddyfile(folder)) as process:
         assert get("/pid", path=folder / "app.sock")[0] == 200
+        process.wait_for_log("admin API ready")  # imported when all else is done
         everyone = {process.pid, *children(process.pid)}
         time.sleep(0.3)
         before = {pid: cpu_ticks(pid) for pid in everyone}

@@ -183,7 +183,13 @@ def test_a_slot_is_given_back_once(tmp_path: Path, python: str) -> None:
     run(work())
 
 
-def test_a_worker_that_gives_a_request_back_for_ever_is_ended_and_costs_little(tmp_path: Path, python: str) -> None:
+def test_a_worker_that_gives_a_request_back_for_ever_is_ended_and_costs_little(
+    tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine may not come to the usual number of messages.
+    monkeypatch.setattr(workers_module, "MESSAGES_A_SECOND", 50)
+    monkeypatch.setattr(workers_module, "MESSAGES_AT_ONCE", 1000)
+
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
             evil = await among.house.started(among.hostile("floods"))
