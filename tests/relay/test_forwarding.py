@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from caddysnake.http1.errors import ProtocolError
@@ -373,6 +373,9 @@ def forwarded(request: list[bytes], response: list[bytes]) -> tuple[bytes, bytes
     for piece in response:
         if it.stage is not Stage.OVER:
             commands += it.response(piece)
+        elif isinstance(commands[-1], Over):
+            # What comes on a free link spends it, as what comes with the end of a response does (`link_connection`).
+            commands[-1] = commands[-1]._replace(is_clean=False)
     if it.stage is not Stage.OVER:
         commands += it.link_ended(is_orderly=True)
     onward = b"".join(command.data for command in commands if isinstance(command, ToLink))
@@ -385,6 +388,8 @@ def forwarded(request: list[bytes], response: list[bytes]) -> tuple[bytes, bytes
     return onward, back, [command for command in commands if not isinstance(command, ToLink | ToClient)]
 
 
+@example(REQUESTS[3], RESPONSES[2], [], [88])
+@example(GET, OK + b"more", [], [len(OK)])
 @given(st.sampled_from(REQUESTS), st.sampled_from(RESPONSES), places, places)
 def test_the_result_is_the_same_however_the_bytes_come(
     request_: bytes, response: bytes, at: list[int], back: list[int]

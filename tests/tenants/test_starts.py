@@ -99,6 +99,7 @@ def test_an_app_is_started_once_for_all_who_ask_at_the_same_time(tmp_path: Path)
         answers = list(threads.map(lambda _: answer(tmp_path, "a"), range(30)))
         assert {status for status, _ in answers} == {200}
         assert len({headers["pid"] for _, headers in answers}) == 1
+        until_log(process, "app ready")
         assert count(process.log, "app ready") == 1
 
 
