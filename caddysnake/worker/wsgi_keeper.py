@@ -273,6 +273,8 @@ class Keeper:
 
     def _scan(self, now: float) -> None:
         timed = self._table.timed
+        # Those that are hurried now are busy only in a moment; a thread must be left for requests that are whole.
+        room = len(self._crew.seats) // 2 - self._crew.busy
         for fd, connection in list(timed.items()):
             if not connection.deadline:
                 timed.pop(fd, None)
@@ -280,18 +282,18 @@ class Keeper:
                     timed[fd] = connection
             elif now >= connection.deadline and self._table.own(connection):
                 self._expire(connection)
-            elif self._is_overdue(connection, now) and self._table.own(connection):
+            elif room > 0 and self._is_overdue(connection, now) and self._table.own(connection):
+                room -= 1
                 connection.hurried = True
                 self._table.kick(connection)
 
     def _is_overdue(self, connection: Connection, now: float) -> bool:
-        """Content keeps the app waiting, and there are threads enough to wait for it there."""
+        """Content keeps the app waiting; where there is a thread to spare, it can wait for it as well there."""
         return (
             connection.state is State.READING
             and not connection.hurried
             and connection.parser.head is not None
             and now - connection.since >= _PATIENCE_S
-            and self._crew.busy * 2 < len(self._crew.seats)
         )
 
 

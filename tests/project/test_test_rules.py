@@ -16,10 +16,11 @@ def run_pytest(folder: Path, source: str, *, no_skips: bool) -> subprocess.Compl
     (folder / "test_it.py").write_text(source)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "CADDYSNAKE"))}
     environ["PYTHONPATH"] = str(TESTS)
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none of them has a part in this, and some take seconds to import
     if no_skips:
         environ["CADDYSNAKE_NO_SKIPS"] = "1"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "support.no_skips", "-p", "support.leaks"]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(folder), "-c", "/dev/null", str(folder)]
+    command += ["-p", "no:cacheprovider", "--rootdir", str(folder), "-c", "/dev/null", str(folder)]
     return subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
     )

@@ -160,3 +160,27 @@ def test_a_flood_on_one_app_leaves_the_others_served(folder: Path) -> None:
         # In the queue of 'a' it would be eight seconds.
         assert sorted(took)[25] < 0.5
         assert set(statuses) <= {200, 503}
+
+
+def test_slow_clients_hold_no_thread(folder: Path) -> None:
+    """Twenty that send a body a byte at a time, and twenty that do not finish their head, before two threads."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(daemon(folder, site("a", "threads 2")))
+        slow = []
+        for number in range(40):
+            client = socket.socket(socket.AF_UNIX)
+            stack.callback(client.close)
+            client.settimeout(PATIENCE_S)
+            client.connect(str(folder / "a.sock"))
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+            client.sendall(head + (b"\r\n1" if number % 2 else b""))
+            slow.append(client)
+        time.sleep(0.3)
+        for _ in range(10):
+            begun = time.monotonic()
+            assert get("/", path=folder / "a.sock") == (200, b"0")
+            assert time.monotonic() - begun < 10
+        for number, client in enumerate(slow):
+            client.sendall(b"23" if number % 2 else b"\r\n123")
+        for client in slow:
+            assert client.recv(16).startswith(b"HTTP/1.1 200")

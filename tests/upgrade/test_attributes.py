@@ -62,7 +62,7 @@ LOOKED_AT = {
         "_apps _connections _development _estates _loop _max_queue _needs _open _relays"
     ),
     "listeners.Listener": (
-        "_complained _identity _lock _loop _on_connection _paused name path sock"
+        "_complained _identity _kind _lock _loop _on_connection _paused name path sock"
     ),
     "openings.Openings": (
         "_adopted _foreign _notifier _passed _stored"
@@ -77,8 +77,9 @@ LOOKED_AT = {
         "app listener number"
     ),
     "serving.Serving": (
-        "_autoreload _bound _changing _disbelieved _loop _numbers _openings _parting _relays_wanted _restarts "
-        "_starts _stopping _tasks _trusted apps composition connections estates farewell relays spawners starter"
+        "_autoreload _bound _changing _disbelieved _is_hurried _loop _numbers _openings _parting _relays_wanted "
+        "_restarts _starts _stopping _tasks _trusted apps composition connections estates farewell relays spawners "
+        "starter"
     ),
     "ledger.Ledger": (
         "_parent cells cpu_s last_failure refusals restarts starts"
