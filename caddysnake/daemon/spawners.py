@@ -169,6 +169,8 @@ class Spawner(Forker):
         self._prepared: asyncio.Future[str] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
+        self._unwanted: set[int] = set()  # asked for, and given up before their pid was known
+        self._burials: set[asyncio.Task[None]] = set()
         if carried is not None:
             self._resume(carried)
         self._loop.add_reader(self._pidfd, self._on_exit)
@@ -287,17 +289,40 @@ class Spawner(Forker):
         await self.prepared()
         answer: asyncio.Future[int] = self._loop.create_future()
         self._forks[worker] = answer
+        is_asked = is_taken = False
         try:
             if not self._endpoint.hand_over(Spawn(worker, grace_s), [channel]):
                 raise SpawnError("spawner", "its channel is full")
+            is_asked = True
             pid = await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
             pidfd = processes.open_child_of(self.pid, pid)
+            is_taken = True
         except OSError as exc:  # ChannelClosed and TimeoutError among them
             raise SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {exc}") from None
         finally:
             self._forks.pop(worker, None)
+            if is_asked and not is_taken:
+                self._give_up(worker, answer)
         self.workers.add(worker)
         return pid, pidfd
+
+    def _give_up(self, worker: int, answer: asyncio.Future[int]) -> None:
+        """Nobody waits for ``worker`` any more. What was forked, or will be, is ended and reaped all the same."""
+        if answer.cancelled() or not answer.done():
+            self._unwanted.add(worker)  # its pid is yet to come
+        elif answer.exception() is None:
+            self._bury(worker, answer.result())
+
+    def _bury(self, worker: int, pid: int) -> None:
+        if pid > 0:
+            burial = self._loop.create_task(self._bury_in_order(worker, pid))
+            self._burials.add(burial)
+            burial.add_done_callback(self._burials.discard)
+
+    async def _bury_in_order(self, worker: int, pid: int) -> None:
+        if processes.parent_of(pid) == self.pid:  # the pid is its claim; or it has died, and we reap what we inherit
+            self.end(worker, pid)
+            await self.reap(worker, pid)
 
     async def reap(self, worker: int, pid: int) -> int | None:
         """The wait status of a worker that has ended; None when it cannot be learnt."""
@@ -360,6 +385,9 @@ class Spawner(Forker):
         elif isinstance(message, Failed) and not self._prepared.done():
             text = message.text + (self._hint() if message.code == "library" else "")
             self._fail_prepared(SpawnError(shorten(message.code, 32), text, fatal=True))
+        elif isinstance(message, Spawned) and message.worker in self._unwanted:
+            self._unwanted.discard(message.worker)
+            self._bury(message.worker, message.pid)
         elif isinstance(message, Spawned):
             self._answered(self._forks.get(message.worker), message.pid)
         elif isinstance(message, Reaped):

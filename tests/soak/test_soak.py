@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,17 @@ def sample(process: Process, folder: Path) -> Sample:
         len(children(process.pid)),
         sum(len(files) for _, _, files in os.walk(folder / "tmp")),
     )
+
+
+def zombies(process: Process) -> list[str]:
+    """Below the daemon: each a line of its status."""
+    found = []
+    for pid in children(process.pid):
+        with suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            if stat.rpartition(")")[2].split()[0] == "Z":
+                found.append(stat)
+    return found
 
 
 @contextmanager
@@ -131,6 +142,9 @@ def test_nothing_grows(tmp_path: Path) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while len(workers(process.pid)) > 2:
             assert time.monotonic() < deadline, process.log[-3000:]
+            time.sleep(0.1)
+        while zombies(process):
+            assert time.monotonic() < deadline, zombies(process)
             time.sleep(0.1)
         last = sample(process, tmp_path)
         assert process.popen.poll() is None
