@@ -173,6 +173,7 @@ class Worker:
         self._is_held = False
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
+        self._outliving: asyncio.TimerHandle | None = None  # its channel is closed, and it may not live on for long
         self._burial: asyncio.Task[None] | None = None
         self._held: dict[int, Connection] = {}
         self._dropped: set[int] = set()  # their other side has left; the slot is the worker's until it says CLOSED
@@ -272,7 +273,7 @@ class Worker:
                 self._writing = True
                 self._loop.add_writer(self._endpoint.fileno(), self._on_writable)
         else:
-            self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
+            self._outliving = self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
         if carried.kept_for_s is not None:
             self._kept_until = self._loop.time() + carried.kept_for_s
         if self._kept_until and self.state is State.DRAINING:
@@ -533,7 +534,7 @@ class Worker:
             # ending. The pidfd says when it is over; a worker that lives on without a channel has broken the rules.
             self._close_channel()
             self._withdraw()
-            self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
+            self._outliving = self._loop.call_later(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
         except ChannelError as exc:
             self._breach(str(exc))
 
@@ -669,6 +670,9 @@ class Worker:
 
     def _bury(self) -> None:
         self._cancel_timer()
+        if self._outliving is not None:
+            self._outliving.cancel()  # or it would keep all this in memory until then
+            self._outliving = None
         self._burial = self._loop.create_task(self._bury_in_order())
 
     async def _bury_in_order(self) -> None:
