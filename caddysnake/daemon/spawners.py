@@ -300,8 +300,8 @@ class Spawner(Forker):
         except OSError as exc:  # ChannelClosed and TimeoutError among them
             raise SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {exc}") from None
         finally:
-            self._forks.pop(worker, None)
-            if is_asked and not is_taken:
+            is_waiting = self._forks.pop(worker, None) is not None
+            if is_asked and is_waiting and not is_taken:
                 self._give_up(worker, answer)
         self.workers.add(worker)
         return pid, pidfd
@@ -385,15 +385,22 @@ class Spawner(Forker):
         elif isinstance(message, Failed) and not self._prepared.done():
             text = message.text + (self._hint() if message.code == "library" else "")
             self._fail_prepared(SpawnError(shorten(message.code, 32), text, fatal=True))
-        elif isinstance(message, Spawned) and message.worker in self._unwanted:
-            self._unwanted.discard(message.worker)
-            self._bury(message.worker, message.pid)
         elif isinstance(message, Spawned):
-            self._answered(self._forks.get(message.worker), message.pid)
+            self._spawned(message.worker, message.pid)
         elif isinstance(message, Reaped):
             self._answered(self._reaps.get(message.worker), message.status)
         else:
             raise ChannelError(f"{type(message).__name__} from a spawner")
+
+    def _spawned(self, worker: int, pid: int) -> None:
+        waiting = self._forks.get(worker)
+        # Who is cancelled comes to say so a turn later than what it waits for.
+        if worker in self._unwanted or (waiting is not None and waiting.cancelled()):
+            self._unwanted.discard(worker)
+            self._forks.pop(worker, None)
+            self._bury(worker, pid)
+        else:
+            self._answered(waiting, pid)
 
     def _answered(self, waiting: asyncio.Future[int] | None, value: int) -> None:
         if waiting is not None and not waiting.done():
