@@ -10,13 +10,14 @@ from typing import Protocol
 
 from ..channel import vitals
 from ..channel.messages import Need, Unneed
+from ..config.models import MAX_QUEUE
 from .balancer import choose, excess
 from .builds import Builds
 from .carried import CarriedApp, CarriedPool, CarriedWorker
 from .connections import Connection, Connections
 from .ledger import Ledger
 from .pools import Pool, PoolSpec, StartFailed
-from .refusals import STOPPING, Refusal, of_broken, of_failure
+from .refusals import QUEUE_FULL, STOPPING, Refusal, of_broken, of_failure
 from .spawners import Forker, Forkers
 from .starts import Starts
 from .workers import Worker
@@ -61,6 +62,10 @@ class App:
         self.pass_on: Callable[[Connection, App], None] | None = None
         """Has those that come back when there is no heir, or when their listener is another's by then; None: they end.
         """
+        self.turn_away: Callable[[Connection], None] | None = None
+        """Has those that come when ``max_queue`` wait already."""
+        self.max_queue = MAX_QUEUE
+        """How many connections may wait here, apart from what its workers have been given."""
         self.pool = Pool(spec, 1, spawners, self)
         self._former: set[Pool] = set()  # drained, and not gone yet
         self._coming: Pool | None = None
@@ -253,6 +258,10 @@ class App:
             self._pass_on(connection)
         elif self._waiting or not self._give(connection):
             if self.is_hopeless and self.lend is not None and self.lend(connection):
+                return
+            if len(self._waiting) >= self.max_queue and self.turn_away is not None and connection.bound is not None:
+                self.ledger.refused(QUEUE_FULL.code)
+                self.turn_away(connection)
                 return
             self._connections.hold(connection)
             self._waiting.append(connection)

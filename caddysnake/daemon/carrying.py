@@ -226,6 +226,7 @@ class Resumption:
                 serving._see_off(app)
             else:
                 serving._part_with(app)
+        serving._bound_queues(composition)
         serving._make_estates(composition)
         for carried in state.estates:
             self._resume_estate(carried)

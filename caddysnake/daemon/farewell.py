@@ -5,7 +5,7 @@ A connection goes to the listener's new owner, who answers one more request on i
 of the former owner may have kept a copy of the descriptor, so it is not to be used for longer. One that was a relay's
 goes over whole, as a relay runs no app's code. Where the former owner has a user of its own, and another follows, even
 one request is too many to let it read: those connections are ended. Where nobody follows, the daemon answers, with 503,
-and so it does when it stops.
+and so it does when it stops, and for a new connection that finds too many waiting before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..channel.messages import TAKE_LAST
 from . import standstill
 from .connections import Connection, Connections, has_input
-from .refusals import STOPPING
+from .refusals import QUEUE_FULL, STOPPING
 
 if TYPE_CHECKING:
     from .apps import App
@@ -34,6 +34,7 @@ class Farewell:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._too_many: set[Connection] = set()
 
     def pass_on(self, connection: Connection, former: App) -> None:
         """``former`` had ``connection``, idle or with a request that nobody has read."""
@@ -49,6 +50,11 @@ class Farewell:
                 connection.flags |= TAKE_LAST
             connection.app = owner
             owner.place(connection)
+
+    def turn_away(self, connection: Connection) -> None:
+        """``connection`` is new, and as many as may wait for its app do."""
+        self._too_many.add(connection)
+        self.see_off(connection)
 
     def see_off(self, connection: Connection) -> None:
         """The daemon stops, and nobody has ``connection``. What has come on it is answered, or comes within moments;
@@ -78,15 +84,20 @@ class Farewell:
 
     def place(self, connection: Connection) -> None:
         """Something has come on it: a request, or its end."""
+        refusal = STOPPING
+        if connection in self._too_many:
+            self._too_many.discard(connection)
+            refusal = QUEUE_FULL
         if not has_input(connection.fd):
             self._connections.end(connection)
             return
-        standstill.answer(connection.fd, STOPPING)
+        standstill.answer(connection.fd, refusal)
         _discard_input(connection.fd)
         self._connections.watch(connection)  # until the other side has read that, and ends it
 
     def over(self, connection: Connection) -> None:
         """Its other side has left."""
+        self._too_many.discard(connection)
         self._connections.end(connection)
 
 

@@ -242,6 +242,7 @@ class Serving:
         self._set_trusted(change.composition)
         for spec in change.composition.apps.values():
             self.apps[spec.name] = self._new_app(spec)
+        self._bound_queues(change.composition)
         self._make_estates(change.composition)
         if change.relay is not None:
             self.relays = self._new_relays(change.relay, change.composition)
@@ -334,6 +335,7 @@ class Serving:
         self._set_trusted(composition)
         former: list[App | Estate] = [*self.apps.values(), *self.estates.values()]
         self.apps = change.kept | change.started
+        self._bound_queues(composition)
         self._make_estates(composition, change.changed_only)
         remaining = {*self.apps.values(), *self.estates.values()}
         if self.relays is not None:
@@ -388,7 +390,13 @@ class Serving:
         app = App(spec, self.spawners, self.connections)
         app.lend = self._lend
         app.pass_on = self._pass_on
+        app.turn_away = self.farewell.turn_away
         return app
+
+    def _bound_queues(self, composition: Composition) -> None:
+        for number, spec in composition.apps.items():
+            if number in composition.max_queue and spec.name in self.apps:
+                self.apps[spec.name].max_queue = composition.max_queue[number]
 
     def _pass_on(self, connection: Connection, former: App) -> None:
         if self._stopping:

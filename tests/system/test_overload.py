@@ -162,6 +162,33 @@ def test_a_flood_on_one_app_leaves_the_others_served(folder: Path) -> None:
         assert set(statuses) <= {200, 503}
 
 
+def test_those_who_find_too_many_waiting_are_told_so_at_once(folder: Path) -> None:
+    """300 ask an app that has one thread. 64 are with its worker, and ten may wait for it to take them."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(daemon(folder, site("a", "threads 1", "max_queue 10")))
+        clients = []
+        for _ in range(300):
+            client = socket.socket(socket.AF_UNIX)
+            stack.callback(client.close)
+            client.settimeout(PATIENCE_S)
+            client.connect(str(folder / "a.sock"))
+            client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            clients.append(client)
+        answers = []
+        for client in clients:
+            received = b""
+            while more := client.recv(4096):
+                received += more
+            answers.append(received)
+        served = [each for each in answers if each.startswith(b"HTTP/1.1 200")]
+        refused = [each for each in answers if each.startswith(b"HTTP/1.1 503")]
+        assert len(served) + len(refused) == 300
+        assert len(served) >= 10
+        assert len(refused) >= 100
+        assert all(b"caddysnake-code: queue-full" in each and b"retry-after: 1" in each for each in refused)
+        assert get("/", path=folder / "a.sock") == (200, b"0")
+
+
 def test_slow_clients_hold_no_thread(folder: Path) -> None:
     """Twenty that send a body a byte at a time, and twenty that do not finish their head, before two threads."""
     with contextlib.ExitStack() as stack:

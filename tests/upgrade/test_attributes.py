@@ -25,7 +25,7 @@ LOOKED_AT = {
     ),
     "apps.App": (
         "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _rolling _spawners "
-        "_stopping _turn _waiting builds heir ledger lend name pass_on pool spec"
+        "_stopping _turn _waiting builds heir ledger lend max_queue name pass_on pool spec turn_away"
     ),
     "estates.Estate": (
         "_checking _complaints _connections _due _loop _outdated _promised _renewing _requests _resolved _spawners "
@@ -35,8 +35,8 @@ LOOKED_AT = {
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
     ),
     "spawners.Spawner": (
-        "_allowance _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps gone process "
-        "workers"
+        "_allowance _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
+        "_unwanted gone process workers"
     ),
     "spawners.Spawners": (
         "_by_key _kept _leaving _libraries _most _outdated uids"
