@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from support.caddybin import adapt
-from support.daemon import daemon, get
+from support.daemon import daemon, free_port, get
 
 from caddysnake.caddyfile.formatter import format_source
 from caddysnake.cli.main import COMMANDS, whole_parser
@@ -129,3 +129,19 @@ def test_every_code_of_ours_is_explained_where_somebody_looks_for_it() -> None:
     codes |= {each.code for each in vars(answers).values() if isinstance(each, Answer) and each.status >= 400}
     assert codes
     assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
+
+
+@pytest.mark.system
+def test_the_first_steps_lead_to_an_app_that_answers(tmp_path: Path) -> None:
+    """The app and the file of the page Start, run with the command that it shows."""
+    page = [each for each in SHOWN if each.place.startswith("docs/start.md")]
+    (code,) = (each for each in page if each.title == "hello.py")
+    file = next(each.text for each in page if each.language == "caddyfile" and "hello:app" in each.text)
+    command = next(each.text for each in page if "caddysnake run --caddy --config Caddyfile" in each.text)
+    assert command.strip() == "$ caddysnake run --caddy --config Caddyfile"
+    (tmp_path / "hello.py").write_text(code.text)
+    port = free_port()
+    assert "127.0.0.1:8080" in file
+    text = file.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+    with daemon(tmp_path, text, *shlex.split(command)[3:]) as process:
+        assert get("/", port) == (200, b"Hello\n"), process.log
