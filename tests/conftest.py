@@ -17,8 +17,14 @@ ONCE = (
     "docs/*",
     "project/*",
     "soak/*",
+    "system/test_health.py",
     "system/test_interpreters.py",
     "system/test_load_shapes.py",
+    "system/test_on_demand_tls.py",
+    "system/test_reload_with_caddy.py",
+    "system/test_with_caddy.py",
+    "tenants/test_behind_caddy.py",
+    "upgrade/test_under_load.py",
 )
 """What takes long and does not depend on which Python it is run with: asked on one of them in CI."""
 

@@ -19,8 +19,8 @@ from .models import Dumped, Evicted, Loaded, Reloaded, Stopping, Upgrade
 from .survey import RELAY, known_apps, workers_of
 
 _HINTS = {
-    "no-such-app": "GET /apps lists them",
-    "template": "GET /apps lists the apps that were made of it",
+    "no-such-app": "`caddysnake status`, or GET /apps, lists them",
+    "template": "`caddysnake status`, or GET /apps, lists the apps that were made of it",
     "asleep": "there is nothing to do: the next request starts it with what is there then",
     "static-app": "take its block out of the file and reload",
 }
@@ -38,8 +38,17 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
         templates=len(configuration.composition.estates),
         seconds=round(time.monotonic() - begun, 3),
         file=configuration.document.file,
-        warnings=list(configuration.warnings),
+        warnings=[*configuration.warnings, *_still_under_way(daemon)],
     )
+
+
+def _still_under_way(daemon: Daemon) -> list[str]:
+    """Apps that were started on demand are renewed one by one, after everything else."""
+    count = sum(len(estate.apps) for estate in daemon.serving.estates.values())
+    if not count:
+        return []
+    what = "1 app of a template gets" if count == 1 else f"{count} apps of templates get"
+    return [f"{what} new workers from now on; `caddysnake status` has the outcome"]
 
 
 def stop(daemon: Daemon, asked_by: str) -> Stopping:

@@ -142,14 +142,17 @@ def _urls(config: Config) -> list[str]:
             if address.socket is not None or "*" in address.host or "{" in address.host:
                 continue
             options = config.options
-            plain = (
-                address.scheme == "http"
-                or address.port == options.http_port
-                or (not address.host and address.port != options.https_port)
-                or options.auto_https == "off"
+            plain = address.scheme == "http" or (
+                address.scheme != "https"
+                and (
+                    address.port == options.http_port
+                    or (not address.host and address.port != options.https_port)
+                    or options.auto_https == "off"
+                )
             )
             scheme = "http" if plain else "https"
-            port = "" if address.port in ("", "80" if plain else "443") else f":{address.port}"
+            served = address.port or (options.http_port if plain else options.https_port)
+            port = "" if served == ("80" if plain else "443") else f":{served}"
             host = address.host or "localhost"
             found.append(f"{scheme}://{f'[{host}]' if ':' in host else host}{port}/")
     return list(dict.fromkeys(found))

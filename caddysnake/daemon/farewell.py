@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LAST_S = 0.5
 """How long a connection that is to end may bring one more request."""
 _UNREAD_BYTES = 1 << 16
+_REPEATABLE = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
 
 
 class Farewell:
@@ -35,6 +36,7 @@ class Farewell:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._too_many: set[Connection] = set()
+        self._idle: set[Connection] = set()
 
     def pass_on(self, connection: Connection, former: App) -> None:
         """``former`` had ``connection``, idle or with a request that nobody has read."""
@@ -67,6 +69,7 @@ class Farewell:
         if has_input(connection.fd):
             self.place(connection)
         else:
+            self._idle.add(connection)
             self._connections.park(connection)
             asyncio.get_running_loop().call_later(_LAST_S, self._last_look, connection)
 
@@ -84,11 +87,12 @@ class Farewell:
 
     def place(self, connection: Connection) -> None:
         """Something has come on it: a request, or its end."""
-        refusal = STOPPING
-        if connection in self._too_many:
-            self._too_many.discard(connection)
-            refusal = QUEUE_FULL
-        if not has_input(connection.fd):
+        refusal = QUEUE_FULL if connection in self._too_many else STOPPING
+        was_idle = connection in self._idle
+        self._too_many.discard(connection)
+        self._idle.discard(connection)
+        if not has_input(connection.fd) or (refusal is STOPPING and was_idle and _is_repeatable(connection.fd)):
+            # Caddy sends such a request again when a connection that it has used before ends: perhaps elsewhere.
             self._connections.end(connection)
             return
         standstill.answer(connection.fd, refusal)
@@ -98,7 +102,19 @@ class Farewell:
     def over(self, connection: Connection) -> None:
         """Its other side has left."""
         self._too_many.discard(connection)
+        self._idle.discard(connection)
         self._connections.end(connection)
+
+
+def _is_repeatable(fd: int) -> bool:
+    """What has come is a request that may be sent twice, by its method (RFC 9110 section 9.2.2)."""
+    sock = socket.socket(fileno=fd)
+    try:
+        return sock.recv(8, socket.MSG_PEEK | socket.MSG_DONTWAIT).startswith(_REPEATABLE)
+    except OSError:
+        return False
+    finally:
+        sock.detach()
 
 
 def _discard_input(fd: int) -> None:

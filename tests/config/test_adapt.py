@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from caddysnake.config.adapt import ConfigErrors, load, to_json
+from caddysnake.config.directives import SUBDIRECTIVES
 
 FOLDER = Path(__file__).parent.parent / "adapt"
 ENVIRON = {"GREETING": "hello there"}
@@ -35,6 +36,14 @@ def test_a_caddyfile_gives_what_its_file_says(path: Path) -> None:
 
 def test_there_are_golden_files() -> None:
     assert len(list(FOLDER.glob("*.caddyfiletest"))) > 30
+
+
+def test_the_example_of_every_subdirective_has_every_one() -> None:
+    """But for the spellings of one and the same: the other kind of app, other words for a limit of the content."""
+    text = (FOLDER / "every_subdirective.caddyfiletest").read_text()
+    elsewhere = {"module_wsgi", "threads", "request_body"}
+    shown = {line.split()[0] for line in text.partition("---")[0].splitlines() if line.startswith("\t\t")}
+    assert set(SUBDIRECTIVES.settings) - shown - elsewhere == set()
 
 
 def write(name: str) -> None:
