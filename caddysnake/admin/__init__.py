@@ -11,5 +11,6 @@
     endpoints.py   the table of endpoints: method, path, handler, models
     description.py the OpenAPI description, from that table
     server.py      aiohttp: connections, routing, errors
+    hosting.py     an aiohttp application on connections that the daemon accepted
     asked.py       where Caddy asks whether a host is served (on_demand_ask); asking.py: aiohttp for it
 """

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import socket
 
 from aiohttp import web
 
 from ..daemon.on_demand import Answer, HostDesk
+from .hosting import Hosting
 
 CONNECTIONS_MAX = 64
-_silent = logging.getLogger("caddysnake.admin.http")
-_silent.disabled = True  # whoever speaks no HTTP here is nobody's business
 _STATUS = {Answer.YES: 200, Answer.NO: 404, Answer.BUSY: 503}
 _SHUTDOWN_S = 1.0
 
@@ -22,39 +19,21 @@ class AskServer:
 
     def __init__(self, desk: HostDesk) -> None:
         self._desk = desk
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._runner: web.AppRunner | None = None
+        self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
 
     async def start(self) -> None:
         """Be ready for connections."""
         app = web.Application(client_max_size=1024)
         app.router.add_get("/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=_SHUTDOWN_S)
-        await self._runner.setup()
+        await self._hosting.start(app)
 
     async def stop(self) -> None:
         """End every connection."""
-        for task in self._tasks:
-            task.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._hosting.stop()
 
     def accept(self, sock: socket.socket) -> None:
         """Serve a new connection."""
-        runner = self._runner
-        if runner is None or runner.server is None or len(runner.server.connections) >= CONNECTIONS_MAX:
-            sock.close()
-            return
-        task = asyncio.get_running_loop().create_task(self._connect(sock, runner.server))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connect(self, sock: socket.socket, server: web.Server) -> None:
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(server, sock)
-        except OSError:
-            sock.close()
+        self._hosting.accept(sock)
 
     async def _answer(self, request: web.Request) -> web.Response:
         hosts = request.query.getall("domain", [])

@@ -25,11 +25,10 @@ from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Text
 from .errors import ApiError
+from .hosting import Hosting
 from .models import ErrorModel, Health
 
 log = logging.getLogger("caddysnake.admin")
-_silent = logging.getLogger("caddysnake.admin.http")
-_silent.disabled = True  # a client that speaks no HTTP is nobody's business; what a handler raises is logged below
 
 CONNECTIONS_MAX = 256
 _SHUTDOWN_S = 2.0
@@ -54,8 +53,7 @@ class Server:
         self._daemon = daemon
         self.access = access
         self.name = name
-        self._runner: web.AppRunner | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
         self._refused: set[int] = set()
 
     async def start(self) -> None:
@@ -68,15 +66,11 @@ class Server:
         app.router.add_get("/openapi.json", self._description)
         for path, file in page.FILES.items():
             app.router.add_get(path, _page(await asyncio.to_thread(page.read, file), file.media_type))
-        self._runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=_SHUTDOWN_S)
-        await self._runner.setup()
+        await self._hosting.start(app)
 
     async def stop(self) -> None:
         """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
-        for task in self._tasks:
-            task.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._hosting.stop()
 
     def accept(self, sock: socket.socket) -> None:
         """Serve a new connection, if it is somebody's who may call."""
@@ -88,12 +82,7 @@ class Server:
                 pass
             sock.close()
             return
-        if self._runner is None or len(self._runner.server.connections) >= CONNECTIONS_MAX:  # type: ignore[union-attr]
-            sock.close()
-            return
-        task = asyncio.get_running_loop().create_task(self._connect(sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._hosting.accept(sock)
 
     def _is_refused(self, sock: socket.socket) -> bool:
         """A user who runs apps is one whose apps may try this."""
@@ -104,15 +93,6 @@ class Server:
             self._refused.add(uid)
             log.warning("a user who runs apps tried the admin API", extra={"fields": {"uid": uid}})
         return True
-
-    async def _connect(self, sock: socket.socket) -> None:
-        assert self._runner is not None
-        assert self._runner.server is not None
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, sock)
-        except OSError:
-            sock.close()
 
     # -- requests ---------------------------------------------------------------------------------------------
 

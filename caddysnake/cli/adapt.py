@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-from .reading import ReadError, add_config_arguments, print_errors, print_warnings, read
+from .reading import add_config_arguments, print_warnings, source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,18 +22,10 @@ def main(args: argparse.Namespace) -> int:
     """Adapt; 0 when the file can be understood."""
     import json
 
-    from ..config.adapt import ConfigErrors, load, to_json
+    from ..config.adapt import load, to_json
 
-    try:
-        source = read(args.config)
-    except ReadError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
-    try:
+    with source_of(args.config) as source:
         config = load(source.content, source.file, os.environ)
-    except ConfigErrors as exc:
-        print_errors(exc.errors, source)
-        return 1
     print_warnings(config.warnings)
     found = to_json(config)
     text = json.dumps(found, indent="\t", ensure_ascii=False) if args.pretty else json.dumps(found, ensure_ascii=False)

@@ -16,7 +16,7 @@ import argparse
 import os
 import sys
 
-from .reading import ReadError, add_config_arguments, print_errors, print_warnings, read
+from .reading import add_config_arguments, print_warnings, source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print it; 0 when the file can be understood."""
-    from ..config.adapt import ConfigErrors
     from ..config.stock import stock
 
-    try:
-        source = read(args.config)
-    except ReadError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
-    try:
+    with source_of(args.config) as source:
         split = stock(source.content, source.file, os.environ, socket_dir=args.socket_dir)
-    except ConfigErrors as exc:
-        print_errors(exc.errors, source)
-        return 1
     print_warnings(split.config.warnings)
     sys.stdout.write(split.text)
     return 0

@@ -55,11 +55,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     """The plan of the file, if there is one that can be read, and what is wrong with it."""
-    from ..config.adapt import ConfigErrors, load
-    from ..config.plan import plan, usable_cores
-    from ..config.settled import settle
-    from ..config.stock import stock
+    from ..config.adapt import ConfigErrors
     from ..doctor.findings import Finding, Level
+    from .planning import planned
     from .reading import DEFAULT_FILE, ReadError, read
 
     if args.config is None and not os.path.exists(DEFAULT_FILE):
@@ -70,18 +68,13 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     except ReadError as exc:
         return None, [Finding(Level.BAD, "file", str(exc))]
     try:
-        if args.caddy:
-            _, planned, config = stock(source.content, source.file, os.environ, cores=usable_cores())
-        else:
-            config = load(source.content, source.file, os.environ)
-            planned = plan(config, cores=usable_cores())
+        _, plan, errors = planned(source, with_caddy=args.caddy)
     except ConfigErrors as exc:
         mend = f"caddysnake validate -c {source.file}"
         return None, [Finding(Level.BAD, "file", str(error), mend) for error in exc.errors]
-    planned, _, errors = settle(config, planned, os.environ, own_sockets=args.caddy)
     if errors:
-        return planned, [Finding(Level.BAD, "file", str(error)) for error in errors]
-    return planned, [Finding(Level.GOOD, "file", f"{source.file} can be run")]
+        return plan, [Finding(Level.BAD, "file", str(error)) for error in errors]
+    return plan, [Finding(Level.GOOD, "file", f"{source.file} can be run")]
 
 
 def _isolation(planned: Plan) -> Iterator[Finding]:

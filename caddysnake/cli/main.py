@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Final, NoReturn, Protocol, cast
 
 from .. import __version__
+from .reading import Rejected
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run the apps of a Caddyfile, with --caddy also a stock Caddy in front of them",
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _be_private(is_rehearsal=REHEARSAL in os.environ)
     try:
         return _dispatch(words)
+    except Rejected:
+        return EXIT_FAILED
     except BrokenPipeError:
         # Whoever read our output has had enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

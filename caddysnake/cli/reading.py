@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple, TextIO
 
 from ..caddyfile.errors import CaddyfileError
@@ -15,6 +16,10 @@ DEFAULT_FILE: Final = "Caddyfile"
 
 class ReadError(Exception):
     """There is no file to read. The text is for people."""
+
+
+class Rejected(Exception):
+    """The command cannot go on, and has said why."""
 
 
 class Source(NamedTuple):
@@ -48,6 +53,27 @@ def read(path: str | None) -> Source:
         if path is None and isinstance(exc, FileNotFoundError):
             raise ReadError(f"there is no Caddyfile in {os.getcwd()}; name one with --config FILE") from None
         raise ReadError(f"cannot read {file}: {exc.strerror}") from None
+
+
+@contextmanager
+def source_of(path: str | None) -> Iterator[Source]:
+    """The Caddyfile at *path*, for as long as it is worked on.
+
+    Raises:
+        Rejected: it cannot be read, or ``ConfigErrors`` was raised meanwhile; that has been printed.
+    """
+    from ..config.adapt import ConfigErrors
+
+    try:
+        source = read(path)
+    except ReadError as exc:
+        print(f"Error: {exc}", file=sys.stderr)
+        raise Rejected from None
+    try:
+        yield source
+    except ConfigErrors as exc:
+        print_errors(exc.errors, source)
+        raise Rejected from None
 
 
 def print_errors(errors: Iterable[CaddyfileError], source: Source | None = None, stream: TextIO | None = None) -> None:

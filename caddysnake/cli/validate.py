@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from .reading import ReadError, add_config_arguments, print_errors, print_warnings, read
+from .reading import add_config_arguments, print_warnings, source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,37 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
     from ..caddyfile.errors import CaddyfileError
-    from ..config.adapt import ConfigErrors, load
+    from ..config.adapt import ConfigErrors
     from ..config.admin import admin_endpoint
     from ..config.isolation import shared
-    from ..config.plan import plan, usable_cores
-    from ..config.settled import settle
-    from ..config.stock import stock
+    from .planning import planned
 
-    try:
-        source = read(args.config)
-    except ReadError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
-    try:
-        if args.caddy:
-            _, planned, config = stock(source.content, source.file, os.environ, cores=usable_cores())
-        else:
-            config = load(source.content, source.file, os.environ)
-            planned = plan(config, cores=usable_cores())
-    except ConfigErrors as exc:
-        print_errors(exc.errors, source)
-        return 1
-    print_warnings(config.warnings)
-    planned, _, errors = settle(config, planned, os.environ, own_sockets=args.caddy)
-    try:
-        admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
-    except CaddyfileError as exc:
-        errors.append(exc)
-    if errors:
-        print_errors(ConfigErrors(errors).errors, source)
-        return 1
+    with source_of(args.config) as source:
+        config, plan, errors = planned(source, with_caddy=args.caddy)
+        print_warnings(config.warnings)
+        try:
+            admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
+        except CaddyfileError as exc:
+            errors.append(exc)
+        if errors:
+            raise ConfigErrors(errors)
     print("Valid configuration")
-    for each in shared(planned):
+    for each in shared(plan):
         print(f"Note: {each}", file=sys.stderr)
     return 0

@@ -19,7 +19,7 @@ from ..channel.settings import Settings
 from .apps import App
 from .carried import CarriedApp, CarriedEstate, CarriedTenant
 from .complaints import Complaints
-from .connections import Connection, Connections
+from .connections import Connection, Connections, has_input
 from .hosts import Origins
 from .ledger import Ledger
 from .pools import PoolSpec, StartFailed
@@ -521,7 +521,7 @@ class _Heir:
 
     def take(self, connection: Connection) -> None:
         """There is something to read, if only its end."""
-        if not _has_bytes(connection.fd):
+        if not has_input(connection.fd):
             self._connections.end(connection)
             return
         self._connections.hold(connection)
@@ -548,13 +548,3 @@ class _Heir:
         finally:
             sock.detach()
         self._connections.end(connection)
-
-
-def _has_bytes(fd: int) -> bool:
-    sock = socket.socket(fileno=fd)
-    try:
-        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False
-    finally:
-        sock.detach()

@@ -1,0 +1,33 @@
+"""What a Caddyfile comes to on this machine, for commands that only look."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from ..caddyfile.errors import CaddyfileError
+from ..config.adapt import load
+from ..config.models import Config
+from ..config.plan import Plan, plan, usable_cores
+from ..config.settled import settle
+from ..config.stock import stock
+from .reading import Source
+
+
+class Planned(NamedTuple):
+    """The file as it is written, its plan, and what of that plan cannot be carried out here."""
+
+    config: Config
+    plan: Plan
+    errors: list[CaddyfileError]
+
+
+def planned(source: Source, *, with_caddy: bool) -> Planned:
+    """Plan ``source`` as ``run`` would, ``with_caddy`` as ``run --caddy``. Raises ``ConfigErrors``."""
+    if with_caddy:
+        _, found, config = stock(source.content, source.file, os.environ, cores=usable_cores())
+    else:
+        config = load(source.content, source.file, os.environ)
+        found = plan(config, cores=usable_cores())
+    found, _, errors = settle(config, found, os.environ, own_sockets=with_caddy)
+    return Planned(config, found, errors)
