@@ -95,4 +95,9 @@ $(VENV)/.installed-bench: $(METADATA) | $(VENV)/bin/pip
 $(VENV)/.installed-build: $(METADATA) | $(VENV)/bin/pip
 	$(call install,build)
 
+# What all but the benchmarks need, in one go.
+$(VENV)/.installed-all: $(METADATA) | $(VENV)/bin/pip
+	$(call install,build$(comma)docs$(comma)lint$(comma)test)
+	@touch $(addprefix $(VENV)/.installed-,build docs lint run test)
+
 comma := ,

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy
+from support.daemon import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = ("flask", "fastapi", "django")
@@ -88,12 +88,6 @@ class Site:
             pytest.fail(f"still running 30 s after SIGTERM\n{self.log.read_text()}", pytrace=False)
         finally:
             shutil.rmtree(self.runtime)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=["current", "debian"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -125,11 +126,23 @@ def alive(pid: int) -> bool:
         return False
 
 
+_given: set[int] = set()
+_chance = random.SystemRandom()
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of the loopback that nobody has, and that this process was not given before.
+
+    Below those that the kernel gives to clients and to whoever asks for any: until our server listens, one of those
+    can go to somebody else, or be given here a second time.
+    """
+    while True:
+        port = _chance.randrange(20_000, 32_768)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @contextlib.contextmanager
