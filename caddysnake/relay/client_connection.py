@@ -184,6 +184,10 @@ class ClientConnection(ClientTransport):
             link.pause_reading()
         if link.is_write_paused:
             self._hold(LINK_FULL)
+        whole = exchange.linked_whole()
+        if whole is not None:
+            link.write(whole)
+            return
         self._carry_out(exchange.linked(self._parser.take_body(), self._parser.complete))
         self._unhold(BODY_HELD)
 
@@ -238,6 +242,12 @@ class ClientConnection(ClientTransport):
             return
         exchange = self._exchange
         assert exchange is not None
+        whole = exchange.answered_whole(data)
+        if whole is not None:
+            answer, over = whole
+            self._write(answer)
+            self._over(over)
+            return
         self._carry_out(exchange.response(data))
 
     def link_ended(self, is_orderly: bool) -> None:

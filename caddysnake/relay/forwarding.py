@@ -1,7 +1,8 @@
 """One exchange: a request of a client's, forwarded over a link, and the response on its way back.
 
 Pure: events come in as method calls, commands go out as lists, in the order in which they must be carried out. There is
-no I/O and no clock in here, and no knowledge of who else uses either connection.
+no I/O and no clock in here, and no knowledge of who else uses either connection. Most requests are one write each way:
+those have ``linked_whole`` and ``answered_whole``, which need no lists; both give way when it is not so simple.
 
 =============  =====================================================================================
 stage          meaning
@@ -26,7 +27,7 @@ from typing import NamedTuple
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead
 from . import to_worker
-from .from_worker import BadResponse, Framing, ResponseHead, ResponseReader, rewritten
+from .from_worker import BadResponse, Framing, ResponseHead, ResponseReader, rewritten, whole_response
 
 JOIN_MAX_BYTES = 64 * 1024
 """Content up to this size is copied behind its head, to leave in one write."""
@@ -118,6 +119,7 @@ class Exchange:
         "_outgoing",
         "_reader",
         "_request_sent",
+        "_response",
         "closes",
         "head",
         "input_ended",
@@ -140,9 +142,20 @@ class Exchange:
         """Should its link end without an answer, another may be tried, once."""
         self._keeps_client = False
         self._request_sent = False
-        self._reader = ResponseReader(head.method == "HEAD", decodes=head.version == "1.0")
+        self._response: ResponseHead | None = None
+        self._reader: ResponseReader | None = None
 
     # The request
+
+    def linked_whole(self) -> bytes | None:
+        """There is a link: what to write to it, which is all of the request. None, and nothing has happened, when
+        there is more to it: call ``linked``.
+        """
+        if self.head.has_body or self.input_ended:
+            return None
+        self.stage = _ASKED
+        self._request_sent = True
+        return self._outgoing
 
     def linked(self, content: bytes, is_complete: bool) -> list[Command]:
         """There is a link. ``content`` is what has come of the request's, ``is_complete`` when that is all."""
@@ -192,12 +205,32 @@ class Exchange:
 
     # The response
 
+    def answered_whole(self, data: bytes) -> tuple[bytes, Over] | None:
+        """Bytes have come over the link. When they are the response, all of it: what to write to the client, and
+        what then becomes of both sides. None, and nothing has happened, when they are not: call ``response``.
+        """
+        if self.stage is not _ASKED or self._reader is not None or self.head.method == "HEAD":
+            return None
+        try:
+            head = whole_response(data)
+        except BadResponse:
+            return None
+        if head is None:
+            return None
+        self._response = head
+        self.status = head.status
+        raw = self._head_for_client(head)
+        self.stage = _OVER
+        return data if raw is head.raw else raw + data[len(head.raw) :], self._ending(head, True)
+
     def response(self, data: bytes) -> list[Command]:
         """Bytes have come over the link; not while WAITING."""
         stage = self.stage
         if stage is _TUNNEL:
             return [ToClient(data)]
         reader = self._reader
+        if reader is None:
+            reader = self._reader = ResponseReader(self.head.method == "HEAD", decodes=self.head.version == "1.0")
         try:
             reader.feed(data)
         except BadResponse as bad:
@@ -228,6 +261,7 @@ class Exchange:
             return commands + self._upgraded(head, reader.excess)
         self.stage = _ANSWERING
         self.status = head.status
+        self._response = head
         raw = self._head_for_client(head)
         if head.framing is _CLOSE and self.head.version == "1.1":
             content = to_worker.framed(content, False)
@@ -263,6 +297,7 @@ class Exchange:
             return self.failed(502, "bad-response", "it switched protocols, which nobody asked for")
         self.stage = _TUNNEL
         self.status = 101
+        self._response = head
         return [ToClient(head.raw + excess), Tunnel()]
 
     def link_ended(self, is_orderly: bool) -> list[Command]:
@@ -273,11 +308,11 @@ class Exchange:
         if stage is _ASKED:
             if self.is_repeatable and not self.input_ended:
                 self.is_repeatable = False
-                self._reader = ResponseReader(self.head.method == "HEAD", decodes=self.head.version == "1.0")
+                self._reader = None
                 self.stage = _WAITING
                 return [Another()]
             return self.failed(502, "worker-gone", "the worker ended before it answered")
-        head = self._reader.head
+        head = self._response
         if is_orderly and head is not None and head.framing is _CLOSE:
             last: list[Command] = [ToClient(_LAST_CHUNK)] if self.head.version == "1.1" else []
             return last + self._over(False)
@@ -291,8 +326,10 @@ class Exchange:
 
     def _over(self, is_clean: bool) -> list[Command]:
         self.stage = _OVER
-        head = self._reader.head
-        assert head is not None
+        assert self._response is not None
+        return [self._ending(self._response, is_clean)]
+
+    def _ending(self, head: ResponseHead, is_clean: bool) -> Over:
         reusable = (
             is_clean
             and self._request_sent
@@ -301,4 +338,4 @@ class Exchange:
             and head.framing is not _CLOSE
             and head.framing is not _UPGRADE
         )
-        return [_OVERS[reusable, self._keeps_client and not self.input_ended]]
+        return _OVERS[reusable, self._keeps_client and not self.input_ended]

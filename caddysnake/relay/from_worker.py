@@ -4,6 +4,7 @@ At the other end of a link is our own server, unless a tenant has taken it over.
 our server needs, and everything else is ``BadResponse``: HTTP/1.1 only, no obsolete folding, one Content-Length or
 exactly ``chunked`` but not both, chunks without extensions, no framing fields among the trailers. What passes is
 unambiguous, and leaves as the bytes that came; nothing is parsed into fields and written again on the usual path.
+Heads that come again to the letter, as they do within a second, are remembered.
 
 Splitting the bytes differently never changes what leaves, put together.
 """
@@ -31,6 +32,8 @@ _FRAMING = re.compile(
 _NO_TRAILER = re.compile(rb"(?:^|\n)(?i:content-length|transfer-encoding|connection|host|upgrade|trailer|te):")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _CHUNK_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,15}\r?")
+_KNOWN_MAX = 256
+_KNOWN_MAX_BYTES = 1024
 _START = b"HTTP/1.1 "
 _END = b"\r\n\r\n"
 _CR = 13
@@ -55,7 +58,9 @@ _NONE, _LENGTH, _CHUNKED, _CLOSE, _UPGRADE = Framing
 
 
 class ResponseHead:
-    """``raw`` is the status line and header section as they came, with the blank line."""
+    """``raw`` is the status line and header section as they came, with the blank line. One may stand for many
+    responses: nothing of it changes once it is judged.
+    """
 
     __slots__ = ("closes", "framing", "has_connection_fields", "length", "raw", "status", "upgrades")
 
@@ -70,6 +75,74 @@ class ResponseHead:
         """Connection names ``upgrade``, as 101 and 426 do."""
         self.has_connection_fields = False
         """Some fields are between the worker and the relay alone."""
+
+
+_known: dict[bytes, ResponseHead] = {}
+"""Heads of final responses that were found good, a bounded number. Not those of answers to HEAD."""
+
+
+def _head_of(data: bytes, is_head: bool = False) -> ResponseHead | None:
+    """The head that ``data`` begins with; None when that is not whole, or malformed. Raises ``BadResponse``.
+
+    ``is_head``: it answers HEAD.
+    """
+    end = data.find(_END) + 4
+    raw = data[:end]
+    head = None if is_head else _known.get(raw)
+    if head is None:
+        found = _HEAD.fullmatch(raw)
+        if found is None:
+            return None
+        head = ResponseHead(int(found[1]), raw)
+        _judge(head, is_head)
+        if head.status >= 200 and not is_head and end <= _KNOWN_MAX_BYTES:
+            if len(_known) >= _KNOWN_MAX:
+                _known.clear()
+            _known[raw] = head
+    return head
+
+
+def _judge(head: ResponseHead, is_head: bool) -> None:
+    """Find out where the content ends. Raises ``BadResponse``."""
+    if len(head.raw) > HEAD_MAX_BYTES:
+        raise BadResponse(f"a head over {HEAD_MAX_BYTES} bytes")
+    framed = False
+    for kind, value in _FRAMING.findall(head.raw.lower()):
+        if kind == b"content-length":
+            length = value.rstrip(b" \t")
+            if framed or not length.isdigit() or len(length) > 19:
+                raise BadResponse("more than one framing" if framed else "a malformed Content-Length")
+            framed = True
+            head.framing = _LENGTH
+            head.length = int(length)
+        elif kind == b"transfer-encoding":
+            if framed or value.rstrip(b" \t") != b"chunked":
+                raise BadResponse("more than one framing" if framed else "an unknown Transfer-Encoding")
+            framed = True
+            head.framing = _CHUNKED
+        else:
+            head.has_connection_fields = True
+            if kind == b"connection":
+                options = tokens(value)
+                head.closes = head.closes or b"close" in options
+                head.upgrades = head.upgrades or b"upgrade" in options
+    status = head.status
+    if status < 200 or status == 204:
+        if framed or (head.has_connection_fields and 101 != status < 200):
+            raise BadResponse(f"a response {status} with fields that it cannot have")
+        head.framing = _UPGRADE if status == 101 else _NONE
+    elif is_head or status == 304:
+        head.framing = _NONE
+
+
+def whole_response(data: bytes) -> ResponseHead | None:
+    """The head of the response that ``data`` is, all of it and nothing behind it, as most are; None when it is not so
+    simple. Not for answers to HEAD. Raises ``BadResponse``.
+    """
+    head = _head_of(data)
+    if head is None or head.framing is not _LENGTH or len(data) != len(head.raw) + head.length:
+        return None
+    return head
 
 
 class _Place(Enum):
@@ -147,22 +220,20 @@ class ResponseReader:
         """Read heads until a final one; what is behind it."""
         self.informational = b""
         while data:
-            found = _HEAD.match(data) if not self._held else None
-            if found is None:
+            head = _head_of(data, self._is_head) if not self._held else None
+            if head is None:
                 joined = self._join(data)
                 if joined is None:
                     return b""
                 data = joined
-                found = _HEAD.match(data)
-                if found is None:
+                head = _head_of(data, self._is_head)
+                if head is None:
                     raise BadResponse("a malformed head")
-            status = int(found[1])
-            end = found.end()
-            head = ResponseHead(status, data if end == len(data) else data[:end])
-            self._judge(head)
-            data = data[end:]
+            status = head.status
+            data = data[len(head.raw) :]
             if status >= 200 or status == 101:
                 self.head = head
+                self._left = head.length
                 return data
             if status != 100:  # a 100 Continue is the relay's own business with its client
                 self.informational += head.raw
@@ -181,40 +252,6 @@ class ResponseReader:
             return None
         self._held = bytearray()
         return bytes(held)
-
-    def _judge(self, head: ResponseHead) -> None:
-        """Find out where the content ends. Raises ``BadResponse``."""
-        if len(head.raw) > HEAD_MAX_BYTES:
-            raise BadResponse(f"a head over {HEAD_MAX_BYTES} bytes")
-        framed = False
-        for kind, value in _FRAMING.findall(head.raw.lower()):
-            if kind == b"content-length":
-                length = value.rstrip(b" \t")
-                if framed or not length.isdigit() or len(length) > 19:
-                    raise BadResponse("more than one framing" if framed else "a malformed Content-Length")
-                framed = True
-                head.framing = _LENGTH
-                head.length = int(length)
-            elif kind == b"transfer-encoding":
-                if framed or value.rstrip(b" \t") != b"chunked":
-                    raise BadResponse("more than one framing" if framed else "an unknown Transfer-Encoding")
-                framed = True
-                head.framing = _CHUNKED
-            else:
-                head.has_connection_fields = True
-                if kind == b"connection":
-                    options = tokens(value)
-                    head.closes = head.closes or b"close" in options
-                    head.upgrades = head.upgrades or b"upgrade" in options
-        status = head.status
-        if status < 200 or status == 204:
-            if framed or (head.has_connection_fields and 101 != status < 200):
-                raise BadResponse(f"a response {status} with fields that it cannot have")
-            head.framing = _UPGRADE if status == 101 else _NONE
-        elif self._is_head or status == 304:
-            head.framing = _NONE
-        else:
-            self._left = head.length
 
     # The content
 
