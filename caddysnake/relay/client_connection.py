@@ -71,7 +71,7 @@ class ClientConnection(ClientTransport):
         self._is_last = is_last
         self._peer = _peer_of(sock)
         self._view = server.view
-        self._parser = RequestParser(server.limits, server.sections)
+        self._parser = RequestParser(server.limits, server.sections, server.heads)
         self._exchange: Exchange | None = None
         self._link: LinkConnection | None = None
         self._app_id: AppId = (0, "")
@@ -97,7 +97,7 @@ class ClientConnection(ClientTransport):
             if phase is _IDLE or phase is _HEAD:
                 self._parser.feed(data)
                 if self._parser.head is not None:
-                    self._begin()
+                    self._begin(data if phase is _IDLE else b"")
                 else:
                     self._head_incomplete()
             elif phase is _REQUEST:
@@ -135,8 +135,10 @@ class ClientConnection(ClientTransport):
 
     # Requests
 
-    def _begin(self) -> None:
-        """The head of a request is complete: find its app, and a link to that."""
+    def _begin(self, came: bytes = b"") -> None:
+        """The head of a request is complete: find its app, and a link to that. ``came``: what was read, when the head
+        came at once.
+        """
         parser = self._parser
         head = parser.head
         assert head is not None
@@ -153,7 +155,7 @@ class ClientConnection(ClientTransport):
         if isinstance(target, Answer):
             self._answer(target, head, closes)
             return
-        outgoing = to_worker.head_for(head, target, self._peer, self._is_trusted)
+        outgoing = to_worker.head_for(head, target, self._peer, self._is_trusted, came)
         self._exchange = exchange = Exchange(head, outgoing, closes, continues=not self._is_trusted)
         self._app_id = app_id = (target.route, target.key)
         link = server.free_link(app_id, exchange.is_repeatable)

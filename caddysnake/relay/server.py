@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from time import monotonic
+from typing import Any
 
 from ..channel.codec import TEXT_LIMIT
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
@@ -53,7 +54,7 @@ from ..channel.vitals import (
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import RequestHead, Sections
+from ..http1.request import Heads, RequestHead, Sections
 from ..matchers.target import ALIVE, Router, Target
 from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
 from .client_connection import ClientConnection
@@ -93,7 +94,8 @@ class RelayServer:
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
         self.sections: Sections = {}
-        """Header sections that came before; ``to_worker`` keeps with each what a link gets to see of it."""
+        self.heads: Heads = {}
+        """Whole heads that came before; ``to_worker`` keeps with each what a link gets to see of it."""
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.slots = page.slots
@@ -111,7 +113,6 @@ class RelayServer:
             settings.max_needs, settings.max_idle_links, settings.max_idle_links_total, settings.link_idle_s
         )
         self._open_links: set[LinkConnection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
         self._watched: set[ClientTransport] = set()
         self._active = 0
         self._now = monotonic()
@@ -263,7 +264,8 @@ class RelayServer:
 
     def _take(self, message: Take, fd: int) -> None:
         slot, flags = message
-        sock = socket.socket(fileno=fd)
+        # Only its family is asked for: each question is a system call.
+        sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         if self.is_leaving:
             self._give_back(slot, sock)
             return
@@ -287,10 +289,13 @@ class RelayServer:
         self.slots[slot] = SLOT_RETURNED
         self._tell(Returned(slot))
 
-    def _open(self, opening: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(opening)
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+    def _open(self, opening: Coroutine[Any, Any, None]) -> None:
+        """Go on with ``opening``, which waits for nothing but one future: a task would cost more than all of it."""
+        try:
+            waits_for = opening.send(None)
+        except StopIteration:
+            return
+        waits_for.add_done_callback(lambda _: self._open(opening))
 
     async def _open_connection(self, connection: ClientConnection, sock: socket.socket) -> None:
         try:
@@ -370,7 +375,7 @@ class RelayServer:
             self._tell(Unneed(need))
 
     def _take_link(self, need: int, fd: int) -> None:
-        sock = socket.socket(fileno=fd)
+        sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         if self._links.app_needed(need) is None:
             sock.close()
             return

@@ -1,7 +1,8 @@
 """Requests on their way to a worker: the head as the link carries it, and the framing of the content.
 
-The head is written anew from the fields that the parser accepted, so nothing reaches a worker that ``http1`` did not
-understand. What is left out or added:
+A head of Caddy's of which each line is a field that the parser accepted, and none is the relay's to see to, goes on as
+it came. Any other is written anew from the fields that were accepted, so nothing reaches a worker that ``http1`` did
+not understand. What is left out or added:
 
 * fields of the connection (Connection, Keep-Alive, Proxy-Connection, Upgrade) are the relay's own; an upgrade is asked
   for again. Fields that Connection names are not removed: Caddy has done so, and where there is no Caddy, removing them
@@ -26,24 +27,51 @@ _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"up
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _EXPECT = frozenset((b"expect",))
 _DROPPED_WHEN_UNTRUSTED = _CONNECTION | _FORWARDED
+_END = b"\r\n\r\n"
+_PLAIN_MAX = 1024
+_plain: set[bytes] = set()
+"""Names of fields that go along as they are, a bounded number."""
 
 
-def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> bytes:
+def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool, came: bytes = b"") -> bytes:
     """The request line and header section for the link, with its blank line.
 
-    ``peer``: the address at the other end of the client's connection, empty when it has none.
+    ``peer``: the address at the other end of the client's connection, empty when it has none. ``came``: what ``head``
+    was read from, and perhaps more behind it; empty when it did not come at once.
     """
     path = head.target
     if target.prefix:
         path = target.path + path[path.find(b"?") :] if b"?" in path else target.path
-    line = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), path)
-    section = head.section
-    if section is None or not is_trusted or target.prefix:
-        return line + _fields(head, target, peer, is_trusted)
-    made = section.made
-    if made is None:
-        made = section.made = _fields(head, target, peer, is_trusted)
-    return line + cast(bytes, made)
+    elif is_trusted:
+        made = head.made
+        if made is not None:
+            return cast(bytes, made)
+        raw = came[: came.find(_END) + 4]
+        if raw and _goes_as_it_came(head, raw):
+            if head.is_shared:
+                head.made = raw
+            return raw
+    return b"%b %b HTTP/1.1\r\n" % (head.method.encode(), path) + _fields(head, target, peer, is_trusted)
+
+
+def _goes_as_it_came(head: RequestHead, raw: bytes) -> bool:
+    """Whether the parser left nothing of ``raw`` out, and there is nothing in it that the relay leaves out."""
+    if head.version != "1.1" or head.host is None or head.upgrade is not None or head.target[:1] != b"/":
+        return False
+    for name, _ in head.headers:
+        if name not in _plain and not _is_plain(name):
+            return False
+    return raw.count(b"\r\n") == len(head.headers) + 2
+
+
+def _is_plain(name: bytes) -> bool:
+    """Whether a field of that name goes along as it is; remembered."""
+    if name in _CONNECTION or name.startswith(RELAY_FIELDS):
+        return False
+    if len(_plain) >= _PLAIN_MAX:
+        _plain.clear()
+    _plain.add(name)
+    return True
 
 
 def _fields(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> bytes:

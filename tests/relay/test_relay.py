@@ -79,7 +79,7 @@ def test_requests_of_one_connection_go_to_different_apps() -> None:
             need = relay.need()
             assert (need.route, need.key) == (route, "")
             workers[host] = relay.link(need)
-            assert read_head(workers[host]).startswith(b"GET /x HTTP/1.1\r\nhost: " + host.encode())
+            assert read_head(workers[host]).startswith(b"GET /x HTTP/1.1\r\nHost: " + host.encode())
             workers[host].sendall(ok(host.encode()))
             assert response(client).read() == host.encode()
         for host in ("b.test", "a.test", "b.test"):
@@ -220,7 +220,7 @@ def test_a_listener_without_routes_is_a_500() -> None:
 def test_content_goes_on_as_it_comes(relay: Relay, client: socket.socket) -> None:
     client.sendall(POST + b"he")
     link = relay.link()
-    assert read_head(link).endswith(b"content-length: 5\r\n\r\n")
+    assert read_head(link) == POST
     assert read_until(link, b"he") == b"he"
     client.sendall(b"llo")
     assert read_until(link, b"llo") == b"llo"

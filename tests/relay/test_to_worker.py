@@ -118,3 +118,46 @@ def test_what_leaves_is_read_as_it_was_meant() -> None:
     assert parser.complete
     assert parser.take_body() == b"abc"
     assert not parser.pending
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_head_of_caddys_goes_on_as_it_came(again: bool) -> None:
+    head = b"POST /a?b=c HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Request-Id: 7 \r\nCookie: b=\xe9\r\n\r\n"
+    parser = RequestParser(Limits(), {}, {})
+    for _ in range(3 if again else 1):
+        parser.feed(head)
+        assert parser.head is not None
+        assert head_for(parser.head, PLAIN, "", True, head + b"abc") == head
+        parser.feed(b"abc")
+        parser.next_message()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: close",
+        b"Keep-Alive: 5",
+        b"Proxy-Connection: x",
+        b"Upgrade: websocket",
+        b"Caddysnake-Prefix: /x",
+        b"X_Forwarded_For: 1.2.3.4",
+        b"Transfer-Encoding: chunked",
+    ],
+)
+def test_a_head_is_written_anew_when_a_line_is_not_for_the_worker(line: bytes) -> None:
+    raw = b"POST / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\nX-Last: 1\r\n\r\n"
+    for came in (raw, raw + b"0\r\n\r\n"):
+        out = head_for(head_of(raw), PLAIN, "", True, came)
+        assert out == sent(raw)
+        assert b"host: a\r\nx-last: 1\r\n" in out
+
+
+def test_a_head_of_another_version_or_form_is_written_anew() -> None:
+    for line in (b"GET / HTTP/1.0", b"GET http://a/ HTTP/1.1", b"OPTIONS * HTTP/1.1", b"\r\nGET / HTTP/1.1"):
+        raw = line + b"\r\nHost: a\r\nAccept: x\r\n\r\n"
+        assert head_for(head_of(raw), PLAIN, "", True, raw) == sent(raw) != raw
+
+
+def test_what_a_client_without_caddy_says_is_always_written_anew() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+    assert b"6.6.6.6" not in head_for(head_of(raw), PLAIN, "1.1.1.1", False, raw)
