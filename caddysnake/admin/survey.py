@@ -319,7 +319,7 @@ def _starts(ledger: Ledger) -> Starts:
 
 
 def _columns(*rows: Sequence[int]) -> list[int]:
-    return [sum(column) for column in zip(*rows, strict=True)]
+    return list(rows[0]) if len(rows) == 1 else list(map(sum, zip(*rows, strict=True)))
 
 
 def _failure(ledger: Ledger) -> FailureModel | None:

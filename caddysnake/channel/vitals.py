@@ -133,7 +133,8 @@ class Page:
     def cells(self, thread: int) -> list[int]:
         """All words of one thread block, in one copy, clamped."""
         start = _HEADER_WORDS + thread * _CELL_WORDS
-        return [min(value, _CLAMP) for value in self._words[start : start + _CELL_WORDS].tolist()]
+        words = self._words[start : start + _CELL_WORDS].tolist()
+        return words if max(words) <= _CLAMP else [min(value, _CLAMP) for value in words]
 
     def thread_word(self, thread: int, cell: int) -> int:
         """One word of one thread block, clamped."""

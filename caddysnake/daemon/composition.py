@@ -200,8 +200,10 @@ def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> Spawn
 
 
 def _tenant_name(spec: AppSpec, key: str) -> str:
-    """What a tenant is called in logs: what its requests have in common, and the template."""
-    return f"{printable(key)} {spec.module}:{spec.variable}"
+    """What a tenant is called: what its requests have in common, and the template, less a folder that varies."""
+    module = f"{spec.module}:{spec.variable}"
+    folder, _, number = spec.name.rpartition(module)
+    return f"{printable(key)} {module if '{' in folder else folder + module}{number}"
 
 
 def _pool(

@@ -347,8 +347,10 @@ class Worker:
 
         None is ever less than it was, whatever the worker writes.
         """
-        columns = zip(*map(self.page.cells, range(max(1, self._threads))), strict=True)
-        self.last_cells = [max(sum(column), last) for column, last in zip(columns, self.last_cells, strict=True)]
+        sums = self.page.cells(0)
+        if self._threads > 1:
+            sums = list(map(sum, zip(*map(self.page.cells, range(self._threads)), strict=True)))
+        self.last_cells = list(map(max, sums, self.last_cells))
         return self.last_cells
 
     def oldest_ms(self) -> int | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 ASGI = '''
 import asyncio, hashlib, json, os, pathlib
 
-TENANT = os.environ["TENANT"]
 HERE = pathlib.Path(__file__).parent
+TENANT = os.environ.get("TENANT") or HERE.name
 assert HERE.resolve() == pathlib.Path.cwd(), "an app runs in its own folder"
 
 async def app(scope, receive, send):
@@ -59,8 +59,8 @@ async def app(scope, receive, send):
 WSGI = '''
 import hashlib, json, os, pathlib, time
 
-TENANT = os.environ["TENANT"]
 HERE = pathlib.Path(__file__).parent
+TENANT = os.environ.get("TENANT") or HERE.name
 assert HERE.resolve() == pathlib.Path.cwd(), "an app runs in its own folder"
 
 def app(environ, start_response):

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ from support.daemon import PATIENCE_S, alive, caddy, children, daemon, get, work
 from support.town import block, count, settle, site
 
 pytestmark = pytest.mark.system
+
+TENANTS = int(os.environ.get("CADDYSNAKE_TENANTS", "0"))
+"""For the long form: 200, say."""
+CLIENTS = 8
 
 
 def proxy(folder: Path, socket: str = "s.sock") -> str:
@@ -51,25 +56,39 @@ def pieces(content: bytes) -> Iterator[bytes]:
         yield content[at : at + 7000]
 
 
-def test_no_answer_is_another_tenants(tmp_path: Path) -> None:
-    websockets = pytest.importorskip("websockets.sync.client")
-    names = [f"t{number}" for number in range(24)]
-    for interface in ("asgi", "wsgi"):
-        settle(tmp_path / interface, *names, interface=interface)
-    bind = f"bind unix/{tmp_path}/s.sock"
-    text = "".join(
-        f"http://*.{interface}.test {{\n\t{bind}\n\t{block(tmp_path / interface, interface=interface)}\n}}\n"
-        for interface in ("asgi", "wsgi")
+def tenants_as_threads(root: Path, interface: str) -> str:
+    """Those that can share a process: each with a module of its own name, and nothing in the environment."""
+    lines = (
+        f"module_{interface} {{http.request.host.labels.2}}:app",
+        f'working_dir "{root}/{{http.request.host.labels.2}}"',
+        "workers_runtime thread",
     )
-    hosts = [f"{name}.{interface}.test" for name in names for interface in ("asgi", "wsgi")]
+    return "python {\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}"
+
+
+@pytest.mark.parametrize("runtime", ["process", "thread"])
+def test_no_answer_is_another_tenants(tmp_path: Path, runtime: str) -> None:
+    websockets = pytest.importorskip("websockets.sync.client")
+    wanted = TENANTS or (32 if runtime == "process" else 12)
+    names = {interface: [f"{interface}{number}" for number in range(wanted // 2)] for interface in ("asgi", "wsgi")}
+    text = ""
+    for interface, each in names.items():
+        root = tmp_path / interface
+        for name in each:
+            settle(root, name, interface=interface, module=name if runtime == "thread" else "main")
+        tenants = tenants_as_threads(root, interface) if runtime == "thread" else block(root, interface=interface)
+        text += f"http://*.{interface}.test {{\n\tbind unix/{tmp_path}/s.sock\n\t{tenants}\n}}\n"
+    hosts = [f"{name}.{interface}.test" for interface, each in names.items() for name in each]
     asked: Counter[str] = Counter()
     with daemon(tmp_path, text) as process, caddy(tmp_path, proxy(tmp_path)) as (_, port):
 
         def traffic(seed: int) -> None:
             dice = random.Random(seed)
             client = Client(port)
-            for _ in range(80):
-                host = dice.choice(hosts)
+            for number in range(max(60 if runtime == "process" else 25, len(hosts))):
+                # Each starts some of the tenants, so that in the end all are up.
+                at = seed + CLIENTS * number
+                host = hosts[at] if at < len(hosts) else dice.choice(hosts)
                 tenant = host.partition(".")[0]
                 content = dice.randbytes(dice.choice((0, 10, 5000, 200_000)))
                 told = f"{tenant} {len(content)} {hashlib.sha256(content).hexdigest()}".encode()
@@ -91,20 +110,32 @@ def test_no_answer_is_another_tenants(tmp_path: Path) -> None:
 
         def talk(seed: int) -> None:
             dice = random.Random(seed)
-            for _ in range(6):
-                tenant = dice.choice(names)
-                sock = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-                with websockets.connect(f"ws://{tenant}.asgi.test/", sock=sock) as websocket:
+            for first in range(0, len(names["asgi"]), 6):
+                some = names["asgi"][first : first + 6]
+                with ExitStack() as stack:
+                    open_ = []
+                    for tenant in some:
+                        sock = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+                        connection = websockets.connect(f"ws://{tenant}.asgi.test/", sock=sock)
+                        open_.append((tenant, stack.enter_context(connection)))
                     for number in range(5):
-                        websocket.send(str(number))
-                        assert websocket.recv(PATIENCE_S) == f"{tenant} {number}"
-                asked["websocket"] += 1
+                        dice.shuffle(open_)
+                        for tenant, websocket in open_:
+                            websocket.send(f"{number} to {tenant}")
+                        for tenant, websocket in open_:
+                            assert websocket.recv(PATIENCE_S) == f"{tenant} {number} to {tenant}"
+                asked["websocket"] += len(some)
 
-        with ThreadPoolExecutor(10) as threads:
-            for each in [threads.submit(traffic, seed) for seed in range(8)] + [threads.submit(talk, 1)]:
-                each.result(PATIENCE_S * 3)
+        with ThreadPoolExecutor(CLIENTS + 1) as threads:
+            for each in [threads.submit(traffic, seed) for seed in range(CLIENTS)] + [threads.submit(talk, 1)]:
+                each.result(PATIENCE_S * 3 + len(hosts))
         assert min(asked.values()) > 5, asked
-        assert count(process.log, "app ready") <= len(hosts)
+        assert count(process.log, "app ready") == len(hosts)
+        if runtime == "process":
+            assert "wsgi0 main:app#2" in process.log, "the names of two templates' tenants are told apart"
+        assert count(process.log, "app makes room for another") == 0
+        if runtime == "process":
+            assert len(workers(process.pid)) == len(hosts)
 
 
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])
