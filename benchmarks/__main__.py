@@ -81,6 +81,11 @@ def versions(names: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def named(name: str, known: list[str]) -> list[str]:
+    """What is called so, else all whose names begin so: `reload`."""
+    return [name] if name in known else [each for each in known if each.startswith(f"{name}-")]
+
+
 class _Run:
     """One run of the command: what to do, how long, and what came of it."""
 
@@ -150,9 +155,10 @@ def main() -> int:
     if options.list:
         print("\n".join(known))
         return 0
-    if unknown := [name for name in options.names if name not in known]:
+    if unknown := [name for name in options.names if not named(name, known)]:
         print(f"Error: there is no {', '.join(unknown)}; --list says what there is", file=sys.stderr)
         return 2
+    options.names = [each for name in options.names for each in named(name, known)]
     end_in_order()
     started = time.strftime("%Y-%m-%d-%H%M%S")
     machine = report.machine()

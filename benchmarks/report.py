@@ -23,7 +23,7 @@ _COLUMNS = {
     "p99_ms": ("p99 ms", ",.2f"),
     "p999_ms": ("p99.9 ms", ",.2f"),
     "max_ms": ("longest ms", ",.0f"),
-    "calm_max_ms": ("longest without reloads", ",.0f"),
+    "calm_max_ms": ("longest when calm", ",.0f"),
     "pss_mb": ("PSS MB", ",.1f"),
     "mb_each": ("PSS MB each", ",.1f"),
     "first_byte_ms": ("first byte ms", ",.0f"),
@@ -31,6 +31,9 @@ _COLUMNS = {
     "ready_ms": ("ready ms", ",.0f"),
     "requests": ("requests", ",.0f"),
     "reloads": ("reloads", ",.0f"),
+    "kills": ("kills", ",.0f"),
+    "new_ms": ("only the new answers after ms", ",.0f"),
+    "again_ms": ("answers again after ms", ",.0f"),
     "failed": ("failed", ",.0f"),
 }
 _DIRECT = ("cpu_us", "p50_ms", "p99_ms", "p999_ms", "pss_mb")

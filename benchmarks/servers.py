@@ -54,6 +54,11 @@ class Launch:
     extra: str = ""
     """Lines of a `python` block."""
     app_folder: str = str(APPS)
+    idle_s: int | None = None
+    """After so long connections that nothing comes over are to be closed, where that can be set."""
+
+    def if_idle(self, option: str) -> list[str]:
+        return [] if self.idle_s is None else [option, str(self.idle_s)]
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -141,16 +146,19 @@ def _listen(launch: Launch) -> list[str]:
 
 def uvicorn(launch: Launch) -> list[str]:
     command = [launch.program("uvicorn"), launch.app, "--app-dir", launch.app_folder, *_listen(launch)]
+    command += launch.if_idle("--timeout-keep-alive")
     return [*command, "--workers", str(launch.workers), "--no-access-log", "--log-level", "warning"]
 
 
 def granian(launch: Launch) -> list[str]:
     command = [launch.program("granian"), launch.app, "--interface", launch.interface.value, *_listen(launch)]
-    return [*command, "--working-dir", launch.app_folder, "--workers", str(launch.workers), "--log-level", "warning"]
+    command += ["--working-dir", launch.app_folder, "--respawn-failed-workers"]
+    return [*command, "--workers", str(launch.workers), "--log-level", "warning"]
 
 
 def hypercorn(launch: Launch) -> list[str]:
     command = [launch.program("hypercorn"), "--bind", _address(launch), "--worker-class", "uvloop"]
+    command += launch.if_idle("--keep-alive")
     return [*command, "--workers", str(launch.workers), "--log-level", "warning", launch.app]
 
 
@@ -159,7 +167,7 @@ def _gunicorn(*options: str) -> Callable[[Launch], list[str]]:
         own = [launch.program("gunicorn"), "--bind", _address(launch), "--chdir", launch.app_folder]
         # Its control socket has one name for all of a user's servers; nobody asks it anything here.
         own += ["--log-level", "warning", "--workers", str(launch.workers), "--no-control-socket"]
-        return [*own, *options, launch.app]
+        return [*own, *launch.if_idle("--keep-alive"), *options, launch.app]
 
     return command
 

@@ -1,13 +1,10 @@
-"""What is not a steady load: starting, tenants, reloads."""
+"""What is not a steady load: starting, tenants and, in `reloading`, changes."""
 
 from __future__ import annotations
 
 import http.client
-import os
-import signal
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .environments import binaries_of, frameworks
-from .load import Figures, Wrk
+from .load import Figures
 from .processes import pss_bytes
-from .running import environ_of, free_port, running, start_caddy, wait_for_answer
+from .reloading import broken, kills, race, reloads
+from .running import environ_of, free_port, running, wait_for_answer
 from .servers import OURS, BenchmarkError, Interface, Launch, Reach, Server
 
 TENANT = """from fastapi import FastAPI
@@ -34,7 +32,6 @@ class Greeting(BaseModel):
 async def hello() -> Greeting:
     return Greeting(message="Hello, World!")
 """
-RELOADS_EVERY_S = 1.5
 SETTLE_S = 1.0
 
 
@@ -110,51 +107,6 @@ def tenants(count: int) -> Callable[[Server], Figures]:
     return run
 
 
-def reloads(interface: Interface, method: str, seconds: float) -> Callable[[Server], Figures]:
-    """SIGHUP again and again while Caddy forwards kept-alive requests."""
-
-    def run(server: Server) -> Figures:
-        app = "bare_asgi:app" if interface is Interface.ASGI else "bare_wsgi:app"
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            environment = frameworks(server.oldest_python)
-            path, port = folder / "s", free_port()
-            launch = Launch(interface, app, 2, folder, binaries_of(server), environment, Reach.CADDY, 0, path)
-            log = folder / "log"
-            environ = environ_of(environment, folder)
-            pid = stack.enter_context(running(server.name, server.command(launch), log, environ=environ))
-            wait_for_answer(server.name, pid, log, path=path)
-            caddy = start_caddy(stack, folder, [(port, path)], is_tuned=False)
-            wait_for_answer("Caddy", caddy, folder / "caddy.log", port=port)
-            load = Wrk(50, script="post.lua" if method == "POST" else "get.lua")
-            calm = load.run(f"http://127.0.0.1:{port}", seconds / 2, None)
-            over = threading.Event()
-            count = [0]
-
-            def reload() -> None:
-                while not over.wait(RELOADS_EVERY_S):
-                    os.kill(pid, signal.SIGHUP)
-                    count[0] += 1
-
-            reloader = threading.Thread(target=reload)
-            reloader.start()
-            try:
-                figures = load.run(f"http://127.0.0.1:{port}", seconds, None)
-            finally:
-                over.set()
-                reloader.join()
-            return {
-                "reloads": count[0],
-                "requests": figures["count"],
-                "failed": figures["failed"],
-                "p99_ms": figures["p99_ms"],
-                "max_ms": figures["max_ms"],
-                "calm_max_ms": calm["max_ms"],
-            }
-
-    return run
-
-
 def first_byte_ms(port: int, host: str) -> float:
     """How long the answer to a request for ``host`` takes. Raises BenchmarkError when it is none."""
     begun = time.perf_counter()
@@ -191,9 +143,10 @@ def until_answered(port: int, host: str, pid: int, log: Path) -> None:
 
 
 STARTERS = (OURS, "uvicorn", "granian", "hypercorn", "gunicorn-uvicorn")
-RELOADERS = (OURS, "uvicorn", "granian", "gunicorn-uvicorn")
+ASGI_RELOADERS = (OURS, "uvicorn", "granian", "hypercorn", "gunicorn-uvicorn", "go-plugin")
+WSGI_RELOADERS = (OURS, "granian", "gunicorn-gthread", "go-plugin")
 TENANT_COLUMNS = ("first_byte_ms", "slowest_ms", "mb_each")
-RELOAD_COLUMNS = ("failed", "reloads", "requests", "p99_ms", "max_ms", "calm_max_ms")
+RELOAD_COLUMNS = ("failed", "reloads", "requests", "p99_ms", "max_ms", "calm_max_ms", "new_ms")
 
 TRIALS = {
     trial.name: trial
@@ -221,28 +174,82 @@ TRIALS = {
         ),
         Trial(
             "reload-get",
-            "SIGHUP every 1.5 s under kept-alive GETs through Caddy, two workers.",
-            RELOADERS,
-            reloads(Interface.ASGI, "GET", 5),
+            "New code every 1.5 s or so under kept-alive GETs through Caddy, two workers.",
+            ASGI_RELOADERS,
+            reloads(Interface.ASGI, "GET", 6),
             "max_ms",
             RELOAD_COLUMNS,
         ),
         Trial(
             "reload-post",
             "The same with POSTs.",
-            RELOADERS,
-            reloads(Interface.ASGI, "POST", 5),
+            ASGI_RELOADERS,
+            reloads(Interface.ASGI, "POST", 8),
+            "max_ms",
+            RELOAD_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "reload-wsgi-get",
+            "GETs over WSGI.",
+            WSGI_RELOADERS,
+            reloads(Interface.WSGI, "GET", 8),
             "max_ms",
             RELOAD_COLUMNS,
             is_short=False,
         ),
         Trial(
             "reload-wsgi-post",
-            "The same over WSGI.",
-            (OURS, "granian", "gunicorn-gthread"),
-            reloads(Interface.WSGI, "POST", 5),
+            "POSTs over WSGI.",
+            WSGI_RELOADERS,
+            reloads(Interface.WSGI, "POST", 8),
             "max_ms",
             RELOAD_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "reload-slow-import",
+            "POSTs, and new code that takes 2 s to import.",
+            ASGI_RELOADERS,
+            reloads(Interface.ASGI, "POST", 20, import_s=2),
+            "max_ms",
+            RELOAD_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "reload-broken",
+            "GETs, new code that does not import and, 4 s later, code that does.",
+            ASGI_RELOADERS,
+            broken(Interface.ASGI, 8),
+            "failed",
+            RELOAD_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "reload-wsgi-broken",
+            "The same over WSGI.",
+            WSGI_RELOADERS,
+            broken(Interface.WSGI, 8),
+            "failed",
+            RELOAD_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "reload-idle-race",
+            "Some 1,500 POSTs through Caddy, in bursts that come just when idle connections end: 1 s after the last.",
+            (OURS, "uvicorn", "granian", "hypercorn", "gunicorn-uvicorn"),
+            race(Interface.ASGI),
+            "failed",
+            ("failed", "requests", "max_ms"),
+            is_short=False,
+        ),
+        Trial(
+            "reload-kills",
+            "SIGKILL for a worker every 200 ms for 10 s, POSTs through Caddy, two workers.",
+            ASGI_RELOADERS,
+            kills(Interface.ASGI, "POST", 10),
+            "failed",
+            ("failed", "kills", "requests", "p99_ms", "max_ms", "calm_max_ms", "again_ms"),
             is_short=False,
         ),
     )
