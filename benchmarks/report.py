@@ -141,7 +141,8 @@ def _table(
     titles = ["server", title, "lowest to highest round", f"{OURS} ÷ it"]
     titles += [f"{OURS} ÷ it, CPU"] if also else []
     titles += [_COLUMNS[name][0] for name in shown]
-    titles += [] if "failed" in columns else ["failed"]
+    is_told = "failed" in (headline, *columns)
+    titles += [] if is_told else ["failed"]
     lines = [row(titles), row(["---"] + ["---:"] * (len(titles) - 1))]
     for result in results:
         values = result.values(headline)
@@ -152,7 +153,7 @@ def _table(
         for name in shown:
             # A failure in any round is one too many for a median to hide.
             cells.append(str(result.failed) if name == "failed" else _cell(result.median(name), _COLUMNS[name][1]))
-        cells += [] if "failed" in columns else [str(result.failed)]
+        cells += [] if is_told else [str(result.failed)]
         lines.append(row(cells))
     return lines
 
