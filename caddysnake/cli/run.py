@@ -32,7 +32,7 @@ from ..daemon.composition import Composition
 from ..daemon.inheritance import Inheritance, Rehearsal, inherited
 from ..daemon.main import not_started, run
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
-from .runtime_dir import RuntimeDirError, private_folder
+from .runtime_dir import RuntimeDirError, private_folder, remove_folder
 from .understanding import FileReader, Setting, understand
 
 Left = Inheritance | Rehearsal | None
@@ -107,14 +107,18 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
             return Caddy(binary, wanted.configuration.caddy, place)
 
     urls = _urls(wanted.config) if with_caddy else []
-    return run(
-        wanted.configuration,
-        companion,
-        lambda seconds: _announce(composition, urls, seconds),
-        FileReader(wanted, setting),
-        lambda daemon: Attendants([Admin(daemon), AskDesk()]),
-        left,
-    )
+    try:
+        return run(
+            wanted.configuration,
+            companion,
+            lambda seconds: _announce(composition, urls, seconds),
+            FileReader(wanted, setting),
+            lambda daemon: Attendants([Admin(daemon), AskDesk()]),
+            left,
+        )
+    finally:
+        if setting.folder is not None:
+            remove_folder(setting.folder)
 
 
 def _rehearse(rehearsal: Rehearsal, composition: Composition) -> int:

@@ -35,6 +35,14 @@ def private_folder(purpose: str) -> Path:
     return folder
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a private folder, unless something is left in it that the next daemon goes on with."""
+    try:
+        folder.rmdir()
+    except OSError:
+        pass
+
+
 def make_folder(path: str) -> None:
     """Make the default folder of blocks' sockets, which Caddy must be able to enter. Raises ``RuntimeDirError``."""
     try:

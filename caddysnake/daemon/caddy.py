@@ -169,6 +169,11 @@ class Caddy(Companion):
                 if pid == os.getpid() or not os.path.exists(f"/proc/{pid}"):
                     file.unlink(missing_ok=True)
 
+    def _remove_files(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+            self._clear_up()
+
     def _forget(self, file: Path) -> None:
         if file != self._file:
             file.unlink(missing_ok=True)
@@ -185,7 +190,7 @@ class Caddy(Companion):
                 await asyncio.wait_for(self._ended.wait(), grace_s)
             self.kill()
             await self._ended.wait()
-        self._file.unlink(missing_ok=True)
+        self._remove_files()
 
     def carry(self) -> CarriedCaddy | None:
         """All that whoever goes on with it must know; None when it was never started."""
@@ -221,6 +226,7 @@ class Caddy(Companion):
             self._asking.kill()
         if self._process is not None and not self._ended.is_set():
             self._process.kill()
+        self._remove_files()
 
     def pids(self) -> set[int]:
         """The children that are waited for here, and by nobody else."""

@@ -134,9 +134,8 @@ class Listener:
         if not leave_path:
             self._unlink()
         self.sock.close()
-        if self._lock is not None:
-            # The lock file stays: unlinking it would let two owners hold two different files of one name.
-            os.close(self._lock)
+        if self._lock is not None and self.path is not None:
+            unlock_path(self.path, self._lock, leave_file=leave_path)
             self._lock = None
 
     def _unlink(self) -> None:
@@ -171,10 +170,10 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
             sock.close()
             raise
     except OSError as exc:
-        os.close(lock)
+        unlock_path(path, lock)
         raise ListenError(explain(path, exc)) from None
     except BaseException:
-        os.close(lock)
+        unlock_path(path, lock)
         raise
     return Listener(sock, f"unix/{path}", path, lock)
 
@@ -248,22 +247,44 @@ def _gid(group: str | None) -> int:
 
 def lock_path(path: str) -> int:
     """The descriptor of the lock of a socket's path: who has it may replace what lies there. Raises ``ListenError``."""
-    try:
-        fd = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as exc:
-        raise ListenError(explain(path, exc)) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise ListenError(
-            f"socket {path} is held by another caddysnake" + (f" (process {holder})" if holder.isdigit() else "")
-            + ": stop it, or use another path"
-        ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-    return fd
+    while True:
+        try:
+            fd = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise ListenError(explain(path, exc)) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise ListenError(
+                f"socket {path} is held by another caddysnake" + (f" (process {holder})" if holder.isdigit() else "")
+                + ": stop it, or use another path"
+            ) from None
+        if _is_lock_of(path, fd):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            return fd
+        os.close(fd)  # its owner has removed it meanwhile, and the next may have another file of that name
+
+
+def unlock_path(path: str, lock: int, leave_file: bool = False) -> None:
+    """Close what ``lock_path`` gave, and remove the file while nobody else can have it."""
+    if not leave_file and _is_lock_of(path, lock):
+        try:
+            os.unlink(_lock_file(path))
+        except OSError:
+            pass  # the folder is not ours any more; the next one there finds it without an owner
+    os.close(lock)
+
+
+def _lock_file(path: str) -> str:
+    return path + ".lock"
+
+
+def _is_lock_of(path: str, lock: int) -> bool:
+    info = os.fstat(lock)
+    return _identity(_lock_file(path)) == (info.st_dev, info.st_ino)
 
 
 def _refuse_foreign(path: str) -> None:

@@ -14,7 +14,18 @@ import socket
 from collections.abc import MutableMapping
 
 from .composition import Address, FdAddress, TcpAddress, UnixAddress, key_of
-from .listeners import BACKLOG, Listener, ListenError, explain, give, lock_path, open_inherited, open_tcp, open_unix
+from .listeners import (
+    BACKLOG,
+    Listener,
+    ListenError,
+    explain,
+    give,
+    lock_path,
+    open_inherited,
+    open_tcp,
+    open_unix,
+    unlock_path,
+)
 from .notify import Notifier
 from .passed import Passed, PassedSocket, describe, is_stored_name, stored_name, stored_path
 
@@ -158,20 +169,20 @@ def _adopted(own: PassedSocket, name: str, address: UnixAddress | TcpAddress) ->
             give(address.path, address.mode, address.owner, address.group)
             return Listener(sock, name, address.path, lock)
     except OSError as exc:
-        _close(sock, lock)
+        _close(sock, address.path, lock)
         raise ListenError(explain(address.path, exc)) from None
     except BaseException:
-        _close(sock, lock)
+        _close(sock, address.path, lock)
         raise
     log.info("the path of a listener leads elsewhere: it is made anew", extra={"fields": {"listener": name}})
-    _close(sock, lock)
+    _close(sock, address.path, lock)
     return None
 
 
-def _close(sock: socket.socket, lock: int) -> None:
+def _close(sock: socket.socket, path: str, lock: int) -> None:
     sock.close()
     if lock >= 0:
-        os.close(lock)
+        unlock_path(path, lock)
 
 
 def _activated(fd: int, name: str) -> Listener:
@@ -226,7 +237,7 @@ def _remove_stale(stored: PassedSocket) -> None:
             if _leads_to(path, sock):
                 os.unlink(path)
         finally:
-            os.close(lock)
+            unlock_path(path, lock)
 
 
 def _is_at(fd: int, address: UnixAddress | TcpAddress) -> bool:

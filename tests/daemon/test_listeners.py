@@ -21,10 +21,12 @@ import pytest
 from caddysnake.daemon.listeners import (
     Listener,
     ListenError,
+    lock_path,
     open_inherited,
     open_tcp,
     open_unix,
     peer_uid,
+    unlock_path,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +144,7 @@ def test_an_unknown_owner_is_an_error_that_leaves_nothing(
 ) -> None:
     with pytest.raises(ListenError, match=message):
         open_unix(str(tmp_path / "app.sock"), None, owner, group)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["app.sock.lock"]
+    assert list(tmp_path.iterdir()) == []
     with listening(tmp_path / "app.sock"):
         pass
 
@@ -152,7 +154,37 @@ def test_closing_unlinks_the_socket_and_lets_the_next_one_in(tmp_path: Path) -> 
     for _ in range(3):
         with listening(path):
             assert path.is_socket()
-        assert not path.exists()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_comes_and_goes_never_has_two_owners(tmp_path: Path) -> None:
+    """Also not when its file is removed between two steps of somebody who is about to take it."""
+    path = str(tmp_path / "app.sock")
+    owners: list[int] = []
+    most, taken = 0, 0
+
+    def come_and_go() -> None:
+        nonlocal most, taken
+        for _ in range(300):
+            try:
+                lock = lock_path(path)
+            except ListenError:
+                continue
+            owners.append(lock)
+            most = max(most, len(owners))
+            taken += 1
+            time.sleep(0)
+            owners.remove(lock)
+            unlock_path(path, lock)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert taken > 100
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_closing_twice_or_after_somebody_removed_the_file_is_no_error(tmp_path: Path) -> None:
@@ -306,7 +338,7 @@ def test_many_sockets_in_one_folder_do_not_disturb_each_other(tmp_path: Path) ->
         for path in paths:
             stack.enter_context(listening(path))
         assert all(connects(path) for path in paths)
-    assert {entry.suffix for entry in tmp_path.iterdir()} == {".lock"}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hundreds_of_connections_wait_in_the_backlog(tmp_path: Path) -> None:

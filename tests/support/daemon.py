@@ -90,6 +90,8 @@ class Process:
                     self.popen.kill()
                     self.popen.wait()
                     raise AssertionError(f"did not end on SIGTERM:\n{self.log}") from None
+            left = [str(path) for path in Path(self.runtime_dir).rglob("*") if not path.is_dir()]
+            assert self.popen.returncode or not left, f"it has ended well and left {left}"
         finally:
             self._runtime.cleanup()
 
