@@ -33,7 +33,7 @@ run: $(VENV)/.installed-run
 	@$(VENV)/bin/caddysnake run --caddy --config Caddyfile.example
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["support.leaks", "support.no_skips"]
 
@@ -27,6 +31,29 @@ ONCE = (
     "upgrade/test_under_load.py",
 )
 """What takes long and does not depend on which Python it is run with: asked on one of them in CI."""
+
+
+TOGETHER = (
+    "machine/",
+    "matchers/test_against_caddy.py",
+    "matchers/test_patterns_against_caddy.py",
+    "matchers/test_router_against_caddy.py",
+    "placeholders/test_against_caddy.py",
+    "project/test_examples.py",
+)
+"""What shares something costly to begin with: one process runs all of it, before it turns to anything else."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Each test by itself to whoever is free, but the above. xdist's own marks for that depend on pytest's insides."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return next((f"tests/{place}" for place in TOGETHER if nodeid.startswith(f"tests/{place}")), nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -401,7 +402,7 @@ def test_each_dynamic_app_runs_as_the_user_that_its_request_names(folder: Path, 
             assert found["uids"] == [uid] * 3
             assert found["environ"]["HOME"] == f"/home/{name}"
             assert found["environ"]["USER"] == name
-            assert found["tmp"].startswith("/tmp/caddysnake-")
+            assert found["tmp"].startswith(f"{tempfile.gettempdir()}/caddysnake-")
         process.wait_for_log('"isolated":"yes"', 2)
         for name in ("service", "root", "nobody", "missing"):
             assert get("/who", path=folder / "all.sock", Host=f"{name}.test")[0] == 404, name

@@ -13,7 +13,7 @@ from support import containers, machine
 from support.containers import Podman
 from support.daemon import PATIENCE_S, free_port, get
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200), pytest.mark.xdist_group("machine")]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200)]
 
 ORPHAN = """
 import os, time

@@ -13,7 +13,7 @@ from support import machine
 CHECKS = Path(__file__).with_name("checks.py")
 NAMES = re.findall(r"^def (check_\w+)", CHECKS.read_text(), re.MULTILINE)
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200), pytest.mark.xdist_group("machine")]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from support.caddies import caddy
@@ -12,7 +13,7 @@ from support.oracle import Oracle, echo, oracle, proxy, respond
 
 from caddysnake.placeholders import template
 from caddysnake.placeholders.request import Request
-from caddysnake.placeholders.template import Mode
+from caddysnake.placeholders.template import Mode, Template
 
 SEPARATOR = "\n<|>\n"
 MARKS = {"MARK_BRACES": "{http.request.host}", "MARK_PLAIN": "plain"}
@@ -96,12 +97,16 @@ def place(judge: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
+@cache
+def compiled(text: str, mode: Mode) -> Template:
+    return template.compile(text, mode=mode, is_strict=False)
+
+
 def values(judged: Request, mode: Mode) -> list[str]:
     if mode is Mode.KNOWN:
         # One text, as it is for Caddy: what does not close in one part may be closed by another.
-        whole = template.compile(SEPARATOR.join(TEXTS), mode=mode, is_strict=False)
-        return whole.expand(judged).split(SEPARATOR)
-    return [template.compile(text, mode=mode, is_strict=False).expand(judged) for text in TEXTS]
+        return compiled(SEPARATOR.join(TEXTS), mode).expand(judged).split(SEPARATOR)
+    return [compiled(text, mode).expand(judged) for text in TEXTS]
 
 
 def shown(raw: bytes) -> str:

@@ -26,8 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = ("flask", "fastapi", "django")
 START_S = 90.0
 
-# One group: its fixture is costly, and xdist would otherwise set it up in each of its processes.
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("examples")]
+pytestmark = pytest.mark.system
 
 
 class Site:

@@ -20,7 +20,8 @@ def run_pytest(folder: Path, source: str, *, no_skips: bool) -> subprocess.Compl
     if no_skips:
         environ["CADDYSNAKE_NO_SKIPS"] = "1"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "support.no_skips", "-p", "support.leaks"]
-    command += ["-p", "no:cacheprovider", "--rootdir", str(folder), "-c", "/dev/null", str(folder)]
+    command += ["-p", "no:cacheprovider", "--rootdir", str(folder), "-c", "/dev/null"]
+    command += ["--basetemp", str(folder / "own"), str(folder)]
     return subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
@@ -60,6 +61,7 @@ LEAKING = {
         "nobody waited for it",
     ),
     "a_socket": ("import socket\nkept = []\ndef test_a(): kept.extend(socket.socketpair())", "socket:["),
+    "a_temporary_file": ("import tempfile\ndef test_a(): tempfile.mkdtemp(prefix='forgotten-')", "/forgotten-"),
     "shared_memory": ("import os\ndef test_a(): os.memfd_create('page')", "/memfd:page"),
 }
 

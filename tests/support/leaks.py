@@ -1,7 +1,9 @@
-"""Fails a test that leaves a child process, a socket, a pidfd or shared memory behind.
+"""Fails a test that leaves a child process, a socket, a pidfd, shared memory or something temporary behind.
 
 Those are what this project is about: a worker that nobody reaps or a descriptor with a second owner is a bug in the
-code as often as in the test. Pipes and files are left to Python's own ResourceWarning, which is an error here anyway.
+code as often as in the test. Pipes and open files are left to Python's own ResourceWarning, which is an error here
+anyway. Temporary files are made in a folder of this process's own (``TMPDIR``, for all that it starts), which goes in
+the end, also with what was killed.
 
 What fixtures of a wider scope hold is there before the test begins, so it does not count; a test must not start such
 a fixture itself with `request.getfixturevalue`. Threads of one process share descriptors, so this needs the tests of a
@@ -12,8 +14,10 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +37,11 @@ class Holdings(NamedTuple):
 
     children: frozenset[int]
     descriptors: frozenset[tuple[int, str]]
+    files: frozenset[str]
+    """Temporary ones, and folders."""
 
     def beyond(self, earlier: Holdings) -> Holdings:
-        return Holdings(self.children - earlier.children, self.descriptors - earlier.descriptors)
+        return Holdings(*(now - before for now, before in zip(self, earlier, strict=True)))
 
 
 def _has_children() -> bool:
@@ -77,8 +83,13 @@ def _descriptors() -> frozenset[tuple[int, str]]:
     return frozenset(found)
 
 
+def _files() -> frozenset[str]:
+    folder = tempfile.gettempdir()
+    return frozenset(f"{folder}/{name}" for name in os.listdir(folder))
+
+
 def holdings() -> Holdings:
-    return Holdings(_children(), _descriptors())
+    return Holdings(_children(), _descriptors(), _files())
 
 
 def _describe(leaked: Holdings) -> str:
@@ -90,6 +101,7 @@ def _describe(leaked: Holdings) -> str:
             command = ""
         lines.append(f"child {pid}: {command or 'ended, but nobody waited for it'}")
     lines += [f"descriptor {number}: {target}" for number, target in sorted(leaked.descriptors)]
+    lines += sorted(leaked.files)
     return "This test left behind:\n  " + "\n  ".join(lines)
 
 
@@ -111,8 +123,20 @@ def _leaked_since(before: Holdings) -> Holdings:
     return leaked
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    tmp_path_factory.getbasetemp()  # pytest's own stays where it was, and is kept
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tempfile.mkdtemp(prefix="cs-")  # short: sockets are in it
+        os.chmod(folder, 0o1777)  # some tests are other users
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
+def nothing_is_left_behind(temporary_folder: None) -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
@@ -123,4 +147,6 @@ def nothing_is_left_behind() -> Iterator[None]:
         description = _describe(leaked)
         for pid in leaked.children:
             _end(pid)
+        for path in leaked.files:
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
         pytest.fail(description, pytrace=False)
