@@ -21,7 +21,7 @@ from pathlib import Path
 from . import report
 from .__main__ import RESULTS, describe
 from .load import Figures, Wrk, require_wrk
-from .processes import cpu_us, pss_bytes, tree
+from .processes import cpu_us, pss_bytes
 from .rounds import cores
 from .running import end_in_order, free_port, running, wait_for_answer
 from .servers import APPS, BenchmarkError, our_binaries
@@ -120,37 +120,44 @@ def routes(options: argparse.Namespace) -> list[Figures]:
 
 def tenants(options: argparse.Namespace) -> list[Figures]:
     """Tenants of one template: each asked once, then left alone until they sleep. Bare apps."""
-    rows = []
-    for count in (1, 10, 100, 1000) if options.full else (1, 10, 100):
-        with tempfile.TemporaryDirectory(prefix="tenants-") as folder:
-            for number in range(count + 1):
-                Path(folder, f"t{number}").mkdir()
-                Path(folder, f"t{number}", "main.py").write_text((APPS / "bare_asgi.py").read_text())
-            port = free_port()
-            sleep_s = 5 + count // 10
-            lines = (f"max_dynamic_apps {count + 1}", f"idle_timeout {sleep_s}s", "workers 1")
-            app = _block("module_asgi main:app", f"working_dir {folder}/{{http.request.host.labels.1}}", *lines)
-            file, log = Path(folder, "Caddyfile"), Path(folder, "log")
-            file.write_text(f"tcp/127.0.0.1:{port} {{\n{app}}}\n")
-            command = [str(our_binaries() / "caddysnake"), "run", "--config", str(file)]
-            with running("caddysnake", command, log) as pid:
-                until_answered(port, "t0.localhost", pid, log)
-                empty = pss_bytes(pid) or 0
-                times = [first_byte_ms(port, f"t{number}.localhost") for number in range(1, count + 1)]
-                awake = pss_bytes(pid) or 0
-                _until_asleep(pid, sleep_s)
-                asleep = pss_bytes(pid) or 0
-                again = [first_byte_ms(port, f"t{number}.localhost") for number in range(1, min(count, 20) + 1)]
-            rows.append(
-                {
-                    "tenants": count,
-                    "first_byte_ms": statistics.median(times),
-                    "mb_each": (awake - empty) / count / 1_000_000,
-                    "asleep_mb": asleep / 1_000_000,
-                    "again_ms": statistics.median(again),
-                }
-            )
-    return rows
+    return [_tenants(count, "process") for count in ((1, 10, 100, 1000) if options.full else (1, 10, 100))]
+
+
+def tenants_as_threads(options: argparse.Namespace) -> list[Figures]:
+    """The same with `workers_runtime thread`."""
+    return [_tenants(count, "thread") for count in ((1, 10, 100, 1000) if options.full else (1, 10, 100))]
+
+
+def _tenants(count: int, runtime: str) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="tenants-") as folder:
+        for number in range(count + 1):
+            Path(folder, f"t{number}").mkdir()
+            # Apps can share a process if no two of their modules have the same name.
+            Path(folder, f"t{number}", f"t{number}.py").write_text((APPS / "bare_asgi.py").read_text())
+        port = free_port()
+        sleep_s = 5 + count // 10
+        tenant = "{http.request.host.labels.1}"
+        lines = (f"max_dynamic_apps {count + 1}", f"idle_timeout {sleep_s}s", "workers 1", f"workers_runtime {runtime}")
+        app = _block(f"module_asgi {tenant}:app", f"working_dir {folder}/{tenant}", *lines)
+        file, log = Path(folder, "Caddyfile"), Path(folder, "log")
+        file.write_text(f"tcp/127.0.0.1:{port} {{\n{app}}}\n")
+        command = [str(our_binaries() / "caddysnake"), "run", "--config", str(file)]
+        with running("caddysnake", command, log) as pid:
+            until_answered(port, "t0.localhost", pid, log)
+            empty = pss_bytes(pid) or 0
+            times = [first_byte_ms(port, f"t{number}.localhost") for number in range(1, count + 1)]
+            awake, files = pss_bytes(pid) or 0, len(os.listdir(f"/proc/{pid}/fd"))
+            _until_asleep(log, count + 1, sleep_s)
+            asleep = pss_bytes(pid) or 0
+            again = [first_byte_ms(port, f"t{number}.localhost") for number in range(1, min(count, 20) + 1)]
+        return {
+            "tenants": count,
+            "first_byte_ms": statistics.median(times),
+            "mb_each": (awake - empty) / count / 1_000_000,
+            "daemon_files": files,
+            "asleep_mb": asleep / 1_000_000,
+            "again_ms": statistics.median(again),
+        }
 
 
 def configuration(options: argparse.Namespace) -> list[Figures]:
@@ -177,15 +184,14 @@ def configuration(options: argparse.Namespace) -> list[Figures]:
     return rows
 
 
-def _until_asleep(pid: int, sleep_s: int) -> None:
-    """Until the number of processes stops shrinking."""
+def _until_asleep(log: Path, count: int, sleep_s: int) -> None:
+    """Raises BenchmarkError when they do not."""
     deadline = time.monotonic() + 4 * sleep_s + 60
-    most = len(tree(pid))
-    while time.monotonic() < deadline:
+    while log.read_text(errors="replace").count("app is idle and put to sleep") < count:
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"fewer than {count} apps have been put to sleep")
         time.sleep(1)
-        if len(tree(pid)) <= max(4, most // 20):
-            time.sleep(2)
-            return
+    time.sleep(2)
 
 
 def _some(figures: Figures, *names: str) -> Figures:
@@ -193,9 +199,14 @@ def _some(figures: Figures, *names: str) -> Figures:
 
 
 SERIES: dict[str, Callable[[argparse.Namespace], list[Figures]]] = {
-    each.__name__: each for each in (connections, workers, routes, tenants, configuration)
+    each.__name__: each for each in (connections, workers, routes, tenants, tenants_as_threads, configuration)
 }
-_TITLES = {"asleep_mb": "PSS MB, all asleep", "again_ms": "first byte after sleep ms", "rate": "requests/s"}
+_TITLES = {
+    "asleep_mb": "PSS MB, all asleep",
+    "daemon_files": "files of the daemon",
+    "again_ms": "first byte after sleep ms",
+    "rate": "requests/s",
+}
 _TITLES |= {"check_s": "validate, CPU s", "caddyfile_s": "caddyfile, CPU s"}
 
 

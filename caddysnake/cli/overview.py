@@ -11,6 +11,7 @@ Status = Mapping[str, Any]
 
 _NAME_MAX = 44
 _TRACEBACK_LINES = 8
+_APPS_LEAST = 5
 
 
 class Columns(NamedTuple):
@@ -21,18 +22,40 @@ class Columns(NamedTuple):
     numbers: frozenset[int]
 
 
-def overview(now: Status, before: Status | None = None, passed_s: float = 0.0) -> list[str]:
-    """Everything at a glance. With ``before``, ``passed_s`` seconds ago, rates and durations are of that time."""
+def overview(
+    now: Status, before: Status | None = None, passed_s: float = 0.0, lines_max: int | None = None
+) -> list[str]:
+    """Everything at a glance. With ``before``, ``passed_s`` seconds ago, rates and durations are of that time.
+
+    Where that makes more than ``lines_max`` lines, apps give way, those first that nobody asks for and nothing ails.
+    """
     clock = time.time()
-    lines = [*_daemon(now["daemon"], clock), ""]
-    lines += _table(_apps(now, before, passed_s))
-    lines += ["", *_table(_listeners(now))]
+    above = [*_daemon(now["daemon"], clock), ""]
+    below = ["", *_table(_listeners(now))]
     if now["templates"]:
-        lines += ["", *_table(_templates(now))]
-    notes = _notes(now, clock)
-    if notes:
-        lines += ["", *notes]
-    return lines
+        below += ["", *_table(_templates(now))]
+    if notes := _notes(now, clock):
+        below += ["", *notes]
+    earlier = {} if before is None else {app["key"]: app for app in before["apps"]}
+    apps, left_out = now["apps"], 0
+    if lines_max is not None and len(above) + 1 + len(apps) + len(below) > lines_max:
+        # Less the table's head, and the line that says that there are more.
+        apps = _foremost(apps, earlier, max(lines_max - len(above) - len(below) - 2, _APPS_LEAST))
+        left_out = len(now["apps"]) - len(apps)
+    more = [f"  … and {left_out} more"] if left_out else []
+    return [*above, *_table(_apps(apps, now["latency_bounds_s"], earlier, passed_s, before is not None)), *more, *below]
+
+
+def _foremost(apps: Sequence[Status], earlier: Mapping[str, Status], most: int) -> list[Status]:
+    """Those with trouble, then the busiest, in the order that they were in."""
+
+    def rank(app: Status) -> tuple[bool, int]:
+        former = earlier[app["key"]]["traffic"]["requests"] if app["key"] in earlier else 0
+        is_ill = app["state"] != "serving" or app["refused"] is not None or app["waiting"] > 0
+        return is_ill, app["traffic"]["requests"] - former
+
+    chosen = {app["key"] for app in sorted(apps, key=rank, reverse=True)[:most]}
+    return [app for app in apps if app["key"] in chosen]
 
 
 def _daemon(daemon: Status, clock: float) -> list[str]:
@@ -55,21 +78,21 @@ def _tries(refused: Status) -> str:
     return f", and {refused['tries'] - 1} before it" if refused["tries"] > 1 else ""
 
 
-def _apps(now: Status, before: Status | None, passed_s: float) -> Columns:
-    earlier = {} if before is None else {app["key"]: app for app in before["apps"]}
-    last = "REQ/S" if before is not None else "REQUESTS"
+def _apps(
+    apps: Sequence[Status], bounds: Sequence[float], earlier: Mapping[str, Status], passed_s: float, with_rates: bool
+) -> Columns:
+    last = "REQ/S" if with_rates else "REQUESTS"
     head = ("APP", "STATE", "WORKERS", "BUILD", last, "ERRORS", "BUSY", "WAIT", "P50", "P95", "MEMORY", "RESTARTS")
     rows = []
-    for app in now["apps"]:
+    for app in apps:
         traffic, former = app["traffic"], earlier.get(app["key"], {}).get("traffic")
         latencies = traffic["latencies"]
         count = str(traffic["requests"])
-        if before is not None:
+        if with_rates:
             since = traffic["requests"] - (former["requests"] if former else 0)
             count = f"{max(since, 0) / passed_s:.1f}" if passed_s else "0"
             if former:
                 latencies = [max(a - b, 0) for a, b in zip(latencies, former["latencies"], strict=True)]
-        bounds = now["latency_bounds_s"]
         rows.append(
             (
                 ("  " if app["template"] else "") + cut(app["name"]),

@@ -59,7 +59,8 @@ def _watch(target: Target, interval_s: float, *, as_json: bool) -> int:
             if as_json:
                 _print(status, as_json=True)
             else:
-                lines = [printable(line) for line in overview(status, before, now - seen_at)]
+                lines_max = shutil.get_terminal_size().lines - 1 if on_terminal else None
+                lines = [printable(line) for line in overview(status, before, now - seen_at, lines_max)]
                 _show(lines, on_terminal=on_terminal)
             before, seen_at = status, now
             time.sleep(interval_s)

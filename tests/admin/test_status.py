@@ -16,7 +16,7 @@ from support.daemon import PATIENCE_S, Process, daemon, get
 from support.load import app
 
 from caddysnake.channel.vitals import LATENCY_BOUNDS_S
-from caddysnake.cli.overview import cut, milliseconds, quantile, size, span
+from caddysnake.cli.overview import cut, milliseconds, overview, quantile, size, span
 
 APP = "main:wsgi"
 SITE = """unix/x.sock {
@@ -76,6 +76,12 @@ def test_the_table_says_what_runs_and_what_was_refused(folder: Path) -> None:
         assert "not isolated" in table
         found = json.loads(command(process, folder, "status", "--json", check=True).stdout)
         assert found["daemon"]["refused"]["code"] == "import"
+        crowd = [{**found["apps"][1], "name": f"t{number}", "key": str(number)} for number in range(50)]
+        crowd[7]["waiting"] = 1
+        short = overview({**found, "apps": crowd}, lines_max=50)
+        assert len(short) == 50
+        assert any(line.startswith("  t7 ") for line in short)
+        assert not any(line.startswith("  t49 ") for line in short)
 
 
 @pytest.mark.system
