@@ -112,6 +112,9 @@ class WorkerModel(Model):
     in_flight: int
     connections: int
     memory_bytes: int = Field(description="resident, shared memory included")
+    memory_limit: Literal["cgroup", "rlimit"] | None = Field(
+        default=None, description="what keeps the limit of its memory: cgroup counts what it has started as well"
+    )
     cpu_s: float
     oldest_request_s: float | None = Field(description="since when a thread is at its request; null for event loops")
 
@@ -218,6 +221,8 @@ class DaemonModel(Model):
     open_files_limit: int
     upgrades: int = Field(description="how often the daemon has replaced itself")
     connections: int
+    cgroup: str | None = Field(description="below which workers with a limit of memory get one each; null: they do not")
+    no_cgroup_because: str = Field(description="empty when there is one")
 
 
 class TemplateModel(Model):

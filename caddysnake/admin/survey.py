@@ -17,6 +17,7 @@ from .. import __version__
 from ..channel import vitals
 from ..channel.codec import shorten
 from ..channel.settings import Settings
+from ..daemon import cgroups
 from ..daemon.apps import App
 from ..daemon.builds import Builds
 from ..daemon.composition import address_name
@@ -181,6 +182,7 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
         in_flight=0 if worker.is_over else worker.load().busy,
         connections=worker.connections,
         memory_bytes=usage.memory_bytes,
+        memory_limit=worker.memory_limit,
         cpu_s=_cpu_of(worker, usage),
         oldest_request_s=None if oldest is None else oldest / 1000,
     )
@@ -366,6 +368,8 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> Daemon
         open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         connections=len(daemon.serving.connections),
         upgrades=daemon.upgrades,
+        cgroup=cgroups.root(),
+        no_cgroup_because=cgroups.why_not(),
     )
 
 

@@ -150,6 +150,7 @@ def _notes(now: Status, clock: float) -> list[str]:
         if failure is not None:
             found.append(f"- {name}: a worker failed {span(clock - failure['at'])} ago ({failure['code']})")
             found += _excerpt(failure["error"]) if refused is None else []
+    found += _memory_limits(now)
     shared = {tuple(sorted((app["template"] or app["name"], *app["shared_with"]))) for app in now["apps"]}
     for names in sorted(names for names in shared if len(names) > 1):
         found.append(f"- not isolated, they run as one user: {', '.join(map(cut, names))}")
@@ -157,6 +158,24 @@ def _notes(now: Status, clock: float) -> list[str]:
     own = sorted({app["template"] or app["name"] for app in alone if app["user"] is None})
     if own:
         found.append(f"- not isolated from the daemon, as whose user they run: {', '.join(map(cut, own))}")
+    return found
+
+
+def _memory_limits(now: Status) -> list[str]:
+    """What `limits { memory }` is worth here."""
+    kinds: dict[str, set[str]] = {"cgroup": set(), "rlimit": set()}
+    for app in now["apps"]:
+        for worker in app["workers"]:
+            if worker.get("memory_limit"):
+                kinds[worker["memory_limit"]].add(cut(app["template"] or app["name"]))
+    found = []
+    if kinds["cgroup"]:
+        names = ", ".join(sorted(kinds["cgroup"]))
+        found.append(f"- memory is limited for a worker with all that it has started (cgroup): {names}")
+    if kinds["rlimit"]:
+        names, why = ", ".join(sorted(kinds["rlimit"])), now["daemon"].get("no_cgroup_because")
+        found.append(f"- memory is limited for each process by itself (RLIMIT_DATA): {names}")
+        found += [f"    no cgroup: {why}"] if why else []
     return found
 
 

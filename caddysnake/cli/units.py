@@ -62,7 +62,7 @@ StartLimitIntervalSec=0
 
 [Service]
 {_service(place, ACCOUNT, place.config, SOCKETS)}
-{_hardening(SOCKETS, "caddysnake")}
+{_hardening(SOCKETS, "caddysnake", "%n")}
 [Install]
 WantedBy=multi-user.target
 """
@@ -83,7 +83,7 @@ StartLimitIntervalSec=0
 
 [Service]
 {_service(place, "%i", f"{folder}/%i.caddyfile", f"{SOCKETS}-%i")}
-{_hardening(f"{SOCKETS}-%i", "caddysnake-%i")}
+{_hardening(f"{SOCKETS}-%i", "caddysnake-%i", "system-caddysnake.slice/%n")}
 [Install]
 WantedBy=multi-user.target
 """
@@ -150,6 +150,8 @@ WatchdogSec=30s
 TimeoutAbortSec=5s
 # SIGTERM is for the daemon alone: it ends its workers when they have answered what they were asked.
 KillMode=mixed
+# So that `limits {{ memory }}` may count what a worker has started as well.
+Delegate=memory
 # What an app may say is bounded for each by itself; one limit for all would let the loudest silence the others.
 LogRateLimitIntervalSec=0
 # Copies of the listening sockets: who connects while the daemon is started again waits, and is served.
@@ -160,7 +162,7 @@ def _make_folder(place: Place, user: str, folder: str) -> str:
     return f"/usr/bin/install -d -o {user} -g {place.group} -m 2750 {folder}"
 
 
-def _hardening(folder: str, state: str) -> str:
+def _hardening(folder: str, state: str, cgroup: str) -> str:
     return f"""\
 
 # What an app may write to: /var/lib/{state}, its TMPDIR, and what a drop-in adds with ReadWritePaths=.
@@ -174,6 +176,8 @@ NoNewPrivileges=yes
 CapabilityBoundingSet=
 RestrictSUIDSGID=yes
 ProtectControlGroups=yes
+# But for its own, which is delegated. Elsewhere when a drop-in sets Slice=.
+ReadWritePaths=-/sys/fs/cgroup/system.slice/{cgroup}
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectKernelLogs=yes

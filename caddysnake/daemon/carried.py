@@ -101,6 +101,8 @@ class CarriedWorker(Carried):
     """For so long its WebSockets may stay."""
     failure: tuple[str, str] = ("", "")
     outlets: CarriedOutlets | None = None
+    group: tuple[str, int] | None = None
+    """The path of its cgroup, and the bytes that it may have there."""
     outbox: list[bytes] = []
     dropped: list[int] = []
     fresh: int = 0
@@ -137,6 +139,8 @@ class CarriedHost(Carried):
     left_behind: int = 0
     is_doomed: bool = False
     scratch: str | None = None
+    group: tuple[str, int] | None = None
+    """As a worker's."""
     outlets: CarriedOutlets | None = None
     outbox: list[bytes] = []
 
@@ -298,6 +302,8 @@ class State(Carried):
     uids: list[int] = []
     disbelieved: list[int] = []
     scratch: str | None = None
+    cgroup: str | None = None
+    """Below it are those of workers."""
     changes_from: float = 0.0
     """``time.time()``: changes of code from then on may not have been noticed."""
     builds: CarriedBuilds = CarriedBuilds()

@@ -105,6 +105,8 @@ class Composition(NamedTuple):
     """Apps that one user runs, and so are not kept apart."""
     is_rolling: bool = False
     """A reload replaces one worker at a time."""
+    with_memory_limit: tuple[str, ...] = ()
+    """The names of those that have one."""
 
 
 def compose(
@@ -152,6 +154,7 @@ def compose(
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
         is_rolling=plan.options.reload_strategy == "rolling",
+        with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.limits) or {})),
     )
 
 

@@ -25,12 +25,12 @@ from typing import NamedTuple
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ..channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
 from ..channel.settings import Settings
-from . import processes, scratch
+from . import cgroups, processes, scratch
 from .allowance import Allowance
 from .carried import CarriedHost, CarriedSeat, State, plain
 from .logger import Outlets, adopt_outlets
 from .spawners import UNASKED_A_SECOND, Forker, Seat, SpawnerKey, SpawnError, Spawners
-from .workers import configure, outlets_for, socket_of
+from .workers import configure, new_page, outlets_for, socket_of, without_memory
 
 log = logging.getLogger("caddysnake.host")
 
@@ -106,6 +106,11 @@ class Host:
         self._theirs: socket.socket | None = None
         self._endpoint: Endpoint
         self._outlets: Outlets | None = None
+        self.why_killed = ""
+        """Why the kernel has killed it, if it was for want of memory."""
+        self._group: cgroups.Group | None = None
+        self._confining: asyncio.Task[None] | None = None
+        self._settings: Settings | None = None  # what it is told once it is in its cgroup
 
     def equip(self, settings: Settings) -> None:
         """``settings``: those of its first app. Raises ``OSError``: there are no descriptors, or no memory, for it."""
@@ -120,19 +125,35 @@ class Host:
         try:
             self._outlets = outlets_for(self._endpoint, "host", {"app": "thread host"})
             own = Settings("thread host", "host", "", "", "/", environ, limits=settings.limits)
-            page, page_fd = configure(self._endpoint, own)
-            page.close()
-            os.close(page_fd)
+            if cgroups.limit_of(own.limits) is None:
+                self._configure(own)
+            else:
+                self._settings = own
         except BaseException:
             self._end_outlets()
             self._endpoint.close()
             theirs.close()
             raise
 
+    def _configure(self, settings: Settings) -> None:
+        """Raises ``OSError``."""
+        page, page_fd = new_page()
+        try:
+            configure(self._endpoint, settings, page_fd)
+        finally:
+            page.close()
+            os.close(page_fd)
+
     @property
     def is_settled(self) -> bool:
         """It is there, and not being forked or buried just now."""
-        return self.pid > 0 and not self.is_gone
+        is_confined = self._confining is None or self._confining.done()
+        return self.pid > 0 and is_confined and not self.is_gone
+
+    @property
+    def is_grouped(self) -> bool:
+        """A cgroup limits its memory."""
+        return self._group is not None
 
     def carry(self) -> CarriedHost:
         """All that whoever goes on with it must know. It must be settled."""
@@ -152,6 +173,7 @@ class Host:
             left_behind=self._left_behind,
             is_doomed=self._told_doomed,
             scratch=self._scratch,
+            group=self._group.carry() if self._group is not None else None,
             outlets=self._outlets.state() if self._outlets is not None else None,
             outbox=list(self._endpoint.outbox),
         )
@@ -166,6 +188,7 @@ class Host:
         self._stragglers = {worker: (group, now - age_s) for worker, (group, age_s) in carried.stragglers.items()}
         self._left_behind, self._told_doomed = carried.left_behind, carried.is_doomed
         self._scratch = carried.scratch
+        self._group = cgroups.Group(*carried.group) if carried.group is not None else None
         self._outlets = adopt_outlets(carried.outlets)
         self._endpoint = Endpoint(socket_of(carried.channel), takes_descriptors=False)
         self._endpoint.outbox.extend(carried.outbox)
@@ -200,6 +223,26 @@ class Host:
         self._loop.add_reader(self.pidfd, self._on_exit)
         self._loop.add_reader(self._endpoint.fileno(), self._on_message)
         log.debug("thread host started", extra={"fields": {"pid": self.pid}})
+        if self._settings is not None:
+            self._confining = self._loop.create_task(self._confine(self._settings))
+
+    async def confined(self) -> None:
+        """Wait until it knows what to run: nothing else may be sent before."""
+        if self._confining is not None:
+            await asyncio.shield(self._confining)
+
+    async def _confine(self, settings: Settings) -> None:
+        self._settings = None
+        memory_bytes = cgroups.limit_of(settings.limits)
+        if memory_bytes is not None:
+            self._group = await cgroups.Group.of("thread host", self.number, self.pid, memory_bytes)
+        try:
+            if self.is_usable:
+                self._configure(settings if self._group is None else without_memory(settings))
+        except OSError as exc:  # ChannelClosed among them
+            log.error("thread host cannot be told what to run", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            self.is_open = False
+            self.kill()
 
     def _end_outlets(self) -> None:
         if self._outlets is not None:
@@ -386,10 +429,14 @@ class Host:
         self._reaping = self._loop.create_task(self._reap())
 
     async def _reap(self) -> None:
+        await self.confined()
+        if self._group is not None:
+            self.why_killed = await self._group.why_killed()
         self.status = await self._spawner.reap(self.number, self.pid)
         if not self._is_let_go:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
-            fields = {"pid": self.pid, "workers": len(self._threads), "error": f"it ended unasked with {how}"}
+            error = self.why_killed or f"it ended unasked with {how}"
+            fields = {"pid": self.pid, "workers": len(self._threads), "error": error}
             log.error("thread host died with all its workers", extra={"fields": fields})
             self._on_crash(self)
         self._stragglers.clear()
@@ -398,6 +445,8 @@ class Host:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(SpawnError("host", "its thread host died"))
+        if self._group is not None:
+            await self._group.remove()
         if self._scratch is not None:
             await asyncio.to_thread(scratch.remove, self._scratch)
         self.gone.set()
@@ -518,6 +567,16 @@ class Bench(Seat):
         host = self._of.get(worker)
         return host is not None and host.is_straggler(worker)
 
+    def is_grouped(self, worker: int) -> bool:
+        """See ``Forker.is_grouped``."""
+        host = self._of.get(worker)
+        return host is not None and host.is_grouped
+
+    def why_killed(self, worker: int) -> str:
+        """See ``Forker.why_killed``."""
+        host = self._of.get(worker)
+        return host.why_killed if host is not None else ""
+
 
 class Hosts:
     """All thread hosts."""
@@ -603,6 +662,7 @@ class Hosts:
         host.is_private = self._is_private(seat)
         await host.begin()
         self._hosts.append(host)
+        await host.confined()
         return host
 
     def remember_private(self, seat: Bench) -> None:

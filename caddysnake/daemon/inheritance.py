@@ -62,6 +62,7 @@ class Inheritance:
             self._end_standin()
         left = State(release=__version__, is_afresh=True, source=self.state.source, listeners=self.state.listeners)
         left.caddy, left.attended, left.started_at = self.state.caddy, self.state.attended, self.state.started_at
+        left.cgroup = self.state.cgroup
         replace_image(left, None, 0)
 
     def _end_standin(self) -> None:

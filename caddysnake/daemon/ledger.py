@@ -21,7 +21,7 @@ START_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 CAUSES: Final = frozenset(
     {
         *("breach", "callable", "crashed", "deadline", "directory", "factory", "import", "interpreter"),
-        *("lifespan", "limits", "module", "preload", "resources", "spawner", "start timeout", "variable"),
+        *("lifespan", "limits", "memory", "module", "preload", "resources", "spawner", "start timeout", "variable"),
         *("max_lifetime", "max_memory", "max_requests", "request_timeout"),
     }
 )

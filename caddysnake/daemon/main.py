@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from .. import __version__
-from . import logger, logs, processes
+from . import cgroups, logger, logs, processes
 from .apps import App
 from .attendant import Attendant
 from .builds import Builds
@@ -117,6 +117,10 @@ class Daemon:
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
         logs.restyle(self.serving.composition.log)
         left = self._inheritance
+        if left is None:
+            cgroups.begin()
+        else:
+            cgroups.resume(left.state.cgroup)
         if left is not None and not left.state.is_afresh and left.state.log is not None:
             logger.resume(left.state.log)
         else:
@@ -277,6 +281,7 @@ class Daemon:
             builds=self.builds.carry(),
             caddy=self._companion.carry(),
             log=logger.carry(),
+            cgroup=cgroups.root(),
             started_at=self.started_at,
             upgrades=self.upgrades,
             is_reload_wanted=bool(self._reloads),
@@ -291,6 +296,7 @@ class Daemon:
             resumption.run()
             resumption.serve()
             self._companion.resume(state.caddy)
+            self._loop.run_in_executor(None, cgroups.tidy)
             self.attendant.adopt(state.attended)
             self.attendant.prepare(self.configuration)
         except Exception:

@@ -30,6 +30,7 @@ class Failure(Protocol):
 _KINDS = {
     "start timeout": (503, "start-timeout", 5),
     "crashed": (503, "crashed", 5),
+    "memory": (503, "crashed", 5),
     "breach": (503, "crashed", 5),
     "deadline": (503, "crashed", 5),
     "resources": (503, "resources", 5),

@@ -18,6 +18,7 @@ from ..channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ..channel.settings import RelaySettings
 from ..config.plan import usable_cores
 from ..matchers.table import Table
+from . import cgroups
 from .apps import App
 from .autoreload import Autoreload
 from .composition import Binding, Composition, key_of
@@ -116,6 +117,7 @@ class Serving:
         composition = self.composition
         log.info("starting", extra={"fields": {"apps": len(composition.apps), "workers": _workers_of(composition)}})
         self._tell_shared(composition)
+        _tell_memory(composition)
         progress = asyncio.create_task(self._tell_progress())
         try:
             await self._apply(composition)
@@ -148,6 +150,7 @@ class Serving:
                 await self._apply(composition, changed_only, last)
             finally:
                 self._autoreload.resume()
+            _tell_memory(composition)
 
     async def reload_app(self, name: str, key: str | None = None) -> float:
         """Give one app new workers, with the definition that it has; the seconds until they serve.
@@ -713,6 +716,19 @@ class Serving:
                 break
             except TimeoutError:
                 self.kill()
+
+
+def _tell_memory(composition: Composition) -> None:
+    """What limits of memory are worth here."""
+    if not composition.with_memory_limit:
+        return
+    fields = {"apps": ", ".join(composition.with_memory_limit)}
+    if cgroups.root() is not None:
+        fields["cgroup"] = f"{cgroups.root()}"
+        log.info("memory is limited for each worker with all that it starts", extra={"fields": fields})
+    else:
+        fields["no_cgroup"] = cgroups.why_not()
+        log.info("memory is limited for each process by itself (RLIMIT_DATA)", extra={"fields": fields})
 
 
 def _workers_of(composition: Composition) -> int:

@@ -100,6 +100,14 @@ class Forker(ABC):
         """It was ended, but cannot be by force: it may still use what it holds."""
         return False
 
+    def is_grouped(self, worker: int) -> bool:
+        """The process that it shares with others is in a cgroup that limits their memory."""
+        return False
+
+    def why_killed(self, worker: int) -> str:
+        """Why the kernel has killed that process, if it was for want of memory; to be asked before ``reap``."""
+        return ""
+
 
 class Forkers(Protocol):
     """All of them, by what decides whether two workers may come from one."""

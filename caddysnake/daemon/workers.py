@@ -16,7 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..channel import vitals
 from ..channel.codec import shorten
@@ -41,7 +41,7 @@ from ..channel.messages import (
     Write,
 )
 from ..channel.settings import RelaySettings, Settings, seal
-from . import logger, processes, standstill
+from . import cgroups, logger, processes, standstill
 from .allowance import Allowance
 from .balancer import STUCK_MS, Load
 from .carried import CarriedWorker
@@ -149,12 +149,23 @@ class Worker:
             ours = socket_of(carried.channel)
         self._endpoint = Endpoint(ours, takes_descriptors=False)
         self._outlets: Outlets | None = None
+        self._group: cgroups.Group | None = None
+        self._confining: asyncio.Task[None] | None = None
+        self.shares_process = isinstance(settings, Settings) and settings.shares_process
+        own_limits = settings.limits if isinstance(settings, Settings) and not self.shares_process else None
+        self._group_bytes = cgroups.limit_of(own_limits)  # it hears nothing before it is where this holds
         try:
             if carried is None:
                 name, told = "relay" if is_relay else "app", {"app": settings.app, "worker": settings.worker_index}
                 access = settings.access_log if isinstance(settings, Settings) else None
                 self._outlets = outlets_for(self._endpoint, name, told, access)
-                self.page, self._page_fd = configure(self._endpoint, settings)
+                self.page, self._page_fd = new_page()
+                try:
+                    if self._group_bytes is None:
+                        configure(self._endpoint, settings, self._page_fd)
+                except BaseException:
+                    self._close_page()
+                    raise
             else:
                 self._outlets = adopt_outlets(carried.outlets)
                 self.page, self._page_fd = vitals.Page(carried.page), carried.page
@@ -167,7 +178,6 @@ class Worker:
         self.last_cells = [0] * vitals.CELLS
         self.last_cpu_s = 0.0
         """What its process had used in the end; 0 for a thread of a host, whose processor time nobody tells apart."""
-        self.shares_process = isinstance(settings, Settings) and settings.shares_process
         self._is_counted = False
         self._spawner: Forker | None = None
         self._is_held = False
@@ -201,6 +211,23 @@ class Worker:
             self.kill()
         elif self._start_timeout_s is not None:
             self._timer = self._loop.call_later(self._start_timeout_s, self._feed, Event.START_TIMEOUT)
+        if self._group_bytes is not None:
+            self._confining = self._loop.create_task(self._confine(self._group_bytes))
+
+    async def _confine(self, memory_bytes: int) -> None:
+        """Put it into a cgroup, and only then let it know what to run."""
+        self._group = await cgroups.Group.of(self.settings.app, self.number, self.pid, memory_bytes)
+        if self.state is not State.STARTING or self._endpoint.fileno() < 0:
+            return
+        assert isinstance(self.settings, Settings)
+        settings = self.settings if self._group is None else without_memory(self.settings)
+        try:
+            configure(self._endpoint, settings, self._page_fd)
+        except ChannelClosed:
+            pass  # its pidfd will say the rest
+        except OSError as exc:
+            self._fail("resources", f"no room for another worker: {exc}")
+            self.kill()
 
     def discard(self) -> None:
         """Give up a worker that was never forked."""
@@ -218,7 +245,8 @@ class Worker:
     @property
     def is_settled(self) -> bool:
         """It is there, and not being forked or buried just now."""
-        return self.pid > 0 and self.state is not State.EXITED
+        is_confined = self._confining is None or self._confining.done()
+        return self.pid > 0 and is_confined and self.state is not State.EXITED
 
     @property
     def is_at_rest(self) -> bool:
@@ -245,6 +273,7 @@ class Worker:
             kept_for_s=self._kept_until - self._loop.time() if self._kept_until else None,
             failure=self._failure,
             outlets=self._outlets.state() if self._outlets is not None else None,
+            group=self._group.carry() if self._group is not None else None,
             outbox=list(self._endpoint.outbox),
             dropped=[slot for slot in self._drop_order if slot in self._dropped],
             fresh=self._fresh,
@@ -263,6 +292,7 @@ class Worker:
         self.reported, self.has_served, self._failure = carried.reported, carried.has_served, carried.failure
         self._dropped, self._drop_order = set(carried.dropped), deque(carried.dropped)
         self._fresh, self._free, self._untaken = carried.fresh, deque(carried.free), deque(carried.untaken)
+        self._group = cgroups.Group(*carried.group) if carried.group is not None else None
         self._endpoint.outbox.extend(carried.outbox)
         if carried.channel < 0:
             self._endpoint.close()
@@ -692,13 +722,34 @@ class Worker:
         if self._outlets is not None:
             self._outlets.end()
         self._sink.buried(self, orphans)
+        for_memory = await self._why_killed()
         status = await self._spawner.reap(self.number, self.pid) if self._spawner is not None else None
         if self.reported and not self._failure[0]:
             how = "an unknown status" if status is None else processes.describe_exit(status)
             when = "while it was starting" if self.ready_at is None else "unasked"
-            self._fail("crashed", f"it ended {when} with {how}")
+            if for_memory and status is not None and os.WIFSIGNALED(status):
+                self._fail("memory", for_memory)
+            else:
+                self._fail("crashed", f"it ended {when} with {how}")
             self._sink.failed(self, *self._failure)
+        if self._group is not None:
+            await self._group.remove()
         self.ended.set()
+
+    async def _why_killed(self) -> str:
+        if self._confining is not None:
+            await self._confining
+        if self._group is not None:
+            return await self._group.why_killed()
+        return self._spawner.why_killed(self.number) if self._spawner is not None else ""
+
+    @property
+    def memory_limit(self) -> Literal["cgroup", "rlimit"] | None:
+        """What keeps its limit of memory; None: it has none."""
+        if not isinstance(self.settings, Settings) or "memory" not in (self.settings.limits or {}):
+            return None
+        is_grouped = self._group is not None or (self._spawner is not None and self._spawner.is_grouped(self.number))
+        return "cgroup" if is_grouped else "rlimit"
 
     def _on_exit(self) -> None:
         if self.state in (State.STARTING, State.DRAINING, State.READY) and self._endpoint.fileno() >= 0:
@@ -740,28 +791,32 @@ def outlets_for(
     return opened
 
 
-def configure(endpoint: Endpoint, settings: Settings | RelaySettings) -> tuple[vitals.Page, int]:
-    """Put ``Configure`` on the channel, where it waits for the worker; the page that it carries, and its descriptor.
-
-    Both are the caller's. Raises ``OSError``, ``ChannelClosed`` among them; nothing is left open then.
-    """
+def new_page() -> tuple[vitals.Page, int]:
+    """A page of vital signs, and its descriptor; both are the caller's. Raises ``OSError``."""
     page_fd = vitals.create("caddysnake-vitals")
     try:
-        page = vitals.Page(page_fd)
-        try:
-            settings_fd = seal(settings)
-            try:
-                if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
-                    raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-            finally:
-                os.close(settings_fd)
-        except BaseException:
-            page.close()
-            raise
+        return vitals.Page(page_fd), page_fd
     except BaseException:
         os.close(page_fd)
         raise
-    return page, page_fd
+
+
+def configure(endpoint: Endpoint, settings: Settings | RelaySettings, page_fd: int) -> None:
+    """Put ``Configure`` on the channel, where it waits for the worker. ``page_fd`` stays the caller's.
+
+    Raises ``OSError``, ``ChannelClosed`` among them.
+    """
+    settings_fd = seal(settings)
+    try:
+        if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+    finally:
+        os.close(settings_fd)
+
+
+def without_memory(settings: Settings) -> Settings:
+    """``settings`` for a process whose memory is limited by a cgroup."""
+    return settings._replace(limits={name: n for name, n in (settings.limits or {}).items() if name != "memory"})
 
 
 def socket_of(channel: int) -> socket.socket:

@@ -77,6 +77,10 @@ def _memory(path: Path) -> Finding:
     except OSError:
         controllers = []
     if "memory" in controllers:
-        return Finding(Level.GOOD, TOPIC, "cgroup v2 with the memory controller")
-    text = "there is no memory controller of cgroup v2: `limits { memory … }` limits address space instead"
+        text = "cgroup v2 with the memory controller: `limits { memory … }` can count what a worker has started, too"
+        return Finding(Level.GOOD, TOPIC, text, "in the unit: Delegate=memory; `caddysnake status` says what holds")
+    text = (
+        "there is no memory controller of cgroup v2: `limits { memory … }` holds for each process by itself "
+        "(RLIMIT_DATA), not for a worker with what it has started"
+    )
     return Finding(Level.DOUBT, TOPIC, text, "boot with systemd.unified_cgroup_hierarchy=1, or leave it so")

@@ -14,11 +14,10 @@ import pytest
 
 LOOKED_AT = {
     "workers.Worker": (
-        "_allowance _burial _drop_order _dropped _endpoint _failure _free _fresh _grace_s _held _is_counted "
-        "_is_held _kept_until _loop _may_say _outlets _outliving _page_fd _pidfd _sink _slots _spawner "
-        "_start_timeout_s _theirs _threads _timer _untaken _writing detail ended has_served is_hung "
-        "last_cells last_cpu_s number page pid ready_at reported settings shares_process started_at state "
-        "watch"
+        "_allowance _burial _confining _drop_order _dropped _endpoint _failure _free _fresh _grace_s _group "
+        "_group_bytes _held _is_counted _is_held _kept_until _loop _may_say _outlets _outliving _page_fd _pidfd _sink "
+        "_slots _spawner _start_timeout_s _theirs _threads _timer _untaken _writing detail ended has_served is_hung "
+        "last_cells last_cpu_s number page pid ready_at reported settings shares_process started_at state watch"
     ),
     "pools.Pool": (
         "_backoff _begun_at _draining _goal _home _is_started _leases _news _pauses _replacing _scratch _seat "
@@ -43,9 +42,9 @@ LOOKED_AT = {
         "_by_key _kept _leaving _libraries _most _outdated uids"
     ),
     "hosts.Host": (
-        "_allowance _answer_by _answers _ended _endpoint _idle_since _is_let_go _left_behind _loop _on_crash _outlets "
-        "_reaping _scratch _spawner _stragglers _theirs _threads _told_doomed gone groups is_gone is_open "
-        "is_private number pid pidfd place status"
+        "_allowance _answer_by _answers _confining _ended _endpoint _group _idle_since _is_let_go _left_behind _loop "
+        "_on_crash _outlets _reaping _scratch _settings _spawner _stragglers _theirs _threads _told_doomed gone "
+        "groups is_gone is_open is_private number pid pidfd place status why_killed"
     ),
     "hosts.Bench": (
         "_group _host _hosts _of is_private key settings"

@@ -1,0 +1,309 @@
+"""A cgroup of its own for each worker process that has a limit of memory, where the daemon's own is delegated to it.
+
+Of cgroup v2 (the kernel's admin-guide/cgroup-v2). A group that has limits for its children may hold no process itself,
+so the daemon moves over, before it starts anything:
+
+    …/caddysnake.service/          what the service manager has made, and delegated
+        daemon/                    the daemon, spawners, relays, the log process, workers without such a limit
+        app-blog-17/               one worker process, or thread host, and whatever it starts
+
+Nothing here is for the loop: moving a process may wait for every CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import processes
+
+log = logging.getLogger("caddysnake.daemon")
+
+LEAF = "daemon"
+PREFIX = "app-"
+_NAME_MAX = 100
+_MOVES = 8
+"""Rounds in which all processes are moved: they may fork meanwhile."""
+_REMOVE_AFTER_S = (0.0, 0.01, 0.05, 0.2, 0.8)
+"""Who is killed is not gone at once."""
+
+_tree: Tree | None = None
+_why_not = "it has not been looked at"
+
+
+class Undelegated(Exception):
+    """The daemon's cgroup is not its own to divide. The text says why."""
+
+
+class Tree:
+    """The daemon's own cgroup, below which others are made."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.known: set[str] = set()
+        """The names of those that are in use."""
+
+    @classmethod
+    def take(cls, controller: str = "memory", proc: str = "/proc") -> Tree:
+        """Move this process, and what it has started, into the leaf, so that others may get limits.
+
+        Raises ``Undelegated``; at most the move has happened then.
+        """
+        root = own_group(Path(proc))
+        _check(root, controller)
+        tree = cls(root)
+        leaf = root / LEAF
+        try:
+            if leaf.exists() and not set(_pids(leaf)) <= _family():
+                raise Undelegated(f"another daemon is in {leaf}")
+            leaf.mkdir(exist_ok=True)
+            for _ in range(_MOVES):
+                _move(root, leaf)
+            _write(root / "cgroup.subtree_control", f"+{controller}")
+        except OSError as exc:
+            raise Undelegated(f"{root}: {exc.strerror}") from None
+        tree.tidy()
+        return tree
+
+    def place(self, app: str, number: int, pid: int, memory_bytes: int) -> str:
+        """Put process ``pid`` into a new group, with what it starts from now on; its path. Raises ``OSError``."""
+        name = f"{PREFIX}{re.sub(r'[^A-Za-z0-9_.-]', '_', app)[:_NAME_MAX]}-{number}"
+        group = self.root / name
+        self.known.add(name)
+        try:
+            group.mkdir()
+            _write(group / "memory.max", str(memory_bytes))
+            # One of them gone and the others left would be an app that is half there.
+            _write(group / "memory.oom.group", "1")
+            try:
+                _write(group / "memory.swap.max", "0")  # or it would fill the swap first, and slow everybody down
+            except OSError:
+                pass  # the kernel counts no swap
+            _write(group / "cgroup.procs", str(pid))
+        except OSError:
+            self.known.discard(name)
+            _remove(group)
+            raise
+        return str(group)
+
+    def tidy(self) -> None:
+        """Remove what nobody answers for, with the processes in it."""
+        for group in self.root.glob(f"{PREFIX}*"):
+            if group.name not in self.known:
+                end(group)
+                _remove(group)
+
+
+def own_group(proc: Path) -> Path:
+    """The folder of the cgroup of this process. Raises ``Undelegated``: there is no cgroup v2."""
+    try:
+        lines = (proc / "self/cgroup").read_text().splitlines()
+        mounts = (proc / "self/mountinfo").read_text().splitlines()
+    except OSError as exc:
+        raise Undelegated(f"{proc}: {exc.strerror}") from None
+    own = next((line[3:] for line in lines if line.startswith("0::")), None)
+    for fields, _, source in (line.partition(" - ") for line in mounts):
+        _, _, _, root, place, *_ = fields.split()
+        if own is not None and source.startswith("cgroup2 ") and Path(own).is_relative_to(root):
+            return Path(place) / Path(own).relative_to(root)
+    raise Undelegated("cgroup v2 is not mounted")
+
+
+def _check(root: Path, controller: str) -> None:
+    """Raises ``Undelegated``."""
+    try:
+        controllers = (root / "cgroup.controllers").read_text().split()
+    except OSError as exc:
+        raise Undelegated(f"{root}: {exc.strerror}") from None
+    if controller not in controllers:
+        raise Undelegated(f"{root} has no {controller} controller")
+    if not (root / "cgroup.type").exists():
+        raise Undelegated(f"{root} is everybody's")
+    if not all(os.access(root / name, os.W_OK) for name in ("", "cgroup.procs", "cgroup.subtree_control")):
+        raise Undelegated(f"{root} may not be written to: it is not delegated")
+    if os.geteuid() == 0 and os.path.isdir("/run/systemd/system") and not _is_marked(root):
+        raise Undelegated(f"systemd has not delegated {root}")
+    strangers = sorted(set(_pids(root)) - _family())
+    if strangers:
+        raise Undelegated(f"others are in {root}: process {strangers[0]}")
+
+
+def _is_marked(root: Path) -> bool:
+    """systemd says of a group that it is delegated: root may write to any."""
+    for name in ("user.delegate", "trusted.delegate"):
+        try:
+            if os.getxattr(root, name) == b"1":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _family() -> set[int]:
+    """This process and all that it has started, as far as they are still below it."""
+    parents = {int(name): processes.parent_of(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
+    found, size = {os.getpid()}, 0
+    while size < len(found):
+        size = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return found
+
+
+def _pids(group: Path) -> list[int]:
+    return [int(line) for line in (group / "cgroup.procs").read_text().split()]
+
+
+def _move(source: Path, target: Path) -> None:
+    for pid in _pids(source):
+        try:
+            _write(target / "cgroup.procs", str(pid))
+        except ProcessLookupError:
+            pass
+
+
+def _write(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _remove(group: Path) -> bool:
+    """Remove ``group``, and those that were made in it; False when somebody is still in it."""
+    try:
+        for folder, _, _ in os.walk(group, topdown=False):
+            os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def end(group: Path) -> None:
+    """SIGKILL to all that is in ``group``."""
+    try:
+        _write(group / "cgroup.kill", "1")
+    except FileNotFoundError:  # before Linux 5.14
+        try:
+            for pid in _pids(group):
+                os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    except OSError:
+        pass
+
+
+def why_killed(group: Path, memory_bytes: int) -> str:
+    """For want of which memory the kernel has killed in ``group``; empty when it has not."""
+    try:
+        words = (group / "memory.events").read_text().split()
+        events = dict(zip(words[::2], map(int, words[1::2]), strict=False))
+    except (OSError, ValueError):
+        return ""
+    if not events.get("oom_kill"):
+        return ""
+    if not events.get("oom"):
+        return "the kernel killed it: the service, or the machine, is out of memory"
+    return (
+        f"the kernel killed it: with all that it had started it came to its limit of {memory_bytes / 1e6:,.0f} MB "
+        "(limits { memory })"
+    )
+
+
+# -- what the daemon does with them ------------------------------------------------------------------------------------
+
+
+def begin() -> None:
+    """Look whether there can be any; to be called before anything is started."""
+    global _tree, _why_not
+    try:
+        _tree, _why_not = Tree.take(), ""
+    except Undelegated as exc:
+        _tree, _why_not = None, str(exc)
+    log.debug("cgroups", extra={"fields": {"root": root() or "", "why_not": _why_not}})
+
+
+def resume(root: str | None) -> None:
+    """Another image of this daemon has taken ``root``; None: it had none."""
+    global _tree, _why_not
+    if root is None or not os.path.isdir(root):
+        begin()
+    else:
+        _tree, _why_not = Tree(Path(root)), ""
+
+
+def tidy() -> None:
+    """Remove those that no worker is known to have; for a thread, after ``resume``, when the workers have resumed."""
+    if _tree is not None:
+        _tree.tidy()
+
+
+def root() -> str | None:
+    """The group below which they are made; None: there are none."""
+    return None if _tree is None else str(_tree.root)
+
+
+def why_not() -> str:
+    """Why there are none; empty when there are."""
+    return _why_not
+
+
+def limit_of(limits: Mapping[str, int] | None) -> int | None:
+    """The bytes that a process with these ``limits`` is to have a group for; None: it gets none."""
+    return limits.get("memory") if limits and _tree is not None else None
+
+
+class Group:
+    """The cgroup of one process."""
+
+    def __init__(self, path: str, memory_bytes: int) -> None:
+        self.path = path
+        self._memory_bytes = memory_bytes
+        if _tree is not None:
+            _tree.known.add(Path(path).name)
+
+    @classmethod
+    async def of(cls, app: str, number: int, pid: int, memory_bytes: int) -> Group | None:
+        """A new one, with process ``pid`` in it; None when that cannot be, which is in the log."""
+        if _tree is None:
+            return None
+        try:
+            return cls(await asyncio.to_thread(_tree.place, app, number, pid, memory_bytes), memory_bytes)
+        except OSError as exc:
+            if exc.errno != errno.ESRCH:
+                fields = {"app": app, "pid": pid, "error": f"{_tree.root}: {exc.strerror}"}
+                log.warning("no cgroup for a worker: its limit of memory is RLIMIT_DATA", extra={"fields": fields})
+            return None
+
+    def carry(self) -> tuple[str, int]:
+        """What to make it of in another image of the daemon."""
+        return self.path, self._memory_bytes
+
+    async def why_killed(self) -> str:
+        """Why the kernel has killed its process, if it was for want of memory; else empty."""
+        return await asyncio.to_thread(why_killed, Path(self.path), self._memory_bytes)
+
+    async def remove(self) -> None:
+        """Its process is gone: so is, from now on, all that this one has started."""
+        group = Path(self.path)
+        for pause_s in _REMOVE_AFTER_S:
+            await asyncio.sleep(pause_s)
+            if await asyncio.to_thread(self._try_to_remove, group):
+                break
+        else:
+            log.warning("cgroup not removed: processes in it do not end", extra={"fields": {"cgroup": self.path}})
+        if _tree is not None:
+            _tree.known.discard(group.name)
+
+    @staticmethod
+    def _try_to_remove(group: Path) -> bool:
+        end(group)
+        return _remove(group)

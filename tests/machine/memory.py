@@ -1,0 +1,219 @@
+"""Carried out inside a machine with cgroup v2 and its memory controller: every check is a function, in order.
+
+Outcomes in JSON, on the second serial line. Like ``checks``, of which it uses the tools.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import traceback
+from pathlib import Path
+
+from checks import BIN, CONFIG, Connection, ask, call, drop_in, show, until
+
+GROUP = Path("/sys/fs/cgroup/system.slice/caddysnake.service")
+SOCKET = "/run/caddysnake/blog.sock"
+LIMIT = 96 << 20
+
+APP = '''
+import json, os, resource, subprocess, sys
+
+EAT = "import time; kept = [b'x' * (1 << 20) for _ in range(400)]; time.sleep(60)"
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/eat":
+        try:
+            kept = [b"x" * (1 << 20) for _ in range(400)]
+        except MemoryError:
+            kept = ["MemoryError"]
+    elif path == "/child-eats":
+        subprocess.run([sys.executable, "-c", EAT], start_new_session=True)
+    elif path == "/leave-a-child":
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    told = {"pid": os.getpid(), "uid": os.getuid(), "limit": resource.getrlimit(resource.RLIMIT_DATA)[0]}
+    told["group"] = open("/proc/self/cgroup").read().strip()
+    told["answer"] = "MemoryError" if path == "/eat" else ""
+    try:
+        place = "/sys/fs/cgroup" + told["group"][3:] + "/memory.max"
+        os.close(os.open(place, os.O_WRONLY))
+        told["may_lift_it"] = "yes"
+    except OSError as exc:
+        told["may_lift_it"] = exc.strerror
+    body = json.dumps(told).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+'''
+
+
+def site(*more: str) -> str:
+    inside = ["module_wsgi main:app", "working_dir /srv/blog", "workers 1", "limits {", f"memory {LIMIT}", "}", *more]
+    return f"unix/{SOCKET} {{\n\tpython {{\n" + "".join(f"\t\t{line}\n" for line in inside) + "\t}\n}\n"
+
+
+def groups() -> list[str]:
+    return sorted(each.name for each in GROUP.glob("app-*"))
+
+
+def die(target: str) -> None:
+    """A request that its worker does not survive."""
+    connection = Connection(SOCKET)
+    try:
+        connection.request("GET", target)
+        told = connection.getresponse()
+        assert told.status >= 500, told.status
+    except OSError:
+        pass
+    finally:
+        connection.close()
+
+
+def one_of_them(what: str) -> dict:
+    """The app's answer, once one worker serves and nothing is left of others."""
+    until(lambda: ask() and len(groups()) == 1, what)
+    told = ask()
+    assert told["group"].endswith("/" + groups()[0]), (told, groups())
+    return told
+
+
+def status() -> str:
+    return call(f"{BIN}/caddysnake status")
+
+
+def check_a_worker_with_a_limit_gets_a_group_of_its_own() -> None:
+    Path("/srv/blog").mkdir()
+    Path("/srv/blog/main.py").write_text(APP)
+    CONFIG.parent.mkdir()
+    CONFIG.write_text(site())
+    call(f"{BIN}/caddysnake systemd --install --now")
+    told = one_of_them("a group of its own")
+    group = GROUP / groups()[0]
+    assert (group / "memory.max").read_text() == f"{LIMIT}\n"
+    assert (group / "memory.oom.group").read_text() == "1\n"
+    assert told["limit"] == -1, told  # RLIMIT_DATA is not set
+    assert (group / "cgroup.procs").read_text() == f"{told['pid']}\n"
+    assert not (GROUP / "cgroup.procs").read_text(), "nobody may be in it"
+    assert show("MainPID") in (GROUP / "daemon/cgroup.procs").read_text().split()
+    print(call(f"systemctl status --no-pager caddysnake; journalctl -o cat -u caddysnake | grep memory; cat {CONFIG}"))
+    assert "a worker with all that it has started (cgroup)" in status(), status()
+
+
+def check_the_kernel_ends_what_uses_more_and_the_reason_is_told() -> None:
+    before = one_of_them("a worker")
+    die("/eat")
+    after = one_of_them("the next worker")
+    assert after["pid"] != before["pid"], after
+    told = status()
+    print(told)
+    assert "came to its limit of 101 MB" in told, told
+    assert "workers replaced: memory 1" in told, told
+    print(call("journalctl -o cat -u caddysnake | grep 'came to its limit'"))
+
+
+def check_what_it_has_started_counts() -> None:
+    before = one_of_them("a worker")
+    die("/child-eats")
+    assert one_of_them("the next worker")["pid"] != before["pid"]
+    assert "workers replaced: memory 2" in status(), status()
+
+
+def check_a_crash_is_told_apart() -> None:
+    os.kill(one_of_them("a worker")["pid"], signal.SIGKILL)
+    until(lambda: "crashed 1, memory 2" in status(), "a crash")
+    assert "signal SIGKILL" in status(), status()
+    one_of_them("the next worker")
+
+
+def check_what_it_left_behind_goes_with_it() -> None:
+    one_of_them("a worker")
+    ask(target="/leave-a-child")
+    assert call("pgrep -c -x sleep", 0).strip() == "1"
+    begun = time.monotonic()
+    call("systemctl reload caddysnake")
+    one_of_them("the next worker")
+    print(f"    a reload in {time.monotonic() - begun:.1f} s")
+    call("pgrep -x sleep", 1)
+
+
+def check_an_upgrade_takes_them_over() -> None:
+    before, pid = one_of_them("a worker"), show("MainPID")
+    call(f"{BIN}/caddysnake upgrade")
+    until(lambda: '"upgrades":1' in upgraded(), "an upgrade")
+    assert one_of_them("the same worker")["pid"] == before["pid"]
+    assert show("MainPID") == pid
+    assert "(cgroup)" in status(), status()
+    die("/eat")
+    assert one_of_them("the next worker")["pid"] != before["pid"]
+    assert "memory 3" in status(), status()
+
+
+def upgraded() -> str:
+    return call(f"{BIN}/caddysnake status --json").replace(" ", "")
+
+
+def check_nothing_is_left_of_a_daemon_that_was_killed() -> None:
+    before = one_of_them("a worker")
+    os.kill(int(show("MainPID")), signal.SIGKILL)
+    until(lambda: show("NRestarts") == "1" and ask()["pid"] != before["pid"], "a restart")
+    assert one_of_them("a worker")["limit"] == -1
+
+
+def check_the_process_of_threads_has_one_limit() -> None:
+    CONFIG.write_text(site("workers_runtime thread"))
+    call("systemctl reload caddysnake")
+    before = one_of_them("a host")
+    assert groups()[0].startswith("app-thread_host-"), groups()
+    assert before["limit"] == -1, before
+    assert "(cgroup)" in status(), status()
+    die("/eat")
+    assert one_of_them("the next host")["pid"] != before["pid"]
+    assert "memory 1" in status(), status()
+
+
+def check_an_app_of_the_daemons_user_could_lift_it_and_one_with_its_own_could_not() -> None:
+    assert one_of_them("a host")["may_lift_it"] == "yes"
+    call("useradd --system tenant")
+    CONFIG.write_text(site("user tenant"))
+    call(f"{BIN}/caddysnake systemd --install --with-users && systemctl restart caddysnake")
+    told = one_of_them("a worker")
+    assert told["may_lift_it"] == "Permission denied", told
+    die("/eat")
+    assert one_of_them("the next worker")["pid"] != told["pid"]
+    assert "came to its limit" in status(), status()
+
+
+def check_without_delegation_it_is_each_process_that_is_limited() -> None:
+    with drop_in("[Service]\nDelegate=no\n"):
+        call("systemctl restart caddysnake")
+        until(ask, "the site")
+        told = ask(target="/eat")
+        assert told["limit"] == LIMIT, told
+        assert told["answer"] == "MemoryError", told
+        print(status())
+        assert "for each process by itself (RLIMIT_DATA)" in status(), status()
+        assert "no cgroup: " in status(), status()
+        assert not groups()
+    call("systemctl stop caddysnake")
+    assert not GROUP.exists()
+
+
+def main() -> None:
+    outcome = {}
+    for name, check in [(name, check) for name, check in globals().items() if name.startswith("check_")]:
+        begun = time.monotonic()
+        try:
+            check()
+            outcome[name] = ""
+        except BaseException:
+            outcome[name] = traceback.format_exc()
+        print(f"{name}: {'failed' if outcome[name] else 'ok'} ({time.monotonic() - begun:.1f}s)", flush=True)
+        if outcome[name]:
+            print(outcome[name], flush=True)
+    print(json.dumps(outcome), flush=True)
+
+
+if __name__ == "__main__":
+    main()
