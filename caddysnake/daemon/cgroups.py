@@ -65,6 +65,8 @@ class Tree:
             leaf.mkdir(exist_ok=True)
             for _ in range(_MOVES):
                 _move(root, leaf)
+                if not _pids(root):
+                    break
             _write(root / "cgroup.subtree_control", f"+{controller}")
         except OSError as exc:
             raise Undelegated(f"{root}: {exc.strerror}") from None

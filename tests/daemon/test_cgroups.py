@@ -1,0 +1,121 @@
+"""Groups of processes: what is read and decided, in folders that look like cgroup v2.
+
+Plain folders neither move a process nor end one. What the kernel does with the same writes is proved where it has
+the memory controller: tests/machine/memory.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from caddysnake.daemon.cgroups import Group, Tree, Undelegated, own_group, why_killed
+
+OWN = "/system.slice/caddysnake.service"
+FILES = {
+    "cgroup.controllers": "cpu memory pids\n",
+    "cgroup.type": "domain\n",
+    "cgroup.procs": f"{os.getpid()}\n",
+    "cgroup.subtree_control": "",
+}
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    folder = tmp_path / "proc"
+    (folder / "self").mkdir(parents=True)
+    (folder / "self/cgroup").write_text(f"4:pids:/elsewhere\n0::{OWN}\n")
+    (folder / "self/mountinfo").write_text(
+        f"29 22 0:25 / {tmp_path}/v1 rw shared:4 - cgroup cgroup rw,pids\n"
+        f"30 22 0:26 / {tmp_path}/v2 rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    folder = tmp_path / f"v2{OWN}"
+    folder.mkdir(parents=True)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    (folder / "daemon").mkdir()
+    (folder / "daemon/cgroup.procs").write_text("")
+    return folder
+
+
+def test_the_daemon_moves_to_a_leaf_before_it_divides_its_group(proc: Path, own: Path) -> None:
+    assert Tree.take(proc=str(proc)).root == own
+    assert (own / "daemon/cgroup.procs").read_text().strip() == str(os.getpid())
+    assert (own / "cgroup.subtree_control").read_text() == "+memory"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("cgroup.controllers", "cpu pids\n", "has no memory controller"),
+        ("cgroup.type", None, "is everybody's"),
+        ("cgroup.procs", f"{os.getpid()}\n1\n", "others are in .*: process 1"),
+        ("daemon/cgroup.procs", "1\n", "another daemon is in "),
+    ],
+)
+def test_a_group_that_is_not_its_own_is_left_alone(
+    proc: Path, own: Path, name: str, text: str | None, reason: str
+) -> None:
+    if text is None:
+        (own / name).unlink()
+    else:
+        (own / name).write_text(text)
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    with pytest.raises(Undelegated, match=reason):
+        Tree.take(proc=str(proc))
+    assert before == {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+
+
+def test_it_is_found_in_a_container_and_beside_v1_and_missed_without_v2(proc: Path, tmp_path: Path) -> None:
+    assert own_group(proc) == tmp_path / f"v2{OWN}"
+    (proc / "self/mountinfo").write_text(f"30 22 0:26 /system.slice {tmp_path}/part ro - cgroup2 none rw\n")
+    assert own_group(proc) == tmp_path / "part/caddysnake.service"
+    (proc / "self/mountinfo").write_text("29 22 0:25 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n")
+    with pytest.raises(Undelegated, match="cgroup v2 is not mounted"):
+        own_group(proc)
+
+
+def test_a_group_that_cannot_be_made_leaves_nothing(own: Path) -> None:
+    tree = Tree(own)
+    with pytest.raises(FileNotFoundError):  # a plain folder has no memory.max
+        tree.place("../etc/x y", 7, os.getpid(), 1 << 20)
+    assert not tree.known
+    assert not list(own.glob("app-*"))
+    assert not (own.parent / "etc").exists()
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ("low 0\nhigh 0\nmax 12\noom 1\noom_kill 3\noom_group_kill 1\n", "came to its limit of 64 MB"),
+        ("max 12\noom 0\noom_kill 1\n", "the service, or the machine, is out of memory"),
+        ("max 12\noom 1\noom_kill 0\n", "^$"),
+        ("what\n", "^$"),
+        (None, "^$"),
+    ],
+)
+def test_why_the_kernel_killed_is_read_from_its_counts(tmp_path: Path, events: str | None, reason: str) -> None:
+    if events is not None:
+        (tmp_path / "memory.events").write_text(events)
+    assert re.search(reason, why_killed(tmp_path, 64_000_000))
+
+
+def test_what_nobody_answers_for_is_removed(own: Path) -> None:
+    for name in ("app-blog-1", "app-blog-2"):
+        (own / name / "made-by-the-app").mkdir(parents=True)
+    tree = Tree(own)
+    tree.known.add("app-blog-2")
+    tree.tidy()
+    assert [path.name for path in own.glob("app-*")] == ["app-blog-2"]
+
+
+def test_a_group_is_carried_by_its_path() -> None:
+    assert Group(*Group("/sys/fs/cgroup/x/app-blog-1", 5).carry()).path == "/sys/fs/cgroup/x/app-blog-1"
