@@ -152,6 +152,8 @@ TimeoutAbortSec=5s
 KillMode=mixed
 # So that `limits {{ memory }}` may count what a worker has started as well.
 Delegate=memory
+# A worker that the kernel kills for want of memory does not take the others along.
+OOMPolicy=continue
 # What an app may say is bounded for each by itself; one limit for all would let the loudest silence the others.
 LogRateLimitIntervalSec=0
 # Copies of the listening sockets: who connects while the daemon is started again waits, and is served.

@@ -30,7 +30,7 @@ _BUILD_S = 600
 _BOOT_S = 300
 _FROM_SOURCE = ("argparse-manpage",)
 """Those of which there are no wheels. They hold nothing compiled."""
-_PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 
 CHECKER = """\
 [Unit]
@@ -99,7 +99,7 @@ def _build(root: Path) -> None:
     plain = [each for each in dependencies() if each.startswith(_FROM_SOURCE)]
     run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, *plain], timeout=_BUILD_S)
     others = [each for each in dependencies() if each not in plain]
-    platforms = [word for name in _PLATFORMS for word in ("--platform", f"{name}_{os.uname().machine}")]
+    platforms = [word for name in PLATFORMS for word in ("--platform", f"{name}_{os.uname().machine}")]
     run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", wheels),
