@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -102,24 +104,35 @@ class Page:
 @contextlib.contextmanager
 def browser() -> Iterator[Page]:
     """A tab of a Chromium of its own."""
-    with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
-            ["chromium", *_FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    profile = tempfile.mkdtemp(prefix="browser-")
+    process = subprocess.Popen(
+        ["chromium", *_FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": profile},
+        start_new_session=True,
+    )
+    try:
+        with connect(_address(Path(profile)), max_size=None, proxy=None) as connection:
+            yield Page(connection, _attach(connection))
+    finally:
+        process.terminate()
         try:
-            with connect(_address(Path(profile)), max_size=None, proxy=None) as connection:
-                yield Page(connection, _attach(connection))
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children end a little later, and write until then
+        process.wait()
+        _remove(profile)
+
+
+def _remove(folder: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
 
 
 def _address(profile: Path) -> str:
