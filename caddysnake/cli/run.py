@@ -107,6 +107,8 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
             return Caddy(binary, wanted.configuration.caddy, place)
 
     urls = _urls(wanted.config) if with_caddy else []
+    if left is not None and not left.state.is_afresh:
+        import_all()  # somebody stands in meanwhile; later, a thread that imports would hold up who serves
     try:
         return run(
             wanted.configuration,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -45,6 +47,10 @@ _ANSWER_S = 0.05
 """So long after a rehearsal the upgrade begins."""
 _ATTEND_AFTER_S = 1.0
 """When apps take longer to start, the admin API answers before they are up."""
+_SWITCH_S = 0.0005
+"""How long a thread of ours that computes (reads a configuration, imports) may keep the loop waiting for the interpreter.
+Handing over one connection takes a dozen system calls, and after each the loop would wait anew: 5 ms as Python has it.
+"""
 _RELOADS_MAX = 8
 """How many reloads may wait, the one that runs among them."""
 
@@ -451,6 +457,9 @@ def run(
     """Run a daemon in this process until it is told to stop; the exit status."""
     import uvloop
 
+    sys.setswitchinterval(_SWITCH_S)
+    # What is there now stays. Looking through all of it for garbage takes longer than any request should wait.
+    gc.freeze()
     soft, hard = processes.become_supervisor()
     log.debug("descriptor limit raised", extra={"fields": {"from": soft, "to": hard, "pid": os.getpid()}})
 
