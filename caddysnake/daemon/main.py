@@ -48,8 +48,8 @@ _ANSWER_S = 0.05
 _ATTEND_AFTER_S = 1.0
 """When apps take longer to start, the admin API answers before they are up."""
 _SWITCH_S = 0.0005
-"""How long a thread of ours that computes (reads a configuration, imports) may keep the loop waiting for the interpreter.
-Handing over one connection takes a dozen system calls, and after each the loop would wait anew: 5 ms as Python has it.
+"""How long a thread of ours that computes (reads a configuration, imports) may keep the loop waiting each time it comes
+back from the kernel. A hand-over is a dozen system calls, and 5 ms for each, as Python has it, is a stall.
 """
 _RELOADS_MAX = 8
 """How many reloads may wait, the one that runs among them."""
