@@ -115,6 +115,7 @@ class Exchange:
 
     __slots__ = (
         "_continues",
+        "_has_body",
         "_keeps_client",
         "_outgoing",
         "_reader",
@@ -138,7 +139,8 @@ class Exchange:
         """Of the response, once its head has been passed on."""
         self._outgoing = outgoing
         self._continues = continues and head.expect_continue
-        self.is_repeatable = head.method in _REPEATABLE and not head.has_body and head.upgrade is None
+        self._has_body = head.has_body
+        self.is_repeatable = head.method in _REPEATABLE and not self._has_body and head.upgrade is None
         """Should its link end without an answer, another may be tried, once."""
         self._keeps_client = False
         self._request_sent = False
@@ -151,7 +153,7 @@ class Exchange:
         """There is a link: what to write to it, which is all of the request. None, and nothing has happened, when
         there is more to it: call ``linked``.
         """
-        if self.head.has_body or self.input_ended:
+        if self._has_body or self.input_ended:
             return None
         self.stage = _ASKED
         self._request_sent = True

@@ -1,4 +1,4 @@
-"""The relay's end of one link: a ``BufferedProtocol`` that serves one client's request at a time, or none.
+"""The relay's end of one link: a ``Protocol`` that serves one client's request at a time, or none.
 
 The relay is the client of a link, so it may end one whenever it likes. A link that says anything while no request is
 on it is not used again.
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from .server import RelayServer
 
 WRITE_HIGH_BYTES = 96 * 1024
-"""What may wait to be written, on either side, before its source is read no further: more than one read brings."""
+"""What may wait to be written, on either side, before its source is read no further: so much, and one read more."""
 
 FLUSH_S = 30.0
 """How long a worker may take to read what was written to a link that is over."""
 
 
-class LinkConnection(asyncio.BufferedProtocol):
+class LinkConnection(asyncio.Protocol):
     """``client`` is whose request it carries, None while it is idle."""
 
-    __slots__ = ("_is_over", "_server", "_sock", "_transport", "_view", "client", "is_write_paused", "need")
+    __slots__ = ("_is_over", "_server", "_sock", "_transport", "client", "is_write_paused", "need")
 
     def __init__(self, server: RelayServer, sock: socket.socket, need: int) -> None:
         self.client: ClientConnection | None = None
@@ -32,7 +32,6 @@ class LinkConnection(asyncio.BufferedProtocol):
         self.need = need
         self._server = server
         self._sock = sock
-        self._view = server.view
         self._transport: Any = None
         self._is_over = False
 
@@ -44,15 +43,11 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._server.link_made(self)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """asyncio: where to put what arrives. ``sizehint`` is not needed."""
-        return self._view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """asyncio: ``nbytes`` have arrived. On an idle link they answer nothing: it is discarded."""
+    def data_received(self, data: bytes) -> None:
+        """asyncio: ``data`` has arrived. On an idle link it answers nothing: that is discarded."""
         client = self.client
         if client is not None:
-            client.link_data(bytes(self._view[:nbytes]))
+            client.link_data(data)
         else:
             self.discard()
 

@@ -32,9 +32,10 @@ class Wanted(NamedTuple):
 class _App(Generic[L, W]):
     """What is known of one app. The dicts are ordered sets."""
 
-    __slots__ = ("idle", "links", "needs", "waiting")
+    __slots__ = ("idle", "links", "name", "needs", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, name: AppId) -> None:
+        self.name = name
         self.idle: dict[L, None] = {}
         self.waiting: dict[W, None] = {}
         self.needs: dict[int, None] = {}
@@ -51,7 +52,7 @@ class Links(Generic[L, W]):
         self._max_idle_total = max_idle_total
         self._idle_s = idle_s
         self._apps: dict[AppId, _App[L, W]] = {}
-        self._app_of: dict[L, AppId] = {}
+        self._app_of: dict[L, _App[L, W]] = {}
         self._idle_since: dict[L, float] = {}  # oldest first
         self._needs: dict[int, AppId] = {}
         self._last_need = 0
@@ -83,7 +84,7 @@ class Links(Generic[L, W]):
         """Let ``waiter`` wait for a link; what to ask for, None when one that nobody else will get is on its way."""
         app = self._apps.get(app_id)
         if app is None:
-            app = self._apps[app_id] = _App()
+            app = self._apps[app_id] = _App(app_id)
         app.waiting[waiter] = None
         if len(app.needs) >= len(app.waiting):
             return None
@@ -102,7 +103,7 @@ class Links(Generic[L, W]):
             return None
         need, _ = app.needs.popitem()
         del self._needs[need]
-        self._forget(app_id, app)
+        self._forget(app)
         return need
 
     # What the daemon says
@@ -120,7 +121,7 @@ class Links(Generic[L, W]):
         app = self._apps[app_id]
         del app.needs[need]
         app.links += 1
-        self._app_of[link] = app_id
+        self._app_of[link] = app
         return self._next_waiter(app)
 
     def refused(self, need: int) -> W | None:
@@ -132,14 +133,14 @@ class Links(Generic[L, W]):
         app.needs.pop(need)
         # As long as there are needs for all who wait, this one was one too many.
         waiter = self._next_waiter(app) if len(app.waiting) > len(app.needs) else None
-        self._forget(app_id, app)
+        self._forget(app)
         return waiter
 
     # What becomes of links
 
     def release(self, link: L, now: float) -> W | None:
         """``link`` is clean and free: who gets it; None when it is idle now. ``surplus`` may want it closed."""
-        app = self._apps[self._app_of[link]]
+        app = self._app_of[link]
         if app.waiting:
             return self._next_waiter(app)
         app.idle[link] = None
@@ -148,7 +149,7 @@ class Links(Generic[L, W]):
 
     def surplus(self, link: L) -> L | None:
         """After ``link`` was released: the oldest where there are too many; it is forgotten here, close it."""
-        app = self._apps[self._app_of[link]]
+        app = self._app_of[link]
         if len(app.idle) > self._max_idle:
             oldest = next(iter(app.idle))
         elif len(self._idle_since) > self._max_idle_total:
@@ -160,15 +161,14 @@ class Links(Generic[L, W]):
 
     def closed(self, link: L) -> None:
         """``link`` is no more, or no more to be used."""
-        app_id = self._app_of.pop(link, None)
-        if app_id is None:
+        app = self._app_of.pop(link, None)
+        if app is None:
             return
-        app = self._apps[app_id]
         app.links -= 1
         if link in app.idle:
             del app.idle[link]
             del self._idle_since[link]
-        self._forget(app_id, app)
+        self._forget(app)
 
     def expired(self, now: float) -> list[L]:
         """What has been idle for too long, and has been forgotten here: close it."""
@@ -188,10 +188,10 @@ class Links(Generic[L, W]):
     def give_up(self) -> list[W]:
         """The daemon is gone: forget all needs, and who waits for them."""
         waiters = [waiter for app in self._apps.values() for waiter in app.waiting]
-        for app_id, app in list(self._apps.items()):
+        for app in list(self._apps.values()):
             app.waiting.clear()
             app.needs.clear()
-            self._forget(app_id, app)
+            self._forget(app)
         self._needs.clear()
         return waiters
 
@@ -208,6 +208,6 @@ class Links(Generic[L, W]):
         del app.waiting[waiter]
         return waiter
 
-    def _forget(self, app_id: AppId, app: _App[L, W]) -> None:
+    def _forget(self, app: _App[L, W]) -> None:
         if not app.links and not app.waiting and not app.needs:
-            del self._apps[app_id]
+            del self._apps[app.name]

@@ -308,8 +308,11 @@ class RelayServer:
     def connection_lost(self, connection: ClientTransport, returned: bool) -> None:
         """A connection has ended, or been ``returned``: its slot is settled once our copy is closed."""
         self._watched.discard(connection)
-        # Our copy is closed when this callback of the transport has returned.
-        self._loop.call_soon(self._released, connection.slot, returned)
+        if returned:
+            # Our copy is closed when this callback of the transport has returned.
+            self._loop.call_soon(self._released, connection.slot, True)
+        else:
+            self._released(connection.slot, False)
 
     def _released(self, slot: int, returned: bool) -> None:
         self._connections.pop(slot, None)
