@@ -67,6 +67,7 @@ class Connection:
         "kicked",
         "origin",
         "parser",
+        "poller",
         "recv",
         "refusal",
         "send",
@@ -119,6 +120,8 @@ class Connection:
         """Nothing more will come, or nothing more can be sent."""
         self.refusal: ProtocolError | None = None
         """What was wrong with the request, found while the app was reading it."""
+        self.poller: select.poll | None = None
+        """What a thread waits with, once one has."""
         self.unsent: list[memoryview] = []
         """The rest of a finished response."""
         self.file: FileRange | None = None
@@ -199,8 +202,10 @@ class Connection:
                 raise self._lost(str(exc)) from exc
             if sent == len(output):
                 return
-            output = output[sent:]
-        self.offer(output)
+            # Not tried again before it is waited for, and not copied: the kernel has just said that it is full.
+            self.unsent.append(memoryview(output)[sent:])
+        else:
+            self.offer(output)
         while self.unsent:
             if not self._wait(select.POLLOUT, self.write_timeout_s):
                 raise self._lost(f"the client took nothing for {self.write_timeout_s:g} s")
@@ -230,7 +235,9 @@ class Connection:
             parser.feed(received)
 
     def _wait(self, event: int, timeout_s: float) -> bool:
-        poller = select.poll()
+        poller = self.poller
+        if poller is None:
+            poller = self.poller = select.poll()
         poller.register(self.fd, event)
         return bool(poller.poll(timeout_s * 1000))
 
