@@ -398,7 +398,7 @@ class AsgiServer:
             self._check_left()
 
     def head_waits(self, cycle: Cycle) -> None:
-        """A head waits for its content until the end of this turn of the loop."""
+        """A head waits for its content, or a piece for others, until the end of this turn of the loop."""
         if not self._heads:
             self.loop.call_soon(self._flush_heads)
         self._heads.append(cycle)
@@ -408,6 +408,8 @@ class AsgiServer:
         for cycle in heads:
             if cycle.response.phase is _STARTED:
                 cycle.flush_head()
+            elif cycle.pieces:
+                cycle.flush_pieces()
 
     # Vital signs
 

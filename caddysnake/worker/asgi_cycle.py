@@ -36,11 +36,13 @@ class Cycle:
         "is_gone",
         "is_overdue",
         "is_waiting_for_body",
+        "pieces",
         "request_given",
         "response",
         "scope",
         "started",
         "task",
+        "wrote",
     )
 
     def __init__(
@@ -65,6 +67,10 @@ class Cycle:
         """The app has received the last of the request's body."""
         self.continued = False
         """A 100 has been sent."""
+        self.pieces: list[bytes] | None = None
+        """What waits for the end of this turn of the loop."""
+        self.wrote = 0.0
+        """Monotonic seconds at which the last piece of content left at once."""
 
     async def run(self, app: Any) -> None:
         """Call the app, and answer for it where it does not."""
@@ -94,6 +100,9 @@ class Cycle:
         if not self.is_gone:
             self.connection.write(self.response.flush_head(), 0)
 
+    def flush_pieces(self) -> None:
+        """Let the pieces leave that were sent in the same turn of the loop."""
+
     def wake(self) -> None:
         """Something that ``receive`` may wait for has happened."""
 
@@ -111,6 +120,7 @@ class Cycle:
     def fail(self, error: ProtocolError) -> None:
         """The request broke a rule, or did not come: answer if that can still be done, else cut."""
         if self.response.head_sent:
+            self.flush_pieces()
             self.connection.abort()
             return
         self.response.close = True
@@ -131,6 +141,7 @@ class Cycle:
         if self.is_gone or self.response.phase is _DONE:
             return
         if self.response.head_sent:
+            self.flush_pieces()
             self.connection.abort()
         elif server.settings.development:
             trace = foreign_traceback(exc)
@@ -143,6 +154,7 @@ class Cycle:
         self.connection.server.tally.errors += 1
         if self.response.head_sent:
             self.log("the app returned before its response was complete")
+            self.flush_pieces()
             self.connection.abort()
         else:
             self.log("the app returned without a response")

@@ -15,6 +15,9 @@ DONE           nothing; the connection has gone on to its next request by then
 BROKEN         nothing; the connection is being cut
 =============  ==================================================================================
 
+Small pieces that follow each other within a millisecond leave together: at the end of the turn of the loop in which
+they were sent, or as soon as they are many. A piece after a longer while leaves at once, whatever else the app does.
+
 The app is never cancelled because a client left: ``receive`` says so, and ``send`` raises ``ClientDisconnected``.
 """
 
@@ -23,10 +26,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import MutableMapping
+from time import monotonic
 from typing import Any
 
 from ..http1.errors import ResponseError
-from ..http1.response import Phase, informational
+from ..http1.response import Output, Phase, informational
 from .asgi_cycle import ClientDisconnected, Cycle
 from .asgi_file import open_file, send_file
 
@@ -37,6 +41,10 @@ _STARTED = Phase.STARTED
 _DONE = Phase.DONE
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _EARLY_HINTS = 103
+_PIECE_MAX_BYTES = 1024
+_PIECES_MAX = 64
+_BURST_S = 0.001
+"""Pieces that come sooner than this after another are let wait for each other, within one turn of the loop."""
 
 
 class HttpCycle(Cycle):
@@ -86,7 +94,12 @@ class HttpCycle(Cycle):
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _to_bytes(body)
-            connection.write(response.send(body, message.get("more_body", False)), len(body))
+            more = message.get("more_body", False)
+            output = response.send(body, more)
+            if more and type(output) is bytes and len(output) <= _PIECE_MAX_BYTES:
+                self._send_piece(output, len(body))
+            else:
+                self._write(output, len(body))
             if response.phase is _DONE:
                 connection.response_done(self)
             if connection.is_write_paused:
@@ -110,7 +123,7 @@ class HttpCycle(Cycle):
                 raise ResponseError("an early hint after the response was started")
             connection.write(informational(_EARLY_HINTS, [(b"link", link) for link in message.get("links", ())]), 0)
         elif kind == "http.response.trailers":
-            connection.write(response.send_trailers(message.get("headers", ()), message.get("more_trailers", False)), 0)
+            self._write(response.send_trailers(message.get("headers", ()), message.get("more_trailers", False)), 0)
             if response.phase is _DONE:
                 connection.response_done(self)
         elif kind == "http.response.pathsend":
@@ -124,7 +137,7 @@ class HttpCycle(Cycle):
         file, size = open_file(path)
         try:
             before, behind = self.response.frame_file(size)
-            connection.write(before, 0)
+            self._write(before, 0)
             if size and self.response.has_content:
                 await send_file(connection, file, size)
                 connection.count_sent(size)
@@ -137,6 +150,38 @@ class HttpCycle(Cycle):
             os.close(file)
         if not self.is_gone:
             connection.response_done(self)
+
+    # Small pieces
+
+    def _send_piece(self, piece: bytes, content_bytes: int) -> None:
+        """Let ``piece`` leave at once or, soon behind another, at the end of this turn of the loop at the latest."""
+        now = monotonic()
+        if now - self.wrote > _BURST_S:
+            self.wrote = now
+            self._write(piece, content_bytes)
+            return
+        self.connection.count_sent(content_bytes)
+        pieces = self.pieces
+        if pieces is None:
+            self.pieces = [piece]
+            self.connection.server.head_waits(self)
+            return
+        pieces.append(piece)
+        if len(pieces) >= _PIECES_MAX:
+            self.flush_pieces()
+
+    def _write(self, output: Output, content_bytes: int) -> None:
+        """Write ``output`` behind the pieces that wait."""
+        pieces = self.pieces
+        if pieces:
+            self.pieces = None
+            output = b"".join((*pieces, output)) if isinstance(output, bytes) else (*pieces, *output)
+        self.connection.write(output, content_bytes)
+
+    def flush_pieces(self) -> None:
+        """Let the pieces leave that were sent in the same turn of the loop."""
+        if self.pieces and not self.is_gone:
+            self._write(b"", 0)
 
     # For the connection
 

@@ -208,6 +208,17 @@ async def do_raise_midway(scope: Any, receive: Any, send: Any) -> None:
     raise ValueError("midway")
 
 
+async def do_burst(scope: Any, receive: Any, send: Any) -> None:
+    """Many small pieces within one turn of the loop; then it waits, or raises without waiting."""
+    await start(send)
+    for number in range(300):
+        await body(send, b"%d," % number, True)
+    if scope["query_string"] == b"raise":
+        raise ValueError("behind a burst")
+    await gate("burst").wait()
+    await body(send, b"end")
+
+
 async def do_raise_at_end(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"done")
     raise ValueError("too late")

@@ -239,6 +239,25 @@ def test_the_head_of_a_slow_stream_leaves_at_once(client: RawClient, other: RawC
     assert client.exactly(19) == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
 
 
+BURST = b"".join(b"%x\r\n%d,\r\n" % (len(b"%d," % number), number) for number in range(300))
+
+
+def test_small_pieces_of_one_turn_have_left_when_the_app_waits(client: RawClient, other: RawClient) -> None:
+    client.send(b"GET /burst HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.head()[0] == 200
+    assert client.exactly(len(BURST)) == BURST
+    assert client.is_quiet()
+    other.get("/open?burst")
+    assert client.exactly(13) == b"3\r\nend\r\n0\r\n\r\n"
+
+
+def test_small_pieces_before_an_exception_leave_before_the_cut(client: RawClient) -> None:
+    client.send(b"GET /burst?raise HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.head()
+    assert client.exactly(len(BURST)) == BURST
+    assert client.is_ended()
+
+
 def test_a_head_request_gets_the_head_alone(client: RawClient) -> None:
     for path in ("/hello", "/stream", "/at_once"):
         assert client.ask(f"HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).status == 200
