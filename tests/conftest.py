@@ -13,24 +13,34 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.leaks", "support.no_skips"]
 
 ONCE = (
-    "*/test_*against_caddy.py",
     "admin/test_fuzz.py",
+    "admin/test_other_users.py",
     "admin/test_page.py",
-    "caddyfile/test_formatter.py",
-    "config/test_stock.py",
+    "caddyfile/*",
+    "config/*",
     "docs/*",
+    "matchers/*",
+    "placeholders/*",
     "project/*",
+    "reload/test_crowd.py",
     "soak/*",
+    "system/test_access_log.py",
+    "system/test_bad_input.py",
+    "system/test_drop_in.py",
     "system/test_health.py",
     "system/test_interpreters.py",
     "system/test_load_shapes.py",
+    "system/test_logs.py",
+    "system/test_logs_lost.py",
     "system/test_on_demand_tls.py",
     "system/test_reload_with_caddy.py",
     "system/test_with_caddy.py",
     "tenants/test_behind_caddy.py",
     "upgrade/test_under_load.py",
 )
-"""What takes long and does not depend on which Python it is run with: asked on one of them in CI."""
+"""What does not depend on which Python it is run with, such as what reads files and judges by Caddy: asked on one of
+them in CI. On each there are asyncio, processes, threads and descriptors, HTTP, and what runs in the app's process.
+"""
 
 
 TOGETHER = (

@@ -53,7 +53,7 @@ def go(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
-@pytest.mark.parametrize("via", ["socket", "caddy"])
+@pytest.mark.parametrize("via", ["socket", pytest.param("caddy", marks=pytest.mark.once)])
 def test_no_request_fails_over_reloads_by_signal(folder: Path, interface: str, via: str) -> None:
     with running(folder, caddyfile(interface), via) as (process, target):
 
@@ -70,7 +70,7 @@ def test_no_request_fails_over_reloads_by_signal(folder: Path, interface: str, v
         go(work())
 
 
-@pytest.mark.parametrize("via", ["socket", "caddy"])
+@pytest.mark.parametrize("via", ["socket", pytest.param("caddy", marks=pytest.mark.once)])
 def test_no_request_fails_over_changes_of_the_code(folder: Path, interface: str, via: str) -> None:
     text = caddyfile(interface, "autoreload {", "\tdebounce 100ms", "}")
     with running(folder, text, via) as (process, target):

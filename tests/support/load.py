@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 PATIENCE_S = 30.0
+PAUSE_S = 0.004
+"""Between two requests of a client: without it they would slow down what is to be seen under them."""
 
 APP = '''
 VERSION = "1"
@@ -114,8 +116,7 @@ class Load:
                 self.failures.append(f"client {number} turn {turn}: {type(exc).__name__} {exc}"[:300])
                 writer.close()
                 reader, writer = await self._connect()
-            if turn % 5 == 0:
-                await asyncio.sleep(0.003 * (number % 7))
+            await asyncio.sleep(PAUSE_S + (0.003 * (number % 7) if turn % 5 == 0 else 0.0))
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()

@@ -147,6 +147,7 @@ def resident_kib(pid: int) -> int:
     raise AssertionError(pid)
 
 
+@pytest.mark.once
 def test_ten_thousand_random_hosts_start_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
     settle(tmp_path / "t", "a")
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process:
@@ -172,7 +173,7 @@ def test_ten_thousand_random_hosts_start_nothing_and_leave_nothing_behind(tmp_pa
         for pid, size in sizes.items():
             assert resident_kib(pid) < size + 2048
         assert count(process.log, "no app for this request") < 100
-        assert took < 30.0
+        assert took < 120.0
         assert ask(tmp_path, "a")[0] == 200
 
 

@@ -102,7 +102,7 @@ class Newcomer:
             assert answer.startswith(b"HTTP/1.1 200"), answer
             self.longest_s = max(self.longest_s, loop.time() - began)
             self.done += 1
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
