@@ -257,10 +257,13 @@ def test_it_idles(folder: Path) -> None:
         assert get("/pid", path=folder / "app.sock")[0] == 200
         process.wait_for_log("admin API ready")  # imported when all else is done
         everyone = {process.pid, *children(process.pid)}
-        time.sleep(0.3)
-        before = {pid: cpu_ticks(pid) for pid in everyone}
-        time.sleep(1.0)
-        assert sum(cpu_ticks(pid) - before[pid] for pid in everyone) <= 3
+        deadline = time.monotonic() + PATIENCE_S
+        spent = 4
+        while spent > 3 and time.monotonic() < deadline:  # on a busy machine the end of the start takes its time
+            before = {pid: cpu_ticks(pid) for pid in everyone}
+            time.sleep(1.0)
+            spent = sum(cpu_ticks(pid) - before[pid] for pid in everyone)
+        assert spent <= 3
         resident = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         (pss_kb,) = (int(line.split()[1]) for line in resident.splitlines() if line.startswith("Pss:"))
         assert pss_kb < 60 * 1024
