@@ -1,7 +1,8 @@
 """Field names and values: what is a legal name, which names the framing depends on.
 
 Names are learned once: a bounded table maps a name as it was written to its lower-case form, so that a request costs
-one dictionary look-up for each of its fields, and equal names share one object.
+one dictionary look-up for each of its fields, and equal names share one object. So are whole lines: most of a head's
+come again in the next, whatever else differs in it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from .errors import ProtocolError
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
+_LINES_MAX = 1024
+_LINE_MAX = 256
 _HOST_CHARS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"
 _CONTROLS = bytes(range(32)) + b"\x7f"
 _CONTROLS_BUT_TAB = _CONTROLS.replace(b"\t", b"")
@@ -61,3 +64,32 @@ class RequestNames:
 
 
 request_names = RequestNames()
+
+
+Field = tuple[bytes, bytes]
+"""Lower-case name, and value without outer white space."""
+
+FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
+"""What says how a message, or its connection, goes on: the parser's own business."""
+
+known_lines: dict[bytes, Field] = {}
+"""Lines of header sections that were found good, a bounded number; none of ``FRAMING``."""
+
+
+def judge_line(line: bytes) -> Field | None:
+    """The field of a line, remembered; None where more than the line must be known to judge it, or it is not good."""
+    name, _, value = line.partition(b":")
+    lower = request_names.known.get(name)
+    if not lower or lower in FRAMING or len(name) == len(line):
+        return None
+    value = value.strip(b" \t")
+    if not ((value.isascii() and value.decode().isprintable()) or is_field_value(value)):
+        return None
+    if lower == b"host" and not is_host(value):
+        return None
+    field = lower, value
+    if len(line) <= _LINE_MAX:
+        if len(known_lines) >= _LINES_MAX:
+            known_lines.clear()
+        known_lines[line] = field
+    return field

@@ -7,7 +7,12 @@ each time.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+_Kept = TypeVar("_Kept")
+
+REMEMBERED_MAX = 256
+_REST = 16 * REMEMBERED_MAX
 
 Line = tuple[str, bytes, bytes, bytes, str]
 """Method, target, path, query and version of a request line that was found good."""
@@ -24,6 +29,7 @@ class RequestHead:
         "host",
         "is_shared",
         "keep_alive",
+        "last",
         "made",
         "method",
         "path",
@@ -45,6 +51,8 @@ class RequestHead:
         ``version`` is ``1.0`` or ``1.1``."""
         self.headers = headers
         """In the order sent: lower-case name, value without outer white space."""
+        self.last: dict[bytes, bytes] | None = None
+        """Of each field the value, of those that are repeated the last; None where nobody has needed it so far."""
         self.keep_alive = keep_alive
         """The client is ready to send another request on this connection."""
         self.host: bytes | None = None
@@ -84,8 +92,34 @@ class Section:
         self.made: Any = None
 
 
-Sections = dict[bytes, Section]
-"""What one server remembers: of HTTP/1.1 requests without content, a bounded number."""
+class Remembered(dict[bytes, _Kept]):
+    """A bounded number of things by their bytes. Where hardly any comes again it rests for a while.
 
-Heads = dict[bytes, RequestHead]
-"""Whole heads that one server remembers, by their bytes; of sections that have come before, a bounded number."""
+    To look one up costs a hash over all its bytes, to remember one as much again: in vain, when each request has a
+    field that no other has. Threads may share it: a count that is lost does no harm.
+    """
+
+    __slots__ = ("hits", "rest")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hits = 0
+        """How many were found since it was last emptied: who finds one counts."""
+        self.rest = 0
+        """How many requests are to pass before it is asked again: who would ask counts."""
+
+    def remember(self, key: bytes, kept: _Kept) -> None:
+        """Keep one more."""
+        if len(self) >= REMEMBERED_MAX:
+            self.clear()
+            if self.hits < REMEMBERED_MAX:
+                self.rest = _REST
+            self.hits = 0
+        self[key] = kept
+
+
+Sections = Remembered[Section]
+"""What one server remembers of HTTP/1.1 requests without content."""
+
+Heads = Remembered[RequestHead]
+"""Whole heads that one server remembers, of sections that have come before."""

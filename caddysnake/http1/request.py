@@ -1,7 +1,7 @@
 """Requests, from bytes to ``RequestHead`` and body, without any I/O.
 
-llhttp (strict) does the fields, ``chunked`` the chunks; the rules they leave open are enforced here, for both servers
-and the relay alike:
+llhttp (strict) does the fields, but for those of lines that came before or are plain (``fields``), ``chunked`` the
+chunks; the rules they leave open are enforced here, for both servers and the relay alike:
 
 * the request line is ours: one space each, a known method, HTTP/1.0 or 1.1, no fragment;
 * exactly one Host (none is allowed on 1.0), with characters a host may have;
@@ -24,14 +24,15 @@ Usage::
 from __future__ import annotations
 
 from enum import Enum
+from typing import cast
 
 from .chunked import ChunkDecoder, Piece
 from .errors import ProtocolError
-from .fields import is_host, request_names, tokens
+from .fields import FRAMING, is_host, judge_line, known_lines, request_names, tokens
 from .heads import Heads, Line, RequestHead, Section, Sections
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
 from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from .request_line import check_partial_line, judge_line, known_lines, resolve_target
+from .request_line import check_partial_line, judge_request_line, known_request_lines, resolve_target
 
 __all__ = ["Heads", "RequestHead", "RequestParser", "Section", "Sections"]
 
@@ -42,12 +43,7 @@ _BYPASS_BYTES = 64 * 1024
 _EMPTY_LINES_MAX = 8
 _KNOWN = request_names.known
 _learn = request_names.learn
-_SPECIAL = frozenset(
-    (b"", b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"),
-)
-
-
-_SECTIONS_MAX = 256
+_SPECIAL = FRAMING | {b"", b"host"}
 _SECTION_MAX_BYTES = 2048
 
 
@@ -121,7 +117,9 @@ class RequestParser:
         self._fields: list[tuple[bytes, bytes]] = []
         self._connection: list[bytes] | None = None
         self._upgrade: bytes | None = None
-        self._llhttp = HttpRequestParser(self)
+        self._llhttp: HttpRequestParser | None = None
+        """Made when it is needed first: most connections have nothing but plain heads. It and we keep each other alive
+        until a collection of garbage."""
 
     # What a server calls
 
@@ -134,9 +132,10 @@ class RequestParser:
         """Parse ``data``. Raises ``ProtocolError``."""
         heads = self._heads
         end = len(data)
-        if heads is not None and end <= _SECTION_MAX_BYTES and self._state is _START:  # to look up is to hash
+        if heads and end <= _SECTION_MAX_BYTES and self._state is _START:  # to look up is to hash
             known = heads.get(data)
             if known is not None and not self.complete and not self._held:
+                heads.hits += 1
                 self.head = known
                 self.complete = True
                 return
@@ -147,30 +146,7 @@ class RequestParser:
             and data[0] != _CR
             and not self._held
         ):
-            # A whole head and nothing else, which is how Caddy sends it.
-            eol = data.find(b"\r\n")
-            line = known_lines.get(data[:eol]) or judge_line(data[:eol], self._limits.max_target_bytes)
-            fields = data[eol:]
-            sections = self._sections
-            section = sections.get(fields) if sections is not None and end <= _SECTION_MAX_BYTES else None
-            if section is not None and line[4] == "1.1" and line[1][0] == _SLASH:
-                head = RequestHead(line, list(section.headers), section.keep_alive)
-                head.host = section.host
-                head.content_length = section.content_length
-                head.section = section
-                self.head = head
-                self.complete = True
-                if heads is not None:
-                    if len(heads) >= _SECTIONS_MAX:
-                        heads.clear()
-                    head.is_shared = True
-                    heads[data] = head
-                return
-            self._begin(line)
-            self._execute(data if data.isascii() else _without_target(line) + fields)
-            self._finish_head()
-            if sections is not None and self.complete and section is None and len(fields) <= _SECTION_MAX_BYTES:
-                self._remember(fields, sections)
+            self._whole_head(data)
             return
         at = 0
         while at < end:
@@ -187,19 +163,74 @@ class RequestParser:
             else:
                 at = self._more_head(data, at)
 
-    def _remember(self, fields: bytes, sections: Sections) -> None:
+    def _whole_head(self, data: bytes) -> None:
+        """A whole head and nothing else, which is how Caddy sends it."""
+        lines = data[:-4].split(b"\r\n")
+        first = lines.pop(0)
+        eol = len(first)
+        line = known_request_lines.get(first) or judge_request_line(first, self._limits.max_target_bytes)
+        is_usual = line[4] == "1.1" and line[1][0] == _SLASH
+        sections = self._sections
+        if sections is not None:
+            if sections.rest > 0:
+                sections.rest -= 1
+                sections = None
+            elif not is_usual or len(data) > _SECTION_MAX_BYTES:
+                sections = None
+            elif (section := sections.get(data[eol:])) is not None:
+                sections.hits += 1
+                self._take_section(section, line, data)
+                return
+        if not (is_usual and self._take_lines(lines, line)):
+            self._begin(line)
+            self._execute(data if data.isascii() else _without_target(line) + data[eol:])
+            self._finish_head()
         head = self.head
-        assert head is not None
-        if (
-            head.version != "1.1"
-            or head.target[0] != _SLASH
-            or head.upgrade is not None
-            or head.expect_continue
-        ):
-            return
-        if len(sections) >= _SECTIONS_MAX:
-            sections.clear()
-        head.section = sections[fields] = Section(head)
+        if sections is not None and self.complete and head is not None and not (head.upgrade or head.expect_continue):
+            head.section = Section(head)
+            sections.remember(data[eol:], head.section)
+
+    def _take_section(self, section: Section, line: Line, data: bytes) -> None:
+        """This header section is known."""
+        head = RequestHead(line, list(section.headers), section.keep_alive)
+        head.host = section.host
+        head.content_length = section.content_length
+        head.section = section
+        self.head = head
+        self.complete = True
+        heads = self._heads
+        if heads is not None:
+            if heads.rest > 0:
+                heads.rest -= 1
+                return
+            head.is_shared = True
+            heads.remember(data, head)
+
+    def _take_lines(self, lines: list[bytes], line: Line) -> bool:
+        """The head has these fields, no content, and its connection goes on; False when llhttp is to see to it.
+
+        What is judged here is judged as llhttp does: anything else than plain fields is left to it.
+        """
+        fields = list(map(known_lines.get, lines))
+        if not all(fields):
+            for at, known in enumerate(fields):
+                if known is None:
+                    fields[at] = field = judge_line(lines[at])
+                    if field is None:
+                        return False
+        found = cast("list[tuple[bytes, bytes]]", fields)
+        last = dict(found)
+        host = last.get(b"host")
+        if host is None or len(found) > self._limits.max_header_count:
+            return False
+        if len(last) != len(found) and [name for name, _ in found].count(b"host") > 1:
+            return False
+        head = RequestHead(line, found, True)
+        head.host = host
+        head.last = last
+        self.head = head
+        self.complete = True
+        return True
 
     def take_body(self) -> bytes:
         """What has come of the body since the last call."""
@@ -251,7 +282,7 @@ class RequestParser:
             return fed
         self._held = b""
         self._empty_lines = 0
-        line = judge_line(data[:eol], self._limits.max_target_bytes)
+        line = judge_request_line(data[:eol], self._limits.max_target_bytes)
         self._begin(line)
         stop = data.find(_END) + 4
         is_whole = stop > 3
@@ -390,7 +421,7 @@ class RequestParser:
             self.body.append(piece)
             if not self._remaining:
                 self._bypasses = False
-                self._llhttp = HttpRequestParser(self)
+                self._llhttp = None
                 self.complete = True
             return at + take
         self._execute(piece)
@@ -410,7 +441,7 @@ class RequestParser:
         if self._fed - self.received > CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self.received:
             raise ProtocolError(400, "chunk-overhead", "chunk extensions or trailers are too large")
         if decoder.is_done:
-            self._llhttp = HttpRequestParser(self)  # the last one still waits for chunks
+            self._llhttp = None  # it still waits for chunks
             self.complete = True
         return stop
 
@@ -431,8 +462,11 @@ class RequestParser:
         return stop + 4 if stop >= 0 else -1
 
     def _execute(self, piece: bytes) -> None:
+        llhttp = self._llhttp
+        if llhttp is None:
+            llhttp = self._llhttp = HttpRequestParser(self)
         try:
-            self._llhttp.feed_data(piece)
+            llhttp.feed_data(piece)
         except HttpParserUpgrade:
             self._resume_after_upgrade()
         except HttpParserCallbackError as exc:

@@ -93,8 +93,8 @@ class RelayServer:
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
-        self.sections: Sections = {}
-        self.heads: Heads = {}
+        self.sections = Sections()
+        self.heads = Heads()
         """Whole heads that came before; ``to_worker`` keeps with each what a link gets to see of it."""
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))

@@ -89,8 +89,8 @@ class AsgiServer:
     def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
         self.app = app
         self.settings = settings
-        self.sections: Sections = {}
-        self.heads: Heads = {}
+        self.sections = Sections()
+        self.heads = Heads()
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ Scope = dict[str, Any]
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _CACHE_MAX = 1024
+_NAME_MAX = 64
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECURE = {"http": "ws", "https": "wss"}
 
@@ -68,6 +70,8 @@ class Scopes:
         self._raw_root = quote(root_path).encode()
         self.state: dict[str, Any] | None = None
         self._clients: dict[bytes, Address | None] = {}
+        self._others: set[bytes] = set()
+        """Names of fields that are not between relays and workers, a bounded number."""
         self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
 
     def http(self, head: RequestHead, peer: Peer) -> Scope:
@@ -150,9 +154,12 @@ class Scopes:
 
     def _made_of(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str, Address | None, bool]:
         """Client, scheme, server and whether there are fields of a relay's; kept if the header section tells them."""
-        has_ours = any(name.startswith(RELAY_FIELDS) for name, _ in head.headers)
+        last = head.last
+        if last is None:
+            last = dict(head.headers)  # of repeated fields the last: earlier ones were there before Caddy's
+        has_ours = not (last.keys() <= self._others) and self._has_ours(last)
         if peer.is_trusted:
-            client, scheme = self._origin(head, peer)
+            client, scheme = self._origin(last, peer)
         else:
             client, scheme = peer.address, "http"
         host = head.host
@@ -162,9 +169,20 @@ class Scopes:
             head.section.made = (told, scheme, server, has_ours, peer.is_trusted)
         return client, scheme, server, has_ours
 
-    def _origin(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str]:
+    def _has_ours(self, names: Iterable[bytes]) -> bool:
+        """Some of them are between relays and workers; those that are not are remembered."""
+        others = self._others
+        if len(others) >= _CACHE_MAX:
+            others.clear()
+        for name in names:
+            if name.startswith(RELAY_FIELDS):
+                return True
+            if len(name) <= _NAME_MAX:
+                others.add(name)
+        return False
+
+    def _origin(self, last: dict[bytes, bytes], peer: Peer) -> tuple[Address | None, str]:
         """The client's address and the scheme it used."""
-        last = dict(head.headers)  # of repeated fields the last: earlier ones were there before Caddy's
         scheme = "https" if last.get(b"x-forwarded-proto") == b"https" else "http"
         forwarded = last.get(b"x-forwarded-for")
         if forwarded is None:

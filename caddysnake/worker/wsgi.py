@@ -49,8 +49,8 @@ class WsgiServer:
         self._limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
-        self._sections: Sections = {}
-        self._heads: Heads = {}
+        self._sections = Sections()
+        self._heads = Heads()
         self._environ = Environ(settings, FileWrapper)
         self._table = Table(self._wake_keeper)
         limit_s = settings.request_timeout_s

@@ -62,7 +62,7 @@ def test_any_split_of_a_damaged_stream_gives_the_same_messages(
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.lists(st.sampled_from(STREAMS), min_size=1, max_size=4))
 def test_what_a_parser_remembers_changes_nothing(streams: list[bytes]) -> None:
-    sections: Sections = {}
+    sections = Sections()
     for stream in streams * 2:
         assert outcome([stream], sections) == outcome([stream])
 

@@ -214,7 +214,7 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(
     pair: tuple[socket.socket, socket.socket], is_remembered: bool
 ) -> None:
     builder = Environ(settings("a:app", "wsgi", "/"), FileWrapper)
-    sections: Sections | None = {} if is_remembered else None
+    sections = Sections() if is_remembered else None
     told = "Caddysnake-Prefix: /caf%C3%A9", "Caddysnake-More: 1"
     for _ in range(3):
         for link in (True, False):

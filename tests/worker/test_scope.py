@@ -28,7 +28,7 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(is_remembered: b
     ours, theirs = socket.socketpair()
     with ours, theirs:
         scopes = Scopes()
-        sections: Sections | None = {} if is_remembered else None
+        sections = Sections() if is_remembered else None
         caddy, relay, stranger = Peer(ours, True), Peer(ours, True, True), Peer(ours, False)
         for peer in (relay, caddy, stranger) * 3:
             scope = scopes.http(head(PREFIXED, sections), peer)
@@ -55,7 +55,7 @@ def test_what_is_always_taken_off_is_in_the_settings(is_remembered: bool) -> Non
     plain = b"GET /x%20y?q HTTP/1.1\r\nhost: a.example\r\n\r\n"
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        scopes, sections = Scopes("/café"), ({} if is_remembered else None)
+        scopes, sections = Scopes("/café"), (Sections() if is_remembered else None)
         for raw, more in ((plain, ""), (plain, ""), (PREFIXED, "/café"), (plain, "")):
             scope = scopes.http(head(raw, sections), Peer(ours, True, is_link=True))
             assert scope["root_path"] == f"/café{more}"
@@ -69,7 +69,7 @@ def test_nothing_that_an_app_changes_is_seen_by_the_next_request() -> None:
     with ours, theirs:
         scopes, peer = Scopes(), Peer(ours, True)
         scopes.state = {"top": 1}
-        parser_memory: tuple[Sections, Heads] = {}, {}
+        parser_memory = Sections(), Heads()
         for _ in range(5):
             parser = RequestParser(Limits(), *parser_memory)
             parser.feed(raw)
