@@ -18,6 +18,7 @@ import logging
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,8 +99,7 @@ class Tree:
         """Remove what nobody answers for, with the processes in it."""
         for group in self.root.glob(f"{PREFIX}*"):
             if group.name not in self.known:
-                end(group)
-                _remove(group)
+                clear(group)
 
 
 def own_group(proc: Path) -> Path:
@@ -203,6 +203,16 @@ def end(group: Path) -> None:
         pass
 
 
+def clear(group: Path) -> None:
+    """End all that is in ``group``, and remove it."""
+    for pause_s in _REMOVE_AFTER_S:
+        time.sleep(pause_s)
+        end(group)
+        if _remove(group):
+            return
+    log.warning("cgroup not removed: processes in it do not end", extra={"fields": {"cgroup": str(group)}})
+
+
 def why_killed(group: Path, memory_bytes: int) -> str:
     """For want of which memory the kernel has killed in ``group``; empty when it has not."""
     try:
@@ -295,17 +305,6 @@ class Group:
 
     async def remove(self) -> None:
         """Its process is gone: so is, from now on, all that this one has started."""
-        group = Path(self.path)
-        for pause_s in _REMOVE_AFTER_S:
-            await asyncio.sleep(pause_s)
-            if await asyncio.to_thread(self._try_to_remove, group):
-                break
-        else:
-            log.warning("cgroup not removed: processes in it do not end", extra={"fields": {"cgroup": self.path}})
+        await asyncio.to_thread(clear, Path(self.path))
         if _tree is not None:
-            _tree.known.discard(group.name)
-
-    @staticmethod
-    def _try_to_remove(group: Path) -> bool:
-        end(group)
-        return _remove(group)
+            _tree.known.discard(Path(self.path).name)

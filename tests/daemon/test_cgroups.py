@@ -6,12 +6,19 @@ the memory controller: tests/machine/memory.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import resource
+import signal
+import time
 from pathlib import Path
 
 import pytest
+from support.hosted import Hosted, pids, threads, write
+from support.house import run, spec, until
 
+from caddysnake.daemon import cgroups
 from caddysnake.daemon.cgroups import Group, Tree, Undelegated, own_group, why_killed
 
 OWN = "/system.slice/caddysnake.service"
@@ -119,3 +126,61 @@ def test_what_nobody_answers_for_is_removed(own: Path) -> None:
 
 def test_a_group_is_carried_by_its_path() -> None:
     assert Group(*Group("/sys/fs/cgroup/x/app-blog-1", 5).carry()).path == "/sys/fs/cgroup/x/app-blog-1"
+
+
+# -- workers, in a tree of folders --------------------------------------------------------------------------------
+
+
+class Folders(Tree):
+    """Where each group is a folder. ``fails``: none can be made."""
+
+    def __init__(self, root: Path, imported: Path, fails: bool = False) -> None:
+        super().__init__(root)
+        self.placed: dict[int, Path] = {}
+        self._imported = imported
+        self._fails = fails
+
+    def place(self, app: str, number: int, pid: int, memory_bytes: int) -> str:
+        time.sleep(0.2)
+        assert not self._imported.exists(), "it runs the app already"
+        if self._fails:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self.placed[pid] = self.root / f"app-{number}"
+        self.placed[pid].mkdir()
+        return str(self.placed[pid])
+
+
+@pytest.mark.parametrize("runtime", ["process", "thread"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_app_runs_once_its_process_is_placed_and_has_the_other_limit_if_it_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, fails: bool
+) -> None:
+    more = "import resource\nopen('imported', 'w').close()"
+    home = write(tmp_path, "main", "wsgi", "b'%d' % resource.getrlimit(resource.RLIMIT_DATA)[0]", more)
+    tree = Folders(tmp_path, home / "imported", fails)
+    monkeypatch.setattr(cgroups, "_tree", tree)
+    limits = {"memory": 1 << 30, "open_files": 512}
+    kinds = {"process": spec("main:app", "wsgi", home, limits=limits), "thread": threads(home, "wsgi", limits=limits)}
+
+    async def work() -> None:
+        async with Hosted() as house:
+            app = await house.started(kinds[runtime])
+            (worker,) = app.pool.ready
+            wanted = 1 << 30 if fails else resource.RLIM_INFINITY
+            assert await house.ask(app) == (200, b"%d" % wanted)
+            assert worker.memory_limit == ("rlimit" if fails else "cgroup")
+            assert list(tree.placed) == ([] if fails else pids(app))
+            if fails:
+                return
+            # As the kernel has it, when it ends all that is in a group.
+            events = tree.placed[worker.pid] / "memory.events"
+            events.write_text("oom 1\noom_kill 1\n")
+            (home / "imported").unlink()
+            os.kill(worker.pid, signal.SIGKILL)
+            await until(lambda: app.pool.last_failure, "its end")
+            assert app.pool.last_failure is not None
+            assert app.pool.last_failure.code == "memory"
+            events.unlink()  # with it, a plain folder cannot be removed
+
+    run(work())
+    assert not list(tmp_path.glob("app-*"))

@@ -178,6 +178,17 @@ def check_nothing_is_left_of_a_daemon_that_was_killed() -> None:
     assert one_of_them("a worker")["limit"] == -1
 
 
+def check_the_limit_of_the_service_is_told_apart_and_does_not_stop_it() -> None:
+    CONFIG.write_text(site().replace(f"memory {LIMIT}", f"memory {LIMIT * 10}"))
+    before, daemon = reload(), show("MainPID")
+    call("systemctl set-property --runtime caddysnake MemoryMax=200M")
+    die("/eat")
+    assert one_of_them("the next worker")["pid"] != before["pid"]
+    assert "the service, or the machine, is out of memory" in app()["last_failure"]["error"], app()
+    assert show("MainPID") == daemon
+    call("systemctl set-property --runtime caddysnake MemoryMax=infinity")
+
+
 def check_the_process_of_threads_has_one_limit() -> None:
     CONFIG.write_text(site("workers_runtime thread"))
     told = reload()
