@@ -29,6 +29,8 @@ log = logging.getLogger("caddysnake.daemon")
 LEAF = "daemon"
 PREFIX = "app-"
 _NAME_MAX = 100
+_SYSTEMD = "/run/systemd/system"
+"""Where systemd is the manager (sd_booted(3))."""
 _MOVES = 8
 """Rounds in which all processes are moved: they may fork meanwhile."""
 _REMOVE_AFTER_S = (0.0, 0.01, 0.05, 0.2, 0.8)
@@ -129,7 +131,7 @@ def _check(root: Path, controller: str) -> None:
         raise Undelegated(f"{root} is everybody's")
     if not all(os.access(root / name, os.W_OK) for name in ("", "cgroup.procs", "cgroup.subtree_control")):
         raise Undelegated(f"{root} may not be written to: it is not delegated")
-    if os.geteuid() == 0 and os.path.isdir("/run/systemd/system") and not _is_marked(root):
+    if os.path.isdir(_SYSTEMD) and not _is_marked(root):
         raise Undelegated(f"systemd has not delegated {root}")
     strangers = sorted(set(_pids(root)) - _family())
     if strangers:
@@ -137,7 +139,7 @@ def _check(root: Path, controller: str) -> None:
 
 
 def _is_marked(root: Path) -> bool:
-    """systemd says of a group that it is delegated: root may write to any."""
+    """systemd says of a group that it is delegated. From any other it may take the controller away again."""
     for name in ("user.delegate", "trusted.delegate"):
         try:
             if os.getxattr(root, name) == b"1":

@@ -43,7 +43,8 @@ def proc(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cgroups, "_SYSTEMD", str(tmp_path / "systemd"))
     folder = tmp_path / f"v2{OWN}"
     folder.mkdir(parents=True)
     for name, text in FILES.items():
@@ -79,6 +80,12 @@ def test_a_group_that_is_not_its_own_is_left_alone(
     with pytest.raises(Undelegated, match=reason):
         Tree.take(proc=str(proc))
     assert before == {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+
+
+def test_what_systemd_has_not_delegated_is_left_alone(proc: Path, own: Path, tmp_path: Path) -> None:
+    (tmp_path / "systemd").mkdir()
+    with pytest.raises(Undelegated, match="systemd has not delegated"):
+        Tree.take(proc=str(proc))
 
 
 def test_it_is_found_in_a_container_and_beside_v1_and_missed_without_v2(proc: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 import traceback
 from pathlib import Path
@@ -195,7 +196,7 @@ def check_the_process_of_threads_has_one_limit() -> None:
     assert groups()[0].startswith("app-thread_host-"), groups()
     assert told["limit"] == -1, told
     assert app()["workers"][0]["memory_limit"] == "cgroup"
-    uses_too_much("/eat", told, 1)
+    uses_too_much("/eat", told, 2)  # with the one before
 
 
 def check_an_app_of_the_daemons_user_could_lift_it_and_one_with_its_own_could_not() -> None:
@@ -222,6 +223,19 @@ def check_without_delegation_it_is_each_process_that_is_limited() -> None:
         assert not groups()
     call("systemctl stop caddysnake")
     assert not GROUP.exists()
+
+
+def check_by_hand_a_delegated_scope_will_do() -> None:
+    CONFIG.write_text(site().replace(SOCKET, "/run/by-hand.sock"))
+    command = ["systemd-run", "--scope", "--quiet", "-p", "Delegate=yes", f"{BIN}/caddysnake", "run"]
+    with subprocess.Popen([*command, "--config", str(CONFIG)]) as process:
+        try:
+            until(lambda: ask("/run/by-hand.sock"), "the site")
+            told = ask("/run/by-hand.sock")
+            assert "/app-main_app-" in told["group"], told
+            assert told["limit"] == -1, told
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 def main() -> None:
