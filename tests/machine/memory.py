@@ -159,7 +159,7 @@ def check_what_it_left_behind_goes_with_it() -> None:
     ask(SOCKET, "/leave-a-child")
     assert "sleep" in programs()
     reload()
-    assert "sleep" not in programs()
+    until(lambda: "sleep" not in programs(), "the end of what it had started")
 
 
 def check_an_upgrade_takes_them_over() -> None:
