@@ -7,8 +7,8 @@
 ``balancer``     which worker gets the next connection; ``connections``: those we hold a duplicate of
 ``estates``      the dynamic apps of one template; ``tenants``: which of them live; ``directory``: found by name
 ``starts``       how many start at a time
-``spawners``     where processes are forked; ``hosts``: where they are threads; ``environment``, ``scratch``, ``cgroups``:
-                 with what
+``spawners``     where processes are forked; ``hosts``: where they are threads; ``environment``, ``scratch``: with what
+``cgroups``      where a worker has its limit of memory with all that it starts
 ``relays``       relay processes; ``desk``: answers what they ask; ``refusals``: what is told in the place of an app
 ``listeners``    sockets that are ours; ``openings``, ``passed``: those of a service manager; ``farewell``: given up
 ``logger``       the log process; ``logs``: our records; ``ledger``: what is counted; ``complaints``: what is told once
