@@ -61,7 +61,12 @@ def ratio(results: list[Result], peer: Result, name: str) -> float | None:
     if ours is None:
         return None
     pairs = list(zip(ours.values(name), peer.values(name), strict=False))
-    return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs) if pairs else None
+    return statistics.median(_over(mine, theirs) for mine, theirs in pairs) if pairs else None
+
+
+def _over(mine: float, theirs: float) -> float:
+    """Nothing of both, failures for instance, is as much."""
+    return mine / theirs if theirs else float("inf") if mine else 1.0
 
 
 def scenario_to_json(scenario: Scenario, results: list[Result]) -> dict[str, Any]:

@@ -43,8 +43,10 @@ def _kernel(release: str) -> Finding:
 def _descriptors(hard: int) -> Finding:
     if hard == resource.RLIM_INFINITY:
         return Finding(Level.GOOD, TOPIC, "no limit of open files")
-    # The daemon keeps a duplicate of each connection; a relayed one costs the relay two.
-    text = f"{hard:,} open files a process: about {max(hard - 256, 0):,} connections at a time"
+    # The daemon keeps a duplicate of each connection, and pipes, channel and page of each worker. A relayed connection
+    # costs the relay two.
+    connections = f"about {max(hard - 256, 0):,} connections at a time, less eight for each worker"
+    text = f"{hard:,} open files a process: {connections}"
     if hard < _DESCRIPTORS:
         return Finding(Level.DOUBT, TOPIC, text, f"in the unit: LimitNOFILE={_DESCRIPTORS * 4}")
     return Finding(Level.GOOD, TOPIC, text)
