@@ -43,6 +43,7 @@ from ..channel.messages import (
 )
 from ..channel.records import say
 from ..channel.settings import RelaySettings
+from ..channel.tally import PUBLISH_S, Tally
 from ..channel.vitals import (
     SLOT_CLOSED,
     SLOT_IDLE,
@@ -62,14 +63,12 @@ from .client_transport import ClientTransport, Phase
 from .forwarding import Answer, Cut
 from .link_connection import LinkConnection
 from .links import AppId, Links
-from .tally import Tally
 
 READ_BUFFER_BYTES = 64 * 1024
 """One for all connections: a loop reads one at a time, and what is read is copied to where it goes at once."""
 
 MESSAGES_A_TURN = 64
 TICK_S = 1.0
-PUBLISH_S = 0.05
 ORPHAN_GRACE_S = 10.0
 FAREWELL_S = 5.0
 COMPLAINT_S = 1.0

@@ -37,6 +37,7 @@ from ..channel.messages import (
 )
 from ..channel.records import say
 from ..channel.settings import Settings
+from ..channel.tally import PUBLISH_S, Tally
 from ..channel.vitals import (
     SLOT_CLOSED,
     SLOT_IDLE,
@@ -56,7 +57,6 @@ from .asgi_cycle import Cycle
 from .asgi_deadline import Deadlines
 from .asgi_loop import new_loop
 from .asgi_stacks import describe
-from .asgi_vitals import PUBLISH_S, Tally
 from .lifespan import Lifespan, LifespanError
 from .scope import Peer, Scopes
 

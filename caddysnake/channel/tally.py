@@ -1,12 +1,12 @@
-"""What one ASGI worker counts, and how it gets onto its vital-signs page.
+"""What one event loop's server counts, a worker's or a relay's, and how it gets onto the vital-signs page.
 
-Counting is plain arithmetic on Python numbers; the page is brought up to date at most every ``PUBLISH_S`` seconds,
-since one store into shared memory costs as much as counting a whole request.
+Counting is plain arithmetic on Python numbers; the page is brought up to date now and then, since one store into shared
+memory costs as much as counting a whole request.
 """
 
 from __future__ import annotations
 
-from ..channel.vitals import (
+from .vitals import (
     CELL_BYTES_IN,
     CELL_BYTES_OUT,
     CELL_CLASS_1XX,
@@ -19,12 +19,14 @@ from ..channel.vitals import (
 )
 
 PUBLISH_S = 0.05
+"""How old what the page says may be."""
 
 _FASTEST_S = LATENCY_BOUNDS_S[0]
 
 
 class Tally:
-    """Counts of one worker since it started."""
+    """Counts since the process started. A relay's bytes are those of heads and framing too: it takes nothing apart to
+    count it."""
 
     __slots__ = ("bytes_in", "bytes_out", "classes", "errors", "latencies", "seconds")
 
@@ -32,6 +34,7 @@ class Tally:
         self.bytes_in = 0
         self.bytes_out = 0
         self.errors = 0
+        """Requests that failed: the app raised, or no worker answered, or not to the end."""
         self.seconds = 0.0
         self.classes = [0] * 10
         """Responses by the first digit of their status."""
