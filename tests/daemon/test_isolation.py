@@ -148,6 +148,23 @@ def memory_of(pid: int) -> bytes:
     return b"".join(found)
 
 
+def test_temporary_files_under_a_daemon_that_was_killed_go_with_the_next_start(folder: Path, public: Public) -> None:
+    text = f"unix/{folder}/alice.sock {{\n{block(folder, 'alice', public, f'user {ALICE}')}}}\n"
+    left = []
+    for turn in range(2):
+        with start(folder, public, text) as process:
+            tmp = Path(Estate(folder, process).ask("alice", "who")["tmp"])
+            assert tmp.is_dir()
+            if turn:
+                until(lambda: not left[0].exists(), "the removal")
+            else:
+                (tmp / "x").touch()
+                left.append(tmp.parent)
+                process.popen.kill()
+                process.wait()
+                assert left[0].is_dir()
+
+
 def test_a_tenant_with_a_user_of_its_own_gets_at_nothing(folder: Path, public: Public) -> None:
     text = caddyfile(folder, public, (f"user {ALICE}",), (f"user {BOB}",))
     with start(folder, public, text) as process:
