@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from ..channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
+from ..channel.messages import TAKE_LAST, TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ..channel.settings import RelaySettings
 from ..config.plan import usable_cores
 from ..matchers.table import Table
@@ -45,6 +45,8 @@ _ASKING_S, _ASKING_LOOK_S = 0.8, 0.02
 """What a relay has asked an app for when it was told to leave has been read by then."""
 _READ_S = 0.05
 """What has been sent on a connection by the time that it is accepted, or right after, is with a worker by then."""
+_LAST_CALL_S = 0.25
+"""So long before workers are told to go, idle connections bring one more request each, which ends them."""
 _SERVE_WAITING_S = 5.0
 """How long a stop goes on giving what waits to workers that are busy, if the grace period is not shorter."""
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
@@ -648,6 +650,7 @@ class Serving:
         grace_s = self.composition.grace_s
         for bound in self._bound.values():
             self._openings.leave(bound.listener)
+        await self._last_call(min(grace_s / 2, _LAST_CALL_S))
         await self._serve_accepted(min(grace_s, _SERVE_WAITING_S))
         if self.relays is not None and self.relays.pool.is_started:
             self.relays.stop()
@@ -659,6 +662,23 @@ class Serving:
             self._stop_served()
         longest = max((app.spec.grace_s for app in self.apps.values()), default=grace_s)
         await self._end(longest + _AFTER_GRACE_S)
+
+    async def _last_call(self, patience_s: float) -> None:
+        """Nobody can connect any more, but Caddy keeps connections, and sends requests on them. While all workers are
+        still there, each of these answers one, with ``Connection: close``; the next goes to another sidecar.
+        """
+        for connection in self.connections:
+            if connection.bound is not None:
+                connection.flags |= TAKE_LAST
+        for _ in range(round(patience_s / _ASKING_LOOK_S)):
+            idle = [(worker, worker.idle) for worker in self._workers() if not worker.is_over]
+            for worker, count in idle:
+                if count:
+                    worker.shed(count)  # it was given them as ones that stay
+            parked = any(each.parked for each in self.connections)
+            if self._is_hurried or not (parked or any(count for _, count in idle)):
+                break
+            await asyncio.sleep(_ASKING_LOOK_S)
 
     async def _serve_accepted(self, patience_s: float) -> None:
         """Let workers begin with what has been accepted, before they are told to go."""

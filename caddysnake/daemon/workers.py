@@ -363,6 +363,12 @@ class Worker:
         """How many connections it holds, idle ones included."""
         return len(self._held)
 
+    @property
+    def idle(self) -> int:
+        """How many of them, other than links, wait for a request."""
+        slots = self.page.slots
+        return sum(each.bound is not None and slots[slot] == vitals.SLOT_IDLE for slot, each in self._held.items())
+
     def requests(self) -> int:
         """Requests it has completed, and those it is at."""
         return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) + self.load().busy

@@ -141,8 +141,6 @@ def test_one_of_two_sidecars_goes_and_no_tenant_is_left_without(tmp_path: Path, 
                 ends.set()
                 for client in clients:
                     client.join()
-        # What has reached a sidecar in the moment in which it stops is answered with 503, and Caddy passes that on.
-        assert set(wrong) <= {(503, b"")}, wrong
-        assert sum(wrong.values()) <= 2 * len(clients), wrong
+        assert not wrong
         moved = [name for name in names if homes[name] != before[name]]
         assert len(moved) == split[0], "those who lived in the other stayed"
