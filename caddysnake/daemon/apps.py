@@ -296,7 +296,8 @@ class App:
     def _give(self, connection: Connection) -> bool:
         ready = self.pool.ready
         self._turn += 1
-        index = choose([worker.load() for worker in ready], self._turn)
+        loads = [worker.load() for worker in ready]
+        index = choose(loads, self._turn) if len(loads) != 1 else None if loads[0].saturated else 0
         if index is None or not ready[index].give(connection):
             return False
         self._connections.watch(connection)

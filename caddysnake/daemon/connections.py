@@ -6,6 +6,7 @@ connection that nobody serves (parked) asks for EPOLLIN too: its next request de
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -137,7 +138,10 @@ class Connections:
         """Close our duplicate only."""
         if self._by_fd.pop(connection.fd, None) is not None:
             self._epoll.unregister(connection.fd)
-            close_at_once((connection.fd,))
+            if connection.bound is None or connection.bound.listener.is_local:
+                os.close(connection.fd)  # a unix socket never lingers, whatever the worker has set
+            else:
+                close_at_once((connection.fd,))
 
     def close(self) -> None:
         """End every connection, for workers too, and stop watching. Last call."""

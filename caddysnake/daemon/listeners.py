@@ -26,6 +26,7 @@ _PAUSE_S = 0.1
 _REST = 4096
 """Over TCP others may go on connecting while the last ones are accepted."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_UNIX = int(socket.AF_UNIX)
 _UCRED = struct.Struct("3i")
 
 
@@ -49,9 +50,22 @@ class Listener:
 
     def accept_into(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
         """Call ``on_connection`` with each accepted socket, which is the callee's then."""
+        self.accept_descriptors(loop, lambda fd: on_connection(self.socket_of(fd)))
+
+    def accept_descriptors(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[int], None]) -> None:
+        """Call ``on_connection`` with the descriptor of each, which is the callee's then: an object would cost more."""
         self._loop = loop
         self._on_connection = on_connection
         loop.add_reader(self.sock.fileno(), self._accept)
+
+    def socket_of(self, fd: int) -> socket.socket:
+        """The accepted connection ``fd`` as a socket: it is of our own kind, for which the kernel need not be asked."""
+        return socket.socket(*self._kind, fd)
+
+    @property
+    def is_local(self) -> bool:
+        """It listens on a unix socket."""
+        return self._kind[0] == _UNIX
 
     def carry(self, number: int, key: list[str | int], app: int) -> CarriedListener:
         """All that whoever goes on with it must know: also that it is ``number``, and whose its connections are."""
@@ -81,8 +95,7 @@ class Listener:
                     raise
                 self._pause(exc)
                 return
-            # As `socket.accept` does, which looks up what kind of socket it makes, and that of enumerations, each time.
-            self._on_connection(socket.socket(*self._kind, fd))
+            self._on_connection(fd)
 
     def _pause(self, exc: OSError) -> None:
         # Accepting again at once would spin: the connection stays in the backlog and the socket stays readable.
@@ -123,7 +136,7 @@ class Listener:
                 continue
             except OSError:  # nobody is left, or nobody more can be accepted
                 return
-            self._on_connection(socket.socket(*self._kind, fd))
+            self._on_connection(fd)
 
     def close(self, leave_path: bool = False) -> None:
         """Close it. The socket file goes first, so that nobody connects to what nobody accepts.

@@ -382,7 +382,7 @@ class Serving:
             self._bound[key].app = self.relays if binding.app is None else self.apps[binding.app]
 
     def _accept(self, bound: Bound) -> None:
-        bound.listener.accept_into(self._loop, self._acceptor(bound))
+        bound.listener.accept_descriptors(self._loop, self._acceptor(bound))
 
     def _set_trusted(self, composition: Composition) -> None:
         static = [spec.key for spec in composition.apps.values()]
@@ -484,15 +484,21 @@ class Serving:
 
     # -- connections ------------------------------------------------------------------------------------------
 
-    def _acceptor(self, bound: Bound) -> Callable[[socket.socket], None]:
-        local = bound.listener.sock.family == socket.AF_UNIX
+    def _acceptor(self, bound: Bound) -> Callable[[int], None]:
+        listener = bound.listener
+        local = listener.is_local
         number = bound.number << TAKE_LISTENER_SHIFT
 
-        def accepted(sock: socket.socket) -> None:
-            is_trusted = self._is_trusted_user(sock) if local else self._is_trusted_proxy(sock)
+        def accepted(fd: int) -> None:
+            if local and not self.spawners.uids:
+                is_trusted = True
+            else:
+                sock = listener.socket_of(fd)
+                is_trusted = self._is_trusted_user(sock) if local else self._is_trusted_proxy(sock)
+                sock.detach()
             flags = TAKE_TRUSTED if is_trusted else 0
             assert bound.app is not None
-            connection = Connection(sock.detach(), flags | number, bound.app, bound)
+            connection = Connection(fd, flags | number, bound.app, bound)
             self.connections.adopt(connection)
             bound.app.place(connection)
 
@@ -500,8 +506,6 @@ class Serving:
 
     def _is_trusted_user(self, sock: socket.socket) -> bool:
         """Whoever connects over a unix socket is Caddy, unless it is a user who runs apps: that may be an app."""
-        if not self.spawners.uids:
-            return True
         uid = peer_uid(sock)
         if uid not in self.spawners.uids:
             return True

@@ -292,9 +292,8 @@ class AsgiServer:
             self.slots[message.slot] = SLOT_RETURNED
             self._tell(Returned(message.slot))
             return
-        # Only its family is asked for: each question is a system call.
+        # Only its family is asked for: each question is a system call. The transport sees to it that it does not block.
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
-        sock.setblocking(False)
         peer = Peer(sock, bool(message.flags & TAKE_TRUSTED), bool(message.flags & TAKE_LINK))
         connection = self._new_connection(sock, message.slot, peer)
         connection.is_last = bool(message.flags & TAKE_LAST)

@@ -11,9 +11,10 @@ else's word is taken, and no app sees the field.
 
 from __future__ import annotations
 
+import _socket
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,10 @@ from ..http1.request import RequestHead
 
 Address = tuple[str, int]
 Scope = dict[str, Any]
+
+_INTERNET = (int(socket.AF_INET), int(socket.AF_INET6))
+# `socket.family` looks an enumeration up, by name: a microsecond for each connection.
+_family_of: Callable[[socket.socket], int] = _socket.socket.family.__get__
 
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -49,7 +54,7 @@ class Peer:
         self.is_link = is_link
         self.address: Address | None = None
         self.local: Address | None = None
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        if _family_of(sock) in _INTERNET:
             self.local = sock.getsockname()[:2]
             try:
                 self.address = sock.getpeername()[:2]
