@@ -309,7 +309,7 @@ class ClientConnection(ClientTransport):
         if self.phase is not _TUNNEL:
             self._server.count(exchange.status, self._started)
         link = self._link
-        if command.is_clean and link is not None and (not exchange.head.has_body or link.is_flushed):
+        if command.is_clean and link is not None and (not exchange.has_body or link.is_flushed):
             self._link = None
             link.client = None
             if self._is_write_paused:
@@ -317,7 +317,10 @@ class ClientConnection(ClientTransport):
             self._server.release(link)
         else:
             self._drop_link(flushes=self.phase is _TUNNEL)
-        self._response_done(command.keeps_client)
+        if command.keeps_client and not self._holds and not self._is_half_closed and self._parser.complete:
+            self._boundary()  # as below, for most
+        else:
+            self._response_done(command.keeps_client)
 
     def _answer_instead(self, command: Answer) -> None:
         exchange = self._exchange

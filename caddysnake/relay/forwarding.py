@@ -115,13 +115,13 @@ class Exchange:
 
     __slots__ = (
         "_continues",
-        "_has_body",
         "_keeps_client",
         "_outgoing",
         "_reader",
         "_request_sent",
         "_response",
         "closes",
+        "has_body",
         "head",
         "input_ended",
         "is_repeatable",
@@ -139,8 +139,9 @@ class Exchange:
         """Of the response, once its head has been passed on."""
         self._outgoing = outgoing
         self._continues = continues and head.expect_continue
-        self._has_body = head.has_body
-        self.is_repeatable = head.method in _REPEATABLE and not self._has_body and head.upgrade is None
+        self.has_body = head.has_body
+        """Content follows, or may follow, in the request."""
+        self.is_repeatable = head.method in _REPEATABLE and not self.has_body and head.upgrade is None
         """Should its link end without an answer, another may be tried, once."""
         self._keeps_client = False
         self._request_sent = False
@@ -153,7 +154,7 @@ class Exchange:
         """There is a link: what to write to it, which is all of the request. None, and nothing has happened, when
         there is more to it: call ``linked``.
         """
-        if self._has_body or self.input_ended:
+        if self.has_body or self.input_ended:
             return None
         self.stage = _ASKED
         self._request_sent = True
@@ -219,10 +220,11 @@ class Exchange:
             return None
         if head is None:
             return None
-        self._response = head
-        self.status = head.status
-        raw = self._head_for_client(head)
         self.stage = _OVER
+        self.status = head.status
+        if not self.closes and not head.has_connection_fields and self.head.version == "1.1":
+            return data, _OVERS[self._request_sent, True]  # as below, for most
+        raw = self._head_for_client(head)
         return data if raw is head.raw else raw + data[len(head.raw) :], self._ending(head, True)
 
     def response(self, data: bytes) -> list[Command]:

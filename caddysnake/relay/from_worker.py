@@ -139,7 +139,7 @@ def whole_response(data: bytes) -> ResponseHead | None:
     """The head of the response that ``data`` is, all of it and nothing behind it, as most are; None when it is not so
     simple. Not for answers to HEAD. Raises ``BadResponse``.
     """
-    head = _head_of(data)
+    head = _known.get(data[: data.find(_END) + 4]) or _head_of(data)
     if head is None or head.framing is not _LENGTH or len(data) != len(head.raw) + head.length:
         return None
     return head
