@@ -1,6 +1,6 @@
 """Limits of memory by cgroups, on a Debian with a kernel of its own; each check of memory.py is a test here.
 
-A container has its host's controllers, so an emulated machine is booted: it needs neither KVM nor a disk, and about ten
+A container has its host's controllers, so an emulated machine is booted: it needs neither KVM nor a disk, and about six
 minutes. Therefore only when asked for:
 
     apt-get install qemu-system-x86 cpio; apt-get download linux-image-cloud-amd64; dpkg -x linux-image-*.deb x
