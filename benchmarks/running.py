@@ -131,11 +131,15 @@ def _ask(connection: http.client.HTTPConnection) -> bytes:
 
 
 def environ_of(frameworks: Path, folder: Path) -> dict[str, str]:
-    """The environment of every server: the frameworks can be imported, and BENCHMARK_FILE, in `folder`, served."""
+    """The environment of every server: the frameworks can be imported, and BENCHMARK_FILE, in `folder`, served.
+
+    What it leaves goes with `folder`.
+    """
     file = folder / "file"
     file.write_bytes(bytes(FILE_BYTES))
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**environ, "PYTHONPATH": f"{site_packages(frameworks)}:{APPS}", "BENCHMARK_FILE": str(file)}
+    path = f"{site_packages(frameworks)}:{APPS}"
+    return {**environ, "PYTHONPATH": path, "BENCHMARK_FILE": str(file), "TMPDIR": str(folder)}
 
 
 def find_caddy() -> str:
