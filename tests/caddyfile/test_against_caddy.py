@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from support.caddies import needs_caddy
 from support.caddyfiles import arguments, caddyfiles
-from support.caddyjudge import assert_same_as_caddy, fuzz, needs_caddy
+from support.caddyjudge import assert_same_as_caddy, fuzz
 from support.tables import ENVIRON, Case, as_address, as_arguments, as_matcher, cases, lay_out, title
 
 TABLES = Path(__file__).parent / "tables"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from support.caddybin import fmt
+from support.caddies import fmt, needs_caddy
 from support.caddyfiles import caddyfiles, layouts
-from support.caddyjudge import fuzz, fuzz_in_process, needs_caddy
+from support.caddyjudge import fuzz, fuzz_in_process
 from support.tables import Case, cases, title
 
 from caddysnake.caddyfile.errors import CaddyfileError

@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.caddies import caddy
-from support.caddybin import adapt, find_caddy
+from support.caddies import adapt, caddy, needs_caddy
 
 from caddysnake.config.adapt import ConfigErrors, load
 from caddysnake.config.plan import plan
 from caddysnake.config.stock import Stock, stock
 
-pytestmark = pytest.mark.skipif(find_caddy() is None, reason="needs a Caddy")
+pytestmark = needs_caddy
 
 Steps = list[Any]
 

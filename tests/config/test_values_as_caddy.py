@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.caddybin import adapt, find_caddy
+from support.caddies import adapt, needs_caddy
 
 from caddysnake.config import values
 from caddysnake.config.values import InvalidValue
@@ -59,7 +59,7 @@ DURATIONS = [
     "9999999d",
 ]
 
-pytestmark = pytest.mark.skipif(find_caddy() is None, reason="needs a Caddy")
+pytestmark = needs_caddy
 
 
 def ours(read: object, text: str) -> object:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.caddybin import adapt
+from support.caddies import adapt
 from support.daemon import daemon, free_port, get
 
 from caddysnake.caddyfile.formatter import format_source

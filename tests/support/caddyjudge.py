@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.caddyfile.parser import parse
 from caddysnake.caddyfile.structure import build_sites
 
-from .caddybin import adapt, find_caddy
+from .caddies import adapt
 from .caddyshape import Shape, Unrendered, caddy_shape, our_shape
 
 _wanted = os.environ.get("CADDYSNAKE_FUZZ_EXAMPLES")
@@ -35,8 +34,6 @@ fuzz = _fuzz(120)
 
 fuzz_in_process = _fuzz(500)
 """For those that do not."""
-
-needs_caddy = pytest.mark.skipif(find_caddy() is None, reason="no Caddy to judge by: install the extra `caddy`")
 
 
 # Caddy takes a named route that invokes itself; a request to it then never ends.
