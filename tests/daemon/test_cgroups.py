@@ -68,6 +68,7 @@ def test_the_daemon_moves_to_a_leaf_before_it_divides_its_group(proc: Path, own:
         ("cgroup.procs", f"{os.getpid()}\n1\n", "others are in .*: process 1"),
         ("daemon/cgroup.procs", "1\n", "another daemon is in "),
     ],
+    ids=["without memory", "no group any more", "shared", "another daemon's"],
 )
 def test_a_group_that_is_not_its_own_is_left_alone(
     proc: Path, own: Path, name: str, text: str | None, reason: str
