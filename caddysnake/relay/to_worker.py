@@ -58,9 +58,9 @@ def _goes_as_it_came(head: RequestHead, raw: bytes) -> bool:
     """Whether the parser left nothing of ``raw`` out, and there is nothing in it that the relay leaves out."""
     if head.version != "1.1" or head.host is None or head.upgrade is not None or head.target[:1] != b"/":
         return False
-    for name, _ in head.headers:
-        if name not in _plain and not _is_plain(name):
-            return False
+    names = dict(head.headers) if head.last is None else head.last
+    if not _plain.issuperset(names) and not all(name in _plain or _is_plain(name) for name in names):
+        return False
     return raw.count(b"\r\n") == len(head.headers) + 2
 
 
