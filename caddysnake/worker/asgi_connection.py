@@ -165,10 +165,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """True to keep our own side open."""
-        phase = self.phase
-        self.is_half_closed = phase is _REQUEST or phase is _IDLE
-        if phase is not _REQUEST:
+        if self.phase is not _REQUEST:
             return False
+        self.is_half_closed = True
         cycle = self.cycle
         if cycle is not None and self.parser.complete:
             return cycle.half_closed()
@@ -180,15 +179,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         """asyncio: the transport is closed. The app hears of it, and the other side sees the end unless it was
         given back.
         """
-        phase = self.phase
-        returned = phase is _RETURNING and exc is None
+        returned = self.phase is _RETURNING and exc is None
         self.phase = _CLOSED
         if self.cycle is not None:
             self.cycle.disconnect()
             self.cycle = None
         self._wake_writers()
-        # The other side was first, at a boundary: the daemon has seen that too, and drops its duplicate.
-        if not (returned or (phase is _IDLE and self.is_half_closed)):
+        if not returned:
             try:
                 self._sock.shutdown(socket.SHUT_RDWR)
             except OSError:
