@@ -183,7 +183,7 @@ def test_a_lock_that_comes_and_goes_never_has_two_owners(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert most == 1
-    assert taken > 100
+    assert taken > 20  # those who come too late are refused, and count as turns
     assert list(tmp_path.iterdir()) == []
 
 
