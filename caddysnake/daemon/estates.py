@@ -248,8 +248,10 @@ class Estate:
                 if exc.code == NO_ROOM and self._loop.time() < patient_until:
                     self._make_room_for_a_spawner()
                     await asyncio.sleep(_LOOK_AGAIN_S)
-                elif exc.code in ("spawner", "host") and again:
-                    again -= 1  # the process that it was to be forked from has died, which says nothing about this app
+                elif exc.code in ("spawner", "host", "crashed") and again:
+                    # What it was to be forked from has died; or somebody, or the want of memory, has killed it. Both
+                    # say little about this app, and people wait for it.
+                    again -= 1
                 else:
                     raise
                 self._discard(app)

@@ -90,7 +90,7 @@ def load(port: int, wrong: Counter[object], done: Counter[str]) -> Iterator[None
             elif response.status == 200 and content.startswith(name.encode()):
                 done[name] += 1
             else:
-                wrong[response.status] += 1
+                wrong[response.status, content[:100]] += 1
             time.sleep(0.01)
         connection.close()
 

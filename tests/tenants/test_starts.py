@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, alive, children, daemon, get, workers
-from support.town import block, count, settle, site
+from support.town import ASGI, block, count, settle, site
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
@@ -51,6 +51,7 @@ def test_a_tenant_is_started_by_its_first_request_and_serves_the_next(tmp_path: 
         assert first[1]["pid"] == second[1]["pid"]
         assert answer(tmp_path, "b")[1]["tenant"] == "b"
         assert len(workers(process.pid)) == 2
+        process.wait_for_log("app ready", 2)
         assert count(process.log, "app ready") == 2
 
 
@@ -230,6 +231,17 @@ def test_a_hanging_import_is_503_in_time_and_holds_up_neither_others_nor_the_sto
             assert late.result(PATIENCE_S)[0] in (502, 503)
         except OSError:
             pass  # or its connection has ended with the daemon
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_started_again_for_those_who_wait(tmp_path: Path) -> None:
+    source = "import os, pathlib\nif not pathlib.Path('tried').exists():\n    pathlib.Path('tried').touch()\n"
+    settle(tmp_path / "t", "once", source=source + "    os.kill(os.getpid(), 9)\nfrom good import app\n")
+    settle(tmp_path / "t", "always", source="import os\nos.kill(os.getpid(), 9)\n")
+    (tmp_path / "t/once/good.py").write_text(ASGI)
+    with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))):
+        assert ask(tmp_path, "once")[0] == 200
+        status, headers = answer(tmp_path, "always")
+        assert (status, headers["caddysnake-code"]) == (503, "crashed")
 
 
 def test_room_is_made_by_the_least_recently_used(tmp_path: Path) -> None:
