@@ -355,6 +355,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         if parser.head is not None:
             self._begin(parser.head)
+            if not parser.pending and parser.body_bytes <= BODY_HIGH_BYTES:
+                self.resume_reading()  # the rest of its content, or the client's end, may still come
             return
         self._head_incomplete()
         self.resume_reading()

@@ -67,6 +67,15 @@ def wait_for_note(client: RawClient, wanted: str) -> None:
 # The scope
 
 
+def test_the_content_of_a_pipelined_request_may_come_after_the_answer_before_it(client: RawClient) -> None:
+    client.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\nPOST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+    assert client.answer().body == b"hello"
+    client.send(b"abc")
+    assert client.answer().body == b"abc"
+    client.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert [client.answer().body for _ in range(2)] == [b"hello", b"hello"]
+
+
 def test_the_scope_has_every_key_with_its_type(client: RawClient) -> None:
     scope = asked(client, "/scope?a=1&b=%20", "X-One: 1", "x-one: 2", "X-Under_score: no")
     assert scope["type"] == "http"

@@ -138,6 +138,13 @@ def test_malformed_chunks_are_400_whoever_reads_them(client: RawClient) -> None:
 # Connections
 
 
+def test_the_content_of_a_pipelined_request_may_come_after_the_answer_before_it(client: RawClient) -> None:
+    client.send(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\nPOST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+    assert client.answer().body == b"plain"
+    client.send(b"abc")
+    assert client.answer().body == b"abc"
+
+
 def test_pipelined_requests_are_answered_in_order(client: RawClient) -> None:
     paths = ["plain", "generator", "echo", "closing", "file?1", "refuses", "plain"]
     request = "".join(
