@@ -164,11 +164,16 @@ class Connections:
 
 def has_input(fd: int) -> bool:
     """There is something to read, other than the end."""
+    return bool(look(fd, 1))
+
+
+def look(fd: int, size: int, flags: int = socket.MSG_PEEK) -> bytes:
+    """What has come on ``fd``, up to ``size`` bytes, and stays there unless ``flags`` are 0; empty when nothing has."""
     sock = socket.socket(fileno=fd)
     try:
         # O_NONBLOCK is the worker's to set: it is shared.
-        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return sock.recv(size, flags | socket.MSG_DONTWAIT)
     except OSError:
-        return False
+        return b""
     finally:
         sock.detach()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Coroutine, Hashable
 from typing import NamedTuple, Protocol
 
 from ..channel.settings import Settings
+from . import standstill
 from .apps import App
 from .carried import CarriedApp, CarriedEstate, CarriedTenant
 from .complaints import Complaints
@@ -23,7 +23,7 @@ from .connections import Connection, Connections, has_input
 from .hosts import Origins
 from .ledger import Ledger
 from .pools import PoolSpec, StartFailed
-from .refusals import CAPACITY, STOPPING, Refusal, of_failure, response
+from .refusals import CAPACITY, STOPPING, Refusal, of_failure
 from .spawners import NO_ROOM, SpawnerKey, SpawnError
 from .starts import Starting, Starts
 from .succession import Identity
@@ -542,11 +542,5 @@ class _Heir:
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
         """A relay waits for the response to what it sent over this link, of which nobody has read a byte."""
-        sock = socket.socket(fileno=connection.fd)
-        try:
-            sock.send(response(refusal), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            pass  # the relay was first
-        finally:
-            sock.detach()
+        standstill.answer(connection.fd, refusal)
         self._connections.end(connection)

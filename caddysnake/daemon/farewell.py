@@ -11,12 +11,11 @@ and so it does when it stops, and for a new connection that finds too many waiti
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING
 
 from ..channel.messages import TAKE_LAST
 from . import standstill
-from .connections import Connection, Connections, has_input
+from .connections import Connection, Connections, has_input, look
 from .refusals import QUEUE_FULL, STOPPING
 
 if TYPE_CHECKING:
@@ -96,7 +95,8 @@ class Farewell:
             self._connections.end(connection)
             return
         standstill.answer(connection.fd, refusal)
-        _discard_input(connection.fd)
+        # To end a TCP connection with something unread resets it, and the other side loses what it has not read either.
+        look(connection.fd, _UNREAD_BYTES, flags=0)
         self._connections.watch(connection)  # until the other side has read that, and ends it
 
     def over(self, connection: Connection) -> None:
@@ -108,24 +108,7 @@ class Farewell:
 
 def _is_repeatable(fd: int) -> bool:
     """What has come is a request that may be sent twice, by its method (RFC 9110 section 9.2.2)."""
-    sock = socket.socket(fileno=fd)
-    try:
-        return sock.recv(8, socket.MSG_PEEK | socket.MSG_DONTWAIT).startswith(_REPEATABLE)
-    except OSError:
-        return False
-    finally:
-        sock.detach()
-
-
-def _discard_input(fd: int) -> None:
-    """To end a TCP connection with something unread resets it, and the other side loses what it has not read either."""
-    sock = socket.socket(fileno=fd)
-    try:
-        sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
-    except OSError:
-        pass
-    finally:
-        sock.detach()
+    return look(fd, 8).startswith(_REPEATABLE)
 
 
 def _may_follow(former: App, owner: App) -> bool:

@@ -48,7 +48,7 @@ class Stopped:
 
 
 def answer(fd: int, refusal: Refusal) -> None:
-    """Write ``refusal`` on a connection of which somebody else has read a request, and let nobody write behind it."""
+    """Write ``refusal`` on a connection in the place of whoever was to answer, and let nobody write behind it."""
     sock = socket.socket(fileno=fd)
     try:
         # O_NONBLOCK is the worker's to set: it is shared.

@@ -353,13 +353,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         except ProtocolError as error:
             self._refuse(error)
             return
+        # More of it, or the client's end, may still come; `_begin` pauses again when there is enough.
+        self.resume_reading()
         if parser.head is not None:
             self._begin(parser.head)
-            if not parser.pending and parser.body_bytes <= BODY_HIGH_BYTES:
-                self.resume_reading()  # the rest of its content, or the client's end, may still come
-            return
-        self._head_incomplete()
-        self.resume_reading()
+        else:
+            self._head_incomplete()
 
     # Ends
 

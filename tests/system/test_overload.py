@@ -63,6 +63,15 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def connected(stack: contextlib.ExitStack, path: Path) -> socket.socket:
+    """A client's connection, which ends with ``stack``."""
+    client = socket.socket(socket.AF_UNIX)
+    stack.callback(client.close)
+    client.settimeout(PATIENCE_S)
+    client.connect(str(path))
+    return client
+
+
 def test_a_daemon_without_a_descriptor_left_waits_and_serves_on(folder: Path) -> None:
     """Whoever has a connection is answered meanwhile; nothing spins, and whoever waits is served in the end."""
     with contextlib.ExitStack() as stack:
@@ -79,10 +88,7 @@ def test_a_daemon_without_a_descriptor_left_waits_and_serves_on(folder: Path) ->
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (descriptors(process.pid) + 5, before[1]))
         clients = []
         for _ in range(30):
-            client = socket.socket(socket.AF_UNIX)
-            stack.callback(client.close)
-            client.settimeout(PATIENCE_S)
-            client.connect(str(folder / "a.sock"))
+            client = connected(stack, folder / "a.sock")
             clients.append(client)
         process.wait_for_log("cannot accept connections for now")
         begun = cpu_s(process.pid)
@@ -168,10 +174,7 @@ def test_those_who_find_too_many_waiting_are_told_so_at_once(folder: Path) -> No
         stack.enter_context(daemon(folder, site("a", "threads 1", "max_queue 10")))
         clients = []
         for _ in range(300):
-            client = socket.socket(socket.AF_UNIX)
-            stack.callback(client.close)
-            client.settimeout(PATIENCE_S)
-            client.connect(str(folder / "a.sock"))
+            client = connected(stack, folder / "a.sock")
             client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             clients.append(client)
         answers = []
@@ -195,10 +198,7 @@ def test_slow_clients_hold_no_thread(folder: Path) -> None:
         stack.enter_context(daemon(folder, site("a", "threads 2")))
         slow = []
         for number in range(40):
-            client = socket.socket(socket.AF_UNIX)
-            stack.callback(client.close)
-            client.settimeout(PATIENCE_S)
-            client.connect(str(folder / "a.sock"))
+            client = connected(stack, folder / "a.sock")
             head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
             client.sendall(head + (b"\r\n1" if number % 2 else b""))
             slow.append(client)
