@@ -7,13 +7,13 @@ import os
 import time
 
 from .. import __version__
-from ..daemon.apps import App
-from ..daemon.configuration import Document, ReloadFailed
-from ..daemon.directory import UnknownApp, find
-from ..daemon.listeners import ListenError
+from ..daemon.apps.app import App
+from ..daemon.apps.pool import StartFailed
 from ..daemon.main import Daemon, Phase
-from ..daemon.pools import StartFailed
-from ..daemon.upgrade import UpgradeRefused
+from ..daemon.sockets.listener import ListenError
+from ..daemon.supervisor.document import Document, ReloadFailed
+from ..daemon.tenants.lookup import UnknownApp, find
+from ..daemon.upgrade.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
 from .models import Dumped, Evicted, Loaded, Reloaded, Stopping, Upgrade
 from .survey import RELAY, known_apps, workers_of

@@ -10,11 +10,11 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..daemon.attendant import Attendant, take_carried
-from ..daemon.carried import CarriedListener
-from ..daemon.configuration import Asked, Configuration
-from ..daemon.listeners import Listener, ListenError, open_tcp
-from ..daemon.on_demand import HostDesk
+from ..daemon.sockets.listener import Listener, ListenError, open_tcp
+from ..daemon.supervisor.beside import Attendant, take_carried
+from ..daemon.supervisor.document import Asked, Configuration
+from ..daemon.system.state import CarriedListener
+from ..daemon.tenants.known_hosts import HostDesk
 
 if TYPE_CHECKING:
     from .asking import AskServer

@@ -6,7 +6,7 @@ import socket
 
 from aiohttp import web
 
-from ..daemon.on_demand import Answer, HostDesk
+from ..daemon.tenants.known_hosts import Answer, HostDesk
 from .hosting import Hosting
 
 CONNECTIONS_MAX = 64

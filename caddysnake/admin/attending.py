@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.admin import AdminEndpoint, make_private
 from ..config.values import SocketAddress
-from ..daemon.attendant import Attendant, take_carried
-from ..daemon.carried import CarriedListener
-from ..daemon.configuration import Configuration
-from ..daemon.listeners import Listener, ListenError, open_inherited, open_tcp, open_unix
+from ..daemon.sockets.listener import Listener, ListenError, open_inherited, open_tcp, open_unix
+from ..daemon.supervisor.beside import Attendant, take_carried
+from ..daemon.supervisor.document import Configuration
+from ..daemon.system.state import CarriedListener
 from .access import Access
 
 if TYPE_CHECKING:

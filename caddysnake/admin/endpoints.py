@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..daemon.configuration import Document
 from ..daemon.main import Daemon
+from ..daemon.supervisor.document import Document
 from . import actions, survey
 from .errors import ApiError
 from .models import (

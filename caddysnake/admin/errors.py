@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..daemon.configuration import ReloadFailed
+from ..daemon.supervisor.document import ReloadFailed
 
 STATUS: dict[str, int] = {
     "bad-request": 400,

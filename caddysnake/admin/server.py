@@ -18,8 +18,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel
 
-from ..daemon.listeners import peer_pid, peer_uid
 from ..daemon.main import Daemon
+from ..daemon.sockets.listener import peer_pid, peer_uid
 from . import page
 from .access import Access, Denial
 from .description import describe

@@ -17,16 +17,16 @@ from .. import __version__
 from ..channel import vitals
 from ..channel.codec import shorten
 from ..channel.settings import Settings
-from ..daemon import cgroups
-from ..daemon.apps import App
-from ..daemon.builds import Builds
-from ..daemon.composition import address_name
-from ..daemon.estates import Estate
-from ..daemon.ledger import Ledger
+from ..daemon.apps.app import App
+from ..daemon.apps.builds import Builds
+from ..daemon.apps.counters import Ledger
+from ..daemon.apps.pool import Pool
 from ..daemon.main import Daemon, Phase
-from ..daemon.pools import Pool
-from ..daemon.processes import cpu_seconds, resident_bytes
-from ..daemon.workers import Worker
+from ..daemon.supervisor.desired import address_name
+from ..daemon.system import cgroups
+from ..daemon.system.processes import cpu_seconds, resident_bytes
+from ..daemon.tenants.tenants import Estate
+from ..daemon.workers.worker import Worker
 from .models import (
     AppModel,
     BuildModel,

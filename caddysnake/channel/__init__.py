@@ -7,6 +7,7 @@
 ``records``   what a worker says of itself, and of the requests it has answered, into a pipe
 ``settings``  what a worker must know, in a sealed memfd
 ``vitals``    the shared page: counters and one state byte per connection slot
+``throttle``  what is told once a minute; ``allowance``: how much a peer may say; ``refusals``: unusable values
 
 Guest code: Python 3.10, standard library only. The two ends may run different Python versions, and the far end may run
 a tenant's code, so nothing here is pickled or marshalled.

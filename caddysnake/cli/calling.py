@@ -189,7 +189,7 @@ def call(
 
 def printable(text: str) -> str:
     """``text`` without what a terminal would act on: it may come from an app."""
-    from ..daemon.logs import printable as escaped
+    from ..daemon.system.log.records import printable as escaped
 
     return escaped(text)
 

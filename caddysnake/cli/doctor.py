@@ -89,7 +89,7 @@ def _isolation(planned: Plan) -> Iterator[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    from ..daemon.logs import printable
+    from ..daemon.system.log.records import printable
 
     width = max(len(finding.topic) for finding in findings)
     for finding in findings:

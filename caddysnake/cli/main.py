@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _be_private(is_rehearsal: bool) -> None:
     """This is a daemon that goes on, or tries whether it could: what it holds is nobody's business, from the start."""
-    from ..daemon import processes
+    from ..daemon.system import processes
 
     processes.undumpable()
     if is_rehearsal:

@@ -22,15 +22,15 @@ from ..admin.attending import Admin, import_all
 from ..config.adapt import ConfigErrors
 from ..config.models import Config
 from ..config.values import InvalidValue
-from ..daemon import logs
-from ..daemon.attendant import Attendants
-from ..daemon.caddy import Caddy, find_caddy
-from ..daemon.carried import StateError
-from ..daemon.carrying import differences
-from ..daemon.companion import Companion
-from ..daemon.composition import Composition
-from ..daemon.inheritance import Inheritance, Rehearsal, inherited
 from ..daemon.main import not_started, run
+from ..daemon.supervisor.beside import Attendants
+from ..daemon.supervisor.caddy import Caddy, find_caddy
+from ..daemon.supervisor.companion import Companion
+from ..daemon.supervisor.desired import Composition
+from ..daemon.system.log import records as logs
+from ..daemon.system.state import StateError
+from ..daemon.upgrade.handover import Inheritance, Rehearsal, inherited
+from ..daemon.upgrade.restore import differences
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, private_folder, remove_folder
 from .understanding import FileReader, Setting, understand

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..config.ownership import foreign_hand
-from ..daemon.spawners import runtime_folder
+from ..daemon.workers.forking.fork_server import runtime_folder
 
 # The daemon's own versions: one grammar for every process of ours.
 _REQUIRED = ("httptools",)

@@ -15,10 +15,10 @@ import sys
 from functools import partial
 
 from ..channel.settings import Settings
-from ..daemon import logs
-from ..daemon.carried import StateError
-from ..daemon.composition import Composition
-from ..daemon.inheritance import inherited
+from ..daemon.supervisor.desired import Composition
+from ..daemon.system.log import records as logs
+from ..daemon.system.state import StateError
+from ..daemon.upgrade.handover import inherited
 from .reading import Source
 from .run import EXIT_FAILED, serve_file
 from .understanding import Setting

@@ -18,8 +18,8 @@ from ..config.plan import Plan, default_socket_dir, plan, usable_cores
 from ..config.settled import settle
 from ..config.stock import stock
 from ..config.values import InvalidValue, socket_address
-from ..daemon.composition import Composition, compose
-from ..daemon.configuration import Asked, CaddyPart, Configuration, Document, Problem, ReloadFailed
+from ..daemon.supervisor.desired import Composition, compose
+from ..daemon.supervisor.document import Asked, CaddyPart, Configuration, Document, Problem, ReloadFailed
 from .reading import ReadError, Source, read
 from .runtime_dir import RuntimeDirError, make_folder
 

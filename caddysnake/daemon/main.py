@@ -19,23 +19,25 @@ from enum import Enum
 from typing import Any
 
 from .. import __version__
-from . import cgroups, logger, logs, processes
-from .apps import App
-from .attendant import Attendant
-from .builds import Builds
-from .carried import CarriedSource, State
-from .carrying import Resumption, adopt_listeners, differences
-from .companion import Companion
-from .configuration import Configuration, Document, Reader, ReloadFailed
-from .inheritance import Inheritance, let_signals_in
-from .listeners import ListenError
-from .logs import close_quietly, printable, tell
-from .notify import Notifier
-from .openings import Openings, forsake
-from .pools import StartFailed
-from .service import Service
-from .serving import Serving
-from .upgrade import Upgrade, UpgradeRefused
+from .apps.app import App
+from .apps.builds import Builds
+from .apps.pool import StartFailed
+from .sockets.listener import ListenError
+from .sockets.opener import Openings, forsake
+from .supervisor.beside import Attendant
+from .supervisor.companion import Companion
+from .supervisor.document import Configuration, Document, Reader, ReloadFailed
+from .supervisor.supervisor import Serving
+from .system import cgroups, processes
+from .system.log import process as logger
+from .system.log import records as logs
+from .system.log.records import close_quietly, printable, tell
+from .system.notify import Notifier
+from .system.service import Service
+from .system.state import CarriedSource, State
+from .upgrade.handover import Inheritance, let_signals_in
+from .upgrade.restore import Resumption, adopt_listeners, differences
+from .upgrade.upgrade import Upgrade, UpgradeRefused
 
 log = logging.getLogger("caddysnake.daemon")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from .. import __version__
 from ..config.plan import Plan
 from ..config.search import OLDEST_PYTHON, installation
-from ..daemon.caddy import find_caddy
-from ..daemon.spawners import runtime_folder
+from ..daemon.supervisor.caddy import find_caddy
+from ..daemon.workers.forking.fork_server import runtime_folder
 from .findings import Finding, Level
 
 TOPIC = "software"

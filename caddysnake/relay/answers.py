@@ -22,7 +22,7 @@ from __future__ import annotations
 from ..http1.answers import plain, traceback_page
 from ..http1.request import RequestHead
 from ..http1.response import Response
-from .forwarding import Answer
+from .exchange import Answer
 
 HEALTHY = Answer(200, "healthy")
 NO_ROUTE = Answer(404, "no-route")

@@ -17,8 +17,8 @@ from ..http1.request import RequestHead, RequestParser
 from . import to_worker
 from .answers import encoded
 from .client_transport import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, ClientTransport, Phase
-from .forwarding import Another, Answer, Command, Cut, EndLink, Exchange, Over, Stage, ToClient, ToLink, Tunnel
-from .links import AppId
+from .exchange import Another, Answer, Command, Cut, EndLink, Exchange, Over, Stage, ToClient, ToLink, Tunnel
+from .link_pool import AppId
 
 if TYPE_CHECKING:
     from .link_connection import LinkConnection

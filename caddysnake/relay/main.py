@@ -18,11 +18,11 @@ from collections.abc import Callable
 from ..channel.configuring import await_configuration, redirect
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.records import say
+from ..channel.refusals import Refusals
 from ..channel.settings import unseal_relay
 from ..libraries import load
 from ..matchers.router import Router
 from ..placeholders.keys import UnsafeValue
-from .refusals import Refusals
 from .server import RelayServer
 
 _PR_SET_DUMPABLE = 4

@@ -20,6 +20,7 @@ from enum import Enum
 from time import monotonic
 from typing import Any
 
+from ..aio.counters import PUBLISH_S, Tally
 from ..channel.codec import TEXT_LIMIT
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import (
@@ -43,7 +44,6 @@ from ..channel.messages import (
 )
 from ..channel.records import say
 from ..channel.settings import RelaySettings
-from ..channel.tally import PUBLISH_S, Tally
 from ..channel.vitals import (
     SLOT_CLOSED,
     SLOT_IDLE,
@@ -60,9 +60,9 @@ from ..matchers.target import ALIVE, Router, Target
 from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
 from .client_connection import ClientConnection
 from .client_transport import ClientTransport, Phase
-from .forwarding import Answer, Cut
+from .exchange import Answer, Cut
 from .link_connection import LinkConnection
-from .links import AppId, Links
+from .link_pool import AppId, Links
 
 READ_BUFFER_BYTES = 64 * 1024
 """One for all connections: a loop reads one at a time, and what is read is copied to where it goes at once."""

@@ -34,7 +34,7 @@ def _main() -> int:
     _load_ourselves()
     # multiprocessing re-runs the main module's file in its children; an empty one has no file to run.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    from _caddysnake.worker import spawner  # type: ignore[import-not-found]
+    from _caddysnake.worker import fork_server as spawner  # type: ignore[import-not-found]
 
     status: int = spawner.main(options)
     return status

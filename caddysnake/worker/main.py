@@ -22,9 +22,9 @@ from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import Failed
 from ..channel.settings import Settings, unseal
 from ..channel.vitals import Page
-from . import limits, stacks
-from .health import before_asgi, before_wsgi
-from .loader import AppError, load
+from .app.health import before_asgi, before_wsgi
+from .app.loader import AppError, load
+from .process import limits, stacks
 
 _FAREWELL_S = 5.0
 _PR_SET_NAME = 15
@@ -40,7 +40,7 @@ def main(channel: socket.socket) -> int:
         print(f"caddysnake: worker without settings: {exc}", file=sys.stderr)
         return 1
     if settings.interface == "host":
-        from .thread_host import ThreadHost
+        from .threads.host import ThreadHost
 
         return ThreadHost(endpoint, settings).run()
     try:
@@ -200,22 +200,22 @@ def told_by_inspection(app: Any) -> str:
 def prepare(interface: str) -> None:
     """Import the server of ``interface``, and its event loop's library, ahead of the fork; nothing for ``auto``."""
     if interface == "asgi":
-        from . import asgi  # noqa: F401
-        from .asgi_loop import import_uvloop
+        from .asgi import server as asgi  # noqa: F401
+        from .asgi.loop import import_uvloop
 
         import_uvloop()
     elif interface == "wsgi":
-        from . import wsgi  # noqa: F401
+        from .wsgi import server as wsgi  # noqa: F401
 
 
 def serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> int:
     """Serve ``app`` until drained, or until the daemon is gone; the worker's exit status."""
     # Only the server that is needed: a threaded worker pays for no event loop.
     if interface == "asgi":
-        from .asgi import AsgiServer
+        from .asgi.server import AsgiServer
 
         return AsgiServer(app, settings, endpoint, page).run()
-    from .wsgi import WsgiServer
+    from .wsgi.server import WsgiServer
 
     return WsgiServer(app, settings, endpoint, page).run()
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from caddysnake.daemon.allowance import Allowance
+from caddysnake.channel.allowance import Allowance
 
 
 def spent(allowance: Allowance, now: float, most: int = 10_000) -> int:

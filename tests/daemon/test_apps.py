@@ -19,9 +19,9 @@ from support.house import House, run, spec, until
 from support.probe import exchange, write
 
 from caddysnake.channel import vitals
-from caddysnake.daemon import workers as workers_module
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.pools import StartFailed
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.workers import worker as workers_module
 
 INTERFACES = ("wsgi", "asgi")
 

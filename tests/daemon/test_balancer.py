@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon.balancer import Load, choose, excess
+from caddysnake.daemon.workers.balancer import Load, choose, excess
 
 LOADS = st.lists(st.builds(Load, st.integers(0, 1 << 62), st.integers(0, 20_000), st.booleans()), max_size=20)
 

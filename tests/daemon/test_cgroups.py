@@ -18,8 +18,8 @@ import pytest
 from support.hosted import Hosted, pids, threads, write
 from support.house import run, spec, until
 
-from caddysnake.daemon import cgroups
-from caddysnake.daemon.cgroups import Group, Tree, Undelegated, own_group, why_killed
+from caddysnake.daemon.system import cgroups
+from caddysnake.daemon.system.cgroups import Group, Tree, Undelegated, own_group, why_killed
 
 OWN = "/system.slice/caddysnake.service"
 FILES = {

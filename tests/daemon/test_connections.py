@@ -14,8 +14,8 @@ from typing import cast
 import pytest
 from support.house import run, until
 
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.connections import Connection, Connections
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.sockets.connections import Connection, Connections
 
 NO_APP = cast(App, None)
 

@@ -15,10 +15,10 @@ from support.house import House, run, spec, until
 from support.probe import write
 
 from caddysnake.channel import vitals
-from caddysnake.daemon import spawners as spawners_module
-from caddysnake.daemon import workers as workers_module
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.pools import PoolSpec, StartFailed
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.pool import PoolSpec, StartFailed
+from caddysnake.daemon.workers import worker as workers_module
+from caddysnake.daemon.workers.forking import fork_server as spawners_module
 
 GOOD = "def pid():\n    import os\n    return os.getpid()\n"
 

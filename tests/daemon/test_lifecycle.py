@@ -8,7 +8,7 @@ import pytest
 
 from caddysnake.channel import messages
 from caddysnake.channel.messages import Drained, Failed, Ready, Returned
-from caddysnake.daemon.lifecycle import MAY_SAY, TRANSITIONS, Action, Event, State, next_state
+from caddysnake.daemon.workers.lifecycle import MAY_SAY, TRANSITIONS, Action, Event, State, next_state
 
 LIVE = [state for state in State if state is not State.EXITED]
 

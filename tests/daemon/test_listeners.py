@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.daemon.listeners import (
+from caddysnake.daemon.sockets.listener import (
     Listener,
     ListenError,
     lock_path,
@@ -54,7 +54,7 @@ def connects(path: Path | str) -> bool:
 
 HOLDER = """
 import sys
-from caddysnake.daemon.listeners import open_unix
+from caddysnake.daemon.sockets.listener import open_unix
 listener = open_unix(sys.argv[1], None, None, None)
 print("open", flush=True)
 sys.stdin.read()
@@ -471,7 +471,7 @@ def test_nobody_is_accepted_any_more_after_it_was_told_to_stop(tmp_path: Path) -
 OUT_OF_DESCRIPTORS = """
 import asyncio, contextlib, logging, os, resource, socket, sys, time
 import uvloop
-from caddysnake.daemon.listeners import open_unix
+from caddysnake.daemon.sockets.listener import open_unix
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 path = sys.argv[1]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon import logs
-from caddysnake.daemon.logs import ConsoleFormatter, Handler, JsonFormatter, printable
+from caddysnake.daemon.system.log import records as logs
+from caddysnake.daemon.system.log.records import ConsoleFormatter, Handler, JsonFormatter, printable
 
 
 def record(message: str = "app ready", level: int = logging.INFO, **fields: object) -> logging.LogRecord:

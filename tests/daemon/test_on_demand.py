@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from caddysnake.daemon import on_demand
-from caddysnake.daemon.on_demand import Answer, HostDesk
+from caddysnake.daemon.tenants import known_hosts as on_demand
+from caddysnake.daemon.tenants.known_hosts import Answer, HostDesk
 
 
 def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

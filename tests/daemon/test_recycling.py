@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon.recycling import SETTLED_S, Lease, Limits, Reading
+from caddysnake.daemon.apps.restarting import SETTLED_S, Lease, Limits, Reading
 
 HUGE = Reading(1 << 40, 1e9, 1 << 50)
 

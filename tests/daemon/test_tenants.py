@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.house import run, until
 
-from caddysnake.daemon import tenants as tenants_module
-from caddysnake.daemon.complaints import AGAIN_S, LINES_MAX, Complaints
-from caddysnake.daemon.refusals import CAPACITY, NO_SUCH_APP, QUEUE_FULL, Refusal
-from caddysnake.daemon.starts import Starting, Starts
-from caddysnake.daemon.tenants import ABSENT_S, FAILURE_S, Answer, Stage, Tenants
+from caddysnake.channel.throttle import AGAIN_S, LINES_MAX, Complaints
+from caddysnake.daemon.sockets.refusals import CAPACITY, NO_SUCH_APP, QUEUE_FULL, Refusal
+from caddysnake.daemon.tenants import policy as tenants_module
+from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Answer, Stage, Tenants
+from caddysnake.daemon.workers.forking.start_limiter import Starting, Starts
 
 USE, WAIT = Answer.USE, Answer.WAIT
 BROKEN = Refusal(500, "import-failed", "no database", 5)
@@ -337,7 +337,7 @@ def test_a_start_that_only_waits_does_not_keep_others_waiting(sleeper: int) -> N
 def test_a_start_that_works_keeps_its_core_until_it_takes_too_long(
     worker_at_work: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caddysnake.daemon.starts.LONGEST_S", 1.5)
+    monkeypatch.setattr("caddysnake.daemon.workers.forking.start_limiter.LONGEST_S", 1.5)
 
     async def work() -> None:
         starts, queue = Starts(1), Queue(lambda key: [worker_at_work])

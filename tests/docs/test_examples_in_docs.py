@@ -19,9 +19,9 @@ from caddysnake.cli.main import COMMANDS, whole_parser
 from caddysnake.config.adapt import load
 from caddysnake.config.plan import plan
 from caddysnake.config.stock import stock
-from caddysnake.daemon import refusals
+from caddysnake.daemon.sockets import refusals
 from caddysnake.relay import answers
-from caddysnake.relay.forwarding import Answer
+from caddysnake.relay.exchange import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md", "examples/*/*.md") for path in ROOT.glob(pattern))

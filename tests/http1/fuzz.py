@@ -31,8 +31,8 @@ from worker.cases_http import CASES
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestParser
-from caddysnake.worker.websocket_deflate import Agreement, Deflate
-from caddysnake.worker.websocket_frames import CLOSE, FAIL, Receiver
+from caddysnake.worker.websocket.deflate import Agreement, Deflate
+from caddysnake.worker.websocket.frames import CLOSE, FAIL, Receiver
 
 Message = tuple[bytes, bytes, bytes]
 

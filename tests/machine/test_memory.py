@@ -40,7 +40,7 @@ def environment(folder: Path, wheels: Path, ours: Path) -> None:
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
     command += [word for name in machine.PLATFORMS for word in ("--platform", f"{name}_{os.uname().machine}")]
     machine.run([*command, *needed, str(ours)], timeout=300)
-    upgrade = place / "caddysnake/daemon/upgrade.py"
+    upgrade = place / "caddysnake/daemon/upgrade/upgrade.py"
     upgrade.write_text(upgrade.read_text().replace("_REHEARSAL_S = 60.0", "_REHEARSAL_S = 600.0"))
     machine.run([sys.executable, "-m", "compileall", "-q", str(place)], timeout=300)
     (folder / "bin").mkdir()

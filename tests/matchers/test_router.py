@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.heads import head, request
 
+from caddysnake.channel.refusals import Refusals
 from caddysnake.config.adapt import load
 from caddysnake.config.plan import plan
 from caddysnake.config.routing import tables
@@ -12,7 +13,6 @@ from caddysnake.matchers import router
 from caddysnake.matchers.router import Router
 from caddysnake.matchers.target import Target
 from caddysnake.placeholders.keys import UnsafeValue
-from caddysnake.relay.refusals import Refusals
 
 TENANTS = """
     unix//run/x.sock {

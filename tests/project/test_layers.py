@@ -20,15 +20,17 @@ PACKAGE = ROOT / "caddysnake"
 OURS: dict[str, set[str]] = {
     "caddyfile": set(),
     "channel": set(),
+    "installation": set(),
     "libraries": set(),
     "logs": set(),
     "http1": {"libraries"},
     "placeholders": {"caddyfile"},
     "matchers": {"caddyfile", "placeholders"},
     "config": {"caddyfile", "channel", "matchers", "placeholders"},
-    "worker": {"channel", "http1", "libraries"},
-    "relay": {"channel", "http1", "libraries", "matchers", "placeholders"},
-    "daemon": {"caddyfile", "channel", "config", "libraries", "logs", "matchers", "placeholders"},
+    "aio": {"channel"},
+    "worker": {"aio", "channel", "http1", "libraries"},
+    "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
+    "daemon": {"caddyfile", "channel", "config", "installation", "libraries", "logs", "matchers", "placeholders"},
     "admin": {"channel", "config", "daemon"},
     "doctor": {"config", "daemon"},
     "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "libraries", "matchers", "placeholders"}
@@ -116,6 +118,6 @@ def test_a_package_is_a_map_and_imports_nothing(path: Path) -> None:
     assert list(imports(path)) == []
 
 
-@pytest.mark.parametrize("folder", ["worker", "channel", "http1"])
+@pytest.mark.parametrize("folder", ["aio", "worker", "channel", "http1"])
 def test_no_module_of_a_guest_has_a_name_of_the_standard_library(folder: str) -> None:
-    assert {path.stem for path in (PACKAGE / folder).glob("*.py")} & sys.stdlib_module_names == set()
+    assert {path.stem for path in (PACKAGE / folder).rglob("*.py")} - {"__init__"} & sys.stdlib_module_names == set()

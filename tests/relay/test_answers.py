@@ -3,7 +3,7 @@ from __future__ import annotations
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestParser
 from caddysnake.relay.answers import NO_ROUTE, encoded
-from caddysnake.relay.forwarding import Answer
+from caddysnake.relay.exchange import Answer
 
 TRACE = "Traceback (most recent call last):\n  File \"app.py\", line 1\nImportError: <no module>"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestParser
-from caddysnake.relay.forwarding import (
+from caddysnake.relay.exchange import (
     Another,
     Answer,
     Command,

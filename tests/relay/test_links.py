@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from caddysnake.relay.links import AppId, Links, Wanted
+from caddysnake.relay.link_pool import AppId, Links, Wanted
 
 A: AppId = (0, "a")
 B: AppId = (1, "b")

@@ -11,9 +11,9 @@ from support.house import run, until
 from support.load import app
 from support.serving import composition, serving
 
-from caddysnake.daemon.directory import UnknownApp
-from caddysnake.daemon.pools import StartFailed
-from caddysnake.daemon.serving import Serving
+from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.supervisor.supervisor import Serving
+from caddysnake.daemon.tenants.lookup import UnknownApp
 
 TWO = """
 unix/a.sock {

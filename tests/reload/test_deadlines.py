@@ -17,7 +17,7 @@ from support.load import Load, app
 from support.rawhttp import Answer, RawClient
 from support.serving import composition, serving
 
-from caddysnake.daemon import hangs
+from caddysnake.daemon.workers import hanging as hangs
 
 pytestmark = pytest.mark.system
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.house import run, until
 
-from caddysnake.daemon.watching import Debounce, Root, Watching
+from caddysnake.daemon.apps.autoreload.watcher import Debounce, Root, Watching
 
 QUIET_S = 0.1
 

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.hosts import Host
-from caddysnake.daemon.pools import PoolSpec
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.pool import PoolSpec
+from caddysnake.daemon.workers.threads.host import Host
 from support.house import House, spec
 
 WSGI = """

@@ -16,11 +16,11 @@ import uvloop
 from caddysnake.channel import vitals
 from caddysnake.channel.messages import TAKE_TRUSTED
 from caddysnake.channel.settings import Settings
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.connections import Connection, Connections
-from caddysnake.daemon.hosts import Origins
-from caddysnake.daemon.pools import PoolSpec
-from caddysnake.daemon.spawners import SpawnerKey
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.pool import PoolSpec
+from caddysnake.daemon.sockets.connections import Connection, Connections
+from caddysnake.daemon.workers.forking.fork_server import SpawnerKey
+from caddysnake.daemon.workers.threads.host import Origins
 from support.probe import exchange
 from support.worker import PATIENCE_S, SITE
 

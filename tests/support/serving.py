@@ -11,8 +11,8 @@ from pathlib import Path
 from caddysnake.config.adapt import load
 from caddysnake.config.plan import plan
 from caddysnake.config.settled import settle
-from caddysnake.daemon.composition import Composition, compose
-from caddysnake.daemon.serving import Serving
+from caddysnake.daemon.supervisor.desired import Composition, compose
+from caddysnake.daemon.supervisor.supervisor import Serving
 from support.worker import PATIENCE_S
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.worker import survey as survey_module
-from caddysnake.worker.survey import Survey, interpreter_names, survey
+from caddysnake.worker.threads import conflicts as survey_module
+from caddysnake.worker.threads.conflicts import Survey, interpreter_names, survey
 
 
 def folder(root: Path, **files: str) -> str:

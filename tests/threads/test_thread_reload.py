@@ -13,8 +13,8 @@ from support.hosted import Hosted, pids, threads, write
 from support.house import run, until
 from support.probe import exchange
 
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.pools import StartFailed
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.pool import StartFailed
 
 RELOADS = int(os.environ.get("CADDYSNAKE_THREAD_RELOADS", "40"))
 

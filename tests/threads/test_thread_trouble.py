@@ -11,12 +11,12 @@ from support.hosted import Hosted, pids, threads, write
 from support.house import run, until
 from support.probe import exchange
 
-from caddysnake.daemon import hosts as hosts_module
-from caddysnake.daemon import workers as workers_module
-from caddysnake.daemon.apps import App
-from caddysnake.daemon.hosts import Host
-from caddysnake.daemon.pools import StartFailed
-from caddysnake.daemon.recycling import Limits
+from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.apps.restarting import Limits
+from caddysnake.daemon.workers import worker as workers_module
+from caddysnake.daemon.workers.threads import host as hosts_module
+from caddysnake.daemon.workers.threads.host import Host
 
 
 @pytest.fixture(params=["wsgi", "asgi"])

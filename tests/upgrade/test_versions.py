@@ -88,21 +88,21 @@ def test_another_version_takes_over_with_the_pid_and_the_workers_of_the_first(in
 
 def test_a_version_that_does_not_load_is_refused_until_it_is_mended(installed: Installed) -> None:
     before = workers(installed.process.pid)
-    installed.change("daemon/serving.py", "class Serving:", "class Serving(Missing):")
+    installed.change("daemon/supervisor/supervisor.py", "class Serving:", "class Serving(Missing):")
     refused = installed.upgrade()
     assert refused.returncode == 1
     assert "cannot take over" in refused.stderr
     assert "NameError: name 'Missing' is not defined" in refused.stderr
     assert "upgrade refused; what ran goes on" in installed.process.log
     assert installed.ask() in before
-    installed.change("daemon/serving.py", "class Serving(Missing):", "class Serving:")
+    installed.change("daemon/supervisor/supervisor.py", "class Serving(Missing):", "class Serving:")
     done = installed.upgrade()
     assert done.returncode == 0, done.stderr
     assert installed.ask() in before
 
 
 def test_a_version_that_does_not_know_the_form_of_the_state_is_refused(installed: Installed) -> None:
-    installed.change("daemon/carried.py", "STATE_VERSION = 1", "STATE_VERSION = 2")
+    installed.change("daemon/system/state.py", "STATE_VERSION = 1", "STATE_VERSION = 2")
     refused = installed.upgrade()
     assert refused.returncode == 1
     assert "leaves a state of form 1, and form 2 is known here" in refused.stderr
@@ -121,7 +121,7 @@ def test_a_version_that_fails_in_the_end_starts_everything_afresh_on_the_same_so
     before = workers(installed.process.pid)
     socket = os.stat(installed.process.log_path.parent / "x.sock").st_ino
     # What a rehearsal does not do.
-    installed.change("daemon/carrying.py", "        self._resume_connections()\n", "        raise KeyError('oh')\n")
+    installed.change("daemon/upgrade/restore.py", "        self._resume_connections()\n", "        raise KeyError('oh')\n")
     installed.upgrade()
     installed.process.wait_for_log("everything is started afresh")
     installed.process.wait_for_log(" ready in ", 2)

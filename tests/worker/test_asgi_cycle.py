@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from caddysnake.worker.asgi_cycle import ClientDisconnected, is_about_leaving
+from caddysnake.worker.asgi.cycles.cycle import ClientDisconnected, is_about_leaving
 
 
 class Wrapped(Exception):

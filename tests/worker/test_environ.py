@@ -12,8 +12,8 @@ from support.worker import settings
 
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser, Sections
-from caddysnake.worker.environ import Environ, Origin, of_request
-from caddysnake.worker.wsgi_file import FileWrapper
+from caddysnake.worker.wsgi.call.file_wrapper import FileWrapper
+from caddysnake.worker.wsgi.environ import Environ, Origin, of_request
 
 CADDY = "Via: 1.1 Caddy", "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Host: ex.com:9500", "X-Forwarded-Proto: https"
 

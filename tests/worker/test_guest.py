@@ -103,7 +103,7 @@ def test_before_the_app_only_the_standard_library_ours_and_the_named_libraries_a
     private = {name.split(".")[1] for name in modules if name.startswith("_caddysnake_lib.")}
     assert private <= ALLOWED_THEIRS
     folders = {name.split(".")[1] for name in modules if name.startswith("_caddysnake.")}
-    assert folders <= {"channel", "http1", "worker", "libraries"}
+    assert folders <= {"aio", "channel", "http1", "worker", "libraries"}
 
 
 def test_a_worker_is_lean(seen: Worker, interface: str) -> None:
@@ -186,8 +186,8 @@ def test_random_numbers_differ_between_workers_of_one_spawner(tmp_path: Path, ba
 # -- the app's own names ---------------------------------------------------------------------------------------
 
 NAMES = [
-    "config", "worker", "channel", "daemon", "cli", "relay", "http1", "libraries", "bootstrap", "spawner", "loader",
-    "messages", "codec", "endpoint", "settings", "vitals", "asgi", "wsgi", "scope", "lifespan", "environ", "logs",
+    "config", "worker", "channel", "daemon", "cli", "relay", "http1", "libraries", "bootstrap", "fork_server", "loader",
+    "aio", "messages", "codec", "endpoint", "settings", "vitals", "asgi", "wsgi", "scope", "lifespan", "environ", "logs",
     "caddysnake", "httptools", "uvloop", "websockets", "main", "request", "errors", "limits",
 ]  # fmt: skip
 

@@ -19,7 +19,7 @@ from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import ChannelClosed
 from caddysnake.channel.messages import PROTOCOL_VERSION, Configure, Drained
 from caddysnake.channel.settings import seal
-from caddysnake.worker.lifespan import TRANSITIONS, Lifespan, LifespanError, Phase
+from caddysnake.worker.asgi.lifespan import TRANSITIONS, Lifespan, LifespanError, Phase
 
 HERE = Path(__file__).parent
 
@@ -91,7 +91,7 @@ def test_a_traceback_is_the_reason_when_there_are_no_words() -> None:
     with pytest.raises(LifespanError, match="ConnectionError: no database") as caught:
         started(apps.raises_in_startup, "on")
     assert "lifespan_apps.py" in str(caught.value)
-    assert "worker/lifespan.py" not in str(caught.value)
+    assert "asgi/lifespan.py" not in str(caught.value)
 
 
 def test_an_app_that_raises_in_its_startup_is_told_about_but_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import Heads, RequestHead, RequestParser, Sections
-from caddysnake.worker.scope import Peer, Scopes
+from caddysnake.worker.asgi.scope import Peer, Scopes
 
 PREFIXED = (
     b"GET /x%20y?q HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 192.0.2.7\r\n"

@@ -19,8 +19,8 @@ from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import Endpoint, pair
 from caddysnake.channel.messages import PROTOCOL_VERSION, Configure, Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from caddysnake.channel.settings import Settings, seal
+from caddysnake.worker.fork_server import undumpable
 from caddysnake.worker.main import set_title
-from caddysnake.worker.spawner import undumpable
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from caddysnake.channel.messages import Drained, Returned
-from caddysnake.worker.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT
-from caddysnake.worker.websocket_mask import plain_unmask
+from caddysnake.worker.websocket.frames import BINARY, CLOSE, PING, PONG, TEXT
+from caddysnake.worker.websocket.mask import plain_unmask
 
 HERE = Path(__file__).parent
 KEY = base64.b64encode(bytes(16)).decode()

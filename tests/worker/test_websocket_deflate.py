@@ -14,7 +14,7 @@ from websockets.extensions.permessage_deflate import (
 from websockets.frames import Frame, Opcode
 from websockets.headers import parse_extension
 
-from caddysnake.worker.websocket_deflate import Agreement, Deflate, DeflateError, negotiate
+from caddysnake.worker.websocket.deflate import Agreement, Deflate, DeflateError, negotiate
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caddysnake.worker.websocket_deflate import Agreement, Deflate
-from caddysnake.worker.websocket_frames import (
+from caddysnake.worker.websocket.deflate import Agreement, Deflate
+from caddysnake.worker.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -24,7 +24,7 @@ from caddysnake.worker.websocket_frames import (
     frame,
     is_sendable,
 )
-from caddysnake.worker.websocket_mask import plain_unmask, unmask
+from caddysnake.worker.websocket.mask import plain_unmask, unmask
 
 MASK = b"\x37\xfa\x21\x3d"
 LIMIT = 1000

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from support.worker import PATIENCE_S
 
-from caddysnake.worker.wsgi_crew import TICK_S, Crew, Watch
+from caddysnake.worker.wsgi.thread_pool import TICK_S, Crew, Watch
 
 
 class Threads:

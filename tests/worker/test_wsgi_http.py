@@ -22,8 +22,8 @@ from support.worker import Worker, running, settings
 
 from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import Endpoint, pair
-from caddysnake.worker.wsgi import WsgiServer
-from caddysnake.worker.wsgi_tally import Tally
+from caddysnake.worker.wsgi.counters import Tally
+from caddysnake.worker.wsgi.server import WsgiServer
 
 HERE = Path(__file__).parent
 LIMITS = {"max_head_bytes": 20_000, "max_target_bytes": 2_000, "max_header_count": 50, "max_body_bytes": 3_000_000}

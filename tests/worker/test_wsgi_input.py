@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.worker.wsgi_input import NO_INPUT, InputClosed, LazyInput
+from caddysnake.worker.wsgi.call.input import NO_INPUT, InputClosed, LazyInput
 
 contents = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"d\n", b"e\nf", b"\n\n", b"0123456789"]), max_size=12)
 sizes = st.one_of(st.none(), st.integers(min_value=-1, max_value=12))

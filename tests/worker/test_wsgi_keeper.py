@@ -380,4 +380,4 @@ def test_the_stacks_of_all_threads_can_be_asked_for(capfd: pytest.CaptureFixture
         time.sleep(0.2)
     log = capfd.readouterr().err
     assert "in close" in log
-    assert "wsgi_keeper" in log
+    assert "wsgi/controller.py" in log

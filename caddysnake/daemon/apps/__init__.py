@@ -1,0 +1,9 @@
+"""An app: the generations of its workers, and what waits for them.
+
+``app``         one app, its queue
+``pool``        one generation of its workers
+``builds``      which code that is
+``restarting``  when a worker is replaced; ``backoff``: how soon one is tried again
+``counters``    what is counted
+``autoreload``  code that changes on disk
+"""

@@ -1,0 +1,90 @@
+"""Which code of an app runs since when, and which was refused: what `status` tells after a deploy.
+
+A build is what a start of an app's workers found: the code and settings of that moment. Its number counts up with every
+one that is tried, refused ones too, and starts at 1 with the daemon.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from ..system.state import CarriedBuilds, CarriedRefusedBuild
+
+TEXT_MAX = 16 * 1024
+"""A traceback is kept for as long as nothing else is tried: long ones are cut at their beginning."""
+
+
+class Build(NamedTuple):
+    """What runs. ``since``: ``time.time()`` when it took over."""
+
+    number: int
+    since: float
+
+
+class RefusedBuild(NamedTuple):
+    """What does not start. A mended build, or the next one that is refused, takes its place."""
+
+    number: int
+    """Of the last one that was tried."""
+    since: float
+    """``time.time()`` of the first refusal since something was accepted."""
+    at: float
+    """``time.time()`` of the last refusal."""
+    tries: int
+    """Refusals since ``since``."""
+    code: str
+    """Why, in a stable word: ``import``, ``start timeout``, ``crashed``, ``lifespan`` …"""
+    text: str
+    """Why: usually the app's traceback."""
+
+
+class Builds:
+    """Of one app."""
+
+    def __init__(self) -> None:
+        self.running: Build | None = None
+        """None until the first is up, and while requests are told that the code is broken (autoreload)."""
+        self.refused: RefusedBuild | None = None
+        """None when the last that was tried runs."""
+        self.times_accepted = 0
+        self.times_refused = 0
+        self._number = 0
+
+    def accepted(self) -> None:
+        """The one that was tried last has taken over."""
+        self._number += 1
+        self.times_accepted += 1
+        self.running = Build(self._number, time.time())
+        self.refused = None
+
+    def was_refused(self, code: str, text: str) -> None:
+        """The one that was tried last does not start."""
+        self._number += 1
+        self.times_refused += 1
+        now = time.time()
+        since, tries = (self.refused.since, self.refused.tries) if self.refused is not None else (now, 0)
+        self.refused = RefusedBuild(self._number, since, now, tries + 1, code, text[-TEXT_MAX:])
+
+    def stopped(self) -> None:
+        """Nothing serves any more, though what was refused does not either."""
+        self.running = None
+
+    def carry(self) -> CarriedBuilds:
+        """For another image of the daemon."""
+        refused = None if self.refused is None else CarriedRefusedBuild(**self.refused._asdict())
+        return CarriedBuilds(
+            number=self._number,
+            running=self.running,
+            refused=refused,
+            times_accepted=self.times_accepted,
+            times_refused=self.times_refused,
+        )
+
+    def resume(self, carried: CarriedBuilds) -> None:
+        """Go on where ``carried`` says."""
+        self._number = carried.number
+        self.times_accepted, self.times_refused = carried.times_accepted, carried.times_refused
+        self.running = None if carried.running is None else Build(*carried.running)
+        refused = carried.refused
+        self.refused = None if refused is None else RefusedBuild(**refused.model_dump())

@@ -1,0 +1,124 @@
+"""What has happened to an app since the daemon runs, over all its workers: counts that only grow.
+
+A worker counts on its page, which goes with it; what it had counted is entered here then. Dynamic apps come and go, so
+what they enter is entered for their template, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ...channel import vitals
+from ...channel.codec import shorten
+from ..system.state import CarriedLedger
+
+START_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper bounds of the histogram of starts: from a fork with everything preloaded to a large app on a small machine."""
+
+CAUSES: Final = frozenset(
+    {
+        *("breach", "callable", "crashed", "deadline", "directory", "factory", "import", "interpreter"),
+        *("lifespan", "limits", "memory", "module", "preload", "resources", "spawner", "start timeout", "variable"),
+        *("max_lifetime", "max_memory", "max_requests", "request_timeout"),
+    }
+)
+"""Why a worker is replaced. The code for a failure is the worker's word, so any other is ``other``: names of metrics
+must not be a tenant's to choose."""
+
+_TEXT_MAX = 8 * 1024
+
+
+class Failed(NamedTuple):
+    """Why a worker ended against our will. ``at``: ``time.time()``."""
+
+    at: float
+    code: str
+    text: str
+
+
+class Histogram:
+    """Counts by upper bound, the last without one."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count ``value``, in the unit of the bounds; a bound counts what equals it."""
+        self.counts[sum(value > bound for bound in self.bounds)] += 1
+        self.total += value
+
+
+class Ledger:
+    """Of an app, or of a template (``parent``) for the apps that are made of it."""
+
+    def __init__(self, parent: Ledger | None = None) -> None:
+        self.cells: list[int] = []
+        """The sums of all cells (``vitals.CELL_*``) over workers that are gone; nothing when there were none."""
+        self.cpu_s = 0.0
+        """Processor time of workers that are gone."""
+        self.restarts: Counter[str] = Counter()
+        """Workers that were replaced, or tried again, by cause."""
+        self.refusals: Counter[str] = Counter()
+        """Requests that were answered in the place of the app, by the code of the answer."""
+        self.starts = Histogram(START_BOUNDS_S)
+        """Seconds from the fork to ready."""
+        self.last_failure: Failed | None = None
+        self._parent = parent
+
+    def restarted(self, cause: str) -> None:
+        """A worker is replaced because of ``cause``."""
+        self.restarts[cause if cause in CAUSES else "other"] += 1
+        if self._parent is not None:
+            self._parent.restarted(cause)
+
+    def failed(self, code: str, text: str) -> None:
+        """A worker ended against our will."""
+        self.last_failure = Failed(time.time(), code, shorten(text, _TEXT_MAX))
+        if self._parent is not None:
+            self._parent.failed(code, text)
+
+    def refused(self, code: str) -> None:
+        """A request was answered with ``code`` in the place of the app."""
+        self.refusals[code] += 1
+        if self._parent is not None:
+            self._parent.refused(code)
+
+    def started(self, seconds: float) -> None:
+        """A worker has become ready."""
+        self.starts.observe(seconds)
+        if self._parent is not None:
+            self._parent.started(seconds)
+
+    def counted(self, cells: Sequence[int], cpu_s: float) -> None:
+        """A worker is gone that had counted ``cells`` and used ``cpu_s`` seconds."""
+        self.cpu_s += cpu_s
+        self.cells = [a + b for a, b in zip(self.cells, cells, strict=True)] if self.cells else list(cells)
+        if self._parent is not None:
+            self._parent.counted(cells, cpu_s)
+
+    def carry(self) -> CarriedLedger:
+        """For another image of the daemon."""
+        return CarriedLedger(
+            cells=self.cells,
+            restarts=self.restarts,
+            refusals=self.refusals,
+            starts=self.starts.counts,
+            starts_s=self.starts.total,
+            cpu_s=self.cpu_s,
+            last_failure=self.last_failure,
+        )
+
+    def resume(self, carried: CarriedLedger) -> None:
+        """Go on where ``carried`` says. What another version counted otherwise begins anew."""
+        if len(carried.cells) == vitals.CELLS:
+            self.cells = carried.cells
+        if len(carried.starts) == len(self.starts.counts):
+            self.starts.counts, self.starts.total = carried.starts, carried.starts_s
+        self.cpu_s = carried.cpu_s
+        self.restarts, self.refusals = Counter(carried.restarts), Counter(carried.refusals)
+        self.last_failure = None if carried.last_failure is None else Failed(*carried.last_failure)

@@ -1,0 +1,159 @@
+"""Answers relays: from ``Need`` to a link to a worker of the right app, or to a refusal.
+
+A link is a socketpair. One end is placed with the app's workers like any connection from Caddy, with a duplicate kept
+here, so it migrates and is rescued as they are; the other end goes to the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
+
+from ...channel.codec import shorten
+from ...channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
+from ..apps.app import App
+from ..sockets.connections import Connection, Connections
+from ..sockets.refusals import NO_SUCH_APP, QUEUE_FULL, Refusal
+from ..system.state import CarriedDesk
+from ..tenants.tenants import Estate
+from ..workers.worker import Worker
+
+log = logging.getLogger("caddysnake.relay")
+
+_RETRY_S = 0.01
+_TEXT_MAX = 8 * 1024
+
+Token = tuple[int, int]
+
+
+class Desk:
+    """``apps`` and ``estates`` by their number in the plan. ``asked`` is called with what relays send.
+
+    ``development``: the numbers of those whose clients may be told everything.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        apps: Mapping[int, App],
+        estates: Mapping[int, Estate],
+        max_queue: Mapping[int, int],
+        development: Collection[int] = (),
+    ) -> None:
+        self._connections = connections
+        self._apps = apps
+        self._estates = estates
+        self._max_queue = max_queue
+        self._development = development
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[Token, Callable[[], None]] = {}
+        """What to undo when whoever asked leaves."""
+        self._needs: dict[Token, Need] = {}
+        """What was asked for and is open."""
+        self._relays: dict[int, Worker] = {}
+        """Those that have asked, by their number."""
+
+    def asked(self, relay: Worker, message: Need | Unneed) -> None:
+        """A relay wants a link, or does not want it any more."""
+        self._relays[relay.number] = relay
+        token = (relay.number, message.need)
+        if isinstance(message, Unneed):
+            undo = self._settled(token)
+            if undo is not None:
+                undo()
+            return
+        self._needs[token] = message
+        app = self._apps.get(message.route)
+        estate = self._estates.get(message.route)
+        if estate is not None:
+            key = message.key
+            self._open[token] = lambda: estate.never_mind(key, token)
+            estate.need(key, token, lambda found: self._found(relay, message, found))
+        elif app is not None:
+            self._await(relay, message, app)
+        else:
+            self._refuse(relay, message, NO_SUCH_APP)
+
+    def needs(self) -> list[tuple[int, Need]]:
+        """What is open, each with the number of the relay that asks."""
+        return [(number, message) for (number, _), message in self._needs.items()]
+
+    def carry(self, generation: int, numbers: Mapping[App, int]) -> CarriedDesk:
+        """What it calls the apps, which have ``numbers``, and the templates, for another image of the daemon."""
+        return CarriedDesk(
+            generation=generation,
+            apps={route: numbers[app] for route, app in self._apps.items() if app in numbers},
+            estates={route: estate.spec.name for route, estate in self._estates.items()},
+            max_queue=dict(self._max_queue),
+            development=sorted(self._development),
+        )
+
+    def sweep(self) -> None:
+        """To be called every second or so: what a relay asked for that has ended is not wanted any more."""
+        gone = [number for number, relay in self._relays.items() if relay.ended.is_set()]
+        for number in gone:
+            del self._relays[number]
+            for token in [token for token in self._open if token[0] == number]:
+                undo = self._settled(token)
+                if undo is not None:
+                    undo()
+
+    def _settled(self, token: Token) -> Callable[[], None] | None:
+        """It is not open any more; what was to be undone."""
+        self._needs.pop(token, None)
+        return self._open.pop(token, None)
+
+    def _found(self, relay: Worker, message: Need, found: App | Refusal) -> None:
+        if isinstance(found, Refusal):
+            self._refuse(relay, message, found)
+        else:
+            self._await(relay, message, found)
+
+    def _await(self, relay: Worker, message: Need, app: App) -> None:
+        token = (relay.number, message.need)
+        if app.hopeful + app.waiting >= self._max_queue.get(message.route, 1024):
+            self._refuse(relay, message, QUEUE_FULL)
+            return
+        self._open[token] = lambda: app.never_mind(token)
+        app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal))
+
+    def _settle(self, relay: Worker, message: Need, app: App, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            self._refuse(relay, message, refusal)
+            return
+        try:
+            theirs, ours = socket.socketpair()
+        except OSError as exc:
+            log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
+            self._refuse(relay, message, Refusal(503, "resources", "too many open files", retry_after_s=1))
+            return
+        connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app)
+        self._connections.adopt(connection)
+        app.place(connection)
+        self._hand_over(relay, message, theirs.detach())
+
+    def _hand_over(self, relay: Worker, message: Need, fd: int) -> None:
+        token = (relay.number, message.need)
+        if relay.link(message.need, fd):
+            os.close(fd)
+            self._settled(token)
+            return
+        # The kernel takes no more descriptors for this user for the moment.
+        retry = self._loop.call_later(_RETRY_S, self._hand_over, relay, message, fd)
+
+        def undo() -> None:
+            retry.cancel()
+            os.close(fd)
+
+        self._open[token] = undo
+
+    def _refuse(self, relay: Worker, message: Need, refusal: Refusal) -> None:
+        self._settled((relay.number, message.need))
+        owner = self._apps.get(message.route) or self._estates.get(message.route)
+        if owner is not None:
+            owner.ledger.refused(refusal.code)
+        text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""
+        relay.refuse(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))

@@ -1,0 +1,7 @@
+"""Listeners and connections, and who owns them.
+
+``listener``     sockets that are ours
+``opener``       opens them, or finds those that were there; ``passed``: those of a service manager
+``connections``  the connections we hold a duplicate of
+``refusals``     what is told in the place of an app
+"""

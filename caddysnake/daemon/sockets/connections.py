@@ -1,0 +1,179 @@
+"""Connections the daemon holds a duplicate of: who has them, and when they are over.
+
+An epoll of its own asks for EPOLLRDHUP only: with EPOLLIN it would wake for every request that a worker answers. A
+connection that nobody serves (parked) asks for EPOLLIN too: its next request decides who gets it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from ...channel.endpoint import close_at_once
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..supervisor.supervisor import Bound
+    from ..workers.worker import Worker
+
+_EVENTS_A_TURN = 256
+_OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_HELD = 0
+_WATCHED = select.EPOLLRDHUP
+_PARKED = select.EPOLLRDHUP | select.EPOLLIN
+
+
+class Owner(Protocol):
+    """Who answers for a connection: usually its app."""
+
+    def place(self, connection: Connection) -> None:
+        """See to it that it is served."""
+
+    def over(self, connection: Connection) -> None:
+        """Its other side has left."""
+
+
+class Connection:
+    """One connection from Caddy. ``fd`` is the daemon's own; whoever serves it has a copy.
+
+    Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
+    """
+
+    __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "slot", "worker")
+
+    def __init__(self, fd: int, flags: int, app: Owner, bound: Bound | None = None) -> None:
+        self.fd = fd
+        self.flags = flags
+        self.app = app
+        self.bound = bound
+        """The listener it came from; None for a link."""
+        self.worker: Worker | None = None
+        self.slot = -1
+        self.parked = False
+        self.events = _WATCHED
+        """What the epoll is asked for."""
+
+
+class Connections:
+    """All of them, by descriptor.
+
+    ``on_over(connection)`` is called when the other side, or the worker, has ended one; ``on_request(connection)``
+    when a parked one has something to read.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_over: Callable[[Connection], None],
+        on_request: Callable[[Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, Connection] = {}
+        self._on_over = on_over
+        self._on_request = on_request
+        loop.add_reader(self._epoll.fileno(), self._drain_events)
+
+    def __len__(self) -> int:
+        return len(self._by_fd)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._by_fd.values())
+
+    def __contains__(self, connection: Connection) -> bool:
+        return self._by_fd.get(connection.fd) is connection
+
+    def all(self) -> list[Connection]:
+        """A copy of what is held, for who ends some of them meanwhile."""
+        return list(self._by_fd.values())
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """A descriptor, with what to call when there is something to read."""
+        return [(self._epoll.fileno(), self._drain_events)]
+
+    def adopt(self, connection: Connection) -> None:
+        """Know a new connection; ``watch``, ``hold`` or ``park`` it next."""
+        self._by_fd[connection.fd] = connection
+        # As `watch` has it, since most are given to a worker at once.
+        self._epoll.register(connection.fd, _WATCHED)
+
+    def park(self, connection: Connection) -> None:
+        """Watch for its next request as well: nobody serves it."""
+        connection.parked = True
+        self._ask(connection, _PARKED)
+
+    def hold(self, connection: Connection) -> None:
+        """It waits for a worker: only a full hang-up counts now, since a client may have half-closed after asking."""
+        connection.parked = False
+        self._ask(connection, _HELD)
+
+    def watch(self, connection: Connection) -> None:
+        """A worker has it: its end is all that matters here."""
+        connection.parked = False
+        self._ask(connection, _WATCHED)
+
+    def _ask(self, connection: Connection, events: int) -> None:
+        if connection.events != events:
+            connection.events = events
+            self._epoll.modify(connection.fd, events)
+
+    def end(self, connection: Connection) -> None:
+        """End it for both sides: a mere close would leave the worker's copy open."""
+        if self._by_fd.pop(connection.fd, None) is None:
+            return
+        # EPOLL_CTL_DEL must come first: the registration belongs to the open file, which a worker's copy keeps alive.
+        self._epoll.unregister(connection.fd)
+        sock = socket.socket(fileno=connection.fd)
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        close_at_once((sock.detach(),))
+
+    def forget(self, connection: Connection) -> None:
+        """Close our duplicate only."""
+        if self._by_fd.pop(connection.fd, None) is not None:
+            self._epoll.unregister(connection.fd)
+            if connection.bound is None or connection.bound.listener.is_local:
+                os.close(connection.fd)  # a unix socket never lingers, whatever the worker has set
+            else:
+                close_at_once((connection.fd,))
+
+    def close(self) -> None:
+        """End every connection, for workers too, and stop watching. Last call."""
+        for connection in list(self._by_fd.values()):
+            self.end(connection)
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _drain_events(self) -> None:
+        for fd, events in self._epoll.poll(0, _EVENTS_A_TURN):
+            connection = self._by_fd.get(fd)
+            if connection is None:
+                continue
+            # What came before a hang-up is a request still: a client may have said all.
+            if events & _OVER and not (connection.parked and has_input(fd)):
+                self._on_over(connection)
+            else:
+                self._on_request(connection)
+
+
+def has_input(fd: int) -> bool:
+    """There is something to read, other than the end."""
+    return bool(look(fd, 1))
+
+
+def look(fd: int, size: int, flags: int = socket.MSG_PEEK) -> bytes:
+    """What has come on ``fd``, up to ``size`` bytes, and stays there unless ``flags`` are 0; empty when nothing has."""
+    sock = socket.socket(fileno=fd)
+    try:
+        # O_NONBLOCK is the worker's to set: it is shared.
+        return sock.recv(size, flags | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+    finally:
+        sock.detach()

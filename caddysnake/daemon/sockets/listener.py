@@ -1,0 +1,402 @@
+"""Listening sockets: who owns a path, what is stale, how a socket appears whole, and the accept loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import grp
+import logging
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from ...config.values import MAX_UNIX_PATH_BYTES
+from ..system.state import CarriedListener
+
+log = logging.getLogger("caddysnake.listener")
+
+ACCEPTS_A_TURN = 64
+BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
+_PAUSE_S = 0.1
+_REST = 4096
+"""Over TCP others may go on connecting while the last ones are accepted."""
+_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_UNIX = int(socket.AF_UNIX)
+_UCRED = struct.Struct("3i")
+
+
+class ListenError(Exception):
+    """A listener cannot be opened; the text says who holds it or what is missing, and what to do."""
+
+
+class Listener:
+    """An open listener. ``close`` unlinks what it bound."""
+
+    def __init__(self, sock: socket.socket, name: str, path: str | None, lock: int | None) -> None:
+        self.sock = sock
+        self._kind = int(sock.family), int(sock.type), sock.proto
+        self.name = name
+        self.path = path
+        self._identity = None if path is None else _identity(path)
+        self._lock = lock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._paused: asyncio.TimerHandle | None = None
+        self._complained = False
+
+    def accept_into(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
+        """Call ``on_connection`` with each accepted socket, which is the callee's then."""
+        self.accept_descriptors(loop, lambda fd: on_connection(self.socket_of(fd)))
+
+    def accept_descriptors(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[int], None]) -> None:
+        """Call ``on_connection`` with the descriptor of each, which is the callee's then: an object would cost more."""
+        self._loop = loop
+        self._on_connection = on_connection
+        loop.add_reader(self.sock.fileno(), self._accept)
+
+    def socket_of(self, fd: int) -> socket.socket:
+        """The accepted connection ``fd`` as a socket: it is of our own kind, for which the kernel need not be asked."""
+        return socket.socket(*self._kind, fd)
+
+    @property
+    def is_local(self) -> bool:
+        """It listens on a unix socket."""
+        return self._kind[0] == _UNIX
+
+    def carry(self, number: int, key: list[str | int], app: int) -> CarriedListener:
+        """All that whoever goes on with it must know: also that it is ``number``, and whose its connections are."""
+        return CarriedListener(
+            number=number,
+            key=key,
+            fd=self.sock.fileno(),
+            name=self.name,
+            path=self.path,
+            identity=self._identity,
+            lock=self._lock,
+            app=app,
+        )
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """A descriptor, with what to call when there is something to accept."""
+        return [(self.sock.fileno(), self._accept)] if self._loop is not None else []
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                fd, _ = self.sock._accept()  # type: ignore[attr-defined]
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in _OUT_OF:
+                    raise
+                self._pause(exc)
+                return
+            self._on_connection(fd)
+
+    def _pause(self, exc: OSError) -> None:
+        # Accepting again at once would spin: the connection stays in the backlog and the socket stays readable.
+        if not self._complained:
+            self._complained = True
+            log.error(
+                "cannot accept connections for now: raise the limit of open files",
+                extra={"fields": {"listener": self.name, "error": exc.strerror}},
+            )
+        assert self._loop is not None
+        self._loop.remove_reader(self.sock.fileno())
+        self._paused = self._loop.call_later(_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        if self._loop is not None:
+            self._loop.add_reader(self.sock.fileno(), self._accept)
+            self._accept()
+
+    def stop_accepting(self) -> None:
+        """Accept no more; what comes waits in the backlog. The socket stays open."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        if self._loop is not None:
+            self._loop.remove_reader(self.sock.fileno())
+            self._loop = None
+
+    def accept_rest(self) -> None:
+        """Take the socket file away, and accept those who have connected: with the socket they would be reset."""
+        if self._loop is None:
+            return
+        self._unlink()
+        for _ in range(_REST):
+            try:
+                fd, _ = self.sock._accept()  # type: ignore[attr-defined]
+            except ConnectionAbortedError:
+                continue
+            except OSError:  # nobody is left, or nobody more can be accepted
+                return
+            self._on_connection(fd)
+
+    def close(self, leave_path: bool = False) -> None:
+        """Close it. The socket file goes first, so that nobody connects to what nobody accepts.
+
+        ``leave_path``: somebody else has the socket too, and whoever connects meanwhile waits for the next to accept.
+        """
+        self.stop_accepting()
+        if not leave_path:
+            self._unlink()
+        self.sock.close()
+        if self._lock is not None and self.path is not None:
+            unlock_path(self.path, self._lock, leave_file=leave_path)
+            self._lock = None
+
+    def _unlink(self) -> None:
+        # What lies there now is somebody else's when the folder was emptied, and the lock file with it, meanwhile.
+        if self.path is not None and self._identity is not None and _identity(self.path) == self._identity:
+            os.unlink(self.path)
+
+
+def resume(carried: CarriedListener) -> Listener:
+    """The listener of another image of the daemon. Raises ``OSError``."""
+    listener = Listener(socket.socket(fileno=carried.fd), carried.name, carried.path, carried.lock)
+    listener._identity = carried.identity
+    return listener
+
+
+def open_unix(path: str, mode: int | None, owner: str | None, group: str | None) -> Listener:
+    """Listen on a unix socket at ``path`` (absolute). Raises ``ListenError``.
+
+    A lock file beside it decides who owns the path; a stale socket is replaced. It is bound under a temporary name,
+    given mode and owner, listening, and only then renamed: whoever sees the path can connect to it.
+    """
+    size = len(os.fsencode(path))
+    if size > MAX_UNIX_PATH_BYTES:
+        raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")
+    lock = lock_path(path)
+    try:
+        _refuse_foreign(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            _bind_and_rename(sock, path, mode, owner, group)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as exc:
+        unlock_path(path, lock)
+        raise ListenError(explain(path, exc)) from None
+    except BaseException:
+        unlock_path(path, lock)
+        raise
+    return Listener(sock, f"unix/{path}", path, lock)
+
+
+def _bind_and_rename(sock: socket.socket, path: str, mode: int | None, owner: str | None, group: str | None) -> None:
+    folder, name = os.path.split(path)
+    # Bound through the folder's descriptor: the temporary name may be longer than what the kernel allows.
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        temporary = f".{os.getpid()}.{abs(hash(name)) % 10**6}"
+        via = f"/proc/self/fd/{handle}/{temporary}"
+        try:
+            os.unlink(via)
+        except FileNotFoundError:
+            pass
+        # Nobody else is let in between bind and chmod.
+        previous = os.umask(0o177)
+        try:
+            sock.bind(via)
+        finally:
+            os.umask(previous)
+        try:
+            give(via, mode, owner, group)
+            sock.listen(BACKLOG)
+            os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+        except BaseException:
+            os.unlink(via)
+            raise
+    finally:
+        os.close(handle)
+
+
+def give(path: str, mode: int | None, owner: str | None, group: str | None) -> None:
+    """Mode and owner for the socket at ``path``. Raises ``ListenError``, ``OSError``."""
+    if owner is not None or group is not None:
+        os.chown(path, _uid(owner), _gid(group), follow_symlinks=False)
+    os.chmod(path, mode if mode is not None else 0o666 & ~_umask())
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _umask() -> int:
+    previous = os.umask(0)
+    os.umask(previous)
+    return previous
+
+
+def _uid(owner: str | None) -> int:
+    if owner is None:
+        return -1
+    try:
+        return int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise ListenError(f"no such user: {owner}") from None
+
+
+def _gid(group: str | None) -> int:
+    if group is None:
+        return -1
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ListenError(f"no such group: {group}") from None
+
+
+def lock_path(path: str) -> int:
+    """The descriptor of the lock of a socket's path: who has it may replace what lies there. Raises ``ListenError``."""
+    while True:
+        try:
+            fd = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise ListenError(explain(path, exc)) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise ListenError(
+                f"socket {path} is held by another caddysnake" + (f" (process {holder})" if holder.isdigit() else "")
+                + ": stop it, or use another path"
+            ) from None
+        if _is_lock_of(path, fd):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            return fd
+        os.close(fd)  # its owner has removed it meanwhile, and the next may have another file of that name
+
+
+def unlock_path(path: str, lock: int, leave_file: bool = False) -> None:
+    """Close what ``lock_path`` gave, and remove the file while nobody else can have it."""
+    if not leave_file and _is_lock_of(path, lock):
+        try:
+            os.unlink(_lock_file(path))
+        except OSError:
+            pass  # the folder is not ours any more; the next one there finds it without an owner
+    os.close(lock)
+
+
+def _lock_file(path: str) -> str:
+    return path + ".lock"
+
+
+def _is_lock_of(path: str, lock: int) -> bool:
+    info = os.fstat(lock)
+    return _identity(_lock_file(path)) == (info.st_dev, info.st_ino)
+
+
+def _refuse_foreign(path: str) -> None:
+    """Raise ``ListenError`` when ``path`` is no socket, or somebody listens on it."""
+    try:
+        info = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(info.st_mode):
+        raise ListenError(f"{path} exists and is not a socket: remove it, or use another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return  # stale: its owner died
+        except (BlockingIOError, TimeoutError):  # a full backlog
+            raise ListenError(f"socket {path} is in use: stop who listens on it, or use another path") from None
+        except OSError as exc:
+            raise ListenError(f"socket {path} cannot be examined: {exc.strerror}") from None
+        pid = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    who = f"process {pid} ({_command(pid)})" if pid else "another process"
+    raise ListenError(f"socket {path} is in use by {who}: stop it, or use another path")
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "?"
+
+
+def open_tcp(host: str, port: int) -> Listener:
+    """Listen on TCP. Raises ``ListenError``."""
+    name = f"tcp/{host}:{port}" if ":" not in host else f"tcp/[{host}]:{port}"
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that no name server could be asked for
+        raise ListenError(f"cannot listen on {name}: {getattr(exc, 'strerror', None) or exc}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by every accepted connection: heads and small bodies must not wait for an acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        hint = ": another process uses it; stop that, or use another port" if exc.errno == errno.EADDRINUSE else ""
+        raise ListenError(f"cannot listen on {name}: {exc.strerror}{hint}") from None
+    return Listener(sock, name, None, None)
+
+
+def open_inherited(fd: int) -> Listener:
+    """Listen on a socket that whoever started us opened; its path, if any, is theirs to unlink.
+
+    ``fd`` stays as it is: a copy is used. Raises ``ListenError`` when it is no listening socket.
+    """
+    name = f"fd/{fd}"
+    try:
+        copy = os.dup(fd)
+    except OSError:
+        raise ListenError(f"cannot listen on {name}: no such descriptor was inherited") from None
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise ListenError(f"cannot listen on {name}: it is not a socket") from None
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if not listening:
+        sock.close()
+        raise ListenError(f"cannot listen on {name}: it is not a listening socket")
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return Listener(sock, name, None, None)
+
+
+def explain(path: str, exc: OSError) -> str:
+    """Why there can be no socket at ``path``, and what to do."""
+    folder = os.path.dirname(path)
+    hints = {
+        errno.ENOENT: f": create its directory ({folder}) first",
+        errno.EACCES: f": this user may not write to {folder}",
+        errno.EROFS: f": {folder} is on a read-only file system",
+        errno.ENOTDIR: f": {folder} is not a directory",
+        errno.EPERM: ": only root may give a socket to another owner",
+    }
+    return f"cannot listen on socket {path}: {exc.strerror}{hints.get(exc.errno or 0, '')}"
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user at the other end of an accepted unix connection (unix(7), SO_PEERCRED)."""
+    uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process at the other end of an accepted unix connection, as it was when it connected."""
+    pid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return pid

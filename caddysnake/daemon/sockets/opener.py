@@ -1,0 +1,273 @@
+"""Opens listeners: those that a service manager has passed are used as they are, the others are made.
+
+What is made is also left with the service manager, in its descriptor store, when there is one. Its socket then outlives
+this process: whoever connects while nobody accepts waits in its queue, and the next process goes on accepting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+from collections.abc import MutableMapping
+
+from ..supervisor.desired import Address, FdAddress, TcpAddress, UnixAddress, key_of
+from ..system.notify import Notifier
+from .listener import (
+    BACKLOG,
+    Listener,
+    ListenError,
+    explain,
+    give,
+    lock_path,
+    open_inherited,
+    open_tcp,
+    open_unix,
+    unlock_path,
+)
+from .passed import Passed, PassedSocket, describe, is_stored_name, stored_name, stored_path
+
+log = logging.getLogger("caddysnake.listener")
+
+_WILDCARDS = ("0.0.0.0", "::")
+
+
+class Openings:
+    """Where listeners come from, and where they are left."""
+
+    def __init__(self, passed: Passed | None = None, notifier: Notifier | None = None) -> None:
+        self._passed = passed or Passed()
+        self._notifier = notifier or Notifier()
+        self._adopted: dict[object, Listener] = {}
+        self._stored: set[Listener] = set()
+        self._foreign: set[Listener] = set()
+        """Somebody else made these, and takes them away."""
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str], notifier: Notifier) -> Openings:
+        """What was passed to this process; the variables that say so are removed."""
+        return cls(Passed.from_environ(environ), notifier)
+
+    def open(self, address: Address) -> Listener:
+        """Listen at ``address``, over a passed socket if one is there for it. Raises ``ListenError``."""
+        adopted = self._adopted.pop(key_of(address), None)
+        if adopted is not None:
+            return adopted
+        if isinstance(address, FdAddress):
+            self._passed.take(lambda each: each.fd == address.fd)
+            return self._not_ours(open_inherited(address.fd))
+        name = _name(address)
+        own = self._passed.take(lambda each: each.name == stored_name(name))
+        if own is not None:
+            if (listener := _adopted(own, name, address)) is not None:
+                self._stored.add(listener)
+                log.info("listener taken up again", extra={"fields": {"listener": name}})
+                return listener
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={own.name}")
+        given = self._passed.take(lambda each: not is_stored_name(each.name) and _is_at(each.fd, address))
+        if given is not None:
+            log.info("listener was passed", extra={"fields": {"listener": name, "from": given.name or "-"}})
+            return self._not_ours(_activated(given.fd, name))
+        return open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
+
+    def origin(self, listener: Listener) -> str:
+        """Where it is left, or comes from, for another image of the daemon."""
+        return "stored" if listener in self._stored else "foreign" if listener in self._foreign else ""
+
+    def resume(self, listener: Listener, origin: str) -> None:
+        """It comes from another image of the daemon, where this was its ``origin``."""
+        if origin:
+            (self._stored if origin == "stored" else self._foreign).add(listener)
+
+    def adopt(self, key: object, listener: Listener) -> None:
+        """It is open already: ``open`` finds it by ``key``."""
+        self._adopted[key] = listener
+
+    def tell_rest(self) -> None:
+        """Close what was passed and is nobody's. Of a stranger's the operator is told: who connects there waits."""
+        while self._adopted:
+            self._close(self._adopted.popitem()[1])
+        for each in self._passed.take_rest():
+            if is_stored_name(each.name):
+                self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")
+                _remove_stale(each)
+                log.info("a former listener is given up", extra={"fields": {"listener": each.name}})
+            else:
+                log.warning(
+                    "a socket was passed that no site listens on: who connects to it gets no answer",
+                    extra={
+                        "fields": {
+                            "socket": describe(each.fd),
+                            "from": each.name or "-",
+                            "hint": "write a site for it, or take it out of the socket unit",
+                        }
+                    },
+                )
+            os.close(each.fd)
+
+    def keep(self, listener: Listener) -> None:
+        """It serves from now on: leave a copy with the service manager."""
+        if not self._notifier or listener in self._foreign or listener in self._stored:
+            return
+        name = stored_name(listener.name)
+        self._notifier.send("FDSTORE=1", f"FDNAME={name}", descriptors=[listener.sock.fileno()])
+        self._stored.add(listener)
+
+    def give_up(self, listener: Listener) -> None:
+        """Nobody listens there any more."""
+        if listener in self._stored:
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={stored_name(listener.name)}")
+        self._close(listener)
+
+    def leave(self, listener: Listener) -> None:
+        """This process accepts no more. Where somebody else has the socket too, those who have connected wait for the
+        next who accepts; else they are the last that this process accepts.
+        """
+        if listener not in self._stored and listener not in self._foreign:
+            listener.accept_rest()
+        self._close(listener, leave_path=listener in self._stored)
+
+    def _close(self, listener: Listener, leave_path: bool = False) -> None:
+        listener.close(leave_path)
+        self._stored.discard(listener)
+        self._foreign.discard(listener)
+
+    def _not_ours(self, listener: Listener) -> Listener:
+        self._foreign.add(listener)
+        return listener
+
+
+def forsake(environ: MutableMapping[str, str], notifier: Notifier) -> None:
+    """This start has failed before anything was opened: let those who connect be refused, rather than wait."""
+    for each in Passed.from_environ(environ).take_rest():
+        if is_stored_name(each.name):
+            notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")
+            _remove_stale(each)
+        os.close(each.fd)
+
+
+def _name(address: UnixAddress | TcpAddress) -> str:
+    """As the listener there is called."""
+    if isinstance(address, UnixAddress):
+        return f"unix/{address.path}"
+    return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
+
+
+def _adopted(own: PassedSocket, name: str, address: UnixAddress | TcpAddress) -> Listener | None:
+    """The listener that a former self has left; ``None``, and it is closed, when it is of no use any more."""
+    sock = _listening(own.fd)
+    if sock is None:
+        return None
+    if isinstance(address, TcpAddress):
+        return Listener(sock, name, None, None)
+    lock = -1
+    try:
+        lock = lock_path(address.path)
+        if _leads_to(address.path, sock):
+            give(address.path, address.mode, address.owner, address.group)
+            return Listener(sock, name, address.path, lock)
+    except OSError as exc:
+        _close(sock, address.path, lock)
+        raise ListenError(explain(address.path, exc)) from None
+    except BaseException:
+        _close(sock, address.path, lock)
+        raise
+    log.info("the path of a listener leads elsewhere: it is made anew", extra={"fields": {"listener": name}})
+    _close(sock, address.path, lock)
+    return None
+
+
+def _close(sock: socket.socket, path: str, lock: int) -> None:
+    sock.close()
+    if lock >= 0:
+        unlock_path(path, lock)
+
+
+def _activated(fd: int, name: str) -> Listener:
+    sock = _listening(fd)
+    if sock is None:
+        raise ListenError(f"cannot listen on {name}: what was passed for it does not listen (a socket unit of systemd "
+                          "needs Accept=no)")  # fmt: skip
+    sock.listen(BACKLOG)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Listener(sock, name, None, None)
+
+
+def _listening(fd: int) -> socket.socket | None:
+    """The stream socket ``fd``, which is closed when it is none that listens."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        return None
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        return None
+    sock.setblocking(False)
+    return sock
+
+
+def _leads_to(path: str, sock: socket.socket) -> bool:
+    """Whoever connects to ``path`` is accepted from ``sock``.
+
+    It was bound under another name, and renamed, so its own name says nothing; but the other end is told the same one.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # a full queue: ours, if ours has anybody in it
+            return bool(select.select([sock], [], [], 0)[0])
+        except OSError:
+            return False
+        return bool(probe.getpeername() == sock.getsockname())
+
+
+def _remove_stale(stored: PassedSocket) -> None:
+    """Unlink what a former self has bound, if it is still that."""
+    path = stored_path(stored.name)
+    if path is None:
+        return
+    with contextlib.suppress(OSError, ListenError), socket.socket(fileno=os.dup(stored.fd)) as sock:
+        lock = lock_path(path)
+        try:
+            if _leads_to(path, sock):
+                os.unlink(path)
+        finally:
+            unlock_path(path, lock)
+
+
+def _is_at(fd: int, address: UnixAddress | TcpAddress) -> bool:
+    """The socket ``fd`` is bound to ``address``."""
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return False
+    with sock:
+        bound = sock.getsockname()
+        if isinstance(address, UnixAddress):
+            return sock.family == socket.AF_UNIX and isinstance(bound, str) and _same_path(bound, address.path)
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        host, port = bound[:2]
+        return port == address.port and (host in _hosts(address) or (host in _WILDCARDS and not address.host))
+
+
+def _same_path(bound: str, path: str) -> bool:
+    if bound == path:
+        return True
+    folder, name = os.path.split(path)
+    return os.path.basename(bound) == name and os.path.realpath(os.path.dirname(bound)) == os.path.realpath(folder)
+
+
+def _hosts(address: TcpAddress) -> set[str]:
+    try:
+        found = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        return set()
+    return {str(each[4][0]) for each in found}

@@ -1,0 +1,95 @@
+"""The seam for what looks after the daemon from outside, its admin API; alone, it is one that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..sockets.listener import Listener, resume
+from ..system.state import CarriedListener
+from .document import Configuration
+
+
+class Attendant:
+    """Something that is there before the first app is started, and until the last one has ended."""
+
+    def prepare(self, configuration: Configuration) -> None:
+        """Open what ``configuration`` asks for, beside what is open. ``commit`` or ``revert`` next.
+
+        Raises ``ListenError``; nothing has changed then.
+        """
+
+    def commit(self) -> None:
+        """What was prepared holds from now on."""
+
+    def revert(self) -> None:
+        """Give up what was prepared."""
+
+    def carry(self) -> list[CarriedListener]:
+        """What it listens on, for another image of the daemon."""
+        return []
+
+    def adopt(self, carried: list[CarriedListener]) -> None:
+        """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
+
+    async def start(self) -> None:
+        """Begin to answer. May import a large library, in a thread."""
+
+    async def stop(self) -> None:
+        """Answer no more, and close what is open."""
+
+
+class Attendants(Attendant):
+    """Several as one."""
+
+    def __init__(self, each: Sequence[Attendant]) -> None:
+        self._each = tuple(each)
+
+    def prepare(self, configuration: Configuration) -> None:
+        """As ``Attendant.prepare``; when one raises, those before it are reverted."""
+        prepared: list[Attendant] = []
+        try:
+            for attendant in self._each:
+                attendant.prepare(configuration)
+                prepared.append(attendant)
+        except BaseException:
+            for attendant in prepared:
+                attendant.revert()
+            raise
+
+    def commit(self) -> None:
+        """What each has prepared holds from now on."""
+        for attendant in self._each:
+            attendant.commit()
+
+    def revert(self) -> None:
+        """Each gives up what it has prepared."""
+        for attendant in self._each:
+            attendant.revert()
+
+    def carry(self) -> list[CarriedListener]:
+        """What all of them listen on."""
+        return [listener for attendant in self._each for listener in attendant.carry()]
+
+    def adopt(self, carried: list[CarriedListener]) -> None:
+        """Offer all of ``carried`` to each: it takes what it knows as its own."""
+        for attendant in self._each:
+            attendant.adopt(carried)
+
+    async def start(self) -> None:
+        """Start one after the other, in their order."""
+        for attendant in self._each:
+            await attendant.start()
+
+    async def stop(self) -> None:
+        """Stop one after the other, in their order."""
+        for attendant in self._each:
+            await attendant.stop()
+
+
+def take_carried(carried: list[CarriedListener], key: list[str | int]) -> Listener | None:
+    """The one of ``key``, taken out of them. Raises ``OSError``."""
+    for each in carried:
+        if each.key == key:
+            carried.remove(each)
+            return resume(each)
+    return None

@@ -1,0 +1,311 @@
+"""A stock Caddy as a companion: found, started on the generated Caddyfile, watched, ended.
+
+It calls us back (`caddy run --pingback`, as `caddy start` has it) once it serves, so nothing is guessed from time. Its
+READY=1 of sd_notify(3) would not do: it also comes after a configuration that failed to load, just before the exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from ...config.caddy_admin import OFF
+from ...config.environment import without_service_manager
+from ..apps.backoff import Backoff
+from ..apps.pool import StartFailed
+from ..system import processes
+from ..system.log.records import printable
+from ..system.state import CarriedCaddy
+from .companion import Companion
+from .document import CaddyPart, ReloadFailed
+
+log = logging.getLogger("caddysnake.caddy")
+
+_READY_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = 5.0
+_NAME = "caddy"
+_ASKING_S = 60.0
+_OWN = re.compile(r"Caddyfile-(\d+)-[0-9a-f]+|caddy-(\d+)\.sock")
+"""What belongs to the daemon with that pid."""
+_GOGC = "400"
+"""Unless our environment says otherwise. A proxy's heap is small and short-lived: with Go's own 100 a tenth of Caddy's
+time goes with collecting it."""
+
+
+def find_caddy(environ: Mapping[str, str]) -> str | None:
+    """The path of a Caddy: the one on PATH, else the one that the ``caddy`` extra installed beside this Python."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which("caddy", path=environ.get("PATH")) or shutil.which("caddy", path=beside)
+
+
+class Caddy(Companion):
+    """``folder`` is a private directory for the Caddyfile."""
+
+    def __init__(self, binary: str, part: CaddyPart, folder: Path) -> None:
+        self._binary = binary
+        self._folder = folder
+        self._part = part
+        """What it runs, or is to run when it is started again."""
+        self._file = self._write(part)
+        self._asking: subprocess.Popen[bytes] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._process: processes.Process | None = None
+        self._pidfd = -1
+        self._ended = asyncio.Event()
+        self._ready: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._started_at = 0.0
+        self._backoff = Backoff()
+        self._restart: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it says that it serves (``caddy run --pingback``). Raises ``StartFailed``."""
+        self._ready = self._loop.create_future()
+        secret = secrets.token_hex(16).encode()  # a stranger on this machine may find the port
+        server = await asyncio.start_server(partial(self._called_back, secret), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        try:
+            self._spawn(["--pingback", f"{host}:{port}"], secret)
+            await asyncio.wait_for(self._ready, _READY_TIMEOUT_S)
+        except TimeoutError:
+            self.kill()
+            raise StartFailed(_NAME, "caddy", f"not ready within {_READY_TIMEOUT_S:g}s") from None
+        finally:
+            server.close()
+
+    async def check(self, part: CaddyPart) -> None:
+        """Have ``part`` validated. Raises ``ReloadFailed``, also when a Caddy that runs cannot be told."""
+        if part == self._part:  # but what is imported may say something else
+            return
+        if self._part.admin == OFF and not self._ended.is_set():
+            hint = "restart, or take `admin off` away and restart once: Caddy then gets a socket for this user alone"
+            raise ReloadFailed(f"Caddy's part has changed, and with `admin off` it cannot be told: {hint}", "restart")
+        file = self._write(part)
+        try:
+            await self._ask(part, file, "validate", "--config", str(file), "--adapter", "caddyfile")
+        except ReloadFailed:
+            self._forget(file)
+            raise
+
+    async def change(self, part: CaddyPart) -> None:
+        """Tell Caddy, which does nothing when that comes to what it has; one that is down starts on it. Raises
+        ``ReloadFailed``.
+        """
+        file = self._write(part)
+        if not self._ended.is_set() and (part != self._part or self._may_differ()):
+            address = self._part.admin
+            try:
+                words = ("--config", str(file), "--adapter", "caddyfile", "--address", address)
+                await self._ask(part, file, "reload", *words)
+            except ReloadFailed:
+                self._forget(file)
+                raise
+        former, self._part, self._file = self._file, part, file
+        self._forget(former)
+
+    def _may_differ(self) -> bool:
+        return self._part.admin != OFF and "import" in self._part.text
+
+    async def _ask(self, part: CaddyPart, file: Path, *words: str) -> None:
+        """Run ``caddy`` with ``words``. Raises ``ReloadFailed`` with what it says."""
+        try:
+            status, said = await asyncio.to_thread(self._ask_in_thread, words)
+        except subprocess.TimeoutExpired:
+            raise ReloadFailed(f"`caddy {words[0]}` did not end within {_ASKING_S:g}s", "caddy") from None
+        except OSError as exc:
+            raise ReloadFailed(f"cannot run {self._binary}: {exc.strerror}", "caddy") from None
+        if status:
+            raise ReloadFailed(f"caddy refuses its part of the file:\n{_complaint(said, part, file)}", "caddy")
+
+    def _ask_in_thread(self, words: Sequence[str]) -> tuple[int, str]:
+        process = subprocess.Popen(
+            [self._binary, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=_environ(),
+            start_new_session=True,
+        )
+        self._asking = process
+        try:
+            _, said = process.communicate(timeout=_ASKING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        finally:
+            self._asking = None
+        return process.returncode, said.decode(errors="replace")
+
+    def _write(self, part: CaddyPart) -> Path:
+        """Another daemon on the same file, which may have another environment, must not find this one."""
+        file = self._folder / f"Caddyfile-{os.getpid()}-{hashlib.sha256(part.text.encode()).hexdigest()[:12]}"
+        try:
+            file.write_text(part.text)
+        except OSError as exc:
+            raise ReloadFailed(f"cannot write {file}: {exc.strerror}", "caddy") from None
+        return file
+
+    def _clear_up(self) -> None:
+        """Remove what a Caddy that was killed has left, and daemons that were."""
+        for file in self._folder.iterdir():
+            found = _OWN.fullmatch(file.name)
+            if found is not None and file != self._file:
+                pid = int(found[1] or found[2])
+                if pid == os.getpid() or not os.path.exists(f"/proc/{pid}"):
+                    file.unlink(missing_ok=True)
+
+    def _remove_files(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+            self._clear_up()
+
+    def _forget(self, file: Path) -> None:
+        if file != self._file:
+            file.unlink(missing_ok=True)
+
+    async def stop(self, grace_s: float) -> None:
+        """End it: SIGTERM, and SIGKILL when ``grace_s`` seconds have not been enough. Returns when it is gone."""
+        self._stopping = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._process is not None and not self._ended.is_set():
+            self._process.send_signal(signal.SIGTERM)
+            # Caddy itself waits for its requests without a limit.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), grace_s)
+            self.kill()
+            await self._ended.wait()
+        self._remove_files()
+
+    def carry(self) -> CarriedCaddy | None:
+        """All that whoever goes on with it must know; None when it was never started."""
+        if self._process is None:
+            return None
+        is_up = not self._ended.is_set()
+        return CarriedCaddy(
+            pid=self._process.pid if is_up else 0,
+            pidfd=self._pidfd if is_up else -1,
+            started_at=self._started_at,
+            failures=self._backoff.failures,
+            restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
+        )
+
+    def resume(self, carried: CarriedCaddy | None) -> None:
+        """What it runs is what the former version wrote; the next start is of what this one has."""
+        if carried is None:
+            return
+        self._started_at = carried.started_at
+        self._backoff.failures = carried.failures
+        if carried.pid:
+            self._process = processes.Child(carried.pid)
+            self._pidfd = carried.pidfd
+            self._loop.add_reader(self._pidfd, self._on_exit)
+        else:
+            self._ended.set()
+            self._restart = self._loop.call_later(carried.restart_in_s, self._spawn_again)
+
+    def kill(self) -> None:
+        """SIGKILL, without waiting; it is not started again."""
+        self._stopping = True
+        if self._asking is not None:
+            self._asking.kill()
+        if self._process is not None and not self._ended.is_set():
+            self._process.kill()
+        self._remove_files()
+
+    def pids(self) -> set[int]:
+        """The children that are waited for here, and by nobody else."""
+        asking = self._asking
+        return {process.pid for process in (self._process, asking) if process is not None}
+
+    async def _called_back(self, secret: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                said = await reader.readexactly(len(secret))
+        except (OSError, EOFError, TimeoutError):
+            said = b""
+        finally:
+            writer.close()
+        if secrets.compare_digest(said, secret) and self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _spawn(self, options: Sequence[str] = (), told: bytes = b"") -> None:
+        """``told`` is what it reads on standard input."""
+        self._restart = None
+        self._clear_up()
+        with contextlib.suppress(OSError):
+            self._file.write_text(self._part.text)  # should somebody have cleared up the folder
+        self._ended.clear()
+        self._started_at = time.monotonic()
+        try:
+            self._process = process = subprocess.Popen(
+                [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
+                stdin=subprocess.PIPE,
+                env=_environ(),
+                start_new_session=True,
+                preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
+            )
+        except OSError as exc:
+            raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as standard_input:
+            standard_input.write(told)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+
+    def _on_exit(self) -> None:
+        assert self._process is not None
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        status = self._process.wait()
+        self._ended.set()
+        if self._stopping:
+            return
+        if self._ready is not None and not self._ready.done():
+            text = f"caddy ended with status {status} before it served: its own message is above"
+            self._ready.set_exception(StartFailed(_NAME, "caddy", text))
+            return
+        pause = self._backoff.pause_after(time.monotonic() - self._started_at)
+        log.error("caddy ended and is started again", extra={"fields": {"status": status, "in_s": round(pause, 1)}})
+        self._restart = self._loop.call_later(pause, self._spawn_again)
+
+    def _spawn_again(self) -> None:
+        try:
+            self._spawn()
+        except StartFailed as exc:  # the binary was replaced, or taken away for a moment
+            pause = self._backoff.pause_after(0.0)
+            log.error("caddy cannot be started", extra={"fields": {"error": str(exc), "in_s": round(pause, 1)}})
+            self._restart = self._loop.call_later(pause, self._spawn_again)
+
+
+def _environ() -> dict[str, str]:
+    # What a service manager is told is the daemon's business.
+    return {"GOGC": _GOGC} | without_service_manager(os.environ)
+
+
+def _complaint(said: str, part: CaddyPart, file: Path) -> str:
+    """Caddy's last words, and the line that it means: nobody but Caddy has seen that file."""
+    words = said.strip().rpartition("\n")[2]
+    with contextlib.suppress(ValueError):
+        words = json.loads(words)["msg"]
+    words = printable(words.removeprefix("Error: ").strip()) or "it does not say why"
+    found = re.search(rf"{re.escape(file.name)}:(\d+)", words)
+    lines = part.text.splitlines()
+    if found is not None and 0 < int(found[1]) <= len(lines):
+        words += f"\nthat line: {printable(lines[int(found[1]) - 1].strip())}"
+    return words

@@ -1,0 +1,289 @@
+"""From the plan to what the daemon runs: each app's settings, spawner and place. Pure but for the environment given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ...channel.settings import RelaySettings, Settings
+from ...config import accounts
+from ...config.accounts import Account, AccountError
+from ...config.environment import worker_environ
+from ...config.isolation import Residents, Shared, residents, shared
+from ...config.models import Autoreload, GlobalOptions, Limits
+from ...config.plan import AppSpec, Listener, Plan
+from ...config.routing import app_template
+from ...config.tenancy import NoSuchApp, before_requests, tenant
+from ...matchers.table import Table
+from ...placeholders.keys import UnsafeValue
+from ..apps import restarting as recycling
+from ..apps.pool import SLOW_START_S, PoolSpec
+from ..relays.relays import KEY as RELAY_KEY
+from ..sockets.refusals import NO_SUCH_APP, Refusal
+from ..system.log.records import Style, printable
+from ..tenants.tenants import EstateSpec
+from ..workers.forking.environment import for_interpreter, slow_start_s
+from ..workers.forking.fork_server import SpawnerKey
+from .succession import Identity
+
+_RELAY_START_S = 60.0
+
+
+class UnixAddress(NamedTuple):
+    """A unix socket to bind. ``mode``: permission bits; None, also of ``owner`` and ``group``: as the system
+    makes it.
+    """
+
+    path: str
+    mode: int | None
+    owner: str | None
+    group: str | None
+
+
+class TcpAddress(NamedTuple):
+    """A TCP socket to bind. ``host``: an IP address or a name; empty: every address of this machine."""
+
+    host: str
+    port: int
+
+
+class FdAddress(NamedTuple):
+    """A listening socket that was inherited: a descriptor's number."""
+
+    fd: int
+
+
+Address = UnixAddress | TcpAddress | FdAddress
+
+
+def key_of(address: Address) -> object:
+    """What makes two addresses the same socket, whatever its mode and owner."""
+    if isinstance(address, UnixAddress):
+        return address.path
+    return address
+
+
+def address_name(address: Address) -> str:
+    """As it is written in a Caddyfile: ``unix//run/x.sock``."""
+    if isinstance(address, UnixAddress):
+        return f"unix/{address.path}"
+    if isinstance(address, FdAddress):
+        return f"fd/{address.fd}"
+    return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
+
+
+class Binding(NamedTuple):
+    """A listener: direct to the workers of ``app``, or, when that is None, to the relays."""
+
+    address: Address
+    app: str | None
+    reason: str = ""
+    """Why, for people."""
+    serves: tuple[str, ...] = ()
+    """Everything behind it, by name, in the order in which it is tried."""
+
+
+class Composition(NamedTuple):
+    """What to run. Apps and estates have the numbers by which relays name them."""
+
+    apps: dict[int, PoolSpec]
+    bindings: tuple[Binding, ...]
+    grace_s: float
+    trusted_proxies: tuple[str, ...] = ()
+    estates: Mapping[int, EstateSpec] = MappingProxyType({})
+    relay: PoolSpec | None = None
+    max_queue: Mapping[int, int] = MappingProxyType({})
+    autoreload: Mapping[int, Autoreload] = MappingProxyType({})
+    """Those that are started afresh when their code changes."""
+    development: frozenset[int] = frozenset()
+    """Those whose clients may be told everything, such as tracebacks."""
+    log: Style = Style()
+    max_spawners: int | None = None
+    """Besides those of static apps."""
+    shared: tuple[Shared, ...] = ()
+    """Apps that one user runs, and so are not kept apart."""
+    is_rolling: bool = False
+    """A reload replaces one worker at a time."""
+    with_memory_limit: tuple[str, ...] = ()
+    """The names of those that have one."""
+
+
+def compose(
+    plan: Plan,
+    environ: Mapping[str, str],
+    tables: Sequence[Table],
+    base_dir: str,
+    development: bool = False,
+) -> Composition:
+    """What runs when ``plan`` is carried out in a daemon whose environment is ``environ``.
+
+    The plan must have no problems and hold nothing that is not built yet. Raises ``AccountError`` when a user has gone
+    since it was checked. ``tables``: each listener's routes.
+    """
+    apps: dict[int, PoolSpec] = {}
+    estates: dict[int, EstateSpec] = {}
+    housed = residents(plan)
+    autoreload = {number: spec.autoreload for number, spec in enumerate(plan.apps) if spec.autoreload is not None}
+    telling = frozenset(range(len(plan.apps)) if development else autoreload)
+    for number, spec in enumerate(plan.apps):
+        if spec.dynamic:
+            estates[number] = _estate(number, spec, environ, base_dir, number in telling, housed)
+        else:
+            apps[number] = _pool(spec, accounts.resolve(spec.user, spec.group), environ, number in telling, housed)
+    bindings = tuple(
+        Binding(
+            _address(listener),
+            plan.apps[listener.app].name if listener.kind == "direct" else None,
+            listener.reason,
+            tuple(plan.apps[number].name for number in listener.apps),
+        )
+        for listener in plan.listeners
+    )
+    return Composition(
+        apps,
+        bindings,
+        plan.grace_period_s,
+        plan.options.trusted_proxies,
+        estates,
+        _relay(plan, tables, bool(telling)),
+        {number: spec.max_queue for number, spec in enumerate(plan.apps)},
+        autoreload,
+        telling,
+        log=_style(plan.options),
+        max_spawners=plan.options.max_spawners,
+        shared=tuple(shared(plan)),
+        is_rolling=plan.options.reload_strategy == "rolling",
+        with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.limits) or {})),
+    )
+
+
+def _style(options: GlobalOptions) -> Style:
+    return Style(options.log.level or ("debug" if options.debug else "info"), options.log.format or "auto")
+
+
+def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
+    settings = RelaySettings(listeners=list(tables), development=development)
+    return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
+
+
+def _estate(
+    number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: str, development: bool, housed: Residents
+) -> EstateSpec:
+    template = app_template(number, spec.block, environ)
+
+    def resolve(key: str) -> PoolSpec | Refusal:
+        try:
+            values = template.resolve(key)
+            found = tenant(spec, _tenant_name(spec, key), values, environ, base_dir)
+            account = accounts.resolve(
+                found.user, found.group, user_by_request="user" in values, group_by_request="group" in values
+            )
+        except (UnsafeValue, NoSuchApp, AccountError) as exc:
+            return NO_SUCH_APP._replace(text=str(exc))
+        if account is not None and "user" in values:
+            housed.add(account.uid, found.name)
+        return _pool(found, account, environ, development, housed, is_tenant=True)
+
+    identity = Identity((spec.module, spec.variable, spec.working_dir), (spec.user, spec.group))
+    warm = _warm(spec, environ, housed)
+    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity, warm)
+
+
+def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> SpawnerKey | None:
+    """Where the tenants of ``spec`` will be forked from, if that is the same place for all."""
+    known = before_requests(spec, environ)
+    if known is None:
+        return None
+    try:
+        account = accounts.resolve(known.user, known.group)
+    except AccountError:
+        return None
+    return _pool(known, account, environ, False, housed, is_tenant=True).key
+
+
+def _tenant_name(spec: AppSpec, key: str) -> str:
+    """What a tenant is called: what its requests have in common, and the template, less a folder that varies."""
+    module = f"{spec.module}:{spec.variable}"
+    folder, _, number = spec.name.rpartition(module)
+    return f"{printable(key)} {module if '{' in folder else folder + module}{number}"
+
+
+def _pool(
+    spec: AppSpec,
+    account: Account | None,
+    environ: Mapping[str, str],
+    development: bool,
+    housed: Residents,
+    is_tenant: bool = False,
+) -> PoolSpec:
+    own = worker_environ(spec, environ, account)
+    settings = Settings(
+        app=spec.name,
+        interface=spec.interface,
+        module=spec.module,
+        variable=spec.variable,
+        working_dir=spec.working_dir,
+        environ=own,
+        threads=spec.threads,
+        loop=spec.loop,
+        lifespan=spec.lifespan,
+        development=development,
+        request_timeout_s=spec.request_timeout_s,
+        websocket_keep_s=spec.websocket_keep_s or 0.0,
+        websocket_ping_interval_s=spec.websocket_ping_interval_s or 0.0,
+        websocket_ping_timeout_s=spec.websocket_ping_timeout_s,
+        websocket_max_message_bytes=spec.websocket_max_bytes,
+        max_body_bytes=spec.request_body_max_bytes,
+        limits=_limits(spec.limits),
+        root_path=spec.root_path,
+        health_path=spec.health_uri or "",
+        access_log={"credentials": spec.log.log_credentials} if spec.log is not None else None,
+        shares_process=spec.workers_runtime == "thread",
+    )
+    key = SpawnerKey(
+        python=spec.python,
+        interface=spec.interface,
+        preload=spec.preload,
+        # A preload may be a module of the app's own. Apps without preloads share a spawner whatever their folder, and
+        # so do the tenants of a template: what they share cannot be in one's folder.
+        path=(spec.working_dir,) if spec.preload and not is_tenant else (),
+        environ=tuple(sorted(for_interpreter(own).items())),
+        account=account,
+    )
+    isolated = account is not None and housed.is_alone(account.uid, spec.name)
+    limits = recycling.Limits(
+        spec.max_requests, spec.max_requests_jitter, spec.max_lifetime_s, spec.max_memory_bytes
+    )
+    return PoolSpec(
+        spec.name,
+        settings,
+        spec.workers,
+        key,
+        spec.start_timeout_s,
+        spec.grace_period_s,
+        isolated,
+        limits,
+        slow_start_s(environ, SLOW_START_S),
+    )
+
+
+def _limits(limits: Limits | None) -> dict[str, int] | None:
+    if limits is None:
+        return None
+    given = {
+        "memory": limits.memory_bytes,
+        "open_files": limits.open_files,
+        "processes": limits.processes,
+        "file_size": limits.file_size_bytes,
+        "niceness": limits.niceness,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _address(listener: Listener) -> Address:
+    if listener.network == "unix":
+        return UnixAddress(listener.path, listener.mode, listener.owner, listener.group)
+    if listener.network == "fd":
+        return FdAddress(listener.fd)
+    return TcpAddress(listener.host, listener.port)

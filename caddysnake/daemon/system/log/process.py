@@ -1,0 +1,391 @@
+"""The log process, seen from the daemon: started first, kept up, ended last.
+
+What a worker prints must not wait for the daemon, which may be stopped or busy; nor must it be written straight to
+where the daemon's log goes, for a reader that stands still would stop it. So everyone's standard output and standard
+error are pipes that a process of ours reads (``caddysnake.logs``), which never waits for anybody.
+
+The daemon keeps a copy of the end that is read: while the log process is started again, what is written waits in the
+pipe, and nobody gets EPIPE.
+
+What an exec has to carry is descriptors and JSON: ``Logger.state`` (which also says which descriptors it holds) and
+``Outlets.state`` of each; ``Logger(state)`` and ``Logger.adopt`` take them up. The log process itself just goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import Any
+
+from ....installation import PACKAGE
+from ....logs import orders
+from ....logs.main import IGNORED
+from ....logs.records import Record
+from . import records as logs
+from .records import Style
+
+log = logging.getLogger("caddysnake.daemon")
+
+STREAMS = ("stdout", "stderr", "records")
+_NEEDED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME")
+_F_SETPIPE_SZ = 1031  # linux/fcntl.h
+_WIDE_PIPE_BYTES = 1024 * 1024
+_OUTBOX_MAX = 2000
+_AGAIN_S = 1.0
+_PATIENCE_S = 5.0
+_FIELD_MAX = 16 * 1024
+
+
+class Outlets:
+    """The pipes of one process. ``writers`` are what it gets; ours to close once handed over (``handed``)."""
+
+    def __init__(
+        self, logger: Logger, name: str, fields: dict[str, Any], streams: tuple[str, ...], access: dict[str, Any] | None
+    ) -> None:
+        """Raises ``OSError`` when there are no descriptors."""
+        self.writers: list[int] = []
+        self._readers: list[int] = []
+        self._logger = logger
+        self._content: dict[str, Any] = {"logger": name, "fields": fields, "streams": list(streams), "access": access}
+        try:
+            for stream in streams:
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                self._readers.append(reader)
+                self.writers.append(writer)
+                os.set_blocking(reader, False)
+                if stream == "records":
+                    os.set_blocking(writer, False)  # our own code writes there, and drops what finds no room
+                    if access is not None:
+                        _widen(writer)
+        except OSError:
+            self.end()
+            raise
+
+    def handed(self) -> None:
+        """The process has its ends."""
+        for fd in self.writers:
+            os.close(fd)
+        self.writers.clear()
+
+    def begin(self, pid: int) -> None:
+        """The process is there, as ``pid``: read what it writes."""
+        self._content["fields"] = {**self._content["fields"], "pid": pid}
+        self._logger.add(self)
+
+    def end(self) -> None:
+        """The process is gone: what it has written is read to its end, and forgotten here."""
+        self.handed()
+        self._logger.remove(self)
+        for fd in self._readers:
+            os.close(fd)
+        self._readers.clear()
+
+    def state(self) -> dict[str, Any]:
+        """For an exec: JSON. ``readers`` are the descriptors that must survive it."""
+        return {"content": self._content, "readers": list(self._readers)}
+
+    def order(self) -> tuple[bytes, tuple[int, ...]]:
+        """The frame that tells the log process of it, and the descriptors that go along; these stay ours."""
+        return orders.frame(orders.SOURCE, self._content), tuple(self._readers)
+
+
+class Logger:
+    """The log process. While it is not there, records are written by the daemon itself."""
+
+    def __init__(self, state: dict[str, int] | None = None) -> None:
+        """``state``: of a log process that is there already, our child as it was the former daemon's."""
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.RLock()  # a record may come from any thread, and say another
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+        self._pidfd = -1
+        self._outlets: dict[Outlets, None] = {}
+        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._is_armed = False
+        self._is_closing = False
+        self._lost = 0
+        self._again: asyncio.TimerHandle | None = None
+        if state is not None:
+            self._pid = state["pid"]
+            self._run_on(socket.socket(fileno=state["channel"]), os.pidfd_open(self._pid))
+
+    def state(self) -> dict[str, int] | None:
+        """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
+        return None if self._channel is None else {"pid": self._pid, "channel": self._channel.fileno()}
+
+    @property
+    def is_settled(self) -> bool:
+        """It is there, and nothing that it is to know is on its way."""
+        return self._channel is not None and not self._outbox
+
+    def adopt(self, state: dict[str, Any]) -> Outlets:
+        """Pipes that a former daemon opened, and its log process reads."""
+        outlets = Outlets(self, state["content"]["logger"], state["content"]["fields"], (), None)
+        outlets._content, outlets._readers = state["content"], list(state["readers"])
+        self._outlets[outlets] = None
+        return outlets
+
+    def start(self) -> None:
+        """Start the process; if that is not possible now, again later."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # inherited: none may end it before it can say so
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__.partition('.')[0]}.logs.main",
+                 json.dumps({"channel": theirs.fileno()})],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environ(),
+                cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+            pidfd = os.pidfd_open(self._process.pid)
+        except OSError as exc:
+            ours.close()
+            log.error("the log process cannot be started", extra={"fields": {"error": exc.strerror}})
+            self._again = self._loop.call_later(_AGAIN_S, self.start)
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
+        self._pid = self._process.pid
+        self._outbox.extendleft(reversed([outlets.order() for outlets in self._outlets]))
+        self._run_on(ours, pidfd)
+
+    def _run_on(self, channel: socket.socket, pidfd: int) -> None:
+        self._channel, self._pidfd = channel, pidfd
+        self._loop.add_reader(pidfd, self._on_exit)
+        logs.attach(self)
+        self._flush()
+
+    @property
+    def pids(self) -> set[int]:
+        """The log process, our own child, while it runs."""
+        return {self._pid} if self._pid else set()
+
+    def open(
+        self,
+        name: str,
+        fields: dict[str, Any],
+        streams: tuple[str, ...] = STREAMS,
+        access: dict[str, Any] | None = None,
+    ) -> Outlets:
+        """Pipes for a process whose records have the logger ``name`` and ``fields``. Raises ``OSError``."""
+        return Outlets(self, name, fields, streams, access)
+
+    def add(self, outlets: Outlets) -> None:
+        """Have ``outlets`` read, now and by each log process to come."""
+        self._outlets[outlets] = None
+        self._send(*outlets.order())
+
+    def remove(self, outlets: Outlets) -> None:
+        """Nothing more is to be read of ``outlets``; its descriptors may be closed then."""
+        if self._outlets.pop(outlets, 0) is None and self._outbox:
+            # Not told yet, and its descriptors are about to be closed: what it wrote last is lost.
+            self._outbox = deque(order for order in self._outbox if order[1] != outlets.order()[1])
+
+    # What is to be written (logs.Taker)
+
+    def take(self, record: Record) -> bool:
+        """See ``logs.Taker``. From any thread. What JSON has no form for, or too much of it, is cut."""
+        if self._channel is None:
+            return False
+        try:
+            data = orders.frame(orders.RECORD, record._asdict())
+            if len(data) > orders.FRAME_MAX_BYTES:
+                raise TypeError
+        except TypeError:  # what JSON has no form for, or too much of it
+            fields = {name: str(value)[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
+                      for name, value in list(record.fields.items())[:4]}  # fmt: skip
+            msg = record.msg[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
+            data = orders.frame(orders.RECORD, record._replace(msg=msg, fields=fields)._asdict())
+        self._send(data)
+        return True
+
+    def take_text(self, text: str) -> bool:
+        """See ``logs.Taker``. From any thread. Cut when it is too long."""
+        if self._channel is None:
+            return False
+        safe = text[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
+        self._send(orders.frame(orders.TEXT, {"text": safe}))
+        return True
+
+    def restyle(self, style: Style) -> None:
+        """See ``logs.Taker``."""
+        self._send(orders.frame(orders.STYLE, style._asdict()))
+
+    def _send(self, data: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        with self._lock:
+            if len(self._outbox) >= _OUTBOX_MAX and data[:1] == orders.RECORD:
+                self._lost += 1
+                return
+            self._outbox.append((data, descriptors))
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._channel is None or self._is_armed:
+            return
+        self._transmit()
+        if self._outbox:
+            self._is_armed = True
+            self._loop.call_soon_threadsafe(self._arm)
+
+    def _transmit(self) -> None:
+        assert self._channel is not None
+        try:
+            while self._outbox:
+                data, descriptors = self._outbox[0]
+                orders.send(self._channel, data, descriptors)
+                self._outbox.popleft()
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                log.warning("log records lost", extra={"fields": {"count": lost}})
+        except OSError:  # full; or it has ended, and its pidfd says so
+            pass
+
+    def _arm(self) -> None:
+        if self._channel is None:
+            self._is_armed = False
+            return
+        self._loop.add_writer(self._channel, self._on_writable)
+
+    def _on_writable(self) -> None:
+        assert self._channel is not None
+        self._loop.remove_writer(self._channel)
+        self._is_armed = False
+        with self._lock:
+            self._flush()
+
+    # Its end
+
+    def _on_exit(self) -> None:
+        status = self._wait()
+        self._gone()
+        if self._is_closing:
+            return
+        log.error("the log process ended and is started again", extra={"fields": {"status": status}})
+        self._again = self._loop.call_later(_AGAIN_S / 10, self.start)
+
+    def _gone(self) -> None:
+        logs.attach(None)
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._channel is not None:
+            self._loop.remove_writer(self._channel)
+            self._channel.close()
+            self._channel = None
+        self._is_armed = False
+        self._process = None
+        self._pid = 0
+        # What it was told is told its successor by ``start``.
+        self._outbox = deque(order for order in self._outbox if order[0][:1] in (orders.RECORD, orders.TEXT))
+
+    async def close(self) -> None:
+        """Have everything written, and the process gone."""
+        self._is_closing = True
+        if self._again is not None:
+            self._again.cancel()
+        logs.attach(None)
+        if not self._pid:
+            return
+        self._send(orders.frame(orders.END, {}))
+        self._loop.remove_reader(self._pidfd)
+        gone = asyncio.Event()
+        self._loop.add_reader(self._pidfd, gone.set)
+        try:
+            await asyncio.wait_for(gone.wait(), _PATIENCE_S)
+        except TimeoutError:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await gone.wait()
+        self._loop.remove_reader(self._pidfd)
+        self._wait()
+        self._gone()
+
+    def _wait(self) -> int:
+        """Reap the process, which has ended; its exit status."""
+        if self._process is not None:
+            return self._process.wait()
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        except ChildProcessError:
+            return -1
+
+
+def _widen(pipe: int) -> None:
+    """Room for a few thousand requests, where the user's share of memory for pipes allows it (pipe(7))."""
+    for size in (_WIDE_PIPE_BYTES, _WIDE_PIPE_BYTES // 4):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, _F_SETPIPE_SZ, size)
+            return
+
+
+def _environ() -> dict[str, str]:
+    """What it needs of our environment, which may hold secrets."""
+    own = {name: os.environ[name] for name in _NEEDED if name in os.environ}
+    return {**own, "PYTHONPATH": str(PACKAGE.parent), "PYTHONSAFEPATH": "1"}
+
+
+class _Current:
+    """The log of a process is one, as ``logging`` has it."""
+
+    logger: Logger | None = None
+
+
+def start() -> Logger:
+    """Start the log process of this daemon."""
+    _Current.logger = Logger()
+    _Current.logger.start()
+    return _Current.logger
+
+
+def carry() -> dict[str, int] | None:
+    """What another image of this daemon needs to go on with it; None when there is none now."""
+    return _Current.logger.state() if _Current.logger is not None else None
+
+
+def resume(state: dict[str, int]) -> None:
+    """Go on with the log process of another image of this daemon."""
+    _Current.logger = Logger(state)
+
+
+def adopt_outlets(state: dict[str, Any] | None) -> Outlets | None:
+    """Pipes that another image of this daemon opened."""
+    return _Current.logger.adopt(state) if state is not None and _Current.logger is not None else None
+
+
+def is_settled() -> bool:
+    """Everything has been told it."""
+    return _Current.logger is None or _Current.logger.is_settled
+
+
+async def close() -> None:
+    """End the log process, when it has written what it was told. The daemon writes its own records from then on."""
+    logger, _Current.logger = _Current.logger, None
+    if logger is not None:
+        await logger.close()
+
+
+def pids() -> set[int]:
+    """Its pid, if there is one."""
+    return _Current.logger.pids if _Current.logger is not None else set()
+
+
+def outlets(
+    name: str, fields: dict[str, Any], streams: tuple[str, ...] = STREAMS, access: dict[str, Any] | None = None
+) -> Outlets | None:
+    """Pipes for a process; None when there is no log process, and ours are inherited. Raises ``OSError``."""
+    return _Current.logger.open(name, fields, streams, access) if _Current.logger is not None else None

@@ -1,0 +1,217 @@
+"""The daemon's own records: ``log.info("app ready", extra={"fields": {…}})``, where what varies is in the fields.
+
+They go to the log process (``logger``) while there is one, and to standard error before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import stat
+import sys
+from typing import NamedTuple, Protocol, TextIO
+
+from ....logs.formats import Console, journal_line, json_line
+from ....logs.main import is_journal
+from ....logs.records import LEVELS, Record, level_name, printable
+
+__all__ = ["ConsoleFormatter", "Handler", "JsonFormatter", "Style", "close_quietly", "printable", "set_up", "tell"]
+
+_READER_MOMENT_MS = 50
+
+
+class Style(NamedTuple):
+    """How the log is written. ``format``: ``json``, ``console``, or ``auto``, which is console style on a terminal."""
+
+    level: str = "info"
+    format: str = "auto"
+
+
+class Taker(Protocol):
+    """The log process."""
+
+    def take(self, record: Record) -> bool:
+        """Have ``record`` written; False when it is not there."""
+
+    def take_text(self, text: str) -> bool:
+        """Have ``text`` written as it is; False when it is not there."""
+
+    def restyle(self, style: Style) -> None:
+        """Write in ``style`` from now on."""
+
+
+def to_record(record: logging.LogRecord) -> Record:
+    """A record of ``logging`` as one of ours; the traceback is the field ``error``."""
+    fields = dict(getattr(record, "fields", {}))
+    if record.exc_info:
+        fields["error"] = logging.Formatter().formatException(record.exc_info)
+    name = record.name.removeprefix("caddysnake.")
+    return Record(level_name(record.levelname), record.created, name, record.getMessage(), fields)
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"level":"info","ts":1795359933.58,"logger":"app","msg":"app ready",…}``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON, without a newline."""
+        return json_line(to_record(record)).decode().removesuffix("\n")
+
+
+class JournalFormatter(logging.Formatter):
+    """As JSON, with the priority for journald in front."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without a newline."""
+        return journal_line(to_record(record)).decode().removesuffix("\n")
+
+
+class ConsoleFormatter(logging.Formatter):
+    """``16:04:11.532 INFO  app ready  app=blog:app workers=2``; several lines of text follow indented."""
+
+    def __init__(self, colour: bool) -> None:
+        super().__init__()
+        self._console = Console(colour)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One or more lines, without the last newline."""
+        return self._console.text(to_record(record))
+
+
+class Handler(logging.Handler):
+    """Gives records to the log process, or writes them.
+
+    Serving goes on when the disk is full, or the reader of a pipe has left or stands still: the record is lost then,
+    and counted. The pipe cannot be made non-blocking, since that would hold for everyone who has it; but one that
+    polls as writable takes ``PIPE_BUF`` bytes (pipe(7)).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.process: Taker | None = None
+        self._stream = stream
+        self._lost = 0
+        self._is_torn = False
+        self._poll: select.poll | None = None
+        with contextlib.suppress(OSError):  # a stream in memory has no descriptor
+            self._descriptor = stream.fileno()
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                self._poll = select.poll()
+                self._poll.register(self._descriptor, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write ``record``, or count it as lost."""
+        try:
+            if self.process is not None and self.process.take(to_record(record)):
+                return
+            self.say(self.format(record))
+        except Exception:  # what logging itself does with a record that cannot be formatted
+            self.handleError(record)
+
+    def say(self, text: str) -> None:
+        """Write ``text`` ourselves, or count it as lost."""
+        try:
+            if self._lost and self._write(self.format(self._loss())):
+                self._lost = 0
+            if not self._write(text):
+                self._lost += 1
+        except OSError:
+            self._lost += 1
+
+    def _loss(self) -> logging.LogRecord:
+        told = logging.LogRecord("caddysnake.daemon", logging.WARNING, "", 0, "log records lost", None, None)
+        told.fields = {"count": self._lost}
+        return told
+
+    def _write(self, line: str) -> bool:
+        if self._poll is None:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+            return True
+        rest = (("\n" if self._is_torn else "") + line + "\n").encode("utf-8", "backslashreplace")
+        whole = len(rest)
+        while rest:
+            # A reader that is only slow gets a moment; one that has been given up holds up nothing again.
+            if not self._poll.poll(0 if self._lost else _READER_MOMENT_MS):
+                self._is_torn = self._is_torn or len(rest) < whole
+                return False
+            rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
+        self._is_torn = False
+        return True
+
+
+def tell(text: str) -> None:
+    """Say something to whoever started us, on standard error, if it can still be written to."""
+    for handler in logging.getLogger("caddysnake").handlers:
+        if isinstance(handler, Handler) and handler.process is not None and handler.process.take_text(text + "\n"):
+            return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def close_quietly() -> None:
+    """Before the interpreter ends: what cannot be flushed would turn its exit status into 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+class _Setting:
+    """What was last set: the log of a process is one."""
+
+    style = Style()
+    stream: TextIO | None = None
+    debug = False
+
+
+def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
+    """Send the log to ``stream`` (standard error): console style on a terminal, JSON elsewhere.
+
+    ``debug``: everything, whatever ``restyle`` says later.
+    """
+    stream = stream or sys.stderr
+    handler = Handler(stream)
+    root = logging.getLogger("caddysnake")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    _Setting.stream, _Setting.debug = stream, debug
+    restyle(Style())
+
+
+def restyle(style: Style) -> None:
+    """Write in ``style`` from now on, here and in the log process. A daemon that debugs keeps the level ``debug``."""
+    if _Setting.debug:
+        style = style._replace(level="debug")
+    _Setting.style = style
+    root = logging.getLogger("caddysnake")
+    root.setLevel(min(LEVELS[style.level], logging.CRITICAL))
+    for handler in root.handlers:
+        if isinstance(handler, Handler):
+            handler.setFormatter(_formatter(style.format))
+            if handler.process is not None:
+                handler.process.restyle(style)
+
+
+def attach(process: Taker | None) -> None:
+    """From now on ``process`` writes; None: we do."""
+    for handler in logging.getLogger("caddysnake").handlers:
+        if isinstance(handler, Handler):
+            handler.process = process
+            if process is not None:
+                process.restyle(_Setting.style)
+
+
+def _formatter(name: str) -> logging.Formatter:
+    stream = _Setting.stream or sys.stderr
+    is_terminal = stream.isatty()
+    if name == "console" or (name == "auto" and is_terminal):
+        return ConsoleFormatter(colour=is_terminal)
+    with contextlib.suppress(OSError):
+        if is_journal(dict(os.environ), stream.fileno()):
+            return JournalFormatter()
+    return JsonFormatter()
+

@@ -1,0 +1,420 @@
+"""What a daemon leaves to the one that takes its place in the same process: everything that runs, as data.
+
+Descriptors are named by their numbers, which execve(2) keeps. Times are those of CLOCK_MONOTONIC, which goes on. The
+form is versioned: a daemon takes over from one that speaks a version it knows, and says so in its rehearsal, while
+the other still runs. A field that is added needs a default; one that nobody knows any more is passed over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...channel.messages import PROTOCOL_VERSION
+
+STATE_VERSION = 1
+"""Raised whenever an older daemon's state would be misunderstood."""
+
+_LIMIT = 256 * 1024 * 1024
+
+
+class StateError(Exception):
+    """The state cannot be taken over. The text says why."""
+
+
+class Carried(BaseModel):
+    """A part of the state. What a newer or older daemon knows besides is passed over."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+CarriedOutlets = dict[str, Any]
+"""Pipes of a process, as ``logger`` has them."""
+
+
+def _readers(outlets: CarriedOutlets | None) -> set[int]:
+    return set() if outlets is None else set(outlets["readers"])
+
+
+class CarriedFailure(Carried):
+    """A ``StartFailed`` of the pool of ``app``; ``code`` is a stable word, ``text`` its traceback or reason."""
+
+    app: str
+    code: str
+    text: str
+
+
+class CarriedRefusedBuild(Carried):
+    """A ``RefusedBuild``. ``since`` and ``at``: ``time.time()`` of the first and the last of its ``tries``."""
+
+    number: int
+    since: float
+    at: float
+    tries: int
+    code: str
+    text: str
+
+
+class CarriedBuilds(Carried):
+    """What ``Builds`` counts. ``running``: the number of the build that serves, and ``time.time()`` since when."""
+
+    number: int = 0
+    running: tuple[int, float] | None = None
+    times_accepted: int = 0
+    times_refused: int = 0
+    refused: CarriedRefusedBuild | None = None
+
+
+class CarriedLedger(Carried):
+    """What was counted. ``starts``: a histogram."""
+
+    cells: list[int] = []
+    restarts: dict[str, int] = {}
+    refusals: dict[str, int] = {}
+    starts: list[int] = []
+    starts_s: float = 0.0
+    cpu_s: float = 0.0
+    last_failure: tuple[float, str, str] | None = None
+
+
+class CarriedWorker(Carried):
+    """``channel`` is -1 when it is closed; ``deadline_in_s``: when its present state must have ended."""
+
+    number: int
+    index: int
+    pid: int
+    pidfd: int
+    channel: int
+    page: int
+    state: str
+    detail: str = ""
+    started_at: float
+    ready_at: float | None = None
+    deadline_in_s: float | None = None
+    reported: bool = False
+    has_served: bool = False
+    is_hung: bool = False
+    kept_for_s: float | None = None
+    """For so long its WebSockets may stay."""
+    failure: tuple[str, str] = ("", "")
+    outlets: CarriedOutlets | None = None
+    group: tuple[str, int] | None = None
+    """The path of its cgroup, and the bytes that it may have there."""
+    outbox: list[bytes] = []
+    dropped: list[int] = []
+    fresh: int = 0
+    free: list[int] = []
+    untaken: list[int] = []
+    spawner: int = 0
+    """The pid of its parent."""
+
+
+class CarriedSeat(Carried):
+    """Where the workers of a pool are threads: ``hosts`` by the workers' numbers. ``host`` 0: none yet for others."""
+
+    group: int
+    host: int = 0
+    is_private: bool = False
+    hosts: dict[int, int] = {}
+
+
+class CarriedHost(Carried):
+    """A thread host. ``threads``: by the worker's number, its group and what tells of its end."""
+
+    number: int
+    pid: int
+    pidfd: int
+    channel: int
+    place: dict[str, Any]
+    spawner: int
+    groups: dict[int, tuple[str, str]] = {}
+    is_private: bool = False
+    threads: dict[int, tuple[int, int]] = {}
+    ended: dict[int, int] = {}
+    stragglers: dict[int, tuple[int, float]] = {}
+    """By the worker's number, its group, and for how many seconds it has been one."""
+    left_behind: int = 0
+    is_doomed: bool = False
+    scratch: str | None = None
+    group: tuple[str, int] | None = None
+    """As a worker's."""
+    outlets: CarriedOutlets | None = None
+    outbox: list[bytes] = []
+
+
+class CarriedPool(Carried):
+    """``pauses``: places without a worker, each with the seconds until the next start there."""
+
+    spec: dict[str, Any]
+    generation: int
+    is_draining: bool = False
+    is_started: bool = True
+    workers: list[CarriedWorker] = []
+    places: dict[int, int] = {}
+    leaving: list[int] = []
+    ready: list[int] = []
+    replacing: dict[int, int] = {}
+    pauses: dict[int, float] = {}
+    last_failure: CarriedFailure | None = None
+    restarts: int = 0
+    failures: int = 0
+    scratch: str | None = None
+    seat: CarriedSeat | None = None
+
+
+class CarriedApp(Carried):
+    """``waiting``: descriptors of connections, in their order."""
+
+    id: int
+    pool: CarriedPool
+    former: list[CarriedPool] = []
+    is_stopping: bool = False
+    broken: CarriedFailure | None = None
+    builds: CarriedBuilds = CarriedBuilds()
+    ledger: CarriedLedger = CarriedLedger()
+    waiting: list[int] = []
+
+
+class CarriedTenant(Carried):
+    """``idle_s``: since it was last asked for."""
+
+    key: str
+    app: CarriedApp
+    idle_s: float = 0.0
+    is_due: bool = False
+    """Its new workers were on their way."""
+
+
+class CarriedEstate(Carried):
+    """``apps``: live ones, the least recently used first. ``leaving``: by whose key their connections ask anew."""
+
+    name: str
+    apps: list[CarriedTenant] = []
+    leaving: list[tuple[str | None, CarriedApp]] = []
+    ledger: CarriedLedger = CarriedLedger()
+
+
+class CarriedConnection(Carried):
+    """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it;
+    ``worker`` -1: nobody serves it. ``is_parked``: nobody waits for it."""
+
+    fd: int
+    flags: int
+    app: int
+    listener: int = -1
+    worker: int = -1
+    slot: int = -1
+    is_parked: bool = False
+
+
+class CarriedListener(Carried):
+    """``key``: what makes it the same as one of the configuration's. ``app``: its id; -1: the relays."""
+
+    number: int
+    key: list[str | int]
+    fd: int
+    name: str
+    path: str | None = None
+    identity: tuple[int, int] | None = None
+    lock: int | None = None
+    app: int = -1
+    origin: str = ""
+    """``stored``: a service manager has a copy. ``foreign``: somebody else made it, and takes it away."""
+
+
+class CarriedSpawner(Carried):
+    """``place``: ``current``, ``outdated`` or ``leaving``. ``prepared`` None: its preloads are being imported."""
+
+    pid: int
+    pidfd: int
+    channel: int
+    key: dict[str, Any]
+    place: str = "current"
+    prepared: str | None = None
+    useless: tuple[str, str] | None = None
+    outlets: CarriedOutlets | None = None
+    workers: list[int] = []
+    idle_s: float = 0.0
+
+
+class CarriedCaddy(Carried):
+    """A supervised Caddy; ``pid`` 0: it ended, and is to be started again in ``restart_in_s``."""
+
+    pid: int = 0
+    pidfd: int = -1
+    started_at: float = 0.0
+    failures: int = 0
+    restart_in_s: float = 0.0
+
+
+class CarriedDesk(Carried):
+    """What relays of a generation call the apps (their ids) and the templates (their names)."""
+
+    generation: int
+    apps: dict[int, int] = {}
+    estates: dict[int, str] = {}
+    max_queue: dict[int, int] = {}
+    development: list[int] = []
+
+
+class CarriedNeed(Carried):
+    """What a relay asked for, and nobody has answered yet. ``relay``: its number as a worker."""
+
+    relay: int
+    need: int
+    route: int
+    key: str
+
+
+class CarriedSource(Carried):
+    """The Caddyfile whose configuration runs."""
+
+    content: bytes
+    file: str
+
+
+class State(Carried):
+    """Everything."""
+
+    version: int = STATE_VERSION
+    protocol: int = PROTOCOL_VERSION
+    release: str
+    """The version of caddysnake that wrote it."""
+    source: CarriedSource | None = None
+    listeners: list[CarriedListener] = []
+    listener_numbers: int = 0
+    worker_numbers: int = 1
+    connections: list[CarriedConnection] = []
+    apps: list[CarriedApp] = []
+    parting: list[CarriedApp] = []
+    estates: list[CarriedEstate] = []
+    relays: CarriedApp | None = None
+    desks: list[CarriedDesk] = []
+    needs: list[CarriedNeed] = []
+    relay_pids: dict[int, int] = {}
+    relay_outlets: dict[int, CarriedOutlets] = {}
+    spawners: list[CarriedSpawner] = []
+    hosts: list[CarriedHost] = []
+    host_numbers: int = 1 << 30
+    uids: list[int] = []
+    disbelieved: list[int] = []
+    scratch: str | None = None
+    cgroup: str | None = None
+    """Below it are those of workers."""
+    changes_from: float = 0.0
+    """``time.time()``: changes of code from then on may not have been noticed."""
+    builds: CarriedBuilds = CarriedBuilds()
+    """Of the configuration."""
+    caddy: CarriedCaddy | None = None
+    log: dict[str, int] | None = None
+    """The log process, as ``logger`` has it."""
+    attended: list[CarriedListener] = []
+    """What the daemon listens on for itself."""
+    started_at: float = 0.0
+    """``time.time()`` of the first start."""
+    upgrades: int = 0
+    """How many there have been."""
+    is_reload_wanted: bool = False
+    """One was asked for, and could not begin."""
+    is_afresh: bool = False
+    """Nothing runs but the listeners: everything is to be started."""
+    arrived: list[int] = []
+    """Connections that are not inherited, but come with this, in the order of their descriptors."""
+    begun_at: float = 0.0
+    """When nothing was read any more, on the clock of ``time.monotonic()``."""
+
+    def descriptors(self) -> set[int]:
+        """All that must stay open for it to be true."""
+        found = {connection.fd for connection in self.connections}
+        for listener in (*self.listeners, *self.attended):
+            found |= {listener.fd, listener.lock if listener.lock is not None else -1}
+        for spawner in self.spawners:
+            found |= {spawner.pidfd, spawner.channel, *_readers(spawner.outlets)}
+        for early in self.relay_outlets.values():
+            found |= _readers(early)
+        if self.log is not None:
+            found.add(self.log["channel"])
+        for host in self.hosts:
+            found |= {host.pidfd, host.channel, *(fd for _, fd in host.threads.values()), *_readers(host.outlets)}
+        for app in self.all_apps():
+            for pool in (app.pool, *app.former):
+                for worker in pool.workers:
+                    found |= {worker.pidfd, worker.channel, worker.page, *_readers(worker.outlets)}
+        if self.caddy is not None:
+            found.add(self.caddy.pidfd)
+        return found - {-1}
+
+    def all_apps(self) -> list[CarriedApp]:
+        """Apps of every kind: static, leaving, dynamic, relays."""
+        tenants = [tenant.app for estate in self.estates for tenant in estate.apps]
+        leaving = [app for estate in self.estates for _, app in estate.leaving]
+        relays = [self.relays] if self.relays is not None else []
+        return [*self.apps, *self.parting, *tenants, *leaving, *relays]
+
+
+def seal(state: State) -> int:
+    """A sealed memfd that holds ``state``; the descriptor is the caller's. Raises ``OSError``."""
+    fd = os.memfd_create("caddysnake-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(state.model_dump_json().encode())
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class _Versions(Carried):
+    """What every state says, of whatever version."""
+
+    version: int
+    protocol: int
+    release: str = "?"
+
+
+def unseal(fd: int) -> State:
+    """The state in ``fd``, which stays the caller's. Raises ``StateError``."""
+    try:
+        size = os.fstat(fd).st_size
+        if size > _LIMIT:
+            raise StateError(f"a state of {size} bytes")
+        raw = os.pread(fd, size, 0)
+        versions = _Versions.model_validate_json(raw)
+        if versions.version != STATE_VERSION:
+            raise StateError(
+                f"version {versions.release} leaves a state of form {versions.version}, "
+                f"and form {STATE_VERSION} is known here"
+            )
+        if versions.protocol != PROTOCOL_VERSION:
+            raise StateError(
+                f"the workers of version {versions.release} speak version {versions.protocol} of the channel, "
+                f"and version {PROTOCOL_VERSION} is spoken here"
+            )
+        return State.model_validate_json(raw)
+    except OSError as exc:
+        raise StateError(f"there is no state to be read: {exc.strerror}") from None
+    except ValidationError as exc:
+        raise malformed(exc) from None
+
+
+def malformed(error: ValidationError) -> StateError:
+    """What to raise instead of ``error``, which shows values: secrets are among them."""
+    first = error.errors(include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "it"
+    return StateError(f"the state is not what it should be: {where}: {first['msg']}")
+
+
+def plain(value: Any) -> Any:
+    """``value`` with every NamedTuple in it as an object by its fields' names."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return value

@@ -1,0 +1,7 @@
+"""Dynamic apps: which of them live, start or wait.
+
+``tenants``      the dynamic apps of one template
+``policy``       which of them live, without I/O
+``known_hosts``  whether a host is served here, for Caddy's on-demand TLS
+``lookup``       apps by name
+"""

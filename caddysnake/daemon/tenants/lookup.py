@@ -1,0 +1,73 @@
+"""Finding one app among those that run, by what people call it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ..apps.app import App
+from ..system.log.records import printable
+from .tenants import Estate
+
+
+class UnknownApp(Exception):
+    """No such app runs; the text says so, and what there is instead. ``code`` is a stable word for it."""
+
+    def __init__(self, text: str, code: str = "no-such-app") -> None:
+        super().__init__(text)
+        self.code = code
+
+    @classmethod
+    def among(cls, name: str, names: Iterable[str]) -> UnknownApp:
+        """There is none of this ``name``; the text has the nearest of ``names``, or the first ten."""
+        known = sorted(names)
+        near = difflib.get_close_matches(name, known, 1)
+        if near:
+            return cls(f"there is no app {name!r}. Did you mean {near[0]!r}?")
+        return cls(f"there is no app {name!r}. There is: {', '.join(known[:10]) or 'none'}")
+
+    @classmethod
+    def template(cls, name: str) -> UnknownApp:
+        """``name`` is a template: a key is missing. Code ``template``."""
+        return cls(f"{name!r} is a template of apps: say the key of the app too", "template")
+
+    @classmethod
+    def asleep(cls, name: str) -> UnknownApp:
+        """It is of the template ``name``, and does not run just now. Code ``asleep``."""
+        return cls(f"that app of {name!r} does not run: its next request starts it", "asleep")
+
+    @classmethod
+    def static(cls, name: str) -> UnknownApp:
+        """``name`` is not of a template, so it cannot be evicted. Code ``static-app``."""
+        return cls(f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it", "static-app")
+
+
+class Tenant(NamedTuple):
+    """A dynamic app: the estate that has it, and its key there."""
+
+    estate: Estate
+    key: str
+
+
+def find(apps: Mapping[str, App], estates: Mapping[str, Estate], name: str, key: str | None = None) -> App | Tenant:
+    """The app called ``name``: a static one; a dynamic one by the name that logs have for it; or, with ``key``, that
+    app of the template ``name``. Keys may be given as logs print them. Raises ``UnknownApp``."""
+    if key is not None:
+        estate = estates.get(name)
+        if estate is None:
+            raise UnknownApp.among(name, estates)
+        live = [*estate.apps, *estate.starting]
+        return Tenant(estate, next((each for each in live if key in (each, printable(each))), key))
+    if name in apps:
+        return apps[name]
+    tenants = {
+        app.name: Tenant(estate, each)
+        for estate in estates.values()
+        for each, app in (*estate.starting.items(), *estate.apps.items())
+    }
+    if name in tenants:
+        return tenants[name]
+    if name in estates:
+        raise UnknownApp.template(name)
+    raise UnknownApp.among(name, [*apps, *tenants])

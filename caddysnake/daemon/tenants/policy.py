@@ -1,0 +1,252 @@
+"""Which dynamic apps live, start, wait or are refused. Pure: keys and clock readings in, decisions out.
+
+::
+
+    (unknown) --need--> QUEUED --next_start--> STARTING --started--> LIVE --let_go--> (unknown)
+                           |                       |
+                     nobody waits any more      failed: refused for FAILURE_S without another start
+
+First come first served; how many start at a time is for the caller to say. At most ``capacity`` keys are here at once;
+room is made by the least recently used app that is idle. One that is let go is unknown from then on, so whoever asks
+for it does not wait for what is leaving. What is remembered of failures, and of names that are nobody's, is bounded;
+neither pushes out the other: asking for a million names leaves nothing behind, and forgives no failure.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from enum import Enum
+from typing import Generic, TypeVar
+
+from ..sockets.refusals import CAPACITY, QUEUE_FULL, Refusal
+
+FAILURE_S = 5.0
+"""How long a failed start is remembered. The Go plugin's figure."""
+
+ABSENT_S = 1.0
+"""How long it is remembered that there is no such app: looking is cheap, and it may be there in a moment."""
+
+REMEMBERED_MAX = 4096
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Stage(Enum):
+    """How far an app is that is known; an unknown one is in none."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    LIVE = "live"
+
+
+class Answer(Enum):
+    """What becomes of a need."""
+
+    USE = "use"  # the app is live
+    WAIT = "wait"  # it will be
+
+
+class _Memory(Generic[Key]):
+    """Refusals that hold for a while; the oldest make room for new ones."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._refusals: OrderedDict[Key, tuple[float, Refusal]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._refusals)
+
+    def add(self, key: Key, refusal: Refusal, now: float) -> None:
+        self._refusals.pop(key, None)
+        self._refusals[key] = (now + self._seconds, refusal)
+        if len(self._refusals) > REMEMBERED_MAX:
+            self._refusals.popitem(last=False)
+
+    def get(self, key: Key, now: float) -> Refusal | None:
+        until, refusal = self._refusals.get(key, (now, None))
+        if refusal is not None and now >= until:
+            del self._refusals[key]
+            return None
+        return refusal
+
+    def forget(self, key: Key) -> None:
+        self._refusals.pop(key, None)
+
+    def forget_all(self) -> None:
+        self._refusals.clear()
+
+
+class Tenants(Generic[Key]):
+    """The dynamic apps of one template. ``is_idle(key)`` says whether a live one has nothing to do."""
+
+    def __init__(self, capacity: int, max_queue: int, idle_timeout_s: float | None, is_idle: Callable[[Key], bool]):
+        self._capacity = capacity
+        self._max_queue = max_queue
+        self._idle_timeout_s = idle_timeout_s
+        self._is_idle = is_idle
+        self._stages: dict[Key, Stage] = {}
+        self._used: OrderedDict[Key, float] = OrderedDict()  # live ones, least recently used first
+        self._queue: OrderedDict[Key, None] = OrderedDict()
+        self._waiting: dict[Key, int] = {}
+        self._failures: _Memory[Key] = _Memory(FAILURE_S)
+        self._absent: _Memory[Key] = _Memory(ABSENT_S)
+        self._evicted: list[Key] = []
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._stages)
+
+    def limit(self, capacity: int, max_queue: int, idle_timeout_s: float | None) -> None:
+        """Other limits hold from now on. Nobody is let go at once because of them."""
+        self._capacity = capacity
+        self._max_queue = max_queue
+        self._idle_timeout_s = idle_timeout_s
+
+    def stage(self, key: Key) -> Stage | None:
+        """How far the app of ``key`` is; None when it is not known."""
+        return self._stages.get(key)
+
+    def waiting(self, key: Key) -> int:
+        """How many needs wait for the app of ``key``; 0 when it is not known."""
+        return self._waiting.get(key, 0)
+
+    @property
+    def remembered(self) -> int:
+        """How many refusals are remembered."""
+        return len(self._failures) + len(self._absent)
+
+    @property
+    def is_full(self) -> bool:
+        """For another app, one of these has to go."""
+        return len(self._stages) >= self._capacity
+
+    # -- whoever asks ------------------------------------------------------------------------------------------
+
+    def need(self, key: Key, now: float) -> Answer | Refusal:
+        """Somebody asks for ``key``; the same answer for all who ask while it starts (single flight)."""
+        stage = self._stages.get(key)
+        if stage is Stage.LIVE:
+            self._touch(key, now)
+            return Answer.USE
+        if stage is None:
+            refusal = self.refusal(key, now) or (QUEUE_FULL if self._max_queue < 1 else self._make_room())
+            if refusal is not None:
+                return refusal
+            self._stages[key] = Stage.QUEUED
+            self._queue[key] = None
+        if self.waiting(key) >= self._max_queue:
+            return QUEUE_FULL
+        self._waiting[key] = self.waiting(key) + 1
+        return Answer.WAIT
+
+    def unneed(self, key: Key) -> None:
+        """One of those who wait has left."""
+        left = self.waiting(key) - 1
+        if left > 0:
+            self._waiting[key] = left
+        else:
+            self._waiting.pop(key, None)
+
+    def refusal(self, key: Key, now: float) -> Refusal | None:
+        """What is remembered of it: it failed, or was looked for, a moment ago."""
+        return self._failures.get(key, now) or self._absent.get(key, now)
+
+    def take_evicted(self) -> list[Key]:
+        """Apps that were let go to make room since this was last asked; the caller drains them."""
+        evicted, self._evicted = self._evicted, []
+        return evicted
+
+    def _make_room(self) -> Refusal | None:
+        if not self.is_full:
+            return None
+        for key in self._used:
+            if self._is_idle(key):
+                self.let_go(key)
+                self._evicted.append(key)
+                return None
+        return CAPACITY
+
+    def idlest(self) -> Key | None:
+        """The live app that was used longest ago, of those that have nothing to do."""
+        return next((key for key in self._used if self._is_idle(key)), None)
+
+    # -- what becomes of an app --------------------------------------------------------------------------------
+
+    def next_start(self) -> Key | None:
+        """The next app to start, first come first served; one that nobody waits for any more is forgotten instead."""
+        while self._queue:
+            key, _ = self._queue.popitem(last=False)
+            if self.waiting(key):
+                self._stages[key] = Stage.STARTING
+                return key
+            del self._stages[key]
+        return None
+
+    def started(self, key: Key, now: float) -> None:
+        """It is ready: whoever waits may use it."""
+        self._stages[key] = Stage.LIVE
+        self._waiting.pop(key, None)
+        self._touch(key, now)
+
+    def failed(self, key: Key, refusal: Refusal, now: float) -> None:
+        """It could not be started, or kept up. Whoever waits is refused, and so is whoever asks soon."""
+        self.let_go(key)
+        self._waiting.pop(key, None)
+        self._failures.add(key, refusal, now)
+
+    def absent(self, key: Key, refusal: Refusal, now: float) -> None:
+        """There is no such app; it never got as far as the queue."""
+        self._absent.add(key, refusal, now)
+
+    def forgive(self, key: Key) -> None:
+        """What failed may be tried again at once: its code has changed."""
+        self._failures.forget(key)
+        self._absent.forget(key)
+
+    def forgive_all(self) -> None:
+        """What failed, of all apps, may be tried again at once."""
+        self._failures.forget_all()
+        self._absent.forget_all()
+
+    def let_go(self, key: Key) -> None:
+        """It is told to go: unknown from now on."""
+        self._stages.pop(key, None)
+        self._queue.pop(key, None)
+        self._used.pop(key, None)
+
+    # -- going on elsewhere ------------------------------------------------------------------------------------
+
+    def ages(self, now: float) -> list[tuple[Key, float]]:
+        """Live ones, the least recently used first, each with the seconds since it was last asked for."""
+        return [(key, now - used) for key, used in self._used.items()]
+
+    def revive(self, key: Key, now: float, idle_s: float) -> None:
+        """It is live. To be called in the order of ``ages``, before anybody asks."""
+        self._stages[key] = Stage.LIVE
+        self._used[key] = now - idle_s
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def expired(self, now: float) -> list[Key]:
+        """Live apps that nobody has asked for during the idle time-out and that have nothing to do."""
+        if self._idle_timeout_s is None:
+            return []
+        found = []
+        for key, used in self._used.items():
+            if now - used < self._idle_timeout_s:
+                break  # the rest was used later
+            if self._is_idle(key):
+                found.append(key)
+        return found
+
+    def touch(self, key: Key, now: float) -> None:
+        """It has been used without anybody asking here: over a connection that it had."""
+        if key in self._used:
+            self._touch(key, now)
+
+    def _touch(self, key: Key, now: float) -> None:
+        self._used[key] = now
+        self._used.move_to_end(key)

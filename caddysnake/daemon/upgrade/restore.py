@@ -1,0 +1,317 @@
+"""All that runs, to a state and back: what ``serving`` holds, from one image of the daemon to the next.
+
+Reading it changes nothing, so a state may be made for a rehearsal. What is on its way just then is not in it, and comes
+about anew: apps that are starting, code that is being tried, needs that wait (a relay's are asked again).
+"""
+
+from __future__ import annotations
+
+from ...channel.messages import Need
+from ..apps.app import App
+from ..apps.counters import Ledger
+from ..apps.pool import Pool, PoolSpec
+from ..relays.link_broker import Desk
+from ..sockets.connections import Connection
+from ..sockets.listener import resume as resume_listener
+from ..supervisor.desired import Composition, FdAddress, TcpAddress, key_of
+from ..supervisor.succession import successors
+from ..supervisor.supervisor import Bound, Serving
+from ..system import tempdirs as scratch
+from ..system.state import (
+    CarriedApp,
+    CarriedConnection,
+    CarriedEstate,
+    CarriedNeed,
+    CarriedPool,
+    CarriedWorker,
+    State,
+    StateError,
+)
+from ..tenants.tenants import Estate
+from ..workers.forking.fork_server import Forker
+from ..workers.worker import Worker
+from .specs import place_of, spawner_key_of, spec_of
+
+
+def carry(serving: Serving, state: State) -> None:
+    """Put all that ``serving`` runs into ``state``."""
+    numbers = _Numbers()
+    state.apps = [numbers.carry(app) for app in serving.apps.values()]
+    state.parting = [numbers.carry(each) for each in serving._parting if isinstance(each, App)]
+    for gone in serving._parting:
+        if isinstance(gone, Estate):
+            state.parting += [numbers.carry(app) for app in gone.all_apps()]
+    if serving.relays is not None:
+        state.relays = numbers.carry(serving.relays)
+        state.relay_pids = serving.starter.carry()
+        state.relay_outlets = serving.starter.carry_outlets()
+    for estate in serving.estates.values():
+        state.estates.append(estate.carry(numbers.carry))
+    for connection in serving.connections:
+        if isinstance(connection.app, App) and connection.app not in numbers.known:
+            _carry_former(connection.app, serving, state, numbers)
+        state.connections.append(_carry_connection(connection, numbers))
+    if serving.relays is not None:
+        for generation, desk in serving.relays.desks().items():
+            state.desks.append(desk.carry(generation, numbers.known))
+            state.needs += [CarriedNeed(relay=number, **need._asdict()) for number, need in desk.needs()]
+    for key, bound in serving._bound.items():
+        app = -1 if bound.app is None or bound.app is serving.relays else numbers.known[bound.app]
+        carried = bound.listener.carry(bound.number, _key(key), app)
+        carried.origin = serving._openings.origin(bound.listener)
+        state.listeners.append(carried)
+    state.listener_numbers = serving._numbers
+    state.worker_numbers = Pool.numbered()
+    state.spawners = serving.spawners.carry()
+    serving.spawners.hosts.carry(state)
+    state.uids = sorted(serving.spawners.uids)
+    state.disbelieved = sorted(serving._disbelieved)
+    state.scratch = scratch.base()
+    state.changes_from = serving._autoreload.unheeded_since()
+
+
+class _Numbers:
+    """The ids of the apps that have been carried."""
+
+    def __init__(self) -> None:
+        self.known: dict[App, int] = {}
+
+    def carry(self, app: App) -> CarriedApp:
+        self.known[app] = len(self.known)
+        return app.carry(self.known[app])
+
+
+def _carry_former(app: App, serving: Serving, state: State, numbers: _Numbers) -> None:
+    """``app`` has ended; idle connections that it had wait for whoever comes after it."""
+    for estate, carried in zip(serving.estates.values(), state.estates, strict=True):
+        key = estate.heir_key(app)
+        if key is not None:
+            carried.leaving.append((key, numbers.carry(app)))
+            return
+    state.parting.append(numbers.carry(app))
+
+
+def _carry_connection(connection: Connection, numbers: _Numbers) -> CarriedConnection:
+    worker = connection.worker
+    return CarriedConnection(
+        fd=connection.fd,
+        flags=connection.flags,
+        app=numbers.known[connection.app] if isinstance(connection.app, App) else -1,
+        listener=connection.bound.number if connection.bound is not None else -1,
+        worker=worker.number if worker is not None else -1,
+        slot=connection.slot,
+    )
+
+
+def _key(key: object) -> list[str | int]:
+    """What makes a listener the same, for a state."""
+    if isinstance(key, FdAddress):
+        return ["fd", key.fd]
+    if isinstance(key, TcpAddress):
+        return ["tcp", key.host, key.port]
+    return ["unix", str(key)]
+
+
+# -- and back ----------------------------------------------------------------------------------------------------------
+
+
+def differences(state: State, composition: Composition) -> list[str]:
+    """What ``composition`` has otherwise than what runs. None is what should be: an upgrade is not a reload.
+
+    Raises ``StateError`` for a state that cannot be read.
+    """
+    found = []
+    open_now = {tuple(each.key) for each in state.listeners}
+    wanted = {tuple(_key(key_of(binding.address))) for binding in composition.bindings}
+    found += [f"listens on {_written(key)} no more" for key in sorted(open_now - wanted, key=str)]
+    found += [f"listens on {_written(key)}" for key in sorted(wanted - open_now, key=str)]
+    running = {spec.name: spec.identity for spec in (spec_of(app.pool.spec) for app in state.apps)}
+    named = {spec.name: spec.identity for spec in composition.apps.values()}
+    kept = successors(running, named)
+    found += [f"has an app {name}" for name in named if name not in kept]
+    found += [f"has no app {name}" for name in running if name not in kept.values()]
+    templates, living = {spec.name for spec in composition.estates.values()}, {each.name for each in state.estates}
+    found += [f"has a template {name}" for name in sorted(templates - living)]
+    found += [f"has no template {name}" for name in sorted(living - templates)]
+    if not found and state.relays is not None and state.desks:
+        newest = max(state.desks, key=lambda desk: desk.generation)
+        names = {app.id: str(app.pool.spec["name"]) for app in state.apps}
+        routes = {route: names.get(number, "") for route, number in newest.apps.items()} | newest.estates
+        apps, estates = composition.apps.items(), composition.estates.items()
+        if routes != {n: spec.name for n, spec in apps} | {n: spec.name for n, spec in estates}:
+            found.append("names its apps, or orders them, otherwise")
+    return found
+
+
+def adopt_listeners(serving: Serving, state: State) -> None:
+    """What ``serving``, which runs nothing, listens on is open already."""
+    for each in state.listeners:
+        listener = resume_listener(each)
+        serving._openings.resume(listener, each.origin)
+        serving._openings.adopt(_address_key(each.key), listener)
+
+
+def _address_key(key: list[str | int]) -> object:
+    if key[0] == "tcp":
+        return TcpAddress(str(key[1]), int(key[2]))
+    return FdAddress(int(key[1])) if key[0] == "fd" else key[1]
+
+
+def _written(key: tuple[str | int, ...]) -> str:
+    return f"{key[0]}/{':'.join(map(str, key[1:]))}"
+
+
+class Resumption:
+    """Lets ``serving``, which is new and runs nothing, go on where ``state`` says."""
+
+    def __init__(self, serving: Serving, state: State) -> None:
+        self._serving = serving
+        self._state = state
+        self._spawners: dict[int, Forker] = {}
+        self._workers: dict[int, Worker] = {}
+        self._apps: dict[int, App] = {}
+        self._waiting: set[int] = set()
+
+    def run(self) -> None:
+        """All of it, at once. Raises ``StateError``, ``OSError``, ``ValueError``."""
+        serving, state = self._serving, self._state
+        Pool.number_from(state.worker_numbers)
+        scratch.resume(state.scratch)
+        serving.spawners.uids |= set(state.uids)
+        serving._disbelieved |= set(state.disbelieved)
+        serving._set_trusted(serving.composition)
+        self._spawners.update(serving.spawners.resume((each, spawner_key_of(each.key)) for each in state.spawners))
+        serving.starter.resume(state.relay_pids, state.relay_outlets)
+        serving.spawners.hosts.resume(state, place_of, lambda pid: self._spawners.get(pid, serving.starter))
+        self._resume_listeners()
+        self._resume_apps()
+        self._resume_connections()
+        for worker in self._workers.values():
+            worker.reconcile()
+        self._resume_desks()
+        serving.watch_from(state.changes_from)
+        for estate in serving.estates.values():
+            estate.watch_from(state.changes_from)
+
+    def _resume_listeners(self) -> None:
+        serving = self._serving
+        serving._numbers = self._state.listener_numbers
+        for each in self._state.listeners:
+            listener = resume_listener(each)
+            serving._openings.resume(listener, each.origin)
+            serving._bound[_address_key(each.key)] = Bound(listener, each.number)
+
+    def _resume_apps(self) -> None:
+        serving, state = self._serving, self._state
+        composition = serving.composition
+        specs = {each.id: spec_of(each.pool.spec) for each in state.apps}
+        running = {specs[each.id].name: specs[each.id].identity for each in state.apps}
+        wanted = {spec.name: spec for spec in composition.apps.values()}
+        identities = {name: spec.identity for name, spec in wanted.items()}
+        kept = {former: name for name, former in successors(running, identities).items()}
+        for each in state.apps:
+            spec = specs[each.id]
+            successor = kept.get(spec.name)
+            # What starts from now on is what this version makes of the configuration; how many there are, is as it was.
+            app = serving._new_app(spec if successor is None else wanted[successor]._replace(workers=spec.workers))
+            self._resume_app(each, app)
+            if successor is None:
+                serving._part_with(app)
+            else:
+                serving.apps[successor] = app
+        for each in state.parting:
+            app = self._resume_tenant(each)
+            app.pass_on = serving._pass_on
+            if app.is_stopping:
+                serving._see_off(app)
+            else:
+                serving._part_with(app)
+        serving._bound_queues(composition)
+        serving._make_estates(composition)
+        for carried in state.estates:
+            self._resume_estate(carried)
+        if state.relays is not None:
+            former = spec_of(state.relays.pool.spec)
+            arranged = None if differences(state, composition) else serving.arranged(composition)
+            spec = former if arranged is None else arranged._replace(workers=former.workers)
+            relays = serving._new_relays(spec, composition)
+            self._resume_app(state.relays, relays)
+            serving.relays = relays
+        for listener, bound in zip(state.listeners, serving._bound.values(), strict=True):
+            bound.app = serving.relays if listener.app < 0 else self._apps[listener.app]
+            if bound.app is None:
+                raise StateError(f"nobody serves {listener.name}")
+            serving._accept(bound)
+
+    def _resume_estate(self, carried: CarriedEstate) -> None:
+        serving = self._serving
+        estate = serving.estates.get(carried.name)
+        if estate is not None:
+            estate.ledger.resume(carried.ledger)
+            estate.resume(carried, lambda each: self._resume_tenant(each, estate.ledger))
+            return
+        for each in [*(tenant.app for tenant in carried.apps), *(app for _, app in carried.leaving)]:
+            serving._part_with(self._resume_tenant(each))
+
+    def _resume_tenant(self, carried: CarriedApp, ledger: Ledger | None = None) -> App:
+        spec, serving = spec_of(carried.pool.spec), self._serving
+        app = App(spec, serving.spawners, serving.connections, Ledger(ledger))
+        return self._resume_app(carried, app)
+
+    def _resume_app(self, carried: CarriedApp, app: App) -> App:
+        self._workers |= app.resume(carried, _spec_of, self._spawner_of)
+        self._apps[carried.id] = app
+        return app
+
+    def _spawner_of(self, worker: CarriedWorker) -> Forker:
+        # The children of a spawner that has died are ours, as relays are.
+        return self._spawners.get(worker.spawner, self._serving.starter)
+
+    def _resume_connections(self) -> None:
+        connections = self._serving.connections
+        listeners = {bound.number: bound for bound in self._serving._bound.values()}
+        resumed: dict[int, Connection] = {}
+        for each in self._state.connections:
+            app = self._apps[each.app] if each.app >= 0 else self._serving.farewell
+            connection = Connection(each.fd, each.flags, app, listeners.get(each.listener))
+            connections.adopt(connection)
+            resumed[each.fd] = connection
+            worker = self._workers.get(each.worker)
+            if worker is not None:
+                worker.attach(connection, each.slot)
+                connections.watch(connection)
+            else:
+                connections.park(connection)
+        for carried in self._state.all_apps():
+            for fd in carried.waiting:
+                if fd in resumed:
+                    self._apps[carried.id].await_worker(resumed[fd])
+
+    def _resume_desks(self) -> None:
+        relays = self._serving.relays
+        if relays is None:
+            return
+        desks = {}
+        known = self._serving.estates
+        for each in self._state.desks:
+            apps = {route: self._apps[number] for route, number in each.apps.items()}
+            estates = {route: known[name] for route, name in each.estates.items() if name in known}
+            desks[each.generation] = Desk(
+                self._serving.connections, apps, estates, each.max_queue, frozenset(each.development)
+            )
+        relays.resume_desks(desks)
+
+    def serve(self) -> None:
+        """Take up what waited: to be called when everything can be answered."""
+        for app in self._apps.values():
+            app.serve_waiting()
+        relays = self._serving.relays
+        for each in self._state.needs:
+            relay = self._workers.get(each.relay)
+            if relays is not None and relay is not None:
+                relays.asked(relay, Need(each.need, each.route, each.key))
+
+
+def _spec_of(pool: CarriedPool) -> PoolSpec:
+    return spec_of(pool.spec)
+

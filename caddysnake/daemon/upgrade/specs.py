@@ -1,0 +1,59 @@
+"""Specs and keys out of a state: NamedTuples that were written as objects by the names of their fields.
+
+A field that is not known any more is passed over, one that has come since has its default.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...channel.settings import RelaySettings, Settings
+from ...config.accounts import Account
+from ..apps.pool import PoolSpec
+from ..apps.restarting import Limits
+from ..system.state import CarriedHost, malformed
+from ..workers.forking.fork_server import SpawnerKey
+from ..workers.threads.host import Place
+
+_SPEC: TypeAdapter[PoolSpec] = TypeAdapter(PoolSpec)
+_KEY: TypeAdapter[SpawnerKey] = TypeAdapter(SpawnerKey)
+_PLACE: TypeAdapter[Place] = TypeAdapter(Place)
+_Kind = TypeVar("_Kind")
+
+
+def spec_of(raw: dict[str, Any]) -> PoolSpec:
+    """The spec of which ``carried.plain`` made ``raw``. Raises ``StateError``."""
+    settings = raw.get("settings") or {}
+    kind = RelaySettings if "listeners" in settings else Settings
+    whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
+    whole["limits"] = _known(Limits, raw.get("limits") or {})
+    return _validated(_SPEC, _known(PoolSpec, {**raw, **whole}))
+
+
+def spawner_key_of(raw: dict[str, Any]) -> SpawnerKey:
+    """The key of which ``carried.plain`` made ``raw``. Raises ``StateError``."""
+    return _validated(_KEY, _known_key(raw))
+
+
+def place_of(host: CarriedHost) -> Place:
+    """Where ``host`` is. Raises ``StateError``."""
+    raw = host.place
+    return _validated(_PLACE, _known(Place, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
+
+
+def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
+    account = raw.get("account")
+    return _known(SpawnerKey, {**raw, "account": None if account is None else _known(Account, account)})
+
+
+def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if name in kind._fields}
+
+
+def _validated(adapter: TypeAdapter[_Kind], raw: dict[str, Any]) -> _Kind:
+    try:
+        return adapter.validate_python(raw)
+    except ValidationError as exc:
+        raise malformed(exc) from None

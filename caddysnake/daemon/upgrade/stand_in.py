@@ -1,0 +1,152 @@
+"""Who serves while the daemon's next image loads: a fork of the last one, with all that it knows.
+
+Importing a new version takes a moment, in which connections would wait to be accepted, and those that a worker has
+given back, or a relay has asked for, would not get another. The fork goes on with just that: no event loop, no timers,
+nothing is started, ended or reloaded, and what it cannot answer waits. Asked for it, it tells what has become of the
+state, with the connections that have come, and that is its end.
+"""
+
+from __future__ import annotations
+
+import array
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..system.state import State, StateError, seal, unseal
+
+if TYPE_CHECKING:
+    from ..sockets.connections import Connection
+
+log = logging.getLogger("caddysnake.daemon")
+
+_LONGEST_S = 120.0
+"""An image that has not asked after so long will not."""
+_TURN_S = 0.01
+_ANSWER_S = 10.0
+_BATCH = 200  # SCM_MAX_FD is 253
+_ASK = b"state"
+_LAST = b"last"
+
+Sources = list[tuple[int, Callable[[], None]]]
+
+
+class StandIn:
+    """Runs in the fork. ``sources``: descriptors with what to call when there is something to read.
+
+    ``known``: connections that the next image has. ``again()`` is called every few milliseconds; ``state()`` makes the
+    state, and ``connections()`` all connections there are.
+    """
+
+    def __init__(
+        self,
+        control: socket.socket,
+        sources: Sources,
+        again: Callable[[], None],
+        state: Callable[[], State],
+        connections: Callable[[], list[Connection]],
+    ) -> None:
+        self._control = control
+        self._calls = dict(sources)
+        self._again = again
+        self._state = state
+        self._connections = connections
+        self._known = set(connections())
+
+    def run(self) -> None:
+        """Until the next image asks, or has ended."""
+        try:
+            self._serve()
+        except Exception:
+            log.exception("stand-in failed")
+
+    def _serve(self) -> None:
+        epoll = select.epoll()
+        epoll.register(self._control.fileno(), select.EPOLLIN)
+        for fd in self._calls:
+            epoll.register(fd, select.EPOLLIN)
+        until = time.monotonic() + _LONGEST_S
+        while time.monotonic() < until:
+            for fd, _ in epoll.poll(_TURN_S):
+                if fd == self._control.fileno():
+                    self._answer()
+                    return
+                try:
+                    self._calls[fd]()
+                except Exception:
+                    log.exception("stand-in cannot serve a descriptor")
+                    epoll.unregister(fd)
+                if not _is_open(fd):
+                    del self._calls[fd]
+            self._again()
+
+    def _answer(self) -> None:
+        if self._control.recv(64) != _ASK:
+            return  # the next image has ended
+        arrived = [each for each in self._connections() if each not in self._known]
+        state = self._state()
+        state.arrived = [connection.fd for connection in arrived]
+        for start in range(0, len(arrived), _BATCH):
+            _send(self._control, b"more", state.arrived[start : start + _BATCH])
+        _send(self._control, _LAST, [seal(state)])
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _send(control: socket.socket, text: bytes, descriptors: list[int]) -> None:
+    control.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
+
+
+def take_over(control: socket.socket, before: State) -> State:
+    """Ask the stand-in for the state, which was ``before`` when it began. Raises ``StateError``.
+
+    Descriptors that are not needed any more are closed.
+    """
+    control.settimeout(_ANSWER_S)
+    received: list[int] = []
+    try:
+        control.send(_ASK)
+        text = b""
+        while text != _LAST:
+            text, ancillary, flags, _ = control.recvmsg(
+                64, socket.CMSG_SPACE(_BATCH * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+            for _, _, data in ancillary:
+                numbers = array.array("i")
+                numbers.frombytes(data)
+                received.extend(numbers)
+            if not text or flags & socket.MSG_CTRUNC:
+                raise StateError("the stand-in has ended, or descriptors are lost")
+        state_fd = received.pop()
+        try:
+            state = unseal(state_fd)
+        finally:
+            os.close(state_fd)
+        if len(received) != len(state.arrived):
+            raise StateError(f"the stand-in told of {len(state.arrived)} connections and gave {len(received)}")
+    except (OSError, StateError, IndexError) as exc:
+        for fd in received:
+            os.close(fd)
+        raise exc if isinstance(exc, StateError) else StateError(f"the stand-in does not answer: {exc}") from None
+    _renumber(state, dict(zip(state.arrived, received, strict=True)))
+    for fd in before.descriptors() - state.descriptors():
+        os.close(fd)
+    return state
+
+
+def _renumber(state: State, numbers: dict[int, int]) -> None:
+    """Connections that have come have other numbers here."""
+    for connection in state.connections:
+        connection.fd = numbers.get(connection.fd, connection.fd)
+    for app in state.all_apps():
+        app.waiting = [numbers.get(fd, fd) for fd in app.waiting]

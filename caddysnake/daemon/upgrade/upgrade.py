@@ -1,0 +1,199 @@
+"""The daemon replaces itself by the version that is installed now: rehearsed first, then executed in this process.
+
+Nobody else notices: pid, listeners, workers and connections stay. While the next image loads, a fork of this one
+(``standin``) serves. A version that cannot come up is refused in its rehearsal, and this one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator
+from typing import NoReturn, Protocol
+
+from ..supervisor.supervisor import Serving
+from ..system.log import process as logger
+from ..system.log.records import printable
+from ..system.state import State, seal
+from .handover import ACCEPTED, HELD_BACK, REHEARSAL, replace_image
+from .restore import carry
+from .stand_in import StandIn
+
+log = logging.getLogger("caddysnake.daemon")
+
+_REHEARSAL_S = 60.0
+_RELOAD_S = 60.0
+_SETTLING_S = 10.0
+"""What is starting or ending gets so long; what is not done then begins again in the next image."""
+_LOOK_S = 0.005
+_SHOWN_BYTES = 8 * 1024
+_NOT_FOR_A_REHEARSAL = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class UpgradeRefused(Exception):
+    """The daemon goes on as it is; the text says why."""
+
+
+class Owner(Protocol):
+    """The daemon, as far as it matters here."""
+
+    serving: Serving
+
+    @property
+    def is_stopping(self) -> bool:
+        """It was told to."""
+
+    def state(self) -> State:
+        """Everything but what ``serving`` runs."""
+
+
+class Upgrade:
+    """One at a time. ``pids()``: children that it reaps itself."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._rehearsing: subprocess.Popen[bytes] | None = None
+
+    def pids(self) -> set[int]:
+        """The rehearsal, while there is one."""
+        return set() if self._rehearsing is None else {self._rehearsing.pid}
+
+    async def run(self) -> None:
+        """Become the version that has been rehearsed. Does not return, unless it raises ``UpgradeRefused``."""
+        begun = time.monotonic()
+        async with _quiet(self._owner.serving):
+            if self._owner.is_stopping:
+                raise UpgradeRefused("it is stopping")
+            # Nothing may give way from here on: what is in the state is so until the next image reads it.
+            try:
+                self._replace(begun)
+            except OSError as exc:
+                raise UpgradeRefused(f"cannot execute {sys.executable}: {exc}") from None
+
+    def _state(self) -> State:
+        state = self._owner.state()
+        carry(self._owner.serving, state)
+        return state
+
+    # -- the rehearsal ----------------------------------------------------------------------------------------
+
+    async def rehearse(self) -> str:
+        """The version that is installed, which could take over. Raises ``UpgradeRefused``."""
+        try:
+            state_fd = seal(self._state())
+            try:
+                ours, theirs = os.pipe()
+                try:
+                    said, shown = await asyncio.to_thread(self._perform, state_fd, ours, theirs)
+                finally:
+                    os.close(ours)
+            finally:
+                os.close(state_fd)
+        except OSError as exc:
+            raise UpgradeRefused(f"no rehearsal: {exc}") from None
+        if not said.startswith(ACCEPTED):
+            raise UpgradeRefused(f"the version that is installed cannot take over:\n{printable(shown)}")
+        return said.removeprefix(ACCEPTED).decode(errors="replace")
+
+    def _perform(self, state_fd: int, ours: int, theirs: int) -> tuple[bytes, str]:
+        """What it said into the pipe, and what into the log; in a thread. Raises ``OSError``."""
+        environ = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_A_REHEARSAL}
+        try:
+            self._rehearsing = process = subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[state_fd, theirs],
+                env={**environ, REHEARSAL: f"{state_fd}:{theirs}"},
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+        try:
+            try:
+                _, errors = process.communicate(timeout=_REHEARSAL_S)
+                shown = errors[-_SHOWN_BYTES:].decode(errors="replace").strip()
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                return b"", f"its rehearsal did not end within {_REHEARSAL_S:g}s"
+        finally:
+            self._rehearsing = None
+        said = os.read(ours, 256)
+        return (said, shown) if process.returncode == 0 else (b"", shown or f"it ended with {process.returncode}")
+
+    # -- the exchange -----------------------------------------------------------------------------------------
+
+    def _replace(self, begun: float) -> None:
+        serving = self._owner.serving
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        try:
+            pid = _fork()
+            if pid == 0:
+                self._stand_in(control, theirs)
+            try:
+                theirs.close()
+                state = self._state()
+                state.upgrades += 1
+                state.begun_at = begun
+                replace_image(state, control, pid)
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                serving.reconcile()
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            control.close()
+            theirs.close()
+
+    def _stand_in(self, control: socket.socket, theirs: socket.socket) -> NoReturn:
+        try:
+            control.close()
+            serving = self._owner.serving
+            every = serving.connections.all
+            StandIn(theirs, serving.sources(), serving.serve_waiting, self._state_now, every).run()
+        finally:
+            os._exit(1)
+
+    def _state_now(self) -> State:
+        state = self._state()
+        state.upgrades += 1
+        state.begun_at = time.monotonic()
+        return state
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Threads that are there have nothing to do, and the fork needs none of what they hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+@contextlib.asynccontextmanager
+async def _quiet(serving: Serving) -> AsyncIterator[None]:
+    """Nothing changes, starts or ends, as far as that can be waited for. Raises ``UpgradeRefused``."""
+    try:
+        async with asyncio.timeout(_RELOAD_S):
+            await serving.hold_changes()
+    except TimeoutError:
+        raise UpgradeRefused("a reload is under way and does not end") from None
+    try:
+        until = time.monotonic() + _SETTLING_S
+        while not (serving.is_settled and logger.is_settled()) and time.monotonic() < until:  # noqa: ASYNC110  # many things, none says so
+            await asyncio.sleep(_LOOK_S)
+        yield
+    finally:
+        serving.release_changes()
+

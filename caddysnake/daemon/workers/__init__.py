@@ -1,0 +1,9 @@
+"""One worker, and where workers come from.
+
+``worker``     one worker
+``lifecycle``  its states
+``hanging``    when it stands still; ``standstill``: when nothing runs
+``balancer``   which worker gets the next connection
+``forking``    workers that are processes
+``threads``    workers that are threads
+"""

@@ -1,0 +1,604 @@
+"""Spawner processes, seen from the daemon: one per interpreter, interface, preload set and interpreter environment."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ....channel.allowance import Allowance
+from ....channel.codec import shorten
+from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
+from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from ....channel.settings import Settings
+from ....config.accounts import Account
+from ....config.ownership import ROOT_HINT, closed_to, foreign_hand
+from ....installation import PACKAGE
+from ...system import processes
+from ...system.log.process import Outlets, adopt_outlets, outlets
+from ...system.processes import Process
+from ...system.state import CarriedSeat, CarriedSpawner, plain
+
+log = logging.getLogger("caddysnake.spawner")
+
+UNASKED_A_SECOND = 100
+NO_ROOM = "spawners"
+"""``SpawnError.code``: there may be no more of them."""
+_LAST_WORKER_S = 1.0
+"""A spawner without a worker for so long has been asked for none either."""
+_PREPARE_TIMEOUT_S = 120.0
+_FORK_TIMEOUT_S = 30.0
+_IDLE_S = 60.0
+_PRIVATE_UMASK = 0o027
+"""Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
+
+
+class SpawnerKey(NamedTuple):
+    """What decides whether two apps may be forked from one process."""
+
+    python: str
+    interface: str
+    """Its server is imported before the fork, and no other: threaded workers need no event loop."""
+    preload: tuple[str, ...]
+    path: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    account: Account | None = None
+    """Who it runs as before the interpreter is executed; None: the daemon's own user."""
+
+
+class SpawnError(Exception):
+    """A worker cannot be spawned. ``code`` as in ``Failed``; ``fatal`` when trying again will not help."""
+
+    def __init__(self, code: str, text: str, fatal: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.fatal = fatal
+
+
+class Forker(ABC):
+    """Where workers come from. What is not abstract is right for processes."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """Their parent."""
+
+    @abstractmethod
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Start worker number ``worker`` on ``channel``: its pid, and its pidfd, or another descriptor that can be
+        read once it has ended. Raises ``SpawnError``."""
+
+    @abstractmethod
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt."""
+
+    def pidfd_of(self, worker: int, gone: int) -> int:
+        """A pidfd of its process, -1 when that is gone. ``gone``: what ``fork`` gave."""
+        return gone
+
+    def terminate(self, worker: int, pidfd: int) -> None:
+        """Ask a worker to end that does not listen to its channel."""
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+    def end(self, worker: int, pid: int) -> None:
+        """End it, and what it started, by force."""
+        processes.kill_group(pid, (self.pid, os.getpid()))
+
+    def may_run_on(self, worker: int) -> bool:
+        """It was ended, but cannot be by force: it may still use what it holds."""
+        return False
+
+    def is_grouped(self, worker: int) -> bool:
+        """The process that it shares with others is in a cgroup that limits their memory."""
+        return False
+
+    def why_killed(self, worker: int) -> str:
+        """Why the kernel has killed that process, if it was for want of memory; to be asked before ``reap``."""
+        return ""
+
+
+class Forkers(Protocol):
+    """All of them, by what decides whether two workers may come from one."""
+
+    def get(self, key: SpawnerKey) -> Forker:
+        """The live one for ``key``. Raises ``SpawnError``."""
+
+    def discard(self, key: SpawnerKey) -> None:
+        """Start afresh next time."""
+
+    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+        """Where the workers of one pool, with these ``settings``, are threads.
+
+        ``is_private``: not with other apps.
+        """
+
+
+class Seat(Forker):
+    """A place among threads."""
+
+    @abstractmethod
+    def is_doomed(self, worker: int) -> bool:
+        """It must be replaced, as its process is."""
+
+    @abstractmethod
+    def move_out(self, worker: int) -> None:
+        """Workers to come do not share a process with ``worker``."""
+
+    @abstractmethod
+    def carry(self) -> CarriedSeat:
+        """All that whoever goes on with it must know."""
+
+    @abstractmethod
+    def resume(self, carried: CarriedSeat) -> None:
+        """Go on where ``carried`` says."""
+
+    @abstractmethod
+    def needs_own_host(self, for_good: bool) -> bool:
+        """Its workers do not share a process with other apps; ``for_good``: nor those of its successors.
+
+        False when that was known.
+        """
+
+
+class Spawner(Forker):
+    """One spawner process. ``gone`` is set when it has ended."""
+
+    def __init__(self, key: SpawnerKey, libraries: list[str], carried: CarriedSpawner | None = None) -> None:
+        """``carried``: it runs already, and is taken over. Raises ``OSError``, ``SpawnError``."""
+        self._key = key
+        self._libraries = libraries
+        self._loop = asyncio.get_running_loop()
+        self.process: Process
+        self._outlets: Outlets | None = None
+        if carried is None:
+            self.process, ours = self._execute()
+            self._pidfd = os.pidfd_open(self.process.pid)
+        else:
+            self.process, ours = processes.Child(carried.pid), socket.socket(fileno=carried.channel)
+            self._pidfd = carried.pidfd
+            self._outlets = adopt_outlets(carried.outlets)
+        self.gone = asyncio.Event()
+        self.workers: set[int] = set()
+        self._busy_at = self._loop.time()
+        self._endpoint = Endpoint(ours, takes_descriptors=False)
+        self._allowance = Allowance(UNASKED_A_SECOND)
+        self._prepared: asyncio.Future[str] = self._loop.create_future()
+        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._reaps: dict[int, asyncio.Future[int]] = {}
+        self._unwanted: set[int] = set()  # asked for, and given up before their pid was known
+        self._burials: set[asyncio.Task[None]] = set()
+        if carried is not None:
+            self._resume(carried)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+
+    @property
+    def pid(self) -> int:
+        """The spawner's, the parent of its workers."""
+        return self.process.pid
+
+    def _execute(self) -> tuple[Process, socket.socket]:
+        key = self._key
+        ours, theirs = pair()
+        options = {
+            "channel": theirs.fileno(),
+            "libraries": self._libraries,
+            "interface": key.interface,
+            "preload": list(key.preload),
+            "path": list(key.path),
+        }
+        bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
+        try:
+            self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
+            writers = self._outlets.writers if self._outlets is not None else [None, None]
+            process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
+        except (OSError, subprocess.SubprocessError) as exc:
+            ours.close()
+            self._end_outlets()
+            why = getattr(exc, "strerror", None) or exc
+            raise SpawnError("interpreter", f"cannot run {key.python}: {why}{self._hint()}", fatal=True) from None
+        except SpawnError:
+            ours.close()
+            self._end_outlets()
+            raise
+        finally:
+            theirs.close()
+        if self._outlets is not None:
+            self._outlets.handed()
+            self._outlets.begin(process.pid)
+        return process, ours
+
+    def carry(self, place: str) -> CarriedSpawner:
+        """All that whoever goes on with it must know."""
+        prepared, useless = None, None
+        if self._prepared.done():
+            problem = self._prepared.exception()
+            if problem is None:
+                prepared = self._prepared.result()
+            else:
+                useless = (getattr(problem, "code", "spawner"), str(problem))
+        return CarriedSpawner(
+            pid=self.pid,
+            pidfd=self._pidfd,
+            channel=self._endpoint.fileno(),
+            key=plain(self._key),
+            place=place,
+            prepared=prepared,
+            useless=useless,
+            outlets=self._outlets.state() if self._outlets is not None else None,
+            workers=sorted(self.workers),
+            idle_s=self.idle_for(self._loop.time()),
+        )
+
+    def _resume(self, carried: CarriedSpawner) -> None:
+        self.workers = set(carried.workers)
+        self._busy_at -= carried.idle_s
+        if carried.prepared is not None:
+            self._prepared.set_result(carried.prepared)
+        elif carried.useless is not None:
+            self._fail_prepared(SpawnError(*carried.useless, fatal=True))
+
+    def _end_outlets(self) -> None:
+        if self._outlets is not None:
+            self._outlets.end()
+
+    def _hint(self) -> str:
+        """What keeps its user from running it, if it is plain to see."""
+        account = self._key.account
+        if account is None:
+            return ""
+        gids = frozenset((account.gid, *account.groups))
+        for path in (self._key.python, str(PACKAGE / "worker" / "bootstrap.py"), *self._libraries[:1]):
+            closed = closed_to(path, account.uid, gids)
+            if closed is not None:
+                return (
+                    f"\n(User {account.name} may not read {path}: the mode of {closed} keeps it out. "
+                    "Install Python, and caddysnake, where every user may read them.)"
+                )
+        return ""
+
+    async def prepared(self) -> str:
+        """Wait for the preloads; what runs, such as ``CPython 3.13.0``. Raises ``SpawnError``."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._prepared), _PREPARE_TIMEOUT_S)
+        except TimeoutError:
+            self.kill()  # or the next worker would wait for it as long
+            raise SpawnError("preload", f"preload not done within {_PREPARE_TIMEOUT_S:g}s") from None
+
+    def idle_for(self, now: float) -> float:
+        """For how many seconds it has had no worker and nothing to do."""
+        if self.workers or self._forks or not self._prepared.done():
+            self._busy_at = now
+        return now - self._busy_at
+
+    @property
+    def is_useless(self) -> bool:
+        """It could not be prepared."""
+        return self._prepared.done() and self._prepared.exception() is not None
+
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Fork worker number ``worker`` on ``channel`` (a descriptor, which stays the caller's): its pid and pidfd.
+
+        Raises ``SpawnError``.
+        """
+        self._busy_at = self._loop.time()
+        await self.prepared()
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._forks[worker] = answer
+        is_asked = is_taken = False
+        try:
+            if not self._endpoint.hand_over(Spawn(worker, grace_s), [channel]):
+                raise SpawnError("spawner", "its channel is full")
+            is_asked = True
+            pid = await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
+            pidfd = processes.open_child_of(self.pid, pid)
+            is_taken = True
+        except OSError as exc:  # ChannelClosed and TimeoutError among them
+            raise SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {exc}") from None
+        finally:
+            is_waiting = self._forks.pop(worker, None) is not None
+            if is_asked and is_waiting and not is_taken:
+                self._give_up(worker, answer)
+        self.workers.add(worker)
+        return pid, pidfd
+
+    def _give_up(self, worker: int, answer: asyncio.Future[int]) -> None:
+        """Nobody waits for ``worker`` any more. What was forked, or will be, is ended and reaped all the same."""
+        if answer.cancelled() or not answer.done():
+            self._unwanted.add(worker)  # its pid is yet to come
+        elif answer.exception() is None:
+            self._bury(worker, answer.result())
+
+    def _bury(self, worker: int, pid: int) -> None:
+        if pid > 0:
+            burial = self._loop.create_task(self._bury_in_order(worker, pid))
+            self._burials.add(burial)
+            burial.add_done_callback(self._burials.discard)
+
+    async def _bury_in_order(self, worker: int, pid: int) -> None:
+        if processes.parent_of(pid) == self.pid:  # the pid is its claim; or it has died, and we reap what we inherit
+            self.end(worker, pid)
+            await self.reap(worker, pid)
+
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt."""
+        self.workers.discard(worker)
+        if not self.gone.is_set():
+            answer: asyncio.Future[int] = self._loop.create_future()
+            self._reaps[worker] = answer
+            try:
+                self._endpoint.send(Reap(worker))
+                return await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
+            except (ChannelClosed, TimeoutError, SpawnError):
+                pass
+            finally:
+                self._reaps.pop(worker, None)
+        try:
+            # Its spawner is dead, and we are the heir.
+            reaped, status = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222
+        except ChildProcessError:
+            return None
+        return status if reaped else None
+
+    @property
+    def is_asked(self) -> bool:
+        """It has something to answer."""
+        return bool(self._forks or self._reaps)
+
+    @property
+    def is_open(self) -> bool:
+        """It is there, and was not told to leave."""
+        return not self.gone.is_set() and self._endpoint.fileno() >= 0
+
+    def close(self) -> None:
+        """Let it leave: it does when its channel ends and it has no children."""
+        if self._endpoint.fileno() >= 0:
+            self._loop.remove_reader(self._endpoint.fileno())
+            self._endpoint.close()
+
+    def kill(self) -> None:
+        """SIGKILL. Workers it has forked live on."""
+        if not self.gone.is_set():
+            self.process.kill()
+
+    def _on_message(self) -> None:
+        try:
+            received = self._endpoint.receive()
+            if received is None:
+                return
+            self._dispatch(received[0])
+        except ChannelClosed:
+            self.close()
+            self.kill()  # it is ending, or of no use any more
+        except ChannelError as exc:
+            log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            self.close()
+            self.kill()
+
+    def _dispatch(self, message: object) -> None:
+        if isinstance(message, Prepared) and not self._prepared.done():
+            self._prepared.set_result(message.detail)
+        elif isinstance(message, Failed) and not self._prepared.done():
+            text = message.text + (self._hint() if message.code == "library" else "")
+            self._fail_prepared(SpawnError(shorten(message.code, 32), text, fatal=True))
+        elif isinstance(message, Spawned):
+            self._spawned(message.worker, message.pid)
+        elif isinstance(message, Reaped):
+            self._answered(self._reaps.get(message.worker), message.status)
+        else:
+            raise ChannelError(f"{type(message).__name__} from a spawner")
+
+    def _spawned(self, worker: int, pid: int) -> None:
+        waiting = self._forks.get(worker)
+        # Who is cancelled comes to say so a turn later than what it waits for.
+        if worker in self._unwanted or (waiting is not None and waiting.cancelled()):
+            self._unwanted.discard(worker)
+            self._forks.pop(worker, None)
+            self._bury(worker, pid)
+        else:
+            self._answered(waiting, pid)
+
+    def _answered(self, waiting: asyncio.Future[int] | None, value: int) -> None:
+        if waiting is not None and not waiting.done():
+            waiting.set_result(value)
+        elif not self._allowance.spend(self._loop.time()):  # what was asked for is no flood, however much it is
+            raise ChannelError(f"more than {UNASKED_A_SECOND} messages a second that nobody waits for")
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        while self._endpoint.fileno() >= 0:  # its last words
+            before = self._prepared.done()
+            self._on_message()
+            if before == self._prepared.done():
+                break
+        status = self.process.wait()
+        self.gone.set()
+        self.close()
+        self._end_outlets()
+        early = f"{self._key.python} ended with status {status} before it was ready{self._hint()}"
+        self._fail_prepared(SpawnError("spawner", early))
+        for answer in (*self._forks.values(), *self._reaps.values()):
+            if not answer.done():
+                answer.set_exception(SpawnError("spawner", f"the spawner ended with status {status}"))
+        if self.workers:
+            log.error("spawner died; its workers go on", extra={"fields": {"pid": self.pid, "status": status}})
+
+    def _fail_prepared(self, error: SpawnError) -> None:
+        if not self._prepared.done():
+            self._prepared.set_exception(error)
+            self._prepared.exception()  # somebody may wait for it, or nobody
+
+
+def _execute(
+    key: SpawnerKey, command: list[str], channel: int, output: Sequence[int | None]
+) -> subprocess.Popen[bytes]:
+    """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
+
+    Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
+    """
+    account = key.account
+    if (os.geteuid() if account is None else account.uid) == 0:
+        found = foreign_hand(key.python)
+        if found is not None:
+            raise SpawnError("interpreter", f"root must not run {key.python}: {found}. {ROOT_HINT}", fatal=True)
+    return processes.without_new_privileges(
+        lambda: subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output[0],
+            stderr=output[1],
+            pass_fds=[channel],
+            env=dict(key.environ),
+            cwd="/",
+            start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
+            user=account.uid if account is not None else None,
+            group=account.gid if account is not None else None,
+            extra_groups=account.groups if account is not None else None,
+            umask=_PRIVATE_UMASK if account is not None else -1,
+        )
+    )
+
+
+class Spawners:
+    """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
+
+    def __init__(self, libraries: list[str] | None = None) -> None:
+        self._by_key: dict[SpawnerKey, Spawner] = {}
+        self._libraries = libraries or library_folders(os.environ)
+        self._leaving: set[Spawner] = set()
+        self._outdated: set[Spawner] = set()
+        self._kept: frozenset[SpawnerKey] = frozenset()
+        self._most: int | None = None
+        self.uids: set[int] = set()
+        """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
+
+    def get(self, key: SpawnerKey) -> Spawner:
+        """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
+        spawner = self._by_key.get(key)
+        if spawner is None or spawner.gone.is_set():
+            self.expect([key])
+            self._make_room_for(key)
+            try:
+                spawner = self._by_key[key] = Spawner(key, self._libraries)
+            except OSError as exc:
+                raise SpawnError("resources", f"no room for another spawner: {exc}") from None
+        return spawner
+
+    def expect(self, keys: Iterable[SpawnerKey]) -> None:
+        """Apps with these keys run, or will."""
+        self.uids |= {key.account.uid for key in keys if key.account is not None} - {os.geteuid()}
+
+    def keep(self, keys: Iterable[SpawnerKey], most: int | None) -> None:
+        """These stay without a worker. Of others there are ``most`` at most; None: as many as are asked for."""
+        self._kept = frozenset(keys)
+        self._most = most
+
+    def _make_room_for(self, key: SpawnerKey) -> None:
+        """Raises ``SpawnError``: there are as many as there may be, and none of them is without a worker."""
+        now = asyncio.get_running_loop().time()
+        others = {each: spawner for each, spawner in self._by_key.items() if each not in self._kept and each != key}
+        if key in self._kept or self._most is None or len(others) < self._most:
+            return
+        idlest = max(others, key=lambda each: others[each].idle_for(now))
+        if others[idlest].idle_for(now) <= 0:
+            raise SpawnError(NO_ROOM, f"no further interpreter: max_spawners {self._most} is reached")
+        self._let_go(idlest)
+
+    def _let_go(self, key: SpawnerKey) -> None:
+        spawner = self._by_key.pop(key)
+        spawner.close()
+        self._leaving.add(spawner)
+
+    def sweep(self) -> None:
+        """To be called every second or so: a spawner that has had no worker for a while is let go."""
+        now = asyncio.get_running_loop().time()
+        for key, spawner in list(self._by_key.items()):
+            if key not in self._kept and spawner.idle_for(now) > _IDLE_S:
+                self._let_go(key)
+        for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
+            self._outdated.remove(spawner)
+            spawner.close()
+            self._leaving.add(spawner)
+        self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
+
+    def outdate(self, key: SpawnerKey | None = None) -> None:
+        """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again.
+
+        Spawners that hold it stay for the workers that they have.
+        """
+        for each in [each for each in self._by_key if each.preload and key in (None, each)]:
+            self._outdated.add(self._by_key.pop(each))
+
+    def discard(self, key: SpawnerKey) -> None:
+        """Start afresh next time, if the one there is could not be prepared."""
+        spawner = self._by_key.get(key)
+        if spawner is not None and spawner.is_useless:
+            del self._by_key[key]
+            spawner.close()
+
+    @property
+    def is_asked(self) -> bool:
+        """One of them has something to answer."""
+        return any(spawner.is_asked for spawner in self._everyone())
+
+    def _everyone(self) -> list[Spawner]:
+        return [*self._by_key.values(), *self._outdated, *self._leaving]
+
+    def carry(self) -> list[CarriedSpawner]:
+        """All that whoever goes on with them must know. One that was told to leave does so by itself."""
+        current = [spawner.carry("current") for spawner in self._by_key.values() if spawner.is_open]
+        return current + [spawner.carry("outdated") for spawner in self._outdated if spawner.is_open]
+
+    def resume(self, carried: Iterable[tuple[CarriedSpawner, SpawnerKey]]) -> dict[int, Spawner]:
+        """Go on with those of another image of the daemon, each of them by its pid.
+
+        They hold the code of that image: they keep the workers that they have, and get no new ones.
+        """
+        spawners = {each.pid: Spawner(key, self._libraries, each) for each, key in carried}
+        self._outdated.update(spawners.values())
+        return spawners
+
+    def pids(self) -> set[int]:
+        """Spawners that run, closing ones too: our own children."""
+        return {spawner.pid for spawner in self._everyone()}
+
+    async def close(self, patience_s: float) -> None:
+        """Let all leave; kill what has not after ``patience_s`` seconds."""
+        everyone = self._everyone()
+        for spawner in everyone:
+            spawner.close()
+        for spawner in everyone:
+            try:
+                await asyncio.wait_for(spawner.gone.wait(), patience_s)
+            except TimeoutError:
+                spawner.kill()
+                await spawner.gone.wait()
+
+
+def runtime_folder(environ: Mapping[str, str]) -> Path:
+    """Where ``caddysnake runtime install`` puts libraries for interpreters that are not the daemon's."""
+    state = environ.get("CADDYSNAKE_RUNTIME_DIR")
+    if state:
+        return Path(state)
+    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
+    return Path(data) / "caddysnake" / "runtime"
+
+
+def library_folders(environ: Mapping[str, str]) -> list[str]:
+    """Folders a guest searches for our libraries: the daemon's own, then the runtime folder."""
+    found = importlib.util.find_spec("httptools")
+    own = [str(Path(found.origin).resolve().parent.parent)] if found is not None and found.origin else []
+    return [*own, str(runtime_folder(environ))]

@@ -1,0 +1,100 @@
+"""The life of one worker, without any I/O: events in, actions out.
+
+The supervisor feeds events and carries the actions out. A pair that is absent from the table is a bug in the
+supervisor, never in the worker: what a worker may *say* in which state is ``MAY_SAY``, and saying anything else is the
+event BREACH.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ...channel.messages import Drained, Failed, Need, Ready, Returned, Unneed
+
+
+class State(Enum):
+    """How far a worker is."""
+
+    STARTING = "starting"  # spawned or about to be; the app is being imported
+    READY = "ready"  # may be given connections
+    DRAINING = "draining"  # gives idle connections back, finishes the others
+    ENDING = "ending"  # has been told by a signal, or has said its last word
+    EXITED = "exited"
+
+
+class Event(Enum):
+    """What happens to a worker."""
+
+    READY = "ready"
+    FAILED = "failed"  # it told why it could not become ready
+    START_TIMEOUT = "start timeout"
+    DRAIN = "drain"  # we want it gone, orderly
+    DRAINED = "drained"
+    DEADLINE = "deadline"  # what we waited for did not happen in time
+    HUNG = "hung"  # nothing in it runs, and a request's time is over
+    BREACH = "breach"  # it broke a rule of the channel
+    EXIT = "exit"  # its pidfd says so
+
+
+class Action(Enum):
+    """What the daemon is to do about it, in the order given."""
+
+    ADMIT = "admit"  # into the rotation
+    WITHDRAW = "withdraw"  # out of the rotation
+    ASK_TO_DRAIN = "ask to drain"
+    TERMINATE = "terminate"  # SIGTERM, then wait for DEADLINE
+    KILL = "kill"  # SIGKILL to its group
+    REPORT = "report"  # it ended, or will end, against our will: tell the pool, which may start another
+    BURY = "bury"  # take its connections, reap, forget
+
+
+_S, _E, _A = State, Event, Action
+
+TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
+    (_S.STARTING, _E.READY): (_S.READY, (_A.ADMIT,)),
+    (_S.STARTING, _E.FAILED): (_S.ENDING, (_A.REPORT,)),
+    (_S.STARTING, _E.START_TIMEOUT): (_S.ENDING, (_A.REPORT, _A.KILL)),
+    (_S.STARTING, _E.DRAIN): (_S.ENDING, (_A.KILL,)),  # nobody reads its channel yet, and it holds nothing
+    (_S.STARTING, _E.BREACH): (_S.ENDING, (_A.REPORT, _A.KILL)),
+    (_S.STARTING, _E.EXIT): (_S.EXITED, (_A.REPORT, _A.BURY)),
+    (_S.READY, _E.DRAIN): (_S.DRAINING, (_A.WITHDRAW, _A.ASK_TO_DRAIN)),
+    (_S.READY, _E.HUNG): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.ASK_TO_DRAIN)),
+    (_S.READY, _E.BREACH): (_S.ENDING, (_A.WITHDRAW, _A.REPORT, _A.KILL)),
+    (_S.READY, _E.EXIT): (_S.EXITED, (_A.WITHDRAW, _A.REPORT, _A.BURY)),
+    (_S.READY, _E.START_TIMEOUT): (_S.READY, ()),  # the timer raced with its word
+    (_S.DRAINING, _E.DRAIN): (_S.DRAINING, ()),
+    (_S.DRAINING, _E.HUNG): (_S.DRAINING, ()),
+    (_S.DRAINING, _E.DRAINED): (_S.ENDING, ()),
+    (_S.DRAINING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
+    (_S.DRAINING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
+    (_S.DRAINING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.ENDING, _E.HUNG): (_S.ENDING, ()),
+    (_S.ENDING, _E.DRAIN): (_S.ENDING, ()),
+    (_S.ENDING, _E.START_TIMEOUT): (_S.ENDING, ()),
+    (_S.ENDING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
+    (_S.ENDING, _E.DEADLINE): (_S.ENDING, (_A.KILL,)),
+    (_S.ENDING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.EXITED, _E.HUNG): (_S.EXITED, ()),
+    (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its burial
+}
+
+MAY_SAY: dict[State, frozenset[type]] = {
+    State.STARTING: frozenset({Ready, Failed}),
+    State.READY: frozenset({Returned}),
+    State.DRAINING: frozenset({Returned, Drained}),
+    # Told to end while its last words were on their way: they mean nothing any more.
+    State.ENDING: frozenset({Ready, Failed, Returned, Drained}),
+    State.EXITED: frozenset(),
+}
+
+
+RELAY_MAY_SAY: dict[State, frozenset[type]] = {
+    state: said | {Need, Unneed} if state in (State.READY, State.DRAINING, State.ENDING) else said
+    for state, said in MAY_SAY.items()
+}
+"""A relay asks for links as well, also for what it finishes while it drains."""
+
+
+def next_state(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
+    """What ``event`` makes of ``state``, and what must be done. Raises ``KeyError`` for a pair that cannot happen."""
+    return TRANSITIONS[state, event]

@@ -1,0 +1,4 @@
+"""Workers that are threads.
+
+``host``  the processes in which they are threads
+"""

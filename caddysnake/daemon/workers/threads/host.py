@@ -1,0 +1,758 @@
+"""Thread hosts, seen from the daemon: processes in which workers of several apps run as threads.
+
+``Bench`` is what a pool has in the place of a spawner: all its workers get their places in one host. A new generation
+has a bench of its own, in another host than the old one's, which serves on meanwhile (see ``worker.thread_host``).
+A host leaves as soon as it has no worker.
+
+A thread cannot be ended by force. One that does not end is let go: its connections are ended, it is given none, and its
+host takes no further app. With two such the host is doomed: its workers are replaced, one after the other, by others in
+another host, and then it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import itertools
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ....channel.allowance import Allowance
+from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
+from ....channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
+from ....channel.settings import Settings
+from ...system import cgroups, processes
+from ...system import tempdirs as scratch
+from ...system.log.process import Outlets, adopt_outlets
+from ...system.state import CarriedHost, CarriedSeat, State, plain
+from ..forking.fork_server import UNASKED_A_SECOND, Forker, Seat, SpawnerKey, SpawnError, Spawners
+from ..worker import configure, new_page, outlets_for, socket_of, without_memory
+
+log = logging.getLogger("caddysnake.host")
+
+APPS_MAX = 64
+"""In one host: so many at most are gone when one crashes."""
+
+LOST_MAX = 2
+"""Threads that do not end, after which a host is replaced."""
+
+_ASKED_MAX = 4
+"""Hosts that are asked whether an app fits in, before it gets one of its own."""
+
+_JOIN_TIMEOUT_S = 30.0
+_LOST_AFTER_S = 15.0
+_ANSWER_S = 5.0
+"""Within which a host must say that it has heard; its main thread does nothing else, and needs the GIL for it."""
+_LEAVE_S = 15.0
+_GRACE_S = 30.0
+_CRASHES = 2
+_CRASHES_WITHIN_S = 60.0
+_SUSPECTED_S = 600.0
+"""For so long after the last crash an app that was in two hosts that crashed has one of its own."""
+_CLONE_FS = 0x200
+_numbers = itertools.count(1 << 30)  # workers have the numbers below
+
+
+class Place(NamedTuple):
+    """What decides whether apps may be in one host, as far as the daemon knows it."""
+
+    spawner: SpawnerKey
+    """Without the interface, which does not matter."""
+    environ: tuple[tuple[str, str], ...]
+    limits: tuple[tuple[str, int], ...]
+    folder: str = ""
+    """The only working directory, where threads cannot have one each."""
+
+
+class Host:
+    """One process. ``join`` has a worker run there."""
+
+    def __init__(
+        self, place: Place, spawner: Forker, on_crash: Callable[[Host], None], number: int | None = None
+    ) -> None:
+        """``equip`` or ``resume`` it next."""
+        self.place = place
+        self.pid = 0
+        self.groups: dict[int, tuple[str, str]] = {}
+        """Working directory and top-level module of each group that has a worker here."""
+        self.is_open = True
+        """It takes apps that are new to it."""
+        self.is_private = False
+        """For one app."""
+        self.is_gone = False
+        self.gone: asyncio.Event = asyncio.Event()
+        self.status: int | None = None
+        self._spawner = spawner
+        self.number = next(_numbers) if number is None else number
+        self._loop = asyncio.get_running_loop()
+        self._threads: dict[int, tuple[int, int]] = {}  # worker's number -> its group, and what tells of its end
+        self._ended: dict[int, int] = {}  # their exit statuses, until asked for
+        self._stragglers: dict[int, tuple[int, float]] = {}  # let go -> their group, and when
+        self._answers: dict[int, asyncio.Future[int]] = {}
+        self._allowance = Allowance(UNASKED_A_SECOND)
+        self._answer_by: float | None = None
+        self._left_behind = 0
+        self._idle_since: float | None = None
+        self._told_doomed = False
+        self._is_let_go = False
+        self._reaping: asyncio.Task[None] | None = None
+        self.pidfd = -1
+        self._on_crash = on_crash
+        self._scratch: str | None = None
+        self._theirs: socket.socket | None = None
+        self._endpoint: Endpoint
+        self._outlets: Outlets | None = None
+        self.why_killed = ""
+        """Why the kernel has killed it, if it was for want of memory."""
+        self._group: cgroups.Group | None = None
+        self._confining: asyncio.Task[None] | None = None
+        self._settings: Settings | None = None  # what it is told once it is in its cgroup
+
+    def equip(self, settings: Settings) -> None:
+        """``settings``: those of its first app. Raises ``OSError``: there are no descriptors, or no memory, for it."""
+        environ = settings.environ
+        account = self.place.spawner.account
+        if account is not None and "TMPDIR" not in environ:
+            self._scratch = scratch.make("thread host", account.uid, account.gid)
+            environ = {**environ, "TMPDIR": self._scratch}
+        ours, theirs = pair()
+        self._theirs = theirs
+        self._endpoint = Endpoint(ours, takes_descriptors=False)
+        try:
+            self._outlets = outlets_for(self._endpoint, "host", {"app": "thread host"})
+            own = Settings("thread host", "host", "", "", "/", environ, limits=settings.limits)
+            if cgroups.limit_of(own.limits) is None:
+                self._configure(own)
+            else:
+                self._settings = own
+        except BaseException:
+            self._end_outlets()
+            self._endpoint.close()
+            theirs.close()
+            raise
+
+    def _configure(self, settings: Settings) -> None:
+        """Raises ``OSError``."""
+        page, page_fd = new_page()
+        try:
+            configure(self._endpoint, settings, page_fd)
+        finally:
+            page.close()
+            os.close(page_fd)
+
+    @property
+    def is_settled(self) -> bool:
+        """It is there, and not being forked or buried just now."""
+        is_confined = self._confining is None or self._confining.done()
+        return self.pid > 0 and is_confined and not self.is_gone
+
+    @property
+    def is_grouped(self) -> bool:
+        """A cgroup limits its memory."""
+        return self._group is not None
+
+    def carry(self) -> CarriedHost:
+        """All that whoever goes on with it must know. It must be settled."""
+        now = self._loop.time()
+        return CarriedHost(
+            number=self.number,
+            pid=self.pid,
+            pidfd=self.pidfd,
+            channel=self._endpoint.fileno(),
+            place=plain(self.place),
+            spawner=self._spawner.pid,
+            groups=self.groups,
+            is_private=self.is_private,
+            threads=self._threads,
+            ended=self._ended,
+            stragglers={worker: (group, now - since) for worker, (group, since) in self._stragglers.items()},
+            left_behind=self._left_behind,
+            is_doomed=self._told_doomed,
+            scratch=self._scratch,
+            group=self._group.carry() if self._group is not None else None,
+            outlets=self._outlets.state() if self._outlets is not None else None,
+            outbox=list(self._endpoint.outbox),
+        )
+
+    def resume(self, carried: CarriedHost) -> None:
+        """Go on where ``carried`` says. It holds the code of another image of the daemon, so it takes no more apps."""
+        now = self._loop.time()
+        self.is_open = False
+        self.pid, self.pidfd = carried.pid, carried.pidfd
+        self.groups, self.is_private = carried.groups, carried.is_private
+        self._threads, self._ended = carried.threads, carried.ended
+        self._stragglers = {worker: (group, now - age_s) for worker, (group, age_s) in carried.stragglers.items()}
+        self._left_behind, self._told_doomed = carried.left_behind, carried.is_doomed
+        self._scratch = carried.scratch
+        self._group = cgroups.Group(*carried.group) if carried.group is not None else None
+        self._outlets = adopt_outlets(carried.outlets)
+        self._endpoint = Endpoint(socket_of(carried.channel), takes_descriptors=False)
+        self._endpoint.outbox.extend(carried.outbox)
+        self._loop.add_reader(self.pidfd, self._on_exit)
+        if carried.channel >= 0:
+            self._loop.add_reader(carried.channel, self._on_message)
+        else:
+            self._is_let_go = True
+            self._endpoint.close()
+            self._loop.call_later(_LEAVE_S, self.kill)
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Its channel, with what to call when there is something to read."""
+        return [(self._endpoint.fileno(), self._on_message)] if self.is_usable else []
+
+    async def begin(self) -> None:
+        """Raises ``SpawnError``."""
+        assert self._theirs is not None
+        try:
+            self.pid, self.pidfd = await self._spawner.fork(self.number, self._theirs.fileno(), _GRACE_S)
+        except BaseException:
+            self._end_outlets()
+            self._endpoint.close()
+            self.is_open = False
+            self.is_gone = True
+            self.gone.set()
+            raise
+        finally:
+            self._theirs.close()
+        if self._outlets is not None:
+            self._outlets.begin(self.pid)
+        self._loop.add_reader(self.pidfd, self._on_exit)
+        self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+        log.debug("thread host started", extra={"fields": {"pid": self.pid}})
+        if self._settings is not None:
+            self._confining = self._loop.create_task(self._confine(self._settings))
+
+    async def confined(self) -> None:
+        """Wait until it knows what to run: nothing else may be sent before."""
+        if self._confining is not None:
+            await asyncio.shield(self._confining)
+
+    async def _confine(self, settings: Settings) -> None:
+        self._settings = None
+        memory_bytes = cgroups.limit_of(settings.limits)
+        if memory_bytes is not None:
+            self._group = await cgroups.Group.of("thread host", self.number, self.pid, memory_bytes)
+        try:
+            if self.is_usable:
+                self._configure(settings if self._group is None else without_memory(settings))
+        except OSError as exc:  # ChannelClosed among them
+            log.error("thread host cannot be told what to run", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            self.is_open = False
+            self.kill()
+
+    def _end_outlets(self) -> None:
+        if self._outlets is not None:
+            self._outlets.end()
+
+    @property
+    def workers(self) -> int:
+        """How many workers run in it."""
+        return len(self._threads)
+
+    @property
+    def is_usable(self) -> bool:
+        """It runs, and its channel is open: it can be asked, though perhaps for no more workers."""
+        return self._endpoint.fileno() >= 0 and not self.is_gone
+
+    async def join(self, worker: int, group: int, root: str, module: str, channel: int, grace_s: float) -> int | None:
+        """Have worker number ``worker`` run here: a descriptor that can be read once it has ended; the caller's.
+
+        None when its modules collide with those of other apps. Raises ``SpawnError``.
+        """
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._answers[worker] = answer
+        try:
+            if not self._endpoint.hand_over(Join(worker, group, grace_s, root), [channel]):
+                raise SpawnError("host", "the channel of its thread host is full")
+            result = await asyncio.wait_for(answer, _JOIN_TIMEOUT_S)
+        except OSError as exc:  # ChannelClosed and TimeoutError among them
+            self.is_open = False  # whoever comes next gets another
+            raise SpawnError("host", f"its thread host does not answer: {exc!r}") from None
+        finally:
+            self._answers.pop(worker, None)
+        if result == -errno.EEXIST:
+            return None
+        if result < 0:
+            raise SpawnError("resources", f"no room for another thread: {os.strerror(-result)}")
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.groups[group] = (root, module)
+        self._threads[worker] = (group, fd)
+        self._idle_since = None
+        if worker in self._ended:  # as quick as that
+            self._over(worker)
+        return fd
+
+    def cancel(self, worker: int) -> None:
+        """Ask the threads of ``worker``, which does not come to an end, to stop where they are."""
+        if worker in self._threads:
+            self._send_cancel(worker)
+
+    def let_go(self, worker: int) -> bool:
+        """Have nothing more to do with ``worker``. True when it may still be running."""
+        found = self._threads.get(worker)
+        if found is None:
+            return worker in self._stragglers
+        self._stragglers[worker] = (found[0], self._loop.time())
+        self._send_cancel(worker)
+        self._over(worker)
+        return True
+
+    def is_straggler(self, worker: int) -> bool:
+        """``worker`` was let go and its threads may still run: what it holds is not free yet."""
+        return worker in self._stragglers
+
+    def status_of(self, worker: int) -> int | None:
+        """The exit status of a worker that has ended."""
+        return self._ended.pop(worker, self.status)
+
+    def lost(self, now: float) -> int:
+        """How many threads have not ended as they should."""
+        late = sum(now - since >= _LOST_AFTER_S for _, since in self._stragglers.values())
+        return late + self._left_behind
+
+    def look(self, now: float) -> None:
+        """To be called every second or so."""
+        if self._answer_by is not None and now >= self._answer_by and self.is_usable:
+            log.error("thread host hangs and is killed: a thread in it lets no other run",
+                      extra={"fields": {"pid": self.pid, "apps": len(self.groups)}})  # fmt: skip
+            self.is_open = False
+            self._answer_by = None
+            self.kill()
+        lost = self.lost(now)
+        if lost:
+            self.is_open = False
+        if lost >= LOST_MAX and not self._told_doomed:
+            self._told_doomed = True
+            fields = {"pid": self.pid, "threads": lost, "apps": len(self.groups)}
+            log.warning("thread host is replaced: threads in it do not end", extra={"fields": fields})
+        if self._threads or self._answers:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= 1.0:
+            self.close()
+
+    @property
+    def is_doomed(self) -> bool:
+        """Its workers are to move to another: too many of its threads do not end, or it is gone."""
+        return self._told_doomed or not self.is_usable
+
+    def close(self) -> None:
+        """Let it leave; kill it when it does not."""
+        self._is_let_go = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.is_open = False
+        if self._endpoint.fileno() >= 0:
+            self._loop.remove_reader(self._endpoint.fileno())
+            self._endpoint.close()
+            self._loop.call_later(_LEAVE_S, self.kill)
+
+    def kill(self) -> None:
+        """SIGKILL to its process group; every worker in it ends."""
+        if self.pid and not self.gone.is_set():
+            processes.kill_group(self.pid, (self._spawner.pid, os.getpid()))
+
+    def _over(self, worker: int) -> None:
+        group, fd = self._threads.pop(worker)
+        os.eventfd_write(fd, 1)
+        self._forget_group(group)
+
+    def _forget_group(self, group: int) -> None:
+        staying = {each for each, _ in self._threads.values()} | {each for each, _ in self._stragglers.values()}
+        if group not in staying:
+            self.groups.pop(group, None)
+
+    def _send_cancel(self, worker: int) -> None:
+        try:
+            self._endpoint.send(Cancel(worker))
+        except (ChannelClosed, OSError):
+            return
+        if self._answer_by is None:
+            self._answer_by = self._loop.time() + _ANSWER_S
+
+    def _on_message(self) -> None:
+        try:
+            received = self._endpoint.receive()
+            if received is not None:
+                self._dispatch(received[0])
+        except ChannelClosed:
+            self._hang_up()
+        except ChannelError as exc:
+            log.error("thread host broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            self._hang_up()
+            self.kill()
+
+    def _dispatch(self, message: object) -> None:
+        if isinstance(message, Spawned):
+            answer = self._answers.get(message.worker)
+            if answer is not None and not answer.done():
+                answer.set_result(message.pid)
+                return
+        elif isinstance(message, Reaped):
+            if message.worker in self._answers or message.worker in self._threads:
+                self._ended[message.worker] = message.status
+                if message.worker in self._threads:
+                    self._over(message.worker)
+                return
+            straggler = self._stragglers.pop(message.worker, None)
+            if straggler is not None:
+                self._forget_group(straggler[0])
+                return
+        elif isinstance(message, LeftBehind):
+            self._left_behind = message.threads
+            self._answer_by = None
+        else:
+            raise ChannelError(f"{type(message).__name__} from a thread host")
+        if not self._allowance.spend(self._loop.time()):
+            raise ChannelError(f"more than {UNASKED_A_SECOND} messages a second that nobody waits for")
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self._end_outlets()
+        while self._endpoint.fileno() >= 0:  # its last words
+            before = len(self._threads), len(self._ended)
+            self._on_message()
+            if before == (len(self._threads), len(self._ended)):
+                break
+        self.kill()  # what its apps started; nobody has reaped it
+        self.is_open = False
+        self.is_gone = True
+        self._hang_up()
+        self._reaping = self._loop.create_task(self._reap())
+
+    async def _reap(self) -> None:
+        await self.confined()
+        if self._group is not None:
+            self.why_killed = await self._group.why_killed()
+        self.status = await self._spawner.reap(self.number, self.pid)
+        if not self._is_let_go:
+            how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
+            error = self.why_killed or f"it ended unasked with {how}"
+            fields = {"pid": self.pid, "workers": len(self._threads), "error": error}
+            log.error("thread host died with all its workers", extra={"fields": fields})
+            self._on_crash(self)
+        self._stragglers.clear()
+        for worker in list(self._threads):
+            self._over(worker)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(SpawnError("host", "its thread host died"))
+        if self._group is not None:
+            await self._group.remove()
+        if self._scratch is not None:
+            await asyncio.to_thread(scratch.remove, self._scratch)
+        self.gone.set()
+
+
+class Bench(Seat):
+    """Where the workers of one pool are threads: in one host, over one import of their app."""
+
+    def __init__(self, hosts: Hosts, key: SpawnerKey, settings: Settings, is_private: bool) -> None:
+        self.key = key
+        self.settings = settings
+        self.is_private = is_private
+        self._hosts = hosts
+        self._group = next(_numbers)
+        self._host: Host | None = None
+        self._of: dict[int, Host] = {}
+
+    @property
+    def pid(self) -> int:
+        """Its host's pid; 0 when none has been found yet."""
+        return self._host.pid if self._host is not None else 0
+
+    @property
+    def module(self) -> str:
+        """The top-level module of its app: two apps that have it in common cannot be in one process."""
+        return self.settings.module.partition(".")[0]
+
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Its host's pid, and a descriptor that can be read once it has ended. Raises ``SpawnError``."""
+        async with self._hosts.lock(self):
+            candidates = self._hosts.candidates(self)
+            if self._host is not None and self._host.is_usable and not self._host.is_doomed:
+                candidates = [self._host]
+            for host in candidates:
+                fd = await self._ask(host, worker, channel, grace_s)
+                if fd is not None:
+                    return host.pid, fd
+            self._group = next(_numbers)
+            host = await self._hosts.begin(self)
+            fd = await self._ask(host, worker, channel, grace_s)
+            if fd is None:
+                raise SpawnError("host", "its modules collide with those of an app in a thread host of its own")
+            return host.pid, fd
+
+    async def _ask(self, host: Host, worker: int, channel: int, grace_s: float) -> int | None:
+        fd = await host.join(worker, self._group, self.settings.working_dir, self.module, channel, grace_s)
+        if fd is not None:
+            self._host = self._of[worker] = host
+        return fd
+
+    def move_out(self, worker: int) -> None:
+        """Workers to come get a place in another host than that of ``worker``."""
+        if self._host is self._of.get(worker):
+            self._host = None
+
+    def needs_own_host(self, for_good: bool) -> bool:
+        """Its app is not to be with others. False when that was known."""
+        if self.is_private:
+            return False
+        self.is_private = True
+        self._host = None
+        if for_good:
+            self._hosts.remember_private(self)
+        return True
+
+    def is_doomed(self, worker: int) -> bool:
+        """Its host is to be replaced."""
+        host = self._of.get(worker)
+        return host is not None and host.is_doomed
+
+    def carry(self) -> CarriedSeat:
+        """See ``Seat.carry``. Hosts that are being forked or buried are left out."""
+        return CarriedSeat(
+            group=self._group,
+            host=self._host.number if self._host is not None and self._host.is_settled else 0,
+            is_private=self.is_private,
+            hosts={worker: host.number for worker, host in self._of.items() if host.is_settled},
+        )
+
+    def resume(self, carried: CarriedSeat) -> None:
+        """See ``Seat.resume``. Hosts that are gone by now are forgotten. After ``Hosts.resume``."""
+        hosts = self._hosts.by_number()
+        self._group = carried.group
+        self._host = hosts.get(carried.host)
+        self.is_private = carried.is_private
+        self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
+
+    def avoids(self, host: Host) -> bool:
+        """One that holds this pool's other workers, which are being replaced."""
+        return any(each is host for each in self._of.values())
+
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The exit status of its threads, that of the process when it has ended; None when it cannot be learnt."""
+        host = self._of.pop(worker, None)
+        return host.status_of(worker) if host is not None else None
+
+    def pidfd_of(self, worker: int, gone: int) -> int:
+        """The pidfd of its host, not its own: a signal to it meets others, too. -1 when it is unknown."""
+        host = self._of.get(worker)
+        return host.pidfd if host is not None else -1
+
+    def terminate(self, worker: int, pidfd: int) -> None:
+        """Have SystemExit raised in its threads (``Cancel``): a signal would end its neighbours."""
+        host = self._of.get(worker)
+        if host is not None:
+            host.cancel(worker)
+
+    def end(self, worker: int, pid: int) -> None:
+        """Have nothing more to do with it: threads cannot be killed. What it holds may stay in use, see
+        ``may_run_on``.
+        """
+        host = self._of.get(worker)
+        if host is not None:
+            host.let_go(worker)
+
+    def may_run_on(self, worker: int) -> bool:
+        """Its threads have not ended since ``end``."""
+        host = self._of.get(worker)
+        return host is not None and host.is_straggler(worker)
+
+    def is_grouped(self, worker: int) -> bool:
+        """See ``Forker.is_grouped``."""
+        host = self._of.get(worker)
+        return host is not None and host.is_grouped
+
+    def why_killed(self, worker: int) -> str:
+        """See ``Forker.why_killed``."""
+        host = self._of.get(worker)
+        return host.why_killed if host is not None else ""
+
+
+class Hosts:
+    """All thread hosts."""
+
+    def __init__(self, spawners: Spawners) -> None:
+        self._spawners = spawners
+        self._hosts: list[Host] = []
+        self._locks: dict[Place, asyncio.Lock] = {}
+        self._private: set[tuple[Place, str]] = set()
+        self._crashes: dict[tuple[Place, str], list[float]] = {}
+        self._may_share_folders: bool | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """None of them is being forked or buried just now."""
+        return all(host.is_settled or host.gone.is_set() for host in self._hosts)
+
+    def by_number(self) -> dict[int, Host]:
+        """All of them, by the number that ``CarriedHost`` has."""
+        return {host.number: host for host in self._hosts}
+
+    def carry(self, state: State) -> None:
+        """All that whoever goes on with them must know, but for what is suspected of apps."""
+        state.hosts = [host.carry() for host in self._hosts if host.is_settled]
+        state.host_numbers = next(_numbers)
+
+    def resume(
+        self, state: State, place_of: Callable[[CarriedHost], Place], spawner_of: Callable[[int], Forker]
+    ) -> None:
+        """Go on with those of another image of the daemon."""
+        global _numbers
+        _numbers = itertools.count(state.host_numbers)
+        for each in state.hosts:
+            host = Host(place_of(each), spawner_of(each.spawner), self._crashed_with, each.number)
+            host.resume(each)
+            self._hosts.append(host)
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Their channels, each with what to call when there is something to read."""
+        return [source for host in self._hosts for source in host.sources()]
+
+    def place_of(self, seat: Bench) -> Place:
+        """What a host and an app must have in common; folders count only where a thread cannot have its own."""
+        if self._may_share_folders is None:
+            self._may_share_folders = can_have_folders()
+        settings = seat.settings
+        return Place(
+            seat.key._replace(interface=""),
+            tuple(sorted(settings.environ.items())),
+            tuple(sorted((settings.limits or {}).items())),
+            "" if self._may_share_folders else settings.working_dir,
+        )
+
+    def lock(self, seat: Bench) -> asyncio.Lock:
+        """One app after the other finds its place: those that come together shall be together."""
+        return self._locks.setdefault(self.place_of(seat), asyncio.Lock())
+
+    def candidates(self, seat: Bench) -> list[Host]:
+        """Where it may fit in, the fullest first."""
+        if self._is_private(seat):
+            return []
+        place, root, module = self.place_of(seat), seat.settings.working_dir, seat.module
+        fitting = [
+            host
+            for host in self._hosts
+            if host.place == place
+            and host.is_open
+            and not host.is_private
+            and len(host.groups) < APPS_MAX
+            and not seat.avoids(host)
+            and all(root != other and module != name for other, name in host.groups.values())
+        ]
+        return sorted(fitting, key=lambda host: -len(host.groups))[:_ASKED_MAX]
+
+    async def begin(self, seat: Bench) -> Host:
+        """A new one. Raises ``SpawnError``."""
+        spawner = self._spawners.get(seat.key)
+        try:
+            host = Host(self.place_of(seat), spawner, self._crashed_with)
+            host.equip(seat.settings)
+        except OSError as exc:
+            raise SpawnError("resources", f"no room for another thread host: {exc}") from None
+        host.is_private = self._is_private(seat)
+        await host.begin()
+        self._hosts.append(host)
+        await host.confined()
+        return host
+
+    def remember_private(self, seat: Bench) -> None:
+        """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
+        self._private.add((self.place_of(seat), seat.settings.working_dir))
+
+    def _is_private(self, seat: Bench) -> bool:
+        if seat.is_private:
+            return True
+        key = (self.place_of(seat), seat.settings.working_dir)
+        crashes = self._crashes.get(key, [])
+        return key in self._private or (len(crashes) == _CRASHES and crashes[-1] - crashes[0] <= _CRASHES_WITHIN_S)
+
+    def _crashed_with(self, host: Host) -> None:
+        now = asyncio.get_running_loop().time()
+        for root, _ in host.groups.values():
+            self._crashes[host.place, root] = [*self._crashes.get((host.place, root), [])[1 - _CRASHES :], now]
+
+    def outdate(self, key: SpawnerKey | None) -> None:
+        """Code has changed: what was imported ahead, in the spawner, is not to be found by new apps."""
+        for host in self._hosts:
+            if host.place.spawner.preload and (key is None or host.place.spawner == key._replace(interface="")):
+                host.is_open = False
+
+    def look(self) -> None:
+        """To be called every second or so."""
+        now = asyncio.get_running_loop().time()
+        for host in self._hosts:
+            host.look(now)
+        self._hosts = [host for host in self._hosts if not host.gone.is_set()]
+        for key in [key for key, times in self._crashes.items() if now - times[-1] > _SUSPECTED_S]:
+            del self._crashes[key]
+        living = {host.place for host in self._hosts}
+        for place in [place for place, lock in self._locks.items() if place not in living and not lock.locked()]:
+            del self._locks[place]
+
+    def pids(self) -> set[int]:
+        """Processes of theirs; each is its spawner's child."""
+        return {host.pid for host in self._hosts if host.pid}
+
+    async def close(self, patience_s: float) -> None:
+        """Let all leave; kill what has not after ``patience_s`` seconds."""
+        for host in self._hosts:
+            host.close()
+        for host in self._hosts:
+            try:
+                await asyncio.wait_for(host.gone.wait(), patience_s)
+            except TimeoutError:
+                host.kill()
+                await host.gone.wait()
+        self._hosts.clear()
+
+
+class Origins(Spawners):
+    """Where workers come from: spawners for processes, hosts for threads."""
+
+    def __init__(self, libraries: list[str] | None = None) -> None:
+        super().__init__(libraries)
+        self.hosts = Hosts(self)
+
+    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Bench:
+        """A bench for the workers of one pool; its host is found when the first of them starts."""
+        return Bench(self.hosts, key, settings, is_private)
+
+    def sweep(self) -> None:
+        """To be called every second or so."""
+        self.hosts.look()
+        super().sweep()
+
+    def outdate(self, key: SpawnerKey | None = None) -> None:
+        """Code has changed: of the spawner for ``key``, or of all, and of the hosts forked from it."""
+        super().outdate(key)
+        self.hosts.outdate(key)
+
+    def pids(self) -> set[int]:
+        """Processes of spawners and hosts."""
+        return super().pids() | self.hosts.pids()
+
+    async def close(self, patience_s: float) -> None:
+        """Let hosts leave, then spawners; each gets ``patience_s`` seconds before it is killed."""
+        await self.hosts.close(patience_s)
+        await super().close(patience_s)
+
+
+def can_have_folders() -> bool:
+    """Whether a thread may have a working directory of its own here: a sandbox may forbid it."""
+    outcome: list[int] = []
+    libc = ctypes.CDLL(None, use_errno=True)
+    thread = threading.Thread(target=lambda: outcome.append(libc.unshare(_CLONE_FS)), name="asks for a directory")
+    thread.start()
+    thread.join()
+    return outcome == [0]

@@ -1,0 +1,6 @@
+"""The app itself.
+
+``loader``          imports ``module:variable``; ``AppError`` with what was searched
+``health``          answers health checks in front of the app
+``stale_bytecode``  bytecode that is older than its source
+"""

@@ -1,0 +1,115 @@
+"""Imports an app: ``module:variable`` where variable is an attribute path or a factory call."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+from ...channel.settings import Settings
+from .stale_bytecode import distrust_fresh_sources
+
+_VARIABLE = re.compile(r"(?P<path>[^\W\d]\w*(\.[^\W\d]\w*)*)(?P<call>\(\))?\Z")
+
+
+class AppError(Exception):
+    """The app cannot be loaded. ``code`` is a stable word, the text names what was searched and what to do."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def load(settings: Settings) -> Any:
+    """The app object that ``settings`` names. The working directory and ``sys.path`` must be set already.
+
+    Raises ``AppError``: ``import`` (the module raised; with its traceback), ``module`` (no such module), ``variable``
+    (no such attribute), ``callable`` (not one), ``factory`` (the factory raised).
+    """
+    match = _VARIABLE.match(settings.variable)
+    if match is None:
+        raise AppError("variable", f"{settings.variable!r} is not a variable, an attribute path or a factory call")
+    if settings.development:
+        distrust_fresh_sources()
+    module = _import(settings.module, settings.working_dir)
+    target: Any = module
+    walked = settings.module
+    for name in match["path"].split("."):
+        try:
+            target = getattr(target, name)
+        except AttributeError:
+            raise AppError("variable", _no_attribute(walked, name, target)) from None
+        walked = f"{walked}.{name}"
+    if match["call"]:
+        target = _call(walked, target)
+    if not callable(target):
+        raise AppError(
+            "callable",
+            f"{settings.module}:{settings.variable} is {type(target).__name__!r}, which cannot be called: "
+            f"name the application object, or a factory as `{match['path']}()`",
+        )
+    return target
+
+
+def _import(name: str, working_dir: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (name == exc.name or name.startswith(exc.name + ".")):
+            searched = "\n".join(f"  {entry or os.getcwd()}" for entry in sys.path)
+            raise AppError(
+                "module",
+                f"no module named {exc.name!r}. Working directory: {working_dir}\n"
+                f"Interpreter: {sys.executable}\nSearched:\n{searched}\n"
+                "Check the module's name, `working_dir` and `venv`.",
+            ) from None
+        raise AppError("import", foreign_traceback(exc)) from None
+    except SystemExit as exc:
+        raise AppError("import", f"module {name!r} called sys.exit({exc.code!r}) while it was imported") from None
+    except BaseException as exc:  # foreign code may raise anything, KeyboardInterrupt and GeneratorExit included
+        raise AppError("import", foreign_traceback(exc)) from None
+
+
+def _call(path: str, factory: Any) -> Any:
+    if not callable(factory):
+        raise AppError("callable", f"{path} is {type(factory).__name__!r}, which cannot be called as a factory")
+    try:
+        return factory()
+    except BaseException as exc:
+        raise AppError("factory", foreign_traceback(exc)) from None
+
+
+def _no_attribute(path: str, name: str, holder: Any) -> str:
+    known = [entry for entry in dir(holder) if not entry.startswith("_")]
+    close = _nearest(name, known)
+    hint = f"; did you mean {close!r}?" if close else ""
+    place = getattr(holder, "__file__", None)
+    return f"{path} has no attribute {name!r}{hint}" + (f" (loaded from {place})" if place else "")
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    from difflib import get_close_matches  # only on the way to an error
+
+    found = get_close_matches(name, known, n=1)
+    return found[0] if found else None
+
+
+def foreign_traceback(exc: BaseException) -> str:
+    """The traceback of ``exc`` without our own frames and without importlib's in front of the app's."""
+    trimmed = _trim(exc.__traceback__)
+    return "".join(traceback.format_exception(type(exc), exc, trimmed)).rstrip("\n")
+
+
+def _trim(trace: TracebackType | None) -> TracebackType | None:
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    first = trace
+    while first is not None:
+        file = first.tb_frame.f_code.co_filename
+        if not (file.startswith(ours) or "importlib" in file):
+            return first
+        first = first.tb_next
+    return None if trace is None else first

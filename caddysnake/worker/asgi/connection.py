@@ -1,0 +1,527 @@
+"""One connection of an ASGI worker: a ``BufferedProtocol`` between the parser and the requests.
+
+=============  ====================================================================================
+phase          meaning
+=============  ====================================================================================
+IDLE           at a request boundary, nothing read: may be given back to the daemon
+HEAD           part of a request's head has been read
+REQUEST        an app is answering; the request may still be arriving, the next one may be waiting
+FLUSH          both are complete, but the client does not read: nothing more is begun until it does
+DRAIN          the response is out, the rest of its request is read and dropped
+UPGRADED       speaks WebSocket
+LINGER         the last response is out; what comes is dropped until the client has read it and ends
+CLOSING        flushing what is left, then ending
+RETURNING      flushing what is left, then closing our copy without an end: the daemon goes on with its
+CLOSED
+=============  ====================================================================================
+
+A connection that ends is shut down before it is closed, since the daemon holds a duplicate. An idle one is never
+ended by us, and none while the client may still be writing: it would lose our answer (Caddy makes it a 502).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ...channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING, WORD_ACTIVE
+from ...http1.answers import refusal
+from ...http1.errors import ProtocolError
+from ...http1.request import RequestHead, RequestParser
+from ...http1.response import Output, Response
+from .cycles.cycle import ClientDisconnected, Cycle
+from .cycles.http_cycle import HttpCycle
+from .scope import Peer
+
+if TYPE_CHECKING:
+    from .cycles.websocket_cycle import WebSocketCycle
+    from .server import AsgiServer
+
+BODY_HIGH_BYTES = 64 * 1024
+"""Reading pauses while the app has this much of a body to take."""
+
+LINGER_IDLE_S = 5.0
+LINGER_TOTAL_S = 30.0
+"""How long the rest of a request that nobody wants is read: without a byte, and at most. nginx uses the same."""
+
+
+class Phase(Enum):
+    """Where a connection stands: what its next bytes are, or how it ends."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    REQUEST = "request"
+    FLUSH = "flush"
+    DRAIN = "drain"
+    LINGER = "linger"
+    CLOSING = "closing"
+    RETURNING = "returning"
+    UPGRADED = "upgraded"
+    CLOSED = "closed"
+
+
+# CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
+_IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
+_ENDING = frozenset((_CLOSING, _RETURNING, _CLOSED))
+_FLUSHING = frozenset((_CLOSING, _RETURNING))
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """Serves the requests of one connection. Everything here runs on the server's loop."""
+
+    __slots__ = (
+        "_drain_event",
+        "_joins",
+        "_linger_until",
+        "_sock",
+        "_transport",
+        "_view",
+        "_watched_since",
+        "_websocket",
+        "_write_left",
+        "_write_since",
+        "cycle",
+        "is_half_closed",
+        "is_last",
+        "is_reading_paused",
+        "is_write_paused",
+        "parser",
+        "peer",
+        "phase",
+        "server",
+        "slot",
+    )
+
+    def __init__(self, server: AsgiServer, sock: socket.socket, slot: int, peer: Peer) -> None:
+        self.server = server
+        self.slot = slot
+        self.peer = peer
+        self.parser = RequestParser(server.limits, server.sections, server.heads)
+        self.phase = _IDLE
+        self.cycle: Cycle | None = None
+        self.is_last = False
+        """The next answer ends it."""
+        self.is_half_closed = False
+        """The client has ended its side. Caddy's browser is gone then; others may still read."""
+        self.is_write_paused = False
+        self._sock = sock
+        self._view = server.view
+        self._transport: Any = None
+        self._joins = False
+        self._drain_event: asyncio.Event | None = None
+        self.is_reading_paused = False
+        self._websocket: WebSocketCycle | None = None
+        self._linger_until = 0.0
+        self._watched_since = 0.0
+        self._write_since = 0.0
+        self._write_left = 0
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the transport is there. One that comes while the worker leaves is given back at once."""
+        self._transport = transport
+        # asyncio's own `writelines` never pauses the protocol on Python 3.12 and 3.13.0: no flow control at all.
+        self._joins = type(transport).__module__.startswith("asyncio.")
+        if self.server.is_leaving:
+            self.leave()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what arrives; ``sizehint`` is not needed. The buffer is shared by all of a
+        server's connections.
+        """
+        # Called before the recv: should we die in between, the daemon knows that something may have been read.
+        if self.phase is _IDLE:
+            self.server.slots[self.slot] = SLOT_READING
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: ``nbytes`` have arrived. A breach of HTTP is answered and ends the connection; nothing is raised."""
+        data = bytes(self._view[:nbytes])
+        phase = self.phase
+        try:
+            if phase is _IDLE or phase is _HEAD:
+                parser = self.parser
+                parser.feed(data)
+                head = parser.head
+                if head is not None:
+                    self._begin(head)
+                else:
+                    self._head_incomplete()
+            elif phase is _REQUEST:
+                self._more_request(data)
+            elif phase is _UPGRADED:
+                if self._websocket is not None:
+                    self._websocket.received(data)
+            elif phase is _DRAIN:
+                self._more_unwanted(data)
+            elif phase is _LINGER:
+                self._watched_since = monotonic()
+        except ProtocolError as error:
+            self._refuse(error)
+
+    def eof_received(self) -> bool:
+        """True to keep our own side open."""
+        if self.phase is not _REQUEST:
+            return False
+        self.is_half_closed = True
+        cycle = self.cycle
+        if cycle is not None and self.parser.complete:
+            return cycle.half_closed()
+        if cycle is not None:
+            cycle.disconnect()
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """asyncio: the transport is closed. The app hears of it, and the other side sees the end unless it was
+        given back.
+        """
+        returned = self.phase is _RETURNING and exc is None
+        self.phase = _CLOSED
+        if self.cycle is not None:
+            self.cycle.disconnect()
+            self.cycle = None
+        self._wake_writers()
+        if not returned:
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the other side was first
+        self.server.connection_lost(self, returned)
+
+    def pause_writing(self) -> None:
+        """asyncio: more than the high-water mark waits for the client. Writers wait in ``drain``, against the
+        write deadline.
+        """
+        self.is_write_paused = True
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """asyncio: the client has read enough. Whoever waits in ``drain`` goes on."""
+        self._wake_writers()
+        if self.phase is _FLUSH:
+            self._boundary()
+        elif self._websocket is not None:
+            self._websocket.writable()
+
+    def _wake_writers(self) -> None:
+        self.is_write_paused = False
+        if self._drain_event is not None:
+            self._drain_event.set()
+            self._drain_event = None
+
+    # Requests
+
+    def _begin(self, head: RequestHead) -> None:
+        """The head of a request is complete: call the app."""
+        server = self.server
+        self.phase = _REQUEST
+        if head.upgrade is not None and self._begin_websocket(head):
+            return
+        response = Response(head, server.is_orphaned or self.is_last or not head.keep_alive, server.server_header)
+        cycle = self.cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
+        server.cycles.add(cycle)
+        server.active += 1
+        server.header[WORD_ACTIVE] = server.active
+        cycle.task = server.loop.create_task(cycle.run(server.app), name="request")
+        parser = self.parser
+        if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
+            self.pause_reading()
+
+    def _begin_websocket(self, head: RequestHead) -> bool:
+        """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
+        from ..websocket import handshake  # on the first upgrade: most apps never see one
+        from .cycles.websocket_cycle import WebSocketCycle
+
+        if not handshake.is_upgrade(head):
+            return False
+        try:
+            offer = handshake.read(head)
+        except ProtocolError as error:
+            self._refuse(error)
+            return True
+        server = self.server
+        response = Response(head, server.is_orphaned or self.is_last or not head.keep_alive, server.server_header)
+        scope = server.scopes.websocket(head, self.peer, offer.subprotocols)
+        cycle = self.cycle = WebSocketCycle(self, head, response, scope, offer)
+        server.begin(cycle)
+        return True
+
+    def upgraded(self, websocket: WebSocketCycle) -> None:
+        """The handshake is out: everything from here on is frames."""
+        self._websocket = websocket
+        self.phase = _UPGRADED
+        self._count(websocket, 101)
+        pending, self.parser.pending = self.parser.pending, b""
+        self.resume_reading()
+        self.server.watch(self)
+        if pending:
+            websocket.received(pending)
+        if self.server.is_leaving:
+            self.leave()
+
+    def upgrade_ended(self, is_clean: bool) -> None:
+        """The closing handshake is complete, or (not ``is_clean``) the client must be told first why it is not."""
+        if self.phase is not _UPGRADED:
+            return
+        if is_clean:
+            self._close(_CLOSING)
+        else:
+            self._linger()
+
+    def _head_incomplete(self) -> None:
+        if self.parser.at_boundary:
+            self.phase = _IDLE
+            self.server.slots[self.slot] = SLOT_IDLE
+        elif self.phase is _IDLE:
+            self.phase = _HEAD
+            self._watched_since = monotonic()
+            self.server.watch(self)
+
+    def _more_request(self, data: bytes) -> None:
+        parser = self.parser
+        cycle = self.cycle
+        assert cycle is not None
+        self._watched_since = monotonic()
+        try:
+            parser.feed(data)
+        except ProtocolError as error:
+            cycle.fail(error)
+            return
+        if parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
+            self.pause_reading()
+        cycle.wake()
+
+    def _more_unwanted(self, data: bytes) -> None:
+        self._watched_since = monotonic()
+        self.parser.feed(data)
+        self.parser.take_body()
+        if self.parser.complete:
+            self._boundary()
+
+    def response_done(self, cycle: Cycle) -> None:
+        """The response is complete: the connection goes on, whatever else the app may be doing."""
+        self.cycle = None
+        if cycle.event is not None:
+            cycle.event.set()  # whoever still waits in `receive` learns that it is over
+        self._count(cycle, cycle.response.status)
+        if cycle.response.close or self.is_half_closed:
+            self._finish()
+        elif self.parser.complete:
+            self._boundary()
+        else:
+            self._linger_from_now(_DRAIN)
+            self.parser.take_body()
+
+    def _count(self, cycle: Cycle, status: int) -> None:
+        server = self.server
+        cycle.is_counted = True
+        server.active -= 1
+        server.header[WORD_ACTIVE] = server.active
+        server.tally.finished(status, monotonic() - cycle.started)
+        if not server.is_publishing:
+            server.publish_soon()
+
+    def _boundary(self) -> None:
+        """Both sides of a request are complete, and the connection stays."""
+        if self.is_write_paused:
+            self.phase = _FLUSH
+            self.pause_reading()
+            return
+        server = self.server
+        self.phase = _IDLE
+        server.slots[self.slot] = SLOT_IDLE
+        parser = self.parser
+        if parser.pending:
+            self._begin_pending()
+        else:
+            parser.next_message()
+            if self.is_reading_paused:
+                self.resume_reading()
+        if server.is_leaving:
+            self.leave()
+
+    def _begin_pending(self) -> None:
+        """Go on with what was read behind the last request."""
+        self.server.slots[self.slot] = SLOT_READING
+        parser = self.parser
+        try:
+            parser.next_message()
+        except ProtocolError as error:
+            self._refuse(error)
+            return
+        # More of it, or the client's end, may still come; `_begin` pauses again when there is enough.
+        self.resume_reading()
+        if parser.head is not None:
+            self._begin(parser.head)
+        else:
+            self._head_incomplete()
+
+    # Ends
+
+    def leave(self) -> None:
+        """Give the connection back, or end it when there is nobody to give it to; only if it is idle."""
+        if self._websocket is not None and not self.server.keeps_websockets:
+            self._websocket.go_away(self.server.is_orphaned)
+        if self.phase is not _IDLE or self._transport is None:
+            return
+        self._close(_CLOSING if self.server.is_orphaned else _RETURNING)
+
+    def _close(self, phase: Phase) -> None:
+        """Flush what is left, then close; ``phase`` says whether that ends the connection."""
+        self.phase = phase
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._watch_writing()
+
+    def abort(self) -> None:
+        """Cut the connection: what was sent is not a whole response, and must not look like one."""
+        if self.phase in _ENDING:
+            return
+        self.phase = _CLOSING
+        if self.cycle is not None:
+            self.cycle.is_gone = True
+        self._transport.abort()
+
+    def client_left(self, cycle: Cycle) -> None:
+        """The app was told that the client is gone, which has ended its side: there is nobody to answer any more."""
+        if cycle.response.head_sent:
+            self.abort()
+        else:
+            cycle.is_gone = True
+            self._close(_CLOSING)
+
+    def _finish(self) -> None:
+        """The last response is out."""
+        if self.parser.complete and not self.parser.pending:
+            self._close(_CLOSING)
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """End our side, and read on until the client has ended its own: what it still writes must not fail."""
+        if self.is_half_closed or self._transport.is_closing():
+            self._close(_CLOSING)
+            return
+        self._linger_from_now(_LINGER)
+        try:
+            self._transport.write_eof()
+        except OSError:
+            pass  # the client was first; the next read will say so
+
+    def _linger_from_now(self, phase: Phase) -> None:
+        self.phase = phase
+        self._watched_since = monotonic()
+        self._linger_until = self._watched_since + LINGER_TOTAL_S
+        self.server.watch(self)
+        self.resume_reading()
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer a request that no app will see, and end the connection."""
+        if self.phase is _DRAIN:
+            self._linger()
+            return
+        head = self.parser.head or self.parser.draft
+        self.write(refusal(error, head, self.server.server_header), 0)
+        self.server.count_refusal(error)
+        self._linger()
+
+    # Writing and reading
+
+    def write(self, output: Output, content_bytes: int) -> None:
+        """Write a piece of a response, ``content_bytes`` of which are content."""
+        server = self.server
+        server.slots[self.slot] = SLOT_HEAD_SENT
+        server.tally.bytes_out += content_bytes
+        if isinstance(output, bytes):
+            self._transport.write(output)
+        elif self._joins:
+            self._transport.write(b"".join(output))
+        else:
+            self._transport.writelines(output)
+
+    def count_sent(self, size: int) -> None:
+        """So much content was sent in another way."""
+        self.server.tally.bytes_out += size
+
+    def fileno(self) -> int:
+        """The descriptor of our copy of the socket; it stays the connection's."""
+        return self._sock.fileno()
+
+    async def flush(self) -> None:
+        """Wait until the kernel has everything that was written. Raises ``ClientDisconnected``."""
+        if self.phase not in _ENDING:
+            self._transport.set_write_buffer_limits(high=0)
+            await self.drain()
+        if self.phase in _ENDING:
+            raise ClientDisconnected("the client is gone")
+        self._transport.set_write_buffer_limits()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written, or is gone."""
+        while self.is_write_paused:
+            if self._drain_event is None:
+                self._drain_event = asyncio.Event()
+            await self._drain_event.wait()
+
+    def pause_reading(self) -> None:
+        """Take no more from the client, whose kernel then slows it down. No harm twice."""
+        if not self.is_reading_paused:
+            self.is_reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo ``pause_reading``. No harm twice."""
+        if self.is_reading_paused:
+            self.is_reading_paused = False
+            self._transport.resume_reading()
+
+    # Time
+
+    def _watch_writing(self) -> None:
+        """The client has something to read."""
+        self._write_since = monotonic()
+        self._write_left = self._transport.get_write_buffer_size()
+        self.server.watch(self)
+
+    def watch_body(self) -> None:
+        """The app waits for the body."""
+        self._watched_since = monotonic()
+        self.server.watch(self)
+
+    def overdue(self, now: float) -> bool:
+        """Act if something takes too long; False when there is nothing to watch any more."""
+        settings = self.server.settings
+        phase = self.phase
+        if self.is_write_paused or phase in _FLUSHING:
+            left = self._transport.get_write_buffer_size()
+            if not left and phase in _FLUSHING:
+                return False  # it closes at the end of this turn; cutting it now would end what is only given back
+            if left != self._write_left:
+                self._write_left, self._write_since = left, now
+            elif now - self._write_since > settings.write_timeout_s:
+                self.phase = _CLOSING
+                if self.cycle is not None:
+                    self.cycle.is_gone = True
+                self._transport.abort()
+            return True
+        waited = now - self._watched_since
+        if phase is _HEAD:
+            if waited > settings.head_timeout_s:
+                self._refuse(ProtocolError(408, "head-timeout", "the request head did not arrive in time"))
+            return True
+        if phase is _REQUEST and self.cycle is not None and self.cycle.is_waiting_for_body:
+            if waited > settings.body_timeout_s:
+                self.cycle.fail(ProtocolError(408, "body-timeout", "the request body did not arrive in time"))
+            return True
+        if phase is _UPGRADED and self._websocket is not None:
+            self._websocket.tick(now)
+            return True
+        if phase is _DRAIN or phase is _LINGER:
+            if waited > LINGER_IDLE_S or now > self._linger_until:
+                self._close(_CLOSING)
+            return True
+        return False

@@ -1,0 +1,195 @@
+"""What an HTTP request and a WebSocket have in common: one call of the app, and what happens when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ....channel.records import say
+from ....http1.answers import plain, traceback_page
+from ....http1.errors import ProtocolError
+from ....http1.request import RequestHead
+from ....http1.response import Phase, Response
+from ...app.loader import foreign_traceback
+
+if TYPE_CHECKING:
+    from ..connection import HttpConnection
+
+_DONE = Phase.DONE
+_PATH_MAX = 200
+
+
+class ClientDisconnected(OSError):
+    """Raised by ``send`` when the client is gone (ASGI HTTP and WebSocket specification, since 2.4)."""
+
+
+class Cycle:
+    """One call of the app. Subclasses are its ``receive`` and ``send``."""
+
+    __slots__ = (
+        "connection",
+        "continued",
+        "event",
+        "head",
+        "is_counted",
+        "is_gone",
+        "is_overdue",
+        "is_waiting_for_body",
+        "pieces",
+        "request_given",
+        "response",
+        "scope",
+        "started",
+        "task",
+        "wrote",
+    )
+
+    def __init__(
+        self, connection: HttpConnection, head: RequestHead, response: Response, scope: dict[str, Any]
+    ) -> None:
+        self.connection = connection
+        self.head = head
+        self.response = response
+        self.scope = scope
+        self.started = monotonic()
+        self.is_gone = False
+        """The client is gone: nothing can be sent."""
+        self.is_overdue = False
+        """Its time is over, it has been answered for, and its task was cancelled."""
+        self.is_counted = False
+        """No longer among the requests being answered."""
+        self.is_waiting_for_body = False
+        self.task: asyncio.Task[None] | None = None
+        # HttpCycle's own; here because a second __init__ would cost each request more than it is worth.
+        self.event: asyncio.Event | None = None
+        self.request_given = False
+        """The app has received the last of the request's body."""
+        self.continued = False
+        """A 100 has been sent."""
+        self.pieces: list[bytes] | None = None
+        """What waits for the end of this turn of the loop."""
+        self.wrote = 0.0
+        """Monotonic seconds at which the last piece of content left at once."""
+
+    async def run(self, app: Any) -> None:
+        """Call the app, and answer for it where it does not."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as exc:  # foreign code; SystemExit must not end the loop
+            self.raised(exc)
+        else:
+            if self.response.phase is not _DONE and not self.is_gone:
+                self.returned()
+        finally:
+            self.connection.server.cycle_ended(self)
+            self.task = None
+
+    async def receive(self) -> Any:
+        """The app's ``receive`` (ASGI 3.0): the next event, waited for."""
+        raise NotImplementedError
+
+    async def send(self, message: Any) -> None:
+        """The app's ``send`` (ASGI 3.0). Raises ``ClientDisconnected`` and ``ResponseError``."""
+        raise NotImplementedError
+
+    # For the connection
+
+    def flush_head(self) -> None:
+        """Let a head leave whose content did not come in the same turn of the loop."""
+        if not self.is_gone:
+            self.connection.write(self.response.flush_head(), 0)
+
+    def flush_pieces(self) -> None:
+        """Let the pieces leave that were sent in the same turn of the loop."""
+
+    def wake(self) -> None:
+        """Something that ``receive`` may wait for has happened."""
+
+    def disconnect(self) -> None:
+        """The client is gone."""
+        self.is_gone = True
+        self.wake()
+
+    def half_closed(self) -> bool:
+        """The client has ended its side, after a whole request; True when it may still read an answer."""
+        self.response.close = True
+        self.wake()
+        return True
+
+    def fail(self, error: ProtocolError) -> None:
+        """The request broke a rule, or did not come: answer if that can still be done, else cut."""
+        if self.response.head_sent:
+            self.flush_pieces()
+            self.connection.abort()
+            return
+        self.response.close = True
+        self.answer(error.status, *plain(error.status, error.code, str(error)))
+        self.disconnect()
+
+    # When the app does not answer
+
+    def raised(self, exc: BaseException) -> None:
+        """The app raised: log it, once, and answer if that can still be done, else cut."""
+        server = self.connection.server
+        if self.is_gone and is_about_leaving(exc):
+            return
+        is_told = server.is_forced or self.is_overdue
+        if not (is_told and isinstance(exc, asyncio.CancelledError)):
+            self.log("the app raised an exception", foreign_traceback(exc))
+        server.tally.errors += 1
+        if self.is_gone or self.response.phase is _DONE:
+            return
+        if self.response.head_sent:
+            self.flush_pieces()
+            self.connection.abort()
+        elif server.settings.development:
+            trace = foreign_traceback(exc)
+            self.answer(500, *traceback_page(500, "app-error", f"{type(exc).__name__}: {exc}", trace))
+        else:
+            self.answer(500, *plain(500, "app-error"))
+
+    def returned(self) -> None:
+        """The app returned, and its response is not complete."""
+        self.connection.server.tally.errors += 1
+        if self.response.head_sent:
+            self.log("the app returned before its response was complete")
+            self.flush_pieces()
+            self.connection.abort()
+        else:
+            self.log("the app returned without a response")
+            self.answer(500, *plain(500, "no-response"))
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Answer in the app's place; a head of its own that has not left is forgotten."""
+        response = self.response
+        response.reset()
+        response.start(status, headers)
+        self.connection.write(response.send(body, more=False), len(body))
+        self.connection.response_done(self)
+
+    def log(self, what: str, error: str = "") -> None:
+        """One record, without the query: it is where people put secrets."""
+        say(
+            "error",
+            what,
+            error,
+            app=self.connection.server.settings.app,
+            method=self.head.method,
+            path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),
+        )
+
+
+def is_about_leaving(exc: BaseException) -> bool:
+    """Whether ``exc`` says that the client left, be it wrapped by a framework or in an exception group."""
+    waiting: list[BaseException | None] = [exc]
+    seen = set()  # a member of a group may have the group as its context
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        if isinstance(found, (ClientDisconnected, asyncio.CancelledError)):
+            return True
+        seen.add(id(found))
+        waiting += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
+    return False

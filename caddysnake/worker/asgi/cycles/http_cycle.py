@@ -1,0 +1,229 @@
+"""One ASGI HTTP request: ``receive`` and ``send`` for the app, between a connection's parser and its transport.
+
+Two halves that end independently. The request half is the parser's (``HttpConnection.parser``); this one hands its
+body to the app. The response half is a ``Response``, whose phases are the states of ``send``:
+
+=============  ==================================================================================
+phase          what the app may send
+=============  ==================================================================================
+WAITING        http.response.start, http.response.early_hint
+STARTED        http.response.body, .pathsend; the head leaves at once with it, or at the end of
+               this turn of the loop, so that a slow stream opens immediately
+STREAMING      http.response.body
+TRAILERS       http.response.trailers
+DONE           nothing; the connection has gone on to its next request by then
+BROKEN         nothing; the connection is being cut
+=============  ==================================================================================
+
+Small pieces that follow each other within a millisecond leave together: at the end of the turn of the loop in which
+they were sent, or as soon as they are many. A piece after a longer while leaves at once, whatever else the app does.
+
+The app is never cancelled because a client left: ``receive`` says so, and ``send`` raises ``ClientDisconnected``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import MutableMapping
+from time import monotonic
+from typing import Any
+
+from ....http1.errors import ResponseError
+from ....http1.response import Output, Phase, informational
+from .cycle import ClientDisconnected, Cycle
+from .sendfile import open_file, send_file
+
+Message = MutableMapping[str, Any]
+
+_WAITING = Phase.WAITING
+_STARTED = Phase.STARTED
+_DONE = Phase.DONE
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EARLY_HINTS = 103
+_PIECE_MAX_BYTES = 1024
+_PIECES_MAX = 64
+_BURST_S = 0.001
+"""Pieces that come sooner than this after another are let wait for each other, within one turn of the loop."""
+
+
+class HttpCycle(Cycle):
+    """One request and its response."""
+
+    __slots__ = ()
+
+    # For the app
+
+    async def receive(self) -> Message:
+        """The next ``http.request``, or ``http.disconnect`` when the client is gone or the response is complete.
+
+        ASGI HTTP 2.5, "Request" and "Disconnect".
+        """
+        connection = self.connection
+        parser = connection.parser
+        while True:
+            if connection.cycle is not self or self.is_gone:
+                return {"type": "http.disconnect"}
+            if not self.request_given and (parser.body or parser.complete):
+                body = parser.take_body()
+                more = not parser.complete
+                self.request_given = not more
+                if more:
+                    connection.resume_reading()
+                connection.server.tally.bytes_in += len(body)
+                return {"type": "http.request", "body": body, "more_body": more}
+            if connection.is_half_closed:
+                connection.client_left(self)
+                return {"type": "http.disconnect"}
+            if self.head.expect_continue and not self.request_given:
+                self._continue()
+            await self._wait()
+
+    async def send(self, message: Message) -> None:
+        """Take one event of the response; waits while the client does not read.
+
+        Raises ``ClientDisconnected`` (an ``OSError``, as ASGI HTTP 2.4 has it) when the client is gone,
+        ``ResponseError`` for an event that is malformed or out of turn.
+        """
+        kind = message["type"]
+        connection = self.connection
+        response = self.response
+        if self.is_gone:
+            raise ClientDisconnected("the client is gone")
+        if kind == "http.response.body":
+            body = message.get("body", b"")
+            if type(body) is not bytes:
+                body = _to_bytes(body)
+            more = message.get("more_body", False)
+            output = response.send(body, more)
+            if more and type(output) is bytes and len(output) <= _PIECE_MAX_BYTES:
+                self._send_piece(output, len(body))
+            else:
+                self._write(output, len(body))
+            if response.phase is _DONE:
+                connection.response_done(self)
+            if connection.is_write_paused:
+                await connection.drain()
+        elif kind == "http.response.start":
+            if self.head.expect_continue:
+                self._refuse_unread()
+            response.start(message.get("status", 0), message.get("headers", ()), None, message.get("trailers", False))
+            connection.server.head_waits(self)
+        else:
+            await self._send_extension(kind, message)
+
+    async def _send_extension(self, kind: str, message: Message) -> None:
+        """The messages of the extensions that the scope names."""
+        if kind not in self.scope["extensions"]:
+            raise ResponseError(f"{kind!r} is not a message of an HTTP response")
+        connection = self.connection
+        response = self.response
+        if kind == "http.response.early_hint":
+            if response.phase is not _WAITING:
+                raise ResponseError("an early hint after the response was started")
+            connection.write(informational(_EARLY_HINTS, [(b"link", link) for link in message.get("links", ())]), 0)
+        elif kind == "http.response.trailers":
+            self._write(response.send_trailers(message.get("headers", ()), message.get("more_trailers", False)), 0)
+            if response.phase is _DONE:
+                connection.response_done(self)
+        elif kind == "http.response.pathsend":
+            await self._send_path(message.get("path"))
+        else:
+            raise ResponseError(f"{kind!r} is not a message of an HTTP response")
+        await connection.drain()
+
+    async def _send_path(self, path: object) -> None:
+        connection = self.connection
+        file, size = open_file(path)
+        try:
+            before, behind = self.response.frame_file(size)
+            self._write(before, 0)
+            if size and self.response.has_content:
+                await send_file(connection, file, size)
+                connection.count_sent(size)
+            connection.write(behind, 0)
+        except BaseException:
+            if self.response.head_sent:
+                connection.abort()
+            raise
+        finally:
+            os.close(file)
+        if not self.is_gone:
+            connection.response_done(self)
+
+    # Small pieces
+
+    def _send_piece(self, piece: bytes, content_bytes: int) -> None:
+        """Let ``piece`` leave at once or, soon behind another, at the end of this turn of the loop at the latest."""
+        now = monotonic()
+        if now - self.wrote > _BURST_S:
+            self.wrote = now
+            self._write(piece, content_bytes)
+            return
+        self.connection.count_sent(content_bytes)
+        pieces = self.pieces
+        if pieces is None:
+            self.pieces = [piece]
+            self.connection.server.head_waits(self)
+            return
+        pieces.append(piece)
+        if len(pieces) >= _PIECES_MAX:
+            self.flush_pieces()
+
+    def _write(self, output: Output, content_bytes: int) -> None:
+        """Write ``output`` behind the pieces that wait."""
+        pieces = self.pieces
+        if pieces:
+            self.pieces = None
+            output = b"".join((*pieces, output)) if isinstance(output, bytes) else (*pieces, *output)
+        self.connection.write(output, content_bytes)
+
+    def flush_pieces(self) -> None:
+        """Let the pieces leave that were sent in the same turn of the loop."""
+        if self.pieces and not self.is_gone:
+            self._write(b"", 0)
+
+    # For the connection
+
+    def wake(self) -> None:
+        """Have a waiting ``receive`` look again."""
+        if self.event is not None:
+            self.event.set()
+
+    async def _wait(self) -> None:
+        event = self.event
+        if event is None:
+            event = self.event = asyncio.Event()
+        event.clear()
+        if self.request_given:
+            await event.wait()
+            return
+        self.is_waiting_for_body = True
+        self.connection.watch_body()
+        try:
+            await event.wait()
+        finally:
+            self.is_waiting_for_body = False
+
+    def _continue(self) -> None:
+        # Caddy has sent one already; a second would reach the browser (seen with 2.11.7).
+        connection = self.connection
+        if self.continued or self.response.head_sent or connection.peer.is_trusted or connection.parser.received:
+            return
+        self.continued = True
+        connection.write(_CONTINUE, 0)
+
+    def _refuse_unread(self) -> None:
+        """A client that still waits for its 100 may send its body all the same, or another request: the next bytes
+
+        cannot be told apart, so this is the last answer (RFC 9110 section 10.1.1). Caddy has had its 100.
+        """
+        connection = self.connection
+        if not self.continued and not connection.parser.received and not connection.peer.is_trusted:
+            self.response.close = True
+
+
+def _to_bytes(body: object) -> bytes:
+    if isinstance(body, (bytearray, memoryview, bytes)):
+        return bytes(body)
+    raise ResponseError(f"the body of a response must be bytes, not {type(body).__name__}")

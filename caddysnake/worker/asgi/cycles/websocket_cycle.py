@@ -1,0 +1,429 @@
+"""One ASGI WebSocket: ``receive`` and ``send`` for the app over the frames of one connection.
+
+=============  =====================================  ====================================================
+phase          the app may send                       leads to
+=============  =====================================  ====================================================
+CONNECTING     websocket.accept                       OPEN
+               websocket.close                        DENIED, by a plain 403
+               websocket.http.response.start, .body   DENIED, by the app's own answer
+OPEN           websocket.send                         OPEN
+               websocket.close                        CLOSING, until the client answers with its own close
+CLOSING        nothing more
+CLOSED         nothing: ``send`` raises ``ClientDisconnected``; websocket.close is ignored
+DENIED         the rest of its answer
+=============  =====================================  ====================================================
+
+Flow control goes both ways: reading pauses while the app has ``HIGH_BYTES`` or ``HIGH_MESSAGES`` to take, and
+``send`` waits while the client does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import MutableMapping
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ....http1.encoding import encode_anew
+from ....http1.errors import ResponseError
+from ....http1.request import RequestHead
+from ....http1.response import Phase as ResponsePhase
+from ....http1.response import Response
+from ...app.loader import foreign_traceback
+from ...websocket.deflate import Deflate, negotiate
+from ...websocket.frames import (
+    ABNORMAL,
+    BINARY,
+    CLOSE,
+    FAIL,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NO_STATUS,
+    NORMAL,
+    PING,
+    PONG,
+    SERVICE_RESTART,
+    TEXT,
+    Receiver,
+    close_frame,
+    frame,
+    is_sendable,
+)
+from ...websocket.handshake import Offer
+from .cycle import ClientDisconnected, Cycle, is_about_leaving
+
+if TYPE_CHECKING:
+    from ..connection import HttpConnection
+
+Message = MutableMapping[str, Any]
+
+HIGH_BYTES = 64 * 1024
+HIGH_MESSAGES = 64
+CLOSE_TIMEOUT_S = 10.0
+"""How long the client's close frame is awaited, after ours."""
+
+RESTART_SPREAD_S = 2.0
+"""Sockets that are told to reconnect elsewhere are told at random moments within this time."""
+
+_STATUS_LINE = b"HTTP/1.1 101 Switching Protocols"
+_MESSAGES = frozenset((TEXT, BINARY))
+_OURS = frozenset(
+    (b"connection", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-version")
+)
+
+
+class Phase(Enum):
+    """Where the WebSocket stands; OPEN and CLOSING as in RFC 6455 section 7."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLOSING = "closing"  # our close frame is out, the client's is not here
+    CLOSED = "closed"
+    DENIED = "denied"  # answered with plain HTTP
+
+
+_CONNECTING, _OPEN, _CLOSING, _CLOSED, _DENIED = Phase
+
+
+class WebSocketCycle(Cycle):
+    """One WebSocket, from the request that asks for it to its end."""
+
+    __slots__ = (
+        "_closing_since",
+        "_connect_given",
+        "_deflate",
+        "_disconnect",
+        "_heard_at",
+        "_is_heard",
+        "_offer",
+        "_phase",
+        "_ping_sent_at",
+        "_pong",
+        "_queue",
+        "_queued_bytes",
+        "_receiver",
+        "_waiters",
+    )
+
+    def __init__(
+        self,
+        connection: HttpConnection,
+        head: RequestHead,
+        response: Response,
+        scope: dict[str, Any],
+        offer: Offer,
+    ) -> None:
+        super().__init__(connection, head, response, scope)
+        self._offer = offer
+        self._phase = _CONNECTING
+        self._receiver: Receiver | None = None
+        self._deflate: Deflate | None = None
+        self._connect_given = False
+        self._queue: deque[Message] = deque()
+        self._queued_bytes = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._disconnect: Message | None = None
+        self._pong: bytes | None = None  # the answer to a ping, while the client does not read
+        self._is_heard = False
+        self._heard_at = 0.0
+        self._ping_sent_at = 0.0
+        self._closing_since = 0.0
+
+    # For the app
+
+    async def receive(self) -> Message:
+        """``websocket.connect`` first, then messages, then ``websocket.disconnect`` as often as it is asked for.
+
+        ASGI WebSocket 2.5. Reading goes on when the app has caught up with half of what may wait for it.
+        """
+        if not self._connect_given:
+            self._connect_given = True
+            return {"type": "websocket.connect"}
+        queue = self._queue
+        while not queue:
+            if self._disconnect is not None:
+                return self._disconnect
+            waiter = self.connection.server.loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if not waiter.done() or waiter.cancelled():
+                    self._waiters = deque(each for each in self._waiters if each is not waiter)
+        message = queue.popleft()
+        if self._queued_bytes:
+            content = message.get("text")
+            self._queued_bytes -= len(content if content is not None else message["bytes"])
+            if self._queued_bytes < HIGH_BYTES // 2 and len(queue) < HIGH_MESSAGES // 2:
+                self.connection.resume_reading()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Take one event of the app; waits while the client does not read.
+
+        Raises ``ClientDisconnected`` when the client is gone, ``ResponseError`` for an event that is malformed or out
+        of turn.
+        """
+        kind = message["type"]
+        connection = self.connection
+        if kind == "websocket.send" and self._phase is _OPEN:
+            text = message.get("text")
+            if text is not None:
+                if not isinstance(text, str):
+                    raise ResponseError(f"the text of websocket.send must be str, not {type(text).__name__}")
+                if message.get("bytes") is not None:
+                    raise ResponseError("websocket.send has text or bytes, not both")
+                opcode, data = TEXT, text.encode()
+            else:
+                content = message.get("bytes")
+                opcode, data = BINARY, content if isinstance(content, bytes) else _to_bytes(content)
+            if self._deflate is not None:
+                connection.write(frame(opcode, self._deflate.deflate(data), rsv1=True), len(data))
+            else:
+                connection.write(frame(opcode, data), len(data))
+            if connection.is_write_paused:
+                await connection.drain()
+            return
+        if self._phase is _CLOSED or self.is_gone:
+            if kind == "websocket.close":
+                return
+            raise ClientDisconnected("the WebSocket is closed")
+        if self._phase is _CONNECTING:
+            self._answer_handshake(kind, message)
+        elif self._phase is _DENIED:
+            await self._deny(kind, message)
+        elif kind == "websocket.close" and self._phase is _OPEN:
+            self._queue.clear()
+            self._queued_bytes = 0
+            self._close(_checked(message.get("code")), message.get("reason") or "")
+        else:
+            raise ResponseError(f"{kind!r} cannot be sent while the WebSocket is {self._phase.value}")
+
+    # The handshake
+
+    def _answer_handshake(self, kind: str, message: Message) -> None:
+        if kind == "websocket.accept":
+            self._accept(message.get("subprotocol"), message.get("headers") or ())
+        elif kind == "websocket.close":
+            self._phase = _DENIED
+            self._set_disconnect(ABNORMAL, "")
+            self.answer(403, [(b"content-type", b"text/plain; charset=utf-8")], b"Forbidden\n")
+        elif kind == "websocket.http.response.start":
+            self.response.start(message.get("status", 0), message.get("headers", ()))
+            self._phase = _DENIED
+            self.connection.server.head_waits(self)
+        else:
+            raise ResponseError(f"{kind!r} cannot be sent before the WebSocket is accepted")
+
+    async def _deny(self, kind: str, message: Message) -> None:
+        if kind != "websocket.http.response.body":
+            raise ResponseError(f"{kind!r} cannot be sent after the WebSocket was denied")
+        connection = self.connection
+        body = _to_bytes(message.get("body", b""))
+        connection.write(self.response.send(body, message.get("more_body", False)), len(body))
+        if self.response.is_done:
+            self._set_disconnect(ABNORMAL, "")
+            connection.response_done(self)
+        await connection.drain()
+
+    def _accept(self, subprotocol: str | None, headers: Any) -> None:
+        fields = [(b"upgrade", b"websocket"), (b"sec-websocket-accept", self._offer.accept)]
+        if subprotocol is not None:
+            if subprotocol not in self._offer.subprotocols:
+                raise ResponseError(f"the client did not offer the subprotocol {subprotocol!r}")
+            fields.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
+        agreed = negotiate(self._offer.extensions) if self._offer.extensions else None
+        if agreed is not None:
+            fields.append((b"sec-websocket-extensions", agreed.header().encode()))
+        for name, value in headers:
+            lower = bytes(name).lower()
+            if lower == b"sec-websocket-protocol":
+                raise ResponseError("the subprotocol belongs into the `subprotocol` of websocket.accept")
+            if lower not in _OURS:
+                fields.append((name, value))
+        connection = self.connection
+        head = encode_anew(_STATUS_LINE, fields, connection.server.server_header, drop_length=True)[0]
+        self._deflate = Deflate(agreed) if agreed is not None else None
+        self._receiver = Receiver(connection.server.settings.websocket_max_message_bytes, self._deflate)
+        self._phase = _OPEN
+        self._heard_at = monotonic()
+        self.response.phase = ResponsePhase.STREAMING  # nothing else can be answered any more
+        connection.write(head + b"\r\n\r\n", 0)
+        connection.upgraded(self)
+
+    # Frames
+
+    def received(self, data: bytes) -> None:
+        """Bytes behind the handshake."""
+        receiver = self._receiver
+        if receiver is None:
+            return
+        self._is_heard = True
+        queue = self._queue
+        for kind, content in receiver.feed(data):
+            if kind in _MESSAGES:
+                if self._phase is _OPEN:
+                    self._queued_bytes += len(content)
+                    queue.append({"type": "websocket.receive", "text" if kind == TEXT else "bytes": content})
+            elif kind == PING:
+                self._answer_ping(content)
+            elif kind == PONG:
+                self._ping_sent_at = 0.0
+            elif kind == CLOSE:
+                self._peer_closes(*content)
+            elif kind == FAIL:
+                self._fail(*content)
+        if queue:
+            if self._phase is _OPEN and (self._queued_bytes > HIGH_BYTES or len(queue) > HIGH_MESSAGES):
+                self.connection.pause_reading()
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake one waiting ``receive``, or all of them when there is nothing to come but the disconnect."""
+        waiters = self._waiters
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                if self._disconnect is None:
+                    return
+
+    def _answer_ping(self, content: bytes) -> None:
+        if self._phase is not _OPEN:
+            return
+        if self.connection.is_write_paused:
+            self._pong = content  # only the latest need be answered (RFC 6455 section 5.5.3)
+        else:
+            self._write(frame(PONG, content))
+
+    def writable(self) -> None:
+        """The client reads again."""
+        if self._pong is not None and self._phase is _OPEN:
+            content, self._pong = self._pong, None
+            self._write(frame(PONG, content))
+
+    def _write(self, output: bytes | tuple[bytes, bytes]) -> None:
+        self.connection.write(output, 0)
+
+    # The end
+
+    def _close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake."""
+        self._phase = _CLOSING
+        self._closing_since = monotonic()
+        self._set_disconnect(code, reason)
+        self._write(close_frame(code, reason))
+        self.connection.resume_reading()
+
+    def _peer_closes(self, code: int, reason: str) -> None:
+        if self._phase is _OPEN:
+            self._write(close_frame(code))
+            self._set_disconnect(code, reason)
+        self._phase = _CLOSED
+        self.connection.upgrade_ended(is_clean=True)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455 section 7.1.7)."""
+        if self._phase is _OPEN:
+            self._write(close_frame(code, reason))
+            self._set_disconnect(code, reason)
+        self._phase = _CLOSED
+        self.connection.upgrade_ended(is_clean=False)
+
+    def half_closed(self) -> bool:
+        """The client has shut its side without a closing handshake: code 1006 for the app. False: our side
+        closes too.
+        """
+        self.disconnect()
+        return False
+
+    def disconnect(self) -> None:
+        """The connection is gone: code 1006 (RFC 6455 section 7.1.5) unless a closing handshake told another."""
+        self._phase = _CLOSED
+        self._set_disconnect(ABNORMAL, "")
+        super().disconnect()
+
+    def go_away(self, is_orphaned: bool) -> None:
+        """The worker is leaving: the client is told to connect again, not all at the same moment."""
+        if self._phase is _OPEN:
+            # Within the grace there must be time left for their answers.
+            delay = random.random() * min(RESTART_SPREAD_S, self.connection.server.grace_s / 2)
+            self.connection.server.loop.call_later(delay, self._go, GOING_AWAY if is_orphaned else SERVICE_RESTART)
+
+    def _go(self, code: int) -> None:
+        if self._phase is _OPEN:
+            # Not the app's doing: it gets what has arrived, and what it sends meets a client that is gone.
+            self.is_gone = True
+            self._close(code, "")
+
+    def _set_disconnect(self, code: int, reason: str) -> None:
+        if self._disconnect is None:
+            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self.wake()
+
+    def raised(self, exc: BaseException) -> None:
+        """The app ended with ``exc``: 500 before it accepted, close code 1011 when open."""
+        if self._phase in (_CONNECTING, _DENIED):
+            super().raised(exc)
+            return
+        if self._phase is not _OPEN and is_about_leaving(exc):
+            return
+        server = self.connection.server
+        server.tally.errors += 1
+        if not server.is_forced:
+            self.log("the app raised an exception", foreign_traceback(exc))
+        if self._phase is _OPEN:
+            self._close(INTERNAL_ERROR, "")
+
+    def returned(self) -> None:
+        """The app ended: 500 or a refusal before it accepted, close code 1000 when open."""
+        if self._phase in (_CONNECTING, _DENIED):
+            super().returned()
+        elif self._phase is _OPEN:
+            self._close(NORMAL, "")
+
+    # Time
+
+    def tick(self, now: float) -> None:
+        """Ping a client that is quiet, and end it when it stays so."""
+        if self._phase is _CLOSING:
+            if now - self._closing_since > CLOSE_TIMEOUT_S:
+                self._phase = _CLOSED
+                self.connection.upgrade_ended(is_clean=True)
+            return
+        if self._phase is not _OPEN:
+            return
+        settings = self.connection.server.settings
+        if self._is_heard or self.connection.is_reading_paused:
+            # A client we do not read cannot answer.
+            self._is_heard = False
+            self._heard_at = now
+            self._ping_sent_at = 0.0
+        elif self._ping_sent_at:
+            if now - self._ping_sent_at > settings.websocket_ping_timeout_s:
+                self._fail(INTERNAL_ERROR, "no answer to a ping")
+        elif (
+            settings.websocket_ping_interval_s
+            and now - self._heard_at > settings.websocket_ping_interval_s
+            and not self.connection.is_write_paused
+        ):
+            self._ping_sent_at = now
+            self._write(frame(PING, b""))
+
+
+def _checked(code: object) -> int:
+    """The close code of an app's websocket.close. Raises ``ResponseError``."""
+    if code is None:
+        return NORMAL
+    if not isinstance(code, int) or not (is_sendable(code) or code == NO_STATUS):
+        raise ResponseError(f"not a close code: {code!r}")
+    return code
+
+
+def _to_bytes(data: object) -> bytes:
+    if isinstance(data, (bytearray, memoryview, bytes)):
+        return bytes(data)
+    raise ResponseError(f"bytes are needed, not {type(data).__name__}")

@@ -1,0 +1,196 @@
+"""Fork server: one interpreter, warmed once, from which workers are forked in milliseconds.
+
+Single-threaded and without any tenant's settings: a child reads its own ``Configure`` from its own channel, since the
+next tenant is forked from this memory. Children are reaped only when the daemon asks: until then their pids, and the
+ids of their process groups, cannot be used again.
+
+When the daemon is gone the children leave by themselves; what is still there after the grace period is killed from
+here, which works even when a child's interpreter is stuck.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import gc
+import importlib
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from .. import libraries
+from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from . import main as worker
+from .app.loader import foreign_traceback
+
+_PR_SET_DUMPABLE = 4
+_POLL_S = 0.05
+
+
+class PreloadError(Exception):
+    """A module named by ``preload`` cannot be imported here, or cannot be forked after."""
+
+
+def main(options: dict[str, Any]) -> int:
+    """Serve forks over ``options["channel"]`` until the daemon closes it; the process's exit status.
+
+    Returns twice, so to speak: in each forked child it returns that worker's own exit status, up the same short stack,
+    so that the interpreter ends as any program's does (threads joined, atexit run).
+    """
+    undumpable()  # first of all: who had attached to this process would have its children, too
+    channel = socket.socket(fileno=options["channel"])
+    endpoint = Endpoint(channel)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
+    try:
+        worker.by_line()
+        libraries.use(options["libraries"])
+        worker.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
+        with worker.DieWithDaemon(channel):
+            _preload(options["preload"], options["path"])
+    except (libraries.LibraryMissing, PreloadError) as exc:
+        code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
+        _tell(endpoint, Failed(code, str(exc)))
+        return 1
+    _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
+    return _Spawner(endpoint).serve()
+
+
+def _preload(modules: list[str], path: list[str]) -> None:
+    sys.path[:0] = path
+    for name in modules:
+        before = _threads()
+        try:
+            importlib.import_module(name)
+        except BaseException as exc:  # foreign code
+            raise PreloadError(f"preload {name}:\n{foreign_traceback(exc)}") from None
+        if _threads() > before:
+            raise PreloadError(
+                f"preload {name}: importing it started a thread, and a process with threads cannot be forked safely. "
+                "Remove it from `preload`"
+            )
+    for entry in path:
+        if entry in sys.path:  # a preload may have changed the path itself
+            sys.path.remove(entry)
+    gc.collect()
+    gc.freeze()  # else the first full collection in each child copies every page it looks at
+
+
+def _threads() -> int:
+    """How many threads run Python. A library's own, such as those of numpy's linear algebra, know how to be forked."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        time.sleep(_POLL_S)  # one just started is not known to Python before it has run
+    return _thread._count()
+
+
+def undumpable() -> None:
+    """Close this process's memory and /proc files to others of the same user (prctl(2), PR_SET_DUMPABLE)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+class _Spawner:
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._children: dict[int, int] = {}  # worker's number -> pid
+        self._grace_s = 0.0
+
+    def serve(self) -> int:
+        poller = select.poll()
+        poller.register(self._endpoint.fileno(), select.POLLIN)
+        while True:
+            poller.modify(self._endpoint.fileno(), select.POLLIN | (select.POLLOUT if self._endpoint.outbox else 0))
+            poller.poll()
+            try:
+                self._endpoint.flush()
+                channel = self._obey()
+            except (ChannelClosed, ChannelError):
+                self._endpoint.close()
+                self._end_children()
+                return 0
+            if channel is not None:
+                return self._become_worker(channel)
+
+    def _obey(self) -> socket.socket | None:
+        """Carry out the next message, if there is one. In a child that it forked: the child's own channel."""
+        received = self._endpoint.receive()
+        if received is not None:
+            message, descriptors = received
+            if isinstance(message, Spawn):
+                self._grace_s = max(self._grace_s, message.grace_s)
+                return self._fork(message.worker, socket.socket(fileno=descriptors[0]))
+            if isinstance(message, Reap):
+                self._reap(message.worker)
+        return None
+
+    def _fork(self, number: int, channel: socket.socket) -> socket.socket | None:
+        flush()
+        try:
+            pid = os.fork()
+        except OSError as exc:  # no more processes, or no memory: this goes by, and the workers there are go on
+            pid = -(exc.errno or 1)
+        if pid == 0:
+            return channel
+        channel.close()
+        if pid > 0:
+            self._children[number] = pid
+        self._endpoint.send(Spawned(number, pid))
+        return None
+
+    def _become_worker(self, channel: socket.socket) -> int:
+        os.setsid()  # a group of its own, so that what the app starts can be ended with it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what the app starts would ignore it, too
+        self._endpoint.close()
+        self._children.clear()
+        numpy = sys.modules.get("numpy.random")
+        if numpy is not None:  # `random` reseeds itself after a fork; numpy's global generator does not
+            numpy.seed()
+        return worker.main(channel)
+
+    def _reap(self, number: int) -> None:
+        pid = self._children.pop(number, None)
+        if pid is not None:
+            _, status = os.waitpid(pid, 0)
+            self._endpoint.send(Reaped(number, status))
+
+    def _end_children(self) -> None:
+        deadline = time.monotonic() + self._grace_s
+        while self._children:
+            for number, pid in list(self._children.items()):
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    _kill_group(pid)  # what it started; until it is reaped the number is its own
+                    os.waitpid(pid, 0)
+                    del self._children[number]
+            if time.monotonic() >= deadline:
+                for pid in self._children.values():
+                    _kill_group(pid)
+            time.sleep(_POLL_S)
+
+
+def flush() -> None:
+    """What a preload has written and not flushed would be written by each child once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    ctypes.CDLL(None).fflush(None)
+
+
+def _kill_group(pid: int) -> None:
+    for send in (os.killpg, os.kill):  # a child that has not yet called setsid leads no group
+        try:
+            send(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _tell(endpoint: Endpoint, message: Prepared | Failed) -> None:
+    try:
+        endpoint.send(message)
+    except ChannelClosed:
+        pass

@@ -1,0 +1,5 @@
+"""The process of a worker.
+
+``limits``  its limits
+``stacks``  its threads' stacks, for the log
+"""

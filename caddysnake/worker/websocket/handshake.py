@@ -1,0 +1,66 @@
+"""The opening handshake of WebSocket, a server's part (RFC 6455 section 4.2), without any I/O."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from typing import NamedTuple
+
+from ...http1.errors import ProtocolError
+from ...http1.fields import tokens
+from ...http1.request import RequestHead
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+VERSION = b"13"
+
+
+class Offer(NamedTuple):
+    """What a client asks for."""
+
+    key: bytes
+    subprotocols: list[str]
+    extensions: str
+
+    @property
+    def accept(self) -> bytes:
+        """The value of Sec-WebSocket-Accept."""
+        digest = hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest()
+        return binascii.b2a_base64(digest, newline=False)
+
+
+def is_upgrade(head: RequestHead) -> bool:
+    """``head`` asks for WebSocket. Any other upgrade is a plain request."""
+    return head.upgrade is not None and head.method == "GET" and b"websocket" in tokens(head.upgrade)
+
+
+def read(head: RequestHead) -> Offer:
+    """What ``head``, for which ``is_upgrade`` holds, asks for. Raises ``ProtocolError``."""
+    keys = []
+    versions = []
+    subprotocols = []
+    extensions = []
+    for name, value in head.headers:
+        if name == b"sec-websocket-key":
+            keys.append(value)
+        elif name == b"sec-websocket-version":
+            versions.append(value)
+        elif name == b"sec-websocket-protocol":
+            subprotocols += [text.strip() for text in value.decode("latin-1").split(",")]
+        elif name == b"sec-websocket-extensions":
+            extensions.append(value.decode("latin-1"))
+    if versions != [VERSION]:
+        # RFC 6455 section 4.4: name the version that is spoken.
+        spoken = (b"sec-websocket-version", VERSION)
+        raise ProtocolError(426, "websocket-version", "only version 13 of WebSocket is spoken here", (spoken,))
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise ProtocolError(400, "websocket-key", "one Sec-WebSocket-Key of 16 bytes is required")
+    if head.has_body:
+        raise ProtocolError(400, "websocket-body", "a WebSocket handshake has no content")
+    return Offer(keys[0], [text for text in subprotocols if text], ",".join(extensions))
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(value) == 24 and len(binascii.a2b_base64(value)) == 16
+    except binascii.Error:
+        return False

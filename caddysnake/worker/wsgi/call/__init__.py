@@ -1,0 +1,8 @@
+"""One call of the app.
+
+``call``          runs it
+``input``         ``wsgi.input``
+``file_wrapper``  ``wsgi.file_wrapper``
+``deadlines``     calls that take too long
+``logged``        calls for the access log; ``wsgi_log``: errors of the app
+"""

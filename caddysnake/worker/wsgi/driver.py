@@ -1,0 +1,374 @@
+"""The course of a connection: what is done with one that a thread owns, from request to request to its end.
+
+::
+
+    IDLE -> READING -> ANSWERING -> FLUSHING -> DRAINING -> IDLE …
+                \\            \\          \\           \\
+                 `------------`-> LINGERING or the end
+
+A state that has nothing to do is passed over: a request that comes whole and an answer that leaves whole go from IDLE
+through ANSWERING to IDLE within one turn of one thread.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from ...channel.records import say
+from ...channel.settings import Settings
+from ...channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
+from ...http1.answers import refusal
+from ...http1.errors import ProtocolError
+from ...http1.request import RequestHead
+from ..access_log import AccessLog
+from ..app.loader import foreign_traceback
+from .call.call import DRAIN_MAX_BYTES, Call, Host
+from .call.deadlines import Deadlines
+from .call.input import NO_INPUT, LazyInput
+from .connection import (
+    ANSWERING,
+    DRAINING,
+    ENDED,
+    FLUSHING,
+    IDLE,
+    LINGERING,
+    READING,
+    RECEIVE_BYTES,
+    ClientGone,
+    Connection,
+    State,
+)
+from .connection_table import READ, WRITE, Table
+from .counters import Tally
+from .environ import of_request
+
+BUFFER_BYTES = 1 << 20
+"""Content up to this size is collected before a thread is taken for it."""
+
+LINGER_S = 10.0
+"""How long the rest of a refused request is dropped before the connection ends."""
+
+
+class _Next(Enum):
+    """What is to become of a connection."""
+
+    PARK = "park"
+    PROCEED = "proceed"  # a further request has come already
+    GONE = "gone"  # ended or given back
+
+
+_PARK, _PROCEED, _GONE = _Next
+
+
+def _logs_to(access: AccessLog) -> Callable[[Call, Connection, int, float], None]:
+    from .call.logged import log  # most apps have no access log
+
+    return partial(log, access)
+
+
+class Course:
+    """Sees connections of ``table`` through, each time as far as it goes without waiting. For any thread."""
+
+    def __init__(
+        self, app: Any, settings: Settings, table: Table, slots: memoryview, deadlines: Deadlines | None = None,
+        access: AccessLog | None = None,
+    ) -> None:
+        self._host = Host(
+            app,
+            settings.app,
+            settings.server_header.encode("latin-1", "replace"),
+            settings.development,
+            settings.body_timeout_s,
+            self.hand_on,
+        )
+        self._head_timeout_s = settings.head_timeout_s
+        self._table = table
+        self._slots = slots
+        self._new_call = Call if deadlines is None else deadlines.new_call
+        self._log = None if access is None else _logs_to(access)
+        if access is not None:
+            from .call.logged import LoggedCall, LoggedTimedCall
+
+            self._new_call = LoggedCall
+            if deadlines is not None:
+                deadlines.call_type = LoggedTimedCall
+                self._new_call = deadlines.new_call
+
+    def handle(self, connection: Connection, tally: Tally) -> None:
+        """See an owned connection as far as it goes now."""
+        try:
+            parked = self._table.parked
+            while True:
+                connection.signalled = False
+                state = connection.state
+                if state is IDLE or state is READING:
+                    keeps = self._read(connection, tally)
+                else:
+                    keeps = self._resume(connection, state, tally)
+                if not keeps:
+                    return
+                # Table.park, written out: park first, look after.
+                parked[connection.fd] = connection
+                if not connection.signalled or parked.pop(connection.fd, None) is None:
+                    return
+        except Exception as exc:  # a bug of ours costs its connection, not the thread
+            say("error", "internal error", foreign_traceback(exc), app=self._host.name)
+            tally.write()
+            if connection.state is not ENDED:
+                self._table.end(connection)
+
+    def _resume(self, connection: Connection, state: State, tally: Tally) -> bool:
+        """Go on after a response. True when it is to be parked, False when it is no longer ours."""
+        if state is FLUSHING:
+            following = self._flush(connection)
+        elif state is DRAINING:
+            following = self._drain(connection)
+        else:
+            following = self._linger(connection)
+        if following is _PROCEED:
+            return self._proceed(connection, tally)
+        return following is _PARK
+
+    # A request.
+
+    def _read(self, connection: Connection, tally: Tally) -> bool:
+        """Read once, and call the app for each request that has come far enough. As ``_resume``."""
+        self._slots[connection.slot] = SLOT_READING
+        if connection.kicked:
+            connection.kicked = False
+            self._table.arm(connection, READ)
+            return self._proceed(connection, tally)  # with what is there; what is not will be told
+        data: bytes | None
+        try:
+            data = connection.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            data = b""
+        if data is None:  # and not from within the exception's handler: what the app raises would refer to it
+            return self._proceed(connection, tally)
+        if not data:
+            self._table.end(connection)
+            return False
+        if len(data) == RECEIVE_BYTES or connection.hung:
+            connection.signalled = True  # there may be more, or the end, of which nobody will be told
+        parser = connection.parser
+        try:
+            parser.feed(data)
+        except ProtocolError as exc:
+            return self._refuse(connection, exc) is _PARK
+        if not parser.complete:
+            return self._proceed(connection, tally)
+        # A whole request, as most are: the first turn of _proceed, written out.
+        assert parser.head is not None
+        if not self._call(connection, parser.head, tally):
+            return False
+        following = self._settle(connection)
+        return following is _PARK or (following is _PROCEED and self._proceed(connection, tally))
+
+    def _proceed(self, connection: Connection, tally: Tally) -> bool:
+        """Call the app for each request that has come far enough. As ``_resume``."""
+        parser = connection.parser
+        while True:
+            head = parser.head
+            if head is None or not (parser.complete or self._is_enough(connection, head)):
+                self._await(connection, head)
+                return True
+            if not self._call(connection, head, tally):
+                return False
+            following = self._settle(connection)
+            if following is not _PROCEED:
+                return following is _PARK
+
+    def _is_enough(self, connection: Connection, head: RequestHead) -> bool:
+        """Whether the app can be called although content is missing: it will have to wait for it."""
+        return (
+            connection.hurried
+            or connection.parser.body_bytes >= BUFFER_BYTES
+            or (head.expect_continue and not connection.trusted)  # the client waits for the app to ask
+        )
+
+    def _await(self, connection: Connection, head: RequestHead | None) -> None:
+        """A request, or the rest of one, is still to arrive."""
+        if head is None and connection.parser.at_boundary:
+            connection.state = IDLE
+            self._slots[connection.slot] = SLOT_IDLE
+            return
+        now = time.monotonic()
+        if connection.state is not READING:
+            connection.state = READING
+            connection.since = now
+        # A head has so long from its first byte, content from its last.
+        deadline = connection.since + self._head_timeout_s if head is None else now + self._host.body_timeout_s
+        self._table.wait(connection, deadline)
+
+    def _call(self, connection: Connection, head: RequestHead, tally: Tally) -> bool:
+        """Run the app. False when the connection has been handed on meanwhile."""
+        connection.state = ANSWERING
+        connection.deadline = 0.0
+        start = tally.begin()
+        close = connection.close or self._table.closing or not head.keep_alive
+        call = self._new_call(self._host, connection, head, close)
+        environ = of_request(connection.base, head, connection.origin)
+        parser = connection.parser
+        if not head.chunked and not head.content_length:
+            environ["wsgi.input"] = NO_INPUT
+        elif parser.complete:
+            content = parser.take_body()
+            environ["wsgi.input"] = io.BytesIO(content)
+            environ["CONTENT_LENGTH"] = str(len(content))  # of a chunked one too, now that it is known
+        else:
+            call.lazy = LazyInput(parser.take_body(), call.pull)
+            environ["wsgi.input"] = call.lazy
+        if head.version == "1.1":
+            environ["wsgi.early_hints"] = call.early_hints
+        received = parser.received
+        owned = call.run(environ)
+        if received:
+            tally.receive(parser.received if owned else received)
+        if call.failed:
+            tally.fail()
+        tally.end(start, call.answered if call.failed else call.status, call.sent_bytes)
+        if self._log is not None:
+            self._log(call, connection, parser.received if owned else received, time.monotonic() - start)
+        return owned
+
+    def hand_on(self, connection: Connection) -> None:
+        """Settle a connection while the app that answered on it is still busy."""
+        following = self._settle(connection)
+        if following is _PROCEED:
+            connection.state = READING
+            connection.since = time.monotonic()
+            self._table.kick(connection)
+        elif following is _PARK:
+            self._table.leave(connection)
+
+    # After the response.
+
+    def _settle(self, connection: Connection) -> _Next:
+        """The response is complete as far as the app goes: what next?"""
+        if connection.unsent or connection.file is not None:
+            if connection.aborted:
+                return self._end(connection)
+            connection.state = FLUSHING
+            self._table.wait(connection, time.monotonic() + connection.write_timeout_s)
+            self._table.arm(connection, WRITE)
+            return _PARK
+        return self._after_response(connection)
+
+    def _flush(self, connection: Connection) -> _Next:
+        try:
+            done = connection.flush()
+        except ClientGone:
+            return self._end(connection)
+        if not done:
+            connection.deadline = time.monotonic() + connection.write_timeout_s
+            return _PARK
+        connection.deadline = 0.0
+        self._table.arm(connection, READ)
+        return self._after_response(connection)
+
+    def _after_response(self, connection: Connection) -> _Next:
+        if connection.close:
+            return self._close(connection)
+        parser = connection.parser
+        if not parser.complete:
+            connection.state = DRAINING
+            connection.dropped = 0
+            connection.signalled = True  # perhaps it has come already
+            self._table.wait(connection, time.monotonic() + self._host.body_timeout_s)
+            return _PARK
+        has_more = parser.pending
+        connection.hurried = False
+        try:
+            parser.next_message()
+        except ProtocolError as exc:
+            return self._refuse(connection, exc)
+        if has_more and not parser.at_boundary:
+            self._slots[connection.slot] = SLOT_READING
+            return _PROCEED
+        if self._table.returning:
+            self._table.give_back(connection)
+            return _GONE
+        connection.state = IDLE
+        self._slots[connection.slot] = SLOT_IDLE
+        return _PARK
+
+    def _close(self, connection: Connection) -> _Next:
+        parser = connection.parser
+        if connection.aborted or (parser.complete and not parser.pending):
+            return self._end(connection)
+        return self._start_lingering(connection)
+
+    def _end(self, connection: Connection) -> _Next:
+        self._table.end(connection)
+        return _GONE
+
+    def _drain(self, connection: Connection) -> _Next:
+        """Drop content that the app did not want, up to the next request."""
+        try:
+            count = connection.drop(parse=True)
+        except ProtocolError:
+            return self._start_lingering(connection)
+        if count is None:
+            return _PARK
+        if not count:
+            return self._end(connection)
+        if connection.parser.complete:
+            connection.deadline = 0.0
+            return self._after_response(connection)
+        if connection.dropped > DRAIN_MAX_BYTES:
+            return self._start_lingering(connection)
+        connection.signalled = True
+        connection.deadline = time.monotonic() + self._host.body_timeout_s
+        return _PARK
+
+    # The end.
+
+    def _refuse(self, connection: Connection, exc: ProtocolError) -> _Next:
+        """Answer a request that breaks a rule, and end the connection."""
+        parser = connection.parser
+        asked = parser.head or parser.draft
+        if asked is not None and not hasattr(asked, "method"):
+            asked = None  # not even the request line could be read
+        connection.close = True
+        connection.slots[connection.slot] = SLOT_HEAD_SENT
+        try:
+            connection.offer(refusal(exc, asked, self._host.server_header))
+        except ClientGone:
+            return self._end(connection)
+        connection.unsent.clear()  # a few hundred bytes that find no room are not waited for
+        return self._start_lingering(connection)
+
+    def _start_lingering(self, connection: Connection) -> _Next:
+        """Our side ends now, the peer's when it has read our answer: an earlier end could destroy that on its way."""
+        connection.state = LINGERING
+        connection.dropped = 0
+        connection.shut_writing()
+        connection.signalled = True
+        self._table.wait(connection, time.monotonic() + LINGER_S)
+        return _PARK
+
+    def _linger(self, connection: Connection) -> _Next:
+        count = connection.drop(parse=False)
+        if count is None:
+            return _PARK
+        if not count or connection.dropped > DRAIN_MAX_BYTES:
+            return self._end(connection)
+        connection.signalled = True
+        return _PARK
+
+    def expire(self, connection: Connection) -> None:
+        """End an owned connection whose deadline has passed."""
+        if connection.state is READING:
+            what = "head" if connection.parser.head is None else "content"
+            exc = ProtocolError(408, "timeout", f"the request's {what} took too long")
+            if self._refuse(connection, exc) is _PARK:
+                self._table.leave(connection)
+            return
+        self._table.end(connection)
