@@ -22,7 +22,7 @@ from ..daemon.apps.builds import Builds
 from ..daemon.apps.counters import Ledger
 from ..daemon.apps.pool import Pool
 from ..daemon.main import Daemon, Phase
-from ..daemon.supervisor.desired import address_name
+from ..daemon.sockets.addresses import address_name
 from ..daemon.system import cgroups
 from ..daemon.system.processes import cpu_seconds, resident_bytes
 from ..daemon.tenants.tenants import Estate

@@ -12,8 +12,9 @@ from support.daemon import children, daemon, get
 from support.house import run
 from support.worker import SITE
 
+from caddysnake.daemon.workers.child.launcher import NO_ROOM, SpawnerKey, SpawnError
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
-from caddysnake.daemon.workers.forking.fork_server import NO_ROOM, SpawnerKey, SpawnError, Spawners
+from caddysnake.daemon.workers.forking.fork_server import Spawners
 
 
 def key(number: int) -> SpawnerKey:

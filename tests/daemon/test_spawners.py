@@ -14,8 +14,9 @@ from support.house import run
 from support.worker import PATIENCE_S, SITE
 
 from caddysnake.channel.endpoint import pair
+from caddysnake.daemon.workers.child.launcher import SpawnerKey, SpawnError
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
-from caddysnake.daemon.workers.forking.fork_server import Spawner, SpawnerKey, SpawnError, Spawners
+from caddysnake.daemon.workers.forking.fork_server import Spawner, Spawners
 
 
 async def only_child(of: Spawner, pid: int) -> None:

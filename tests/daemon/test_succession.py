@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon.supervisor.succession import Identity, successors
+from caddysnake.daemon.apps.spec import Identity
+from caddysnake.daemon.supervisor.succession import successors
 
 BLOG, SHOP = Identity("blog", None), Identity("shop", None)
 APPS = st.dictionaries(st.sampled_from("abcd"), st.builds(Identity, st.sampled_from("xyz"), st.sampled_from("uv")))

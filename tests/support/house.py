@@ -19,7 +19,7 @@ from caddysnake.channel.settings import Settings
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.pool import PoolSpec
 from caddysnake.daemon.sockets.connections import Connection, Connections
-from caddysnake.daemon.workers.forking.fork_server import SpawnerKey
+from caddysnake.daemon.workers.child.launcher import SpawnerKey
 from caddysnake.daemon.workers.threads.host import Origins
 from support.probe import exchange
 from support.worker import PATIENCE_S, SITE

@@ -73,7 +73,7 @@ LOOKED_AT = {
     "sockets.connections.Connections": (
         "_by_fd _epoll _loop _on_over _on_request"
     ),
-    "supervisor.supervisor.Bound": (
+    "sockets.connections.Bound": (
         "app listener number"
     ),
     "supervisor.supervisor.Serving": (

@@ -121,7 +121,8 @@ def test_a_version_that_fails_in_the_end_starts_everything_afresh_on_the_same_so
     before = workers(installed.process.pid)
     socket = os.stat(installed.process.log_path.parent / "x.sock").st_ino
     # What a rehearsal does not do.
-    installed.change("daemon/upgrade/restore.py", "        self._resume_connections()\n", "        raise KeyError('oh')\n")
+    resuming, failing = "        self._resume_connections()\n", "        raise KeyError('oh')\n"
+    installed.change("daemon/upgrade/restore.py", resuming, failing)
     installed.upgrade()
     installed.process.wait_for_log("everything is started afresh")
     installed.process.wait_for_log(" ready in ", 2)

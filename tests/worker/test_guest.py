@@ -186,9 +186,9 @@ def test_random_numbers_differ_between_workers_of_one_spawner(tmp_path: Path, ba
 # -- the app's own names ---------------------------------------------------------------------------------------
 
 NAMES = [
-    "config", "worker", "channel", "daemon", "cli", "relay", "http1", "libraries", "bootstrap", "fork_server", "loader",
-    "aio", "messages", "codec", "endpoint", "settings", "vitals", "asgi", "wsgi", "scope", "lifespan", "environ", "logs",
-    "caddysnake", "httptools", "uvloop", "websockets", "main", "request", "errors", "limits",
+    "config", "worker", "channel", "daemon", "cli", "relay", "http1", "libraries", "bootstrap", "fork_server",
+    "loader", "aio", "messages", "codec", "endpoint", "settings", "vitals", "asgi", "wsgi", "scope", "lifespan",
+    "environ", "logs", "caddysnake", "httptools", "uvloop", "websockets", "main", "request", "errors", "limits",
 ]  # fmt: skip
 
 OWN = """

@@ -2,6 +2,7 @@
 
 ``app``         one app, its queue
 ``pool``        one generation of its workers
+``spec``        what makes two specs the same app
 ``builds``      which code that is
 ``restarting``  when a worker is replaced; ``backoff``: how soon one is tried again
 ``counters``    what is counted

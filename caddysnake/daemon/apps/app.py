@@ -10,12 +10,13 @@ from typing import Protocol
 
 from ...channel import vitals
 from ...channel.messages import Need, Unneed
+from ...config.accounts import Account
 from ...config.models import MAX_QUEUE
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import QUEUE_FULL, STOPPING, Refusal, of_broken, of_failure
 from ..system.state import CarriedApp, CarriedPool, CarriedWorker
 from ..workers.balancer import choose, excess
-from ..workers.forking.fork_server import Forker, Forkers
+from ..workers.child.launcher import Forker, Forkers
 from ..workers.forking.start_limiter import Starts
 from ..workers.worker import Worker
 from .builds import Builds
@@ -75,6 +76,11 @@ class App:
         """Which code runs since when, and which was refused."""
         self._renewing = asyncio.Lock()
         self._rolling: asyncio.Task[None] | None = None
+
+    @property
+    def account(self) -> Account | None:
+        """The user that its workers run as; None: the daemon's."""
+        return self.spec.key.account
 
     @property
     def is_ours(self) -> bool:

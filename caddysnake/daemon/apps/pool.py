@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel.messages import MOVES, Need, Unneed
 from ...channel.settings import RelaySettings, Settings
-from ..supervisor.succession import Identity
 from ..system import tempdirs as scratch
 from ..system.processes import resident_bytes
 from ..system.state import CarriedFailure, CarriedPool, CarriedWorker, plain
+from ..workers.child.launcher import Forker, Forkers, Seat, SpawnerKey, SpawnError
 from ..workers.forking.environment import not_passed
-from ..workers.forking.fork_server import Forker, Forkers, Seat, SpawnerKey, SpawnError
 from ..workers.forking.start_limiter import Starting, Starts
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
 from ..workers.lifecycle import State
@@ -24,6 +23,7 @@ from ..workers.worker import Worker, WorkerSink
 from .backoff import Backoff
 from .counters import Ledger
 from .restarting import Lease, Limits, Reading
+from .spec import Identity
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection

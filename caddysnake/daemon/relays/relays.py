@@ -17,7 +17,7 @@ from ..sockets.connections import Connection, Connections
 from ..system.log.process import Outlets, adopt_outlets, outlets
 from ..system.processes import Child, Process
 from ..system.state import CarriedOutlets
-from ..workers.forking.fork_server import Forker, Seat, SpawnerKey, SpawnError
+from ..workers.child.launcher import Forker, Seat, SpawnerKey, SpawnError
 from ..workers.worker import Worker
 from .link_broker import Desk
 

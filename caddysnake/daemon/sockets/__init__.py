@@ -1,5 +1,6 @@
 """Listeners and connections, and who owns them.
 
+``addresses``    where a listener listens
 ``listener``     sockets that are ours
 ``opener``       opens them, or finds those that were there; ``passed``: those of a service manager
 ``connections``  the connections we hold a duplicate of

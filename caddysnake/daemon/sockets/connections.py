@@ -17,8 +17,8 @@ from ...channel.endpoint import close_at_once
 if TYPE_CHECKING:
     import asyncio
 
-    from ..supervisor.supervisor import Bound
-    from ..workers.worker import Worker
+    from ...config.accounts import Account
+    from .listener import Listener
 
 _EVENTS_A_TURN = 256
 _OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -37,6 +37,37 @@ class Owner(Protocol):
         """Its other side has left."""
 
 
+class ListenerOwner(Owner, Protocol):
+    """Who gets the connections of a listener."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs no code of an app."""
+
+    @property
+    def account(self) -> Account | None:
+        """The user that its workers run as; None: the daemon's."""
+
+
+class Holder(Protocol):
+    """Who serves a connection: a worker."""
+
+    number: int
+
+    def drop(self, connection: Connection) -> None:
+        """The connection's other side has left."""
+
+
+class Bound:
+    """An open listener and who gets its connections."""
+
+    def __init__(self, listener: Listener, number: int) -> None:
+        self.listener = listener
+        self.number = number
+        """By which relays know it. Never given to another."""
+        self.app: ListenerOwner | None = None
+
+
 class Connection:
     """One connection from Caddy. ``fd`` is the daemon's own; whoever serves it has a copy.
 
@@ -51,7 +82,7 @@ class Connection:
         self.app = app
         self.bound = bound
         """The listener it came from; None for a link."""
-        self.worker: Worker | None = None
+        self.worker: Holder | None = None
         self.slot = -1
         self.parked = False
         self.events = _WATCHED

@@ -13,8 +13,8 @@ import select
 import socket
 from collections.abc import MutableMapping
 
-from ..supervisor.desired import Address, FdAddress, TcpAddress, UnixAddress, key_of
 from ..system.notify import Notifier
+from .addresses import Address, FdAddress, TcpAddress, UnixAddress, key_of
 from .listener import (
     BACKLOG,
     Listener,

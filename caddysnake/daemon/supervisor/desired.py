@@ -19,58 +19,16 @@ from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
 from ..apps.pool import SLOW_START_S, PoolSpec
+from ..apps.spec import Identity
 from ..relays.relays import KEY as RELAY_KEY
+from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal
 from ..system.log.records import Style, printable
 from ..tenants.tenants import EstateSpec
+from ..workers.child.launcher import SpawnerKey
 from ..workers.forking.environment import for_interpreter, slow_start_s
-from ..workers.forking.fork_server import SpawnerKey
-from .succession import Identity
 
 _RELAY_START_S = 60.0
-
-
-class UnixAddress(NamedTuple):
-    """A unix socket to bind. ``mode``: permission bits; None, also of ``owner`` and ``group``: as the system
-    makes it.
-    """
-
-    path: str
-    mode: int | None
-    owner: str | None
-    group: str | None
-
-
-class TcpAddress(NamedTuple):
-    """A TCP socket to bind. ``host``: an IP address or a name; empty: every address of this machine."""
-
-    host: str
-    port: int
-
-
-class FdAddress(NamedTuple):
-    """A listening socket that was inherited: a descriptor's number."""
-
-    fd: int
-
-
-Address = UnixAddress | TcpAddress | FdAddress
-
-
-def key_of(address: Address) -> object:
-    """What makes two addresses the same socket, whatever its mode and owner."""
-    if isinstance(address, UnixAddress):
-        return address.path
-    return address
-
-
-def address_name(address: Address) -> str:
-    """As it is written in a Caddyfile: ``unix//run/x.sock``."""
-    if isinstance(address, UnixAddress):
-        return f"unix/{address.path}"
-    if isinstance(address, FdAddress):
-        return f"fd/{address.fd}"
-    return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
 
 
 class Binding(NamedTuple):

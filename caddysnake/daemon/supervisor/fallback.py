@@ -14,12 +14,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ...channel.messages import TAKE_LAST
-from ..sockets.connections import Connection, Connections, has_input, look
+from ..sockets.connections import Connection, Connections, ListenerOwner, has_input, look
 from ..sockets.refusals import QUEUE_FULL, STOPPING
 from ..workers import standstill
 
 if TYPE_CHECKING:
-    from ..apps.app import App
+    pass
 
 _LAST_S = 0.5
 """How long a connection that is to end may bring one more request."""
@@ -37,7 +37,7 @@ class Farewell:
         self._too_many: set[Connection] = set()
         self._idle: set[Connection] = set()
 
-    def pass_on(self, connection: Connection, former: App) -> None:
+    def pass_on(self, connection: Connection, former: ListenerOwner) -> None:
         """``former`` had ``connection``, idle or with a request that nobody has read."""
         bound = connection.bound
         owner = bound.app if bound is not None else None
@@ -111,5 +111,5 @@ def _is_repeatable(fd: int) -> bool:
     return look(fd, 8).startswith(_REPEATABLE)
 
 
-def _may_follow(former: App, owner: App) -> bool:
-    return former.is_ours or former.spec.key.account == owner.spec.key.account
+def _may_follow(former: ListenerOwner, owner: ListenerOwner) -> bool:
+    return former.is_ours or former.account == owner.account

@@ -7,15 +7,9 @@ successor, so a user is never followed by another: a worker of the former may ha
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
-
-class Identity(NamedTuple):
-    """``code``: what is run, and where. ``user``: as whom."""
-
-    code: Hashable
-    user: Hashable
+from ..apps.spec import Identity
 
 
 def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) -> dict[str, str]:

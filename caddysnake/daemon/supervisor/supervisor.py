@@ -16,24 +16,26 @@ from typing import NamedTuple
 
 from ...channel.messages import TAKE_LAST, TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ...channel.settings import RelaySettings
+from ...config.models import Autoreload as Options
 from ...config.plan import usable_cores
 from ...matchers.table import Table
 from ..apps.app import App
-from ..apps.autoreload.renewal import Autoreload
+from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.pool import Pool, PoolSpec, StartFailed
 from ..relays.link_broker import Desk
 from ..relays.relays import Relays, RelayStarter
-from ..sockets.connections import Connection, Connections
-from ..sockets.listener import Listener, peer_uid
+from ..sockets.addresses import key_of
+from ..sockets.connections import Bound, Connection, Connections
+from ..sockets.listener import peer_uid
 from ..sockets.opener import Openings
 from ..system import cgroups
 from ..tenants.lookup import Tenant, UnknownApp, find
 from ..tenants.tenants import Estate
-from ..workers.forking.fork_server import SpawnerKey
+from ..workers.child.launcher import SpawnerKey
 from ..workers.forking.start_limiter import Starts
 from ..workers.threads.host import Origins
 from ..workers.worker import Worker
-from .desired import Binding, Composition, key_of
+from .desired import Binding, Composition
 from .fallback import Farewell
 from .succession import successors
 
@@ -52,16 +54,6 @@ _SERVE_WAITING_S = 5.0
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
 
 Network = IPv4Network | IPv6Network
-
-
-class Bound:
-    """An open listener and who gets its connections."""
-
-    def __init__(self, listener: Listener, number: int) -> None:
-        self.listener = listener
-        self.number = number
-        """By which relays know it. Never given to another."""
-        self.app: App | None = None
 
 
 class _Change(NamedTuple):
@@ -364,8 +356,8 @@ class Serving:
         options = composition.autoreload
         apps = {self.apps[spec.name]: options[n] for n, spec in composition.apps.items() if n in options}
         self._autoreload.cover(apps, since)
-        estates = {self.estates[spec.name]: options[n] for n, spec in composition.estates.items() if n in options}
-        self._autoreload.guard(estates)
+        estates = [(self.estates[spec.name], options[n]) for n, spec in composition.estates.items() if n in options]
+        self._autoreload.guard(dict[Watched, Options](estates))
 
     def _bind(self, change: _Change) -> None:
         """Let each listener's connections go where the composition has them go, and close those it does not have."""

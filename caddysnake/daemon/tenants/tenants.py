@@ -12,19 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Hashable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ...channel.settings import Settings
 from ...channel.throttle import Complaints
 from ..apps.app import App
+from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Ledger
 from ..apps.pool import PoolSpec, StartFailed
+from ..apps.spec import Identity
 from ..sockets.connections import Connection, Connections, has_input
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
-from ..supervisor.succession import Identity
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
 from ..workers import standstill
-from ..workers.forking.fork_server import NO_ROOM, SpawnerKey, SpawnError
+from ..workers.child.launcher import NO_ROOM, SpawnerKey, SpawnError
 from ..workers.forking.start_limiter import Starting, Starts
 from ..workers.threads.host import Origins
 from .policy import Answer, Stage, Tenants
@@ -56,19 +57,6 @@ class EstateSpec(NamedTuple):
     identity: Identity
     warm: SpawnerKey | None = None
     """What all its apps are forked from, if that is one: prepared before the first of them is asked for."""
-
-
-class Watcher(Protocol):
-    """Wants to know which apps there are, since their code may change."""
-
-    def begins(self, key: str, folder: str, since: float | None = None) -> None:
-        """An app is about to be started, or was at ``since``; ``folder`` is its working directory."""
-
-    def keys(self) -> set[str]:
-        """Those that it has been told of."""
-
-    def forget(self, keys: set[str]) -> None:
-        """Nothing is known of them any more."""
 
 
 class _Asker(NamedTuple):

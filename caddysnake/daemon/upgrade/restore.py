@@ -11,11 +11,12 @@ from ..apps.app import App
 from ..apps.counters import Ledger
 from ..apps.pool import Pool, PoolSpec
 from ..relays.link_broker import Desk
-from ..sockets.connections import Connection
+from ..sockets.addresses import FdAddress, TcpAddress, key_of
+from ..sockets.connections import Bound, Connection
 from ..sockets.listener import resume as resume_listener
-from ..supervisor.desired import Composition, FdAddress, TcpAddress, key_of
+from ..supervisor.desired import Composition
 from ..supervisor.succession import successors
-from ..supervisor.supervisor import Bound, Serving
+from ..supervisor.supervisor import Serving
 from ..system import tempdirs as scratch
 from ..system.state import (
     CarriedApp,
@@ -28,7 +29,7 @@ from ..system.state import (
     StateError,
 )
 from ..tenants.tenants import Estate
-from ..workers.forking.fork_server import Forker
+from ..workers.child.launcher import Forker
 from ..workers.worker import Worker
 from .specs import place_of, spawner_key_of, spec_of
 
@@ -56,7 +57,8 @@ def carry(serving: Serving, state: State) -> None:
             state.desks.append(desk.carry(generation, numbers.known))
             state.needs += [CarriedNeed(relay=number, **need._asdict()) for number, need in desk.needs()]
     for key, bound in serving._bound.items():
-        app = -1 if bound.app is None or bound.app is serving.relays else numbers.known[bound.app]
+        owner = bound.app
+        app = numbers.known[owner] if isinstance(owner, App) and owner is not serving.relays else -1
         carried = bound.listener.carry(bound.number, _key(key), app)
         carried.origin = serving._openings.origin(bound.listener)
         state.listeners.append(carried)

@@ -14,7 +14,7 @@ from ...config.accounts import Account
 from ..apps.pool import PoolSpec
 from ..apps.restarting import Limits
 from ..system.state import CarriedHost, malformed
-from ..workers.forking.fork_server import SpawnerKey
+from ..workers.child.launcher import SpawnerKey
 from ..workers.threads.host import Place
 
 _SPEC: TypeAdapter[PoolSpec] = TypeAdapter(PoolSpec)

@@ -8,15 +8,13 @@ and is never an index or a size.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...channel import vitals
 from ...channel.allowance import Allowance
@@ -25,7 +23,6 @@ from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ...channel.messages import (
     PROTOCOL_VERSION,
     TAKE_BORROWED,
-    Configure,
     Drain,
     Drained,
     Dump,
@@ -39,16 +36,15 @@ from ...channel.messages import (
     Shed,
     Take,
     Unneed,
-    Write,
 )
-from ...channel.settings import RelaySettings, Settings, seal
+from ...channel.settings import RelaySettings, Settings
 from ..system import cgroups, processes
-from ..system.log import process as logger
 from ..system.log.process import Outlets, adopt_outlets
 from ..system.state import CarriedWorker
 from . import standstill
 from .balancer import STUCK_MS, Load
-from .forking.fork_server import Forker, SpawnError
+from .child.equipment import configure, new_page, outlets_for, socket_of, without_memory
+from .child.launcher import Forker, SpawnError
 from .hanging import Finding, Pulse, Watch
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
 
@@ -781,59 +777,6 @@ def _slots_of(settings: Settings | RelaySettings) -> int:
     if not limits or "open_files" not in limits:
         return vitals.SLOTS
     return max(1, min(vitals.SLOTS, limits["open_files"] // 2))
-
-
-def outlets_for(
-    endpoint: Endpoint, name: str, fields: dict[str, Any], access: dict[str, Any] | None = None
-) -> Outlets | None:
-    """Pipes for what a process, or thread, writes, put on its channel before anything else. Raises ``OSError``."""
-    opened = logger.outlets(name, fields, access=access)
-    if opened is not None:
-        try:
-            if not endpoint.hand_over(Write(), opened.writers):
-                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-        except BaseException:
-            opened.end()
-            raise
-        opened.handed()
-    return opened
-
-
-def new_page() -> tuple[vitals.Page, int]:
-    """A page of vital signs, and its descriptor; both are the caller's. Raises ``OSError``."""
-    page_fd = vitals.create("caddysnake-vitals")
-    try:
-        return vitals.Page(page_fd), page_fd
-    except BaseException:
-        os.close(page_fd)
-        raise
-
-
-def configure(endpoint: Endpoint, settings: Settings | RelaySettings, page_fd: int) -> None:
-    """Put ``Configure`` on the channel, where it waits for the worker. ``page_fd`` stays the caller's.
-
-    Raises ``OSError``, ``ChannelClosed`` among them.
-    """
-    settings_fd = seal(settings)
-    try:
-        if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
-            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-    finally:
-        os.close(settings_fd)
-
-
-def without_memory(settings: Settings) -> Settings:
-    """``settings`` for a process whose memory is limited by a cgroup."""
-    return settings._replace(limits={name: n for name, n in (settings.limits or {}).items() if name != "memory"})
-
-
-def socket_of(channel: int) -> socket.socket:
-    """The socket ``channel``; of -1 one that is good for nothing, and is to be closed."""
-    if channel >= 0:
-        return socket.socket(fileno=channel)
-    ours, theirs = pair()
-    theirs.close()
-    return ours
 
 
 _CARRY_OUT: dict[Action, Callable[[Worker], None]] = {

@@ -15,9 +15,9 @@ import os
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import Protocol
 
 from ....config.models import Autoreload as Options
-from ...tenants.tenants import Estate
 from ...workers.forking.fork_server import Spawners
 from ..app import App
 from ..pool import StartFailed
@@ -37,7 +37,7 @@ class Autoreload:
         self._spawners = spawners
         self._watching = Watching()
         self._renewals: dict[App, Renewal] = {}
-        self._guards: dict[Estate, Guard] = {}
+        self._guards: dict[Watched, Guard] = {}
 
     def cover(self, apps: Mapping[App, Options], since: float) -> None:
         """Renew these apps, and no others, when they change from ``since`` (``time.time()``) on."""
@@ -48,7 +48,7 @@ class Autoreload:
             if app not in self._renewals:
                 self._renewals[app] = Renewal(app, options, self._watching, self._spawners, since)
 
-    def guard(self, estates: Mapping[Estate, Options]) -> None:
+    def guard(self, estates: Mapping[Watched, Options]) -> None:
         """Let go of apps of these estates, and of no others, when they change."""
         for estate, guard in list(self._guards.items()):
             if estates.get(estate) != guard.options:
@@ -81,6 +81,28 @@ class Autoreload:
         self.cover({}, 0.0)
         self.guard({})
         await self._watching.close()
+
+
+class Watcher(Protocol):
+    """Wants to know which apps there are, since their code may change."""
+
+    def begins(self, key: str, folder: str, since: float | None = None) -> None:
+        """An app is about to be started, or was at ``since``; ``folder`` is its working directory."""
+
+    def keys(self) -> set[str]:
+        """Those that it has been told of."""
+
+    def forget(self, keys: set[str]) -> None:
+        """Nothing is known of them any more."""
+
+
+class Watched(Protocol):
+    """The dynamic apps of a template: whoever has them is told which are out of date."""
+
+    guard: Watcher | None
+
+    def outdated(self, key: str) -> str | None:
+        """The code of the app of ``key`` has changed. Its name, if it was there."""
 
 
 class Renewal:
@@ -162,7 +184,7 @@ class Renewal:
 class Guard:
     """The dynamic apps of one estate. A watch begins when one is started, and ends when nothing is known of it."""
 
-    def __init__(self, estate: Estate, options: Options, watching: Watching) -> None:
+    def __init__(self, estate: Watched, options: Options, watching: Watching) -> None:
         self.options = options
         self._estate = estate
         self._watching = watching

@@ -7,32 +7,26 @@ import importlib.util
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from ....channel.allowance import Allowance
 from ....channel.codec import shorten
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
-from ....channel.settings import Settings
-from ....config.accounts import Account
 from ....config.ownership import ROOT_HINT, closed_to, foreign_hand
 from ....installation import PACKAGE
 from ...system import processes
 from ...system.log.process import Outlets, adopt_outlets, outlets
 from ...system.processes import Process
-from ...system.state import CarriedSeat, CarriedSpawner, plain
+from ...system.state import CarriedSpawner, plain
+from ..child.launcher import NO_ROOM, Forker, SpawnerKey, SpawnError
 
 log = logging.getLogger("caddysnake.spawner")
 
 UNASKED_A_SECOND = 100
-NO_ROOM = "spawners"
-"""``SpawnError.code``: there may be no more of them."""
 _LAST_WORKER_S = 1.0
 """A spawner without a worker for so long has been asked for none either."""
 _PREPARE_TIMEOUT_S = 120.0
@@ -40,116 +34,6 @@ _FORK_TIMEOUT_S = 30.0
 _IDLE_S = 60.0
 _PRIVATE_UMASK = 0o027
 """Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
-
-
-class SpawnerKey(NamedTuple):
-    """What decides whether two apps may be forked from one process."""
-
-    python: str
-    interface: str
-    """Its server is imported before the fork, and no other: threaded workers need no event loop."""
-    preload: tuple[str, ...]
-    path: tuple[str, ...]
-    environ: tuple[tuple[str, str], ...]
-    account: Account | None = None
-    """Who it runs as before the interpreter is executed; None: the daemon's own user."""
-
-
-class SpawnError(Exception):
-    """A worker cannot be spawned. ``code`` as in ``Failed``; ``fatal`` when trying again will not help."""
-
-    def __init__(self, code: str, text: str, fatal: bool = False) -> None:
-        super().__init__(text)
-        self.code = code
-        self.fatal = fatal
-
-
-class Forker(ABC):
-    """Where workers come from. What is not abstract is right for processes."""
-
-    @property
-    @abstractmethod
-    def pid(self) -> int:
-        """Their parent."""
-
-    @abstractmethod
-    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
-        """Start worker number ``worker`` on ``channel``: its pid, and its pidfd, or another descriptor that can be
-        read once it has ended. Raises ``SpawnError``."""
-
-    @abstractmethod
-    async def reap(self, worker: int, pid: int) -> int | None:
-        """The wait status of a worker that has ended; None when it cannot be learnt."""
-
-    def pidfd_of(self, worker: int, gone: int) -> int:
-        """A pidfd of its process, -1 when that is gone. ``gone``: what ``fork`` gave."""
-        return gone
-
-    def terminate(self, worker: int, pidfd: int) -> None:
-        """Ask a worker to end that does not listen to its channel."""
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
-
-    def end(self, worker: int, pid: int) -> None:
-        """End it, and what it started, by force."""
-        processes.kill_group(pid, (self.pid, os.getpid()))
-
-    def may_run_on(self, worker: int) -> bool:
-        """It was ended, but cannot be by force: it may still use what it holds."""
-        return False
-
-    def is_grouped(self, worker: int) -> bool:
-        """The process that it shares with others is in a cgroup that limits their memory."""
-        return False
-
-    def why_killed(self, worker: int) -> str:
-        """Why the kernel has killed that process, if it was for want of memory; to be asked before ``reap``."""
-        return ""
-
-
-class Forkers(Protocol):
-    """All of them, by what decides whether two workers may come from one."""
-
-    def get(self, key: SpawnerKey) -> Forker:
-        """The live one for ``key``. Raises ``SpawnError``."""
-
-    def discard(self, key: SpawnerKey) -> None:
-        """Start afresh next time."""
-
-    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
-        """Where the workers of one pool, with these ``settings``, are threads.
-
-        ``is_private``: not with other apps.
-        """
-
-
-class Seat(Forker):
-    """A place among threads."""
-
-    @abstractmethod
-    def is_doomed(self, worker: int) -> bool:
-        """It must be replaced, as its process is."""
-
-    @abstractmethod
-    def move_out(self, worker: int) -> None:
-        """Workers to come do not share a process with ``worker``."""
-
-    @abstractmethod
-    def carry(self) -> CarriedSeat:
-        """All that whoever goes on with it must know."""
-
-    @abstractmethod
-    def resume(self, carried: CarriedSeat) -> None:
-        """Go on where ``carried`` says."""
-
-    @abstractmethod
-    def needs_own_host(self, for_good: bool) -> bool:
-        """Its workers do not share a process with other apps; ``for_good``: nor those of its successors.
-
-        False when that was known.
-        """
 
 
 class Spawner(Forker):

@@ -30,8 +30,9 @@ from ...system import cgroups, processes
 from ...system import tempdirs as scratch
 from ...system.log.process import Outlets, adopt_outlets
 from ...system.state import CarriedHost, CarriedSeat, State, plain
-from ..forking.fork_server import UNASKED_A_SECOND, Forker, Seat, SpawnerKey, SpawnError, Spawners
-from ..worker import configure, new_page, outlets_for, socket_of, without_memory
+from ..child.equipment import configure, new_page, outlets_for, socket_of, without_memory
+from ..child.launcher import Forker, Seat, SpawnerKey, SpawnError
+from ..forking.fork_server import UNASKED_A_SECOND, Spawners
 
 log = logging.getLogger("caddysnake.host")
 

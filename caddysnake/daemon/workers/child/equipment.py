@@ -1,0 +1,68 @@
+"""What a child gets before it runs: its page, its pipes, its settings."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+from ....channel import vitals
+from ....channel.endpoint import Endpoint, pair
+from ....channel.messages import PROTOCOL_VERSION, Configure, Write
+from ....channel.settings import RelaySettings, Settings, seal
+from ...system.log import process as logger
+from ...system.log.process import Outlets
+
+
+def outlets_for(
+    endpoint: Endpoint, name: str, fields: dict[str, Any], access: dict[str, Any] | None = None
+) -> Outlets | None:
+    """Pipes for what a process, or thread, writes, put on its channel before anything else. Raises ``OSError``."""
+    opened = logger.outlets(name, fields, access=access)
+    if opened is not None:
+        try:
+            if not endpoint.hand_over(Write(), opened.writers):
+                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        except BaseException:
+            opened.end()
+            raise
+        opened.handed()
+    return opened
+
+
+def new_page() -> tuple[vitals.Page, int]:
+    """A page of vital signs, and its descriptor; both are the caller's. Raises ``OSError``."""
+    page_fd = vitals.create("caddysnake-vitals")
+    try:
+        return vitals.Page(page_fd), page_fd
+    except BaseException:
+        os.close(page_fd)
+        raise
+
+
+def configure(endpoint: Endpoint, settings: Settings | RelaySettings, page_fd: int) -> None:
+    """Put ``Configure`` on the channel, where it waits for the worker. ``page_fd`` stays the caller's.
+
+    Raises ``OSError``, ``ChannelClosed`` among them.
+    """
+    settings_fd = seal(settings)
+    try:
+        if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+    finally:
+        os.close(settings_fd)
+
+
+def without_memory(settings: Settings) -> Settings:
+    """``settings`` for a process whose memory is limited by a cgroup."""
+    return settings._replace(limits={name: n for name, n in (settings.limits or {}).items() if name != "memory"})
+
+
+def socket_of(channel: int) -> socket.socket:
+    """The socket ``channel``; of -1 one that is good for nothing, and is to be closed."""
+    if channel >= 0:
+        return socket.socket(fileno=channel)
+    ours, theirs = pair()
+    theirs.close()
+    return ours

@@ -1,0 +1,126 @@
+"""Where workers come from: what a pool asks of fork servers and thread hosts alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol
+
+from ....channel.settings import Settings
+from ....config.accounts import Account
+from ...system import processes
+from ...system.state import CarriedSeat
+
+NO_ROOM = "spawners"
+"""``SpawnError.code``: there may be no more of them."""
+
+
+class SpawnerKey(NamedTuple):
+    """What decides whether two apps may be forked from one process."""
+
+    python: str
+    interface: str
+    """Its server is imported before the fork, and no other: threaded workers need no event loop."""
+    preload: tuple[str, ...]
+    path: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    account: Account | None = None
+    """Who it runs as before the interpreter is executed; None: the daemon's own user."""
+
+
+class SpawnError(Exception):
+    """A worker cannot be spawned. ``code`` as in ``Failed``; ``fatal`` when trying again will not help."""
+
+    def __init__(self, code: str, text: str, fatal: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.fatal = fatal
+
+
+class Forker(ABC):
+    """Where workers come from. What is not abstract is right for processes."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """Their parent."""
+
+    @abstractmethod
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Start worker number ``worker`` on ``channel``: its pid, and its pidfd, or another descriptor that can be
+        read once it has ended. Raises ``SpawnError``."""
+
+    @abstractmethod
+    async def reap(self, worker: int, pid: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt."""
+
+    def pidfd_of(self, worker: int, gone: int) -> int:
+        """A pidfd of its process, -1 when that is gone. ``gone``: what ``fork`` gave."""
+        return gone
+
+    def terminate(self, worker: int, pidfd: int) -> None:
+        """Ask a worker to end that does not listen to its channel."""
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+    def end(self, worker: int, pid: int) -> None:
+        """End it, and what it started, by force."""
+        processes.kill_group(pid, (self.pid, os.getpid()))
+
+    def may_run_on(self, worker: int) -> bool:
+        """It was ended, but cannot be by force: it may still use what it holds."""
+        return False
+
+    def is_grouped(self, worker: int) -> bool:
+        """The process that it shares with others is in a cgroup that limits their memory."""
+        return False
+
+    def why_killed(self, worker: int) -> str:
+        """Why the kernel has killed that process, if it was for want of memory; to be asked before ``reap``."""
+        return ""
+
+
+class Forkers(Protocol):
+    """All of them, by what decides whether two workers may come from one."""
+
+    def get(self, key: SpawnerKey) -> Forker:
+        """The live one for ``key``. Raises ``SpawnError``."""
+
+    def discard(self, key: SpawnerKey) -> None:
+        """Start afresh next time."""
+
+    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+        """Where the workers of one pool, with these ``settings``, are threads.
+
+        ``is_private``: not with other apps.
+        """
+
+
+class Seat(Forker):
+    """A place among threads."""
+
+    @abstractmethod
+    def is_doomed(self, worker: int) -> bool:
+        """It must be replaced, as its process is."""
+
+    @abstractmethod
+    def move_out(self, worker: int) -> None:
+        """Workers to come do not share a process with ``worker``."""
+
+    @abstractmethod
+    def carry(self) -> CarriedSeat:
+        """All that whoever goes on with it must know."""
+
+    @abstractmethod
+    def resume(self, carried: CarriedSeat) -> None:
+        """Go on where ``carried`` says."""
+
+    @abstractmethod
+    def needs_own_host(self, for_good: bool) -> bool:
+        """Its workers do not share a process with other apps; ``for_good``: nor those of its successors.
+
+        False when that was known.
+        """
