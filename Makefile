@@ -16,13 +16,14 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 METADATA := pyproject.toml caddysnake/__init__.py
 
 .DELETE_ON_ERROR:
-.PHONY: help run test lint docs bench bench-full scaling build clean
+.PHONY: help run test lint docs generated bench bench-full scaling build clean
 
 help:
 	@echo 'make run         start the three example apps behind a stock Caddy and print where'
 	@echo 'make test        run the tests'
 	@echo 'make lint        check style and types'
 	@echo 'make docs        build the documentation into site/'
+	@echo 'make generated   write completion scripts and the manual page anew'
 	@echo 'make bench       measure against the peers, on this machine (less than 10 minutes)'
 	@echo 'make bench-full  the same with everything, and longer (an hour or two)'
 	@echo 'make scaling     what grows with connections, workers, tenants, routes and sites'
@@ -41,6 +42,9 @@ lint: $(VENV)/.installed-lint
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+generated: $(VENV)/.installed-test
+	$(VENV)/bin/python .ci/generate.py
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(ARGS)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 
+from .generated_files import read
+
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
@@ -22,24 +24,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print; always 0."""
-    import shtab
-
-    from .main import whole_parser
-
-    kinds = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
-    parser = whole_parser()
-    for inner in _parsers(parser):
-        for action in inner._actions:
-            if isinstance(action.metavar, str) and action.metavar in kinds:
-                action.complete = kinds[action.metavar]  # type: ignore[attr-defined]
-    print(shtab.complete(parser, args.shell))
+    print(read(f"caddysnake.{args.shell}"), end="")
     return 0
-
-
-def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    found = [parser]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for inner in action.choices.values():
-                found += _parsers(inner)
-    return found

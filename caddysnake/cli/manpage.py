@@ -10,9 +10,10 @@ import argparse
 import os
 import sys
 
-from .. import __version__
+from .generated_files import read
 
 SECTION = "8"
+PAGE = f"caddysnake.{SECTION}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,24 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write; 0, or 1 when the directory cannot be written to."""
-    from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]
-
-    from .main import PROGRAM, whole_parser
-
-    data = {
-        "prog": PROGRAM,
-        "project_name": PROGRAM,
-        "description": "run Python web apps behind a stock Caddy",
-        "version": __version__,
-        "manual_section": SECTION,
-        "manual_title": "System administration",
-        "url": "https://pypi.org/project/caddysnake-sidecar/",
-    }
-    page = str(Manpage(whole_parser(), data, format="single-commands-section"))
+    page = read(PAGE)
     if args.directory is None:
-        print(page)
+        print(page, end="")
         return 0
-    path = os.path.join(args.directory, f"{PROGRAM}.{SECTION}")
+    path = os.path.join(args.directory, PAGE)
     try:
         os.makedirs(args.directory, exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:

@@ -12,6 +12,8 @@ import pytest
 from caddysnake.cli.completion import SHELLS
 from caddysnake.cli.main import COMMANDS
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def caddysnake(*words: str) -> str:
     done = subprocess.run(
@@ -54,6 +56,14 @@ def test_bash_completes_options_and_choices(script: Path) -> None:
 def test_bash_completes_files_where_an_option_takes_one(script: Path, tmp_path: Path) -> None:
     (tmp_path / "Caddyfile.mine").touch()
     assert completed(script, "caddysnake", "run", "--config", f"{tmp_path}/Ca") == {f"{tmp_path}/Caddyfile.mine"}
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="argparse words its help otherwise in each version of Python")
+def test_the_generated_files_are_those_of_the_command_line_as_it_is() -> None:
+    check = [sys.executable, str(ROOT / ".ci" / "generate.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("shell", SHELLS)

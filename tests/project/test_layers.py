@@ -45,7 +45,7 @@ THEIRS: dict[str, set[str]] = {
     "relay": {"httptools", "uvloop"},
     "daemon": {"orjson", "pydantic", "uvloop", "watchfiles"},
     "admin": {"aiohttp", "orjson", "prometheus_client", "pydantic"},
-    "cli": {"argparse_manpage", "orjson", "pydantic", "shtab", "uvloop"},
+    "cli": {"orjson", "pydantic", "uvloop"},
 }
 # The first code in the app's interpreter has just loaded our folders under this name.
 PRIVATE_NAME = "_caddysnake"
