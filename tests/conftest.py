@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.leaks", "support.no_skips"]
 
 ONCE = (
+    "adapt/*",
     "admin/test_fuzz.py",
     "admin/test_other_users.py",
     "admin/test_page.py",

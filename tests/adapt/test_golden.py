@@ -1,6 +1,6 @@
 """Golden files: a Caddyfile, a line ``---``, and the JSON or the errors that it gives. One file a behaviour.
 
-To write the expectations of new files: ``python tests/config/test_adapt.py NAME…``, then read what it wrote.
+To write the expectations of new files: ``python tests/adapt/test_golden.py NAME…``, then read what it wrote.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from caddysnake.config.adapt import ConfigErrors, load, to_json
 from caddysnake.config.directives import SUBDIRECTIVES
 
-FOLDER = Path(__file__).parent.parent / "adapt"
+FOLDER = Path(__file__).parent
 ENVIRON = {"GREETING": "hello there"}
 
 
