@@ -7,6 +7,7 @@ is known before a byte of theirs is read.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import time
@@ -185,7 +186,10 @@ def _page(body: bytes, media_type: str) -> Callable[[web.Request], Awaitable[web
 
 def _json(answer: BaseModel | dict[str, Any], status: int) -> web.Response:
     data = answer.model_dump(mode="json") if isinstance(answer, BaseModel) else answer
-    body = orjson.dumps(data, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        body = orjson.dumps(data, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a surrogate, of a folder's name that is not UTF-8: the other apps are told of all the same
+        body = json.dumps(data, default=str, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     return web.Response(body=body, status=status, content_type="application/json")
 
 

@@ -238,7 +238,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         starts=_starts(app.ledger),
         builds_accepted=app.builds.times_accepted,
         builds_refused=app.builds.times_refused,
-        in_flight=sum(each.in_flight for each in workers),
+        in_flight=vitals.plus(*(each.in_flight for each in workers)),
         waiting=app.waiting + app.hopeful,
         connections=sum(each.connections for each in workers),
         memory_bytes=sum({each.pid: each.memory_bytes for each in workers}.values()),
@@ -288,13 +288,13 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
     """What ``cells`` say, if anything, and all of ``more``."""
     cells = cells or _NO_CELLS
     return Traffic(
-        requests=cells[vitals.CELL_REQUESTS] + sum(each.requests for each in more),
-        errors=cells[vitals.CELL_ERRORS] + sum(each.errors for each in more),
-        bytes_in=cells[vitals.CELL_BYTES_IN] + sum(each.bytes_in for each in more),
-        bytes_out=cells[vitals.CELL_BYTES_OUT] + sum(each.bytes_out for each in more),
+        requests=vitals.plus(cells[vitals.CELL_REQUESTS], *(each.requests for each in more)),
+        errors=vitals.plus(cells[vitals.CELL_ERRORS], *(each.errors for each in more)),
+        bytes_in=vitals.plus(cells[vitals.CELL_BYTES_IN], *(each.bytes_in for each in more)),
+        bytes_out=vitals.plus(cells[vitals.CELL_BYTES_OUT], *(each.bytes_out for each in more)),
         responses=_columns(cells[_CLASSES], *(each.responses for each in more)),
         latencies=_columns(cells[_LATENCIES], *(each.latencies for each in more)),
-        latency_sum_us=cells[vitals.CELL_LATENCY_SUM_US] + sum(each.latency_sum_us for each in more),
+        latency_sum_us=vitals.plus(cells[vitals.CELL_LATENCY_SUM_US], *(each.latency_sum_us for each in more)),
     )
 
 
@@ -321,7 +321,7 @@ def _starts(ledger: Ledger) -> Starts:
 
 
 def _columns(*rows: Sequence[int]) -> list[int]:
-    return list(rows[0]) if len(rows) == 1 else list(map(sum, zip(*rows, strict=True)))
+    return list(map(vitals.plus, *rows))
 
 
 def _failure(ledger: Ledger) -> FailureModel | None:

@@ -7,7 +7,8 @@ Layout, all offsets in bytes::
     66048   slots: one state byte for each of 16,384 connection slots (``SLOT_*``)
 
 Nothing is sent on the hot path. One writer per word, summed by the reader: a read-modify-write that threads share loses
-counts. The reader believes nothing: each number is copied once and clamped, and is never an index or a size.
+counts. The reader believes nothing: each number is copied once and clamped, so are sums of them (``plus``), and none
+is ever an index or a size.
 
 The memfd is sealed against shrinking and growing before anyone else gets it: one ftruncate by the other side would end
 the reader with SIGBUS.
@@ -81,7 +82,8 @@ CELL_LATENCY_SUM_US = 22
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds: Caddy's own, so that its histograms and ours can be laid over each other."""
 
-_CLAMP = 1 << 62
+LARGEST = 1 << 53
+"""No number that is read from a page, nor a sum of such, is larger: floats, JSON's numbers and 64 bits hold it."""
 
 
 def create(name: str) -> int:
@@ -124,31 +126,35 @@ class Page:
         return self._words[start : start + _CELL_WORDS]
 
     def total(self, cell: int, threads: int) -> int:
-        """The sum of one cell (``CELL_*``) over the first ``threads`` blocks, each clamped to 2**62."""
+        """The sum of one cell (``CELL_*``) over the first ``threads`` blocks, clamped."""
         words = self._words
         first = _HEADER_WORDS + cell
-        values = (words[first + t * _CELL_WORDS] for t in range(min(threads, THREADS)))
-        return sum(min(value, _CLAMP) for value in values)
+        return plus(*(words[first + t * _CELL_WORDS] for t in range(min(threads, THREADS))))
 
     def cells(self, thread: int) -> list[int]:
         """All words of one thread block, in one copy, clamped."""
         start = _HEADER_WORDS + thread * _CELL_WORDS
         words = self._words[start : start + _CELL_WORDS].tolist()
-        return words if max(words) <= _CLAMP else [min(value, _CLAMP) for value in words]
+        return words if max(words) <= LARGEST else [min(value, LARGEST) for value in words]
 
     def thread_word(self, thread: int, cell: int) -> int:
         """One word of one thread block, clamped."""
-        return int(min(self._words[_HEADER_WORDS + thread * _CELL_WORDS + cell], _CLAMP))
+        return int(min(self._words[_HEADER_WORDS + thread * _CELL_WORDS + cell], LARGEST))
 
     def word(self, index: int) -> int:
         """One header word, clamped."""
-        return int(min(self.header[index], _CLAMP))
+        return int(min(self.header[index], LARGEST))
 
     def close(self) -> None:
         """Drop the mapping and the page's own views. Raises ``BufferError`` while a view from ``thread`` lives."""
         for view in (self.header, self.slots, self._words, self._view):
             view.release()
         self._map.close()
+
+
+def plus(*numbers: int) -> int:
+    """The sum of what pages say, clamped as what they say is (``LARGEST``): one forged word is as good as many."""
+    return min(sum(numbers), LARGEST)
 
 
 def latency_cell(seconds: float) -> int:

@@ -110,10 +110,13 @@ def test_wild_numbers_are_clamped(sides: tuple[Page, Page]) -> None:
     for index in range(vitals.THREADS):
         worker.thread(index)[vitals.CELL_BYTES_OUT] = 2**64 - 1
     worker.header[vitals.WORD_ACTIVE] = 2**64 - 1
-    limit = 1 << 62
+    limit = vitals.LARGEST
     assert daemon.word(vitals.WORD_ACTIVE) == limit
     assert daemon.thread_word(9, vitals.CELL_BYTES_OUT) == limit
-    assert daemon.total(vitals.CELL_BYTES_OUT, vitals.THREADS) == vitals.THREADS * limit
+    assert daemon.total(vitals.CELL_BYTES_OUT, vitals.THREADS) == limit
+    assert vitals.plus(limit, limit, 1) == limit
+    assert vitals.plus(1, 2) == 3
+    assert int(float(limit)) == limit  # as JSON's readers have it
 
 
 def test_a_sum_looks_at_no_more_blocks_than_there_are(sides: tuple[Page, Page]) -> None:

@@ -97,7 +97,7 @@ class Ledger:
     def counted(self, cells: Sequence[int], cpu_s: float) -> None:
         """A worker is gone that had counted ``cells`` and used ``cpu_s`` seconds."""
         self.cpu_s += cpu_s
-        self.cells = [a + b for a, b in zip(self.cells, cells, strict=True)] if self.cells else list(cells)
+        self.cells = list(map(vitals.plus, self.cells, cells)) if self.cells else list(cells)
         if self._parent is not None:
             self._parent.counted(cells, cpu_s)
 
@@ -116,7 +116,7 @@ class Ledger:
     def resume(self, carried: CarriedLedger) -> None:
         """Go on where ``carried`` says. What another version counted otherwise begins anew."""
         if len(carried.cells) == vitals.CELLS:
-            self.cells = carried.cells
+            self.cells = list(map(vitals.plus, carried.cells))  # an older version may have let them grow without end
         if len(carried.starts) == len(self.starts.counts):
             self.starts.counts, self.starts.total = carried.starts, carried.starts_s
         self.cpu_s = carried.cpu_s

@@ -348,7 +348,7 @@ class Worker:
                 busy += 1
                 stuck += now_ms - started > STUCK_MS
         saturated = len(untaken) >= UNTAKEN_LIMIT or 0 < self._threads <= stuck
-        return Load(busy, connections, saturated)
+        return Load(vitals.plus(busy), connections, saturated)
 
     @property
     def is_behind(self) -> bool:
@@ -369,7 +369,7 @@ class Worker:
 
     def requests(self) -> int:
         """Requests it has completed, and those it is at."""
-        return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) + self.load().busy
+        return vitals.plus(self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)), self.load().busy)
 
     @property
     def is_over(self) -> bool:
@@ -383,7 +383,7 @@ class Worker:
         """
         sums = self.page.cells(0)
         if self._threads > 1:
-            sums = list(map(sum, zip(*map(self.page.cells, range(self._threads)), strict=True)))
+            sums = list(map(vitals.plus, *map(self.page.cells, range(self._threads))))
         self.last_cells = list(map(max, sums, self.last_cells))
         return self.last_cells
 
