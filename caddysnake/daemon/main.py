@@ -418,6 +418,7 @@ class Daemon:
         self.serving.sweep()
         known = self.serving.pids() | self._companion.pids() | logger.pids() | self._upgrade.pids()
         processes.reap_strays(known)
+        logger.beat()
         self._service.beat()  # last: a daemon that cannot do the above is not well
 
 

@@ -9,6 +9,7 @@ Signals that end the others do not end it: it is the last to leave.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -22,8 +23,8 @@ import traceback
 from . import orders
 from .formats import Console, Format, journal_line, json_line
 from .records import LEVELS, Record
-from .sink import Sink
-from .sources import Source, Stream
+from .sink import OURS, Sink
+from .sources import TURN_BYTES, Source, Stream
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that it ignores. Whoever starts it blocks them meanwhile."""
@@ -34,7 +35,6 @@ _MAKE_BYTES_A_TURN = 512 * 1024
 _ORDERS_A_TURN = 64
 _FAREWELL_S = 2.0
 _STDERR = 2
-_READS_AT_THE_END = 64
 
 
 class LogProcess:
@@ -47,26 +47,32 @@ class LogProcess:
         self._streams: dict[int, Stream] = {}
         self._restless: set[Stream] = set()
         self._pending: dict[Stream, None] = {}
+        self._orphans: dict[int, Source] = {}
         self._level = LEVELS["info"]
         self._format = self._format_named("auto")
         self._poll = select.epoll()
         self._poll.register(channel.fileno(), select.EPOLLIN)
+        self._poll.register(sink.room_fd, select.EPOLLIN)
         self._ticked_at = 0.0
         self._lost = 0
 
     def run(self) -> None:
         """Until the daemon says that it is over, or is gone and all pipes have ended."""
+        has_work = False
         while self._channel is not None or self._streams or self._pending:
-            has_work = self._pending and not self._sink.is_full
             waits_s = 0 if has_work else _TICK_S if self._restless or self._pending or self._lost else -1
             for fd, _ in self._poll.poll(waits_s):
                 stream = self._streams.get(fd)
                 if stream is not None:
                     self._read(stream)
+                elif fd == self._sink.room_fd:
+                    self._sink.forget_wakes()
+                elif fd in self._orphans:
+                    self._outlived(fd)
                 elif not self._obey():
                     self._finish()
                     return
-            self._make()
+            has_work = self._make()
             now = time.monotonic()
             if now - self._ticked_at >= _TICK_S:
                 self._ticked_at = now
@@ -87,6 +93,7 @@ class LogProcess:
                 self._poll.unregister(channel.fileno())
                 channel.close()
                 self._channel = None
+                self._watch_orphans()
                 return True
             if received is None:
                 return True
@@ -98,6 +105,11 @@ class LogProcess:
                 self._sink.offer(content["text"].encode("utf-8", "backslashreplace"))
             elif order == orders.SOURCE:
                 self._add(content, descriptors)
+            elif order == orders.OVER:
+                self._let_go(content["pipes"])
+            elif order == orders.BEAT:
+                with contextlib.suppress(OSError):  # the daemon has not read the last one: it knows
+                    orders.send(channel, orders.frame(orders.BEAT, {}))
             elif order == orders.STYLE:
                 self._level = LEVELS.get(content["level"], LEVELS["info"])
                 self._format = self._format_named(content["format"])
@@ -113,6 +125,38 @@ class LogProcess:
         for stream in source.streams:
             self._streams[stream.fd] = stream
             self._poll.register(stream.fd, select.EPOLLIN)
+        if len(descriptors) < len(names):
+            fields = {**source.fields, "streams": names[len(descriptors) :]}
+            why = "output cannot be read: the log process has no descriptors left, raise the limit of open files"
+            self._write(Record("error", time.time(), "daemon", why, fields))
+
+    def _let_go(self, inodes: list[int]) -> None:
+        """Of pipes whose process has ended: what it has started may keep them open for ever, and write on."""
+        over = set(inodes)
+        for stream in [stream for stream in self._streams.values() if stream.inode in over]:
+            stream.read_to_the_end()
+            self._end(stream)
+
+    def _watch_orphans(self) -> None:
+        """Without a daemon, see ourselves when a process has ended."""
+        for source in {stream.source for stream in self._streams.values()}:
+            if source.pid is None:
+                continue
+            try:
+                pidfd = os.pidfd_open(source.pid)
+            except ProcessLookupError:
+                self._let_go([stream.inode for stream in source.streams])
+                continue
+            except OSError:  # no descriptors: its pipes must tell
+                continue
+            self._orphans[pidfd] = source
+            self._poll.register(pidfd, select.EPOLLIN)
+
+    def _outlived(self, pidfd: int) -> None:
+        source = self._orphans.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        self._let_go([stream.inode for stream in source.streams])
 
     def _format_named(self, name: str) -> Format:
         is_terminal = os.isatty(_STDERR)
@@ -125,9 +169,14 @@ class LogProcess:
     def _read(self, stream: Stream) -> None:
         stream.read()
         if stream.has_ended:
-            self._poll.unregister(stream.fd)
-            del self._streams[stream.fd]
-            stream.close()
+            self._end(stream)
+        else:
+            self._pending[stream] = None
+
+    def _end(self, stream: Stream) -> None:
+        self._poll.unregister(stream.fd)
+        del self._streams[stream.fd]
+        stream.close()
         self._pending[stream] = None
 
     def _catch_up(self) -> None:
@@ -136,57 +185,66 @@ class LogProcess:
             self._read(stream)
         self._make()
 
-    def _make(self) -> None:
-        """Make records of what has been read, a piece of everybody's in turn."""
+    def _make(self) -> bool:
+        """Make records of what has been read, a piece of everybody's in turn; True when more can be made at once.
+
+        Of those whose share of what may wait is used up, none are made until some of it is written.
+        """
         made = 0
         now = time.monotonic()
-        while self._pending and made < _MAKE_BYTES_A_TURN and not self._sink.is_full:
-            for stream in list(self._pending):
+        while turns := [stream for stream in self._pending if self._sink.has_room(stream.source.owner)]:
+            for stream in turns:
+                if not self._sink.has_room(stream.source.owner):
+                    continue
                 del self._pending[stream]
                 if stream.is_pending:
-                    made += self._write_all(stream.records(now)) + 4096
+                    size = self._write_all(stream.records(now), stream.source.owner)
+                    stream.charge(size)
+                    made += size + TURN_BYTES
                 if stream.is_pending:
                     self._pending[stream] = None  # at the end of the row
                 elif stream.has_ended:
-                    self._write_all(stream.end(now))
+                    self._write_all(stream.end(now), stream.source.owner)
                     self._restless.discard(stream)
                 elif stream.is_restless:
                     self._restless.add(stream)
-                if made >= _MAKE_BYTES_A_TURN or self._sink.is_full:
-                    break
+                if made >= _MAKE_BYTES_A_TURN:
+                    return True
+        return False
 
     def _tick(self, now: float) -> None:
         for stream in list(self._restless):
-            if self._sink.is_full:
-                break
-            self._write_all(stream.tick(now))
+            if not self._sink.has_room(stream.source.owner):
+                continue
+            self._write_all(stream.tick(now), stream.source.owner)
             if not stream.is_restless:
                 self._restless.discard(stream)
         # Of pipes that cannot be turned into records now, what is dropped is still told later.
         self._restless.update(stream for stream in self._pending if stream.is_restless)
         self._lost += self._sink.take_lost()
-        if self._lost and not self._sink.is_full:
+        if self._lost and self._sink.has_room(OURS):
             lost, self._lost = self._lost, 0
             told = Record("warn", time.time(), "daemon", "log records lost", {"count": lost})
             self._sink.offer(self._format(told))
 
-    def _write_all(self, records: list[Record]) -> int:
+    def _write_all(self, records: list[Record], owner: str) -> int:
         text = b"".join(self._format(record) for record in records if LEVELS[record.level] >= self._level)
-        if text and not self._sink.offer(text):
+        if text and not self._sink.offer(text, owner):
             self._lost += len(records)
         return len(text)
 
     def _write(self, record: Record) -> None:
-        self._write_all([record._replace(level=record.level if record.level in LEVELS else "info")])
+        if not self._sink.has_room(OURS):
+            self._lost += 1
+            return
+        self._write_all([record._replace(level=record.level if record.level in LEVELS else "info")], OURS)
 
     def _finish(self) -> None:
         """Write what has been written to us so far, and leave."""
         now = time.monotonic()
         for stream in {*self._streams.values(), *self._pending, *self._restless}:
-            for _ in range(_READS_AT_THE_END):
-                if stream.has_ended or not stream.read():
-                    break
-            self._write_all(stream.end(now))
+            stream.read_to_the_end()
+            self._write_all(stream.end(now), stream.source.owner)
         self._tick(now)
         self._sink.close(_FAREWELL_S)
 

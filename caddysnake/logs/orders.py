@@ -1,4 +1,4 @@
-"""What the daemon tells the log process, over a SOCK_SEQPACKET socketpair; nothing comes back.
+"""What the daemon tells the log process, over a SOCK_SEQPACKET socketpair; only ``BEAT`` is answered.
 
 =======  ==========================================================================================================
 order    meaning
@@ -6,7 +6,9 @@ order    meaning
 RECORD   write this record
 TEXT     write this text as it is: what is for whoever started the daemon
 SOURCE   read these pipes (descriptors beside it), each named in ``streams``; ``fields`` go on every record
+OVER     whoever had these pipes (``pipes``: their inodes) has ended: read what is there, and let go of them
 STYLE    from now on this level and format
+BEAT     say that you are alive, with the same frame
 END      write what is there, and leave
 =======  ==========================================================================================================
 
@@ -22,7 +24,7 @@ from typing import Any
 
 import orjson
 
-RECORD, TEXT, SOURCE, STYLE, END = b"R", b"T", b"S", b"Y", b"E"
+RECORD, TEXT, SOURCE, OVER, STYLE, BEAT, END = b"R", b"T", b"S", b"O", b"Y", b"B", b"E"
 FRAME_MAX_BYTES = 96 * 1024
 """Well below what a socket's buffer takes at once."""
 

@@ -1,8 +1,9 @@
 """One process's output: its pipes, what has been read of them, and the records that become of it.
 
 Reading and making records are two steps. What is there is read at once, so that a print does not wait; records are made
-as fast as they can be, of everybody's output in turn. Between the two stands a bounded amount per pipe; beyond it, and
-beyond what one process may say in a second, output is dropped and counted, and a record tells how much.
+as fast as they can be, of a small piece of everybody's output in turn. Between the two stands a bounded amount per
+pipe; beyond it, and beyond what one process may say in a second, output is dropped and counted, and a record tells how
+much. That holds for every kind of line, and counts what becomes of it: a byte may be six in JSON.
 """
 
 from __future__ import annotations
@@ -25,11 +26,23 @@ READ_BYTES = 64 * 1024
 PENDING_MAX_BYTES = 256 * 1024
 """Of one pipe. The kernel holds another 64 KiB."""
 
+TURN_BYTES = 4 * 1024
+TURN_LINES = 64
+"""Records are made of so much of a pipe before it is the next one's turn."""
+
 LINE_COST_BYTES = 200
 RATE_BYTES = 1024 * 1024
 BURST_BYTES = 8 * 1024 * 1024
 """What one process's output may come to: so much a second, and at once after a quiet time; a line costs its bytes and
-``LINE_COST_BYTES``. That is some 3,500 short lines a second, or 28,000 at once."""
+``LINE_COST_BYTES``, or what is written of it, if that is more. That is some 3,500 short lines a second, or 28,000 at
+once."""
+
+RESUME_BYTES = 64 * 1024
+"""So much must be left again before something is let through once more: few gaps are better than many."""
+
+TOLD_RATE_BYTES = 4 * 1024 * 1024
+TOLD_BURST_BYTES = 16 * 1024 * 1024
+"""The same for what our own code in it tells: some 5,000 requests a second, or 20,000 at once."""
 
 RECORDS_A_SECOND = 200
 RECORDS_AT_ONCE = 2000
@@ -38,6 +51,7 @@ PARTIAL_S = 1.0
 
 GROUP_S = 0.2
 TELL_DROPPED_S = 1.0
+_READS_AT_THE_END = 64
 _RECORD_LINE_MAX = 256 * 1024
 _TEXT_MAX = 32 * 1024
 _FIELDS_MAX = 32
@@ -54,9 +68,18 @@ class Source:
         self.access = access
         """How its requests are logged; None: not at all."""
         self.rate = Rate(RATE_BYTES, BURST_BYTES)
+        """Of what is printed."""
+        self.owner = str(fields.get("app", logger))
+        """Whose share of the log it is."""
         self.streams: list[Stream] = [
             (Told if name == "records" else Printed)(self, name, fd) for name, fd in streams.items()
         ]
+
+    @property
+    def pid(self) -> int | None:
+        """The process."""
+        pid = self.fields.get("pid")
+        return pid if isinstance(pid, int) else None
 
     def record(self, level: str, logger: str, msg: str, fields: dict[str, Any], ts: float) -> Record:
         """With what names the process last, so that nothing it says can take its place."""
@@ -66,13 +89,18 @@ class Source:
 class Stream:
     """One pipe. Owns its descriptor, which is not blocking."""
 
-    def __init__(self, source: Source, name: str, fd: int) -> None:
+    def __init__(self, source: Source, name: str, fd: int, rate: Rate) -> None:
         self.source = source
         self.name = name
         self.fd = fd
+        self.inode = os.fstat(fd).st_ino
         self.has_ended = False
-        """All who could write have closed it."""
+        """All who could write have closed it, or it is read no more."""
+        self._rate = rate
+        self._cost = 0
         self._pending: deque[bytes] = deque()
+        self._begin = 0
+        """Of the first of them: where the next turn begins."""
         self._pending_bytes = 0
         self._gap = False
         self._dropped_lines = 0
@@ -107,12 +135,49 @@ class Stream:
         """Read no more. It must be out of the epoll by then: the daemon has a duplicate, which would go on firing."""
         os.close(self.fd)
 
+    def read_to_the_end(self) -> None:
+        """Whoever had the pipe has ended: read what is there, and no more of it, though others may keep it open."""
+        for _ in range(_READS_AT_THE_END):
+            if self.has_ended or not self.read():
+                break
+        self.has_ended = True
+
     def records(self, now: float) -> list[Record]:
-        """Those of one piece of what has been read."""
-        data = self._pending.popleft()
-        self._pending_bytes -= len(data)
+        """Those of a small piece of what has been read. What becomes of them is to be said to ``charge``."""
         self._fed_at = now
+        self._cost = 0
+        if self._rate.left(now) <= (RESUME_BYTES if self._gap else 0):
+            self._drop(self._piece(len(self._pending[0]), len(self._pending[0])))
+            return []
+        data = self._piece(TURN_BYTES, TURN_LINES)
+        self._cost = len(data) + LINE_COST_BYTES * data.count(b"\n")
+        self._rate.spend(self._cost)
         return self._make(data, now)
+
+    def charge(self, size: int) -> None:
+        """The last records are ``size`` bytes as they are written."""
+        if size > self._cost:
+            self._rate.spend(size - self._cost)
+        self._cost = 0
+
+    def _piece(self, size: int, lines: int) -> bytes:
+        """Of what has been read, the next ``size`` bytes or ``lines`` lines, the lesser: whole lines, if it can."""
+        data = self._pending[0]
+        limit = min(self._begin + size, len(data))
+        end = self._begin
+        for _ in range(lines):
+            found = data.find(b"\n", end, limit)
+            if found < 0:
+                end = limit if limit == len(data) or end == self._begin else end
+                break
+            end = found + 1
+        piece = data[self._begin : end]
+        self._pending_bytes -= len(piece)
+        self._begin = end
+        if end == len(data):
+            self._pending.popleft()
+            self._begin = 0
+        return piece
 
     def tick(self, now: float) -> list[Record]:
         """What is due because time has passed."""
@@ -179,25 +244,20 @@ class Printed(Stream):
     """Standard output or standard error: text of any kind."""
 
     def __init__(self, source: Source, name: str, fd: int) -> None:
-        super().__init__(source, name, fd)
+        super().__init__(source, name, fd, source.rate)
         self._lines = Lines()
         self._groups = Grouping()
         self._repeats = Repeats(1)
         self._logger = f"{source.logger}.{name}"
 
     def _make(self, data: bytes, now: float) -> list[Record]:
-        rate = self.source.rate
-        if rate.left(now) <= 0:
-            self._drop(data)
-            return []
         found: list[Record] = []
         if self._gap:
             if self._lines:
                 found += self._group(self._lines.take(), now)
+                self._dropped_lines = max(0, self._dropped_lines - 1)  # its end was among what was dropped
             data = self._after_gap(data)
-        lines = self._lines.feed(data)
-        rate.spend(len(data) + LINE_COST_BYTES * len(lines))
-        for line in lines:
+        for line in self._lines.feed(data):
             found += self._group(line, now)
         return found
 
@@ -242,10 +302,10 @@ class Told(Stream):
     """
 
     def __init__(self, source: Source, name: str, fd: int) -> None:
-        super().__init__(source, name, fd)
+        super().__init__(source, name, fd, Rate(TOLD_RATE_BYTES, TOLD_BURST_BYTES))
         self._begun = b""
         self._repeats = Repeats()
-        self._rate = Rate(RECORDS_A_SECOND, RECORDS_AT_ONCE)
+        self._times = Rate(RECORDS_A_SECOND, RECORDS_AT_ONCE)
 
     def _make(self, data: bytes, now: float) -> list[Record]:
         if self._gap:
@@ -253,13 +313,15 @@ class Told(Stream):
             data = self._after_gap(data)
         first, *rest = data.split(b"\n")
         self._begun += first
-        if not rest:
-            if len(self._begun) > _RECORD_LINE_MAX:
-                self._drop(self._begun)
-                self._begun = b""
-            return []
-        lines = [self._begun, *rest]
-        self._begun = lines.pop()
+        if len(self._begun) > _RECORD_LINE_MAX:
+            self._drop(self._begun)
+            self._gap = not rest
+            self._dropped_lines += bool(rest)
+            self._begun = b""
+            lines = rest
+        else:
+            lines = [self._begun, *rest]
+        self._begun = lines.pop() if lines else b""
         found: list[Record] = []
         for line in lines:
             try:
@@ -282,11 +344,11 @@ class Told(Stream):
             return []
         if kind != b"R":
             raise ValueError("no record")
-        if self._rate.left(now) <= 0:
+        if self._times.left(now) <= 0:
             raise ValueError("too many")
-        self._rate.spend(1)
+        self._times.spend(1)
         said = orjson.loads(line[1:])
-        level, msg, fields = said["level"], str(said["msg"]), said["fields"]
+        level, msg, fields = said["level"], str(said["msg"])[:_TEXT_MAX], said["fields"]
         if level not in LEVELS or not isinstance(fields, dict):
             raise ValueError("no record")
         fields = {
@@ -298,7 +360,7 @@ class Told(Stream):
         what = (level, logger, msg, str(fields.get("error")))
         found = self._repeated(self._repeats.ended(now, what))
         if self._repeats.see(what, now):
-            found.append(source.record(level, logger, msg[:_TEXT_MAX], fields, time.time()))
+            found.append(source.record(level, logger, msg, fields, time.time()))
         return found
 
     def _repeated(self, over: list[tuple[Any, int]]) -> list[Record]:

@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,9 +24,10 @@ from caddysnake.logs.formats import journal_line, json_line
 from caddysnake.logs.main import is_journal
 from caddysnake.logs.records import Record
 from caddysnake.logs.sink import ROOM_BYTES
+from caddysnake.logs.sources import TOLD_BURST_BYTES, TOLD_RATE_BYTES
 
 PATIENCE_S = 30.0
-IDENTITY = {"app": "blog:app", "worker": 0, "pid": 7}
+IDENTITY = {"app": "blog:app", "worker": 0, "pid": os.getpid()}
 
 
 class LogProcess:
@@ -43,6 +45,7 @@ class LogProcess:
         os.close(writer)
         self._ends: list[int] = []
         self._seen = b""
+        self._drained: threading.Thread | None = None
 
     def source(self, **more: Any) -> tuple[int, int, int]:
         """Write ends: standard output, standard error, records."""
@@ -64,17 +67,32 @@ class LogProcess:
         """Everything written, as soon as ``text`` is among it."""
         deadline = time.monotonic() + PATIENCE_S
         while text.encode() not in self._seen:
+            if self._drained is not None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+                continue
             assert select.select([self.reader], [], [], deadline - time.monotonic())[0], self._seen[-2000:]
             data = os.read(self.reader, 1 << 20)
             assert data, self._seen[-2000:]
             self._seen += data
         return self._records()
 
+    def drain(self) -> None:
+        """Read what it writes, all the time, without looking at it."""
+        self._drained = threading.Thread(target=self._drain)
+        self._drained.start()
+
+    def _drain(self) -> None:
+        while data := os.read(self.reader, 1 << 20):
+            self._seen += data
+
     def end(self) -> list[dict[str, Any]]:
         """Have it leave; everything written."""
         orders.send(self.channel, orders.frame(orders.END, {}))
-        while data := os.read(self.reader, 1 << 20):
-            self._seen += data
+        if self._drained is None:
+            self._drain()
+        else:
+            self._drained.join(PATIENCE_S)
         assert self.process.wait(PATIENCE_S) == 0
         return self._records()
 
@@ -162,6 +180,101 @@ def test_a_reader_of_the_log_that_stands_still_holds_nobody_up(log: LogProcess) 
     records = log.until("output dropped")
     assert len(messages(records)) > 1000
     assert log.process.poll() is None
+
+
+def read_slowly(log: LogProcess, until: bytes, others: Callable[[], None]) -> int:
+    """How much was read, 8 KiB at a time, until ``until`` came; ``others`` is called between."""
+    read = 0
+    seen = b""
+    deadline = time.monotonic() + PATIENCE_S
+    while until not in seen:
+        assert time.monotonic() < deadline
+        others()
+        data = os.read(log.reader, 8192)
+        read += len(data)
+        seen = seen[-len(until) :] + data
+        log._seen += data
+    return read
+
+
+@pytest.mark.parametrize("line", [b"line %d\n", b"%d " + b"\x01" * 900 + b"\n", b"%d\n"])
+def test_a_quiet_app_does_not_wait_behind_a_flood_for_a_slow_reader(log: LogProcess, line: bytes) -> None:
+    floods = [log.source(fields={**IDENTITY, "worker": worker})[0] for worker in range(4)]
+    quiet, _, _ = log.source(fields={"app": "quiet", "worker": 0, "pid": os.getpid()})
+    data = b"".join(line % number for number in range(60_000 // len(line)))
+    for flood in floods:
+        os.set_blocking(flood, False)
+
+    def go_on() -> None:
+        for flood in floods:
+            with contextlib.suppress(BlockingIOError):
+                os.write(flood, data)
+
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        go_on()
+    os.write(quiet, b"here I am\n")
+    assert read_slowly(log, b"here I am", go_on) < ROOM_BYTES / 2
+
+
+def test_every_kind_of_line_has_a_bound(log: LogProcess) -> None:
+    """Requests, records and junk that an app makes up cost the log no more than what is let through of each process."""
+    entry = b"A1\x000\x000\x00200\x000\x000\x00127.0.0.1\x00GET\x001.1\x00/\x00host\x00" + b"\x01" * 3000
+    entry += b"\x00\x00HTTP/1.1 200 OK\n"
+    record = b'R{"level":"info","msg":"%d","fields":{"a":"' + b"x" * 30000 + b'"}}\n'
+    _, _, told = log.source(access={"credentials": False})
+    other, _, _ = log.source(fields={"app": "quiet", "worker": 0, "pid": os.getpid()})
+    log.drain()
+    began = time.monotonic()
+    for number in range(4000):  # 12 MB of requests that would be 72 MB of JSON, 120 MB of records
+        os.write(told, entry + record % number + b"junk\n")
+        if number % 1000 == 999:
+            os.write(other, b"still here %d\n" % number)
+    os.write(other, b"the end\n")
+    log.until("the end")
+    records = log.end()
+    took = time.monotonic() - began
+    size = len(log._seen)
+    assert size < TOLD_BURST_BYTES + took * TOLD_RATE_BYTES + 2 * ROOM_BYTES
+    assert size > TOLD_BURST_BYTES / 16
+    assert any(record["msg"].startswith("output dropped") and record["stream"] == "records" for record in records)
+    assert len(messages(records)) == 5
+
+
+def test_a_pipe_whose_process_has_ended_is_let_go_though_others_keep_it(log: LogProcess) -> None:
+    stdout, _, _ = log.source()
+    reader, kept = os.pipe()
+    os.set_blocking(reader, False)
+    content = {"logger": "app", "fields": IDENTITY, "streams": ["stdout"]}
+    orders.send(log.channel, orders.frame(orders.SOURCE, content), (reader,))
+    os.write(kept, b"last words\n")
+    orders.send(log.channel, orders.frame(orders.OVER, {"pipes": [os.fstat(reader).st_ino]}))
+    os.close(reader)
+    log.until("last words")
+    poll = select.poll()
+    poll.register(kept, 0)
+    assert poll.poll(PATIENCE_S * 1000) == [(kept, select.POLLERR)]  # nobody reads it
+    os.close(kept)
+    os.write(stdout, b"others go on\n")
+    log.until("others go on")
+
+
+def test_without_a_daemon_a_pipe_is_let_go_when_its_process_has_ended(log: LogProcess) -> None:
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    stdout, _, _ = log.source(fields={**IDENTITY, "pid": child.pid})
+    os.write(stdout, b"begun\n")
+    log.until("begun")
+    log.channel.close()
+    os.write(stdout, b"still heard\n")
+    log.until("still heard")
+    child.communicate()
+    assert log.process.wait(PATIENCE_S) == 0  # although we have the pipes
+
+
+def test_it_says_that_it_is_alive(log: LogProcess) -> None:
+    orders.send(log.channel, orders.frame(orders.BEAT, {}))
+    assert select.select([log.channel], [], [], PATIENCE_S)[0]
+    assert orders.receive(log.channel) == (orders.BEAT, {}, [])
 
 
 def test_a_log_that_nobody_reads_any_more_holds_nobody_up() -> None:

@@ -199,6 +199,45 @@ def test_the_log_process_is_started_again_and_nothing_fails(folder: Path) -> Non
         assert log_process(process.pid) != first
 
 
+def test_a_log_process_that_is_stopped_is_ended_and_started_again(folder: Path) -> None:
+    with daemon(folder, caddyfile(folder)) as process:
+        first = log_process(process.pid)
+        os.kill(first, signal.SIGSTOP)
+        assert get("/big", path=folder / "app.sock") == (200, b'"printed"')  # more than the pipe holds
+        process.wait_for_log("the log process is stopped")
+        process.wait_for_log("the log process ended and is started again")
+        get("/fail", path=folder / "app.sock")
+        process.wait_for_log("LookupError")
+        assert log_process(process.pid) != first
+
+
+def test_pipes_that_a_helper_keeps_are_given_back_when_its_worker_has_ended(folder: Path) -> None:
+    with (folder / "probe.py").open("a") as file:
+        file.write(
+            "\nhelpers = []\n\ndef detach():\n"
+            "    helpers.append(subprocess.Popen(['sleep', '60'], start_new_session=True))\n    return os.getpid()\n"
+        )
+    with daemon(folder, caddyfile(folder)) as process:
+        log = log_process(process.pid)
+        pid = int(get("/pid", path=folder / "app.sock")[1])
+        before = len(os.listdir(f"/proc/{log}/fd"))
+        ours = len(os.listdir(f"/proc/{process.pid}/fd"))
+        for _ in range(4):
+            pid = int(get("/detach", path=folder / "app.sock")[1])
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + PATIENCE_S
+            while get("/pid", path=folder / "app.sock")[1] in (b"", str(pid).encode()):
+                assert time.monotonic() < deadline
+        deadline = time.monotonic() + PATIENCE_S
+        while len(os.listdir(f"/proc/{log}/fd")) > before or len(os.listdir(f"/proc/{process.pid}/fd")) > ours + 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        left = [child for child in children(process.pid) if Path(f"/proc/{child}/comm").read_text() == "sleep\n"]
+        assert len(left) == 4
+        for child in left:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_when_the_daemon_is_killed_the_log_process_is_the_last_to_leave(folder: Path) -> None:
     with daemon(folder, caddyfile(folder)) as process:
         below = children(process.pid)

@@ -92,7 +92,8 @@ LOOKED_AT = {
         "_stopping"
     ),
     "system.log.process.Logger": (
-        "_again _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd _process"
+        "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "
+        "_process _unanswered"
     ),
     "main.Daemon": (
         "_attending _companion _exchanging _forced _has_served _inheritance _is_up _loop _reader _reloading "

@@ -5,7 +5,10 @@ where the daemon's log goes, for a reader that stands still would stop it. So ev
 error are pipes that a process of ours reads (``caddysnake.logs``), which never waits for anybody.
 
 The daemon keeps a copy of the end that is read: while the log process is started again, what is written waits in the
-pipe, and nobody gets EPIPE.
+pipe, and nobody gets EPIPE. When a process has ended, both let go of its pipes, whoever else may have them.
+
+The log process is asked every second whether it is alive. One that is stopped, or does not answer for long, would let
+every pipe fill up, and every print wait: it is ended, and started again.
 
 What an exec has to carry is descriptors and JSON: ``Logger.state`` (which also says which descriptors it holds) and
 ``Outlets.state`` of each; ``Logger(state)`` and ``Logger.adopt`` take them up. The log process itself just goes on.
@@ -43,6 +46,11 @@ _WIDE_PIPE_BYTES = 1024 * 1024
 _OUTBOX_MAX = 2000
 _AGAIN_S = 1.0
 _PATIENCE_S = 5.0
+_BEAT_S = 1.0
+STOPPED_BEATS = 3
+SILENT_BEATS = 15
+"""So many beats without an answer are too many: of a process that is stopped, of one that runs, on a busy machine."""
+
 _FIELD_MAX = 16 * 1024
 
 
@@ -94,6 +102,11 @@ class Outlets:
         """For an exec: JSON. ``readers`` are the descriptors that must survive it."""
         return {"content": self._content, "readers": list(self._readers)}
 
+    @property
+    def pipes(self) -> list[int]:
+        """By which the log process knows them."""
+        return [os.fstat(reader).st_ino for reader in self._readers]
+
     def order(self) -> tuple[bytes, tuple[int, ...]]:
         """The frame that tells the log process of it, and the descriptors that go along; these stay ours."""
         return orders.frame(orders.SOURCE, self._content), tuple(self._readers)
@@ -116,13 +129,19 @@ class Logger:
         self._is_closing = False
         self._lost = 0
         self._again: asyncio.TimerHandle | None = None
+        self._answers = True
+        self._unanswered = 0
+        self._beat_at = 0.0
         if state is not None:
             self._pid = state["pid"]
+            self._answers = bool(state.get("answers"))
             self._run_on(socket.socket(fileno=state["channel"]), os.pidfd_open(self._pid))
 
     def state(self) -> dict[str, int] | None:
         """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
-        return None if self._channel is None else {"pid": self._pid, "channel": self._channel.fileno()}
+        if self._channel is None:
+            return None
+        return {"pid": self._pid, "channel": self._channel.fileno(), "answers": int(self._answers)}
 
     @property
     def is_settled(self) -> bool:
@@ -161,12 +180,15 @@ class Logger:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         self._pid = self._process.pid
+        self._answers = True
         self._outbox.extendleft(reversed([outlets.order() for outlets in self._outlets]))
         self._run_on(ours, pidfd)
 
     def _run_on(self, channel: socket.socket, pidfd: int) -> None:
         self._channel, self._pidfd = channel, pidfd
+        self._unanswered = 0
         self._loop.add_reader(pidfd, self._on_exit)
+        self._loop.add_reader(channel, self._on_answer)
         logs.attach(self)
         self._flush()
 
@@ -192,9 +214,13 @@ class Logger:
 
     def remove(self, outlets: Outlets) -> None:
         """Nothing more is to be read of ``outlets``; its descriptors may be closed then."""
-        if self._outlets.pop(outlets, 0) is None and self._outbox:
+        if self._outlets.pop(outlets, 0) is not None:
+            return
+        if self._outbox:
             # Not told yet, and its descriptors are about to be closed: what it wrote last is lost.
             self._outbox = deque(order for order in self._outbox if order[1] != outlets.order()[1])
+        if self._channel is not None:
+            self._send(orders.frame(orders.OVER, {"pipes": outlets.pipes}))
 
     # What is to be written (logs.Taker)
 
@@ -268,6 +294,37 @@ class Logger:
         with self._lock:
             self._flush()
 
+    # Whether it is alive
+
+    def beat(self) -> None:
+        """Ask it; to be called every second or so. One that has not answered for too long is ended."""
+        now = self._loop.time()
+        if self._channel is None or not self._answers or now - self._beat_at < _BEAT_S:
+            return
+        self._beat_at = now
+        if self._unanswered >= (STOPPED_BEATS if _is_stopped(self._pid) else SILENT_BEATS):
+            self._give_up()
+            return
+        if not self._unanswered:
+            self._send(orders.frame(orders.BEAT, {}))
+        self._unanswered += 1
+
+    def _on_answer(self) -> None:
+        assert self._channel is not None
+        try:
+            while orders.receive(self._channel) is not None:
+                self._unanswered = 0
+        except (EOFError, OSError):  # it has ended, and its pidfd says so
+            self._loop.remove_reader(self._channel)
+
+    def _give_up(self) -> None:
+        logs.attach(None)
+        what = "stopped" if _is_stopped(self._pid) else "silent"
+        why = f"the log process is {what}: it is ended, and started again; what it had not yet written is lost"
+        log.error(why, extra={"fields": {"pid": self._pid, "seconds": round(self._unanswered * _BEAT_S)}})
+        self._answers = False  # asked no more
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     # Its end
 
     def _on_exit(self) -> None:
@@ -286,6 +343,7 @@ class Logger:
             self._pidfd = -1
         if self._channel is not None:
             self._loop.remove_writer(self._channel)
+            self._loop.remove_reader(self._channel)
             self._channel.close()
             self._channel = None
         self._is_armed = False
@@ -323,6 +381,15 @@ class Logger:
             return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         except ChildProcessError:
             return -1
+
+
+def _is_stopped(pid: int) -> bool:
+    """By SIGSTOP or the like (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
 
 
 def _widen(pipe: int) -> None:
@@ -370,6 +437,12 @@ def adopt_outlets(state: dict[str, Any] | None) -> Outlets | None:
 def is_settled() -> bool:
     """Everything has been told it."""
     return _Current.logger is None or _Current.logger.is_settled
+
+
+def beat() -> None:
+    """See to it that the log process is alive; to be called every second or so."""
+    if _Current.logger is not None:
+        _Current.logger.beat()
 
 
 async def close() -> None:
