@@ -326,7 +326,7 @@ class Told(Stream):
         for line in lines:
             try:
                 found += self._read(line, now)
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except Exception:  # whatever an app writes, the log of the others goes on
                 self._dropped_lines += 1
                 self._dropped_bytes += len(line)
         return found

@@ -484,6 +484,7 @@ class RelayServer:
         self._watched.add(connection)
 
     def _tick(self) -> None:
+        self._loop.call_later(TICK_S, self._tick)  # first: whatever goes wrong below, time-outs go on
         now = self._now = monotonic()
         self._header[WORD_TICK] = int(now * 1000)
         self._publish()
@@ -492,7 +493,6 @@ class RelayServer:
                 self._watched.discard(connection)
         for link in self._links.expired(now):
             link.discard()
-        self._loop.call_later(TICK_S, self._tick)
 
 
 def _named(app_id: AppId) -> dict[str, object]:

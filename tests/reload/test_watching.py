@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from support.house import run, until
 
-from caddysnake.daemon.apps.autoreload.watcher import Debounce, Root, Watching
+from caddysnake.daemon.apps.autoreload import trees
+from caddysnake.daemon.apps.autoreload.trees import Root
+from caddysnake.daemon.apps.autoreload.watcher import Debounce, Watching
 
 QUIET_S = 0.1
 
@@ -199,6 +201,87 @@ def test_what_changed_before_anybody_looked_is_told_too(tmp_path: Path) -> None:
         await until(lambda: first.paths == {"new.py"}, "news of it")
         watching.watch(Root(str(tmp_path)), QUIET_S, second.tell, since)
         await until(lambda: second.times, "news for who came later")
+        await watching.close()
+
+    run(work())
+
+
+def _write(folder: Path) -> None:
+    (folder / "told.py").write_text(str(time.time()))
+
+
+def _bad_file(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).touch()
+
+
+def _bad_folder(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9")).mkdir()
+
+
+def _deep(folder: Path) -> None:
+    for _ in range(trees.DEPTH_MAX + 20):
+        folder /= "d"
+    folder.mkdir(parents=True)
+
+
+def _many_folders(folder: Path) -> None:
+    for number in range(60):
+        (folder / f"d{number}").mkdir()
+
+
+def _many_names(folder: Path) -> None:
+    (folder / "crowd").mkdir()
+    for number in range(600):
+        (folder / "crowd" / f"{number}.txt").touch()
+
+
+def _many_modules(folder: Path) -> None:
+    for number in range(150):
+        (folder / f"m{number}.py").touch()
+    (folder / "d").mkdir()
+
+
+@pytest.mark.parametrize("harm", [_bad_file, _bad_folder, _deep, _many_folders, _many_names, _many_modules])
+def test_what_somebody_puts_into_his_folder_leaves_the_others_watched(
+    tmp_path: Path, harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "FOLDERS_MAX", 50)
+    monkeypatch.setattr(trees, "ENTRIES_MAX", 500)
+    monkeypatch.setattr(trees, "FILES_MAX", 100)
+    evil, good = tmp_path / "evil", tmp_path / "good"
+    evil.mkdir()
+    good.mkdir()
+
+    async def work() -> None:
+        watching = Watching()
+        of_evil, of_good = Seen(evil), Seen(good)
+        watching.watch(Root(str(evil)), QUIET_S, of_evil.tell, time.time())
+        watching.watch(Root(str(good)), QUIET_S, of_good.tell, time.time())
+
+        async def told(folder: Path, seen: Seen) -> None:
+            # Again and again: it may be found only when the folder is watched again.
+            for _ in range(600):
+                number = seen.times
+                _write(folder)
+                for _ in range(20):
+                    if seen.times > number:
+                        return
+                    await asyncio.sleep(0.02)
+            raise AssertionError(f"nothing is told of {folder.name}")
+
+        await told(evil, of_evil)
+        await told(good, of_good)
+        for _ in range(2):
+            await asyncio.to_thread(harm, evil)
+            await asyncio.sleep(1.5)
+            before = of_good.times
+            _write(good)
+            await until(lambda before=before: of_good.times > before, "news of the good one")  # type: ignore[misc]
+            shutil.rmtree(evil)
+            evil.mkdir()
+        of_evil.paths.clear()
+        await told(evil, of_evil)
+        assert "told.py" in of_evil.paths
         await watching.close()
 
     run(work())

@@ -425,6 +425,7 @@ class AsgiServer:
         self._watched.add(connection)
 
     def _tick(self) -> None:
+        self.loop.call_later(self._tick_s, self._tick)  # first: whatever goes wrong below, time-outs go on
         now = monotonic()
         self.header[WORD_TICK] = int(now * 1000)
         self._publish()
@@ -433,7 +434,6 @@ class AsgiServer:
         for connection in list(self._watched):
             if not connection.overdue(now):
                 self._watched.discard(connection)
-        self.loop.call_later(self._tick_s, self._tick)
 
 
 def _version() -> str:

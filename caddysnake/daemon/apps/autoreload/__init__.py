@@ -2,4 +2,5 @@
 
 ``renewal``  what becomes of changed code
 ``watcher``  sees it
+``trees``    what a watched folder holds, as far as it is looked at
 """

@@ -18,10 +18,12 @@ from functools import partial
 from typing import Protocol
 
 from ....config.models import Autoreload as Options
+from ....logs.records import printable
 from ...workers.forking.fork_server import Spawners
 from ..app import App
 from ..pool import StartFailed
-from .watcher import Paths, Root, Watch, Watching
+from .trees import Root
+from .watcher import Paths, Watch, Watching
 
 log = logging.getLogger("caddysnake.autoreload")
 
@@ -146,7 +148,8 @@ class Renewal:
             self._begin()
 
     def _changed(self, paths: Paths) -> None:
-        self._paths |= paths
+        if len(self._paths) < _NAMED_MAX * 100:
+            self._paths |= paths
         if self._since is None:
             self._since = self._watch.debounce.told_from
         if not self._is_paused:
@@ -165,9 +168,11 @@ class Renewal:
         self._spawners.outdate(app.spec.key)
         try:
             took = await app.prepare(app.spec)
-        except StartFailed as exc:
+        except (StartFailed, OSError) as exc:
             self._paths.clear()
             self._since = None
+            if isinstance(exc, OSError):  # no descriptor was left, for one
+                exc = StartFailed(app.name, "resources", str(exc))
             fields |= {"code": exc.code, "error": str(exc)}
             if self._options.on_error == "keep":
                 log.error("new code does not start; the old serves on", extra={"fields": fields})
@@ -237,6 +242,6 @@ def root_of(app: App, options: Options) -> Root:
 def _told(paths: set[str] | Paths, folder: str) -> str:
     """For the log: which files, or the first of them."""
     resolved = os.path.realpath(folder)
-    names = sorted(os.path.relpath(path, resolved) for path in paths)
+    names = sorted(printable(os.path.relpath(path, resolved)) for path in paths)
     more = len(names) - _NAMED_MAX
     return ", ".join(names[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

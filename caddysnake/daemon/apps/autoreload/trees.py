@@ -1,0 +1,134 @@
+"""What a watched folder holds. Somebody else may fill it as he likes, so a look at it has bounds.
+
+Names are those of the file system, as Python has them: what is not UTF-8 in one is a surrogate (PEP 383).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+SKIPPED = frozenset({"__pycache__", "node_modules"})
+FOLDERS_MAX = 10_000
+"""Folders that one root may have: the kernel's supply of watches is for all of them."""
+FILES_MAX = 20_000
+"""Files of one root that matter: their names are kept."""
+ENTRIES_MAX = 200_000
+"""Names of any kind that are read in one look."""
+DEPTH_MAX = 100
+_A_TURN = 2_000
+"""So many names are read before other threads get their turn."""
+
+
+class TooMuch(Exception):
+    """A root holds more than is looked at. The text says of what."""
+
+
+class Root(NamedTuple):
+    """A folder as it was named, and which files in it matter besides ``*.py``."""
+
+    folder: str
+    patterns: tuple[str, ...] = ()
+
+    def wants(self, path: str) -> bool:
+        """Whether the file ``path``, relative to the folder, matters. A pattern with a slash is for all of the path."""
+        name = os.path.basename(path)
+        if name.endswith(".py") and not name.startswith("."):
+            return True
+        return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.patterns)
+
+
+class Tree(NamedTuple):
+    """What a root held when it was looked at. Paths are absolute and resolved."""
+
+    resolved: str
+    identity: tuple[int, int] | None
+    """Device and inode of the root; None when it is not there."""
+    folders: frozenset[str]
+    files: set[str]
+    """Those that matter."""
+
+
+def walk(root: Root) -> Tree:
+    """Look at all of ``root``. Raises ``TooMuch``.
+
+    What cannot be read is left out, and a folder whose name is not UTF-8, which watchfiles cannot be given.
+    """
+    resolved = os.path.realpath(root.folder)
+    identity = identify(resolved)
+    folders: set[str] = set()
+    files: set[str] = set()
+    waiting = [] if identity is None else [("", 0)]
+    read = 0
+    while waiting:
+        prefix, depth = waiting.pop()
+        folder = os.path.join(resolved, prefix) if prefix else resolved
+        below: list[tuple[str, int]] = []
+        found: list[str] = []
+        try:
+            entries = os.scandir(folder)
+        except OSError:
+            continue  # gone, or not to be read
+        is_environment = False
+        with entries:
+            for entry in entries:
+                read += 1
+                if read > ENTRIES_MAX:
+                    raise TooMuch(f"there are more than {ENTRIES_MAX:,} names in it")
+                if read % _A_TURN == 0:
+                    time.sleep(0.001)
+                name, path = entry.name, f"{prefix}/{entry.name}" if prefix else entry.name
+                if _is_folder(entry):
+                    if not is_skipped(name) and is_text(name):
+                        below.append((path, depth + 1))
+                elif name == "pyvenv.cfg" and prefix:
+                    is_environment = True
+                    break
+                elif root.wants(path):
+                    found.append(os.path.join(folder, name))
+        if is_environment:
+            continue
+        folders.add(folder)
+        files.update(found)
+        waiting += below
+        if depth >= DEPTH_MAX and below:
+            raise TooMuch(f"folders are nested more than {DEPTH_MAX} deep in it")
+        if len(folders) + len(waiting) > FOLDERS_MAX:
+            raise TooMuch(f"there are more than {FOLDERS_MAX:,} folders in it")
+        if len(files) > FILES_MAX:
+            raise TooMuch(f"there are more than {FILES_MAX:,} files to watch in it")
+    return Tree(resolved, identity, frozenset(folders), files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def is_text(name: str) -> bool:
+    """Whether ``name`` is UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_skipped(name: str) -> bool:
+    """Whether folders of this name hold no code of the app's."""
+    return name.startswith(".") or name in SKIPPED
+
+
+def identify(path: str) -> tuple[int, int] | None:
+    """Device and inode number of ``path``: a folder replaced by another of its name has others. None when it is
+    not there.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
