@@ -1,13 +1,15 @@
 """Messages to frames and back.
 
 A frame is one datagram of a SOCK_SEQPACKET socket: a type byte, then the fields. Numbers are little-endian, text is
-UTF-8 behind a 32-bit length. Nothing is guessed: an unknown type, a short or an over-long frame, and text that is not
-UTF-8 are ``FrameError``, which ends the worker that sent it.
+UTF-8 behind a 32-bit length. Nothing is guessed: an unknown type, a short or an over-long frame, text that is not
+UTF-8, and a number that cannot be what its field means are ``FrameError``, which ends the worker that sent it.
 """
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .messages import (
@@ -80,6 +82,31 @@ _FIXED = {
     code: (cls, struct.Struct("<B" + fields)) for code, (cls, fields) in _LAYOUT.items() if "s" not in fields
 }
 _LENGTH = struct.Struct("<I")
+_PID_MAX = 1 << 22  # proc(5), /proc/sys/kernel/pid_max
+_ERRNO_MAX = 4095  # MAX_ERRNO in the kernel's include/linux/err.h
+
+
+def _is_pid_or_error(number: int) -> bool:
+    return -_ERRNO_MAX <= number <= _PID_MAX
+
+
+def _is_wait_status(number: int) -> bool:
+    """Of a process that has ended (wait(2)): not of one that was stopped, or goes on."""
+    return 0 <= number <= 0xFFFF and number & 0x7F != 0x7F
+
+
+def _is_time(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= 0
+
+
+# What a number must be, beyond its size, for whoever takes it to use it as it is: by type, the field and its rule.
+_RULES: dict[type, tuple[int, Callable[[Any], bool]]] = {
+    Drain: (0, _is_time),
+    Spawn: (1, _is_time),
+    Join: (2, _is_time),
+    Spawned: (1, _is_pid_or_error),
+    Reaped: (1, _is_wait_status),
+}
 
 
 def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -120,8 +147,7 @@ def decode(frame: bytes) -> Message:
         cls, layout = fixed
         if len(frame) != layout.size:
             raise FrameError(f"{cls.__name__} of {len(frame)} bytes instead of {layout.size}")
-        message: Message = cls(*layout.unpack(frame)[1:])
-        return message
+        return _judged(cls, layout.unpack(frame)[1:])
     if code not in _LAYOUT:
         raise FrameError(f"unknown message type {code}")
     cls, letters = _LAYOUT[code]
@@ -131,8 +157,15 @@ def decode(frame: bytes) -> Message:
         raise FrameError(f"malformed {cls.__name__}: {exc}") from None
     if end != len(frame):
         raise FrameError(f"{cls.__name__} with {len(frame) - end} bytes too many")
-    decoded: Message = cls(*values)
-    return decoded
+    return _judged(cls, values)
+
+
+def _judged(cls: type, values: Sequence[Any]) -> Message:
+    message: Message = cls(*values)
+    rule = _RULES.get(cls)
+    if rule is not None and not rule[1](values[rule[0]]):
+        raise FrameError(f"{cls.__name__} with {message._fields[rule[0]]} {values[rule[0]]}")
+    return message
 
 
 def _unpack(frame: bytes, letters: str) -> tuple[list[Any], int]:

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from caddysnake.channel import codec, messages
 from caddysnake.channel.codec import MAX_FRAME, TEXT_LIMIT, FrameError, decode, encode, shorten
-from caddysnake.channel.messages import Failed, Message, Ready, Spawned, Take
+from caddysnake.channel.messages import Drain, Failed, Join, Message, Ready, Reaped, Spawn, Spawned, Take
 
 KINDS: list[type] = [
     value for value in vars(messages).values() if isinstance(value, type) and hasattr(value, "_fields")
 ]
 U32 = st.integers(0, 2**32 - 1)
-# A pid is signed, and so is the wait status.
-SIGNED = {("Spawned", "pid"), ("Reaped", "status")}
+NUMBERS = {
+    ("Spawned", "pid"): st.integers(-4095, 2**22),
+    ("Reaped", "status"): st.integers(0, 0xFFFF).filter(lambda status: status & 0x7F != 0x7F),
+}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
 
@@ -27,8 +29,8 @@ def field(kind: type, name: str, hint: object) -> st.SearchStrategy[Any]:
     if hint is str:
         return TEXT
     if hint is float:
-        return st.floats(allow_nan=False)
-    return st.integers(-(2**31), 2**31 - 1) if (kind.__name__, name) in SIGNED else U32
+        return st.floats(0, allow_nan=False, allow_infinity=False)
+    return NUMBERS.get((kind.__name__, name), U32)
 
 
 def instances(kind: type) -> st.SearchStrategy[Message]:
@@ -152,6 +154,22 @@ def test_a_traceback_of_any_length_arrives_with_both_ends() -> None:
 
 def test_lone_surrogates_do_not_stop_a_message() -> None:
     assert decode(encode(Ready(1, "a\udcffb"))) == Ready(1, "a?b")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(Spawned(1, pid) for pid in (-(2**31), -4096, 2**22 + 1, 2**31 - 1)),
+        *(Reaped(1, status) for status in (-1, -(2**31), 0x7F, 0x137F, 0xFFFF, 0x10000, 2**31 - 1)),
+        *(kind(*numbers, seconds) for kind, numbers in ((Drain, ()), (Spawn, (1,)))
+          for seconds in (-1.0, math.inf, math.nan)),
+        *(Join(1, 1, seconds, "/") for seconds in (-0.5, -math.inf, math.nan)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_number_that_cannot_be_what_its_field_means_is_refused(message: Message) -> None:
+    with pytest.raises(FrameError, match=f"{name(message)} with "):
+        decode(encode(message))
 
 
 @pytest.mark.parametrize("message", [Take(-1, 0), Take(2**32, 0), Spawned(1, 2**31)])

@@ -265,21 +265,22 @@ def test_a_child_that_keeps_the_channel_open_does_not_hide_a_death(tmp_path: Pat
 
 SPAWNERS = {
     "spawner_silent": "preload not done within 0.6s",
-    "spawner_garbage": "ended with status -9 before it was ready",
-    "spawner_closes": "ended with status -9 before it was ready",
-    "spawner_leaves": "ended with status 9 before it was ready",
-    "spawner_attaches": "before it was ready|preload not done",
-    "spawner_prepared_twice": "the spawner ended with status -9|end of channel|Bad file descriptor",
+    "spawner_garbage": "was not ready: it broke a rule of the channel: unknown message type",
+    "spawner_closes": "was not ready: it ended with signal SIGKILL",
+    "spawner_leaves": "was not ready: it ended with exit status 9",
+    "spawner_attaches": "was not ready|preload not done",
+    "spawner_prepared_twice": "broke a rule of the channel: Prepared from a spawner|end of channel|Bad file descriptor",
     "spawner_floods": "",
     "spawner_drowns_reaps": "",
     "spawner_claims_init": "process 1 is not a child of",
     "spawner_claims_nobody": "No such process|Invalid argument",
+    "spawner_claims_least": "broke a rule of the channel: Spawned with pid -2147483648",
     "spawner_claims_daemon": "is not a child of",
     "spawner_claims_zero": "",
     "spawner_claims_itself": "is not a child of",
     "spawner_fails": "Resource temporarily unavailable",
     "spawner_never_forks": "no worker from the spawner of",
-    "spawner_dies": "the spawner ended with status 9",
+    "spawner_dies": "it ended with exit status 9",
 }
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from support.daemon import children
-from support.house import run
+from support.daemon import alive, children
+from support.house import House, run, spec, until
 from support.worker import PATIENCE_S, SITE
 
 from caddysnake.channel.endpoint import pair
+from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.system import processes
+from caddysnake.daemon.system.log import process as logger
 from caddysnake.daemon.workers.child.launcher import SpawnerKey, SpawnError
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
 from caddysnake.daemon.workers.forking.fork_server import Spawner, Spawners
+from caddysnake.daemon.workers.threads.host import Origins
 
 
 async def only_child(of: Spawner, pid: int) -> None:
@@ -53,8 +61,8 @@ def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str, mon
         theirs.close()
         await only_child(spawner, pid)
         assert spawner.workers == {2}
-        spawner.end(2, pid)
-        assert os.waitstatus_to_exitcode(await spawner.reap(2, pid) or 0) == -signal.SIGKILL
+        spawner.end(2, pid, pidfd)
+        assert os.waitstatus_to_exitcode(await spawner.reap(2, pidfd) or 0) == -signal.SIGKILL
         os.close(pidfd)
         ours.close()
 
@@ -66,5 +74,114 @@ def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str, mon
             await give_up(spawner)
         finally:
             await spawners.close(patience_s=5.0)
+
+    run(work())
+
+
+def test_a_number_that_is_anothers_by_now_is_not_signalled() -> None:
+    """A fork server may reap its children unasked; what it has said of one then means somebody else."""
+    ended = subprocess.Popen(["true"])
+    gone = os.pidfd_open(ended.pid)
+    ended.wait()
+    stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        processes.kill_group(gone, stranger.pid)
+        processes._kill_group_by_number(gone, stranger.pid)  # as an older kernel has it
+        assert processes.number_of(gone) == -1
+        time.sleep(0.1)
+        assert stranger.poll() is None
+        with contextlib.closing(os.fdopen(os.pidfd_open(stranger.pid))) as own:
+            assert processes.number_of(own.fileno()) == stranger.pid
+            processes.kill_group(own.fileno(), stranger.pid)
+        assert stranger.wait(PATIENCE_S) == -signal.SIGKILL
+    finally:
+        os.close(gone)
+        stranger.kill()
+        stranger.wait()
+
+
+def test_what_a_process_has_started_ends_with_it_where_the_kernel_signals_by_number_too() -> None:
+    leader = subprocess.Popen(
+        ["sh", "-c", "sleep 600 & echo $!; wait"], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert leader.stdout is not None
+    below = os.pidfd_open(int(leader.stdout.readline()))
+    own = os.pidfd_open(leader.pid)
+    try:
+        processes._kill_group_by_number(own, leader.pid)
+        assert leader.wait(PATIENCE_S) == -signal.SIGKILL
+        assert select.select([below], [], [], PATIENCE_S)[0]
+    finally:
+        leader.stdout.close()
+        os.close(below)
+        os.close(own)
+
+
+class Surprising(Origins):
+    """Fails for a reason that nobody has thought of."""
+
+    def get(self, key: SpawnerKey) -> Spawner:
+        raise RuntimeError("surprise")
+
+
+def test_a_start_that_fails_for_any_reason_is_a_failed_start_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with House() as house:
+            house.spawners = Surprising([SITE])
+            app = house.app(spec("main:app", "wsgi", tmp_path))
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(StartFailed, match="RuntimeError: surprise") as caught:
+                    await app.start()
+                assert caught.value.code == "internal"
+                app.stop()
+                await app.ended()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("#!/bin/sh\necho first >&2\necho 'no \033[31mlibpython' >&2\nexit 3\n",
+         r"exit status 3, and said at last: no \\x1b\[31mlibpython"),
+        ("#!/bin/sh\nkill -SEGV $$\n", "signal SIGSEGV$"),
+        (f"#!{sys.executable}\nimport os, sys\nos.closerange(3, 100)\nimport time; time.sleep(0.2)\nsys.exit(5)\n",
+         "exit status 5$"),
+    ],
+    ids=["says why", "signal", "closes its channel first"],
+)  # fmt: skip
+def test_an_early_death_is_told_with_its_status_and_what_was_said_last(tmp_path: Path, program: str, why: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(program)
+    python.chmod(0o755)
+
+    async def work() -> None:
+        logger.start()
+        spawners = Spawners([SITE])
+        try:
+            spawner = spawners.get(SpawnerKey(str(python), "wsgi", (), (), ()))
+            with pytest.raises(SpawnError, match=why):
+                await spawner.prepared()
+        finally:
+            await spawners.close(patience_s=5.0)
+            await logger.close()
+
+    run(work())
+
+
+def test_who_waits_for_an_interpreter_that_hangs_waits_no_longer_than_an_app_may_take(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 600\n")
+    python.chmod(0o755)
+
+    async def work() -> None:
+        async with House() as house:
+            app = house.app(spec("main:app", "wsgi", tmp_path, python=str(python), start_timeout_s=0.3))
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(StartFailed, match=r"not ready within 0\.3s") as caught:
+                    await app.start()
+                assert caught.value.code == "start timeout"
+            (pid,) = house.spawners.pids()
+            await until(lambda: not alive(pid), "the end of what nobody waits for")
 
     run(work())

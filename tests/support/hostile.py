@@ -261,9 +261,9 @@ def main():
                 say(endpoint, messages.Reaped(message.worker, status))
         elif isinstance(message, messages.Spawn):
             (fd,) = descriptors
-            claims = {"spawner_claims_init": 1, "spawner_claims_nobody": 2**22 + 1, "spawner_fails": -11,
+            claims = {"spawner_claims_init": 1, "spawner_claims_nobody": 2**22, "spawner_fails": -11,
                       "spawner_claims_daemon": os.getppid(), "spawner_claims_zero": 0,
-                      "spawner_claims_itself": os.getpid()}
+                      "spawner_claims_itself": os.getpid(), "spawner_claims_least": -2**31}
             if ACT in claims:
                 say(endpoint, messages.Spawned(message.worker, claims[ACT]))
             elif ACT == "spawner_never_forks":

@@ -35,8 +35,8 @@ LOOKED_AT = {
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
     ),
     "workers.forking.fork_server.Spawner": (
-        "_allowance _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
-        "_unwanted gone process workers"
+        "_allowance _broken _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
+        "_unheard _unwanted _waiting gone process workers"
     ),
     "workers.forking.fork_server.Spawners": (
         "_by_key _kept _leaving _libraries _most _outdated uids"

@@ -506,21 +506,32 @@ class Pool(WorkerSink):
         except OSError as exc:
             self._failed(index, "resources", f"no room for another worker: {exc}", None)
             return
+        except Exception as exc:
+            self._failed_of_us(index, exc)
+            return
         try:
             spawner = self._origin()
             if index in self.workers:  # it has said that it failed, and is not gone yet
                 self.leaving.add(self.workers[index])
             self.workers[index] = worker
             await worker.start(spawner)
-        except (SpawnError, asyncio.CancelledError) as exc:
+        except BaseException as exc:
             if self.workers.get(index) is worker:
                 del self.workers[index]
             worker.discard()
-            if isinstance(exc, asyncio.CancelledError):
+            if not isinstance(exc, Exception):
                 raise
+            if not isinstance(exc, SpawnError):
+                self._failed_of_us(index, exc)
+                return
             if exc.fatal:
                 self._spawners.discard(self.spec.key)
             self._failed(index, exc.code, str(exc), None)
+
+    def _failed_of_us(self, index: int, exc: Exception) -> None:
+        """For a reason that nobody has thought of: it has failed all the same, and whoever waits must hear of it."""
+        log.error("worker cannot be started", exc_info=exc, extra={"fields": {"app": self.spec.name, "worker": index}})
+        self._failed(index, "internal", f"{type(exc).__name__}: {exc}", None)
 
     def _origin(self) -> Forker:
         settings = self.spec.settings

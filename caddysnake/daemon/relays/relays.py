@@ -14,6 +14,7 @@ from ...installation import PACKAGE
 from ..apps.app import App
 from ..apps.pool import PoolSpec
 from ..sockets.connections import Connection, Connections
+from ..system import processes
 from ..system.log.process import Outlets, adopt_outlets, outlets
 from ..system.processes import Child, Process
 from ..system.state import CarriedOutlets
@@ -84,11 +85,11 @@ class RelayStarter(Forker):
         self._processes[worker] = process
         return process.pid, os.pidfd_open(process.pid)
 
-    async def reap(self, worker: int, pid: int) -> int | None:
+    async def reap(self, worker: int, gone: int) -> int | None:
         """The wait status of a relay, or of another child of ours, that has ended."""
         process = self._processes.pop(worker, None)
         if process is None:
-            return _reap(pid)
+            return processes.reap(gone)
         early = self._early.pop(worker, None)
         if early is not None:
             early.end()
@@ -111,14 +112,6 @@ class RelayStarter(Forker):
             outlets = adopt_outlets(carried)
             if outlets is not None:
                 self._early[number] = outlets
-
-
-def _reap(pid: int) -> int | None:
-    try:
-        reaped, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return status if reaped else None
 
 
 class Relays(App):

@@ -34,6 +34,7 @@ _KINDS = {
     "breach": (503, "crashed", 5),
     "deadline": (503, "crashed", 5),
     "resources": (503, "resources", 5),
+    "internal": (503, "resources", 5),
     "spawner": (503, "resources", 5),
     "host": (503, "resources", 5),
     "spawners": (503, "capacity", 5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import resource
 import signal
 import threading
@@ -15,6 +16,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # linux/pidfd.h, since Linux 6.9
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _Started = TypeVar("_Started")
@@ -144,20 +146,56 @@ def open_child_of(parent: int, pid: int) -> int:
     return fd
 
 
-def kill_group(pid: int, parents: tuple[int, ...]) -> None:
-    """SIGKILL to the process group that ``pid`` leads, provided that ``pid`` is not reaped: its number is free then.
+def kill_group(pidfd: int, pid: int) -> None:
+    """SIGKILL to the process of ``pidfd``, which was ``pid``, and to the process group that it leads.
 
-    ``parents``: who may be its parent. A spawner that reaps unasked could otherwise aim us at a stranger.
+    Its parent may have reaped it unasked, and its number may be another's by now, a child of ours among them: the
+    descriptor is what is signalled, and the number only where the kernel cannot signal a group by one.
     """
-    if parent_of(pid) not in parents:
-        return
-    for send in (os.killpg, os.kill):  # a child that has not yet called setsid leads no group
-        try:
-            send(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        except PermissionError:
-            continue
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PIDFD_SIGNAL_PROCESS_GROUP)
+    except (ProcessLookupError, PermissionError):
+        pass  # a child that has not yet called setsid leads no group
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            return
+        _kill_group_by_number(pidfd, pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _kill_group_by_number(pidfd: int, pid: int) -> None:
+    """For Linux before 6.9."""
+    try:
+        if number_of(pidfd) == pid:
+            os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def number_of(pidfd: int) -> int:
+    """The pid of the process of ``pidfd``; -1 once it was reaped, and its number is free (pidfd_open(2))."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:
+            found = re.search(rb"^Pid:\s*(-?\d+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return -1
+    return int(found[1]) if found else -1
+
+
+def reap(pidfd: int) -> int | None:
+    """The wait status of our own child of ``pidfd``, which has ended; None when it is not ours, or was reaped."""
+    try:
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except (ChildProcessError, OSError):
+        return None
+    if ended is None:
+        return None
+    if ended.si_code == os.CLD_EXITED:
+        return ended.si_status << 8
+    return ended.si_status | (0x80 if ended.si_code == os.CLD_DUMPED else 0)
 
 
 def describe_exit(status: int) -> str:

@@ -162,8 +162,20 @@ class Estate:
         for token, asker in self._checking.pop(key, {}).items():
             self._need_known(key, token, asker)
 
+    async def _resolve(self, key: str) -> PoolSpec | Refusal:
+        """What ``key`` is; whatever goes wrong as it is looked at, whoever asks is answered."""
+        try:
+            return await asyncio.to_thread(self.spec.resolve, key)
+        except Exception as exc:
+            return self._failed_of_us(key, exc)
+
+    def _failed_of_us(self, key: str, exc: Exception) -> Refusal:
+        fields = {"template": self.spec.name, "key": key[:200]}
+        log.error("app cannot be looked at, or started", exc_info=exc, extra={"fields": fields})
+        return of_failure(StartFailed(self.spec.name, "internal", f"{type(exc).__name__}: {exc}"))
+
     async def _check(self, key: str) -> None:
-        resolved = await asyncio.to_thread(self.spec.resolve, key)
+        resolved = await self._resolve(key)
         waiting = self._checking.pop(key, {})
         if isinstance(resolved, Refusal):
             self._complain(key, resolved)
@@ -196,7 +208,7 @@ class Estate:
     async def _start(self, key: str) -> None:
         spec = self._resolved.pop(key, None)
         if spec is None:  # whoever asked first has left, and its folder may have changed since
-            resolved = await asyncio.to_thread(self.spec.resolve, key)
+            resolved = await self._resolve(key)
             if isinstance(resolved, Refusal):
                 self._fail(key, resolved)
                 return
@@ -210,6 +222,9 @@ class Estate:
         except StartFailed as exc:
             log.error("app does not start", extra={"fields": {"app": spec.name, "code": exc.code, "error": str(exc)}})
             self._fail(key, of_failure(exc))
+            return
+        except Exception as exc:
+            self._fail(key, self._failed_of_us(key, exc))
             return
         finally:
             if self.apps.get(key) is not self.starting[key]:
@@ -377,7 +392,7 @@ class Estate:
         app = self.apps.get(key)
         if app is None:
             return
-        resolved = await asyncio.to_thread(self.spec.resolve, key)
+        resolved = await self._resolve(key)
         if self.apps.get(key) is not app or (resolved == app.spec and not even_unchanged):
             return
         if isinstance(resolved, Refusal):
@@ -400,7 +415,7 @@ class Estate:
         """
         self._tenants.forgive(key)
         app = self.apps[key]
-        resolved = await asyncio.to_thread(self.spec.resolve, key)
+        resolved = await self._resolve(key)
         if isinstance(resolved, Refusal):
             app.builds.was_refused(resolved.code, resolved.text)
             raise StartFailed(app.name, resolved.code, resolved.text)

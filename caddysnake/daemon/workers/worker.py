@@ -197,9 +197,15 @@ class Worker:
     # -- starting ---------------------------------------------------------------------------------------------
 
     async def start(self, spawner: Forker) -> None:
-        """Have it forked. Raises ``SpawnError``; ``discard`` it then."""
+        """Have it forked. Raises ``SpawnError``; ``discard`` it then, and whatever else is raised."""
         self._spawner = spawner
-        self.pid, self._pidfd = await spawner.fork(self.number, self._theirs.fileno(), self._grace_s)
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                self.pid, self._pidfd = await spawner.fork(self.number, self._theirs.fileno(), self._grace_s)
+        except TimeoutError:
+            spawner.gave_up()
+            why = f"not ready within {self._start_timeout_s:g}s: its interpreter, or a preload, is not either"
+            raise SpawnError("start timeout", why) from None
         self._theirs.close()
         if self._outlets is not None:
             self._outlets.begin(self.pid)
@@ -208,7 +214,8 @@ class Worker:
         if self.state is not State.STARTING:  # told to end while it was being forked
             self.kill()
         elif self._start_timeout_s is not None:
-            self._timer = self._loop.call_later(self._start_timeout_s, self._feed, Event.START_TIMEOUT)
+            left_s = self._start_timeout_s - (time.monotonic() - self.started_at)
+            self._timer = self._loop.call_later(left_s, self._feed, Event.START_TIMEOUT)
         if self._group_bytes is not None:
             self._confining = self._loop.create_task(self._confine(self._group_bytes))
 
@@ -228,8 +235,14 @@ class Worker:
             self.kill()
 
     def discard(self) -> None:
-        """Give up a worker that was never forked."""
+        """Give up a worker whose start was never done."""
         self.state = State.EXITED
+        if self._pidfd >= 0 and self._spawner is not None:
+            self._loop.remove_reader(self._pidfd)
+            self._spawner.end(self.number, self.pid, self._pidfd)
+            self._burial = self._loop.create_task(self._reap_discarded(self._spawner))
+        if self._endpoint.fileno() >= 0:
+            self._loop.remove_reader(self._endpoint.fileno())
         if self._outlets is not None:
             self._outlets.end()
         self._theirs.close()
@@ -237,6 +250,12 @@ class Worker:
         self._is_counted = True
         self._close_page()
         self.ended.set()
+
+    async def _reap_discarded(self, spawner: Forker) -> None:
+        try:
+            await spawner.reap(self.number, self._pidfd)
+        finally:
+            os.close(self._pidfd)
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -516,7 +535,7 @@ class Worker:
     def kill(self) -> None:
         """At once, whatever its state."""
         if self.pid and self._spawner is not None and not self.ended.is_set():
-            self._spawner.end(self.number, self.pid)
+            self._spawner.end(self.number, self.pid, self._pidfd)
 
     # -- slots ------------------------------------------------------------------------------------------------
 
@@ -712,6 +731,13 @@ class Worker:
         self._burial = self._loop.create_task(self._bury_in_order())
 
     async def _bury_in_order(self) -> None:
+        try:
+            await self._part()
+        finally:
+            os.close(self._pidfd)
+            self.ended.set()  # whatever becomes of the rest: a stop waits for this
+
+    async def _part(self) -> None:
         orphans = [(connection, self.page.slots[slot]) for slot, connection in self._held.items()]
         if self._spawner is not None and self._spawner.may_run_on(self.number):
             # It could still read from them: nobody else may be given one.
@@ -727,7 +753,7 @@ class Worker:
             self._outlets.end()
         self._sink.buried(self, orphans)
         for_memory = await self._why_killed()
-        status = await self._spawner.reap(self.number, self.pid) if self._spawner is not None else None
+        status = await self._spawner.reap(self.number, self._pidfd) if self._spawner is not None else None
         if self.reported and not self._failure[0]:
             how = "an unknown status" if status is None else processes.describe_exit(status)
             when = "while it was starting" if self.ready_at is None else "unasked"
@@ -738,7 +764,6 @@ class Worker:
             self._sink.failed(self, *self._failure)
         if self._group is not None:
             await self._group.remove()
-        self.ended.set()
 
     async def _why_killed(self) -> str:
         if self._confining is not None:
@@ -759,8 +784,7 @@ class Worker:
         if self.state in (State.STARTING, State.DRAINING, State.READY) and self._endpoint.fileno() >= 0:
             self._on_readable()  # its last words
         self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self.kill()  # what it started; its number is still its own: nobody has reaped it
+        self.kill()  # what it started
         self._feed(Event.EXIT)
 
     def _fields(self, **more: object) -> dict[str, object]:

@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import json
 import logging
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections import deque
 from typing import Any
@@ -38,11 +41,15 @@ from . import records as logs
 from .records import Style
 
 log = logging.getLogger("caddysnake.daemon")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 STREAMS = ("stdout", "stderr", "records")
 _NEEDED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME")
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h
 _WIDE_PIPE_BYTES = 1024 * 1024
+_PIPE_BYTES = 64 * 1024  # pipe(7)
+_SPLICE_F_NONBLOCK = 2
+_LINE_MAX = 300
 _OUTBOX_MAX = 2000
 _AGAIN_S = 1.0
 _PATIENCE_S = 5.0
@@ -89,6 +96,17 @@ class Outlets:
         """The process is there, as ``pid``: read what it writes."""
         self._content["fields"] = {**self._content["fields"], "pid": pid}
         self._logger.add(self)
+
+    def last_line(self) -> str:
+        """Of its standard error, as far as it is still in the pipe (it is, until ``begin``), fit for a terminal."""
+        reader = self._readers[self._content["streams"].index("stderr")]
+        lines = [line for line in peek(reader).decode("utf-8", "replace").splitlines() if line.strip()]
+        return logs.printable(lines[-1].strip()[:_LINE_MAX]) if lines else ""
+
+    @property
+    def is_filling(self) -> bool:
+        """Who writes there may soon have to wait for a reader."""
+        return any(unread(reader) > _PIPE_BYTES // 2 for reader in self._readers)
 
     def end(self) -> None:
         """The process is gone: what it has written is read to its end, and forgotten here."""
@@ -390,6 +408,22 @@ def _is_stopped(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] == b"T"
     except (OSError, IndexError):
         return False
+
+
+def unread(pipe: int) -> int:
+    """How many bytes are in it (FIONREAD)."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]  # type: ignore[no-any-return]
+
+
+def peek(pipe: int) -> bytes:
+    """What is in it, which stays there for who reads it (tee(2)); empty when that cannot be."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        count = _libc.tee(pipe, writer, _PIPE_BYTES, _SPLICE_F_NONBLOCK)
+        return os.read(reader, count) if count > 0 else b""
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def _widen(pipe: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
@@ -52,8 +51,11 @@ class Forker(ABC):
         read once it has ended. Raises ``SpawnError``."""
 
     @abstractmethod
-    async def reap(self, worker: int, pid: int) -> int | None:
-        """The wait status of a worker that has ended; None when it cannot be learnt."""
+    async def reap(self, worker: int, gone: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt. ``gone``: what ``fork`` gave."""
+
+    def gave_up(self) -> None:  # noqa: B027  # most have nothing to do then
+        """Somebody has waited for ``fork`` in vain, for as long as an app may take to start."""
 
     def pidfd_of(self, worker: int, gone: int) -> int:
         """A pidfd of its process, -1 when that is gone. ``gone``: what ``fork`` gave."""
@@ -66,9 +68,9 @@ class Forker(ABC):
         except ProcessLookupError:
             pass
 
-    def end(self, worker: int, pid: int) -> None:
-        """End it, and what it started, by force."""
-        processes.kill_group(pid, (self.pid, os.getpid()))
+    def end(self, worker: int, pid: int, gone: int) -> None:
+        """End it, and what it started, by force. ``pid`` and ``gone``: what ``fork`` gave."""
+        processes.kill_group(gone, pid)
 
     def may_run_on(self, worker: int) -> bool:
         """It was ended, but cannot be by force: it may still use what it holds."""

@@ -32,6 +32,10 @@ _LAST_WORKER_S = 1.0
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
 _IDLE_S = 60.0
+_LEAVE_S = 1.0
+"""After it has closed its channel."""
+_HEARD_S, _HEARD_LOOK_S = 5.0, 0.25
+"""So long what it says, before it is ready, may wait in the pipe."""
 _PRIVATE_UMASK = 0o027
 """Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
 
@@ -46,6 +50,7 @@ class Spawner(Forker):
         self._loop = asyncio.get_running_loop()
         self.process: Process
         self._outlets: Outlets | None = None
+        self._unheard: asyncio.TimerHandle | None = None
         if carried is None:
             self.process, ours = self._execute()
             self._pidfd = os.pidfd_open(self.process.pid)
@@ -63,6 +68,8 @@ class Spawner(Forker):
         self._reaps: dict[int, asyncio.Future[int]] = {}
         self._unwanted: set[int] = set()  # asked for, and given up before their pid was known
         self._burials: set[asyncio.Task[None]] = set()
+        self._waiting = 0  # for it to be ready
+        self._broken = ""  # the rule that it was killed for
         if carried is not None:
             self._resume(carried)
         self._loop.add_reader(self._pidfd, self._on_exit)
@@ -101,11 +108,27 @@ class Spawner(Forker):
             theirs.close()
         if self._outlets is not None:
             self._outlets.handed()
-            self._outlets.begin(process.pid)
+            self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
         return process, ours
+
+    def _look_unheard(self, until: float) -> None:
+        """What it says waits in the pipe for a while, so that its last line can be told if it ends early."""
+        if self._loop.time() < until and self._outlets is not None and not self._outlets.is_filling:
+            self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
+        else:
+            self._hear()
+
+    def _hear(self) -> None:
+        """Have read what it says."""
+        if self._unheard is not None:
+            self._unheard.cancel()
+            self._unheard = None
+            if self._outlets is not None:
+                self._outlets.begin(self.pid)
 
     def carry(self, place: str) -> CarriedSpawner:
         """All that whoever goes on with it must know."""
+        self._hear()
         prepared, useless = None, None
         if self._prepared.done():
             problem = self._prepared.exception()
@@ -155,11 +178,19 @@ class Spawner(Forker):
 
     async def prepared(self) -> str:
         """Wait for the preloads; what runs, such as ``CPython 3.13.0``. Raises ``SpawnError``."""
+        self._waiting += 1
         try:
             return await asyncio.wait_for(asyncio.shield(self._prepared), _PREPARE_TIMEOUT_S)
         except TimeoutError:
             self.kill()  # or the next worker would wait for it as long
             raise SpawnError("preload", f"preload not done within {_PREPARE_TIMEOUT_S:g}s") from None
+        finally:
+            self._waiting -= 1
+
+    def gave_up(self) -> None:
+        """See ``Forker.gave_up``. One that hangs as it gets ready goes with the last who waits for it."""
+        if not self._prepared.done() and not self._waiting:
+            self.kill()
 
     def idle_for(self, now: float) -> float:
         """For how many seconds it has had no worker and nothing to do."""
@@ -212,12 +243,18 @@ class Spawner(Forker):
             burial.add_done_callback(self._burials.discard)
 
     async def _bury_in_order(self, worker: int, pid: int) -> None:
-        if processes.parent_of(pid) == self.pid:  # the pid is its claim; or it has died, and we reap what we inherit
-            self.end(worker, pid)
-            await self.reap(worker, pid)
+        try:
+            pidfd = processes.open_child_of(self.pid, pid)
+        except OSError:
+            return  # the pid is its claim; or it has died, and we reap what we inherit
+        try:
+            self.end(worker, pid, pidfd)
+            await self.reap(worker, pidfd)
+        finally:
+            os.close(pidfd)
 
-    async def reap(self, worker: int, pid: int) -> int | None:
-        """The wait status of a worker that has ended; None when it cannot be learnt."""
+    async def reap(self, worker: int, gone: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt. ``gone``: its pidfd."""
         self.workers.discard(worker)
         if not self.gone.is_set():
             answer: asyncio.Future[int] = self._loop.create_future()
@@ -229,12 +266,7 @@ class Spawner(Forker):
                 pass
             finally:
                 self._reaps.pop(worker, None)
-        try:
-            # Its spawner is dead, and we are the heir.
-            reaped, status = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222
-        except ChildProcessError:
-            return None
-        return status if reaped else None
+        return processes.reap(gone)  # its spawner is dead, and we are the heir
 
     @property
     def is_asked(self) -> bool:
@@ -265,14 +297,16 @@ class Spawner(Forker):
             self._dispatch(received[0])
         except ChannelClosed:
             self.close()
-            self.kill()  # it is ending, or of no use any more
+            self._loop.call_later(_LEAVE_S, self.kill)  # it is ending, and its status says of what; or of no use
         except ChannelError as exc:
             log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            self._broken = f"it broke a rule of the channel: {exc}"
             self.close()
             self.kill()
 
     def _dispatch(self, message: object) -> None:
         if isinstance(message, Prepared) and not self._prepared.done():
+            self._hear()
             self._prepared.set_result(message.detail)
         elif isinstance(message, Failed) and not self._prepared.done():
             text = message.text + (self._hint() if message.code == "library" else "")
@@ -308,17 +342,20 @@ class Spawner(Forker):
             self._on_message()
             if before == self._prepared.done():
                 break
-        status = self.process.wait()
+        code = self.process.wait()
+        how = self._broken or f"it ended with {processes.describe_exit(-code if code < 0 else code << 8)}"
+        if self._unheard is not None and self._outlets is not None and (said := self._outlets.last_line()):
+            how += f", and said at last: {said}"
         self.gone.set()
         self.close()
+        self._hear()
         self._end_outlets()
-        early = f"{self._key.python} ended with status {status} before it was ready{self._hint()}"
-        self._fail_prepared(SpawnError("spawner", early))
+        self._fail_prepared(SpawnError("spawner", f"{self._key.python} was not ready: {how}{self._hint()}"))
         for answer in (*self._forks.values(), *self._reaps.values()):
             if not answer.done():
-                answer.set_exception(SpawnError("spawner", f"the spawner ended with status {status}"))
+                answer.set_exception(SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {how}"))
         if self.workers:
-            log.error("spawner died; its workers go on", extra={"fields": {"pid": self.pid, "status": status}})
+            log.error("spawner died; its workers go on", extra={"fields": {"pid": self.pid, "error": how}})
 
     def _fail_prepared(self, error: SpawnError) -> None:
         if not self._prepared.done():
@@ -372,7 +409,10 @@ class Spawners:
     def get(self, key: SpawnerKey) -> Spawner:
         """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
         spawner = self._by_key.get(key)
-        if spawner is None or spawner.gone.is_set():
+        if spawner is not None and not spawner.is_open:
+            self._let_go(key)
+            spawner = None
+        if spawner is None:
             self.expect([key])
             self._make_room_for(key)
             try:
@@ -380,6 +420,10 @@ class Spawners:
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return spawner
+
+    def known(self, key: SpawnerKey) -> Spawner | None:
+        """The one for ``key``, if there is one."""
+        return self._by_key.get(key)
 
     def expect(self, keys: Iterable[SpawnerKey]) -> None:
         """Apps with these keys run, or will."""
@@ -403,8 +447,9 @@ class Spawners:
 
     def _let_go(self, key: SpawnerKey) -> None:
         spawner = self._by_key.pop(key)
-        spawner.close()
-        self._leaving.add(spawner)
+        if not spawner.gone.is_set():
+            spawner.close()
+            self._leaving.add(spawner)
 
     def sweep(self) -> None:
         """To be called every second or so: a spawner that has had no worker for a while is let go."""
@@ -430,8 +475,7 @@ class Spawners:
         """Start afresh next time, if the one there is could not be prepared."""
         spawner = self._by_key.get(key)
         if spawner is not None and spawner.is_useless:
-            del self._by_key[key]
-            spawner.close()
+            self._let_go(key)  # it may be ending just now, and is ours to reap until it has
 
     @property
     def is_asked(self) -> bool:

@@ -358,7 +358,7 @@ class Host:
     def kill(self) -> None:
         """SIGKILL to its process group; every worker in it ends."""
         if self.pid and not self.gone.is_set():
-            processes.kill_group(self.pid, (self._spawner.pid, os.getpid()))
+            processes.kill_group(self.pidfd, self.pid)
 
     def _over(self, worker: int) -> None:
         group, fd = self._threads.pop(worker)
@@ -416,8 +416,6 @@ class Host:
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self.pidfd)
-        os.close(self.pidfd)
-        self.pidfd = -1
         self._end_outlets()
         while self._endpoint.fileno() >= 0:  # its last words
             before = len(self._threads), len(self._ended)
@@ -434,7 +432,9 @@ class Host:
         await self.confined()
         if self._group is not None:
             self.why_killed = await self._group.why_killed()
-        self.status = await self._spawner.reap(self.number, self.pid)
+        self.status = await self._spawner.reap(self.number, self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
         if not self._is_let_go:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
             error = self.why_killed or f"it ended unasked with {how}"
@@ -493,6 +493,10 @@ class Bench(Seat):
                 raise SpawnError("host", "its modules collide with those of an app in a thread host of its own")
             return host.pid, fd
 
+    def gave_up(self) -> None:
+        """See ``Forker.gave_up``."""
+        self._hosts.gave_up(self.key)
+
     async def _ask(self, host: Host, worker: int, channel: int, grace_s: float) -> int | None:
         fd = await host.join(worker, self._group, self.settings.working_dir, self.module, channel, grace_s)
         if fd is not None:
@@ -540,7 +544,7 @@ class Bench(Seat):
         """One that holds this pool's other workers, which are being replaced."""
         return any(each is host for each in self._of.values())
 
-    async def reap(self, worker: int, pid: int) -> int | None:
+    async def reap(self, worker: int, gone: int) -> int | None:
         """The exit status of its threads, that of the process when it has ended; None when it cannot be learnt."""
         host = self._of.pop(worker, None)
         return host.status_of(worker) if host is not None else None
@@ -556,7 +560,7 @@ class Bench(Seat):
         if host is not None:
             host.cancel(worker)
 
-    def end(self, worker: int, pid: int) -> None:
+    def end(self, worker: int, pid: int, gone: int) -> None:
         """Have nothing more to do with it: threads cannot be killed. What it holds may stay in use, see
         ``may_run_on``.
         """
@@ -666,6 +670,12 @@ class Hosts:
         self._hosts.append(host)
         await host.confined()
         return host
+
+    def gave_up(self, key: SpawnerKey) -> None:
+        """Somebody has waited in vain for what a host for ``key`` is forked from."""
+        spawner = self._spawners.known(key)
+        if spawner is not None:
+            spawner.gave_up()
 
     def remember_private(self, seat: Bench) -> None:
         """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
