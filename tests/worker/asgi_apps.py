@@ -12,6 +12,7 @@ from typing import Any
 GATES: dict[str, asyncio.Event] = {}
 NOTES: list[str] = []
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+variable.set("imported")
 
 
 def gate(name: str) -> asyncio.Event:
@@ -360,7 +361,13 @@ async def do_gone(scope: Any, receive: Any, send: Any) -> None:
 async def do_context(scope: Any, receive: Any, send: Any) -> None:
     before = variable.get()
     variable.set("set")
-    await answer(send, before.encode())
+    size = len(await read(receive))
+    await answer(send, f"{before}, {size} bytes".encode())
+
+
+async def do_context_and_large(scope: Any, receive: Any, send: Any) -> None:
+    variable.set("set")
+    await answer(send, b"x" * (4 << 20))
 
 
 async def do_two_receives(scope: Any, receive: Any, send: Any) -> None:

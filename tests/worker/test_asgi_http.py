@@ -134,8 +134,19 @@ def test_a_path_is_decoded_and_its_raw_form_kept(client: RawClient) -> None:
 
 
 def test_each_request_has_a_context_of_its_own(client: RawClient) -> None:
-    assert client.get("/context").body == b"unset"
-    assert client.get("/context").body == b"unset"
+    for size in (0, 0, 200_000, 0, 0):  # the app resumes reading of a large one, from within its own context
+        assert client.post("/context", b"x" * size).body == b"imported, %d bytes" % size
+
+
+def test_a_pipelined_request_has_a_context_of_its_own(client: RawClient) -> None:
+    client.send(b"GET /context HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+    assert [client.answer().body for _ in range(3)] == [b"imported, 0 bytes"] * 3
+
+
+def test_a_request_that_waited_for_its_clients_reading_has_a_context_of_its_own(client: RawClient) -> None:
+    client.send(b"GET /context_and_large HTTP/1.1\r\nHost: a\r\n\r\nGET /context HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert len(client.answer().body) == 4 << 20
+    assert client.answer().body == b"imported, 0 bytes"
 
 
 # The request

@@ -50,6 +50,16 @@ def stranger(worker: Worker) -> Iterator[RawClient]:
     worker.drop_duplicates()
 
 
+# Contexts (PEP 567)
+
+
+def test_each_call_has_a_context_of_its_own_from_its_begin_to_the_end_of_its_iterable(worker: Worker) -> None:
+    for _ in range(8):  # more than there are threads
+        with RawClient(worker.connect()) as client:
+            assert client.get("/context").body == b"imported, then set"
+    worker.drop_duplicates()
+
+
 # Expect (RFC 9110 section 10.1.1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import sys
@@ -11,6 +12,8 @@ import time
 from wsgiref.validate import validator
 
 gate = threading.Event()
+variable = contextvars.ContextVar("variable", default="unset")
+variable.set("imported")
 closed = []
 
 
@@ -379,6 +382,15 @@ def memory(environ, start_response):
         pages = int(statm.read().split()[1])
     start_response("200 OK", [])
     return [str(pages * os.sysconf("SC_PAGE_SIZE")).encode()]
+
+
+def context(environ, start_response):
+    """What a context variable is before the call sets it, and at its end."""
+    before = variable.get().encode()
+    variable.set("set")
+    start_response("200 OK", [])
+    yield before + b", then "
+    yield variable.get().encode()
 
 
 class Content(bytes):

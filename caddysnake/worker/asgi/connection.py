@@ -223,10 +223,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         response = Response(head, server.is_orphaned or self.is_last or not head.keep_alive, server.server_header)
         cycle = self.cycle = HttpCycle(self, head, response, server.scopes.http(head, self.peer))
-        server.cycles.add(cycle)
+        server.cycles.add(cycle)  # `server.begin`, written out
         server.active += 1
         server.header[WORD_ACTIVE] = server.active
-        cycle.task = server.loop.create_task(cycle.run(server.app), name="request")
+        cycle.task = server.context.copy().run(server.create_task, cycle.run(server.app), name="request")
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self.pause_reading()
@@ -477,7 +477,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Undo ``pause_reading``. No harm twice."""
         if self.is_reading_paused:
             self.is_reading_paused = False
-            self._transport.resume_reading()
+            # What it will call back must not run in, and keep, the context of the request whose app asks for it.
+            self.server.context.copy().run(self._transport.resume_reading)
 
     # Time
 

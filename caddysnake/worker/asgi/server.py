@@ -10,6 +10,7 @@ and the vital signs. Its life::
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import faulthandler
 import os
 import platform
@@ -105,6 +106,12 @@ class AsgiServer:
         self.is_orphaned = False
         self.is_forced = False
         """The grace is over: what runs is cancelled."""
+        self.context = contextvars.copy_context()
+        """What importing the app has left; every request begins in a copy of its own. Whoever begins one may be in
+        another's: what asyncio calls back runs in the context of who asked for it, and an app asks (it resumes reading,
+        or ends its answer before a pipelined request). ``create_task``'s own ``context`` is unknown to Python 3.10 and
+        to some task factories.
+        """
         self._endpoint = endpoint
         self.header = page.header
         limit_s = settings.request_timeout_s
@@ -132,6 +139,7 @@ class AsgiServer:
         """Start the app, serve, drain; the worker's exit status."""
         loop, loop_name = new_loop(self.settings.loop)
         self.loop = loop
+        self.create_task = loop.create_task
         asyncio.set_event_loop(loop)
         try:
             return loop.run_until_complete(self._main(loop_name))
@@ -377,7 +385,7 @@ class AsgiServer:
         self.cycles.add(cycle)
         self.active += 1
         self.header[WORD_ACTIVE] = self.active
-        cycle.task = self.loop.create_task(cycle.run(self.app), name="request")
+        cycle.task = self.context.copy().run(self.create_task, cycle.run(self.app), name="request")
 
     def cycle_ended(self, cycle: Cycle) -> None:
         """The app has returned, or raised. A worker that is leaving may be done by this."""

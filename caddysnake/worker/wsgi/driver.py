@@ -12,6 +12,7 @@ through ANSWERING to IDLE within one turn of one thread.
 
 from __future__ import annotations
 
+import contextvars
 import io
 import time
 from collections.abc import Callable
@@ -86,6 +87,7 @@ class Course:
             settings.body_timeout_s,
             self.hand_on,
         )
+        self._context = contextvars.copy_context()  # what importing the app has left: each call begins with a copy
         self._head_timeout_s = settings.head_timeout_s
         self._table = table
         self._slots = slots
@@ -228,7 +230,7 @@ class Course:
         if head.version == "1.1":
             environ["wsgi.early_hints"] = call.early_hints
         received = parser.received
-        owned = call.run(environ)
+        owned = self._context.copy().run(call.run, environ)
         if received:
             tally.receive(parser.received if owned else received)
         if call.failed:
