@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.plan import Plan
+from ..daemon.sockets.shares import reserve
 from .findings import Finding, Level
 
 TOPIC = "machine"
@@ -44,8 +45,11 @@ def _descriptors(hard: int) -> Finding:
     if hard == resource.RLIM_INFINITY:
         return Finding(Level.GOOD, TOPIC, "no limit of open files")
     # The daemon keeps a duplicate of each connection, and pipes, channel and page of each worker. A relayed connection
-    # costs the relay two.
-    connections = f"about {max(hard - 256, 0):,} connections at a time, less eight for each worker"
+    # may need a link as well.
+    connections = (
+        f"about {max(hard - reserve(hard) - 64, 0):,} connections at a time, less eight for each worker; relayed "
+        "ones count twice"
+    )
     text = f"{hard:,} open files a process: {connections}"
     if hard < _DESCRIPTORS:
         return Finding(Level.DOUBT, TOPIC, text, f"in the unit: LimitNOFILE={_DESCRIPTORS * 4}")

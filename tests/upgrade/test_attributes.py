@@ -62,7 +62,7 @@ LOOKED_AT = {
         "_apps _connections _development _estates _loop _max_queue _needs _open _relays"
     ),
     "sockets.listener.Listener": (
-        "_complained _identity _kind _lock _loop _on_connection _paused name path sock"
+        "_complained _identity _kind _lock _loop _on_connection _paused _told_at has_room name path sock"
     ),
     "sockets.opener.Openings": (
         "_adopted _foreign _notifier _passed _stored"
@@ -71,10 +71,10 @@ LOOKED_AT = {
         "app bound events fd flags parked slot worker"
     ),
     "sockets.connections.Connections": (
-        "_by_fd _epoll _loop _on_over _on_request"
+        "_by_fd _epoll _loop _on_over _on_request shares"
     ),
     "sockets.connections.Bound": (
-        "app listener number"
+        "app held listener number"
     ),
     "supervisor.supervisor.Serving": (
         "_autoreload _bound _changing _disbelieved _is_hurried _loop _numbers _openings _parting _relays_wanted "

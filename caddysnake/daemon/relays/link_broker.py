@@ -7,6 +7,7 @@ here, so it migrates and is rescued as they are; the other end goes to the relay
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from ...channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
 from ..apps.app import App
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import NO_SUCH_APP, QUEUE_FULL, Refusal
+from ..sockets.shares import is_scarce
 from ..system.state import CarriedDesk
 from ..tenants.tenants import Estate
 from ..workers.worker import Worker
@@ -126,6 +128,10 @@ class Desk:
             return
         try:
             theirs, ours = socket.socketpair()
+            if is_scarce(ours.fileno()):
+                theirs.close()
+                ours.close()
+                raise OSError(errno.EMFILE, "the last descriptors are kept for others")
         except OSError as exc:
             log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
             self._refuse(relay, message, Refusal(503, "resources", "too many open files", retry_after_s=1))

@@ -4,5 +4,6 @@
 ``listener``     sockets that are ours
 ``opener``       opens them, or finds those that were there; ``passed``: those of a service manager
 ``connections``  the connections we hold a duplicate of
+``shares``       who may have how many descriptors
 ``refusals``     what is told in the place of an app
 """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...channel.endpoint import close_at_once
+from .shares import Shares
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,6 +67,13 @@ class Bound:
         self.number = number
         """By which relays know it. Never given to another."""
         self.app: ListenerOwner | None = None
+        self.held = 0
+        """Its connections. See ``shares``."""
+
+    @property
+    def weight(self) -> int:
+        """How many descriptors each of its connections may need."""
+        return 2 if self.app is not None and self.app.is_ours else 1
 
 
 class Connection:
@@ -107,6 +115,7 @@ class Connections:
         self._by_fd: dict[int, Connection] = {}
         self._on_over = on_over
         self._on_request = on_request
+        self.shares = Shares()
         loop.add_reader(self._epoll.fileno(), self._drain_events)
 
     def __len__(self) -> int:
@@ -129,6 +138,8 @@ class Connections:
     def adopt(self, connection: Connection) -> None:
         """Know a new connection; ``watch``, ``hold`` or ``park`` it next."""
         self._by_fd[connection.fd] = connection
+        if connection.bound is not None:
+            self.shares.change(connection.bound, 1)
         # As `watch` has it, since most are given to a worker at once.
         self._epoll.register(connection.fd, _WATCHED)
 
@@ -154,7 +165,7 @@ class Connections:
 
     def end(self, connection: Connection) -> None:
         """End it for both sides: a mere close would leave the worker's copy open."""
-        if self._by_fd.pop(connection.fd, None) is None:
+        if not self._remove(connection):
             return
         # EPOLL_CTL_DEL must come first: the registration belongs to the open file, which a worker's copy keeps alive.
         self._epoll.unregister(connection.fd)
@@ -167,12 +178,19 @@ class Connections:
 
     def forget(self, connection: Connection) -> None:
         """Close our duplicate only."""
-        if self._by_fd.pop(connection.fd, None) is not None:
+        if self._remove(connection):
             self._epoll.unregister(connection.fd)
             if connection.bound is None or connection.bound.listener.is_local:
                 os.close(connection.fd)  # a unix socket never lingers, whatever the worker has set
             else:
                 close_at_once((connection.fd,))
+
+    def _remove(self, connection: Connection) -> bool:
+        if self._by_fd.pop(connection.fd, None) is None:
+            return False
+        if connection.bound is not None:
+            self.shares.change(connection.bound, -1)
+        return True
 
     def close(self) -> None:
         """End every connection, for workers too, and stop watching. Last call."""

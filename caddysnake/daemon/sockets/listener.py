@@ -23,6 +23,7 @@ log = logging.getLogger("caddysnake.listener")
 ACCEPTS_A_TURN = 64
 BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
 _PAUSE_S = 0.1
+_TELL_AGAIN_S = 60.0
 _REST = 4096
 """Over TCP others may go on connecting while the last ones are accepted."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -47,6 +48,9 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paused: asyncio.TimerHandle | None = None
         self._complained = False
+        self.has_room: Callable[[], bool] | None = None
+        """Whether one more may be accepted; None: always."""
+        self._told_at = -_TELL_AGAIN_S
 
     def accept_into(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
         """Call ``on_connection`` with each accepted socket, which is the callee's then."""
@@ -85,7 +89,11 @@ class Listener:
         return [(self.sock.fileno(), self._accept)] if self._loop is not None else []
 
     def _accept(self) -> None:
+        has_room = self.has_room
         for _ in range(ACCEPTS_A_TURN):
+            if has_room is not None and not has_room():
+                self._wait_for_room()
+                return
             try:
                 fd, _ = self.sock._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -105,6 +113,19 @@ class Listener:
                 "cannot accept connections for now: raise the limit of open files",
                 extra={"fields": {"listener": self.name, "error": exc.strerror}},
             )
+        self._rest()
+
+    def _wait_for_room(self) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        if now - self._told_at >= _TELL_AGAIN_S:
+            self._told_at = now
+            hint = "raise the limit of open files, or see who opens so many connections there"
+            log.warning("a listener has its share of the open files: who connects there waits",
+                        extra={"fields": {"listener": self.name, "hint": hint}})  # fmt: skip
+        self._rest()
+
+    def _rest(self) -> None:
         assert self._loop is not None
         self._loop.remove_reader(self.sock.fileno())
         self._paused = self._loop.call_later(_PAUSE_S, self._resume)

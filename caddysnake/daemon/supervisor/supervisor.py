@@ -365,6 +365,7 @@ class Serving:
         for key in [key for key in self._bound if key not in wanted]:
             bound = self._bound.pop(key)
             bound.app = None
+            self.connections.shares.leave(bound)
             self._openings.give_up(bound.listener)
         for key, binding in wanted.items():
             if key not in self._bound:
@@ -374,6 +375,9 @@ class Serving:
             self._bound[key].app = self.relays if binding.app is None else self.apps[binding.app]
 
     def _accept(self, bound: Bound) -> None:
+        shares = self.connections.shares
+        shares.enter(bound)
+        bound.listener.has_room = lambda: shares.has_room(bound)
         bound.listener.accept_descriptors(self._loop, self._acceptor(bound))
 
     def _set_trusted(self, composition: Composition) -> None:
@@ -612,6 +616,7 @@ class Serving:
 
     def sweep(self) -> None:
         """To be called every second or so."""
+        self.connections.shares.sweep(len(self.connections))
         for estate in self.estates.values():
             estate.sweep()
         self.spawners.sweep()
