@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import sys
 import types
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -43,7 +44,7 @@ def use(folders: list[str]) -> None:
                 sys.modules[PRIVATE] = package
                 return
     raise LibraryMissing(
-        f"no httptools for this interpreter ({sys.executable}, {abi_tag()}). "
+        f"no httptools for Python {platform.python_version()} ({sys.executable}, {abi_tag()}). "
         f"Install it once with: caddysnake runtime install --python {sys.executable}"
     )
 

@@ -8,6 +8,7 @@ rather than "no".
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -19,7 +20,10 @@ from typing import Final, NamedTuple
 OLDEST_PYTHON: Final = (3, 10)
 """The oldest Python that can run an app: the guest code's own minimum."""
 
+_CUSTOMIZE: Final = ("sitecustomize.", "usercustomize.")
 _EXTENSIONS: Final = (".so", ".pyd")
+_SYSTEM_LIBRARIES: Final = ("/etc/ld.so.cache", "/lib", "/usr/lib", "/usr/local/lib")
+"""Of these each installation changes one: ldconfig(8) writes the first anew, where there is one."""
 # Import hooks of these do not bring in modules of the user's.
 _HARMLESS_PTH: Final = frozenset({"distutils-precedence.pth", "_virtualenv.pth", "a1_coverage.pth", "pywin32.pth"})
 
@@ -61,6 +65,62 @@ def installation(python: str) -> Installation:
     added, hooks = _path_files(site)
     complete = base.complete and bool(site) and not hooks
     return Installation(version, (*base.folders, *site, *added), complete)
+
+
+def located(python: str) -> str:
+    """*python* with the links on the way to its root followed: it finds its modules through the name it is called by,
+    and goes on with those that it has found when a link leads elsewhere. What it is a link to itself stays unsaid: a
+    venv's is known by its own name.
+    """
+    folder, name = os.path.split(python)
+    root, below = os.path.split(folder)
+    return os.path.join(os.path.realpath(root), below, name)
+
+
+def fingerprint(python: str) -> str:
+    """A word that is another when the interpreter at *python* would start as another one than before.
+
+    That is: where it leads, its program and shared library, its ``pyvenv.cfg``, its standard library, what is read from
+    ``site-packages`` at a start (``.pth`` files, ``sitecustomize``; other packages are read when imported), and whether
+    anything was installed where the system has its libraries.
+    """
+    root = os.path.dirname(os.path.dirname(located(python)))
+    settings = _pyvenv(root)
+    version = _numbers((settings or {}).get("version") or (settings or {}).get("version_info") or "")
+    real = os.path.realpath(python)
+    roots = {root, os.path.dirname(os.path.dirname(real))}
+    if settings is not None:
+        base = os.path.realpath(_base_python(settings, version))
+        roots.add(os.path.dirname(os.path.dirname(base)))
+    looked_at = [real, os.path.join(root, "pyvenv.cfg"), *_SYSTEM_LIBRARIES]
+    for each in sorted(roots):
+        library = os.path.join(each, "lib")
+        looked_at += [os.path.join(library, name) for name in _names(library) if name.startswith("libpython3")]
+        for folder in _libraries(each, version, ""):
+            looked_at += [os.path.join(folder, "os.py"), os.path.join(folder, "lib-dynload")]
+            for packages in (os.path.join(folder, "site-packages"), os.path.join(each, "lib/python3/dist-packages")):
+                names = _names(packages)
+                looked_at += [os.path.join(packages, name) for name in names if name.endswith(".pth")]
+                looked_at += [os.path.join(packages, name) for name in names if name.startswith(_CUSTOMIZE)]
+    seen = [(path, _state(path)) for path in dict.fromkeys(looked_at)]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:24]
+
+
+def is_script(python: str) -> bool:
+    """Whether *python* is a script (a shim, a wrapper) that starts an interpreter which no file names."""
+    try:
+        return any(line.startswith("#!") for line in _lines(python)[:1])
+    except OSError:
+        return False
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """What tells a file from one that has taken its place."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _base_python(settings: Mapping[str, str], version: tuple[int, ...]) -> str:
@@ -107,7 +167,7 @@ def _pyvenv(root: str) -> dict[str, str] | None:
         pairs = [line.partition("=") for line in _lines(os.path.join(root, "pyvenv.cfg"))]
     except OSError:
         return None
-    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals and "\0" not in value}
 
 
 def _lines(path: str) -> list[str]:

@@ -46,7 +46,8 @@ def main(channel: socket.socket) -> int:
     try:
         enter_process(settings)
         enter_directory(settings)
-        sys.path[:0] = [settings.working_dir, *path_entries(settings)]
+        sys.path[:] = [settings.working_dir, *path_entries(settings), *sys.path]
+        keep_path()
         with DieWithDaemon(channel):
             app, interface = load_app(settings)
         return serve(interface, app, settings, endpoint, page)
@@ -94,6 +95,17 @@ def enter_directory(settings: Settings) -> None:
 def path_entries(settings: Settings) -> list[str]:
     """What ``PYTHONPATH`` adds to the module search path."""
     return [entry for entry in settings.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+def keep_path() -> None:
+    """Follow the links in ``sys.path`` once: what is imported late is of the release that was there at the start.
+
+    The interpreter's own folders have been found already, and are compared with ``sys.prefix`` by others.
+    """
+    own = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix))
+    sys.path[:] = [
+        entry if entry.startswith(own) or not os.path.isabs(entry) else os.path.realpath(entry) for entry in sys.path
+    ]
 
 
 def _title(settings: Settings) -> str:

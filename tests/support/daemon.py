@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from support.caddies import caddy as find_caddy
@@ -119,6 +119,14 @@ def workers(pid: int) -> set[int]:
             if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"caddysnake: worker"):
                 found.add(child)
     return found
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until it holds, or fail with ``what`` was waited for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:

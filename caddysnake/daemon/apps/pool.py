@@ -49,6 +49,9 @@ class PoolSpec(NamedTuple):
     """When its workers are replaced."""
     slow_start_s: float = SLOW_START_S
     """After how long a start that still goes on is told."""
+    leads_to: tuple[str, ...] = ()
+    """What was behind the names of its folder and its Python when it was made: only to tell whether that has changed.
+    """
 
     @property
     def identity(self) -> Identity:
@@ -501,7 +504,7 @@ class Pool(WorkerSink):
         settings = self.spec.settings._replace(worker_index=index, workers=self.spec.workers)
         try:
             if isinstance(settings, Settings):
-                settings = self._with_scratch(settings)
+                settings = self._with_scratch(await self._located(settings))
             worker = Worker(next(self._numbers), settings, self.spec.start_timeout_s, self.spec.grace_s, self)
         except OSError as exc:
             self._failed(index, "resources", f"no room for another worker: {exc}", None)
@@ -532,6 +535,15 @@ class Pool(WorkerSink):
         """For a reason that nobody has thought of: it has failed all the same, and whoever waits must hear of it."""
         log.error("worker cannot be started", exc_info=exc, extra={"fields": {"app": self.spec.name, "worker": index}})
         self._failed(index, "internal", f"{type(exc).__name__}: {exc}", None)
+
+    async def _located(self, settings: Settings) -> Settings:
+        """Follow the links on the way to the code, and to its Python, now and once: what the worker imports later is
+        of the same release, wherever ``current`` leads by then.
+        """
+        await self._spawners.look(self.spec.key)
+        found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
+        seat = self._origin() if settings.shares_process else None
+        return settings._replace(working_dir=seat.folder(found) if isinstance(seat, Seat) else found)
 
     def _origin(self) -> Forker:
         settings = self.spec.settings

@@ -1,7 +1,11 @@
-"""From the plan to what the daemon runs: each app's settings, spawner and place. Pure but for the environment given."""
+"""From the plan to what the daemon runs: each app's settings, spawner and place.
+
+Pure but for the environment given, and for a look at where the names of folders and interpreters lead.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,6 +18,7 @@ from ...config.isolation import Residents, Shared, residents, shared
 from ...config.models import Autoreload, GlobalOptions, Limits
 from ...config.plan import AppSpec, Listener, Plan
 from ...config.routing import app_template
+from ...config.search import located
 from ...config.tenancy import NoSuchApp, before_requests, tenant
 from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
@@ -223,6 +228,7 @@ def _pool(
         isolated,
         limits,
         slow_start_s(environ, SLOW_START_S),
+        (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
     )
 
 

@@ -129,6 +129,7 @@ class ThreadHost:
         """The process's exit status."""
         worker.enter_process(self._settings)
         sys.path[:0] = worker.path_entries(self._settings)
+        worker.keep_path()
         self._environ = dict(os.environ)
         self._path = list(sys.path)
         belongings.keep_books()

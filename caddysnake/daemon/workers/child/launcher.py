@@ -88,6 +88,9 @@ class Forker(ABC):
 class Forkers(Protocol):
     """All of them, by what decides whether two workers may come from one."""
 
+    async def look(self, key: SpawnerKey) -> None:
+        """Look at what is on disk for ``key``: ``get`` has it as it is now."""
+
     def get(self, key: SpawnerKey) -> Forker:
         """The live one for ``key``. Raises ``SpawnError``."""
 
@@ -103,6 +106,10 @@ class Forkers(Protocol):
 
 class Seat(Forker):
     """A place among threads."""
+
+    @abstractmethod
+    def folder(self, found: str) -> str:
+        """Where the app's code is, for a worker to come: ``found``, unless it joins those of its pool."""
 
     @abstractmethod
     def is_doomed(self, worker: int) -> bool:

@@ -11,12 +11,14 @@ import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ....channel.allowance import Allowance
 from ....channel.codec import shorten
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from ....config.ownership import ROOT_HINT, closed_to, foreign_hand
+from ....config.search import fingerprint, is_script, located
 from ....installation import PACKAGE
 from ...system import processes
 from ...system.log.process import Outlets, adopt_outlets, outlets
@@ -43,9 +45,15 @@ _PRIVATE_UMASK = 0o027
 class Spawner(Forker):
     """One spawner process. ``gone`` is set when it has ended."""
 
-    def __init__(self, key: SpawnerKey, libraries: list[str], carried: CarriedSpawner | None = None) -> None:
-        """``carried``: it runs already, and is taken over. Raises ``OSError``, ``SpawnError``."""
+    def __init__(
+        self, key: SpawnerKey, libraries: list[str], sight: Sight, carried: CarriedSpawner | None = None
+    ) -> None:
+        """``sight``: what it is started from. ``carried``: it runs already, and is taken over.
+
+        Raises ``OSError``, ``SpawnError``.
+        """
         self._key = key
+        self.sight = sight
         self._libraries = libraries
         self._loop = asyncio.get_running_loop()
         self.process: Process
@@ -88,13 +96,13 @@ class Spawner(Forker):
             "libraries": self._libraries,
             "interface": key.interface,
             "preload": list(key.preload),
-            "path": list(key.path),
+            "path": list(self.sight.path),
         }
         bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
         try:
             self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
             writers = self._outlets.writers if self._outlets is not None else [None, None]
-            process = _execute(key, [key.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
+            process = _execute(key, [self.sight.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
         except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
             self._end_outlets()
@@ -372,9 +380,9 @@ def _execute(
     """
     account = key.account
     if (os.geteuid() if account is None else account.uid) == 0:
-        found = foreign_hand(key.python)
+        found = foreign_hand(command[0])
         if found is not None:
-            raise SpawnError("interpreter", f"root must not run {key.python}: {found}. {ROOT_HINT}", fatal=True)
+            raise SpawnError("interpreter", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
     return processes.without_new_privileges(
         lambda: subprocess.Popen(
             command,
@@ -393,11 +401,29 @@ def _execute(
     )
 
 
+class Sight(NamedTuple):
+    """What there is on disk of an interpreter: a spawner belongs to what it was started from, not to its name."""
+
+    python: str
+    path: tuple[str, ...]
+    """Of its preloads; links have been followed here as in ``python``."""
+    fingerprint: str
+    is_script: bool
+
+    @classmethod
+    def of(cls, key: SpawnerKey) -> Sight:
+        """Look. Blocks for as long as the file system does."""
+        path = tuple(map(os.path.realpath, key.path))
+        return cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
+
+
 class Spawners:
     """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
 
     def __init__(self, libraries: list[str] | None = None) -> None:
         self._by_key: dict[SpawnerKey, Spawner] = {}
+        self._sights: dict[SpawnerKey, Sight] = {}
+        """What was seen by those who are about to ask for a spawner."""
         self._libraries = libraries or library_folders(os.environ)
         self._leaving: set[Spawner] = set()
         self._outdated: set[Spawner] = set()
@@ -406,8 +432,24 @@ class Spawners:
         self.uids: set[int] = set()
         """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
 
+    async def look(self, key: SpawnerKey) -> None:
+        """Look at the interpreter again: ``get`` gives a spawner of what is there now, whoever made it so, and when.
+
+        The one that there is keeps the workers that it has.
+        """
+        sight = await asyncio.to_thread(Sight.of, key)
+        spawner = self._by_key.get(key)
+        if spawner is None or spawner.gone.is_set():
+            self._sights[key] = sight
+        elif spawner.sight != sight:
+            fields = {"python": sight.python, "before": spawner.sight.python}
+            log.info("interpreter is another than it was: started afresh", extra={"fields": fields})
+            self._outdated.add(self._by_key.pop(key))
+            self._sights[key] = sight
+
     def get(self, key: SpawnerKey) -> Spawner:
         """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
+        sight = self._sights.pop(key, None)
         spawner = self._by_key.get(key)
         if spawner is not None and not spawner.is_open:
             self._let_go(key)
@@ -416,7 +458,7 @@ class Spawners:
             self.expect([key])
             self._make_room_for(key)
             try:
-                spawner = self._by_key[key] = Spawner(key, self._libraries)
+                spawner = self._by_key[key] = Spawner(key, self._libraries, sight or Sight.of(key))
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return spawner
@@ -424,6 +466,10 @@ class Spawners:
     def known(self, key: SpawnerKey) -> Spawner | None:
         """The one for ``key``, if there is one."""
         return self._by_key.get(key)
+
+    def has(self, spawner: object) -> bool:
+        """It is not outdated: whoever is forked from it is what would be forked now."""
+        return any(each is spawner for each in self._by_key.values())
 
     def expect(self, keys: Iterable[SpawnerKey]) -> None:
         """Apps with these keys run, or will."""
@@ -464,12 +510,14 @@ class Spawners:
         self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
 
     def outdate(self, key: SpawnerKey | None = None) -> None:
-        """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again.
+        """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again, and a script
+        may start another Python now. ``look`` sees what else may have changed.
 
         Spawners that hold it stay for the workers that they have.
         """
-        for each in [each for each in self._by_key if each.preload and key in (None, each)]:
-            self._outdated.add(self._by_key.pop(each))
+        for each, spawner in list(self._by_key.items()):
+            if key in (None, each) and (each.preload or spawner.sight.is_script):
+                self._outdated.add(self._by_key.pop(each))
 
     def discard(self, key: SpawnerKey) -> None:
         """Start afresh next time, if the one there is could not be prepared."""
@@ -495,7 +543,7 @@ class Spawners:
 
         They hold the code of that image: they keep the workers that they have, and get no new ones.
         """
-        spawners = {each.pid: Spawner(key, self._libraries, each) for each, key in carried}
+        spawners = {each.pid: Spawner(key, self._libraries, _UNSEEN, each) for each, key in carried}
         self._outdated.update(spawners.values())
         return spawners
 
@@ -514,6 +562,9 @@ class Spawners:
             except TimeoutError:
                 spawner.kill()
                 await spawner.gone.wait()
+
+
+_UNSEEN = Sight("", (), "", False)
 
 
 def runtime_folder(environ: Mapping[str, str]) -> Path:

@@ -78,6 +78,8 @@ class Host:
     ) -> None:
         """``equip`` or ``resume`` it next."""
         self.place = place
+        self.spawner = spawner
+        """What it is forked from."""
         self.pid = 0
         self.groups: dict[int, tuple[str, str]] = {}
         """Working directory and top-level module of each group that has a worker here."""
@@ -88,7 +90,6 @@ class Host:
         self.is_gone = False
         self.gone: asyncio.Event = asyncio.Event()
         self.status: int | None = None
-        self._spawner = spawner
         self.number = next(_numbers) if number is None else number
         self._loop = asyncio.get_running_loop()
         self._threads: dict[int, tuple[int, int]] = {}  # worker's number -> its group, and what tells of its end
@@ -166,7 +167,7 @@ class Host:
             pidfd=self.pidfd,
             channel=self._endpoint.fileno(),
             place=plain(self.place),
-            spawner=self._spawner.pid,
+            spawner=self.spawner.pid,
             groups=self.groups,
             is_private=self.is_private,
             threads=self._threads,
@@ -210,7 +211,7 @@ class Host:
         """Raises ``SpawnError``."""
         assert self._theirs is not None
         try:
-            self.pid, self.pidfd = await self._spawner.fork(self.number, self._theirs.fileno(), _GRACE_S)
+            self.pid, self.pidfd = await self.spawner.fork(self.number, self._theirs.fileno(), _GRACE_S)
         except BaseException:
             self._end_outlets()
             self._endpoint.close()
@@ -432,7 +433,7 @@ class Host:
         await self.confined()
         if self._group is not None:
             self.why_killed = await self._group.why_killed()
-        self.status = await self._spawner.reap(self.number, self.pidfd)
+        self.status = await self.spawner.reap(self.number, self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
         if not self._is_let_go:
@@ -462,6 +463,8 @@ class Bench(Seat):
         self.settings = settings
         self.is_private = is_private
         self._hosts = hosts
+        self.root = settings.working_dir
+        """Where its app is imported from; its links have been followed."""
         self._group = next(_numbers)
         self._host: Host | None = None
         self._of: dict[int, Host] = {}
@@ -476,12 +479,25 @@ class Bench(Seat):
         """The top-level module of its app: two apps that have it in common cannot be in one process."""
         return self.settings.module.partition(".")[0]
 
+    def folder(self, found: str) -> str:
+        """See ``Seat.folder``. Workers in one host have one import of their app."""
+        usual = self._usual()
+        if usual is None or not self.avoids(usual):
+            self.root = found
+        return self.root
+
+    def _usual(self) -> Host | None:
+        """That of its other workers, if it takes more."""
+        host = self._host
+        is_fit = host is not None and host.is_usable and not host.is_doomed and self._hosts.is_current(host)
+        return host if is_fit else None
+
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
         """Its host's pid, and a descriptor that can be read once it has ended. Raises ``SpawnError``."""
         async with self._hosts.lock(self):
             candidates = self._hosts.candidates(self)
-            if self._host is not None and self._host.is_usable and not self._host.is_doomed:
-                candidates = [self._host]
+            if (usual := self._usual()) is not None:
+                candidates = [usual]
             for host in candidates:
                 fd = await self._ask(host, worker, channel, grace_s)
                 if fd is not None:
@@ -498,7 +514,7 @@ class Bench(Seat):
         self._hosts.gave_up(self.key)
 
     async def _ask(self, host: Host, worker: int, channel: int, grace_s: float) -> int | None:
-        fd = await host.join(worker, self._group, self.settings.working_dir, self.module, channel, grace_s)
+        fd = await host.join(worker, self._group, self.root, self.module, channel, grace_s)
         if fd is not None:
             self._host = self._of[worker] = host
         return fd
@@ -541,7 +557,7 @@ class Bench(Seat):
         self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
 
     def avoids(self, host: Host) -> bool:
-        """One that holds this pool's other workers, which are being replaced."""
+        """One that holds other workers of this pool: with whom a new one is, or whom it replaces."""
         return any(each is host for each in self._of.values())
 
     async def reap(self, worker: int, gone: int) -> int | None:
@@ -633,7 +649,7 @@ class Hosts:
             seat.key._replace(interface=""),
             tuple(sorted(settings.environ.items())),
             tuple(sorted((settings.limits or {}).items())),
-            "" if self._may_share_folders else settings.working_dir,
+            "" if self._may_share_folders else seat.root,
         )
 
     def lock(self, seat: Bench) -> asyncio.Lock:
@@ -644,12 +660,13 @@ class Hosts:
         """Where it may fit in, the fullest first."""
         if self._is_private(seat):
             return []
-        place, root, module = self.place_of(seat), seat.settings.working_dir, seat.module
+        place, root, module = self.place_of(seat), seat.root, seat.module
         fitting = [
             host
             for host in self._hosts
             if host.place == place
             and host.is_open
+            and self.is_current(host)
             and not host.is_private
             and len(host.groups) < APPS_MAX
             and not seat.avoids(host)
@@ -679,12 +696,12 @@ class Hosts:
 
     def remember_private(self, seat: Bench) -> None:
         """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
-        self._private.add((self.place_of(seat), seat.settings.working_dir))
+        self._private.add((self.place_of(seat), seat.root))
 
     def _is_private(self, seat: Bench) -> bool:
         if seat.is_private:
             return True
-        key = (self.place_of(seat), seat.settings.working_dir)
+        key = (self.place_of(seat), seat.root)
         crashes = self._crashes.get(key, [])
         return key in self._private or (len(crashes) == _CRASHES and crashes[-1] - crashes[0] <= _CRASHES_WITHIN_S)
 
@@ -693,11 +710,9 @@ class Hosts:
         for root, _ in host.groups.values():
             self._crashes[host.place, root] = [*self._crashes.get((host.place, root), [])[1 - _CRASHES :], now]
 
-    def outdate(self, key: SpawnerKey | None) -> None:
-        """Code has changed: what was imported ahead, in the spawner, is not to be found by new apps."""
-        for host in self._hosts:
-            if host.place.spawner.preload and (key is None or host.place.spawner == key._replace(interface="")):
-                host.is_open = False
+    def is_current(self, host: Host) -> bool:
+        """What it was forked from is what its workers would be started from now."""
+        return self._spawners.has(host.spawner)
 
     def look(self) -> None:
         """To be called every second or so."""
@@ -743,11 +758,6 @@ class Origins(Spawners):
         """To be called every second or so."""
         self.hosts.look()
         super().sweep()
-
-    def outdate(self, key: SpawnerKey | None = None) -> None:
-        """Code has changed: of the spawner for ``key``, or of all, and of the hosts forked from it."""
-        super().outdate(key)
-        self.hosts.outdate(key)
 
     def pids(self) -> set[int]:
         """Processes of spawners and hosts."""
