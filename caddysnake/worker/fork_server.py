@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-from .. import libraries
+from .. import keyring, libraries
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from . import main as worker
@@ -146,6 +146,7 @@ class _Spawner:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # what the app starts would ignore it, too
         self._endpoint.close()
         self._children.clear()
+        keyring.join_own()  # or it would have the keys of whoever is forked from here
         numpy = sys.modules.get("numpy.random")
         if numpy is not None:  # `random` reseeds itself after a fork; numpy's global generator does not
             numpy.seed()

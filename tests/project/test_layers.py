@@ -21,6 +21,7 @@ OURS: dict[str, set[str]] = {
     "caddyfile": set(),
     "channel": set(),
     "installation": set(),
+    "keyring": set(),
     "libraries": set(),
     "logs": set(),
     "http1": {"libraries"},
@@ -28,9 +29,10 @@ OURS: dict[str, set[str]] = {
     "matchers": {"caddyfile", "placeholders"},
     "config": {"caddyfile", "channel", "matchers", "placeholders"},
     "aio": {"channel"},
-    "worker": {"aio", "channel", "http1", "libraries"},
+    "worker": {"aio", "channel", "http1", "keyring", "libraries"},
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
-    "daemon": {"caddyfile", "channel", "config", "installation", "libraries", "logs", "matchers", "placeholders"},
+    "daemon": {"caddyfile", "channel", "config", "installation", "keyring", "libraries", "logs", "matchers"}
+    | {"placeholders"},
     "admin": {"channel", "config", "daemon"},
     "doctor": {"config", "daemon"},
     "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "libraries", "matchers", "placeholders"}

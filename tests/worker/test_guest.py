@@ -103,7 +103,7 @@ def test_before_the_app_only_the_standard_library_ours_and_the_named_libraries_a
     private = {name.split(".")[1] for name in modules if name.startswith("_caddysnake_lib.")}
     assert private <= ALLOWED_THEIRS
     folders = {name.split(".")[1] for name in modules if name.startswith("_caddysnake.")}
-    assert folders <= {"aio", "channel", "http1", "worker", "libraries"}
+    assert folders <= {"aio", "channel", "http1", "worker", "keyring", "libraries"}
 
 
 def test_a_worker_is_lean(seen: Worker, interface: str) -> None:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from ... import keyring
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -47,9 +49,9 @@ def die_with_parent() -> None:
 
 def without_new_privileges(start: Callable[[], _Started]) -> _Started:
     """What ``start()`` returns, or raises. Processes that it starts never gain privileges: no set-user-ID program, no
-    file capability (PR_SET_NO_NEW_PRIVS).
+    file capability (PR_SET_NO_NEW_PRIVS). Nor do they have the keys that this process was started with.
 
-    That flag is a thread's and is inherited from the one that forks, so a thread of its own does it: the daemon may
+    Both are a thread's and are inherited from the one that forks, so a thread of its own does it: the daemon may
     have to start a Caddy that needs its capability for low ports.
     """
     outcome: list[_Started] = []
@@ -59,6 +61,7 @@ def without_new_privileges(start: Callable[[], _Started]) -> _Started:
         try:
             if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            keyring.join_own()
             outcome.append(start())
         except BaseException as exc:
             problems.append(exc)

@@ -27,6 +27,7 @@ from collections import deque
 from functools import partial
 from typing import Any, NamedTuple
 
+from ... import keyring
 from ...channel.configuring import await_configuration
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Reaped, Spawned
@@ -231,6 +232,7 @@ class ThreadHost:
         group.owner.name = settings.app
         try:
             _own_directory()
+            keyring.join_own()
             worker.enter_directory(settings)
             imported = group.imported(settings, self)
         except AppError as exc:
