@@ -10,6 +10,7 @@ STATUS: dict[str, int] = {
     "forbidden-host": 403,
     "forbidden-origin": 403,
     "forbidden-user": 403,
+    "forbidden-process": 403,
     "not-found": 404,
     "no-such-app": 404,
     "no-such-worker": 404,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ from pydantic import BaseModel
 
 from ..daemon.main import Daemon
 from ..daemon.sockets.listener import peer_pid, peer_uid
+from ..daemon.system.kinship import Peer, peer_of
 from . import page
 from .access import Access, Denial
 from .description import describe
@@ -33,17 +36,25 @@ log = logging.getLogger("caddysnake.admin")
 
 CONNECTIONS_MAX = 256
 _SHUTDOWN_S = 2.0
+_DISMISSED_MAX = 16
+_DISMISSED_S = 1.0
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Server": "caddysnake",
 }
 _REFUSED = b"HTTP/1.1 403 \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+_OUTSIDE = "call it from outside of the apps: from a shell, a timer, or in a container by exec, and wait for the answer"
 _NO_USER = ErrorModel(
     error="a user who runs apps may not use the admin API",
     code="forbidden-user",
     hint="call it as the daemon's user, or as root",
 )
+_NO_PROCESS = {
+    Peer.OURS: "a process that the daemon, or one of its apps, has started may not use the admin API",
+    Peer.ENDED: "whoever connected to the admin API has ended",
+    Peer.UNKNOWN: "it cannot be told whether an app has started the process that calls the admin API",
+}
 
 
 class Server:
@@ -56,6 +67,7 @@ class Server:
         self.name = name
         self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
         self._refused: set[int] = set()
+        self._dismissed: deque[socket.socket] = deque()
 
     async def start(self) -> None:
         """Be ready for connections."""
@@ -72,28 +84,50 @@ class Server:
     async def stop(self) -> None:
         """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
         await self._hosting.stop()
+        for sock in self._dismissed:
+            sock.close()
 
     def accept(self, sock: socket.socket) -> None:
         """Serve a new connection, if it is somebody's who may call."""
-        if self.access.is_local and self._is_refused(sock):
-            body = _NO_USER.model_dump_json().encode()
-            try:
-                sock.send(_REFUSED % len(body) + body, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except OSError:
-                pass
-            sock.close()
+        refusal = self._refusal(sock) if sock.family == socket.AF_UNIX else None
+        if refusal is None:
+            self._hosting.accept(sock)
             return
-        self._hosting.accept(sock)
+        body = refusal.model_dump_json().encode()
+        try:
+            sock.send(_REFUSED % len(body) + body, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        # Closed at once, it would break what they are about to send, and they would not read the reason.
+        self._dismissed.append(sock)
+        if len(self._dismissed) > _DISMISSED_MAX:
+            self._dismissed.popleft().close()
+        asyncio.get_running_loop().call_later(_DISMISSED_S, sock.close)
 
-    def _is_refused(self, sock: socket.socket) -> bool:
-        """A user who runs apps is one whose apps may try this."""
+    def _refusal(self, sock: socket.socket) -> ErrorModel | None:
+        """Why whoever has connected is refused. A user who runs apps is one whose apps may try this; where they have
+        the daemon's own user, they are told by their descent. Root is neither, unless the daemon is.
+        """
         uid = peer_uid(sock)
-        if uid not in self._daemon.serving.spawners.uids:
-            return False
+        if uid in self._daemon.serving.spawners.uids:
+            self._warn("a user who runs apps tried the admin API", sock)
+            return _NO_USER
+        if uid == 0 != os.geteuid():
+            return None
+        peer = peer_of(sock)
+        if peer is Peer.OUTSIDE:
+            return None
+        if peer is not Peer.ENDED:
+            self._warn("a process of an app tried the admin API", sock)
+        return ErrorModel(error=_NO_PROCESS[peer], code="forbidden-process", hint=_OUTSIDE)
+
+    def _warn(self, what: str, sock: socket.socket) -> None:
+        """Once for each user."""
+        uid = peer_uid(sock)
         if uid not in self._refused:
             self._refused.add(uid)
-            log.warning("a user who runs apps tried the admin API", extra={"fields": {"uid": uid}})
-        return True
+            log.warning(what, extra={"fields": {"uid": uid, "pid": peer_pid(sock)}})
 
     # -- requests ---------------------------------------------------------------------------------------------
 

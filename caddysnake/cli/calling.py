@@ -165,7 +165,9 @@ def call(
     if not target.path:
         headers["Origin"] = f"http://{target.host}:{target.port}"
     try:
-        connection.request(method, path, body, headers)
+        # Who is refused is told before anything is read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, body, headers)
         response = connection.getresponse()
         status, text = response.status, response.read()
     except PermissionError as exc:

@@ -27,7 +27,7 @@ from ...config.caddy_admin import OFF
 from ...config.environment import without_service_manager
 from ..apps.backoff import Backoff
 from ..apps.pool import StartFailed
-from ..system import processes
+from ..system import kinship, processes
 from ..system.log.records import printable
 from ..system.state import CarriedCaddy
 from .companion import Companion
@@ -166,7 +166,7 @@ class Caddy(Companion):
             found = _OWN.fullmatch(file.name)
             if found is not None and file != self._file:
                 pid = int(found[1] or found[2])
-                if pid == os.getpid() or not os.path.exists(f"/proc/{pid}"):
+                if pid == os.getpid() or not kinship.exists(pid):
                     file.unlink(missing_ok=True)
 
     def _remove_files(self) -> None:

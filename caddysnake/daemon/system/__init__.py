@@ -1,6 +1,7 @@
 """This process, its children, and the machine.
 
 ``processes``  pidfds, orphans, signals
+``kinship``    whose child a process is, and who is at the other end of a connection
 ``cgroups``    where a worker has its limit of memory with all that it starts
 ``tempdirs``   the temporary folders of workers
 ``notify``     the words of a service manager; ``service``: talks to it

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import processes
+from .kinship import is_ours
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -63,7 +63,7 @@ class Tree:
         tree = cls(root)
         leaf = root / LEAF
         try:
-            if leaf.exists() and not set(_pids(leaf)) <= _family():
+            if leaf.exists() and _strangers(leaf):
                 raise Undelegated(f"another daemon is in {leaf}")
             leaf.mkdir(exist_ok=True)
             for _ in range(_MOVES):
@@ -133,7 +133,7 @@ def _check(root: Path, controller: str) -> None:
         raise Undelegated(f"{root} may not be written to: it is not delegated")
     if os.path.isdir(_SYSTEMD) and not _is_marked(root):
         raise Undelegated(f"systemd has not delegated {root}")
-    strangers = sorted(set(_pids(root)) - _family())
+    strangers = _strangers(root)
     if strangers:
         raise Undelegated(f"others are in {root}: process {strangers[0]}")
 
@@ -149,14 +149,9 @@ def _is_marked(root: Path) -> bool:
     return False
 
 
-def _family() -> set[int]:
-    """This process and all that it has started, as far as they are still below it."""
-    parents = {int(name): processes.parent_of(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
-    found, size = {os.getpid()}, 0
-    while size < len(found):
-        size = len(found)
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return found
+def _strangers(group: Path) -> list[int]:
+    """Those in ``group`` that are neither this process nor anything that it has started."""
+    return [pid for pid in sorted(_pids(group)) if not is_ours(pid)]
 
 
 def _pids(group: Path) -> list[int]:

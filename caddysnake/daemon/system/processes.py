@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import re
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from ... import keyring
+from .kinship import exists, parent_on
+
+log = logging.getLogger("caddysnake.daemon")
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # linux/pidfd.h, since Linux 6.9
+_CPUCLOCK_SCHED = 2
 _libc = ctypes.CDLL(None, use_errno=True)
+
+_is_told = False
 
 _Started = TypeVar("_Started")
 
@@ -125,27 +133,21 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def parent_of(pid: int) -> int | None:
-    """The pid of the parent of ``pid``, None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def open_child_of(parent: int, pid: int) -> int:
     """A pidfd for ``pid``. Raises ``OSError``, ``ProcessLookupError`` when it is not a child of ``parent``.
 
     The pid is another process's claim, or the negative number of the error that kept it from having one. The descriptor
-    pins the process first; its parent is looked at afterwards.
+    pins the process first; its parent is looked at afterwards. ``kinship.Unknown``: that cannot be looked at here.
     """
     if pid <= 0:
         raise OSError(-pid, os.strerror(-pid))
     fd = os.pidfd_open(pid)
-    if parent_of(pid) != parent:
+    try:
+        if parent_on(fd, pid) != parent:
+            raise ProcessLookupError(f"process {pid} is not a child of {parent}")
+    except BaseException:
         os.close(fd)
-        raise ProcessLookupError(f"process {pid} is not a child of {parent}")
+        raise
     return fd
 
 
@@ -225,19 +227,30 @@ def reap_strays(known: set[int]) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """What the process has in memory, including what it shares; 0 when it is gone."""
+    """What the process has in memory, including what it shares; 0 when it is gone, or ``/proc`` hides it."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
+        _tell_hidden(pid)
         return 0
 
 
+def _tell_hidden(pid: int) -> None:
+    """Say once that memory cannot be read here, if that is why it was not."""
+    global _is_told
+    if not _is_told and exists(pid):
+        _is_told = True
+        hint = "let this user see its processes in /proc: mount it with gid=, or take ProtectProc= away"
+        log.warning("/proc hides our processes: max_memory does nothing, and status knows no memory",
+                    extra={"fields": {"hint": hint}})  # fmt: skip
+
+
 def cpu_seconds(pid: int) -> float:
-    """Processor time that the process has used, in user and kernel mode; 0 when it is gone."""
+    """Processor time that the process has used, in user and kernel mode; 0 when it is reaped. The kernel's clock of the
+    process (clock_getcpuclockid(3)), which ``/proc`` cannot hide.
+    """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
+        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+    except OSError:
         return 0.0

@@ -10,6 +10,8 @@ import shutil
 import stat
 import tempfile
 
+from . import kinship
+
 log = logging.getLogger("caddysnake.app")
 
 _BASE = re.compile(r"caddysnake-(\d+)-(\d+)-\w+")
@@ -74,7 +76,7 @@ def _remove_stale(place: str) -> None:
     """Remove the folders of daemons that are no more. What another user has made there is not looked at."""
     for name in os.listdir(place):
         found = _BASE.fullmatch(name)
-        if found is None or int(found[2]) != _namespace() or os.path.exists(f"/proc/{found[1]}"):
+        if found is None or int(found[2]) != _namespace() or kinship.exists(int(found[1])):
             continue
         folder = f"{place}/{name}"
         try:

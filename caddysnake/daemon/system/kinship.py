@@ -1,0 +1,205 @@
+"""Whose child a process is, asked so that its number cannot come to mean another one meanwhile.
+
+``/proc`` may hide a process: that of another user, or one of ours, which are undumpable (proc(5), ``hidepid``, and
+``ProtectProc=`` of systemd). On a pidfd the kernel tells a process's parent to anybody (PIDFD_GET_INFO, Linux 6.13), so
+that is asked first.
+"""
+
+from __future__ import annotations
+
+import array
+import enum
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+from typing import Final
+
+_PIDFD_GET_INFO: Final = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), of its first version
+_INFO: Final = struct.Struct("2Q12I")  # mask, cgroup, pid, tgid, ppid, and ids that are not needed here
+_INFO_PID: Final = 1
+_SO_PEERPIDFD: Final = 77
+"""Linux 6.5."""
+_UCRED: Final = struct.Struct("3i")
+_TRIES: Final = 10
+_DEPTH_MAX: Final = 256
+
+HIDDEN: Final = (
+    "/proc hides it (hidepid, or ProtectProc= of a unit), and a kernel before Linux 6.13 tells it nowhere else: "
+    "mount /proc without hidepid for this user (gid= names a group that sees all), or take ProtectProc= away"
+)
+
+
+class Unknown(OSError):
+    """A process is there, and whose child it is cannot be learnt. The text says why."""
+
+
+def parent_on(pidfd: int, pid: int) -> int:
+    """The pid of the parent of ``pid``, which ``pidfd`` is of; 0 when that is in another namespace of pids.
+
+    Raises ``ProcessLookupError`` when it is reaped, ``Unknown`` when the kernel does not tell.
+    """
+    answer = array.array("B", _INFO.pack(_INFO_PID, *[0] * 13))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, answer, True)
+        return int(_INFO.unpack(answer)[4])
+    except ProcessLookupError:
+        raise
+    except OSError as exc:
+        if exc.errno == errno.EREMOTE:
+            raise Unknown(errno.EREMOTE, f"process {pid} is in another namespace of pids") from None
+    return _parent_in_proc(pidfd, pid)
+
+
+def _parent_in_proc(pidfd: int, pid: int) -> int:
+    """What ``/proc`` says of ``pid``, if it still is what ``pidfd`` is of afterwards."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        parent = -1
+    if _is_reaped(pidfd):
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone")
+    if parent < 0:
+        raise Unknown(errno.EPERM, f"process {pid} cannot be looked at: {HIDDEN}")
+    return parent
+
+
+def _is_reaped(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def has_ended(pidfd: int) -> bool:
+    """Every thread of the process has ended, be it reaped or not."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def exists(pid: int) -> bool:
+    """There is a process ``pid``, perhaps one that ``/proc`` hides, or that has ended and is not reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def descends_from(pidfd: int, pid: int, ancestor: int) -> bool:
+    """Whether ``pid``, which ``pidfd`` is of, is ``ancestor`` or was started by it, by any number of steps.
+
+    Each step is pinned by a pidfd before it is believed: a parent that ends leaves its children to the next subreaper,
+    which a second look at the child shows. Raises ``ProcessLookupError``, ``Unknown``, ``OSError``.
+    """
+    held, child = os.dup(pidfd), pid
+    try:
+        for _ in range(_DEPTH_MAX):
+            if child == ancestor:
+                return True
+            parent, above = _pinned_parent(held, child)
+            if above < 0:
+                return False
+            os.close(held)
+            held, child = above, parent
+    finally:
+        os.close(held)
+    raise Unknown(errno.ELOOP, f"process {pid} has too many ancestors")
+
+
+def _pinned_parent(pidfd: int, pid: int) -> tuple[int, int]:
+    """The parent of ``pid`` and a pidfd of it; -1 where there is none: it is outside of this namespace of pids."""
+    for _ in range(_TRIES):
+        parent = parent_on(pidfd, pid)
+        if parent <= 0:
+            return 0, -1
+        try:
+            above = os.pidfd_open(parent)
+        except ProcessLookupError:
+            continue
+        try:
+            if parent_on(pidfd, pid) == parent:
+                return parent, above
+        except BaseException:
+            os.close(above)
+            raise
+        os.close(above)
+    raise Unknown(errno.EAGAIN, f"process {pid} gets other parents all the time")
+
+
+def is_ours(pid: int) -> bool:
+    """``pid`` is this process, or what it has started. What is gone, or cannot be looked at, is not."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        return descends_from(fd, pid, os.getpid())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+class Peer(enum.Enum):
+    """Where the process at the other end of a connection comes from."""
+
+    OUTSIDE = "outside"
+    """Neither this process nor anything that it was at the start of has started it."""
+    OURS = "ours"
+    """This process has, or what it has started."""
+    ENDED = "ended"
+    """It is gone: whoever has the connection now is not who made it."""
+    UNKNOWN = "unknown"
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Who has made the unix connection ``sock``, just accepted, seen from this process, which must be the subreaper of
+    what it starts: then nothing leaves its descent by forking twice (prctl(2), PR_SET_CHILD_SUBREAPER).
+
+    The kernel gives a pidfd of who called connect(2) since Linux 6.5. Before, there is its number alone, and who has
+    ended before this is called may have left that to another.
+    """
+    pid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    if pid == os.getpid():
+        return Peer.OUTSIDE  # no app's code runs here
+    if pid == 0:
+        return Peer.OUTSIDE  # of a namespace of pids around ours: what we start is never there
+    try:
+        pidfd = _pidfd_of(sock, pid)
+    except ProcessLookupError:
+        return Peer.ENDED
+    except OSError:
+        return Peer.UNKNOWN
+    try:
+        if has_ended(pidfd):
+            return Peer.ENDED
+        return Peer.OURS if descends_from(pidfd, pid, os.getpid()) else Peer.OUTSIDE
+    except ProcessLookupError:
+        return Peer.ENDED
+    except OSError:
+        return Peer.UNKNOWN
+    finally:
+        os.close(pidfd)
+
+
+def _pidfd_of(sock: socket.socket, pid: int) -> int:
+    """Raises ``ProcessLookupError`` when the process that connected is gone, ``OSError``."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as exc:
+        if exc.errno in (errno.ESRCH, errno.EINVAL):
+            raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone") from None
+        if exc.errno != errno.ENOPROTOOPT:
+            raise
+    return os.pidfd_open(pid)
