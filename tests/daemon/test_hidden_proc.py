@@ -67,7 +67,7 @@ def test_an_app_is_served_and_replaced_all_the_same(public: Public, folder: Path
         process.wait_for_log("admin API ready")
         status, _, answer = call(folder / "admin.sock", "GET", "/workers")
         assert status == 200, answer
-        assert process.log.count("max_memory does nothing") == 1
+        process.wait_for_log("max_memory does nothing")
         os.kill(pid, signal.SIGKILL)
         status, body = get("/", path=folder / "a.sock")
         assert status == 200
