@@ -10,7 +10,7 @@ from .. import __version__
 from ..daemon.apps.app import App
 from ..daemon.apps.pool import StartFailed
 from ..daemon.main import Daemon, Phase
-from ..daemon.sockets.listener import ListenError
+from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp, find
 from ..daemon.upgrade.upgrade import UpgradeRefused

@@ -10,7 +10,8 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..daemon.sockets.listener import Listener, ListenError, open_tcp
+from ..daemon.sockets.listener import Listener, open_tcp
+from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import Attendant, take_carried
 from ..daemon.supervisor.document import Asked, Configuration
 from ..daemon.system.state import CarriedListener

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.admin import AdminEndpoint, make_private
 from ..config.values import SocketAddress
-from ..daemon.sockets.listener import Listener, ListenError, open_inherited, open_tcp, open_unix
+from ..daemon.sockets.listener import Listener, open_inherited, open_tcp, open_unix
+from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import Attendant, take_carried
 from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import CarriedListener

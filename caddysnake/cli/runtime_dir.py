@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import tempfile
 from pathlib import Path
+
+from .. import files
 
 
 class RuntimeDirError(Exception):
@@ -26,11 +27,12 @@ def private_folder(purpose: str) -> Path:
     else:
         folder = Path(tempfile.gettempdir()) / f"caddysnake-{os.geteuid()}-{digest}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = os.stat(folder, follow_symlinks=False)
+        handle = files.open_folder(str(folder.absolute()), make=0o700)
+        info = os.fstat(handle)
+        os.close(handle)
     except OSError as exc:
         raise RuntimeDirError(f"cannot make {folder} for sockets: {exc.strerror}") from None
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
+    if info.st_uid != os.geteuid() or info.st_mode & 0o077:
         raise RuntimeDirError(f"{folder} is not a private folder of this user: remove it, or set XDG_RUNTIME_DIR")
     return folder
 
@@ -46,7 +48,7 @@ def remove_folder(folder: Path) -> None:
 def make_folder(path: str) -> None:
     """Make the default folder of blocks' sockets, which Caddy must be able to enter. Raises ``RuntimeDirError``."""
     try:
-        Path(path).mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.close(files.open_folder(os.path.abspath(path), make=0o755))
     except OSError as exc:
         raise RuntimeDirError(
             f"cannot make {path} for the sockets of python blocks: {exc.strerror}; name another with --socket-dir"

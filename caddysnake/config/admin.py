@@ -10,9 +10,9 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from glob import glob
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from .. import files
 from . import values
 from .models import GlobalOptions
 from .plan import default_socket_dir
@@ -115,8 +115,11 @@ def _folders(environ: Mapping[str, str]) -> Iterator[str]:
 
 def make_private(folder: str) -> None:
     """Make ``folder`` of mode 0700 if need be. Raises ``OSError``, also when it is not private."""
-    Path(os.path.dirname(folder)).mkdir(mode=0o755, parents=True, exist_ok=True)
-    Path(folder).mkdir(mode=0o700, exist_ok=True)
-    info = os.stat(folder, follow_symlinks=False)
+    os.close(files.open_folder(os.path.dirname(folder), make=0o755))
+    handle = files.open_folder(folder, make=0o700)
+    try:
+        info = os.fstat(handle)
+    finally:
+        os.close(handle)
     if info.st_uid != os.geteuid() or info.st_mode & 0o077:
         raise PermissionError(1, "it is not a private folder of this user", folder)

@@ -22,8 +22,8 @@ from .. import __version__
 from .apps.app import App
 from .apps.builds import Builds
 from .apps.pool import StartFailed
-from .sockets.listener import ListenError
 from .sockets.opener import Openings, forsake
+from .sockets.socket_file import ListenError
 from .supervisor.beside import Attendant
 from .supervisor.companion import Companion
 from .supervisor.document import Configuration, Document, Reader, ReloadFailed

@@ -18,16 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.daemon.sockets.listener import (
-    Listener,
-    ListenError,
-    lock_path,
-    open_inherited,
-    open_tcp,
-    open_unix,
-    peer_uid,
-    unlock_path,
-)
+from caddysnake.daemon.sockets.listener import Listener, open_inherited, open_tcp, open_unix, peer_uid
+from caddysnake.daemon.sockets.socket_file import ListenError, lock_path, unlock_path
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,23 +20,24 @@ PACKAGE = ROOT / "caddysnake"
 OURS: dict[str, set[str]] = {
     "caddyfile": set(),
     "channel": set(),
+    "files": set(),
     "installation": set(),
     "keyring": set(),
     "libraries": set(),
     "logs": set(),
     "http1": {"libraries"},
-    "placeholders": {"caddyfile"},
+    "placeholders": {"caddyfile", "files"},
     "matchers": {"caddyfile", "placeholders"},
-    "config": {"caddyfile", "channel", "matchers", "placeholders"},
+    "config": {"caddyfile", "channel", "files", "matchers", "placeholders"},
     "aio": {"channel"},
     "worker": {"aio", "channel", "http1", "keyring", "libraries"},
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
-    "daemon": {"caddyfile", "channel", "config", "installation", "keyring", "libraries", "logs", "matchers"}
-    | {"placeholders"},
+    "daemon": {"caddyfile", "channel", "config", "files", "installation", "keyring", "libraries", "logs"}
+    | {"matchers", "placeholders"},
     "admin": {"channel", "config", "daemon"},
-    "doctor": {"config", "daemon"},
-    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "libraries", "matchers", "placeholders"}
-    | {"relay"},
+    "doctor": {"config", "daemon", "files"},
+    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "libraries", "matchers"}
+    | {"placeholders", "relay"},
     "__main__": {"cli"},
 }
 THEIRS: dict[str, set[str]] = {

@@ -1,6 +1,7 @@
 """Listeners and connections, and who owns them.
 
 ``addresses``    where a listener listens
+``socket_file``  what is done to the file of a unix socket, and to the lock beside it
 ``listener``     sockets that are ours
 ``opener``       opens them, or finds those that were there; ``passed``: those of a service manager
 ``connections``  the connections we hold a duplicate of

@@ -1,38 +1,38 @@
-"""Listening sockets: who owns a path, what is stale, how a socket appears whole, and the accept loop."""
+"""Listening sockets, and the accept loop. What is done to their files is in ``socket_file``."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
-import grp
 import logging
 import os
-import pwd
 import socket
-import stat
-import struct
 from collections.abc import Callable
-from pathlib import Path
 
 from ...config.values import MAX_UNIX_PATH_BYTES
 from ..system.state import CarriedListener
+from .socket_file import (
+    BACKLOG,
+    UCRED,
+    ListenError,
+    bind,
+    explain,
+    identity,
+    lock_path,
+    refuse_foreign,
+    remove,
+    unlock_path,
+)
 
 log = logging.getLogger("caddysnake.listener")
 
 ACCEPTS_A_TURN = 64
-BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
 _PAUSE_S = 0.1
 _TELL_AGAIN_S = 60.0
 _REST = 4096
 """Over TCP others may go on connecting while the last ones are accepted."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _UNIX = int(socket.AF_UNIX)
-_UCRED = struct.Struct("3i")
-
-
-class ListenError(Exception):
-    """A listener cannot be opened; the text says who holds it or what is missing, and what to do."""
 
 
 class Listener:
@@ -43,7 +43,7 @@ class Listener:
         self._kind = int(sock.family), int(sock.type), sock.proto
         self.name = name
         self.path = path
-        self._identity = None if path is None else _identity(path)
+        self._identity = None if path is None else identity(path)
         self._lock = lock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paused: asyncio.TimerHandle | None = None
@@ -174,8 +174,8 @@ class Listener:
 
     def _unlink(self) -> None:
         # What lies there now is somebody else's when the folder was emptied, and the lock file with it, meanwhile.
-        if self.path is not None and self._identity is not None and _identity(self.path) == self._identity:
-            os.unlink(self.path)
+        if self.path is not None and self._identity is not None:
+            remove(self.path, self._identity)
 
 
 def resume(carried: CarriedListener) -> Listener:
@@ -188,18 +188,17 @@ def resume(carried: CarriedListener) -> Listener:
 def open_unix(path: str, mode: int | None, owner: str | None, group: str | None) -> Listener:
     """Listen on a unix socket at ``path`` (absolute). Raises ``ListenError``.
 
-    A lock file beside it decides who owns the path; a stale socket is replaced. It is bound under a temporary name,
-    given mode and owner, listening, and only then renamed: whoever sees the path can connect to it.
+    A lock file beside it decides who owns the path; a stale socket is replaced.
     """
     size = len(os.fsencode(path))
     if size > MAX_UNIX_PATH_BYTES:
         raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")
     lock = lock_path(path)
     try:
-        _refuse_foreign(path)
+        refuse_foreign(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            _bind_and_rename(sock, path, mode, owner, group)
+            bind(sock, path, mode, owner, group)
         except BaseException:
             sock.close()
             raise
@@ -210,145 +209,6 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
         unlock_path(path, lock)
         raise
     return Listener(sock, f"unix/{path}", path, lock)
-
-
-def _bind_and_rename(sock: socket.socket, path: str, mode: int | None, owner: str | None, group: str | None) -> None:
-    folder, name = os.path.split(path)
-    # Bound through the folder's descriptor: the temporary name may be longer than what the kernel allows.
-    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        temporary = f".{os.getpid()}.{abs(hash(name)) % 10**6}"
-        via = f"/proc/self/fd/{handle}/{temporary}"
-        try:
-            os.unlink(via)
-        except FileNotFoundError:
-            pass
-        # Nobody else is let in between bind and chmod.
-        previous = os.umask(0o177)
-        try:
-            sock.bind(via)
-        finally:
-            os.umask(previous)
-        try:
-            give(via, mode, owner, group)
-            sock.listen(BACKLOG)
-            os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
-        except BaseException:
-            os.unlink(via)
-            raise
-    finally:
-        os.close(handle)
-
-
-def give(path: str, mode: int | None, owner: str | None, group: str | None) -> None:
-    """Mode and owner for the socket at ``path``. Raises ``ListenError``, ``OSError``."""
-    if owner is not None or group is not None:
-        os.chown(path, _uid(owner), _gid(group), follow_symlinks=False)
-    os.chmod(path, mode if mode is not None else 0o666 & ~_umask())
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        info = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
-
-
-def _umask() -> int:
-    previous = os.umask(0)
-    os.umask(previous)
-    return previous
-
-
-def _uid(owner: str | None) -> int:
-    if owner is None:
-        return -1
-    try:
-        return int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        raise ListenError(f"no such user: {owner}") from None
-
-
-def _gid(group: str | None) -> int:
-    if group is None:
-        return -1
-    try:
-        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ListenError(f"no such group: {group}") from None
-
-
-def lock_path(path: str) -> int:
-    """The descriptor of the lock of a socket's path: who has it may replace what lies there. Raises ``ListenError``."""
-    while True:
-        try:
-            fd = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as exc:
-            raise ListenError(explain(path, exc)) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(fd)
-            raise ListenError(
-                f"socket {path} is held by another caddysnake" + (f" (process {holder})" if holder.isdigit() else "")
-                + ": stop it, or use another path"
-            ) from None
-        if _is_lock_of(path, fd):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-            return fd
-        os.close(fd)  # its owner has removed it meanwhile, and the next may have another file of that name
-
-
-def unlock_path(path: str, lock: int, leave_file: bool = False) -> None:
-    """Close what ``lock_path`` gave, and remove the file while nobody else can have it."""
-    if not leave_file and _is_lock_of(path, lock):
-        try:
-            os.unlink(_lock_file(path))
-        except OSError:
-            pass  # the folder is not ours any more; the next one there finds it without an owner
-    os.close(lock)
-
-
-def _lock_file(path: str) -> str:
-    return path + ".lock"
-
-
-def _is_lock_of(path: str, lock: int) -> bool:
-    info = os.fstat(lock)
-    return _identity(_lock_file(path)) == (info.st_dev, info.st_ino)
-
-
-def _refuse_foreign(path: str) -> None:
-    """Raise ``ListenError`` when ``path`` is no socket, or somebody listens on it."""
-    try:
-        info = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(info.st_mode):
-        raise ListenError(f"{path} exists and is not a socket: remove it, or use another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return  # stale: its owner died
-        except (BlockingIOError, TimeoutError):  # a full backlog
-            raise ListenError(f"socket {path} is in use: stop who listens on it, or use another path") from None
-        except OSError as exc:
-            raise ListenError(f"socket {path} cannot be examined: {exc.strerror}") from None
-        pid = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-    who = f"process {pid} ({_command(pid)})" if pid else "another process"
-    raise ListenError(f"socket {path} is in use by {who}: stop it, or use another path")
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return "?"
 
 
 def open_tcp(host: str, port: int) -> Listener:
@@ -398,26 +258,13 @@ def open_inherited(fd: int) -> Listener:
     return Listener(sock, name, None, None)
 
 
-def explain(path: str, exc: OSError) -> str:
-    """Why there can be no socket at ``path``, and what to do."""
-    folder = os.path.dirname(path)
-    hints = {
-        errno.ENOENT: f": create its directory ({folder}) first",
-        errno.EACCES: f": this user may not write to {folder}",
-        errno.EROFS: f": {folder} is on a read-only file system",
-        errno.ENOTDIR: f": {folder} is not a directory",
-        errno.EPERM: ": only root may give a socket to another owner",
-    }
-    return f"cannot listen on socket {path}: {exc.strerror}{hints.get(exc.errno or 0, '')}"
-
-
 def peer_uid(sock: socket.socket) -> int:
     """The user at the other end of an accepted unix connection (unix(7), SO_PEERCRED)."""
-    uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    uid: int = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
     return uid
 
 
 def peer_pid(sock: socket.socket) -> int:
     """The process at the other end of an accepted unix connection, as it was when it connected."""
-    pid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    pid: int = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0]
     return pid

@@ -9,25 +9,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import socket
 from collections.abc import MutableMapping
 
 from ..system.notify import Notifier
 from .addresses import Address, FdAddress, TcpAddress, UnixAddress, key_of
-from .listener import (
+from .listener import Listener, open_inherited, open_tcp, open_unix
+from .passed import Passed, PassedSocket, describe, is_stored_name, stored_name, stored_path
+from .socket_file import (
     BACKLOG,
-    Listener,
     ListenError,
     explain,
-    give,
+    identity,
+    leads_to,
     lock_path,
-    open_inherited,
-    open_tcp,
-    open_unix,
+    regive,
+    remove,
     unlock_path,
 )
-from .passed import Passed, PassedSocket, describe, is_stored_name, stored_name, stored_path
 
 log = logging.getLogger("caddysnake.listener")
 
@@ -165,8 +164,7 @@ def _adopted(own: PassedSocket, name: str, address: UnixAddress | TcpAddress) ->
     lock = -1
     try:
         lock = lock_path(address.path)
-        if _leads_to(address.path, sock):
-            give(address.path, address.mode, address.owner, address.group)
+        if regive(address.path, sock, address.mode, address.owner, address.group):
             return Listener(sock, name, address.path, lock)
     except OSError as exc:
         _close(sock, address.path, lock)
@@ -211,21 +209,6 @@ def _listening(fd: int) -> socket.socket | None:
     return sock
 
 
-def _leads_to(path: str, sock: socket.socket) -> bool:
-    """Whoever connects to ``path`` is accepted from ``sock``.
-
-    It was bound under another name, and renamed, so its own name says nothing; but the other end is told the same one.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(path)
-        except BlockingIOError:  # a full queue: ours, if ours has anybody in it
-            return bool(select.select([sock], [], [], 0)[0])
-        except OSError:
-            return False
-        return bool(probe.getpeername() == sock.getsockname())
-
-
 def _remove_stale(stored: PassedSocket) -> None:
     """Unlink what a former self has bound, if it is still that."""
     path = stored_path(stored.name)
@@ -234,8 +217,9 @@ def _remove_stale(stored: PassedSocket) -> None:
     with contextlib.suppress(OSError, ListenError), socket.socket(fileno=os.dup(stored.fd)) as sock:
         lock = lock_path(path)
         try:
-            if _leads_to(path, sock):
-                os.unlink(path)
+            known = identity(path)
+            if known is not None and leads_to(path, sock):
+                remove(path, known)
         finally:
             unlock_path(path, lock)
 

@@ -1,0 +1,271 @@
+"""Files in places where somebody else may write: what they are is known before they are opened, and nothing is changed
+through a link of his.
+
+For root a name below another's folder is his to choose: it may lead, from one moment to the next, to a FIFO that holds
+whoever opens it, to a device, or to what he may not read himself. So what a name leads to is taken first with a
+descriptor for which nothing is opened (``O_PATH``, open(2)); its kind and owner are looked at; and only then is that
+same file opened, through ``/proc/self/fd``, or changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+LINKS_MAX = 40
+"""The kernel's own limit (path_resolution(7))."""
+_LOOK = os.O_PATH | os.O_CLOEXEC
+
+
+class Hand(NamedTuple):
+    """Somebody other than root who decides where a path leads."""
+
+    place: str
+    why: str
+    uid: int
+    """-1: several."""
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.why}"
+
+
+def open_regular(path: str | os.PathLike[str], refuse: Callable[[int], str | None] | None = None) -> int:
+    """Open the regular file at ``path`` for reading; its descriptor, the caller's.
+
+    Args:
+        path: links in it are followed, as long as root would not be led by them to what others may not read.
+        refuse: why the file of this descriptor (``O_PATH``), which is a regular one, must not be opened; None if it
+            may. Without, nobody's file is opened for somebody who may not read it (``led_astray``).
+
+    Raises:
+        OSError: there is none, it is of another kind (``EINVAL``), or refused (``EPERM``); ``strerror`` says it.
+    """
+    place = os.open(path, _LOOK)
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        why = led_astray(os.fspath(path), place) if refuse is None else refuse(place)
+        if why is not None:
+            raise OSError(errno.EPERM, why, os.fspath(path))
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+
+
+def read(path: str | os.PathLike[str], most: int, refuse: Callable[[int], str | None] | None = None) -> bytes:
+    """At most ``most`` bytes of the beginning of a regular file. Raises as ``open_regular`` does."""
+    descriptor = open_regular(path, refuse)
+    with open(descriptor, "rb") as file:
+        return file.read(most)
+
+
+def led_astray(path: str, descriptor: int) -> str | None:
+    """Why root must not open what ``path`` led to, ``descriptor``; None when it may, or we are not root.
+
+    It may where nobody else chose the way; what belongs to whoever did; and what he may read.
+    """
+    if os.geteuid() != 0:
+        return None
+    hand = first_hand(os.path.abspath(path))
+    if hand is None or os.fstat(descriptor).st_uid == hand.uid:
+        return None
+    if (real := name_of(descriptor)) is None:
+        return f"it has no name, and {hand}"
+    if (closed := closed_to(real, hand.uid, frozenset())) is None:
+        return None
+    return f"it leads to what others may not read ({closed}), and {hand}"
+
+
+def name_of(descriptor: int) -> str | None:
+    """The path of an open file, resolved; None when it has none any more, or never had (a memfd, a socket)."""
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
+    try:
+        found = os.stat(real, follow_symlinks=False)
+    except (OSError, ValueError):
+        return None
+    return real if os.path.samestat(found, os.fstat(descriptor)) else None
+
+
+def open_folder(path: str, make: int | None = None) -> int:
+    """A descriptor (``O_PATH``, the caller's) of the folder ``path`` (absolute), for operations on names in it.
+
+    For root, only links are followed that nobody else can have put there: root's, in a folder where nobody else may
+    write, or, if he may (``/tmp``), not take others' away. For who is not root, not a stranger's in a
+    folder that is everybody's.
+
+    Args:
+        path: the folder.
+        make: the mode of folders on the way that are missing, which are made then; None: they must be there.
+
+    Raises:
+        OSError: as the kernel has it; ``ELOOP`` with the link's name in ``strerror`` for one that is not followed.
+    """
+    parts = _parts(path)
+    links = 0
+    current, shown = os.open("/", _LOOK | os.O_DIRECTORY), "/"
+    try:
+        while parts:
+            part = parts.pop()
+            here = os.path.join(shown, part)
+            try:
+                below = os.open(part, _LOOK | os.O_NOFOLLOW, dir_fd=current)
+            except FileNotFoundError:
+                if make is None:
+                    raise
+                with contextlib.suppress(FileExistsError):  # somebody was faster
+                    os.mkdir(part, make, dir_fd=current)
+                below = os.open(part, _LOOK | os.O_NOFOLLOW, dir_fd=current)
+            try:
+                info = os.fstat(below)
+                if stat.S_ISLNK(info.st_mode):
+                    links += 1
+                    if links > LINKS_MAX:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                    _refuse_link(os.fstat(current), info, here)
+                    target = os.readlink("", dir_fd=below)
+                    parts += _parts(target)
+                    if target.startswith("/"):
+                        os.close(current)
+                        current, shown = -1, "/"
+                        current = os.open("/", _LOOK | os.O_DIRECTORY)
+                    continue
+                if not stat.S_ISDIR(info.st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), here)
+                current, below, shown = below, current, here
+            finally:
+                os.close(below)
+    except BaseException:
+        if current >= 0:
+            os.close(current)
+        raise
+    return current
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")][::-1]
+
+
+def _refuse_link(folder: os.stat_result, link: os.stat_result, name: str) -> None:
+    own = os.geteuid()
+    if own != 0:  # as the kernel has it where it protects links (proc_sys_fs(5), protected_symlinks)
+        if folder.st_mode & stat.S_IWOTH and link.st_uid not in (0, own):
+            text = f"the link {name}, in a folder where everybody may write, belongs to {_user(link.st_uid)}"
+            raise OSError(errno.ELOOP, text, name)
+        return
+    why = writers(folder, may_be_sticky=True)
+    if why is None and link.st_uid != 0:
+        why = f"belongs to {_user(link.st_uid)}"
+        raise OSError(errno.ELOOP, f"root does not follow the link {name}, which {why}: name the folder itself", name)
+    if why is not None:
+        text = f"root does not follow the link {name}, whose folder {why}: name the folder it leads to"
+        raise OSError(errno.ELOOP, text, name)
+
+
+def names(folder: str | int, most: int) -> tuple[list[str], bool]:
+    """Names in ``folder``, sorted, and whether those are all: no more than ``most`` are read. Raises ``OSError``."""
+    found: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if len(found) >= most:
+                return sorted(found), False
+            found.append(entry.name)
+    return sorted(found), True
+
+
+# Who may write where
+
+
+def first_hand(path: str, *, is_folder: bool = False) -> Hand | None:
+    """Who other than root may change *path* (absolute), or what is on the way to it, and where; else ``None``.
+
+    *is_folder*: nobody may add anything to it either. In a sticky folder on the way, like ``/tmp``, they may.
+    """
+    parts = [part for part in path.split("/") if part][::-1]
+    current = "/"
+    links = 0
+    while True:
+        try:
+            info = os.lstat(current)
+        except OSError:
+            return None  # not there: no danger, and somebody else's error
+        if stat.S_ISLNK(info.st_mode):
+            links += 1
+            if links > LINKS_MAX:
+                return None
+            if info.st_uid != 0:
+                return Hand(current, f"belongs to {_user(info.st_uid)}", info.st_uid)
+            target = os.readlink(current)
+            parts += [part for part in target.split("/") if part][::-1]
+            current = "/" if target.startswith("/") else os.path.dirname(current)
+            continue
+        why = writers(info, may_be_sticky=bool(parts) or not is_folder)
+        if why is not None:
+            return Hand(current, why, info.st_uid or -1)
+        if not parts:
+            return None
+        part = parts.pop()
+        current = os.path.dirname(current) if part == ".." else current if part == "." else os.path.join(current, part)
+
+
+def writers(info: os.stat_result, *, may_be_sticky: bool) -> str | None:
+    """Who other than root may write to the file of *info*; ``None`` when nobody may."""
+    if info.st_uid != 0:
+        return f"belongs to {_user(info.st_uid)}"
+    if may_be_sticky and stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX:
+        return None
+    if info.st_mode & stat.S_IWOTH:
+        return "may be written by everybody"
+    if info.st_mode & stat.S_IWGRP and not _is_empty_group(info.st_gid):
+        return f"may be written by group {_group(info.st_gid)}"
+    return None
+
+
+def _is_empty_group(gid: int) -> bool:
+    """It has no members but root. Root's own, and Debian's ``staff`` for /usr/local."""
+    if gid == 0:
+        return True
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        return False
+    return members <= {"root"} and all(entry.pw_uid == 0 or entry.pw_gid != gid for entry in pwd.getpwall())
+
+
+def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:
+    """The first folder on the way to *path*, or *path* itself, whose mode keeps a user out; ``None`` if none does.
+
+    Access control lists are not looked at: this is for explaining a failure, not for predicting one.
+    """
+    way = []
+    for each in (path, os.path.realpath(path)):
+        way += [each[:end] or "/" for end, letter in enumerate(each) if letter == "/"] + [each]
+    for each in way:
+        try:
+            info = os.stat(each)
+        except OSError:
+            return None
+        wanted = stat.S_IXOTH if stat.S_ISDIR(info.st_mode) else stat.S_IROTH
+        shift = 6 if info.st_uid == uid else 3 if info.st_gid in gids else 0
+        if uid != 0 and not info.st_mode & (wanted << shift):
+            return each
+    return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
