@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..daemon.sockets.listener import Listener, open_tcp
 from ..daemon.sockets.socket_file import ListenError
-from ..daemon.supervisor.beside import Attendant, take_carried
+from ..daemon.supervisor.beside import Attendant, persist, take_carried
 from ..daemon.supervisor.document import Asked, Configuration
 from ..daemon.system.state import CarriedListener
 from ..daemon.tenants.known_hosts import HostDesk
@@ -67,7 +67,7 @@ class AskDesk(Attendant):
         if self._present is not None:
             self._desk.change(self._present.asked.serves)
             if self._is_started and (former is None or former.listener is not self._present.listener):
-                self._starting = asyncio.get_running_loop().create_task(self._accept())
+                self._starting = asyncio.get_running_loop().create_task(persist(self._accept, "on_demand_ask"))
 
     def carry(self) -> list[CarriedListener]:
         """Its listener, for another image of the daemon; empty when it has none."""
@@ -81,7 +81,7 @@ class AskDesk(Attendant):
     async def start(self) -> None:
         """Begin to answer, and with each ``commit`` that asks for it."""
         self._is_started = True
-        await self._accept()
+        await persist(self._accept, "on_demand_ask")
 
     async def stop(self) -> None:
         """Close the listener, and end connections."""

@@ -16,7 +16,7 @@ from ..config.admin import AdminEndpoint, make_private
 from ..config.values import SocketAddress
 from ..daemon.sockets.listener import Listener, open_inherited, open_tcp, open_unix
 from ..daemon.sockets.socket_file import ListenError
-from ..daemon.supervisor.beside import Attendant, take_carried
+from ..daemon.supervisor.beside import Attendant, persist, take_carried
 from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import CarriedListener
 from .access import Access
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .server import Server
 
 log = logging.getLogger("caddysnake.admin")
+
+_OPEN_AGAIN_S = 5.0
 
 
 class _Open(NamedTuple):
@@ -45,6 +47,10 @@ class Admin(Attendant):
         self._carried: list[CarriedListener] = []
         self._is_started = False
         self._server: Server | None = None
+        self._served: Listener | None = None
+        """Whose connections the server gets."""
+        self._missing: AdminEndpoint | None = None
+        """Could not be opened, and is tried again."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the listener -----------------------------------------------------------------------------------------
@@ -61,6 +67,7 @@ class Admin(Attendant):
             self._coming = _Open(endpoint, present.listener)
             return
         listener = _carried(self._carried, endpoint) or _open(endpoint)
+        self._missing = endpoint if listener is None and endpoint.listen is not None else None
         self._coming = None if listener is None else _Open(endpoint, listener)
 
     def revert(self) -> None:
@@ -72,6 +79,10 @@ class Admin(Attendant):
     def commit(self) -> None:
         """Serve from now on where the configuration says, and only whom it says."""
         former, self._present, self._coming = self._present, self._coming, None
+        missing, self._missing = self._missing, None
+        if self._present is None and missing is not None:
+            self._missing = missing
+            self._begin(self._open_later(missing))
         if self._is_kept and self._present is not None:
             if self._server is not None:
                 self._server.access = Access(self._present.endpoint)
@@ -79,7 +90,7 @@ class Admin(Attendant):
         if former is not None:
             former.listener.close()
         if self._is_started:
-            self._begin(self._replace_server())
+            self._begin(persist(self._replace_server, "the admin API"))
 
     def carry(self) -> list[CarriedListener]:
         """Its listener, for another image of the daemon; empty when it has none."""
@@ -97,7 +108,7 @@ class Admin(Attendant):
     async def start(self) -> None:
         """Bring the server up; aiohttp is imported here, in a thread."""
         self._is_started = True
-        await self._replace_server()
+        await persist(self._replace_server, "the admin API")
 
     async def stop(self) -> None:
         """Close the listener, and end connections."""
@@ -111,18 +122,40 @@ class Admin(Attendant):
             await self._server.stop()
 
     async def _replace_server(self) -> None:
-        former, self._server = self._server, None
+        """Have whoever connects to the present listener answered. May be called again, whatever became of it."""
         present = self._present
+        server: Server | None = None
         if present is not None:
+            if self._served is present.listener:
+                return
             module = await asyncio.to_thread(import_module, ".server", __package__)
-            server: Server = module.Server(self._daemon, Access(present.endpoint), present.listener.name)
+            server = module.Server(self._daemon, Access(present.endpoint), present.listener.name)
             await server.start()
-            if self._present is present:
-                self._server = server
-                present.listener.accept_into(asyncio.get_running_loop(), server.accept)
-                log.info("admin API ready", extra={"fields": {"listener": present.listener.name}})
+            if self._present is not present or self._served is present.listener:
+                await server.stop()  # another came first
+                return
+            present.listener.accept_into(asyncio.get_running_loop(), server.accept)
+            log.info("admin API ready", extra={"fields": {"listener": present.listener.name}})
+        former, self._server = self._server, server
+        self._served = None if present is None else present.listener
         if former is not None:
             await former.stop()  # when it has answered whoever asked for this
+
+    async def _open_later(self, endpoint: AdminEndpoint) -> None:
+        """Look now and then whether the address can be had after all."""
+        while True:
+            await asyncio.sleep(_OPEN_AGAIN_S)
+            if self._missing is not endpoint:
+                return
+            try:
+                listener = _open_or_raise(endpoint)
+            except ListenError:
+                continue
+            self._missing = None
+            self._present = _Open(endpoint, listener)
+            if self._is_started:
+                await persist(self._replace_server, "the admin API")
+            return
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -141,19 +174,23 @@ def _carried(carried: list[CarriedListener], endpoint: AdminEndpoint) -> Listene
 
 def _open(endpoint: AdminEndpoint) -> Listener | None:
     """Raises ``ListenError``, unless nobody asked for this address in particular."""
-    listen = endpoint.listen
-    if listen is None:
+    if endpoint.listen is None:
         return None
     try:
-        if endpoint.is_default:
-            _make_folder(listen.path)
-        return _listen(listen)
+        return _open_or_raise(endpoint)
     except ListenError as exc:
         if not endpoint.is_default:
             raise ListenError(f"admin API: {exc}") from None
         hint = "name another address with the global option admin, or --admin"
         log.warning("no admin API", extra={"fields": {"error": str(exc), "hint": hint}})
         return None
+
+
+def _open_or_raise(endpoint: AdminEndpoint) -> Listener:
+    assert endpoint.listen is not None
+    if endpoint.is_default:
+        _make_folder(endpoint.listen.path)
+    return _listen(endpoint.listen)
 
 
 def _make_folder(path: str) -> None:

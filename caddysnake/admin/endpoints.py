@@ -246,7 +246,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Run another configuration, or, without a body, read the file again. Answers when the new workers serve. "
         "A failure changes nothing.",
         Loaded,
-        ("config", "restart", "caddy", "listen", "too-large", "unsupported-media-type", "start", "busy"),
+        (
+            "config", "restart", "caddy", "listen", "request-timeout", "too-large", "unsupported-media-type", "start",
+            "busy",
+        ),
         (_FILE, _CHANGED),
         takes="text/caddyfile",
     ),

@@ -15,6 +15,7 @@ STATUS: dict[str, int] = {
     "no-such-app": 404,
     "no-such-worker": 404,
     "method-not-allowed": 405,
+    "request-timeout": 408,
     "template": 409,
     "asleep": 409,
     "static-app": 409,

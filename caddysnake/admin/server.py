@@ -29,7 +29,7 @@ from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Text
 from .errors import ApiError
-from .hosting import Hosting
+from .hosting import BODY_S, Hosting
 from .models import ErrorModel, Health
 
 log = logging.getLogger("caddysnake.admin")
@@ -162,6 +162,8 @@ class Server:
                 return exc
             case web.HTTPRequestEntityTooLarge():
                 return ApiError("too-large", f"the body has more than {LOAD_MAX_BYTES} bytes", "send less")
+            case web.HTTPRequestTimeout():
+                return ApiError("request-timeout", f"the body did not come within {BODY_S:g} s", "send it at once")
             case web.HTTPMethodNotAllowed():
                 hint = f"allowed: {', '.join(sorted(exc.allowed_methods))}"
                 return ApiError("method-not-allowed", f"{request.path[:200]} knows no {request.method}", hint)
@@ -181,7 +183,7 @@ class Server:
                 caller=self._caller(request),
                 path=request.match_info,
                 query=request.query,
-                body=await request.read() if endpoint.takes else b"",
+                body=await self._hosting.read(request) if endpoint.takes else b"",
                 content_type=request.content_type,
                 accept=request.headers.get("Accept", ""),
             )

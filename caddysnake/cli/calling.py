@@ -10,13 +10,17 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 PATIENCE_S = 30.0
+_LOOK_S = 15.0
+_LONGEST_S = 3600.0
 _UCRED = struct.Struct("3i")
 
 
@@ -155,12 +159,14 @@ def call(
     content_type: str = "text/caddyfile",
     timeout: float | None = PATIENCE_S,
 ) -> dict[str, Any]:
-    """What the API answers, parsed. ``timeout`` None: as long as it takes. Raises ``CallFailed``."""
+    """What the API answers, parsed. ``timeout`` None: as long as it takes, an hour at most, if the daemon answers to
+    others meanwhile. Raises ``CallFailed``.
+    """
     connection: http.client.HTTPConnection
     if target.path:
-        connection = _UnixConnection(target.path, timeout)
+        connection = _UnixConnection(target.path, timeout or PATIENCE_S)
     else:
-        connection = http.client.HTTPConnection(target.host, target.port, timeout)
+        connection = http.client.HTTPConnection(target.host, target.port, timeout or PATIENCE_S)
     headers = {"Content-Type": content_type} if body is not None else {}
     if not target.path:
         headers["Origin"] = f"http://{target.host}:{target.port}"
@@ -168,6 +174,8 @@ def call(
         # Who is refused is told before anything is read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, path, body, headers)
+        if timeout is None and connection.sock is not None:
+            _await_answer(connection.sock, target)
         response = connection.getresponse()
         status, text = response.status, response.read()
     except PermissionError as exc:
@@ -187,6 +195,20 @@ def call(
     if status >= 400:
         raise CallFailed(str(answer.get("error", status)), answer)
     return answer
+
+
+def _await_answer(sock: socket.socket, target: Target) -> None:
+    """Wait until something comes on ``sock``. Raises ``CallFailed`` when the daemon answers nobody."""
+    until = time.monotonic() + _LONGEST_S
+    while not select.select([sock], [], [], _LOOK_S)[0]:
+        try:
+            call(target, "GET", "/health/live", timeout=_LOOK_S)
+        except CallFailed as exc:
+            if exc.answer:
+                continue  # it refuses, and so it is there
+            raise CallFailed(f"the admin API at {target} does not answer: see the daemon's log") from None
+        if time.monotonic() > until:
+            raise CallFailed(f"the daemon is not done after {_LONGEST_S / 60:g} minutes: see its log")
 
 
 def printable(text: str) -> str:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import importlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 
 from ..sockets.listener import Listener, resume
 from ..system.state import CarriedListener
 from .document import Configuration
+
+log = logging.getLogger("caddysnake.daemon")
+
+_AGAIN_S = 1.0
+_AGAIN_MAX_S = 30.0
 
 
 class Attendant:
@@ -76,14 +84,34 @@ class Attendants(Attendant):
             attendant.adopt(carried)
 
     async def start(self) -> None:
-        """Start one after the other, in their order."""
-        for attendant in self._each:
-            await attendant.start()
+        """Start all; one that has to try again keeps no other waiting."""
+        await asyncio.gather(*(attendant.start() for attendant in self._each))
 
     async def stop(self) -> None:
         """Stop one after the other, in their order."""
         for attendant in self._each:
             await attendant.stop()
+
+
+async def persist(bring_up: Callable[[], Awaitable[None]], what: str) -> None:
+    """Call ``bring_up`` until it does not raise: descriptors, threads or memory may be short for a moment.
+
+    ``what`` it brings up is for the log, which is told of the first failure, and of each other one once.
+    """
+    pause_s = _AGAIN_S
+    told = ""
+    while True:
+        try:
+            await bring_up()
+            return
+        except Exception as exc:
+            why = f"{type(exc).__name__}: {exc}"
+        if why != told:
+            told = why
+            log.error(f"{what} cannot come up for now, and is tried again", extra={"fields": {"error": why}})
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _AGAIN_MAX_S)
+        importlib.invalidate_caches()
 
 
 def take_carried(carried: list[CarriedListener], key: list[str | int]) -> Listener | None:

@@ -175,7 +175,11 @@ class Logger:
 
     def start(self) -> None:
         """Start the process; if that is not possible now, again later."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as exc:
+            self._fail(exc)
+            return
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # inherited: none may end it before it can say so
         try:
             self._process = subprocess.Popen(
@@ -191,8 +195,7 @@ class Logger:
             pidfd = os.pidfd_open(self._process.pid)
         except OSError as exc:
             ours.close()
-            log.error("the log process cannot be started", extra={"fields": {"error": exc.strerror}})
-            self._again = self._loop.call_later(_AGAIN_S, self.start)
+            self._fail(exc)
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -201,6 +204,10 @@ class Logger:
         self._answers = True
         self._outbox.extendleft(reversed([outlets.order() for outlets in self._outlets]))
         self._run_on(ours, pidfd)
+
+    def _fail(self, exc: OSError) -> None:
+        log.error("the log process cannot be started", extra={"fields": {"error": exc.strerror}})
+        self._again = self._loop.call_later(_AGAIN_S, self.start)
 
     def _run_on(self, channel: socket.socket, pidfd: int) -> None:
         self._channel, self._pidfd = channel, pidfd

@@ -1,0 +1,161 @@
+"""Who does not finish a request to the admin API keeps nobody else from it; what failed at its start comes later."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from support.admin import call, command, socket_of
+from support.daemon import PATIENCE_S, daemon, free_port
+from support.load import app
+
+from caddysnake.admin.attending import Admin, _Open
+from caddysnake.admin.hosting import BODY_S, HEAD_S
+from caddysnake.config.admin import AdminEndpoint
+from caddysnake.config.values import SocketAddress
+from caddysnake.daemon.main import Daemon
+from caddysnake.daemon.sockets.listener import open_unix
+
+pytestmark = pytest.mark.system
+
+SITE = "unix/x.sock {\n\tpython {\n\t\tmodule_wsgi main:wsgi\n\t\tworkers 1\n\t}\n}\n"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET /status HTTP/1.1\r\n", b"POST /load HTTP/1.1\r\nHost: localhost:%d\r\nContent-Length: 9\r\n\r\n"],
+)
+def test_clients_that_do_not_finish_give_way_to_others(tmp_path: Path, begun: bytes) -> None:
+    (tmp_path / "main.py").write_text(app("1"))
+    port = free_port()
+    with daemon(tmp_path, f"{{\n\tadmin localhost:{port}\n}}\n{SITE}") as process, contextlib.ExitStack() as held:
+        process.wait_for_log("admin API ready")
+        clients = []
+        for _ in range(600):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
+            client.sendall(begun % port if b"%d" in begun else begun)
+            clients.append(client)
+        for _ in range(5):
+            assert call(port, "GET", "/status").status == 200
+        assert command(process, tmp_path, "reload").returncode == 0
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) < 500
+        # A reset is what an evicted one gets; the others have some time.
+        assert sum(bool(select.select([client], [], [], 0)[0]) for client in clients) >= 300
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /status HTTP/1.1\r\nHost: localh"])
+def test_a_head_that_does_not_come_ends_the_connection(tmp_path: Path, begun: bytes) -> None:
+    (tmp_path / "main.py").write_text(app("1"))
+    with daemon(tmp_path, SITE) as process, socket.socket(socket.AF_UNIX) as client:
+        process.wait_for_log("admin API ready")
+        client.settimeout(HEAD_S + PATIENCE_S)
+        client.connect(str(socket_of(process)))
+        client.sendall(begun)
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        assert time.monotonic() - began > HEAD_S / 2
+
+
+def test_a_body_that_does_not_come_is_answered_and_one_that_is_slow_is_read(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(app("1"))
+    with daemon(tmp_path, SITE) as process, contextlib.ExitStack() as held:
+        process.wait_for_log("admin API ready")
+        never, slow = (held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        for client in (never, slow):
+            client.settimeout(BODY_S + PATIENCE_S)
+            client.connect(str(socket_of(process)))
+            head = (
+                f"POST /load HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/caddyfile\r\nContent-Length: {len(SITE)}"
+            )
+            client.sendall(head.encode() + b"\r\n\r\n")
+        time.sleep(HEAD_S + 2)
+        slow.sendall(SITE.encode())
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
+        answer = never.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"request-timeout" in answer
+
+
+def test_what_fails_at_the_start_for_want_of_descriptors_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "admin.sock"
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def bring_up() -> bytes:
+        nobody = SimpleNamespace(serving=SimpleNamespace(spawners=SimpleNamespace(uids=())))
+        admin = Admin(cast(Daemon, nobody))
+        endpoint = AdminEndpoint(SocketAddress("unix", str(path)))
+        admin._coming = _Open(endpoint, open_unix(str(path), None, None, None))
+        admin.commit()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        starting = asyncio.create_task(admin.start())
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while "cannot come up for now" not in caplog.text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        await starting
+        answer = await reader.read(100)
+        writer.close()
+        await admin.stop()
+        return answer
+
+    try:
+        with caplog.at_level(logging.ERROR, "caddysnake"):
+            assert asyncio.run(bring_up()).startswith(b"HTTP/1.1 200 ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "Too many open files" in str([getattr(record, "fields", {}) for record in caplog.records])
+
+
+def test_a_command_does_not_wait_for_an_api_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "admin.sock"))
+        listener.listen(16)
+        (tmp_path / "Caddyfile").write_text(SITE)
+        done = subprocess.run(
+            [sys.executable, "-m", "caddysnake", "reload", "--address", f"unix/{tmp_path}/admin.sock"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE_S,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+
+
+def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(app("1"))
+    with (
+        tempfile.TemporaryDirectory(prefix="cs-") as short,
+        open(f"{short}/runtime", "w"),
+        daemon(tmp_path, SITE, environ={"XDG_RUNTIME_DIR": f"{short}/runtime"}) as process,
+    ):
+        runtime = Path(short, "runtime")
+        process.wait_for_log("no admin API")
+        runtime.unlink()
+        runtime.mkdir(0o700)
+        process.wait_for_log("admin API ready")
+        (path,) = runtime.glob("caddysnake/admin/*.sock")
+        assert call(path, "GET", "/health/live").status == 200
