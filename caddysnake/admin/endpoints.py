@@ -182,18 +182,18 @@ async def post_dump(call: Call) -> Dumped:
 
 async def get_live(call: Call) -> Health:
     """It answers, so the daemon's loop turns. Always ``ok``."""
-    return Health(status="ok")
+    return Health(status="ok", ready=True)
 
 
 async def get_ready(call: Call) -> Health:
-    """Whether every static app has a worker. The server makes it 503 unless it is `ok`."""
+    """Whether requests may be sent. The server makes it 503 unless it is `ready`."""
     return survey.health(call.daemon)
 
 
 async def get_metrics(call: Call) -> Text:
     """The metrics, in the text format of Prometheus or in OpenMetrics, as ``Accept`` has it. Rendered in a thread."""
     status = await survey.status(call.daemon, call.admin)
-    is_ready = survey.health(call.daemon).status == "ok"
+    is_ready = survey.health(call.daemon).ready
     return Text(*await asyncio.to_thread(_render, status, call.accept, is_ready))
 
 
@@ -296,7 +296,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (_PID,),
     ),
     Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
-    Endpoint("GET", "/health/ready", get_ready, "Every static app has a worker; else 503.", Health, unhealthy=True),
+    Endpoint("GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", Health, unhealthy=True),
     Endpoint("GET", "/metrics", get_metrics, "For Prometheus.", None, gives="text/plain"),
     Endpoint("GET", "/debug/tasks", get_tasks, "What the daemon's loop is at.", Tasks),
     Endpoint("GET", "/debug/descriptors", get_descriptors, "The daemon's open files.", Descriptors),

@@ -80,10 +80,12 @@ class Dumped(Model):
 
 
 class Health(Model):
-    """``status`` is ok, or why not."""
+    """``status`` is ok, or why not. ``degraded``: some are not answered for, as ``failed`` says."""
 
     status: Literal["ok", "starting", "stopping", "degraded"]
+    ready: bool = Field(description="requests may be sent: each app has been up, or failed once, and one serves")
     apps_without_worker: list[str] = Field(default=[], description="static apps that nobody answers for just now")
+    failed: dict[str, str] = Field(default={}, description="apps, and templates, that do not come up, and a code why")
 
 
 class Traffic(Model):

@@ -190,7 +190,7 @@ class Server:
             answer = await endpoint.handler(call)
             if isinstance(answer, Text):
                 return web.Response(body=answer.body, headers={"Content-Type": answer.media_type})
-            status = 503 if isinstance(answer, Health) and endpoint.unhealthy and answer.status != "ok" else 200
+            status = 503 if isinstance(answer, Health) and endpoint.unhealthy and not answer.ready else 200
             # Of a thousand apps this is a long text.
             return await asyncio.to_thread(_json, answer, status)
 

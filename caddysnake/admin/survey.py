@@ -263,7 +263,7 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
         return "broken"
     if app.pool.ready:
         return "serving"
-    return "failing" if app.is_hopeless or app.pool.last_failure is not None else "starting"
+    return "failing" if app.failure is not None else "starting"
 
 
 def _template(estate: Estate, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
@@ -382,7 +382,12 @@ def _open_files() -> int:
 
 def health(daemon: Daemon) -> Health:
     """Whether requests are answered."""
-    without = [name for name, app in daemon.serving.apps.items() if not app.pool.ready]
-    if daemon.phase is not Phase.READY:
-        return Health(status=daemon.phase.value, apps_without_worker=without)
-    return Health(status="degraded" if without else "ok", apps_without_worker=without)
+    serving = daemon.serving
+    without = [name for name, app in serving.apps.items() if not app.pool.ready]
+    failed = serving.failed()
+    if daemon.phase is not Phase.READY or (serving.is_undecided and serving.composition.start_policy == "each"):
+        phase = Phase.STARTING if daemon.phase is Phase.READY else daemon.phase
+        return Health(status=phase.value, ready=False, apps_without_worker=without, failed=failed)
+    is_ready = not without if serving.composition.start_policy == "all" else serving.serves_any
+    status: Literal["ok", "degraded"] = "degraded" if without or failed else "ok"
+    return Health(status=status, ready=is_ready, apps_without_worker=without, failed=failed)

@@ -29,5 +29,5 @@ def planned(source: Source, *, with_caddy: bool) -> Planned:
     else:
         config = load(source.content, source.file, os.environ)
         found = plan(config, cores=usable_cores())
-    found, _, errors = settle(config, found, os.environ, own_sockets=with_caddy)
-    return Planned(config, found, errors)
+    settled = settle(config, found, os.environ, own_sockets=with_caddy)
+    return Planned(config, settled.plan, settled.all_errors)

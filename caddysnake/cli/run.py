@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..admin.asked import AskDesk
 from ..admin.attending import Admin, import_all
@@ -83,7 +83,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
     try:
         if with_caddy:
             setting = setting._replace(folder=private_folder(os.path.abspath(source.file)))
-        wanted = understand(source, setting)
+        wanted = understand(source, setting, is_start=True, goes_on=left is not None)
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
         not_started(str(exc.errors[0]))
@@ -113,7 +113,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
         return run(
             wanted.configuration,
             companion,
-            lambda seconds: _announce(composition, urls, seconds),
+            lambda seconds, failed: _announce(composition, urls, seconds, failed),
             FileReader(wanted, setting),
             lambda daemon: Attendants([Admin(daemon), AskDesk()]),
             left,
@@ -164,11 +164,14 @@ def _urls(config: Config) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _announce(composition: Composition, urls: list[str], seconds: float) -> None:
-    apps, templates = len(composition.apps), len(composition.estates)
+def _announce(composition: Composition, urls: list[str], seconds: float, failed: Mapping[str, str]) -> None:
+    apps = len(composition.apps) - len(failed.keys() & {spec.name for spec in composition.apps.values()})
+    templates = len(composition.estates) - len(failed.keys() & {spec.name for spec in composition.estates.values()})
     parts = []
     if apps or not templates:
         parts.append(f"{apps} app{'' if apps == 1 else 's'}")
     if templates:
         parts.append(f"{templates} template{'' if templates == 1 else 's'} of apps")
-    logs.tell(" ".join([f"{' and '.join(parts)} ready in {seconds:.1f} s.", *urls]))
+    down = ", ".join(f"{name} ({code})" for name, code in failed.items())
+    missing = [f"Not up, and tried again: {down}."] if down else []
+    logs.tell(" ".join([f"{' and '.join(parts)} ready in {seconds:.1f} s.", *urls, *missing]))

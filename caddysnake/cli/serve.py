@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from ..channel.settings import Settings
+from ..daemon.apps.pool import PoolSpec
 from ..daemon.supervisor.desired import Composition
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
@@ -79,7 +81,8 @@ def main(args: argparse.Namespace) -> int:
     told = args.wsgi or args.asgi or _only_wsgi(args)
     source = Source(text.encode(), f"(serve {args.domain or args.listen})")  # its sockets get a folder by this name
     adjust = partial(_adjust, inspect=not told, args=args)
-    return serve_file(source, True, Setting(adjust=adjust, is_written=False), left)
+    setting = Setting(adjust=adjust, is_written=False, is_patient=args.autoreload)
+    return serve_file(source, True, setting, left)
 
 
 def _only_wsgi(args: argparse.Namespace) -> bool:
@@ -143,11 +146,18 @@ def _quote(value: str) -> str:
 def _adjust(composition: Composition, inspect: bool, args: argparse.Namespace) -> Composition:
     if not inspect:
         return composition
-    apps = {}
-    for number, app in composition.apps.items():
-        assert isinstance(app.settings, Settings)
-        settings = app.settings._replace(interface="auto")
-        if args.threads is not None and args.threads.isdigit() and int(args.threads) > 0:
-            settings = settings._replace(threads=int(args.threads))
-        apps[number] = app._replace(settings=settings, key=app.key._replace(interface="auto"))
-    return composition._replace(apps=apps)
+    apps = {number: _inspecting(app, args) for number, app in composition.apps.items()}
+    again = {number: partial(_again, now, args) for number, now in composition.again.items()}
+    return composition._replace(apps=apps, again=again)
+
+
+def _again(now: Callable[[], PoolSpec], args: argparse.Namespace) -> PoolSpec:
+    return _inspecting(now(), args)
+
+
+def _inspecting(app: PoolSpec, args: argparse.Namespace) -> PoolSpec:
+    assert isinstance(app.settings, Settings)
+    settings = app.settings._replace(interface="auto")
+    if args.threads is not None and args.threads.isdigit() and int(args.threads) > 0:
+        settings = settings._replace(threads=int(args.threads))
+    return app._replace(settings=settings, key=app.key._replace(interface="auto"))

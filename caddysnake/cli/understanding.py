@@ -35,6 +35,8 @@ class Setting(NamedTuple):
     admin: str | None = None
     """An address of the admin API that goes before the file's."""
     adjust: Callable[[Composition], Composition] = lambda composition: composition
+    is_patient: bool = False
+    """Somebody is at work on the code: to be carried out also when no app comes up."""
     is_written: bool = True
     """There is a file, which a reload reads again."""
 
@@ -47,15 +49,23 @@ class Understood(NamedTuple):
 
 
 @without_collection
-def understand(source: Source, setting: Setting) -> Understood:
-    """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``)."""
+def understand(source: Source, setting: Setting, is_start: bool = False, goes_on: bool = False) -> Understood:
+    """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``).
+
+    ``is_start``: what keeps single apps from being started is no error, unless it does so with all of them, or the file
+    wants all or none. ``goes_on``: nor then, since they may run already.
+    """
     part, config, planned = _plan(source, setting)
     endpoint, problems = _endpoint(config, source, setting)
-    planned, routes, found = settle(config, planned, os.environ, own_sockets=setting.folder is not None)
-    problems += found
+    settled = settle(config, planned, os.environ, own_sockets=setting.folder is not None)
+    planned, unready = settled.plan, settled.unready
+    may_fail = is_start and config.options.start_policy == "each"
+    is_any_ready = goes_on or setting.is_patient or len(unready) < len(planned.apps)
+    problems += settled.errors if may_fail and is_any_ready else settled.all_errors
     if problems:
         raise ConfigErrors(problems)
-    composition = setting.adjust(compose(planned, os.environ, routes, os.getcwd()))
+    composition = setting.adjust(compose(planned, os.environ, settled.tables, os.getcwd(), unready=unready))
+    composition = composition._replace(is_patient=setting.is_patient)
     meaning = to_json(config)
     _take_secrets(meaning)
     asked = None

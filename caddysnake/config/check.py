@@ -24,19 +24,23 @@ from .search import OLDEST_PYTHON, Installation, Verdict, find_module, installat
 
 def check(plan: Plan) -> list[CaddyfileError]:
     """Everything that is wrong with *plan* as far as files tell: its own problems, then those found here."""
-    errors = list(plan.problems)
+    return [*plan.problems, *(error for errors in check_apps(plan).values() for error in errors), *check_sockets(plan)]
+
+
+def check_apps(plan: Plan) -> dict[int, list[CaddyfileError]]:
+    """What keeps single apps of *plan* from being started, by their indices; those with nothing wrong are left out."""
     look = cache(installation)  # most apps have one Python in common
-    for app in plan.apps:
-        if not app.block.placeholders:
-            errors += check_app(app, look)
-        elif not any("{" in name for name in (app.user, app.group) if name is not None):
-            errors += _account_errors(app)
-    errors += _check_sockets(plan.listeners)
-    return errors
+    found = {number: list(check_app(app, look)) for number, app in enumerate(plan.apps)}
+    return {number: errors for number, errors in found.items() if errors}
 
 
 def check_app(app: AppSpec, look: Callable[[str], Installation] = installation) -> Iterator[CaddyfileError]:
-    """What is wrong with one app. ``look`` says what there is of a Python."""
+    """What is wrong with one app, or template. ``look`` says what there is of a Python."""
+    yield from app.problems
+    if app.block.placeholders:
+        if not any("{" in name for name in (app.user, app.group) if name is not None):
+            yield from _account_errors(app)
+        return
     folder_error = _directory_error(app.working_dir, "working_dir", app.block.at("working_dir"))
     if folder_error is not None:
         yield folder_error
@@ -154,9 +158,10 @@ def _module_hint(name: str, app: AppSpec) -> str:
 # Sockets
 
 
-def _check_sockets(listeners: tuple[Listener, ...]) -> Iterator[CaddyfileError]:
+def check_sockets(plan: Plan) -> Iterator[CaddyfileError]:
+    """What keeps sockets of *plan* from being opened."""
     seen: dict[str, Listener] = {}
-    for listener in listeners:
+    for listener in plan.listeners:
         first = seen.setdefault(os.path.realpath(listener.path) if listener.path else listener.address, listener)
         if first is not listener:
             message = f"{listener} is listened on twice, first on line {first.position.line}"

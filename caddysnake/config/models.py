@@ -264,6 +264,7 @@ class GlobalOptions(Model):
     debug: bool = False
     on_demand_ask: str | None = None
     reload_strategy: Literal["parallel", "rolling"] = "parallel"
+    start_policy: Literal["each", "all"] = "each"
 
     where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
 

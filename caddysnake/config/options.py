@@ -39,6 +39,7 @@ OURS: Final = frozenset(
         "trusted_proxies",
         "on_demand_ask",
         "reload_strategy",
+        "start_policy",
     }
 )
 """The options that a stock Caddy does not know. The others that are read here are Caddy's too."""
@@ -248,3 +249,11 @@ def reload_strategy(d: Dispenser, options: OptionsDraft) -> None:
     Then the first new worker of each app decides whether the reload is refused, and old and new code serve for a while
     side by side."""
     options.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling"))
+
+
+@_option("start_policy", "start_policy each|all")
+def start_policy(d: Dispenser, options: OptionsDraft) -> None:
+    """What an app that does not come up means for the others when the daemon starts. `each`, the default: they serve,
+    and it is answered for with 503 and tried again; only when none comes up, the start has failed. `all`: the start has
+    failed."""
+    options.fields["start_policy"] = values.choice(argument(d), ("each", "all"))

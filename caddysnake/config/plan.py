@@ -94,6 +94,8 @@ class AppSpec:
     """Values hold placeholders of requests, so this is a template of apps and not one."""
     block: PythonApp = field(compare=False, repr=False)
     """What the file says, with the position of each line."""
+    problems: tuple[CaddyfileError, ...] = field(default=(), compare=False, repr=False)
+    """What of it could not be resolved: its env files. With one it must not be started."""
 
     @property
     def position(self) -> Position:
@@ -165,11 +167,11 @@ class Plan:
     grace_period_s: float
     """Of the daemon: the longest of the apps'."""
     problems: tuple[CaddyfileError, ...] = field(default=(), compare=False)
-    """What could not be resolved. A plan with problems must not be carried out."""
+    """What could not be resolved, but for what is one app's. A plan with problems must not be carried out."""
 
-    def with_apps(self, apps: tuple[AppSpec, ...], problems: tuple[CaddyfileError, ...]) -> Plan:
-        """The same with other apps, in the same order, and other problems."""
-        return replace(self, apps=apps, problems=problems)
+    def with_apps(self, apps: tuple[AppSpec, ...]) -> Plan:
+        """The same with other apps, in the same order."""
+        return replace(self, apps=apps)
 
 
 def plan(
@@ -193,18 +195,16 @@ def plan(
     sockets = os.path.normpath(os.path.join(base, socket_dir or default_socket_dir()))
     needed, problems = openings(config, own_sockets=own_sockets)
     roots = root_paths(config, needed)
-    apps = [replace(spec, root_path=roots.get(id(spec.block), "")) for spec in _apps(config, base, cores, problems)]
+    apps = [replace(spec, root_path=roots.get(id(spec.block), "")) for spec in _apps(config, base, cores)]
     index = {id(spec.block): number for number, spec in enumerate(apps)}
     listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
     longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
     return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems))
 
 
-def resolve_app(
-    block: PythonApp, spec: AppSpec, base: str, problems: list[CaddyfileError], name: str | None = None
-) -> AppSpec:
-    """*spec* made anew of *block*, which is its own with values in the place of placeholders."""
-    found = _app(block, name or spec.name, base, 1, spec.grace_period_s, problems)
+def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = None) -> AppSpec:
+    """*spec* made anew of *block*, which is its own, perhaps with values in the place of placeholders."""
+    found = _app(block, name or spec.name, base, 1, spec.grace_period_s)
     return replace(found, workers=spec.workers, root_path=spec.root_path)
 
 
@@ -244,11 +244,11 @@ def interpreter(app: PythonApp, base: str) -> str:
     return next((path for path in candidates if os.path.exists(path)), candidates[0])
 
 
-def _apps(config: Config, base: str, cores: int, problems: list[CaddyfileError]) -> list[AppSpec]:
+def _apps(config: Config, base: str, cores: int) -> list[AppSpec]:
     blocks = config.apps()
     names = _names(blocks)
     grace = config.options.grace_period_s or GRACE_PERIOD_S
-    return [_app(block, name, base, cores, grace, problems) for block, name in zip(blocks, names, strict=True)]
+    return [_app(block, name, base, cores, grace) for block, name in zip(blocks, names, strict=True)]
 
 
 def _names(blocks: Sequence[PythonApp]) -> list[str]:
@@ -267,9 +267,10 @@ def _names(blocks: Sequence[PythonApp]) -> list[str]:
     return names
 
 
-def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, problems: list[CaddyfileError]) -> AppSpec:
+def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float) -> AppSpec:
     dynamic = bool(block.request_placeholders)
     working_dir = os.path.normpath(os.path.join(base, unescaped(block.working_dir or "")))
+    environ, problems = ({}, []) if block.placeholders else _environ(block, Path(working_dir))
     runtime = block.runtime or ("sync" if block.interface == "wsgi" else "uvloop")
     return AppSpec(
         name=name,
@@ -285,7 +286,7 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, pro
         threads=block.threads or WSGI_THREADS,
         loop="asyncio" if runtime == "native" else "uvloop",
         lifespan=block.lifespan,
-        environ={} if block.placeholders else _environ(block, Path(working_dir), problems),
+        environ=environ,
         pass_env=block.pass_env,
         preload=block.preload,
         start_timeout_s=block.start_timeout_s,
@@ -312,6 +313,7 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, pro
         root_path="",
         dynamic=dynamic,
         block=block,
+        problems=tuple(problems),
     )
 
 
@@ -323,12 +325,13 @@ def _workers(block: PythonApp, cores: int, *, dynamic: bool) -> int:
     return cores
 
 
-def _environ(block: PythonApp, working_dir: Path, problems: list[CaddyfileError]) -> dict[str, str]:
+def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[CaddyfileError]]:
     found: dict[str, str] = {}
+    problems: list[CaddyfileError] = []
     try:
         account = accounts.resolve(block.user, block.group)
     except AccountError:  # the checks say so
-        return {}
+        return {}, []
     for number, text in enumerate(block.env_files):
         position = block.where[f"env_file[{number}]"]
         try:
@@ -340,7 +343,7 @@ def _environ(block: PythonApp, working_dir: Path, problems: list[CaddyfileError]
             exc.hint = "; ".join(filter(None, (exc.hint, f"env_file at {position}")))
             problems.append(exc)
     found.update((variable.name, unescaped(variable.value)) for variable in block.env_vars)
-    return found
+    return found, problems
 
 
 def _listener(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
 from ..matchers.table import Table
-from .check import check
+from .check import check_apps, check_sockets
 from .models import Config
 from .plan import Plan
 from .routing import tables
@@ -22,6 +22,13 @@ class Settled(NamedTuple):
     plan: Plan
     tables: list[Table]
     errors: list[CaddyfileError]
+    unready: dict[int, list[CaddyfileError]]
+    """What keeps single apps from being started, by their indices."""
+
+    @property
+    def all_errors(self) -> list[CaddyfileError]:
+        """Everything that is wrong."""
+        return [*self.errors, *(error for errors in self.unready.values() for error in errors)]
 
 
 def settle(config: Config, planned: Plan, environ: Mapping[str, str], *, own_sockets: bool = False) -> Settled:
@@ -34,4 +41,4 @@ def settle(config: Config, planned: Plan, environ: Mapping[str, str], *, own_soc
     written, errors = tables(config, planned, environ, own_sockets=own_sockets)
     if not errors:  # a placeholder that cannot be used cannot be filled in either
         planned = settle_plan(planned, environ)
-    return Settled(planned, written, [*errors, *check(planned)])
+    return Settled(planned, written, [*errors, *planned.problems, *check_sockets(planned)], check_apps(planned))

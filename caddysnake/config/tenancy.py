@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..caddyfile.errors import CaddyfileError
 from ..placeholders import template
 from .check import check_app
 from .models import EnvVar, PythonApp
@@ -26,14 +25,13 @@ class NoSuchApp(Exception):
 def settle_plan(plan: Plan, environ: Mapping[str, str], base_dir: str | None = None) -> Plan:
     """*plan* with the placeholders of its static apps replaced: those that no request decides, such as ``{env.X}``."""
     base = os.path.abspath(base_dir or os.getcwd())
-    problems = list(plan.problems)
     apps = []
     for spec in plan.apps:
         if spec.block.placeholders and not spec.dynamic:
             block = _filled(spec.block, settled_fields(spec.block, environ))
-            spec = resolve_app(block, spec, base, problems)  # noqa: PLW2901
+            spec = resolve_app(block, spec, base)  # noqa: PLW2901
         apps.append(spec)
-    return plan.with_apps(tuple(apps), tuple(problems))
+    return plan.with_apps(tuple(apps))
 
 
 def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping[str, str], base_dir: str) -> AppSpec:
@@ -42,18 +40,17 @@ def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping
     Raises:
         NoSuchApp: its directory, its virtual environment or its module is not there.
     """
-    problems: list[CaddyfileError] = []
     block = _filled(spec.block, {**settled_fields(spec.block, environ), **values})
-    found = resolve_app(block, spec, base_dir, problems, name=name)
+    found = resolve_app(block, spec, base_dir, name=name)
     # First what tells strangers from tenants, without looking for what they may have meant.
     for folder in (found.working_dir, found.venv):
         if folder is not None and not os.path.isdir(folder):
             raise NoSuchApp(f"there is no directory {folder}")
     if "module" in values and is_standard(found.module):
         raise NoSuchApp(f"{found.module} is a module of Python's own")
-    errors = [*problems, *check_app(found)]
-    if errors:
-        raise NoSuchApp(errors[0].message)
+    error = next(check_app(found), None)
+    if error is not None:
+        raise NoSuchApp(error.message)
     # Not what any interpreter could import, only what is the tenant's: `os:system` is no app of anybody's.
     own = [found.working_dir]
     if found.venv is not None:

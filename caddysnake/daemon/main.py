@@ -14,9 +14,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import __version__
 from .apps.app import App
@@ -55,6 +55,11 @@ back from the kernel. A hand-over is a dozen system calls, and 5 ms for each, as
 """
 _RELOADS_MAX = 8
 """How many reloads may wait, the one that runs among them."""
+
+
+Ready = Callable[[float, Mapping[str, str]], None]
+"""Hears after how many seconds apps serve, and which do not, each with a word why."""
+_Done = TypeVar("_Done")
 
 
 class Phase(Enum):
@@ -113,8 +118,8 @@ class Daemon:
         """The static apps, by name."""
         return self.serving.apps
 
-    async def run(self, on_ready: Callable[[float], None] | None = None) -> int:
-        """Start, serve, stop; the process's exit status. ``on_ready(seconds)`` is called when all apps serve."""
+    async def run(self, on_ready: Ready | None = None) -> int:
+        """Start, serve, stop; the process's exit status. ``on_ready`` hears that apps serve."""
         begun = time.monotonic()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
@@ -134,13 +139,14 @@ class Daemon:
         else:
             logger.start()
         try:
-            if await self._first_of_stop_and(self._start_all()):
+            if await self._first_of_stop_and(self._start_all()) is not None:
                 self.phase = Phase.READY
                 self._is_up.set()
                 if on_ready is not None and not self.upgrades:
-                    on_ready(time.monotonic() - begun)
+                    on_ready(time.monotonic() - begun, self.serving.failed())
                 self._service.ready()
-                await self._stop.wait()
+                if (failure := await self._first_of_stop_and(self.serving.none_comes_up())) is not None:
+                    raise failure
             await self._stop_all()
             return EXIT_FORCED if self._forced else EXIT_OK
         except (ListenError, StartFailed) as exc:
@@ -157,11 +163,11 @@ class Daemon:
             await self.attendant.stop()
             await logger.close()
 
-    async def _start_all(self) -> None:
+    async def _start_all(self) -> bool:
         left = self._inheritance
         if left is not None and not left.state.is_afresh:
             self._go_on(left)
-            return
+            return True
         if left is not None:
             adopt_listeners(self.serving, left.state)
             self.attendant.adopt(left.state.attended)
@@ -177,6 +183,7 @@ class Daemon:
             self._companion.resume(left.state.caddy)
         else:
             await self._companion.start()
+        return True
 
     async def _attend(self) -> None:
         """What it imports would hold the apps up; but an app may take long, and somebody may want to know."""
@@ -185,8 +192,8 @@ class Daemon:
                 await self._has_served.wait()
         await self.attendant.start()
 
-    async def _first_of_stop_and(self, work: Awaitable[None]) -> bool:
-        """True when ``work`` was done before somebody asked to stop. Raises what ``work`` raised."""
+    async def _first_of_stop_and(self, work: Awaitable[_Done]) -> _Done | None:
+        """What came of ``work``; None when somebody asked to stop before. Raises what ``work`` raised."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -194,9 +201,8 @@ class Daemon:
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
-            return False
-        task.result()
-        return True
+            return None
+        return task.result()
 
     # -- reloading --------------------------------------------------------------------------------------------
 
@@ -452,7 +458,7 @@ def not_started(why: str) -> None:
 def run(
     configuration: Configuration,
     companion: Callable[[], Companion] | None = None,
-    on_ready: Callable[[float], None] | None = None,
+    on_ready: Ready | None = None,
     reader: Reader | None = None,
     attendant: Callable[[Daemon], Attendant] | None = None,
     inheritance: Inheritance | None = None,

@@ -119,14 +119,14 @@ def test_escaped_braces_are_literal() -> None:
 def test_a_bad_line_of_an_env_file_is_a_problem_with_both_places(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("A=1\nnonsense\n")
     config = load(b"unix//run/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\tenv_file .env\n\t}\n}\n", "Caddyfile", {})
-    (problem,) = plan(config, cores=1, base_dir=str(tmp_path)).problems
+    (problem,) = plan(config, cores=1, base_dir=str(tmp_path)).apps[0].problems
     assert (problem.file, problem.line) == (str(tmp_path / ".env"), 2)
     assert "Caddyfile:4" in str(problem)
 
 
 def test_a_missing_env_file_is_a_problem_at_its_line(tmp_path: Path) -> None:
     config = load(b"unix//run/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\tenv_file .env\n\t}\n}\n", "Caddyfile", {})
-    (problem,) = plan(config, cores=1, base_dir=str(tmp_path)).problems
+    (problem,) = plan(config, cores=1, base_dir=str(tmp_path)).apps[0].problems
     assert (problem.file, problem.line) == ("Caddyfile", 4)
 
 

@@ -19,8 +19,8 @@ from support.worker import PATIENCE_S
 def composition(folder: Path, text: str) -> Composition:
     """What ``text``, as a Caddyfile in ``folder``, asks for."""
     config = load(text.encode(), str(folder / "Caddyfile"), os.environ)
-    planned, routes, problems = settle(config, plan(config, cores=1), os.environ)
-    assert problems == []
+    planned, routes, problems, unready = settle(config, plan(config, cores=1), os.environ)
+    assert (problems, unready) == ([], {})
     return compose(planned, os.environ, routes, str(folder))
 
 

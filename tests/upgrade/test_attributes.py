@@ -24,8 +24,9 @@ LOOKED_AT = {
         "_spawners _started _starts _tasks generation last_failure leaving ready restarts spec workers"
     ),
     "apps.app.App": (
-        "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _rolling _spawners "
-        "_stopping _turn _waiting builds heir ledger lend max_queue name pass_on pool spec turn_away"
+        "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _retry_after_s _rolling "
+        "_spawners _stopping _turn _waiting attempts builds heir hurry ledger lend max_queue name pass_on pool spec "
+        "turn_away"
     ),
     "tenants.tenants.Estate": (
         "_checking _complaints _connections _due _loop _outdated _promised _renewing _requests _resolved _spawners "
@@ -77,9 +78,9 @@ LOOKED_AT = {
         "app held listener number"
     ),
     "supervisor.supervisor.Serving": (
-        "_autoreload _bound _changing _disbelieved _is_hurried _loop _numbers _openings _parting _relays_wanted "
-        "_restarts _starts _stopping _tasks _trusted apps composition connections estates farewell relays spawners "
-        "starter"
+        "_autoreload _beginnings _bound _changing _deciding _disbelieved _is_hurried _loop _numbers _openings _parting "
+        "_relays_wanted _restarts _starts _stopping _tasks _trusted apps composition connections estates farewell "
+        "relays spawners starter"
     ),
     "apps.counters.Ledger": (
         "_parent cells cpu_s last_failure refusals restarts starts"

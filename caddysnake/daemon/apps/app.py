@@ -13,7 +13,7 @@ from ...channel.messages import Need, Unneed
 from ...config.accounts import Account
 from ...config.models import MAX_QUEUE
 from ..sockets.connections import Connection, Connections
-from ..sockets.refusals import QUEUE_FULL, STOPPING, Refusal, of_broken, of_failure
+from ..sockets.refusals import QUEUE_FULL, STOPPING, Refusal, of_broken, of_failure, of_unstarted
 from ..system.state import CarriedApp, CarriedPool, CarriedWorker
 from ..workers.balancer import choose, excess
 from ..workers.child.launcher import Forker, Forkers
@@ -72,6 +72,11 @@ class App:
         self._coming: Pool | None = None
         self._burials: set[asyncio.Task[None]] = set()
         self._broken: StartFailed | None = None
+        self._retry_after_s = 1
+        self.attempts = 0
+        """How often it has failed to start since the daemon has; 0 once it was up."""
+        self.hurry: Callable[[], None] | None = None
+        """Has it tried again at once, while it has not been up yet."""
         self.builds = Builds()
         """Which code runs since when, and which was refused."""
         self._renewing = asyncio.Lock()
@@ -132,6 +137,7 @@ class App:
         self.spec = self.pool.spec
         self.name = self.spec.name
         self._broken = None
+        self.attempts = 0
         self.builds.accepted()
         self._end_rolling()
         if self.pool.is_growing:
@@ -169,8 +175,14 @@ class App:
         self.builds.stopped()
         self._end_rolling()
         self.pool.drain(keeps=True)
-        self._tell_hopeful(of_broken(failure))
+        self._tell_hopeful(self._refusal_of(failure))
         self.place_waiting_again()
+
+    def not_started(self, failure: StartFailed, retry_after_s: int) -> None:
+        """It has not come up since the daemon started, and is tried again: requests get 503 until the next swap."""
+        self.attempts += 1
+        self._retry_after_s = retry_after_s
+        self.fail(failure)
 
     def _retire(self, pool: Pool) -> None:
         self._former.add(pool)
@@ -200,6 +212,7 @@ class App:
             former=[pool.carry() for pool in self._former],
             is_stopping=self._stopping,
             broken=self._broken.carry() if self._broken is not None else None,
+            attempts=self.attempts,
             builds=self.builds.carry(),
             ledger=self.ledger.carry(),
             waiting=[connection.fd for connection in self._waiting],
@@ -223,6 +236,7 @@ class App:
             self._retire(former)
         self._stopping = carried.is_stopping
         self._broken = StartFailed.resumed(carried.broken)
+        self.attempts = carried.attempts
         self.builds.resume(carried.builds)
         self.ledger.resume(carried.ledger)
         return workers
@@ -345,7 +359,12 @@ class App:
     @property
     def is_broken(self) -> bool:
         """Its code has changed, does not start, and the old is not wanted."""
-        return self._broken is not None
+        return self._broken is not None and not self.attempts
+
+    @property
+    def failure(self) -> StartFailed | None:
+        """Why it has no worker, if one has failed."""
+        return None if self.pool.ready else self._broken or self.pool.last_failure
 
     @property
     def is_stopping(self) -> bool:
@@ -373,11 +392,14 @@ class App:
         elif self._stopping:
             tell(STOPPING)
         elif self._broken is not None:
-            tell(of_broken(self._broken))
+            tell(self._refusal_of(self._broken))
         elif self.is_hopeless and self.pool.last_failure is not None:
             tell(of_failure(self.pool.last_failure))
         else:
             self._hopeful[token] = tell
+
+    def _refusal_of(self, failure: StartFailed) -> Refusal:
+        return of_unstarted(failure, self._retry_after_s) if self.attempts else of_broken(failure)
 
     def never_mind(self, token: Hashable) -> None:
         """Whoever asked has left."""

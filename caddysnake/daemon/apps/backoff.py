@@ -16,8 +16,10 @@ INTENSITY = 5
 class Backoff:
     """One pool's memory of failures in a row."""
 
-    def __init__(self, jitter: random.Random | None = None) -> None:
+    def __init__(self, jitter: random.Random | None = None, first_s: float = FIRST_S) -> None:
+        """``first_s``: the pause after the second failure, which each further one doubles."""
         self.failures = 0
+        self._first_s = first_s
         self._jitter = jitter or random.Random()
 
     def pause_after(self, ready_for_s: float, has_served: bool = False) -> float:
@@ -34,7 +36,7 @@ class Backoff:
         if self.failures == 1:
             return 0.0
         # Thousands of failures in a row are a matter of hours, and no power of a float.
-        pause = min(LONGEST_S, FIRST_S * FACTOR ** min(self.failures - 2, 64))
+        pause = min(LONGEST_S, self._first_s * FACTOR ** min(self.failures - 2, 64))
         # Downwards only, so that the longest pause is a promise; apps that failed together do not retry together.
         return float(pause * (1 - 0.25 * self._jitter.random()))
 

@@ -23,7 +23,7 @@ from ..workers.worker import Worker, WorkerSink
 from .backoff import Backoff
 from .counters import Ledger
 from .restarting import Lease, Limits, Reading
-from .spec import Identity
+from .spec import UNKNOWN, Identity
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
@@ -52,12 +52,16 @@ class PoolSpec(NamedTuple):
     leads_to: tuple[str, ...] = ()
     """What was behind the names of its folder and its Python when it was made: only to tell whether that has changed.
     """
+    cannot: str = ""
+    """Why it cannot be started as things are. Who it would run as may not be known then."""
 
     @property
     def identity(self) -> Identity:
         """Of this and its successors."""
         if isinstance(self.settings, RelaySettings):
             return Identity("relay", None)
+        if self.cannot:
+            return Identity(UNKNOWN, UNKNOWN)
         return Identity((self.settings.module, self.settings.variable, self.settings.working_dir), self.key.account)
 
 
@@ -147,6 +151,11 @@ class Pool(WorkerSink):
         return self._goal < self.spec.workers
 
     @property
+    def is_begun(self) -> bool:
+        """It was told to start, or to go."""
+        return self._begun_at > 0 or self.is_started
+
+    @property
     def is_started(self) -> bool:
         """All its workers have been up once, or it has been told to go."""
         return self._is_started or self._draining
@@ -158,6 +167,10 @@ class Pool(WorkerSink):
         """
         loop = asyncio.get_running_loop()
         self._begun_at = time.monotonic()
+        if self.spec.cannot:
+            self._draining = True
+            self._home.ledger.failed("setup", self.spec.cannot)
+            raise StartFailed(self.spec.name, "setup", self.spec.cannot)
         self._started = loop.create_future()
         slow = loop.call_later(self.spec.slow_start_s, self._warn_slow)
         self._starts = starts
@@ -341,7 +354,7 @@ class Pool(WorkerSink):
         self.restarts = carried.restarts
         self._backoff.failures = carried.failures
         self._scratch = carried.scratch
-        self._draining, self._is_started = carried.is_draining, carried.is_started
+        self._draining, self._is_started = carried.is_draining, True  # nobody waits for the first start any more
         if not self._draining:
             for index in set(range(self.spec.workers)) - self.workers.keys():
                 self._spawn_soon(index, carried.pauses.get(index, 0.0))

@@ -38,6 +38,7 @@ _KINDS = {
     "spawner": (503, "resources", 5),
     "host": (503, "resources", 5),
     "spawners": (503, "capacity", 5),
+    "setup": (503, "setup-failed", 5),
     "module": (404, "no-such-app", 0),
     "directory": (404, "no-such-app", 0),
     "lifespan": (500, "lifespan-failed", 5),
@@ -55,6 +56,11 @@ def of_broken(failure: Failure) -> Refusal:
     """What to answer for an app whose code was changed and does not start: 500, until somebody mends it."""
     status, code, _ = _KINDS.get(failure.code, _APPS_OWN)
     return Refusal(500, "import-failed" if status == 404 else code, str(failure))
+
+
+def of_unstarted(failure: Failure, retry_after_s: int) -> Refusal:
+    """What to answer for an app that has not come up since the daemon started, and is tried again."""
+    return of_broken(failure)._replace(status=503, retry_after_s=retry_after_s)
 
 
 def response(refusal: Refusal) -> bytes:

@@ -6,28 +6,30 @@ Pure but for the environment given, and for a look at where the names of folders
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from ...caddyfile.errors import CaddyfileError
 from ...channel.settings import RelaySettings, Settings
 from ...config import accounts
 from ...config.accounts import Account, AccountError
+from ...config.check import check_app
 from ...config.environment import worker_environ
 from ...config.isolation import Residents, Shared, residents, shared
 from ...config.models import Autoreload, GlobalOptions, Limits
-from ...config.plan import AppSpec, Listener, Plan
+from ...config.plan import AppSpec, Listener, Plan, resolve_app
 from ...config.routing import app_template
 from ...config.search import located
 from ...config.tenancy import NoSuchApp, before_requests, tenant
 from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
-from ..apps.pool import SLOW_START_S, PoolSpec
+from ..apps.pool import SLOW_START_S, PoolSpec, StartFailed
 from ..apps.spec import Identity
 from ..relays.relays import KEY as RELAY_KEY
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
-from ..sockets.refusals import NO_SUCH_APP, Refusal
+from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
 from ..tenants.tenants import EstateSpec
 from ..workers.child.launcher import SpawnerKey
@@ -70,6 +72,14 @@ class Composition(NamedTuple):
     """A reload replaces one worker at a time."""
     with_memory_limit: tuple[str, ...] = ()
     """The names of those that have one."""
+    start_policy: Literal["each", "all"] = "each"
+    """Whether one app that does not come up fails the start."""
+    again: Mapping[int, Callable[[], PoolSpec]] = MappingProxyType({})
+    """What each app comes to by now, looked at anew, in a thread."""
+    amiss: Mapping[str, str] = MappingProxyType({})
+    """Templates of which no app can be started as things are, and why."""
+    is_patient: bool = False
+    """Somebody is at work on the code: it goes on when no app comes up."""
 
 
 def compose(
@@ -78,22 +88,27 @@ def compose(
     tables: Sequence[Table],
     base_dir: str,
     development: bool = False,
+    unready: Mapping[int, Sequence[CaddyfileError]] = MappingProxyType({}),
 ) -> Composition:
     """What runs when ``plan`` is carried out in a daemon whose environment is ``environ``.
 
-    The plan must have no problems and hold nothing that is not built yet. Raises ``AccountError`` when a user has gone
-    since it was checked. ``tables``: each listener's routes.
+    The plan must have no problems. ``tables``: each listener's routes. ``unready``: what keeps single apps of it from
+    being started. Raises ``AccountError`` when the user of another has gone since it was checked.
     """
     apps: dict[int, PoolSpec] = {}
     estates: dict[int, EstateSpec] = {}
+    again: dict[int, Callable[[], PoolSpec]] = {}
     housed = residents(plan)
     autoreload = {number: spec.autoreload for number, spec in enumerate(plan.apps) if spec.autoreload is not None}
     telling = frozenset(range(len(plan.apps)) if development else autoreload)
     for number, spec in enumerate(plan.apps):
         if spec.dynamic:
-            estates[number] = _estate(number, spec, environ, base_dir, number in telling, housed)
+            is_amiss = number in unready
+            estates[number] = _estate(number, spec, environ, base_dir, number in telling, housed, is_amiss)
         else:
-            apps[number] = _pool(spec, accounts.resolve(spec.user, spec.group), environ, number in telling, housed)
+            known = _Known(spec, environ, base_dir, number in telling, housed)
+            again[number] = known.now
+            apps[number] = known.made(spec, [*unready.get(number, ())])
     bindings = tuple(
         Binding(
             _address(listener),
@@ -118,7 +133,37 @@ def compose(
         shared=tuple(shared(plan)),
         is_rolling=plan.options.reload_strategy == "rolling",
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.limits) or {})),
+        start_policy=plan.options.start_policy,
+        again=again,
+        amiss={spec.name: _told(unready[n]) for n, spec in enumerate(plan.apps) if spec.dynamic and n in unready},
     )
+
+
+class _Known(NamedTuple):
+    """A static app, as the file has it."""
+
+    spec: AppSpec
+    environ: Mapping[str, str]
+    base_dir: str
+    development: bool
+    housed: Residents
+
+    def now(self) -> PoolSpec:
+        """What it comes to, looked at anew: env files are read, an interpreter and a user are looked up again."""
+        found = resolve_app(self.spec.block, self.spec, self.base_dir)
+        errors = list(check_app(found))
+        if not errors and (account := accounts.resolve(found.user, found.group)) is not None:
+            self.housed.add(account.uid, found.name)
+        return self.made(found, errors)
+
+    def made(self, spec: AppSpec, errors: Sequence[CaddyfileError]) -> PoolSpec:
+        """What runs it, or says why nothing can."""
+        account = None if errors else accounts.resolve(spec.user, spec.group)
+        return _pool(spec, account, self.environ, self.development, self.housed)._replace(cannot=_told(errors))
+
+
+def _told(errors: Sequence[CaddyfileError]) -> str:
+    return "\n".join(map(str, errors))
 
 
 def _style(options: GlobalOptions) -> Style:
@@ -131,7 +176,13 @@ def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
 
 
 def _estate(
-    number: int, spec: AppSpec, environ: Mapping[str, str], base_dir: str, development: bool, housed: Residents
+    number: int,
+    spec: AppSpec,
+    environ: Mapping[str, str],
+    base_dir: str,
+    development: bool,
+    housed: Residents,
+    is_amiss: bool,
 ) -> EstateSpec:
     template = app_template(number, spec.block, environ)
 
@@ -143,6 +194,8 @@ def _estate(
                 found.user, found.group, user_by_request="user" in values, group_by_request="group" in values
             )
         except (UnsafeValue, NoSuchApp, AccountError) as exc:
+            if is_amiss and (errors := list(check_app(spec))):
+                return of_failure(StartFailed(spec.name, "setup", _told(errors)))
             return NO_SUCH_APP._replace(text=str(exc))
         if account is not None and "user" in values:
             housed.add(account.uid, found.name)

@@ -2,14 +2,15 @@
 
 Names are for people, and depend on what else is in the file: ``main:app`` becomes ``blog/main:app`` when another app is
 called alike. An app is the same when the same code runs for the same user. Connections migrate from an app to its
-successor, so a user is never followed by another: a worker of the former may have kept a copy.
+successor, so a user is never followed by another: a worker of the former may have kept a copy. One that has had no
+worker is followed by its namesake, whoever that runs as.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..apps.spec import Identity
+from ..apps.spec import UNKNOWN, Identity
 
 
 def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) -> dict[str, str]:
@@ -29,5 +30,9 @@ def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) 
             claim(name, next((former for former, other in left.items() if other == identity), None))
     for name, identity in wanted.items():
         if name not in found:
-            claim(name, name if name in left and left[name].user == identity.user else None)
+            claim(name, name if name in left and _same_user(left[name], identity) else None)
     return found
+
+
+def _same_user(former: Identity, later: Identity) -> bool:
+    return former.user == later.user or UNKNOWN in (former.user, later.user)

@@ -21,10 +21,11 @@ from ...config.plan import usable_cores
 from ...matchers.table import Table
 from ..apps.app import App
 from ..apps.autoreload.renewal import Autoreload, Watched
+from ..apps.beginning import Beginning
 from ..apps.pool import Pool, PoolSpec, StartFailed
 from ..relays.link_broker import Desk
 from ..relays.relays import Relays, RelayStarter
-from ..sockets.addresses import key_of
+from ..sockets.addresses import address_name, key_of
 from ..sockets.connections import Bound, Connection, Connections
 from ..sockets.listener import peer_uid
 from ..sockets.opener import Openings
@@ -42,6 +43,8 @@ from .succession import successors
 log = logging.getLogger("caddysnake.daemon")
 
 _PROGRESS_S = 2.0
+_DECIDED_S = 30.0
+"""Longer than this no app that is starting keeps the others from being told ready."""
 _AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
 _ASKING_S, _ASKING_LOOK_S = 0.8, 0.02
 """What a relay has asked an app for when it was told to leave has been read by then."""
@@ -102,6 +105,9 @@ class Serving:
         self._is_hurried = False
         self._changing = asyncio.Lock()
         self._autoreload = Autoreload(self.spawners)
+        self._beginnings: dict[App, Beginning] = {}
+        """Of apps that have not come up since the start."""
+        self._deciding: asyncio.Future[None] | None = None
         self.farewell = Farewell(self.connections)
 
     # -- starting and changing --------------------------------------------------------------------------------
@@ -114,9 +120,116 @@ class Serving:
         _tell_memory(composition)
         progress = asyncio.create_task(self._tell_progress())
         try:
-            await self._apply(composition)
+            await (self._apply(composition) if composition.start_policy == "all" else self._begin(composition))
         finally:
             progress.cancel()
+
+    async def _begin(self, composition: Composition) -> None:
+        """Each app by itself: done when each is up, has failed once, or has taken its time. Raises as ``start``."""
+        change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time())
+        try:
+            self._open_new(change)
+            self._openings.tell_rest()
+            if change.relay is not None:
+                change = change._replace(relay=self._arranged(change, change.relay))
+            self._begin_early(change)
+            for name, why in composition.amiss.items():
+                log.error("no app of this template can be started", extra={"fields": {"template": name, "error": why}})
+            for app in self.apps.values():
+                self._new_beginning(app).begin()
+            self._deciding = asyncio.ensure_future(self._all_decided(list(self._beginnings.values())))
+            if change.relay is not None:
+                await self._ready_relays(change, change.relay)
+            await asyncio.wait((self._deciding,), timeout=_DECIDED_S)
+            if self._deciding.done():
+                self._deciding.result()
+        except BaseException:
+            self._take_back(change)
+            raise
+        if not self._deciding.done():
+            late = [name for name, each in self._beginnings_by_name() if not each.decided.is_set()]
+            log.warning("apps have not come up yet; the others serve", extra={"fields": {"apps": ", ".join(late)}})
+        change.kept.update(self.apps)
+        self._commit(change._replace(composition=self.composition))
+
+    async def _all_decided(self, beginnings: list[Beginning]) -> None:
+        """Raises ``StartFailed`` when none has come up, and that is a failed start."""
+        for each in beginnings:
+            await each.decided.wait()
+        composition = self.composition
+        has_templates = len(composition.estates) > len(composition.amiss)
+        if composition.is_patient or has_templates or any(each.was_up for each in beginnings):
+            return
+        failures = [failure for each in beginnings if (failure := each.app.failure) is not None]
+        failures += [StartFailed(name, "setup", why) for name, why in composition.amiss.items()]
+        if failures:
+            raise failures[0]
+
+    async def none_comes_up(self) -> StartFailed:
+        """Wait until the start has failed after all; for ever, if it does not."""
+        if self._deciding is not None:
+            await asyncio.wait((self._deciding,))
+            failure = None if self._deciding.cancelled() else self._deciding.exception()
+            if isinstance(failure, StartFailed):
+                return failure
+        return await self._loop.create_future()  # type: ignore[no-any-return]
+
+    def _new_beginning(self, app: App) -> Beginning:
+        number = next(number for number, spec in self.composition.apps.items() if spec.name == app.name)
+        beginning = Beginning(app, self.composition.again[number], self._restarts, self._began)
+        self._beginnings[app] = beginning
+        return beginning
+
+    def resume_beginning(self, app: App) -> None:
+        """``app`` was carried here: if it had not come up, it is tried again."""
+        if app.attempts:
+            self._new_beginning(app).go_on()
+
+    def _began(self, app: App, took: float) -> None:
+        """It is up for the first time, as the file had it just now."""
+        self._beginnings.pop(app, None)
+        specs = {number: app.spec if each.name == app.name else each for number, each in self.composition.apps.items()}
+        self.composition = self.composition._replace(apps=specs)
+        self._set_trusted(self.composition)
+        self._tell_ready(self.composition, app.spec, took)
+
+    def _beginnings_by_name(self) -> list[tuple[str, Beginning]]:
+        return [(name, self._beginnings[app]) for name, app in self.apps.items() if app in self._beginnings]
+
+    async def _pause_beginnings(self) -> None:
+        for each in list(self._beginnings.values()):
+            await each.pause()
+
+    def _resume_beginnings(self) -> None:
+        for each in list(self._beginnings.values()):
+            each.resume()
+
+    def _end_beginning(self, app: App | Estate) -> None:
+        beginning = self._beginnings.pop(app, None) if isinstance(app, App) else None
+        if beginning is not None:
+            beginning.end()
+
+    @property
+    def is_undecided(self) -> bool:
+        """An app of the start is neither up, nor has it failed."""
+        return any(not each.decided.is_set() for each in self._beginnings.values())
+
+    @property
+    def serves_any(self) -> bool:
+        """Somebody is answered, or there is nobody to answer for."""
+        amiss = self._amiss()
+        return not (self.apps or amiss) or any(
+            [*(app.pool.ready for app in self.apps.values()), *(name not in amiss for name in self.estates)]
+        )
+
+    def failed(self) -> dict[str, str]:
+        """The apps and templates that do not come up, each with a stable word why."""
+        failures = {name: app.failure for name, app in self.apps.items()}
+        found = {name: failure.code for name, failure in failures.items() if failure is not None}
+        return found | dict.fromkeys(self._amiss(), "setup")
+
+    def _amiss(self) -> list[str]:
+        return [name for name in self.composition.amiss if name in self.estates and not self.estates[name].apps]
 
     def _tell_shared(self, composition: Composition) -> None:
         for each in composition.shared:
@@ -138,12 +251,16 @@ class Serving:
         """
         async with self._changing:
             await self._autoreload.pause()
+            await self._pause_beginnings()
             for key in self._keys_of_changed(composition) if changed_only else [None]:
                 self.spawners.outdate(key)
             try:
                 await self._apply(composition, changed_only, last)
+                if self._deciding is not None:
+                    self._deciding.cancel()  # whatever becomes of what was to be started at first
             finally:
                 self._autoreload.resume()
+                self._resume_beginnings()
             _tell_memory(composition)
 
     async def reload_app(self, name: str, key: str | None = None) -> float:
@@ -160,10 +277,19 @@ class Serving:
                     raise UnknownApp.asleep(name) from None
             await self._autoreload.pause(found)
             self.spawners.outdate(found.spec.key)
+            beginning = self._beginnings.get(found)
             try:
-                return await found.renew(found.spec, self._restarts, self.composition.is_rolling)
+                if beginning is None:
+                    return await found.renew(found.spec, self._restarts, self.composition.is_rolling)
+                await beginning.pause()
+                took = await found.renew(await beginning.spec(), self._restarts, self.composition.is_rolling)
+                beginning.end()
+                self._began(found, took)
+                return took
             finally:
                 self._autoreload.resume(found)
+                if beginning is not None:
+                    beginning.resume()
 
     async def evict(self, name: str, key: str | None = None) -> None:
         """Let a dynamic app go, and wait until its workers have: its next request starts it afresh, and none fails.
@@ -258,9 +384,10 @@ class Serving:
 
     async def _ready_app(self, change: _Change, spec: PoolSpec, turn: asyncio.Semaphore) -> None:
         app = change.kept.get(spec.name)
-        if app is not None and change.changed_only and app.spec == spec and not self._loses_listener(change, app):
+        is_same = app is not None and change.changed_only and app.spec == spec and app not in self._beginnings
+        if app is not None and is_same and not self._loses_listener(change, app):
             return
-        if app is not None and app.pool.is_started:
+        if app is not None and app.pool.is_begun:
             async with turn:
                 took = await app.prepare(spec, self._restarts, change.composition.is_rolling)
             change.renewed.append(app)
@@ -268,11 +395,10 @@ class Serving:
             if app is None:
                 app = change.started[spec.name] = self._new_app(spec)
             took = await app.start()
-        direct = [
-            self._find(change, binding).listener.name
-            for binding in change.composition.bindings
-            if binding.app == spec.name
-        ]
+        self._tell_ready(change.composition, spec, took)
+
+    def _tell_ready(self, composition: Composition, spec: PoolSpec, took: float) -> None:
+        direct = [str(address_name(each.address)) for each in composition.bindings if each.app == spec.name]
         fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
         more = {"workers": spec.workers, "isolated": "yes" if spec.isolated else "no", "ms": round(took * 1000)}
         log.info("app ready", extra={"fields": fields | more})
@@ -294,6 +420,8 @@ class Serving:
             if self.relays is None:
                 self.relays = self._new_relays(spec, change.composition)
             took = await self.relays.start()
+            for app in self.apps.values():
+                app.place_waiting_again()  # what waits for one that is not up is answered by a relay
         names = [
             self._find(change, binding).listener.name
             for binding in change.composition.bindings
@@ -341,6 +469,7 @@ class Serving:
         relays = self.relays.pool.workers.values() if self.relays in change.renewed and self.relays is not None else ()
         asking = list(relays)
         for app in change.renewed:
+            self._end_beginning(app)
             app.swap()
         for each in former:
             if each not in remaining:
@@ -431,6 +560,7 @@ class Serving:
 
     def _part_with(self, each: App | Estate, asking: Sequence[Worker] = ()) -> None:
         """Let it go; but for those relays (``asking``) that are about to leave and may still ask for it."""
+        self._end_beginning(each)
         if not asking:
             each.stop()
         self._see_off(each, asking)
@@ -474,8 +604,10 @@ class Serving:
         if self.estates:
             awake = sum(len(estate.apps) for estate in self.estates.values())
             parts.append(f"{awake} {_plural('tenant', awake)} awake")
-        if down := [name for name, app in self.apps.items() if not app.pool.ready]:
-            parts.append("not up: " + ", ".join(down[:5]) + (" …" if len(down) > 5 else ""))
+        failed = self.failed()
+        if down := [name for name, app in self.apps.items() if not app.pool.ready] + self._amiss():
+            told = [f"{name} ({failed[name]})" if name in failed else name for name in down[:5]]
+            parts.append("not up: " + ", ".join(told) + (" …" if len(down) > 5 else ""))
         return "; ".join(parts)
 
     # -- connections ------------------------------------------------------------------------------------------
@@ -534,7 +666,7 @@ class Serving:
             return False
         if self.relays is not None and self.relays.pool.is_started:
             return self.relays.borrow(connection)
-        if not self._relays_wanted and self.composition.relay is not None:
+        if self.relays is None and not self._relays_wanted and self.composition.relay is not None:
             self._relays_wanted = True
             task = self._loop.create_task(self._start_relays_late(self.composition.relay))
             self._tasks.add(task)
@@ -561,6 +693,7 @@ class Serving:
         await self._changing.acquire()
         try:
             await self._autoreload.pause()
+            await self._pause_beginnings()
             self._starts.hold()
             for estate in self.estates.values():
                 await estate.hold_renewals()
@@ -574,6 +707,7 @@ class Serving:
             estate.release_renewals()
         self._starts.release()
         self._autoreload.resume()
+        self._resume_beginnings()
         self._changing.release()
 
     @property
@@ -647,6 +781,7 @@ class Serving:
         the relays, are closed by them.
         """
         self._stopping = True
+        await self._end_beginnings()
         await self._autoreload.close()
         grace_s = self.composition.grace_s
         for bound in self._bound.values():
@@ -663,6 +798,14 @@ class Serving:
             self._stop_served()
         longest = max((app.spec.grace_s for app in self.apps.values()), default=grace_s)
         await self._end(longest + _AFTER_GRACE_S)
+
+    async def _end_beginnings(self) -> None:
+        if self._deciding is not None:
+            self._deciding.cancel()
+        for each in list(self._beginnings.values()):
+            await each.pause()
+            each.end()
+        self._beginnings.clear()
 
     async def _last_call(self, patience_s: float) -> None:
         """Nobody can connect any more, but Caddy keeps connections, and sends requests on them. While all workers are
@@ -701,6 +844,7 @@ class Serving:
     async def abandon(self) -> None:
         """Leave nothing behind of a start that failed."""
         self._stopping = True
+        await self._end_beginnings()
         await self._autoreload.close()
         for bound in self._bound.values():
             self._openings.give_up(bound.listener)

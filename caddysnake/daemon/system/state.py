@@ -173,6 +173,7 @@ class CarriedApp(Carried):
     former: list[CarriedPool] = []
     is_stopping: bool = False
     broken: CarriedFailure | None = None
+    attempts: int = 0
     builds: CarriedBuilds = CarriedBuilds()
     ledger: CarriedLedger = CarriedLedger()
     waiting: list[int] = []

@@ -215,12 +215,15 @@ class Resumption:
             spec = specs[each.id]
             successor = kept.get(spec.name)
             # What starts from now on is what this version makes of the configuration; how many there are, is as it was.
-            app = serving._new_app(spec if successor is None else wanted[successor]._replace(workers=spec.workers))
+            # One whose folder, say, is not there just now goes on as it is.
+            later = None if successor is None or wanted[successor].cannot else wanted[successor]
+            app = serving._new_app(spec if later is None else later._replace(workers=spec.workers))
             self._resume_app(each, app)
             if successor is None:
                 serving._part_with(app)
             else:
                 serving.apps[successor] = app
+                serving.resume_beginning(app)
         for each in state.parting:
             app = self._resume_tenant(each)
             app.pass_on = serving._pass_on

@@ -65,24 +65,36 @@ class StandIn:
             log.exception("stand-in failed")
 
     def _serve(self) -> None:
-        epoll = select.epoll()
-        epoll.register(self._control.fileno(), select.EPOLLIN)
-        for fd in self._calls:
-            epoll.register(fd, select.EPOLLIN)
+        epoll = self._watching()
         until = time.monotonic() + _LONGEST_S
         while time.monotonic() < until:
             for fd, _ in epoll.poll(_TURN_S):
                 if fd == self._control.fileno():
                     self._answer()
                     return
-                try:
-                    self._calls[fd]()
-                except Exception:
-                    log.exception("stand-in cannot serve a descriptor")
-                    epoll.unregister(fd)
-                if not _is_open(fd):
+                if not self._call(fd):
+                    # The next image has it open, too: it would be told of for ever, and cannot be taken out any more.
                     del self._calls[fd]
+                    epoll.close()
+                    epoll = self._watching()
+                    break
             self._again()
+
+    def _watching(self) -> select.epoll:
+        self._calls = {fd: call for fd, call in self._calls.items() if _is_open(fd)}
+        epoll = select.epoll()
+        for fd in (self._control.fileno(), *self._calls):
+            epoll.register(fd, select.EPOLLIN)
+        return epoll
+
+    def _call(self, fd: int) -> bool:
+        """Whether it is to be watched any more."""
+        try:
+            self._calls[fd]()
+        except Exception:
+            log.exception("stand-in cannot serve a descriptor")
+            return False
+        return _is_open(fd)
 
     def _answer(self) -> None:
         if self._control.recv(64) != _ASK:

@@ -166,6 +166,11 @@ class Renewal:
         fields: dict[str, object] = {"app": app.name, "changed": _told(self._paths, self._watch.root.folder)}
         log.debug("code has changed", extra={"fields": fields})
         self._spawners.outdate(app.spec.key)
+        if app.hurry is not None:  # it has not been up yet, and is being tried anyway
+            self._paths.clear()
+            self._since = None
+            app.hurry()
+            return
         try:
             took = await app.prepare(app.spec)
         except (StartFailed, OSError) as exc:
