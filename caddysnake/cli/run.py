@@ -24,7 +24,7 @@ from ..config.models import Config
 from ..config.values import InvalidValue
 from ..daemon.main import not_started, run
 from ..daemon.supervisor.beside import Attendants
-from ..daemon.supervisor.caddy import Caddy, find_caddy
+from ..daemon.supervisor.caddy import Caddy, find_caddy, knows_full_duplex
 from ..daemon.supervisor.companion import Companion
 from ..daemon.supervisor.desired import Composition
 from ..daemon.system.log import records as logs
@@ -81,8 +81,9 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
     if with_caddy and caddy is None:
         return _report(NO_CADDY)
     try:
-        if with_caddy:
-            setting = setting._replace(folder=private_folder(os.path.abspath(source.file)))
+        if caddy is not None:
+            folder = private_folder(os.path.abspath(source.file))
+            setting = setting._replace(folder=folder, full_duplex=knows_full_duplex(caddy))
         wanted = understand(source, setting, is_start=True, goes_on=left is not None)
     except ConfigErrors as exc:
         print_errors(exc.errors, source)

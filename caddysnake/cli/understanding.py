@@ -37,6 +37,8 @@ class Setting(NamedTuple):
     adjust: Callable[[Composition], Composition] = lambda composition: composition
     is_patient: bool = False
     """Somebody is at work on the code: to be carried out also when no app comes up."""
+    full_duplex: bool = False
+    """The supervised Caddy knows ``enable_full_duplex``."""
     is_written: bool = True
     """There is a file, which a reload reads again."""
 
@@ -79,7 +81,14 @@ def understand(source: Source, setting: Setting, is_start: bool = False, goes_on
 def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
     if setting.folder is not None:
         folder = str(setting.folder)
-        both = stock(source.content, source.file, os.environ, socket_dir=folder, cores=usable_cores())
+        both = stock(
+            source.content,
+            source.file,
+            os.environ,
+            socket_dir=folder,
+            cores=usable_cores(),
+            full_duplex=setting.full_duplex,
+        )
         address = f"unix/{folder}/caddy-{os.getpid()}.sock"
         text, admin = with_admin(both.text, source.file, os.environ, both.config.options, address)
         return CaddyPart(text, admin), both.config, both.plan

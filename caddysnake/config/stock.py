@@ -5,7 +5,8 @@ What else changes, and nothing more:
 * sites that are only ours (their address is a socket), global options that are only ours, and ``order python …`` go;
 * an ``import`` that brings a ``python`` block is written out (see ``expansion``);
 * relative paths of imported files become absolute, since the output may be kept elsewhere;
-* a file that was formatted stays formatted.
+* a file that was formatted stays formatted;
+* with ``full_duplex``, the option ``servers`` says ``enable_full_duplex``, for answers to requests that are not read.
 
 ``python`` stands before ``route`` in the order of directives, ``reverse_proxy`` behind ``respond``. Where that would
 let another directive of the block go first, the ``reverse_proxy`` is put into a ``route``, and where a ``route`` is
@@ -49,6 +50,10 @@ client. Who that is it has found out by then."""
 _WRITTEN = [["{", *" ".join(lines).split(), "}"] for lines in (_TRANSPORT, (*_CLIENT, *_TRANSPORT))]
 """The words of a ``reverse_proxy`` of ours, behind its upstream."""
 
+_FULL_DUPLEX = "enable_full_duplex"
+"""Go drops up to 256 KiB of an HTTP/1.1 request that it begins to answer, though the upstream is still to get them, and
+then cuts the answer."""
+
 _FORMAT_LIMIT = 100_000
 """Characters. Nobody looks at the layout of a longer file, and formatting goes character by character."""
 
@@ -70,6 +75,7 @@ def stock(
     cores: int = 1,
     base_dir: str | None = None,
     socket_dir: str | None = None,
+    full_duplex: bool = False,
 ) -> Stock:
     """Split *source* into Caddy's part and ours.
 
@@ -78,6 +84,7 @@ def stock(
         cores: how many workers ``auto`` means.
         base_dir: what relative paths are relative to; the current directory when not given.
         socket_dir: the folder of the blocks' sockets.
+        full_duplex: the Caddy that reads it knows ``enable_full_duplex`` (not Debian 12's 2.6.2, which would refuse).
 
     Raises:
         ConfigErrors: the file is wrong, or cannot be expressed for a stock Caddy.
@@ -92,7 +99,7 @@ def stock(
         expanded = expand_python(original, file, reading)
         if expanded is not None and expanded != source:
             original, again = SourceText(expanded, file, environ), read(expanded, file, environ)
-        text = _Rewriter(original, file, environ, again, folder).run(reading)
+        text = _Rewriter(original, file, environ, again, folder).run(reading, full_duplex)
     except CaddyfileError as exc:
         raise ConfigErrors([exc]) from None
     written = source.decode()
@@ -115,12 +122,14 @@ class _Rewriter:
         self._places = {(token.line, token.column): index for index, token in enumerate(self._text.tokens)}
         self._edits: dict[int, Edit] = {}
 
-    def run(self, original: Reading) -> str:
+    def run(self, original: Reading, full_duplex: bool) -> str:
         """The text for Caddy. *original* is the reading of what was there before anything was written out."""
         found = items(self._text.tokens)
         for item in found:
             self._item(item)
         self._imports()
+        if full_duplex and self._upstreams:
+            self._enable_full_duplex(found)
         for site in self._reading.nodes:
             if not all(address.socket for address in site.addresses):
                 self._level(site.routes, keep_order=False)
@@ -177,6 +186,24 @@ class _Rewriter:
             path = os.path.normpath(os.path.join(folder, name.text))
             if os.path.lexists(path) or any(char in name.text for char in "*?["):
                 self._edit(self._text.start(name), self._text.end(name), print_token(name._replace(text=path)))
+
+    def _enable_full_duplex(self, found: Sequence[Item]) -> None:
+        """Say so in each ``servers`` of the global options, or in one of ours; not in options that are imported."""
+        options = [item for item in found if item.kind == "options"]
+        if not options:
+            if not self._reading.parsed.options:
+                self._edit(0, 0, f"{{\n\tservers {{\n\t\t{_FULL_DUPLEX}\n\t}}\n}}\n\n")
+            return
+        body = list(options[0].body)
+        servers = [body[start : segment_end(body, start)] for start in _segments(body) if body[start].text == "servers"]
+        for words in servers:
+            if words[-1].closes and _FULL_DUPLEX not in [token.text for token in words]:
+                at = self._text.start(words[-1])
+                self._edit(at, at, f"\t{_FULL_DUPLEX}\n{self._text.indent(at)}")
+        imported = sum(segment.tokens[0].text == "servers" for segment in self._reading.parsed.options) > len(servers)
+        if not imported and all(len(words) > 1 and not words[1].opens for words in servers):  # each is of one listener
+            at = self._text.start(options[0].tokens[-1])
+            self._edit(at, at, f"\tservers {{\n\t\t{_FULL_DUPLEX}\n\t}}\n")
 
     # What comes instead
 

@@ -4,6 +4,7 @@
 ``fork_server``  preloads, freezes, forks, reaps
 ``main``         one worker: configure, load, serve, drain, exit status
 ``access_log``   records of requests
+``early_answers`` answers to requests that are not read: what both servers hold to
 ``app``          the app: load it, answer health checks in front of it
 ``asgi``         the event-loop server
 ``wsgi``         the threaded server, leader and followers

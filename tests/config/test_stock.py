@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.caddies import adapt, caddy, needs_caddy
+from support.caddies import adapt, caddy, fmt, needs_caddy
 
 from caddysnake.config.adapt import ConfigErrors, load
 from caddysnake.config.plan import plan
 from caddysnake.config.stock import Stock, stock
+from caddysnake.daemon.supervisor.caddy import knows_full_duplex
 
 pytestmark = needs_caddy
 
@@ -580,3 +581,60 @@ def test_a_file_that_is_all_ours_leaves_a_file_that_caddy_takes(tmp_path: Path) 
     file = tmp_path / "adapted"
     file.write_text(found.text)
     assert adapt(file).error == ""
+
+
+# Answers to requests that are not read
+
+
+APP = "http://localhost {\n\tpython {\n\t\tmodule_wsgi main:app\n\t}\n}\n"
+
+
+def with_full_duplex(source: str) -> str:
+    return stock(source.encode(), "Caddyfile", {}, socket_dir="/run/test", full_duplex=True).text
+
+
+def full_duplex_servers(text: str, folder: Path) -> list[bool]:
+    """What the current Caddy makes of it, by server."""
+    file = folder / "Caddyfile"
+    file.write_text(text)
+    answer = adapt(file)
+    assert answer.config is not None, f"{answer.error}\n{text}"
+    servers = answer.config["apps"]["http"]["servers"]
+    return [server.get("enable_full_duplex", False) for server in servers.values()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "# A site.\n\n",
+        "{\n}\n\n",
+        "{\n\tadmin off\n}\n\n",
+        "{\n\tservers {\n\t\ttrusted_proxies static private_ranges\n\t}\n}\n\n",
+        "{\n\tservers {\n\t\tenable_full_duplex\n\t}\n}\n\n",
+        "{\n\tservers :80 {\n\t\tname plain\n\t}\n}\n\n",
+        "{\n\tservers :4711 {\n\t\tname other\n\t}\n}\n\n",
+        "{\n\tsocket_group caddy\n}\n\n",
+        "(snippet) {\n\tencode gzip\n}\n\n",
+    ],
+)
+def test_full_duplex_is_enabled_for_every_server(options: str, tmp_path: Path) -> None:
+    text = with_full_duplex(options + APP)
+    assert full_duplex_servers(text, tmp_path) == [True]
+    assert fmt(text) == text
+
+
+def test_full_duplex_is_left_out_where_the_options_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "options").write_text("{\n\tadmin off\n}\n")
+    source = f"import {tmp_path}/options\n" + APP
+    assert full_duplex_servers(with_full_duplex(source), tmp_path) == [False]
+
+
+def test_a_caddyfile_without_an_app_stays_without_full_duplex() -> None:
+    assert "full_duplex" not in with_full_duplex("http://localhost {\n\trespond ok\n}\n")
+
+
+def test_the_current_caddy_knows_full_duplex_and_debians_does_not() -> None:
+    assert knows_full_duplex(caddy("current"))
+    assert not knows_full_duplex(caddy("debian"))
+    assert not knows_full_duplex("/nonexistent/caddy")

@@ -168,12 +168,17 @@ def daemon(folder: Path, caddyfile: str, *arguments: str, environ: dict[str, str
 
 
 @contextlib.contextmanager
-def caddy(folder: Path, caddyfile: str, binary: str | None = None) -> Iterator[tuple[Process, int]]:
-    """A stock Caddy on ``caddyfile``, in which ``{port}`` stands for a free port; the process and the port."""
+def caddy(
+    folder: Path, caddyfile: str, binary: str | None = None, options: str = ""
+) -> Iterator[tuple[Process, int]]:
+    """A stock Caddy on ``caddyfile``, in which ``{port}`` stands for a free port; the process and the port.
+
+    ``options``: global options, beside those that every test needs.
+    """
     binary = binary or find_caddy("current")
     port = free_port()
     path = folder / "Caddyfile.stock"
-    path.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + caddyfile.replace("{port}", str(port)))
+    path.write_text(f"{{\n\tadmin off\n\tauto_https off\n{options}}}\n" + caddyfile.replace("{port}", str(port)))
     process = Process([binary, "run", "--config", str(path), "--adapter", "caddyfile"], folder, "caddy")
     try:
         deadline = time.monotonic() + PATIENCE_S

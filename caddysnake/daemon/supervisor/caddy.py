@@ -39,6 +39,7 @@ _READY_TIMEOUT_S = 60.0
 _CALL_TIMEOUT_S = 5.0
 _NAME = "caddy"
 _ASKING_S = 60.0
+_KNOWING_S = 10.0
 _OWN = re.compile(r"Caddyfile-(\d+)-[0-9a-f]+|caddy-(\d+)\.sock")
 """What belongs to the daemon with that pid."""
 _GOGC = "400"
@@ -50,6 +51,19 @@ def find_caddy(environ: Mapping[str, str]) -> str | None:
     """The path of a Caddy: the one on PATH, else the one that the ``caddy`` extra installed beside this Python."""
     beside = str(Path(sys.executable).parent)
     return shutil.which("caddy", path=environ.get("PATH")) or shutil.which("caddy", path=beside)
+
+
+def knows_full_duplex(binary: str) -> bool:
+    """Whether this Caddy has the server option ``enable_full_duplex`` (2.7 and later); False if it does not say."""
+    option = b"{\n\tservers {\n\t\tenable_full_duplex\n\t}\n}\n"
+    words = [binary, "adapt", "--adapter", "caddyfile", "--config", "/dev/stdin"]
+    try:
+        done = subprocess.run(
+            words, input=option, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_KNOWING_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 class Caddy(Companion):

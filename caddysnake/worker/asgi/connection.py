@@ -32,6 +32,7 @@ from ...http1.answers import refusal
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead, RequestParser
 from ...http1.response import Output, Response
+from .. import early_answers
 from .cycles.cycle import ClientDisconnected, Cycle
 from .cycles.http_cycle import HttpCycle
 from .scope import Peer
@@ -67,13 +68,17 @@ class Phase(Enum):
 _IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
 _ENDING = frozenset((_CLOSING, _RETURNING, _CLOSED))
 _FLUSHING = frozenset((_CLOSING, _RETURNING))
+_UNWANTED = frozenset((_DRAIN, _LINGER))
 
 
 class HttpConnection(asyncio.BufferedProtocol):
     """Serves the requests of one connection. Everything here runs on the server's loop."""
 
     __slots__ = (
+        "_ahead",
+        "_ahead_over",
         "_drain_event",
+        "_drops",
         "_joins",
         "_linger_until",
         "_sock",
@@ -112,6 +117,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._joins = False
         self._drain_event: asyncio.Event | None = None
+        self._ahead: asyncio.Future[bool] | None = None
+        self._ahead_over = 0.0
+        self._drops = False
         self.is_reading_paused = False
         self._websocket: WebSocketCycle | None = None
         self._linger_until = 0.0
@@ -202,6 +210,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """asyncio: the client has read enough. Whoever waits in ``drain`` goes on."""
         self._wake_writers()
+        if self._drops and not self.parser.complete:
+            self.pause_reading()  # no more than it takes to have the client read
         if self.phase is _FLUSH:
             self._boundary()
         elif self._websocket is not None:
@@ -291,9 +301,76 @@ class HttpConnection(asyncio.BufferedProtocol):
         except ProtocolError as error:
             cycle.fail(error)
             return
-        if parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
+        ahead = self._ahead
+        if ahead is not None:
+            _resolve(ahead, True)
+        elif self._drops:
+            parser.take_body()
+            if parser.received > early_answers.DROPPED_MAX_BYTES:
+                self.pause_reading()
+        elif parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
             self.pause_reading()
         cycle.wake()
+
+    @property
+    def is_reading_ahead(self) -> bool:
+        """An answer waits for the rest of its request."""
+        return self._ahead is not None
+
+    async def read_ahead(self, keep: bool) -> None:
+        """Read on before an answer leaves that does not wait for its request (``early_answers``); ``keep`` what comes
+        for the app, or drop it.
+        """
+        parser = self.parser
+        loop = self.server.loop
+        cycle = self.cycle
+        if cycle is None or cycle.started == self._ahead_over:
+            return  # it was waited for already
+        until = loop.time() + early_answers.TOTAL_S
+        first = parser.received
+        try:
+            while not parser.complete and self.phase is _REQUEST and not self.is_half_closed:
+                if keep and parser.body_bytes >= early_answers.KEPT_MAX_BYTES:
+                    break
+                if not keep:
+                    parser.take_body()
+                    if parser.received - first > early_answers.DROPPED_MAX_BYTES:
+                        break
+                ahead = self._ahead = loop.create_future()
+                self.resume_reading()
+                wait_s = max(0.0, min(early_answers.IDLE_S, until - loop.time()))
+                timer = loop.call_later(wait_s, _resolve, ahead, False)
+                try:
+                    if not await ahead:
+                        self._ahead_over = cycle.started
+                        break
+                finally:
+                    timer.cancel()
+            if parser.complete and parser.received > early_answers.LARGE_BYTES:
+                self._ahead = loop.create_future()
+                await asyncio.sleep(early_answers.SETTLE_S)
+        finally:
+            self._ahead = None
+            if self.phase is _REQUEST and (parser.body_bytes > BODY_HIGH_BYTES or parser.pending):
+                self.pause_reading()
+
+    def _drop_unread(self) -> None:
+        """The client does not read the answer, perhaps because it sends its request first, of which the app has asked
+        for nothing: drop that, so that the answer can go on.
+        """
+        self._drops = True
+        self.parser.take_body()
+        self.resume_reading()
+
+    def _is_deadlocked(self, now: float) -> bool:
+        parser = self.parser
+        is_untouched = self.cycle is not None and parser.received == parser.body_bytes and not parser.complete
+        return is_untouched and self.is_reading_paused and now - self._write_since > early_answers.STALL_S
+
+    @property
+    def is_request_lost(self) -> bool:
+        """Content was dropped that nobody had asked for: ``receive`` has nothing to give any more."""
+        return self._drops
 
     def _more_unwanted(self, data: bytes) -> None:
         self._watched_since = monotonic()
@@ -315,6 +392,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         else:
             self._linger_from_now(_DRAIN)
             self.parser.take_body()
+            self._read_on_later()
 
     def _count(self, cycle: Cycle, status: int) -> None:
         server = self.server
@@ -333,6 +411,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         server = self.server
         self.phase = _IDLE
+        self._drops = False
         server.slots[self.slot] = SLOT_IDLE
         parser = self.parser
         if parser.pending:
@@ -398,8 +477,32 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The last response is out."""
         if self.parser.complete and not self.parser.pending:
             self._close(_CLOSING)
-        else:
-            self._linger()
+            return
+        self._linger()
+        if self.phase is _LINGER and not self.parser.complete:
+            self._read_on_later()
+
+    def _read_on_later(self) -> None:
+        """An answer is complete, its request is not: the rest is read when the client has read the answer.
+
+        Or when it takes nothing of that for a while (``early_answers``).
+        """
+        self.pause_reading()
+        self._look_whether_read(-1, self._watched_since)
+
+    def _look_whether_read(self, unread: int, since: float) -> None:
+        if self.phase not in _UNWANTED or not self.is_reading_paused:
+            return
+        now = monotonic()
+        left = self._transport.get_write_buffer_size() + early_answers.unread_bytes(self._sock)
+        if left != unread:
+            since = now
+        if not left or now - since >= early_answers.STALL_S:
+            self._linger_from_now(self.phase)
+            return
+        self._linger_until += now - self._watched_since
+        self._watched_since = now
+        self.server.loop.call_later(early_answers.LOOK_S, self._look_whether_read, left, since)
 
     def _linger(self) -> None:
         """End our side, and read on until the client has ended its own: what it still writes must not fail."""
@@ -508,6 +611,8 @@ class HttpConnection(asyncio.BufferedProtocol):
                 if self.cycle is not None:
                     self.cycle.is_gone = True
                 self._transport.abort()
+            elif phase is _REQUEST and self._is_deadlocked(now):
+                self._drop_unread()
             return True
         waited = now - self._watched_since
         if phase is _HEAD:
@@ -526,3 +631,8 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._close(_CLOSING)
             return True
         return False
+
+
+def _resolve(future: asyncio.Future[bool], result: bool) -> None:
+    if not future.done():
+        future.set_result(result)

@@ -406,7 +406,8 @@ class AsgiServer:
         heads, self._heads = self._heads, []
         for cycle in heads:
             if cycle.response.phase is _STARTED:
-                cycle.flush_head()
+                if not cycle.connection.is_reading_ahead:
+                    cycle.flush_head()
             elif cycle.pieces:
                 cycle.flush_pieces()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -16,6 +18,7 @@ from ...channel.vitals import SLOT_CLOSED
 from ...http1.chunked import Piece
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestParser
+from .. import early_answers
 from .environ import Origin
 
 RECEIVE_BYTES = 120 * 1024
@@ -191,8 +194,12 @@ class Connection:
             raise self._lost(str(exc)) from exc
         return True
 
-    def push(self, output: bytes | tuple[bytes, ...]) -> None:
-        """Send all of ``output``, waiting for the reader. Raises ``ClientGone``."""
+    def push(self, output: bytes | tuple[bytes, ...], may_drop: Callable[[], bool] | None = None) -> None:
+        """Send all of ``output``, waiting for the reader. Raises ``ClientGone``.
+
+        ``may_drop``: asked where the reader takes nothing for ``STALL_S``, whether content is to be read and dropped
+        meanwhile.
+        """
         if type(output) is bytes and not self.unsent and self.file is None:
             try:
                 sent = self.send(output)
@@ -207,9 +214,68 @@ class Connection:
         else:
             self.offer(output)
         while self.unsent:
-            if not self._wait(select.POLLOUT, self.write_timeout_s):
+            wait_s = min(early_answers.STALL_S, self.write_timeout_s)
+            if not (self._wait(select.POLLOUT, wait_s) or self._wait_longer(may_drop)):
                 raise self._lost(f"the client took nothing for {self.write_timeout_s:g} s")
             self.flush()
+
+    def _wait_longer(self, may_drop: Callable[[], bool] | None) -> bool:
+        """Wait until there is room, dropping what arrives if that may be."""
+        until = time.monotonic() + self.write_timeout_s - early_answers.STALL_S
+        while may_drop is not None and not self.parser.complete and may_drop():
+            if self.dropped > early_answers.DROPPED_MAX_BYTES:
+                break
+            if self._wait(select.POLLOUT, 0):
+                return True
+            if not self._wait(select.POLLIN | select.POLLOUT, max(0.0, until - time.monotonic())):
+                return False
+            try:
+                count = self.drop(parse=True)
+            except ProtocolError as exc:
+                raise self._lost(str(exc)) from exc
+            if count == 0:
+                raise self._lost("the client left in the middle of the request")
+        return self._wait(select.POLLOUT, max(0.0, until - time.monotonic()))
+
+    def read_on(self, keeps_bytes: int) -> None:
+        """Read more of the request before an answer leaves that does not wait for it: as long as it comes, and for a
+        bounded time (``early_answers``). Up to ``keeps_bytes`` are kept for the app; 0: all is dropped. Raises
+        ``ProtocolError``.
+        """
+        parser = self.parser
+        if parser.complete:
+            return
+        until = time.monotonic() + early_answers.TOTAL_S
+        while not parser.complete:
+            if parser.body_bytes >= keeps_bytes if keeps_bytes else self.dropped > early_answers.DROPPED_MAX_BYTES:
+                return
+            try:
+                data = self.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                if not self._wait(select.POLLIN, min(early_answers.IDLE_S, max(0.0, until - time.monotonic()))):
+                    return
+                continue
+            except OSError:
+                return  # who writes next will be told
+            if not data:
+                return
+            parser.feed(data)
+            if not keeps_bytes:
+                self.dropped += len(data)
+                parser.take_body()
+        time.sleep(early_answers.SETTLE_S)
+
+    def await_reader(self) -> None:
+        """Wait until the client has read what was sent (``early_answers`` says why), or reads nothing for a while."""
+        left, since = -1, 0.0
+        while True:
+            unread, now = early_answers.unread_bytes(self.sock), time.monotonic()
+            if unread != left:
+                left, since = unread, now
+            if not left or now - since >= early_answers.STALL_S:
+                return
+            if self._wait(select.POLLRDHUP, early_answers.LOOK_S):
+                return
 
     # Reading.
 
@@ -315,4 +381,3 @@ class FileRange:
     def close(self) -> None:
         """Close our duplicate; the app's own descriptor stays open."""
         os.close(self.fd)
-

@@ -18,6 +18,7 @@ from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
 from ...channel.records import say
 from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
+from ..early_answers import STALL_S
 from .call.deadlines import Deadlines
 from .connection import Connection, State
 from .connection_table import Table
@@ -282,10 +283,22 @@ class Keeper:
                     timed[fd] = connection
             elif now >= connection.deadline and self._table.own(connection):
                 self._expire(connection)
+            elif self._is_deadlocked(connection, now) and self._table.own(connection):
+                connection.hurried = True
+                self._table.kick(connection)
             elif room > 0 and self._is_overdue(connection, now) and self._table.own(connection):
                 room -= 1
                 connection.hurried = True
                 self._table.kick(connection)
+
+    def _is_deadlocked(self, connection: Connection, now: float) -> bool:
+        """The client does not read its answer, perhaps because it is still sending its request."""
+        return (
+            connection.state is State.FLUSHING
+            and not connection.hurried
+            and not connection.parser.complete
+            and now - connection.since >= STALL_S
+        )
 
     def _is_overdue(self, connection: Connection, now: float) -> bool:
         """Content keeps the app waiting; where there is a thread to spare, it can wait for it as well there."""

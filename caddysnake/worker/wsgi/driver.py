@@ -28,7 +28,8 @@ from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ..access_log import AccessLog
 from ..app.loader import foreign_traceback
-from .call.call import DRAIN_MAX_BYTES, Call, Host
+from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
+from .call.call import Call, Host
 from .call.deadlines import Deadlines
 from .call.input import NO_INPUT, LazyInput
 from .connection import (
@@ -47,9 +48,6 @@ from .connection import (
 from .connection_table import READ, WRITE, Table
 from .counters import Tally
 from .environ import of_request
-
-BUFFER_BYTES = 1 << 20
-"""Content up to this size is collected before a thread is taken for it."""
 
 LINGER_S = 10.0
 """How long the rest of a refused request is dropped before the connection ends."""
@@ -191,7 +189,7 @@ class Course:
         """Whether the app can be called although content is missing: it will have to wait for it."""
         return (
             connection.hurried
-            or connection.parser.body_bytes >= BUFFER_BYTES
+            or connection.parser.body_bytes >= KEPT_MAX_BYTES
             or (head.expect_continue and not connection.trusted)  # the client waits for the app to ask
         )
 
@@ -222,9 +220,12 @@ class Course:
             environ["wsgi.input"] = NO_INPUT
         elif parser.complete:
             content = parser.take_body()
-            environ["wsgi.input"] = io.BytesIO(content)
+            file = environ["wsgi.input"] = io.BytesIO(content)
+            if len(content) > LARGE_BYTES:
+                call.arrived = file
             environ["CONTENT_LENGTH"] = str(len(content))  # of a chunked one too, now that it is known
         else:
+            connection.dropped = 0
             call.lazy = LazyInput(parser.take_body(), call.pull)
             environ["wsgi.input"] = call.lazy
         if head.version == "1.1":
@@ -258,22 +259,35 @@ class Course:
             if connection.aborted:
                 return self._end(connection)
             connection.state = FLUSHING
+            connection.since = time.monotonic()
+            connection.hurried = False
             self._table.wait(connection, time.monotonic() + connection.write_timeout_s)
             self._table.arm(connection, WRITE)
             return _PARK
         return self._after_response(connection)
 
     def _flush(self, connection: Connection) -> _Next:
+        before = len(connection.unsent), connection.unsent and len(connection.unsent[0])
         try:
             done = connection.flush()
-        except ClientGone:
+            if not done and connection.hurried:
+                self._drop_while_flushing(connection)
+        except (ClientGone, ProtocolError):
             return self._end(connection)
         if not done:
-            connection.deadline = time.monotonic() + connection.write_timeout_s
+            if connection.file is not None or before != (len(connection.unsent), len(connection.unsent[0])):
+                connection.since = time.monotonic()
+                connection.deadline = connection.since + connection.write_timeout_s
             return _PARK
         connection.deadline = 0.0
         self._table.arm(connection, READ)
         return self._after_response(connection)
+
+    def _drop_while_flushing(self, connection: Connection) -> None:
+        """The client takes nothing, perhaps because it sends its request first."""
+        while not connection.parser.complete and connection.dropped <= DROPPED_MAX_BYTES:
+            if not connection.drop(parse=True):
+                return  # nothing now, or its end, of which the next write tells
 
     def _after_response(self, connection: Connection) -> _Next:
         if connection.close:
@@ -324,7 +338,7 @@ class Course:
         if connection.parser.complete:
             connection.deadline = 0.0
             return self._after_response(connection)
-        if connection.dropped > DRAIN_MAX_BYTES:
+        if connection.dropped > DROPPED_MAX_BYTES:
             return self._start_lingering(connection)
         connection.signalled = True
         connection.deadline = time.monotonic() + self._host.body_timeout_s
@@ -360,7 +374,7 @@ class Course:
         count = connection.drop(parse=False)
         if count is None:
             return _PARK
-        if not count or connection.dropped > DRAIN_MAX_BYTES:
+        if not count or connection.dropped > DROPPED_MAX_BYTES:
             return self._end(connection)
         connection.signalled = True
         return _PARK

@@ -31,6 +31,7 @@ from typing import Any
 
 from ....http1.errors import ResponseError
 from ....http1.response import Output, Phase, informational
+from ...early_answers import LARGE_BYTES
 from .cycle import ClientDisconnected, Cycle
 from .sendfile import open_file, send_file
 
@@ -62,7 +63,7 @@ class HttpCycle(Cycle):
         connection = self.connection
         parser = connection.parser
         while True:
-            if connection.cycle is not self or self.is_gone:
+            if connection.cycle is not self or self.is_gone or connection.is_request_lost:
                 return {"type": "http.disconnect"}
             if not self.request_given and (parser.body or parser.complete):
                 body = parser.take_body()
@@ -95,6 +96,8 @@ class HttpCycle(Cycle):
             if type(body) is not bytes:
                 body = _to_bytes(body)
             more = message.get("more_body", False)
+            if not more and not connection.parser.complete:
+                await self._read_rest()
             output = response.send(body, more)
             if more and type(output) is bytes and len(output) <= _PIECE_MAX_BYTES:
                 self._send_piece(output, len(body))
@@ -105,8 +108,9 @@ class HttpCycle(Cycle):
             if connection.is_write_paused:
                 await connection.drain()
         elif kind == "http.response.start":
-            if self.head.expect_continue:
-                self._refuse_unread()
+            parser = connection.parser
+            if not parser.complete or parser.body_bytes > LARGE_BYTES:
+                await self._read_ahead()
             response.start(message.get("status", 0), message.get("headers", ()), None, message.get("trailers", False))
             connection.server.head_waits(self)
         else:
@@ -136,6 +140,8 @@ class HttpCycle(Cycle):
         connection = self.connection
         file, size = open_file(path)
         try:
+            if not connection.parser.complete:
+                await self._read_rest()
             before, behind = self.response.frame_file(size)
             self._write(before, 0)
             if size and self.response.has_content:
@@ -150,6 +156,30 @@ class HttpCycle(Cycle):
             os.close(file)
         if not self.is_gone:
             connection.response_done(self)
+
+    # Before an answer to half a request
+
+    async def _read_ahead(self) -> None:
+        """The app answers, and has not read its request: let it come first, up to a bound.
+
+        Not where the app reads meanwhile.
+        """
+        if self.head.expect_continue and self._refuse_unread():
+            return
+        if not self.is_waiting_for_body:
+            await self._hold(keep=True)
+
+    async def _read_rest(self) -> None:
+        """The app has given all of its answer at once, so that nothing of the request is wanted any more."""
+        if self.response.phase is _STARTED and not (self.head.expect_continue and self._refuse_unread()):
+            await self._hold(keep=False)
+
+    async def _hold(self, keep: bool) -> None:
+        connection = self.connection
+        if not connection.is_reading_ahead:
+            await connection.read_ahead(keep)
+            if self.is_gone:
+                raise ClientDisconnected("the client is gone")
 
     # Small pieces
 
@@ -213,14 +243,15 @@ class HttpCycle(Cycle):
         self.continued = True
         connection.write(_CONTINUE, 0)
 
-    def _refuse_unread(self) -> None:
+    def _refuse_unread(self) -> bool:
         """A client that still waits for its 100 may send its body all the same, or another request: the next bytes
-
         cannot be told apart, so this is the last answer (RFC 9110 section 10.1.1). Caddy has had its 100.
         """
         connection = self.connection
-        if not self.continued and not connection.parser.received and not connection.peer.is_trusted:
-            self.response.close = True
+        if self.continued or connection.parser.received or connection.peer.is_trusted:
+            return False
+        self.response.close = True
+        return True
 
 
 def _to_bytes(body: object) -> bytes:

@@ -7,6 +7,8 @@ response delays nobody but itself.
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from ....http1.errors import ProtocolError, ResponseError
 from ....http1.request import RequestHead
 from ....http1.response import Phase, Response, informational
 from ...app.loader import foreign_traceback
+from ...early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
 from ..connection import ClientGone, Connection, ContentRefused, FileRange
 from .file_wrapper import FileWrapper
 from .input import LazyInput
@@ -28,10 +31,6 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 _STARTED = Phase.STARTED
 CODE = "app-error"
 """Stable code of the 500 that an exception of the app's becomes."""
-
-DRAIN_MAX_BYTES = 64 << 20
-"""Unread content that is dropped to keep a connection; beyond it the connection ends. Dropping is needed either way:
-Caddy takes an end in the middle of its own sending for a failure, whatever has been answered."""
 
 
 
@@ -54,7 +53,18 @@ class Call(Response):
     Its ``start_response`` and ``write`` are harmless once the response is complete.
     """
 
-    __slots__ = ("_connection", "_expecting", "_host", "answered", "failed", "head", "lazy", "sent_bytes", "sent_head")
+    __slots__ = (
+        "_connection",
+        "_expecting",
+        "_host",
+        "answered",
+        "arrived",
+        "failed",
+        "head",
+        "lazy",
+        "sent_bytes",
+        "sent_head",
+    )
 
     def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
         Response.__init__(self, head, close, host.server_header)
@@ -64,6 +74,8 @@ class Call(Response):
         """A 100 is owed before content is read. Caddy has sent one already, so it never gets ours."""
         self.head = head
         self.lazy: LazyInput | None = None
+        self.arrived: io.BytesIO | None = None
+        """Content that is large and has come already."""
         self.failed = False
         """The app raised. Then ``answered`` is the status that was answered in its place, 0 when none could be."""
         self.sent_bytes = 0
@@ -90,6 +102,9 @@ class Call(Response):
                 exc_info = None
         if self.lazy is not None and self._connection is not None:
             self._consider_closing(self._connection)
+            self._read_ahead(self._connection, self.lazy)
+        elif self.arrived is not None and not self.arrived.tell():
+            time.sleep(SETTLE_S)  # as where the rest is read (``Connection.read_on``)
         self.start_text(status, headers)
         return self.write
 
@@ -130,9 +145,7 @@ class Call(Response):
         try:
             return connection.pull(self._host.body_timeout_s)
         except ProtocolError as exc:
-            connection.refusal = exc
-            self.close = True
-            raise ContentRefused(str(exc)) from exc
+            raise self._refused(connection, exc) from exc
         except ClientGone:
             self.close = True
             raise
@@ -155,6 +168,8 @@ class Call(Response):
                 data = iterable[0] if len(iterable) == 1 else b"".join(iterable)
                 if type(data) is not bytes and not isinstance(data, bytes):
                     raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
+                if self.lazy is not None:
+                    self._read_rest(connection)
                 connection.offer(self._send(connection, data, False))
                 self._connection = None
                 if self.close:
@@ -209,8 +224,36 @@ class Call(Response):
         """Before the head is made: announce the end if what is unread of the request forbids to go on behind it."""
         unread = (self.head.content_length or 0) - connection.parser.received
         # Asked to expect a 100, a client without one may hold its content back for good, or send it: no telling.
-        if self._expecting or unread > DRAIN_MAX_BYTES:
+        if self._expecting or unread > DROPPED_MAX_BYTES:
             self.close = True
+
+    def _read_ahead(self, connection: Connection, lazy: LazyInput) -> None:
+        """The app is about to answer, and has not read its request: let it come first, up to a bound."""
+        if lazy.is_untouched and not self.head_sent and not self._expecting:
+            try:
+                connection.read_on(max(1, KEPT_MAX_BYTES - lazy.size))
+            except ProtocolError as exc:
+                raise self._refused(connection, exc) from exc
+
+    def _refused(self, connection: Connection, exc: ProtocolError) -> ContentRefused:
+        connection.refusal = exc
+        self.close = True
+        return ContentRefused(str(exc))
+
+    def _read_rest(self, connection: Connection) -> None:
+        """The app has given all of its answer at once, so that nothing of the request is wanted any more."""
+        if self.phase is _STARTED and not self._expecting:
+            try:
+                connection.read_on(0)
+            except ProtocolError:
+                self.close = True  # too late to be told, and nothing can come behind it
+
+    def _may_drop(self) -> bool:
+        lazy = self.lazy
+        if lazy is None or not (lazy.is_untouched or lazy.is_lost):
+            return False
+        lazy.lose()
+        return True
 
     def _stream(self, iterable: Iterable[bytes]) -> None:
         """Send each piece as it comes: nothing of it is held back while the next is made."""
@@ -225,7 +268,7 @@ class Call(Response):
                 what = "the app sent content beyond its Content-Length, which was dropped"
                 report("warn", what, self._host.name, self.head)
                 return
-            connection.push(self._send(connection, data, True))
+            connection.push(self._send(connection, data, True), self._may_drop)
             if self.is_satisfied:
                 if self.head.method == "HEAD":
                     break  # all that is wanted of it has left
@@ -233,6 +276,8 @@ class Call(Response):
                     self._hand_on()
         if self._connection is not None:
             connection.offer(self._send(connection, b"", False))
+            if not connection.parser.complete and not connection.unsent:
+                connection.await_reader()
 
     def _send_file(self, wrapper: FileWrapper) -> None:
         connection = self._connection
@@ -244,6 +289,8 @@ class Call(Response):
         fd, offset, size = found
         if self.declared_length is not None:
             size = min(size, self.declared_length)  # PEP 3333: to the end, or as far as Content-Length says
+        if self.lazy is not None:
+            self._read_rest(connection)
         head = self.count_file(size)
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         if size and self.has_content:

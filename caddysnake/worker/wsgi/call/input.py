@@ -59,7 +59,7 @@ class LazyInput(_Input):
     As with any Python file, ``read(n)`` waits for n bytes unless the content ends before.
     """
 
-    __slots__ = ("_at", "_ended", "_pieces", "_pull", "_size")
+    __slots__ = ("_at", "_ended", "_is_asked", "_pieces", "_pull", "_size")
 
     def __init__(self, arrived: bytes, pull: Callable[[], Piece]) -> None:
         self._pieces: deque[Piece] = deque((arrived,) if arrived else ())
@@ -67,6 +67,12 @@ class LazyInput(_Input):
         self._size = len(arrived)  # what is unread of all
         self._pull = pull
         self._ended = False
+        self._is_asked = False
+
+    def lose(self) -> None:
+        """The rest of it was dropped, for nobody had asked for any: who asks now is told."""
+        self.discard()
+        self._pull = _lost
 
     def read(self, size: int | None = -1) -> bytes:
         """``size`` bytes, fewer only at the end; all that comes, waited for, when it is negative or None.
@@ -118,6 +124,21 @@ class LazyInput(_Input):
                 break
         return lines
 
+    @property
+    def size(self) -> int:
+        """Bytes that have come and are unread."""
+        return self._size
+
+    @property
+    def is_lost(self) -> bool:
+        """``lose`` was called."""
+        return self._pull is _lost
+
+    @property
+    def is_untouched(self) -> bool:
+        """Nothing of it was read, nor looked for."""
+        return not self._is_asked
+
     def discard(self) -> None:
         """The connection goes on without the app; what it has not read is gone."""
         self._pieces.clear()
@@ -126,6 +147,7 @@ class LazyInput(_Input):
         self._pull = _refuse
 
     def _more(self) -> bool:
+        self._is_asked = True
         if self._ended:
             return False
         piece = self._pull()
@@ -138,6 +160,7 @@ class LazyInput(_Input):
 
     def _take(self, size: int) -> bytes:
         """Up to ``size`` bytes of what is there; copied once, or not at all when they are just one piece."""
+        self._is_asked = True
         taken: list[Piece] = []
         size = min(size, self._size)
         self._size -= size
@@ -157,3 +180,7 @@ class LazyInput(_Input):
 
 def _refuse() -> bytes:
     raise InputClosed("the response is complete: the rest of the request's content has been discarded")
+
+
+def _lost() -> bytes:
+    raise InputClosed("the rest of the request's content was dropped: the client would not read before it was sent")

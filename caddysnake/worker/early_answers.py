@@ -1,0 +1,52 @@
+"""An answer to a request that is not read: what both servers hold to.
+
+Caddy (Go's net/http) drops up to 256 KiB of a request over HTTP/1.1 when it begins to answer it, unless it was told
+``enable_full_duplex``. It still sends us the rest, finds then that the length is wrong, and cuts what is left of our
+answer. What it has sent by then it cannot drop. Therefore:
+
+* an answer waits for the rest of its request before it begins, as long as that comes and for a bounded time: what an
+  app may still read is kept up to a bound, and where the whole answer is there already, all of it is dropped;
+* behind an answer, the rest is read when the client has read all of that. Go waits 50 ms for it to leave, and ends the
+  connection then;
+* a client that takes nothing of an answer may be one that sends all before it reads: what no app has asked for is read
+  and dropped then, so that neither side waits for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+
+KEPT_MAX_BYTES = 1 << 20
+"""Content that is kept for an app that may still read it."""
+
+DROPPED_MAX_BYTES = 64 << 20
+"""Content that is read only to be dropped; beyond it the connection ends. Dropping is needed: Caddy takes an end in the
+middle of its own sending for a failure, whatever has been answered."""
+
+LARGE_BYTES = 64 * 1024
+"""Content below this has left Caddy at once, all of it."""
+
+SETTLE_S = 0.005
+"""Caddy has sent its last byte before it has found the end of what it sends: so long an answer waits behind a large
+request that it does not read."""
+
+IDLE_S = 0.25
+TOTAL_S = 1.0
+"""How long an answer waits for more of its request, and for all of it."""
+
+STALL_S = 1.0
+"""Who takes nothing of an answer for so long may be waiting for us to read."""
+
+LOOK_S = 0.002
+"""How often is looked whether a client has read everything."""
+
+
+def unread_bytes(sock: socket.socket) -> int:
+    """What the other side has not read yet of what the kernel took (unix(7), tcp(7): SIOCOUTQ); 0 if unknown."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+    except OSError:
+        return 0
