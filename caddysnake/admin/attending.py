@@ -7,6 +7,7 @@ apps are up. Connections wait in the listener until then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from importlib import import_module
@@ -64,6 +65,7 @@ class Admin(Attendant):
         present = self._present
         self._is_kept = present is not None and present.endpoint.listen == endpoint.listen
         if self._is_kept and present is not None:
+            _renew_if_lost(present)
             self._coming = _Open(endpoint, present.listener)
             return
         listener = _carried(self._carried, endpoint) or _open(endpoint)
@@ -102,6 +104,12 @@ class Admin(Attendant):
     def adopt(self, carried: list[CarriedListener]) -> None:
         """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
         self._carried = carried
+
+    def sweep(self) -> None:
+        """Make its socket anew when somebody has removed that."""
+        if self._present is not None:
+            with contextlib.suppress(ListenError):  # it is told, and tried again
+                _renew_if_lost(self._present)
 
     # -- the server -------------------------------------------------------------------------------------------
 
@@ -184,6 +192,25 @@ def _open(endpoint: AdminEndpoint) -> Listener | None:
         hint = "name another address with the global option admin, or --admin"
         log.warning("no admin API", extra={"fields": {"error": str(exc), "hint": hint}})
         return None
+
+
+def _renew_if_lost(present: _Open) -> None:
+    """Raises ``ListenError``."""
+    endpoint, listener = present
+    listen = endpoint.listen
+    if listen is None or not listener.is_lost:
+        return
+    is_told = bool(listener.trouble)
+    try:
+        if endpoint.is_default:
+            _make_folder(listen.path)
+        listener.renew(listen.mode, listen.owner, listen.group)
+    except ListenError as exc:
+        listener.trouble = str(exc)
+        if not is_told:
+            log.error("the admin API's socket is gone", extra={"fields": {"error": str(exc)}})
+        raise
+    log.warning("the admin API's socket was gone, and is made anew", extra={"fields": {"listener": listener.name}})
 
 
 def _open_or_raise(endpoint: AdminEndpoint) -> Listener:

@@ -200,6 +200,8 @@ class ListenerModel(Model):
     mode: Literal["direct", "relay"]
     reason: str
     apps: list[str]
+    trouble: str = ""
+    """Why nobody can connect to it, when that is so."""
 
 
 class DaemonModel(Model):

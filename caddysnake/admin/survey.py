@@ -196,6 +196,7 @@ def listeners(daemon: Daemon) -> list[ListenerModel]:
             mode="relay" if binding.app is None else "direct",
             reason=binding.reason,
             apps=list(binding.serves),
+            trouble=daemon.serving.trouble_of(binding.address),
         )
         for binding in daemon.serving.composition.bindings
     ]

@@ -136,7 +136,11 @@ def _templates(now: Status) -> Columns:
 
 def _notes(now: Status, clock: float) -> list[str]:
     """What somebody should know who was woken up."""
-    found = []
+    found = [
+        f"! {each['address']}: its socket is gone, nobody can connect: {each['trouble']}"
+        for each in now["listeners"]
+        if each.get("trouble")
+    ]
     for app in now["apps"]:
         name, refused, failure = cut(app["name"]), app["refused"], app["last_failure"]
         if refused is not None:

@@ -422,6 +422,7 @@ class Daemon:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
         self.serving.sweep()
+        self.attendant.sweep()
         known = self.serving.pids() | self._companion.pids() | logger.pids() | self._upgrade.pids()
         processes.reap_strays(known)
         logger.beat()

@@ -38,6 +38,9 @@ def _check(listener: Listener, front: Front | None) -> Iterator[Finding]:
     if holder is None and exists and not _accepts(path):
         text = f"{path} is what a daemon that is gone has left; the next start replaces it"
         yield Finding(Level.DOUBT, TOPIC, text, f"rm {shlex.quote(path)}")
+    if holder is not None and not exists:
+        text = f"process {holder} listens at {path}, but the socket is gone: somebody has removed it"
+        yield Finding(Level.BAD, TOPIC, text, "the daemon makes it anew within seconds; else see its log, and reload")
     if front is None:
         return
     obstacle = entering(front.who, folder)

@@ -63,7 +63,8 @@ LOOKED_AT = {
         "_apps _connections _development _estates _loop _max_queue _needs _open _relays"
     ),
     "sockets.listener.Listener": (
-        "_complained _identity _kind _lock _loop _on_connection _paused _told_at has_room name path sock"
+        "_complained _identity _kind _lock _loop _on_connection _paused _told_at has_room name path "
+        "sock trouble"
     ),
     "sockets.opener.Openings": (
         "_adopted _foreign _notifier _passed _stored"
@@ -78,9 +79,9 @@ LOOKED_AT = {
         "app held listener number"
     ),
     "supervisor.supervisor.Serving": (
-        "_autoreload _beginnings _bound _changing _deciding _disbelieved _is_hurried _loop _numbers _openings _parting "
-        "_relays_wanted _restarts _starts _stopping _tasks _trusted apps composition connections estates farewell "
-        "relays spawners starter"
+        "_autoreload _beginnings _bound _changing _deciding _disbelieved _is_hurried _looked_at _loop _numbers "
+        "_openings _parting _relays_wanted _restarts _starts _stopping _tasks _trusted apps composition connections "
+        "estates farewell relays spawners starter"
     ),
     "apps.counters.Ledger": (
         "_parent cells cpu_s last_failure refusals restarts starts"

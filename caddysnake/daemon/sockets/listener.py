@@ -18,6 +18,7 @@ from .socket_file import (
     bind,
     explain,
     identity,
+    is_locked_by,
     lock_path,
     refuse_foreign,
     remove,
@@ -51,6 +52,8 @@ class Listener:
         self.has_room: Callable[[], bool] | None = None
         """Whether one more may be accepted; None: always."""
         self._told_at = -_TELL_AGAIN_S
+        self.trouble = ""
+        """Why nobody can connect, when its file is gone and cannot be made anew."""
 
     def accept_into(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
         """Call ``on_connection`` with each accepted socket, which is the callee's then."""
@@ -150,14 +153,48 @@ class Listener:
         if self._loop is None:
             return
         self._unlink()
+        self._drain(self.sock)
+
+    def _drain(self, sock: socket.socket) -> None:
         for _ in range(_REST):
             try:
-                fd, _ = self.sock._accept()  # type: ignore[attr-defined]
+                fd, _ = sock._accept()  # type: ignore[attr-defined]
             except ConnectionAbortedError:
                 continue
             except OSError:  # nobody is left, or nobody more can be accepted
                 return
             self._on_connection(fd)
+
+    @property
+    def is_lost(self) -> bool:
+        """It accepts, and its file is gone, or another's is there: nobody can connect any more."""
+        return self._loop is not None and self.path is not None and identity(self.path) != self._identity
+
+    def renew(self, mode: int | None, owner: str | None, group: str | None) -> None:
+        """Listen at its path again, with another socket; who has connected to the former one is accepted.
+
+        Raises ``ListenError``; it goes on as it was then.
+        """
+        loop, path = self._loop, self.path
+        assert loop is not None
+        assert path is not None
+        lock = self._lock
+        if lock is None or not is_locked_by(path, lock):
+            lock = lock_path(path)
+        try:
+            sock = _bound(path, mode, owner, group)
+        except BaseException:
+            if lock != self._lock:
+                unlock_path(path, lock)
+            raise
+        if self._lock is not None and self._lock != lock:
+            os.close(self._lock)
+        self.stop_accepting()
+        former, self.sock, self._lock, self._identity = self.sock, sock, lock, identity(path)
+        self._drain(former)
+        former.close()
+        self.trouble = ""
+        self.accept_descriptors(loop, self._on_connection)
 
     def close(self, leave_path: bool = False) -> None:
         """Close it. The socket file goes first, so that nobody connects to what nobody accepts.
@@ -195,6 +232,16 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
         raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")
     lock = lock_path(path)
     try:
+        sock = _bound(path, mode, owner, group)
+    except BaseException:
+        unlock_path(path, lock)
+        raise
+    return Listener(sock, f"unix/{path}", path, lock)
+
+
+def _bound(path: str, mode: int | None, owner: str | None, group: str | None) -> socket.socket:
+    """A socket that listens at ``path``, whose lock is ours. Raises ``ListenError``."""
+    try:
         refuse_foreign(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -203,12 +250,8 @@ def open_unix(path: str, mode: int | None, owner: str | None, group: str | None)
             sock.close()
             raise
     except OSError as exc:
-        unlock_path(path, lock)
         raise ListenError(explain(path, exc)) from None
-    except BaseException:
-        unlock_path(path, lock)
-        raise
-    return Listener(sock, f"unix/{path}", path, lock)
+    return sock
 
 
 def open_tcp(host: str, port: int) -> Listener:

@@ -114,6 +114,23 @@ class Openings:
         self._notifier.send("FDSTORE=1", f"FDNAME={name}", descriptors=[listener.sock.fileno()])
         self._stored.add(listener)
 
+    def renew(self, listener: Listener, mode: int | None, owner: str | None, group: str | None) -> None:
+        """Make the file of ``listener`` anew: somebody has removed it. Raises ``ListenError``."""
+        is_told = bool(listener.trouble)
+        try:
+            listener.renew(mode, owner, group)
+        except ListenError as exc:
+            listener.trouble = str(exc)
+            if not is_told:
+                why = "a socket is gone, and cannot be made anew for now"
+                log.error(why, extra={"fields": {"listener": listener.name, "error": str(exc)}})
+            raise
+        log.warning("a socket was gone, and is made anew", extra={"fields": {"listener": listener.name}})
+        if listener in self._stored:
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={stored_name(listener.name)}")
+            self._stored.discard(listener)
+            self.keep(listener)
+
     def give_up(self, listener: Listener) -> None:
         """Nobody listens there any more."""
         if listener in self._stored:

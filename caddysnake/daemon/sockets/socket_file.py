@@ -288,6 +288,12 @@ def unlock_path(path: str, lock: int, leave_file: bool = False) -> None:
     os.close(lock)
 
 
+def is_locked_by(path: str, lock: int) -> bool:
+    """Whether ``lock``, which ``lock_path`` gave, is still the file that others look at."""
+    info = os.fstat(lock)
+    return identity(f"{path}.lock") == (info.st_dev, info.st_ino)
+
+
 # Who, and why not
 
 

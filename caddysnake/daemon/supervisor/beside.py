@@ -39,6 +39,9 @@ class Attendant:
     def adopt(self, carried: list[CarriedListener]) -> None:
         """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
 
+    def sweep(self) -> None:
+        """To be called every second or so."""
+
     async def start(self) -> None:
         """Begin to answer. May import a large library, in a thread."""
 
@@ -82,6 +85,11 @@ class Attendants(Attendant):
         """Offer all of ``carried`` to each: it takes what it knows as its own."""
         for attendant in self._each:
             attendant.adopt(carried)
+
+    def sweep(self) -> None:
+        """As ``Attendant.sweep``."""
+        for attendant in self._each:
+            attendant.sweep()
 
     async def start(self) -> None:
         """Start all; one that has to try again keeps no other waiting."""

@@ -7,6 +7,7 @@ it fails, all of it is taken back, and what ran goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -25,10 +26,11 @@ from ..apps.beginning import Beginning
 from ..apps.pool import Pool, PoolSpec, StartFailed
 from ..relays.link_broker import Desk
 from ..relays.relays import Relays, RelayStarter
-from ..sockets.addresses import address_name, key_of
+from ..sockets.addresses import Address, UnixAddress, address_name, key_of
 from ..sockets.connections import Bound, Connection, Connections
-from ..sockets.listener import peer_uid
+from ..sockets.listener import Listener, peer_uid
 from ..sockets.opener import Openings
+from ..sockets.socket_file import ListenError
 from ..system import cgroups
 from ..tenants.lookup import Tenant, UnknownApp, find
 from ..tenants.tenants import Estate
@@ -54,6 +56,7 @@ _LAST_CALL_S = 0.25
 """So long before workers are told to go, idle connections bring one more request each, which ends them."""
 _SERVE_WAITING_S = 5.0
 """How long a stop goes on giving what waits to workers that are busy, if the grace period is not shorter."""
+_SOCKETS_A_SWEEP = 20
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
 
 Network = IPv4Network | IPv6Network
@@ -93,6 +96,7 @@ class Serving:
         self.connections = Connections(self._loop, self._over, self._requested)
         self._bound: dict[object, Bound] = {}
         self._numbers = 0
+        self._looked_at = 0
         self._starts = Starts(usable_cores())
         self._restarts = Starts(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
@@ -333,6 +337,24 @@ class Serving:
             if key not in self._bound and key not in change.opened:
                 self._numbers += 1
                 change.opened[key] = Bound(self._openings.open(binding.address), self._numbers - 1)
+            elif key in self._bound:
+                self._renew_if_lost(self._bound[key].listener, binding.address)
+
+    def _renew_if_lost(self, listener: Listener, address: Address) -> None:
+        """Raises ``ListenError``."""
+        if isinstance(address, UnixAddress) and listener.is_lost:
+            self._openings.renew(listener, address.mode, address.owner, address.group)
+
+    def _look_after_sockets(self) -> None:
+        """A few at a time: somebody may have removed the file of one, or emptied its folder."""
+        bindings = self.composition.bindings
+        for _ in range(min(_SOCKETS_A_SWEEP, len(bindings))):
+            self._looked_at = (self._looked_at + 1) % len(bindings)
+            address = bindings[self._looked_at].address
+            bound = self._bound.get(key_of(address))
+            if bound is not None:
+                with contextlib.suppress(ListenError):  # it is told, and tried again
+                    self._renew_if_lost(bound.listener, address)
 
     def _kept(self, composition: Composition) -> dict[str, App]:
         running = {name: app.spec.identity for name, app in self.apps.items()}
@@ -597,6 +619,11 @@ class Serving:
             }
             log.info("still starting", extra={"fields": fields})
 
+    def trouble_of(self, address: Address) -> str:
+        """Why nobody can connect there; empty when they can, as far as is known."""
+        bound = self._bound.get(key_of(address))
+        return "" if bound is None else bound.listener.trouble
+
     def summary(self) -> str:
         """What is served, in a line for people."""
         workers = sum(len(app.pool.ready) for app in self._all_apps())
@@ -751,6 +778,8 @@ class Serving:
     def sweep(self) -> None:
         """To be called every second or so."""
         self.connections.shares.sweep(len(self.connections))
+        if not self._stopping:
+            self._look_after_sockets()
         for estate in self.estates.values():
             estate.sweep()
         self.spawners.sweep()
