@@ -23,6 +23,12 @@ LINKS_MAX = 40
 _LOOK = os.O_PATH | os.O_CLOEXEC
 
 
+class Unfit(OSError):
+    """What is there is not opened: it is no regular file, or not for who could have chosen it. ``strerror`` says which,
+    as the rest of a sentence about the file.
+    """
+
+
 class Hand(NamedTuple):
     """Somebody other than root who decides where a path leads."""
 
@@ -44,15 +50,16 @@ def open_regular(path: str | os.PathLike[str], refuse: Callable[[int], str | Non
             may. Without, nobody's file is opened for somebody who may not read it (``led_astray``).
 
     Raises:
-        OSError: there is none, it is of another kind (``EINVAL``), or refused (``EPERM``); ``strerror`` says it.
+        Unfit: it is of another kind, or refused.
+        OSError: there is none.
     """
     place = os.open(path, _LOOK)
     try:
         if not stat.S_ISREG(os.fstat(place).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+            raise Unfit(errno.EINVAL, "is not a regular file", os.fspath(path))
         why = led_astray(os.fspath(path), place) if refuse is None else refuse(place)
         if why is not None:
-            raise OSError(errno.EPERM, why, os.fspath(path))
+            raise Unfit(errno.EPERM, why, os.fspath(path))
         return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(place)
@@ -76,10 +83,18 @@ def led_astray(path: str, descriptor: int) -> str | None:
     if hand is None or os.fstat(descriptor).st_uid == hand.uid:
         return None
     if (real := name_of(descriptor)) is None:
-        return f"it has no name, and {hand}"
-    if (closed := closed_to(real, hand.uid, frozenset())) is None:
+        return f"leads to what has no name: {hand}"
+    if (closed := closed_to(real, hand.uid, _groups_of(hand.uid))) is None:
         return None
-    return f"it leads to what others may not read ({closed}), and {hand}"
+    return f"leads to what not everybody may read ({closed}), and could lead anywhere: {hand}"
+
+
+def _groups_of(uid: int) -> frozenset[int]:
+    try:
+        entry = pwd.getpwuid(uid)
+    except (KeyError, OverflowError):
+        return frozenset()
+    return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
 
 
 def name_of(descriptor: int) -> str | None:
@@ -167,14 +182,23 @@ def _refuse_link(folder: os.stat_result, link: os.stat_result, name: str) -> Non
         raise OSError(errno.ELOOP, text, name)
 
 
-def names(folder: str | int, most: int) -> tuple[list[str], bool]:
-    """Names in ``folder``, sorted, and whether those are all: no more than ``most`` are read. Raises ``OSError``."""
+def names(folder: str, most: int) -> tuple[list[str], bool]:
+    """Names in ``folder``, sorted, and whether those are all: no more than ``most`` are read.
+
+    Raises ``OSError``, ``Unfit`` for one that whoever could have chosen it may not enter (``led_astray``).
+    """
     found: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if len(found) >= most:
-                return sorted(found), False
-            found.append(entry.name)
+    place = os.open(folder, _LOOK | os.O_DIRECTORY)
+    try:
+        if (why := led_astray(folder, place)) is not None:
+            raise Unfit(errno.EPERM, why, folder)
+        with os.scandir(f"/proc/self/fd/{place}") as entries:
+            for entry in entries:
+                if len(found) >= most:
+                    return sorted(found), False
+                found.append(entry.name)
+    finally:
+        os.close(place)
     return sorted(found), True
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .. import files
 from .dispenser import Dispenser
 from .environment import substitute
 from .errors import CaddyfileError
@@ -373,8 +374,10 @@ class _Parser:
         try:
             if os.path.isdir(path):
                 raise CaddyfileError.at(at, f"cannot import {path}: it is a folder", f"import {at.text.rstrip('/')}/*")
-            with open(path, "rb") as file:
+            with open(files.open_regular(path), "rb") as file:
                 source = file.read()
+        except files.Unfit as error:
+            raise CaddyfileError.at(at, f"cannot import {path}: it {error.strerror}") from None
         except OSError as error:
             raise CaddyfileError.at(at, f"cannot import {path}: {error.strerror}") from None
         if path not in self._result.files:

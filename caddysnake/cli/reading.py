@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TextIO
 
+from .. import files
 from ..caddyfile.errors import CaddyfileError
 
 DEFAULT_FILE: Final = "Caddyfile"
+_SHOWN_MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class ReadError(Exception):
@@ -112,11 +114,10 @@ def _excerpt(error: CaddyfileError, lines: list[str]) -> str:
 
 
 def _lines_of(file: str) -> list[str]:
-    if os.path.basename(file).startswith(".env") or not os.path.isfile(file):
+    if ".env" in os.path.basename(file):
         return []
     try:
-        with open(file, "rb") as opened:
-            return _lines(opened.read())
+        return _lines(files.read(file, _SHOWN_MAX_BYTES))
     except OSError:
         return []
 

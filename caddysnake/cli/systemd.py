@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ..config.ownership import closed_to
+from ..files import closed_to
 from . import units
 from .units import Place
 

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 
 from ..caddyfile.errors import CaddyfileError, nearest
 from . import accounts
@@ -20,6 +21,9 @@ from .ownership import ROOT_HINT, foreign_hand
 from .plan import AppSpec, Listener, Plan
 from .registry import error_at
 from .search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
+
+_NAMED_MAX = 1000
+"""Among so many is looked for what may have been meant."""
 
 
 def check(plan: Plan) -> list[CaddyfileError]:
@@ -238,6 +242,7 @@ def _group_id(name: str) -> int | None:
 
 def _folders(parent: str) -> list[str]:
     try:
-        return [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+        with os.scandir(parent) as entries:
+            return [entry.name for entry in islice(entries, _NAMED_MAX) if entry.is_dir()]
     except OSError:
         return []

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from .. import files
 from ..caddyfile.errors import CaddyfileError
 from .values import InvalidValue
 
@@ -86,32 +86,33 @@ def locate(path: str, working_dir: Path) -> Path:
     return resolved
 
 
-def read(path: Path, refuse: Callable[[int], str | None] | None = None) -> dict[str, str]:
+def read(
+    path: Path, refuse: Callable[[int], str | None] | None = None, within: Path | None = None
+) -> dict[str, str]:
     """The variables of one file, the later of two equal names winning.
 
     Args:
         path: the file.
-        refuse: why the open file of this descriptor must not be read; ``None`` when it may.
+        refuse: why the file of this descriptor, which is not yet opened, must not be read; ``None`` when it may.
+        within: the folder that it must be in once more when it is opened: a link may lead elsewhere by then.
 
     Raises:
         InvalidValue: the file is missing, is not a regular file, is too large, or is refused.
         CaddyfileError: a line cannot be read; with the file and the line.
     """
+
+    def why_not(descriptor: int) -> str | None:
+        if within is not None and not Path(files.name_of(descriptor) or "/").is_relative_to(os.path.realpath(within)):
+            return "leads out of the working directory"
+        return None if refuse is None else refuse(descriptor)
+
     try:
-        # A FIFO would hold up the daemon for as long as nobody writes to it, hence O_NONBLOCK.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        content = files.read(path, MAX_FILE_BYTES + 1, why_not)
+    except files.Unfit as exc:
+        raise InvalidValue(f"env_file {path} {exc.strerror}") from None
     except OSError as exc:
         hint = "create it, or correct the path"
         raise InvalidValue(f"env_file {path} cannot be read: {exc.strerror}", hint) from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidValue(f"env_file {path} is not a regular file")
-        if refuse is not None and (why := refuse(descriptor)) is not None:
-            raise InvalidValue(f"env_file {path} {why}")
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    finally:
-        os.close(descriptor)
     if len(content) > MAX_FILE_BYTES:
         raise InvalidValue(f"env_file {path} is larger than 1 MiB")
     return parse(content, str(path))

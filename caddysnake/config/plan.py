@@ -336,7 +336,8 @@ def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[
         position = block.where[f"env_file[{number}]"]
         try:
             path = envfile.locate(unescaped(text), working_dir)
-            found.update(envfile.read(path, partial(misleads, str(path), account=account)))
+            within = None if os.path.isabs(unescaped(text)) else working_dir
+            found.update(envfile.read(path, partial(misleads, str(path), account=account), within))
         except InvalidValue as exc:
             problems.append(error_at(position, str(exc), exc.hint))
         except CaddyfileError as exc:

@@ -7,15 +7,15 @@ rather than "no".
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
+
+from .. import files
 
 OLDEST_PYTHON: Final = (3, 10)
 """The oldest Python that can run an app: the guest code's own minimum."""
@@ -24,6 +24,12 @@ _CUSTOMIZE: Final = ("sitecustomize.", "usercustomize.")
 _EXTENSIONS: Final = (".so", ".pyd")
 _SYSTEM_LIBRARIES: Final = ("/etc/ld.so.cache", "/lib", "/usr/lib", "/usr/local/lib")
 """Of these each installation changes one: ldconfig(8) writes the first anew, where there is one."""
+_NAMES_MAX: Final = 20_000
+"""So many names of a folder are looked at."""
+_NAMED_MAX: Final = 1000
+"""Among so many is looked for what may have been meant."""
+_ADDED_MAX: Final = 500
+"""So many folders may be added by ``.pth`` files."""
 # Import hooks of these do not bring in modules of the user's.
 _HARMLESS_PTH: Final = frozenset({"distutils-precedence.pth", "_virtualenv.pth", "a1_coverage.pth", "pywin32.pth"})
 
@@ -171,15 +177,8 @@ def _pyvenv(root: str) -> dict[str, str] | None:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines at the beginning of a file. ``OSError`` when it is none: a tenant may have put a FIFO there, which
-    would hold us up for as long as nobody writes to it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        return os.read(descriptor, 65536).decode(errors="replace").splitlines()
-    finally:
-        os.close(descriptor)
+    """The lines at the beginning of a file, which may be a tenant's. Raises ``OSError`` as ``files.open_regular``."""
+    return files.read(path, 65536).decode(errors="replace").splitlines()
 
 
 def _path_files(folders: list[str]) -> tuple[list[str], bool]:
@@ -187,19 +186,24 @@ def _path_files(folders: list[str]) -> tuple[list[str], bool]:
     added: list[str] = []
     hooks = False
     for folder in folders:
-        for name in _names(folder):
+        names, is_whole = _read_names(folder)
+        hooks = hooks or not is_whole
+        for name in names:
             if not name.endswith(".pth") or name in _HARMLESS_PTH:
                 continue
             try:
                 lines = _lines(os.path.join(folder, name))
             except OSError:
+                hooks = True  # for all that we know
                 continue
             for line in lines:
+                if len(added) >= _ADDED_MAX:
+                    return added, True
                 if line.startswith(("import ", "import\t")):
                     hooks = True
                 elif line.strip() and not line.startswith("#"):
                     path = os.path.join(folder, line.strip())
-                    added += [path] if os.path.isdir(path) else []
+                    added += [path] if path not in added and os.path.isdir(path) else []
     return added, hooks
 
 
@@ -215,7 +219,10 @@ def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
         package = os.path.join(folder, first)
         if os.path.isfile(os.path.join(package, "__init__.py")):
             return _find_below(package, rest)
-        if _is_module(folder, first):
+        is_module = _is_module(folder, first)
+        if is_module is None:
+            return Verdict.UNKNOWN
+        if is_module:
             # Modules may put others below themselves into sys.modules, as os does with os.path.
             return Verdict.UNKNOWN if rest else Verdict.FOUND
         if os.path.isdir(package):
@@ -233,18 +240,21 @@ def _find_below(package: str, rest: list[str]) -> Verdict:
     return find_module(".".join(rest), (package,))
 
 
-def _is_module(folder: str, name: str) -> bool:
+def _is_module(folder: str, name: str) -> bool | None:
+    """None: there is too much in the folder to tell."""
     if os.path.isfile(os.path.join(folder, f"{name}.py")) or os.path.isfile(os.path.join(folder, f"{name}.pyc")):
         return True
-    return any(
-        entry.startswith(f"{name}.") and entry.endswith(_EXTENSIONS) for entry in _names(folder) if name in entry
-    )
+    names, is_whole = _read_names(folder)
+    if any(entry.startswith(f"{name}.") and entry.endswith(_EXTENSIONS) for entry in names if name in entry):
+        return True
+    return False if is_whole else None
 
 
 def modules_in(folder: str) -> list[str]:
     """The names of the modules and packages in *folder*."""
-    found = [name.removesuffix(".py") for name in _names(folder) if name.endswith(".py") and not name.startswith("_")]
-    found += [name for name in _names(folder) if os.path.isfile(os.path.join(folder, name, "__init__.py"))]
+    names = _names(folder)[:_NAMED_MAX]
+    found = [name.removesuffix(".py") for name in names if name.endswith(".py") and not name.startswith("_")]
+    found += [name for name in names if os.path.isfile(os.path.join(folder, name, "__init__.py"))]
     return sorted(found)
 
 
@@ -254,10 +264,17 @@ def is_standard(name: str) -> bool:
 
 
 def _names(folder: str) -> list[str]:
+    return _read_names(folder)[0]
+
+
+def _read_names(folder: str) -> tuple[list[str], bool]:
+    """The names in a folder, which may be a tenant's, and whether those are all."""
     try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+        return files.names(folder, _NAMES_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], True
+    except (OSError, ValueError):
+        return [], False  # not for us to look into
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -117,11 +117,17 @@ def _is_socket(path: str) -> bool:
 def _accepts(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(path)
+            handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)  # a link may be a tenant's
+        except OSError:
+            return False
+        try:
+            probe.connect(f"/proc/self/fd/{handle}")
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         except OSError:
             return True  # its backlog is full, or it is not ours to ask
+        finally:
+            os.close(handle)
     return True
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from .. import files
 from . import hosts, uris
 from .request import Request
 
@@ -254,8 +255,7 @@ _FAMILIES: Final[dict[str, Callable[[str], OfRequest | None]]] = {
 def _file_content(path: str) -> OfPlace:
     def content(_environ: Environ) -> str:
         try:
-            with open(path, "rb") as file:
-                found = file.read(_MAX_FILE_BYTES)
+            found = files.read(path, _MAX_FILE_BYTES)
         except (OSError, ValueError):
             return ""
         return uris.text(found.removesuffix(b"\n").removesuffix(b"\r"))

@@ -10,8 +10,9 @@ import pytest
 from support.tenants import ALICE, needs_root, public_folder
 
 from caddysnake.config.accounts import Account
-from caddysnake.config.ownership import changeable, closed_to, foreign_hand, misleads
+from caddysnake.config.ownership import foreign_hand, misleads
 from caddysnake.config.search import installation
+from caddysnake.files import closed_to, first_hand
 
 pytestmark = needs_root
 
@@ -81,15 +82,15 @@ def test_in_a_sticky_folder_on_the_way_only_what_is_roots_counts(folder: Path) -
     shared.mkdir()
     shared.chmod(0o1777)
     (shared / "inner").mkdir()
-    assert changeable(str(shared / "inner")) is None
+    assert first_hand(str(shared / "inner")) is None
     os.chown(shared / "inner", ALICE, ALICE)
-    assert changeable(str(shared / "inner")) == f"{shared}/inner belongs to user {ALICE}"
+    assert str(first_hand(str(shared / "inner"))) == f"{shared}/inner belongs to user {ALICE}"
 
 
 def test_links_in_a_circle_and_what_is_not_there_end(folder: Path) -> None:
     (folder / "loop").symlink_to("loop")
-    assert changeable(str(folder / "loop" / "x")) is None
-    assert changeable(str(folder / "none" / "x")) is None
+    assert first_hand(str(folder / "loop" / "x")) is None
+    assert first_hand(str(folder / "none" / "x")) is None
 
 
 def test_the_folder_that_keeps_a_user_out_is_found(folder: Path) -> None:

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "caddysnake"
 
 # What each folder (or module at the top) may import besides itself and the standard library.
 OURS: dict[str, set[str]] = {
-    "caddyfile": set(),
+    "caddyfile": {"files"},
     "channel": set(),
     "files": set(),
     "installation": set(),

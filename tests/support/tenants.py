@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 import caddysnake
-from caddysnake.config.ownership import closed_to
+from caddysnake.files import closed_to
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user")
 

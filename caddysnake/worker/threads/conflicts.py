@@ -20,7 +20,7 @@ from typing import NamedTuple
 _FILES_MAX = 2000
 _BYTES_MAX = 8 * 1024 * 1024
 _FILE_MAX = 1024 * 1024
-_ENTRIES_MAX = 20_000
+_ENTRIES_MAX = 100_000
 _VENV = "pyvenv.cfg"
 _SKIPPED = ("__pycache__", "node_modules", "site-packages", "dist-packages")
 _STATEMENT = re.compile(rb"(?:^|[;:])[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([^\n#;]+))", re.MULTILINE)
@@ -50,6 +50,13 @@ class _TooLarge(Exception):
     pass
 
 
+class _Budget:
+    """How many names may still be read."""
+
+    def __init__(self) -> None:
+        self.left = _ENTRIES_MAX
+
+
 def survey(root: str, taken: Iterable[str]) -> Survey:
     """Look through the working directory ``root``. ``taken``: names that mean something else already."""
     try:
@@ -63,11 +70,13 @@ def survey(root: str, taken: Iterable[str]) -> Survey:
 def names_in(folder: str) -> Iterator[str]:
     """Names that can be imported from ``folder``: modules, and folders that hold any."""
     suffixes = tuple(all_suffixes())
-    for entry in _entries(folder):
+    budget = _Budget()
+    for entry in _entries(folder, budget):
         stem = entry.name.partition(".")[0]
         if not stem.isidentifier() or stem in _SKIPPED:
             continue
-        if entry.name.endswith(suffixes) or (entry.name == stem and _is_folder(entry) and _holds_modules(entry.path)):
+        is_folder = entry.name == stem and _is_folder(entry)
+        if entry.name.endswith(suffixes) or (is_folder and _holds_modules(entry.path, budget)):
             yield stem
 
 
@@ -82,27 +91,28 @@ def interpreter_names(path: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _holds_modules(folder: str) -> bool:
+def _holds_modules(folder: str, budget: _Budget) -> bool:
     """Whether a package, namespace packages among them, can be in ``folder``: two levels are looked at."""
     if os.path.exists(os.path.join(folder, _VENV)):
         return False
     suffixes = tuple(all_suffixes())
     folders = []
-    for entry in _entries(folder):
+    for entry in _entries(folder, budget):
         if entry.name.endswith(suffixes):
             return True
         if entry.name.isidentifier() and entry.name not in _SKIPPED and _is_folder(entry):
             folders.append(entry.path)
-    return any(each.name.endswith(suffixes) for inner in folders for each in _entries(inner))
+    return any(each.name.endswith(suffixes) for inner in folders for each in _entries(inner, budget))
 
 
 def _asked_for(root: str) -> Iterator[str]:
     files = left = 0
+    budget = _Budget()
     waiting = [root]
     seen: set[tuple[int, int]] = set()  # a link may lead in circles
     while waiting:
         folder = waiting.pop()
-        for entry in _entries(folder):
+        for entry in _entries(folder, budget):
             if entry.name.startswith(".") or entry.name in _SKIPPED:
                 continue
             if _is_folder(entry):
@@ -141,11 +151,12 @@ def _source(path: str) -> bytes:
         return file.read(_FILE_MAX)
 
 
-def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: str, budget: _Budget) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
-            for number, entry in enumerate(found):
-                if number > _ENTRIES_MAX:
+            for entry in found:
+                budget.left -= 1
+                if budget.left < 0:
                     raise _TooLarge
                 yield entry
     except OSError:

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .... import files
 from ....channel.allowance import Allowance
 from ....channel.codec import shorten
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
-from ....config.ownership import ROOT_HINT, closed_to, foreign_hand
+from ....config.ownership import ROOT_HINT, foreign_hand
 from ....config.search import fingerprint, is_script, located
 from ....installation import PACKAGE
 from ...system import processes
@@ -176,7 +177,7 @@ class Spawner(Forker):
             return ""
         gids = frozenset((account.gid, *account.groups))
         for path in (self._key.python, str(PACKAGE / "worker" / "bootstrap.py"), *self._libraries[:1]):
-            closed = closed_to(path, account.uid, gids)
+            closed = files.closed_to(path, account.uid, gids)
             if closed is not None:
                 return (
                     f"\n(User {account.name} may not read {path}: the mode of {closed} keeps it out. "
