@@ -271,6 +271,8 @@ class Queue:
         self.keys: list[str] = []
         self.begun: dict[str, asyncio.Event] = {}
         self._pids = pids
+        self.ranks: dict[str, tuple[int, int]] = {}
+        self.late: list[str] = []
 
     def start_next(self) -> Starting | None:
         key = self.keys.pop(0)
@@ -281,7 +283,11 @@ class Queue:
         async def start() -> None:
             await over.wait()
 
-        return Starting(asyncio.get_running_loop().create_task(start()), lambda: self._pids(key))
+        task = asyncio.get_running_loop().create_task(start())
+        return Starting(task, lambda: self._pids(key), used_up=lambda: self.late.append(key))
+
+    def rank(self) -> tuple[int, int]:
+        return self.ranks.get(self.keys[0], (0, 0)) if self.keys else (0, 0)
 
     def end(self) -> None:
         for over in self.begun.values():
@@ -346,10 +352,38 @@ def test_a_start_that_works_keeps_its_core_until_it_takes_too_long(
             queue.keys.append(key)
             starts.want(queue)
         await until(lambda: "b" in queue.begun)
-        assert asyncio.get_running_loop().time() - begun_at > 1.4
+        assert asyncio.get_running_loop().time() - begun_at > 0.7
+        assert queue.late == ["a"]
         queue.end()
 
     run(work())
+
+
+def test_who_lately_failed_goes_behind_and_waits_while_others_are_overdue(worker_at_work: int) -> None:
+    async def work() -> None:
+        starts, bad, good = Starts(1), Queue(lambda key: [worker_at_work]), Queue()
+        bad.ranks["again"] = (1, 0)
+        for queue, key in ((bad, "spins"), (bad, "again"), (good, "good")):
+            queue.keys.append(key)
+            starts.want(queue)
+        await until(lambda: "good" in good.begun, "the one that did nothing")
+        assert "again" not in bad.begun
+        good.end()
+        await asyncio.sleep(0.3)
+        assert "again" not in bad.begun, "one that is overdue is enough"
+        bad.begun["spins"].set()
+        await until(lambda: "again" in bad.begun, "the turn of who failed")
+        bad.end()
+
+    run(work())
+
+
+def test_among_equals_those_go_first_whose_user_has_fewer_starts_under_way() -> None:
+    tenants: Tenants[str] = Tenants(9, 9, None, lambda key: True)
+    for key in ("a", "b", "c"):
+        tenants.need(key, 0.0)
+    ranks = {"a": (0, 2), "b": (0, 1), "c": (1, 0)}
+    assert [tenants.next_start(ranks.__getitem__) for _ in "abcd"] == ["b", "a", "c", None]
 
 
 # What is told of it

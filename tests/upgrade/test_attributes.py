@@ -29,8 +29,8 @@ LOOKED_AT = {
         "turn_away"
     ),
     "tenants.tenants.Estate": (
-        "_checking _complaints _connections _due _loop _outdated _promised _renewing _requests _resolved _spawners "
-        "_starts _stopping _tasks _tenants _told apps guard leaving ledger spec starting"
+        "_checking _complaints _connections _due _late _loop _outdated _promised _renewing _requests _resolved "
+        "_spawners _starts _stopping _tasks _tenants _told _took apps guard leaving ledger spec starting"
     ),
     "tenants.policy.Tenants": (
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"

@@ -16,7 +16,7 @@ from ..system.processes import resident_bytes
 from ..system.state import CarriedFailure, CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Forker, Forkers, Seat, SpawnerKey, SpawnError
 from ..workers.forking.environment import not_passed
-from ..workers.forking.start_limiter import Starting, Starts
+from ..workers.forking.start_limiter import FRESH, Starting, Starts
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
 from ..workers.lifecycle import State
 from ..workers.worker import Worker, WorkerSink
@@ -596,6 +596,9 @@ class _Turn(NamedTuple):
 
     def start_next(self) -> Starting | None:
         return self.pool._start_in_turn(self.place)
+
+    def rank(self) -> tuple[int, int]:
+        return FRESH
 
 
 def _reading(worker: Worker) -> Reading:

@@ -175,15 +175,22 @@ class Tenants(Generic[Key]):
 
     # -- what becomes of an app --------------------------------------------------------------------------------
 
-    def next_start(self) -> Key | None:
-        """The next app to start, first come first served; one that nobody waits for any more is forgotten instead."""
-        while self._queue:
-            key, _ = self._queue.popitem(last=False)
-            if self.waiting(key):
-                self._stages[key] = Stage.STARTING
-                return key
+    def queued(self) -> list[Key]:
+        """Those that somebody waits for, first come first; those that nobody waits for any more are forgotten."""
+        for key in [key for key in self._queue if not self.waiting(key)]:
+            del self._queue[key]
             del self._stages[key]
-        return None
+        return list(self._queue)
+
+    def next_start(self, rank: Callable[[Key], tuple[int, int]] = lambda key: (0, 0)) -> Key | None:
+        """The next app to start: of the lowest rank, and among equals first come first served."""
+        queued = self.queued()
+        if not queued:
+            return None
+        key = min(queued, key=rank)  # the first of the least
+        del self._queue[key]
+        self._stages[key] = Stage.STARTING
+        return key
 
     def started(self, key: Key, now: float) -> None:
         """It is ready: whoever waits may use it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Hashable
 from typing import NamedTuple
 
@@ -26,9 +27,9 @@ from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
 from ..workers import standstill
 from ..workers.child.launcher import NO_ROOM, SpawnerKey, SpawnError
-from ..workers.forking.start_limiter import Starting, Starts
+from ..workers.forking.start_limiter import FRESH, LONGEST_S, SLICE_S, Starting, Starts
 from ..workers.threads.host import Origins
-from .policy import Answer, Stage, Tenants
+from .policy import REMEMBERED_MAX, Answer, Stage, Tenants
 
 log = logging.getLogger("caddysnake.tenants")
 
@@ -39,6 +40,11 @@ _PATIENCE_S = 0.4
 """How long somebody waits for room: an app is idle as soon as its request is answered, and may be just about to be."""
 
 _LOOK_AGAIN_S = 0.05
+
+_LATE_S = 60.0
+"""So long who has failed to start, or used up its time, goes behind those who have not."""
+_USUAL_OF, _USUAL_FACTOR = 9, 1.5
+"""A start may take this many times what is usual here, the median of so many, before it has used up its time."""
 
 _ROOM_PATIENCE_S = 5.0
 """How long an app that needs a spawner of its own waits for another's to leave, when there are ``max_spawners``."""
@@ -89,6 +95,10 @@ class Estate:
         self._requests: dict[str, int] = {}
         self._promised: dict[str, float] = {}
         self._complaints = Complaints()
+        self._late: OrderedDict[str, float] = OrderedDict()
+        """Until when those go behind that have failed, or used up their time."""
+        self._took: deque[float] = deque(maxlen=_USUAL_OF)
+        """How long the last starts took that came up."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
         self._due: dict[str, bool] = {}  # apps to renew, each with whether it is even if it runs what it should
@@ -196,10 +206,35 @@ class Estate:
 
     def start_next(self) -> Starting | None:
         """Start the app that is next in this estate's queue; None when nobody waits for one any more."""
-        key = None if self._stopping else self._tenants.next_start()
+        key = None if self._stopping else self._tenants.next_start(self._ranking())
         if key is None:
             return None
-        return Starting(self._spawn(self._start(key)), lambda: self._pids_of(key))
+        usual_s = sorted(self._took)[len(self._took) // 2] if self._took else 0.0
+        slice_s = min(max(SLICE_S, _USUAL_FACTOR * usual_s), LONGEST_S)
+        return Starting(self._spawn(self._start(key)), lambda: self._pids_of(key), slice_s, lambda: self._is_late(key))
+
+    def rank(self) -> tuple[int, int]:
+        """Of the app that is next in this estate's queue."""
+        return min(map(self._ranking(), self._tenants.queued()), default=FRESH)
+
+    def _ranking(self) -> Callable[[str], tuple[int, int]]:
+        """Who lately failed, or used up its time, goes behind; among equals, whose user has fewer starts under way."""
+        now = self._loop.time()
+        shares = Counter(app.account for app in self.starting.values() if app.account is not None)
+
+        def rank(key: str) -> tuple[int, int]:
+            resolved = self._resolved.get(key)
+            account = None if resolved is None else resolved.key.account
+            return int(self._late.get(key, now) > now), 0 if account is None else shares[account]
+
+        return rank
+
+    def _is_late(self, key: str) -> None:
+        """It has failed, or used up its time."""
+        self._late.pop(key, None)
+        self._late[key] = self._loop.time() + _LATE_S
+        if len(self._late) > REMEMBERED_MAX:
+            self._late.popitem(last=False)
 
     def _pids_of(self, key: str) -> list[int]:
         app = self.starting.get(key)
@@ -234,6 +269,7 @@ class Estate:
         fields = {"app": spec.name, "mode": "relay", "isolated": isolated, "ms": round(took * 1000)}
         log.info("app ready", extra={"fields": fields})
         self._tenants.started(key, self._loop.time())
+        self._took.append(took)
         for tell in self._told.pop(key, {}).values():
             self._promise(key)
             tell(self.apps[key])
@@ -275,6 +311,7 @@ class Estate:
             self._let_go(key)
 
     def _fail(self, key: str, refusal: Refusal) -> None:
+        self._is_late(key)
         self._tenants.failed(key, refusal, self._loop.time())
         if key in self._outdated:
             self._tenants.forgive(key)

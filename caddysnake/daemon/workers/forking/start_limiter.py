@@ -2,12 +2,15 @@
 before all are; with fewer, cores would be idle.
 
 A start that does nothing but wait (for a network, a lock, for ever) uses no core, so it stops counting; and so does one
-that takes too long, whatever it does: an app that hangs while it is imported must not keep others from starting.
+that has used up its time, whatever it does: an app that hangs while it is imported must not keep others from starting.
+Who lately did that, or failed, goes behind those who did not, and waits while as many as there are cores are overdue;
+and among equals, those of a user who has fewer starts under way go first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
@@ -16,7 +19,16 @@ LOOK_S = 0.1
 WAITING_LOOKS = 5
 """A process that has slept, without a moment of work, at so many looks in a row is waiting for something."""
 
+SLICE_S = 1.0
+"""Processor time that a start has before it stops counting, where others like it have not taken longer."""
+
 LONGEST_S = 5.0
+"""No start counts for longer, in seconds of the clock."""
+
+FRESH = (0, 0)
+"""The rank of who has done nothing."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Starting(NamedTuple):
@@ -24,6 +36,9 @@ class Starting(NamedTuple):
 
     task: asyncio.Task[None]
     pids: Callable[[], Iterable[int]]
+    slice_s: float = SLICE_S
+    used_up: Callable[[], None] | None = None
+    """Hears that it has used up its time."""
 
 
 class Starter(Protocol):
@@ -32,16 +47,20 @@ class Starter(Protocol):
     def start_next(self) -> Starting | None:
         """Start the app that is next in its queue; None when nobody waits for one any more."""
 
+    def rank(self) -> tuple[int, int]:
+        """Of that app, the lower the sooner: 1 if it lately failed or used up its time; its user's starts under way."""
+
 
 class _Running:
     """One start that counts."""
 
-    __slots__ = ("activity", "quiet_looks", "since", "starting")
+    __slots__ = ("activity", "before", "quiet_looks", "since", "starting")
 
     def __init__(self, starting: Starting, since: float) -> None:
         self.starting = starting
         self.since = since
         self.activity: object = None
+        self.before: dict[int, int] = {}
         self.quiet_looks = 0
 
 
@@ -52,6 +71,7 @@ class Starts:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], _Running] = {}
+        self._overdue: set[asyncio.Task[None]] = set()
         self._queue: deque[Starter] = deque()
         self._looking: asyncio.TimerHandle | None = None
         self._held = False
@@ -72,28 +92,54 @@ class Starts:
 
     def _go_on(self) -> None:
         while self._queue and not self._held and len(self._running) < self._limit:
-            starting = self._queue.popleft().start_next()
+            starter = self._next()
+            if starter is None:
+                break
+            starting = starter.start_next()
             if starting is not None:
                 self._running[starting.task] = _Running(starting, self._loop.time())
                 starting.task.add_done_callback(self._done)
         if self._queue and self._looking is None:
             self._looking = self._loop.call_later(LOOK_S, self._look)
 
+    def _next(self) -> Starter | None:
+        """Taken out of the queue; None while those that are left have to wait for what is overdue."""
+        ranks = {id(starter): starter.rank() for starter in self._queue}
+        index = min(range(len(self._queue)), key=lambda at: (ranks[id(self._queue[at])], at))
+        starter = self._queue[index]
+        if ranks[id(starter)] >= _BEHIND and len(self._overdue) >= self._limit:
+            return None
+        del self._queue[index]
+        return starter
+
     def _done(self, task: asyncio.Task[None]) -> None:
-        if self._running.pop(task, None) is not None:
-            self._go_on()
+        self._overdue.discard(task)
+        self._running.pop(task, None)
+        self._go_on()
 
     def _look(self) -> None:
         self._looking = None
         now = self._loop.time()
         for task, running in list(self._running.items()):
-            activity = [_activity(pid) for pid in running.starting.pids()]
+            seen = {pid: _activity(pid) for pid in running.starting.pids()}
+            activity = list(seen.values())
+            # A thread host has worked before.
+            worked_s = sum(ticks - running.before.setdefault(pid, ticks) for pid, (_, ticks) in seen.items()) / _TICKS
             is_quiet = bool(activity) and activity == running.activity and all(state == "S" for state, _ in activity)
             running.activity = activity
             running.quiet_looks = running.quiet_looks + 1 if is_quiet else 0
-            if running.quiet_looks >= WAITING_LOOKS or now - running.since > LONGEST_S:
+            slice_s = running.starting.slice_s
+            if running.quiet_looks >= WAITING_LOOKS:
                 del self._running[task]
+            elif worked_s >= slice_s or now - running.since >= min(1.5 * slice_s, LONGEST_S):
+                del self._running[task]
+                self._overdue.add(task)
+                if running.starting.used_up is not None:
+                    running.starting.used_up()
         self._go_on()
+
+
+_BEHIND = (1, 0)
 
 
 def _activity(pid: int) -> tuple[str, int]:
