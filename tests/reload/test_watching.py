@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.house import run, until
+from support.tenants import ALICE, needs_root, public_folder
 
 from caddysnake.daemon.apps.autoreload import trees
 from caddysnake.daemon.apps.autoreload.trees import Root
@@ -285,6 +286,23 @@ def test_what_somebody_puts_into_his_folder_leaves_the_others_watched(
         await watching.close()
 
     run(work())
+
+
+@needs_root
+def test_a_tenants_link_does_not_make_root_look_where_he_may_not() -> None:
+    with public_folder() as folder:
+        (folder / "secret" / "inner").mkdir(parents=True)
+        (folder / "secret" / "inner" / "x.py").touch()
+        (folder / "secret").chmod(0o700)
+        (folder / "alice").mkdir()
+        (folder / "alice" / "x.py").touch()
+        os.chown(folder / "alice", ALICE, ALICE)
+        for name, target in (("linked", folder / "secret"), ("deep", folder / "secret" / "inner")):
+            (folder / "alice" / name).symlink_to(target)
+            assert len(trees.walk(Root(str(folder / "alice"))).files) == 1
+            with pytest.raises(trees.TooMuch, match="leads to what not everybody may read"):
+                trees.walk(Root(str(folder / "alice" / name)))
+        assert len(trees.walk(Root(str(folder / "secret"))).files) == 1
 
 
 def test_the_thread_ends_with_the_last_watch(tmp_path: Path) -> None:

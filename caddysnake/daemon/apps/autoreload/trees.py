@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
+
+from .... import files
 
 SKIPPED = frozenset({"__pycache__", "node_modules"})
 FOLDERS_MAX = 10_000
@@ -23,7 +26,7 @@ _A_TURN = 2_000
 
 
 class TooMuch(Exception):
-    """A root holds more than is looked at. The text says of what."""
+    """A root holds more than is looked at, or is not to be looked at. The text says why."""
 
 
 class Root(NamedTuple):
@@ -59,21 +62,19 @@ def walk(root: Root) -> Tree:
     resolved = os.path.realpath(root.folder)
     identity = identify(resolved)
     folders: set[str] = set()
-    files: set[str] = set()
+    matter: set[str] = set()
     waiting = [] if identity is None else [("", 0)]
+    if identity is not None:
+        _refuse_stranger(root.folder)
     read = 0
     while waiting:
         prefix, depth = waiting.pop()
         folder = os.path.join(resolved, prefix) if prefix else resolved
         below: list[tuple[str, int]] = []
         found: list[str] = []
-        try:
-            entries = os.scandir(folder)
-        except OSError:
-            continue  # gone, or not to be read
         is_environment = False
-        with entries:
-            for entry in entries:
+        try:
+            for entry in _entries(folder):
                 read += 1
                 if read > ENTRIES_MAX:
                     raise TooMuch(f"there are more than {ENTRIES_MAX:,} names in it")
@@ -88,18 +89,46 @@ def walk(root: Root) -> Tree:
                     break
                 elif root.wants(path):
                     found.append(os.path.join(folder, name))
+        except OSError:
+            continue  # gone, not to be read, or a link by now
         if is_environment:
             continue
         folders.add(folder)
-        files.update(found)
+        matter.update(found)
         waiting += below
         if depth >= DEPTH_MAX and below:
             raise TooMuch(f"folders are nested more than {DEPTH_MAX} deep in it")
         if len(folders) + len(waiting) > FOLDERS_MAX:
             raise TooMuch(f"there are more than {FOLDERS_MAX:,} folders in it")
-        if len(files) > FILES_MAX:
+        if len(matter) > FILES_MAX:
             raise TooMuch(f"there are more than {FILES_MAX:,} files to watch in it")
-    return Tree(resolved, identity, frozenset(folders), files)
+    return Tree(resolved, identity, frozenset(folders), matter)
+
+
+def _refuse_stranger(folder: str) -> None:
+    """Raise ``TooMuch`` when a tenant's link would have root look where he may not."""
+    try:
+        place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        why = files.led_astray(folder, place)
+    finally:
+        os.close(place)
+    if why is not None:
+        raise TooMuch(f"it {why}")
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder whose resolved path this is. Raises ``OSError``, also when a link has come on the way."""
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.readlink(f"/proc/self/fd/{place}") != folder:
+            raise NotADirectoryError(folder)
+        with os.scandir(f"/proc/self/fd/{place}") as entries:
+            yield from entries
+    finally:
+        os.close(place)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
