@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 from typing import Any, NamedTuple, TypeVar
 
 _LIMIT = 8 * 1024 * 1024
@@ -124,11 +125,22 @@ _Kind = TypeVar("_Kind", Settings, RelaySettings)
 
 
 def unseal(fd: int) -> Settings:
-    """The settings in ``fd``, which stays the caller's.
+    """The settings in ``fd``, which stays the caller's. What is for the kernel is as this interpreter writes it.
 
     Raises ``ValueError`` when they are not settings, or over 8 MiB. Names that are unknown here are passed over.
     """
-    return _unseal(fd, Settings)
+    found = _unseal(fd, Settings)
+    environ = {native(name): native(value) for name, value in found.environ.items()}
+    return found._replace(working_dir=native(found.working_dir), environ=environ)
+
+
+def native(text: str) -> str:
+    """``text``, which the daemon writes as UTF-8, as an interpreter has it whose locale has another encoding (PEP 383):
+    it comes to the same bytes.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return text
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def unseal_relay(fd: int) -> RelaySettings:

@@ -64,6 +64,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line (without the program's name; the process's when not given); the exit status."""
+    if argv is None:
+        _speak_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
     if STATE in os.environ or REHEARSAL in os.environ:
         _be_private(is_rehearsal=REHEARSAL in os.environ)
@@ -77,6 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _speak_utf8() -> None:
+    """Go on in Python's UTF-8 mode (PEP 540), where the locale has another encoding or ``PYTHONUTF8=0`` forbids it: a
+    Caddyfile is UTF-8, whatever the terminal is, and so are the paths in it.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _be_private(is_rehearsal: bool) -> None:

@@ -20,14 +20,17 @@ class Planned(NamedTuple):
     config: Config
     plan: Plan
     errors: list[CaddyfileError]
+    caddy: str
+    """What a supervised Caddy would run, if there is to be one."""
 
 
 def planned(source: Source, *, with_caddy: bool) -> Planned:
     """Plan ``source`` as ``run`` would, ``with_caddy`` as ``run --caddy``. Raises ``ConfigErrors``."""
     if with_caddy:
-        _, found, config = stock(source.content, source.file, os.environ, cores=usable_cores())
+        text, found, config = stock(source.content, source.file, os.environ, cores=usable_cores())
     else:
+        text = ""
         config = load(source.content, source.file, os.environ)
         found = plan(config, cores=usable_cores())
     settled = settle(config, found, os.environ, own_sockets=with_caddy)
-    return Planned(config, settled.plan, settled.all_errors)
+    return Planned(config, settled.plan, settled.all_errors, text)

@@ -78,12 +78,23 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
     ``left``: what another image of this process has left, or asks.
     """
     caddy = find_caddy(os.environ) if with_caddy else None
-    if with_caddy and caddy is None:
+    if not with_caddy:
+        return _serve(source, caddy, setting, left)
+    if caddy is None:
         return _report(NO_CADDY)
     try:
-        if caddy is not None:
-            folder = private_folder(os.path.abspath(source.file))
-            setting = setting._replace(folder=folder, full_duplex=knows_full_duplex(caddy))
+        folder = private_folder(os.path.abspath(source.file))
+    except RuntimeDirError as exc:
+        return _report(str(exc))
+    try:
+        setting = setting._replace(folder=folder, full_duplex=knows_full_duplex(caddy))
+        return _serve(source, caddy, setting, left)
+    finally:
+        remove_folder(folder)
+
+
+def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> int:
+    try:
         wanted = understand(source, setting, is_start=True, goes_on=left is not None)
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
@@ -107,21 +118,17 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
         def companion() -> Companion:
             return Caddy(binary, wanted.configuration.caddy, place)
 
-    urls = _urls(wanted.config) if with_caddy else []
+    urls = _urls(wanted.config) if caddy is not None else []
     if left is not None and not left.state.is_afresh:
         import_all()  # somebody stands in meanwhile; later, a thread that imports would hold up who serves
-    try:
-        return run(
-            wanted.configuration,
-            companion,
-            lambda seconds, failed: _announce(composition, urls, seconds, failed),
-            FileReader(wanted, setting),
-            lambda daemon: Attendants([Admin(daemon), AskDesk()]),
-            left,
-        )
-    finally:
-        if setting.folder is not None:
-            remove_folder(setting.folder)
+    return run(
+        wanted.configuration,
+        companion,
+        lambda seconds, failed: _announce(composition, urls, seconds, failed),
+        FileReader(wanted, setting),
+        lambda daemon: Attendants([Admin(daemon), AskDesk()]),
+        left,
+    )
 
 
 def _rehearse(rehearsal: Rehearsal, composition: Composition) -> int:

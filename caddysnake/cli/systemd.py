@@ -69,8 +69,10 @@ def main(args: argparse.Namespace) -> int:
     """Print or install; the exit status."""
     try:
         _check(args)
-        place = Place(_program(), args.config, args.caddy_group or _caddy_group(), _version())
+        group, why = (args.caddy_group, "--caddy-group names it") if args.caddy_group else _caddy_group()
+        place = Place(_program(), args.config, group, _version())
         found = units.files(place, args.users)
+        print(f"Caddy's group, for which the sockets are: {group} ({why})", file=sys.stderr)
         if args.install:
             _install(found, args)
         else:
@@ -105,13 +107,15 @@ def _program() -> str:
     return " ".join(words)
 
 
-def _caddy_group() -> str:
+def _caddy_group() -> tuple[str, str]:
+    """The first that there is of those that packages of Caddy make, and why it."""
+    absent: list[str] = []
     for name in _GROUPS:
-        try:
-            return grp.getgrnam(name).gr_name
-        except KeyError:
-            continue
-    return _GROUPS[0]
+        if _exists(name):
+            none = f", and none called {' or '.join(absent)}" if absent else ""
+            return name, f"there is a group of this name{none}; --caddy-group names another"
+        absent.append(name)
+    return _GROUPS[0], f"as Caddy's packages name it: there is none of {', '.join(absent)} here"
 
 
 def _version() -> int:

@@ -1,14 +1,15 @@
 """Check a Caddyfile: its language, what it says, and what it names on disk.
 
 Nothing is started. Matchers and placeholders are compiled. Directories, virtual environments, modules, env files and
-the folders of sockets are looked at as far as files tell; no code of an app is run. Prints every error with its file
-and line, and exits with 1 when there is one.
+the folders of sockets are looked at as far as files tell; no code of an app is run. With --caddy Caddy is asked about
+its part (caddy validate). Prints every error with its file and line, and exits with 1 when there is one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 
 from .reading import add_config_arguments, print_warnings, source_of
@@ -17,7 +18,7 @@ from .reading import add_config_arguments, print_warnings, source_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config_arguments(parser)
-    parser.add_argument("--caddy", action="store_true", help="check it as run --caddy would read it")
+    parser.add_argument("--caddy", action="store_true", help="check it as run --caddy would read it, Caddy's part too")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -29,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from .planning import planned
 
     with source_of(args.config) as source:
-        config, plan, errors = planned(source, with_caddy=args.caddy)
+        config, plan, errors, text = planned(source, with_caddy=args.caddy)
         print_warnings(config.warnings)
         try:
             admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
@@ -37,7 +38,25 @@ def main(args: argparse.Namespace) -> int:
             errors.append(exc)
         if errors:
             raise ConfigErrors(errors)
+    if args.caddy and (why := _refused_by_caddy(text)) is not None:
+        print(f"Error: {why}", file=sys.stderr)
+        return 1
     print("Valid configuration")
     for each in shared(plan):
         print(f"Note: {each}", file=sys.stderr)
     return 0
+
+
+def _refused_by_caddy(text: str) -> str | None:
+    """Why Caddy would not run its part of the file; None when it would, or there is none to ask."""
+    from ..daemon.supervisor.caddy import find_caddy, refusal
+
+    binary = find_caddy(os.environ)
+    if binary is None:
+        print("Note: there is no caddy here to look at its part of the file", file=sys.stderr)
+        return None
+    try:
+        said = refusal(binary, text)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return f"cannot ask {binary}: {exc}"
+    return None if said is None else f"caddy refuses its part of the file:\n{said}"

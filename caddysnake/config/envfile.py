@@ -1,9 +1,9 @@
 """The ``env_file`` format, and which names an app's environment may be given.
 
 A file is lines of ``KEY=VALUE``. Empty lines and lines that begin with ``#`` are skipped; ``export`` in front of a key
-is allowed; one pair of matching quotes around a value is removed. There are no escapes, no comments behind a value, no
-values over several lines and no interpolation, so a value is always what one sees. The rules are those of the Caddy
-plugin whose files we read.
+is allowed; one pair of matching quotes around a value is removed; a ``#`` behind white space, outside of quotes, begins
+a comment, as in python-dotenv and docker compose. There are no escapes, no values over several lines and no
+interpolation, so a value is always what one sees.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from .values import InvalidValue
 MAX_FILE_BYTES: Final = 1024 * 1024
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_QUOTED = re.compile(r"""(["'])(.*?)\1(\s+\#.*)?""")
+"""The first closing quote that nothing but a comment follows is it."""
+_COMMENT = re.compile(r"\s\#.*")
 _REFUSED_PREFIXES: Final = ("CADDYSNAKE_", "LD_", "DYLD_")
 _REFUSED_NAMES: Final = frozenset({"PYTHONUNBUFFERED"})
 
@@ -146,8 +149,7 @@ def _assignment(line: str) -> tuple[str, str]:
         raise InvalidValue("the line has no =", "write KEY=VALUE, or # in front of a comment")
     name = re.sub(r"\Aexport\s+", "", name.strip()).rstrip()
     check_name(name)
-    value = value.strip()
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
+    found = _QUOTED.fullmatch(value.strip())
+    value = found[2] if found is not None else _COMMENT.sub("", value).strip()
     check_value(value)
     return name, value

@@ -26,6 +26,7 @@ from typing import Any
 from .. import keyring, libraries
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from ..channel.settings import native
 from . import main as worker
 from .app.loader import foreign_traceback
 
@@ -49,10 +50,10 @@ def main(options: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
     try:
         worker.by_line()
-        libraries.use(options["libraries"])
+        libraries.use([native(folder) for folder in options["libraries"]])
         worker.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
         with worker.DieWithDaemon(channel):
-            _preload(options["preload"], options["path"])
+            _preload(options["preload"], [native(entry) for entry in options["path"]])
     except (libraries.LibraryMissing, PreloadError) as exc:
         code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
         _tell(endpoint, Failed(code, str(exc)))

@@ -170,6 +170,8 @@ class DieWithDaemon:
 
 def _interface(settings: Settings, app: Any) -> str:
     """``asgi`` or ``wsgi``. Raises ``AppError`` for an app that cannot be what the settings call it."""
+    if _fits("wsgi", app) is False and _fits("asgi", app) is False:
+        raise AppError("interface", _fits_neither(f"{settings.module}:{settings.variable}", app))
     if settings.interface == "auto":
         return told_by_inspection(app)
     other = {"wsgi": "asgi", "asgi": "wsgi"}[settings.interface]
@@ -180,6 +182,16 @@ def _interface(settings: Settings, app: Any) -> str:
             "interface", f"{name} takes what {other.upper()} apps take: write `module_{other} {name}`{short}"
         )
     return settings.interface
+
+
+def _fits_neither(name: str, app: Any) -> str:
+    call = app if inspect.isroutine(app) or inspect.isclass(app) else type(app).__call__
+    is_async = "async " if inspect.iscoroutinefunction(call) else ""
+    return (
+        f"{name} is {is_async}{getattr(app, '__name__', type(app).__name__)}{inspect.signature(app)}, which no server "
+        "calls: a WSGI app takes (environ, start_response), an ASGI app is async and takes (scope, receive, send). "
+        f"A factory is named with parentheses and takes nothing: `{name}()`"
+    )
 
 
 def _fits(interface: str, app: Any) -> bool | None:

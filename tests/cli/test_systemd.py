@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import subprocess
@@ -52,8 +53,21 @@ def test_what_is_installed_again_keeps_the_caddyfile(tmp_path: Path) -> None:
     assert file.read_text().startswith("# What caddysnake serves.")
     file.write_text("mine")
     done = systemd("--install", "--root", str(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "wrote" not in done.stderr
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--install"]])
+def test_it_says_which_group_the_sockets_are_for_and_why(tmp_path: Path, arguments: list[str]) -> None:
+    place = ["--root", str(tmp_path)] if arguments else []
+    there = [name for name in ("caddy", "www-data", "http") if any(name == each.gr_name for each in grp.getgrall())]
+    done = systemd(*arguments, *place)
+    why = "there is a group of this name" if there else "there is none of caddy, www-data, http here"
+    assert f"Caddy's group, for which the sockets are: {[*there, 'caddy'][0]} (" in done.stderr
+    assert why in done.stderr
+    done = systemd(*arguments, *place, "--caddy-group", "web")
+    assert "Caddy's group, for which the sockets are: web (--caddy-group names it)" in done.stderr
 
 
 def test_a_newer_systemd_waits_longer_before_each_new_start() -> None:

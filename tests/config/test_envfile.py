@@ -26,8 +26,14 @@ SINGLE='single'
 NESTED='"inner"'
 LONE="
 HALF="open
-INLINE=value # stays
+INLINE=value # a comment
+TABBED=value\t# a comment
+HASH=value#stays # a comment
+BEHIND="quoted # no comment" # a "comment"
+SAYS='it's' # a comment
 EMPTY=
+ONLY= # a comment
+FRAGMENT=#stays
 EQUALS=a=b=c
 """
     assert envfile.parse(content, ".env") == {
@@ -39,8 +45,14 @@ EQUALS=a=b=c
         "NESTED": '"inner"',
         "LONE": '"',
         "HALF": '"open',
-        "INLINE": "value # stays",
+        "INLINE": "value",
+        "TABBED": "value",
+        "HASH": "value#stays",
+        "BEHIND": "quoted # no comment",
+        "SAYS": "it's",
         "EMPTY": "",
+        "ONLY": "",
+        "FRAGMENT": "#stays",
         "EQUALS": "a=b=c",
     }
 

@@ -56,6 +56,23 @@ def test_a_variable_that_cannot_be_called_is_named(tmp_path: Path) -> None:
     assert "blog:app is 'int', which cannot be called" in said
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("def app(settings=None): ...", "write `blog:app()` to have it called"),
+        ("def app(settings): ...", "A factory is named with parentheses and takes nothing: `blog:app()`"),
+        ("async def app(environ, start_response): ...", "an ASGI app is async and takes (scope, receive, send)"),
+    ],
+)
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_what_takes_no_request_is_refused(tmp_path: Path, interface: str, source: str, hint: str) -> None:
+    """It would be ready, and answer every request with 500."""
+    (tmp_path / "blog.py").write_text(source)
+    status, said = run(tmp_path, site(tmp_path, f"module_{interface} blog:app"))
+    assert status == 1
+    assert hint in said
+
+
 def test_an_app_of_the_other_interface_is_told_from_what_it_takes(tmp_path: Path) -> None:
     """It would answer every request with 500."""
     asgi = "async def __call__(self, scope, receive, send): ..."

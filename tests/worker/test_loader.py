@@ -34,6 +34,26 @@ def make_number():
 
 def broken():
     raise LookupError("no database")
+
+def create_app(config=None, *, debug=False, **more):
+    return app
+
+def lenient(environ=None, start_response=None):
+    return []
+
+def decorated(*args, **kwargs):
+    return app(*args, **kwargs)
+
+class Application:
+    def __init__(self, settings="production"):
+        pass
+
+    def __call__(self, environ, start_response):
+        return []
+
+class PerRequest:
+    def __init__(self, environ, start_response):
+        pass
 """
 
 
@@ -58,6 +78,19 @@ def refused(module: str, variable: str) -> AppError:
 
 @pytest.mark.parametrize("variable", ["app", "site.app", "make_app()", "Site.app"])
 def test_a_variable_an_attribute_path_and_a_factory_are_found(module: str, variable: str) -> None:
+    assert callable(loading(module, variable))
+
+
+@pytest.mark.parametrize("variable", ["make_app", "create_app", "Application"])
+def test_a_factory_that_is_not_called_is_refused_with_what_to_write(module: str, variable: str) -> None:
+    error = refused(module, variable)
+    assert error.code == "callable"
+    assert f"write `{module}:{variable}()`" in str(error)
+    assert callable(loading(module, f"{variable}()"))
+
+
+@pytest.mark.parametrize("variable", ["lenient", "decorated", "PerRequest"])
+def test_what_may_take_a_request_is_an_app(module: str, variable: str) -> None:
     assert callable(loading(module, variable))
 
 

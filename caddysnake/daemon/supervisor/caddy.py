@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -66,6 +67,12 @@ def knows_full_duplex(binary: str) -> bool:
     return done.returncode == 0
 
 
+class _EndedEarly(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
 class Caddy(Companion):
     """``folder`` is a private directory for the Caddyfile."""
 
@@ -98,8 +105,18 @@ class Caddy(Companion):
         except TimeoutError:
             self.kill()
             raise StartFailed(_NAME, "caddy", f"not ready within {_READY_TIMEOUT_S:g}s") from None
+        except _EndedEarly as exc:
+            raise StartFailed(_NAME, "caddy", await self._why_ended(exc)) from None
         finally:
             server.close()
+
+    async def _why_ended(self, ended: _EndedEarly) -> str:
+        """What is wrong with its part of the file, if that is what it ended of; its own log may go anywhere."""
+        try:
+            await self._ask(self._part, self._file, "validate", "--config", str(self._file), "--adapter", "caddyfile")
+        except ReloadFailed as exc:
+            return str(exc)
+        return f"caddy ended with status {ended.status} before it served: its own log says why"
 
     async def check(self, part: CaddyPart) -> None:
         """Have ``part`` validated. Raises ``ReloadFailed``, also when a Caddy that runs cannot be told."""
@@ -291,8 +308,7 @@ class Caddy(Companion):
         if self._stopping:
             return
         if self._ready is not None and not self._ready.done():
-            text = f"caddy ended with status {status} before it served: its own message is above"
-            self._ready.set_exception(StartFailed(_NAME, "caddy", text))
+            self._ready.set_exception(_EndedEarly(status))
             return
         pause = self._backoff.pause_after(time.monotonic() - self._started_at)
         log.error("caddy ended and is started again", extra={"fields": {"status": status, "in_s": round(pause, 1)}})
@@ -312,6 +328,27 @@ def _environ() -> dict[str, str]:
     return {"GOGC": _GOGC} | without_service_manager(os.environ)
 
 
+def refusal(binary: str, text: str) -> str | None:
+    """Why the Caddy at ``binary`` would not run ``text``; None when it would. Raises ``OSError``,
+    ``subprocess.SubprocessError``.
+    """
+    with tempfile.TemporaryDirectory(prefix="caddysnake-validate-") as folder:
+        file = Path(folder) / "Caddyfile"
+        file.write_text(text)
+        done = subprocess.run(
+            [binary, "validate", "--config", str(file), "--adapter", "caddyfile"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=_environ(),
+            timeout=_ASKING_S,
+            check=False,
+        )
+    if not done.returncode:
+        return None
+    return _complaint(done.stderr.decode(errors="replace"), CaddyPart(text), file)
+
+
 def _complaint(said: str, part: CaddyPart, file: Path) -> str:
     """Caddy's last words, and the line that it means: nobody but Caddy has seen that file."""
     words = said.strip().rpartition("\n")[2]
@@ -319,6 +356,7 @@ def _complaint(said: str, part: CaddyPart, file: Path) -> str:
         words = json.loads(words)["msg"]
     words = printable(words.removeprefix("Error: ").strip()) or "it does not say why"
     found = re.search(rf"{re.escape(file.name)}:(\d+)", words)
+    words = words.replace(str(file), "the file made for it")
     lines = part.text.splitlines()
     if found is not None and 0 < int(found[1]) <= len(lines):
         words += f"\nthat line: {printable(lines[int(found[1]) - 1].strip())}"

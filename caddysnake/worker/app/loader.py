@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from ...channel.settings import Settings
 from .stale_bytecode import distrust_fresh_sources
 
+_FIRST_ARGUMENTS = ("environ", "env", "scope")
 _VARIABLE = re.compile(r"(?P<path>[^\W\d]\w*(\.[^\W\d]\w*)*)(?P<call>\(\))?\Z")
 
 
@@ -28,7 +30,7 @@ def load(settings: Settings) -> Any:
     """The app object that ``settings`` names. The working directory and ``sys.path`` must be set already.
 
     Raises ``AppError``: ``import`` (the module raised; with its traceback), ``module`` (no such module), ``variable``
-    (no such attribute), ``callable`` (not one), ``factory`` (the factory raised).
+    (no such attribute), ``callable`` (not one, or a factory that nobody calls), ``factory`` (the factory raised).
     """
     match = _VARIABLE.match(settings.variable)
     if match is None:
@@ -52,7 +54,31 @@ def load(settings: Settings) -> Any:
             f"{settings.module}:{settings.variable} is {type(target).__name__!r}, which cannot be called: "
             f"name the application object, or a factory as `{match['path']}()`",
         )
+    if is_factory(target):
+        raise AppError(
+            "callable",
+            f"{settings.module}:{settings.variable} takes no request, so it is not an app but makes one: "
+            f"write `{settings.module}:{settings.variable}()` to have it called",
+        )
     return target
+
+
+def is_factory(target: Any) -> bool:
+    """Whether ``target`` is a function or class that wants no arguments. An app gets two (PEP 3333), or three (ASGI):
+    one that names them, with defaults, is called with them.
+    """
+    if not (inspect.isroutine(target) or inspect.isclass(target)):
+        return False
+    try:
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return False  # a decorator's: who knows what is behind it
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if any(each.default is each.empty for each in parameters if each.kind is not each.VAR_KEYWORD):
+        return False
+    return not named or named[0].name not in _FIRST_ARGUMENTS
 
 
 def _import(name: str, working_dir: str) -> Any:

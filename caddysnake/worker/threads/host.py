@@ -32,7 +32,7 @@ from ...channel.configuring import await_configuration
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Reaped, Spawned
 from ...channel.records import say
-from ...channel.settings import Settings, unseal
+from ...channel.settings import Settings, native, unseal
 from .. import main as worker
 from ..app.loader import AppError, foreign_traceback
 from . import modules
@@ -197,13 +197,14 @@ class ThreadHost:
         """A new group; None when its app must not be in one process with those that are here."""
         if self._names is None:
             self._names = interpreter_names(self._path)
-        found = survey(message.root, self._names)
+        root = native(message.root)
+        found = survey(root, self._names)
         here = [*self._groups.values(), *self._leaving]
         if here and self._private is not None:
             return None
         if any(found.collides(other.survey) for other in here):
             return None
-        group = _Group(found, message.root)
+        group = _Group(found, root)
         if found.is_private:
             self._private = group
         return group
