@@ -73,5 +73,5 @@ def test_validate_asks_caddy_too(tmp_path: Path, environ: dict[str, str], line: 
 
 
 def test_a_file_that_is_refused_before_leaves_no_folder(tmp_path: Path, environ: dict[str, str]) -> None:
-    write(tmp_path, directive="\tpython {\n\t\tmodule_wsgi nothere:app\n\t}\n")
+    write(tmp_path, directive="\tpython {\n\t\tnonsense\n\t}\n")
     assert caddysnake(tmp_path, environ, "run", "--caddy").returncode == 1
