@@ -3,5 +3,6 @@
 ``entry``    where the program begins
 ``main``     finds the command; each command's module has ``add_arguments(parser)``, ``main(args) -> int`` and a
              docstring that is its help
+``terminal`` what a terminal may be shown
 ``reading``  the Caddyfile a command works on, and how errors in it are shown
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..logs.records import printable_json
 from .reading import add_config_arguments, print_warnings, source_of
 
 
@@ -29,5 +30,5 @@ def main(args: argparse.Namespace) -> int:
     print_warnings(config.warnings)
     found = to_json(config)
     text = json.dumps(found, indent="\t", ensure_ascii=False) if args.pretty else json.dumps(found, ensure_ascii=False)
-    print(text)
+    print(printable_json(text))
     return 0

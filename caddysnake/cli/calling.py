@@ -211,17 +211,10 @@ def _await_answer(sock: socket.socket, target: Target) -> None:
             raise CallFailed(f"the daemon is not done after {_LONGEST_S / 60:g} minutes: see its log")
 
 
-def printable(text: str) -> str:
-    """``text`` without what a terminal would act on: it may come from an app."""
-    from ..daemon.system.log.records import printable as escaped
-
-    return escaped(text)
-
-
 def report(exc: CallFailed) -> int:
     """Say what went wrong; the exit status."""
-    print(f"Error: {printable(str(exc))}", file=sys.stderr)
+    print(f"Error: {exc}", file=sys.stderr)
     hint = exc.answer.get("hint")
     if hint:
-        print(f"Hint: {printable(str(hint))}", file=sys.stderr)
+        print(f"Hint: {hint}", file=sys.stderr)
     return 1

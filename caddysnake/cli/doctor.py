@@ -89,17 +89,17 @@ def _isolation(planned: Plan) -> Iterator[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    from ..daemon.system.log.records import printable
-
     width = max(len(finding.topic) for finding in findings)
     for finding in findings:
-        print(f"{finding.level.value:5}  {finding.topic:{width}}  {printable(finding.text)}")
+        print(f"{finding.level.value:5}  {finding.topic:{width}}  {finding.text}")
         if finding.mend:
-            print(f"{'':5}  {'':{width}}    mend: {printable(finding.mend)}")
+            print(f"{'':5}  {'':{width}}    mend: {finding.mend}")
 
 
 def _print_json(findings: list[Finding]) -> None:
     import orjson
 
+    from ..logs.records import printable_json
+
     rows = [{**finding._asdict(), "level": finding.level.value} for finding in findings]
-    print(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+    print(printable_json(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()))

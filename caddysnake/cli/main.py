@@ -15,6 +15,7 @@ from typing import Final, NoReturn, Protocol, cast
 
 from .. import __version__
 from .reading import Rejected
+from .terminal import protect
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "run the apps of a Caddyfile, with --caddy also a stock Caddy in front of them",
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _speak_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        protect(words[0] if words else "")
     if STATE in os.environ or REHEARSAL in os.environ:
         _be_private(is_rehearsal=REHEARSAL in os.environ)
     try:

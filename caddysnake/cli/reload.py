@@ -15,7 +15,7 @@ import os
 import sys
 from urllib.parse import quote, urlencode
 
-from .calling import CallFailed, add_address_argument, call, find, printable, report
+from .calling import CallFailed, add_address_argument, call, find, report
 from .reading import ReadError, add_config_arguments, read
 
 
@@ -44,9 +44,9 @@ def main(args: argparse.Namespace) -> int:
     except CallFailed as exc:
         return report(exc)
     for warning in done.get("warnings", []):
-        print(f"Warning: {printable(warning)}", file=sys.stderr)
+        print(f"Warning: {warning}", file=sys.stderr)
     what = done["app"] if "app" in done else f"{done['file']} ({_count(done['apps'], done['templates'])})"
-    print(f"{printable(what)} reloaded in {done['seconds']:.1f} s", file=sys.stderr)
+    print(f"{what} reloaded in {done['seconds']:.1f} s", file=sys.stderr)
     return 0
 
 

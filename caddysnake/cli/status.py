@@ -14,9 +14,11 @@ import sys
 import time
 from typing import Any
 
-from .calling import CallFailed, Target, add_address_argument, call, find, printable, report
+from ..logs.records import printable, printable_json
+from .calling import CallFailed, Target, add_address_argument, call, find, report
 from .overview import overview
 from .reading import add_config_arguments
+from .terminal import control
 
 _HOME, _REST, _ALTERNATE, _NORMAL = "\x1b[H", "\x1b[J", "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
@@ -44,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print(status: dict[str, Any], *, as_json: bool) -> None:
-    print(json.dumps(status) if as_json else "\n".join(map(printable, overview(status))), flush=True)
+    print(printable_json(json.dumps(status)) if as_json else "\n".join(overview(status)), flush=True)
 
 
 def _watch(target: Target, interval_s: float, *, as_json: bool) -> int:
@@ -53,22 +55,21 @@ def _watch(target: Target, interval_s: float, *, as_json: bool) -> int:
     seen_at = 0.0
     try:
         if on_terminal:
-            sys.stdout.write(_ALTERNATE)
+            control(_ALTERNATE)
         while True:
             status, now = call(target, "GET", "/status"), time.monotonic()
             if as_json:
                 _print(status, as_json=True)
             else:
                 lines_max = shutil.get_terminal_size().lines - 1 if on_terminal else None
-                lines = [printable(line) for line in overview(status, before, now - seen_at, lines_max)]
-                _show(lines, on_terminal=on_terminal)
+                _show(overview(status, before, now - seen_at, lines_max), on_terminal=on_terminal)
             before, seen_at = status, now
             time.sleep(interval_s)
     except KeyboardInterrupt:
         return 0
     finally:
         if on_terminal:
-            sys.stdout.write(_NORMAL)
+            control(_NORMAL)
             sys.stdout.flush()
 
 
@@ -78,6 +79,6 @@ def _show(lines: list[str], *, on_terminal: bool) -> None:
         print("\n".join(lines), end="\n\n", flush=True)
         return
     width, height = shutil.get_terminal_size()
-    shown = [line[:width] for line in lines[: height - 1]]
-    sys.stdout.write(_HOME + "".join(f"{line}\x1b[K\r\n" for line in shown) + _REST)
+    shown = [printable(line)[:width] for line in lines[: height - 1]]
+    control(_HOME + "".join(f"{line}\x1b[K\r\n" for line in shown) + _REST)
     sys.stdout.flush()

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from .calling import CallFailed, Target, add_address_argument, call, find, printable, report
+from .calling import CallFailed, Target, add_address_argument, call, find, report
 from .reading import add_config_arguments
 
 _PATIENCE_S = 180.0
@@ -44,10 +44,10 @@ def main(args: argparse.Namespace) -> int:
               file=sys.stderr)  # fmt: skip
         return 1
     if done["refused"]:
-        print(f"Error: {printable(done['refused'])}", file=sys.stderr)
+        print(f"Error: {done['refused']}", file=sys.stderr)
         return 1
     took = time.monotonic() - begun
-    print(f"Version {printable(done['version'])} runs, after {took:.1f} s. Its pid is {done['pid']} as before.",
+    print(f"Version {done['version']} runs, after {took:.1f} s. Its pid is {done['pid']} as before.",
           file=sys.stderr)  # fmt: skip
     return 0
 

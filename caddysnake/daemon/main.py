@@ -31,7 +31,7 @@ from .supervisor.supervisor import Serving
 from .system import cgroups, processes
 from .system.log import process as logger
 from .system.log import records as logs
-from .system.log.records import close_quietly, printable, tell
+from .system.log.records import close_quietly, tell
 from .system.notify import Notifier
 from .system.service import Service
 from .system.state import CarriedSource, State
@@ -445,7 +445,7 @@ def _why(exc: ListenError | StartFailed) -> str:
 
 def _complain(exc: ListenError | StartFailed) -> None:
     """Tell the person who started us, not the log alone, why nothing runs."""
-    tell(f"Error: {printable(_why(exc))}")
+    tell(f"Error: {_why(exc)}")
 
 
 def not_started(why: str) -> None:

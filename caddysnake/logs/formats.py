@@ -9,16 +9,13 @@ from typing import Any
 
 import orjson
 
-from .records import Record, printable
+from .records import Record, printable, printable_json
 
 Format = Callable[[Record], bytes]
 """A record as a line (in console style perhaps several), with its end."""
 
 _COLOURS = {"debug": "35", "info": "34", "warn": "33", "error": "31", "panic": "31", "fatal": "31"}
 _PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warn": b"<4>", "error": b"<3>", "panic": b"<2>", "fatal": b"<2>"}
-# What JSON lets through and a terminal may obey: C1 controls, and what changes the order of text.
-_HIDDEN = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0), 0x061C, 0x200E, 0x200F)}
-_HIDDEN |= {code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 def json_line(record: Record) -> bytes:
@@ -31,10 +28,10 @@ def json_line(record: Record) -> bytes:
     try:
         line = orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a number over 64 bits, a key that is none, a surrogate
-        return json.dumps(entry, default=str).encode() + b"\n"
+        return printable_json(json.dumps(entry, default=str)).encode() + b"\n"
     if line.isascii() and b"\x7f" not in line:
         return line
-    return line.decode().translate(_HIDDEN).encode()
+    return printable_json(line.decode()).encode()
 
 
 def journal_line(record: Record) -> bytes:

@@ -29,6 +29,15 @@ def level_name(python_name: str) -> str:
     return _NAMES.get(python_name, python_name.lower())
 
 
+# The same, and as JSON has it: what JSON lets through and a terminal may obey.
+_HIDDEN = {code: f"\\u{code:04x}" for code in (0x7F, *range(0x80, 0xA0), *_REORDERING)}
+
+
+def printable_json(text: str) -> str:
+    """``text``, which is JSON, for a terminal, which obeys nothing in it. What it says stays the same."""
+    return text.translate(_HIDDEN)
+
+
 def printable(text: str) -> str:
     """``text`` for a terminal, which obeys nothing in it: control characters escaped, line ends and tabs kept."""
     return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()

@@ -36,7 +36,7 @@ OURS: dict[str, set[str]] = {
     | {"matchers", "placeholders"},
     "admin": {"channel", "config", "daemon"},
     "doctor": {"config", "daemon", "files"},
-    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "libraries", "matchers"}
+    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "libraries", "logs", "matchers"}
     | {"placeholders", "relay"},
     "__main__": {"cli"},
 }

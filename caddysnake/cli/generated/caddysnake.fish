@@ -118,7 +118,7 @@ complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
-complete -c caddysnake -n '_shtab_caddysnake_using validate' -l caddy -d 'check it as run --caddy would read it'
+complete -c caddysnake -n '_shtab_caddysnake_using validate' -l caddy -d 'check it as run --caddy would read it, Caddy'"'"'s part too'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a adapt -d 'Print what a Caddyfile means, as JSON: options, sites, routes and apps, and which sockets follow from them.'
 complete -c caddysnake -n '_shtab_caddysnake_using adapt' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using adapt' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'

@@ -217,7 +217,7 @@ _shtab_caddysnake_validate_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
-  "--caddy[check it as run --caddy would read it]"
+  "--caddy[check it as run --caddy would read it, Caddy\'s part too]"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -142,7 +142,10 @@ class Handler(logging.Handler):
 
 
 def tell(text: str) -> None:
-    """Say something to whoever started us, on standard error, if it can still be written to."""
+    """Say something to whoever started us, on standard error, if it can still be written to. Nothing in it is obeyed by
+    a terminal.
+    """
+    text = printable(text)
     for handler in logging.getLogger("caddysnake").handlers:
         if isinstance(handler, Handler) and handler.process is not None and handler.process.take_text(text + "\n"):
             return

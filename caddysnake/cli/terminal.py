@@ -1,0 +1,55 @@
+"""What a terminal may be shown. Words of the command line, names of files, the environment, answers of a daemon, lines
+of a Caddyfile: what a command prints may come from anybody, and a terminal obeys some of it.
+
+So the program's standard output and standard error escape whatever a terminal would act on, in one place for all that
+is printed, tracebacks and help included (JSON is escaped before, as JSON has it). A command whose output is a file's
+content, to the byte, is in ``VERBATIM``: it is left as it is, unless a terminal is where it goes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Final, TextIO, cast
+
+from ..logs.records import printable
+
+VERBATIM: Final = frozenset({"caddyfile", "completion", "fmt", "manpage", "systemd"})
+
+
+class Escaping:
+    """``stream`` for text that a terminal may be shown. All else of it is as it was."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text``, of which line ends and tabs stay as they are."""
+        self.stream.write(printable(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def protect(command: str) -> None:
+    """From now on this process prints nothing raw. ``command``: what it is about to do."""
+    sys.stderr = _escaping(sys.stderr)
+    if command not in VERBATIM or sys.stdout.isatty():
+        sys.stdout = _escaping(sys.stdout)
+
+
+def _escaping(stream: TextIO) -> TextIO:
+    # A stream that was closed before we were started is None.
+    return stream if stream is None or isinstance(stream, Escaping) else cast(TextIO, Escaping(stream))
+
+
+def control(sequence: str) -> None:
+    """Have the terminal at standard output do something: a control sequence of our own."""
+    stream = sys.stdout
+    (stream.stream if isinstance(stream, Escaping) else stream).write(sequence)
