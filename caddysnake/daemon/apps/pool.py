@@ -298,7 +298,7 @@ class Pool(WorkerSink):
             await asyncio.sleep(0)
         if self._draining and self._scratch is not None:
             folder, self._scratch = self._scratch, None
-            await asyncio.to_thread(scratch.remove, folder)
+            scratch.discard(folder)
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from ..sockets.connections import Bound, Connection, Connections
 from ..sockets.listener import Listener, peer_uid
 from ..sockets.opener import Openings
 from ..sockets.socket_file import ListenError
-from ..system import cgroups
+from ..system import cgroups, tempdirs
 from ..tenants.lookup import Tenant, UnknownApp, find
 from ..tenants.tenants import Estate
 from ..workers.child.launcher import SpawnerKey
@@ -57,6 +57,8 @@ _LAST_CALL_S = 0.25
 _SERVE_WAITING_S = 5.0
 """How long a stop goes on giving what waits to workers that are busy, if the grace period is not shorter."""
 _SOCKETS_A_SWEEP = 20
+_REMOVAL_S = 5.0
+"""How long a stop waits for the removal of what apps have left."""
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
 
 Network = IPv4Network | IPv6Network
@@ -900,6 +902,7 @@ class Serving:
         await self._until_ended(self._served(), patience_s)
         self.farewell.see_off_rest()
         await self.spawners.close(patience_s=2.0)
+        await tempdirs.settle(_REMOVAL_S)
         self.connections.close()
 
     async def _until_ended(self, what: Sequence[App | Estate], patience_s: float) -> None:

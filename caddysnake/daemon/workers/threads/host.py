@@ -451,7 +451,7 @@ class Host:
         if self._group is not None:
             await self._group.remove()
         if self._scratch is not None:
-            await asyncio.to_thread(scratch.remove, self._scratch)
+            scratch.discard(self._scratch)
         self.gone.set()
 
 
