@@ -1,6 +1,6 @@
 """Code that changes on disk.
 
 ``renewal``  what becomes of changed code
-``watcher``  sees it
+``watcher``  who wants to know of it; ``scout``: the thread that sees it
 ``trees``    what a watched folder holds, as far as it is looked at
 """
