@@ -73,29 +73,52 @@ def _identity(folder: int, name: str) -> Identity | None:
 def bind(sock: socket.socket, path: str, mode: int | None, owner: str | None, group: str | None) -> None:
     """Bind ``sock`` to ``path``, in the place of what is there, and listen. Raises ``OSError``, ``ListenError``."""
     uid, gid = _uid(owner), _gid(group)
-    with _folder_of(path) as (folder, name):
-        # No two sockets have the same name for the kernel (see ``leads_to``), and nobody knows it before.
-        room = f".{os.getpid()}.{secrets.token_hex(6)}"
-        os.mkdir(room, 0o700, dir_fd=folder)
+    with _folder_of(path) as (folder, name), _room(folder) as (inside, unique):
+        _bind_inside(sock, inside, unique)
+        try:
+            give(inside, unique, mode, uid, gid)
+            sock.listen(BACKLOG)
+            os.rename(unique, name, src_dir_fd=inside, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(unique, dir_fd=inside)
+            raise
+
+
+@contextlib.contextmanager
+def _room(folder: int) -> Iterator[tuple[int, str]]:
+    """A new folder in ``folder`` that nobody else may enter, and its name.
+
+    No two sockets that are called by it have the same name for the kernel (see ``leads_to``), and nobody knows it
+    before. Whoever owns ``folder`` may move it away at once; then another is made.
+    """
+    for _ in range(_TRIES):
+        name = f".{os.getpid()}.{secrets.token_hex(6)}"
+        os.mkdir(name, 0o700, dir_fd=folder)
         inside = -1
         try:
-            inside = os.open(room, _LOOK | os.O_DIRECTORY, dir_fd=folder)
-            info = os.fstat(inside)
-            if info.st_uid != os.geteuid() or info.st_mode & 0o077:
-                raise OSError(errno.EBUSY, "somebody else has put another folder in the place of ours")
-            _bind_inside(sock, inside, room)
-            try:
-                give(inside, room, mode, uid, gid)
-                sock.listen(BACKLOG)
-                os.rename(room, name, src_dir_fd=inside, dst_dir_fd=folder)
-            except BaseException:
-                os.unlink(room, dir_fd=inside)
-                raise
+            inside = _enter(folder, name)
+            if inside >= 0:
+                yield inside, name
+                return
         finally:
             if inside >= 0:
                 os.close(inside)
-            with contextlib.suppress(OSError):  # whoever owns the folder may have moved it
-                os.rmdir(room, dir_fd=folder)
+            with contextlib.suppress(OSError):  # moved, or replaced
+                os.rmdir(name, dir_fd=folder)
+    raise OSError(errno.EBUSY, "somebody else takes away what is made in its folder")
+
+
+def _enter(folder: int, name: str) -> int:
+    """A descriptor of the folder ``name``; -1 when it is not one that we have made."""
+    try:
+        inside = os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    info = os.fstat(inside)
+    if info.st_uid == os.geteuid() and not info.st_mode & 0o077:
+        return inside
+    os.close(inside)
+    return -1
 
 
 def _bind_inside(sock: socket.socket, folder: int, name: str) -> None:
