@@ -16,7 +16,7 @@ _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 _LINES_MAX = 1024
 _LINE_MAX = 256
-_HOST_CHARS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[A-Za-z0-9\-._~!$&'()*+,;=%:]+\])(?::[0-9]*)?")
 _CONTROLS = bytes(range(32)) + b"\x7f"
 _CONTROLS_BUT_TAB = _CONTROLS.replace(b"\t", b"")
 
@@ -32,8 +32,10 @@ def is_field_value(text: bytes) -> bool:
 
 
 def is_host(value: bytes) -> bool:
-    """Only characters a Host field may hold (RFC 9110 section 7.2). Empty is legal: Caddy may send it so."""
-    return not value.translate(None, _HOST_CHARS)
+    """A host or an address in brackets, and perhaps a port (RFC 9110 section 7.2). Empty is legal: Caddy may send it
+    so.
+    """
+    return _HOST.fullmatch(value) is not None
 
 
 def tokens(value: bytes) -> list[bytes]:

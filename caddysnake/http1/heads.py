@@ -26,6 +26,7 @@ class RequestHead:
         "content_length",
         "expect_continue",
         "headers",
+        "hop_fields",
         "host",
         "is_shared",
         "keep_alive",
@@ -62,6 +63,8 @@ class RequestHead:
         self.expect_continue = False
         self.upgrade: bytes | None = None
         """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
+        self.hop_fields: tuple[bytes, ...] = ()
+        """What Connection names, as ``close``, or fields that end at the next hop (RFC 9110 section 7.6.1)."""
         self.section: Section | None = None
         """What this header section has in common with others like it, if they are remembered."""
         self.is_shared = False

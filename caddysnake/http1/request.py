@@ -3,7 +3,7 @@
 llhttp (strict) does the fields, but for those of lines that came before or are plain (``fields``), ``chunked`` the
 chunks; the rules they leave open are enforced here, for both servers and the relay alike:
 
-* the request line is ours: one space each, a known method, HTTP/1.0 or 1.1, no fragment;
+* the request line is ours: one space each, a method that is a token, HTTP/1.0 or 1.1, no fragment;
 * exactly one Host (none is allowed on 1.0), with characters a host may have;
 * Transfer-Encoding is exactly ``chunked``, on 1.1 only, and never beside Content-Length;
 * limits count the bytes fed, not the callbacks: llhttp reports nothing until a field is complete;
@@ -32,6 +32,7 @@ from .fields import FRAMING, is_host, judge_line, known_lines, request_names, to
 from .heads import Heads, Line, RequestHead, Section, Sections
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
 from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from .methods import METHODS
 from .request_line import check_partial_line, judge_request_line, known_request_lines, resolve_target
 
 __all__ = ["Heads", "RequestHead", "RequestParser", "Section", "Sections"]
@@ -41,10 +42,12 @@ _CR = 13
 _SLASH = 47
 _BYPASS_BYTES = 64 * 1024
 _EMPTY_LINES_MAX = 8
+_LENGTH_DIGITS_MAX = 19
 _KNOWN = request_names.known
 _learn = request_names.learn
 _SPECIAL = FRAMING | {b"", b"host"}
 _SECTION_MAX_BYTES = 2048
+_FRAMING_MAX = max(map(len, FRAMING)) + 1
 
 
 class _State(Enum):
@@ -71,6 +74,7 @@ class RequestParser:
         "_heads",
         "_held",
         "_limits",
+        "_line",
         "_llhttp",
         "_remaining",
         "_sections",
@@ -110,6 +114,7 @@ class RequestParser:
         self._held = b""
         self._empty_lines = 0
         self._tail = b""
+        self._line = b""
         self._fed = 0
         self._remaining = 0
         self._bypasses = False
@@ -183,7 +188,7 @@ class RequestParser:
                 return
         if not (is_usual and self._take_lines(lines, line)):
             self._begin(line)
-            self._execute(data if data.isascii() else _without_target(line) + data[eol:])
+            self._execute(_spaced(_without_target(line) + data[eol:]))
             self._finish_head()
         head = self.head
         if sections is not None and self.complete and head is not None and not (head.upgrade or head.expect_continue):
@@ -292,6 +297,7 @@ class RequestParser:
         self._state = _HEAD
         plain = _without_target(line)
         self._fed = eol - len(plain)
+        self._line = b""
         self._feed_head(plain + data[eol:stop], is_whole)
         return fed - (len(data) - stop)
 
@@ -310,10 +316,12 @@ class RequestParser:
         self._fed += len(piece)
         if self._fed > self._limits.max_head_bytes:
             raise self._too_large()
-        self._execute(piece)
+        self._execute(_spaced(piece, self._line))
         if complete:
             self._finish_head()
         else:
+            newline = piece.rfind(b"\n") + 1
+            self._line = piece[newline:][:_FRAMING_MAX] if newline else (self._line + piece)[:_FRAMING_MAX]
             self._tail = (self._tail + piece[-3:])[-3:]
             if len(self._fields) > self._limits.max_header_count:
                 raise self._too_large()
@@ -344,6 +352,8 @@ class RequestParser:
             head.host = value
         elif name == b"content-length":
             # llhttp refuses what is not digits, and a second one.
+            if len(value) > _LENGTH_DIGITS_MAX:
+                raise ProtocolError(400, "content-length", "a Content-Length of too many digits")
             head.content_length = int(value)
         elif name == b"transfer-encoding":
             self._transfer_encoding(head, value)
@@ -400,6 +410,7 @@ class RequestParser:
 
     def _persistence(self, head: RequestHead, options: list[bytes]) -> None:
         self._connection = None
+        head.hop_fields = tuple(options)
         if b"close" in options:
             head.keep_alive = False
         elif b"keep-alive" in options:
@@ -493,5 +504,22 @@ class RequestParser:
 
 
 def _without_target(line: Line) -> bytes:
-    """The request line for llhttp, which sees to the fields only, and knows no byte above 0x7F in a target."""
-    return b"%s / HTTP/%s" % (line[0].encode(), line[4].encode())
+    """The request line for llhttp, which sees to the fields only, and knows no byte above 0x7F in a target, nor each
+    method.
+    """
+    method = line[0].encode()
+    return b"%s / HTTP/%s" % (method if method in METHODS else b"POST", line[4].encode())
+
+
+def _spaced(piece: bytes, begun: bytes = b"") -> bytes:
+    """``piece`` of a head with spaces for tabs in fields of the framing: llhttp takes a tab for part of their value
+    (white space is either, RFC 9110 section 5.6.3). ``begun``: what its first line began with.
+    """
+    if b"\t" not in piece:
+        return piece
+    lines = piece.split(b"\n")
+    for at, line in enumerate(lines):
+        name = (line if at else begun + line)[:_FRAMING_MAX].partition(b":")[0].lower()
+        if name in FRAMING:
+            lines[at] = line.replace(b"\t", b" ")
+    return b"\n".join(lines)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .errors import ProtocolError
 from .fields import is_host, is_token
 from .heads import Line, RequestHead
-from .methods import METHODS
+from .methods import METHODS, other_method
 
-LINE_REST = 40
+LINE_REST = 100
 """What a request line has room for beside its target, in bytes."""
 
 _VISIBLE = bytes(range(0x21, 0x7F))
@@ -27,7 +27,7 @@ def judge_request_line(line: bytes, max_target_bytes: int) -> Line:
     if len(words) != 3:
         raise _bad_line(line, max_target_bytes)
     target = words[1]
-    method, version = METHODS.get(words[0]), _VERSIONS.get(words[2])
+    method, version = METHODS.get(words[0]) or other_method(words[0]), _VERSIONS.get(words[2])
     path, _, query = target.partition(b"?")
     if method is None or version is None or not target or len(target) > max_target_bytes or b"#" in target:
         raise _bad_line(line, max_target_bytes)
@@ -54,12 +54,12 @@ def _bad_line(line: bytes, max_target_bytes: int) -> ProtocolError:
     if len(words) != 3:
         return ProtocolError(400, "request-line", "a request line is a method, a target and a version")
     method, target, version = words
-    if method not in METHODS and not is_token(method):
+    if not is_token(method):
         return ProtocolError(400, "method", "a method is a word")
     if version not in _VERSIONS:
         return _bad_version(version)
-    if method not in METHODS:
-        return ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not known")
+    if method not in METHODS and other_method(method) is None:
+        return ProtocolError(501, "method", f"the method {method[:40].decode('ascii')} is not spoken here")
     if len(target) > max_target_bytes:
         return ProtocolError(414, "target-too-long", "the request target is too long")
     return ProtocolError(400, "target", "a request target has visible ASCII characters only, and no fragment")

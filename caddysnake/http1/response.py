@@ -38,6 +38,7 @@ from .encoding import (
     trailer_section,
 )
 from .errors import ResponseError
+from .fields import tokens
 from .request import RequestHead
 
 __all__ = ["Headers", "Output", "Phase", "Response", "informational"]
@@ -224,14 +225,24 @@ class Response:
         return head + data + end if len(data) <= JOIN_MAX_BYTES else (head, data, end)
 
     def send_trailers(self, headers: Headers, more: bool) -> bytes:
-        """The bytes to write for trailer fields; dropped where the framing has no place for them."""
+        """The bytes to write for trailer fields; dropped where the framing has no place for them, and for a client
+        that does not say ``TE: trailers`` (RFC 9110 section 6.5.1).
+        """
         if self.phase is not _TRAILERS:
             raise ResponseError(_OUT_OF_TURN.get(self.phase, "trailers before the end of the response"))
         lines = trailer_section(headers)
+        if not self._takes_trailers():
+            lines = b""
         if not more:
             self.phase = _DONE
             lines += b"\r\n"
         return lines if self._framing is _CHUNKED else b""
+
+    def _takes_trailers(self) -> bool:
+        request = self._request
+        return request is not None and any(
+            b"trailers" in tokens(value) for name, value in request.headers if name == b"te"
+        )
 
     def count_file(self, size: int) -> bytes:
         """The head for a content of ``size`` bytes that the caller sends itself, and with it the response's end.

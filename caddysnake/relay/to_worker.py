@@ -4,13 +4,13 @@ A head of Caddy's of which each line is a field that the parser accepted, and no
 it came. Any other is written anew from the fields that were accepted, so nothing reaches a worker that ``http1`` did
 not understand. What is left out or added:
 
-* fields of the connection (Connection, Keep-Alive, Proxy-Connection, Upgrade) are the relay's own; an upgrade is asked
-  for again. Fields that Connection names are not removed: Caddy has done so, and where there is no Caddy, removing them
-  would let a client take a field away that something before the app relies on;
+* fields of the connection (Connection, Keep-Alive, Proxy-Connection, Upgrade) are the relay's own, and those that
+  Connection names end here (RFC 9110 section 7.6.1); an upgrade is asked for again, and so are trailers. Host and what
+  is said of the client stay, whatever Connection names: it is not the client who takes them away;
 * ``caddysnake-*`` fields of the client's are dropped. ``caddysnake-prefix`` holds what a route has taken off the path,
   percent-encoded: it becomes the app's SCRIPT_NAME or root_path. A worker may believe it on links only;
-* X-Forwarded-For, -Host and -Proto stay as they are when they are Caddy's, and else say what the relay sees: a worker
-  believes them on a link;
+* X-Forwarded-For, -Host and -Proto stay as they are when they are Caddy's, and else say what the relay sees
+  (``http1.forwarded``): a worker believes them on a link;
 * a request of HTTP/1.0 becomes one of HTTP/1.1 (RFC 9110 section 2.5): the version is the link's. An Expect of its is
   ignored (section 10.1.1), so it does not go along.
 """
@@ -20,13 +20,14 @@ from __future__ import annotations
 from typing import cast
 
 from ..channel.messages import PREFIX_FIELD, RELAY_FIELDS
+from ..http1.fields import tokens
+from ..http1.forwarded import is_forwarded, own_fields
 from ..http1.request import RequestHead
 from ..matchers.target import Target
 
 _CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding"))
-_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _EXPECT = frozenset((b"expect",))
-_DROPPED_WHEN_UNTRUSTED = _CONNECTION | _FORWARDED
+_NOT_OF_THE_HOP = frozenset((b"host", b"content-length"))
 _END = b"\r\n\r\n"
 _PLAIN_MAX = 1024
 _plain: set[bytes] = set()
@@ -76,33 +77,33 @@ def _is_plain(name: bytes) -> bool:
 
 def _fields(head: RequestHead, target: Target, peer: str, is_trusted: bool) -> bytes:
     """The header section, with its blank line."""
-    dropped = _CONNECTION if is_trusted else _DROPPED_WHEN_UNTRUSTED
+    dropped = _CONNECTION
+    named = frozenset(name for name in head.hop_fields if name not in _NOT_OF_THE_HOP and not is_forwarded(name))
+    if named:
+        dropped |= named
     if head.version == "1.0":
         dropped |= _EXPECT
     lines = [
-        b": ".join(field) for field in head.headers if field[0] not in dropped and not field[0].startswith(RELAY_FIELDS)
+        b": ".join(field)
+        for field in head.headers
+        if field[0] not in dropped
+        and not field[0].startswith(RELAY_FIELDS)
+        and (is_trusted or not is_forwarded(field[0]))
     ]
+    if b"te" in named and any(name == b"te" and b"trailers" in tokens(value) for name, value in head.headers):
+        lines.append(b"te: trailers")
     if head.host is None:
         lines.append(b"host: ")
     if target.prefix:
         lines.append(PREFIX_FIELD + b": " + target.prefix)
     if not is_trusted:
-        lines += _forwarded(head, peer)
+        lines += [b": ".join(field) for field in own_fields(head.host, peer)]
     if head.chunked:
         lines.append(b"transfer-encoding: chunked")
     if head.upgrade is not None:
         lines.append(b"connection: upgrade\r\nupgrade: " + head.upgrade)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
-
-
-def _forwarded(head: RequestHead, peer: str) -> list[bytes]:
-    lines = [b"x-forwarded-proto: http"]
-    if head.host is not None:
-        lines.append(b"x-forwarded-host: " + head.host)
-    if peer:
-        lines.append(b"x-forwarded-for: " + peer.encode("ascii", "replace"))
-    return lines
 
 
 def framed(content: bytes, is_last: bool) -> bytes:

@@ -191,7 +191,7 @@ def test_a_wrong_length_is_found_before_it_is_sent(pieces: list[bytes]) -> None:
 
 
 def test_trailers_follow_a_chunked_content_and_nothing_else() -> None:
-    response = Response(request())
+    response = Response(request("GET / HTTP/1.1", "TE: gzip, Trailers"))
     response.start(200, [], trailers=True)
     data = wire(response.send(b"a", False), response.send_trailers([(b"x", b"y")], True))
     assert not response.is_done
@@ -201,6 +201,13 @@ def test_trailers_follow_a_chunked_content_and_nothing_else() -> None:
     response = Response(request())
     response.start(200, [(b"content-length", b"1")], trailers=True)
     assert wire(response.send(b"a", False), response.send_trailers([(b"x", b"y")], False)).endswith(b"\r\n\r\na")
+
+
+def test_trailers_are_for_clients_that_take_them() -> None:
+    response = Response(request())
+    response.start(200, [], trailers=True)
+    data = wire(response.send(b"a", False), response.send_trailers([(b"x", b"y")], False))
+    assert parts(data)[2] == b"1\r\na\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize("name", [b"content-length", b"Transfer-Encoding", b"host", b"trailer"])

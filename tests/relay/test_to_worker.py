@@ -39,9 +39,19 @@ def test_what_caddy_says_is_passed_on() -> None:
 def test_fields_of_the_connection_stay_here() -> None:
     raw = (
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, x-secret\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\n"
-        b"X-Secret: kept\r\n\r\n"
+        b"X-Secret: kept\r\nX-Other: 1\r\n\r\n"
     )
-    assert sent(raw) == b"GET / HTTP/1.1\r\nhost: a\r\nx-secret: kept\r\n\r\n"
+    assert sent(raw) == b"GET / HTTP/1.1\r\nhost: a\r\nx-other: 1\r\n\r\n"
+
+
+def test_a_client_cannot_take_host_or_what_is_said_of_it_away() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nConnection: host, x-forwarded-for\r\n\r\n"
+    assert sent(raw) == b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1.2.3.4\r\n\r\n"
+
+
+def test_trailers_are_asked_for_again() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: TE\r\nTE: gzip, trailers\r\n\r\n"
+    assert sent(raw) == b"GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n"
 
 
 def test_an_upgrade_is_asked_for_again() -> None:

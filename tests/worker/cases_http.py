@@ -23,6 +23,7 @@ class Case(NamedTuple):
 HOST = b"Host: a.example\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+ONE_CHUNK = b"1\r\na\r\n0\r\n\r\n"
 OK = b"GET / - "
 POSTED = b"POST / - "
 
@@ -68,8 +69,27 @@ REQUEST_LINE = [
     bad("9112 3 no method", request(b" / HTTP/1.1")),
     bad("9112 3 a line of garbage", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
     bad("9112 3.1 a method that is not a word", request(b"G@T / HTTP/1.1")),
-    bad("9112 3.1 an unknown method", request(b"BREW / HTTP/1.1"), 501),
-    bad("9112 3.1 methods are case-sensitive", request(b"get / HTTP/1.1"), 501),
+    ok("9110 9.1 an unknown method is the app's to judge", request(b"BREW / HTTP/1.1"), b"BREW / - "),
+    ok("9110 9.1 methods are case-sensitive", request(b"get / HTTP/1.1"), b"get / - "),
+    ok("9110 9.1 a method of the registry", request(b"VERSION-CONTROL / HTTP/1.1"), b"VERSION-CONTROL / - "),
+    ok("9110 9.1 a method of somebody's own", request(b"PURGE-ALL /a HTTP/1.1"), b"PURGE-ALL /a - "),
+    ok(
+        "9110 9.1 an unknown method with content",
+        request(b"BREW / HTTP/1.1", b"Content-Length: 3", content=b"tea"),
+        b"BREW / - tea",
+    ),
+    ok("9110 9.1 an unknown method and a target above ASCII", request(b"BREW /?\xe9 HTTP/1.1"), b"BREW / \xe9 "),
+    bad("9110 9.1 a method that is endless", request(b"X" * 90 + b" / HTTP/1.1"), 501),
+    bad("9110 5.6.2 a method is a token", request(b"GE(T / HTTP/1.1")),
+    ok("9110 5.6.3 a tab behind a coding", post(b"Transfer-Encoding: chunked\t", content=ONE_CHUNK), POSTED + b"a"),
+    ok("9110 5.6.3 a tab before a coding", post(b"Transfer-Encoding:\tchunked", content=ONE_CHUNK), POSTED + b"a"),
+    ok("9110 5.6.3 a tab behind a length", post(b"Content-Length: 1\t", content=b"a"), POSTED + b"a"),
+    bad("9110 8.6 a length of many zeros", post(b"Content-Length: " + b"0" * 5000 + b"1", content=b"a")),
+    bad("9110 7.2 a bracket that is not closed", b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n"),
+    bad("9110 7.2 a port is a number", b"GET / HTTP/1.1\r\nHost: h:port\r\n\r\n"),
+    bad("9110 7.2 two ports", b"GET / HTTP/1.1\r\nHost: h:1:2\r\n\r\n"),
+    ok("9110 7.2 an address and a port", b"GET / HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n\r\n", OK),
+    ok("9110 7.2 an empty port", b"GET / HTTP/1.1\r\nHost: h:\r\n\r\n", OK),
     bad("9110 9.3.6 CONNECT is for proxies", request(b"CONNECT a.example:80 HTTP/1.1"), 501),
     bad("9112 3.1 a method beyond any length", request(b"A" * 100_000 + b" / HTTP/1.1"), 414),
     ok("9110 9.1 an extension method", request(b"PROPFIND / HTTP/1.1"), b"PROPFIND / - "),

@@ -620,8 +620,34 @@ def test_early_hints_come_before_the_response(client: RawClient) -> None:
     assert client.answer().body == b"hinted"
 
 
+def test_an_early_hint_may_come_after_the_start(client: RawClient) -> None:
+    client.send(b"GET /script?start,hint,end HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.answer().status == 103
+    assert client.answer().body == b"abc"
+    assert client.get("/script?start,sleep,sleep,hint,end").body == b"abc"
+
+
+def test_a_client_that_has_ended_its_side_gets_the_answer(stranger: RawClient, worker: Worker) -> None:
+    for trusted in (True, False):
+        with RawClient(worker.connect(**({} if trusted else {"flags": 0}))) as half:
+            half.send(b"GET /script?receive,receive,start,end HTTP/1.1\r\nHost: a\r\n\r\n")
+            half.sock.shutdown(socket.SHUT_WR)
+            answer = half.answer()
+            assert (answer.status, answer.body) == (200, b"abc")
+            assert half.is_ended()
+
+
+def test_a_client_that_ends_its_side_and_then_leaves_is_told_of(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(b"GET /long_poll HTTP/1.1\r\nHost: a\r\n\r\n")
+        leaving.sock.shutdown(socket.SHUT_WR)
+        wait_for_note(client, "polling")
+    worker.drop_duplicates()
+    assert client.get("/polled").body == b"polled"
+
+
 def test_trailers_end_a_chunked_response(client: RawClient) -> None:
-    client.send(b"GET /trailers HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.send(b"GET /trailers HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n")
     _, _, headers = client.head()
     assert ("transfer-encoding", "chunked") in headers
     expected = b"7\r\ncontent\r\n0\r\nx-sum: 42\r\nx-more: y\r\n\r\n"

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from support.worker import settings
 
+from caddysnake.http1.forwarded import split_address
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser, Sections
+from caddysnake.worker.asgi.scope import Peer, Scopes
 from caddysnake.worker.wsgi.call.file_wrapper import FileWrapper
 from caddysnake.worker.wsgi.environ import Environ, Origin, of_request
 
@@ -229,3 +231,47 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(
             assert environ["SCRIPT_NAME"] == ("/cafÃ©" if link else "")
             assert environ["REQUEST_URI"] == ("/caf%C3%A9/x%20y?q" if link else "/x%20y?q")
             assert not [name for name in environ if "caddysnake" in name.lower()]
+
+
+def test_what_a_stranger_says_of_its_client_is_replaced() -> None:
+    forged = ("X-Forwarded-For: 6.6.6.6", "X-Forwarded-Port: 1", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6")
+    raw = "\r\n".join(["GET / HTTP/1.1", "Host: ex.com", "X-Forwarded-Proto: https", *forged, "", ""]).encode()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        with accepted:
+            for trusted in (False, True):
+                parser = RequestParser(Limits())
+                parser.feed(raw)
+                assert parser.head is not None
+                common, origin = Environ(settings("a:app", "wsgi", "/"), FileWrapper).of_connection(accepted, trusted)
+                environ = of_request(common, parser.head, origin)
+                scope = Scopes().http(parser.head, Peer(accepted, trusted))
+                shown = {
+                    "HTTP_" + name.decode().upper().replace("-", "_"): value.decode()
+                    for name, value in scope["headers"]
+                }
+                assert shown == {key: environ[key] for key in environ if key.startswith("HTTP_")}
+                if not trusted:
+                    assert shown == {
+                        "HTTP_HOST": "ex.com",
+                        "HTTP_X_FORWARDED_FOR": client.getsockname()[0],
+                        "HTTP_X_FORWARDED_HOST": "ex.com",
+                        "HTTP_X_FORWARDED_PROTO": "http",
+                    }
+                    assert environ["wsgi.url_scheme"] == scope["scheme"] == "http"
+
+
+@pytest.mark.parametrize(
+    ("written", "address", "port"),
+    [
+        ("192.0.2.1:4711", "192.0.2.1", 4711),
+        ("[2001:db8::1]:4711", "2001:db8::1", 4711),
+        ("[2001:db8::1]", "2001:db8::1", 0),
+        ("2001:db8::1", "2001:db8::1", 0),
+        ("192.0.2.1", "192.0.2.1", 0),
+        ("unknown", "unknown", 0),
+        ("", "", 0),
+    ],
+)
+def test_a_forwarded_address_may_have_a_port(written: str, address: str, port: int) -> None:
+    assert split_address(written) == (address, port)

@@ -487,3 +487,22 @@ def test_in_development_the_traceback_is_in_the_page_and_escaped() -> None:
         assert answer.header("content-type") == "text/html; charset=utf-8"
         assert b"ValueError: raised before the response" in answer.body
         assert b"<script>" not in answer.body
+
+
+def test_a_file_wrapper_sends_what_reading_gives(client: RawClient) -> None:
+    for name in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
+        wanted = Path(name)
+        if wanted.exists():
+            assert client.get(f"/wrapped?{name}").body == wanted.read_bytes()
+
+
+def test_a_stream_that_says_nothing_learns_that_its_client_has_left(client: RawClient, worker: Worker) -> None:
+    with RawClient(worker.connect()) as leaving:
+        leaving.send(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
+        while client.get("/silence_of").body != b"begun":
+            time.sleep(0.02)
+    worker.drop_duplicates()
+    deadline = time.monotonic() + 20
+    while client.get("/silence_of").body != b"closed":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -61,6 +61,38 @@ def generator(environ, start_response):
     yield b"two"
 
 
+silence = []
+
+
+class Silent:
+    """Pieces without content, until it is closed."""
+
+    def __iter__(self):
+        silence[:] = ["begun"]
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            yield b""
+
+    def close(self):
+        silence[:] = ["closed"]
+
+
+def silent(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/event-stream")])
+    return Silent()
+
+
+def silence_of(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return ["".join(silence).encode()]
+
+
+def wrapped(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return environ["wsgi.file_wrapper"](open(environ["QUERY_STRING"], "rb"))
+
+
 def late_start(environ, start_response):
     yield b""
     start_response("200 OK", [("Content-Type", "text/plain")])

@@ -22,6 +22,7 @@ ended by us, and none while the client may still be writing: it would lose our a
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from enum import Enum
 from time import monotonic
@@ -110,7 +111,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.is_last = False
         """The next answer ends it."""
         self.is_half_closed = False
-        """The client has ended its side. Caddy's browser is gone then; others may still read."""
+        """The client has ended its side, and may still read."""
         self.is_write_paused = False
         self._sock = sock
         self._view = server.view
@@ -175,13 +176,22 @@ class HttpConnection(asyncio.BufferedProtocol):
         """True to keep our own side open."""
         if self.phase is not _REQUEST:
             return False
-        self.is_half_closed = True
         cycle = self.cycle
-        if cycle is not None and self.parser.complete:
+        if cycle is not None and self.parser.complete and not self._is_gone():
+            self.is_half_closed = True
+            self.server.watch(self)
             return cycle.half_closed()
         if cycle is not None:
             cycle.disconnect()
         return False
+
+    def _is_gone(self) -> bool:
+        """The client has ended both sides, and not only its own. A unix socket tells; of TCP Caddy, and a relay, are
+        known never to end only one.
+        """
+        poller = select.poll()
+        poller.register(self._sock, 0)
+        return bool(poller.poll(0)) or (self.peer.is_trusted and self.peer.local is not None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the transport is closed. The app hears of it, and the other side sees the end unless it was
@@ -465,14 +475,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.cycle.is_gone = True
         self._transport.abort()
 
-    def client_left(self, cycle: Cycle) -> None:
-        """The app was told that the client is gone, which has ended its side: there is nobody to answer any more."""
-        if cycle.response.head_sent:
-            self.abort()
-        else:
-            cycle.is_gone = True
-            self._close(_CLOSING)
-
     def _finish(self) -> None:
         """The last response is out."""
         if self.parser.complete and not self.parser.pending:
@@ -622,6 +624,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         if phase is _REQUEST and self.cycle is not None and self.cycle.is_waiting_for_body:
             if waited > settings.body_timeout_s:
                 self.cycle.fail(ProtocolError(408, "body-timeout", "the request body did not arrive in time"))
+            return True
+        if phase is _REQUEST and self.is_half_closed:
+            if self.cycle is not None and self._is_gone():
+                self.cycle.disconnect()
+                self._close(_CLOSING)
             return True
         if phase is _UPGRADED and self._websocket is not None:
             self._websocket.tick(now)

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...channel.messages import PREFIX_FIELD, RELAY_FIELDS
+from ...http1.forwarded import is_forwarded, own_fields, split_address
 from ...http1.request import RequestHead
 
 Address = tuple[str, int]
@@ -35,13 +36,14 @@ _NAME_MAX = 64
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECURE = {"http": "ws", "https": "wss"}
 
-HTTP_EXTENSIONS_1_0: dict[str, dict[str, Any]] = {"http.response.pathsend": {}}
-HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
-    "http.response.pathsend": {},
-    "http.response.trailers": {},
-    "http.response.early_hint": {},
-}
-WEBSOCKET_EXTENSIONS: dict[str, dict[str, Any]] = {"websocket.http.response": {}}
+HTTP_EXTENSIONS_1_0 = ("http.response.pathsend",)
+HTTP_EXTENSIONS = ("http.response.pathsend", "http.response.trailers", "http.response.early_hint")
+WEBSOCKET_EXTENSIONS = ("websocket.http.response",)
+
+
+def _named(extensions: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Each of ``extensions`` with a dictionary of its own: an app may write into it."""
+    return {name: {} for name in extensions}
 
 
 class Peer:
@@ -85,9 +87,9 @@ class Scopes:
         if template is None or template[0] is not peer.is_trusted:
             return self._http(head, peer)
         scope: Scope = template[1].copy()
-        scope["headers"] = head.headers.copy()
+        scope["headers"] = scope["headers"].copy()
         scope["asgi"] = _ASGI.copy()
-        scope["extensions"] = scope["extensions"].copy()
+        scope["extensions"] = _named(scope["extensions"])
         if scope["client"] is None:
             scope["client"] = peer.address
         if self.state is not None:
@@ -116,19 +118,22 @@ class Scopes:
             "headers": head.headers,
             "client": client,
             "server": server,
-            "extensions": HTTP_EXTENSIONS.copy() if head.version == "1.1" else HTTP_EXTENSIONS_1_0.copy(),
+            "extensions": _named(HTTP_EXTENSIONS if head.version == "1.1" else HTTP_EXTENSIONS_1_0),
         }
         if self.root_path:
             scope["path"] = self.root_path + scope["path"]
             scope["raw_path"] = self._raw_root + path
+        if not peer.is_trusted:
+            fields = [field for field in head.headers if not is_forwarded(field[0])]
+            scope["headers"] = fields + own_fields(head.host, peer.address[0] if peer.address else "")
         if has_ours:
             self._without_ours(scope, peer)
-        elif head.is_shared and head.host:
+        elif head.is_shared and head.host and (peer.is_trusted or peer.address is None):
             # Most of the scope follows from the head, which will come again to the letter.
             told = client if client != peer.address else None
             head.made = (peer.is_trusted, {**scope, "client": told})
-            scope["headers"] = head.headers.copy()
-            scope["extensions"] = scope["extensions"].copy()
+            scope["headers"] = scope["headers"].copy()
+            scope["extensions"] = _named(scope["extensions"])
         if self.state is not None:
             scope["state"] = self.state.copy()
         return scope
@@ -154,7 +159,7 @@ class Scopes:
         scope["type"] = "websocket"
         scope["scheme"] = _SECURE[scope["scheme"]]
         scope["subprotocols"] = subprotocols
-        scope["extensions"] = WEBSOCKET_EXTENSIONS.copy()
+        scope["extensions"] = _named(WEBSOCKET_EXTENSIONS)
         return scope
 
     def _made_of(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str, Address | None, bool]:
@@ -209,9 +214,9 @@ class Scopes:
 
 
 def last_hop(forwarded: bytes) -> Address | None:
-    """The last element of X-Forwarded-For: a bare address, whose port nobody tells."""
-    text = forwarded.rpartition(b",")[2].strip(b" \t").decode("latin-1")
-    return (text, 0) if text else None
+    """The last element of X-Forwarded-For: an address, and its port where that is told, else 0."""
+    address, port = split_address(forwarded.rpartition(b",")[2].strip(b" \t").decode("latin-1"))
+    return (address, port) if address else None
 
 
 def split_host(host: bytes, default_port: int) -> Address:

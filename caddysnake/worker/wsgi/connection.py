@@ -237,6 +237,16 @@ class Connection:
                 raise self._lost("the client left in the middle of the request")
         return self._wait(select.POLLOUT, max(0.0, until - time.monotonic()))
 
+    def check_reader(self) -> None:
+        """Raise ``ClientGone`` if the client has ended both sides. Of TCP Caddy is known never to end only its own."""
+        poller = self.poller
+        if poller is None:
+            poller = self.poller = select.poll()
+        is_caddys = self.trusted and self.sock.family != socket.AF_UNIX
+        poller.register(self.fd, select.POLLRDHUP if is_caddys else 0)
+        if poller.poll(0):
+            raise self._lost("the client is gone")
+
     def read_on(self, keeps_bytes: int) -> None:
         """Read more of the request before an answer leaves that does not wait for it: as long as it comes, and for a
         bounded time (``early_answers``). Up to ``keeps_bytes`` are kept for the app; 0: all is dropped. Raises

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from ...channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ...channel.settings import Settings
+from ...http1.forwarded import is_forwarded, own_fields, split_address
 from ...http1.request import RequestHead
 
 _LEARNED_MAX = 1024
@@ -79,6 +80,7 @@ class Environ:
         if trusted:
             return environ, _FORWARDED
         environ["REMOTE_PORT"] = str(there[1])
+        environ["HTTP_X_FORWARDED_FOR"] = there[0]
         return environ, _KERNEL
 
 
@@ -143,7 +145,10 @@ def _of_headers(head: RequestHead, origin: Origin) -> dict[str, str]:
     """The keys that follow from the header section alone."""
     fields: dict[str, str] = {}
     keys = _KEYS
-    for name, value in head.headers:
+    headers = head.headers
+    if origin is _HOST or origin is _KERNEL:
+        headers = [field for field in headers if not is_forwarded(field[0])] + own_fields(head.host, "")
+    for name, value in headers:
         key = keys.get(name)
         if key is None:
             key = _learn(name)
@@ -203,7 +208,9 @@ def _forwarded(fields: dict[str, str]) -> None:
     """Believe what Caddy says of the client. Of a list its last member counts: that one Caddy wrote itself."""
     client = _last(fields.get("HTTP_X_FORWARDED_FOR"))
     if client:
-        fields["REMOTE_ADDR"] = client
+        fields["REMOTE_ADDR"], port = split_address(client)
+        if port:
+            fields["REMOTE_PORT"] = str(port)
     scheme = _last(fields.get("HTTP_X_FORWARDED_PROTO")).lower()
     if scheme in _DEFAULT_PORT:
         fields["wsgi.url_scheme"] = scheme

@@ -7,7 +7,7 @@ body to the app. The response half is a ``Response``, whose phases are the state
 phase          what the app may send
 =============  ==================================================================================
 WAITING        http.response.start, http.response.early_hint
-STARTED        http.response.body, .pathsend; the head leaves at once with it, or at the end of
+STARTED        http.response.body, .pathsend, .early_hint; the head leaves at once with it, or at the end of
                this turn of the loop, so that a slow stream opens immediately
 STREAMING      http.response.body
 TRAILERS       http.response.trailers
@@ -37,7 +37,6 @@ from .sendfile import open_file, send_file
 
 Message = MutableMapping[str, Any]
 
-_WAITING = Phase.WAITING
 _STARTED = Phase.STARTED
 _DONE = Phase.DONE
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -73,9 +72,6 @@ class HttpCycle(Cycle):
                     connection.resume_reading()
                 connection.server.tally.bytes_in += len(body)
                 return {"type": "http.request", "body": body, "more_body": more}
-            if connection.is_half_closed:
-                connection.client_left(self)
-                return {"type": "http.disconnect"}
             if self.head.expect_continue and not self.request_given:
                 self._continue()
             await self._wait()
@@ -123,9 +119,11 @@ class HttpCycle(Cycle):
         connection = self.connection
         response = self.response
         if kind == "http.response.early_hint":
-            if response.phase is not _WAITING:
-                raise ResponseError("an early hint after the response was started")
-            connection.write(informational(_EARLY_HINTS, [(b"link", link) for link in message.get("links", ())]), 0)
+            hint = informational(_EARLY_HINTS, [(b"link", link) for link in message.get("links", ())])
+            if response.phase is _DONE:
+                raise ResponseError("an early hint after the end of the response")
+            if not response.head_sent:  # else too late to be of use, which the app cannot know
+                connection.write(hint, 0)
         elif kind == "http.response.trailers":
             self._write(response.send_trailers(message.get("headers", ()), message.get("more_trailers", False)), 0)
             if response.phase is _DONE:

@@ -263,6 +263,8 @@ class Call(Response):
             if type(data) is not bytes and not isinstance(data, bytes):
                 raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
             if not data:
+                if self._connection is not None:
+                    connection.check_reader()  # it has nothing to say, and would never hear of it otherwise
                 continue
             if self._connection is None:
                 what = "the app sent content beyond its Content-Length, which was dropped"

@@ -39,8 +39,8 @@ class FileWrapper:
             offset = self.filelike.tell()
         except (OSError, ValueError):
             return None
-        if not stat.S_ISREG(status.st_mode):
-            return None
+        if not stat.S_ISREG(status.st_mode) or not status.st_blocks:
+            return None  # files of /proc and /sys are regular, have no blocks, and another size than they say
         return fd, offset, max(0, status.st_size - offset)
 
 
