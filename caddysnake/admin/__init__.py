@@ -3,6 +3,7 @@
 ::
 
     attending.py   opens its listener, and brings the server up beside the apps       (imports no aiohttp)
+    announcing.py  tells commands where that is
     access.py      who may call: Host, Origin, the user at the other end. Pure.
     models.py      every request and answer
     errors.py      what can go wrong, with stable codes

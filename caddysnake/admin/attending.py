@@ -21,6 +21,7 @@ from ..daemon.supervisor.beside import Attendant, persist, take_carried
 from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import CarriedListener
 from .access import Access
+from .announcing import Announcement
 
 if TYPE_CHECKING:
     from ..daemon.main import Daemon
@@ -53,6 +54,7 @@ class Admin(Attendant):
         self._missing: AdminEndpoint | None = None
         """Could not be opened, and is tried again."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._announcement = Announcement()
 
     # -- the listener -----------------------------------------------------------------------------------------
 
@@ -81,6 +83,7 @@ class Admin(Attendant):
     def commit(self) -> None:
         """Serve from now on where the configuration says, and only whom it says."""
         former, self._present, self._coming = self._present, self._coming, None
+        self._announcement.say(None if self._present is None else self._present.endpoint.listen)
         missing, self._missing = self._missing, None
         if self._present is None and missing is not None:
             self._missing = missing
@@ -122,6 +125,7 @@ class Admin(Attendant):
         """Close the listener, and end connections."""
         self._is_started = False
         present, self._present = self._present, None
+        self._announcement.end()
         if present is not None:
             present.listener.close()
         for task in self._tasks:
@@ -139,9 +143,11 @@ class Admin(Attendant):
             module = await asyncio.to_thread(import_module, ".server", __package__)
             server = module.Server(self._daemon, Access(present.endpoint), present.listener.name)
             await server.start()
-            if self._present is not present or self._served is present.listener:
+            current = self._present
+            if current is None or current.listener is not present.listener or self._served is present.listener:
                 await server.stop()  # another came first
                 return
+            server.access = Access(current.endpoint)  # a reload may have changed whom it serves meanwhile
             present.listener.accept_into(asyncio.get_running_loop(), server.accept)
             log.info("admin API ready", extra={"fields": {"listener": present.listener.name}})
         former, self._server = self._server, server
@@ -161,6 +167,7 @@ class Admin(Attendant):
                 continue
             self._missing = None
             self._present = _Open(endpoint, listener)
+            self._announcement.say(endpoint.listen)
             if self._is_started:
                 await persist(self._replace_server, "the admin API")
             return

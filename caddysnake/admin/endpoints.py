@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from ..config.places import is_same
 from ..daemon.main import Daemon
 from ..daemon.supervisor.document import Document
 from . import actions, survey
@@ -110,7 +111,16 @@ async def post_load(call: Call) -> Loaded:
         if "\0" in file:
             raise ApiError("bad-request", "file holds a NUL character", "send the path of the Caddyfile")
         document = Document(call.body, file)
+    elif "file" in call.query:
+        _expect(call.daemon.configuration.document.file, call.query["file"])
     return await actions.load(call.daemon, document, changed_only=_flag(call, "changed"))
+
+
+def _expect(running: str, file: str) -> None:
+    """Raise ``ApiError`` when the daemon is not the one that the caller has in mind."""
+    if "\0" in file or not is_same(running, file):
+        hint = f"reload that with --config {running}, or have the daemon run this one with --config {file}"
+        raise ApiError("config", f"the daemon runs {running}, not {file}", hint)
 
 
 def _flag(call: Call, name: str) -> bool:

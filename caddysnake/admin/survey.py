@@ -356,7 +356,7 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> Daemon
         python=f"{platform.python_implementation()} {platform.python_version()}",
         phase=daemon.phase.value,
         started_at=daemon.started_at,
-        file=os.path.abspath(daemon.configuration.document.file),
+        file=daemon.configuration.document.file,
         admin=admin,
         build=_build(daemon.builds),
         refused=_refused(daemon.builds),

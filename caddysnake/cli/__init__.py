@@ -5,4 +5,5 @@
              docstring that is its help
 ``terminal`` what a terminal may be shown
 ``reading``  the Caddyfile a command works on, and how errors in it are shown
+``finding``  where the running daemon is; ``calling``: what is asked of it
 """

@@ -1,4 +1,4 @@
-"""How commands reach a running daemon: its admin API, found through the Caddyfile as Caddy's own commands do.
+"""How commands call a running daemon: its admin API. ``finding`` says where that is.
 
 Without an import of the daemon's: a command that asks how things are should answer at once.
 """
@@ -48,91 +48,6 @@ def add_address_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="ADDRESS", help="the daemon's admin API (default: found through the Caddyfile)"
     )
-
-
-def find(address: str | None, config: str | None) -> Target:
-    """The API at ``address``, else of the daemon that runs the Caddyfile ``config``, else of the only one there is.
-
-    Raises ``CallFailed``.
-    """
-    from ..config.values import InvalidValue
-
-    try:
-        return _find(address, config)
-    except InvalidValue as exc:
-        raise CallFailed(f"{exc}" + (f" ({exc.hint})" if exc.hint else "")) from None
-
-
-def _find(address: str | None, config: str | None) -> Target:
-    from ..config import admin, values
-
-    if address is not None:
-        return _target(values.socket_address(address))
-    file = config if config is not None else "Caddyfile"
-    # First: with a supervised Caddy the address in the file is Caddy's.
-    alive = _alive(admin.candidates(file, os.environ))
-    if alive:
-        return Target(alive[0])
-    if config is not None or os.path.exists(file):
-        said = _said_in(file)
-        if said is not None:
-            return said
-        # Not another one instead: whoever stands beside a Caddyfile means that one.
-        raise CallFailed(
-            f"no daemon answers for {os.path.abspath(file)}: start it with `caddysnake run --config {file}`, "
-            "or say where its admin API is with --address"
-        )
-    running = _alive(admin.candidates(None, os.environ))
-    if not running:
-        raise CallFailed("no daemon is running, as far as this user can see; say where its admin API is with --address")
-    if len(running) > 1:
-        listed = "".join(f"\n  --address unix/{path}   {_file_of(path)}" for path in running)
-        raise CallFailed(f"several daemons are running; choose one with --config, or:{listed}")
-    return Target(running[0])
-
-
-def _said_in(file: str) -> Target | None:
-    """The address that the option ``admin`` of ``file`` gives, if that is one and somebody answers there."""
-    from ..caddyfile.errors import CaddyfileError
-    from ..config.adapt import ConfigErrors, read
-    from ..config.admin import admin_endpoint
-
-    try:
-        with open(file, "rb") as opened:
-            config = read(opened.read(), file, os.environ).config
-        endpoint = admin_endpoint(config.options, file, os.environ, for_caddy=False)
-    except (OSError, ConfigErrors, CaddyfileError):
-        return None  # whoever reads it next says so
-    if endpoint.listen is None or endpoint.is_default:
-        return None
-    return _target(endpoint.listen)
-
-
-def _target(address: Any) -> Target:
-    from ..config.values import InvalidValue
-
-    if address.network == "unix":
-        return Target(os.path.abspath(address.path))
-    if address.network == "fd" or not address.port:
-        raise InvalidValue(f"{address.name!r} cannot be connected to", "write unix//run/x.sock or localhost:2020")
-    return Target("", address.host if address.host not in ("", "0.0.0.0", "::") else "localhost", address.port)
-
-
-def _alive(paths: list[str]) -> list[str]:
-    found = []
-    for path in paths:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
-            probe.settimeout(1.0)
-            probe.connect(path)
-            found.append(path)
-    return found
-
-
-def _file_of(path: str) -> str:
-    try:
-        return str(call(Target(path), "GET", "/status")["daemon"]["file"])
-    except (CallFailed, KeyError, TypeError):
-        return "?"
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -19,6 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """There are none."""
 
 
+def _working_directory() -> str:
+    from ..config.places import start_folder
+
+    try:
+        return start_folder(os.environ)
+    except OSError:
+        return "has been removed"
+
+
 def main(args: argparse.Namespace) -> int:
     """Print; always 0."""
     from ..config.plan import default_socket_dir, usable_cores
@@ -33,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         "arch": platform.machine(),
         "cores": str(usable_cores()),
         "caddy": shutil.which("caddy") or "not on PATH",
-        "wd": os.getcwd(),
+        "wd": _working_directory(),
     }
     for name, value in facts.items():
         print(f"{name}={value}")

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TextIO
 
 from .. import files
 from ..caddyfile.errors import CaddyfileError
+from ..config.places import start_folder
 
 DEFAULT_FILE: Final = "Caddyfile"
 _SHOWN_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -53,7 +54,8 @@ def read(path: str | None) -> Source:
             return Source(opened.read(), file)
     except OSError as exc:
         if path is None and isinstance(exc, FileNotFoundError):
-            raise ReadError(f"there is no Caddyfile in {os.getcwd()}; name one with --config FILE") from None
+            here = start_folder(os.environ)
+            raise ReadError(f"there is no Caddyfile in {here}; name one with --config FILE") from None
         raise ReadError(f"cannot read {file}: {exc.strerror}") from None
 
 

@@ -15,8 +15,9 @@ import os
 import sys
 from urllib.parse import quote, urlencode
 
-from .calling import CallFailed, add_address_argument, call, find, report
-from .reading import ReadError, add_config_arguments, read
+from .calling import CallFailed, add_address_argument, call, report
+from .finding import file_asked_for, find
+from .reading import DEFAULT_FILE, ReadError, add_config_arguments, read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
         if args.app is not None:
             path, body = f"/apps/{quote(args.app, safe='')}/reload", None
         else:
-            path, body = _load(args.config, changed=args.changed)
+            path, body = _load(args.config, is_addressed=args.address is not None, changed=args.changed)
         target = find(args.address, None if args.config == "-" else args.config)
         done = call(target, "POST", path, body, timeout=None)
     except ReadError as exc:
@@ -50,14 +51,19 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(config: str | None, *, changed: bool) -> tuple[str, bytes | None]:
-    """Target and body of the request. Without a file the daemon reads its own again. Raises ``ReadError``."""
+def _load(config: str | None, *, is_addressed: bool, changed: bool) -> tuple[str, bytes | None]:
+    """Target and body of the request. Without a file the daemon reads its own again, if it is that of this directory.
+
+    Raises ``ReadError``, ``CallFailed``.
+    """
     parameters = {"changed": "true"} if changed else {}
     if config is None:
+        if not is_addressed and os.path.exists(DEFAULT_FILE):
+            parameters["file"] = file_asked_for(None)
         return f"/load?{urlencode(parameters)}", None
     source = read(config)
     if config != "-":
-        parameters["file"] = os.path.abspath(source.file)
+        parameters["file"] = file_asked_for(config)
     return f"/load?{urlencode(parameters)}", source.content
 
 

@@ -21,6 +21,7 @@ from ..admin.asked import AskDesk
 from ..admin.attending import Admin, import_all
 from ..config.adapt import ConfigErrors
 from ..config.models import Config
+from ..config.places import absolute, disregarded, start_folder
 from ..config.values import InvalidValue
 from ..daemon.main import not_started, run
 from ..daemon.supervisor.beside import Attendants
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         source = _source_of(left) or read(args.config)
     except (ReadError, StateError) as exc:
         return _report(str(exc))
-    return serve_file(source, args.caddy, Setting(socket_dir=args.socket_dir, admin=args.admin), left)
+    return serve_file(source, args.caddy, Setting("", socket_dir=args.socket_dir, admin=args.admin), left)
 
 
 def _source_of(left: Left) -> Source | None:
@@ -72,18 +73,29 @@ def _source_of(left: Left) -> Source | None:
     return Source(left.state.source.content, left.state.source.file)
 
 
+def _base(left: Left) -> str:
+    """Where relative paths begin: where they did when the daemon was started. Raises ``OSError``."""
+    if left is not None and left.state.source is not None and left.state.source.folder:
+        return left.state.source.folder
+    return start_folder(os.environ)
+
+
 def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -> int:
     """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
 
+    ``setting`` is completed by where relative paths begin.
     ``left``: what another image of this process has left, or asks.
     """
+    setting = setting._replace(base=_base(left))
+    if (told := disregarded(os.environ)) is not None:
+        logs.tell(f"Note: {told}")
     caddy = find_caddy(os.environ) if with_caddy else None
     if not with_caddy:
         return _serve(source, caddy, setting, left)
     if caddy is None:
         return _report(NO_CADDY)
     try:
-        folder = private_folder(os.path.abspath(source.file))
+        folder = private_folder(absolute(source.file, setting.base))
     except RuntimeDirError as exc:
         return _report(str(exc))
     try:

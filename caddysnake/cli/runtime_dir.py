@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from .. import files
+from ..config.places import runtime_folder, service_folder
 
 
 class RuntimeDirError(Exception):
@@ -21,7 +22,7 @@ def private_folder(purpose: str) -> Path:
     file is told that it is the second.
     """
     digest = hashlib.sha256(purpose.encode()).hexdigest()[:12]
-    base = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.environ.get("XDG_RUNTIME_DIR")
+    base = service_folder(os.environ) or runtime_folder(os.environ)
     if base:
         folder = Path(base) / "caddysnake" / digest
     else:

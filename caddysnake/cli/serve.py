@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     told = args.wsgi or args.asgi or _only_wsgi(args)
     source = Source(text.encode(), f"(serve {args.domain or args.listen})")  # its sockets get a folder by this name
     adjust = partial(_adjust, inspect=not told, args=args)
-    setting = Setting(adjust=adjust, is_written=False, is_patient=args.autoreload)
+    setting = Setting("", adjust=adjust, is_written=False, is_patient=args.autoreload)
     return serve_file(source, True, setting, left)
 
 

@@ -15,7 +15,8 @@ import time
 from typing import Any
 
 from ..logs.records import printable, printable_json
-from .calling import CallFailed, Target, add_address_argument, call, find, report
+from .calling import CallFailed, Target, add_address_argument, call, report
+from .finding import find
 from .overview import overview
 from .reading import add_config_arguments
 from .terminal import control

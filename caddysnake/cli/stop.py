@@ -10,7 +10,8 @@ import os
 import select
 import sys
 
-from .calling import CallFailed, add_address_argument, call, find, report
+from .calling import CallFailed, add_address_argument, call, report
+from .finding import find
 from .reading import add_config_arguments
 
 _AFTER_GRACE_S = 30.0

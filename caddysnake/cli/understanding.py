@@ -14,6 +14,7 @@ from ..config.caddy_admin import with_admin
 from ..config.garbage import without_collection
 from ..config.models import Config
 from ..config.on_demand import HostDirectory
+from ..config.places import absolute, is_same
 from ..config.plan import Plan, default_socket_dir, plan, usable_cores
 from ..config.settled import settle
 from ..config.stock import stock
@@ -29,6 +30,8 @@ _SECRET = "(set)"
 class Setting(NamedTuple):
     """What the command line says, for as long as the daemon runs."""
 
+    base: str
+    """Where relative paths begin: absolute, and by the name under which it was entered."""
     folder: Path | None = None
     """Where a supervised Caddy's sockets are; None: there is no such Caddy."""
     socket_dir: str | None = None
@@ -59,22 +62,23 @@ def understand(source: Source, setting: Setting, is_start: bool = False, goes_on
     """
     part, config, planned = _plan(source, setting)
     endpoint, problems = _endpoint(config, source, setting)
-    settled = settle(config, planned, os.environ, own_sockets=setting.folder is not None)
+    settled = settle(config, planned, os.environ, base_dir=setting.base, own_sockets=setting.folder is not None)
     planned, unready = settled.plan, settled.unready
     may_fail = is_start and config.options.start_policy == "each"
     is_any_ready = goes_on or setting.is_patient or len(unready) < len(planned.apps)
     problems += settled.errors if may_fail and is_any_ready else settled.all_errors
     if problems:
         raise ConfigErrors(problems)
-    composition = setting.adjust(compose(planned, os.environ, settled.tables, os.getcwd(), unready=unready))
+    composition = setting.adjust(compose(planned, os.environ, settled.tables, setting.base, unready=unready))
     composition = composition._replace(is_patient=setting.is_patient)
     meaning = to_json(config)
     _take_secrets(meaning)
     asked = None
     if (address := config.options.on_demand_ask) is not None:
-        hosts = HostDirectory(config, planned, os.environ, os.getcwd(), own_sockets=setting.folder is not None)
+        hosts = HostDirectory(config, planned, os.environ, setting.base, own_sockets=setting.folder is not None)
         asked = Asked(socket_address(address), hosts.serves)
-    configuration = Configuration(composition, Document(*source), meaning, endpoint, config.warnings, asked, part)
+    document = Document(source.content, absolute(source.file, setting.base))
+    configuration = Configuration(composition, document, meaning, endpoint, config.warnings, asked, part)
     return Understood(config, configuration)
 
 
@@ -85,6 +89,7 @@ def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
             source.content,
             source.file,
             os.environ,
+            base_dir=setting.base,
             socket_dir=folder,
             cores=usable_cores(),
             full_duplex=setting.full_duplex,
@@ -93,7 +98,7 @@ def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
         text, admin = with_admin(both.text, source.file, os.environ, both.config.options, address)
         return CaddyPart(text, admin), both.config, both.plan
     config = load(source.content, source.file, os.environ)
-    planned = plan(config, cores=usable_cores(), socket_dir=setting.socket_dir)
+    planned = plan(config, cores=usable_cores(), base_dir=setting.base, socket_dir=setting.socket_dir)
     if setting.socket_dir is None and any(listener.own for listener in planned.listeners):
         make_folder(default_socket_dir())
     return CaddyPart(), config, planned
@@ -103,7 +108,14 @@ def _endpoint(config: Config, source: Source, setting: Setting) -> tuple[AdminEn
     for_caddy = setting.folder is not None
     try:
         return (
-            admin_endpoint(config.options, source.file, os.environ, for_caddy=for_caddy, override=setting.admin),
+            admin_endpoint(
+                config.options,
+                source.file,
+                os.environ,
+                for_caddy=for_caddy,
+                override=setting.admin,
+                base_dir=setting.base,
+            ),
             [],
         )
     except CaddyfileError as exc:
@@ -130,6 +142,11 @@ class FileReader:
         self._first = first
         self._setting = setting
 
+    @property
+    def base(self) -> str:
+        """See ``Reader.base``."""
+        return self._setting.base
+
     def read(self, file: str) -> Document:
         """The text at ``file``, as it is now."""
         document = self._first.configuration.document
@@ -144,9 +161,36 @@ class FileReader:
         """What ``document`` asks for."""
         try:
             again = understand(Source(*document), self._setting)
+            self._refuse_two_meanings(again)
         except ConfigErrors as exc:
             problems = tuple(Problem(error.file, error.line, str(error)) for error in exc.errors)
             raise ReloadFailed("\n".join(problem.text for problem in problems), problems=problems) from None
         except (RuntimeDirError, InvalidValue) as exc:
             raise ReloadFailed(str(exc)) from None
         return again.configuration
+
+    def _refuse_two_meanings(self, again: Understood) -> None:
+        """Who was started beside the first file, and is given one that lies elsewhere, cannot know where its relative
+        paths are meant to begin. Raises ``ReloadFailed`` when there are any.
+        """
+        base, first = self._setting.base, self._first.configuration.document.file
+        file = again.configuration.document.file
+        folder = os.path.dirname(file)
+        is_beside = os.path.dirname(first) == base and self._setting.is_written
+        if not is_beside or is_same(folder, base) or is_same(file, first):
+            return
+        here, there = (
+            plan(
+                again.config,
+                cores=1,
+                base_dir=begin,
+                socket_dir=self._setting.socket_dir,
+                own_sockets=self._setting.folder is not None,
+            )
+            for begin in (base, folder)
+        )
+        if (here.apps, here.listeners) != (there.apps, there.listeners):
+            raise ReloadFailed(
+                f"relative paths in {file} would begin in {base}, where the daemon was started, and not beside the "
+                "file: write them as absolute paths, or restart the daemon where they are meant to begin"
+            )

@@ -16,7 +16,8 @@ import sys
 import time
 from typing import Any
 
-from .calling import CallFailed, Target, add_address_argument, call, find, report
+from .calling import CallFailed, Target, add_address_argument, call, report
+from .finding import find
 from .reading import add_config_arguments
 
 _PATIENCE_S = 180.0

@@ -9,6 +9,7 @@
 ``adapt``        ``load``: file to models, all errors at once; models to JSON
 ``listeners``    which sockets there are, direct or relayed, and why
 ``plan``         ``plan``: models to listeners and apps, everything resolved
+``places``       where relative paths begin, and which folder a user has for sockets
 ``environment``  the whole environment of a worker
 ``routing``      from the plan to each socket's table of sites and routes, for the relay
 ``tenancy``      from a template of apps and a request's values to one app

@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from glob import glob
+from glob import escape, glob
 from typing import Final, NamedTuple
 
 from .. import files
 from . import values
 from .models import GlobalOptions
+from .places import absolute, runtime_folder, service_folder, start_folder
 from .plan import default_socket_dir
 from .registry import error_at
 from .values import InvalidValue, SocketAddress
 
 DEFAULT_MODE: Final = 0o600
+ANNOUNCED: Final = "caddysnake:"
+"""How the name of a socket begins that announces the address behind it."""
 _HINT: Final = "write unix//run/caddysnake/admin.sock, localhost:2020, or off"
 
 
@@ -38,78 +41,83 @@ OFF: Final = AdminEndpoint(None)
 
 
 def admin_endpoint(
-    options: GlobalOptions, file: str, environ: Mapping[str, str], *, for_caddy: bool, override: str | None = None
+    options: GlobalOptions,
+    file: str,
+    environ: Mapping[str, str],
+    *,
+    for_caddy: bool,
+    override: str | None = None,
+    base_dir: str | None = None,
 ) -> AdminEndpoint:
     """The endpoint of a daemon that runs the Caddyfile ``file``.
 
     Args:
         options: its global options.
-        file: its path; relative to the current directory.
+        file: its path.
         environ: says where the runtime directory is.
         for_caddy: a supervised Caddy reads the same file, and the option ``admin`` is about its API, not about this.
         override: an address, or ``off``, that goes before what the file says.
+        base_dir: what relative paths are relative to, absolute; the current directory when not given.
 
     Raises:
         CaddyfileError: the address cannot be listened on.
         InvalidValue: ``override`` cannot be.
     """
+    base = base_dir or start_folder(environ)
     said = None if for_caddy else options.admin
     origins = () if said is None else said.origins
     enforce_origin = said is not None and said.enforce_origin
     if override is None and (said is None or (said.listen is None and not said.disabled)):
-        path = default_path(file, environ)
+        path = default_path(absolute(file, base), environ)
         return AdminEndpoint(SocketAddress("unix", path, mode=DEFAULT_MODE), origins, enforce_origin, is_default=True)
     if override == "off" or (override is None and said is not None and said.disabled):
         return OFF
     if override is not None:
-        return AdminEndpoint(_address(override), origins, enforce_origin)
+        return AdminEndpoint(_address(override, base), origins, enforce_origin)
     assert said is not None
     assert said.listen is not None
     try:
-        return AdminEndpoint(_address(said.listen), origins, enforce_origin)
+        return AdminEndpoint(_address(said.listen, base), origins, enforce_origin)
     except InvalidValue as exc:
         raise error_at(options.at("admin"), f"admin: {exc}", exc.hint) from None
 
 
-def _address(text: str) -> SocketAddress:
+def _address(text: str, base: str) -> SocketAddress:
     if values.placeholders(text):
         raise InvalidValue(f"{text!r} holds a placeholder", "write {$NAME} for a variable of the environment")
     address = values.socket_address(text)
     if address.network == "unix":
-        return address._replace(path=os.path.abspath(address.path), mode=address.mode or DEFAULT_MODE)
+        return address._replace(path=absolute(address.path, base), mode=address.mode or DEFAULT_MODE)
     if address.network != "fd" and address.port is None:
         raise InvalidValue(f"{text!r} has no port", _HINT)
     return address
 
 
 def default_path(file: str, environ: Mapping[str, str]) -> str:
-    """The default socket of a daemon that runs ``file`` in the environment ``environ``."""
-    return f"{next(_folders(environ))}/{_name(file)}"
+    """The default socket of a daemon that runs ``file`` (absolute) in the environment ``environ``."""
+    return f"{next(_folders(environ))}/{name_for(file)}"
 
 
-def candidates(file: str | None, environ: Mapping[str, str]) -> list[str]:
-    """Sockets at which a daemon may be: the one that runs ``file``, or any.
+def default_sockets(environ: Mapping[str, str]) -> list[str]:
+    """Default sockets that are there, those first where a daemon of this environment would be.
 
     A service has another runtime directory than the shell from which it is asked for.
     """
     folders = [*_folders(environ), *sorted(glob("/run/caddysnake*/admin")), *sorted(glob("/run/caddysnake/*/admin"))]
-    folders = list(dict.fromkeys(folders))
-    if file is not None:
-        return [path for folder in folders if os.path.exists(path := f"{folder}/{_name(file)}")]
-    return [path for folder in folders for path in sorted(glob(f"{folder}/*.sock"))]
+    return [path for folder in dict.fromkeys(folders) for path in sorted(glob(f"{escape(folder)}/*.sock"))]
 
 
-def _name(file: str) -> str:
-    return hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:16] + ".sock"
+def name_for(file: str) -> str:
+    """The name of the default socket of a daemon that runs ``file`` (absolute)."""
+    return hashlib.sha256(os.fsencode(file)).hexdigest()[:16] + ".sock"
 
 
 def _folders(environ: Mapping[str, str]) -> Iterator[str]:
     """Where default sockets are; a daemon takes the first."""
-    service = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if service:
+    if (service := service_folder(environ)) is not None:
         yield f"{service}/admin"
-    if environ.get("XDG_RUNTIME_DIR"):
-        yield f"{environ['XDG_RUNTIME_DIR']}/caddysnake/admin"
+    if (runtime := runtime_folder(environ)) is not None:
+        yield f"{runtime}/caddysnake/admin"
     yield f"{default_socket_dir()}/admin"
 
 

@@ -34,6 +34,7 @@ from .models import (
     Toggle,
 )
 from .ownership import misleads
+from .places import absolute, runtime_folder, start_folder
 from .registry import error_at
 from .values import InvalidValue, check_unix_path, unescaped
 
@@ -187,12 +188,12 @@ def plan(
     Args:
         config: what the file says.
         cores: how many workers ``auto`` means.
-        base_dir: what relative paths are relative to; the current directory when not given.
+        base_dir: what relative paths are relative to, absolute; the current directory when not given.
         socket_dir: the folder of the sockets that blocks get when their site names none.
         own_sockets: Caddy reads the same file, so every block of a site of Caddy's gets its own socket.
     """
-    base = os.path.abspath(base_dir or os.getcwd())
-    sockets = os.path.normpath(os.path.join(base, socket_dir or default_socket_dir()))
+    base = base_dir or start_folder(os.environ)
+    sockets = absolute(socket_dir or default_socket_dir(), base)
     needed, problems = openings(config, own_sockets=own_sockets)
     roots = root_paths(config, needed)
     apps = [replace(spec, root_path=roots.get(id(spec.block), "")) for spec in _apps(config, base, cores)]
@@ -212,7 +213,7 @@ def default_socket_dir() -> str:
     """The folder of our own sockets: ``/run/caddysnake`` for root, else one in the user's runtime directory."""
     if os.geteuid() == 0:
         return "/run/caddysnake"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    runtime = runtime_folder(os.environ)
     return f"{runtime}/caddysnake" if runtime else f"/tmp/caddysnake-{os.geteuid()}"
 
 
@@ -269,7 +270,7 @@ def _names(blocks: Sequence[PythonApp]) -> list[str]:
 
 def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float) -> AppSpec:
     dynamic = bool(block.request_placeholders)
-    working_dir = os.path.normpath(os.path.join(base, unescaped(block.working_dir or "")))
+    working_dir = absolute(unescaped(block.working_dir or ""), base)
     environ, problems = ({}, []) if block.placeholders else _environ(block, Path(working_dir))
     runtime = block.runtime or ("sync" if block.interface == "wsgi" else "uvloop")
     return AppSpec(
@@ -359,7 +360,7 @@ def _listener(
     path = ""
     if socket.network == "unix":
         own = own_socket_path(socket_dir, socket.path) if opening.own else None
-        path = os.path.normpath(own or os.path.join(base, socket.path))
+        path = absolute(own or socket.path, base)
         try:
             check_unix_path(path)
         except InvalidValue as exc:

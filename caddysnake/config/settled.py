@@ -31,14 +31,22 @@ class Settled(NamedTuple):
         return [*self.errors, *(error for errors in self.unready.values() for error in errors)]
 
 
-def settle(config: Config, planned: Plan, environ: Mapping[str, str], *, own_sockets: bool = False) -> Settled:
+def settle(
+    config: Config,
+    planned: Plan,
+    environ: Mapping[str, str],
+    *,
+    base_dir: str | None = None,
+    own_sockets: bool = False,
+) -> Settled:
     """What *planned*, made of *config*, comes to here, and everything that is wrong with it.
 
     Args:
         environ: what ``{env.…}`` is looked up in.
+        base_dir: as it was for the plan.
         own_sockets: as it was for the plan.
     """
     written, errors = tables(config, planned, environ, own_sockets=own_sockets)
     if not errors:  # a placeholder that cannot be used cannot be filled in either
-        planned = settle_plan(planned, environ)
+        planned = settle_plan(planned, environ, base_dir)
     return Settled(planned, written, [*errors, *planned.problems, *check_sockets(planned)], check_apps(planned))

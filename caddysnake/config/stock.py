@@ -32,6 +32,7 @@ from .garbage import without_collection
 from .listeners import openings, own_socket_path
 from .models import Config
 from .options import OURS
+from .places import absolute, start_folder
 from .plan import Plan, default_socket_dir, plan
 from .printing import print_token
 from .sourcetext import Edit, SourceText, begins_line, segment_end
@@ -91,9 +92,7 @@ def stock(
     """
     reading = read(source, file, environ)
     planned = plan(reading.config, cores=cores, base_dir=base_dir, socket_dir=socket_dir, own_sockets=True)
-    folder = os.path.normpath(
-        os.path.join(os.path.abspath(base_dir or os.getcwd()), socket_dir or default_socket_dir())
-    )
+    folder = absolute(socket_dir or default_socket_dir(), base_dir or start_folder(environ))
     try:
         original, again = SourceText(source, file, environ), reading
         expanded = expand_python(original, file, reading)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..placeholders import template
 from .check import check_app
 from .models import EnvVar, PythonApp
+from .places import start_folder
 from .plan import AppSpec, Plan, resolve_app
 from .routing import fields, settled_fields
 from .search import Verdict, find_module, installation, is_standard
@@ -24,7 +25,7 @@ class NoSuchApp(Exception):
 
 def settle_plan(plan: Plan, environ: Mapping[str, str], base_dir: str | None = None) -> Plan:
     """*plan* with the placeholders of its static apps replaced: those that no request decides, such as ``{env.X}``."""
-    base = os.path.abspath(base_dir or os.getcwd())
+    base = base_dir or start_folder(os.environ)
     apps = []
     for spec in plan.apps:
         if spec.block.placeholders and not spec.dynamic:

@@ -237,10 +237,11 @@ class Daemon:
             try:
                 with self._service.reloading():
                     configuration = await self._change(document, changed_only)
-            except ReloadFailed as exc:
-                self.builds.was_refused(exc.detail or exc.code, str(exc))
-                log.error("reload refused; what ran goes on", extra={"fields": {"error": str(exc)}})
-                raise
+            except Exception as exc:
+                refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
+                self.builds.was_refused(refused.detail or refused.code, str(refused))
+                log.error("reload refused; what ran goes on", extra={"fields": {"error": str(refused)}})
+                raise refused from None
             self.builds.accepted()
             log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
             return configuration
@@ -290,7 +291,11 @@ class Daemon:
         document = self.configuration.document
         return State(
             release=__version__,
-            source=CarriedSource(content=document.content, file=document.file),
+            source=CarriedSource(
+                content=document.content,
+                file=document.file,
+                folder="" if self._reader is None else self._reader.base,
+            ),
             attended=self.attendant.carry(),
             builds=self.builds.carry(),
             caddy=self._companion.carry(),
@@ -433,6 +438,12 @@ def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
     if isinstance(exc, StartFailed):
         return ReloadFailed(_why(exc), "start", app=exc.app, detail=exc.code)
     return ReloadFailed(str(exc), "listen")
+
+
+def _unforeseen(exc: Exception) -> ReloadFailed:
+    """Nobody has thought of it; whoever asked is told all the same, and so is the log."""
+    log.error("a reload has met what it was not made for", exc_info=exc)
+    return ReloadFailed(f"{type(exc).__name__}: {exc}", "internal")
 
 
 def _why(exc: ListenError | StartFailed) -> str:

@@ -241,8 +241,9 @@ def test_an_address_that_cannot_be_had_keeps_the_daemon_from_starting_and_a_defa
         )
     assert done.returncode == 1
     assert "Error: admin API: cannot listen on tcp/127.0.0.1" in done.stderr
-    (folder / "file").touch()
-    with daemon(folder, SITES, environ={"XDG_RUNTIME_DIR": str(folder / "file")}) as process:
+    (folder / "runtime").mkdir()
+    (folder / "runtime" / "caddysnake").touch()
+    with daemon(folder, SITES, environ={"XDG_RUNTIME_DIR": str(folder / "runtime")}) as process:
         assert '"no admin API"' in process.log
         assert version(folder) == "1"
 

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.config.adapt import ConfigErrors, load
-from caddysnake.config.admin import OFF, AdminEndpoint, admin_endpoint, candidates, default_path, make_private
+from caddysnake.config.admin import (
+    OFF,
+    AdminEndpoint,
+    admin_endpoint,
+    default_path,
+    default_sockets,
+    make_private,
+    name_for,
+)
+from caddysnake.config.places import disregarded, runtime_folder
+from caddysnake.config.plan import default_socket_dir
 from caddysnake.config.values import InvalidValue
 
-RUNTIME = {"XDG_RUNTIME_DIR": "/run/user/7"}
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
 def endpoint(line: str, override: str | None = None, *, for_caddy: bool = False) -> AdminEndpoint:
     config = load(f"{{\n{line}\n}}\n".encode(), "Caddyfile", {})
-    return admin_endpoint(config.options, "/etc/c/Caddyfile", RUNTIME, for_caddy=for_caddy, override=override)
+    return admin_endpoint(config.options, "/etc/c/Caddyfile", os.environ, for_caddy=for_caddy, override=override)
 
 
-def test_the_default_follows_from_the_files_path_and_the_runtime_directory() -> None:
+def test_the_default_follows_from_the_files_path_and_the_runtime_directory(tmp_path: Path) -> None:
     found = endpoint("")
     assert found.is_default
     assert found.listen is not None
-    assert found.listen.path == default_path("/etc/c/Caddyfile", RUNTIME)
-    assert found.listen.path.startswith("/run/user/7/caddysnake/admin/")
+    assert found.listen.path == default_path("/etc/c/Caddyfile", os.environ)
+    assert found.listen.path.startswith(f"{tmp_path}/caddysnake/admin/")
     assert found.listen.mode == 0o600
-    assert default_path("/etc/other", RUNTIME) != found.listen.path
-    assert default_path("/x", {"RUNTIME_DIRECTORY": "/run/one:/run/two", **RUNTIME}).startswith("/run/one/admin/")
+    assert default_path("/etc/other", os.environ) != found.listen.path
+    (tmp_path / "one").mkdir()
+    of_a_service = {**os.environ, "RUNTIME_DIRECTORY": f"{tmp_path}/one:/run/two"}
+    assert default_path("/x", of_a_service).startswith(f"{tmp_path}/one/admin/")
+
+
+def test_a_runtime_directory_that_is_not_this_users_is_not_used(tmp_path: Path) -> None:
+    """As ``su`` and ``sudo -E`` leave one behind."""
+    for folder in (f"{tmp_path}/gone", "/proc/1"):
+        environ = {"XDG_RUNTIME_DIR": folder, "RUNTIME_DIRECTORY": f"{tmp_path}/gone"}
+        assert default_path("/x", environ).startswith(f"{default_socket_dir()}/admin/" if os.geteuid() == 0 else "/tmp")
+        assert runtime_folder(environ) is None
+        assert disregarded(environ) == f"XDG_RUNTIME_DIR={folder} is not a folder of this user's, and is not used"
+    assert disregarded({}) is None
+    assert disregarded({"XDG_RUNTIME_DIR": str(tmp_path)}) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +119,7 @@ def test_daemons_are_looked_for_where_they_may_be(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
     path = Path(default_path("/etc/c/Caddyfile", environ))
-    assert candidates("/etc/c/Caddyfile", environ) == []
+    assert path.name == name_for("/etc/c/Caddyfile")
+    assert str(path) not in default_sockets(environ)
     path.touch()
-    assert candidates("/etc/c/Caddyfile", environ) == [str(path)]
-    assert str(path) in candidates(None, environ)
+    assert str(path) in default_sockets(environ)

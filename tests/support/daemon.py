@@ -30,6 +30,8 @@ class Process:
         name: str,
         environ: dict[str, str] | None = None,
         descriptors: tuple[int, ...] = (),
+        cwd: Path | None = None,
+        user: int | None = None,
     ) -> None:
         self.log_path = folder / f"{name}.log"
         # Sockets have short names (unix(7)), and the folder of a test has a long one.
@@ -37,13 +39,16 @@ class Process:
         with self.log_path.open("wb") as log:
             self.popen = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=cwd or folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": self._runtime.name, **(environ or {})},
                 start_new_session=True,
                 pass_fds=descriptors,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
 
     @property

@@ -11,7 +11,7 @@ from .desired import Composition
 
 
 class Document(NamedTuple):
-    """A Caddyfile's text. ``file`` is its path, or a name in parentheses when there is none to read again."""
+    """A Caddyfile's text. ``file`` is its absolute path; the name is in parentheses when there is none to read."""
 
     content: bytes
     file: str
@@ -74,6 +74,10 @@ class ReloadFailed(Exception):
 
 class Reader(Protocol):
     """Reads configurations, in a thread: it may look at the file system for as long as that takes."""
+
+    @property
+    def base(self) -> str:
+        """Where relative paths begin: the folder in which the daemon was started, wherever that leads by now."""
 
     def read(self, file: str) -> Document:
         """The text at ``file`` as it is now. Raises ``ReloadFailed``."""

@@ -275,6 +275,8 @@ class CarriedSource(Carried):
 
     content: bytes
     file: str
+    folder: str = ""
+    """Where relative paths begin."""
 
 
 class State(Carried):

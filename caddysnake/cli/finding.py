@@ -1,0 +1,269 @@
+"""Where a running daemon is. Every command asks here, so that all of them find the same one, wherever they are called.
+
+A daemon is known by the Caddyfile that it runs: its default socket has a name that follows from the file's path, the
+file may say another address, and the daemon announces the one that it has (``daemon.announcement``), whatever the
+environment that it was started in. A file that goes by several names is one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .calling import CallFailed, Target, call
+
+_UCRED = struct.Struct("3i")
+_PROBE_S = 1.0
+_ASK_S = 3.0
+_ASK_ALL_S = 10.0
+_ASKED_MAX = 64
+"""Who announces more daemons than that is up to no good."""
+
+
+class _Seen(NamedTuple):
+    """A daemon, as far as it could be looked at without a question."""
+
+    target: Target
+    uid: int
+    """Whose it is; -1 over TCP, where nobody says."""
+    is_refused: bool = False
+    """It is there, and this user may not ask it."""
+
+
+def find(address: str | None, config: str | None) -> Target:
+    """The API at ``address``, else of the daemon that runs the Caddyfile ``config``, else of the one that runs
+    ``./Caddyfile``, else, without such a file, of the only one there is.
+
+    Raises ``CallFailed``.
+    """
+    from ..config.values import InvalidValue
+
+    try:
+        return _find(address, config)
+    except InvalidValue as exc:
+        raise CallFailed(f"{exc}" + (f" ({exc.hint})" if exc.hint else "")) from None
+
+
+def _find(address: str | None, config: str | None) -> Target:
+    from ..config import values
+
+    if address is not None:
+        return _target(values.socket_address(address))
+    if config is None and not os.path.exists("Caddyfile"):
+        return _only_one()
+    return _of_file("Caddyfile" if config is None else config)
+
+
+def file_asked_for(config: str | None) -> str:
+    """The absolute path of the Caddyfile ``config``, or of the one in the current directory. Raises ``CallFailed``."""
+    from ..config.places import absolute, start_folder
+
+    file = "Caddyfile" if config is None else config
+    if os.path.isabs(file):
+        return absolute(file, "/")
+    try:
+        return absolute(file, start_folder(os.environ))
+    except OSError:
+        raise CallFailed(
+            f"the current directory has been removed, so {file} means nothing: name the file by its absolute path"
+        ) from None
+
+
+def _of_file(file: str) -> Target:
+    from ..config.admin import name_for
+    from ..config.places import is_same
+
+    path = file_asked_for(file)
+    names = {name_for(each) for each in (path, os.path.realpath(path))}
+    refused: list[_Seen] = []
+    others: list[tuple[_Seen, str]] = []
+    for seen in _everyone(path):
+        if seen.is_refused:
+            refused.append(seen)
+        elif os.path.basename(seen.target.path) in names:
+            return seen.target  # before what the file says: with a supervised Caddy that address is Caddy's
+    said = _said_in(path)
+    if said is not None and _look(said) is not None:
+        return said
+    until = time.monotonic() + _ASK_ALL_S
+    for seen in _everyone(path):
+        if not seen.is_refused and time.monotonic() < until:
+            others.append((seen, _file_of(seen.target)))
+            if os.path.isabs(others[-1][1]) and is_same(path, others[-1][1]):
+                return seen.target
+    if said is not None:
+        return said  # whoever calls it says why that cannot be
+    raise CallFailed(_nobody(path, file, [seen for seen in refused if seen.target.path.endswith(tuple(names))], others))
+
+
+def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen, str]]) -> str:
+    if refused:
+        target, uid, _ = refused[0]
+        return f"the daemon of {path} is at {target}, which this user may not use: call as {_user(uid)}, or as root"
+    text = (
+        f"no daemon answers for {path}: start it with `caddysnake run --config {file}`, "
+        "or say where its admin API is with --address"
+    )
+    if others:
+        text += "\nThese run something else:" + "".join(f"\n  {_listed(*each)}" for each in others)
+    return text
+
+
+def _only_one() -> Target:
+    # Those that a daemon started like this would be among; only when there are none, what others have.
+    for running in (list(_by_default()), list(_announced_ones(None))):
+        usable = [seen for seen in running if not seen.is_refused]
+        if len(usable) == 1:
+            return usable[0].target
+        if usable:
+            listed = "".join(f"\n  {_listed(seen, _file_of(seen.target))}" for seen in usable[:_ASKED_MAX])
+            raise CallFailed(f"several daemons are running; choose one with --config, or:{listed}")
+        if running:
+            target, uid, _ = running[0]
+            raise CallFailed(f"the daemon at {target} is not this user's: call as {_user(uid)}, or as root")
+    raise CallFailed("no daemon is running, as far as this user can see; say where its admin API is with --address")
+
+
+def _listed(seen: _Seen, file: str) -> str:
+    whose = f" ({_user(seen.uid)})" if seen.uid not in (-1, os.geteuid()) else ""
+    return f"--address {seen.target}   {file}{whose}"
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+# -- who is there ------------------------------------------------------------------------------------------------------
+
+
+def _everyone(path: str) -> Iterator[_Seen]:
+    known = set()
+    for seen in (*_by_default(), *_announced_ones(path)):
+        if seen.target not in known:
+            known.add(seen.target)
+            yield seen
+
+
+def _by_default() -> Iterator[_Seen]:
+    from ..config.admin import default_sockets
+
+    for path in default_sockets(os.environ):
+        seen = _look(Target(path))
+        if seen is not None:
+            yield seen
+
+
+def _announced_ones(file: str | None) -> Iterator[_Seen]:
+    """Anybody can announce anything. What comes of it is what the socket itself says: whose it is, and what it runs."""
+    for path in _announced()[:_ASKED_MAX]:
+        seen = _look(Target(path))
+        if seen is not None and (seen.is_refused or _may_be_asked(seen.uid, file)):
+            yield seen
+
+
+def _announced() -> list[str]:
+    """Paths of sockets, as ``admin.announcing`` has them. All users' are in one table of the kernel's
+    (proc_pid_net(5)).
+    """
+    from ..config.admin import ANNOUNCED
+
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            names = [fields[7].rstrip("\n") for line in table if len(fields := line.split(" ", 7)) == 8]
+    except OSError:
+        return []
+    said = [name.removeprefix(f"@{ANNOUNCED}") for name in names if name.startswith(f"@{ANNOUNCED}/")]
+    return list(dict.fromkeys(said))
+
+
+def _may_be_asked(uid: int, file: str | None) -> bool:
+    """Root asks other users' daemons too, but sends nobody a file that he could not read himself."""
+    from ..files import closed_to
+
+    if uid in (0, os.geteuid()):
+        return True
+    if os.geteuid() != 0:
+        return False
+    if file is None:
+        return True
+    import grp
+    import pwd
+
+    try:
+        account = pwd.getpwuid(uid)
+        gids = {account.pw_gid, *(each.gr_gid for each in grp.getgrall() if account.pw_name in each.gr_mem)}
+    except KeyError:
+        gids = set()
+    return closed_to(file, uid, frozenset(gids)) is None
+
+
+def _look(target: Target) -> _Seen | None:
+    """Who answers there, if somebody does."""
+    if not target.path:
+        with contextlib.suppress(OSError), socket.create_connection((target.host, target.port), _PROBE_S):
+            return _Seen(target, -1)
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(target.path)
+            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        except PermissionError:
+            return _Seen(target, _owner_of(target.path), is_refused=True)
+        except (OSError, ValueError):
+            return None
+    uid = _UCRED.unpack(peer)[1]
+    return _Seen(target, uid, is_refused=os.geteuid() not in (0, uid) and uid != 0)
+
+
+def _owner_of(path: str) -> int:
+    """Whose ``path`` is, or the first folder above it that may be looked at."""
+    while path != "/":
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_uid
+        path = os.path.dirname(path)
+    return 0
+
+
+def _file_of(target: Target) -> str:
+    try:
+        return str(call(target, "GET", "/status", timeout=_ASK_S)["daemon"]["file"])
+    except (CallFailed, KeyError, TypeError):
+        return "?"
+
+
+def _said_in(file: str) -> Target | None:
+    """The address that the option ``admin`` of ``file`` gives, if that is one."""
+    from ..caddyfile.errors import CaddyfileError
+    from ..config.adapt import ConfigErrors, read
+    from ..config.admin import admin_endpoint
+
+    try:
+        with open(file, "rb") as opened:
+            config = read(opened.read(), file, os.environ).config
+        endpoint = admin_endpoint(config.options, file, os.environ, for_caddy=False, base_dir=os.path.dirname(file))
+    except (OSError, ConfigErrors, CaddyfileError):
+        return None  # whoever reads it next says so
+    if endpoint.listen is None or endpoint.is_default:
+        return None
+    return _target(endpoint.listen)
+
+
+def _target(address: Any) -> Target:
+    from ..config.values import InvalidValue
+
+    if address.network == "unix":
+        return Target(file_asked_for(address.path))
+    if address.network == "fd" or not address.port:
+        raise InvalidValue(f"{address.name!r} cannot be connected to", "write unix//run/x.sock or localhost:2020")
+    return Target("", address.host if address.host not in ("", "0.0.0.0", "::") else "localhost", address.port)
