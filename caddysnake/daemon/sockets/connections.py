@@ -115,7 +115,7 @@ class Connections:
         self._by_fd: dict[int, Connection] = {}
         self._on_over = on_over
         self._on_request = on_request
-        self.shares = Shares()
+        self.shares = Shares(self.__len__)
         loop.add_reader(self._epoll.fileno(), self._drain_events)
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 _RESERVE_MAX = 1024
@@ -34,7 +35,7 @@ class Holder(Protocol):
 
 def reserve(limit: int | None = None) -> int:
     """How many descriptors connections leave alone, of ``limit`` (default: of what this process may open)."""
-    return min(_RESERVE_MAX, _limit() // 8 if limit is None else limit // 8)
+    return min(_RESERVE_MAX, (_limit() if limit is None else limit) // 4)
 
 
 def is_scarce(fd: int) -> bool:
@@ -49,10 +50,13 @@ def _limit() -> int:
 
 
 class Shares:
-    """Of the listeners that ``enter`` and ``leave``."""
+    """Of the listeners that ``enter`` and ``leave``. ``connections`` says how many there are, links among them."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Callable[[], int]) -> None:
+        self._connections = connections
         self._limit = _limit()
+        self._is_stale = False
+        """Listeners have come or gone since all was counted."""
         self._base = 0
         """Descriptors that are no connections."""
         self._counted_until = 0.0
@@ -68,13 +72,13 @@ class Shares:
     def enter(self, holder: Holder) -> None:
         """``holder`` accepts from now on."""
         self._holders.add(holder)
-        self._divide()
+        self._is_stale = True
 
     def leave(self, holder: Holder) -> None:
         """``holder`` accepts no more. What it has still counts."""
         self._holders.discard(holder)
         self._leavers.add(holder)
-        self._divide()
+        self._is_stale = True
 
     def change(self, holder: Holder, by: int) -> None:
         """``holder`` has one connection more, or less (``by`` 1 or -1)."""
@@ -87,6 +91,8 @@ class Shares:
 
     def has_room(self, holder: Holder) -> bool:
         """Whether ``holder`` may accept one more."""
+        if self._is_stale:
+            self.sweep()
         weight = holder.weight
         left = self._part - holder.held * weight
         if left >= weight:
@@ -94,8 +100,17 @@ class Shares:
         free = self._limit - reserve(self._limit) - self._base - self._taken
         return free - (self._promised - max(0, left)) >= weight
 
-    def sweep(self, connections: int) -> None:
-        """To be called every second or so: count what else is open, beside ``connections`` and links."""
+    def sweep(self) -> None:
+        """To be called every second or so: count all anew. A reload may have made one relayed, or direct."""
+        self._is_stale = False
+        self._count_others()
+        self._leavers = {each for each in self._leavers if each.held}
+        self._taken = sum(each.held * each.weight for each in (*self._holders, *self._leavers))
+        rest = max(0, self._limit - reserve(self._limit) - self._base)
+        self._part = rest // (2 * max(1, len(self._holders)))
+        self._promised = sum(max(0, self._part - each.held * each.weight) for each in self._holders)
+
+    def _count_others(self) -> None:
         now = time.monotonic()
         if now < self._counted_until:
             return
@@ -106,13 +121,4 @@ class Shares:
                 self._counted_until = now + (time.monotonic() - now) * _COUNT_COST
         except OSError:
             return  # no descriptor is left to count them with
-        self._base = max(0, count - connections)
-        self._divide()
-
-    def _divide(self) -> None:
-        """Count all anew: a reload may have made one relayed or direct as well."""
-        self._leavers = {each for each in self._leavers if each.held}
-        self._taken = sum(each.held * each.weight for each in (*self._holders, *self._leavers))
-        rest = max(0, self._limit - reserve(self._limit) - self._base)
-        self._part = rest // (2 * max(1, len(self._holders)))
-        self._promised = sum(max(0, self._part - each.held * each.weight) for each in self._holders)
+        self._base = max(0, count - self._connections())

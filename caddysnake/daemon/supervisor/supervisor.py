@@ -779,7 +779,7 @@ class Serving:
 
     def sweep(self) -> None:
         """To be called every second or so."""
-        self.connections.shares.sweep(len(self.connections))
+        self.connections.shares.sweep()
         if not self._stopping:
             self._look_after_sockets()
         for estate in self.estates.values():
