@@ -2,7 +2,8 @@
 
 An app's virtual environment may be made with another Python than the one that runs caddysnake. Its workers then need
 builds of httptools, uvloop and websockets for that Python, in a folder of ours: nothing is put into the app's
-environment. Run this once for each further Python version:
+environment. They are fetched by a pip that is here, be it in our environment or the app's, bundled with Python, or on
+PATH; each will do. Run this once for each further Python version:
 
     caddysnake runtime install --python /srv/blog/.venv/bin/python
 """
@@ -12,13 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 from ..config.ownership import foreign_hand
+from ..config.search import OLDEST_PYTHON
 from ..daemon.workers.forking.fork_server import runtime_folder
+from . import wheels
 
 # The daemon's own versions: one grammar for every process of ours.
 _REQUIRED = ("httptools",)
@@ -40,42 +41,37 @@ def main(args: argparse.Namespace) -> int:
     if args.python is None:
         print("Error: runtime install needs --python PATH, the interpreter to install for", file=sys.stderr)
         return 1
-    foreign = foreign_hand(os.path.abspath(shutil.which(args.python) or args.python)) if os.geteuid() == 0 else None
+    python = os.path.abspath(shutil.which(args.python) or args.python)
+    foreign = foreign_hand(python) if os.geteuid() == 0 else None
     if foreign is not None:
         hint = "name the Python that it was made with, which is root's: the libraries are the same"
         print(f"Error: root must not run {args.python}: {foreign} ({hint})", file=sys.stderr)
         return 1
-    tag = _abi_tag(args.python)
-    if tag is None:
-        return 1
-    target = folder / tag
-    status = _install(args.python, target, _REQUIRED)
-    if status == 0 and _install(args.python, target, _WANTED) != 0:
-        print("Without uvloop or websockets: workers use asyncio's own loop.", file=sys.stderr)
-    if status == 0:
-        print(f"Installed for {tag}: {target}")
-    return status
-
-
-def _abi_tag(python: str) -> str | None:
-    code = "from importlib.machinery import EXTENSION_SUFFIXES as s; print(s[0].strip('.').removesuffix('.so'))"
     try:
-        result = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as exc:
-        print(f"Error: {python} does not run: {exc}", file=sys.stderr)
-        return None
-    return result.stdout.strip()
+        target = wheels.describe(python)
+        if target.version < OLDEST_PYTHON:
+            has, oldest = (".".join(map(str, version)) for version in (target.version, OLDEST_PYTHON))
+            raise wheels.FetchError(f"{python} is Python {has}; apps need {oldest} or later")
+        place = folder / target.suffix
+        wheels.fetch(target, place, _versions(_REQUIRED))
+    except wheels.FetchError as exc:
+        print(f"Error: {exc}", file=sys.stderr)
+        return 1
+    try:
+        if wanted := _versions(_WANTED):
+            wheels.fetch(target, place, wanted)
+    except wheels.FetchError as exc:
+        print(f"Warning: {exc}\nWithout uvloop or websockets: workers use asyncio's own loop.", file=sys.stderr)
+    print(f"Installed for {target.suffix}: {place}")
+    return 0
 
 
-def _install(python: str, target: Path, names: tuple[str, ...]) -> int:
+def _versions(names: tuple[str, ...]) -> list[str]:
+    """Those that are installed here, in the version in which they are."""
     wanted = []
     for name in names:
         try:
             wanted.append(f"{name}=={metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    if not wanted:
-        return 0
-    command = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--quiet"]
-    command += ["install", "--no-deps", "--upgrade", "--only-binary=:all:", "--target", str(target), *wanted]
-    return subprocess.run(command, check=False).returncode
+    return wanted
