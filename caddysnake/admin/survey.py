@@ -386,7 +386,7 @@ def health(daemon: Daemon) -> Health:
     serving = daemon.serving
     without = [name for name, app in serving.apps.items() if not app.pool.ready]
     failed = serving.failed()
-    if daemon.phase is not Phase.READY or (serving.is_undecided and serving.composition.start_policy == "each"):
+    if daemon.phase is not Phase.READY or (serving.undecided and serving.composition.start_policy == "each"):
         phase = Phase.STARTING if daemon.phase is Phase.READY else daemon.phase
         return Health(status=phase.value, ready=False, apps_without_worker=without, failed=failed)
     is_ready = not without if serving.composition.start_policy == "all" else serving.serves_any

@@ -143,7 +143,8 @@ class Daemon:
                 self.phase = Phase.READY
                 self._is_up.set()
                 if on_ready is not None and not self.upgrades:
-                    on_ready(time.monotonic() - begun, self.serving.failed())
+                    late = dict.fromkeys(self.serving.undecided, "still starting")
+                    on_ready(time.monotonic() - begun, self.serving.failed() | late)
                 self._service.ready()
                 if (failure := await self._first_of_stop_and(self.serving.none_comes_up())) is not None:
                     raise failure

@@ -265,13 +265,13 @@ def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monke
 
     async def work() -> None:
         async with serving(composition(tmp_path, text)) as runs:
-            assert runs.is_undecided
+            assert runs.undecided == ["hangs/main:wsgi"]
             await until(lambda: runs.serves_any, "the good one")
             assert (await asyncio.to_thread(get, "/", path=tmp_path / "good.sock"))[0] == 200
             waiting = asyncio.create_task(asyncio.to_thread(get, "/", path=tmp_path / "hangs.sock"))
             (tmp_path / "hangs" / "go").touch()
             assert (await waiting)[0] == 200
-            await until(lambda: not runs.is_undecided)
+            await until(lambda: not runs.undecided)
 
     run(work())
 
@@ -303,6 +303,26 @@ def test_a_change_of_its_code_has_an_app_tried_at_once(tmp_path: Path) -> None:
         time.sleep(0.5)
         KINDS["imports"].mend(tmp_path / "imports")
         becomes(tmp_path, "imports", 200)
+
+
+def test_a_change_of_code_that_hangs_as_it_starts_is_tried_at_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_DECIDED_S", 0.3)
+    settle(tmp_path)
+    text = direct(tmp_path, "good", "hangs").replace("start_timeout 1s", "start_timeout 600s")
+    text = text.replace("\t\tworkers 1\n", "\t\tworkers 1\n\t\tautoreload\n")
+
+    async def work() -> None:
+        async with serving(composition(tmp_path, text)) as runs:
+            assert "hangs/main:wsgi" in runs.undecided
+            await asyncio.sleep(0.5)
+            KINDS["hangs"].mend(tmp_path / "hangs")
+            assert (await asyncio.to_thread(get, "/", path=tmp_path / "hangs.sock"))[0] == 200
+            assert runs.undecided == []
+            assert runs.failed() == {}
+
+    run(work())
 
 
 def test_serve_with_autoreload_waits_for_the_mend(tmp_path: Path) -> None:

@@ -153,8 +153,8 @@ class Serving:
             self._take_back(change)
             raise
         if not self._deciding.done():
-            late = [name for name, each in self._beginnings_by_name() if not each.decided.is_set()]
-            log.warning("apps have not come up yet; the others serve", extra={"fields": {"apps": ", ".join(late)}})
+            fields = {"apps": ", ".join(self.undecided)}
+            log.warning("apps have not come up yet; the others serve", extra={"fields": fields})
         change.kept.update(self.apps)
         self._commit(change._replace(composition=self.composition))
 
@@ -216,9 +216,9 @@ class Serving:
             beginning.end()
 
     @property
-    def is_undecided(self) -> bool:
-        """An app of the start is neither up, nor has it failed."""
-        return any(not each.decided.is_set() for each in self._beginnings.values())
+    def undecided(self) -> list[str]:
+        """Apps of the start that are neither up, nor have failed."""
+        return [name for name, each in self._beginnings_by_name() if not each.decided.is_set()]
 
     @property
     def serves_any(self) -> bool:
