@@ -145,7 +145,8 @@ def _names_a_file(name: str, app: AppSpec) -> bool:
 
 
 def _python_path(app: AppSpec) -> list[str]:
-    return [folder for folder in app.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    entries = app.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [os.path.join(app.working_dir, entry) for entry in entries if entry]
 
 
 def _module_hint(name: str, app: AppSpec) -> str:

@@ -203,7 +203,7 @@ def _path_files(folders: list[str]) -> tuple[list[str], bool]:
                     hooks = True
                 elif line.strip() and not line.startswith("#"):
                     path = os.path.join(folder, line.strip())
-                    added += [path] if path not in added and os.path.isdir(path) else []
+                    added += [path] if path not in added and os.path.exists(path) else []
     return added, hooks
 
 
@@ -211,11 +211,13 @@ def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
     """Whether *name*, dotted, is in *folders*, which are tried in order as Python does.
 
     The first part decides: a folder whose ``__init__.py`` is there, or a file, is the module; folders without one are
-    parts of a namespace package, of which all count.
+    parts of a namespace package, of which all count. What is in an archive (zipimport) is not looked into.
     """
     first, *rest = name.split(".")
     portions: list[str] = []
+    is_packed = False
     for folder in folders:
+        is_packed = is_packed or os.path.isfile(folder)
         package = os.path.join(folder, first)
         if os.path.isfile(os.path.join(package, "__init__.py")):
             return _find_below(package, rest)
@@ -227,6 +229,8 @@ def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
             return Verdict.UNKNOWN if rest else Verdict.FOUND
         if os.path.isdir(package):
             portions.append(package)
+    if is_packed:
+        return Verdict.UNKNOWN
     if not portions:
         return Verdict.MISSING
     if not rest:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,13 @@ def test_a_module_on_the_apps_own_path_is_found(app: Path, tmp_path_factory: pyt
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "far.py").touch()
     assert errors_of(app, "module_wsgi far:app", f"env_var PYTHONPATH {elsewhere}") == []
+
+
+def test_what_is_in_an_archive_on_the_apps_own_path_is_left_to_its_interpreter(app: Path) -> None:
+    with zipfile.ZipFile(app / "packed.pyz", "w") as archive:
+        archive.writestr("inside.py", "def app(environ, start_response): ...")
+    for path in (f"{app}/packed.pyz", "packed.pyz"):
+        assert errors_of(app, "module_wsgi inside:app", f"env_var PYTHONPATH {path}") == []
 
 
 def test_where_an_import_hook_is_installed_nothing_is_called_missing(app: Path) -> None:

@@ -171,7 +171,12 @@ class Spawner(Forker):
             self._outlets.end()
 
     def _hint(self) -> str:
-        """What keeps its user from running it, if it is plain to see."""
+        """What keeps it from running, or its user from running it, if it is plain to see."""
+        if self.sight.is_script:
+            return (
+                f"\n({self._key.python} is a script, which starts an interpreter that may be another each time. "
+                "Name that one instead: its path is what `import sys; print(sys.executable)` says in it.)"
+            )
         account = self._key.account
         if account is None:
             return ""
@@ -230,7 +235,8 @@ class Spawner(Forker):
             pidfd = processes.open_child_of(self.pid, pid)
             is_taken = True
         except OSError as exc:  # ChannelClosed and TimeoutError among them
-            raise SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {exc}") from None
+            why = f"no worker from the spawner of {self._key.python}: {exc}{self._hint()}"
+            raise SpawnError("spawner", why) from None
         finally:
             is_waiting = self._forks.pop(worker, None) is not None
             if is_asked and is_waiting and not is_taken:
