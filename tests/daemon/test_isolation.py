@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -449,3 +450,46 @@ def test_validate_says_who_is_not_isolated(folder: Path, public: Public) -> None
     assert command(folder, public, "validate").stderr == ""
     with start(folder, public, one) as process:
         assert '"isolated":"yes"' in process.log
+
+
+def test_a_fifo_behind_a_tenants_link_is_not_opened_and_a_socket_in_its_folder_serves(
+    folder: Path, public: Public
+) -> None:
+    (folder / "root").mkdir(mode=0o700)
+    os.mkfifo(folder / "root" / "fifo")
+    (folder / "alice" / ".env").symlink_to(folder / "root" / "fifo")
+    os.chown(folder / "alice" / ".env", ALICE, ALICE, follow_symlinks=False)
+    (folder / "bob" / ".env").write_text("OF=bob\n")
+    give(folder / "bob", BOB)
+    text = f"""unix/{folder}/alice/t.sock|0666 {{
+	python {{
+		module_wsgi main:app
+		working_dir {folder}/{{host}}
+		python_path {public.python}
+		env_file .env
+		user {BOB}
+	}}
+}}
+"""
+    with start(folder, public, text) as process:
+        assert stat.S_IMODE((folder / "alice" / "t.sock").lstat().st_mode) == 0o666
+        assert get("/", path=folder / "alice" / "t.sock", Host="alice")[0] == 404
+        assert not has_reader(folder), process.log
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE_S)
+            sock.connect(str(folder / "alice" / "t.sock"))
+            sock.sendall(b"POST /who HTTP/1.1\r\nHost: bob\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            answer = b""
+            while piece := sock.recv(65536):
+                answer += piece
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["environ"]["OF"] == "bob"
+    assert sorted(os.listdir(folder / "alice")) == [".env", "main.py", "secret.txt"]
+
+
+def has_reader(folder: Path) -> bool:
+    """Somebody has the FIFO open for reading (fifo(7): else opening it for writing fails)."""
+    try:
+        os.close(os.open(folder / "root" / "fifo", os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
