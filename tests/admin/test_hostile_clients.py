@@ -11,7 +11,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,12 +21,14 @@ from support.admin import call, command, socket_of
 from support.daemon import PATIENCE_S, daemon, free_port
 from support.load import app
 
+from caddysnake.admin import attending
 from caddysnake.admin.attending import Admin, _Open
 from caddysnake.admin.hosting import BODY_S, HEAD_S
 from caddysnake.config.admin import AdminEndpoint
 from caddysnake.config.values import SocketAddress
 from caddysnake.daemon.main import Daemon
 from caddysnake.daemon.sockets.listener import open_unix
+from caddysnake.daemon.supervisor.document import Configuration
 
 pytestmark = pytest.mark.system
 
@@ -145,17 +146,24 @@ def test_a_command_does_not_wait_for_an_api_that_does_not_answer(tmp_path: Path)
     assert "does not answer" in done.stderr
 
 
-def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(app("1"))
-    with (
-        tempfile.TemporaryDirectory(prefix="cs-") as short,
-        open(f"{short}/runtime", "w"),
-        daemon(tmp_path, SITE, environ={"XDG_RUNTIME_DIR": f"{short}/runtime"}) as process,
-    ):
-        runtime = Path(short, "runtime")
-        process.wait_for_log("no admin API")
-        runtime.unlink()
-        runtime.mkdir(0o700)
-        process.wait_for_log("admin API ready")
-        (path,) = runtime.glob("caddysnake/admin/*.sock")
-        assert call(path, "GET", "/health/live").status == 200
+def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attending, "_OPEN_AGAIN_S", 0.05)
+    folder = tmp_path / "runtime"
+    folder.touch()
+    endpoint = AdminEndpoint(SocketAddress("unix", str(folder / "x.sock")), is_default=True)
+
+    async def bring_up() -> None:
+        admin = Admin(cast(Daemon, None))
+        admin.prepare(cast(Configuration, SimpleNamespace(admin=endpoint)))
+        admin.commit()
+        assert admin._present is None
+        folder.unlink()
+        async with asyncio.timeout(PATIENCE_S):
+            while admin._present is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (folder / "x.sock").is_socket()
+        await admin.stop()
+
+    asyncio.run(bring_up())
