@@ -4,8 +4,7 @@
 ``settling``   takes out of a set what no request can change
 ``paths``      path patterns: exact, prefix, suffix, globs, escapes
 ``fields``     header, query, method, protocol, variables; ``places``: hosts and IP addresses
-``patterns``   regular expressions and what they capture
-``syntax``     RE2's syntax to a tree, over ``charsets``; ``backtracking``: runs the tree in linear time
+``patterns``   regular expressions, run by RE2, and what they capture
 ``table``      routes as plain data, on their way to the relay; ``router``: walks them; ``target``: where they lead;
                ``errors``: ``MatcherError``
 

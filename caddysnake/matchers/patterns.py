@@ -1,25 +1,31 @@
-"""Regular expressions, and what they capture.
+"""Regular expressions, and what they capture: RE2's, as Caddy's are, and found by RE2 itself (google-re2).
 
-Python's ``re`` is fast, and can be made to take years by the right text; requests are written by strangers. So it runs
-a pattern only where the pattern's shape bounds the number of steps, for a text of the length at hand, to what a request
-may cost; everything else goes to ``backtracking``, which is slower and never worse than linear. Both find the same.
+Requests are written by strangers, so nothing here may take longer than a text's length warrants. Python's ``re`` would;
+RE2 takes linear time, and a text may only be so long. The library is imported where a file has a pattern, and asked for
+only there: docs/decisions/018-regular-expressions.md says why.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+import sys
+from typing import Any, Final
 
-from ..placeholders.request import Request
-from .backtracking import Program, starts_at_text_start
+from ..placeholders.request import Request, RoutingLimit
 from .errors import MatcherError
-from .syntax import Assertion, Chars, Choice, Group, Node, Repeat, Sequence, Tree, parse
 
-_STEPS_MAX: Final = 100_000
-"""What ``re`` may take: a millisecond or two."""
+TEXT_MAX: Final = 16 * 1024
+"""Characters that a pattern may be looked for in."""
+
+_SEARCH_UNITS = 10
+_SCAN_SHIFT = 5
+"""What a search costs, in the units of ``Request.spend``: so much, a unit for each 32 characters, and where there is a
+match one for each character, since its groups are found by going through the text again.
+"""
 
 _NAME = re.compile(r"[0-9A-Za-z_]{1,64}")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
+_SINGLE_BYTE = re.compile(r"(?:[^\\]|\\.)*?\\C", re.DOTALL)
 
 
 class Regexp:
@@ -30,7 +36,7 @@ class Regexp:
         name: what the captures go by beside their number: ``{http.regexp.<name>.1}``. May be empty.
 
     Raises:
-        MatcherError: the pattern or the name is malformed.
+        MatcherError: the pattern or the name is malformed, or there is no RE2.
     """
 
     def __init__(self, pattern: str, name: str = "") -> None:
@@ -44,147 +50,60 @@ class Regexp:
         """The names of the placeholders it sets, with the numbers of the groups."""
 
     def matches(self, text: str, request: Request) -> bool:
-        """Whether the pattern is found anywhere in *text*."""
+        """Whether the pattern is found anywhere in *text*. Raises ``RoutingLimit`` for a text that is too long."""
+        if len(text) > TEXT_MAX:
+            raise RoutingLimit(f"a regular expression is to look at {len(text)} characters; {TEXT_MAX} are the most")
+        request.spend(_SEARCH_UNITS + (len(text) >> _SCAN_SHIFT))
         found = self._pattern.search(text)
         if found is None:
             return False
+        request.spend(len(text))
         for name, index in self.captures:
             request.captures[name] = found[index]
         return True
 
 
 class Pattern:
-    """A pattern alone."""
+    """A pattern alone. Raises ``MatcherError`` for one that is none, or where there is no RE2."""
 
     def __init__(self, pattern: str) -> None:
-        tree = parse(pattern)
-        self.groups = tree.groups
-        self.cost = _cost_of(tree)
-        self._tree = tree
-        self._expression = None if self.cost is None else re.compile(_expression(tree.root), re.DOTALL)
-        self._program = Program(tree)
+        self._compiled: Any = _compiled(pattern)
+        names = {index: name for name, index in self._compiled.groupindex.items()}
+        self.groups = [names.get(index, "") for index in range(1, self._compiled.groups + 1)]
+        """The names of the groups, empty where one has none."""
 
     def search(self, text: str) -> list[str] | None:
         """What the leftmost match and its groups took; empty for a group that took no part. ``None``: no match."""
-        spans = self.search_fast(text) if self._is_cheap(len(text)) else self.search_safely(text)
-        if spans is None:
-            return None
-        return [text[max(start, 0) : max(end, 0)] for start, end in zip(spans[::2], spans[1::2], strict=True)]
-
-    def search_fast(self, text: str) -> list[int] | None:
-        """With ``re``."""
-        assert self._expression is not None
-        match = self._expression.search(_replaced(text))
+        # Go sees U+FFFD for each byte that is not UTF-8; what is captured is what was sent.
+        match = self._compiled.search(text if text.isascii() else _NOT_UTF8.sub("\ufffd", text))
         if match is None:
             return None
-        return [place for index in range(len(self.groups) + 1) for place in match.span(index)]
-
-    def search_safely(self, text: str) -> list[int] | None:
-        """In linear time."""
-        return self._program.search(_replaced(text))
-
-    def _is_cheap(self, length: int) -> bool:
-        return self.cost is not None and self.cost.steps(length) <= _STEPS_MAX
+        spans = map(match.span, range(len(self.groups) + 1))
+        return [text[start:end] if start >= 0 else "" for start, end in spans]
 
 
-def _replaced(text: str) -> str:
-    """*text* with U+FFFD for each byte that is not UTF-8, which is what Go sees."""
-    return text if text.isascii() else _NOT_UTF8.sub("\ufffd", text)
+def _compiled(pattern: str) -> Any:
+    try:
+        import re2
+    except ImportError:
+        raise MatcherError(
+            "a regular expression needs RE2, which is not installed here",
+            f"for the Python that runs caddysnake, {sys.executable}: pip install 'caddysnake-sidecar[regexp]'",
+        ) from None
+    if _SINGLE_BYTE.match(pattern):
+        raise MatcherError(f"in the regular expression {pattern!r}: invalid escape sequence: \\C")
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as exc:
+        reason = exc.args[0] if exc.args else "malformed"
+        if isinstance(reason, bytes):
+            reason = reason.decode("utf-8", "replace")
+        raise MatcherError(f"in the regular expression {pattern!r}: {reason}", _hint(pattern)) from None
 
 
-class Cost(NamedTuple):
-    """How many ways there are to try a pattern on a text of n characters, at most: ``factor * (n + 1) ** degree``."""
-
-    factor: int
-    degree: int
-
-    def steps(self, length: int) -> int:
-        """How many steps a search of a text of *length* characters may take; beyond a bound, just more than that."""
-        return min(self.factor, _STEPS_MAX + 1) * int((length + 1) ** min(self.degree, 8))
-
-
-def _cost_of(tree: Tree) -> Cost | None:
-    """The cost of a search; ``None`` when its shape tells no bound."""
-    cost = _cost(tree.root)
-    if cost is None or starts_at_text_start(tree.root):
-        return cost
-    return Cost(cost.factor, cost.degree + 1)  # it is tried at each place
-
-
-def _cost(node: Node) -> Cost | None:
-    match node:
-        case Chars() | Assertion():
-            return Cost(1, 0)
-        case Group(item, _):
-            return _cost(item)
-        case Sequence(items):
-            factor, degree = 1, 0
-            for item in items:
-                if (cost := _cost(item)) is None:
-                    return None
-                factor = min(factor * cost.factor, _STEPS_MAX + 1)
-                degree += cost.degree
-            return Cost(factor, degree)
-        case Choice(items):
-            costs = [_cost(item) for item in items]
-            known = [cost for cost in costs if cost is not None]
-            if len(known) < len(costs):
-                return None
-            return Cost(sum(cost.factor for cost in known), max(cost.degree for cost in known))
-        case Repeat(item, low, high, _):
-            # Only what is always of one length, and takes at least one character, cannot be split in several ways.
-            if not _is_plain(item):
-                return None
-            return Cost(1, 1) if high is None else Cost(high - low + 1, 0)
-
-
-def _is_plain(node: Node) -> bool:
-    match node:
-        case Chars():
-            return True
-        case Sequence(items):
-            return bool(items) and all(_is_plain(item) for item in items)
-        case Group(item, _):
-            return _is_plain(item)
-    return False
-
-
-# The tree in the words of ``re``
-
-_ASSERTIONS: Final = {
-    Assertion.TEXT_START: r"\A",
-    Assertion.TEXT_END: r"\Z",
-    Assertion.LINE_START: r"(?:\A|(?<=\n))",
-    Assertion.LINE_END: r"(?=\n|\Z)",
-    Assertion.WORD_EDGE: r"(?a:\b)",
-    Assertion.NO_WORD_EDGE: r"(?a:\B)",
-}
-
-
-def _expression(node: Node) -> str:
-    match node:
-        case Chars(ranges):
-            return _class(ranges)
-        case Assertion():
-            return _ASSERTIONS[node]
-        case Sequence(items):
-            return "".join(_expression(item) for item in items)
-        case Choice(items):
-            return f"(?:{'|'.join(_expression(item) for item in items)})"
-        case Group(item, _):
-            return f"({_expression(item)})"
-        case Repeat(item, low, high, is_lazy):
-            counts = f"{{{low},{'' if high is None else high}}}"
-            return f"(?:{_expression(item)}){counts}{'?' if is_lazy else ''}"
-
-
-def _class(ranges: tuple[tuple[int, int], ...]) -> str:
-    if not ranges:
-        return "(?!)"
-    if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
-        return re.escape(chr(ranges[0][0]))
-    return f"[{''.join(f'{_code(low)}-{_code(high)}' for low, high in ranges)}]"
-
-
-def _code(code: int) -> str:
-    return f"\\U{code:08x}"
+def _hint(pattern: str) -> str | None:
+    if re.search(r"\(\?<?[=!]", pattern):
+        return "look-around is not part of RE2's syntax: match what is there, and use not for the rest"
+    return None

@@ -19,6 +19,14 @@ _VIA = {"1.0": HTTP_1_0, "1.1": HTTP_1_1, "2.0": "HTTP/2.0", "3.0": "HTTP/3.0"}
 _NOT_FIELDS = frozenset({b"host", b"transfer-encoding"})
 
 
+ROUTING_UNITS = 100_000
+"""What looking for one request's app may cost, in units of about a tenth of a microsecond."""
+
+
+class RoutingLimit(Exception):
+    """Looking for a request's app would take more work than a stranger may cause."""
+
+
 class Head(Protocol):
     """What is needed of a parsed head; ``http1.request.RequestHead`` is one."""
 
@@ -90,6 +98,13 @@ class Request:
         """What ``strip`` took away, percent-encoded."""
         self.captures: dict[str, str] = {}
         """What regular expressions that matched have captured, by the placeholder's name."""
+        self._units = ROUTING_UNITS
+
+    def spend(self, units: int) -> None:
+        """Charge for work of which the request decides how much it is. Raises ``RoutingLimit`` when it is too much."""
+        self._units -= units
+        if self._units < 0:
+            raise RoutingLimit("the request is too long for what looks at it to find its app")
 
     # The target
 
@@ -140,6 +155,7 @@ class Request:
 
     @_once
     def _parsed_query(self) -> tuple[uris.Pairs, bool]:
+        self.spend(len(self.head.query) * 5)
         return uris.pairs(self.head.query)
 
     def strip(self, prefix: str) -> None:
@@ -188,6 +204,7 @@ class Request:
         """The values of the field *name*, which is in lower case."""
         if name in _NOT_FIELDS:
             return []
+        self.spend(len(self.head.headers) >> 2)
         return [uris.text(value) for field, value in self.head.headers if field == name]
 
     def values_with_host(self, name: bytes) -> list[str]:
@@ -199,7 +216,9 @@ class Request:
     @_once
     def cookies(self) -> list[tuple[str, str]]:
         """Names and values, without those that Go leaves out."""
-        return [pair for line in self.values(b"cookie") for pair in _cookies(line)]
+        lines = self.values(b"cookie")
+        self.spend(sum(map(len, lines)))
+        return [pair for line in lines for pair in _cookies(line)]
 
     # Who asked, and how
 

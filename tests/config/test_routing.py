@@ -152,7 +152,7 @@ WRONG = (
     (
         f"@m path_regexp (?=a)\n {ROUTED}",
         3,
-        "in the matcher path_regexp: in the regular expression '(?=a)': look-around",
+        "in the matcher path_regexp: in the regular expression '(?=a)': invalid perl operator",
     ),
     (f"@m vars root /srv\n {ROUTED}", 3, "the variable root is Caddy's own"),
     (f"@m remote_ip 10/8\n {ROUTED}", 3, "in the matcher remote_ip: '10/8' is neither"),

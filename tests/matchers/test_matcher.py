@@ -23,8 +23,8 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"host": ["{http.request.remote}"]}, "in the matcher host: .* cannot be known here"),
     ({"remote_ip": {"ranges": ["10.0.0/8"]}}, "in the matcher remote_ip: .* neither an IP address nor a network"),
     ({"client_ip": {"ranges": ["{http.request.host}"]}}, "in the matcher client_ip: .* cannot depend on the request"),
-    ({"path_regexp": {"pattern": "(?=a)"}}, "in the matcher path_regexp: .* look-around"),
-    ({"header_regexp": {"X-A": {"pattern": "("}}}, "in the matcher header_regexp: .* not closed"),
+    ({"path_regexp": {"pattern": "(?=a)"}}, "in the matcher path_regexp: .* invalid perl operator"),
+    ({"header_regexp": {"X-A": {"pattern": "("}}}, "in the matcher header_regexp: .* missing"),
     ({"not": [{"expression": "true"}]}, "in the matcher not: the matcher expression is not supported here"),
 )
 
