@@ -17,6 +17,7 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 _EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*\r\n")
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 _SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,16}(?:\r|;[\t\x20-\x7e\x80-\xff]*\r?)?\Z")
 Piece = bytes | memoryview
 """Some content: bytes, or a part of what was read with it."""
@@ -72,6 +73,10 @@ class ChunkDecoder:
                 if not self._left:
                     self._state = _CR
             elif state is _SIZE:
+                if not self._held:
+                    at = self._whole_chunks(data, at, content)
+                    if at == end:
+                        break
                 at = self._size_line(data, at)
             elif state is _CR:
                 if data[at] != 13:
@@ -87,6 +92,19 @@ class ChunkDecoder:
                 at = self._trailer(data, at)
             else:
                 break
+        return at
+
+    def _whole_chunks(self, data: bytes, at: int, content: list[Piece]) -> int:
+        """Decode chunks of which all is there, and that have no extensions, as long as there are such."""
+        while (found := _PLAIN_SIZE.match(data, at)) is not None:
+            begin = found.end()
+            stop = begin + int(found[1], 16)
+            if stop == begin or data[stop : stop + 2] != b"\r\n":
+                break
+            size = stop - begin
+            content.append(data[begin:stop] if size < _VIEW_MIN_BYTES else memoryview(data)[begin:stop])
+            self.received += size
+            at = stop + 2
         return at
 
     def _size_line(self, data: bytes, at: int) -> int:

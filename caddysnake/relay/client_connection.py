@@ -14,18 +14,22 @@ from ..channel.vitals import SLOT_IDLE, SLOT_READING
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead, RequestParser
-from . import to_worker
+from . import link_connection, to_worker
 from .answers import encoded
-from .client_transport import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, ClientTransport, Phase
+from .client_transport import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, PUT_OFF, ClientTransport, Phase
 from .exchange import Another, Answer, Command, Cut, EndLink, Exchange, Over, Stage, ToClient, ToLink, Tunnel
 from .link_pool import AppId
+from .turns import COPY_SHIFT, CREDIT_UNITS, EVENT_UNITS
 
 if TYPE_CHECKING:
     from .link_connection import LinkConnection
     from .server import RelayServer
 
-BODY_HIGH_BYTES = 64 * 1024
-"""Reading pauses while this much of a request waits for a link."""
+HEAD_HIGH_BYTES = 16 * 1024
+"""A head of a response that is not whole may be so long while memory is tight."""
+
+DENSE_SHIFT = 8
+"""Bytes, shifted so: as many chunks are no more than an honest client sends."""
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
 _IDLE, _HEAD, _REQUEST, _TUNNEL, _DRAIN, _LINGER, _CLOSING, _RETURNING, _CLOSED = Phase
@@ -40,7 +44,7 @@ class ClientConnection(ClientTransport):
     """
 
     __slots__ = (
-        "_app_id",
+        "_debt",
         "_exchange",
         "_is_borrowed",
         "_is_last",
@@ -52,6 +56,7 @@ class ClientConnection(ClientTransport):
         "_peer",
         "_started",
         "_view",
+        "app_id",
     )
 
     def __init__(
@@ -70,11 +75,14 @@ class ClientConnection(ClientTransport):
         self._is_borrowed = is_borrowed
         self._is_last = is_last
         self._peer = _peer_of(sock)
-        self._view = server.view
+        self._view = server.head_view
+        self._debt = 0
+        """Units of work for content that its app has not been charged for."""
         self._parser = RequestParser(server.limits, server.sections, server.heads)
         self._exchange: Exchange | None = None
         self._link: LinkConnection | None = None
-        self._app_id: AppId = (0, "")
+        self.app_id: AppId = (0, "")
+        """Whose the request is that is being forwarded, or was last."""
         self._is_waiting = False
         """For a link."""
         self._started = 0.0
@@ -85,7 +93,9 @@ class ClientConnection(ClientTransport):
         """asyncio: where to put what arrives. ``sizehint`` is not needed."""
         # Called before the recv: should we die in between, the daemon knows that something may have been read.
         if self.phase is _IDLE:
-            self._server.slots[self.slot] = SLOT_READING
+            server = self._server
+            server.slots[self.slot] = SLOT_READING
+            self._view = server.head_view
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -105,6 +115,7 @@ class ClientConnection(ClientTransport):
             elif phase is _TUNNEL:
                 if self._link is not None:
                     self._link.write(data)
+                    self._owes(nbytes >> COPY_SHIFT)
             elif phase is _DRAIN:
                 self._more_unwanted(data)
             elif phase is _LINGER:
@@ -123,11 +134,11 @@ class ClientConnection(ClientTransport):
 
     def _client_full(self) -> None:
         if self._link is not None:
-            self._link.pause_reading()
+            self._link.hold(link_connection.CLIENT_FULL)
 
     def _client_drained(self) -> None:
         if self._link is not None:
-            self._link.resume_reading()
+            self._link.unhold(link_connection.CLIENT_FULL)
         elif self._holds & CLIENT_FULL:
             self._unhold(CLIENT_FULL)
             if self.phase is _REQUEST:
@@ -150,6 +161,8 @@ class ClientConnection(ClientTransport):
             self._hold(NEXT_HELD)
         elif self._holds:
             self._unhold(NEXT_HELD)
+        if head.chunked:
+            self._view = server.chunks_view
         closes = server.is_orphaned or self._is_last or not head.keep_alive
         target = server.route(self._listener, head, self._peer, self._is_trusted)
         if isinstance(target, Answer):
@@ -157,7 +170,7 @@ class ClientConnection(ClientTransport):
             return
         outgoing = to_worker.head_for(head, target, self._peer, self._is_trusted, came)
         self._exchange = exchange = Exchange(head, outgoing, closes, continues=not self._is_trusted)
-        self._app_id = app_id = (target.route, target.key)
+        self.app_id = app_id = (target.route, target.key)
         link = server.free_link(app_id, exchange.is_repeatable)
         if link is not None:
             self.linked(link)
@@ -165,15 +178,15 @@ class ClientConnection(ClientTransport):
             self._wait()
 
     def _wait(self) -> None:
-        if self._parser.body_bytes > BODY_HIGH_BYTES:
+        if self._parser.body_bytes > self._server.body_high_bytes:
             self._hold(BODY_HELD)
         self._is_waiting = True
-        self._server.wait(self._app_id, self)
+        self._server.wait(self.app_id, self)
 
     def _wait_no_more(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            self._server.waits_no_more(self._app_id, self)
+            self._server.waits_no_more(self.app_id, self)
 
     def linked(self, link: LinkConnection) -> None:
         """There is a link for the request."""
@@ -183,13 +196,14 @@ class ClientConnection(ClientTransport):
         self._link = link
         link.client = self
         if self._is_write_paused:
-            link.pause_reading()
+            link.hold(link_connection.CLIENT_FULL)
         if link.is_write_paused:
             self._hold(LINK_FULL)
         whole = exchange.linked_whole()
         if whole is not None:
             link.write(whole)
             return
+        self._owes(len(self._parser.body))
         self._carry_out(exchange.linked(self._parser.take_body(), self._parser.complete))
         self._unhold(BODY_HELD)
 
@@ -222,8 +236,9 @@ class ClientConnection(ClientTransport):
             self._hold(NEXT_HELD)
         if was_complete:
             return
+        self._content_came(len(data))
         if exchange.stage is _WAITING:
-            if parser.body_bytes > BODY_HIGH_BYTES:
+            if parser.body_bytes > self._server.body_high_bytes:
                 self._hold(BODY_HELD)
         else:
             self._carry_out(exchange.content(parser.take_body(), parser.complete))
@@ -231,26 +246,83 @@ class ClientConnection(ClientTransport):
     def _more_unwanted(self, data: bytes) -> None:
         self._watched_since = monotonic()
         self._parser.feed(data)
+        self._content_came(len(data))
         self._parser.take_body()
         if self._parser.complete:
             self._boundary()
+
+    def _content_came(self, size: int) -> None:
+        """Charge for ``size`` bytes of content that were parsed. A client chooses how many chunks there are in them:
+        as long as there are many, less is read at a time.
+        """
+        chunks = len(self._parser.body)
+        server = self._server
+        self._view = server.backlog.view if chunks <= size >> DENSE_SHIFT else server.chunks_view
+        self._owes((size >> COPY_SHIFT) + chunks)
+
+    def _owes(self, units: int) -> None:
+        """Charge for an event of so much work; when its app has had its share, read on when it is its turn."""
+        self._debt += EVENT_UNITS + units
+        if self._debt < CREDIT_UNITS:
+            return
+        turns = self._server.turns
+        if turns.may(self.app_id):
+            turns.spend(self.app_id, self._debt)
+            self._debt = 0
+        else:
+            self._hold(PUT_OFF)
+            turns.later(self.app_id, self._go_on)
+
+    def _go_on(self) -> None:
+        self._server.turns.spend(self.app_id, self._debt)
+        self._debt = 0
+        self._unhold(PUT_OFF)
 
     # The link's side
 
     def link_data(self, data: bytes) -> None:
         """The worker has sent ``data``, one or more bytes of its answer or, in a tunnel, of what follows a 101."""
+        if self.phase is not _TUNNEL:
+            exchange = self._exchange
+            assert exchange is not None
+            whole = exchange.answered_whole(data)
+            if whole is not None:
+                answer, over = whole
+                self._write(answer)
+                self._over(over)
+                return
+        link = self._link
+        assert link is not None
+        if link.may_go_on():
+            self.link_step(data, is_hurried=True)
+        else:
+            link.put_off(data)
+
+    def link_step(self, data: bytes, is_hurried: bool = False) -> None:
+        """Go on with what the worker has sent: ``data``, or nothing more than what the exchange is behind with.
+
+        ``is_hurried``: with a little of it, since others wait.
+        """
+        link = self._link
+        assert link is not None
         if self.phase is _TUNNEL:
+            link.owes(EVENT_UNITS + (len(data) >> COPY_SHIFT))
             self._write(data)
             return
         exchange = self._exchange
         assert exchange is not None
-        whole = exchange.answered_whole(data)
-        if whole is not None:
-            answer, over = whole
-            self._write(answer)
-            self._over(over)
-            return
-        self._carry_out(exchange.response(data))
+        commands = exchange.response(data, is_hurried)
+        link.owes(EVENT_UNITS + exchange.units + (len(data) >> COPY_SHIFT))
+        link.holds_head(exchange.begun_bytes)
+        if exchange.begun_bytes > HEAD_HIGH_BYTES and self._server.backlog.is_tight:
+            commands = exchange.failed(502, "bad-response", "a head too large for the memory that there is")
+        self._carry_out(commands)
+        if exchange.is_behind:
+            link.put_off()
+
+    def read_less(self) -> None:
+        """Memory has become tight, or no longer is."""
+        self._view = self._server.head_view
 
     def link_ended(self, is_orderly: bool) -> None:
         """The link has ended; ``is_orderly``: by the worker's end of file, not by an error. It is not ours any more."""
@@ -313,7 +385,7 @@ class ClientConnection(ClientTransport):
             self._link = None
             link.client = None
             if self._is_write_paused:
-                link.resume_reading()
+                link.unhold(link_connection.CLIENT_FULL)
             self._server.release(link)
         else:
             self._drop_link(flushes=self.phase is _TUNNEL)
@@ -328,7 +400,7 @@ class ClientConnection(ClientTransport):
         self._exchange = None
         self._wait_no_more()
         self._drop_link()
-        self._server.failed(command, self._app_id)
+        self._server.failed(command, self.app_id)
         self._answer(command, exchange.head, exchange.closes)
 
     def _answer(self, answer: Answer, head: RequestHead, closes: bool) -> None:
@@ -338,7 +410,7 @@ class ClientConnection(ClientTransport):
         self._response_done(not closes)
 
     def _cut(self, command: Cut) -> None:
-        self._server.cut(command, self._app_id)
+        self._server.cut(command, self.app_id)
         self._let_go(502)
         self.abort()
 

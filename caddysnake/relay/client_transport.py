@@ -64,12 +64,15 @@ NEXT_HELD = 4
 """The next request has begun."""
 CLIENT_FULL = 8
 """The client does not take what was written to it, and would ask for more."""
+PUT_OFF = 16
+"""Its app has had its share of this turn of the loop."""
 
 
 class ClientTransport(asyncio.BufferedProtocol):
     """One connection, without its requests: those are ``ClientConnection``'s, in the methods that raise here."""
 
     __slots__ = (
+        "_counted",
         "_holds",
         "_is_half_closed",
         "_is_write_paused",
@@ -94,6 +97,8 @@ class ClientTransport(asyncio.BufferedProtocol):
         self._is_half_closed = False
         """The client has ended its side, and may still be reading."""
         self._is_write_paused = False
+        self._counted = 0
+        """What is held for the client, which does not read."""
         self._linger_until = 0.0
         self._watched_since = 0.0
         self._write_since = 0.0
@@ -132,6 +137,8 @@ class ClientTransport(asyncio.BufferedProtocol):
         """asyncio: the transport is closed. The other side sees the end, unless the connection was given back."""
         returned = self.phase is _RETURNING and exc is None
         self.phase = _CLOSED
+        self._server.backlog.change(-self._counted)
+        self._counted = 0
         self._let_go()
         if not returned:
             try:
@@ -144,11 +151,15 @@ class ClientTransport(asyncio.BufferedProtocol):
         """asyncio: ``WRITE_HIGH_BYTES`` wait for the client. The link is read no more, and the write deadline runs."""
         self._is_write_paused = True
         self._watch_writing()
+        self._counted = self._write_left
+        self._server.backlog.change(self._counted)
         self._client_full()
 
     def resume_writing(self) -> None:
         """asyncio: the client has read enough."""
         self._is_write_paused = False
+        self._server.backlog.change(-self._counted)
+        self._counted = 0
         self._client_drained()
 
     def _is_gone(self) -> bool:

@@ -227,8 +227,24 @@ class Exchange:
         raw = self._head_for_client(head)
         return data if raw is head.raw else raw + data[len(head.raw) :], self._ending(head, True)
 
-    def response(self, data: bytes) -> list[Command]:
-        """Bytes have come over the link; not while WAITING."""
+    @property
+    def is_behind(self) -> bool:
+        """Some of what came over the link has not been read yet: call ``response`` without anything."""
+        reader = self._reader
+        return reader is not None and reader.is_behind and (self.stage is _ASKED or self.stage is _ANSWERING)
+
+    @property
+    def begun_bytes(self) -> int:
+        """How much there is of a head, or of trailers, that is not whole."""
+        return 0 if self._reader is None else self._reader.held_bytes
+
+    @property
+    def units(self) -> int:
+        """What the last ``response`` cost, see ``ResponseReader``."""
+        return 0 if self._reader is None else self._reader.units
+
+    def response(self, data: bytes = b"", is_hurried: bool = False) -> list[Command]:
+        """Bytes have come over the link; not while WAITING. ``is_hurried``: do no more than a little now."""
         stage = self.stage
         if stage is _TUNNEL:
             return [ToClient(data)]
@@ -236,7 +252,7 @@ class Exchange:
         if reader is None:
             reader = self._reader = ResponseReader(self.head.method == "HEAD", decodes=self.head.version == "1.0")
         try:
-            reader.feed(data)
+            reader.feed(data, is_hurried)
         except BadResponse as bad:
             return self.failed(502, "bad-response", str(bad))
         content = reader.content

@@ -15,10 +15,24 @@ import re
 from enum import Enum
 
 from ..http1.fields import tokens
+from ..http1.limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO
 
-HEAD_MAX_BYTES = 1024 * 1024
-"""Status line and header section. Caddy takes 10 MiB; nothing of use comes near either."""
+HEAD_MAX_BYTES = 256 * 1024
+"""Status line and header section; and all interim responses to one request together. Caddy takes 10 MiB of one head;
+nothing of use comes near either."""
+FIELDS_MAX = 1024
+"""Lines of a header section."""
+CONNECTION_MAX_BYTES = 1024
+INTERIM_MAX = 256
+"""How many interim responses one request may bring: the progress of an hour, with one each quarter of a minute."""
 TRAILERS_MAX_BYTES = 64 * 1024
+
+STEP_UNITS = 256
+"""What one feed may cost: more only by the last head or trailer section, which are read as a whole."""
+HURRIED_UNITS = 64
+"""The same for a feed that is done at once, however much else there is to do."""
+WHOLE_HEAD_MAX_BYTES = 4096
+"""A response with a longer head is not read as a whole, out of turn."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
@@ -81,12 +95,12 @@ _known: dict[bytes, ResponseHead] = {}
 """Heads of final responses that were found good, a bounded number. Not those of answers to HEAD."""
 
 
-def _head_of(data: bytes, is_head: bool = False) -> ResponseHead | None:
+def _head_of(data: bytes, is_head: bool = False, most: int | None = None) -> ResponseHead | None:
     """The head that ``data`` begins with; None when that is not whole, or malformed. Raises ``BadResponse``.
 
-    ``is_head``: it answers HEAD.
+    ``is_head``: it answers HEAD. ``most``: nor is it there when it is not within so many bytes.
     """
-    end = data.find(_END) + 4
+    end = data.find(_END, 0, most) + 4
     raw = data[:end]
     head = None if is_head else _known.get(raw)
     if head is None:
@@ -104,8 +118,8 @@ def _head_of(data: bytes, is_head: bool = False) -> ResponseHead | None:
 
 def _judge(head: ResponseHead, is_head: bool) -> None:
     """Find out where the content ends. Raises ``BadResponse``."""
-    if len(head.raw) > HEAD_MAX_BYTES:
-        raise BadResponse(f"a head over {HEAD_MAX_BYTES} bytes")
+    if len(head.raw) > 4 * FIELDS_MAX and head.raw.count(b"\r\n") > FIELDS_MAX + 2:
+        raise BadResponse(f"a head of over {FIELDS_MAX} fields")
     framed = False
     for kind, value in _FRAMING.findall(head.raw.lower()):
         if kind == b"content-length":
@@ -123,6 +137,8 @@ def _judge(head: ResponseHead, is_head: bool) -> None:
         else:
             head.has_connection_fields = True
             if kind == b"connection":
+                if len(value) > CONNECTION_MAX_BYTES:
+                    raise BadResponse(f"a Connection over {CONNECTION_MAX_BYTES} bytes")
                 options = tokens(value)
                 head.closes = head.closes or b"close" in options
                 head.upgrades = head.upgrades or b"upgrade" in options
@@ -139,7 +155,7 @@ def whole_response(data: bytes) -> ResponseHead | None:
     """The head of the response that ``data`` is, all of it and nothing behind it, as most are; None when it is not so
     simple. Not for answers to HEAD. Raises ``BadResponse``.
     """
-    head = _known.get(data[: data.find(_END) + 4]) or _head_of(data)
+    head = _known.get(data[: data.find(_END) + 4]) or _head_of(data, most=WHOLE_HEAD_MAX_BYTES)
     if head is None or head.framing is not _LENGTH or len(data) != len(head.raw) + head.length:
         return None
     return head
@@ -158,23 +174,35 @@ _SIZE, _DATA, _DATA_END, _TRAILERS = _Place
 
 
 class ResponseReader:
-    """Reads one response. ``feed`` it; each time, look at ``informational``, ``head``, ``content``, ``complete``.
+    """Reads one response. ``feed`` it; each time, look at ``informational``, ``head``, ``content``, ``complete``; and
+    go on with ``feed()`` while it ``is_behind``.
+
+    A feed does a bounded amount of work, whatever was fed: it is the worker who chooses how many heads and chunks there
+    are in one read. Work is counted in units, each about what the relay does in a microsecond.
 
     ``is_head``: it answers HEAD, and so has no content whatever it says. ``decodes``: chunked content is wanted without
     its framing, for a client of HTTP/1.0.
     """
 
     __slots__ = (
+        "_at",
+        "_data",
         "_decodes",
         "_held",
+        "_interim",
+        "_interim_bytes",
         "_is_head",
         "_left",
+        "_overhead",
         "_place",
+        "_received",
         "complete",
         "content",
         "excess",
         "head",
         "informational",
+        "is_behind",
+        "units",
     )
 
     def __init__(self, is_head: bool = False, decodes: bool = False) -> None:
@@ -189,142 +217,217 @@ class ResponseReader:
         self.complete = False
         self.excess = b""
         """Bytes behind the response."""
+        self.is_behind = False
+        """Some of what was fed has not been read yet."""
+        self.units = 0
+        """What the last feed cost."""
+        self._data = b""
+        self._at = 0
         self._held = bytearray()
         self._left = 0
         self._place = _SIZE
+        self._interim = 0
+        self._interim_bytes = 0
+        self._overhead = 0
+        self._received = 0
 
-    def feed(self, data: bytes) -> None:
-        """Read ``data``. Raises ``BadResponse``, after which nothing more may be fed."""
-        self.content = b""
-        if self.head is None:
-            data = self._read_head(data)
-            if self.head is None:
-                return
+    def feed(self, data: bytes = b"", is_hurried: bool = False) -> None:
+        """Read ``data``, or go on with what is left of the last. Raises ``BadResponse``, after which nothing more may
+        be fed.
+
+        ``is_hurried``: read only what costs next to nothing, and perhaps nothing at all.
+        """
+        self.content = self.informational = b""
+        self.units = 0
+        at = 0
+        if self.is_behind:
+            data, at = self._data, self._at
         elif self.complete:
             self.excess += data
             return
-        framing = self.head.framing
-        if framing is _LENGTH:
-            self._counted(data)
-        elif framing is _CHUNKED:
-            self._chunks(data)
-        elif framing is _CLOSE:
-            self.content = data
-        else:
-            self.complete = True
-            self.excess = data
+        most = HURRIED_UNITS if is_hurried else STEP_UNITS
+        if self.head is None:
+            at = self._read_heads(data, at, most, is_hurried)
+        head = self.head
+        if head is not None:
+            framing = head.framing
+            if framing is _LENGTH:
+                at = self._counted(data, at)
+            elif framing is _CHUNKED:
+                if self._held and self._place is not _TRAILERS:
+                    data = bytes(self._held) + data
+                    self._held.clear()
+                at = self._chunks(data, at, most, is_hurried)
+            elif framing is _CLOSE:
+                self.content = data[at:] if at else data
+                at = len(data)
+            else:
+                self.complete = True
+            if self.complete:
+                self.excess = data[at:]
+                at = len(data)
+        self.is_behind = at < len(data)
+        self._data, self._at = (data, at) if self.is_behind else (b"", 0)
 
-    # The head
+    @property
+    def held_bytes(self) -> int:
+        """How much there is of a head, or of trailers, that is not whole."""
+        return len(self._held)
 
-    def _read_head(self, data: bytes) -> bytes:
-        """Read heads until a final one; what is behind it."""
-        self.informational = b""
-        while data:
-            head = _head_of(data, self._is_head) if not self._held else None
+    # The heads
+
+    def _read_heads(self, data: bytes, at: int, most: int, is_hurried: bool) -> int:
+        """Read heads until a final one; how far it has come in ``data``. Raises ``BadResponse``."""
+        informational: list[bytes] = []
+        end = len(data)
+        while at < end and self.units < most:
+            stop = _behind_blank_line(self._held, data, at)
+            if stop < 0:
+                self._hold_head(data[at:])
+                at = end
+                break
+            size = len(self._held) + stop - at
+            if size > HEAD_MAX_BYTES:
+                raise BadResponse(f"a head over {HEAD_MAX_BYTES} bytes")
+            cost = 5 + (size >> 6)
+            if is_hurried and self.units + cost > most:
+                break
+            self.units += cost
+            raw = data[at:stop]
+            if self._held:
+                raw = bytes(self._held) + raw
+                self._held.clear()
+            head = _head_of(raw, self._is_head)
             if head is None:
-                joined = self._join(data)
-                if joined is None:
-                    return b""
-                data = joined
-                head = _head_of(data, self._is_head)
-                if head is None:
-                    raise BadResponse("a malformed head")
-            status = head.status
-            data = data[len(head.raw) :]
-            if status >= 200 or status == 101:
+                raise BadResponse("a malformed head")
+            at = stop
+            if head.status >= 200 or head.status == 101:
                 self.head = head
                 self._left = head.length
-                return data
-            if status != 100:  # a 100 Continue is the relay's own business with its client
-                self.informational += head.raw
-        return b""
+                break
+            self._count_interim(size)
+            if head.status != 100:  # a 100 Continue is the relay's own business with its client
+                informational.append(raw)
+        if informational:
+            self.informational = b"".join(informational)
+        return at
 
-    def _join(self, data: bytes) -> bytes | None:
-        """Hold a head that is not whole, and give it back when it is. Raises ``BadResponse``."""
+    def _hold_head(self, data: bytes) -> None:
+        """Keep the beginning of a head. Raises ``BadResponse``."""
         held = self._held
-        before = len(held)
         held += data
         if held[: len(_START)] != _START[: len(held)]:
             raise BadResponse("not a response of HTTP/1.1")
-        if held.find(_END, max(0, before - 3)) < 0:
-            if len(held) > HEAD_MAX_BYTES:
-                raise BadResponse(f"a head over {HEAD_MAX_BYTES} bytes")
-            return None
-        self._held = bytearray()
-        return bytes(held)
+        if len(held) > HEAD_MAX_BYTES:
+            raise BadResponse(f"a head over {HEAD_MAX_BYTES} bytes")
+
+    def _count_interim(self, size: int) -> None:
+        self._interim += 1
+        self._interim_bytes += size
+        if self._interim > INTERIM_MAX or self._interim_bytes > HEAD_MAX_BYTES:
+            raise BadResponse("interim responses without end")
 
     # The content
 
-    def _counted(self, data: bytes) -> None:
-        left = self._left - len(data)
-        if left < 0:
-            self.excess = data[left:]
-            data = data[:left]
-            left = 0
-        self._left = left
-        self.content = data
-        self.complete = not left
+    def _counted(self, data: bytes, at: int) -> int:
+        """Take what belongs to the content; where that ends."""
+        stop = min(len(data), at + self._left)
+        self._left -= stop - at
+        self.content = data[at:stop] if at or stop < len(data) else data
+        self.complete = not self._left
+        return stop
 
-    def _chunks(self, data: bytes) -> None:
-        if self._held:
-            data = bytes(self._held) + data
-            self._held.clear()
-        at = 0
+    def _chunks(self, data: bytes, at: int, most: int, is_hurried: bool) -> int:
+        """Take some chunks, and trailers; how far it has come. Raises ``BadResponse``."""
+        begin = at
         end = len(data)
+        left = self._left
+        place = self._place
+        units = self.units
+        received = 0
         decoded: list[bytes] = []
-        while at < end and not self.complete:
-            place = self._place
-            if place is _DATA:
-                stop = min(end, at + self._left)
-                self._left -= stop - at
+        while at < end and units < most:
+            if place is _SIZE:
+                units += 1
+                size = _CHUNK.match(data, at)
+                if size is None:
+                    if _CHUNK_BEGUN.fullmatch(data, at) is None:
+                        raise BadResponse("a malformed chunk size")
+                    break
+                at = size.end()
+                left = int(size[1], 16)
+                place = _DATA if left else _TRAILERS
+            elif place is _DATA:
+                stop = min(at + left, end)
                 if self._decodes:
                     decoded.append(data[at:stop])
+                left -= stop - at
+                received += stop - at
                 at = stop
-                if not self._left:
-                    self._place = _DATA_END
-                continue
-            after = self._between_data(data, at)
-            if after < 0:
-                self._held += data[at:]
+                if not left:
+                    place = _DATA_END
+            elif place is _DATA_END:
+                if not data.startswith(b"\r\n", at):
+                    if data[at] == _CR and at + 1 == end:
+                        break
+                    raise BadResponse("a chunk that does not end where its size says")
+                at += 2
+                place = _SIZE
+            else:
                 break
-            at = after
-        self.content = b"".join(decoded) if self._decodes else data[:at] if at < end else data
-        if self.complete:
-            self.excess = data[at:]
+        self._left = left
+        self._place = place
+        self.units = units
+        self._received += received
+        self._overhead += at - begin - received
+        if self._overhead > CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self._received:
+            raise BadResponse("more framing than content")
+        content = data if not begin and at == end else data[begin:at]
+        if place is _TRAILERS:
+            if at < end and units < most:
+                section, at = self._trailers(data, at, is_hurried)
+                content += section
+        elif at < end and units < most:
+            self._held += data[at:]  # a line that is not whole
+            at = end
+        self.content = b"".join(decoded) if self._decodes else content
+        return at
 
-    def _between_data(self, data: bytes, at: int) -> int:
-        """Read what frames the data at ``at``: where it ends, or -1 when more must come. Raises ``BadResponse``."""
-        place = self._place
-        if place is _SIZE:
-            size = _CHUNK.match(data, at)
-            if size is None:
-                if _CHUNK_BEGUN.fullmatch(data, at) is None:
-                    raise BadResponse("a malformed chunk size")
-                return -1
-            self._left = int(size[1], 16)
-            self._place = _DATA if self._left else _TRAILERS
-            return size.end()
-        if place is _DATA_END:
-            if data.startswith(b"\r\n", at):
-                self._place = _SIZE
-                return at + 2
-            if data[at] == _CR and at + 1 == len(data):
-                return -1
-            raise BadResponse("a chunk that does not end where its size says")
-        return self._trailers(data, at)
-
-    def _trailers(self, data: bytes, at: int) -> int:
-        section = _SECTION.match(data, at)
-        if section is None:
-            if data.startswith(b"\r\n", at) or data.find(_END, at) >= 0:
-                raise BadResponse("malformed trailers")
-            if len(data) - at > TRAILERS_MAX_BYTES:
-                raise BadResponse(f"trailers over {TRAILERS_MAX_BYTES} bytes")
-            return -1
-        if section.end() - at > TRAILERS_MAX_BYTES or _NO_TRAILER.search(section[0]):
+    def _trailers(self, data: bytes, at: int, is_hurried: bool) -> tuple[bytes, int]:
+        """Read the trailer section, if it is whole; it, and how far that is. Raises ``BadResponse``."""
+        held = self._held
+        if len(held) < 2 and (bytes(held) + data[at : at + 2])[:2] == b"\r\n":
+            stop = at + 2 - len(held)  # there are none
+        else:
+            stop = _behind_blank_line(held, data, at)
+        if len(held) + (stop if stop > 0 else len(data)) - at > TRAILERS_MAX_BYTES:
+            raise BadResponse(f"trailers over {TRAILERS_MAX_BYTES} bytes")
+        if stop < 0:
+            held += data[at:]
+            return b"", len(data)
+        cost = (len(held) + stop - at) >> 5
+        if is_hurried and cost > HURRIED_UNITS:
+            return b"", at
+        self.units += cost
+        section = bytes(held) + data[at:stop]
+        held.clear()
+        if _SECTION.fullmatch(section) is None:
+            raise BadResponse("malformed trailers")
+        if _NO_TRAILER.search(section):
             raise BadResponse("a trailer that cannot be one")
         self.complete = True
-        return section.end()
+        return section, stop
+
+
+def _behind_blank_line(held: bytearray, data: bytes, at: int) -> int:
+    """Where in ``data`` the first blank line ends, be it begun in ``held``, which has none; else -1."""
+    if held:
+        tail = bytes(held[-3:])
+        joint = (tail + data[at : at + 3]).find(_END)
+        if joint >= 0:
+            return at + joint + 4 - len(tail)
+    stop = data.find(_END, at)
+    return stop + 4 if stop >= 0 else -1
 
 
 def rewritten(head: ResponseHead, added: list[bytes], drops_framing: bool) -> bytes:

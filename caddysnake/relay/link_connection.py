@@ -1,7 +1,8 @@
-"""The relay's end of one link: a ``Protocol`` that serves one client's request at a time, or none.
+"""The relay's end of one link: a ``BufferedProtocol`` that serves one client's request at a time, or none.
 
 The relay is the client of a link, so it may end one whenever it likes. A link that says anything while no request is
-on it is not used again.
+on it is not used again. What a worker sends is read as fast as its app's share of the loop allows (``turns``): the rest
+waits here, and the link is read no further.
 """
 
 from __future__ import annotations
@@ -10,21 +11,47 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
+from .backlog import READ_BYTES
+from .turns import CREDIT_UNITS
+
 if TYPE_CHECKING:
     from .client_connection import ClientConnection
     from .server import RelayServer
 
-WRITE_HIGH_BYTES = 96 * 1024
-"""What may wait to be written, on either side, before its source is read no further: so much, and one read more."""
+WRITE_HIGH_BYTES = 8 * 1024
+"""What may wait to be written, on either side, before its source is read no further: so much, and one read more. Only
+what is more counts as held for a slow reader (``backlog``).
+"""
 
 FLUSH_S = 30.0
 """How long a worker may take to read what was written to a link that is over."""
 
+# Why reading is paused; it goes on when no reason is left.
+CLIENT_FULL = 1
+"""The client does not take what was written to it."""
+PUT_OFF = 2
+"""What was read waits for its app's turn."""
 
-class LinkConnection(asyncio.Protocol):
+
+class LinkConnection(asyncio.BufferedProtocol):
     """``client`` is whose request it carries, None while it is idle."""
 
-    __slots__ = ("_is_over", "_server", "_sock", "_transport", "client", "is_write_paused", "need")
+    __slots__ = (
+        "_begun",
+        "_counted",
+        "_debt",
+        "_ending",
+        "_holds",
+        "_is_over",
+        "_is_put_off",
+        "_server",
+        "_sock",
+        "_transport",
+        "_unread",
+        "client",
+        "is_write_paused",
+        "need",
+    )
 
     def __init__(self, server: RelayServer, sock: socket.socket, need: int) -> None:
         self.client: ClientConnection | None = None
@@ -34,6 +61,18 @@ class LinkConnection(asyncio.Protocol):
         self._sock = sock
         self._transport: Any = None
         self._is_over = False
+        self._holds = 0
+        self._debt = 0
+        """Units of work that its app has not been charged for."""
+        self._is_put_off = False
+        self._unread = b""
+        """What was read and put off altogether."""
+        self._begun = 0
+        """Bytes of a head that is not whole."""
+        self._counted = 0
+        """What is held for the worker, which does not read."""
+        self._ending: bool | None = None
+        """It has ended while something was put off; whether orderly."""
 
     # The transport's side
 
@@ -43,11 +82,15 @@ class LinkConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._server.link_made(self)
 
-    def data_received(self, data: bytes) -> None:
-        """asyncio: ``data`` has arrived. On an idle link it answers nothing: that is discarded."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what arrives. ``sizehint`` is not needed."""
+        return self._server.backlog.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: ``nbytes`` have arrived. On an idle link they answer nothing: that is discarded."""
         client = self.client
         if client is not None:
-            client.link_data(data)
+            client.link_data(bytes(self._server.backlog.view[:nbytes]))
         else:
             self.discard()
 
@@ -59,10 +102,15 @@ class LinkConnection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the transport is closed. Its client, if it has one, hears of it first."""
         self._ended(is_orderly=exc is None)
+        self._server.backlog.change(-self._counted)
+        self._counted = 0
         self._server.link_closed(self)
 
     def _ended(self, is_orderly: bool) -> None:
         if self._is_over:
+            return
+        if self._is_put_off:
+            self._ending = is_orderly  # behind what came before
             return
         client, self.client = self.client, None
         if client is not None:
@@ -72,12 +120,16 @@ class LinkConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """asyncio: ``WRITE_HIGH_BYTES`` wait for the worker. The client is read no more."""
         self.is_write_paused = True
+        self._counted = self._transport.get_write_buffer_size()
+        self._server.backlog.change(self._counted)
         if self.client is not None:
             self.client.link_full()
 
     def resume_writing(self) -> None:
         """asyncio: the worker has read enough."""
         self.is_write_paused = False
+        self._server.backlog.change(-self._counted)
+        self._counted = 0
         if self.client is not None:
             self.client.link_drained()
 
@@ -96,15 +148,70 @@ class LinkConnection(asyncio.Protocol):
         except OSError:
             pass  # the worker was first; the next read will say so
 
-    def pause_reading(self) -> None:
-        """Take no more from the worker. No harm when the link is over."""
-        if not self._is_over:
+    def hold(self, reason: int) -> None:
+        """Take no more from the worker until ``unhold``. No harm when the link is over."""
+        if not self._holds and not self._is_over:
             self._transport.pause_reading()
+        self._holds |= reason
 
-    def resume_reading(self) -> None:
-        """Undo ``pause_reading``. No harm when the link is over."""
-        if not self._is_over:
-            self._transport.resume_reading()
+    def unhold(self, reason: int) -> None:
+        """``reason`` to take no more is gone. No harm when it was none, or the link is over."""
+        if self._holds & reason:
+            self._holds &= ~reason
+            if not self._holds and not self._is_over:
+                self._transport.resume_reading()
+
+    # Its app's turn
+
+    def owes(self, units: int) -> None:
+        """So much work was done for what the worker sent."""
+        self._debt += units
+
+    def holds_head(self, size: int) -> None:
+        """So many bytes of a head have come that is not whole."""
+        self._server.backlog.change(size - self._begun)
+        self._begun = size
+
+    def may_go_on(self) -> bool:
+        """Whether what has come may be looked at now; else ``put_off`` it."""
+        if self._debt < CREDIT_UNITS:
+            return True
+        turns = self._server.turns
+        assert self.client is not None
+        app_id = self.client.app_id
+        if not turns.may(app_id):
+            return False
+        turns.spend(app_id, self._debt)
+        self._debt = 0
+        return True
+
+    def put_off(self, data: bytes = b"") -> None:
+        """Go on with the client's ``link_step``, with ``data``, when it is the app's turn."""
+        assert self.client is not None
+        self._unread = data
+        if not self._is_put_off:
+            self._is_put_off = True
+            self._server.backlog.change(READ_BYTES)
+        self.hold(PUT_OFF)
+        self._server.turns.later(self.client.app_id, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_put_off = False
+        self._server.backlog.change(-READ_BYTES)
+        client = self.client
+        data, self._unread = self._unread, b""
+        if client is None:
+            return  # it was discarded
+        app_id = client.app_id
+        client.link_step(data)
+        self._server.turns.spend(app_id, self._debt)
+        self._debt = 0
+        if self._is_put_off:
+            return
+        if self._ending is not None:
+            self._ended(self._ending)
+        else:
+            self.unhold(PUT_OFF)
 
     @property
     def is_flushed(self) -> bool:
@@ -128,6 +235,7 @@ class LinkConnection(asyncio.Protocol):
         if self._is_over:
             return
         self._is_over = True
+        self.holds_head(0)
         self._server.link_over(self)
         if not flushes:
             self._transport.abort()

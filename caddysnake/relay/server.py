@@ -57,15 +57,21 @@ from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
 from ..http1.request import Heads, RequestHead, Sections
 from ..matchers.target import ALIVE, Router, Target
-from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, STOPPING
+from ..placeholders.request import RoutingLimit
+from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, ROUTING_LIMIT, STOPPING
+from .backlog import Backlog
 from .client_connection import ClientConnection
 from .client_transport import ClientTransport, Phase
 from .exchange import Answer, Cut
 from .link_connection import LinkConnection
 from .link_pool import AppId, Links
+from .turns import Turns
 
-READ_BUFFER_BYTES = 64 * 1024
-"""One for all connections: a loop reads one at a time, and what is read is copied to where it goes at once."""
+HEAD_READ_BYTES = 8 * 1024
+CHUNKS_READ_BYTES = 2 * 1024
+"""What is read at a time where the next bytes may be a head with content behind it, or chunks of which little is known:
+a client decides how many chunks there are in a read, and so what it costs.
+"""
 
 MESSAGES_A_TURN = 64
 TICK_S = 1.0
@@ -96,8 +102,10 @@ class RelayServer:
         self.heads = Heads()
         """Whole heads that came before; ``to_worker`` keeps with each what a link gets to see of it."""
         self.server_header = settings.server_header.encode("latin-1", "replace")
-        self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.slots = page.slots
+        self._connections: dict[int, ClientConnection] = {}
+        self.backlog = Backlog(self._read_less)
+        self._read_less()
         self.tally = Tally()
         self.is_leaving = False
         """Idle connections are not kept."""
@@ -107,7 +115,6 @@ class RelayServer:
         self._header = page.header
         self._cells = page.thread(0)
         self._stage = Stage.SERVING
-        self._connections: dict[int, ClientConnection] = {}
         self._links: Links[LinkConnection, ClientConnection] = Links(
             settings.max_needs, settings.max_idle_links, settings.max_idle_links_total, settings.link_idle_s
         )
@@ -126,6 +133,7 @@ class RelayServer:
         """Serve, drain; the process's exit status."""
         loop = self._loop = asyncio.get_running_loop()
         self.call_soon: Callable[[Callable[[], None]], object] = loop.call_soon
+        self.turns: Turns[AppId] = Turns(loop.call_soon)
         self._left: asyncio.Future[None] = loop.create_future()
         self._told = asyncio.Event()
         loop.add_reader(self._endpoint.fileno(), self._on_channel)
@@ -323,6 +331,16 @@ class RelayServer:
             self.slots[slot] = SLOT_CLOSED
         self._check_left()
 
+    def _read_less(self) -> None:
+        """Memory has become tight, or no longer is."""
+        view = self.backlog.view
+        self.head_view = view[:HEAD_READ_BYTES]
+        self.chunks_view = view[:CHUNKS_READ_BYTES]
+        self.body_high_bytes = len(view)
+        """Reading pauses while this much of a request waits for a link."""
+        for connection in self._connections.values():
+            connection.read_less()
+
     def _shed(self, count: int) -> None:
         for connection in list(self._connections.values()):
             if count <= 0:
@@ -335,6 +353,9 @@ class RelayServer:
         """The app for a request, or what to answer when there is none."""
         try:
             target = self._router.route(listener, head, peer, is_trusted)
+        except RoutingLimit as limit:
+            self._complain(str(limit), "", code=ROUTING_LIMIT.code, method=head.method)
+            return ROUTING_LIMIT
         except Exception:  # patterns and templates are the user's, and one of them must not end a connection unanswered
             shown = head.target[:200].decode("ascii", "backslashreplace")
             self._complain("looking for the app failed", traceback.format_exc(), method=head.method, target=shown)

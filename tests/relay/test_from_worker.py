@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.relay.from_worker import HEAD_MAX_BYTES, TRAILERS_MAX_BYTES, BadResponse, Framing, ResponseReader
+from caddysnake.relay.from_worker import (
+    FIELDS_MAX,
+    HEAD_MAX_BYTES,
+    HURRIED_UNITS,
+    INTERIM_MAX,
+    TRAILERS_MAX_BYTES,
+    BadResponse,
+    Framing,
+    ResponseReader,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"
 
@@ -18,6 +27,9 @@ def read(*pieces: bytes, is_head: bool = False, decodes: bool = False) -> tuple[
     for piece in pieces:
         reader.feed(piece)
         content += reader.content
+        while reader.is_behind:
+            reader.feed()
+            content += reader.content
     return reader, content
 
 
@@ -167,3 +179,58 @@ def test_counted_content_is_the_same_however_it_comes(size: int, places: list[in
     assert reader.head is not None
     assert whole.head is not None
     assert reader.head.raw == whole.head.raw
+
+
+# Work
+
+
+def test_interim_responses_do_not_go_on_for_ever() -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    reader, _ = read(hint * INTERIM_MAX + CHUNKED + b"0\r\n\r\n")
+    assert reader.complete
+    with pytest.raises(BadResponse, match="without end"):
+        read(hint * (INTERIM_MAX + 1))
+    with pytest.raises(BadResponse, match="without end"):
+        read(b"HTTP/1.1 100 Continue\r\n\r\n" * (INTERIM_MAX + 1))
+    with pytest.raises(BadResponse, match="without end"):
+        read(b"HTTP/1.1 103 x\r\nlink: %b\r\n\r\n" % (b"a" * 60_000) * 5)
+
+
+def test_chunks_may_cost_so_much_more_than_they_bring() -> None:
+    reader, content = read(CHUNKED + b"1\r\na\r\n" * 50_000 + b"0\r\n\r\n")
+    assert reader.complete
+    assert len(content) == 50_000 * 6 + 5
+    with pytest.raises(BadResponse, match="more framing than content"):
+        read(CHUNKED + b"000000000000001\r\na\r\n" * 50_000)
+
+
+def test_a_head_of_more_lines_than_anybody_needs_is_no_response() -> None:
+    head = b"HTTP/1.1 200 OK\r\n%bcontent-length: 0\r\n\r\n"
+    assert read(head % (b"a: b\r\n" * (FIELDS_MAX - 1)))[0].complete
+    with pytest.raises(BadResponse, match="fields"):
+        read(head % (b"a: b\r\n" * FIELDS_MAX))
+    with pytest.raises(BadResponse, match="Connection"):
+        read(head % (b"connection: " + b"a," * 1000 + b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 103 x\r\n\r\n" * 250 + CHUNKED + b"0\r\n\r\n",
+        CHUNKED + b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n",
+        CHUNKED + b"0\r\n" + b"a: b\r\n" * 3000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\na: " + b"b" * 200_000 + b"\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+def test_a_feed_does_a_bounded_amount_of_work(raw: bytes) -> None:
+    reader = ResponseReader()
+    reader.feed(raw, is_hurried=True)
+    assert reader.units <= 2 * HURRIED_UNITS
+    assert reader.is_behind
+    feeds = 0
+    while reader.is_behind:
+        reader.feed()
+        feeds += 1
+        assert feeds < 1000
+    assert reader.complete
+    assert reader.excess == b""

@@ -76,6 +76,11 @@ class Relay:
 
     # In the daemon's place
 
+    @property
+    def links(self) -> list[socket.socket]:
+        """The workers' ends of all links that were given."""
+        return self._links
+
     def give(self, sock: socket.socket, flags: int = TAKE_TRUSTED, listener: int = 0) -> int:
         """Hand ``sock`` over as the daemon does, keeping this copy as the daemon's duplicate; its slot."""
         slot = self._slot
