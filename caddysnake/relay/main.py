@@ -1,11 +1,13 @@
 """A relay process: ``python -m caddysnake.relay.main '{"channel": 7}'``, started by the daemon.
 
-``channel`` is the descriptor of its end of the channel. Nothing of an app is ever imported here.
+``channel`` is the descriptor of its end of the channel. One that stands by for another is given ``control`` instead, a
+socket over which the channel comes when it is needed. Nothing of an app is ever imported here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import json
@@ -31,7 +33,10 @@ _PR_SET_DUMPABLE = 4
 def main(options: str) -> int:
     """Run the relay that ``options`` (JSON) describe to its end; the exit status: 0 drained, 1 never ready."""
     _enter_process()
-    endpoint = Endpoint(socket.socket(fileno=json.loads(options)["channel"]))
+    channel = _channel(json.loads(options))
+    if channel is None:
+        return 0
+    endpoint = Endpoint(channel)
     try:
         settings, page = await_configuration(endpoint, unseal_relay, redirect)
         router = Router(settings.listeners, _complainer())
@@ -44,6 +49,20 @@ def main(options: str) -> int:
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(RelayServer(settings, endpoint, page, router).run())
+
+
+def _channel(options: dict[str, int]) -> socket.socket | None:
+    """Its end of the channel, when it is needed; None: it is not."""
+    if "channel" in options:
+        return socket.socket(fileno=options["channel"])
+    with contextlib.suppress(ImportError):
+        load("uvloop")
+    with socket.socket(fileno=options["control"]) as control:
+        try:
+            _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        except OSError:
+            return None
+    return socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
 def _enter_process() -> None:

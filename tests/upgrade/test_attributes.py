@@ -54,10 +54,10 @@ LOOKED_AT = {
         "_crashes _hosts _locks _may_share_folders _private _spawners"
     ),
     "relays.relays.RelayStarter": (
-        "_early _processes"
+        "_early _processes _spare"
     ),
     "relays.relays.Relays": (
-        "_desks"
+        "_desks _starter"
     ),
     "relays.link_broker.Desk": (
         "_apps _connections _development _estates _loop _max_queue _needs _open _relays"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import socket
 import subprocess
 import sys
+from typing import NamedTuple
 
 from ...channel.messages import Need, Unneed
 from ...channel.settings import Settings
@@ -22,7 +25,67 @@ from ..workers.child.launcher import Forker, Seat, SpawnerKey, SpawnError
 from ..workers.worker import Worker
 from .link_broker import Desk
 
+log = logging.getLogger("caddysnake.relay")
+
 KEY = SpawnerKey(sys.executable, "relay", (), (), ())
+
+
+class _Spare(NamedTuple):
+    """A relay process, with what it says before it is told where to write; ``control`` tells it its channel."""
+
+    process: subprocess.Popen[bytes]
+    early: Outlets | None
+    control: socket.socket | None
+
+    def take_over(self, channel: int) -> bool:
+        """Be the relay on ``channel``; False when it is not there any more."""
+        assert self.control is not None
+        try:
+            socket.send_fds(self.control, [b"."], [channel])
+        except OSError:
+            return False
+        self.control.close()
+        return self.process.poll() is None
+
+    def end(self) -> None:
+        """End it, and what there was for it. It does nothing, so this takes no time."""
+        if self.control is not None:
+            self.control.close()
+        self.process.kill()
+        self.process.wait()
+        if self.early is not None:
+            self.early.end()
+
+
+def _started(options: dict[str, int], fd: int, control: socket.socket | None = None) -> _Spare:
+    """A relay process with ``options``, which inherits ``fd``. Raises ``OSError``; ``control`` is closed then."""
+    early = None
+    try:
+        # What it says before it is told where to write; it is to be heard, too, when it does not come so far.
+        early = outlets("relay", {"app": "relay"}, ("stdout", "stderr"))
+        writers = early.writers if early is not None else [None, None]
+        process = subprocess.Popen(  # as quick as a fork: nothing is waited for
+            [sys.executable, "-m", f"{__package__.partition('.')[0]}.relay.main", json.dumps(options)],
+            stdin=subprocess.DEVNULL,
+            stdout=writers[0],
+            stderr=writers[1],
+            pass_fds=[fd],
+            env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONSAFEPATH": "1"},
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError:
+        if control is not None:
+            control.close()
+        if early is not None:
+            early.end()
+        raise
+    finally:
+        if early is not None:
+            early.handed()
+    if early is not None:
+        early.begin(process.pid)
+    return _Spare(process, early, control)
 
 
 class RelayStarter(Forker):
@@ -31,6 +94,7 @@ class RelayStarter(Forker):
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
         self._early: dict[int, Outlets] = {}
+        self._spare: _Spare | None = None
 
     @property
     def pid(self) -> int:
@@ -53,40 +117,48 @@ class RelayStarter(Forker):
 
     def pids(self) -> set[int]:
         """Relays that run: our own children."""
-        return {process.pid for process in self._processes.values()}
+        pids = {process.pid for process in self._processes.values()}
+        if self._spare is not None and self._spare.process.poll() is None:
+            pids.add(self._spare.process.pid)
+        return pids
 
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
-        """Start relay number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``."""
-        options = json.dumps({"channel": channel, "grace_s": grace_s})
-        try:
-            # What it says before it is told where to write; it is to be heard, too, when it does not come so far.
-            early = outlets("relay", {"app": "relay"}, ("stdout", "stderr"))
-        except OSError as exc:
-            raise SpawnError("resources", f"cannot start a relay: {exc.strerror}") from None
-        writers = early.writers if early is not None else [None, None]
-        try:
-            process = subprocess.Popen(  # noqa: ASYNC220  # as quick as a fork: nothing is waited for
-                [sys.executable, "-m", f"{__package__.partition('.')[0]}.relay.main", options],
-                stdin=subprocess.DEVNULL,
-                stdout=writers[0],
-                stderr=writers[1],
-                pass_fds=[channel],
-                env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONSAFEPATH": "1"},
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as exc:
-            if early is not None:
-                early.end()
-            raise SpawnError("resources", f"cannot start a relay: {exc.strerror}") from None
-        finally:
-            if early is not None:
-                early.handed()
-        if early is not None:
-            early.begin(process.pid)
-            self._early[worker] = early
-        self._processes[worker] = process
-        return process.pid, os.pidfd_open(process.pid)
+        """Start relay number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``.
+
+        The one that stands by is told to be it; where there is none it takes as long as Python takes to start.
+        """
+        spare, self._spare = self._spare, None
+        if spare is None or not spare.take_over(channel):
+            if spare is not None:
+                spare.end()
+            try:
+                spare = _started({"channel": channel}, channel)
+            except OSError as exc:
+                raise SpawnError("resources", f"cannot start a relay: {exc.strerror}") from None
+        if spare.early is not None:
+            self._early[worker] = spare.early
+        self._processes[worker] = spare.process
+        return spare.process.pid, os.pidfd_open(spare.process.pid)
+
+    def keep_spare(self) -> None:
+        """To be called every second or so, where there are relays: have one stand by, so that the end of another, with
+        the requests of many apps, is made up for at once.
+        """
+        if self._spare is not None and self._spare.process.poll() is not None:
+            self.let_spare_go()
+        if self._spare is None:
+            try:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    self._spare = _started({"control": theirs.fileno()}, theirs.fileno(), ours)
+            except OSError as exc:
+                log.warning("no relay stands by", extra={"fields": {"error": exc.strerror}})
+
+    def let_spare_go(self) -> None:
+        """End the one that stands by, if there is one."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.end()
 
     async def reap(self, worker: int, gone: int) -> int | None:
         """The wait status of a relay, or of another child of ours, that has ended."""
@@ -99,9 +171,9 @@ class RelayStarter(Forker):
         code = await asyncio.to_thread(process.wait)
         return -code if code < 0 else code << 8
 
-
     def carry(self) -> dict[int, int]:
-        """The pids by the relays' numbers."""
+        """The pids by the relays' numbers. None stands by any more: another image of the daemon starts its own."""
+        self.let_spare_go()
         return {number: process.pid for number, process in self._processes.items()}
 
     def carry_outlets(self) -> dict[int, CarriedOutlets]:
@@ -126,6 +198,7 @@ class Relays(App):
     def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: Desk) -> None:
         super().__init__(spec, starter, connections)
         self._desks = {self.pool.generation: desk}
+        self._starter = starter
 
     @property
     def is_ours(self) -> bool:
@@ -161,6 +234,13 @@ class Relays(App):
         """To be called every second or so."""
         for desk in self._desks.values():
             desk.sweep()
+        if self.pool.ready and not self._stopping:
+            self._starter.keep_spare()
+
+    def stop(self) -> None:
+        """See ``App.stop``; nobody need stand by any more."""
+        self._starter.let_spare_go()
+        super().stop()
 
     def borrow(self, connection: Connection) -> bool:
         """Take a connection of an app that is not up; False when no relay can take it now."""
