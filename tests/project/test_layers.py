@@ -42,6 +42,7 @@ OURS: dict[str, set[str]] = {
 }
 THEIRS: dict[str, set[str]] = {
     "http1": {"httptools"},
+    "matchers": {"re2"},
     "config": {"pydantic"},
     "logs": {"orjson"},
     "worker": {"httptools", "uvloop", "websockets"},
