@@ -142,41 +142,43 @@ def _class_char(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _matches_escaped(path: str, pattern: str) -> bool:
-    """Compare the escaped *path* with a *pattern* that holds a ``%``.
+    """Compare the escaped *path* with a *pattern* that holds a ``%``, without case.
 
-    Both are walked side by side. What the pattern escapes is taken from the path as it is escaped there, in lower case;
+    Both are walked side by side, byte by byte. What the pattern escapes is taken from the path as it is escaped there;
     ``%*`` takes a span as it is; all else is decoded. What comes together so is then compared as a glob.
     """
     found: list[bytes] = []
+    given = path.lower().encode("ascii")
+    wanted = pattern.encode("utf-8", "surrogateescape")
     at_pattern = at_path = 0
-    while at_pattern < len(pattern) and at_path < len(path):
-        char, escape = path[at_path], ""
-        if char == "%" and at_path + 3 <= len(path):
-            char = escape = path[at_path : at_path + 3].lower()
+    while at_pattern < len(wanted) and at_path < len(given):
+        char, escape = given[at_path : at_path + 1], b""
+        if char == b"%" and at_path + 3 <= len(given):
+            char = escape = given[at_path : at_path + 3]
             at_path += 2
-        wanted = pattern[at_pattern]
-        is_raw_star = wanted == "%" and pattern[at_pattern + 1 : at_pattern + 2] in ("*", "")
-        if wanted == "%" and not is_raw_star and at_pattern + 3 <= len(pattern):
-            found.append(escape.encode("ascii"))
+        kind = wanted[at_pattern : at_pattern + 1]
+        is_raw_star = kind == b"%" and wanted[at_pattern + 1 : at_pattern + 2] in (b"*", b"")
+        if kind == b"%" and not is_raw_star and at_pattern + 3 <= len(wanted):
+            found.append(escape)
             at_path += 1
             at_pattern += 3
             continue
-        if wanted in "%*":
-            if wanted == "%":
+        if kind in (b"%", b"*"):
+            if kind == b"%":
                 at_pattern += 1
-            end = len(path)
-            if at_pattern < len(pattern) - 1:
-                end = path.find(pattern[at_pattern + 1], at_path)
+            end = len(given)
+            if at_pattern < len(wanted) - 1:
+                end = given.find(wanted[at_pattern + 1 : at_pattern + 2], at_path)
                 if end < 0:
                     return False
             if end > at_path:
-                span = path[at_path:end].encode("ascii")
-                found.append(span if wanted == "%" else uris.unescape(span))
+                span = given[at_path:end]
+                found.append(span if kind == b"%" else uris.unescape(span))
                 at_path = end
         else:
-            found.append(uris.unescape(char.encode("ascii")))
+            found.append(uris.unescape(char))
             at_path += 1
         at_pattern += 1
-    if at_path < len(path):
+    if at_path < len(given):
         return False
-    return glob(pattern.replace("%*", "*"))(uris.text(b"".join(found)))
+    return glob(pattern.replace("%*", "*"))(uris.lower(uris.text(b"".join(found))))

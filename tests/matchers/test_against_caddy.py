@@ -76,6 +76,20 @@ PATHS = (
         "/a/../b",
     ),
     *(
+        "/admin%2f*",
+        "/admin%2f%*",
+        "/%41dmin",
+        "/ad%6din/*",
+        "/admin/%*",
+        "/admin/%*/x",
+        "/%c3%a9x",
+        "/%C3%89x",
+        "/adm\u00e9%2fx",
+        "/foo/%*bar",
+        "/f?o%2fb",
+        "/\u00c9%*",
+    ),
+    *(
         "/{http.request.uri.query.p}",
         "{http.request.uri.query.p}",
         "/{http.request.uri.query.P}",
@@ -289,7 +303,13 @@ SETS: tuple[dict[str, Any], ...] = (
 CAPTURES = tuple(dict.fromkeys(name for matchers in SETS for name in sorted(matcher.captures(matchers))))
 ENVIRON = {"MARK": "foo", "RANGE": "127.0.0.0/16"}
 
-ODD_PARTS = ("f", "o", "/", ".", "%", "*", "?", "a", "b", "%2f", "%2e", "/foo", "/..")
+CASES = (
+    *("/FOO%2Fbar", "/foo%2fBAR", "/Foo%2fBar", "/ADMIN%2fSECRET", "/Admin%2Fx", "/ADMIN/x", "/Admin/X/x"),
+    *("/%41dmin", "/%41DMIN", "/ADMIN", "/admin", "/AD%4din/x", "/AD%6Din/X", "/%C3%89X", "/%C3%A9X", "/%c3%89x"),
+    *("/ADM%C3%89%2fX", "/adm%C3%A9%2fx", "/FOO/zzBAR", "/foo/%42AR", "/X%2FBAR", "/FOO%2FB", "/%C3%89%2Fx"),
+    *("/ADMIN/y/X", "/?p=/FOO%25*", "/FOO?p=foo%252fBAR", "/foo%2fBAR?p=foo%252fBAR"),
+)
+ODD_PARTS = ("f", "o", "/", ".", "%", "*", "?", "a", "b", "%2f", "%2e", "/foo", "/..", "F", "%4F", "O")
 ODD = tuple(request("/" + "".join(random.Random(number).choices(ODD_PARTS, k=9))) for number in range(120))
 
 
@@ -320,7 +340,7 @@ def shown(raw: bytes) -> str:
     return repr(raw.removesuffix(b"\r\n\r\n"))[2:-1][:70]
 
 
-@pytest.mark.parametrize("raw", [*REQUESTS, *ODD], ids=shown)
+@pytest.mark.parametrize("raw", [*REQUESTS, *map(request, CASES), *ODD], ids=shown)
 def test_each_matcher_matches_what_it_matches_in_caddy(
     judge: Oracle, predicates: list[matcher.Predicate | None], raw: bytes
 ) -> None:
