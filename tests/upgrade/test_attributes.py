@@ -90,7 +90,7 @@ LOOKED_AT = {
         "_number refused running times_accepted times_refused"
     ),
     "supervisor.caddy.Caddy": (
-        "_asking _backoff _binary _ended _file _folder _loop _part _pidfd _process _ready _restart _started_at "
+        "_asking _backoff _binary _door _ended _file _folder _loop _part _pidfd _process _ready _restart _started_at "
         "_stopping"
     ),
     "system.log.process.Logger": (

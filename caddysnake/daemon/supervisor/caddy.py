@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from ..apps.pool import StartFailed
 from ..system import kinship, processes
 from ..system.log.records import printable
 from ..system.state import CarriedCaddy
+from .caddy_door import Door, knows_descriptors
 from .companion import Companion
 from .document import CaddyPart, ReloadFailed
 
@@ -81,6 +83,8 @@ class Caddy(Companion):
         self._folder = folder
         self._part = part
         """What it runs, or is to run when it is started again."""
+        self._door: Door | None = None
+        """None: where its part says, or it was started by a version that knew no such door."""
         self._file = self._write(part)
         self._asking: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
@@ -95,6 +99,7 @@ class Caddy(Companion):
 
     async def start(self) -> None:
         """Start it and wait until it says that it serves (``caddy run --pingback``). Raises ``StartFailed``."""
+        await self._make_door()
         self._ready = self._loop.create_future()
         secret = secrets.token_hex(16).encode()  # a stranger on this machine may find the port
         server = await asyncio.start_server(partial(self._called_back, secret), "127.0.0.1", 0)
@@ -109,6 +114,21 @@ class Caddy(Companion):
             raise StartFailed(_NAME, "caddy", await self._why_ended(exc)) from None
         finally:
             server.close()
+
+    async def _make_door(self) -> None:
+        """Where a file leaves its admin API to us, and it can listen there, nobody but us gets in."""
+        if self._part.admin == OFF or not await asyncio.to_thread(knows_descriptors, self._binary):
+            return
+        try:
+            self._door = Door.make()
+        except OSError as exc:
+            raise StartFailed(_NAME, "caddy", f"no socket for its admin API: {exc.strerror}") from None
+        former, self._file = self._file, self._write(self._part)
+        self._forget(former)
+
+    @property
+    def _own_address(self) -> str:
+        return f"unix/{self._folder}/caddy-{os.getpid()}.sock"
 
     async def _why_ended(self, ended: _EndedEarly) -> str:
         """What is wrong with its part of the file, if that is what it ended of; its own log may go anywhere."""
@@ -138,58 +158,76 @@ class Caddy(Companion):
         """
         file = self._write(part)
         if not self._ended.is_set() and (part != self._part or self._may_differ()):
-            address = self._part.admin
             try:
-                words = ("--config", str(file), "--adapter", "caddyfile", "--address", address)
-                await self._ask(part, file, "reload", *words)
+                await self._tell(part, file)
             except ReloadFailed:
                 self._forget(file)
                 raise
         former, self._part, self._file = self._file, part, file
         self._forget(former)
 
+    async def _tell(self, part: CaddyPart, file: Path) -> None:
+        words = ("--config", str(file), "--adapter", "caddyfile")
+        if self._door is None or self._part.admin != self._own_address:
+            await self._ask(part, file, "reload", *words, "--address", self._part.admin)
+            return
+        config = await self._ask(part, file, "adapt", *words)
+        try:
+            complaint = await asyncio.to_thread(self._door.load, config, _ASKING_S)
+        except (OSError, http.client.HTTPException) as exc:
+            raise ReloadFailed(f"caddy does not answer: {exc}", "caddy") from None
+        if complaint:
+            raise ReloadFailed(f"caddy refuses its part of the file:\n{_complaint(complaint, part, file)}", "caddy")
+
     def _may_differ(self) -> bool:
         return self._part.admin != OFF and "import" in self._part.text
 
-    async def _ask(self, part: CaddyPart, file: Path, *words: str) -> None:
-        """Run ``caddy`` with ``words``. Raises ``ReloadFailed`` with what it says."""
+    async def _ask(self, part: CaddyPart, file: Path, *words: str) -> bytes:
+        """What ``caddy`` with ``words`` prints. Raises ``ReloadFailed`` with what it says."""
         try:
-            status, said = await asyncio.to_thread(self._ask_in_thread, words)
+            status, printed, said = await asyncio.to_thread(self._ask_in_thread, words)
         except subprocess.TimeoutExpired:
             raise ReloadFailed(f"`caddy {words[0]}` did not end within {_ASKING_S:g}s", "caddy") from None
         except OSError as exc:
             raise ReloadFailed(f"cannot run {self._binary}: {exc.strerror}", "caddy") from None
         if status:
             raise ReloadFailed(f"caddy refuses its part of the file:\n{_complaint(said, part, file)}", "caddy")
+        return printed
 
-    def _ask_in_thread(self, words: Sequence[str]) -> tuple[int, str]:
+    def _ask_in_thread(self, words: Sequence[str]) -> tuple[int, bytes, str]:
         process = subprocess.Popen(
             [self._binary, *words],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environ(),
             start_new_session=True,
         )
         self._asking = process
         try:
-            _, said = process.communicate(timeout=_ASKING_S)
+            printed, said = process.communicate(timeout=_ASKING_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             raise
         finally:
             self._asking = None
-        return process.returncode, said.decode(errors="replace")
+        return process.returncode, printed, said.decode(errors="replace")
 
     def _write(self, part: CaddyPart) -> Path:
         """Another daemon on the same file, which may have another environment, must not find this one."""
-        file = self._folder / f"Caddyfile-{os.getpid()}-{hashlib.sha256(part.text.encode()).hexdigest()[:12]}"
+        text = self._text(part)
+        file = self._folder / f"Caddyfile-{os.getpid()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         try:
-            file.write_text(part.text)
+            file.write_text(text)
         except OSError as exc:
             raise ReloadFailed(f"cannot write {file}: {exc.strerror}", "caddy") from None
         return file
+
+    def _text(self, part: CaddyPart) -> str:
+        if self._door is None or part.admin != self._own_address:
+            return part.text
+        return part.text.replace(part.admin, self._door.address, 1)
 
     def _clear_up(self) -> None:
         """Remove what a Caddy that was killed has left, and daemons that were."""
@@ -204,6 +242,8 @@ class Caddy(Companion):
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
             self._clear_up()
+        if self._door is not None:
+            self._door.close()
 
     def _forget(self, file: Path) -> None:
         if file != self._file:
@@ -233,6 +273,8 @@ class Caddy(Companion):
             pidfd=self._pidfd if is_up else -1,
             started_at=self._started_at,
             failures=self._backoff.failures,
+            listening=-1 if self._door is None else self._door.listening,
+            door=-1 if self._door is None else self._door.handle,
             restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
         )
 
@@ -242,6 +284,10 @@ class Caddy(Companion):
             return
         self._started_at = carried.started_at
         self._backoff.failures = carried.failures
+        if carried.listening >= 0:
+            self._door = Door(carried.listening, carried.door)
+            former, self._file = self._file, self._write(self._part)
+            self._forget(former)
         if carried.pid:
             self._process = processes.Child(carried.pid)
             self._pidfd = carried.pidfd
@@ -280,7 +326,7 @@ class Caddy(Companion):
         self._restart = None
         self._clear_up()
         with contextlib.suppress(OSError):
-            self._file.write_text(self._part.text)  # should somebody have cleared up the folder
+            self._file.write_text(self._text(self._part))  # should somebody have cleared up the folder
         self._ended.clear()
         self._started_at = time.monotonic()
         try:
@@ -289,6 +335,7 @@ class Caddy(Companion):
                 stdin=subprocess.PIPE,
                 env=_environ(),
                 start_new_session=True,
+                pass_fds=() if self._door is None else [self._door.listening],
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
             )
         except OSError as exc:

@@ -249,6 +249,9 @@ class CarriedCaddy(Carried):
     started_at: float = 0.0
     failures: int = 0
     restart_in_s: float = 0.0
+    listening: int = -1
+    door: int = -1
+    """Of its admin API: what it listens on, and how it is reached. -1: where the file says."""
 
 
 class CarriedDesk(Carried):
@@ -347,7 +350,7 @@ class State(Carried):
                 for worker in pool.workers:
                     found |= {worker.pidfd, worker.channel, worker.page, *_readers(worker.outlets)}
         if self.caddy is not None:
-            found.add(self.caddy.pidfd)
+            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door}
         return found - {-1}
 
     def all_apps(self) -> list[CarriedApp]:
