@@ -3,8 +3,8 @@
 The folder may be a tenant's, who may put anything into it at any moment. So it is taken by a descriptor (which
 ``files.open_folder`` finds without his links), and a name in it is used only where whatever it has become does no harm:
 
-- a socket is bound in a folder of its own that nobody else may enter, gets mode and owner there, and is renamed to its
-  path: whoever sees the path can connect to it;
+- a socket is bound where nobody else may write (in a folder made for it, if need be), gets mode and owner there, and is
+  renamed to its path: whoever sees the path can connect to it;
 - mode and owner are set by a descriptor of the socket's file;
 - what is connected to, or locked, is looked at first, and is the very file that was looked at;
 - what is removed is a name in that folder, which whoever may write there could remove as well.
@@ -86,11 +86,16 @@ def bind(sock: socket.socket, path: str, mode: int | None, owner: str | None, gr
 
 @contextlib.contextmanager
 def _room(folder: int) -> Iterator[tuple[int, str]]:
-    """A new folder in ``folder`` that nobody else may enter, and its name.
+    """A new folder in ``folder`` that nobody else may enter, and its name; ``folder`` itself, and a name, where nobody
+    else may write anyway: to make one takes longer than all the rest.
 
     No two sockets that are called by it have the same name for the kernel (see ``leads_to``), and nobody knows it
     before. Whoever owns ``folder`` may move it away at once; then another is made.
     """
+    info = os.fstat(folder)
+    if info.st_uid in (0, os.geteuid()) and not info.st_mode & 0o022:
+        yield folder, f".{os.getpid()}.{secrets.token_hex(6)}"
+        return
     for _ in range(_TRIES):
         name = f".{os.getpid()}.{secrets.token_hex(6)}"
         os.mkdir(name, 0o700, dir_fd=folder)
