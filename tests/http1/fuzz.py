@@ -111,9 +111,12 @@ def frames(data: bytes, rng: random.Random) -> None:
     step = rng.randint(1, max(1, len(data)))
     ended = False
     for at in range(0, len(data), step):
-        for kind, _ in receiver.feed(data[at : at + step]):
-            assert not ended
-            ended = kind in (CLOSE, FAIL)
+        piece = data[at : at + step]
+        while piece or receiver.has_more:
+            for kind, _ in receiver.feed(piece):
+                assert not ended
+                ended = kind in (CLOSE, FAIL)
+            piece = b""
 
 
 def mutate(rng: random.Random) -> bytes:

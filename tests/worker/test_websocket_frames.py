@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -44,7 +45,15 @@ def masked(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0, ma
 
 
 def events(data: bytes, limit: int = LIMIT, deflate: Deflate | None = None) -> list[Any]:
-    return Receiver(limit, deflate).feed(data)
+    return fed(Receiver(limit, deflate), data)
+
+
+def fed(receiver: Receiver, data: bytes) -> list[Any]:
+    """All events that ``data`` completes."""
+    found = receiver.feed(data)
+    while receiver.has_more:
+        found += receiver.feed(b"")
+    return found
 
 
 def close_payload(code: int, reason: bytes = b"") -> bytes:
@@ -141,7 +150,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(frames: list[bytes], data:
     receiver = Receiver(LIMIT)
     found = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        found += receiver.feed(stream[start:end])
+        found += fed(receiver, stream[start:end])
     assert found == events(stream)
 
 
@@ -151,7 +160,7 @@ def test_no_bytes_raise_or_give_an_event_after_the_end(data: bytes, step: int) -
     receiver = Receiver(100, Deflate(Agreement()))
     ended = False
     for at in range(0, len(data), step):
-        for kind, _ in receiver.feed(data[at : at + step]):
+        for kind, _ in fed(receiver, data[at : at + step]):
             assert not ended
             ended = kind in (CLOSE, FAIL)
     assert receiver.is_done is ended
@@ -216,7 +225,36 @@ def test_one_byte_fragments_do_not_take_a_hundred_times_their_size() -> None:
     stream = masked(TEXT, b"x", fin=False) + masked(CONTINUATION, b"x", fin=False) * 49_999
     tracemalloc.start()
     try:
-        assert receiver.feed(stream) == []
+        assert fed(receiver, stream) == []
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_feed_does_a_bounded_amount_of_work() -> None:
+    receiver = Receiver(1 << 20)
+    found = receiver.feed(masked(BINARY) * 1000)
+    assert 0 < len(found) < 500
+    assert receiver.has_more
+    while receiver.has_more:
+        found += receiver.feed(b"")
+    assert found == [(BINARY, b"")] * 1000
+
+
+def test_a_message_that_inflates_to_much_is_made_in_several_feeds() -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -11)
+    payload = (packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    receiver = Receiver(1 << 20, Deflate(Agreement(client_window_bits=11)))
+    feeds, found = 1, receiver.feed(masked(BINARY, payload, rsv=4) + masked(TEXT, b"next"))
+    while not found:
+        assert receiver.has_more
+        feeds, found = feeds + 1, receiver.feed(b"")
+    assert feeds >= 4
+    assert found + fed(receiver, b"") == [(BINARY, bytes(1 << 20)), (TEXT, "next")]
+
+
+def test_a_message_that_inflates_beyond_the_limit_is_too_big() -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (packer.compress(bytes(50_000_000)) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    found = events(masked(BINARY, payload, rsv=4), 1 << 20, Deflate(Agreement()))
+    assert found == [(FAIL, (1009, "the message is too big"))]

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 BODY_HIGH_BYTES = 64 * 1024
 """Reading pauses while the app has this much of a body to take."""
+
+TINY_CHUNK_BYTES = 128
+SMALL_PIECES_BYTES = 2048
+"""A read of so much that holds a piece of a body for each 128 bytes is one of tiny chunks."""
 
 LINGER_IDLE_S = 5.0
 LINGER_TOTAL_S = 30.0
@@ -90,6 +95,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_write_left",
         "_write_since",
         "cycle",
+        "is_closing",
         "is_half_closed",
         "is_last",
         "is_reading_paused",
@@ -114,8 +120,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The client has ended its side, and may still read."""
         self.is_write_paused = False
         self._sock = sock
-        self._view = server.view
+        self._view = server.first_view
         self._transport: Any = None
+        self.is_closing: Callable[[], bool]
+        """Nothing more can be written: the connection was ended, or a write has failed."""
         self._joins = False
         self._drain_event: asyncio.Event | None = None
         self._ahead: asyncio.Future[bool] | None = None
@@ -133,6 +141,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the transport is there. One that comes while the worker leaves is given back at once."""
         self._transport = transport
+        self.is_closing = transport.is_closing
         # asyncio's own `writelines` never pauses the protocol on Python 3.12 and 3.13.0: no flow control at all.
         self._joins = type(transport).__module__.startswith("asyncio.")
         if self.server.is_leaving:
@@ -186,12 +195,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         return False
 
     def _is_gone(self) -> bool:
-        """The client has ended both sides, and not only its own. A unix socket tells; of TCP Caddy, and a relay, are
+        """The client, which has ended its side, has ended both. A unix socket tells; of TCP Caddy, and a relay, are
         known never to end only one.
         """
-        poller = select.poll()
-        poller.register(self._sock, 0)
-        return bool(poller.poll(0)) or (self.peer.is_trusted and self.peer.local is not None)
+        return self.is_hung_up() or (self.peer.is_trusted and self.peer.local is not None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the transport is closed. The app hears of it, and the other side sees the end unless it was
@@ -311,14 +318,19 @@ class HttpConnection(asyncio.BufferedProtocol):
         except ProtocolError as error:
             cycle.fail(error)
             return
+        is_dense = self._is_dense(len(data))
         ahead = self._ahead
         if ahead is not None:
+            if is_dense:
+                self.pause_reading()  # `read_ahead` goes on
             _resolve(ahead, True)
         elif self._drops:
             parser.take_body()
             if parser.received > early_answers.DROPPED_MAX_BYTES:
                 self.pause_reading()
-        elif parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
+            elif is_dense:
+                self._drop_slowly()
+        elif is_dense or parser.body_bytes > BODY_HIGH_BYTES or parser.pending:
             self.pause_reading()
         cycle.wake()
 
@@ -385,9 +397,29 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _more_unwanted(self, data: bytes) -> None:
         self._watched_since = monotonic()
         self.parser.feed(data)
+        if self._is_dense(len(data)):
+            self._drop_slowly()
         self.parser.take_body()
         if self.parser.complete:
             self._boundary()
+
+    def _drop_slowly(self) -> None:
+        self.pause_reading()
+        self.server.turns.call_later(self._drop_more)
+
+    def _drop_more(self) -> None:
+        if self.phase is _DRAIN or self._drops:
+            self.resume_reading()
+
+    def _is_dense(self, read_bytes: int) -> bool:
+        """A body comes in tiny chunks, which cost much: then one short read a turn of the loop (libuv makes many)."""
+        server = self.server
+        if self.parser.complete:
+            self._view = server.first_view
+            return False
+        is_dense = len(self.parser.body) * TINY_CHUNK_BYTES > read_bytes >= SMALL_PIECES_BYTES
+        self._view = server.small_view if is_dense else server.view
+        return is_dense
 
     def response_done(self, cycle: Cycle) -> None:
         """The response is complete: the connection goes on, whatever else the app may be doing."""
@@ -474,6 +506,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.cycle is not None:
             self.cycle.is_gone = True
         self._transport.abort()
+
+    def is_hung_up(self) -> bool:
+        """The client has closed its socket, not just its side of it: nobody would read an answer. Asks the kernel."""
+        poller = select.poll()
+        poller.register(self._sock, 0)
+        return bool(poller.poll(0))  # POLLHUP and POLLERR come unasked (poll(2))
 
     def _finish(self) -> None:
         """The last response is out."""

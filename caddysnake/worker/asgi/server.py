@@ -52,9 +52,16 @@ from .deadlines import Deadlines
 from .lifespan import Lifespan, LifespanError
 from .loop import new_loop
 from .scope import Peer, Scopes
+from .turns import Turns
 
 READ_BUFFER_BYTES = 256 * 1024
 """One for all connections: a loop reads one at a time, and what is read is parsed at once."""
+
+FIRST_READ_BYTES = 64 * 1024
+"""So much is read at once while it is not known what comes."""
+
+SMALL_READ_BYTES = 4 * 1024
+"""So much is read at once of a request that comes in tiny chunks: taking those apart costs a hundred times more."""
 
 MESSAGES_A_TURN = 64
 TICK_S = 1.0
@@ -90,6 +97,8 @@ class AsgiServer:
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.scopes = Scopes(settings.root_path)
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.first_view = self.view[:FIRST_READ_BYTES]
+        self.small_view = self.view[:SMALL_READ_BYTES]
         self.slots = page.slots
         self.tally = Tally()
         shortest_s = min(
@@ -139,6 +148,7 @@ class AsgiServer:
         """Start the app, serve, drain; the worker's exit status."""
         loop, loop_name = new_loop(self.settings.loop)
         self.loop = loop
+        self.turns = Turns(loop)
         self.create_task = loop.create_task
         asyncio.set_event_loop(loop)
         try:

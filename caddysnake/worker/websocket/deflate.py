@@ -14,14 +14,14 @@ SERVER_WINDOW_BITS = 11
 CLIENT_WINDOW_BITS = 11
 _MEMORY_LEVEL = 4
 _LEVEL = 6
-_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 section 7.2.1: what a sender leaves out at the end of a message
+TAIL = b"\x00\x00\xff\xff"
+"""What a sender leaves out at the end of a message (RFC 7692 section 7.2.1)."""
+
+_TAILS = (TAIL, b"\0" + TAIL)
+
 
 class DeflateError(Exception):
-    """The peer's data cannot be inflated, or becomes too much."""
-
-    def __init__(self, text: str, is_too_big: bool = False) -> None:
-        super().__init__(text)
-        self.is_too_big = is_too_big
+    """The peer's data cannot be inflated."""
 
 
 class Agreement(NamedTuple):
@@ -105,33 +105,30 @@ class Deflate:
             bits = self._agreed.server_window_bits
             compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits, _MEMORY_LEVEL)
             self._compressor = None if self._agreed.server_no_context else compressor
-        return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
+        return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(TAIL)]
 
-    def inflate(self, data: bytes, limit_bytes: int, is_end: bool) -> bytes:
-        """The content that ``data``, the next part of a message, brings. Raises ``DeflateError`` beyond the limit."""
-        if is_end:
-            data += _TAIL
-        pieces = []
-        size = 0
-        while data:
-            decompressor = self._decompressor
-            if decompressor is None:
-                decompressor = self._decompressor = zlib.decompressobj(-self._agreed.client_window_bits)
-            try:
-                # One more than allowed, so that "too much" is seen without making all of it.
-                piece = decompressor.decompress(data, limit_bytes - size + 1)
-            except zlib.error:
-                raise DeflateError("the message cannot be inflated") from None
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit_bytes:
-                raise DeflateError("the message is too big", is_too_big=True)
+    def inflate(self, data: bytes, most_bytes: int, is_end: bool) -> tuple[bytes, bytes | None]:
+        """Some of the content that ``data``, a part of a message, brings, at most ``most_bytes``; and what is to be
+        given again for more, None when that was all. ``is_end``: the message ends with it, and with ``TAIL``.
+
+        Raises ``DeflateError``.
+        """
+        decompressor = self._decompressor
+        if decompressor is None:
+            decompressor = self._decompressor = zlib.decompressobj(-self._agreed.client_window_bits)
+        try:
+            piece = decompressor.decompress(data, most_bytes)
+        except zlib.error:
+            raise DeflateError("the message cannot be inflated") from None
+        rest: bytes | None = decompressor.unconsumed_tail
+        is_whole = not rest and len(piece) < most_bytes  # else zlib may hold some back
+        if decompressor.eof:
             # A block marked as final ends zlib's stream, not the connection's (RFC 7692 section 7.2.3.5).
-            data = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
-            if decompressor.eof:
-                self._decompressor = None
-                if is_end and (data == _TAIL or data == b"\0" + _TAIL):
-                    break
+            self._decompressor = None
+            rest = decompressor.unused_data
+            is_whole = not rest or (is_end and rest in _TAILS)
+        if not is_whole:
+            return piece, rest
         if is_end and self._agreed.client_no_context:
             self._decompressor = None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return piece, None

@@ -4,6 +4,9 @@
 piece by piece, so that a large message neither blocks the loop nor waits for its end to be found wrong. The commonest
 frame, a short whole message, takes a short way through. What breaks a rule becomes one last ``FAIL`` event with the
 close code to send; nothing is looked at after it.
+
+What some bytes become has no bound: a kilobyte inflates to a megabyte, or is a hundred messages. So ``feed`` does a
+bounded amount of work, and holds the rest of what it was given until it is called again.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
-from .deflate import Deflate, DeflateError
+from .deflate import TAIL, Deflate, DeflateError
 from .mask import unmask
 
 # Opcodes (RFC 6455 section 5.2), and the kinds of events.
@@ -28,6 +31,10 @@ NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, ABNORMAL = 1000, 1001, 1002, 1005
 INVALID_DATA, TOO_BIG, INTERNAL_ERROR, SERVICE_RESTART = 1007, 1009, 1011, 1012
 _SENDABLE = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 REASON_MAX_BYTES = 123
+
+FRAMES_MAX = 256
+CONTENT_MAX_BYTES = 128 * 1024
+"""``feed`` stops behind so many frames, or so much content, which a message that ends may exceed."""
 
 _FIN, _RSV1, _RSV, _MASKED = 0x80, 0x40, 0x70, 0x80
 _SHORT_TEXT = _FIN | TEXT
@@ -47,8 +54,10 @@ class Receiver:
     """Frames of a client to messages. ``limit_bytes`` bounds one message, after inflation."""
 
     __slots__ = (
+        "_content_bytes",
         "_control",
         "_deflate",
+        "_deflated",
         "_fin",
         "_held",
         "_inflating",
@@ -57,8 +66,10 @@ class Receiver:
         "_mask",
         "_message",
         "_opcode",
+        "_rest",
         "_size",
         "_validate",
+        "has_more",
         "is_done",
     )
 
@@ -67,6 +78,10 @@ class Receiver:
         self._deflate = deflate
         self.is_done = False
         """A close frame has come, or the peer broke a rule: the rest is not looked at."""
+        self.has_more = False
+        """There is more to be done without more bytes: call ``feed`` again."""
+        self._rest = b""
+        self._content_bytes = 0  # made in this call of `feed`
         self._held = b""  # the beginning of a frame's head
         # The frame whose payload is arriving: what is left of it (-1: none is), its mask turned to where we are.
         self._left = -1
@@ -77,30 +92,58 @@ class Receiver:
         self._opcode = -1
         self._size = 0
         self._inflating = False
+        self._deflated: bytes | None = None  # of its frame, what is still to be inflated
         self._message: bytearray | StringIO | None = None
         self._validate: Callable[[bytes, bool], str] | None = None
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes."""
+        """The events that ``data`` completes, behind what was held: some of them, while ``has_more``."""
+        size = len(data)
+        if (
+            (6 <= size < 132 and data[0] in _SHORT and data[1] == size + 122 and size - 6 <= self._limit)
+            and (self._left < 0 and self._opcode < 0)
+            and not (self._held or self.has_more or self.is_done)
+        ):  # one short message, as most are
+            payload = unmask(data[6:], data[2:6])
+            if data[0] != _SHORT_TEXT:
+                return [(BINARY, payload)]
+            try:
+                return [(TEXT, payload.decode())]
+            except UnicodeDecodeError:
+                pass  # it is told of below
         events: list[Event] = []
         if self.is_done:
             return events
+        if self.has_more:
+            data, self._rest = self._rest + data, b""
+        if self._held:
+            data, self._held = self._held + data, b""
+        self._content_bytes = 0
         try:
-            self._feed(data, events)
+            at = self._feed(data, events)
         except FrameError as error:
             self.is_done = True
             events.append((FAIL, (error.code, str(error))))
+            at = len(data)
+        if at < len(data):
+            self._rest = data[at:]
+        self.has_more = not self.is_done and (at < len(data) or self._deflated is not None)
         return events
 
-    def _feed(self, data: bytes, events: list[Event]) -> None:
-        if self._held:
-            data, self._held = self._held + data, b""
+    def _feed(self, data: bytes, events: list[Event]) -> int:
+        """Where in ``data`` it stopped."""
         at, end = 0, len(data)
-        while True:
+        for _ in range(FRAMES_MAX):
+            if self._content_bytes > CONTENT_MAX_BYTES:
+                return at
             if self._left >= 0:
                 at = self._payload(data, at, events)
-                if self._left >= 0 or self.is_done:
-                    return
+                if self.is_done:
+                    return at
+                if self._deflated is not None:
+                    continue
+                if self._left >= 0:
+                    return end
             if end - at < 2:
                 break
             first, second = data[at], data[at + 1]
@@ -117,8 +160,11 @@ class Receiver:
             if after < 0:
                 break
             at = after
+        else:
+            return at
         if at < end:
             self._held = data[at:]
+        return end
 
     def _head(self, data: bytes, at: int, end: int) -> int:
         """Take a frame's head; where its payload begins, -1 when the head is not complete. Raises ``FrameError``."""
@@ -185,29 +231,45 @@ class Receiver:
             opcode, self._control = self._control, -1
             self._close_or_ping(opcode, unmask(piece, self._mask), events)
             return at + take
-        self._left -= take
-        is_last = self._left == 0
-        if take:
-            piece = unmask(piece, self._mask)
-            turn = take & 3
-            if turn:
-                self._mask = self._mask[turn:] + self._mask[:turn]
-        self._content(piece, is_last and self._fin)
-        if is_last:
+        if self._deflated is None:
+            at += take
+            self._left -= take
+            if take:
+                piece = unmask(piece, self._mask)
+                turn = take & 3
+                if turn:
+                    self._mask = self._mask[turn:] + self._mask[:turn]
+            if self._inflating:
+                self._deflated = piece + TAIL if self._fin and not self._left else piece
+            else:
+                self._content(piece, self._fin and not self._left)
+        if self._deflated is not None:
+            self._inflate(self._deflated, self._fin and not self._left)
+            if self._deflated is not None:
+                return at
+        if not self._left:
             self._left = -1
             if self._fin:
                 self._finish(events)
-        return at + take
+        return at
+
+    def _inflate(self, data: bytes, is_end: bool) -> None:
+        """Add some of what ``data`` brings to the message, and keep the rest."""
+        assert self._deflate is not None
+        # One more than allowed, so that "too much" is seen without making all of it.
+        most = min(self._limit - self._size + 1, CONTENT_MAX_BYTES // 2)
+        try:
+            piece, self._deflated = self._deflate.inflate(data, most, is_end)
+        except DeflateError as error:
+            raise FrameError(PROTOCOL_ERROR, str(error)) from None
+        if self._size + len(piece) > self._limit:
+            raise FrameError(TOO_BIG, "the message is too big")
+        self._content(piece, is_end and self._deflated is None)
 
     def _content(self, piece: bytes, is_end: bool) -> None:
         """Add to the message."""
-        if self._inflating:
-            assert self._deflate is not None
-            try:
-                piece = self._deflate.inflate(piece, self._limit - self._size, is_end)
-            except DeflateError as error:
-                raise FrameError(TOO_BIG if error.is_too_big else PROTOCOL_ERROR, str(error)) from None
         self._size += len(piece)
+        self._content_bytes += len(piece)
         message = self._message
         if isinstance(message, bytearray):
             message += piece
@@ -270,6 +332,11 @@ def frame(opcode: int, payload: bytes, rsv1: bool = False) -> bytes | tuple[byte
     return bytes((first, 127)) + size.to_bytes(8, "big"), payload
 
 
+def control_frame(opcode: int, payload: bytes) -> bytes:
+    """A ping, a pong or a close, as a server sends it; ``payload`` has at most 125 bytes."""
+    return bytes((_FIN | opcode, len(payload))) + payload
+
+
 def close_frame(code: int, reason: str = "") -> bytes:
     """A close frame; without a payload for ``NO_STATUS``. A reason that is too long is cut at a character."""
     payload = b""
@@ -278,4 +345,4 @@ def close_frame(code: int, reason: str = "") -> bytes:
         if len(text) > REASON_MAX_BYTES:
             text = text[:REASON_MAX_BYTES].decode("utf-8", "ignore").encode()
         payload = code.to_bytes(2, "big") + text
-    return bytes((_FIN | CLOSE, len(payload))) + payload
+    return control_frame(CLOSE, payload)

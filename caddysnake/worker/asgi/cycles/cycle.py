@@ -12,12 +12,15 @@ from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead
 from ....http1.response import Phase, Response
 from ...app.loader import foreign_traceback
+from ..turns import SLICE_S
 
 if TYPE_CHECKING:
     from ..connection import HttpConnection
 
 _DONE = Phase.DONE
 _PATH_MAX = 200
+REFUSALS_MAX = 8
+"""So often an app is told at once that its client is gone; one that goes on all the same waits for its turn."""
 
 
 class ClientDisconnected(OSError):
@@ -32,11 +35,14 @@ class Cycle:
         "continued",
         "event",
         "head",
+        "held_bytes",
         "is_counted",
         "is_gone",
         "is_overdue",
         "is_waiting_for_body",
+        "looked",
         "pieces",
+        "refusals",
         "request_given",
         "response",
         "scope",
@@ -69,6 +75,12 @@ class Cycle:
         """A 100 has been sent."""
         self.pieces: list[bytes] | None = None
         """What waits for the end of this turn of the loop."""
+        self.held_bytes = 0
+        """How much content those are."""
+        self.refusals = 0
+        """How often the app was told that nothing more comes, or can be sent."""
+        self.looked = self.started
+        """Monotonic seconds at which it was last asked whether the client is still there."""
         self.wrote = 0.0
         """Monotonic seconds at which the last piece of content left at once."""
 
@@ -92,6 +104,34 @@ class Cycle:
     async def send(self, message: Any) -> None:
         """The app's ``send`` (ASGI 3.0). Raises ``ClientDisconnected`` and ``ResponseError``."""
         raise NotImplementedError
+
+    # For subclasses
+
+    def look_for_client(self, now: float) -> None:
+        """Raise ``ClientDisconnected`` if there is nobody to read the app's next piece. ``now``: monotonic seconds.
+
+        The loop tells so in its next turn only; so the kernel is asked, but not for each of many pieces.
+        """
+        connection = self.connection
+        if connection.cycle is self:
+            is_late = now - self.looked > SLICE_S
+            self.looked = now if is_late else self.looked
+            if connection.is_closing() or (is_late and connection.is_hung_up()):
+                connection.abort()
+                self.disconnect()
+                raise ClientDisconnected("the client is gone")
+
+    async def share(self) -> None:
+        """Give way to others if this turn of the loop has lasted long."""
+        turns = self.connection.server.turns
+        if turns.is_over(monotonic()):
+            await turns.give_way()
+
+    async def refuse(self) -> None:
+        """Let the loop turn if the app has been told often enough that nothing more comes, or can be sent."""
+        self.refusals += 1
+        if self.refusals > REFUSALS_MAX:
+            await self.connection.server.turns.give_way()
 
     # For the connection
 

@@ -32,6 +32,7 @@ from typing import Any
 from ....http1.errors import ResponseError
 from ....http1.response import Output, Phase, informational
 from ...early_answers import LARGE_BYTES
+from ..turns import SLICE_S
 from .cycle import ClientDisconnected, Cycle
 from .sendfile import open_file, send_file
 
@@ -61,10 +62,16 @@ class HttpCycle(Cycle):
         """
         connection = self.connection
         parser = connection.parser
+        gave_way = False
         while True:
             if connection.cycle is not self or self.is_gone or connection.is_request_lost:
+                await self.refuse()
                 return {"type": "http.disconnect"}
             if not self.request_given and (parser.body or parser.complete):
+                if not parser.complete and not gave_way:
+                    gave_way = True
+                    await self.share()
+                    continue
                 body = parser.take_body()
                 more = not parser.complete
                 self.request_given = not more
@@ -86,31 +93,55 @@ class HttpCycle(Cycle):
         connection = self.connection
         response = self.response
         if self.is_gone:
+            await self.refuse()
             raise ClientDisconnected("the client is gone")
-        if kind == "http.response.body":
-            body = message.get("body", b"")
-            if type(body) is not bytes:
-                body = _to_bytes(body)
-            more = message.get("more_body", False)
-            if not more and not connection.parser.complete:
-                await self._read_rest()
-            output = response.send(body, more)
-            if more and type(output) is bytes and len(output) <= _PIECE_MAX_BYTES:
-                self._send_piece(output, len(body))
+        try:
+            if kind == "http.response.body":
+                body = message.get("body", b"")
+                if type(body) is not bytes:
+                    body = _to_bytes(body)
+                if message.get("more_body", False):
+                    now = monotonic()
+                    if now - self.looked > SLICE_S:
+                        self.look_for_client(now)
+                    output = response.send(body, True)
+                    is_small = type(output) is bytes and len(output) <= _PIECE_MAX_BYTES
+                    if is_small and now - self.wrote <= _BURST_S:
+                        self._let_wait(output, len(body))
+                    else:
+                        if connection.is_closing():
+                            self.look_for_client(now)
+                        if is_small:
+                            self.wrote = now
+                        self._write(output, len(body))
+                    if connection.is_write_paused:
+                        await connection.drain()
+                        now = monotonic()
+                    turns = connection.server.turns
+                    if not turns.since:  # `turns.is_over`, written out
+                        turns.begin(now)
+                    elif now - turns.since > SLICE_S:
+                        await turns.give_way()
+                else:
+                    if not connection.parser.complete:
+                        await self._read_rest()
+                    self._write(response.send(body, False), len(body))
+                    if response.phase is _DONE:
+                        connection.response_done(self)
+                    if connection.is_write_paused:
+                        await connection.drain()
+            elif kind == "http.response.start":
+                parser = connection.parser
+                if not parser.complete or parser.body_bytes > LARGE_BYTES:
+                    await self._read_ahead()
+                trailers = message.get("trailers", False)
+                response.start(message.get("status", 0), message.get("headers", ()), None, trailers)
+                connection.server.head_waits(self)
             else:
-                self._write(output, len(body))
-            if response.phase is _DONE:
-                connection.response_done(self)
-            if connection.is_write_paused:
-                await connection.drain()
-        elif kind == "http.response.start":
-            parser = connection.parser
-            if not parser.complete or parser.body_bytes > LARGE_BYTES:
-                await self._read_ahead()
-            response.start(message.get("status", 0), message.get("headers", ()), None, message.get("trailers", False))
-            connection.server.head_waits(self)
-        else:
-            await self._send_extension(kind, message)
+                await self._send_extension(kind, message)
+        except ResponseError:
+            await self.refuse()
+            raise
 
     async def _send_extension(self, kind: str, message: Message) -> None:
         """The messages of the extensions that the scope names."""
@@ -118,6 +149,7 @@ class HttpCycle(Cycle):
             raise ResponseError(f"{kind!r} is not a message of an HTTP response")
         connection = self.connection
         response = self.response
+        self.look_for_client(monotonic())
         if kind == "http.response.early_hint":
             hint = informational(_EARLY_HINTS, [(b"link", link) for link in message.get("links", ())])
             if response.phase is _DONE:
@@ -133,6 +165,7 @@ class HttpCycle(Cycle):
         else:
             raise ResponseError(f"{kind!r} is not a message of an HTTP response")
         await connection.drain()
+        await self.share()
 
     async def _send_path(self, path: object) -> None:
         connection = self.connection
@@ -181,21 +214,18 @@ class HttpCycle(Cycle):
 
     # Small pieces
 
-    def _send_piece(self, piece: bytes, content_bytes: int) -> None:
-        """Let ``piece`` leave at once or, soon behind another, at the end of this turn of the loop at the latest."""
-        now = monotonic()
-        if now - self.wrote > _BURST_S:
-            self.wrote = now
-            self._write(piece, content_bytes)
-            return
-        self.connection.count_sent(content_bytes)
+    def _let_wait(self, piece: Any, content_bytes: int) -> None:
+        """Let ``piece``, soon behind another, leave at the end of this turn of the loop at the latest."""
         pieces = self.pieces
+        self.held_bytes += content_bytes
         if pieces is None:
             self.pieces = [piece]
             self.connection.server.head_waits(self)
             return
         pieces.append(piece)
         if len(pieces) >= _PIECES_MAX:
+            if self.connection.is_closing():
+                self.look_for_client(self.looked)
             self.flush_pieces()
 
     def _write(self, output: Output, content_bytes: int) -> None:
@@ -203,6 +233,8 @@ class HttpCycle(Cycle):
         pieces = self.pieces
         if pieces:
             self.pieces = None
+            content_bytes += self.held_bytes
+            self.held_bytes = 0
             output = b"".join((*pieces, output)) if isinstance(output, bytes) else (*pieces, *output)
         self.connection.write(output, content_bytes)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ....http1.errors import ResponseError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ..connection import HttpConnection
 
 CHUNK_BYTES = 512 * 1024
-"""The loop turns after each."""
+"""The loop may turn after each."""
 
 
 def open_file(path: object) -> tuple[int, int]:
@@ -43,6 +44,7 @@ async def send_file(connection: HttpConnection, file: int, size: int) -> None:
     Raises ``ClientDisconnected``; ``ResponseError`` when the file has become shorter. The response is broken then.
     """
     await connection.flush()
+    turns = connection.server.turns
     out = os.dup(connection.fileno())
     try:
         sent = 0
@@ -57,7 +59,8 @@ async def send_file(connection: HttpConnection, file: int, size: int) -> None:
             if count == 0:
                 raise ResponseError(f"a file became {size - sent} bytes shorter while it was sent")
             sent += count
-            await asyncio.sleep(0)
+            if turns.is_over(monotonic()):
+                await turns.give_way()
     finally:
         os.close(out)
 

@@ -47,8 +47,10 @@ from ...websocket.frames import (
     PONG,
     SERVICE_RESTART,
     TEXT,
+    Event,
     Receiver,
     close_frame,
+    control_frame,
     frame,
     is_sendable,
 )
@@ -96,7 +98,9 @@ class WebSocketCycle(Cycle):
         "_connect_given",
         "_deflate",
         "_disconnect",
+        "_has_waited",
         "_heard_at",
+        "_is_called",
         "_is_heard",
         "_offer",
         "_phase",
@@ -127,6 +131,8 @@ class WebSocketCycle(Cycle):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._disconnect: Message | None = None
         self._pong: bytes | None = None  # the answer to a ping, while the client does not read
+        self._has_waited = False  # the app, in `receive`, since it last sent
+        self._is_called = False  # in a turn to come, to go on with what was read
         self._is_heard = False
         self._heard_at = 0.0
         self._ping_sent_at = 0.0
@@ -143,9 +149,13 @@ class WebSocketCycle(Cycle):
             self._connect_given = True
             return {"type": "websocket.connect"}
         queue = self._queue
+        if queue:
+            await self.share()
         while not queue:
             if self._disconnect is not None:
+                await self.refuse()
                 return self._disconnect
+            self._has_waited = True
             waiter = self.connection.server.loop.create_future()
             self._waiters.append(waiter)
             try:
@@ -157,8 +167,8 @@ class WebSocketCycle(Cycle):
         if self._queued_bytes:
             content = message.get("text")
             self._queued_bytes -= len(content if content is not None else message["bytes"])
-            if self._queued_bytes < HIGH_BYTES // 2 and len(queue) < HIGH_MESSAGES // 2:
-                self.connection.resume_reading()
+        if self.connection.is_reading_paused and self._has_room():
+            self._go_on()
         return message
 
     async def send(self, message: Message) -> None:
@@ -170,6 +180,11 @@ class WebSocketCycle(Cycle):
         kind = message["type"]
         connection = self.connection
         if kind == "websocket.send" and self._phase is _OPEN:
+            has_waited = self._has_waited
+            if has_waited:
+                self._has_waited = False  # the loop has turned, and told what there was to tell
+            else:
+                self.look_for_client(monotonic())
             text = message.get("text")
             if text is not None:
                 if not isinstance(text, str):
@@ -186,8 +201,11 @@ class WebSocketCycle(Cycle):
                 connection.write(frame(opcode, data), len(data))
             if connection.is_write_paused:
                 await connection.drain()
+            if not has_waited:
+                await self.share()
             return
         if self._phase is _CLOSED or self.is_gone:
+            await self.refuse()
             if kind == "websocket.close":
                 return
             raise ClientDisconnected("the WebSocket is closed")
@@ -200,6 +218,7 @@ class WebSocketCycle(Cycle):
             self._queued_bytes = 0
             self._close(_checked(message.get("code")), message.get("reason") or "")
         else:
+            await self.refuse()
             raise ResponseError(f"{kind!r} cannot be sent while the WebSocket is {self._phase.value}")
 
     # The handshake
@@ -220,7 +239,9 @@ class WebSocketCycle(Cycle):
 
     async def _deny(self, kind: str, message: Message) -> None:
         if kind != "websocket.http.response.body":
+            await self.refuse()
             raise ResponseError(f"{kind!r} cannot be sent after the WebSocket was denied")
+        self.look_for_client(monotonic())
         connection = self.connection
         body = _to_bytes(message.get("body", b""))
         connection.write(self.response.send(body, message.get("more_body", False)), len(body))
@@ -228,6 +249,7 @@ class WebSocketCycle(Cycle):
             self._set_disconnect(ABNORMAL, "")
             connection.response_done(self)
         await connection.drain()
+        await self.share()
 
     def _accept(self, subprotocol: str | None, headers: Any) -> None:
         fields = [(b"upgrade", b"websocket"), (b"sec-websocket-accept", self._offer.accept)]
@@ -262,23 +284,58 @@ class WebSocketCycle(Cycle):
         if receiver is None:
             return
         self._is_heard = True
+        while True:
+            self._take(receiver.feed(data))
+            if (self._queued_bytes > HIGH_BYTES or len(self._queue) > HIGH_MESSAGES) and self._phase is _OPEN:
+                self.connection.pause_reading()  # `receive` goes on
+                return
+            if not receiver.has_more or self._phase is _CLOSED:
+                return
+            if self.connection.server.turns.is_over(monotonic()):
+                self.connection.pause_reading()
+                self._go_on()
+                return
+            data = b""
+
+    def _has_room(self) -> bool:
+        return self._queued_bytes < HIGH_BYTES // 2 and len(self._queue) < HIGH_MESSAGES // 2
+
+    def _go_on(self) -> None:
+        """Take more of what has been read, in a turn of the loop to come, and then of what the client sends."""
+        receiver = self._receiver
+        if receiver is None or not receiver.has_more:
+            self.connection.resume_reading()
+        elif not self._is_called:
+            self._is_called = True
+            self.connection.server.turns.call_later(self._called)
+
+    def _called(self) -> None:
+        self._is_called = False
+        if self._phase is not _CLOSED:
+            self.connection.resume_reading()
+            self.received(b"")
+
+    def _take(self, events: list[Event]) -> None:
         queue = self._queue
-        for kind, content in receiver.feed(data):
+        pongs = []
+        for kind, content in events:
             if kind in _MESSAGES:
                 if self._phase is _OPEN:
                     self._queued_bytes += len(content)
                     queue.append({"type": "websocket.receive", "text" if kind == TEXT else "bytes": content})
             elif kind == PING:
-                self._answer_ping(content)
+                pongs.append(content)
             elif kind == PONG:
                 self._ping_sent_at = 0.0
             elif kind == CLOSE:
+                self._answer_pings(pongs)
                 self._peer_closes(*content)
             elif kind == FAIL:
+                self._answer_pings(pongs)
                 self._fail(*content)
+        if pongs:
+            self._answer_pings(pongs)
         if queue:
-            if self._phase is _OPEN and (self._queued_bytes > HIGH_BYTES or len(queue) > HIGH_MESSAGES):
-                self.connection.pause_reading()
             self.wake()
 
     def wake(self) -> None:
@@ -291,19 +348,19 @@ class WebSocketCycle(Cycle):
                 if self._disconnect is None:
                     return
 
-    def _answer_ping(self, content: bytes) -> None:
-        if self._phase is not _OPEN:
+    def _answer_pings(self, contents: list[bytes]) -> None:
+        if self._phase is not _OPEN or not contents or self.connection.is_closing():
             return
         if self.connection.is_write_paused:
-            self._pong = content  # only the latest need be answered (RFC 6455 section 5.5.3)
+            self._pong = contents[-1]  # only the latest need be answered (RFC 6455 section 5.5.3)
         else:
-            self._write(frame(PONG, content))
+            self._write(b"".join([control_frame(PONG, content) for content in contents]))
 
     def writable(self) -> None:
         """The client reads again."""
         if self._pong is not None and self._phase is _OPEN:
             content, self._pong = self._pong, None
-            self._write(frame(PONG, content))
+            self._write(control_frame(PONG, content))
 
     def _write(self, output: bytes | tuple[bytes, bytes]) -> None:
         self.connection.write(output, 0)
@@ -316,7 +373,7 @@ class WebSocketCycle(Cycle):
         self._closing_since = monotonic()
         self._set_disconnect(code, reason)
         self._write(close_frame(code, reason))
-        self.connection.resume_reading()
+        self._go_on()
 
     def _peer_closes(self, code: int, reason: str) -> None:
         if self._phase is _OPEN:
@@ -411,7 +468,7 @@ class WebSocketCycle(Cycle):
             and not self.connection.is_write_paused
         ):
             self._ping_sent_at = now
-            self._write(frame(PING, b""))
+            self._write(control_frame(PING, b""))
 
 
 def _checked(code: object) -> int:
