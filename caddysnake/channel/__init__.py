@@ -6,6 +6,7 @@
 ``configuring``  the first message, received
 ``records``   what a worker says of itself, and of the requests it has answered, into a pipe
 ``settings``  what a worker must know, in a sealed memfd
+``farewell``  how long a worker's end may take
 ``vitals``    the shared page: counters and one state byte per connection slot
 ``throttle``  what is told once a minute; ``allowance``: how much a peer may say; ``refusals``: unusable values
 

@@ -10,11 +10,12 @@ import os
 import select
 import sys
 
+from ..channel.farewell import END_S
 from .calling import CallFailed, add_address_argument, call, report
 from .finding import find
 from .reading import add_config_arguments
 
-_AFTER_GRACE_S = 30.0
+_AFTER_GRACE_S = END_S + 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

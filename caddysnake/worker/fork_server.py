@@ -25,6 +25,7 @@ from typing import Any
 
 from .. import keyring, libraries
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ..channel.farewell import AFTER_END_S, END_S
 from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from ..channel.settings import native
 from . import main as worker
@@ -160,7 +161,7 @@ class _Spawner:
             self._endpoint.send(Reaped(number, status))
 
     def _end_children(self) -> None:
-        deadline = time.monotonic() + self._grace_s
+        deadline = time.monotonic() + self._grace_s + END_S + AFTER_END_S
         while self._children:
             for number, pid in list(self._children.items()):
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
+from ...channel.farewell import AFTER_END_S, END_S
 from ...channel.messages import TAKE_LAST, TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ...channel.settings import RelaySettings
 from ...config.models import Autoreload as Options
@@ -47,7 +48,7 @@ log = logging.getLogger("caddysnake.daemon")
 _PROGRESS_S = 2.0
 _DECIDED_S = 30.0
 """Longer than this no app that is starting keeps the others from being told ready."""
-_AFTER_GRACE_S = 5.0  # TERM, then KILL, and the reaping
+_AFTER_GRACE_S = END_S + AFTER_END_S
 _ASKING_S, _ASKING_LOOK_S = 0.8, 0.02
 """What a relay has asked an app for when it was told to leave has been read by then."""
 _READ_S = 0.05
@@ -883,8 +884,8 @@ class Serving:
         for each in everything:
             each.stop()
             each.kill()
-        await self._until_ended(everything, _AFTER_GRACE_S)
-        await self._end(_AFTER_GRACE_S)
+        await self._until_ended(everything, AFTER_END_S)
+        await self._end(AFTER_END_S)
 
     def _stop_served(self) -> None:
         for each in self._served():
@@ -906,7 +907,7 @@ class Serving:
         self.connections.close()
 
     async def _until_ended(self, what: Sequence[App | Estate], patience_s: float) -> None:
-        for attempt in (patience_s, _AFTER_GRACE_S):
+        for attempt in (patience_s, AFTER_END_S):
             try:
                 async with asyncio.timeout(attempt):
                     await asyncio.gather(*(each.ended() for each in what))

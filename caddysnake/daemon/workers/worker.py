@@ -20,6 +20,7 @@ from ...channel import vitals
 from ...channel.allowance import Allowance
 from ...channel.codec import shorten
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
+from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import (
     PROTOCOL_VERSION,
     TAKE_BORROWED,
@@ -66,7 +67,7 @@ _TURNS_MS = 2000
 """Who has not turned for longer may not come to read a message."""
 _LEAVE_AFTER_LAST_WORD_S = 10.0
 _UNREAD = (vitals.SLOT_GIVEN, vitals.SLOT_IDLE, vitals.SLOT_READING)
-_KEEPING_LATE_S = 3.0
+_KEEPING_LATE_S = CANCEL_S + 2.0
 """After the grace, a worker that keeps WebSockets has ended its requests by itself."""
 _KEEPING_STILL_MS = 10_000
 _STACKS_S = 0.2
@@ -326,8 +327,11 @@ class Worker:
         if self._kept_until and self.state is State.DRAINING:
             self._timer = self._loop.call_later(carried.deadline_in_s or 0.0, self._look_at_kept)
         elif carried.deadline_in_s is not None:
-            event = Event.START_TIMEOUT if self.state is State.STARTING else Event.DEADLINE
-            self._timer = self._loop.call_later(carried.deadline_in_s, self._feed, event)
+            if self.state is State.DRAINING:
+                self._timer = self._loop.call_later(carried.deadline_in_s, self._grace_is_over)
+            else:
+                event = Event.START_TIMEOUT if self.state is State.STARTING else Event.DEADLINE
+                self._timer = self._loop.call_later(carried.deadline_in_s, self._feed, event)
 
     def attach(self, connection: Connection, slot: int) -> None:
         """It has ``connection``, in ``slot``."""
@@ -517,7 +521,7 @@ class Worker:
             if self._kept_until and not keeps:
                 self._kept_until = 0.0
                 self._send(Drain(self._grace_s))
-                self._deadline_in(self._grace_s)
+                self._await_end()
             return
         self._kept_until = self._loop.time() + _keep_s(self.settings) if keeps and _keep_s(self.settings) else 0.0
         self._feed(Event.DRAIN)
@@ -691,11 +695,23 @@ class Worker:
             return
         if _keep_s(self.settings):
             self._send(Drain(self._grace_s))  # the second: nothing stays
-        self._deadline_in(self._grace_s)
+        self._await_end()
+
+    def _await_end(self) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(self._grace_s, self._grace_is_over)
+
+    def _grace_is_over(self) -> None:
+        """It cancels its requests now, and ends in order, if it can."""
+        still_ms = time.monotonic_ns() // 1_000_000 - self.page.word(vitals.WORD_TICK)
+        if still_ms > _TURNS_MS:
+            self._feed(Event.DEADLINE)
+        else:
+            self._deadline_in(END_S)
 
     def _look_at_kept(self) -> None:
         """The grace is over: only WebSockets may be left, for as long as they may stay, and then the grace again."""
-        until = self._kept_until + self._grace_s + _KEEPING_LATE_S
+        until = self._kept_until + self._grace_s + END_S
         still_ms = time.monotonic_ns() // 1_000_000 - self.page.word(vitals.WORD_TICK)
         if self.page.word(vitals.WORD_ACTIVE) or still_ms > _KEEPING_STILL_MS or self._loop.time() >= until:
             self._feed(Event.DEADLINE)

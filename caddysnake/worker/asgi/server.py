@@ -22,6 +22,7 @@ from typing import Any
 
 from ...aio.counters import PUBLISH_S, Tally
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ...channel.farewell import CANCEL_S, END_S, SHUTDOWN_S
 from ...channel.messages import (
     PROTOCOL_VERSION,
     TAKE_LAST,
@@ -45,6 +46,7 @@ from ...http1.limits import Limits
 from ...http1.request import Heads, Sections
 from ...http1.response import Phase as ResponsePhase
 from ..access_log import access_log
+from ..process.termination import on_terminate
 from .asgi_stacks import describe
 from .connection import HttpConnection, Phase
 from .cycles.cycle import Cycle
@@ -66,7 +68,6 @@ SMALL_READ_BYTES = 4 * 1024
 MESSAGES_A_TURN = 64
 TICK_S = 1.0
 ORPHAN_GRACE_S = 10.0
-SHUTDOWN_TIMEOUT_S = 10.0
 FAREWELL_S = 5.0
 
 
@@ -135,6 +136,7 @@ class AsgiServer:
         """Open WebSockets stay although this worker is leaving."""
         self.cycles: set[Cycle] = set()
         """Apps that run, be their response complete or not."""
+        self._cancelled: set[Cycle] = set()
         self._heads: list[Cycle] = []
         self._watched: set[HttpConnection] = set()
         self.active = 0
@@ -156,7 +158,7 @@ class AsgiServer:
         finally:
             try:
                 _cancel_all(loop)
-                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.run_until_complete(_end_generators(loop))
                 loop.run_until_complete(_end_threads(loop))
             finally:
                 asyncio.set_event_loop(None)
@@ -164,6 +166,8 @@ class AsgiServer:
 
     async def _main(self, loop_name: str) -> int:
         loop = self.loop
+        if not self.settings.shares_process:
+            on_terminate(lambda: loop.call_soon_threadsafe(self._end_now))
         self._left = loop.create_future()
         lifespan = Lifespan(self.app, self.settings.lifespan)
         loop.add_reader(self._endpoint.fileno(), self._on_channel)
@@ -188,7 +192,7 @@ class AsgiServer:
             self._tell(Ready(PROTOCOL_VERSION, f"{platform.python_implementation()} {_version()}, {loop_name}"))
         await self._left
         try:
-            await lifespan.shutdown(SHUTDOWN_TIMEOUT_S)
+            await lifespan.shutdown(SHUTDOWN_S)
         except LifespanError as error:
             say("error", "the app failed in its lifespan shutdown", str(error), app=self.settings.app)
         await self._farewell(Drained())
@@ -211,7 +215,7 @@ class AsgiServer:
         if self.is_orphaned:
             if not self.settings.shares_process:
                 # Nobody is left to use force on an app that holds the GIL.
-                faulthandler.dump_traceback_later(grace_s + SHUTDOWN_TIMEOUT_S, exit=True, file=_STDERR)
+                faulthandler.dump_traceback_later(grace_s + END_S, exit=True, file=_STDERR)
             for cycle in self.cycles:
                 if not cycle.response.head_sent:
                     cycle.response.close = True
@@ -219,6 +223,17 @@ class AsgiServer:
             connection.leave()
         self.loop.call_later(grace_s, self._force)
         self._check_left()
+
+    def _end_now(self) -> None:
+        """SIGTERM: what the end of the grace begins, at once."""
+        if self._stage is Stage.STARTING:
+            if not self._left.done():
+                self._left.set_result(None)
+            return
+        self.keeps_websockets = False
+        self._leave(Stage.DRAINING, 0.0)
+        self.keeps_websockets = False
+        self._force()
 
     def _end_keeping(self, grace_s: float) -> None:
         """WebSockets leave too now."""
@@ -237,7 +252,8 @@ class AsgiServer:
             return
         kept = self._kept()
         connections = [each for each in self._connections.values() if each not in kept]
-        cycles = self.cycles - {each.cycle for each in kept if each.cycle is not None}
+        cycles = self.cycles - self._cancelled - {each.cycle for each in kept if each.cycle is not None}
+        self._cancelled |= cycles  # once: a second time would end their clean-up
         self.is_forced = not self.keeps_websockets
         if connections or cycles:
             say(
@@ -253,7 +269,7 @@ class AsgiServer:
             if cycle.task is not None:
                 cycle.task.cancel()
         if not self.keeps_websockets:
-            self.loop.call_later(1.0, self._give_up)
+            self.loop.call_later(CANCEL_S, self._give_up)
 
     def _kept(self) -> set[HttpConnection]:
         return {each for each in self._connections.values() if self.keeps_websockets and each.phase is Phase.UPGRADED}
@@ -457,6 +473,11 @@ class AsgiServer:
 
 def _version() -> str:
     return platform.python_version()
+
+
+async def _end_generators(loop: asyncio.AbstractEventLoop) -> None:
+    """Close what asynchronous generators are left; one that does not end must not hold us up."""
+    await asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=1.0)
 
 
 async def _end_threads(loop: asyncio.AbstractEventLoop) -> None:

@@ -2,4 +2,5 @@
 
 ``limits``  its limits
 ``stacks``  its threads' stacks, for the log
+``termination``  SIGTERM: it ends now, in order
 """

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from ... import keyring
 from ...channel.configuring import await_configuration
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ...channel.farewell import AFTER_END_S, END_S
 from ...channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Reaped, Spawned
 from ...channel.records import say
 from ...channel.settings import Settings, native, unseal
@@ -45,7 +46,7 @@ _CLONE_FS = 0x200
 _LOOK_S = 1.0
 _SETTLE_S = 2.0
 """How long threads of an app that has left may take to notice it."""
-_AFTER_GRACE_S = 5.0
+_AFTER_GRACE_S = END_S + AFTER_END_S
 _STDERR = 2
 
 

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from enum import Enum
 
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
 from ...channel.records import say
 from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..early_answers import STALL_S
+from ..process.termination import on_terminate
 from .call.deadlines import Deadlines
 from .connection import Connection, State
 from .connection_table import Table
@@ -27,6 +29,7 @@ from .thread_pool import TICK_S, Crew, Watch
 ORPHAN_GRACE_S = 10.0
 """What requests in flight may take once the daemon is gone and no ``Drain`` said otherwise."""
 
+_SETTLED_S = 1.0  # by when connections that were cut have gone, if no thread is at one
 _SCAN_S = 0.25  # how late a deadline may be noticed
 _SWEEP_S = 0.02  # how late an idle connection may be noticed while draining
 _MESSAGES_A_TURN = 16
@@ -75,6 +78,10 @@ class Keeper:
         self._poll = select.poll()
         self._next_scan = 0.0
         self._grace_s = ORPHAN_GRACE_S
+        self._over_at = float("inf")
+        self._is_cut = False
+        self._cut_at = 0.0
+        self._is_told_to_end = False
         self._stands_in: list[int] | None = None  # the threads' turns when they were found stuck
         self._may_return = 0.0
         self._counted_at = 0.0
@@ -94,7 +101,9 @@ class Keeper:
         os.eventfd_write(self._wake_fd, 1)
 
     def run(self, ready: Ready) -> None:
-        """Serve the channel until this worker is to leave and holds nothing any more."""
+        """Serve the channel until this worker is to leave and holds nothing any more, or has used up its time."""
+        if self._may_exit:
+            on_terminate(self._terminate)
         self._guarded(lambda: self._endpoint.send(ready))
         while not self._is_finished():
             self._turn()
@@ -110,7 +119,11 @@ class Keeper:
                 self._quiet()
             elif fd == self._endpoint.fileno():
                 self._guarded(self._channel)
+        if self._is_told_to_end and self._phase is Phase.SERVING:
+            self._drain(0.0)
         now = time.monotonic()
+        if now >= self._over_at:
+            self._cut(now)
         self._page.header[WORD_TICK] = int(now * 1000)
         self._page.header[WORD_CONNECTIONS] = len(self._table.held)
         if not self._crew.asleep and self._crew.tick(now) is Watch.EXHAUSTED and self._shares_load:
@@ -212,16 +225,36 @@ class Keeper:
         if self._phase is Phase.SERVING:
             self._phase = Phase.DRAINING
             self._grace_s = grace_s
+            self._over_at = time.monotonic() + grace_s
             self._table.returning = True
 
     def _orphan(self) -> None:
         self._phase = Phase.ORPHANED
+        self._over_at = min(self._over_at, time.monotonic() + self._grace_s)
         self._table.returning = False
         self._table.closing = True
         self._poll.unregister(self._endpoint.fileno())
         if self._may_exit:
             # Ends the process even if a thread never gives up the GIL again.
-            faulthandler.dump_traceback_later(self._grace_s, exit=True, file=_STDERR)
+            faulthandler.dump_traceback_later(self._grace_s + END_S, exit=True, file=_STDERR)
+
+    def _terminate(self) -> None:
+        """SIGTERM, between two instructions of the keeper's own thread: what the end of the grace begins, at once."""
+        self._is_told_to_end = True
+        self._over_at = 0.0
+        self.wake()
+
+    def _cut(self, now: float) -> None:
+        """The grace is over: who writes or reads finds the connection ended, so that streams are closed."""
+        if self._is_cut:
+            return
+        self._is_cut = True
+        self._cut_at = now
+        held = list(self._table.held.values())
+        if held or self._crew.busy:
+            say("warn", "the grace period is over: connections cut", connections=len(held), requests=self._crew.busy)
+        for connection in held:
+            connection.shut()
 
     def _sweep(self) -> None:
         """Idle connections go back, or end; a thread may have parked one after it last looked whether it should."""
@@ -239,6 +272,10 @@ class Keeper:
     def _is_finished(self) -> bool:
         if self._phase is Phase.SERVING:
             return False
+        if self._is_cut and not self._crew.busy and time.monotonic() >= self._cut_at + _SETTLED_S:
+            return True
+        if self._is_cut and time.monotonic() >= self._cut_at + CANCEL_S:
+            return True
         return not self._table.held and not self._table.returned and not self._crew.busy
 
     def _say_farewell(self) -> None:

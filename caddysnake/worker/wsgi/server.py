@@ -13,6 +13,7 @@ from __future__ import annotations
 import platform
 import socket
 import threading
+import time
 from select import EPOLLIN
 from typing import Any
 
@@ -89,8 +90,9 @@ class WsgiServer:
     def _stop(self, crew: list[threading.Thread]) -> None:
         self._table.stop()
         self._crew.dismiss()
+        until = time.monotonic() + _JOIN_S
         for thread in crew:
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in crew):
             return  # they are daemon threads, and what they use must stay usable
         self._table.close()
