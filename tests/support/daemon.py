@@ -134,6 +134,15 @@ def eventually(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def wait_for_spare_relay(pid: int) -> None:
+    """Until the daemon ``pid``, which has relays, has the one that stands by: then its children stay the same."""
+
+    def is_there() -> bool:
+        return any(b'"control"' in Path(f"/proc/{child}/cmdline").read_bytes() for child in children(pid))
+
+    eventually(is_there, "a relay that stands by")
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, alive, caddy, children, daemon, get, workers
+from support.daemon import PATIENCE_S, alive, caddy, children, daemon, get, wait_for_spare_relay, workers
 from support.town import block, count, settle, site
 
 pytestmark = pytest.mark.system
@@ -192,6 +192,7 @@ def test_hosts_that_are_no_tenants_are_404_and_touch_nothing(tmp_path: Path) -> 
     (root / "linkless").symlink_to(tmp_path / "nowhere")
     with daemon(tmp_path, site("s.sock", block(root))) as process, caddy(tmp_path, proxy(tmp_path)) as (_, port):
         assert get("/", port, Host="a.tenants.test")[0] == 200
+        wait_for_spare_relay(process.pid)
         before = children(process.pid)
         for host in HOSTILE:
             for over in ({"port": port}, {"path": tmp_path / "s.sock"}):
@@ -236,6 +237,7 @@ def test_modules_that_are_not_the_tenants_are_not_imported(tmp_path: Path, value
     text = "unix/s.sock {\n\tpython {\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n}\n"
     with daemon(tmp_path, text) as process:
         assert get("/", path=tmp_path / "s.sock", **{"X-Module": "main"})[0] == 200
+        wait_for_spare_relay(process.pid)
         before = children(process.pid)
         status, _ = get("/", path=tmp_path / "s.sock", **{"X-Module": value.encode().decode("latin-1")})
         assert status in (400, 404)

@@ -10,7 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, alive, children, daemon, get, workers
+from support.daemon import (
+    PATIENCE_S,
+    Process,
+    UnixHTTPConnection,
+    alive,
+    children,
+    daemon,
+    get,
+    wait_for_spare_relay,
+    workers,
+)
 from support.town import ASGI, block, count, settle, site
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
@@ -129,6 +139,7 @@ def test_an_unknown_tenant_is_404_at_once_and_costs_no_process(tmp_path: Path) -
     settle(tmp_path / "t", "a")
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process:
         assert ask(tmp_path, "a")[0] == 200
+        wait_for_spare_relay(process.pid)
         before = children(process.pid)
         assert [answer(tmp_path, "nobody")[0] for _ in range(3)] == [404] * 3
         assert answer(tmp_path, "nobody")[1]["caddysnake-code"] == "no-such-app"
@@ -154,8 +165,10 @@ def test_ten_thousand_random_hosts_start_nothing_and_leave_nothing_behind(tmp_pa
     settle(tmp_path / "t", "a")
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process:
         assert ask(tmp_path, "a")[0] == 200
+        wait_for_spare_relay(process.pid)
         before = children(process.pid)
-        relay = next(pid for pid in before if b"caddysnake.relay.main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in before}
+        (relay,) = (pid for pid, line in commands.items() if b"caddysnake.relay.main" in line and b'"channel"' in line)
         connection = UnixHTTPConnection(tmp_path / "s.sock")
 
         def flood(first: int, last: int) -> float:
