@@ -36,6 +36,8 @@ class Settings(NamedTuple):
     """``uvloop`` or ``asyncio`` (ASGI)."""
     lifespan: str = "auto"
     """``auto``, ``on`` or ``off`` (ASGI)."""
+    sendfile: bool = False
+    """Offer ``http.response.pathsend`` (ASGI)."""
     development: bool = False
     """Show tracebacks to the browser."""
     server_header: str = ""

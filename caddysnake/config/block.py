@@ -86,6 +86,9 @@ def _combination_errors(draft: AppDraft) -> list[CaddyfileError]:
         errors.append(error_at(where["threads"], "threads is for WSGI apps", hint))
     if interface == "wsgi" and "lifespan" in where:
         draft.warnings.append(error_at(where["lifespan"], "lifespan means nothing to a WSGI app"))
+    if interface == "wsgi" and "sendfile" in where:
+        hint = "take it away: wsgi.file_wrapper always sends files so"
+        errors.append(error_at(where["sendfile"], "sendfile is for ASGI apps", hint))
     return errors
 
 

@@ -155,6 +155,15 @@ def lifespan(d: Dispenser, app: AppDraft) -> None:
     app.fields["lifespan"] = values.choice(argument(d), ("on", "off", "auto"))
 
 
+@_subdirective("sendfile", "sendfile on|off")
+def sendfile(d: Dispenser, app: AppDraft) -> None:
+    """Whether an ASGI app may answer with a file by its path, which the kernel then sends (`http.response.pathsend`, as
+    Starlette's `FileResponse` does where it is offered). `off`, the default: it reads the file itself. Middleware that
+    waits for the content of an answer, to compress or change it, may lose such a one: then it becomes 500
+    `no-response`."""
+    app.fields["sendfile"] = values.choice(argument(d), ("on", "off")) == "on"
+
+
 # Its environment
 
 

@@ -130,6 +130,7 @@ class PythonApp(Model):
     threads: int | None = None
     runtime: Literal["native", "uvloop", "sync"] | None = None
     lifespan: Toggle = "auto"
+    sendfile: bool = False
 
     env_files: tuple[str, ...] = ()
     env_vars: Annotated[tuple[EnvVar, ...], PlainSerializer(dict)] = ()

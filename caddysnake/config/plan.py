@@ -63,6 +63,7 @@ class AppSpec:
     threads: int
     loop: Literal["uvloop", "asyncio"]
     lifespan: Toggle
+    sendfile: bool
     environ: dict[str, str]
     """What ``env_file`` and ``env_var`` say. Not yet the worker's whole environment: see ``worker_environ``."""
     pass_env: tuple[str, ...]
@@ -287,6 +288,7 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float) -> 
         threads=block.threads or WSGI_THREADS,
         loop="asyncio" if runtime == "native" else "uvloop",
         lifespan=block.lifespan,
+        sendfile=block.sendfile,
         environ=environ,
         pass_env=block.pass_env,
         preload=block.preload,

@@ -56,7 +56,11 @@ class Front:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("early")
     shutil.copy(Path(__file__).with_name("early_apps.py"), folder)
-    blocks = {kind: f"\tpython {{\n\t\tmodule_{kind} early_apps:{kind}\n\t\tworkers 1\n\t}}\n}}\n" for kind in KINDS}
+    more = {"asgi": "\t\tsendfile on\n"}
+    blocks = {
+        kind: f"\tpython {{\n\t\tmodule_{kind} early_apps:{kind}\n\t\tworkers 1\n{more.get(kind, '')}\t}}\n}}\n"
+        for kind in KINDS
+    }
     direct = "".join(f"unix/{folder}/{kind}.sock|0660 {{\n{blocks[kind]}" for kind in KINDS)
     relayed = "".join(f"http://{kind} {{\n\tbind unix/{folder}/relay.sock|0660\n{blocks[kind]}" for kind in KINDS)
     with daemon(folder, direct + relayed):

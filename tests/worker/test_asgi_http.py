@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    with running(settings("asgi_apps:app", "asgi", HERE, loop=request.param)) as started:
+    with running(settings("asgi_apps:app", "asgi", HERE, loop=request.param, sendfile=True)) as started:
         yield started
 
 
@@ -556,6 +556,11 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "file.bin"
     path.write_bytes(bytes(range(256)) * 20_000)
     return path
+
+
+def test_files_by_their_path_are_offered_only_where_that_is_asked_for() -> None:
+    with running(settings("asgi_apps:app", "asgi", HERE)) as plain, RawClient(plain.connect()) as client:
+        assert set(asked(client, "/scope")["extensions"]) == {"http.response.trailers", "http.response.early_hint"}
 
 
 def test_a_file_is_sent_by_its_path(client: RawClient, file: Path) -> None:

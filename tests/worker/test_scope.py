@@ -79,7 +79,7 @@ def test_nothing_that_an_app_changes_is_seen_by_the_next_request() -> None:
             assert parser.head is not None
             scope = scopes.http(parser.head, peer)
             assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
-            assert set(scope["extensions"]) >= {"http.response.pathsend", "http.response.trailers"}
+            assert set(scope["extensions"]) >= {"http.response.early_hint", "http.response.trailers"}
             assert scope["headers"] == [(b"host", b"a.example")]
             assert scope["state"] == {"top": 1}
             for name in ("asgi", "extensions", "headers", "state"):

@@ -244,6 +244,7 @@ def _pool(
         threads=spec.threads,
         loop=spec.loop,
         lifespan=spec.lifespan,
+        sendfile=spec.sendfile,
         development=development,
         request_timeout_s=spec.request_timeout_s,
         websocket_keep_s=spec.websocket_keep_s or 0.0,

@@ -36,8 +36,10 @@ _NAME_MAX = 64
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECURE = {"http": "ws", "https": "wss"}
 
-HTTP_EXTENSIONS_1_0 = ("http.response.pathsend",)
-HTTP_EXTENSIONS = ("http.response.pathsend", "http.response.trailers", "http.response.early_hint")
+HTTP_EXTENSIONS = ("http.response.trailers", "http.response.early_hint")
+SENDFILE_EXTENSIONS = ("http.response.pathsend",)
+"""Only where the app's file says that nothing in it waits for the content of a response."""
+
 WEBSOCKET_EXTENSIONS = ("websocket.http.response",)
 
 
@@ -70,10 +72,14 @@ server, whether it holds a relay's fields; and whether it was trusted."""
 
 
 class Scopes:
-    """Builds the scopes of one app. ``state`` is what its lifespan left, None when there was none."""
+    """Builds the scopes of one app. ``state`` is what its lifespan left, None when there was none. ``sendfile``: the
+    app may answer with files by their path.
+    """
 
-    def __init__(self, root_path: str = "") -> None:
+    def __init__(self, root_path: str = "", sendfile: bool = False) -> None:
         self.root_path = root_path
+        self._extensions_1_0 = SENDFILE_EXTENSIONS if sendfile else ()
+        self._extensions = (*self._extensions_1_0, *HTTP_EXTENSIONS)
         self._raw_root = quote(root_path).encode()
         self.state: dict[str, Any] | None = None
         self._clients: dict[bytes, Address | None] = {}
@@ -118,7 +124,7 @@ class Scopes:
             "headers": head.headers,
             "client": client,
             "server": server,
-            "extensions": _named(HTTP_EXTENSIONS if head.version == "1.1" else HTTP_EXTENSIONS_1_0),
+            "extensions": _named(self._extensions if head.version == "1.1" else self._extensions_1_0),
         }
         if self.root_path:
             scope["path"] = self.root_path + scope["path"]

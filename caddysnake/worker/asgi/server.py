@@ -96,7 +96,7 @@ class AsgiServer:
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
         self.server_header = settings.server_header.encode("latin-1", "replace")
-        self.scopes = Scopes(settings.root_path)
+        self.scopes = Scopes(settings.root_path, settings.sendfile)
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.first_view = self.view[:FIRST_READ_BYTES]
         self.small_view = self.view[:SMALL_READ_BYTES]
