@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from caddysnake.config.directives import SUBDIRECTIVES
-from caddysnake.config.options import OPTIONS
-from caddysnake.config.registry import Registry, Setting
+from caddysnake.config.language.directives import SUBDIRECTIVES
+from caddysnake.config.language.options import OPTIONS
+from caddysnake.config.language.registry import Registry, Setting
 
 
 def _section(setting: Setting[Any]) -> str:

@@ -9,7 +9,7 @@ import time
 from .. import __version__
 from ..daemon.apps.app import App
 from ..daemon.apps.pool import StartFailed
-from ..daemon.main import Daemon, Phase
+from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp, find
@@ -59,7 +59,7 @@ def stop(daemon: Daemon, asked_by: str) -> Stopping:
 
 async def upgrade(daemon: Daemon) -> Upgrade:
     """Rehearse the version that is installed now; it takes over in a moment. Raises ``ApiError``."""
-    if daemon.phase is not Phase.READY or daemon.is_upgrading:
+    if daemon.phase is not DaemonPhase.READY or daemon.is_upgrading:
         raise ApiError("busy", "the daemon is " + ("upgrading" if daemon.is_upgrading else daemon.phase.value))
     try:
         version = await daemon.upgrade()
@@ -122,5 +122,5 @@ def dump(daemon: Daemon, pid: int) -> Dumped:
 
 
 def _refuse_unless_ready(daemon: Daemon) -> None:
-    if daemon.phase is not Phase.READY:
+    if daemon.phase is not DaemonPhase.READY:
         raise ApiError("busy", f"the daemon is {daemon.phase.value}")

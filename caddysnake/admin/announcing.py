@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import socket
 
-from ..config.admin import ANNOUNCED
-from ..config.values import SocketAddress
+from ..config.language.values import SocketAddress
+from ..config.plan.admin import ANNOUNCED
 
 _LONGEST_BYTES = 107  # of a name, without the zero byte that it begins with (unix(7))
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..daemon.sockets.listener import Listener, open_tcp
 from ..daemon.sockets.socket_file import ListenError
-from ..daemon.supervisor.beside import Attendant, persist, take_carried
+from ..daemon.supervisor.beside import ControlEndpoint, persist, take_carried
 from ..daemon.supervisor.document import Asked, Configuration
 from ..daemon.system.state import CarriedListener
-from ..daemon.tenants.known_hosts import HostDesk
+from ..daemon.tenants.known_hosts import KnownHosts
 
 if TYPE_CHECKING:
     from .asking import AskServer
@@ -26,14 +26,14 @@ class _Open(NamedTuple):
     listener: Listener
 
 
-class AskDesk(Attendant):
+class OnDemandEndpoint(ControlEndpoint):
     """Answers Caddy while a configuration asks for that."""
 
     def __init__(self) -> None:
         self._present: _Open | None = None
         self._coming: _Open | None = None
         self._carried: list[CarriedListener] = []
-        self._desk = HostDesk(lambda _: False)
+        self._desk = KnownHosts(lambda _: False)
         self._server: AskServer | None = None
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None

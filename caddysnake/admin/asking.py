@@ -6,7 +6,7 @@ import socket
 
 from aiohttp import web
 
-from ..daemon.tenants.known_hosts import Answer, HostDesk
+from ..daemon.tenants.known_hosts import Answer, KnownHosts
 from .hosting import Hosting
 
 CONNECTIONS_MAX = 64
@@ -17,7 +17,7 @@ _SHUTDOWN_S = 1.0
 class AskServer:
     """Answers on connections that ``accept`` is given, as ``desk`` knows."""
 
-    def __init__(self, desk: HostDesk) -> None:
+    def __init__(self, desk: KnownHosts) -> None:
         self._desk = desk
         self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
 

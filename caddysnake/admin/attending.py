@@ -13,11 +13,11 @@ from collections.abc import Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..config.admin import AdminEndpoint, make_private
-from ..config.values import SocketAddress
+from ..config.language.values import SocketAddress
+from ..config.plan.admin import AdminEndpoint, make_private
 from ..daemon.sockets.listener import Listener, open_inherited, open_tcp, open_unix
 from ..daemon.sockets.socket_file import ListenError
-from ..daemon.supervisor.beside import Attendant, persist, take_carried
+from ..daemon.supervisor.beside import ControlEndpoint, persist, take_carried
 from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import CarriedListener
 from .access import Access
@@ -37,7 +37,7 @@ class _Open(NamedTuple):
     listener: Listener
 
 
-class Admin(Attendant):
+class Admin(ControlEndpoint):
     """Of ``daemon``."""
 
     def __init__(self, daemon: Daemon) -> None:

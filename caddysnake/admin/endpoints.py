@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..config.places import is_same
+from ..config.plan.places import is_same
 from ..daemon.main import Daemon
 from ..daemon.supervisor.document import Document
 from . import actions, survey

@@ -19,13 +19,13 @@ from ..channel.codec import shorten
 from ..channel.settings import Settings
 from ..daemon.apps.app import App
 from ..daemon.apps.builds import Builds
-from ..daemon.apps.counters import Ledger
+from ..daemon.apps.counters import Counters
 from ..daemon.apps.pool import Pool
-from ..daemon.main import Daemon, Phase
+from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.addresses import address_name
 from ..daemon.system import cgroups
 from ..daemon.system.processes import cpu_seconds, resident_bytes
-from ..daemon.tenants.tenants import Estate
+from ..daemon.tenants.tenants import Tenants
 from ..daemon.workers.worker import Worker
 from .models import (
     AppModel,
@@ -85,7 +85,7 @@ class Glance(NamedTuple):
     """
 
     rows: dict[App, list[Row]]
-    gone: dict[Ledger, tuple[list[int], float]]
+    gone: dict[Counters, tuple[list[int], float]]
     """What those had counted, and used, that had gone before."""
 
 
@@ -267,7 +267,7 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
     return "failing" if app.failure is not None else "starting"
 
 
-def _template(estate: Estate, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
+def _template(estate: Tenants, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
     living = [worker for app in {*estate.all_apps()} for worker in workers.get(app, [])]
     return TemplateModel(
         name=estate.spec.name,
@@ -299,12 +299,12 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
     )
 
 
-def _traffic(seen: Glance, ledger: Ledger, workers: Sequence[WorkerModel]) -> Traffic:
+def _traffic(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> Traffic:
     cells, _ = seen.gone.get(ledger, ([], 0.0))
     return traffic(cells, *(worker.traffic for worker in workers))
 
 
-def _cpu(seen: Glance, ledger: Ledger, workers: Sequence[WorkerModel]) -> float:
+def _cpu(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> float:
     _, gone = seen.gone.get(ledger, ([], 0.0))
     return round(gone + sum(worker.cpu_s for worker in workers), 2)
 
@@ -316,7 +316,7 @@ def _cpu_of(worker: Worker, usage: Usage) -> float:
     return worker.last_cpu_s if worker.is_over else usage.cpu_s
 
 
-def _starts(ledger: Ledger) -> Starts:
+def _starts(ledger: Counters) -> Starts:
     starts = ledger.starts
     return Starts(bounds_s=list(starts.bounds), counts=list(starts.counts), sum_s=starts.total)
 
@@ -325,7 +325,7 @@ def _columns(*rows: Sequence[int]) -> list[int]:
     return list(map(vitals.plus, *rows))
 
 
-def _failure(ledger: Ledger) -> FailureModel | None:
+def _failure(ledger: Counters) -> FailureModel | None:
     failure = ledger.last_failure
     return None if failure is None else FailureModel(at=failure.at, code=failure.code, error=failure.text)
 
@@ -386,8 +386,8 @@ def health(daemon: Daemon) -> Health:
     serving = daemon.serving
     without = [name for name, app in serving.apps.items() if not app.pool.ready]
     failed = serving.failed()
-    if daemon.phase is not Phase.READY or (serving.undecided and serving.composition.start_policy == "each"):
-        phase = Phase.STARTING if daemon.phase is Phase.READY else daemon.phase
+    if daemon.phase is not DaemonPhase.READY or (serving.undecided and serving.composition.start_policy == "each"):
+        phase = DaemonPhase.STARTING if daemon.phase is DaemonPhase.READY else daemon.phase
         return Health(status=phase.value, ready=False, apps_without_worker=without, failed=failed)
     is_ready = not without if serving.composition.start_policy == "all" else serving.serves_any
     status: Literal["ok", "degraded"] = "degraded" if without or failed else "ok"

@@ -24,7 +24,7 @@ PUBLISH_S = 0.05
 _FASTEST_S = LATENCY_BOUNDS_S[0]
 
 
-class Tally:
+class Counters:
     """Counts since the process started. A relay's bytes are those of heads and framing too: it takes nothing apart to
     count it."""
 

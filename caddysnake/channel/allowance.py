@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Allowance:
+class TokenBucket:
     """``per_second`` messages a second, and as many at once after a quiet second.
 
     ``overdraft``: how many more a burst may hold, to be made good before anything else is said.

@@ -18,7 +18,7 @@ _TIMEOUT_S = 60.0
 _Settings = TypeVar("_Settings")
 
 
-class Outlets(NamedTuple):
+class OutputPipes(NamedTuple):
     """Descriptors of pipes that somebody reads, the worker's own, close-on-exec."""
 
     stdout: int
@@ -28,7 +28,7 @@ class Outlets(NamedTuple):
 
 
 def await_configuration(
-    endpoint: Endpoint, unseal: Callable[[int], _Settings], use: Callable[[Outlets], object]
+    endpoint: Endpoint, unseal: Callable[[int], _Settings], use: Callable[[OutputPipes], object]
 ) -> tuple[_Settings, Page]:
     """Wait for the settings, which ``unseal`` reads from their descriptor, and the vital-signs page.
 
@@ -38,7 +38,7 @@ def await_configuration(
     """
     message, descriptors = _next(endpoint)
     if isinstance(message, Write):
-        use(Outlets(*descriptors))
+        use(OutputPipes(*descriptors))
         message, descriptors = _next(endpoint)
     try:
         if not isinstance(message, Configure):
@@ -51,7 +51,7 @@ def await_configuration(
             os.close(fd)
 
 
-def redirect(outlets: Outlets) -> None:
+def redirect(outlets: OutputPipes) -> None:
     """Make ``outlets`` the standard output, the standard error and the records of this whole process."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -12,7 +12,7 @@ LINES_MAX = 30
 """So many different things are told in that time; of the rest, the number."""
 
 
-class Complaints:
+class Throttle:
     """Whether a thing is to be told now."""
 
     def __init__(self) -> None:

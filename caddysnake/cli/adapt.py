@@ -23,7 +23,7 @@ def main(args: argparse.Namespace) -> int:
     """Adapt; 0 when the file can be understood."""
     import json
 
-    from ..config.adapt import load, to_json
+    from ..config.language.adapt import load, to_json
 
     with source_of(args.config) as source:
         config = load(source.content, source.file, os.environ)

@@ -23,7 +23,7 @@ from .reading import add_config_arguments, print_warnings, source_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    from ..config.plan import default_socket_dir
+    from ..config.plan.plan import default_socket_dir
 
     add_config_arguments(parser)
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print it; 0 when the file can be understood."""
-    from ..config.stock import stock
+    from ..config.stock.stock import stock
     from ..daemon.supervisor.caddy import find_caddy, knows_full_duplex
 
     caddy = find_caddy(os.environ)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..config.plan import Plan
+    from ..config.plan.plan import Plan
     from ..doctor.findings import Finding
 
 
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     """The plan of the file, if there is one that can be read, and what is wrong with it."""
-    from ..config.adapt import ConfigErrors
+    from ..config.language.adapt import ConfigErrors
     from ..doctor.findings import Finding, Level
     from .planning import planned
     from .reading import DEFAULT_FILE, ReadError, read
@@ -78,7 +78,7 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
 
 
 def _isolation(planned: Plan) -> Iterator[Finding]:
-    from ..config.isolation import shared
+    from ..config.plan.isolation import shared
     from ..doctor.findings import Finding, Level
 
     found = list(shared(planned))

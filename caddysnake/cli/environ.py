@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _working_directory() -> str:
-    from ..config.places import start_folder
+    from ..config.plan.places import start_folder
 
     try:
         return start_folder(os.environ)
@@ -30,7 +30,7 @@ def _working_directory() -> str:
 
 def main(args: argparse.Namespace) -> int:
     """Print; always 0."""
-    from ..config.plan import default_socket_dir, usable_cores
+    from ..config.plan.plan import default_socket_dir, usable_cores
 
     facts = {
         "caddysnake.Version": __version__,

@@ -41,7 +41,7 @@ def find(address: str | None, config: str | None) -> Target:
 
     Raises ``CallFailed``.
     """
-    from ..config.values import InvalidValue
+    from ..config.language.values import InvalidValue
 
     try:
         return _find(address, config)
@@ -50,7 +50,7 @@ def find(address: str | None, config: str | None) -> Target:
 
 
 def _find(address: str | None, config: str | None) -> Target:
-    from ..config import values
+    from ..config.language import values
 
     if address is not None:
         return _target(values.socket_address(address))
@@ -61,7 +61,7 @@ def _find(address: str | None, config: str | None) -> Target:
 
 def file_asked_for(config: str | None) -> str:
     """The absolute path of the Caddyfile ``config``, or of the one in the current directory. Raises ``CallFailed``."""
-    from ..config.places import absolute, start_folder
+    from ..config.plan.places import absolute, start_folder
 
     file = "Caddyfile" if config is None else config
     if os.path.isabs(file):
@@ -75,8 +75,8 @@ def file_asked_for(config: str | None) -> str:
 
 
 def _of_file(file: str) -> Target:
-    from ..config.admin import name_for
-    from ..config.places import is_same
+    from ..config.plan.admin import name_for
+    from ..config.plan.places import is_same
 
     path = file_asked_for(file)
     names = {name_for(each) for each in (path, os.path.realpath(path))}
@@ -155,7 +155,7 @@ def _everyone(path: str) -> Iterator[_Seen]:
 
 
 def _by_default() -> Iterator[_Seen]:
-    from ..config.admin import default_sockets
+    from ..config.plan.admin import default_sockets
 
     for path in default_sockets(os.environ):
         seen = _look(Target(path))
@@ -175,7 +175,7 @@ def _announced() -> list[str]:
     """Paths of sockets, as ``admin.announcing`` has them. All users' are in one table of the kernel's
     (proc_pid_net(5)).
     """
-    from ..config.admin import ANNOUNCED
+    from ..config.plan.admin import ANNOUNCED
 
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
@@ -245,8 +245,8 @@ def _file_of(target: Target) -> str:
 def _said_in(file: str) -> Target | None:
     """The address that the option ``admin`` of ``file`` gives, if that is one."""
     from ..caddyfile.errors import CaddyfileError
-    from ..config.adapt import ConfigErrors, read
-    from ..config.admin import admin_endpoint
+    from ..config.language.adapt import ConfigErrors, read
+    from ..config.plan.admin import admin_endpoint
 
     try:
         with open(file, "rb") as opened:
@@ -260,7 +260,7 @@ def _said_in(file: str) -> Target | None:
 
 
 def _target(address: Any) -> Target:
-    from ..config.values import InvalidValue
+    from ..config.language.values import InvalidValue
 
     if address.network == "unix":
         return Target(file_asked_for(address.path))

@@ -6,11 +6,11 @@ import os
 from typing import NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
-from ..config.adapt import load
-from ..config.models import Config
-from ..config.plan import Plan, plan, usable_cores
-from ..config.settled import settle
-from ..config.stock import stock
+from ..config.check.settled import settle
+from ..config.language.adapt import load
+from ..config.language.models import Config
+from ..config.plan.plan import Plan, plan, usable_cores
+from ..config.stock.stock import stock
 from .reading import Source
 
 

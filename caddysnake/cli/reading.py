@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TextIO
 
 from .. import files
 from ..caddyfile.errors import CaddyfileError
-from ..config.places import start_folder
+from ..config.plan.places import start_folder
 
 DEFAULT_FILE: Final = "Caddyfile"
 _SHOWN_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -66,7 +66,7 @@ def source_of(path: str | None) -> Iterator[Source]:
     Raises:
         Rejected: it cannot be read, or ``ConfigErrors`` was raised meanwhile; that has been printed.
     """
-    from ..config.adapt import ConfigErrors
+    from ..config.language.adapt import ConfigErrors
 
     try:
         source = read(path)

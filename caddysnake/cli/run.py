@@ -17,17 +17,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from ..admin.asked import AskDesk
+from ..admin.asked import OnDemandEndpoint
 from ..admin.attending import Admin, import_all
-from ..config.adapt import ConfigErrors
-from ..config.models import Config
-from ..config.places import absolute, disregarded, start_folder
-from ..config.values import InvalidValue
+from ..config.language.adapt import ConfigErrors
+from ..config.language.models import Config
+from ..config.language.values import InvalidValue
+from ..config.plan.places import absolute, disregarded, start_folder
 from ..daemon.main import not_started, run
 from ..daemon.supervisor.beside import Attendants
 from ..daemon.supervisor.caddy import Caddy, find_caddy, knows_full_duplex
-from ..daemon.supervisor.companion import Companion
-from ..daemon.supervisor.desired import Composition
+from ..daemon.supervisor.companion import FrontProxy
+from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
 from ..daemon.upgrade.handover import Inheritance, Rehearsal, inherited
@@ -123,11 +123,11 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
         print_warnings(wanted.config.warnings)
     if not composition.apps and not composition.estates:
         print(f"Note: {source.file} has no python directive: there is no app to run", file=sys.stderr)
-    companion: Callable[[], Companion] | None = None
+    companion: Callable[[], FrontProxy] | None = None
     if caddy is not None and setting.folder is not None:
         binary, place = caddy, setting.folder
 
-        def companion() -> Companion:
+        def companion() -> FrontProxy:
             return Caddy(binary, wanted.configuration.caddy, place)
 
     urls = _urls(wanted.config) if caddy is not None else []
@@ -138,12 +138,12 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
         companion,
         lambda seconds, failed: _announce(composition, urls, seconds, failed),
         FileReader(wanted, setting),
-        lambda daemon: Attendants([Admin(daemon), AskDesk()]),
+        lambda daemon: Attendants([Admin(daemon), OnDemandEndpoint()]),
         left,
     )
 
 
-def _rehearse(rehearsal: Rehearsal, composition: Composition) -> int:
+def _rehearse(rehearsal: Rehearsal, composition: Desired) -> int:
     """Everything but taking over; 0 when that could be done."""
     import_all()
     changed = differences(rehearsal.state, composition)
@@ -184,7 +184,7 @@ def _urls(config: Config) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _announce(composition: Composition, urls: list[str], seconds: float, failed: Mapping[str, str]) -> None:
+def _announce(composition: Desired, urls: list[str], seconds: float, failed: Mapping[str, str]) -> None:
     apps = len(composition.apps) - len(failed.keys() & {spec.name for spec in composition.apps.values()})
     templates = len(composition.estates) - len(failed.keys() & {spec.name for spec in composition.estates.values()})
     parts = []

@@ -16,8 +16,8 @@ import shutil
 import sys
 from importlib import metadata
 
-from ..config.ownership import foreign_hand
-from ..config.search import OLDEST_PYTHON
+from ..config.plan.ownership import foreign_hand
+from ..config.plan.search import OLDEST_PYTHON
 from ..daemon.workers.forking.fork_server import runtime_folder
 from . import wheels
 

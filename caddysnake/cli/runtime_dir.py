@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from .. import files
-from ..config.places import runtime_folder, service_folder
+from ..config.plan.places import runtime_folder, service_folder
 
 
 class RuntimeDirError(Exception):

@@ -17,7 +17,7 @@ from functools import partial
 
 from ..channel.settings import Settings
 from ..daemon.apps.pool import PoolSpec
-from ..daemon.supervisor.desired import Composition
+from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
 from ..daemon.upgrade.handover import inherited
@@ -143,7 +143,7 @@ def _quote(value: str) -> str:
     raise UnservableValue(f"{value}: holds both kinds of quotes; write a Caddyfile and `caddysnake run` it")
 
 
-def _adjust(composition: Composition, inspect: bool, args: argparse.Namespace) -> Composition:
+def _adjust(composition: Desired, inspect: bool, args: argparse.Namespace) -> Desired:
     if not inspect:
         return composition
     apps = {number: _inspecting(app, args) for number, app in composition.apps.items()}

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
-from ..config.adapt import ConfigErrors, load, to_json
-from ..config.admin import AdminEndpoint, admin_endpoint
-from ..config.caddy_admin import with_admin
-from ..config.garbage import without_collection
-from ..config.models import Config
-from ..config.on_demand import HostDirectory
-from ..config.places import absolute, is_same
-from ..config.plan import Plan, default_socket_dir, plan, usable_cores
-from ..config.settled import settle
-from ..config.stock import stock
-from ..config.values import InvalidValue, socket_address
-from ..daemon.supervisor.desired import Composition, compose
+from ..config.check.on_demand import HostDirectory
+from ..config.check.settled import settle
+from ..config.language.adapt import ConfigErrors, load, to_json
+from ..config.language.models import Config
+from ..config.language.values import InvalidValue, socket_address
+from ..config.plan.admin import AdminEndpoint, admin_endpoint
+from ..config.plan.places import absolute, is_same
+from ..config.plan.plan import Plan, default_socket_dir, plan, usable_cores
+from ..config.stock.caddy_admin import with_admin
+from ..config.stock.garbage import without_collection
+from ..config.stock.stock import stock
+from ..daemon.supervisor.desired import Desired, compose
 from ..daemon.supervisor.document import Asked, CaddyPart, Configuration, Document, Problem, ReloadFailed
 from .reading import ReadError, Source, read
 from .runtime_dir import RuntimeDirError, make_folder
@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     socket_dir: str | None = None
     admin: str | None = None
     """An address of the admin API that goes before the file's."""
-    adjust: Callable[[Composition], Composition] = lambda composition: composition
+    adjust: Callable[[Desired], Desired] = lambda composition: composition
     is_patient: bool = False
     """Somebody is at work on the code: to be carried out also when no app comes up."""
     full_duplex: bool = False

@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
     from ..caddyfile.errors import CaddyfileError
-    from ..config.adapt import ConfigErrors
-    from ..config.admin import admin_endpoint
-    from ..config.isolation import shared
+    from ..config.language.adapt import ConfigErrors
+    from ..config.plan.admin import admin_endpoint
+    from ..config.plan.isolation import shared
     from .planning import planned
 
     with source_of(args.config) as source:

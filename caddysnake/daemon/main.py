@@ -22,12 +22,12 @@ from .. import __version__
 from .apps.app import App
 from .apps.builds import Builds
 from .apps.pool import StartFailed
-from .sockets.opener import Openings, forsake
+from .sockets.opener import ListenerOpener, forsake
 from .sockets.socket_file import ListenError
-from .supervisor.beside import Attendant
-from .supervisor.companion import Companion
+from .supervisor.beside import ControlEndpoint
+from .supervisor.companion import FrontProxy
 from .supervisor.document import Configuration, Document, Reader, ReloadFailed
-from .supervisor.supervisor import Serving
+from .supervisor.supervisor import Supervisor
 from .system import cgroups, processes
 from .system.log import process as logger
 from .system.log import records as logs
@@ -62,7 +62,7 @@ Ready = Callable[[float, Mapping[str, str]], None]
 _Done = TypeVar("_Done")
 
 
-class Phase(Enum):
+class DaemonPhase(Enum):
     """What the daemon is at."""
 
     STARTING = "starting"
@@ -76,7 +76,7 @@ class Daemon:
     def __init__(
         self,
         configuration: Configuration,
-        companion: Companion | None = None,
+        companion: FrontProxy | None = None,
         reader: Reader | None = None,
         notifier: Notifier | None = None,
         inheritance: Inheritance | None = None,
@@ -92,14 +92,14 @@ class Daemon:
         self._upgrade = Upgrade(self)
         self.configuration = configuration
         notifier = notifier or Notifier()
-        self.serving = Serving(configuration.composition, Openings.from_environ(os.environ, notifier))
+        self.serving = Supervisor(configuration.composition, ListenerOpener.from_environ(os.environ, notifier))
         self._service = Service.from_environ(os.environ, notifier, self.serving.summary)
-        self.attendant = Attendant()
-        self.phase = Phase.STARTING
+        self.attendant = ControlEndpoint()
+        self.phase = DaemonPhase.STARTING
         self.started_at = time.time()
         self.builds = Builds()
         """Which configuration runs since when, and which was refused; each app has its own."""
-        self._companion = companion or Companion()
+        self._companion = companion or FrontProxy()
         self._reader = reader
         self._reloading = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
@@ -140,7 +140,7 @@ class Daemon:
             logger.start()
         try:
             if await self._first_of_stop_and(self._start_all()) is not None:
-                self.phase = Phase.READY
+                self.phase = DaemonPhase.READY
                 self._is_up.set()
                 if on_ready is not None and not self.upgrades:
                     late = dict.fromkeys(self.serving.undecided, "still starting")
@@ -214,7 +214,7 @@ class Daemon:
         Reloads go one after the other, in the order in which they were asked for. A supervised Caddy gets its part of
         the file once our side of it is ready, and before anything that it used goes.
         """
-        if self.phase is Phase.STOPPING:
+        if self.phase is DaemonPhase.STOPPING:
             raise ReloadFailed("the daemon is stopping", "busy")
         if len(self._reloads) >= _RELOADS_MAX:
             raise ReloadFailed(f"{_RELOADS_MAX} reloads are waiting already", "busy")
@@ -349,7 +349,7 @@ class Daemon:
     @property
     def is_stopping(self) -> bool:
         """It was told to stop."""
-        return self.phase is Phase.STOPPING
+        return self.phase is DaemonPhase.STOPPING
 
     @property
     def is_upgrading(self) -> bool:
@@ -362,7 +362,7 @@ class Daemon:
         The version. Raises ``UpgradeRefused``; nothing has changed then. What is refused later is in
         ``upgrade_refused``; if nothing is, ``upgrades`` has grown.
         """
-        if self.phase is not Phase.READY or self.is_upgrading:
+        if self.phase is not DaemonPhase.READY or self.is_upgrading:
             raise UpgradeRefused("it is upgrading already" if self.is_upgrading else f"it is {self.phase.value}")
         self.upgrade_refused = ""
         log.info("rehearsing an upgrade")
@@ -394,7 +394,7 @@ class Daemon:
         if not self._stop.is_set():
             fields = {"asked_by": asked_by, "grace_s": self.serving.composition.grace_s}
             log.info("stopping", extra={"fields": fields})
-            self.phase = Phase.STOPPING
+            self.phase = DaemonPhase.STOPPING
             self._service.stopping()
             self._stop.set()
             self._told_at = self._loop.time()
@@ -412,7 +412,7 @@ class Daemon:
         log.warning("signal ignored: it means nothing here", extra={"fields": {"signal": number.name}})
 
     async def _stop_all(self) -> None:
-        self.phase = Phase.STOPPING
+        self.phase = DaemonPhase.STOPPING
         under_way: list[asyncio.Task[Any]] = [*self._reloads]
         under_way += [task for task in (self._upgrading, self._exchanging) if task is not None]
         if under_way:
@@ -470,10 +470,10 @@ def not_started(why: str) -> None:
 
 def run(
     configuration: Configuration,
-    companion: Callable[[], Companion] | None = None,
+    companion: Callable[[], FrontProxy] | None = None,
     on_ready: Ready | None = None,
     reader: Reader | None = None,
-    attendant: Callable[[Daemon], Attendant] | None = None,
+    attendant: Callable[[Daemon], ControlEndpoint] | None = None,
     inheritance: Inheritance | None = None,
 ) -> int:
     """Run a daemon in this process until it is told to stop; the exit status."""

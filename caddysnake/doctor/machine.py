@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..config.plan import Plan
+from ..config.plan.plan import Plan
 from ..daemon.sockets.shares import reserve
 from .findings import Finding, Level
 

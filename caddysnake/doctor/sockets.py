@@ -8,8 +8,8 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 
-from ..config.accounts import AccountError, group_id, user_id
-from ..config.plan import Listener
+from ..config.plan.accounts import AccountError, group_id, user_id
+from ..config.plan.plan import Listener
 from .findings import Finding, Level
 from .front import Front, group_name, of_database, user_name
 from .reach import Obstacle, entering, has_list, may

@@ -41,7 +41,7 @@ from .errors import ResponseError
 from .fields import tokens
 from .request import RequestHead
 
-__all__ = ["Headers", "Output", "Phase", "Response", "informational"]
+__all__ = ["Headers", "Output", "Response", "ResponsePhase", "informational"]
 
 Output = bytes | tuple[bytes, ...]
 """What to write: one piece, or several that are too large to be copied into one."""
@@ -50,7 +50,7 @@ JOIN_MAX_BYTES = 16 * 1024
 """Content up to this size is copied behind its head or chunk size, to leave in one write."""
 
 
-class Phase(Enum):
+class ResponsePhase(Enum):
     """The life of one response."""
 
     WAITING = "waiting"  # nothing given
@@ -70,7 +70,7 @@ class _Framing(Enum):
 
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_WAITING, _STARTED, _STREAMING, _TRAILERS, _DONE, _BROKEN = Phase
+_WAITING, _STARTED, _STREAMING, _TRAILERS, _DONE, _BROKEN = ResponsePhase
 _NONE, _LENGTH, _OPEN, _CHUNKED, _CLOSE = _Framing
 
 _EMPTY = frozenset((204, 205, 304))
@@ -182,7 +182,7 @@ class Response:
         self.phase = _STARTED
 
     def flush_head(self) -> bytes:
-        """The head alone, because the content is not there yet. Only in ``Phase.STARTED``."""
+        """The head alone, because the content is not there yet. Only in ``ResponsePhase.STARTED``."""
         assert self.phase is _STARTED
         self.phase = _STREAMING
         return self._leave(0, more=True)
@@ -247,8 +247,8 @@ class Response:
     def count_file(self, size: int) -> bytes:
         """The head for a content of ``size`` bytes that the caller sends itself, and with it the response's end.
 
-        Only in ``Phase.STARTED``. Raises ``ResponseError`` when Content-Length says otherwise. Nothing is to be sent
-        behind the head when ``has_content`` is false.
+        Only in ``ResponsePhase.STARTED``. Raises ``ResponseError`` when Content-Length says otherwise. Nothing is to be
+        sent behind the head when ``has_content`` is false.
         """
         if self.phase is not _STARTED:
             raise ResponseError("a file is the whole content of a response: nothing may come before it")

@@ -16,8 +16,20 @@ from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead, RequestParser
 from . import link_connection, to_worker
 from .answers import encoded
-from .client_transport import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, PUT_OFF, ClientTransport, Phase
-from .exchange import Another, Answer, Command, Cut, EndLink, Exchange, Over, Stage, ToClient, ToLink, Tunnel
+from .client_transport import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, PUT_OFF, ClientTransport, TransportPhase
+from .exchange import (
+    Abort,
+    Answer,
+    Command,
+    Complete,
+    EndLink,
+    Exchange,
+    ExchangeStage,
+    Retry,
+    ToClient,
+    ToLink,
+    Tunnel,
+)
 from .link_pool import AppId
 from .turns import COPY_SHIFT, CREDIT_UNITS, EVENT_UNITS
 
@@ -32,8 +44,8 @@ DENSE_SHIFT = 8
 """Bytes, shifted so: as many chunks are no more than an honest client sends."""
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_IDLE, _HEAD, _REQUEST, _TUNNEL, _DRAIN, _LINGER, _CLOSING, _RETURNING, _CLOSED = Phase
-_WAITING = Stage.WAITING
+_IDLE, _HEAD, _REQUEST, _TUNNEL, _DRAIN, _LINGER, _CLOSING, _RETURNING, _CLOSED = TransportPhase
+_WAITING = ExchangeStage.WAITING
 
 
 class ClientConnection(ClientTransport):
@@ -360,7 +372,7 @@ class ClientConnection(ClientTransport):
         if self._link is not None:
             self._link.write_eof()
 
-    def _another(self, _: Another) -> None:
+    def _another(self, _: Retry) -> None:
         self._drop_link()
         self._wait()
 
@@ -373,7 +385,7 @@ class ClientConnection(ClientTransport):
             self._link.write(data)
         self._unhold(NEXT_HELD)
 
-    def _over(self, command: Over) -> None:
+    def _over(self, command: Complete) -> None:
         """The response is complete: the connection goes on."""
         exchange = self._exchange
         assert exchange is not None
@@ -409,7 +421,7 @@ class ClientConnection(ClientTransport):
         server.count(answer.status, self._started)
         self._response_done(not closes)
 
-    def _cut(self, command: Cut) -> None:
+    def _cut(self, command: Abort) -> None:
         self._server.cut(command, self.app_id)
         self._let_go(502)
         self.abort()
@@ -467,7 +479,7 @@ class ClientConnection(ClientTransport):
     def _let_go(self, status: int = 499) -> None:
         """Leave the request that is being forwarded, if any. ``status`` is for counting."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None and exchange.stage is not Stage.TUNNEL:
+        if exchange is not None and exchange.stage is not ExchangeStage.TUNNEL:
             self._server.count(status, self._started)
         self._wait_no_more()
         self._drop_link()
@@ -495,11 +507,11 @@ class ClientConnection(ClientTransport):
 
 _CARRY_OUT: dict[type, Callable[[ClientConnection, Any], None]] = {
     EndLink: ClientConnection._end_link,
-    Another: ClientConnection._another,
+    Retry: ClientConnection._another,
     Tunnel: ClientConnection._tunnel,
-    Over: ClientConnection._over,
+    Complete: ClientConnection._over,
     Answer: ClientConnection._answer_instead,
-    Cut: ClientConnection._cut,
+    Abort: ClientConnection._cut,
 }
 
 

@@ -38,7 +38,7 @@ LINGER_TOTAL_S = 30.0
 """How long the rest of a request that nobody wants is read: without a byte, and at most. As the workers do."""
 
 
-class Phase(Enum):
+class TransportPhase(Enum):
     """Where a connection stands: what its next bytes are, or how it ends."""
 
     IDLE = "idle"
@@ -53,7 +53,7 @@ class Phase(Enum):
 
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_IDLE, _HEAD, _REQUEST, _TUNNEL, _DRAIN, _LINGER, _CLOSING, _RETURNING, _CLOSED = Phase
+_IDLE, _HEAD, _REQUEST, _TUNNEL, _DRAIN, _LINGER, _CLOSING, _RETURNING, _CLOSED = TransportPhase
 
 # Why reading is paused; it goes on when no reason is left.
 LINK_FULL = 1
@@ -186,7 +186,7 @@ class ClientTransport(asyncio.BufferedProtocol):
         self._let_go()
         self._transport.abort()
 
-    def _close(self, phase: Phase = Phase.CLOSING) -> None:
+    def _close(self, phase: TransportPhase = TransportPhase.CLOSING) -> None:
         """End it, or give it back, once what was written has left. A client that does not read is watched."""
         self.phase = phase
         self._transport.close()
@@ -204,7 +204,7 @@ class ClientTransport(asyncio.BufferedProtocol):
         except OSError:
             pass  # the client was first; the next read will say so
 
-    def _linger_from_now(self, phase: Phase) -> None:
+    def _linger_from_now(self, phase: TransportPhase) -> None:
         self.phase = phase
         self._watched_since = monotonic()
         self._linger_until = self._watched_since + LINGER_TOTAL_S

@@ -14,9 +14,9 @@ TUNNEL         101: bytes go both ways until either side ends
 OVER
 =============  =====================================================================================
 
-What ends an exchange is ``Over`` (the response is complete), ``Answer`` (one of the relay's own instead), or ``Cut``
-(what was passed on cannot be completed, and must not look as if it were). A response that ends before its request does
-is passed on; the rest of the request is the shell's to drain.
+What ends an exchange is ``Complete`` (the response is complete), ``Answer`` (one of the relay's own instead), or
+``Abort`` (what was passed on cannot be completed, and must not look as if it were). A response that ends before its
+request does is passed on; the rest of the request is the shell's to drain.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-class Stage(Enum):
+class ExchangeStage(Enum):
     """The life of one exchange; see the table above."""
 
     WAITING = "waiting"
@@ -65,7 +65,7 @@ class EndLink(NamedTuple):
     """End our side of the link, and read on: the client has ended its own."""
 
 
-class Another(NamedTuple):
+class Retry(NamedTuple):
     """Drop the link and ask for one to another worker; ``linked`` when it is there."""
 
 
@@ -73,7 +73,7 @@ class Tunnel(NamedTuple):
     """From now on pass bytes both ways: ``tunnelled`` or directly."""
 
 
-class Over(NamedTuple):
+class Complete(NamedTuple):
     """The response is complete. ``is_clean``: another request may use the link. ``keeps_client``: one may follow."""
 
     is_clean: bool
@@ -92,18 +92,18 @@ class Answer(NamedTuple):
     """``detail`` is for the client in any case: who gave it knows to whom it goes."""
 
 
-class Cut(NamedTuple):
+class Abort(NamedTuple):
     """Drop the link and cut the client's connection: the response is not whole. ``why`` is for the log."""
 
     why: str
 
 
-Command = ToClient | ToLink | EndLink | Another | Tunnel | Over | Answer | Cut
+Command = ToClient | ToLink | EndLink | Retry | Tunnel | Complete | Answer | Abort
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_WAITING, _ASKED, _ANSWERING, _TUNNEL, _OVER = Stage
+_WAITING, _ASKED, _ANSWERING, _TUNNEL, _OVER = ExchangeStage
 _NONE, _LENGTH, _CHUNKED, _CLOSE, _UPGRADE = Framing
-_OVERS = {(clean, keeps): Over(clean, keeps) for clean in (False, True) for keeps in (False, True)}
+_OVERS = {(clean, keeps): Complete(clean, keeps) for clean in (False, True) for keeps in (False, True)}
 
 
 class Exchange:
@@ -191,7 +191,7 @@ class Exchange:
             return self._over(False)
         if not is_complete:
             self.stage = _OVER
-            return [Cut("the client left within its request")]
+            return [Abort("the client left within its request")]
         self.input_ended = True
         self.closes = True
         return [] if self.stage is _WAITING else [EndLink()]
@@ -208,7 +208,7 @@ class Exchange:
 
     # The response
 
-    def answered_whole(self, data: bytes) -> tuple[bytes, Over] | None:
+    def answered_whole(self, data: bytes) -> tuple[bytes, Complete] | None:
         """Bytes have come over the link. When they are the response, all of it: what to write to the client, and
         what then becomes of both sides. None, and nothing has happened, when they are not: call ``response``.
         """
@@ -330,7 +330,7 @@ class Exchange:
                 self.is_repeatable = False
                 self._reader = None
                 self.stage = _WAITING
-                return [Another()]
+                return [Retry()]
             return self.failed(502, "worker-gone", "the worker ended before it answered")
         head = self._response
         if is_orderly and head is not None and head.framing is _CLOSE:
@@ -342,14 +342,14 @@ class Exchange:
         """It cannot be completed: answer, or cut when a response has begun."""
         begun = self.stage is _ANSWERING or self.stage is _TUNNEL
         self.stage = _OVER
-        return [Cut(why) if begun else Answer(status, code, why)]
+        return [Abort(why) if begun else Answer(status, code, why)]
 
     def _over(self, is_clean: bool) -> list[Command]:
         self.stage = _OVER
         assert self._response is not None
         return [self._ending(self._response, is_clean)]
 
-    def _ending(self, head: ResponseHead, is_clean: bool) -> Over:
+    def _ending(self, head: ResponseHead, is_clean: bool) -> Complete:
         reusable = (
             is_clean
             and self._request_sent

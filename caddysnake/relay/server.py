@@ -20,7 +20,7 @@ from enum import Enum
 from time import monotonic
 from typing import Any
 
-from ..aio.counters import PUBLISH_S, Tally
+from ..aio.counters import PUBLISH_S, Counters
 from ..channel.codec import TEXT_LIMIT
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.messages import (
@@ -61,8 +61,8 @@ from ..placeholders.request import RoutingLimit
 from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, ROUTING_LIMIT, STOPPING
 from .backlog import Backlog
 from .client_connection import ClientConnection
-from .client_transport import ClientTransport, Phase
-from .exchange import Answer, Cut
+from .client_transport import ClientTransport, TransportPhase
+from .exchange import Abort, Answer
 from .link_connection import LinkConnection
 from .link_pool import AppId, Links
 from .turns import Turns
@@ -81,7 +81,7 @@ COMPLAINT_S = 1.0
 """A tenant that sends nonsense must not fill the log."""
 
 
-class Stage(Enum):
+class RelayStage(Enum):
     """Whether the relay takes connections, or why it no longer does."""
 
     SERVING = "serving"
@@ -106,7 +106,7 @@ class RelayServer:
         self._connections: dict[int, ClientConnection] = {}
         self.backlog = Backlog(self._read_less)
         self._read_less()
-        self.tally = Tally()
+        self.tally = Counters()
         self.is_leaving = False
         """Idle connections are not kept."""
         self.is_orphaned = False
@@ -114,7 +114,7 @@ class RelayServer:
         self._endpoint = endpoint
         self._header = page.header
         self._cells = page.thread(0)
-        self._stage = Stage.SERVING
+        self._stage = RelayStage.SERVING
         self._links: Links[LinkConnection, ClientConnection] = Links(
             settings.max_needs, settings.max_idle_links, settings.max_idle_links_total, settings.link_idle_s
         )
@@ -147,19 +147,19 @@ class RelayServer:
         await self._farewell()
         return 0
 
-    def _leave(self, stage: Stage, grace_s: float) -> None:
+    def _leave(self, stage: RelayStage, grace_s: float) -> None:
         """Take nothing new, give back what is idle, and be gone when the rest is done or ``grace_s`` is over."""
-        if self._stage is Stage.ORPHANED:
+        if self._stage is RelayStage.ORPHANED:
             return
         if self._stage is stage:
             self._end_keeping(grace_s)
             return
-        self._keeps_tunnels = stage is Stage.DRAINING
+        self._keeps_tunnels = stage is RelayStage.DRAINING
         if self._keeps_tunnels:
             self._loop.call_later(self.settings.tunnel_keep_s, self._end_keeping, grace_s)
         self._stage = stage
         self.is_leaving = True
-        self.is_orphaned = stage is Stage.ORPHANED
+        self.is_orphaned = stage is RelayStage.ORPHANED
         if self.is_orphaned:
             faulthandler.dump_traceback_later(grace_s + FAREWELL_S, exit=True)
         for connection in list(self._connections.values()):
@@ -185,9 +185,8 @@ class RelayServer:
     def _force(self) -> None:
         if self._left.done():
             return
-        connections = [
-            each for each in self._connections.values() if not (self._keeps_tunnels and each.phase is Phase.TUNNEL)
-        ]
+        kept = TransportPhase.TUNNEL if self._keeps_tunnels else None
+        connections = [each for each in self._connections.values() if each.phase is not kept]
         if connections:
             say("warn", "the grace period is over: connections are cut", connections=len(connections))
         for connection in connections:
@@ -215,7 +214,7 @@ class RelayServer:
         self._loop.remove_reader(self._endpoint.fileno())
         if not self.is_leaving:
             say("warn", "the daemon is gone: leaving", reason=str(exc))
-        self._leave(Stage.ORPHANED, ORPHAN_GRACE_S)
+        self._leave(RelayStage.ORPHANED, ORPHAN_GRACE_S)
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Take):
@@ -230,7 +229,7 @@ class RelayServer:
             for fd in descriptors:
                 os.close(fd)
             if isinstance(message, Drain):
-                self._leave(Stage.DRAINING, message.grace_s)
+                self._leave(RelayStage.DRAINING, message.grace_s)
             elif isinstance(message, Shed):
                 self._shed(message.connections)
             elif isinstance(message, Dump):
@@ -345,7 +344,7 @@ class RelayServer:
         for connection in list(self._connections.values()):
             if count <= 0:
                 return
-            if connection.phase is Phase.IDLE:
+            if connection.phase is TransportPhase.IDLE:
                 connection.leave()
                 count -= 1
 
@@ -475,7 +474,7 @@ class RelayServer:
         if answer.status == 502:
             self._complain(answer.detail or answer.code, "", code=answer.code, **_named(app_id))
 
-    def cut(self, command: Cut, app_id: AppId) -> None:
+    def cut(self, command: Abort, app_id: AppId) -> None:
         """A response was cut, so that the client sees it is not whole; ``command`` says why."""
         self.tally.errors += 1
         self._complain(command.why, "", **_named(app_id))

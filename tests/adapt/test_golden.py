@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.config.adapt import ConfigErrors, load, to_json
-from caddysnake.config.directives import SUBDIRECTIVES
+from caddysnake.config.language.adapt import ConfigErrors, load, to_json
+from caddysnake.config.language.directives import SUBDIRECTIVES
 
 FOLDER = Path(__file__).parent
 ENVIRON = {"GREETING": "hello there"}

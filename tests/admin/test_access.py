@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from caddysnake.admin.access import Access, parse_host, parse_origin
-from caddysnake.config.admin import AdminEndpoint
-from caddysnake.config.values import socket_address
+from caddysnake.config.language.values import socket_address
+from caddysnake.config.plan.admin import AdminEndpoint
 
 
 def access(listen: str, *origins: str, enforce_origin: bool = False) -> Access:

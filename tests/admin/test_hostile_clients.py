@@ -24,8 +24,8 @@ from support.load import app
 from caddysnake.admin import attending
 from caddysnake.admin.attending import Admin, _Open
 from caddysnake.admin.hosting import BODY_S, HEAD_S
-from caddysnake.config.admin import AdminEndpoint
-from caddysnake.config.values import SocketAddress
+from caddysnake.config.language.values import SocketAddress
+from caddysnake.config.plan.admin import AdminEndpoint
 from caddysnake.daemon.main import Daemon
 from caddysnake.daemon.sockets.listener import open_unix
 from caddysnake.daemon.supervisor.document import Configuration

@@ -8,8 +8,8 @@ import pwd
 import pytest
 from support.tenants import ALICE, BOB, needs_root
 
-from caddysnake.config import accounts
-from caddysnake.config.accounts import Account, AccountError, resolve
+from caddysnake.config.plan import accounts
+from caddysnake.config.plan.accounts import Account, AccountError, resolve
 
 
 @pytest.fixture

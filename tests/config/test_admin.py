@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config.adapt import ConfigErrors, load
-from caddysnake.config.admin import (
+from caddysnake.config.language.adapt import ConfigErrors, load
+from caddysnake.config.language.values import InvalidValue
+from caddysnake.config.plan.admin import (
     OFF,
     AdminEndpoint,
     admin_endpoint,
@@ -18,9 +19,8 @@ from caddysnake.config.admin import (
     make_private,
     name_for,
 )
-from caddysnake.config.places import disregarded, runtime_folder
-from caddysnake.config.plan import default_socket_dir
-from caddysnake.config.values import InvalidValue
+from caddysnake.config.plan.places import disregarded, runtime_folder
+from caddysnake.config.plan.plan import default_socket_dir
 
 
 @pytest.fixture(autouse=True)

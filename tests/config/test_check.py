@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config.adapt import load
-from caddysnake.config.check import check
-from caddysnake.config.plan import plan
-from caddysnake.config.search import Verdict, find_module, installation
+from caddysnake.config.check.check import check
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.config.plan.search import Verdict, find_module, installation
 
 
 def errors_of(folder: Path, *lines: str, site: str = "") -> list[CaddyfileError]:
@@ -208,9 +208,9 @@ def test_the_folder_of_a_socket_must_be_writable(app: Path) -> None:
     check_it = (
         "import os, sys\n"
         "if os.geteuid() == 0:\n    os.setgid(65534); os.setuid(65534)\n"
-        "from caddysnake.config.adapt import load\n"
-        "from caddysnake.config.check import check\n"
-        "from caddysnake.config.plan import plan\n"
+        "from caddysnake.config.language.adapt import load\n"
+        "from caddysnake.config.check.check import check\n"
+        "from caddysnake.config.plan.plan import plan\n"
         "source = ('unix/' + sys.argv[1] + '/x.sock {\\n\\tpython wsgiref.simple_server:demo_app\\n}\\n').encode()\n"
         "print(*check(plan(load(source, 'Caddyfile', {}), cores=1, base_dir='/')), sep='\\n')\n"
     )

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config import envfile
-from caddysnake.config.values import InvalidValue
+from caddysnake.config.language.values import InvalidValue
+from caddysnake.config.plan import envfile
 
 
 def test_lines_are_keys_and_values() -> None:

@@ -20,11 +20,11 @@ from caddysnake import files
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.caddyfile.parser import parse
 from caddysnake.cli.reading import print_errors
-from caddysnake.config import envfile
-from caddysnake.config.accounts import Account
-from caddysnake.config.ownership import misleads
-from caddysnake.config.search import Verdict, find_module, fingerprint, installation, is_script, modules_in
-from caddysnake.config.values import InvalidValue
+from caddysnake.config.language.values import InvalidValue
+from caddysnake.config.plan import envfile
+from caddysnake.config.plan.accounts import Account
+from caddysnake.config.plan.ownership import misleads
+from caddysnake.config.plan.search import Verdict, find_module, fingerprint, installation, is_script, modules_in
 from caddysnake.placeholders.names import _file_content
 
 pytestmark = needs_root
@@ -230,7 +230,7 @@ def test_a_folder_with_too_many_names_is_looked_at_within_bounds(folder: Path, m
     for number in range(300):
         (place / f"f{number}.txt").touch()
     (place / "main.py").touch()
-    monkeypatch.setattr("caddysnake.config.search._NAMES_MAX", 100)
+    monkeypatch.setattr("caddysnake.config.plan.search._NAMES_MAX", 100)
     assert find_module("main", (str(place),)) is Verdict.FOUND
     assert find_module("nothing", (str(place),)) is Verdict.UNKNOWN  # an extension module may be among the rest
     assert len(modules_in(str(place))) <= 100

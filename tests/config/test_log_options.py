@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from caddysnake.config.adapt import ConfigErrors, load
-from caddysnake.config.models import AccessLog, Log
+from caddysnake.config.language.adapt import ConfigErrors, load
+from caddysnake.config.language.models import AccessLog, Log
 
 BLOCK = "unix//tmp/x.sock {\n\tpython {\n\t\tmodule_wsgi a:b\n\t\t%s\n\t}\n}\n"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.config.adapt import load
-from caddysnake.config.on_demand import HostDirectory
-from caddysnake.config.plan import plan
-from caddysnake.config.settled import settle
+from caddysnake.config.check.on_demand import HostDirectory
+from caddysnake.config.check.settled import settle
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
 
 
 def directory(text: str, base: Path, *, own_sockets: bool = False) -> HostDirectory:

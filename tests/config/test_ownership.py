@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support.tenants import ALICE, needs_root, public_folder
 
-from caddysnake.config.accounts import Account
-from caddysnake.config.ownership import foreign_hand, misleads
-from caddysnake.config.search import installation
+from caddysnake.config.plan.accounts import Account
+from caddysnake.config.plan.ownership import foreign_hand, misleads
+from caddysnake.config.plan.search import installation
 from caddysnake.files import closed_to, first_hand
 
 pytestmark = needs_root

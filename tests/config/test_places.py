@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.config.places import absolute, is_same, start_folder
+from caddysnake.config.plan.places import absolute, is_same, start_folder
 
 
 @pytest.fixture

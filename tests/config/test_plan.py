@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.config.adapt import load
-from caddysnake.config.environment import worker_environ
-from caddysnake.config.plan import AppSpec, Plan, plan
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.environment import worker_environ
+from caddysnake.config.plan.plan import AppSpec, Plan, plan
 
 
 def planned(source: str, base: Path | str = "/srv", *, cores: int = 3, own_sockets: bool = False) -> Plan:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.caddyfile.lexer import tokenize
 from caddysnake.caddyfile.tokens import Token, on_new_line
-from caddysnake.config.printing import print_lines, print_token
-from caddysnake.config.sourcetext import Edit, SourceText
+from caddysnake.config.stock.printing import print_lines, print_token
+from caddysnake.config.stock.sourcetext import Edit, SourceText
 
 TEXTS = st.text(st.sampled_from("ab{}$\"'`\\#</*@ \n\t<E\u00e9\u3000:,"), max_size=8)
 QUOTES = st.sampled_from(["", '"', "`", "<"])

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import plan
-from caddysnake.config.routing import app_template, settled_fields, tables
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.config.plan.routing import app_template, settled_fields, tables
 from caddysnake.matchers.table import Table
 from caddysnake.placeholders.names import PlaceholderError
 

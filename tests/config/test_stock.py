@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.caddies import adapt, caddy, fmt, needs_caddy
 
-from caddysnake.config.adapt import ConfigErrors, load
-from caddysnake.config.plan import plan
-from caddysnake.config.stock import Stock, stock
+from caddysnake.config.language.adapt import ConfigErrors, load
+from caddysnake.config.plan.plan import plan
+from caddysnake.config.stock.stock import Stock, stock
 from caddysnake.daemon.supervisor.caddy import knows_full_duplex
 
 pytestmark = needs_caddy

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.config import values
-from caddysnake.config.values import InvalidValue, ModuleVariable, SocketAddress
+from caddysnake.config.language import values
+from caddysnake.config.language.values import InvalidValue, ModuleVariable, SocketAddress
 
 
 @pytest.mark.parametrize(

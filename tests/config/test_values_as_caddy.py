@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.caddies import adapt, needs_caddy
 
-from caddysnake.config import values
-from caddysnake.config.values import InvalidValue
+from caddysnake.config.language import values
+from caddysnake.config.language.values import InvalidValue
 
 SIZES = [
     "1000",

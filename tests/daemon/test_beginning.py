@@ -22,7 +22,7 @@ from support.serving import composition, serving
 
 from caddysnake.daemon.apps.pool import StartFailed
 from caddysnake.daemon.supervisor import supervisor
-from caddysnake.daemon.supervisor.supervisor import Serving
+from caddysnake.daemon.supervisor.supervisor import Supervisor
 
 GOOD = "def wsgi(environ, start):\n    start('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n"
 LIFESPAN = "async def asgi(scope, receive, send):\n    raise RuntimeError('no database')\n"
@@ -282,7 +282,7 @@ def test_the_start_has_failed_also_when_that_shows_late(tmp_path: Path, monkeypa
     text = direct(tmp_path, "imports", "hangs")
 
     async def work() -> None:
-        runs = Serving(composition(tmp_path, text))
+        runs = Supervisor(composition(tmp_path, text))
         await runs.start()
         try:
             assert not runs.serves_any

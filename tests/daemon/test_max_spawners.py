@@ -12,18 +12,18 @@ from support.daemon import children, daemon, get
 from support.house import run
 from support.worker import SITE
 
-from caddysnake.daemon.workers.child.launcher import NO_ROOM, SpawnerKey, SpawnError
+from caddysnake.daemon.workers.child.launcher import NO_ROOM, ForkServerKey, SpawnError
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
-from caddysnake.daemon.workers.forking.fork_server import Spawners
+from caddysnake.daemon.workers.forking.fork_server import ForkServers
 
 
-def key(number: int) -> SpawnerKey:
-    return SpawnerKey(sys.executable, "wsgi", (), (), (("NUMBER", str(number)),))
+def key(number: int) -> ForkServerKey:
+    return ForkServerKey(sys.executable, "wsgi", (), (), (("NUMBER", str(number)),))
 
 
-def with_spawners(work: Callable[[Spawners], object]) -> None:
+def with_spawners(work: Callable[[ForkServers], object]) -> None:
     async def all_of_it() -> None:
-        spawners = Spawners([SITE])
+        spawners = ForkServers([SITE])
         try:
             outcome = work(spawners)
             if asyncio.iscoroutine(outcome):
@@ -35,7 +35,7 @@ def with_spawners(work: Callable[[Spawners], object]) -> None:
 
 
 def test_one_without_a_worker_makes_room_and_those_that_are_kept_do_not_count() -> None:
-    async def work(spawners: Spawners) -> None:
+    async def work(spawners: ForkServers) -> None:
         spawners.keep([key(0)], most=1)
         kept, first = spawners.get(key(0)), spawners.get(key(1))
         with pytest.raises(SpawnError, match="max_spawners 1") as raised:
@@ -57,7 +57,7 @@ def test_one_without_a_worker_makes_room_and_those_that_are_kept_do_not_count() 
 def test_one_that_nobody_is_forked_from_leaves_whoever_its_user_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawners_module, "_IDLE_S", 0.2)
 
-    async def work(spawners: Spawners) -> None:
+    async def work(spawners: ForkServers) -> None:
         spawners.keep([key(0)], most=None)
         kept, other = spawners.get(key(0)), spawners.get(key(1))
         await asyncio.gather(kept.prepared(), other.prepared())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from caddysnake.daemon.tenants import known_hosts as on_demand
-from caddysnake.daemon.tenants.known_hosts import Answer, HostDesk
+from caddysnake.daemon.tenants.known_hosts import Answer, KnownHosts
 
 
 def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -24,8 +24,8 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 
 
 @asynccontextmanager
-async def desk(serves: Callable[[str], bool]) -> AsyncIterator[HostDesk]:
-    found = HostDesk(serves)
+async def desk(serves: Callable[[str], bool]) -> AsyncIterator[KnownHosts]:
+    found = KnownHosts(serves)
     try:
         yield found
     finally:

@@ -21,13 +21,13 @@ from caddysnake.channel.endpoint import pair
 from caddysnake.daemon.apps.pool import StartFailed
 from caddysnake.daemon.system import processes
 from caddysnake.daemon.system.log import process as logger
-from caddysnake.daemon.workers.child.launcher import SpawnerKey, SpawnError
+from caddysnake.daemon.workers.child.launcher import ForkServerKey, SpawnError
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
-from caddysnake.daemon.workers.forking.fork_server import Spawner, Spawners
-from caddysnake.daemon.workers.threads.host import Origins
+from caddysnake.daemon.workers.forking.fork_server import ForkServer, ForkServers
+from caddysnake.daemon.workers.threads.host import WorkerOrigins
 
 
-async def only_child(of: Spawner, pid: int) -> None:
+async def only_child(of: ForkServer, pid: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while children(of.pid) != {pid}:  # noqa: ASYNC110 - a zombie is one, too
             await asyncio.sleep(0.02)
@@ -35,7 +35,7 @@ async def only_child(of: Spawner, pid: int) -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
 def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def give_up(spawner: Spawner) -> None:
+    async def give_up(spawner: ForkServer) -> None:
         ours, theirs = pair()
         os.kill(spawner.pid, signal.SIGSTOP)
         try:
@@ -55,7 +55,7 @@ def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str, mon
         await next_one(spawner)
         ours.close()
 
-    async def next_one(spawner: Spawner) -> None:
+    async def next_one(spawner: ForkServer) -> None:
         ours, theirs = pair()
         pid, pidfd = await spawner.fork(2, theirs.fileno(), 1.0)  # forked in turn: the first is there by now
         theirs.close()
@@ -67,9 +67,9 @@ def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str, mon
         ours.close()
 
     async def work() -> None:
-        spawners = Spawners([SITE])
+        spawners = ForkServers([SITE])
         try:
-            spawner = spawners.get(SpawnerKey(sys.executable, "wsgi", (), (), (("HOME", str(Path.home())),)))
+            spawner = spawners.get(ForkServerKey(sys.executable, "wsgi", (), (), (("HOME", str(Path.home())),)))
             await spawner.prepared()
             await give_up(spawner)
         finally:
@@ -117,10 +117,10 @@ def test_what_a_process_has_started_ends_with_it_where_the_kernel_signals_by_num
         os.close(own)
 
 
-class Surprising(Origins):
+class Surprising(WorkerOrigins):
     """Fails for a reason that nobody has thought of."""
 
-    def get(self, key: SpawnerKey) -> Spawner:
+    def get(self, key: ForkServerKey) -> ForkServer:
         raise RuntimeError("surprise")
 
 
@@ -157,9 +157,9 @@ def test_an_early_death_is_told_with_its_status_and_what_was_said_last(tmp_path:
 
     async def work() -> None:
         logger.start()
-        spawners = Spawners([SITE])
+        spawners = ForkServers([SITE])
         try:
-            spawner = spawners.get(SpawnerKey(str(python), "wsgi", (), (), ()))
+            spawner = spawners.get(ForkServerKey(str(python), "wsgi", (), (), ()))
             with pytest.raises(SpawnError, match=why):
                 await spawner.prepared()
         finally:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.house import run, until
 
-from caddysnake.channel.throttle import AGAIN_S, LINES_MAX, Complaints
+from caddysnake.channel.throttle import AGAIN_S, LINES_MAX, Throttle
 from caddysnake.daemon.sockets.refusals import CAPACITY, NO_SUCH_APP, QUEUE_FULL, Refusal
 from caddysnake.daemon.tenants import policy as tenants_module
-from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Answer, Stage, Tenants
-from caddysnake.daemon.workers.forking.start_limiter import Starting, Starts
+from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Answer, TenantPolicy, TenantStage
+from caddysnake.daemon.workers.forking.start_limiter import Starting, StartLimiter
 
 USE, WAIT = Answer.USE, Answer.WAIT
 BROKEN = Refusal(500, "import-failed", "no database", 5)
@@ -27,7 +27,7 @@ class Town:
 
     def __init__(self, capacity: int = 8, max_queue: int = 8, idle_timeout_s: float | None = 60.0) -> None:
         self.busy: set[str] = set()
-        self.tenants: Tenants[str] = Tenants(capacity, max_queue, idle_timeout_s, lambda key: key not in self.busy)
+        self.tenants = TenantPolicy[str](capacity, max_queue, idle_timeout_s, lambda key: key not in self.busy)
 
     def live(self, *keys: str, now: float = 0.0) -> None:
         for key in keys:
@@ -224,7 +224,7 @@ def test_whatever_happens_nobody_is_forgotten_and_no_limit_is_passed(
             answer = tenants.need(key, now)
             if answer is WAIT:
                 waiting[key] = waiting.get(key, 0) + 1
-            assert (answer is USE) == (stage is Stage.LIVE)
+            assert (answer is USE) == (stage is TenantStage.LIVE)
             for evicted in tenants.take_evicted():
                 assert evicted not in town.busy
                 assert not waiting.get(evicted)
@@ -234,10 +234,10 @@ def test_whatever_happens_nobody_is_forgotten_and_no_limit_is_passed(
         elif event == "start":
             first = tenants.next_start()
             assert first is None or waiting[first]
-        elif event == "started" and stage is Stage.STARTING:
+        elif event == "started" and stage is TenantStage.STARTING:
             tenants.started(key, now)
             waiting.pop(key, None)
-        elif event == "failed" and stage is Stage.STARTING:
+        elif event == "failed" and stage is TenantStage.STARTING:
             tenants.failed(key, BROKEN, now)
             waiting.pop(key, None)
             assert tenants.need(key, now) is BROKEN
@@ -247,15 +247,16 @@ def test_whatever_happens_nobody_is_forgotten_and_no_limit_is_passed(
             (town.busy.add if event == "busy" else town.busy.discard)(key)
         elif event == "sweep":
             for expired in tenants.expired(now):
-                assert tenants.stage(expired) is Stage.LIVE
+                assert tenants.stage(expired) is TenantStage.LIVE
                 assert expired not in town.busy
                 tenants.let_go(expired)
         elif event == "time":
             now += 4.0
         assert len(tenants) <= capacity
         assert all(tenants.waiting(each) == waiting.get(each, 0) <= max_queue for each in "abcdef")
-        assert all(tenants.stage(each) in (Stage.QUEUED, Stage.STARTING) for each, count in waiting.items() if count)
-    begun = {key for key in tenants if tenants.stage(key) is Stage.STARTING}
+        early = (TenantStage.QUEUED, TenantStage.STARTING)
+        assert all(tenants.stage(each) in early for each, count in waiting.items() if count)
+    begun = {key for key in tenants if tenants.stage(key) is TenantStage.STARTING}
     while (started := tenants.next_start()) is not None:
         begun.add(started)
     assert begun >= {key for key, count in waiting.items() if count}, "whoever waits is started sooner or later"
@@ -296,7 +297,7 @@ class Queue:
 
 def test_starts_are_few_at_a_time_and_first_come_first_served() -> None:
     async def work() -> None:
-        starts, first, second = Starts(2), Queue(), Queue()
+        starts, first, second = StartLimiter(2), Queue(), Queue()
         for queue, key in ((first, "a"), (second, "b"), (first, "nobody waits"), (second, "c"), (first, "d")):
             queue.keys.append(key)
             starts.want(queue)
@@ -329,7 +330,7 @@ def worker_at_work() -> Iterator[int]:
 
 def test_a_start_that_only_waits_does_not_keep_others_waiting(sleeper: int) -> None:
     async def work() -> None:
-        starts, queue = Starts(1), Queue(lambda key: [sleeper])
+        starts, queue = StartLimiter(1), Queue(lambda key: [sleeper])
         for key in ("a", "b", "c"):
             queue.keys.append(key)
             starts.want(queue)
@@ -346,7 +347,7 @@ def test_a_start_that_works_keeps_its_core_until_it_takes_too_long(
     monkeypatch.setattr("caddysnake.daemon.workers.forking.start_limiter.LONGEST_S", 1.5)
 
     async def work() -> None:
-        starts, queue = Starts(1), Queue(lambda key: [worker_at_work])
+        starts, queue = StartLimiter(1), Queue(lambda key: [worker_at_work])
         begun_at = asyncio.get_running_loop().time()
         for key in ("a", "b"):
             queue.keys.append(key)
@@ -361,7 +362,7 @@ def test_a_start_that_works_keeps_its_core_until_it_takes_too_long(
 
 def test_who_lately_failed_goes_behind_and_waits_while_others_are_overdue(worker_at_work: int) -> None:
     async def work() -> None:
-        starts, bad, good = Starts(1), Queue(lambda key: [worker_at_work]), Queue()
+        starts, bad, good = StartLimiter(1), Queue(lambda key: [worker_at_work]), Queue()
         bad.ranks["again"] = (1, 0)
         for queue, key in ((bad, "spins"), (bad, "again"), (good, "good")):
             queue.keys.append(key)
@@ -379,7 +380,7 @@ def test_who_lately_failed_goes_behind_and_waits_while_others_are_overdue(worker
 
 
 def test_among_equals_those_go_first_whose_user_has_fewer_starts_under_way() -> None:
-    tenants: Tenants[str] = Tenants(9, 9, None, lambda key: True)
+    tenants: TenantPolicy[str] = TenantPolicy(9, 9, None, lambda key: True)
     for key in ("a", "b", "c"):
         tenants.need(key, 0.0)
     ranks = {"a": (0, 2), "b": (0, 1), "c": (1, 0)}
@@ -390,7 +391,7 @@ def test_among_equals_those_go_first_whose_user_has_fewer_starts_under_way() -> 
 
 
 def test_each_thing_is_told_once_a_minute() -> None:
-    complaints = Complaints()
+    complaints = Throttle()
     assert complaints.is_due("a", 0.0)
     assert complaints.is_due("b", 30.0)
     assert not complaints.is_due("a", AGAIN_S - 1)
@@ -400,7 +401,7 @@ def test_each_thing_is_told_once_a_minute() -> None:
 
 
 def test_of_very_many_things_the_number_is_told() -> None:
-    complaints = Complaints()
+    complaints = Throttle()
     assert sum(complaints.is_due(number, 0.0) for number in range(10_000)) == LINES_MAX
     assert len(complaints) == LINES_MAX
     assert complaints.is_due("a", AGAIN_S)

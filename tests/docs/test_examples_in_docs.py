@@ -16,9 +16,9 @@ from support.daemon import daemon, free_port, get
 
 from caddysnake.caddyfile.formatter import format_source
 from caddysnake.cli.main import COMMANDS, whole_parser
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import plan
-from caddysnake.config.stock import stock
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.config.stock.stock import stock
 from caddysnake.daemon.sockets import refusals
 from caddysnake.relay import answers
 from caddysnake.relay.exchange import Answer

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import Listener, plan
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import Listener, plan
 from caddysnake.doctor.findings import Finding, Level
 from caddysnake.doctor.front import Front, find_front
 from caddysnake.doctor.machine import check_machine

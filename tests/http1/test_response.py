@@ -13,7 +13,7 @@ from caddysnake.http1.date import date_line, http_date
 from caddysnake.http1.errors import ProtocolError, ResponseError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser
-from caddysnake.http1.response import JOIN_MAX_BYTES, Output, Phase, Response, informational
+from caddysnake.http1.response import JOIN_MAX_BYTES, Output, Response, ResponsePhase, informational
 
 
 def request(line: str = "GET / HTTP/1.1", *fields: str) -> RequestHead:
@@ -156,7 +156,7 @@ def test_no_header_can_say_anything_else(headers: Any) -> None:
         response = Response(request())
         with pytest.raises(ResponseError):
             response.start(200, headers)
-        assert response.phase is Phase.WAITING
+        assert response.phase is ResponsePhase.WAITING
 
 
 def test_headers_may_come_in_lists_and_only_once() -> None:
@@ -183,7 +183,7 @@ def test_a_wrong_length_is_found_before_it_is_sent(pieces: list[bytes]) -> None:
     with pytest.raises(ResponseError, match="Content-Length"):
         answered(response, *pieces, headers=[(b"content-length", b"3")])
     if len(pieces) > 1:
-        assert response.phase is Phase.BROKEN
+        assert response.phase is ResponsePhase.BROKEN
     else:
         assert not response.head_sent
         response.reset()
@@ -278,7 +278,7 @@ def test_no_order_of_calls_makes_a_response_that_lies(
                 out += wire(response.send(b"abc", call == "data"))
             elif call == "empty":
                 out += wire(response.send(b"", True))
-            elif call == "flush" and before is Phase.STARTED:
+            elif call == "flush" and before is ResponsePhase.STARTED:
                 out += response.flush_head()
             elif call in ("trailers", "last_trailers"):
                 out += response.send_trailers([(b"x", b"y")], call == "trailers")
@@ -287,7 +287,7 @@ def test_no_order_of_calls_makes_a_response_that_lies(
             elif call == "reset" and not response.head_sent:
                 response.reset()
         except ResponseError:
-            assert response.phase in (before, Phase.BROKEN)
+            assert response.phase in (before, ResponsePhase.BROKEN)
     assert bool(out) is response.head_sent
     if out:
         check(out, head, response)
@@ -308,7 +308,7 @@ def check(out: bytes, head: RequestHead, response: Response) -> None:
             assert len(content) == lengths[0]
     elif chunked:
         ended = b"0\r\n" in content.replace(b"3\r\nabc\r\n", b"")
-        assert ended is (response.phase in (Phase.DONE, Phase.TRAILERS))
+        assert ended is (response.phase in (ResponsePhase.DONE, ResponsePhase.TRAILERS))
         if response.is_done:
             assert content.endswith(b"\r\n\r\n")
     else:

@@ -6,9 +6,9 @@ import pytest
 from support.heads import head, request
 
 from caddysnake.channel.refusals import Refusals
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import plan
-from caddysnake.config.routing import tables
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.config.plan.routing import tables
 from caddysnake.matchers import router
 from caddysnake.matchers.router import Router
 from caddysnake.matchers.target import Target

@@ -12,9 +12,9 @@ from support.daemon import Process, free_port
 from support.heads import HOSTS, REQUESTS, head, request
 from support.oracle import Oracle, wait_for_port
 
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import plan
-from caddysnake.config.routing import tables
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.config.plan.routing import tables
 from caddysnake.matchers.router import Router
 from caddysnake.placeholders import uris
 

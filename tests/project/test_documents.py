@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.formatter import format_source
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import plan
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 # Only ours: a virtual environment is full of other people's documents.

@@ -12,14 +12,14 @@ from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestParser
 from caddysnake.relay.exchange import (
-    Another,
+    Abort,
     Answer,
     Command,
-    Cut,
+    Complete,
     EndLink,
     Exchange,
-    Over,
-    Stage,
+    ExchangeStage,
+    Retry,
     ToClient,
     ToLink,
     Tunnel,
@@ -31,10 +31,10 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 OUT = b"<head>"
-CLEAN = Over(is_clean=True, keeps_client=True)
-SPENT = Over(is_clean=False, keeps_client=True)
-LAST = Over(is_clean=True, keeps_client=False)
-LAST_SPENT = Over(is_clean=False, keeps_client=False)
+CLEAN = Complete(is_clean=True, keeps_client=True)
+SPENT = Complete(is_clean=False, keeps_client=True)
+LAST = Complete(is_clean=True, keeps_client=False)
+LAST_SPENT = Complete(is_clean=False, keeps_client=False)
 
 
 def exchange(request: bytes = GET, closes: bool | None = None, continues: bool = False) -> Exchange:
@@ -55,17 +55,17 @@ def asked(request: bytes = GET, closes: bool | None = None) -> Exchange:
 def answering(request: bytes = GET) -> Exchange:
     it = asked(request)
     it.response(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab")
-    assert it.stage is Stage.ANSWERING
+    assert it.stage is ExchangeStage.ANSWERING
     return it
 
 
 def test_a_request_waits_for_its_link_and_its_response_is_passed_on_as_it_came() -> None:
     it = exchange()
-    assert it.stage is Stage.WAITING
+    assert it.stage is ExchangeStage.WAITING
     assert it.linked(b"", is_complete=True) == [ToLink(OUT)]
     assert it.response(OK) == [ToClient(OK), CLEAN]
     assert it.status == 200
-    assert it.stage is Stage.OVER
+    assert it.stage is ExchangeStage.OVER
 
 
 def test_content_with_a_length_goes_on_as_it_comes() -> None:
@@ -172,7 +172,7 @@ def test_what_ends_with_the_link_is_chunked_for_the_client() -> None:
 def test_what_ends_with_the_link_is_cut_when_the_link_breaks() -> None:
     it = asked()
     it.response(b"HTTP/1.1 200 OK\r\n\r\nab")
-    assert [type(command) for command in it.link_ended(is_orderly=False)] == [Cut]
+    assert [type(command) for command in it.link_ended(is_orderly=False)] == [Abort]
 
 
 def test_what_ends_with_the_link_ends_with_the_connection_on_1_0() -> None:
@@ -187,8 +187,8 @@ def test_what_ends_with_the_link_ends_with_the_connection_on_1_0() -> None:
 def test_a_safe_request_is_tried_on_another_link_once(method: bytes, orderly: bool, begun: bytes) -> None:
     it = asked(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert it.response(begun) == []
-    assert it.link_ended(orderly) == [Another()]
-    assert it.stage is Stage.WAITING
+    assert it.link_ended(orderly) == [Retry()]
+    assert it.stage is ExchangeStage.WAITING
     assert it.linked(b"", is_complete=True) == [ToLink(OUT)]
     (answer,) = it.link_ended(orderly)
     assert isinstance(answer, Answer)
@@ -225,10 +225,10 @@ def test_a_request_is_not_repeated_once_the_client_has_heard_of_it() -> None:
 
 
 def test_a_response_that_breaks_off_cuts_the_client() -> None:
-    assert [type(command) for command in answering().link_ended(is_orderly=True)] == [Cut]
+    assert [type(command) for command in answering().link_ended(is_orderly=True)] == [Abort]
     it = asked()
     it.response(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n")
-    assert [type(command) for command in it.link_ended(is_orderly=True)] == [Cut]
+    assert [type(command) for command in it.link_ended(is_orderly=True)] == [Abort]
 
 
 def test_what_is_no_response_becomes_one_of_ours() -> None:
@@ -240,7 +240,7 @@ def test_what_is_no_response_becomes_one_of_ours() -> None:
 def test_what_stops_being_a_response_cuts_the_client() -> None:
     it = asked()
     it.response(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
-    assert [type(command) for command in it.response(b"zz\r\n")] == [Cut]
+    assert [type(command) for command in it.response(b"zz\r\n")] == [Abort]
 
 
 def test_an_upgrade_becomes_a_tunnel() -> None:
@@ -295,7 +295,7 @@ def test_a_client_that_stopped_writing_while_it_waited_is_passed_on_as_such() ->
 def test_a_client_that_leaves_within_its_request_is_gone() -> None:
     it = exchange(POST)
     it.linked(b"ab", is_complete=False)
-    assert [type(command) for command in it.client_ended(is_complete=False)] == [Cut]
+    assert [type(command) for command in it.client_ended(is_complete=False)] == [Abort]
 
 
 def test_content_that_breaks_a_rule_is_answered_or_cut() -> None:
@@ -309,7 +309,7 @@ def test_content_that_breaks_a_rule_is_answered_or_cut() -> None:
     it = exchange(CHUNKED)
     it.linked(b"", is_complete=False)
     it.response(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
-    assert [type(command) for command in it.request_broken(error)] == [Cut]
+    assert [type(command) for command in it.request_broken(error)] == [Abort]
 
 
 def test_a_client_that_may_be_asked_to_go_on_is_asked_when_there_is_a_link() -> None:
@@ -371,12 +371,12 @@ def forwarded(request: list[bytes], response: list[bytes]) -> tuple[bytes, bytes
             commands += it.linked(parser.take_body(), parser.complete)
     assert it is not None
     for piece in response:
-        if it.stage is not Stage.OVER:
+        if it.stage is not ExchangeStage.OVER:
             commands += it.response(piece)
-        elif isinstance(commands[-1], Over):
+        elif isinstance(commands[-1], Complete):
             # What comes on a free link spends it, as what comes with the end of a response does (`link_connection`).
             commands[-1] = commands[-1]._replace(is_clean=False)
-    if it.stage is not Stage.OVER:
+    if it.stage is not ExchangeStage.OVER:
         commands += it.link_ended(is_orderly=True)
     onward = b"".join(command.data for command in commands if isinstance(command, ToLink))
     if it.head.chunked:

@@ -12,7 +12,7 @@ from support.load import app
 from support.serving import composition, serving
 
 from caddysnake.daemon.apps.pool import StartFailed
-from caddysnake.daemon.supervisor.supervisor import Serving
+from caddysnake.daemon.supervisor.supervisor import Supervisor
 from caddysnake.daemon.tenants.lookup import UnknownApp
 
 TWO = """
@@ -63,7 +63,7 @@ async def ask(path: str, host: str = "x") -> str:
     return body.split()[0].decode()
 
 
-def pids(served: Serving) -> dict[str, set[int]]:
+def pids(served: Supervisor) -> dict[str, set[int]]:
     return {each.name: {worker.pid for worker in each.pool.ready} for each in served._all_apps()}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.pool import PoolSpec
-from caddysnake.daemon.workers.threads.host import Host
+from caddysnake.daemon.workers.threads.host import ThreadHost
 from support.house import House, spec
 
 WSGI = """
@@ -71,7 +71,7 @@ class Hosted(House):
                 app.pool.recycle()
 
     @property
-    def hosts(self) -> list[Host]:
+    def hosts(self) -> list[ThreadHost]:
         return [host for host in self.spawners.hosts._hosts if not host.gone.is_set()]
 
 

@@ -19,8 +19,8 @@ from caddysnake.channel.settings import Settings
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.pool import PoolSpec
 from caddysnake.daemon.sockets.connections import Connection, Connections
-from caddysnake.daemon.workers.child.launcher import SpawnerKey
-from caddysnake.daemon.workers.threads.host import Origins
+from caddysnake.daemon.workers.child.launcher import ForkServerKey
+from caddysnake.daemon.workers.threads.host import WorkerOrigins
 from support.probe import exchange
 from support.worker import PATIENCE_S, SITE
 
@@ -41,7 +41,7 @@ def spec(
     module, _, variable = target.partition(":")
     own = {"PATH": os.environ["PATH"], **(environ or {})}
     wanted = Settings(name or target, interface, module, variable, str(folder), own, **settings)
-    key = SpawnerKey(python, interface, (), (), tuple(sorted(own.items())))
+    key = ForkServerKey(python, interface, (), (), tuple(sorted(own.items())))
     return PoolSpec(wanted.app, wanted, workers, key, start_timeout_s, grace_s)
 
 
@@ -54,7 +54,7 @@ class House:
             lambda connection: connection.app.over(connection),
             lambda connection: connection.app.place(connection),
         )
-        self.spawners = Origins([SITE])
+        self.spawners = WorkerOrigins([SITE])
         self.apps: list[App] = []
         self._clients: list[socket.socket] = []
         self._placed: list[Connection] = []

@@ -8,15 +8,15 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from caddysnake.config.adapt import load
-from caddysnake.config.plan import plan
-from caddysnake.config.settled import settle
-from caddysnake.daemon.supervisor.desired import Composition, compose
-from caddysnake.daemon.supervisor.supervisor import Serving
+from caddysnake.config.check.settled import settle
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.daemon.supervisor.desired import Desired, compose
+from caddysnake.daemon.supervisor.supervisor import Supervisor
 from support.worker import PATIENCE_S
 
 
-def composition(folder: Path, text: str) -> Composition:
+def composition(folder: Path, text: str) -> Desired:
     """What ``text``, as a Caddyfile in ``folder``, asks for."""
     config = load(text.encode(), str(folder / "Caddyfile"), os.environ)
     planned, routes, problems, unready = settle(config, plan(config, cores=1), os.environ)
@@ -25,9 +25,9 @@ def composition(folder: Path, text: str) -> Composition:
 
 
 @contextlib.asynccontextmanager
-async def serving(wanted: Composition) -> AsyncIterator[Serving]:
+async def serving(wanted: Desired) -> AsyncIterator[Supervisor]:
     """``wanted`` at work; everything has ended afterwards."""
-    runs = Serving(wanted)
+    runs = Supervisor(wanted)
 
     async def sweep() -> None:
         while True:

@@ -16,7 +16,7 @@ from caddysnake.daemon.apps.pool import StartFailed
 from caddysnake.daemon.apps.restarting import Limits
 from caddysnake.daemon.workers import worker as workers_module
 from caddysnake.daemon.workers.threads import host as hosts_module
-from caddysnake.daemon.workers.threads.host import Host
+from caddysnake.daemon.workers.threads.host import ThreadHost
 
 
 @pytest.fixture(params=["wsgi", "asgi"])
@@ -107,7 +107,7 @@ def test_a_thread_that_runs_for_ever_is_stopped_with_its_worker(
     run(work())
 
 
-def bad_group(host: Host, home: Path) -> int:
+def bad_group(host: ThreadHost, home: Path) -> int:
     return next((group for group, (root, _) in host.groups.items() if root == str(home)), 0)
 
 

@@ -28,29 +28,29 @@ LOOKED_AT = {
         "_spawners _stopping _turn _waiting attempts builds heir hurry ledger lend max_queue name pass_on pool spec "
         "turn_away"
     ),
-    "tenants.tenants.Estate": (
+    "tenants.tenants.Tenants": (
         "_checking _complaints _connections _due _late _loop _outdated _promised _renewing _requests _resolved "
         "_spawners _starts _stopping _tasks _tenants _told _took apps guard leaving ledger spec starting"
     ),
-    "tenants.policy.Tenants": (
+    "tenants.policy.TenantPolicy": (
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
     ),
-    "workers.forking.fork_server.Spawner": (
+    "workers.forking.fork_server.ForkServer": (
         "_allowance _broken _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
         "_unheard _unwanted _waiting gone process sight workers"
     ),
-    "workers.forking.fork_server.Spawners": (
+    "workers.forking.fork_server.ForkServers": (
         "_by_key _kept _leaving _libraries _most _outdated _sights uids"
     ),
-    "workers.threads.host.Host": (
+    "workers.threads.host.ThreadHost": (
         "_allowance _answer_by _answers _confining _ended _endpoint _group _idle_since _is_let_go _left_behind _loop "
         "_on_crash _outlets _reaping _scratch _settings _stragglers _theirs _threads _told_doomed gone "
         "groups is_gone is_open is_private number pid pidfd place spawner status why_killed"
     ),
-    "workers.threads.host.Bench": (
+    "workers.threads.host.Placement": (
         "_group _host _hosts _of is_private key root settings"
     ),
-    "workers.threads.host.Hosts": (
+    "workers.threads.host.ThreadHosts": (
         "_crashes _hosts _locks _may_share_folders _private _spawners"
     ),
     "relays.relays.RelayStarter": (
@@ -59,14 +59,14 @@ LOOKED_AT = {
     "relays.relays.Relays": (
         "_desks _starter"
     ),
-    "relays.link_broker.Desk": (
+    "relays.link_broker.LinkBroker": (
         "_apps _connections _development _estates _loop _max_queue _needs _open _relays"
     ),
     "sockets.listener.Listener": (
         "_complained _identity _kind _lock _loop _on_connection _paused _told_at has_room name path "
         "sock trouble"
     ),
-    "sockets.opener.Openings": (
+    "sockets.opener.ListenerOpener": (
         "_adopted _foreign _notifier _passed _stored"
     ),
     "sockets.connections.Connection": (
@@ -75,15 +75,15 @@ LOOKED_AT = {
     "sockets.connections.Connections": (
         "_by_fd _epoll _loop _on_over _on_request shares"
     ),
-    "sockets.connections.Bound": (
+    "sockets.connections.BoundListener": (
         "app held listener number"
     ),
-    "supervisor.supervisor.Serving": (
+    "supervisor.supervisor.Supervisor": (
         "_autoreload _beginnings _bound _changing _deciding _disbelieved _is_hurried _looked_at _loop _numbers "
         "_openings _parting _relays_wanted _restarts _starts _stopping _tasks _trusted apps composition connections "
         "estates farewell relays spawners starter"
     ),
-    "apps.counters.Ledger": (
+    "apps.counters.Counters": (
         "_parent cells cpu_s last_failure refusals restarts starts"
     ),
     "apps.builds.Builds": (
@@ -93,7 +93,7 @@ LOOKED_AT = {
         "_asking _backoff _binary _door _ended _file _folder _loop _part _pidfd _process _ready _restart _started_at "
         "_stopping"
     ),
-    "system.log.process.Logger": (
+    "system.log.process.LogProcess": (
         "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "
         "_process _unanswered"
     ),

@@ -19,7 +19,7 @@ from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import ChannelClosed
 from caddysnake.channel.messages import PROTOCOL_VERSION, Configure, Drained
 from caddysnake.channel.settings import seal
-from caddysnake.worker.asgi.lifespan import TRANSITIONS, Lifespan, LifespanError, Phase
+from caddysnake.worker.asgi.lifespan import TRANSITIONS, Lifespan, LifespanError, LifespanPhase
 
 HERE = Path(__file__).parent
 
@@ -58,7 +58,7 @@ def stopped(app: Any, timeout_s: float = 20) -> Lifespan:
 
 def test_an_app_that_knows_the_protocol_is_started_and_stopped() -> None:
     lifespan = stopped(apps.stateful)
-    assert lifespan.phase is Phase.STOPPED
+    assert lifespan.phase is LifespanPhase.STOPPED
     assert lifespan.state == {"pool": "open"}
     assert Path("shut_down").exists()
 
@@ -66,7 +66,7 @@ def test_an_app_that_knows_the_protocol_is_started_and_stopped() -> None:
 @pytest.mark.parametrize("app", [apps.unaware, apps.returns_at_once])
 def test_an_app_that_does_not_know_it_runs_without_one(app: Any) -> None:
     assert not started(app).is_supported
-    assert stopped(app).phase is Phase.UNSUPPORTED
+    assert stopped(app).phase is LifespanPhase.UNSUPPORTED
 
 
 @pytest.mark.parametrize("app", [apps.unaware, apps.returns_at_once, apps.raises_in_startup])
@@ -123,11 +123,11 @@ def test_a_shutdown_that_raises_is_reported() -> None:
 
 
 def test_an_app_may_leave_after_its_startup() -> None:
-    assert stopped(apps.leaves_after_startup).phase is Phase.STOPPING
+    assert stopped(apps.leaves_after_startup).phase is LifespanPhase.STOPPING
 
 
 def test_each_phase_in_which_the_app_is_asked_has_a_yes_and_a_no() -> None:
-    for phase in (Phase.STARTING, Phase.STOPPING):
+    for phase in (LifespanPhase.STARTING, LifespanPhase.STOPPING):
         assert len([1 for asked, _ in TRANSITIONS if asked is phase]) == 2
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from support.worker import PATIENCE_S
 
-from caddysnake.worker.wsgi.thread_pool import TICK_S, Crew, Watch
+from caddysnake.worker.wsgi.thread_pool import TICK_S, ThreadPool, Watch
 
 
 class Threads:
@@ -18,7 +18,7 @@ class Threads:
     def __init__(self, size: int) -> None:
         self.woken = threading.Event()
         self.computing = False
-        self.crew = Crew(size, self.woken.set, lambda _: self.computing, has_gil=True)
+        self.crew = ThreadPool(size, self.woken.set, lambda _: self.computing, has_gil=True)
         self.now = 100.0
         self._ends = False
         self._threads = [threading.Thread(target=self._run, args=(seat,), daemon=True) for seat in self.crew.seats]
@@ -188,7 +188,7 @@ def test_a_call_that_raises_is_sampled_all_the_same(threads: Threads) -> None:
 
 
 def test_without_a_gil_nobody_rests() -> None:
-    crew = Crew(4, lambda: None, has_gil=False)
+    crew = ThreadPool(4, lambda: None, has_gil=False)
     assert crew.surplus == 0
     crew.seats[0].turn += 1
     for now in range(5):

@@ -22,7 +22,7 @@ from support.worker import Worker, running, settings
 
 from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import Endpoint, pair
-from caddysnake.worker.wsgi.counters import Tally
+from caddysnake.worker.wsgi.counters import Counters
 from caddysnake.worker.wsgi.server import WsgiServer
 
 HERE = Path(__file__).parent
@@ -268,7 +268,7 @@ class ByHand:
         self.server = WsgiServer(wsgi_apps.application, wanted, Endpoint(self.ours), self.page)
         self.server._table.open()
         self.server._keeper.open()
-        self.tally = Tally(self.page.thread(0))
+        self.tally = Counters(self.page.thread(0))
 
     def close(self) -> None:
         self.server._table.close()

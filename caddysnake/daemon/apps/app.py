@@ -10,17 +10,17 @@ from typing import Protocol
 
 from ...channel import vitals
 from ...channel.messages import Need, Unneed
-from ...config.accounts import Account
-from ...config.models import MAX_QUEUE
+from ...config.language.models import MAX_QUEUE
+from ...config.plan.accounts import Account
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import QUEUE_FULL, STOPPING, Refusal, of_broken, of_failure, of_unstarted
 from ..system.state import CarriedApp, CarriedPool, CarriedWorker
 from ..workers.balancer import choose, excess
-from ..workers.child.launcher import Forker, Forkers
-from ..workers.forking.start_limiter import Starts
+from ..workers.child.launcher import Launcher, Launchers
+from ..workers.forking.start_limiter import StartLimiter
 from ..workers.worker import Worker
 from .builds import Builds
-from .counters import Ledger
+from .counters import Counters
 from .pool import Pool, PoolSpec, StartFailed
 
 log = logging.getLogger("caddysnake.app")
@@ -43,10 +43,10 @@ class App:
     """Connections come in by ``place``; each is with one worker, in the queue, or parked."""
 
     def __init__(
-        self, spec: PoolSpec, spawners: Forkers, connections: Connections, ledger: Ledger | None = None
+        self, spec: PoolSpec, spawners: Launchers, connections: Connections, ledger: Counters | None = None
     ) -> None:
         self.spec = spec
-        self.ledger = ledger or Ledger()
+        self.ledger = ledger or Counters()
         self.name = spec.name
         self._spawners = spawners
         self._connections = connections
@@ -103,7 +103,7 @@ class App:
         self.builds.accepted()
         return took
 
-    async def renew(self, spec: PoolSpec, starts: Starts | None = None, is_rolling: bool = False) -> float:
+    async def renew(self, spec: PoolSpec, starts: StartLimiter | None = None, is_rolling: bool = False) -> float:
         """New workers that run ``spec`` take over from the old; the seconds that took. One renewal at a time.
 
         Raises ``StartFailed``; the old ones serve on then.
@@ -113,7 +113,7 @@ class App:
             self.swap()
             return took
 
-    async def prepare(self, spec: PoolSpec, starts: Starts | None = None, is_rolling: bool = False) -> float:
+    async def prepare(self, spec: PoolSpec, starts: StartLimiter | None = None, is_rolling: bool = False) -> float:
         """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
 
         Its workers start in turn with what else ``starts`` has to start. ``is_rolling``: one of them for now; each of
@@ -222,7 +222,7 @@ class App:
         self,
         carried: CarriedApp,
         spec_of: Callable[[CarriedPool], PoolSpec],
-        spawner_of: Callable[[CarriedWorker], Forker],
+        spawner_of: Callable[[CarriedWorker], Launcher],
     ) -> dict[int, Worker]:
         """Go on where ``carried`` says; its workers by their numbers. Its connections come by ``await_worker``.
 

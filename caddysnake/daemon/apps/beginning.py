@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from ..workers.forking.start_limiter import Starts
+from ..workers.forking.start_limiter import StartLimiter
 from .app import App
 from .backoff import Backoff
 from .pool import PoolSpec, StartFailed
@@ -25,7 +25,9 @@ _LEAST_S = 1.0
 class Beginning:
     """Brings ``app`` up. ``again()``, in a thread, says what is to run by now; ``is_up(app, took)`` hears it."""
 
-    def __init__(self, app: App, again: Callable[[], PoolSpec], starts: Starts, is_up: Callable[[App, float], None]):
+    def __init__(
+        self, app: App, again: Callable[[], PoolSpec], starts: StartLimiter, is_up: Callable[[App, float], None]
+    ) -> None:
         self.app = app
         self.decided = asyncio.Event()
         """It is up, or has failed once."""

@@ -53,10 +53,10 @@ class Histogram:
         self.total += value
 
 
-class Ledger:
+class Counters:
     """Of an app, or of a template (``parent``) for the apps that are made of it."""
 
-    def __init__(self, parent: Ledger | None = None) -> None:
+    def __init__(self, parent: Counters | None = None) -> None:
         self.cells: list[int] = []
         """The sums of all cells (``vitals.CELL_*``) over workers that are gone; nothing when there were none."""
         self.cpu_s = 0.0

@@ -14,15 +14,15 @@ from ...channel.settings import RelaySettings, Settings
 from ..system import tempdirs as scratch
 from ..system.processes import resident_bytes
 from ..system.state import CarriedFailure, CarriedPool, CarriedWorker, plain
-from ..workers.child.launcher import Forker, Forkers, Seat, SpawnerKey, SpawnError
+from ..workers.child.launcher import ForkServerKey, Launcher, Launchers, SpawnError, ThreadLauncher
 from ..workers.forking.environment import not_passed
-from ..workers.forking.start_limiter import FRESH, Starting, Starts
+from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
 from ..workers.lifecycle import State
 from ..workers.worker import Worker, WorkerSink
 from .backoff import Backoff
-from .counters import Ledger
-from .restarting import Lease, Limits, Reading
+from .counters import Counters
+from .restarting import Limits, Reading, RecycleLimit
 from .spec import UNKNOWN, Identity
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class PoolSpec(NamedTuple):
     name: str
     settings: Settings | RelaySettings
     workers: int
-    key: SpawnerKey
+    key: ForkServerKey
     start_timeout_s: float | None
     grace_s: float
     isolated: bool = False
@@ -86,7 +86,7 @@ class StartFailed(Exception):
 class Home(Protocol):
     """Who answers for the connections of a pool's workers: their app."""
 
-    ledger: Ledger
+    ledger: Counters
 
     def serve_waiting(self) -> None:
         """A worker has become ready."""
@@ -113,7 +113,7 @@ class Pool(WorkerSink):
         self,
         spec: PoolSpec,
         generation: int,
-        spawners: Forkers,
+        spawners: Launchers,
         home: Home,
     ) -> None:
         self.spec = spec
@@ -122,7 +122,7 @@ class Pool(WorkerSink):
         self.workers: dict[int, Worker] = {}
         """All that live, by their place in the pool, which a replacement takes over."""
         self.leaving: set[Worker] = set()
-        self._leases: dict[Worker, Lease] = {}
+        self._leases: dict[Worker, RecycleLimit] = {}
         self._replacing: dict[int, Worker] = {}
         """Workers that serve until the one that takes their place is ready."""
         self.last_failure: StartFailed | None = None
@@ -133,7 +133,7 @@ class Pool(WorkerSink):
         self._draining = False
         self._goal = spec.workers
         """How many there should be by now."""
-        self._starts: Starts | None = None
+        self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
         """A worker was admitted, or has failed."""
         self._started: asyncio.Future[None] | None = None
@@ -143,7 +143,7 @@ class Pool(WorkerSink):
         self._pauses: dict[int, float] = {}
         """Places without a worker, and when the next is started there."""
         self._scratch: str | None = None
-        self._seat: Seat | None = None
+        self._seat: ThreadLauncher | None = None
 
     @property
     def is_growing(self) -> bool:
@@ -160,7 +160,7 @@ class Pool(WorkerSink):
         """All its workers have been up once, or it has been told to go."""
         return self._is_started or self._draining
 
-    async def start(self, starts: Starts | None = None, one_first: bool = False) -> float:
+    async def start(self, starts: StartLimiter | None = None, one_first: bool = False) -> float:
         """Bring all workers up; the seconds it took. Raises ``StartFailed`` at the first that fails.
 
         Side by side, or in turn with others that ``starts`` has to start. ``one_first``: one only, and ``grow`` next.
@@ -333,11 +333,11 @@ class Pool(WorkerSink):
             seat=self._seat.carry() if self._seat is not None else None,
         )
 
-    def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Forker]) -> dict[int, Worker]:
+    def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Launcher]) -> dict[int, Worker]:
         """Go on where ``carried`` says; its workers by their numbers."""
         workers: dict[int, Worker] = {}
         seat = self._origin() if carried.seat is not None else None
-        if isinstance(seat, Seat) and carried.seat is not None:
+        if isinstance(seat, ThreadLauncher) and carried.seat is not None:
             seat.resume(carried.seat)
         for each in carried.workers:
             settings = self.spec.settings._replace(worker_index=each.index, workers=self.spec.workers)
@@ -349,7 +349,7 @@ class Pool(WorkerSink):
         self.ready = [workers[number] for number in carried.ready]
         self._replacing = {index: workers[number] for index, number in carried.replacing.items()}
         if self.spec.limits.is_any:
-            self._leases = {worker: Lease(self.spec.limits) for worker in self.ready}
+            self._leases = {worker: RecycleLimit(self.spec.limits) for worker in self.ready}
         self.last_failure = StartFailed.resumed(carried.last_failure)
         self.restarts = carried.restarts
         self._backoff.failures = carried.failures
@@ -378,7 +378,7 @@ class Pool(WorkerSink):
         """``worker`` takes connections from now on; one that it replaces is drained."""
         self.ready.append(worker)
         if self.spec.limits.is_any:
-            self._leases[worker] = Lease(self.spec.limits)
+            self._leases[worker] = RecycleLimit(self.spec.limits)
         self._news.set()
         if self._started is not None and not self._started.done() and len(self.ready) >= self._goal:
             self._started.set_result(None)
@@ -438,7 +438,7 @@ class Pool(WorkerSink):
 
     # -- starting and starting again ---------------------------------------------------------------------------
 
-    def _is_better_alone(self, worker: Worker, code: str, seat: Seat) -> bool:
+    def _is_better_alone(self, worker: Worker, code: str, seat: ThreadLauncher) -> bool:
         """It cannot share a host; or its host crashed before it was ready, which another app may have caused."""
         if code == "crashed" and worker.ready_at is None:
             return seat.needs_own_host(for_good=False)
@@ -556,9 +556,9 @@ class Pool(WorkerSink):
         await self._spawners.look(self.spec.key)
         found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
         seat = self._origin() if settings.shares_process else None
-        return settings._replace(working_dir=seat.folder(found) if isinstance(seat, Seat) else found)
+        return settings._replace(working_dir=seat.folder(found) if isinstance(seat, ThreadLauncher) else found)
 
-    def _origin(self) -> Forker:
+    def _origin(self) -> Launcher:
         settings = self.spec.settings
         if not isinstance(settings, Settings) or not settings.shares_process:
             return self._spawners.get(self.spec.key)

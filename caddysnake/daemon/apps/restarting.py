@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     memory_bytes: int
 
 
-class Lease:
+class RecycleLimit:
     """One worker's own limits."""
 
     def __init__(self, limits: Limits, draw: random.Random | None = None) -> None:

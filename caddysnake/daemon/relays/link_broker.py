@@ -20,7 +20,7 @@ from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
 from ..system.state import CarriedDesk
-from ..tenants.tenants import Estate
+from ..tenants.tenants import Tenants
 from ..workers.worker import Worker
 
 log = logging.getLogger("caddysnake.relay")
@@ -31,7 +31,7 @@ _TEXT_MAX = 8 * 1024
 Token = tuple[int, int]
 
 
-class Desk:
+class LinkBroker:
     """``apps`` and ``estates`` by their number in the plan. ``asked`` is called with what relays send.
 
     ``development``: the numbers of those whose clients may be told everything.
@@ -41,7 +41,7 @@ class Desk:
         self,
         connections: Connections,
         apps: Mapping[int, App],
-        estates: Mapping[int, Estate],
+        estates: Mapping[int, Tenants],
         max_queue: Mapping[int, int],
         development: Collection[int] = (),
     ) -> None:

@@ -18,23 +18,23 @@ from ..apps.app import App
 from ..apps.pool import PoolSpec
 from ..sockets.connections import Connection, Connections
 from ..system import processes
-from ..system.log.process import Outlets, adopt_outlets, outlets
+from ..system.log.process import OutputPipes, adopt_outlets, outlets
 from ..system.processes import Child, Process
 from ..system.state import CarriedOutlets
-from ..workers.child.launcher import Forker, Seat, SpawnerKey, SpawnError
+from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
 from ..workers.worker import Worker
-from .link_broker import Desk
+from .link_broker import LinkBroker
 
 log = logging.getLogger("caddysnake.relay")
 
-KEY = SpawnerKey(sys.executable, "relay", (), (), ())
+KEY = ForkServerKey(sys.executable, "relay", (), (), ())
 
 
 class _Spare(NamedTuple):
     """A relay process, with what it says before it is told where to write; ``control`` tells it its channel."""
 
     process: subprocess.Popen[bytes]
-    early: Outlets | None
+    early: OutputPipes | None
     control: socket.socket | None
 
     def take_over(self, channel: int) -> bool:
@@ -88,12 +88,12 @@ def _started(options: dict[str, int], fd: int, control: socket.socket | None = N
     return _Spare(process, early, control)
 
 
-class RelayStarter(Forker):
-    """Where relays come from: a ``Forker`` whose children are the daemon's own."""
+class RelayStarter(Launcher):
+    """Where relays come from: a ``Launcher`` whose children are the daemon's own."""
 
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
-        self._early: dict[int, Outlets] = {}
+        self._early: dict[int, OutputPipes] = {}
         self._spare: _Spare | None = None
 
     @property
@@ -101,18 +101,18 @@ class RelayStarter(Forker):
         """The daemon's."""
         return os.getpid()
 
-    async def look(self, key: SpawnerKey) -> None:
+    async def look(self, key: ForkServerKey) -> None:
         """It runs nobody's code but ours."""
 
-    def get(self, key: SpawnerKey) -> RelayStarter:
+    def get(self, key: ForkServerKey) -> RelayStarter:
         """Itself: all relays come from one."""
         return self
 
-    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> ThreadLauncher:
         """Not to be called: a relay is never threads."""
         raise AssertionError("a relay is a process")
 
-    def discard(self, key: SpawnerKey) -> None:
+    def discard(self, key: ForkServerKey) -> None:
         """There is nothing to start afresh."""
 
     def pids(self) -> set[int]:
@@ -195,7 +195,7 @@ class Relays(App):
     Each generation has the desk that knows what its routing tables call the apps.
     """
 
-    def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: Desk) -> None:
+    def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: LinkBroker) -> None:
         super().__init__(spec, starter, connections)
         self._desks = {self.pool.generation: desk}
         self._starter = starter
@@ -205,7 +205,7 @@ class Relays(App):
         """True: a relay runs our code alone."""
         return True
 
-    def set_desk(self, desk: Desk) -> None:
+    def set_desk(self, desk: LinkBroker) -> None:
         """``desk`` answers the generation that is prepared, or else the present one."""
         newest = self._coming or self.pool
         self._desks[newest.generation] = desk
@@ -222,11 +222,11 @@ class Relays(App):
                 self._desks[pool.generation].asked(worker, message)
                 return
 
-    def desks(self) -> dict[int, Desk]:
+    def desks(self) -> dict[int, LinkBroker]:
         """The desks of living generations, by generation."""
         return dict(self._desks)
 
-    def resume_desks(self, desks: dict[int, Desk]) -> None:
+    def resume_desks(self, desks: dict[int, LinkBroker]) -> None:
         """Go on with those of another image of the daemon."""
         self._desks = desks
 

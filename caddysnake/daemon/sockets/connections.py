@@ -18,7 +18,7 @@ from .shares import Shares
 if TYPE_CHECKING:
     import asyncio
 
-    from ...config.accounts import Account
+    from ...config.plan.accounts import Account
     from .listener import Listener
 
 _EVENTS_A_TURN = 256
@@ -59,7 +59,7 @@ class Holder(Protocol):
         """The connection's other side has left."""
 
 
-class Bound:
+class BoundListener:
     """An open listener and who gets its connections."""
 
     def __init__(self, listener: Listener, number: int) -> None:
@@ -84,7 +84,7 @@ class Connection:
 
     __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "slot", "worker")
 
-    def __init__(self, fd: int, flags: int, app: Owner, bound: Bound | None = None) -> None:
+    def __init__(self, fd: int, flags: int, app: Owner, bound: BoundListener | None = None) -> None:
         self.fd = fd
         self.flags = flags
         self.app = app

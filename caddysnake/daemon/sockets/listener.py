@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from ...config.values import MAX_UNIX_PATH_BYTES
+from ...config.language.values import MAX_UNIX_PATH_BYTES
 from ..system.state import CarriedListener
 from .socket_file import (
     BACKLOG,

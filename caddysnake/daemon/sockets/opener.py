@@ -33,7 +33,7 @@ log = logging.getLogger("caddysnake.listener")
 _WILDCARDS = ("0.0.0.0", "::")
 
 
-class Openings:
+class ListenerOpener:
     """Where listeners come from, and where they are left."""
 
     def __init__(self, passed: Passed | None = None, notifier: Notifier | None = None) -> None:
@@ -45,7 +45,7 @@ class Openings:
         """Somebody else made these, and takes them away."""
 
     @classmethod
-    def from_environ(cls, environ: MutableMapping[str, str], notifier: Notifier) -> Openings:
+    def from_environ(cls, environ: MutableMapping[str, str], notifier: Notifier) -> ListenerOpener:
         """What was passed to this process; the variables that say so are removed."""
         return cls(Passed.from_environ(environ), notifier)
 

@@ -17,7 +17,7 @@ _AGAIN_S = 1.0
 _AGAIN_MAX_S = 30.0
 
 
-class Attendant:
+class ControlEndpoint:
     """Something that is there before the first app is started, and until the last one has ended."""
 
     def prepare(self, configuration: Configuration) -> None:
@@ -49,15 +49,15 @@ class Attendant:
         """Answer no more, and close what is open."""
 
 
-class Attendants(Attendant):
+class Attendants(ControlEndpoint):
     """Several as one."""
 
-    def __init__(self, each: Sequence[Attendant]) -> None:
+    def __init__(self, each: Sequence[ControlEndpoint]) -> None:
         self._each = tuple(each)
 
     def prepare(self, configuration: Configuration) -> None:
-        """As ``Attendant.prepare``; when one raises, those before it are reverted."""
-        prepared: list[Attendant] = []
+        """As ``ControlEndpoint.prepare``; when one raises, those before it are reverted."""
+        prepared: list[ControlEndpoint] = []
         try:
             for attendant in self._each:
                 attendant.prepare(configuration)
@@ -87,7 +87,7 @@ class Attendants(Attendant):
             attendant.adopt(carried)
 
     def sweep(self) -> None:
-        """As ``Attendant.sweep``."""
+        """As ``ControlEndpoint.sweep``."""
         for attendant in self._each:
             attendant.sweep()
 

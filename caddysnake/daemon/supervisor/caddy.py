@@ -25,15 +25,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ...config.caddy_admin import OFF
-from ...config.environment import without_service_manager
+from ...config.plan.environment import without_service_manager
+from ...config.stock.caddy_admin import OFF
 from ..apps.backoff import Backoff
 from ..apps.pool import StartFailed
 from ..system import kinship, processes
 from ..system.log.records import printable
 from ..system.state import CarriedCaddy
 from .caddy_door import Door, knows_descriptors
-from .companion import Companion
+from .companion import FrontProxy
 from .document import CaddyPart, ReloadFailed
 
 log = logging.getLogger("caddysnake.caddy")
@@ -75,7 +75,7 @@ class _EndedEarly(Exception):
         self.status = status
 
 
-class Caddy(Companion):
+class Caddy(FrontProxy):
     """``folder`` is a private directory for the Caddyfile."""
 
     def __init__(self, binary: str, part: CaddyPart, folder: Path) -> None:

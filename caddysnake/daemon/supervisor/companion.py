@@ -6,7 +6,7 @@ from ..system.state import CarriedCaddy
 from .document import CaddyPart
 
 
-class Companion:
+class FrontProxy:
     """Something that runs beside the apps and stops before them: a supervised Caddy."""
 
     async def start(self) -> None:

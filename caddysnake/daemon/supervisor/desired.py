@@ -12,16 +12,16 @@ from typing import Literal, NamedTuple
 
 from ...caddyfile.errors import CaddyfileError
 from ...channel.settings import RelaySettings, Settings
-from ...config import accounts
-from ...config.accounts import Account, AccountError
-from ...config.check import check_app
-from ...config.environment import worker_environ
-from ...config.isolation import Residents, Shared, residents, shared
-from ...config.models import Autoreload, GlobalOptions, Limits
-from ...config.plan import AppSpec, Listener, Plan, resolve_app
-from ...config.routing import app_template
-from ...config.search import located
-from ...config.tenancy import NoSuchApp, before_requests, tenant
+from ...config.check.check import check_app
+from ...config.check.tenancy import NoSuchApp, before_requests, tenant
+from ...config.language.models import Autoreload, GlobalOptions, Limits
+from ...config.plan import accounts
+from ...config.plan.accounts import Account, AccountError
+from ...config.plan.environment import worker_environ
+from ...config.plan.isolation import Residents, Shared, residents, shared
+from ...config.plan.plan import AppSpec, Listener, Plan, resolve_app
+from ...config.plan.routing import app_template
+from ...config.plan.search import located
 from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
@@ -32,13 +32,13 @@ from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
 from ..tenants.tenants import EstateSpec
-from ..workers.child.launcher import SpawnerKey
+from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.environment import for_interpreter, slow_start_s
 
 _RELAY_START_S = 60.0
 
 
-class Binding(NamedTuple):
+class ListenerSpec(NamedTuple):
     """A listener: direct to the workers of ``app``, or, when that is None, to the relays."""
 
     address: Address
@@ -49,11 +49,11 @@ class Binding(NamedTuple):
     """Everything behind it, by name, in the order in which it is tried."""
 
 
-class Composition(NamedTuple):
+class Desired(NamedTuple):
     """What to run. Apps and estates have the numbers by which relays name them."""
 
     apps: dict[int, PoolSpec]
-    bindings: tuple[Binding, ...]
+    bindings: tuple[ListenerSpec, ...]
     grace_s: float
     trusted_proxies: tuple[str, ...] = ()
     estates: Mapping[int, EstateSpec] = MappingProxyType({})
@@ -89,7 +89,7 @@ def compose(
     base_dir: str,
     development: bool = False,
     unready: Mapping[int, Sequence[CaddyfileError]] = MappingProxyType({}),
-) -> Composition:
+) -> Desired:
     """What runs when ``plan`` is carried out in a daemon whose environment is ``environ``.
 
     The plan must have no problems. ``tables``: each listener's routes. ``unready``: what keeps single apps of it from
@@ -110,7 +110,7 @@ def compose(
             again[number] = known.now
             apps[number] = known.made(spec, [*unready.get(number, ())])
     bindings = tuple(
-        Binding(
+        ListenerSpec(
             _address(listener),
             plan.apps[listener.app].name if listener.kind == "direct" else None,
             listener.reason,
@@ -118,7 +118,7 @@ def compose(
         )
         for listener in plan.listeners
     )
-    return Composition(
+    return Desired(
         apps,
         bindings,
         plan.grace_period_s,
@@ -206,7 +206,7 @@ def _estate(
     return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity, warm)
 
 
-def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> SpawnerKey | None:
+def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:
     """Where the tenants of ``spec`` will be forked from, if that is the same place for all."""
     known = before_requests(spec, environ)
     if known is None:
@@ -258,7 +258,7 @@ def _pool(
         access_log={"credentials": spec.log.log_credentials} if spec.log is not None else None,
         shares_process=spec.workers_runtime == "thread",
     )
-    key = SpawnerKey(
+    key = ForkServerKey(
         python=spec.python,
         interface=spec.interface,
         preload=spec.preload,

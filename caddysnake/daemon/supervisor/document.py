@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from ...config.admin import OFF, AdminEndpoint
-from ...config.values import SocketAddress
-from .desired import Composition
+from ...config.language.values import SocketAddress
+from ...config.plan.admin import OFF, AdminEndpoint
+from .desired import Desired
 
 
 class Document(NamedTuple):
@@ -36,7 +36,7 @@ class CaddyPart(NamedTuple):
 class Configuration(NamedTuple):
     """What is, or shall be, run."""
 
-    composition: Composition
+    composition: Desired
     document: Document = Document(b"", "(none)")
     meaning: Mapping[str, Any] = {}
     """As JSON, without secrets."""

@@ -27,7 +27,7 @@ _UNREAD_BYTES = 1 << 16
 _REPEATABLE = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
 
 
-class Farewell:
+class Fallback:
     """Has what nobody follows for, and passes on the rest. Stands in the place of a connection's app."""
 
     name = "none"

@@ -18,29 +18,29 @@ from typing import NamedTuple
 from ...channel.farewell import AFTER_END_S, END_S
 from ...channel.messages import TAKE_LAST, TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ...channel.settings import RelaySettings
-from ...config.models import Autoreload as Options
-from ...config.plan import usable_cores
+from ...config.language.models import Autoreload as Options
+from ...config.plan.plan import usable_cores
 from ...matchers.table import Table
 from ..apps.app import App
 from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.beginning import Beginning
 from ..apps.pool import Pool, PoolSpec, StartFailed
-from ..relays.link_broker import Desk
+from ..relays.link_broker import LinkBroker
 from ..relays.relays import Relays, RelayStarter
 from ..sockets.addresses import Address, UnixAddress, address_name, key_of
-from ..sockets.connections import Bound, Connection, Connections
+from ..sockets.connections import BoundListener, Connection, Connections
 from ..sockets.listener import Listener, peer_uid
-from ..sockets.opener import Openings
+from ..sockets.opener import ListenerOpener
 from ..sockets.socket_file import ListenError
 from ..system import cgroups, tempdirs
 from ..tenants.lookup import Tenant, UnknownApp, find
-from ..tenants.tenants import Estate
-from ..workers.child.launcher import SpawnerKey
-from ..workers.forking.start_limiter import Starts
-from ..workers.threads.host import Origins
+from ..tenants.tenants import Tenants
+from ..workers.child.launcher import ForkServerKey
+from ..workers.forking.start_limiter import StartLimiter
+from ..workers.threads.host import WorkerOrigins
 from ..workers.worker import Worker
-from .desired import Binding, Composition
-from .fallback import Farewell
+from .desired import Desired, ListenerSpec
+from .fallback import Fallback
 from .succession import successors
 
 log = logging.getLogger("caddysnake.daemon")
@@ -68,8 +68,8 @@ Network = IPv4Network | IPv6Network
 class _Change(NamedTuple):
     """A change that is being prepared."""
 
-    composition: Composition
-    opened: dict[object, Bound]
+    composition: Desired
+    opened: dict[object, BoundListener]
     started: dict[str, App]
     """Apps that are new."""
     renewed: list[App]
@@ -83,29 +83,29 @@ class _Change(NamedTuple):
     """What runs already as the composition has it stays."""
 
 
-class Serving:
+class Supervisor:
     """Everything that runs. One change at a time."""
 
-    def __init__(self, composition: Composition, openings: Openings | None = None) -> None:
+    def __init__(self, composition: Desired, openings: ListenerOpener | None = None) -> None:
         self.composition = composition
-        self._openings = openings or Openings()
+        self._openings = openings or ListenerOpener()
         self.apps: dict[str, App] = {}
-        self.estates: dict[str, Estate] = {}
+        self.estates: dict[str, Tenants] = {}
         self.relays: Relays | None = None
         self.connections: Connections
-        self.spawners = Origins()
+        self.spawners = WorkerOrigins()
         self.starter = RelayStarter()
         self._loop = asyncio.get_running_loop()
         self.connections = Connections(self._loop, self._over, self._requested)
-        self._bound: dict[object, Bound] = {}
+        self._bound: dict[object, BoundListener] = {}
         self._numbers = 0
         self._looked_at = 0
-        self._starts = Starts(usable_cores())
-        self._restarts = Starts(max(1, usable_cores() // 2))
+        self._starts = StartLimiter(usable_cores())
+        self._restarts = StartLimiter(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
         self._trusted: list[Network] = []
         self._disbelieved: set[int] = set()  # users of whom that has been told
-        self._parting: set[App | Estate] = set()
+        self._parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._relays_wanted = False
         self._stopping = False
@@ -115,7 +115,7 @@ class Serving:
         self._beginnings: dict[App, Beginning] = {}
         """Of apps that have not come up since the start."""
         self._deciding: asyncio.Future[None] | None = None
-        self.farewell = Farewell(self.connections)
+        self.farewell = Fallback(self.connections)
 
     # -- starting and changing --------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Serving:
         finally:
             progress.cancel()
 
-    async def _begin(self, composition: Composition) -> None:
+    async def _begin(self, composition: Desired) -> None:
         """Each app by itself: done when each is up, has failed once, or has taken its time. Raises as ``start``."""
         change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time())
         try:
@@ -211,7 +211,7 @@ class Serving:
         for each in list(self._beginnings.values()):
             each.resume()
 
-    def _end_beginning(self, app: App | Estate) -> None:
+    def _end_beginning(self, app: App | Tenants) -> None:
         beginning = self._beginnings.pop(app, None) if isinstance(app, App) else None
         if beginning is not None:
             beginning.end()
@@ -238,7 +238,7 @@ class Serving:
     def _amiss(self) -> list[str]:
         return [name for name in self.composition.amiss if name in self.estates and not self.estates[name].apps]
 
-    def _tell_shared(self, composition: Composition) -> None:
+    def _tell_shared(self, composition: Desired) -> None:
         for each in composition.shared:
             tell = log.warning if each.many else log.info
             tell("apps are not isolated", extra={"fields": {"user": each.user, "apps": ", ".join(each.apps)}})
@@ -246,7 +246,7 @@ class Serving:
                 log.warning("apps run as root: give each a user", extra={"fields": {"apps": ", ".join(each.apps)}})
 
     async def change(
-        self, composition: Composition, changed_only: bool = False, last: Callable[[], Awaitable[None]] | None = None
+        self, composition: Desired, changed_only: bool = False, last: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         """Run ``composition`` instead of what runs: every app gets new workers, since a reload follows a deploy.
 
@@ -309,12 +309,12 @@ class Serving:
         if not await found.estate.evict(found.key):
             raise UnknownApp.asleep(name)
 
-    def _keys_of_changed(self, composition: Composition) -> set[SpawnerKey]:
+    def _keys_of_changed(self, composition: Desired) -> set[ForkServerKey]:
         running = [app.spec for app in self.apps.values()]
         return {spec.key for spec in composition.apps.values() if spec not in running}
 
     async def _apply(
-        self, composition: Composition, changed_only: bool = False, last: Callable[[], Awaitable[None]] | None = None
+        self, composition: Desired, changed_only: bool = False, last: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         change = _Change(composition, {}, {}, [], self._relay_spec(composition), {}, time.time(), changed_only)
         try:
@@ -339,7 +339,7 @@ class Serving:
             key = key_of(binding.address)
             if key not in self._bound and key not in change.opened:
                 self._numbers += 1
-                change.opened[key] = Bound(self._openings.open(binding.address), self._numbers - 1)
+                change.opened[key] = BoundListener(self._openings.open(binding.address), self._numbers - 1)
             elif key in self._bound:
                 self._renew_if_lost(self._bound[key].listener, binding.address)
 
@@ -359,12 +359,12 @@ class Serving:
                 with contextlib.suppress(ListenError):  # it is told, and tried again
                     self._renew_if_lost(bound.listener, address)
 
-    def _kept(self, composition: Composition) -> dict[str, App]:
+    def _kept(self, composition: Desired) -> dict[str, App]:
         running = {name: app.spec.identity for name, app in self.apps.items()}
         wanted = {spec.name: spec.identity for spec in composition.apps.values()}
         return {name: self.apps[former] for name, former in successors(running, wanted).items()}
 
-    def _relay_spec(self, composition: Composition) -> PoolSpec | None:
+    def _relay_spec(self, composition: Desired) -> PoolSpec | None:
         """How relays are to run, if there are, or must be, any."""
         needed = any(binding.app is None for binding in composition.bindings)
         return composition.relay if needed or self.relays is not None else None
@@ -377,12 +377,12 @@ class Serving:
             tables[self._find(change, binding).number] = table
         return relay._replace(settings=relay.settings._replace(listeners=tables))
 
-    def arranged(self, composition: Composition) -> PoolSpec | None:
+    def arranged(self, composition: Desired) -> PoolSpec | None:
         """How relays of ``composition``, whose listeners are open, are to run."""
         change = _Change(composition, {}, {}, [], None, {}, 0.0)
         return None if composition.relay is None else self._arranged(change, composition.relay)
 
-    def _find(self, change: _Change, binding: Binding) -> Bound:
+    def _find(self, change: _Change, binding: ListenerSpec) -> BoundListener:
         key = key_of(binding.address)
         return change.opened.get(key) or self._bound[key]
 
@@ -422,7 +422,7 @@ class Serving:
             took = await app.start()
         self._tell_ready(change.composition, spec, took)
 
-    def _tell_ready(self, composition: Composition, spec: PoolSpec, took: float) -> None:
+    def _tell_ready(self, composition: Desired, spec: PoolSpec, took: float) -> None:
         direct = [str(address_name(each.address)) for each in composition.bindings if each.app == spec.name]
         fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
         more = {"workers": spec.workers, "isolated": "yes" if spec.isolated else "no", "ms": round(took * 1000)}
@@ -483,7 +483,7 @@ class Serving:
             self._tell_shared(composition)
         self.composition = composition
         self._set_trusted(composition)
-        former: list[App | Estate] = [*self.apps.values(), *self.estates.values()]
+        former: list[App | Tenants] = [*self.apps.values(), *self.estates.values()]
         self.apps = change.kept | change.started
         self._bound_queues(composition)
         self._make_estates(composition, change.changed_only)
@@ -528,13 +528,13 @@ class Serving:
                 self._openings.keep(bound.listener)
             self._bound[key].app = self.relays if binding.app is None else self.apps[binding.app]
 
-    def _accept(self, bound: Bound) -> None:
+    def _accept(self, bound: BoundListener) -> None:
         shares = self.connections.shares
         shares.enter(bound)
         bound.listener.has_room = lambda: shares.has_room(bound)
         bound.listener.accept_descriptors(self._loop, self._acceptor(bound))
 
-    def _set_trusted(self, composition: Composition) -> None:
+    def _set_trusted(self, composition: Desired) -> None:
         static = [spec.key for spec in composition.apps.values()]
         self.spawners.expect(static)
         warm = [spec.warm for spec in composition.estates.values() if spec.warm is not None]
@@ -548,7 +548,7 @@ class Serving:
         app.turn_away = self.farewell.turn_away
         return app
 
-    def _bound_queues(self, composition: Composition) -> None:
+    def _bound_queues(self, composition: Desired) -> None:
         for number, spec in composition.apps.items():
             if number in composition.max_queue and spec.name in self.apps:
                 self.apps[spec.name].max_queue = composition.max_queue[number]
@@ -559,17 +559,17 @@ class Serving:
         else:
             self.farewell.pass_on(connection, former)
 
-    def _new_relays(self, spec: PoolSpec, composition: Composition) -> Relays:
+    def _new_relays(self, spec: PoolSpec, composition: Desired) -> Relays:
         relays = Relays(spec, self.starter, self.connections, self._new_desk(composition))
         relays.pass_on = self._pass_on
         return relays
 
-    def _new_desk(self, composition: Composition) -> Desk:
+    def _new_desk(self, composition: Desired) -> LinkBroker:
         apps = {number: self.apps[spec.name] for number, spec in composition.apps.items() if spec.name in self.apps}
         estates = {number: self.estates[spec.name] for number, spec in composition.estates.items()}
-        return Desk(self.connections, apps, estates, composition.max_queue, composition.development)
+        return LinkBroker(self.connections, apps, estates, composition.max_queue, composition.development)
 
-    def _make_estates(self, composition: Composition, changed_only: bool = False) -> None:
+    def _make_estates(self, composition: Desired, changed_only: bool = False) -> None:
         wanted = {spec.name: spec for spec in composition.estates.values()}
         running = {name: estate.spec.identity for name, estate in self.estates.items()}
         kept = successors(running, {name: spec.identity for name, spec in wanted.items()})
@@ -577,27 +577,27 @@ class Serving:
         self.estates = {}
         for name, spec in wanted.items():
             if name not in kept:
-                self.estates[name] = Estate(spec, self.spawners, self.connections, self._starts)
+                self.estates[name] = Tenants(spec, self.spawners, self.connections, self._starts)
                 continue
             estate = self.estates[name] = former[kept[name]]
             if estate.spec is not spec:
                 estate.renew(spec, changed_only)
 
-    def _part_with(self, each: App | Estate, asking: Sequence[Worker] = ()) -> None:
+    def _part_with(self, each: App | Tenants, asking: Sequence[Worker] = ()) -> None:
         """Let it go; but for those relays (``asking``) that are about to leave and may still ask for it."""
         self._end_beginning(each)
         if not asking:
             each.stop()
         self._see_off(each, asking)
 
-    def _see_off(self, each: App | Estate, asking: Sequence[Worker] = ()) -> None:
+    def _see_off(self, each: App | Tenants, asking: Sequence[Worker] = ()) -> None:
         self._parting.add(each)
         task = self._loop.create_task(self._ended(each, asking))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._parting.discard(each))
 
-    async def _ended(self, each: App | Estate, asking: Sequence[Worker]) -> None:
+    async def _ended(self, each: App | Tenants, asking: Sequence[Worker]) -> None:
         if asking:
             await self._until_asked(asking, _ASKING_S)
             each.stop()
@@ -642,7 +642,7 @@ class Serving:
 
     # -- connections ------------------------------------------------------------------------------------------
 
-    def _acceptor(self, bound: Bound) -> Callable[[int], None]:
+    def _acceptor(self, bound: BoundListener) -> Callable[[int], None]:
         listener = bound.listener
         local = listener.is_local
         number = bound.number << TAKE_LISTENER_SHIFT
@@ -891,12 +891,12 @@ class Serving:
         for each in self._served():
             each.stop()
 
-    def _served(self) -> list[App | Estate]:
+    def _served(self) -> list[App | Tenants]:
         return [*self.apps.values(), *self.estates.values(), *self._parting]
 
     def _all_apps(self) -> list[App]:
         served = self._served()
-        tenants = [app for each in served if isinstance(each, Estate) for app in each.all_apps()]
+        tenants = [app for each in served if isinstance(each, Tenants) for app in each.all_apps()]
         return [*(each for each in served if isinstance(each, App)), *tenants]
 
     async def _end(self, patience_s: float) -> None:
@@ -906,7 +906,7 @@ class Serving:
         await tempdirs.settle(_REMOVAL_S)
         self.connections.close()
 
-    async def _until_ended(self, what: Sequence[App | Estate], patience_s: float) -> None:
+    async def _until_ended(self, what: Sequence[App | Tenants], patience_s: float) -> None:
         for attempt in (patience_s, AFTER_END_S):
             try:
                 async with asyncio.timeout(attempt):
@@ -916,7 +916,7 @@ class Serving:
                 self.kill()
 
 
-def _tell_memory(composition: Composition) -> None:
+def _tell_memory(composition: Desired) -> None:
     """What limits of memory are worth here."""
     if not composition.with_memory_limit:
         return
@@ -929,7 +929,7 @@ def _tell_memory(composition: Composition) -> None:
         log.info("memory is limited for each process by itself (RLIMIT_DATA)", extra={"fields": fields})
 
 
-def _workers_of(composition: Composition) -> int:
+def _workers_of(composition: Desired) -> int:
     return sum(spec.workers for spec in composition.apps.values())
 
 

@@ -33,7 +33,7 @@ class Answer(Enum):
     BUSY = "busy"  # too many ask, or the disk does not answer: it may ask again
 
 
-class HostDesk:
+class KnownHosts:
     """Answers for one configuration at a time. ``serves`` looks at the disk and may take its time."""
 
     def __init__(self, serves: Callable[[str], bool]) -> None:

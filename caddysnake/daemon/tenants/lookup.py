@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..apps.app import App
 from ..system.log.records import printable
-from .tenants import Estate
+from .tenants import Tenants
 
 
 class UnknownApp(Exception):
@@ -46,11 +46,11 @@ class UnknownApp(Exception):
 class Tenant(NamedTuple):
     """A dynamic app: the estate that has it, and its key there."""
 
-    estate: Estate
+    estate: Tenants
     key: str
 
 
-def find(apps: Mapping[str, App], estates: Mapping[str, Estate], name: str, key: str | None = None) -> App | Tenant:
+def find(apps: Mapping[str, App], estates: Mapping[str, Tenants], name: str, key: str | None = None) -> App | Tenant:
     """The app called ``name``: a static one; a dynamic one by the name that logs have for it; or, with ``key``, that
     app of the template ``name``. Keys may be given as logs print them. Raises ``UnknownApp``."""
     if key is not None:

@@ -32,7 +32,7 @@ REMEMBERED_MAX = 4096
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Stage(Enum):
+class TenantStage(Enum):
     """How far an app is that is known; an unknown one is in none."""
 
     QUEUED = "queued"
@@ -77,7 +77,7 @@ class _Memory(Generic[Key]):
         self._refusals.clear()
 
 
-class Tenants(Generic[Key]):
+class TenantPolicy(Generic[Key]):
     """The dynamic apps of one template. ``is_idle(key)`` says whether a live one has nothing to do."""
 
     def __init__(self, capacity: int, max_queue: int, idle_timeout_s: float | None, is_idle: Callable[[Key], bool]):
@@ -85,7 +85,7 @@ class Tenants(Generic[Key]):
         self._max_queue = max_queue
         self._idle_timeout_s = idle_timeout_s
         self._is_idle = is_idle
-        self._stages: dict[Key, Stage] = {}
+        self._stages: dict[Key, TenantStage] = {}
         self._used: OrderedDict[Key, float] = OrderedDict()  # live ones, least recently used first
         self._queue: OrderedDict[Key, None] = OrderedDict()
         self._waiting: dict[Key, int] = {}
@@ -105,7 +105,7 @@ class Tenants(Generic[Key]):
         self._max_queue = max_queue
         self._idle_timeout_s = idle_timeout_s
 
-    def stage(self, key: Key) -> Stage | None:
+    def stage(self, key: Key) -> TenantStage | None:
         """How far the app of ``key`` is; None when it is not known."""
         return self._stages.get(key)
 
@@ -128,14 +128,14 @@ class Tenants(Generic[Key]):
     def need(self, key: Key, now: float) -> Answer | Refusal:
         """Somebody asks for ``key``; the same answer for all who ask while it starts (single flight)."""
         stage = self._stages.get(key)
-        if stage is Stage.LIVE:
+        if stage is TenantStage.LIVE:
             self._touch(key, now)
             return Answer.USE
         if stage is None:
             refusal = self.refusal(key, now) or (QUEUE_FULL if self._max_queue < 1 else self._make_room())
             if refusal is not None:
                 return refusal
-            self._stages[key] = Stage.QUEUED
+            self._stages[key] = TenantStage.QUEUED
             self._queue[key] = None
         if self.waiting(key) >= self._max_queue:
             return QUEUE_FULL
@@ -189,12 +189,12 @@ class Tenants(Generic[Key]):
             return None
         key = min(queued, key=rank)  # the first of the least
         del self._queue[key]
-        self._stages[key] = Stage.STARTING
+        self._stages[key] = TenantStage.STARTING
         return key
 
     def started(self, key: Key, now: float) -> None:
         """It is ready: whoever waits may use it."""
-        self._stages[key] = Stage.LIVE
+        self._stages[key] = TenantStage.LIVE
         self._waiting.pop(key, None)
         self._touch(key, now)
 
@@ -232,7 +232,7 @@ class Tenants(Generic[Key]):
 
     def revive(self, key: Key, now: float, idle_s: float) -> None:
         """It is live. To be called in the order of ``ages``, before anybody asks."""
-        self._stages[key] = Stage.LIVE
+        self._stages[key] = TenantStage.LIVE
         self._used[key] = now - idle_s
 
     # -- time --------------------------------------------------------------------------------------------------

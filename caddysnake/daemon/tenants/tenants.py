@@ -16,20 +16,20 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import NamedTuple
 
 from ...channel.settings import Settings
-from ...channel.throttle import Complaints
+from ...channel.throttle import Throttle
 from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
-from ..apps.counters import Ledger
+from ..apps.counters import Counters
 from ..apps.pool import PoolSpec, StartFailed
 from ..apps.spec import Identity
 from ..sockets.connections import Connection, Connections, has_input
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
 from ..workers import standstill
-from ..workers.child.launcher import NO_ROOM, SpawnerKey, SpawnError
-from ..workers.forking.start_limiter import FRESH, LONGEST_S, SLICE_S, Starting, Starts
-from ..workers.threads.host import Origins
-from .policy import REMEMBERED_MAX, Answer, Stage, Tenants
+from ..workers.child.launcher import NO_ROOM, ForkServerKey, SpawnError
+from ..workers.forking.start_limiter import FRESH, LONGEST_S, SLICE_S, Starting, StartLimiter
+from ..workers.threads.host import WorkerOrigins
+from .policy import REMEMBERED_MAX, Answer, TenantPolicy, TenantStage
 
 log = logging.getLogger("caddysnake.tenants")
 
@@ -61,7 +61,7 @@ class EstateSpec(NamedTuple):
     max_queue: int
     idle_timeout_s: float | None
     identity: Identity
-    warm: SpawnerKey | None = None
+    warm: ForkServerKey | None = None
     """What all its apps are forked from, if that is one: prepared before the first of them is asked for."""
 
 
@@ -72,29 +72,32 @@ class _Asker(NamedTuple):
     patient_until: float
 
 
-class Estate:
+class Tenants:
     """``need`` answers who asks for an app of this template."""
 
-    def __init__(self, spec: EstateSpec, spawners: Origins, connections: Connections, starts: Starts) -> None:
+    def __init__(
+        self, spec: EstateSpec, spawners: WorkerOrigins, connections: Connections, starts: StartLimiter
+    ) -> None:
         self.spec = spec
         self.apps: dict[str, App] = {}
         self.starting: dict[str, App] = {}
         self.leaving: set[App] = set()
         self.guard: Watcher | None = None
-        self.ledger = Ledger()
+        self.ledger = Counters()
         """Of all its apps."""
         self._outdated: set[str] = set()
         self._spawners = spawners
         self._connections = connections
         self._starts = starts
         self._loop = asyncio.get_running_loop()
-        self._tenants: Tenants[str] = Tenants(spec.capacity, spec.max_queue, spec.idle_timeout_s, self._is_idle)
+        policy = TenantPolicy[str](spec.capacity, spec.max_queue, spec.idle_timeout_s, self._is_idle)
+        self._tenants = policy
         self._resolved: dict[str, PoolSpec] = {}
         self._checking: dict[str, dict[Hashable, _Asker]] = {}
         self._told: dict[str, dict[Hashable, Told]] = {}
         self._requests: dict[str, int] = {}
         self._promised: dict[str, float] = {}
-        self._complaints = Complaints()
+        self._complaints = Throttle()
         self._late: OrderedDict[str, float] = OrderedDict()
         """Until when those go behind that have failed, or used up their time."""
         self._took: deque[float] = deque(maxlen=_USUAL_OF)
@@ -130,7 +133,7 @@ class Estate:
             self._tenants.unneed(key)
             if not self._told[key]:
                 del self._told[key]
-                if self._tenants.stage(key) is Stage.QUEUED:
+                if self._tenants.stage(key) is TenantStage.QUEUED:
                     self._resolved.pop(key, None)  # perhaps nobody comes; and if somebody does, it is looked at again
 
     def _need_known(self, key: str, token: Hashable, asker: _Asker) -> None:
@@ -251,7 +254,7 @@ class Estate:
         if self.guard is not None and isinstance(spec.settings, Settings):
             self.guard.begins(key, spec.settings.working_dir)
         self._outdated.discard(key)
-        app = self.starting[key] = App(spec, self._spawners, self._connections, Ledger(self.ledger))
+        app = self.starting[key] = App(spec, self._spawners, self._connections, Counters(self.ledger))
         try:
             took = await self._start_app(key, app)
         except StartFailed as exc:
@@ -389,7 +392,7 @@ class Estate:
         app = self.apps.pop(key)
         self._requests.pop(key, None)
         self._promised.pop(key, None)
-        app.heir = _Heir(self, key, self._connections)
+        app.heir = Reopener(self, key, self._connections)
         self._discard(app)
 
     def _discard(self, app: App) -> None:
@@ -478,7 +481,7 @@ class Estate:
             CarriedTenant(key=key, app=carried(self.apps[key]), idle_s=idle_s, is_due=key in self._due)
             for key, idle_s in self._tenants.ages(self._loop.time())
         ]
-        leaving = [(app.heir.key if isinstance(app.heir, _Heir) else None, carried(app)) for app in self.leaving]
+        leaving = [(app.heir.key if isinstance(app.heir, Reopener) else None, carried(app)) for app in self.leaving]
         return CarriedEstate(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.carry())
 
     def resume(self, carried: CarriedEstate, resumed: Callable[[CarriedApp], App]) -> None:
@@ -490,7 +493,7 @@ class Estate:
             self._tenants.revive(each.key, now, each.idle_s)
         for key, left in carried.leaving:
             app = resumed(left)
-            app.heir = None if key is None else _Heir(self, key, self._connections)
+            app.heir = None if key is None else Reopener(self, key, self._connections)
             self._see_off(app)
         self._due = {each.key: True for each in carried.apps if each.is_due}
         if self._due:
@@ -515,7 +518,7 @@ class Estate:
 
     def heir_key(self, app: App) -> str | None:
         """The key by which connections of ``app``, which was told to go, ask anew; None when they do not ask here."""
-        return app.heir.key if isinstance(app.heir, _Heir) and app.heir.estate is self else None
+        return app.heir.key if isinstance(app.heir, Reopener) and app.heir.estate is self else None
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -553,10 +556,10 @@ class Estate:
         return task
 
 
-class _Heir:
+class Reopener:
     """Has the connections of an app that was let go: a request on one is the successor's."""
 
-    def __init__(self, estate: Estate, key: str, connections: Connections) -> None:
+    def __init__(self, estate: Tenants, key: str, connections: Connections) -> None:
         self.estate = estate
         self.key = key
         self._connections = connections

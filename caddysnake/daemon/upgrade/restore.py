@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from ...channel.messages import Need
 from ..apps.app import App
-from ..apps.counters import Ledger
+from ..apps.counters import Counters
 from ..apps.pool import Pool, PoolSpec
-from ..relays.link_broker import Desk
+from ..relays.link_broker import LinkBroker
 from ..sockets.addresses import FdAddress, TcpAddress, key_of
-from ..sockets.connections import Bound, Connection
+from ..sockets.connections import BoundListener, Connection
 from ..sockets.listener import resume as resume_listener
-from ..supervisor.desired import Composition
+from ..supervisor.desired import Desired
 from ..supervisor.succession import successors
-from ..supervisor.supervisor import Serving
+from ..supervisor.supervisor import Supervisor
 from ..system import tempdirs as scratch
 from ..system.state import (
     CarriedApp,
@@ -28,19 +28,19 @@ from ..system.state import (
     State,
     StateError,
 )
-from ..tenants.tenants import Estate
-from ..workers.child.launcher import Forker
+from ..tenants.tenants import Tenants
+from ..workers.child.launcher import Launcher
 from ..workers.worker import Worker
 from .specs import place_of, spawner_key_of, spec_of
 
 
-def carry(serving: Serving, state: State) -> None:
+def carry(serving: Supervisor, state: State) -> None:
     """Put all that ``serving`` runs into ``state``."""
     numbers = _Numbers()
     state.apps = [numbers.carry(app) for app in serving.apps.values()]
     state.parting = [numbers.carry(each) for each in serving._parting if isinstance(each, App)]
     for gone in serving._parting:
-        if isinstance(gone, Estate):
+        if isinstance(gone, Tenants):
             state.parting += [numbers.carry(app) for app in gone.all_apps()]
     if serving.relays is not None:
         state.relays = numbers.carry(serving.relays)
@@ -83,7 +83,7 @@ class _Numbers:
         return app.carry(self.known[app])
 
 
-def _carry_former(app: App, serving: Serving, state: State, numbers: _Numbers) -> None:
+def _carry_former(app: App, serving: Supervisor, state: State, numbers: _Numbers) -> None:
     """``app`` has ended; idle connections that it had wait for whoever comes after it."""
     for estate, carried in zip(serving.estates.values(), state.estates, strict=True):
         key = estate.heir_key(app)
@@ -117,7 +117,7 @@ def _key(key: object) -> list[str | int]:
 # -- and back ----------------------------------------------------------------------------------------------------------
 
 
-def differences(state: State, composition: Composition) -> list[str]:
+def differences(state: State, composition: Desired) -> list[str]:
     """What ``composition`` has otherwise than what runs. None is what should be: an upgrade is not a reload.
 
     Raises ``StateError`` for a state that cannot be read.
@@ -145,7 +145,7 @@ def differences(state: State, composition: Composition) -> list[str]:
     return found
 
 
-def adopt_listeners(serving: Serving, state: State) -> None:
+def adopt_listeners(serving: Supervisor, state: State) -> None:
     """What ``serving``, which runs nothing, listens on is open already."""
     for each in state.listeners:
         listener = resume_listener(each)
@@ -166,10 +166,10 @@ def _written(key: tuple[str | int, ...]) -> str:
 class Resumption:
     """Lets ``serving``, which is new and runs nothing, go on where ``state`` says."""
 
-    def __init__(self, serving: Serving, state: State) -> None:
+    def __init__(self, serving: Supervisor, state: State) -> None:
         self._serving = serving
         self._state = state
-        self._spawners: dict[int, Forker] = {}
+        self._spawners: dict[int, Launcher] = {}
         self._workers: dict[int, Worker] = {}
         self._apps: dict[int, App] = {}
         self._waiting: set[int] = set()
@@ -201,7 +201,7 @@ class Resumption:
         for each in self._state.listeners:
             listener = resume_listener(each)
             serving._openings.resume(listener, each.origin)
-            serving._bound[_address_key(each.key)] = Bound(listener, each.number)
+            serving._bound[_address_key(each.key)] = BoundListener(listener, each.number)
 
     def _resume_apps(self) -> None:
         serving, state = self._serving, self._state
@@ -258,9 +258,9 @@ class Resumption:
         for each in [*(tenant.app for tenant in carried.apps), *(app for _, app in carried.leaving)]:
             serving._part_with(self._resume_tenant(each))
 
-    def _resume_tenant(self, carried: CarriedApp, ledger: Ledger | None = None) -> App:
+    def _resume_tenant(self, carried: CarriedApp, ledger: Counters | None = None) -> App:
         spec, serving = spec_of(carried.pool.spec), self._serving
-        app = App(spec, serving.spawners, serving.connections, Ledger(ledger))
+        app = App(spec, serving.spawners, serving.connections, Counters(ledger))
         return self._resume_app(carried, app)
 
     def _resume_app(self, carried: CarriedApp, app: App) -> App:
@@ -268,7 +268,7 @@ class Resumption:
         self._apps[carried.id] = app
         return app
 
-    def _spawner_of(self, worker: CarriedWorker) -> Forker:
+    def _spawner_of(self, worker: CarriedWorker) -> Launcher:
         # The children of a spawner that has died are ours, as relays are.
         return self._spawners.get(worker.spawner, self._serving.starter)
 
@@ -301,7 +301,7 @@ class Resumption:
         for each in self._state.desks:
             apps = {route: self._apps[number] for route, number in each.apps.items()}
             estates = {route: known[name] for route, name in each.estates.items() if name in known}
-            desks[each.generation] = Desk(
+            desks[each.generation] = LinkBroker(
                 self._serving.connections, apps, estates, each.max_queue, frozenset(each.development)
             )
         relays.resume_desks(desks)

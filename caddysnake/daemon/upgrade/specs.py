@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ...channel.settings import RelaySettings, Settings
-from ...config.accounts import Account
+from ...config.plan.accounts import Account
 from ..apps.pool import PoolSpec
 from ..apps.restarting import Limits
 from ..system.state import CarriedHost, malformed
-from ..workers.child.launcher import SpawnerKey
+from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import Place
 
 _SPEC: TypeAdapter[PoolSpec] = TypeAdapter(PoolSpec)
-_KEY: TypeAdapter[SpawnerKey] = TypeAdapter(SpawnerKey)
+_KEY: TypeAdapter[ForkServerKey] = TypeAdapter(ForkServerKey)
 _PLACE: TypeAdapter[Place] = TypeAdapter(Place)
 _Kind = TypeVar("_Kind")
 
@@ -32,7 +32,7 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
     return _validated(_SPEC, _known(PoolSpec, {**raw, **whole}))
 
 
-def spawner_key_of(raw: dict[str, Any]) -> SpawnerKey:
+def spawner_key_of(raw: dict[str, Any]) -> ForkServerKey:
     """The key of which ``carried.plain`` made ``raw``. Raises ``StateError``."""
     return _validated(_KEY, _known_key(raw))
 
@@ -45,7 +45,7 @@ def place_of(host: CarriedHost) -> Place:
 
 def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
     account = raw.get("account")
-    return _known(SpawnerKey, {**raw, "account": None if account is None else _known(Account, account)})
+    return _known(ForkServerKey, {**raw, "account": None if account is None else _known(Account, account)})
 
 
 def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:

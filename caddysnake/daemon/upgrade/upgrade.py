@@ -19,7 +19,7 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import NoReturn, Protocol
 
-from ..supervisor.supervisor import Serving
+from ..supervisor.supervisor import Supervisor
 from ..system.log import process as logger
 from ..system.log.records import printable
 from ..system.state import State, seal
@@ -45,7 +45,7 @@ class UpgradeRefused(Exception):
 class Owner(Protocol):
     """The daemon, as far as it matters here."""
 
-    serving: Serving
+    serving: Supervisor
 
     @property
     def is_stopping(self) -> bool:
@@ -182,7 +182,7 @@ def _fork() -> int:
 
 
 @contextlib.asynccontextmanager
-async def _quiet(serving: Serving) -> AsyncIterator[None]:
+async def _quiet(serving: Supervisor) -> AsyncIterator[None]:
     """Nothing changes, starts or ends, as far as that can be waited for. Raises ``UpgradeRefused``."""
     try:
         async with asyncio.timeout(_RELOAD_S):

@@ -49,7 +49,7 @@ class Finding(Enum):
     HANGS = "hangs"  # nothing in it runs, and the time of what it is at is over
 
 
-class Watch:
+class Watchdog:
     """Over one worker. ``limit_s`` is its ``request_timeout``."""
 
     def __init__(self, limit_s: float | None) -> None:

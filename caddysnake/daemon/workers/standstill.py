@@ -19,7 +19,7 @@ _STOP_PATIENCE_S = 0.5
 _LOOK_S = 0.002
 
 
-class Stopped:
+class Frozen:
     """A process that stands still while one is inside; ``is_sure`` when it does so indeed."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
@@ -27,7 +27,7 @@ class Stopped:
         self._pidfd = pidfd
         self.is_sure = False
 
-    async def __aenter__(self) -> Stopped:
+    async def __aenter__(self) -> Frozen:
         if self._signal(signal.SIGSTOP):
             for _ in range(round(_STOP_PATIENCE_S / _LOOK_S)):
                 self.is_sure = _is_stopped(self._pid)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from ...channel import vitals
-from ...channel.allowance import Allowance
+from ...channel.allowance import TokenBucket
 from ...channel.codec import shorten
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ...channel.farewell import CANCEL_S, END_S
@@ -40,13 +40,13 @@ from ...channel.messages import (
 )
 from ...channel.settings import RelaySettings, Settings
 from ..system import cgroups, processes
-from ..system.log.process import Outlets, adopt_outlets
+from ..system.log.process import OutputPipes, adopt_outlets
 from ..system.state import CarriedWorker
 from . import standstill
 from .balancer import STUCK_MS, Load
 from .child.equipment import configure, new_page, outlets_for, socket_of, without_memory
-from .child.launcher import Forker, SpawnError
-from .hanging import Finding, Pulse, Watch
+from .child.launcher import Launcher, SpawnError
+from .hanging import Finding, Pulse, Watchdog
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Worker:
         self.has_served = False
         """It had completed requests when it was last looked at: at its end."""
         limit_s = settings.request_timeout_s if isinstance(settings, Settings) else None
-        self.watch = Watch(limit_s)
+        self.watch = Watchdog(limit_s)
         self._start_timeout_s = start_timeout_s
         self._grace_s = grace_s
         self._sink = sink
@@ -147,7 +147,7 @@ class Worker:
             self._theirs.close()
             ours = socket_of(carried.channel)
         self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._outlets: Outlets | None = None
+        self._outlets: OutputPipes | None = None
         self._group: cgroups.Group | None = None
         self._confining: asyncio.Task[None] | None = None
         self.shares_process = isinstance(settings, Settings) and settings.shares_process
@@ -178,7 +178,7 @@ class Worker:
         self.last_cpu_s = 0.0
         """What its process had used in the end; 0 for a thread of a host, whose processor time nobody tells apart."""
         self._is_counted = False
-        self._spawner: Forker | None = None
+        self._spawner: Launcher | None = None
         self._is_held = False
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
@@ -191,13 +191,13 @@ class Worker:
         self._slots = _slots_of(settings)
         self._free: deque[int] = deque()
         self._untaken: deque[int] = deque()
-        self._allowance = Allowance(_RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND, MESSAGES_AT_ONCE)
+        self._allowance = TokenBucket(_RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND, MESSAGES_AT_ONCE)
         self._writing = False
         self._kept_until = 0.0
 
     # -- starting ---------------------------------------------------------------------------------------------
 
-    async def start(self, spawner: Forker) -> None:
+    async def start(self, spawner: Launcher) -> None:
         """Have it forked. Raises ``SpawnError``; ``discard`` it then, and whatever else is raised."""
         self._spawner = spawner
         try:
@@ -252,7 +252,7 @@ class Worker:
         self._close_page()
         self.ended.set()
 
-    async def _reap_discarded(self, spawner: Forker) -> None:
+    async def _reap_discarded(self, spawner: Launcher) -> None:
         try:
             await spawner.reap(self.number, self._pidfd)
         finally:
@@ -300,7 +300,7 @@ class Worker:
             spawner=self._spawner.pid if self._spawner is not None else 0,
         )
 
-    def resume(self, carried: CarriedWorker, spawner: Forker) -> None:
+    def resume(self, carried: CarriedWorker, spawner: Launcher) -> None:
         """Go on where ``carried`` says. Its connections come by ``attach``, and then ``reconcile``."""
         self._spawner = spawner
         self.pid, self._pidfd = carried.pid, carried.pidfd
@@ -452,7 +452,7 @@ class Worker:
         self.write_stacks()
         await asyncio.sleep(_STACKS_S)
         self._is_held = True
-        async with standstill.Stopped(self.pid, self._process_fd()) as stopped:
+        async with standstill.Frozen(self.pid, self._process_fd()) as stopped:
             if self.is_over or self.watch.look(self.pulse(), time.monotonic_ns() // 1_000_000) is not Finding.HANGS:
                 self.is_hung = self._is_held = False  # it has come to life
                 return

@@ -55,7 +55,7 @@ LINGER_TOTAL_S = 30.0
 """How long the rest of a request that nobody wants is read: without a byte, and at most. nginx uses the same."""
 
 
-class Phase(Enum):
+class ConnectionPhase(Enum):
     """Where a connection stands: what its next bytes are, or how it ends."""
 
     IDLE = "idle"
@@ -71,7 +71,7 @@ class Phase(Enum):
 
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = Phase
+_IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = ConnectionPhase
 _ENDING = frozenset((_CLOSING, _RETURNING, _CLOSED))
 _FLUSHING = frozenset((_CLOSING, _RETURNING))
 _UNWANTED = frozenset((_DRAIN, _LINGER))
@@ -491,7 +491,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._close(_CLOSING if self.server.is_orphaned else _RETURNING)
 
-    def _close(self, phase: Phase) -> None:
+    def _close(self, phase: ConnectionPhase) -> None:
         """Flush what is left, then close; ``phase`` says whether that ends the connection."""
         self.phase = phase
         self._transport.close()
@@ -555,7 +555,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         except OSError:
             pass  # the client was first; the next read will say so
 
-    def _linger_from_now(self, phase: Phase) -> None:
+    def _linger_from_now(self, phase: ConnectionPhase) -> None:
         self.phase = phase
         self._watched_since = monotonic()
         self._linger_until = self._watched_since + LINGER_TOTAL_S

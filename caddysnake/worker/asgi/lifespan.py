@@ -17,7 +17,7 @@ class LifespanError(Exception):
     """The app did not start, or did not stop; the text says why, with the app's traceback if there is one."""
 
 
-class Phase(Enum):
+class LifespanPhase(Enum):
     """How far a lifespan is, by what the app was told and has answered."""
 
     NEW = "new"
@@ -30,11 +30,11 @@ class Phase(Enum):
 
 
 # What the app may send in which phase, and where that leads. A pair that is absent is the app's error.
-TRANSITIONS: dict[tuple[Phase, str], Phase] = {
-    (Phase.STARTING, "lifespan.startup.complete"): Phase.RUNNING,
-    (Phase.STARTING, "lifespan.startup.failed"): Phase.FAILED,
-    (Phase.STOPPING, "lifespan.shutdown.complete"): Phase.STOPPED,
-    (Phase.STOPPING, "lifespan.shutdown.failed"): Phase.FAILED,
+TRANSITIONS: dict[tuple[LifespanPhase, str], LifespanPhase] = {
+    (LifespanPhase.STARTING, "lifespan.startup.complete"): LifespanPhase.RUNNING,
+    (LifespanPhase.STARTING, "lifespan.startup.failed"): LifespanPhase.FAILED,
+    (LifespanPhase.STOPPING, "lifespan.shutdown.complete"): LifespanPhase.STOPPED,
+    (LifespanPhase.STOPPING, "lifespan.shutdown.failed"): LifespanPhase.FAILED,
 }
 
 
@@ -44,7 +44,7 @@ class Lifespan:
     def __init__(self, app: Any, mode: str) -> None:
         self._app = app
         self._mode = mode
-        self.phase = Phase.NEW
+        self.phase = LifespanPhase.NEW
         self.state: dict[str, Any] = {}
         self._task: asyncio.Task[None] | None = None
         self._told = 0  # how many events the app has received
@@ -56,20 +56,20 @@ class Lifespan:
     @property
     def is_supported(self) -> bool:
         """Whether the app has answered startup, so that it is owed a shutdown and requests get its ``state``."""
-        return self.phase in (Phase.RUNNING, Phase.STOPPING, Phase.STOPPED)
+        return self.phase in (LifespanPhase.RUNNING, LifespanPhase.STOPPING, LifespanPhase.STOPPED)
 
     async def startup(self) -> None:
         """Wait until the app has started. Raises ``LifespanError`` when it said it cannot, or must and does not."""
         if self._mode == "off":
-            self.phase = Phase.UNSUPPORTED
+            self.phase = LifespanPhase.UNSUPPORTED
             return
-        self.phase = Phase.STARTING
+        self.phase = LifespanPhase.STARTING
         self._task = asyncio.get_running_loop().create_task(self._run(), name="lifespan")
         await self._changed.wait()
-        if self.phase is Phase.FAILED:
+        if self.phase is LifespanPhase.FAILED:
             await self._end(1.0)
             raise LifespanError(self._failure("the app's lifespan startup failed"))
-        if self.phase is Phase.UNSUPPORTED:
+        if self.phase is LifespanPhase.UNSUPPORTED:
             if self._mode == "on":
                 raise LifespanError(self._failure("`lifespan on`, but the app did not answer lifespan.startup"))
             if self._raised is not None and self._told:
@@ -83,10 +83,10 @@ class Lifespan:
 
     async def shutdown(self, timeout_s: float) -> None:
         """Tell the app to stop and wait for it, ``timeout_s`` at most. Raises ``LifespanError``."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not LifespanPhase.RUNNING:
             await self._end(0.0)
             return
-        self.phase = Phase.STOPPING
+        self.phase = LifespanPhase.STOPPING
         self._changed.clear()
         self._stopping.set()
         if self._task is not None and self._task.done():
@@ -97,7 +97,7 @@ class Lifespan:
             await self._end(0.0)
             raise LifespanError(f"the app's lifespan shutdown did not end within {timeout_s:g}s") from None
         await self._end(1.0)
-        if self.phase is Phase.FAILED or self._raised is not None:
+        if self.phase is LifespanPhase.FAILED or self._raised is not None:
             raise LifespanError(self._failure("the app's lifespan shutdown failed"))
 
     async def _run(self) -> None:
@@ -110,11 +110,11 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except BaseException as exc:
             # Whatever it is, SystemExit included, it ends this task and not the loop.
-            if not (isinstance(exc, asyncio.CancelledError) and self.phase is not Phase.STARTING):
+            if not (isinstance(exc, asyncio.CancelledError) and self.phase is not LifespanPhase.STARTING):
                 self._raised = exc
         finally:
-            if self.phase is Phase.STARTING:
-                self.phase = Phase.UNSUPPORTED
+            if self.phase is LifespanPhase.STARTING:
+                self.phase = LifespanPhase.UNSUPPORTED
             self._changed.set()
 
     async def _receive(self) -> Message:

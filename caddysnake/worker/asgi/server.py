@@ -20,7 +20,7 @@ from enum import Enum
 from time import monotonic
 from typing import Any
 
-from ...aio.counters import PUBLISH_S, Tally
+from ...aio.counters import PUBLISH_S, Counters
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.farewell import CANCEL_S, END_S, SHUTDOWN_S
 from ...channel.messages import (
@@ -44,11 +44,11 @@ from ...channel.vitals import SLOT_CLOSED, SLOT_IDLE, SLOT_RETURNED, WORD_ACTIVE
 from ...http1.errors import ProtocolError
 from ...http1.limits import Limits
 from ...http1.request import Heads, Sections
-from ...http1.response import Phase as ResponsePhase
+from ...http1.response import ResponsePhase
 from ..access_log import access_log
 from ..process.termination import on_terminate
 from .asgi_stacks import describe
-from .connection import HttpConnection, Phase
+from .connection import ConnectionPhase, HttpConnection
 from .cycles.cycle import Cycle
 from .deadlines import Deadlines
 from .lifespan import Lifespan, LifespanError
@@ -75,7 +75,7 @@ _STDERR = 2  # the descriptor: the app may have put anything into sys.stderr
 _STARTED = ResponsePhase.STARTED
 
 
-class Stage(Enum):
+class ServerStage(Enum):
     """How far the server is; it only goes forward."""
 
     STARTING = "starting"
@@ -101,7 +101,7 @@ class AsgiServer:
         self.first_view = self.view[:FIRST_READ_BYTES]
         self.small_view = self.view[:SMALL_READ_BYTES]
         self.slots = page.slots
-        self.tally = Tally()
+        self.tally = Counters()
         shortest_s = min(
             settings.head_timeout_s,
             settings.body_timeout_s,
@@ -128,7 +128,7 @@ class AsgiServer:
         self._deadlines = None if limit_s is None else Deadlines(limit_s, page.header)
         self._access = access_log(settings)
         self._cells = page.thread(0)
-        self._stage = Stage.STARTING
+        self._stage = ServerStage.STARTING
         self._connections: dict[int, HttpConnection] = {}
         self.grace_s = ORPHAN_GRACE_S
         """What is under way may take so long once this worker is leaving."""
@@ -177,7 +177,7 @@ class AsgiServer:
             await asyncio.wait([starting, self._left], return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()  # told to leave before it was ready
-                if self._stage is not Stage.DRAINING:
+                if self._stage is not ServerStage.DRAINING:
                     return 1
                 await self._farewell(Drained())
                 return 0
@@ -187,8 +187,8 @@ class AsgiServer:
             return 1
         if lifespan.is_supported:
             self.scopes.state = lifespan.state
-        if self._stage is Stage.STARTING:
-            self._stage = Stage.SERVING
+        if self._stage is ServerStage.STARTING:
+            self._stage = ServerStage.SERVING
             self._tell(Ready(PROTOCOL_VERSION, f"{platform.python_implementation()} {_version()}, {loop_name}"))
         await self._left
         try:
@@ -198,20 +198,20 @@ class AsgiServer:
         await self._farewell(Drained())
         return 0
 
-    def _leave(self, stage: Stage, grace_s: float) -> None:
+    def _leave(self, stage: ServerStage, grace_s: float) -> None:
         """Take nothing new, give back what is idle, and be gone when the rest is done or ``grace_s`` is over."""
-        if self._stage is Stage.ORPHANED:
+        if self._stage is ServerStage.ORPHANED:
             return
         if self._stage is stage:
             self._end_keeping(grace_s)
             return
-        self.keeps_websockets = stage is Stage.DRAINING and self.settings.websocket_keep_s > 0
+        self.keeps_websockets = stage is ServerStage.DRAINING and self.settings.websocket_keep_s > 0
         if self.keeps_websockets:
             self.loop.call_later(self.settings.websocket_keep_s, self._end_keeping, grace_s)
         self._stage = stage
         self.grace_s = grace_s
         self.is_leaving = True
-        self.is_orphaned = stage is Stage.ORPHANED
+        self.is_orphaned = stage is ServerStage.ORPHANED
         if self.is_orphaned:
             if not self.settings.shares_process:
                 # Nobody is left to use force on an app that holds the GIL.
@@ -226,12 +226,12 @@ class AsgiServer:
 
     def _end_now(self) -> None:
         """SIGTERM: what the end of the grace begins, at once."""
-        if self._stage is Stage.STARTING:
+        if self._stage is ServerStage.STARTING:
             if not self._left.done():
                 self._left.set_result(None)
             return
         self.keeps_websockets = False
-        self._leave(Stage.DRAINING, 0.0)
+        self._leave(ServerStage.DRAINING, 0.0)
         self.keeps_websockets = False
         self._force()
 
@@ -272,7 +272,8 @@ class AsgiServer:
             self.loop.call_later(CANCEL_S, self._give_up)
 
     def _kept(self) -> set[HttpConnection]:
-        return {each for each in self._connections.values() if self.keeps_websockets and each.phase is Phase.UPGRADED}
+        kept = ConnectionPhase.UPGRADED if self.keeps_websockets else None
+        return {each for each in self._connections.values() if each.phase is kept}
 
     def _give_up(self) -> None:
         if not self._left.done():
@@ -292,12 +293,12 @@ class AsgiServer:
 
     def _channel_ended(self, exc: Exception) -> None:
         self.loop.remove_reader(self._endpoint.fileno())
-        if self._stage is Stage.STARTING:
+        if self._stage is ServerStage.STARTING:
             self._left.set_result(None)
             return
         if not self.is_leaving:
             say("warn", "the daemon is gone: leaving", app=self.settings.app, reason=str(exc))
-        self._leave(Stage.ORPHANED, ORPHAN_GRACE_S)
+        self._leave(ServerStage.ORPHANED, ORPHAN_GRACE_S)
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Take):
@@ -306,7 +307,7 @@ class AsgiServer:
         for fd in descriptors:
             os.close(fd)
         if isinstance(message, Drain):
-            self._leave(Stage.DRAINING, message.grace_s)
+            self._leave(ServerStage.DRAINING, message.grace_s)
         elif isinstance(message, Shed):
             self._shed(message.connections)
         elif isinstance(message, Dump):
@@ -352,7 +353,7 @@ class AsgiServer:
         for connection in list(self._connections.values()):
             if count <= 0:
                 return
-            if connection.phase is Phase.IDLE:
+            if connection.phase is ConnectionPhase.IDLE:
                 connection.leave()
                 count -= 1
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import Any
 
-from ...channel.configuring import Outlets
+from ...channel.configuring import OutputPipes
 from ...channel.records import Records, speak_for_thread
 from .ownership import lodger_of
 
@@ -94,7 +94,7 @@ def share() -> None:
         setattr(sys, name, made)
 
 
-def speak_as(worker: int, outlets: Outlets) -> None:
+def speak_as(worker: int, outlets: OutputPipes) -> None:
     """This thread, and those that it starts, are those of ``worker``, whose pipes are ``outlets``."""
     _pipes[worker, 1] = _Pipe(outlets.stdout)
     _pipes[worker, 2] = _Pipe(outlets.stderr)

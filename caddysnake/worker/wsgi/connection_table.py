@@ -32,7 +32,7 @@ WRITE = select.EPOLLOUT | select.EPOLLET
 EITHER = READ | WRITE
 
 
-class Table:
+class ConnectionTable:
     """All connections of one worker. Methods that take a connection need its ownership and, unless they say
     otherwise, end it. ``on_news`` is called, from any thread, when the keeper should look: at what is in
     ``returned``, at a first deadline, at a table that has become empty."""

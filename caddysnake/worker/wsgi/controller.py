@@ -23,8 +23,8 @@ from ..early_answers import STALL_S
 from ..process.termination import on_terminate
 from .call.deadlines import Deadlines
 from .connection import Connection, State
-from .connection_table import Table
-from .thread_pool import TICK_S, Crew, Watch
+from .connection_table import ConnectionTable
+from .thread_pool import TICK_S, ThreadPool, Watch
 
 ORPHAN_GRACE_S = 10.0
 """What requests in flight may take once the daemon is gone and no ``Drain`` said otherwise."""
@@ -38,7 +38,7 @@ _STDERR = 2  # the descriptor: the app may have put anything into sys.stderr
 _PATIENCE_S = 0.25  # for content that would let the app be called without waiting for it
 
 
-class Phase(Enum):
+class ControllerPhase(Enum):
     """Whether the worker takes connections, or why it no longer does."""
 
     SERVING = "serving"
@@ -46,7 +46,7 @@ class Phase(Enum):
     ORPHANED = "orphaned"  # the daemon is gone: idle connections end, the others after their answer
 
 
-class Keeper:
+class Controller:
     """``admit`` makes a connection of a descriptor that was taken; ``expire`` ends one whose deadline has passed.
 
     ``may_exit``: the process is this worker's alone, to be ended by force if need be.
@@ -56,8 +56,8 @@ class Keeper:
         self,
         endpoint: Endpoint,
         page: Page,
-        table: Table,
-        crew: Crew,
+        table: ConnectionTable,
+        crew: ThreadPool,
         shares_load: bool,
         admit: Callable[[socket.socket, int, bool, bool], Connection],
         expire: Callable[[Connection], None],
@@ -73,7 +73,7 @@ class Keeper:
         self._expire = expire
         self._deadlines = deadlines
         self._may_exit = may_exit
-        self._phase = Phase.SERVING
+        self._phase = ControllerPhase.SERVING
         self._wake_fd = -1
         self._poll = select.poll()
         self._next_scan = 0.0
@@ -107,7 +107,7 @@ class Keeper:
         self._guarded(lambda: self._endpoint.send(ready))
         while not self._is_finished():
             self._turn()
-        if self._phase is Phase.DRAINING:
+        if self._phase is ControllerPhase.DRAINING:
             self._guarded(lambda: self._endpoint.send(Drained()))
             self._say_farewell()
         if self._may_exit:
@@ -119,7 +119,7 @@ class Keeper:
                 self._quiet()
             elif fd == self._endpoint.fileno():
                 self._guarded(self._channel)
-        if self._is_told_to_end and self._phase is Phase.SERVING:
+        if self._is_told_to_end and self._phase is ControllerPhase.SERVING:
             self._drain(0.0)
         now = time.monotonic()
         if now >= self._over_at:
@@ -135,7 +135,7 @@ class Keeper:
         if self._table.timed and now >= self._next_scan:
             self._next_scan = now + _SCAN_S
             self._scan(now)
-        if self._phase is not Phase.SERVING:
+        if self._phase is not ControllerPhase.SERVING:
             self._sweep()
         self._guarded(self._tell)
 
@@ -144,7 +144,7 @@ class Keeper:
         wait_s = -1.0
         if self._table.timed:
             wait_s = max(0.0, self._next_scan - time.monotonic())
-        if self._phase is not Phase.SERVING:
+        if self._phase is not ControllerPhase.SERVING:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
         if self._stands_in is not None and self._table.ready:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
@@ -163,7 +163,7 @@ class Keeper:
     # The channel.
 
     def _guarded(self, act: Callable[[], object]) -> None:
-        if self._phase is Phase.ORPHANED:
+        if self._phase is ControllerPhase.ORPHANED:
             return
         try:
             act()
@@ -206,7 +206,7 @@ class Keeper:
             os.close(fd)
             say("error", "a descriptor that is no socket was handed over", reason=str(exc))
             return
-        if self._phase is not Phase.SERVING:
+        if self._phase is not ControllerPhase.SERVING:
             # Handed over before the daemon's own Drain; untouched, so it may go back as it is.
             sock.close()
             self._page.slots[message.slot] = SLOT_RETURNED
@@ -222,14 +222,14 @@ class Keeper:
     # Leaving.
 
     def _drain(self, grace_s: float) -> None:
-        if self._phase is Phase.SERVING:
-            self._phase = Phase.DRAINING
+        if self._phase is ControllerPhase.SERVING:
+            self._phase = ControllerPhase.DRAINING
             self._grace_s = grace_s
             self._over_at = time.monotonic() + grace_s
             self._table.returning = True
 
     def _orphan(self) -> None:
-        self._phase = Phase.ORPHANED
+        self._phase = ControllerPhase.ORPHANED
         self._over_at = min(self._over_at, time.monotonic() + self._grace_s)
         self._table.returning = False
         self._table.closing = True
@@ -259,7 +259,7 @@ class Keeper:
     def _sweep(self) -> None:
         """Idle connections go back, or end; a thread may have parked one after it last looked whether it should."""
         for connection in self._table.take_idle():
-            if self._phase is Phase.DRAINING:
+            if self._phase is ControllerPhase.DRAINING:
                 self._table.give_back(connection)
             elif _has_input(connection.sock):
                 self._table.leave(connection)  # a request is there already: it gets its answer, and the end with it
@@ -270,7 +270,7 @@ class Keeper:
                 self._table.end(connection)
 
     def _is_finished(self) -> bool:
-        if self._phase is Phase.SERVING:
+        if self._phase is ControllerPhase.SERVING:
             return False
         if self._is_cut and not self._crew.busy and time.monotonic() >= self._cut_at + _SETTLED_S:
             return True
@@ -280,7 +280,7 @@ class Keeper:
 
     def _say_farewell(self) -> None:
         deadline = time.monotonic() + self._grace_s
-        while self._phase is Phase.DRAINING and self._endpoint.outbox and time.monotonic() < deadline:
+        while self._phase is ControllerPhase.DRAINING and self._endpoint.outbox and time.monotonic() < deadline:
             self._poll.poll(_SWEEP_S * 1000)
             self._guarded(self._endpoint.flush)
 
@@ -295,7 +295,7 @@ class Keeper:
     def _turn_away(self, now: float) -> None:
         """Give back connections with a request on them that nobody has read: another worker may be free."""
         table = self._table
-        if self._stands_in != self._crew.turns() or self._phase is not Phase.SERVING:
+        if self._stands_in != self._crew.turns() or self._phase is not ControllerPhase.SERVING:
             self._stands_in = None
             self._poll.unregister(table.epoll.fileno())
             return

@@ -22,7 +22,7 @@ _SHORTEST_S = LATENCY_BOUNDS_S[0]
 _RESOLUTION_S = 0.001  # of the beginning on the page
 
 
-class Tally:
+class Counters:
     """The counters of one thread, in its own block of the page.
 
     That a request runs is written at once: a hang is seen by it. What every short request adds is collected, and

@@ -29,7 +29,7 @@ from ...http1.request import RequestHead
 from ..access_log import AccessLog
 from ..app.loader import foreign_traceback
 from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
-from .call.call import Call, Host
+from .call.call import Call, CallContext
 from .call.deadlines import Deadlines
 from .call.input import NO_INPUT, LazyInput
 from .connection import (
@@ -45,8 +45,8 @@ from .connection import (
     Connection,
     State,
 )
-from .connection_table import READ, WRITE, Table
-from .counters import Tally
+from .connection_table import READ, WRITE, ConnectionTable
+from .counters import Counters
 from .environ import of_request
 
 LINGER_S = 10.0
@@ -70,14 +70,19 @@ def _logs_to(access: AccessLog) -> Callable[[Call, Connection, int, float], None
     return partial(log, access)
 
 
-class Course:
+class Driver:
     """Sees connections of ``table`` through, each time as far as it goes without waiting. For any thread."""
 
     def __init__(
-        self, app: Any, settings: Settings, table: Table, slots: memoryview, deadlines: Deadlines | None = None,
+        self,
+        app: Any,
+        settings: Settings,
+        table: ConnectionTable,
+        slots: memoryview,
+        deadlines: Deadlines | None = None,
         access: AccessLog | None = None,
     ) -> None:
-        self._host = Host(
+        self._host = CallContext(
             app,
             settings.app,
             settings.server_header.encode("latin-1", "replace"),
@@ -99,7 +104,7 @@ class Course:
                 deadlines.call_type = LoggedTimedCall
                 self._new_call = deadlines.new_call
 
-    def handle(self, connection: Connection, tally: Tally) -> None:
+    def handle(self, connection: Connection, tally: Counters) -> None:
         """See an owned connection as far as it goes now."""
         try:
             parked = self._table.parked
@@ -122,7 +127,7 @@ class Course:
             if connection.state is not ENDED:
                 self._table.end(connection)
 
-    def _resume(self, connection: Connection, state: State, tally: Tally) -> bool:
+    def _resume(self, connection: Connection, state: State, tally: Counters) -> bool:
         """Go on after a response. True when it is to be parked, False when it is no longer ours."""
         if state is FLUSHING:
             following = self._flush(connection)
@@ -136,7 +141,7 @@ class Course:
 
     # A request.
 
-    def _read(self, connection: Connection, tally: Tally) -> bool:
+    def _read(self, connection: Connection, tally: Counters) -> bool:
         """Read once, and call the app for each request that has come far enough. As ``_resume``."""
         self._slots[connection.slot] = SLOT_READING
         if connection.kicked:
@@ -171,7 +176,7 @@ class Course:
         following = self._settle(connection)
         return following is _PARK or (following is _PROCEED and self._proceed(connection, tally))
 
-    def _proceed(self, connection: Connection, tally: Tally) -> bool:
+    def _proceed(self, connection: Connection, tally: Counters) -> bool:
         """Call the app for each request that has come far enough. As ``_resume``."""
         parser = connection.parser
         while True:
@@ -207,7 +212,7 @@ class Course:
         deadline = connection.since + self._head_timeout_s if head is None else now + self._host.body_timeout_s
         self._table.wait(connection, deadline)
 
-    def _call(self, connection: Connection, head: RequestHead, tally: Tally) -> bool:
+    def _call(self, connection: Connection, head: RequestHead, tally: Counters) -> bool:
         """Run the app. False when the connection has been handed on meanwhile."""
         connection.state = ANSWERING
         connection.deadline = 0.0

@@ -28,12 +28,12 @@ from ..access_log import access_log
 from .call.deadlines import Deadlines
 from .call.file_wrapper import FileWrapper
 from .connection import Connection
-from .connection_table import Table
-from .controller import Keeper
-from .counters import Tally
-from .driver import Course
+from .connection_table import ConnectionTable
+from .controller import Controller
+from .counters import Counters
+from .driver import Driver
 from .environ import Environ
-from .thread_pool import Crew, Seat
+from .thread_pool import PoolThread, ThreadPool
 
 _BATCH = 64
 _JOIN_S = 1.0
@@ -53,12 +53,12 @@ class WsgiServer:
         self._sections = Sections()
         self._heads = Heads()
         self._environ = Environ(settings, FileWrapper)
-        self._table = Table(self._wake_keeper)
+        self._table = ConnectionTable(self._wake_keeper)
         limit_s = settings.request_timeout_s
         deadlines = None if limit_s is None else Deadlines(limit_s, settings.app, page.header)
-        self._course = Course(app, settings, self._table, page.slots, deadlines, access_log(settings))
-        self._crew = Crew(threads, self._wake_keeper)
-        self._keeper = Keeper(
+        self._course = Driver(app, settings, self._table, page.slots, deadlines, access_log(settings))
+        self._crew = ThreadPool(threads, self._wake_keeper)
+        self._keeper = Controller(
             endpoint,
             page,
             self._table,
@@ -103,12 +103,12 @@ class WsgiServer:
 
     # The threads.
 
-    def _work(self, seat: Seat) -> None:
+    def _work(self, seat: PoolThread) -> None:
         records.speak_for_thread(self._records)
         crew, table = self._crew, self._table
         poll, claim, missed, ready = table.epoll.poll, table.parked.pop, table.missed, table.ready
         handle = self._course.handle
-        tally = Tally(self._page.thread(seat.index))
+        tally = Counters(self._page.thread(seat.index))
         turn = seat.turn
         seat.native_id = threading.get_native_id()
         while not table.is_stopping:

@@ -52,7 +52,7 @@ class Watch(Enum):
     """Every thread is busy and stays so: nobody will look at a connection soon. Then as ``SLEEP``."""
 
 
-class Seat:
+class PoolThread:
     """One thread's place in the crew.
 
     ``turn`` is written by that thread only: it grows by one when a call begins and by one when it ends, so it is odd
@@ -83,23 +83,23 @@ class Seat:
         return f"<Seat {self.index} {'busy' if self.turn & 1 else 'waiting'}>"
 
 
-class Crew:
+class ThreadPool:
     """The threads' seats. ``on_wake`` is called, from any thread, when ``tick`` is wanted again after ``SLEEP``."""
 
     def __init__(
         self,
         size: int,
         on_wake: Callable[[], None],
-        computes: Callable[[Seat], bool] | None = None,
+        computes: Callable[[PoolThread], bool] | None = None,
         has_gil: bool | None = None,
     ) -> None:
         """``computes``: whether a seat's thread runs or would run, rather than waits for something."""
-        self.seats = [Seat(index) for index in range(size)]
+        self.seats = [PoolThread(index) for index in range(size)]
         self._on_wake = on_wake
         self._computes = computes or _is_runnable
         self._has_gil = _runs_with_gil() if has_gil is None else has_gil
         self._lock = threading.Lock()
-        self._resting: list[Seat] = []
+        self._resting: list[PoolThread] = []
         self.surplus = size - 1 if self._has_gil else 0
         """How many threads ought to call ``rest``; each asks at the end of a turn."""
         self.alone = size == 1
@@ -120,7 +120,7 @@ class Crew:
 
     # For the threads.
 
-    def rest(self, seat: Seat) -> None:
+    def rest(self, seat: PoolThread) -> None:
         """Give up looking for work if there are too many who do, until summoned."""
         with self._lock:
             if self.surplus <= 0:
@@ -257,7 +257,7 @@ class Crew:
         return len(self._resting)
 
 
-def _is_runnable(seat: Seat) -> bool:
+def _is_runnable(seat: PoolThread) -> bool:
     try:
         with open(f"/proc/self/task/{seat.native_id}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1] == b"R"

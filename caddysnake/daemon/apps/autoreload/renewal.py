@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
-from ....config.models import Autoreload as Options
+from ....config.language.models import Autoreload as Options
 from ....logs.records import printable
-from ...workers.forking.fork_server import Spawners
+from ...workers.forking.fork_server import ForkServers
 from ..app import App
 from ..pool import StartFailed
 from .trees import Root
@@ -35,7 +35,7 @@ _NOTICE_S = 2.0
 class Autoreload:
     """All that is to be started afresh when it changes."""
 
-    def __init__(self, spawners: Spawners) -> None:
+    def __init__(self, spawners: ForkServers) -> None:
         self._spawners = spawners
         self._watching = Watching()
         self._renewals: dict[App, Renewal] = {}
@@ -110,7 +110,7 @@ class Watched(Protocol):
 class Renewal:
     """One app, and what it gets when its folder changes. At most one new generation is on its way."""
 
-    def __init__(self, app: App, options: Options, watching: Watching, spawners: Spawners, since: float) -> None:
+    def __init__(self, app: App, options: Options, watching: Watching, spawners: ForkServers, since: float) -> None:
         root = root_of(app, options)
         self.what = (root, options)
         self._app = app

@@ -10,8 +10,9 @@ pipe, and nobody gets EPIPE. When a process has ended, both let go of its pipes,
 The log process is asked every second whether it is alive. One that is stopped, or does not answer for long, would let
 every pipe fill up, and every print wait: it is ended, and started again.
 
-What an exec has to carry is descriptors and JSON: ``Logger.state`` (which also says which descriptors it holds) and
-``Outlets.state`` of each; ``Logger(state)`` and ``Logger.adopt`` take them up. The log process itself just goes on.
+What an exec has to carry is descriptors and JSON: ``LogProcess.state`` (which also says which descriptors it holds)
+and ``OutputPipes.state`` of each; ``LogProcess(state)`` and ``LogProcess.adopt`` take them up. The log process itself
+just goes on.
 """
 
 from __future__ import annotations
@@ -61,11 +62,16 @@ SILENT_BEATS = 15
 _FIELD_MAX = 16 * 1024
 
 
-class Outlets:
+class OutputPipes:
     """The pipes of one process. ``writers`` are what it gets; ours to close once handed over (``handed``)."""
 
     def __init__(
-        self, logger: Logger, name: str, fields: dict[str, Any], streams: tuple[str, ...], access: dict[str, Any] | None
+        self,
+        logger: LogProcess,
+        name: str,
+        fields: dict[str, Any],
+        streams: tuple[str, ...],
+        access: dict[str, Any] | None,
     ) -> None:
         """Raises ``OSError`` when there are no descriptors."""
         self.writers: list[int] = []
@@ -130,7 +136,7 @@ class Outlets:
         return orders.frame(orders.SOURCE, self._content), tuple(self._readers)
 
 
-class Logger:
+class LogProcess:
     """The log process. While it is not there, records are written by the daemon itself."""
 
     def __init__(self, state: dict[str, int] | None = None) -> None:
@@ -141,7 +147,7 @@ class Logger:
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._pidfd = -1
-        self._outlets: dict[Outlets, None] = {}
+        self._outlets: dict[OutputPipes, None] = {}
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._is_armed = False
         self._is_closing = False
@@ -166,9 +172,9 @@ class Logger:
         """It is there, and nothing that it is to know is on its way."""
         return self._channel is not None and not self._outbox
 
-    def adopt(self, state: dict[str, Any]) -> Outlets:
+    def adopt(self, state: dict[str, Any]) -> OutputPipes:
         """Pipes that a former daemon opened, and its log process reads."""
-        outlets = Outlets(self, state["content"]["logger"], state["content"]["fields"], (), None)
+        outlets = OutputPipes(self, state["content"]["logger"], state["content"]["fields"], (), None)
         outlets._content, outlets._readers = state["content"], list(state["readers"])
         self._outlets[outlets] = None
         return outlets
@@ -228,16 +234,16 @@ class Logger:
         fields: dict[str, Any],
         streams: tuple[str, ...] = STREAMS,
         access: dict[str, Any] | None = None,
-    ) -> Outlets:
+    ) -> OutputPipes:
         """Pipes for a process whose records have the logger ``name`` and ``fields``. Raises ``OSError``."""
-        return Outlets(self, name, fields, streams, access)
+        return OutputPipes(self, name, fields, streams, access)
 
-    def add(self, outlets: Outlets) -> None:
+    def add(self, outlets: OutputPipes) -> None:
         """Have ``outlets`` read, now and by each log process to come."""
         self._outlets[outlets] = None
         self._send(*outlets.order())
 
-    def remove(self, outlets: Outlets) -> None:
+    def remove(self, outlets: OutputPipes) -> None:
         """Nothing more is to be read of ``outlets``; its descriptors may be closed then."""
         if self._outlets.pop(outlets, 0) is not None:
             return
@@ -450,12 +456,12 @@ def _environ() -> dict[str, str]:
 class _Current:
     """The log of a process is one, as ``logging`` has it."""
 
-    logger: Logger | None = None
+    logger: LogProcess | None = None
 
 
-def start() -> Logger:
+def start() -> LogProcess:
     """Start the log process of this daemon."""
-    _Current.logger = Logger()
+    _Current.logger = LogProcess()
     _Current.logger.start()
     return _Current.logger
 
@@ -467,10 +473,10 @@ def carry() -> dict[str, int] | None:
 
 def resume(state: dict[str, int]) -> None:
     """Go on with the log process of another image of this daemon."""
-    _Current.logger = Logger(state)
+    _Current.logger = LogProcess(state)
 
 
-def adopt_outlets(state: dict[str, Any] | None) -> Outlets | None:
+def adopt_outlets(state: dict[str, Any] | None) -> OutputPipes | None:
     """Pipes that another image of this daemon opened."""
     return _Current.logger.adopt(state) if state is not None and _Current.logger is not None else None
 
@@ -500,6 +506,6 @@ def pids() -> set[int]:
 
 def outlets(
     name: str, fields: dict[str, Any], streams: tuple[str, ...] = STREAMS, access: dict[str, Any] | None = None
-) -> Outlets | None:
+) -> OutputPipes | None:
     """Pipes for a process; None when there is no log process, and ours are inherited. Raises ``OSError``."""
     return _Current.logger.open(name, fields, streams, access) if _Current.logger is not None else None

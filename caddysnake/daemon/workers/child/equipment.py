@@ -12,12 +12,12 @@ from ....channel.endpoint import Endpoint, pair
 from ....channel.messages import PROTOCOL_VERSION, Configure, Write
 from ....channel.settings import RelaySettings, Settings, seal
 from ...system.log import process as logger
-from ...system.log.process import Outlets
+from ...system.log.process import OutputPipes
 
 
 def outlets_for(
     endpoint: Endpoint, name: str, fields: dict[str, Any], access: dict[str, Any] | None = None
-) -> Outlets | None:
+) -> OutputPipes | None:
     """Pipes for what a process, or thread, writes, put on its channel before anything else. Raises ``OSError``."""
     opened = logger.outlets(name, fields, access=access)
     if opened is not None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
 
 from ....channel.settings import Settings
-from ....config.accounts import Account
+from ....config.plan.accounts import Account
 from ...system import processes
 from ...system.state import CarriedSeat
 
@@ -15,7 +15,7 @@ NO_ROOM = "spawners"
 """``SpawnError.code``: there may be no more of them."""
 
 
-class SpawnerKey(NamedTuple):
+class ForkServerKey(NamedTuple):
     """What decides whether two apps may be forked from one process."""
 
     python: str
@@ -37,7 +37,7 @@ class SpawnError(Exception):
         self.fatal = fatal
 
 
-class Forker(ABC):
+class Launcher(ABC):
     """Where workers come from. What is not abstract is right for processes."""
 
     @property
@@ -85,26 +85,26 @@ class Forker(ABC):
         return ""
 
 
-class Forkers(Protocol):
+class Launchers(Protocol):
     """All of them, by what decides whether two workers may come from one."""
 
-    async def look(self, key: SpawnerKey) -> None:
+    async def look(self, key: ForkServerKey) -> None:
         """Look at what is on disk for ``key``: ``get`` has it as it is now."""
 
-    def get(self, key: SpawnerKey) -> Forker:
+    def get(self, key: ForkServerKey) -> Launcher:
         """The live one for ``key``. Raises ``SpawnError``."""
 
-    def discard(self, key: SpawnerKey) -> None:
+    def discard(self, key: ForkServerKey) -> None:
         """Start afresh next time."""
 
-    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Seat:
+    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> ThreadLauncher:
         """Where the workers of one pool, with these ``settings``, are threads.
 
         ``is_private``: not with other apps.
         """
 
 
-class Seat(Forker):
+class ThreadLauncher(Launcher):
     """A place among threads."""
 
     @abstractmethod

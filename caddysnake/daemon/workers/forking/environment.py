@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from ....config.values import InvalidValue, positive_duration
+from ....config.language.values import InvalidValue, positive_duration
 
 SLOW_START_NAME = "CADDYSNAKE_START_TIMEOUT_WARN_AFTER"
 """As users of the Go plugin know it. It changes a log line only, so it is no directive."""

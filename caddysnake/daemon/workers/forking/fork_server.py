@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .... import files
-from ....channel.allowance import Allowance
+from ....channel.allowance import TokenBucket
 from ....channel.codec import shorten
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
-from ....config.ownership import ROOT_HINT, foreign_hand
-from ....config.search import fingerprint, is_script, located
+from ....config.plan.ownership import ROOT_HINT, foreign_hand
+from ....config.plan.search import fingerprint, is_script, located
 from ....installation import PACKAGE
 from ...system import processes
-from ...system.log.process import Outlets, adopt_outlets, outlets
+from ...system.log.process import OutputPipes, adopt_outlets, outlets
 from ...system.processes import Process
 from ...system.state import CarriedSpawner, plain
-from ..child.launcher import NO_ROOM, Forker, SpawnerKey, SpawnError
+from ..child.launcher import NO_ROOM, ForkServerKey, Launcher, SpawnError
 
 log = logging.getLogger("caddysnake.spawner")
 
@@ -43,11 +43,11 @@ _PRIVATE_UMASK = 0o027
 """Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
 
 
-class Spawner(Forker):
+class ForkServer(Launcher):
     """One spawner process. ``gone`` is set when it has ended."""
 
     def __init__(
-        self, key: SpawnerKey, libraries: list[str], sight: Sight, carried: CarriedSpawner | None = None
+        self, key: ForkServerKey, libraries: list[str], sight: Sight, carried: CarriedSpawner | None = None
     ) -> None:
         """``sight``: what it is started from. ``carried``: it runs already, and is taken over.
 
@@ -58,7 +58,7 @@ class Spawner(Forker):
         self._libraries = libraries
         self._loop = asyncio.get_running_loop()
         self.process: Process
-        self._outlets: Outlets | None = None
+        self._outlets: OutputPipes | None = None
         self._unheard: asyncio.TimerHandle | None = None
         if carried is None:
             self.process, ours = self._execute()
@@ -71,7 +71,7 @@ class Spawner(Forker):
         self.workers: set[int] = set()
         self._busy_at = self._loop.time()
         self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._allowance = Allowance(UNASKED_A_SECOND)
+        self._allowance = TokenBucket(UNASKED_A_SECOND)
         self._prepared: asyncio.Future[str] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
@@ -202,7 +202,7 @@ class Spawner(Forker):
             self._waiting -= 1
 
     def gave_up(self) -> None:
-        """See ``Forker.gave_up``. One that hangs as it gets ready goes with the last who waits for it."""
+        """See ``Launcher.gave_up``. One that hangs as it gets ready goes with the last who waits for it."""
         if not self._prepared.done() and not self._waiting:
             self.kill()
 
@@ -379,7 +379,7 @@ class Spawner(Forker):
 
 
 def _execute(
-    key: SpawnerKey, command: list[str], channel: int, output: Sequence[int | None]
+    key: ForkServerKey, command: list[str], channel: int, output: Sequence[int | None]
 ) -> subprocess.Popen[bytes]:
     """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
 
@@ -418,28 +418,28 @@ class Sight(NamedTuple):
     is_script: bool
 
     @classmethod
-    def of(cls, key: SpawnerKey) -> Sight:
+    def of(cls, key: ForkServerKey) -> Sight:
         """Look. Blocks for as long as the file system does."""
         path = tuple(map(os.path.realpath, key.path))
         return cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
 
 
-class Spawners:
+class ForkServers:
     """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
 
     def __init__(self, libraries: list[str] | None = None) -> None:
-        self._by_key: dict[SpawnerKey, Spawner] = {}
-        self._sights: dict[SpawnerKey, Sight] = {}
+        self._by_key: dict[ForkServerKey, ForkServer] = {}
+        self._sights: dict[ForkServerKey, Sight] = {}
         """What was seen by those who are about to ask for a spawner."""
         self._libraries = libraries or library_folders(os.environ)
-        self._leaving: set[Spawner] = set()
-        self._outdated: set[Spawner] = set()
-        self._kept: frozenset[SpawnerKey] = frozenset()
+        self._leaving: set[ForkServer] = set()
+        self._outdated: set[ForkServer] = set()
+        self._kept: frozenset[ForkServerKey] = frozenset()
         self._most: int | None = None
         self.uids: set[int] = set()
         """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
 
-    async def look(self, key: SpawnerKey) -> None:
+    async def look(self, key: ForkServerKey) -> None:
         """Look at the interpreter again: ``get`` gives a spawner of what is there now, whoever made it so, and when.
 
         The one that there is keeps the workers that it has.
@@ -454,7 +454,7 @@ class Spawners:
             self._outdated.add(self._by_key.pop(key))
             self._sights[key] = sight
 
-    def get(self, key: SpawnerKey) -> Spawner:
+    def get(self, key: ForkServerKey) -> ForkServer:
         """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
         sight = self._sights.pop(key, None)
         spawner = self._by_key.get(key)
@@ -465,12 +465,12 @@ class Spawners:
             self.expect([key])
             self._make_room_for(key)
             try:
-                spawner = self._by_key[key] = Spawner(key, self._libraries, sight or Sight.of(key))
+                spawner = self._by_key[key] = ForkServer(key, self._libraries, sight or Sight.of(key))
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return spawner
 
-    def known(self, key: SpawnerKey) -> Spawner | None:
+    def known(self, key: ForkServerKey) -> ForkServer | None:
         """The one for ``key``, if there is one."""
         return self._by_key.get(key)
 
@@ -478,16 +478,16 @@ class Spawners:
         """It is not outdated: whoever is forked from it is what would be forked now."""
         return any(each is spawner for each in self._by_key.values())
 
-    def expect(self, keys: Iterable[SpawnerKey]) -> None:
+    def expect(self, keys: Iterable[ForkServerKey]) -> None:
         """Apps with these keys run, or will."""
         self.uids |= {key.account.uid for key in keys if key.account is not None} - {os.geteuid()}
 
-    def keep(self, keys: Iterable[SpawnerKey], most: int | None) -> None:
+    def keep(self, keys: Iterable[ForkServerKey], most: int | None) -> None:
         """These stay without a worker. Of others there are ``most`` at most; None: as many as are asked for."""
         self._kept = frozenset(keys)
         self._most = most
 
-    def _make_room_for(self, key: SpawnerKey) -> None:
+    def _make_room_for(self, key: ForkServerKey) -> None:
         """Raises ``SpawnError``: there are as many as there may be, and none of them is without a worker."""
         now = asyncio.get_running_loop().time()
         others = {each: spawner for each, spawner in self._by_key.items() if each not in self._kept and each != key}
@@ -498,7 +498,7 @@ class Spawners:
             raise SpawnError(NO_ROOM, f"no further interpreter: max_spawners {self._most} is reached")
         self._let_go(idlest)
 
-    def _let_go(self, key: SpawnerKey) -> None:
+    def _let_go(self, key: ForkServerKey) -> None:
         spawner = self._by_key.pop(key)
         if not spawner.gone.is_set():
             spawner.close()
@@ -516,7 +516,7 @@ class Spawners:
             self._leaving.add(spawner)
         self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
 
-    def outdate(self, key: SpawnerKey | None = None) -> None:
+    def outdate(self, key: ForkServerKey | None = None) -> None:
         """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again, and a script
         may start another Python now. ``look`` sees what else may have changed.
 
@@ -526,7 +526,7 @@ class Spawners:
             if key in (None, each) and (each.preload or spawner.sight.is_script):
                 self._outdated.add(self._by_key.pop(each))
 
-    def discard(self, key: SpawnerKey) -> None:
+    def discard(self, key: ForkServerKey) -> None:
         """Start afresh next time, if the one there is could not be prepared."""
         spawner = self._by_key.get(key)
         if spawner is not None and spawner.is_useless:
@@ -537,7 +537,7 @@ class Spawners:
         """One of them has something to answer."""
         return any(spawner.is_asked for spawner in self._everyone())
 
-    def _everyone(self) -> list[Spawner]:
+    def _everyone(self) -> list[ForkServer]:
         return [*self._by_key.values(), *self._outdated, *self._leaving]
 
     def carry(self) -> list[CarriedSpawner]:
@@ -545,12 +545,12 @@ class Spawners:
         current = [spawner.carry("current") for spawner in self._by_key.values() if spawner.is_open]
         return current + [spawner.carry("outdated") for spawner in self._outdated if spawner.is_open]
 
-    def resume(self, carried: Iterable[tuple[CarriedSpawner, SpawnerKey]]) -> dict[int, Spawner]:
+    def resume(self, carried: Iterable[tuple[CarriedSpawner, ForkServerKey]]) -> dict[int, ForkServer]:
         """Go on with those of another image of the daemon, each of them by its pid.
 
         They hold the code of that image: they keep the workers that they have, and get no new ones.
         """
-        spawners = {each.pid: Spawner(key, self._libraries, _UNSEEN, each) for each, key in carried}
+        spawners = {each.pid: ForkServer(key, self._libraries, _UNSEEN, each) for each, key in carried}
         self._outdated.update(spawners.values())
         return spawners
 

@@ -64,7 +64,7 @@ class _Running:
         self.quiet_looks = 0
 
 
-class Starts:
+class StartLimiter:
     """At most ``limit`` count at a time, over all starters."""
 
     def __init__(self, limit: int) -> None:

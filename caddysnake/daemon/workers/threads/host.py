@@ -1,8 +1,8 @@
 """Thread hosts, seen from the daemon: processes in which workers of several apps run as threads.
 
-``Bench`` is what a pool has in the place of a spawner: all its workers get their places in one host. A new generation
-has a bench of its own, in another host than the old one's, which serves on meanwhile (see ``worker.thread_host``).
-A host leaves as soon as it has no worker.
+``Placement`` is what a pool has in the place of a fork server: all its workers get their places in one host. A new
+generation has a placement of its own, in another host than the old one's, which serves on meanwhile (see
+``worker.threads.host``). A host leaves as soon as it has no worker.
 
 A thread cannot be ended by force. One that does not end is let go: its connections are ended, it is given none, and its
 host takes no further app. With two such the host is doomed: its workers are replaced, one after the other, by others in
@@ -22,17 +22,17 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ....channel.allowance import Allowance
+from ....channel.allowance import TokenBucket
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
 from ....channel.settings import Settings
 from ...system import cgroups, processes
 from ...system import tempdirs as scratch
-from ...system.log.process import Outlets, adopt_outlets
+from ...system.log.process import OutputPipes, adopt_outlets
 from ...system.state import CarriedHost, CarriedSeat, State, plain
 from ..child.equipment import configure, new_page, outlets_for, socket_of, without_memory
-from ..child.launcher import Forker, Seat, SpawnerKey, SpawnError
-from ..forking.fork_server import UNASKED_A_SECOND, Spawners
+from ..child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
+from ..forking.fork_server import UNASKED_A_SECOND, ForkServers
 
 log = logging.getLogger("caddysnake.host")
 
@@ -62,7 +62,7 @@ _numbers = itertools.count(1 << 30)  # workers have the numbers below
 class Place(NamedTuple):
     """What decides whether apps may be in one host, as far as the daemon knows it."""
 
-    spawner: SpawnerKey
+    spawner: ForkServerKey
     """Without the interface, which does not matter."""
     environ: tuple[tuple[str, str], ...]
     limits: tuple[tuple[str, int], ...]
@@ -70,11 +70,11 @@ class Place(NamedTuple):
     """The only working directory, where threads cannot have one each."""
 
 
-class Host:
+class ThreadHost:
     """One process. ``join`` has a worker run there."""
 
     def __init__(
-        self, place: Place, spawner: Forker, on_crash: Callable[[Host], None], number: int | None = None
+        self, place: Place, spawner: Launcher, on_crash: Callable[[ThreadHost], None], number: int | None = None
     ) -> None:
         """``equip`` or ``resume`` it next."""
         self.place = place
@@ -96,7 +96,7 @@ class Host:
         self._ended: dict[int, int] = {}  # their exit statuses, until asked for
         self._stragglers: dict[int, tuple[int, float]] = {}  # let go -> their group, and when
         self._answers: dict[int, asyncio.Future[int]] = {}
-        self._allowance = Allowance(UNASKED_A_SECOND)
+        self._allowance = TokenBucket(UNASKED_A_SECOND)
         self._answer_by: float | None = None
         self._left_behind = 0
         self._idle_since: float | None = None
@@ -108,7 +108,7 @@ class Host:
         self._scratch: str | None = None
         self._theirs: socket.socket | None = None
         self._endpoint: Endpoint
-        self._outlets: Outlets | None = None
+        self._outlets: OutputPipes | None = None
         self.why_killed = ""
         """Why the kernel has killed it, if it was for want of memory."""
         self._group: cgroups.Group | None = None
@@ -455,10 +455,10 @@ class Host:
         self.gone.set()
 
 
-class Bench(Seat):
+class Placement(ThreadLauncher):
     """Where the workers of one pool are threads: in one host, over one import of their app."""
 
-    def __init__(self, hosts: Hosts, key: SpawnerKey, settings: Settings, is_private: bool) -> None:
+    def __init__(self, hosts: ThreadHosts, key: ForkServerKey, settings: Settings, is_private: bool) -> None:
         self.key = key
         self.settings = settings
         self.is_private = is_private
@@ -466,8 +466,8 @@ class Bench(Seat):
         self.root = settings.working_dir
         """Where its app is imported from; its links have been followed."""
         self._group = next(_numbers)
-        self._host: Host | None = None
-        self._of: dict[int, Host] = {}
+        self._host: ThreadHost | None = None
+        self._of: dict[int, ThreadHost] = {}
 
     @property
     def pid(self) -> int:
@@ -480,13 +480,13 @@ class Bench(Seat):
         return self.settings.module.partition(".")[0]
 
     def folder(self, found: str) -> str:
-        """See ``Seat.folder``. Workers in one host have one import of their app."""
+        """See ``ThreadLauncher.folder``. Workers in one host have one import of their app."""
         usual = self._usual()
         if usual is None or not self.avoids(usual):
             self.root = found
         return self.root
 
-    def _usual(self) -> Host | None:
+    def _usual(self) -> ThreadHost | None:
         """That of its other workers, if it takes more."""
         host = self._host
         is_fit = host is not None and host.is_usable and not host.is_doomed and self._hosts.is_current(host)
@@ -510,10 +510,10 @@ class Bench(Seat):
             return host.pid, fd
 
     def gave_up(self) -> None:
-        """See ``Forker.gave_up``."""
+        """See ``Launcher.gave_up``."""
         self._hosts.gave_up(self.key)
 
-    async def _ask(self, host: Host, worker: int, channel: int, grace_s: float) -> int | None:
+    async def _ask(self, host: ThreadHost, worker: int, channel: int, grace_s: float) -> int | None:
         fd = await host.join(worker, self._group, self.root, self.module, channel, grace_s)
         if fd is not None:
             self._host = self._of[worker] = host
@@ -540,7 +540,7 @@ class Bench(Seat):
         return host is not None and host.is_doomed
 
     def carry(self) -> CarriedSeat:
-        """See ``Seat.carry``. Hosts that are being forked or buried are left out."""
+        """See ``ThreadLauncher.carry``. Hosts that are being forked or buried are left out."""
         return CarriedSeat(
             group=self._group,
             host=self._host.number if self._host is not None and self._host.is_settled else 0,
@@ -549,14 +549,14 @@ class Bench(Seat):
         )
 
     def resume(self, carried: CarriedSeat) -> None:
-        """See ``Seat.resume``. Hosts that are gone by now are forgotten. After ``Hosts.resume``."""
+        """See ``ThreadLauncher.resume``. Hosts that are gone by now are forgotten. After ``ThreadHosts.resume``."""
         hosts = self._hosts.by_number()
         self._group = carried.group
         self._host = hosts.get(carried.host)
         self.is_private = carried.is_private
         self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
 
-    def avoids(self, host: Host) -> bool:
+    def avoids(self, host: ThreadHost) -> bool:
         """One that holds other workers of this pool: with whom a new one is, or whom it replaces."""
         return any(each is host for each in self._of.values())
 
@@ -590,22 +590,22 @@ class Bench(Seat):
         return host is not None and host.is_straggler(worker)
 
     def is_grouped(self, worker: int) -> bool:
-        """See ``Forker.is_grouped``."""
+        """See ``Launcher.is_grouped``."""
         host = self._of.get(worker)
         return host is not None and host.is_grouped
 
     def why_killed(self, worker: int) -> str:
-        """See ``Forker.why_killed``."""
+        """See ``Launcher.why_killed``."""
         host = self._of.get(worker)
         return host.why_killed if host is not None else ""
 
 
-class Hosts:
+class ThreadHosts:
     """All thread hosts."""
 
-    def __init__(self, spawners: Spawners) -> None:
+    def __init__(self, spawners: ForkServers) -> None:
         self._spawners = spawners
-        self._hosts: list[Host] = []
+        self._hosts: list[ThreadHost] = []
         self._locks: dict[Place, asyncio.Lock] = {}
         self._private: set[tuple[Place, str]] = set()
         self._crashes: dict[tuple[Place, str], list[float]] = {}
@@ -616,7 +616,7 @@ class Hosts:
         """None of them is being forked or buried just now."""
         return all(host.is_settled or host.gone.is_set() for host in self._hosts)
 
-    def by_number(self) -> dict[int, Host]:
+    def by_number(self) -> dict[int, ThreadHost]:
         """All of them, by the number that ``CarriedHost`` has."""
         return {host.number: host for host in self._hosts}
 
@@ -626,13 +626,13 @@ class Hosts:
         state.host_numbers = next(_numbers)
 
     def resume(
-        self, state: State, place_of: Callable[[CarriedHost], Place], spawner_of: Callable[[int], Forker]
+        self, state: State, place_of: Callable[[CarriedHost], Place], spawner_of: Callable[[int], Launcher]
     ) -> None:
         """Go on with those of another image of the daemon."""
         global _numbers
         _numbers = itertools.count(state.host_numbers)
         for each in state.hosts:
-            host = Host(place_of(each), spawner_of(each.spawner), self._crashed_with, each.number)
+            host = ThreadHost(place_of(each), spawner_of(each.spawner), self._crashed_with, each.number)
             host.resume(each)
             self._hosts.append(host)
 
@@ -640,7 +640,7 @@ class Hosts:
         """Their channels, each with what to call when there is something to read."""
         return [source for host in self._hosts for source in host.sources()]
 
-    def place_of(self, seat: Bench) -> Place:
+    def place_of(self, seat: Placement) -> Place:
         """What a host and an app must have in common; folders count only where a thread cannot have its own."""
         if self._may_share_folders is None:
             self._may_share_folders = can_have_folders()
@@ -652,11 +652,11 @@ class Hosts:
             "" if self._may_share_folders else seat.root,
         )
 
-    def lock(self, seat: Bench) -> asyncio.Lock:
+    def lock(self, seat: Placement) -> asyncio.Lock:
         """One app after the other finds its place: those that come together shall be together."""
         return self._locks.setdefault(self.place_of(seat), asyncio.Lock())
 
-    def candidates(self, seat: Bench) -> list[Host]:
+    def candidates(self, seat: Placement) -> list[ThreadHost]:
         """Where it may fit in, the fullest first."""
         if self._is_private(seat):
             return []
@@ -674,11 +674,11 @@ class Hosts:
         ]
         return sorted(fitting, key=lambda host: -len(host.groups))[:_ASKED_MAX]
 
-    async def begin(self, seat: Bench) -> Host:
+    async def begin(self, seat: Placement) -> ThreadHost:
         """A new one. Raises ``SpawnError``."""
         spawner = self._spawners.get(seat.key)
         try:
-            host = Host(self.place_of(seat), spawner, self._crashed_with)
+            host = ThreadHost(self.place_of(seat), spawner, self._crashed_with)
             host.equip(seat.settings)
         except OSError as exc:
             raise SpawnError("resources", f"no room for another thread host: {exc}") from None
@@ -688,29 +688,29 @@ class Hosts:
         await host.confined()
         return host
 
-    def gave_up(self, key: SpawnerKey) -> None:
+    def gave_up(self, key: ForkServerKey) -> None:
         """Somebody has waited in vain for what a host for ``key`` is forked from."""
         spawner = self._spawners.known(key)
         if spawner is not None:
             spawner.gave_up()
 
-    def remember_private(self, seat: Bench) -> None:
+    def remember_private(self, seat: Placement) -> None:
         """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
         self._private.add((self.place_of(seat), seat.root))
 
-    def _is_private(self, seat: Bench) -> bool:
+    def _is_private(self, seat: Placement) -> bool:
         if seat.is_private:
             return True
         key = (self.place_of(seat), seat.root)
         crashes = self._crashes.get(key, [])
         return key in self._private or (len(crashes) == _CRASHES and crashes[-1] - crashes[0] <= _CRASHES_WITHIN_S)
 
-    def _crashed_with(self, host: Host) -> None:
+    def _crashed_with(self, host: ThreadHost) -> None:
         now = asyncio.get_running_loop().time()
         for root, _ in host.groups.values():
             self._crashes[host.place, root] = [*self._crashes.get((host.place, root), [])[1 - _CRASHES :], now]
 
-    def is_current(self, host: Host) -> bool:
+    def is_current(self, host: ThreadHost) -> bool:
         """What it was forked from is what its workers would be started from now."""
         return self._spawners.has(host.spawner)
 
@@ -743,16 +743,16 @@ class Hosts:
         self._hosts.clear()
 
 
-class Origins(Spawners):
+class WorkerOrigins(ForkServers):
     """Where workers come from: spawners for processes, hosts for threads."""
 
     def __init__(self, libraries: list[str] | None = None) -> None:
         super().__init__(libraries)
-        self.hosts = Hosts(self)
+        self.hosts = ThreadHosts(self)
 
-    def seat(self, key: SpawnerKey, settings: Settings, is_private: bool) -> Bench:
+    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> Placement:
         """A bench for the workers of one pool; its host is found when the first of them starts."""
-        return Bench(self.hosts, key, settings, is_private)
+        return Placement(self.hosts, key, settings, is_private)
 
     def sweep(self) -> None:
         """To be called every second or so."""

@@ -10,14 +10,14 @@ from ....channel.records import say
 from ....http1.answers import plain, traceback_page
 from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead
-from ....http1.response import Phase, Response
+from ....http1.response import Response, ResponsePhase
 from ...app.loader import foreign_traceback
 from ..turns import SLICE_S
 
 if TYPE_CHECKING:
     from ..connection import HttpConnection
 
-_DONE = Phase.DONE
+_DONE = ResponsePhase.DONE
 _PATH_MAX = 200
 REFUSALS_MAX = 8
 """So often an app is told at once that its client is gone; one that goes on all the same waits for its turn."""

@@ -30,7 +30,7 @@ from time import monotonic
 from typing import Any
 
 from ....http1.errors import ResponseError
-from ....http1.response import Output, Phase, informational
+from ....http1.response import Output, ResponsePhase, informational
 from ...early_answers import LARGE_BYTES
 from ..turns import SLICE_S
 from .cycle import ClientDisconnected, Cycle
@@ -38,8 +38,8 @@ from .sendfile import open_file, send_file
 
 Message = MutableMapping[str, Any]
 
-_STARTED = Phase.STARTED
-_DONE = Phase.DONE
+_STARTED = ResponsePhase.STARTED
+_DONE = ResponsePhase.DONE
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _EARLY_HINTS = 103
 _PIECE_MAX_BYTES = 1024

@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Any
 from ....http1.encoding import encode_anew
 from ....http1.errors import ResponseError
 from ....http1.request import RequestHead
-from ....http1.response import Phase as ResponsePhase
-from ....http1.response import Response
+from ....http1.response import Response, ResponsePhase
 from ...app.loader import foreign_traceback
 from ...websocket.deflate import Deflate, negotiate
 from ...websocket.frames import (
@@ -77,7 +76,7 @@ _OURS = frozenset(
 )
 
 
-class Phase(Enum):
+class WebSocketPhase(Enum):
     """Where the WebSocket stands; OPEN and CLOSING as in RFC 6455 section 7."""
 
     CONNECTING = "connecting"
@@ -87,7 +86,7 @@ class Phase(Enum):
     DENIED = "denied"  # answered with plain HTTP
 
 
-_CONNECTING, _OPEN, _CLOSING, _CLOSED, _DENIED = Phase
+_CONNECTING, _OPEN, _CLOSING, _CLOSED, _DENIED = WebSocketPhase
 
 
 class WebSocketCycle(Cycle):

@@ -18,7 +18,7 @@ from ....http1.answers import plain, traceback_page
 from ....http1.chunked import Piece
 from ....http1.errors import ProtocolError, ResponseError
 from ....http1.request import RequestHead
-from ....http1.response import Phase, Response, informational
+from ....http1.response import Response, ResponsePhase, informational
 from ...app.loader import foreign_traceback
 from ...early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
 from ..connection import ClientGone, Connection, ContentRefused, FileRange
@@ -28,13 +28,13 @@ from .wsgi_log import report
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-_STARTED = Phase.STARTED
+_STARTED = ResponsePhase.STARTED
 CODE = "app-error"
 """Stable code of the 500 that an exception of the app's becomes."""
 
 
 
-class Host(NamedTuple):
+class CallContext(NamedTuple):
     """What all calls of one app share."""
 
     app: Any
@@ -66,7 +66,7 @@ class Call(Response):
         "sent_head",
     )
 
-    def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
+    def __init__(self, host: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
         Response.__init__(self, head, close, host.server_header)
         self._host = host
         self._connection: Connection | None = connection

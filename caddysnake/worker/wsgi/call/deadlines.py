@@ -18,7 +18,7 @@ from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead
 from ...process.stacks import Stacks
 from ..connection import ClientGone, Connection
-from .call import Call, Host
+from .call import Call, CallContext
 from .file_wrapper import FileWrapper
 from .wsgi_log import report
 
@@ -34,7 +34,7 @@ class TimedCall(Call):
     __slots__ = ("_deadlines", "_end_token", "_has_end", "_has_head", "_head_token", "deadline", "is_given_up")
 
     def __init__(
-        self, deadlines: Deadlines, host: Host, connection: Connection, head: RequestHead, close: bool
+        self, deadlines: Deadlines, host: CallContext, connection: Connection, head: RequestHead, close: bool
     ) -> None:
         super().__init__(host, connection, head, close)
         self._deadlines = deadlines
@@ -153,7 +153,7 @@ class Deadlines:
         self.look_s = max(0.05, min(1.0, limit_s / 4))
         """How often ``look`` is to be called."""
 
-    def new_call(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> TimedCall:
+    def new_call(self, host: CallContext, connection: Connection, head: RequestHead, close: bool) -> TimedCall:
         """As ``Call``, with a deadline."""
         return self.call_type(self, host, connection, head, close)
 

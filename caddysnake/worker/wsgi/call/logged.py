@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ....http1.request import RequestHead
-from ....http1.response import Phase
+from ....http1.response import ResponsePhase
 from ...access_log import CLIENT_GONE, LINK, TRUSTED, AccessLog, head_of, line
 from ..connection import Connection
 from ..environ import Origin
-from .call import Call, Host
+from .call import Call, CallContext
 from .deadlines import Deadlines, TimedCall
 
-_STARTED = Phase.STARTED
+_STARTED = ResponsePhase.STARTED
 
 
 class _Logged(Call):
@@ -39,7 +39,7 @@ class LoggedCall(_Logged):
 
     __slots__ = ()
 
-    def __init__(self, host: Host, connection: Connection, head: RequestHead, close: bool) -> None:
+    def __init__(self, host: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
         Call.__init__(self, host, connection, head, close)
         self.sent_head = b""
 
@@ -50,7 +50,7 @@ class LoggedTimedCall(_Logged, TimedCall):
     __slots__ = ()
 
     def __init__(
-        self, deadlines: Deadlines, host: Host, connection: Connection, head: RequestHead, close: bool
+        self, deadlines: Deadlines, host: CallContext, connection: Connection, head: RequestHead, close: bool
     ) -> None:
         TimedCall.__init__(self, deadlines, host, connection, head, close)
         self.sent_head = b""

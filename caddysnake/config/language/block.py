@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from ..caddyfile.dispenser import Dispenser
-from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.tokens import Token
+from ...caddyfile.dispenser import Dispenser
+from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.tokens import Token
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import Interface, PythonApp

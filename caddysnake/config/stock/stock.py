@@ -20,23 +20,23 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.formatter import format_source
-from ..caddyfile.ordering import directive_order
-from ..caddyfile.structure import RouteNode
-from ..caddyfile.structure import Site as SiteNode
-from ..caddyfile.tokens import Token, on_new_line
-from .adapt import ConfigErrors, Reading, read
+from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.formatter import format_source
+from ...caddyfile.ordering import directive_order
+from ...caddyfile.structure import RouteNode
+from ...caddyfile.structure import Site as SiteNode
+from ...caddyfile.tokens import Token, on_new_line
+from ..language.adapt import ConfigErrors, Reading, read
+from ..language.listeners import openings, own_socket_path
+from ..language.models import Config
+from ..language.options import OURS
+from ..language.values import is_socket
+from ..plan.places import absolute, start_folder
+from ..plan.plan import Plan, default_socket_dir, plan
 from .expansion import Item, expand_python, items
 from .garbage import without_collection
-from .listeners import openings, own_socket_path
-from .models import Config
-from .options import OURS
-from .places import absolute, start_folder
-from .plan import Plan, default_socket_dir, plan
 from .printing import print_token
 from .sourcetext import Edit, SourceText, begins_line, segment_end
-from .values import is_socket
 
 _NOTHING = "# No site is Caddy's: each is a socket of the sidecar's.\n"
 """A file that Caddy takes; it refuses an empty one."""

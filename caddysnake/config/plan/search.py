@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
-from .. import files
+from ... import files
 
 OLDEST_PYTHON: Final = (3, 10)
 """The oldest Python that can run an app: the guest code's own minimum."""

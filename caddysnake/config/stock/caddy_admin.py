@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.tokens import Token
-from .adapt import ConfigErrors, read
+from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.tokens import Token
+from ..language.adapt import ConfigErrors, read
+from ..language.models import GlobalOptions
 from .expansion import items
-from .models import GlobalOptions
 from .printing import print_token
 from .sourcetext import Edit, SourceText
 

@@ -9,9 +9,9 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..caddyfile.dispenser import Dispenser
-from ..caddyfile.errors import CaddyfileError, nearest
-from ..caddyfile.tokens import Token
+from ...caddyfile.dispenser import Dispenser
+from ...caddyfile.errors import CaddyfileError, nearest
+from ...caddyfile.tokens import Token
 from . import values
 from .models import Admin, GlobalOptions, Log, Position
 from .registry import Registry, argument, arguments, lines, position_of

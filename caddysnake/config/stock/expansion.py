@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..caddyfile.parser import ParsedFile
-from ..caddyfile.tokens import Token
-from .adapt import Reading
+from ...caddyfile.parser import ParsedFile
+from ...caddyfile.tokens import Token
+from ..language.adapt import Reading
 from .printing import print_lines, print_token
 from .sourcetext import Edit, SourceText, begins_line, block_end, segment_end
 

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from ..caddyfile.addresses import Address, host_matchers, specificity
-from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.tokens import Token
-from ..matchers import matcher
-from ..matchers.errors import MatcherError
-from ..matchers.settling import settle
-from ..matchers.table import RouteTable, SiteTable, Table
-from ..placeholders import template
-from ..placeholders.keys import AppTemplate, Field, Use
-from ..placeholders.names import PlaceholderError
-from .listeners import Opening, Tenancy, openings
-from .models import Config, Position, PythonApp, Route
+from ...caddyfile.addresses import Address, host_matchers, specificity
+from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.tokens import Token
+from ...matchers import matcher
+from ...matchers.errors import MatcherError
+from ...matchers.settling import settle
+from ...matchers.table import RouteTable, SiteTable, Table
+from ...placeholders import template
+from ...placeholders.keys import AppTemplate, Field, Use
+from ...placeholders.names import PlaceholderError
+from ..language.listeners import Opening, Tenancy, openings
+from ..language.models import Config, Position, PythonApp, Route
+from ..language.registry import error_at
 from .plan import Plan
-from .registry import error_at
 
 _CAPTURES = "http.regexp."
 

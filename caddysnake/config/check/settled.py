@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..caddyfile.errors import CaddyfileError
-from ..matchers.table import Table
+from ...caddyfile.errors import CaddyfileError
+from ...matchers.table import Table
+from ..language.models import Config
+from ..plan.plan import Plan
+from ..plan.routing import tables
 from .check import check_apps, check_sockets
-from .models import Config
-from .plan import Plan
-from .routing import tables
 from .tenancy import settle_plan
 
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 
-from ..caddyfile.errors import CaddyfileError, nearest
-from . import accounts
-from .accounts import AccountError
-from .models import Position
-from .ownership import ROOT_HINT, foreign_hand
-from .plan import AppSpec, Listener, Plan
-from .registry import error_at
-from .search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
+from ...caddyfile.errors import CaddyfileError, nearest
+from ..language.models import Position
+from ..language.registry import error_at
+from ..plan import accounts
+from ..plan.accounts import AccountError
+from ..plan.ownership import ROOT_HINT, foreign_hand
+from ..plan.plan import AppSpec, Listener, Plan
+from ..plan.search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
 
 _NAMED_MAX = 1000
 """Among so many is looked for what may have been meant."""

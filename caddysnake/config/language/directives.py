@@ -9,19 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..caddyfile.dispenser import Dispenser
-from ..caddyfile.errors import CaddyfileError
-from . import envfile, values
-from .models import (
-    WEBSOCKET_PING_S,
-    AccessLog,
-    Autoreload,
-    EnvVar,
-    Limits,
-    Position,
-    WebSocketDrain,
-    WebSocketPing,
-)
+from ...caddyfile.dispenser import Dispenser
+from ...caddyfile.errors import CaddyfileError
+from ..plan import envfile
+from . import values
+from .models import WEBSOCKET_PING_S, AccessLog, Autoreload, EnvVar, Limits, Position, WebSocketDrain, WebSocketPing
 from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..caddyfile.environment import substitute
-from ..caddyfile.lexer import SPACES, tokenize
-from ..caddyfile.tokens import HEREDOC, Token, on_new_line
+from ...caddyfile.environment import substitute
+from ...caddyfile.lexer import SPACES, tokenize
+from ...caddyfile.tokens import HEREDOC, Token, on_new_line
 
 _VARIABLE = re.compile(r"\{\$[^}]+\}")
 _WORD = re.compile(rf"[^{SPACES.replace(chr(13), '')}]+")

@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ..caddyfile.errors import CaddyfileError
-from . import accounts, envfile
-from .accounts import AccountError
-from .listeners import Kind, Opening, openings, own_socket_path, root_paths
-from .models import (
+from ...caddyfile.errors import CaddyfileError
+from ..language.listeners import Kind, Opening, openings, own_socket_path, root_paths
+from ..language.models import (
     GRACE_PERIOD_S,
     WSGI_THREADS,
     AccessLog,
@@ -33,10 +31,12 @@ from .models import (
     PythonApp,
     Toggle,
 )
+from ..language.registry import error_at
+from ..language.values import InvalidValue, check_unix_path, unescaped
+from . import accounts, envfile
+from .accounts import AccountError
 from .ownership import misleads
 from .places import absolute, runtime_folder, start_folder
-from .registry import error_at
-from .values import InvalidValue, check_unix_path, unescaped
 
 
 @dataclass(frozen=True, slots=True)

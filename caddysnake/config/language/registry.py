@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from ..caddyfile.dispenser import Dispenser
-from ..caddyfile.errors import CaddyfileError, nearest
-from ..caddyfile.tokens import Token
+from ...caddyfile.dispenser import Dispenser
+from ...caddyfile.errors import CaddyfileError, nearest
+from ...caddyfile.tokens import Token
 from .models import Position
 from .values import InvalidValue
 

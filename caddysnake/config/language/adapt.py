@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..caddyfile.addresses import Address
-from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.parser import ParsedFile, Segment, parse
-from ..caddyfile.structure import RouteNode, build_sites
-from ..caddyfile.structure import Site as SiteNode
-from ..caddyfile.tokens import on_new_line
+from ...caddyfile.addresses import Address
+from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.parser import ParsedFile, Segment, parse
+from ...caddyfile.structure import RouteNode, build_sites
+from ...caddyfile.structure import Site as SiteNode
+from ...caddyfile.tokens import on_new_line
 from . import values
 from .block import read_app
 from .listeners import Opening, openings

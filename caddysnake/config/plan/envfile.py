@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from .. import files
-from ..caddyfile.errors import CaddyfileError
-from .values import InvalidValue
+from ... import files
+from ...caddyfile.errors import CaddyfileError
+from ..language.values import InvalidValue
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 

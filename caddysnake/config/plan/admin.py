@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from glob import escape, glob
 from typing import Final, NamedTuple
 
-from .. import files
-from . import values
-from .models import GlobalOptions
+from ... import files
+from ..language import values
+from ..language.models import GlobalOptions
+from ..language.registry import error_at
+from ..language.values import InvalidValue, SocketAddress
 from .places import absolute, runtime_folder, service_folder, start_folder
 from .plan import default_socket_dir
-from .registry import error_at
-from .values import InvalidValue, SocketAddress
 
 DEFAULT_MODE: Final = 0o600
 ANNOUNCED: Final = "caddysnake:"

@@ -9,14 +9,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..placeholders import template
+from ...placeholders import template
+from ..language.models import EnvVar, PythonApp
+from ..language.values import ModuleVariable
+from ..plan.places import start_folder
+from ..plan.plan import AppSpec, Plan, resolve_app
+from ..plan.routing import fields, settled_fields
+from ..plan.search import Verdict, find_module, installation, is_standard
 from .check import check_app
-from .models import EnvVar, PythonApp
-from .places import start_folder
-from .plan import AppSpec, Plan, resolve_app
-from .routing import fields, settled_fields
-from .search import Verdict, find_module, installation, is_standard
-from .values import ModuleVariable
 
 
 class NoSuchApp(Exception):

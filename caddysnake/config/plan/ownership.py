@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import files
+from ... import files
 from .accounts import Account
 from .search import installation
 

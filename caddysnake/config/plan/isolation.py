@@ -9,8 +9,8 @@ import pwd
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..placeholders import template
-from ..placeholders.names import PlaceholderError
+from ...placeholders import template
+from ...placeholders.names import PlaceholderError
 from . import accounts
 from .accounts import AccountError
 from .plan import AppSpec, Plan

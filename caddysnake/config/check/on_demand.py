@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from ..matchers.router import Router
-from ..matchers.table import Table
-from ..placeholders.keys import AppTemplate, UnsafeValue
-from . import accounts
-from .accounts import AccountError
-from .listeners import Opening, Tenancy, openings, site_hosts
-from .models import Config
-from .plan import Plan
-from .routing import app_template, table_of
+from ...matchers.router import Router
+from ...matchers.table import Table
+from ...placeholders.keys import AppTemplate, UnsafeValue
+from ..language.listeners import Opening, Tenancy, openings, site_hosts
+from ..language.models import Config
+from ..plan import accounts
+from ..plan.accounts import AccountError
+from ..plan.plan import Plan
+from ..plan.routing import app_template, table_of
 from .tenancy import NoSuchApp, tenant
 
 _NAME_MAX: Final = 253  # RFC 1035 section 2.3.4, without the root's dot

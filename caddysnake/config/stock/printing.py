@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..caddyfile.errors import CaddyfileError
-from ..caddyfile.lexer import SPACES
-from ..caddyfile.tokens import Token, on_new_line
+from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.lexer import SPACES
+from ...caddyfile.tokens import Token, on_new_line
 
 # Nothing in it that opens a quote, a comment or a heredoc, and nothing that is an escape.
 _PLAIN = re.compile(rf'(?!<<)(?!\{{?\}}?\Z)[^{SPACES}"`#\\][^{SPACES}"`\\]*')

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from ..caddyfile.errors import CaddyfileError
+from ...caddyfile.errors import CaddyfileError
 from .models import Config, Position, PythonApp, Route, Site
 from .registry import error_at
 from .values import MAX_UNIX_PATH_BYTES, SocketAddress

@@ -1,0 +1,10 @@
+"""What a Caddyfile says: from blocks to frozen models, with every error at once.
+
+``values``      durations, sizes, counts, ``module:variable``, socket addresses
+``models``      what a Caddyfile says, as frozen pydantic models
+``registry``    a table of named settings: syntax line, function, reference text
+``directives``  one registered function a subdirective of ``python``; ``block`` reads a whole one
+``options``     the same for global options
+``listeners``   which sockets there are, direct or relayed, and why
+``adapt``       ``load``: file to models; models to JSON
+"""
