@@ -8,7 +8,7 @@ import time
 
 from .. import __version__
 from ..daemon.apps.app import App
-from ..daemon.apps.pool import StartFailed
+from ..daemon.apps.spec import StartFailed
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.document import Document, ReloadFailed
@@ -35,7 +35,7 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
         raise of_reload(exc) from None
     return Loaded(
         apps=len(configuration.composition.apps),
-        templates=len(configuration.composition.estates),
+        templates=len(configuration.composition.templates),
         seconds=round(time.monotonic() - begun, 3),
         file=configuration.document.file,
         warnings=[*configuration.warnings, *_still_under_way(daemon)],
@@ -44,7 +44,7 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
 
 def _still_under_way(daemon: Daemon) -> list[str]:
     """Apps that were started on demand are renewed one by one, after everything else."""
-    count = sum(len(estate.apps) for estate in daemon.serving.estates.values())
+    count = sum(len(tenants.apps) for tenants in daemon.serving.templates.values())
     if not count:
         return []
     what = "1 app of a template gets" if count == 1 else f"{count} apps of templates get"
@@ -101,7 +101,7 @@ async def evict(daemon: Daemon, key: str) -> Evicted:
     """Let a dynamic app go; done when its workers have left. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     try:
-        if isinstance(find(daemon.serving.apps, daemon.serving.estates, key), App):
+        if isinstance(find(daemon.serving.apps, daemon.serving.templates, key), App):
             raise UnknownApp.static(key)
         await daemon.serving.evict(key)
     except UnknownApp as exc:

@@ -92,9 +92,8 @@ class Glance(NamedTuple):
 def known_apps(daemon: Daemon) -> list[Known]:
     """Every app, static ones first."""
     found = [Known(app) for app in daemon.serving.apps.values()]
-    for estate in daemon.serving.estates.values():
-        tenants = {**estate.starting, **estate.apps}
-        found += [Known(app, estate.spec.name) for app in tenants.values()]
+    for tenants in daemon.serving.templates.values():
+        found += [Known(app, tenants.spec.name) for app in {**tenants.starting, **tenants.apps}.values()]
     return found
 
 
@@ -109,12 +108,12 @@ def workers_of(app: App) -> Iterator[tuple[Pool, Worker]]:
 def glance(daemon: Daemon) -> Glance:
     """At everything, without reading any page yet."""
     serving = daemon.serving
-    apps = [*serving.apps.values(), *(app for estate in serving.estates.values() for app in estate.all_apps())]
+    apps = [*serving.apps.values(), *(app for tenants in serving.templates.values() for app in tenants.all_apps())]
     names = {app: app.name for app in apps}
     if serving.relays is not None:
         names[serving.relays] = RELAY
     rows = {app: [Row(name, *found) for found in workers_of(app)] for app, name in names.items()}
-    ledgers = [app.ledger for app in names] + [estate.ledger for estate in serving.estates.values()]
+    ledgers = [app.ledger for app in names] + [tenants.ledger for tenants in serving.templates.values()]
     return Glance(rows, {ledger: (ledger.cells, ledger.cpu_s) for ledger in ledgers})
 
 
@@ -141,7 +140,7 @@ async def status(daemon: Daemon, admin: str) -> Status:
         daemon=_daemon(daemon, admin, usage.get(os.getpid(), _GONE), await asyncio.to_thread(_open_files)),
         listeners=listeners(daemon),
         apps=apps,
-        templates=[_template(estate, workers, seen) for estate in daemon.serving.estates.values()],
+        templates=[_template(tenants, workers, seen) for tenants in daemon.serving.templates.values()],
         relays=workers.get(relays, []) if relays is not None else [],
         relay_traffic=traffic([]) if relays is None else _traffic(seen, relays.ledger, workers.get(relays, [])),
         latency_bounds_s=list(vitals.LATENCY_BOUNDS_S),
@@ -267,21 +266,21 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
     return "failing" if app.failure is not None else "starting"
 
 
-def _template(estate: Tenants, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
-    living = [worker for app in {*estate.all_apps()} for worker in workers.get(app, [])]
+def _template(tenants: Tenants, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
+    living = [worker for app in {*tenants.all_apps()} for worker in workers.get(app, [])]
     return TemplateModel(
-        name=estate.spec.name,
-        capacity=estate.spec.capacity,
-        live=len(estate.apps),
-        starting=len(estate.starting),
-        leaving=len(estate.leaving),
-        idle_timeout_s=estate.spec.idle_timeout_s,
-        traffic=_traffic(seen, estate.ledger, living),
-        restarts=dict(estate.ledger.restarts),
-        refusals=dict(estate.ledger.refusals),
-        last_failure=_failure(estate.ledger),
-        starts=_starts(estate.ledger),
-        cpu_s=_cpu(seen, estate.ledger, living),
+        name=tenants.spec.name,
+        capacity=tenants.spec.capacity,
+        live=len(tenants.apps),
+        starting=len(tenants.starting),
+        leaving=len(tenants.leaving),
+        idle_timeout_s=tenants.spec.idle_timeout_s,
+        traffic=_traffic(seen, tenants.ledger, living),
+        restarts=dict(tenants.ledger.restarts),
+        refusals=dict(tenants.ledger.refusals),
+        last_failure=_failure(tenants.ledger),
+        starts=_starts(tenants.ledger),
+        cpu_s=_cpu(seen, tenants.ledger, living),
     )
 
 

@@ -121,7 +121,7 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
         return _rehearse(left, composition)
     if left is None:
         print_warnings(wanted.config.warnings)
-    if not composition.apps and not composition.estates:
+    if not composition.apps and not composition.templates:
         print(f"Note: {source.file} has no python directive: there is no app to run", file=sys.stderr)
     companion: Callable[[], FrontProxy] | None = None
     if caddy is not None and setting.folder is not None:
@@ -186,7 +186,8 @@ def _urls(config: Config) -> list[str]:
 
 def _announce(composition: Desired, urls: list[str], seconds: float, failed: Mapping[str, str]) -> None:
     apps = len(composition.apps) - len(failed.keys() & {spec.name for spec in composition.apps.values()})
-    templates = len(composition.estates) - len(failed.keys() & {spec.name for spec in composition.estates.values()})
+    names = {spec.name for spec in composition.templates.values()}
+    templates = len(names) - len(failed.keys() & names)
     parts = []
     if apps or not templates:
         parts.append(f"{apps} app{'' if apps == 1 else 's'}")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..channel.settings import Settings
-from ..daemon.apps.pool import PoolSpec
+from ..daemon.apps.spec import PoolSpec
 from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError

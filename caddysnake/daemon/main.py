@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from .. import __version__
 from .apps.app import App
 from .apps.builds import Builds
-from .apps.pool import StartFailed
+from .apps.spec import StartFailed
 from .sockets.opener import ListenerOpener, forsake
 from .sockets.socket_file import ListenError
 from .supervisor.beside import ControlEndpoint

@@ -20,7 +20,7 @@ from support.probe import exchange, write
 
 from caddysnake.channel import vitals
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.workers import worker as workers_module
 
 INTERFACES = ("wsgi", "asgi")

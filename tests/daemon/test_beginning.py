@@ -20,7 +20,7 @@ from support.house import run, until
 from support.manager import Manager
 from support.serving import composition, serving
 
-from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.supervisor import supervisor
 from caddysnake.daemon.supervisor.supervisor import Supervisor
 

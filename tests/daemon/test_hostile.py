@@ -16,7 +16,7 @@ from support.probe import write
 
 from caddysnake.channel import vitals
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.pool import PoolSpec, StartFailed
+from caddysnake.daemon.apps.spec import PoolSpec, StartFailed
 from caddysnake.daemon.workers import worker as workers_module
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
 

@@ -18,7 +18,7 @@ from support.house import House, run, spec, until
 from support.worker import PATIENCE_S, SITE
 
 from caddysnake.channel.endpoint import pair
-from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.system import processes
 from caddysnake.daemon.system.log import process as logger
 from caddysnake.daemon.workers.child.launcher import ForkServerKey, SpawnError

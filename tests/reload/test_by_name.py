@@ -11,7 +11,7 @@ from support.house import run, until
 from support.load import app
 from support.serving import composition, serving
 
-from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.supervisor.supervisor import Supervisor
 from caddysnake.daemon.tenants.lookup import UnknownApp
 
@@ -165,7 +165,7 @@ def test_a_dynamic_app_is_reloaded_and_evicted_by_its_key(folder: Path) -> None:
             with pytest.raises(StartFailed, match="no database"):
                 await served.reload_app(ann)
             assert await ask("a.sock", "ann.test") == "2"
-            refused = served.estates[TEMPLATE].apps["ann.test"].builds.refused
+            refused = served.templates[TEMPLATE].apps["ann.test"].builds.refused
             assert refused is not None
             assert "no database" in refused.text
             await served.evict(TEMPLATE, "ben.test")

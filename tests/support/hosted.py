@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.pool import PoolSpec
+from caddysnake.daemon.apps.spec import PoolSpec
 from caddysnake.daemon.workers.threads.host import ThreadHost
 from support.house import House, spec
 

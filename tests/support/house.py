@@ -17,7 +17,7 @@ from caddysnake.channel import vitals
 from caddysnake.channel.messages import TAKE_TRUSTED
 from caddysnake.channel.settings import Settings
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.pool import PoolSpec
+from caddysnake.daemon.apps.spec import PoolSpec
 from caddysnake.daemon.sockets.connections import Connection, Connections
 from caddysnake.daemon.workers.child.launcher import ForkServerKey
 from caddysnake.daemon.workers.threads.host import WorkerOrigins

@@ -14,7 +14,7 @@ from support.house import run, until
 from support.probe import exchange
 
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.pool import StartFailed
+from caddysnake.daemon.apps.spec import StartFailed
 
 RELOADS = int(os.environ.get("CADDYSNAKE_THREAD_RELOADS", "40"))
 

@@ -12,8 +12,8 @@ from support.house import run, until
 from support.probe import exchange
 
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.pool import StartFailed
 from caddysnake.daemon.apps.restarting import Limits
+from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.workers import worker as workers_module
 from caddysnake.daemon.workers.threads import host as hosts_module
 from caddysnake.daemon.workers.threads.host import ThreadHost

@@ -60,7 +60,7 @@ LOOKED_AT = {
         "_desks _starter"
     ),
     "relays.link_broker.LinkBroker": (
-        "_apps _connections _development _estates _loop _max_queue _needs _open _relays"
+        "_apps _connections _development _templates _loop _max_queue _needs _open _relays"
     ),
     "sockets.listener.Listener": (
         "_complained _identity _kind _lock _loop _on_connection _paused _told_at has_room name path "
@@ -81,7 +81,7 @@ LOOKED_AT = {
     "supervisor.supervisor.Supervisor": (
         "_autoreload _beginnings _bound _changing _deciding _disbelieved _is_hurried _looked_at _loop _numbers "
         "_openings _parting _relays_wanted _restarts _starts _stopping _tasks _trusted apps composition connections "
-        "estates farewell relays spawners starter"
+        "templates farewell relays spawners starter"
     ),
     "apps.counters.Counters": (
         "_parent cells cpu_s last_failure refusals restarts starts"

@@ -2,9 +2,9 @@
 
 ``app``         one app, its queue
 ``pool``        one generation of its workers
-``spec``        what makes two specs the same app
+``spec``        what a pool runs; what makes two specs the same app
 ``builds``      which code that is
-``restarting``  when a worker is replaced; ``backoff``: how soon one is tried again
+``restarting``  when a worker is replaced; how soon one that failed is tried again
 ``counters``    what is counted
 ``autoreload``  code that changes on disk
 """

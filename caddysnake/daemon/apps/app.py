@@ -21,7 +21,8 @@ from ..workers.forking.start_limiter import StartLimiter
 from ..workers.worker import Worker
 from .builds import Builds
 from .counters import Counters
-from .pool import Pool, PoolSpec, StartFailed
+from .pool import Pool
+from .spec import PoolSpec, StartFailed
 
 log = logging.getLogger("caddysnake.app")
 

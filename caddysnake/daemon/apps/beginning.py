@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from ..workers.forking.start_limiter import StartLimiter
 from .app import App
-from .backoff import Backoff
-from .pool import PoolSpec, StartFailed
+from .restarting import Backoff
+from .spec import PoolSpec, StartFailed
 
 log = logging.getLogger("caddysnake.app")
 

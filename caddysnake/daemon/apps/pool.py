@@ -10,77 +10,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel.messages import MOVES, Need, Unneed
-from ...channel.settings import RelaySettings, Settings
+from ...channel.settings import Settings
 from ..system import tempdirs as scratch
 from ..system.processes import resident_bytes
-from ..system.state import CarriedFailure, CarriedPool, CarriedWorker, plain
-from ..workers.child.launcher import ForkServerKey, Launcher, Launchers, SpawnError, ThreadLauncher
+from ..system.state import CarriedPool, CarriedWorker, plain
+from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLauncher
 from ..workers.forking.environment import not_passed
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
 from ..workers.lifecycle import State
 from ..workers.worker import Worker, WorkerSink
-from .backoff import Backoff
 from .counters import Counters
-from .restarting import Limits, Reading, RecycleLimit
-from .spec import UNKNOWN, Identity
+from .restarting import Backoff, Reading, RecycleLimit
+from .spec import PoolSpec, StartFailed
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
 
 log = logging.getLogger("caddysnake.app")
-
-SLOW_START_S = 10.0
-"""After how long a start that still goes on is told, unless the environment says otherwise (``composition``)."""
-
-
-class PoolSpec(NamedTuple):
-    """What a pool runs."""
-
-    name: str
-    settings: Settings | RelaySettings
-    workers: int
-    key: ForkServerKey
-    start_timeout_s: float | None
-    grace_s: float
-    isolated: bool = False
-    """Nobody else, not even the daemon, runs as its user."""
-    limits: Limits = Limits()
-    """When its workers are replaced."""
-    slow_start_s: float = SLOW_START_S
-    """After how long a start that still goes on is told."""
-    leads_to: tuple[str, ...] = ()
-    """What was behind the names of its folder and its Python when it was made: only to tell whether that has changed.
-    """
-    cannot: str = ""
-    """Why it cannot be started as things are. Who it would run as may not be known then."""
-
-    @property
-    def identity(self) -> Identity:
-        """Of this and its successors."""
-        if isinstance(self.settings, RelaySettings):
-            return Identity("relay", None)
-        if self.cannot:
-            return Identity(UNKNOWN, UNKNOWN)
-        return Identity((self.settings.module, self.settings.variable, self.settings.working_dir), self.key.account)
-
-
-class StartFailed(Exception):
-    """The first start of a pool failed; ``code`` and text are the worker's."""
-
-    def __init__(self, app: str, code: str, text: str) -> None:
-        super().__init__(text)
-        self.app = app
-        self.code = code
-
-    def carry(self) -> CarriedFailure:
-        """It, for another image of the daemon."""
-        return CarriedFailure(app=self.app, code=self.code, text=str(self))
-
-    @classmethod
-    def resumed(cls, carried: CarriedFailure | None) -> StartFailed | None:
-        """What ``carry`` gave, as an exception again."""
-        return None if carried is None else cls(carried.app, carried.code, carried.text)
 
 
 class Home(Protocol):

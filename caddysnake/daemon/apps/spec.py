@@ -1,9 +1,17 @@
-"""What a pool runs, and what makes it the same app."""
+"""What a pool runs, what makes it the same app, and how its start fails."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import NamedTuple
+
+from ...channel.settings import RelaySettings, Settings
+from ..system.state import CarriedFailure
+from ..workers.child.launcher import ForkServerKey
+from .restarting import Limits
+
+SLOW_START_S = 10.0
+"""After how long a start that still goes on is told, unless the environment says otherwise (``composition``)."""
 
 UNKNOWN = "(unknown)"
 """Of an app that cannot be started as things are, and has had no worker: who it would run as may not be known."""
@@ -14,3 +22,52 @@ class Identity(NamedTuple):
 
     code: Hashable
     user: Hashable
+
+
+class PoolSpec(NamedTuple):
+    """What a pool runs."""
+
+    name: str
+    settings: Settings | RelaySettings
+    workers: int
+    key: ForkServerKey
+    start_timeout_s: float | None
+    grace_s: float
+    isolated: bool = False
+    """Nobody else, not even the daemon, runs as its user."""
+    limits: Limits = Limits()
+    """When its workers are replaced."""
+    slow_start_s: float = SLOW_START_S
+    """After how long a start that still goes on is told."""
+    leads_to: tuple[str, ...] = ()
+    """What was behind the names of its folder and its Python when it was made: only to tell whether that has changed.
+    """
+    cannot: str = ""
+    """Why it cannot be started as things are. Who it would run as may not be known then."""
+
+    @property
+    def identity(self) -> Identity:
+        """Of this and its successors."""
+        if isinstance(self.settings, RelaySettings):
+            return Identity("relay", None)
+        if self.cannot:
+            return Identity(UNKNOWN, UNKNOWN)
+        return Identity((self.settings.module, self.settings.variable, self.settings.working_dir), self.key.account)
+
+
+class StartFailed(Exception):
+    """The first start of a pool failed; ``code`` and text are the worker's."""
+
+    def __init__(self, app: str, code: str, text: str) -> None:
+        super().__init__(text)
+        self.app = app
+        self.code = code
+
+    def carry(self) -> CarriedFailure:
+        """It, for another image of the daemon."""
+        return CarriedFailure(app=self.app, code=self.code, text=str(self))
+
+    @classmethod
+    def resumed(cls, carried: CarriedFailure | None) -> StartFailed | None:
+        """What ``carry`` gave, as an exception again."""
+        return None if carried is None else cls(carried.app, carried.code, carried.text)

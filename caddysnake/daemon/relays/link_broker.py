@@ -32,7 +32,7 @@ Token = tuple[int, int]
 
 
 class LinkBroker:
-    """``apps`` and ``estates`` by their number in the plan. ``asked`` is called with what relays send.
+    """``apps`` and ``templates`` by their number in the plan. ``asked`` is called with what relays send.
 
     ``development``: the numbers of those whose clients may be told everything.
     """
@@ -41,13 +41,13 @@ class LinkBroker:
         self,
         connections: Connections,
         apps: Mapping[int, App],
-        estates: Mapping[int, Tenants],
+        templates: Mapping[int, Tenants],
         max_queue: Mapping[int, int],
         development: Collection[int] = (),
     ) -> None:
         self._connections = connections
         self._apps = apps
-        self._estates = estates
+        self._templates = templates
         self._max_queue = max_queue
         self._development = development
         self._loop = asyncio.get_running_loop()
@@ -69,11 +69,11 @@ class LinkBroker:
             return
         self._needs[token] = message
         app = self._apps.get(message.route)
-        estate = self._estates.get(message.route)
-        if estate is not None:
+        tenants = self._templates.get(message.route)
+        if tenants is not None:
             key = message.key
-            self._open[token] = lambda: estate.never_mind(key, token)
-            estate.need(key, token, lambda found: self._found(relay, message, found))
+            self._open[token] = lambda: tenants.never_mind(key, token)
+            tenants.need(key, token, lambda found: self._found(relay, message, found))
         elif app is not None:
             self._await(relay, message, app)
         else:
@@ -88,7 +88,7 @@ class LinkBroker:
         return CarriedDesk(
             generation=generation,
             apps={route: numbers[app] for route, app in self._apps.items() if app in numbers},
-            estates={route: estate.spec.name for route, estate in self._estates.items()},
+            estates={route: tenants.spec.name for route, tenants in self._templates.items()},
             max_queue=dict(self._max_queue),
             development=sorted(self._development),
         )
@@ -158,7 +158,7 @@ class LinkBroker:
 
     def _refuse(self, relay: Worker, message: Need, refusal: Refusal) -> None:
         self._settled((relay.number, message.need))
-        owner = self._apps.get(message.route) or self._estates.get(message.route)
+        owner = self._apps.get(message.route) or self._templates.get(message.route)
         if owner is not None:
             owner.ledger.refused(refusal.code)
         text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""

@@ -15,7 +15,7 @@ from ...channel.messages import Need, Unneed
 from ...channel.settings import Settings
 from ...installation import PACKAGE
 from ..apps.app import App
-from ..apps.pool import PoolSpec
+from ..apps.spec import PoolSpec
 from ..sockets.connections import Connection, Connections
 from ..system import processes
 from ..system.log.process import OutputPipes, adopt_outlets, outlets

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from ...config.plan.environment import without_service_manager
 from ...config.stock.caddy_admin import OFF
-from ..apps.backoff import Backoff
-from ..apps.pool import StartFailed
+from ..apps.restarting import Backoff
+from ..apps.spec import StartFailed
 from ..system import kinship, processes
 from ..system.log.records import printable
 from ..system.state import CarriedCaddy

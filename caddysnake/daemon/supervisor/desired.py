@@ -25,13 +25,12 @@ from ...config.plan.search import located
 from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
-from ..apps.pool import SLOW_START_S, PoolSpec, StartFailed
-from ..apps.spec import Identity
+from ..apps.spec import SLOW_START_S, Identity, PoolSpec, StartFailed
 from ..relays.relays import KEY as RELAY_KEY
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
-from ..tenants.tenants import EstateSpec
+from ..tenants.tenants import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.environment import for_interpreter, slow_start_s
 
@@ -50,13 +49,13 @@ class ListenerSpec(NamedTuple):
 
 
 class Desired(NamedTuple):
-    """What to run. Apps and estates have the numbers by which relays name them."""
+    """What to run. Apps and templates have the numbers by which relays name them."""
 
     apps: dict[int, PoolSpec]
     bindings: tuple[ListenerSpec, ...]
     grace_s: float
     trusted_proxies: tuple[str, ...] = ()
-    estates: Mapping[int, EstateSpec] = MappingProxyType({})
+    templates: Mapping[int, TemplateSpec] = MappingProxyType({})
     relay: PoolSpec | None = None
     max_queue: Mapping[int, int] = MappingProxyType({})
     autoreload: Mapping[int, Autoreload] = MappingProxyType({})
@@ -96,7 +95,7 @@ def compose(
     being started. Raises ``AccountError`` when the user of another has gone since it was checked.
     """
     apps: dict[int, PoolSpec] = {}
-    estates: dict[int, EstateSpec] = {}
+    templates: dict[int, TemplateSpec] = {}
     again: dict[int, Callable[[], PoolSpec]] = {}
     housed = residents(plan)
     autoreload = {number: spec.autoreload for number, spec in enumerate(plan.apps) if spec.autoreload is not None}
@@ -104,7 +103,7 @@ def compose(
     for number, spec in enumerate(plan.apps):
         if spec.dynamic:
             is_amiss = number in unready
-            estates[number] = _estate(number, spec, environ, base_dir, number in telling, housed, is_amiss)
+            templates[number] = _template(number, spec, environ, base_dir, number in telling, housed, is_amiss)
         else:
             known = _Known(spec, environ, base_dir, number in telling, housed)
             again[number] = known.now
@@ -123,7 +122,7 @@ def compose(
         bindings,
         plan.grace_period_s,
         plan.options.trusted_proxies,
-        estates,
+        templates,
         _relay(plan, tables, bool(telling)),
         {number: spec.max_queue for number, spec in enumerate(plan.apps)},
         autoreload,
@@ -175,7 +174,7 @@ def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
     return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
 
 
-def _estate(
+def _template(
     number: int,
     spec: AppSpec,
     environ: Mapping[str, str],
@@ -183,7 +182,7 @@ def _estate(
     development: bool,
     housed: Residents,
     is_amiss: bool,
-) -> EstateSpec:
+) -> TemplateSpec:
     template = app_template(number, spec.block, environ)
 
     def resolve(key: str) -> PoolSpec | Refusal:
@@ -203,7 +202,7 @@ def _estate(
 
     identity = Identity((spec.module, spec.variable, spec.working_dir), (spec.user, spec.group))
     warm = _warm(spec, environ, housed)
-    return EstateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity, warm)
+    return TemplateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity, warm)
 
 
 def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:

@@ -24,7 +24,8 @@ from ...matchers.table import Table
 from ..apps.app import App
 from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.beginning import Beginning
-from ..apps.pool import Pool, PoolSpec, StartFailed
+from ..apps.pool import Pool
+from ..apps.spec import PoolSpec, StartFailed
 from ..relays.link_broker import LinkBroker
 from ..relays.relays import Relays, RelayStarter
 from ..sockets.addresses import Address, UnixAddress, address_name, key_of
@@ -33,7 +34,7 @@ from ..sockets.listener import Listener, peer_uid
 from ..sockets.opener import ListenerOpener
 from ..sockets.socket_file import ListenError
 from ..system import cgroups, tempdirs
-from ..tenants.lookup import Tenant, UnknownApp, find
+from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..tenants.tenants import Tenants
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.start_limiter import StartLimiter
@@ -90,7 +91,7 @@ class Supervisor:
         self.composition = composition
         self._openings = openings or ListenerOpener()
         self.apps: dict[str, App] = {}
-        self.estates: dict[str, Tenants] = {}
+        self.templates: dict[str, Tenants] = {}
         self.relays: Relays | None = None
         self.connections: Connections
         self.spawners = WorkerOrigins()
@@ -164,7 +165,7 @@ class Supervisor:
         for each in beginnings:
             await each.decided.wait()
         composition = self.composition
-        has_templates = len(composition.estates) > len(composition.amiss)
+        has_templates = len(composition.templates) > len(composition.amiss)
         if composition.is_patient or has_templates or any(each.was_up for each in beginnings):
             return
         failures = [failure for each in beginnings if (failure := each.app.failure) is not None]
@@ -226,7 +227,7 @@ class Supervisor:
         """Somebody is answered, or there is nobody to answer for."""
         amiss = self._amiss()
         return not (self.apps or amiss) or any(
-            [*(app.pool.ready for app in self.apps.values()), *(name not in amiss for name in self.estates)]
+            [*(app.pool.ready for app in self.apps.values()), *(name not in amiss for name in self.templates)]
         )
 
     def failed(self) -> dict[str, str]:
@@ -236,7 +237,7 @@ class Supervisor:
         return found | dict.fromkeys(self._amiss(), "setup")
 
     def _amiss(self) -> list[str]:
-        return [name for name in self.composition.amiss if name in self.estates and not self.estates[name].apps]
+        return [name for name in self.composition.amiss if name in self.templates and not self.templates[name].apps]
 
     def _tell_shared(self, composition: Desired) -> None:
         for each in composition.shared:
@@ -276,10 +277,10 @@ class Supervisor:
         ``name`` and ``key`` as for ``directory.find``. Raises ``UnknownApp``; ``StartFailed``, and nothing has changed.
         """
         async with self._changing:
-            found = find(self.apps, self.estates, name, key)
-            if isinstance(found, Tenant):
+            found = find(self.apps, self.templates, name, key)
+            if isinstance(found, DynamicApp):
                 try:
-                    return await found.estate.reload(found.key)
+                    return await found.tenants.reload(found.key)
                 except KeyError:
                     raise UnknownApp.asleep(name) from None
             await self._autoreload.pause(found)
@@ -303,10 +304,10 @@ class Supervisor:
 
         ``name`` and ``key`` as for ``directory.find``. Raises ``UnknownApp``, also for static apps: the file has them.
         """
-        found = find(self.apps, self.estates, name, key)
+        found = find(self.apps, self.templates, name, key)
         if isinstance(found, App):
             raise UnknownApp.static(name)
-        if not await found.estate.evict(found.key):
+        if not await found.tenants.evict(found.key):
             raise UnknownApp.asleep(name)
 
     def _keys_of_changed(self, composition: Desired) -> set[ForkServerKey]:
@@ -391,7 +392,7 @@ class Supervisor:
         for spec in change.composition.apps.values():
             self.apps[spec.name] = self._new_app(spec)
         self._bound_queues(change.composition)
-        self._make_estates(change.composition)
+        self._make_templates(change.composition)
         if change.relay is not None:
             self.relays = self._new_relays(change.relay, change.composition)
         self._bind(change)
@@ -452,7 +453,7 @@ class Supervisor:
             for binding in change.composition.bindings
             if binding.app is None
         ]
-        templates = ", ".join(estate.name for estate in change.composition.estates.values())
+        templates = ", ".join(tenants.name for tenants in change.composition.templates.values())
         fields = {"listener": ", ".join(names) or "none", "mode": "relay", "relays": spec.workers}
         log.info("relay ready", extra={"fields": {**fields, "templates": templates, "ms": round(took * 1000)}})
 
@@ -463,8 +464,8 @@ class Supervisor:
         apps = {number: self.apps.get(each.name) for number, each in self.composition.apps.items()}
         if apps != {number: change.kept.get(each.name) for number, each in change.composition.apps.items()}:
             return False
-        former = {number: (each.name, each.identity) for number, each in self.composition.estates.items()}
-        return former == {number: (each.name, each.identity) for number, each in change.composition.estates.items()}
+        former = {number: (each.name, each.identity) for number, each in self.composition.templates.items()}
+        return former == {number: (each.name, each.identity) for number, each in change.composition.templates.items()}
 
     def _take_back(self, change: _Change) -> None:
         for app in (*self.apps.values(), *([self.relays] if self.relays is not None else [])):
@@ -483,11 +484,11 @@ class Supervisor:
             self._tell_shared(composition)
         self.composition = composition
         self._set_trusted(composition)
-        former: list[App | Tenants] = [*self.apps.values(), *self.estates.values()]
+        former: list[App | Tenants] = [*self.apps.values(), *self.templates.values()]
         self.apps = change.kept | change.started
         self._bound_queues(composition)
-        self._make_estates(composition, change.changed_only)
-        remaining = {*self.apps.values(), *self.estates.values()}
+        self._make_templates(composition, change.changed_only)
+        remaining = {*self.apps.values(), *self.templates.values()}
         if self.relays is not None:
             self.relays.set_desk(self._new_desk(composition))
         self._bind(change)
@@ -510,8 +511,9 @@ class Supervisor:
         options = composition.autoreload
         apps = {self.apps[spec.name]: options[n] for n, spec in composition.apps.items() if n in options}
         self._autoreload.cover(apps, since)
-        estates = [(self.estates[spec.name], options[n]) for n, spec in composition.estates.items() if n in options]
-        self._autoreload.guard(dict[Watched, Options](estates))
+        templates = composition.templates.items()
+        guarded = [(self.templates[spec.name], options[n]) for n, spec in templates if n in options]
+        self._autoreload.guard(dict[Watched, Options](guarded))
 
     def _bind(self, change: _Change) -> None:
         """Let each listener's connections go where the composition has them go, and close those it does not have."""
@@ -537,7 +539,7 @@ class Supervisor:
     def _set_trusted(self, composition: Desired) -> None:
         static = [spec.key for spec in composition.apps.values()]
         self.spawners.expect(static)
-        warm = [spec.warm for spec in composition.estates.values() if spec.warm is not None]
+        warm = [spec.warm for spec in composition.templates.values() if spec.warm is not None]
         self.spawners.keep([*static, *warm], composition.max_spawners)
         self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
 
@@ -566,22 +568,22 @@ class Supervisor:
 
     def _new_desk(self, composition: Desired) -> LinkBroker:
         apps = {number: self.apps[spec.name] for number, spec in composition.apps.items() if spec.name in self.apps}
-        estates = {number: self.estates[spec.name] for number, spec in composition.estates.items()}
-        return LinkBroker(self.connections, apps, estates, composition.max_queue, composition.development)
+        templates = {number: self.templates[spec.name] for number, spec in composition.templates.items()}
+        return LinkBroker(self.connections, apps, templates, composition.max_queue, composition.development)
 
-    def _make_estates(self, composition: Desired, changed_only: bool = False) -> None:
-        wanted = {spec.name: spec for spec in composition.estates.values()}
-        running = {name: estate.spec.identity for name, estate in self.estates.items()}
+    def _make_templates(self, composition: Desired, changed_only: bool = False) -> None:
+        wanted = {spec.name: spec for spec in composition.templates.values()}
+        running = {name: tenants.spec.identity for name, tenants in self.templates.items()}
         kept = successors(running, {name: spec.identity for name, spec in wanted.items()})
-        former = self.estates
-        self.estates = {}
+        former = self.templates
+        self.templates = {}
         for name, spec in wanted.items():
             if name not in kept:
-                self.estates[name] = Tenants(spec, self.spawners, self.connections, self._starts)
+                self.templates[name] = Tenants(spec, self.spawners, self.connections, self._starts)
                 continue
-            estate = self.estates[name] = former[kept[name]]
-            if estate.spec is not spec:
-                estate.renew(spec, changed_only)
+            tenants = self.templates[name] = former[kept[name]]
+            if tenants.spec is not spec:
+                tenants.renew(spec, changed_only)
 
     def _part_with(self, each: App | Tenants, asking: Sequence[Worker] = ()) -> None:
         """Let it go; but for those relays (``asking``) that are about to leave and may still ask for it."""
@@ -631,8 +633,8 @@ class Supervisor:
         """What is served, in a line for people."""
         workers = sum(len(app.pool.ready) for app in self._all_apps())
         parts = [f"{len(self.apps)} {_plural('app', len(self.apps))}, {workers} {_plural('worker', workers)}"]
-        if self.estates:
-            awake = sum(len(estate.apps) for estate in self.estates.values())
+        if self.templates:
+            awake = sum(len(tenants.apps) for tenants in self.templates.values())
             parts.append(f"{awake} {_plural('tenant', awake)} awake")
         failed = self.failed()
         if down := [name for name, app in self.apps.items() if not app.pool.ready] + self._amiss():
@@ -725,16 +727,16 @@ class Supervisor:
             await self._autoreload.pause()
             await self._pause_beginnings()
             self._starts.hold()
-            for estate in self.estates.values():
-                await estate.hold_renewals()
+            for tenants in self.templates.values():
+                await tenants.hold_renewals()
         except BaseException:
             self.release_changes()
             raise
 
     def release_changes(self) -> None:
         """Undo ``hold_changes``: what waited goes on."""
-        for estate in self.estates.values():
-            estate.release_renewals()
+        for tenants in self.templates.values():
+            tenants.release_renewals()
         self._starts.release()
         self._autoreload.resume()
         self._resume_beginnings()
@@ -745,7 +747,7 @@ class Supervisor:
         """Nothing is starting or being buried just now."""
         apps = [*self._all_apps(), *([self.relays] if self.relays is not None else [])]
         return (
-            not any(estate.starting for estate in self.estates.values())
+            not any(tenants.starting for tenants in self.templates.values())
             and not self.spawners.is_asked
             and self.spawners.hosts.is_settled
             and all(app.is_settled for app in apps)
@@ -783,8 +785,8 @@ class Supervisor:
         self.connections.shares.sweep()
         if not self._stopping:
             self._look_after_sockets()
-        for estate in self.estates.values():
-            estate.sweep()
+        for tenants in self.templates.values():
+            tenants.sweep()
         self.spawners.sweep()
         if self.relays is not None:
             self.relays.sweep()
@@ -892,7 +894,7 @@ class Supervisor:
             each.stop()
 
     def _served(self) -> list[App | Tenants]:
-        return [*self.apps.values(), *self.estates.values(), *self._parting]
+        return [*self.apps.values(), *self.templates.values(), *self._parting]
 
     def _all_apps(self) -> list[App]:
         served = self._served()

@@ -43,31 +43,33 @@ class UnknownApp(Exception):
         return cls(f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it", "static-app")
 
 
-class Tenant(NamedTuple):
-    """A dynamic app: the estate that has it, and its key there."""
+class DynamicApp(NamedTuple):
+    """A dynamic app: those that it is one of, and its key there."""
 
-    estate: Tenants
+    tenants: Tenants
     key: str
 
 
-def find(apps: Mapping[str, App], estates: Mapping[str, Tenants], name: str, key: str | None = None) -> App | Tenant:
+def find(
+    apps: Mapping[str, App], templates: Mapping[str, Tenants], name: str, key: str | None = None
+) -> App | DynamicApp:
     """The app called ``name``: a static one; a dynamic one by the name that logs have for it; or, with ``key``, that
     app of the template ``name``. Keys may be given as logs print them. Raises ``UnknownApp``."""
     if key is not None:
-        estate = estates.get(name)
-        if estate is None:
-            raise UnknownApp.among(name, estates)
-        live = [*estate.apps, *estate.starting]
-        return Tenant(estate, next((each for each in live if key in (each, printable(each))), key))
+        tenants = templates.get(name)
+        if tenants is None:
+            raise UnknownApp.among(name, templates)
+        live = [*tenants.apps, *tenants.starting]
+        return DynamicApp(tenants, next((each for each in live if key in (each, printable(each))), key))
     if name in apps:
         return apps[name]
-    tenants = {
-        app.name: Tenant(estate, each)
-        for estate in estates.values()
-        for each, app in (*estate.starting.items(), *estate.apps.items())
+    dynamic = {
+        app.name: DynamicApp(tenants, each)
+        for tenants in templates.values()
+        for each, app in (*tenants.starting.items(), *tenants.apps.items())
     }
-    if name in tenants:
-        return tenants[name]
-    if name in estates:
+    if name in dynamic:
+        return dynamic[name]
+    if name in templates:
         raise UnknownApp.template(name)
-    raise UnknownApp.among(name, [*apps, *tenants])
+    raise UnknownApp.among(name, [*apps, *dynamic])

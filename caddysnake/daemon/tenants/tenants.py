@@ -20,8 +20,7 @@ from ...channel.throttle import Throttle
 from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
-from ..apps.pool import PoolSpec, StartFailed
-from ..apps.spec import Identity
+from ..apps.spec import Identity, PoolSpec, StartFailed
 from ..sockets.connections import Connection, Connections, has_input
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
@@ -52,8 +51,8 @@ _ROOM_PATIENCE_S = 5.0
 Told = Callable[["App | Refusal"], None]
 
 
-class EstateSpec(NamedTuple):
-    """What an estate needs to know. ``resolve(key)`` runs in a thread: it looks at the file system."""
+class TemplateSpec(NamedTuple):
+    """What ``Tenants`` need to know. ``resolve(key)`` runs in a thread: it looks at the file system."""
 
     name: str
     resolve: Callable[[str], PoolSpec | Refusal]
@@ -76,7 +75,7 @@ class Tenants:
     """``need`` answers who asks for an app of this template."""
 
     def __init__(
-        self, spec: EstateSpec, spawners: WorkerOrigins, connections: Connections, starts: StartLimiter
+        self, spec: TemplateSpec, spawners: WorkerOrigins, connections: Connections, starts: StartLimiter
     ) -> None:
         self.spec = spec
         self.apps: dict[str, App] = {}
@@ -208,7 +207,7 @@ class Tenants:
     # -- starting ----------------------------------------------------------------------------------------------
 
     def start_next(self) -> Starting | None:
-        """Start the app that is next in this estate's queue; None when nobody waits for one any more."""
+        """Start the app that is next in the queue here; None when nobody waits for one any more."""
         key = None if self._stopping else self._tenants.next_start(self._ranking())
         if key is None:
             return None
@@ -217,7 +216,7 @@ class Tenants:
         return Starting(self._spawn(self._start(key)), lambda: self._pids_of(key), slice_s, lambda: self._is_late(key))
 
     def rank(self) -> tuple[int, int]:
-        """Of the app that is next in this estate's queue."""
+        """Of the app that is next in the queue here."""
         return min(map(self._ranking(), self._tenants.queued()), default=FRESH)
 
     def _ranking(self) -> Callable[[str], tuple[int, int]]:
@@ -406,7 +405,7 @@ class Tenants:
 
     # -- another configuration ---------------------------------------------------------------------------------
 
-    def renew(self, spec: EstateSpec, changed_only: bool = False) -> None:
+    def renew(self, spec: TemplateSpec, changed_only: bool = False) -> None:
         """Run what ``spec`` says from now on: live apps get new workers one after the other, and serve on meanwhile.
 
         ``changed_only``: those of which ``spec`` says nothing new keep theirs.
@@ -518,7 +517,7 @@ class Tenants:
 
     def heir_key(self, app: App) -> str | None:
         """The key by which connections of ``app``, which was told to go, ask anew; None when they do not ask here."""
-        return app.heir.key if isinstance(app.heir, Reopener) and app.heir.estate is self else None
+        return app.heir.key if isinstance(app.heir, Reopener) and app.heir.tenants is self else None
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -559,8 +558,8 @@ class Tenants:
 class Reopener:
     """Has the connections of an app that was let go: a request on one is the successor's."""
 
-    def __init__(self, estate: Tenants, key: str, connections: Connections) -> None:
-        self.estate = estate
+    def __init__(self, tenants: Tenants, key: str, connections: Connections) -> None:
+        self.tenants = tenants
         self.key = key
         self._connections = connections
 
@@ -570,11 +569,11 @@ class Reopener:
             self._connections.end(connection)
             return
         self._connections.hold(connection)
-        self.estate.need(self.key, connection, lambda found: self._found(connection, found))
+        self.tenants.need(self.key, connection, lambda found: self._found(connection, found))
 
     def left(self, connection: Connection) -> None:
         """Its other side has left."""
-        self.estate.never_mind(self.key, connection)
+        self.tenants.never_mind(self.key, connection)
 
     def _found(self, connection: Connection, found: App | Refusal) -> None:
         if isinstance(found, Refusal):

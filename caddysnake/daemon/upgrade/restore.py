@@ -9,7 +9,8 @@ from __future__ import annotations
 from ...channel.messages import Need
 from ..apps.app import App
 from ..apps.counters import Counters
-from ..apps.pool import Pool, PoolSpec
+from ..apps.pool import Pool
+from ..apps.spec import PoolSpec
 from ..relays.link_broker import LinkBroker
 from ..sockets.addresses import FdAddress, TcpAddress, key_of
 from ..sockets.connections import BoundListener, Connection
@@ -46,8 +47,8 @@ def carry(serving: Supervisor, state: State) -> None:
         state.relays = numbers.carry(serving.relays)
         state.relay_pids = serving.starter.carry()
         state.relay_outlets = serving.starter.carry_outlets()
-    for estate in serving.estates.values():
-        state.estates.append(estate.carry(numbers.carry))
+    for tenants in serving.templates.values():
+        state.estates.append(tenants.carry(numbers.carry))
     for connection in serving.connections:
         if isinstance(connection.app, App) and connection.app not in numbers.known:
             _carry_former(connection.app, serving, state, numbers)
@@ -85,8 +86,8 @@ class _Numbers:
 
 def _carry_former(app: App, serving: Supervisor, state: State, numbers: _Numbers) -> None:
     """``app`` has ended; idle connections that it had wait for whoever comes after it."""
-    for estate, carried in zip(serving.estates.values(), state.estates, strict=True):
-        key = estate.heir_key(app)
+    for tenants, carried in zip(serving.templates.values(), state.estates, strict=True):
+        key = tenants.heir_key(app)
         if key is not None:
             carried.leaving.append((key, numbers.carry(app)))
             return
@@ -132,15 +133,16 @@ def differences(state: State, composition: Desired) -> list[str]:
     kept = successors(running, named)
     found += [f"has an app {name}" for name in named if name not in kept]
     found += [f"has no app {name}" for name in running if name not in kept.values()]
-    templates, living = {spec.name for spec in composition.estates.values()}, {each.name for each in state.estates}
+    templates, living = {spec.name for spec in composition.templates.values()}, {each.name for each in state.estates}
     found += [f"has a template {name}" for name in sorted(templates - living)]
     found += [f"has no template {name}" for name in sorted(living - templates)]
     if not found and state.relays is not None and state.desks:
         newest = max(state.desks, key=lambda desk: desk.generation)
         names = {app.id: str(app.pool.spec["name"]) for app in state.apps}
         routes = {route: names.get(number, "") for route, number in newest.apps.items()} | newest.estates
-        apps, estates = composition.apps.items(), composition.estates.items()
-        if routes != {n: spec.name for n, spec in apps} | {n: spec.name for n, spec in estates}:
+        wanted_routes = {number: spec.name for number, spec in composition.apps.items()}
+        wanted_routes |= {number: spec.name for number, spec in composition.templates.items()}
+        if routes != wanted_routes:
             found.append("names its apps, or orders them, otherwise")
     return found
 
@@ -192,8 +194,8 @@ class Resumption:
             worker.reconcile()
         self._resume_desks()
         serving.watch_from(state.changes_from)
-        for estate in serving.estates.values():
-            estate.watch_from(state.changes_from)
+        for tenants in serving.templates.values():
+            tenants.watch_from(state.changes_from)
 
     def _resume_listeners(self) -> None:
         serving = self._serving
@@ -232,9 +234,9 @@ class Resumption:
             else:
                 serving._part_with(app)
         serving._bound_queues(composition)
-        serving._make_estates(composition)
+        serving._make_templates(composition)
         for carried in state.estates:
-            self._resume_estate(carried)
+            self._resume_template(carried)
         if state.relays is not None:
             former = spec_of(state.relays.pool.spec)
             arranged = None if differences(state, composition) else serving.arranged(composition)
@@ -248,12 +250,12 @@ class Resumption:
                 raise StateError(f"nobody serves {listener.name}")
             serving._accept(bound)
 
-    def _resume_estate(self, carried: CarriedEstate) -> None:
+    def _resume_template(self, carried: CarriedEstate) -> None:
         serving = self._serving
-        estate = serving.estates.get(carried.name)
-        if estate is not None:
-            estate.ledger.resume(carried.ledger)
-            estate.resume(carried, lambda each: self._resume_tenant(each, estate.ledger))
+        tenants = serving.templates.get(carried.name)
+        if tenants is not None:
+            tenants.ledger.resume(carried.ledger)
+            tenants.resume(carried, lambda each: self._resume_tenant(each, tenants.ledger))
             return
         for each in [*(tenant.app for tenant in carried.apps), *(app for _, app in carried.leaving)]:
             serving._part_with(self._resume_tenant(each))
@@ -297,12 +299,12 @@ class Resumption:
         if relays is None:
             return
         desks = {}
-        known = self._serving.estates
+        known = self._serving.templates
         for each in self._state.desks:
             apps = {route: self._apps[number] for route, number in each.apps.items()}
-            estates = {route: known[name] for route, name in each.estates.items() if name in known}
+            templates = {route: known[name] for route, name in each.estates.items() if name in known}
             desks[each.generation] = LinkBroker(
-                self._serving.connections, apps, estates, each.max_queue, frozenset(each.development)
+                self._serving.connections, apps, templates, each.max_queue, frozenset(each.development)
             )
         relays.resume_desks(desks)
 

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.accounts import Account
-from ..apps.pool import PoolSpec
 from ..apps.restarting import Limits
+from ..apps.spec import PoolSpec
 from ..system.state import CarriedHost, malformed
 from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import Place

@@ -21,7 +21,7 @@ from ....config.language.models import Autoreload as Options
 from ....logs.records import printable
 from ...workers.forking.fork_server import ForkServers
 from ..app import App
-from ..pool import StartFailed
+from ..spec import StartFailed
 from .trees import Root
 from .watcher import Paths, Watch, Watching
 
@@ -50,14 +50,14 @@ class Autoreload:
             if app not in self._renewals:
                 self._renewals[app] = Renewal(app, options, self._watching, self._spawners, since)
 
-    def guard(self, estates: Mapping[Watched, Options]) -> None:
-        """Let go of apps of these estates, and of no others, when they change."""
-        for estate, guard in list(self._guards.items()):
-            if estates.get(estate) != guard.options:
-                self._guards.pop(estate).end()
-        for estate, options in estates.items():
-            if estate not in self._guards:
-                self._guards[estate] = Guard(estate, options, self._watching)
+    def guard(self, templates: Mapping[Watched, Options]) -> None:
+        """Let go of apps of these templates, and of no others, when they change."""
+        for tenants, guard in list(self._guards.items()):
+            if templates.get(tenants) != guard.options:
+                self._guards.pop(tenants).end()
+        for tenants, options in templates.items():
+            if tenants not in self._guards:
+                self._guards[tenants] = Guard(tenants, options, self._watching)
 
     async def pause(self, app: App | None = None) -> None:
         """``app``, or everything, is about to be renewed anyway: nothing starts, or is starting, until ``resume``."""
@@ -192,19 +192,19 @@ class Renewal:
 
 
 class Guard:
-    """The dynamic apps of one estate. A watch begins when one is started, and ends when nothing is known of it."""
+    """The dynamic apps of one template. A watch begins when one is started, and ends when nothing is known of it."""
 
-    def __init__(self, estate: Watched, options: Options, watching: Watching) -> None:
+    def __init__(self, tenants: Watched, options: Options, watching: Watching) -> None:
         self.options = options
-        self._estate = estate
+        self._tenants = tenants
         self._watching = watching
         self._watches: dict[str, Watch] = {}
-        estate.guard = self
+        tenants.guard = self
 
     def end(self) -> None:
         """Watch none of the apps any more."""
-        if self._estate.guard is self:
-            self._estate.guard = None
+        if self._tenants.guard is self:
+            self._tenants.guard = None
         self.forget(set(self._watches))
 
     def begins(self, key: str, folder: str, since: float | None = None) -> None:
@@ -233,7 +233,7 @@ class Guard:
             self._watches.pop(key).cancel()
 
     def _changed(self, key: str, paths: Paths) -> None:
-        name = self._estate.outdated(key)
+        name = self._tenants.outdated(key)
         if name is not None:
             changed = _told(paths, self._watches[key].root.folder)
             log.info("app leaves: its code has changed", extra={"fields": {"app": name, "changed": changed}})
