@@ -34,7 +34,7 @@ ABSENT = {
 def test_every_live_state_knows_what_an_exit_means(state: State) -> None:
     after, actions = next_state(state, Event.EXIT)
     assert after is State.EXITED
-    assert actions[-1] is Action.BURY
+    assert actions[-1] is Action.REAP
 
 
 @pytest.mark.parametrize("state", LIVE)

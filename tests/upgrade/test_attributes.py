@@ -14,8 +14,8 @@ import pytest
 
 LOOKED_AT = {
     "workers.worker.Worker": (
-        "_allowance _burial _confining _drop_order _dropped _endpoint _failure _free _fresh _grace_s _group "
-        "_group_bytes _held _is_counted _is_held _kept_until _loop _may_say _outlets _outliving _page_fd _pidfd _sink "
+        "_allowance _confining _drop_order _dropped _endpoint _failure _free _fresh _grace_s _group _group_bytes "
+        "_held _is_counted _is_held _kept_until _loop _may_say _outlets _outliving _page_fd _pidfd _reaping _sink "
         "_slots _spawner _start_timeout_s _theirs _threads _timer _untaken _writing detail ended has_served is_hung "
         "last_cells last_cpu_s number page pid ready_at reported settings shares_process started_at state watch"
     ),

@@ -18,7 +18,7 @@ from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLaun
 from ..workers.forking.environment import not_passed
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
-from ..workers.lifecycle import State
+from ..workers.lifecycle import Reason, State
 from ..workers.worker import Worker, WorkerSink
 from .counters import Counters
 from .restarting import Backoff, Reading, RecycleLimit
@@ -251,7 +251,7 @@ class Pool(WorkerSink):
 
     @property
     def is_settled(self) -> bool:
-        """None of its workers is being forked or buried just now."""
+        """None of its workers is being forked or reaped just now."""
         return all(worker.is_at_rest for worker in self.everyone())
 
     def everyone(self) -> set[Worker]:
@@ -259,7 +259,7 @@ class Pool(WorkerSink):
         return {*self.workers.values(), *self.leaving, *self.ready, *self._replacing.values()}
 
     def carry(self) -> CarriedPool:
-        """All that whoever goes on with it must know. Workers that are being forked or buried are left out."""
+        """All that whoever goes on with it must know. Workers that are being forked or reaped are left out."""
         workers = [worker for worker in self.everyone() if worker.is_settled]
         now = time.monotonic()
         return CarriedPool(
@@ -348,7 +348,7 @@ class Pool(WorkerSink):
         """``worker`` has given ``connection`` back."""
         self._home.returned(connection, worker)
 
-    def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
+    def exited(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
         """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.withdrawn(worker)
         self._home.ledger.counted(worker.last_cells, worker.last_cpu_s)
@@ -357,6 +357,11 @@ class Pool(WorkerSink):
             del self.workers[worker.settings.worker_index]
         for connection, state in orphans:
             self._home.orphaned(connection, state)
+
+    def reaped(self, worker: Worker, reason: Reason | None) -> None:
+        """Start ``worker`` again if it ended against our will, for ``reason``."""
+        if reason is not None:
+            self.failed(worker, reason)
 
     def asked(self, worker: Worker, message: Need | Unneed) -> None:
         """A relay needs a link, or no longer."""
@@ -367,8 +372,9 @@ class Pool(WorkerSink):
         """Its workers have failed many times in a row."""
         return self._backoff.exhausted
 
-    def failed(self, worker: Worker, code: str, text: str) -> None:
-        """``worker`` ended, or will, against our will; it is started again after a pause. ``code``: a stable word."""
+    def failed(self, worker: Worker, reason: Reason) -> None:
+        """Start ``worker``, which ended, or will, against our will, again after a pause."""
+        code, text = reason
         index = worker.settings.worker_index
         if self._seat is not None and self._is_better_alone(worker, code, self._seat):
             fields = {"app": self.spec.name, "worker": index, "why": text}

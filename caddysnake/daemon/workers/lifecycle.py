@@ -8,6 +8,7 @@ event BREACH.
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 from ...channel.messages import Drained, Failed, Need, Ready, Returned, Unneed
 
@@ -45,7 +46,15 @@ class Action(Enum):
     TERMINATE = "terminate"  # SIGTERM, then wait for DEADLINE
     KILL = "kill"  # SIGKILL to its group
     REPORT = "report"  # it ended, or will end, against our will: tell the pool, which may start another
-    BURY = "bury"  # take its connections, reap, forget
+    REAP = "reap"  # rescue its connections, learn how it ended, forget it
+
+
+class Reason(NamedTuple):
+    """Why a worker ends against our will."""
+
+    code: str
+    """A stable word, as in ``channel.messages.Failed``."""
+    text: str
 
 
 _S, _E, _A = State, Event, Action
@@ -56,26 +65,26 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.STARTING, _E.START_TIMEOUT): (_S.ENDING, (_A.REPORT, _A.KILL)),
     (_S.STARTING, _E.DRAIN): (_S.ENDING, (_A.KILL,)),  # nobody reads its channel yet, and it holds nothing
     (_S.STARTING, _E.BREACH): (_S.ENDING, (_A.REPORT, _A.KILL)),
-    (_S.STARTING, _E.EXIT): (_S.EXITED, (_A.REPORT, _A.BURY)),
+    (_S.STARTING, _E.EXIT): (_S.EXITED, (_A.REPORT, _A.REAP)),
     (_S.READY, _E.DRAIN): (_S.DRAINING, (_A.WITHDRAW, _A.ASK_TO_DRAIN)),
     (_S.READY, _E.HUNG): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.ASK_TO_DRAIN)),
     (_S.READY, _E.BREACH): (_S.ENDING, (_A.WITHDRAW, _A.REPORT, _A.KILL)),
-    (_S.READY, _E.EXIT): (_S.EXITED, (_A.WITHDRAW, _A.REPORT, _A.BURY)),
+    (_S.READY, _E.EXIT): (_S.EXITED, (_A.WITHDRAW, _A.REPORT, _A.REAP)),
     (_S.READY, _E.START_TIMEOUT): (_S.READY, ()),  # the timer raced with its word
     (_S.DRAINING, _E.DRAIN): (_S.DRAINING, ()),
     (_S.DRAINING, _E.HUNG): (_S.DRAINING, ()),
     (_S.DRAINING, _E.DRAINED): (_S.ENDING, ()),
     (_S.DRAINING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
     (_S.DRAINING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
-    (_S.DRAINING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.DRAINING, _E.EXIT): (_S.EXITED, (_A.REAP,)),
     (_S.ENDING, _E.HUNG): (_S.ENDING, ()),
     (_S.ENDING, _E.DRAIN): (_S.ENDING, ()),
     (_S.ENDING, _E.START_TIMEOUT): (_S.ENDING, ()),
     (_S.ENDING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.DEADLINE): (_S.ENDING, (_A.KILL,)),
-    (_S.ENDING, _E.EXIT): (_S.EXITED, (_A.BURY,)),
+    (_S.ENDING, _E.EXIT): (_S.EXITED, (_A.REAP,)),
     (_S.EXITED, _E.HUNG): (_S.EXITED, ()),
-    (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its burial
+    (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its reaping
 }
 
 MAY_SAY: dict[State, frozenset[type]] = {

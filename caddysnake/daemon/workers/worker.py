@@ -47,7 +47,7 @@ from .balancer import STUCK_MS, Load
 from .child.equipment import configure, new_page, outlets_for, socket_of, without_memory
 from .child.launcher import Launcher, SpawnError
 from .hanging import Finding, Pulse, Watchdog
-from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, State, next_state
+from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, State, next_state
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
@@ -93,12 +93,18 @@ class WorkerSink:
         """It, a relay, wants a link, or does not want it any more."""
         raise NotImplementedError
 
-    def failed(self, worker: Worker, code: str, text: str) -> None:
-        """It ended, or is about to, against our will."""
+    def failed(self, worker: Worker, reason: Reason) -> None:
+        """It will end against our will, for a reason that is known before it does. Once at most; ``reaped`` gives none
+        then.
+        """
         raise NotImplementedError
 
-    def buried(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
-        """It is gone. ``orphans``: connections it held, each with the last state of its slot."""
+    def exited(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
+        """It is gone: rescue ``orphans``, the connections it held, each with the last state of its slot."""
+        raise NotImplementedError
+
+    def reaped(self, worker: Worker, reason: Reason | None) -> None:
+        """How it ended is known; always after ``exited``. ``reason``: why, if against our will and not told before."""
         raise NotImplementedError
 
 
@@ -183,7 +189,7 @@ class Worker:
         self._pidfd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._outliving: asyncio.TimerHandle | None = None  # its channel is closed, and it may not live on for long
-        self._burial: asyncio.Task[None] | None = None
+        self._reaping: asyncio.Task[None] | None = None
         self._held: dict[int, Connection] = {}
         self._dropped: set[int] = set()  # their other side has left; the slot is the worker's until it says CLOSED
         self._drop_order: deque[int] = deque()
@@ -241,7 +247,7 @@ class Worker:
         if self._pidfd >= 0 and self._spawner is not None:
             self._loop.remove_reader(self._pidfd)
             self._spawner.end(self.number, self.pid, self._pidfd)
-            self._burial = self._loop.create_task(self._reap_discarded(self._spawner))
+            self._reaping = self._loop.create_task(self._reap_discarded(self._spawner))
         if self._endpoint.fileno() >= 0:
             self._loop.remove_reader(self._endpoint.fileno())
         if self._outlets is not None:
@@ -262,7 +268,7 @@ class Worker:
 
     @property
     def is_settled(self) -> bool:
-        """It is there, and not being forked or buried just now."""
+        """It is there, and not being forked or reaped just now."""
         is_confined = self._confining is None or self._confining.done()
         return self.pid > 0 and is_confined and self.state is not State.EXITED
 
@@ -307,7 +313,8 @@ class Worker:
         self.state = State(carried.state)
         self.detail, self.is_hung = carried.detail, carried.is_hung
         self.started_at, self.ready_at = carried.started_at, carried.ready_at
-        self.reported, self.has_served, self._failure = carried.reported, carried.has_served, carried.failure
+        self.reported, self.has_served = carried.reported, carried.has_served
+        self._failure = Reason(*carried.failure)
         self._dropped, self._drop_order = set(carried.dropped), deque(carried.dropped)
         self._fresh, self._free, self._untaken = carried.fresh, deque(carried.free), deque(carried.untaken)
         self._group = cgroups.Group(*carried.group) if carried.group is not None else None
@@ -727,26 +734,26 @@ class Worker:
         self._deadline_in(_KILL_AFTER_TERM_S)
 
     def _fail(self, code: str, text: str) -> None:
-        self._failure = (code, text)
+        self._failure = Reason(code, text)
 
-    _failure = ("", "")
+    _failure = Reason("", "")
 
     def _report(self) -> None:
         if not self.reported:
             self.reported = True
             self.has_served = self.page.total(vitals.CELL_REQUESTS, max(1, self._threads)) > 0
-            if self._failure[0]:
-                self._sink.failed(self, *self._failure)
-            # else: how it ended is not known before it is reaped; ``_bury`` reports
+            if self._failure.code:
+                self._sink.failed(self, self._failure)
+            # else: how it ended is not known before it is reaped
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         self._cancel_timer()
         if self._outliving is not None:
             self._outliving.cancel()  # or it would keep all this in memory until then
             self._outliving = None
-        self._burial = self._loop.create_task(self._bury_in_order())
+        self._reaping = self._loop.create_task(self._reap_in_order())
 
-    async def _bury_in_order(self) -> None:
+    async def _reap_in_order(self) -> None:
         try:
             await self._part()
         finally:
@@ -767,17 +774,18 @@ class Worker:
         self._close_page()
         if self._outlets is not None:
             self._outlets.end()
-        self._sink.buried(self, orphans)
+        self._sink.exited(self, orphans)
         for_memory = await self._why_killed()
         status = await self._spawner.reap(self.number, self._pidfd) if self._spawner is not None else None
-        if self.reported and not self._failure[0]:
+        reason = None
+        if self.reported and not self._failure.code:
             how = "an unknown status" if status is None else processes.describe_exit(status)
             when = "while it was starting" if self.ready_at is None else "unasked"
             if for_memory and status is not None and os.WIFSIGNALED(status):
-                self._fail("memory", for_memory)
+                reason = self._failure = Reason("memory", for_memory)
             else:
-                self._fail("crashed", f"it ended {when} with {how}")
-            self._sink.failed(self, *self._failure)
+                reason = self._failure = Reason("crashed", f"it ended {when} with {how}")
+        self._sink.reaped(self, reason)
         if self._group is not None:
             await self._group.remove()
 
@@ -826,7 +834,7 @@ _CARRY_OUT: dict[Action, Callable[[Worker], None]] = {
     Action.TERMINATE: Worker._terminate,
     Action.KILL: Worker.kill,
     Action.REPORT: Worker._report,
-    Action.BURY: Worker._bury,
+    Action.REAP: Worker._reap,
 }
 
 __all__ = ["SpawnError", "Worker", "WorkerSink"]
