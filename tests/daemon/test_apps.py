@@ -19,6 +19,7 @@ from support.house import House, run, spec, until
 from support.probe import exchange, write
 
 from caddysnake.channel import vitals
+from caddysnake.channel.farewell import END_S
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.workers import worker as workers_module
@@ -533,7 +534,7 @@ def test_a_request_that_outlives_the_grace_is_cut(
             app.stop()
             async with asyncio.timeout(30):
                 await app.ended()
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < END_S + 10  # an ASGI app's cleanup has time of its own behind the grace
             assert not is_alive(pid)
 
     run(work())
