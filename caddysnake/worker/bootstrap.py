@@ -34,9 +34,9 @@ def _main() -> int:
     _load_ourselves()
     # multiprocessing re-runs the main module's file in its children; an empty one has no file to run.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    from _caddysnake.worker import fork_server as spawner  # type: ignore[import-not-found]
+    from _caddysnake.worker import fork_server  # type: ignore[import-not-found]
 
-    status: int = spawner.main(options)
+    status: int = fork_server.main(options)
     return status
 
 

@@ -29,7 +29,9 @@ from ..channel.farewell import AFTER_END_S, END_S
 from ..channel.messages import PROTOCOL_VERSION, Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from ..channel.settings import native
 from . import main as worker
+from . import servers
 from .app.loader import foreign_traceback
+from .process import setup
 
 _PR_SET_DUMPABLE = 4
 _POLL_S = 0.05
@@ -50,17 +52,17 @@ def main(options: dict[str, Any]) -> int:
     endpoint = Endpoint(channel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
     try:
-        worker.by_line()
+        setup.by_line()
         libraries.use([native(folder) for folder in options["libraries"]])
-        worker.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
-        with worker.DieWithDaemon(channel):
+        servers.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
+        with setup.DieWithDaemon(channel):
             _preload(options["preload"], [native(entry) for entry in options["path"]])
     except (libraries.LibraryMissing, PreloadError) as exc:
         code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
         _tell(endpoint, Failed(code, str(exc)))
         return 1
     _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
-    return _Spawner(endpoint).serve()
+    return _ForkServer(endpoint).serve()
 
 
 def _preload(modules: list[str], path: list[str]) -> None:
@@ -95,7 +97,7 @@ def undumpable() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-class _Spawner:
+class _ForkServer:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._children: dict[int, int] = {}  # worker's number -> pid

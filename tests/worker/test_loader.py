@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from caddysnake.channel.settings import Settings
+from caddysnake.worker.app.interface import told_by_inspection
 from caddysnake.worker.app.loader import AppError, foreign_traceback, load
-from caddysnake.worker.main import told_by_inspection
 
 _names = (f"loaded_{number}" for number in count())
 

@@ -20,7 +20,7 @@ from caddysnake.channel.endpoint import Endpoint, pair
 from caddysnake.channel.messages import PROTOCOL_VERSION, Configure, Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from caddysnake.channel.settings import Settings, seal
 from caddysnake.worker.fork_server import undumpable
-from caddysnake.worker.main import set_title
+from caddysnake.worker.process.setup import set_title
 
 
 @contextlib.contextmanager
@@ -376,7 +376,7 @@ def test_an_undumpable_process_without_privileges_can_set_its_title() -> None:
 
 def test_a_title_longer_than_the_place_for_it_is_cut() -> None:
     script = (
-        "import os\nfrom caddysnake.worker.main import set_title\nset_title('x' * 100_000)\n"
+        "import os\nfrom caddysnake.worker.process.setup import set_title\nset_title('x' * 100_000)\n"
         "print(open('/proc/self/cmdline').read().rstrip(chr(0)))\nprint(os.environ['KEPT'])"
     )
     root = str(Path(__file__).resolve().parents[2])

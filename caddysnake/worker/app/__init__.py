@@ -1,5 +1,6 @@
 """The app itself.
 
+``interface``       the app as the settings name it, ``asgi`` or ``wsgi``
 ``loader``          imports ``module:variable``; ``AppError`` with what was searched
 ``health``          answers health checks in front of the app
 ``stale_bytecode``  bytecode that is older than its source

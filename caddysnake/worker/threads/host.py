@@ -34,10 +34,11 @@ from ...channel.farewell import AFTER_END_S, END_S
 from ...channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Reaped, Spawned
 from ...channel.records import say
 from ...channel.settings import Settings, native, unseal
-from .. import main as worker
+from ..app.interface import load_app
 from ..app.loader import AppError, foreign_traceback
-from . import modules
-from . import ownership as belongings
+from ..process.setup import enter_directory, enter_process, keep_path, path_entries
+from ..servers import report, serve
+from . import modules, ownership
 from .conflicts import Survey, interpreter_names, survey
 from .output import fall_silent, share, speak_as
 from .ownership import Lodger, Owner
@@ -77,7 +78,7 @@ class _Group:
             if self._imported is None:
                 modules.enter(self.survey.root)
                 try:
-                    app, interface = worker.load_app(settings)
+                    app, interface = load_app(settings)
                     host.check_for_changes(self)
                 except AppError as exc:
                     modules.forget(self.survey.root)
@@ -129,12 +130,12 @@ class ThreadHost:
 
     def run(self) -> int:
         """The process's exit status."""
-        worker.enter_process(self._settings)
-        sys.path[:0] = worker.path_entries(self._settings)
-        worker.keep_path()
+        enter_process(self._settings)
+        sys.path[:0] = path_entries(self._settings)
+        keep_path()
         self._environ = dict(os.environ)
         self._path = list(sys.path)
-        belongings.keep_books()
+        ownership.keep_books()
         share()
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
@@ -162,7 +163,7 @@ class ThreadHost:
         if isinstance(message, Join):
             self._join(message, socket.socket(fileno=descriptors[0]))
         elif isinstance(message, Cancel):
-            belongings.interrupt(message.worker)
+            ownership.interrupt(message.worker)
             self._endpoint.send(LeftBehind(self._left_behind))  # it is heard here
         elif isinstance(message, Dump):
             faulthandler.dump_traceback(_STDERR, all_threads=True)
@@ -181,7 +182,7 @@ class ThreadHost:
         thread = threading.Thread(
             target=self._work, args=(message.worker, group, channel), name=f"worker-{message.worker}", daemon=True
         )
-        belongings.mark(thread, Lodger(group.owner, message.worker))
+        ownership.mark(thread, Lodger(group.owner, message.worker))
         self._threads[message.worker] = thread
         try:
             thread.start()
@@ -235,13 +236,13 @@ class ThreadHost:
         try:
             _own_directory()
             keyring.join_own()
-            worker.enter_directory(settings)
+            enter_directory(settings)
             imported = group.imported(settings, self)
         except AppError as exc:
-            worker.report(endpoint, Failed(exc.code, str(exc)))
+            report(endpoint, Failed(exc.code, str(exc)))
             return 1
         context = imported.context.copy()
-        return context.run(worker.serve, imported.interface, imported.app, settings, endpoint, page)
+        return context.run(serve, imported.interface, imported.app, settings, endpoint, page)
 
     def check_for_changes(self, group: _Group) -> None:
         """Raises ``AppError`` when importing ``group`` has changed what all apps here share, and there are others."""

@@ -1,6 +1,6 @@
 """Whose line it is: in a thread host ``print`` goes to the pipes of the worker whose thread prints.
 
-A thread belongs to whom ``belongings`` says. What C code, child processes and threads that Python does not know write
+A thread belongs to whom ``ownership`` says. What C code, child processes and threads that Python does not know write
 goes to the host's own descriptors, and is told as the host's.
 
 Guest code: Python 3.10, standard library only.
