@@ -1,4 +1,4 @@
-"""Which threads look for work: the crew's decisions, with the test in the place of threads and clock."""
+"""Which threads look for work: the pool's decisions, with the test in the place of threads and clock."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ class Threads:
     def __init__(self, size: int) -> None:
         self.woken = threading.Event()
         self.computing = False
-        self.crew = ThreadPool(size, self.woken.set, lambda _: self.computing, has_gil=True)
+        self.pool = ThreadPool(size, self.woken.set, lambda _: self.computing, has_gil=True)
         self.now = 100.0
         self._ends = False
-        self._threads = [threading.Thread(target=self._run, args=(seat,), daemon=True) for seat in self.crew.seats]
+        self._threads = [threading.Thread(target=self._run, args=(each,), daemon=True) for each in self.pool.threads]
         for thread in self._threads:
             thread.start()
         self.wait_for_resting(size - 1)
 
-    def _run(self, seat: object) -> None:
+    def _run(self, thread: object) -> None:
         while not self._ends:
-            if self.crew.surplus:
-                self.crew.rest(seat)  # type: ignore[arg-type]
+            if self.pool.surplus:
+                self.pool.rest(thread)  # type: ignore[arg-type]
             time.sleep(0.001)
 
     def wait_for_resting(self, count: int) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while self.crew.resting != count:
-            assert time.monotonic() < deadline, f"{self.crew.resting} threads rest, not {count}"
+        while self.pool.resting != count:
+            assert time.monotonic() < deadline, f"{self.pool.resting} threads rest, not {count}"
             time.sleep(0.001)
 
     def active(self) -> list[int]:
-        return [seat.index for seat in self.crew.seats if seat not in self.crew._resting]
+        return [thread.index for thread in self.pool.threads if thread not in self.pool._resting]
 
     def tick(self, seconds: float = TICK_S) -> Watch:
         self.now += seconds
-        return self.crew.tick(self.now)
+        return self.pool.tick(self.now)
 
     def move(self, *indexes: int, turns: int = 1) -> None:
         for index in indexes:
-            self.crew.seats[index].turn += turns
+            self.pool.threads[index].turn += turns
 
     def end(self) -> None:
         self._ends = True
-        self.crew.dismiss()
+        self.pool.dismiss()
         for thread in self._threads:
             thread.join(PATIENCE_S)
 
@@ -66,7 +66,7 @@ def threads() -> Iterator[Threads]:
 def stick(threads: Threads) -> None:
     """Every thread that looks for work begins a call and stays in it for two ticks."""
     for index in threads.active():
-        if not threads.crew.seats[index].turn & 1:
+        if not threads.pool.threads[index].turn & 1:
             threads.move(index)
     threads.tick()
 
@@ -103,18 +103,18 @@ def test_nobody_is_called_up_while_one_still_waits_for_work(threads: Threads) ->
     stick(threads)
     threads.tick()
     first, second = threads.active()
-    waiting = second if threads.crew.seats[first].turn & 1 else first
-    assert not threads.crew.seats[waiting].turn & 1
+    waiting = second if threads.pool.threads[first].turn & 1 else first
+    assert not threads.pool.threads[waiting].turn & 1
     assert threads.tick() is Watch.SLEEP
     assert len(threads.active()) == 2
 
 
 def test_the_watch_sleeps_when_nothing_moves_and_wakes_with_the_next_turn(threads: Threads) -> None:
-    threads.crew.asleep = False
+    threads.pool.asleep = False
     assert threads.tick() is Watch.SLEEP
-    assert threads.crew.asleep
-    threads.crew.wake()
-    assert not threads.crew.asleep
+    assert threads.pool.asleep
+    threads.pool.wake()
+    assert not threads.pool.asleep
     assert threads.woken.is_set()
 
 
@@ -122,10 +122,10 @@ def test_when_all_are_stuck_it_is_said_once(threads: Threads) -> None:
     for _ in range(3):
         stick(threads)
         threads.tick()
-    threads.move(*[index for index in threads.active() if not threads.crew.seats[index].turn & 1])
-    threads.crew.asleep = False
+    threads.move(*[index for index in threads.active() if not threads.pool.threads[index].turn & 1])
+    threads.pool.asleep = False
     verdicts = []
-    while not threads.crew.asleep:
+    while not threads.pool.asleep:
         verdicts.append(threads.tick())
     assert verdicts[:-1] == [Watch.TICK] * (len(verdicts) - 1)
     assert verdicts[-1] is Watch.EXHAUSTED
@@ -136,7 +136,7 @@ def test_after_a_while_all_but_one_rest_again(threads: Threads) -> None:
         stick(threads)
         threads.tick()
     assert len(threads.active()) == 8
-    threads.move(*[index for index in range(8) if threads.crew.seats[index].turn & 1])
+    threads.move(*[index for index in range(8) if threads.pool.threads[index].turn & 1])
     threads.move(0, turns=2)
     threads.tick(2.0)
     threads.wait_for_resting(7)
@@ -146,8 +146,8 @@ def test_the_while_grows_when_it_proves_too_short(threads: Threads) -> None:
     def call_up() -> None:
         stick(threads)
         threads.tick()
-        while any(seat.turn & 1 for seat in threads.crew.seats):
-            threads.move(*[seat.index for seat in threads.crew.seats if seat.turn & 1])
+        while any(thread.turn & 1 for thread in threads.pool.threads):
+            threads.move(*[thread.index for thread in threads.pool.threads if thread.turn & 1])
 
     call_up()
     threads.tick(1.1)
@@ -155,7 +155,7 @@ def test_the_while_grows_when_it_proves_too_short(threads: Threads) -> None:
     call_up()  # at once: that rest was premature
     threads.move(0, turns=2)
     threads.tick(1.1)
-    assert not threads.crew.surplus
+    assert not threads.pool.surplus
     threads.move(0, turns=2)
     threads.tick(1.1)
     threads.wait_for_resting(7)
@@ -163,20 +163,20 @@ def test_the_while_grows_when_it_proves_too_short(threads: Threads) -> None:
 
 def test_calls_that_wait_for_something_else_call_up_everyone(threads: Threads) -> None:
     for _ in range(10):
-        threads.crew.sample(lambda: time.sleep(0.002))
+        threads.pool.sample(lambda: time.sleep(0.002))
     threads.wait_for_resting(0)
 
 
 def test_calls_that_only_compute_do_not(threads: Threads) -> None:
     for _ in range(50):
-        threads.crew.sample(lambda: sum(range(2000)))
-    assert threads.crew.resting == 7
+        threads.pool.sample(lambda: sum(range(2000)))
+    assert threads.pool.resting == 7
 
 
 def test_a_few_calls_that_wait_among_many_do_not(threads: Threads) -> None:
     for index in range(64):
-        threads.crew.sample(lambda: time.sleep(0.01) if index % 16 == 5 else None)  # noqa: B023 - called at once
-    assert threads.crew.resting == 7
+        threads.pool.sample(lambda: time.sleep(0.01) if index % 16 == 5 else None)  # noqa: B023 - called at once
+    assert threads.pool.resting == 7
 
 
 def test_a_call_that_raises_is_sampled_all_the_same(threads: Threads) -> None:
@@ -184,14 +184,14 @@ def test_a_call_that_raises_is_sampled_all_the_same(threads: Threads) -> None:
         raise ValueError("the call's")
 
     with pytest.raises(ValueError, match="the call's"):
-        threads.crew.sample(call)
+        threads.pool.sample(call)
 
 
 def test_without_a_gil_nobody_rests() -> None:
-    crew = ThreadPool(4, lambda: None, has_gil=False)
-    assert crew.surplus == 0
-    crew.seats[0].turn += 1
+    pool = ThreadPool(4, lambda: None, has_gil=False)
+    assert pool.surplus == 0
+    pool.threads[0].turn += 1
     for now in range(5):
-        crew.tick(100.0 + now)
-        crew.seats[0].turn += 2
-    assert crew.surplus == 0
+        pool.tick(100.0 + now)
+        pool.threads[0].turn += 2
+    assert pool.surplus == 0

@@ -267,12 +267,12 @@ class ByHand:
         wanted = settings("wsgi_apps:application", "wsgi", HERE, threads=1)
         self.server = WsgiServer(wsgi_apps.application, wanted, Endpoint(self.ours), self.page)
         self.server._table.open()
-        self.server._keeper.open()
-        self.tally = Counters(self.page.thread(0))
+        self.server._controller.open()
+        self.counters = Counters(self.page.thread(0))
 
     def close(self) -> None:
         self.server._table.close()
-        self.server._keeper.close()
+        self.server._controller.close()
         self.ours.close()
         self.theirs.close()
         os.close(self.page_fd)
@@ -306,7 +306,7 @@ class ByHand:
             connection = self.server._table.parked.pop(fd, None)
             if connection is not None:
                 connection.hung |= seen != select.EPOLLIN
-                self.server._course.handle(connection, self.tally)
+                self.server._driver.handle(connection, self.counters)
         raise AssertionError("it never comes to rest")
 
 

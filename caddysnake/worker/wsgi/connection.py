@@ -49,22 +49,30 @@ class State(Enum):
     ENDED = "ended"
 
 
+class Ending(Enum):
+    """Whether the connection ends after the response being made. It only gets worse."""
+
+    KEPT = "kept"
+    LAST = "last"  # it ends in order
+    GONE = "gone"  # nothing more will come, or nothing more can be sent
+    BROKEN = "broken"  # the response cannot be completed: it ends at once, so that nobody takes that for whole
+
+
 # CPython 3.11 looks a member up by a descriptor written in Python: too slow where each request passes.
 IDLE, READING, ANSWERING, FLUSHING, DRAINING, LINGERING, ENDED = State
+KEPT, LAST, GONE, BROKEN = Ending
 
 
 class Connection:
     """``signalled``: something arrived while the connection was owned, so whoever parks it must look once more."""
 
     __slots__ = (
-        "aborted",
         "base",
-        "close",
         "deadline",
         "dropped",
+        "ending",
         "fd",
         "file",
-        "gone",
         "hung",
         "hurried",
         "kicked",
@@ -115,12 +123,7 @@ class Connection:
         """Armed for writing only to wake a thread."""
         self.hurried = False
         """The app is to be called with what has come of the content; the rest it reads as it arrives."""
-        self.close = False
-        """End after the response being sent."""
-        self.aborted = False
-        """The response broke off: end at once, so that nobody takes it for whole. ``close`` is set too."""
-        self.gone = False
-        """Nothing more will come, or nothing more can be sent."""
+        self.ending = KEPT
         self.refusal: ProtocolError | None = None
         """What was wrong with the request, found while the app was reading it."""
         self.poller: select.poll | None = None
@@ -130,7 +133,7 @@ class Connection:
         self.file: FileRange | None = None
         """A file behind ``unsent``."""
         self.deadline = 0.0
-        """Monotonic seconds at which the keeper ends it; 0 when nothing is awaited."""
+        """Monotonic seconds at which the controller ends it; 0 when nothing is awaited."""
         self.since = 0.0
         """Monotonic seconds at which the wait for a head, or for content, began."""
         self.dropped = 0
@@ -140,9 +143,19 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.fd} slot {self.slot} {self.state.value}>"
 
+    def close(self) -> None:
+        """Have the connection end after the response being sent."""
+        if self.ending is KEPT:
+            self.ending = LAST
+
+    def lose(self) -> None:
+        """Note that nothing more will come, or that nothing more can be sent."""
+        if self.ending is not BROKEN:
+            self.ending = GONE
+
     def abort(self) -> None:
         """Have the connection end at once: its response cannot be completed."""
-        self.aborted = self.close = True
+        self.ending = BROKEN
 
     # Writing.
 
@@ -318,7 +331,7 @@ class Connection:
         return bool(poller.poll(timeout_s * 1000))
 
     def _lost(self, reason: str) -> ClientGone:
-        self.gone = True
+        self.lose()
         return ClientGone(reason)
 
     def drop(self, parse: bool) -> int | None:

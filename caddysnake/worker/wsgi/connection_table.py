@@ -1,4 +1,4 @@
-"""Who owns which connection: the one place where threads and keeper meet.
+"""Who owns which connection: the one place where threads and controller meet.
 
 A connection that nobody works on is *parked*, and registered with epoll, edge-triggered: an arrival is told once, to
 one thread. To work on it is to own it, and whoever wins ``parked.pop(fd)``, which is atomic, does. Three races, and
@@ -6,7 +6,7 @@ what settles them:
 
 * Something arrives while the connection is owned: the thread that is told finds nothing parked, sets ``signalled`` and
   tries once more. The owner parks first and looks at ``signalled`` after, so one of the two sees the other.
-* The keeper takes an idle connection that a thread has just been told of: the thread finds nothing parked and moves on.
+* The controller takes an idle connection that a thread has just been told of: that finds nothing parked and moves on.
 * A descriptor's number is used again while a thread still holds an event for the old one: it reads the new connection
   once in vain.
 
@@ -34,7 +34,7 @@ EITHER = READ | WRITE
 
 class ConnectionTable:
     """All connections of one worker. Methods that take a connection need its ownership and, unless they say
-    otherwise, end it. ``on_news`` is called, from any thread, when the keeper should look: at what is in
+    otherwise, end it. ``on_news`` is called, from any thread, when the controller should look: at what is in
     ``returned``, at a first deadline, at a table that has become empty."""
 
     def __init__(self, on_news: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class ConnectionTable:
         """Descriptors of which a thread was told, for any thread to claim; inverted when it was told of more than
         input: with the peer's end among it, a short read does not mean that there is nothing left to read."""
         self.returned: deque[int] = deque()
-        """Slots given back, for the keeper to tell the daemon."""
+        """Slots given back, for the controller to tell the daemon."""
         self.returning = False
         """Idle connections are to be given back rather than parked."""
         self.closing = False
@@ -152,7 +152,7 @@ class ConnectionTable:
         return owned is connection
 
     def wait(self, connection: Connection, deadline: float) -> None:
-        """Have the keeper end it at ``deadline``, in monotonic seconds. Ends no ownership."""
+        """Have the controller end it at ``deadline``, in monotonic seconds. Ends no ownership."""
         connection.deadline = deadline
         if connection.fd not in self.timed:
             self.timed[connection.fd] = connection
@@ -182,5 +182,3 @@ class ConnectionTable:
             pass
         self.timed.pop(fd, None)
         del self.held[fd]
-
-

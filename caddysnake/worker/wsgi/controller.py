@@ -57,7 +57,7 @@ class Controller:
         endpoint: Endpoint,
         page: Page,
         table: ConnectionTable,
-        crew: ThreadPool,
+        pool: ThreadPool,
         shares_load: bool,
         admit: Callable[[socket.socket, int, bool, bool], Connection],
         expire: Callable[[Connection], None],
@@ -67,7 +67,7 @@ class Controller:
         self._endpoint = endpoint
         self._page = page
         self._table = table
-        self._crew = crew
+        self._pool = pool
         self._shares_load = shares_load
         self._admit = admit
         self._expire = expire
@@ -97,7 +97,7 @@ class Controller:
         os.close(self._wake_fd)
 
     def wake(self) -> None:
-        """Have the keeper look around. For any thread."""
+        """Have the controller look around. For any thread."""
         os.eventfd_write(self._wake_fd, 1)
 
     def run(self, ready: Ready) -> None:
@@ -126,7 +126,7 @@ class Controller:
             self._cut(now)
         self._page.header[WORD_TICK] = int(now * 1000)
         self._page.header[WORD_CONNECTIONS] = len(self._table.held)
-        if not self._crew.asleep and self._crew.tick(now) is Watch.EXHAUSTED and self._shares_load:
+        if not self._pool.asleep and self._pool.tick(now) is Watch.EXHAUSTED and self._shares_load:
             self._stand_in()
         if self._stands_in is not None:
             self._turn_away(now)
@@ -148,7 +148,7 @@ class Controller:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
         if self._stands_in is not None and self._table.ready:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
-        if not self._crew.asleep:
+        if not self._pool.asleep:
             wait_s = TICK_S if wait_s < 0 else min(wait_s, TICK_S)
         if self._deadlines is not None:
             wait_s = self._deadlines.look_s if wait_s < 0 else min(wait_s, self._deadlines.look_s)
@@ -214,10 +214,11 @@ class Controller:
             return
         flags = message.flags
         connection = self._admit(sock, message.slot, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
-        connection.close = bool(flags & TAKE_LAST)
+        if flags & TAKE_LAST:
+            connection.close()
         self._table.admit(connection)
-        if self._crew.busy == len(self._crew.seats):
-            self._crew.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
+        if self._pool.busy == len(self._pool.threads):
+            self._pool.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
 
     # Leaving.
 
@@ -239,7 +240,7 @@ class Controller:
             faulthandler.dump_traceback_later(self._grace_s + END_S, exit=True, file=_STDERR)
 
     def _terminate(self) -> None:
-        """SIGTERM, between two instructions of the keeper's own thread: what the end of the grace begins, at once."""
+        """SIGTERM, between two instructions of this thread's own: what the end of the grace begins, at once."""
         self._is_told_to_end = True
         self._over_at = 0.0
         self.wake()
@@ -251,8 +252,8 @@ class Controller:
         self._is_cut = True
         self._cut_at = now
         held = list(self._table.held.values())
-        if held or self._crew.busy:
-            say("warn", "the grace period is over: connections cut", connections=len(held), requests=self._crew.busy)
+        if held or self._pool.busy:
+            say("warn", "the grace period is over: connections cut", connections=len(held), requests=self._pool.busy)
         for connection in held:
             connection.shut()
 
@@ -272,11 +273,11 @@ class Controller:
     def _is_finished(self) -> bool:
         if self._phase is ControllerPhase.SERVING:
             return False
-        if self._is_cut and not self._crew.busy and time.monotonic() >= self._cut_at + _SETTLED_S:
+        if self._is_cut and not self._pool.busy and time.monotonic() >= self._cut_at + _SETTLED_S:
             return True
         if self._is_cut and time.monotonic() >= self._cut_at + CANCEL_S:
             return True
-        return not self._table.held and not self._table.returned and not self._crew.busy
+        return not self._table.held and not self._table.returned and not self._pool.busy
 
     def _say_farewell(self) -> None:
         deadline = time.monotonic() + self._grace_s
@@ -290,12 +291,12 @@ class Controller:
         """No thread will look at a connection soon: look in their place, until one moves."""
         if self._stands_in is None:
             self._poll.register(self._table.epoll.fileno(), select.POLLIN)
-        self._stands_in = self._crew.turns()
+        self._stands_in = self._pool.turns()
 
     def _turn_away(self, now: float) -> None:
         """Give back connections with a request on them that nobody has read: another worker may be free."""
         table = self._table
-        if self._stands_in != self._crew.turns() or self._phase is not ControllerPhase.SERVING:
+        if self._stands_in != self._pool.turns() or self._phase is not ControllerPhase.SERVING:
             self._stands_in = None
             self._poll.unregister(table.epoll.fileno())
             return
@@ -312,7 +313,7 @@ class Controller:
     def _scan(self, now: float) -> None:
         timed = self._table.timed
         # Those that are hurried now are busy only in a moment; a thread must be left for requests that are whole.
-        room = len(self._crew.seats) // 2 - self._crew.busy
+        room = len(self._pool.threads) // 2 - self._pool.busy
         for fd, connection in list(timed.items()):
             if not connection.deadline:
                 timed.pop(fd, None)

@@ -15,9 +15,7 @@ from __future__ import annotations
 import contextvars
 import io
 import time
-from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from typing import Any
 
 from ...channel.records import say
@@ -29,15 +27,18 @@ from ...http1.request import RequestHead
 from ..access_log import AccessLog
 from ..app.loader import foreign_traceback
 from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
-from .call.call import Call, CallContext
+from .call.call import CallContext
 from .call.deadlines import Deadlines
+from .call.factory import call_factory, line_writer
 from .call.input import NO_INPUT, LazyInput
 from .connection import (
     ANSWERING,
+    BROKEN,
     DRAINING,
     ENDED,
     FLUSHING,
     IDLE,
+    KEPT,
     LINGERING,
     READING,
     RECEIVE_BYTES,
@@ -64,12 +65,6 @@ class _Next(Enum):
 _PARK, _PROCEED, _GONE = _Next
 
 
-def _logs_to(access: AccessLog) -> Callable[[Call, Connection, int, float], None]:
-    from .call.logged import log  # most apps have no access log
-
-    return partial(log, access)
-
-
 class Driver:
     """Sees connections of ``table`` through, each time as far as it goes without waiting. For any thread."""
 
@@ -82,7 +77,7 @@ class Driver:
         deadlines: Deadlines | None = None,
         access: AccessLog | None = None,
     ) -> None:
-        self._host = CallContext(
+        self._context = CallContext(
             app,
             settings.app,
             settings.server_header.encode("latin-1", "replace"),
@@ -90,21 +85,14 @@ class Driver:
             settings.body_timeout_s,
             self.hand_on,
         )
-        self._context = contextvars.copy_context()  # what importing the app has left: each call begins with a copy
+        self._variables = contextvars.copy_context()  # what importing the app has left: each call begins with a copy
         self._head_timeout_s = settings.head_timeout_s
         self._table = table
         self._slots = slots
-        self._new_call = Call if deadlines is None else deadlines.new_call
-        self._log = None if access is None else _logs_to(access)
-        if access is not None:
-            from .call.logged import LoggedCall, LoggedTimedCall
+        self._new_call = call_factory(deadlines, access is not None)
+        self._log = None if access is None else line_writer(access)
 
-            self._new_call = LoggedCall
-            if deadlines is not None:
-                deadlines.call_type = LoggedTimedCall
-                self._new_call = deadlines.new_call
-
-    def handle(self, connection: Connection, tally: Counters) -> None:
+    def handle(self, connection: Connection, counters: Counters) -> None:
         """See an owned connection as far as it goes now."""
         try:
             parked = self._table.parked
@@ -112,9 +100,9 @@ class Driver:
                 connection.signalled = False
                 state = connection.state
                 if state is IDLE or state is READING:
-                    keeps = self._read(connection, tally)
+                    keeps = self._read(connection, counters)
                 else:
-                    keeps = self._resume(connection, state, tally)
+                    keeps = self._resume(connection, state, counters)
                 if not keeps:
                     return
                 # Table.park, written out: park first, look after.
@@ -122,12 +110,12 @@ class Driver:
                 if not connection.signalled or parked.pop(connection.fd, None) is None:
                     return
         except Exception as exc:  # a bug of ours costs its connection, not the thread
-            say("error", "internal error", foreign_traceback(exc), app=self._host.name)
-            tally.write()
+            say("error", "internal error", foreign_traceback(exc), app=self._context.name)
+            counters.write()
             if connection.state is not ENDED:
                 self._table.end(connection)
 
-    def _resume(self, connection: Connection, state: State, tally: Counters) -> bool:
+    def _resume(self, connection: Connection, state: State, counters: Counters) -> bool:
         """Go on after a response. True when it is to be parked, False when it is no longer ours."""
         if state is FLUSHING:
             following = self._flush(connection)
@@ -136,18 +124,18 @@ class Driver:
         else:
             following = self._linger(connection)
         if following is _PROCEED:
-            return self._proceed(connection, tally)
+            return self._proceed(connection, counters)
         return following is _PARK
 
     # A request.
 
-    def _read(self, connection: Connection, tally: Counters) -> bool:
+    def _read(self, connection: Connection, counters: Counters) -> bool:
         """Read once, and call the app for each request that has come far enough. As ``_resume``."""
         self._slots[connection.slot] = SLOT_READING
         if connection.kicked:
             connection.kicked = False
             self._table.arm(connection, READ)
-            return self._proceed(connection, tally)  # with what is there; what is not will be told
+            return self._proceed(connection, counters)  # with what is there; what is not will be told
         data: bytes | None
         try:
             data = connection.recv(RECEIVE_BYTES)
@@ -156,7 +144,7 @@ class Driver:
         except OSError:
             data = b""
         if data is None:  # and not from within the exception's handler: what the app raises would refer to it
-            return self._proceed(connection, tally)
+            return self._proceed(connection, counters)
         if not data:
             self._table.end(connection)
             return False
@@ -168,15 +156,15 @@ class Driver:
         except ProtocolError as exc:
             return self._refuse(connection, exc) is _PARK
         if not parser.complete:
-            return self._proceed(connection, tally)
+            return self._proceed(connection, counters)
         # A whole request, as most are: the first turn of _proceed, written out.
         assert parser.head is not None
-        if not self._call(connection, parser.head, tally):
+        if not self._call(connection, parser.head, counters):
             return False
         following = self._settle(connection)
-        return following is _PARK or (following is _PROCEED and self._proceed(connection, tally))
+        return following is _PARK or (following is _PROCEED and self._proceed(connection, counters))
 
-    def _proceed(self, connection: Connection, tally: Counters) -> bool:
+    def _proceed(self, connection: Connection, counters: Counters) -> bool:
         """Call the app for each request that has come far enough. As ``_resume``."""
         parser = connection.parser
         while True:
@@ -184,7 +172,7 @@ class Driver:
             if head is None or not (parser.complete or self._is_enough(connection, head)):
                 self._await(connection, head)
                 return True
-            if not self._call(connection, head, tally):
+            if not self._call(connection, head, counters):
                 return False
             following = self._settle(connection)
             if following is not _PROCEED:
@@ -209,16 +197,16 @@ class Driver:
             connection.state = READING
             connection.since = now
         # A head has so long from its first byte, content from its last.
-        deadline = connection.since + self._head_timeout_s if head is None else now + self._host.body_timeout_s
+        deadline = connection.since + self._head_timeout_s if head is None else now + self._context.body_timeout_s
         self._table.wait(connection, deadline)
 
-    def _call(self, connection: Connection, head: RequestHead, tally: Counters) -> bool:
+    def _call(self, connection: Connection, head: RequestHead, counters: Counters) -> bool:
         """Run the app. False when the connection has been handed on meanwhile."""
         connection.state = ANSWERING
         connection.deadline = 0.0
-        start = tally.begin()
-        close = connection.close or self._table.closing or not head.keep_alive
-        call = self._new_call(self._host, connection, head, close)
+        start = counters.begin()
+        close = connection.ending is not KEPT or self._table.closing or not head.keep_alive
+        call = self._new_call(self._context, connection, head, close)
         environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
         if not head.chunked and not head.content_length:
@@ -236,12 +224,12 @@ class Driver:
         if head.version == "1.1":
             environ["wsgi.early_hints"] = call.early_hints
         received = parser.received
-        owned = self._context.copy().run(call.run, environ)
+        owned = self._variables.copy().run(call.run, environ)
         if received:
-            tally.receive(parser.received if owned else received)
+            counters.receive(parser.received if owned else received)
         if call.failed:
-            tally.fail()
-        tally.end(start, call.answered if call.failed else call.status, call.sent_bytes)
+            counters.fail()
+        counters.end(start, call.answered if call.failed else call.status, call.sent_bytes)
         if self._log is not None:
             self._log(call, connection, parser.received if owned else received, time.monotonic() - start)
         return owned
@@ -261,7 +249,7 @@ class Driver:
     def _settle(self, connection: Connection) -> _Next:
         """The response is complete as far as the app goes: what next?"""
         if connection.unsent or connection.file is not None:
-            if connection.aborted:
+            if connection.ending is BROKEN:
                 return self._end(connection)
             connection.state = FLUSHING
             connection.since = time.monotonic()
@@ -295,14 +283,14 @@ class Driver:
                 return  # nothing now, or its end, of which the next write tells
 
     def _after_response(self, connection: Connection) -> _Next:
-        if connection.close:
+        if connection.ending is not KEPT:
             return self._close(connection)
         parser = connection.parser
         if not parser.complete:
             connection.state = DRAINING
             connection.dropped = 0
             connection.signalled = True  # perhaps it has come already
-            self._table.wait(connection, time.monotonic() + self._host.body_timeout_s)
+            self._table.wait(connection, time.monotonic() + self._context.body_timeout_s)
             return _PARK
         has_more = parser.pending
         connection.hurried = False
@@ -322,7 +310,7 @@ class Driver:
 
     def _close(self, connection: Connection) -> _Next:
         parser = connection.parser
-        if connection.aborted or (parser.complete and not parser.pending):
+        if connection.ending is BROKEN or (parser.complete and not parser.pending):
             return self._end(connection)
         return self._start_lingering(connection)
 
@@ -346,7 +334,7 @@ class Driver:
         if connection.dropped > DROPPED_MAX_BYTES:
             return self._start_lingering(connection)
         connection.signalled = True
-        connection.deadline = time.monotonic() + self._host.body_timeout_s
+        connection.deadline = time.monotonic() + self._context.body_timeout_s
         return _PARK
 
     # The end.
@@ -357,10 +345,9 @@ class Driver:
         asked = parser.head or parser.draft
         if asked is not None and not hasattr(asked, "method"):
             asked = None  # not even the request line could be read
-        connection.close = True
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         try:
-            connection.offer(refusal(exc, asked, self._host.server_header))
+            connection.offer(refusal(exc, asked, self._context.server_header))
         except ClientGone:
             return self._end(connection)
         connection.unsent.clear()  # a few hundred bytes that find no room are not waited for

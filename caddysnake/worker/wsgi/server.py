@@ -4,8 +4,8 @@ No event loop and no hand-over between threads: the thread that is told of a con
 taken only when there is work. What merely trickles, a head or a moderate amount of content, is collected piece by piece
 by whoever is told; the rest of a finished response leaves by whoever is told that the reader has room.
 
-``wsgi_table`` says who owns a connection, ``wsgi_crew`` who looks for one, ``wsgi_course`` what is done with it;
-``wsgi_call`` is one call of the app, and ``wsgi_keeper`` the one thread that never makes one.
+``connection_table`` says who owns a connection, ``thread_pool`` who looks for one, ``driver`` what is done with it;
+``call`` is one call of the app, and ``controller`` the one thread that never makes one.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class WsgiServer:
         self._sections = Sections()
         self._heads = Heads()
         self._environ = Environ(settings, FileWrapper)
-        self._table = ConnectionTable(self._wake_keeper)
+        self._table = ConnectionTable(self._wake_controller)
         limit_s = settings.request_timeout_s
         deadlines = None if limit_s is None else Deadlines(limit_s, settings.app, page.header)
-        self._course = Driver(app, settings, self._table, page.slots, deadlines, access_log(settings))
-        self._crew = ThreadPool(threads, self._wake_keeper)
-        self._keeper = Controller(
+        self._driver = Driver(app, settings, self._table, page.slots, deadlines, access_log(settings))
+        self._pool = ThreadPool(threads, self._wake_controller)
+        self._controller = Controller(
             endpoint,
             page,
             self._table,
-            self._crew,
+            self._pool,
             settings.workers > 1,
             self._admit,
-            self._course.expire,
+            self._driver.expire,
             deadlines,
             may_exit=not settings.shares_process,
         )
@@ -73,44 +73,44 @@ class WsgiServer:
     def run(self) -> int:
         """Serve until drained, or until the daemon is gone; the process's exit status."""
         self._table.open()
-        self._keeper.open()
-        crew = [
-            threading.Thread(target=self._work, args=(seat,), name=f"wsgi-{seat.index}", daemon=True)
-            for seat in self._crew.seats
+        self._controller.open()
+        running = [
+            threading.Thread(target=self._work, args=(thread,), name=f"wsgi-{thread.index}", daemon=True)
+            for thread in self._pool.threads
         ]
-        for thread in crew:
+        for thread in running:
             thread.start()
-        detail = f"{platform.python_implementation()} {platform.python_version()}, {len(crew)} threads"
+        detail = f"{platform.python_implementation()} {platform.python_version()}, {len(running)} threads"
         try:
-            self._keeper.run(Ready(PROTOCOL_VERSION, detail))
+            self._controller.run(Ready(PROTOCOL_VERSION, detail))
         finally:
-            self._stop(crew)
+            self._stop(running)
         return 0
 
-    def _stop(self, crew: list[threading.Thread]) -> None:
+    def _stop(self, running: list[threading.Thread]) -> None:
         self._table.stop()
-        self._crew.dismiss()
+        self._pool.dismiss()
         until = time.monotonic() + _JOIN_S
-        for thread in crew:
+        for thread in running:
             thread.join(max(0.0, until - time.monotonic()))
-        if any(thread.is_alive() for thread in crew):
+        if any(thread.is_alive() for thread in running):
             return  # they are daemon threads, and what they use must stay usable
         self._table.close()
-        self._keeper.close()
+        self._controller.close()
 
-    def _wake_keeper(self) -> None:
-        self._keeper.wake()
+    def _wake_controller(self) -> None:
+        self._controller.wake()
 
     # The threads.
 
-    def _work(self, seat: PoolThread) -> None:
+    def _work(self, thread: PoolThread) -> None:
         records.speak_for_thread(self._records)
-        crew, table = self._crew, self._table
+        pool, table = self._pool, self._table
         poll, claim, missed, ready = table.epoll.poll, table.parked.pop, table.missed, table.ready
-        handle = self._course.handle
-        tally = Counters(self._page.thread(seat.index))
-        turn = seat.turn
-        seat.native_id = threading.get_native_id()
+        handle = self._driver.handle
+        counters = Counters(self._page.thread(thread.index))
+        turn = thread.turn
+        thread.native_id = threading.get_native_id()
         while not table.is_stopping:
             if ready:
                 try:
@@ -120,12 +120,12 @@ class WsgiServer:
             else:
                 if turn & 1:
                     turn += 1
-                    seat.turn = turn
-                    tally.write()
-                if crew.surplus:
-                    crew.rest(seat)
+                    thread.turn = turn
+                    counters.write()
+                if pool.surplus:
+                    pool.rest(thread)
                 else:
-                    told = poll(-1, _BATCH if crew.alone else 1)
+                    told = poll(-1, _BATCH if pool.alone else 1)
                     ready.extend([fd if events == EPOLLIN else ~fd for fd, events in told])
                 continue
             connection = claim(fd if fd >= 0 else ~fd, None)
@@ -136,15 +136,15 @@ class WsgiServer:
             if fd < 0:
                 connection.hung = True
             turn += 1 + (turn & 1)
-            seat.turn = turn
-            if crew.asleep:
-                crew.wake()
-            if turn & crew.sample_mask == 1:
-                crew.sample(lambda owned=connection: handle(owned, tally))  # type: ignore[misc]
+            thread.turn = turn
+            if pool.asleep:
+                pool.wake()
+            if turn & pool.sample_mask == 1:
+                pool.sample(lambda owned=connection: handle(owned, counters))  # type: ignore[misc]
             else:
-                handle(connection, tally)
+                handle(connection, counters)
 
-    # For the keeper.
+    # For the controller.
 
     def _admit(self, sock: socket.socket, slot: int, trusted: bool, link: bool = False) -> Connection:
         environ = self._environ.of_connection(sock, trusted, link)

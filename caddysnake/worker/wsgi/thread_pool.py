@@ -5,9 +5,9 @@ arrival wakes a thread that then queues for the GIL, holding a connection that t
 sooner. With eight threads and an app that answers in microseconds it costs a third of the throughput and ten times the
 99th percentile. So as long as the app's calls are short, one thread does everything, and the others rest.
 
-Two observations call the others up. A *watch* (the keeper's tick) sees that every thread looking for work has been in
-the same call since the last tick, and none of them is computing: one more is summoned, then two, then four. And samples
-of calls (the kernel's account of one thread, getrusage(2)) show that the app waits for something other than the
+Two observations call the others up. A *watch* (the controller's tick) sees that every thread looking for work has been
+in the same call since the last tick, and none of them is computing: one more is summoned, then two, then four. And
+samples of calls (the kernel's account of one thread, getrusage(2)) show that the app waits for something other than the
 processor: then all are. After a while, longer each time it proves premature, all but one are asked to rest again.
 
 A thread that wants the processor and does not get it, on a crowded machine, is not helped by another that wants it too;
@@ -26,10 +26,10 @@ from collections.abc import Callable
 from enum import Enum
 
 TICK_S = 0.0025
-"""How often the keeper calls ``tick`` while anything moves: what a call may hold up before another thread helps."""
+"""How often the controller calls ``tick`` while anything moves: what a call may hold up before another thread helps."""
 
 EXHAUSTED_S = 0.06
-"""After this long without a move of any thread the crew is exhausted: a little longer than the daemon takes to hold the
+"""After this long without a move of any thread the pool is exhausted: a little longer than the daemon takes to hold the
 same opinion, so that what is given back does not come back."""
 _SAMPLES = 8  # that a verdict needs
 _SAMPLE_ALL = 0x1
@@ -53,7 +53,7 @@ class Watch(Enum):
 
 
 class PoolThread:
-    """One thread's place in the crew.
+    """One thread of the pool.
 
     ``turn`` is written by that thread only: it grows by one when a call begins and by one when it ends, so it is odd
     during a call, and the same odd number twice means the same call.
@@ -70,21 +70,21 @@ class PoolThread:
         self._summons.acquire()
 
     def wait(self) -> None:
-        """Sleep until ``summon``. Called by the seat's thread only."""
+        """Sleep until ``summon``. Called by the thread itself only."""
         self._summons.acquire()
 
     def summon(self) -> None:
-        """Wake its thread, or let its next ``wait`` pass. Once for each wait: a lock that is free cannot be
+        """Wake the thread, or let its next ``wait`` pass. Once for each wait: a lock that is free cannot be
         freed again.
         """
         self._summons.release()
 
     def __repr__(self) -> str:
-        return f"<Seat {self.index} {'busy' if self.turn & 1 else 'waiting'}>"
+        return f"<PoolThread {self.index} {'busy' if self.turn & 1 else 'waiting'}>"
 
 
 class ThreadPool:
-    """The threads' seats. ``on_wake`` is called, from any thread, when ``tick`` is wanted again after ``SLEEP``."""
+    """The threads of a worker. ``on_wake`` is called, from any thread, when ``tick`` is wanted after ``SLEEP``."""
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class ThreadPool:
         computes: Callable[[PoolThread], bool] | None = None,
         has_gil: bool | None = None,
     ) -> None:
-        """``computes``: whether a seat's thread runs or would run, rather than waits for something."""
-        self.seats = [PoolThread(index) for index in range(size)]
+        """``computes``: whether a thread runs or would run, rather than waits for something."""
+        self.threads = [PoolThread(index) for index in range(size)]
         self._on_wake = on_wake
         self._computes = computes or _is_runnable
         self._has_gil = _runs_with_gil() if has_gil is None else has_gil
@@ -120,15 +120,15 @@ class ThreadPool:
 
     # For the threads.
 
-    def rest(self, seat: PoolThread) -> None:
+    def rest(self, thread: PoolThread) -> None:
         """Give up looking for work if there are too many who do, until summoned."""
         with self._lock:
             if self.surplus <= 0:
                 return
             self.surplus -= 1
-            self._resting.append(seat)
-            self.alone = len(self._resting) == len(self.seats) - 1
-        seat.wait()
+            self._resting.append(thread)
+            self.alone = len(self._resting) == len(self.threads) - 1
+        thread.wait()
 
     def wake(self) -> None:
         """End the watch's sleep, because a turn begins. From any thread."""
@@ -170,7 +170,7 @@ class ThreadPool:
                 return
             self._call_up(len(self._resting), time.monotonic())
 
-    # For the keeper.
+    # For the controller.
 
     def tick(self, now: float) -> Watch:
         """Look at everyone; ``now`` is monotonic seconds."""
@@ -178,10 +178,10 @@ class ThreadPool:
             return self._look(now)
 
     def _look(self, now: float) -> Watch:
-        turns = [seat.turn for seat in self.seats]
+        turns = [thread.turn for thread in self.threads]
         moved = [new != old for new, old in zip(turns, self._seen, strict=True)]
         self._seen = turns
-        resting = {seat.index for seat in self._resting}
+        resting = {thread.index for thread in self._resting}
         active = [index for index in range(len(turns)) if index not in resting]
         waiting = any(not turns[index] & 1 for index in active)
         if any(moved):
@@ -193,7 +193,7 @@ class ThreadPool:
             return self._fall_asleep(Watch.SLEEP)
         self._still_since = min(self._still_since, now)
         if self._resting:
-            if now - self._still_since >= _COMPUTING_S or not any(self._computes(self.seats[i]) for i in active):
+            if now - self._still_since >= _COMPUTING_S or not any(self._computes(self.threads[i]) for i in active):
                 self._call_up(len(active), now)
             return Watch.TICK
         if now - self._still_since < EXHAUSTED_S:
@@ -203,7 +203,7 @@ class ThreadPool:
     def _fall_asleep(self, verdict: Watch) -> Watch:
         self.asleep = True
         # A thread that began a turn before it could see that does not call us.
-        if any(seat.turn != old for seat, old in zip(self.seats, self._seen, strict=True)):
+        if any(thread.turn != old for thread, old in zip(self.threads, self._seen, strict=True)):
             self.asleep = False
             return Watch.TICK
         self._still_since = float("inf")
@@ -245,11 +245,11 @@ class ThreadPool:
     @property
     def busy(self) -> int:
         """How many are in a call."""
-        return sum(seat.turn & 1 for seat in self.seats)
+        return sum(thread.turn & 1 for thread in self.threads)
 
     def turns(self) -> list[int]:
-        """Every seat's turn: two equal lists mean that nobody has moved between."""
-        return [seat.turn for seat in self.seats]
+        """Every thread's turn: two equal lists mean that nobody has moved between."""
+        return [thread.turn for thread in self.threads]
 
     @property
     def resting(self) -> int:
@@ -257,9 +257,9 @@ class ThreadPool:
         return len(self._resting)
 
 
-def _is_runnable(seat: PoolThread) -> bool:
+def _is_runnable(thread: PoolThread) -> bool:
     try:
-        with open(f"/proc/self/task/{seat.native_id}/stat", "rb") as file:
+        with open(f"/proc/self/task/{thread.native_id}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1] == b"R"
     except OSError:
         return False

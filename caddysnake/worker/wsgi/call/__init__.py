@@ -4,5 +4,6 @@
 ``input``         ``wsgi.input``
 ``file_wrapper``  ``wsgi.file_wrapper``
 ``deadlines``     calls that take too long
-``logged``        calls for the access log; ``wsgi_log``: errors of the app
+``logged``        calls for the access log
+``factory``       which of these a call is
 """

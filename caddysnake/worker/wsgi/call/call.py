@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ....channel.records import say
 from ....channel.vitals import SLOT_HEAD_SENT
 from ....http1.answers import plain, traceback_page
 from ....http1.chunked import Piece
@@ -21,10 +22,9 @@ from ....http1.request import RequestHead
 from ....http1.response import Response, ResponsePhase, informational
 from ...app.loader import foreign_traceback
 from ...early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
-from ..connection import ClientGone, Connection, ContentRefused, FileRange
+from ..connection import BROKEN, GONE, ClientGone, Connection, ContentRefused, FileRange
 from .file_wrapper import FileWrapper
 from .input import LazyInput
-from .wsgi_log import report
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -32,6 +32,17 @@ _STARTED = ResponsePhase.STARTED
 CODE = "app-error"
 """Stable code of the 500 that an exception of the app's becomes."""
 
+_OVER = (GONE, BROKEN)
+_PATH_MAX = 200
+
+
+def report(level: str, what: str, app: str, head: RequestHead, exc: BaseException | None = None) -> None:
+    """Log one record about a request, with the traceback of ``exc`` cut down to the app's own frames.
+
+    The query is left out: it is where people put secrets.
+    """
+    path = head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
+    say(level, what, "" if exc is None else foreign_traceback(exc), app=app, method=head.method, path=path)
 
 
 class CallContext(NamedTuple):
@@ -55,8 +66,8 @@ class Call(Response):
 
     __slots__ = (
         "_connection",
+        "_context",
         "_expecting",
-        "_host",
         "answered",
         "arrived",
         "failed",
@@ -66,9 +77,9 @@ class Call(Response):
         "sent_head",
     )
 
-    def __init__(self, host: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
-        Response.__init__(self, head, close, host.server_header)
-        self._host = host
+    def __init__(self, context: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
+        Response.__init__(self, head, close, context.server_header)
+        self._context = context
         self._connection: Connection | None = connection
         self._expecting = head.expect_continue and not connection.trusted
         """A 100 is owed before content is read. Caddy has sent one already, so it never gets ours."""
@@ -143,7 +154,7 @@ class Call(Response):
             if not self.head_sent and not connection.parser.received:
                 connection.push(informational(100, ()))
         try:
-            return connection.pull(self._host.body_timeout_s)
+            return connection.pull(self._context.body_timeout_s)
         except ProtocolError as exc:
             raise self._refused(connection, exc) from exc
         except ClientGone:
@@ -162,7 +173,7 @@ class Call(Response):
         connection = self._connection
         assert connection is not None
         try:
-            iterable = self._host.app(environ, self.start_response)
+            iterable = self._context.app(environ, self.start_response)
             kind = type(iterable)
             if kind is list or kind is tuple:
                 data = iterable[0] if len(iterable) == 1 else b"".join(iterable)
@@ -173,7 +184,7 @@ class Call(Response):
                 connection.offer(self._send(connection, data, False))
                 self._connection = None
                 if self.close:
-                    connection.close = True
+                    connection.close()
                 if self.lazy is not None:
                     self.lazy.discard()
                 return True
@@ -199,20 +210,20 @@ class Call(Response):
         if self.lazy is not None:
             self.lazy.discard()
         if self.close:
-            connection.close = True
+            connection.close()
         return True
 
     def _hand_on(self) -> None:
         connection = self._connection
         if connection is not None:
             self._detach()
-            self._host.hand_on(connection)
+            self._context.hand_on(connection)
 
     def _run_close(self, close: Callable[[], object]) -> None:
         try:
             close()
         except BaseException as exc:
-            report("error", "close() of the response raised an exception", self._host.name, self.head, exc)
+            report("error", "close() of the response raised an exception", self._context.name, self.head, exc)
 
     def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
         output = self.send(data, more)
@@ -268,7 +279,7 @@ class Call(Response):
                 continue
             if self._connection is None:
                 what = "the app sent content beyond its Content-Length, which was dropped"
-                report("warn", what, self._host.name, self.head)
+                report("warn", what, self._context.name, self.head)
                 return
             connection.push(self._send(connection, data, True), self._may_drop)
             if self.is_satisfied:
@@ -311,24 +322,24 @@ class Call(Response):
         self.answered = self.status if self.head_sent else 0
         reason = _clients_part(exc)
         if reason is not None:
-            report("debug", str(reason), self._host.name, self.head)
+            report("debug", str(reason), self._context.name, self.head)
         else:
-            report("error", "the app raised an exception", self._host.name, self.head, exc)
+            report("error", "the app raised an exception", self._context.name, self.head, exc)
         connection = self._connection
         if connection is None:
             return  # the response was complete
-        if self.head_sent or connection.gone:
+        if self.head_sent or connection.ending in _OVER:
             connection.abort()
             return
         refusal = connection.refusal
         if refusal is not None:
             status, (headers, content) = refusal.status, plain(refusal.status, refusal.code, str(refusal))
-        elif self._host.development:
+        elif self._context.development:
             title = f"{type(exc).__name__}: {exc}"
             status, (headers, content) = 500, traceback_page(500, CODE, title, foreign_traceback(exc))
         else:
             status, (headers, content) = 500, plain(500, CODE)
-        answer = Response(self.head, self.close, self._host.server_header)
+        answer = Response(self.head, self.close, self._context.server_header)
         answer.start(status, headers)
         self.answered = status
         self.sent_bytes = len(content)

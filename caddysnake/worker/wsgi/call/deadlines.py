@@ -1,4 +1,4 @@
-"""``request_timeout`` for threads: the keeper answers 504 in the place of a call that takes too long.
+"""``request_timeout`` for threads: the controller answers 504 in the place of a call that takes too long.
 
 The thread that makes the call owns its connection, and may begin to answer at the same moment. So each call has two
 tokens, and whoever takes one first has the say over what it stands for: the head of the response, and its end. (Taking
@@ -18,9 +18,8 @@ from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead
 from ...process.stacks import Stacks
 from ..connection import ClientGone, Connection
-from .call import Call, CallContext
+from .call import Call, CallContext, report
 from .file_wrapper import FileWrapper
-from .wsgi_log import report
 
 PATIENCE_S = 5.0
 """How long a call may go on after its time, before the worker is to be replaced."""
@@ -29,14 +28,14 @@ _TOO_LATE = ProtocolError(504, "deadline", "the app took too long")
 
 
 class TimedCall(Call):
-    """A call that the keeper may answer for."""
+    """A call that the controller may answer for."""
 
     __slots__ = ("_deadlines", "_end_token", "_has_end", "_has_head", "_head_token", "deadline", "is_given_up")
 
     def __init__(
-        self, deadlines: Deadlines, host: CallContext, connection: Connection, head: RequestHead, close: bool
+        self, deadlines: Deadlines, context: CallContext, connection: Connection, head: RequestHead, close: bool
     ) -> None:
-        super().__init__(host, connection, head, close)
+        super().__init__(context, connection, head, close)
         self._deadlines = deadlines
         self._head_token = [None]
         self._end_token = [None]
@@ -48,7 +47,7 @@ class TimedCall(Call):
     # For the thread.
 
     def run(self, environ: dict[str, Any]) -> bool:
-        """As ``Call.run``, between ``begin`` and ``end`` of the deadline. False: the keeper has answered and
+        """As ``Call.run``, between ``begin`` and ``end`` of the deadline. False: the controller has answered and
         has the connection.
         """
         connection = self._connection
@@ -90,11 +89,11 @@ class TimedCall(Call):
             super()._fail(exc)
 
     def _take_head(self, connection: Connection) -> None:
-        """Raises ``ClientGone`` when the keeper was first."""
+        """Raises ``ClientGone`` when the controller was first."""
         if not self._has_head:
             self._has_head = _take(self._head_token)
             if not self._has_head:
-                connection.gone = True
+                connection.lose()
                 raise ClientGone("request_timeout was over: 504 was answered")
 
     def _take_end(self, connection: Connection) -> None:
@@ -103,7 +102,7 @@ class TimedCall(Call):
             if not self._has_end:
                 connection.abort()
 
-    # For the keeper.
+    # For the controller.
 
     @property
     def is_answered(self) -> bool:
@@ -117,7 +116,7 @@ class TimedCall(Call):
             return False
         if _take(self._head_token):
             connection.slots[connection.slot] = SLOT_HEAD_SENT
-            answer = refusal(_TOO_LATE, self.head, self._host.server_header)
+            answer = refusal(_TOO_LATE, self.head, self._context.server_header)
             how = socket.SHUT_WR
             try:
                 connection.sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -147,15 +146,10 @@ class Deadlines:
         self._limit_s = limit_s
         self._app = app
         self._header = header
-        self.call_type: type[TimedCall] = TimedCall
         self._running: dict[TimedCall, None] = {}  # oldest first
         self._stacks = Stacks()
         self.look_s = max(0.05, min(1.0, limit_s / 4))
         """How often ``look`` is to be called."""
-
-    def new_call(self, host: CallContext, connection: Connection, head: RequestHead, close: bool) -> TimedCall:
-        """As ``Call``, with a deadline."""
-        return self.call_type(self, host, connection, head, close)
 
     def begin(self, call: TimedCall) -> None:
         """For the thread that runs ``call``."""
@@ -167,7 +161,7 @@ class Deadlines:
         del self._running[call]
 
     def look(self, now: float) -> None:
-        """For the keeper: answer for those whose time is over."""
+        """For the controller: answer for those whose time is over."""
         stuck = 0
         for call in list(self._running):
             if now < call.deadline:

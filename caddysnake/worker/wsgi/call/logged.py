@@ -39,8 +39,8 @@ class LoggedCall(_Logged):
 
     __slots__ = ()
 
-    def __init__(self, host: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
-        Call.__init__(self, host, connection, head, close)
+    def __init__(self, context: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
+        Call.__init__(self, context, connection, head, close)
         self.sent_head = b""
 
 
@@ -50,9 +50,9 @@ class LoggedTimedCall(_Logged, TimedCall):
     __slots__ = ()
 
     def __init__(
-        self, deadlines: Deadlines, host: CallContext, connection: Connection, head: RequestHead, close: bool
+        self, deadlines: Deadlines, context: CallContext, connection: Connection, head: RequestHead, close: bool
     ) -> None:
-        TimedCall.__init__(self, deadlines, host, connection, head, close)
+        TimedCall.__init__(self, deadlines, context, connection, head, close)
         self.sent_head = b""
 
 
