@@ -10,7 +10,8 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..daemon.sockets.listener import Listener, open_tcp
+from ..daemon.sockets.binding import open_tcp
+from ..daemon.sockets.listener import Listener
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import ControlEndpoint, persist, take_carried
 from ..daemon.supervisor.document import Asked, Configuration

@@ -22,8 +22,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel
 
 from ..daemon.main import Daemon
-from ..daemon.sockets.listener import peer_pid, peer_uid
-from ..daemon.system.kinship import Peer, peer_of
+from ..daemon.system.kinship import Peer, peer_of, peer_pid, peer_uid
 from . import page
 from .access import Access, Denial
 from .description import describe

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from caddysnake.daemon.sockets.listener import Listener, open_inherited, open_tcp, open_unix, peer_uid
+from caddysnake.daemon.sockets.binding import open_inherited, open_tcp, open_unix
+from caddysnake.daemon.sockets.listener import Listener
 from caddysnake.daemon.sockets.socket_file import ListenError, lock_path, unlock_path
+from caddysnake.daemon.system.kinship import peer_uid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +48,7 @@ def connects(path: Path | str) -> bool:
 
 HOLDER = """
 import sys
-from caddysnake.daemon.sockets.listener import open_unix
+from caddysnake.daemon.sockets.binding import open_unix
 listener = open_unix(sys.argv[1], None, None, None)
 print("open", flush=True)
 sys.stdin.read()
@@ -463,7 +465,7 @@ def test_nobody_is_accepted_any_more_after_it_was_told_to_stop(tmp_path: Path) -
 OUT_OF_DESCRIPTORS = """
 import asyncio, contextlib, logging, os, resource, socket, sys, time
 import uvloop
-from caddysnake.daemon.sockets.listener import open_unix
+from caddysnake.daemon.sockets.binding import open_unix
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 path = sys.argv[1]

@@ -78,10 +78,13 @@ LOOKED_AT = {
     "sockets.connections.BoundListener": (
         "app held listener number"
     ),
+    "sockets.trust.Trust": (
+        "_proxies _users disbelieved"
+    ),
     "supervisor.supervisor.Supervisor": (
-        "_autoreload _beginnings _bound _changing _deciding _disbelieved _is_hurried _looked_at _loop _numbers "
-        "_openings _parting _relays_wanted _restarts _starts _stopping _tasks _trusted apps composition connections "
-        "templates farewell relays spawners starter"
+        "_autoreload _beginnings _bound _changing _deciding _is_hurried _looked_at _loop _numbers "
+        "_openings _parting _relays_wanted _restarts _starts _stopping _tasks apps composition connections "
+        "farewell relays spawners starter templates trust"
     ),
     "apps.counters.Counters": (
         "_parent cells cpu_s last_failure refusals restarts starts"

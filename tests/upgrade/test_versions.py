@@ -88,14 +88,14 @@ def test_another_version_takes_over_with_the_pid_and_the_workers_of_the_first(in
 
 def test_a_version_that_does_not_load_is_refused_until_it_is_mended(installed: Installed) -> None:
     before = workers(installed.process.pid)
-    installed.change("daemon/supervisor/supervisor.py", "class Serving:", "class Serving(Missing):")
+    installed.change("daemon/supervisor/supervisor.py", "class Supervisor:", "class Supervisor(Missing):")
     refused = installed.upgrade()
     assert refused.returncode == 1
     assert "cannot take over" in refused.stderr
     assert "NameError: name 'Missing' is not defined" in refused.stderr
     assert "upgrade refused; what ran goes on" in installed.process.log
     assert installed.ask() in before
-    installed.change("daemon/supervisor/supervisor.py", "class Serving(Missing):", "class Serving:")
+    installed.change("daemon/supervisor/supervisor.py", "class Supervisor(Missing):", "class Supervisor:")
     done = installed.upgrade()
     assert done.returncode == 0, done.stderr
     assert installed.ask() in before

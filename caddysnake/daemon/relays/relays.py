@@ -18,7 +18,8 @@ from ..apps.app import App
 from ..apps.spec import PoolSpec
 from ..sockets.connections import Connection, Connections
 from ..system import processes
-from ..system.log.process import OutputPipes, adopt_outlets, outlets
+from ..system.log.pipes import OutputPipes
+from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import Child, Process
 from ..system.state import CarriedOutlets
 from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher

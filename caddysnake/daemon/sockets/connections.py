@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...channel.endpoint import close_at_once
+from .refusals import Refusal, response
 from .shares import Shares
 
 if TYPE_CHECKING:
@@ -224,5 +225,18 @@ def look(fd: int, size: int, flags: int = socket.MSG_PEEK) -> bytes:
         return sock.recv(size, flags | socket.MSG_DONTWAIT)
     except OSError:
         return b""
+    finally:
+        sock.detach()
+
+
+def answer(fd: int, refusal: Refusal) -> None:
+    """Write ``refusal`` on a connection in the place of whoever was to answer, and let nobody write behind it."""
+    sock = socket.socket(fileno=fd)
+    try:
+        # O_NONBLOCK is the worker's to set: it is shared.
+        sock.send(response(refusal), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the other side was first
     finally:
         sock.detach()

@@ -9,21 +9,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from ...config.language.values import MAX_UNIX_PATH_BYTES
 from ..system.state import CarriedListener
-from .socket_file import (
-    BACKLOG,
-    UCRED,
-    ListenError,
-    bind,
-    explain,
-    identity,
-    is_locked_by,
-    lock_path,
-    refuse_foreign,
-    remove,
-    unlock_path,
-)
+from .socket_file import identity, is_locked_by, listen_at, lock_path, remove, unlock_path
 
 log = logging.getLogger("caddysnake.listener")
 
@@ -182,7 +169,7 @@ class Listener:
         if lock is None or not is_locked_by(path, lock):
             lock = lock_path(path)
         try:
-            sock = _bound(path, mode, owner, group)
+            sock = listen_at(path, mode, owner, group)
         except BaseException:
             if lock != self._lock:
                 unlock_path(path, lock)
@@ -222,92 +209,3 @@ def resume(carried: CarriedListener) -> Listener:
     return listener
 
 
-def open_unix(path: str, mode: int | None, owner: str | None, group: str | None) -> Listener:
-    """Listen on a unix socket at ``path`` (absolute). Raises ``ListenError``.
-
-    A lock file beside it decides who owns the path; a stale socket is replaced.
-    """
-    size = len(os.fsencode(path))
-    if size > MAX_UNIX_PATH_BYTES:
-        raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")
-    lock = lock_path(path)
-    try:
-        sock = _bound(path, mode, owner, group)
-    except BaseException:
-        unlock_path(path, lock)
-        raise
-    return Listener(sock, f"unix/{path}", path, lock)
-
-
-def _bound(path: str, mode: int | None, owner: str | None, group: str | None) -> socket.socket:
-    """A socket that listens at ``path``, whose lock is ours. Raises ``ListenError``."""
-    try:
-        refuse_foreign(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            bind(sock, path, mode, owner, group)
-        except BaseException:
-            sock.close()
-            raise
-    except OSError as exc:
-        raise ListenError(explain(path, exc)) from None
-    return sock
-
-
-def open_tcp(host: str, port: int) -> Listener:
-    """Listen on TCP. Raises ``ListenError``."""
-    name = f"tcp/{host}:{port}" if ":" not in host else f"tcp/[{host}]:{port}"
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that no name server could be asked for
-        raise ListenError(f"cannot listen on {name}: {getattr(exc, 'strerror', None) or exc}") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by every accepted connection: heads and small bodies must not wait for an acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as exc:
-        sock.close()
-        hint = ": another process uses it; stop that, or use another port" if exc.errno == errno.EADDRINUSE else ""
-        raise ListenError(f"cannot listen on {name}: {exc.strerror}{hint}") from None
-    return Listener(sock, name, None, None)
-
-
-def open_inherited(fd: int) -> Listener:
-    """Listen on a socket that whoever started us opened; its path, if any, is theirs to unlink.
-
-    ``fd`` stays as it is: a copy is used. Raises ``ListenError`` when it is no listening socket.
-    """
-    name = f"fd/{fd}"
-    try:
-        copy = os.dup(fd)
-    except OSError:
-        raise ListenError(f"cannot listen on {name}: no such descriptor was inherited") from None
-    try:
-        sock = socket.socket(fileno=copy)
-    except OSError:
-        os.close(copy)
-        raise ListenError(f"cannot listen on {name}: it is not a socket") from None
-    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if not listening:
-        sock.close()
-        raise ListenError(f"cannot listen on {name}: it is not a listening socket")
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-    return Listener(sock, name, None, None)
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user at the other end of an accepted unix connection (unix(7), SO_PEERCRED)."""
-    uid: int = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
-    return uid
-
-
-def peer_pid(sock: socket.socket) -> int:
-    """The process at the other end of an accepted unix connection, as it was when it connected."""
-    pid: int = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0]
-    return pid

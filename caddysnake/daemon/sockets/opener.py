@@ -13,24 +13,23 @@ import socket
 from collections.abc import MutableMapping
 
 from ..system.notify import Notifier
-from .addresses import Address, FdAddress, TcpAddress, UnixAddress, key_of
-from .listener import Listener, open_inherited, open_tcp, open_unix
-from .passed import Passed, PassedSocket, describe, is_stored_name, stored_name, stored_path
-from .socket_file import (
-    BACKLOG,
-    ListenError,
-    explain,
-    identity,
-    leads_to,
-    lock_path,
-    regive,
-    remove,
-    unlock_path,
+from .activation import (
+    Passed,
+    PassedSocket,
+    activated,
+    describe,
+    is_at,
+    is_stored_name,
+    listening,
+    stored_name,
+    stored_path,
 )
+from .addresses import Address, FdAddress, TcpAddress, UnixAddress, address_name, key_of
+from .binding import open_inherited, open_tcp, open_unix
+from .listener import Listener
+from .socket_file import ListenError, explain, identity, leads_to, lock_path, regive, remove, unlock_path
 
 log = logging.getLogger("caddysnake.listener")
-
-_WILDCARDS = ("0.0.0.0", "::")
 
 
 class ListenerOpener:
@@ -57,7 +56,7 @@ class ListenerOpener:
         if isinstance(address, FdAddress):
             self._passed.take(lambda each: each.fd == address.fd)
             return self._not_ours(open_inherited(address.fd))
-        name = _name(address)
+        name = address_name(address)
         own = self._passed.take(lambda each: each.name == stored_name(name))
         if own is not None:
             if (listener := _adopted(own, name, address)) is not None:
@@ -65,10 +64,10 @@ class ListenerOpener:
                 log.info("listener taken up again", extra={"fields": {"listener": name}})
                 return listener
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={own.name}")
-        given = self._passed.take(lambda each: not is_stored_name(each.name) and _is_at(each.fd, address))
+        given = self._passed.take(lambda each: not is_stored_name(each.name) and is_at(each.fd, address))
         if given is not None:
             log.info("listener was passed", extra={"fields": {"listener": name, "from": given.name or "-"}})
-            return self._not_ours(_activated(given.fd, name))
+            return self._not_ours(activated(given.fd, name))
         return open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
 
     def origin(self, listener: Listener) -> str:
@@ -164,16 +163,9 @@ def forsake(environ: MutableMapping[str, str], notifier: Notifier) -> None:
         os.close(each.fd)
 
 
-def _name(address: UnixAddress | TcpAddress) -> str:
-    """As the listener there is called."""
-    if isinstance(address, UnixAddress):
-        return f"unix/{address.path}"
-    return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
-
-
 def _adopted(own: PassedSocket, name: str, address: UnixAddress | TcpAddress) -> Listener | None:
     """The listener that a former self has left; ``None``, and it is closed, when it is of no use any more."""
-    sock = _listening(own.fd)
+    sock = listening(own.fd)
     if sock is None:
         return None
     if isinstance(address, TcpAddress):
@@ -200,32 +192,6 @@ def _close(sock: socket.socket, path: str, lock: int) -> None:
         unlock_path(path, lock)
 
 
-def _activated(fd: int, name: str) -> Listener:
-    sock = _listening(fd)
-    if sock is None:
-        raise ListenError(f"cannot listen on {name}: what was passed for it does not listen (a socket unit of systemd "
-                          "needs Accept=no)")  # fmt: skip
-    sock.listen(BACKLOG)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Listener(sock, name, None, None)
-
-
-def _listening(fd: int) -> socket.socket | None:
-    """The stream socket ``fd``, which is closed when it is none that listens."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.close(fd)
-        return None
-    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        sock.close()
-        return None
-    sock.setblocking(False)
-    return sock
-
-
 def _remove_stale(stored: PassedSocket) -> None:
     """Unlink what a former self has bound, if it is still that."""
     path = stored_path(stored.name)
@@ -241,34 +207,3 @@ def _remove_stale(stored: PassedSocket) -> None:
             unlock_path(path, lock)
 
 
-def _is_at(fd: int, address: UnixAddress | TcpAddress) -> bool:
-    """The socket ``fd`` is bound to ``address``."""
-    try:
-        sock = socket.socket(fileno=os.dup(fd))
-    except OSError:
-        return False
-    with sock:
-        bound = sock.getsockname()
-        if isinstance(address, UnixAddress):
-            return sock.family == socket.AF_UNIX and isinstance(bound, str) and _same_path(bound, address.path)
-        if sock.family not in (socket.AF_INET, socket.AF_INET6):
-            return False
-        host, port = bound[:2]
-        return port == address.port and (host in _hosts(address) or (host in _WILDCARDS and not address.host))
-
-
-def _same_path(bound: str, path: str) -> bool:
-    if bound == path:
-        return True
-    folder, name = os.path.split(path)
-    return os.path.basename(bound) == name and os.path.realpath(os.path.dirname(bound)) == os.path.realpath(folder)
-
-
-def _hosts(address: TcpAddress) -> set[str]:
-    try:
-        found = socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (OSError, UnicodeError):
-        return set()
-    return {str(each[4][0]) for each in found}

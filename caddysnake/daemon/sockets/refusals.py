@@ -18,6 +18,7 @@ CAPACITY = Refusal(503, "capacity", "as many apps as may run are busy", retry_af
 QUEUE_FULL = Refusal(503, "queue-full", "as many requests as may wait for this app do", retry_after_s=1)
 STOPPING = Refusal(503, "stopping", "the app is being stopped", retry_after_s=1)
 NO_SUCH_APP = Refusal(404, "no-such-app", "there is no such app")
+DEADLINE = Refusal(504, "deadline", "the app took too long")
 
 
 class Failure(Protocol):

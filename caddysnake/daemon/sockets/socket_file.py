@@ -22,14 +22,13 @@ import secrets
 import select
 import socket
 import stat
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from ... import files
+from ..system import kinship
 
 BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
-UCRED = struct.Struct("3i")
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 100
 
@@ -82,6 +81,21 @@ def bind(sock: socket.socket, path: str, mode: int | None, owner: str | None, gr
         except BaseException:
             os.unlink(unique, dir_fd=inside)
             raise
+
+
+def listen_at(path: str, mode: int | None, owner: str | None, group: str | None) -> socket.socket:
+    """Return a socket that listens at ``path``, whose lock is ours. Raises ``ListenError``."""
+    try:
+        refuse_foreign(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            bind(sock, path, mode, owner, group)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as exc:
+        raise ListenError(explain(path, exc)) from None
+    return sock
 
 
 @contextlib.contextmanager
@@ -237,7 +251,7 @@ def _listener_of(path: str, handle: int) -> int | None:
             raise ListenError(f"socket {path} is in use: stop who listens on it, or use another path") from None
         except OSError as exc:
             raise ListenError(f"socket {path} cannot be examined: {exc.strerror}") from None
-        return int(UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0])
+        return kinship.peer_pid(probe)
 
 
 def _command(pid: int) -> str:

@@ -11,15 +11,10 @@ and so it does when it stops, and for a new connection that finds too many waiti
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from ...channel.messages import TAKE_LAST
-from ..sockets.connections import Connection, Connections, ListenerOwner, has_input, look
+from ..sockets.connections import Connection, Connections, ListenerOwner, answer, has_input, look
 from ..sockets.refusals import QUEUE_FULL, STOPPING
-from ..workers import standstill
-
-if TYPE_CHECKING:
-    pass
 
 _LAST_S = 0.5
 """How long a connection that is to end may bring one more request."""
@@ -94,7 +89,7 @@ class Fallback:
             # Caddy sends such a request again when a connection that it has used before ends: perhaps elsewhere.
             self._connections.end(connection)
             return
-        standstill.answer(connection.fd, refusal)
+        answer(connection.fd, refusal)
         # To end a TCP connection with something unread resets it, and the other side loses what it has not read either.
         look(connection.fd, _UNREAD_BYTES, flags=0)
         self._connections.watch(connection)  # until the other side has read that, and ends it

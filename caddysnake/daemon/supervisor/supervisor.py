@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from ...channel.farewell import AFTER_END_S, END_S
@@ -30,9 +28,10 @@ from ..relays.link_broker import LinkBroker
 from ..relays.relays import Relays, RelayStarter
 from ..sockets.addresses import Address, UnixAddress, address_name, key_of
 from ..sockets.connections import BoundListener, Connection, Connections
-from ..sockets.listener import Listener, peer_uid
+from ..sockets.listener import Listener
 from ..sockets.opener import ListenerOpener
 from ..sockets.socket_file import ListenError
+from ..sockets.trust import Trust
 from ..system import cgroups, tempdirs
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..tenants.tenants import Tenants
@@ -62,9 +61,6 @@ _SOCKETS_A_SWEEP = 20
 _REMOVAL_S = 5.0
 """How long a stop waits for the removal of what apps have left."""
 _NOTHING: Table = {"sites": [], "templates": {}, "variables": {}}
-
-Network = IPv4Network | IPv6Network
-
 
 class _Change(NamedTuple):
     """A change that is being prepared."""
@@ -104,8 +100,7 @@ class Supervisor:
         self._starts = StartLimiter(usable_cores())
         self._restarts = StartLimiter(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
-        self._trusted: list[Network] = []
-        self._disbelieved: set[int] = set()  # users of whom that has been told
+        self.trust = Trust(self.spawners.uids)
         self._parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._relays_wanted = False
@@ -541,7 +536,7 @@ class Supervisor:
         self.spawners.expect(static)
         warm = [spec.warm for spec in composition.templates.values() if spec.warm is not None]
         self.spawners.keep([*static, *warm], composition.max_spawners)
-        self._trusted = [ip_network(text, strict=False) for text in composition.trusted_proxies]
+        self.trust.set_proxies(composition.trusted_proxies)
 
     def _new_app(self, spec: PoolSpec) -> App:
         app = App(spec, self.spawners, self.connections)
@@ -646,45 +641,17 @@ class Supervisor:
 
     def _acceptor(self, bound: BoundListener) -> Callable[[int], None]:
         listener = bound.listener
-        local = listener.is_local
         number = bound.number << TAKE_LISTENER_SHIFT
+        believes = self.trust.believes
 
         def accepted(fd: int) -> None:
-            if local and not self.spawners.uids:
-                is_trusted = True
-            else:
-                sock = listener.socket_of(fd)
-                is_trusted = self._is_trusted_user(sock) if local else self._is_trusted_proxy(sock)
-                sock.detach()
-            flags = TAKE_TRUSTED if is_trusted else 0
+            flags = TAKE_TRUSTED if believes(listener, fd) else 0
             assert bound.app is not None
             connection = Connection(fd, flags | number, bound.app, bound)
             self.connections.adopt(connection)
             bound.app.place(connection)
 
         return accepted
-
-    def _is_trusted_user(self, sock: socket.socket) -> bool:
-        """Whoever connects over a unix socket is Caddy, unless it is a user who runs apps: that may be an app."""
-        uid = peer_uid(sock)
-        if uid not in self.spawners.uids:
-            return True
-        if uid not in self._disbelieved:
-            self._disbelieved.add(uid)
-            fields = {"uid": uid, "hint": "if this is Caddy, let no app run as its user"}
-            log.warning("a user who runs apps connects to a listener: its X-Forwarded headers are not believed",
-                        extra={"fields": fields})  # fmt: skip
-        return False
-
-    def _is_trusted_proxy(self, sock: socket.socket) -> bool:
-        if not self._trusted:
-            return False
-        try:
-            peer = ip_address(sock.getpeername()[0].partition("%")[0])
-        except (OSError, ValueError):
-            return False
-        peer = getattr(peer, "ipv4_mapped", None) or peer  # ::ffff:10.0.0.1, on a listener for both families
-        return any(peer in network for network in self._trusted)
 
     def _over(self, connection: Connection) -> None:
         connection.app.over(connection)

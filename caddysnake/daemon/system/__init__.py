@@ -5,6 +5,6 @@
 ``cgroups``    where a worker has its limit of memory with all that it starts
 ``tempdirs``   the temporary folders of workers
 ``notify``     the words of a service manager; ``service``: talks to it
-``state``      what is carried over an upgrade
+``state``      what is carried over an upgrade; ``sealed``: the descriptor that it is in
 ``log``        the log process and our records
 """

@@ -163,6 +163,18 @@ class Peer(enum.Enum):
     UNKNOWN = "unknown"
 
 
+def peer_uid(sock: socket.socket) -> int:
+    """The user at the other end of an accepted unix connection (unix(7), SO_PEERCRED)."""
+    uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process at the other end of an accepted unix connection, as it was when it connected."""
+    pid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return pid
+
+
 def peer_of(sock: socket.socket) -> Peer:
     """Who has made the unix connection ``sock``, just accepted, seen from this process, which must be the subreaper of
     what it starts: then nothing leaves its descent by forking twice (prctl(2), PR_SET_CHILD_SUBREAPER).
@@ -170,7 +182,7 @@ def peer_of(sock: socket.socket) -> Peer:
     The kernel gives a pidfd of who called connect(2) since Linux 6.5. Before, there is its number alone, and who has
     ended before this is called may have left that to another.
     """
-    pid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    pid = peer_pid(sock)
     if pid == os.getpid():
         return Peer.OUTSIDE  # no app's code runs here
     if pid == 0:

@@ -21,10 +21,9 @@ from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
 from ..apps.spec import Identity, PoolSpec, StartFailed
-from ..sockets.connections import Connection, Connections, has_input
+from ..sockets.connections import Connection, Connections, answer, has_input
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
-from ..workers import standstill
 from ..workers.child.launcher import NO_ROOM, ForkServerKey, SpawnError
 from ..workers.forking.start_limiter import FRESH, LONGEST_S, SLICE_S, Starting, StartLimiter
 from ..workers.threads.host import WorkerOrigins
@@ -584,5 +583,5 @@ class Reopener:
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
         """A relay waits for the response to what it sent over this link, of which nobody has read a byte."""
-        standstill.answer(connection.fd, refusal)
+        answer(connection.fd, refusal)
         self._connections.end(connection)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, MutableMapping
 from typing import Final
 
 from ... import __version__
-from ..system.state import State, StateError, seal, unseal
+from ..system.sealed import seal, unseal
+from ..system.state import State, StateError
 from .stand_in import take_over
 
 log = logging.getLogger("caddysnake.daemon")

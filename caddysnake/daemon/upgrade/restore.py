@@ -68,7 +68,7 @@ def carry(serving: Supervisor, state: State) -> None:
     state.spawners = serving.spawners.carry()
     serving.spawners.hosts.carry(state)
     state.uids = sorted(serving.spawners.uids)
-    state.disbelieved = sorted(serving._disbelieved)
+    state.disbelieved = sorted(serving.trust.disbelieved)
     state.scratch = scratch.base()
     state.changes_from = serving._autoreload.unheeded_since()
 
@@ -182,7 +182,7 @@ class Resumption:
         Pool.number_from(state.worker_numbers)
         scratch.resume(state.scratch)
         serving.spawners.uids |= set(state.uids)
-        serving._disbelieved |= set(state.disbelieved)
+        serving.trust.disbelieved |= set(state.disbelieved)
         serving._set_trusted(serving.composition)
         self._spawners.update(serving.spawners.resume((each, spawner_key_of(each.key)) for each in state.spawners))
         serving.starter.resume(state.relay_pids, state.relay_outlets)

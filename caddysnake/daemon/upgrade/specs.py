@@ -13,7 +13,8 @@ from ...channel.settings import RelaySettings, Settings
 from ...config.plan.accounts import Account
 from ..apps.restarting import Limits
 from ..apps.spec import PoolSpec
-from ..system.state import CarriedHost, malformed
+from ..system.sealed import malformed
+from ..system.state import CarriedHost
 from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import Place
 

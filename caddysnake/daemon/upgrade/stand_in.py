@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..system.state import State, StateError, seal, unseal
+from ..system.sealed import seal, unseal
+from ..system.state import State, StateError
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection

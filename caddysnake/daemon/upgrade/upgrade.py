@@ -22,7 +22,8 @@ from typing import NoReturn, Protocol
 from ..supervisor.supervisor import Supervisor
 from ..system.log import process as logger
 from ..system.log.records import printable
-from ..system.state import State, seal
+from ..system.sealed import seal
+from ..system.state import State
 from .handover import ACCEPTED, HELD_BACK, REHEARSAL, replace_image
 from .restore import carry
 from .stand_in import StandIn

@@ -9,11 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-
-from ..sockets.refusals import Refusal, response
-
-DEADLINE = Refusal(504, "deadline", "the app took too long")
 
 _STOP_PATIENCE_S = 0.5
 _LOOK_S = 0.002
@@ -45,19 +40,6 @@ class Frozen:
         except OSError:  # it is gone
             return False
         return True
-
-
-def answer(fd: int, refusal: Refusal) -> None:
-    """Write ``refusal`` on a connection in the place of whoever was to answer, and let nobody write behind it."""
-    sock = socket.socket(fileno=fd)
-    try:
-        # O_NONBLOCK is the worker's to set: it is shared.
-        sock.send(response(refusal), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        sock.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # the other side was first
-    finally:
-        sock.detach()
 
 
 def _is_stopped(pid: int) -> bool:

@@ -39,8 +39,11 @@ from ...channel.messages import (
     Unneed,
 )
 from ...channel.settings import RelaySettings, Settings
+from ..sockets.connections import answer
+from ..sockets.refusals import DEADLINE
 from ..system import cgroups, processes
-from ..system.log.process import OutputPipes, adopt_outlets
+from ..system.log.pipes import OutputPipes
+from ..system.log.process import adopt_outlets
 from ..system.state import CarriedWorker
 from . import standstill
 from .balancer import STUCK_MS, Load
@@ -476,7 +479,7 @@ class Worker:
         for slot, connection in list(self._held.items()):
             state = self.page.slots[slot]
             if state == vitals.SLOT_READING:
-                standstill.answer(connection.fd, standstill.DEADLINE)
+                answer(connection.fd, DEADLINE)
             begun += state == vitals.SLOT_HEAD_SENT
         return begun
 

@@ -1,5 +1,5 @@
 """Where everybody's output goes.
 
-``process``  the log process, and the pipes it reads
+``process``  the log process; ``pipes``: what it reads
 ``records``  our own records
 """

@@ -4,9 +4,6 @@ What a worker prints must not wait for the daemon, which may be stopped or busy;
 where the daemon's log goes, for a reader that stands still would stop it. So everyone's standard output and standard
 error are pipes that a process of ours reads (``caddysnake.logs``), which never waits for anybody.
 
-The daemon keeps a copy of the end that is read: while the log process is started again, what is written waits in the
-pipe, and nobody gets EPIPE. When a process has ended, both let go of its pipes, whoever else may have them.
-
 The log process is asked every second whether it is alive. One that is stopped, or does not answer for long, would let
 every pipe fill up, and every print wait: it is ended, and started again.
 
@@ -18,18 +15,13 @@ just goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import fcntl
 import json
 import logging
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import threading
 from collections import deque
 from typing import Any
@@ -39,18 +31,12 @@ from ....logs import orders
 from ....logs.main import IGNORED
 from ....logs.records import Record
 from . import records as logs
+from .pipes import STREAMS, OutputPipes
 from .records import Style
 
 log = logging.getLogger("caddysnake.daemon")
-_libc = ctypes.CDLL(None, use_errno=True)
 
-STREAMS = ("stdout", "stderr", "records")
 _NEEDED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME")
-_F_SETPIPE_SZ = 1031  # linux/fcntl.h
-_WIDE_PIPE_BYTES = 1024 * 1024
-_PIPE_BYTES = 64 * 1024  # pipe(7)
-_SPLICE_F_NONBLOCK = 2
-_LINE_MAX = 300
 _OUTBOX_MAX = 2000
 _AGAIN_S = 1.0
 _PATIENCE_S = 5.0
@@ -60,80 +46,6 @@ SILENT_BEATS = 15
 """So many beats without an answer are too many: of a process that is stopped, of one that runs, on a busy machine."""
 
 _FIELD_MAX = 16 * 1024
-
-
-class OutputPipes:
-    """The pipes of one process. ``writers`` are what it gets; ours to close once handed over (``handed``)."""
-
-    def __init__(
-        self,
-        logger: LogProcess,
-        name: str,
-        fields: dict[str, Any],
-        streams: tuple[str, ...],
-        access: dict[str, Any] | None,
-    ) -> None:
-        """Raises ``OSError`` when there are no descriptors."""
-        self.writers: list[int] = []
-        self._readers: list[int] = []
-        self._logger = logger
-        self._content: dict[str, Any] = {"logger": name, "fields": fields, "streams": list(streams), "access": access}
-        try:
-            for stream in streams:
-                reader, writer = os.pipe2(os.O_CLOEXEC)
-                self._readers.append(reader)
-                self.writers.append(writer)
-                os.set_blocking(reader, False)
-                if stream == "records":
-                    os.set_blocking(writer, False)  # our own code writes there, and drops what finds no room
-                    if access is not None:
-                        _widen(writer)
-        except OSError:
-            self.end()
-            raise
-
-    def handed(self) -> None:
-        """The process has its ends."""
-        for fd in self.writers:
-            os.close(fd)
-        self.writers.clear()
-
-    def begin(self, pid: int) -> None:
-        """The process is there, as ``pid``: read what it writes."""
-        self._content["fields"] = {**self._content["fields"], "pid": pid}
-        self._logger.add(self)
-
-    def last_line(self) -> str:
-        """Of its standard error, as far as it is still in the pipe (it is, until ``begin``), fit for a terminal."""
-        reader = self._readers[self._content["streams"].index("stderr")]
-        lines = [line for line in peek(reader).decode("utf-8", "replace").splitlines() if line.strip()]
-        return logs.printable(lines[-1].strip()[:_LINE_MAX]) if lines else ""
-
-    @property
-    def is_filling(self) -> bool:
-        """Who writes there may soon have to wait for a reader."""
-        return any(unread(reader) > _PIPE_BYTES // 2 for reader in self._readers)
-
-    def end(self) -> None:
-        """The process is gone: what it has written is read to its end, and forgotten here."""
-        self.handed()
-        self._logger.remove(self)
-        for fd in self._readers:
-            os.close(fd)
-        self._readers.clear()
-
-    def state(self) -> dict[str, Any]:
-        """For an exec: JSON. ``readers`` are the descriptors that must survive it."""
-        return {"content": self._content, "readers": list(self._readers)}
-
-    @property
-    def pipes(self) -> list[int]:
-        """By which the log process knows them."""
-        return [os.fstat(reader).st_ino for reader in self._readers]
-
-    def order(self) -> tuple[bytes, tuple[int, ...]]:
-        """The frame that tells the log process of it, and the descriptors that go along; these stay ours."""
-        return orders.frame(orders.SOURCE, self._content), tuple(self._readers)
 
 
 class LogProcess:
@@ -174,8 +86,7 @@ class LogProcess:
 
     def adopt(self, state: dict[str, Any]) -> OutputPipes:
         """Pipes that a former daemon opened, and its log process reads."""
-        outlets = OutputPipes(self, state["content"]["logger"], state["content"]["fields"], (), None)
-        outlets._content, outlets._readers = state["content"], list(state["readers"])
+        outlets = OutputPipes.resumed(self, state)
         self._outlets[outlets] = None
         return outlets
 
@@ -421,30 +332,6 @@ def _is_stopped(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] == b"T"
     except (OSError, IndexError):
         return False
-
-
-def unread(pipe: int) -> int:
-    """How many bytes are in it (FIONREAD)."""
-    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]  # type: ignore[no-any-return]
-
-
-def peek(pipe: int) -> bytes:
-    """What is in it, which stays there for who reads it (tee(2)); empty when that cannot be."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        count = _libc.tee(pipe, writer, _PIPE_BYTES, _SPLICE_F_NONBLOCK)
-        return os.read(reader, count) if count > 0 else b""
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def _widen(pipe: int) -> None:
-    """Room for a few thousand requests, where the user's share of memory for pipes allows it (pipe(7))."""
-    for size in (_WIDE_PIPE_BYTES, _WIDE_PIPE_BYTES // 4):
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe, _F_SETPIPE_SZ, size)
-            return
 
 
 def _environ() -> dict[str, str]:

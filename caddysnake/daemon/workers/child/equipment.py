@@ -12,7 +12,7 @@ from ....channel.endpoint import Endpoint, pair
 from ....channel.messages import PROTOCOL_VERSION, Configure, Write
 from ....channel.settings import RelaySettings, Settings, seal
 from ...system.log import process as logger
-from ...system.log.process import OutputPipes
+from ...system.log.pipes import OutputPipes
 
 
 def outlets_for(

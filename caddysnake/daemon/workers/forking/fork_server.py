@@ -22,7 +22,8 @@ from ....config.plan.ownership import ROOT_HINT, foreign_hand
 from ....config.plan.search import fingerprint, is_script, located
 from ....installation import PACKAGE
 from ...system import processes
-from ...system.log.process import OutputPipes, adopt_outlets, outlets
+from ...system.log.pipes import OutputPipes
+from ...system.log.process import adopt_outlets, outlets
 from ...system.processes import Process
 from ...system.state import CarriedSpawner, plain
 from ..child.launcher import NO_ROOM, ForkServerKey, Launcher, SpawnError

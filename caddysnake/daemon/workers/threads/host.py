@@ -28,7 +28,8 @@ from ....channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
 from ....channel.settings import Settings
 from ...system import cgroups, processes
 from ...system import tempdirs as scratch
-from ...system.log.process import OutputPipes, adopt_outlets
+from ...system.log.pipes import OutputPipes
+from ...system.log.process import adopt_outlets
 from ...system.state import CarriedHost, CarriedSeat, State, plain
 from ..child.equipment import configure, new_page, outlets_for, socket_of, without_memory
 from ..child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher

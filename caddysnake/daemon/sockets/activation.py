@@ -6,15 +6,21 @@ who starts programs this way. ``LISTEN_FDS`` counts them, from descriptor 3 on, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, MutableMapping
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
+from .addresses import TcpAddress, UnixAddress, address_name
+from .listener import Listener
+from .socket_file import BACKLOG, ListenError
+
 FIRST: Final = 3
 _NAME_MAX: Final = 255
 _SAFE: Final = "/.,@_-+=~"
+_WILDCARDS: Final = ("0.0.0.0", "::")
 _VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
@@ -98,9 +104,69 @@ def describe(fd: int) -> str:
             return f"unix/{_printed(sock.getsockname())}"
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             host, port = sock.getsockname()[:2]
-            return f"tcp/[{host}]:{port}" if ":" in host else f"tcp/{host}:{port}"
+            return address_name(TcpAddress(host, port))
         return f"descriptor {fd}, a socket of family {int(sock.family)}"
 
 
 def _printed(name: str | bytes) -> str:
     return "@" + name[1:].decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+
+
+def activated(fd: int, name: str) -> Listener:
+    """Return a listener over ``fd``, which was passed for ``name``. Raises ``ListenError``."""
+    sock = listening(fd)
+    if sock is None:
+        raise ListenError(f"cannot listen on {name}: what was passed for it does not listen (a socket unit of systemd "
+                          "needs Accept=no)")  # fmt: skip
+    sock.listen(BACKLOG)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Listener(sock, name, None, None)
+
+
+def listening(fd: int) -> socket.socket | None:
+    """The stream socket ``fd``, which is closed when it is none that listens."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        return None
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        return None
+    sock.setblocking(False)
+    return sock
+
+
+def is_at(fd: int, address: UnixAddress | TcpAddress) -> bool:
+    """The socket ``fd`` is bound to ``address``."""
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return False
+    with sock:
+        bound = sock.getsockname()
+        if isinstance(address, UnixAddress):
+            return sock.family == socket.AF_UNIX and isinstance(bound, str) and _same_path(bound, address.path)
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        host, port = bound[:2]
+        return port == address.port and (host in _hosts(address) or (host in _WILDCARDS and not address.host))
+
+
+def _same_path(bound: str, path: str) -> bool:
+    if bound == path:
+        return True
+    folder, name = os.path.split(path)
+    return os.path.basename(bound) == name and os.path.realpath(os.path.dirname(bound)) == os.path.realpath(folder)
+
+
+def _hosts(address: TcpAddress) -> set[str]:
+    try:
+        found = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        return set()
+    return {str(each[4][0]) for each in found}
