@@ -14,6 +14,7 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 pyt
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 # pip rewrites these; a stamp is stale when what it was installed from has changed.
 METADATA := pyproject.toml caddysnake/__init__.py
+SPEEDUPS := $(wildcard speedups/*.py speedups/pyproject.toml speedups/src/*)
 
 .DELETE_ON_ERROR:
 .PHONY: help run test lint docs generated bench bench-full scaling build clean
@@ -59,7 +60,7 @@ build: $(VENV)/.installed-build
 	$(VENV)/bin/python -m build --outdir dist
 
 clean:
-	rm -rf .venv .venv-* build dist site *.egg-info benchmarks/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build speedups/build speedups/*.egg-info speedups/src/*.egg-info dist site *.egg-info benchmarks/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that `venv` installs, so an interrupted run is taken up again.
@@ -74,6 +75,15 @@ $(VENV)/bin/pip:
 	echo 'Install one (Debian: python3 and python3-venv) or name it: make PYTHON=/path/to/python3.' >&2; \
 	exit 1
 
+# Reads request heads in C. Where no compiler is, the same is done in Python.
+define speedups
+	@if ! command -v cc >/dev/null; then \
+		echo 'No C compiler (cc): without caddysnake-speedups, heads are read in Python.'; \
+	elif ! $(PIP) install ./speedups; then \
+		echo 'caddysnake-speedups cannot be built (see above): without it, heads are read in Python.'; \
+	fi
+endef
+
 # $(call install,EXTRAS): the package itself, editable, with these extras.
 define install
 	@echo 'Installing into $(VENV): $(1)'
@@ -81,10 +91,12 @@ define install
 	@touch $@
 endef
 
-$(VENV)/.installed-run: $(METADATA) | $(VENV)/bin/pip
+$(VENV)/.installed-run: $(METADATA) $(SPEEDUPS) | $(VENV)/bin/pip
+	$(speedups)
 	$(call install,caddy$(comma)examples)
 
-$(VENV)/.installed-test: $(METADATA) | $(VENV)/bin/pip
+$(VENV)/.installed-test: $(METADATA) $(SPEEDUPS) | $(VENV)/bin/pip
+	$(speedups)
 	$(call install,test)
 
 $(VENV)/.installed-lint: $(METADATA) | $(VENV)/bin/pip
@@ -93,14 +105,16 @@ $(VENV)/.installed-lint: $(METADATA) | $(VENV)/bin/pip
 $(VENV)/.installed-docs: $(METADATA) | $(VENV)/bin/pip
 	$(call install,docs)
 
-$(VENV)/.installed-bench: $(METADATA) | $(VENV)/bin/pip
+$(VENV)/.installed-bench: $(METADATA) $(SPEEDUPS) | $(VENV)/bin/pip
+	$(speedups)
 	$(call install,caddy)
 
 $(VENV)/.installed-build: $(METADATA) | $(VENV)/bin/pip
 	$(call install,build)
 
 # What all but the benchmarks need, in one go.
-$(VENV)/.installed-all: $(METADATA) | $(VENV)/bin/pip
+$(VENV)/.installed-all: $(METADATA) $(SPEEDUPS) | $(VENV)/bin/pip
+	$(speedups)
 	$(call install,build$(comma)docs$(comma)lint$(comma)test)
 	@touch $(addprefix $(VENV)/.installed-,build docs lint run test)
 

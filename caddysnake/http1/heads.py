@@ -35,6 +35,7 @@ class RequestHead:
         "method",
         "path",
         "query",
+        "ready",
         "section",
         "target",
         "upgrade",
@@ -71,6 +72,8 @@ class RequestHead:
         """This head is remembered, and stands for every request that is the same to the letter: read it only."""
         self.made: Any = None
         """As a section's: the server's own."""
+        self.ready: dict[str, Any] | None = None
+        """The scope or environ of this request, where it was made with the head."""
 
     @property
     def has_body(self) -> bool:

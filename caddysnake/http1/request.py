@@ -24,7 +24,7 @@ Usage::
 from __future__ import annotations
 
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 from .chunked import ChunkDecoder, Piece
 from .errors import ProtocolError
@@ -33,6 +33,7 @@ from .heads import Heads, Line, RequestHead, Section, Sections
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
 from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from .methods import METHODS
+from .plain import NOBODY, Reader
 from .request_line import check_partial_line, judge_request_line, known_request_lines, resolve_target
 
 __all__ = ["Heads", "RequestHead", "RequestParser", "Section", "Sections"]
@@ -76,6 +77,7 @@ class RequestParser:
         "_limits",
         "_line",
         "_llhttp",
+        "_reader",
         "_remaining",
         "_sections",
         "_state",
@@ -89,10 +91,20 @@ class RequestParser:
         "on_body",
         "pending",
         "received",
+        "start",
     )
 
-    def __init__(self, limits: Limits, sections: Sections | None = None, heads: Heads | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        sections: Sections | None = None,
+        heads: Heads | None = None,
+        reader: Reader | None = None,
+    ) -> None:
         self._limits = limits
+        self._reader = reader
+        self.start: tuple[Any, int] = (None, NOBODY)
+        """What ``reader`` makes of a head begins with this, and whom it is to believe."""
         self._sections = sections
         self._heads = heads
         self.head: RequestHead | None = None
@@ -144,6 +156,9 @@ class RequestParser:
                 self.head = known
                 self.complete = True
                 return
+        at = 0
+        if self._reader is not None and self._state is _START and not (self.complete or self._held):
+            at = self._plain_head(self._reader, data)
         if (
             self._state is _START
             and not self.complete
@@ -153,7 +168,6 @@ class RequestParser:
         ):
             self._whole_head(data)
             return
-        at = 0
         while at < end:
             if self.complete:
                 self.pending += data[at:]
@@ -167,6 +181,28 @@ class RequestParser:
                 at = self._chunks(data, at)
             else:
                 at = self._more_head(data, at)
+
+    def _plain_head(self, reader: Reader, data: bytes) -> int:
+        """Take a head that ``reader`` can read; where it ends in ``data``, 0 if it cannot."""
+        found = reader.read(data, *self.start)
+        if found is None:
+            return 0
+        line, fields, host, length, end, made = found
+        most = self._limits.max_body_bytes
+        if end > self._limits.max_head_bytes or (length and most is not None and length > most):
+            return 0
+        head = RequestHead(line, fields or [], True)
+        head.host = host
+        head.content_length = length
+        head.ready = made
+        self.head = head
+        if length:
+            self._state = _LENGTH
+            self._remaining = length
+            self._bypasses = True
+        else:
+            self.complete = True
+        return end
 
     def _whole_head(self, data: bytes) -> None:
         """A whole head and nothing else, which is how Caddy sends it."""

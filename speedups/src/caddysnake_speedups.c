@@ -173,12 +173,13 @@ enum role {
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
+    FORWARDED_OTHER,
     NOT_PLAIN, /* framing, what only some may say, and what no app is shown: Python sees to it */
 };
 
 #define NAME_MAX_BYTES 48
-#define TABLE_SIZE 512 /* a power of two */
-#define TABLE_FULL 256
+#define TABLE_SIZE 256 /* a power of two */
+#define TABLE_FULL 128
 
 struct known {
     PyObject *name; /* bytes, lower case */
@@ -206,8 +207,11 @@ role_of(struct span name)
     if (equals(name, "x-forwarded-host"))
         return FORWARDED_HOST;
     if (equals(name, "transfer-encoding") || equals(name, "expect") || equals(name, "upgrade") || equals(name, "te")
-        || equals(name, "proxy") || equals(name, "forwarded"))
+        || equals(name, "proxy"))
         return NOT_PLAIN;
+    if (equals(name, "forwarded") || equals(name, "x-real-ip")
+        || (name.size >= 12 && memcmp(name.at, "x-forwarded-", 12) == 0))
+        return FORWARDED_OTHER;
     if (name.size >= 11 && memcmp(name.at, "caddysnake-", 11) == 0)
         return NOT_PLAIN;
     return ORDINARY;
@@ -223,14 +227,16 @@ enum text {
     T_METHOD, T_PATH, T_RAW_PATH, T_QUERY_STRING, T_SCHEME, T_HEADERS, T_CLIENT, T_SERVER, T_ASGI, T_EXTENSIONS,
     T_HTTP, T_HTTPS, T_1_1,
     T_REQUEST_METHOD, T_PATH_INFO, T_E_QUERY_STRING, T_REQUEST_URI, T_SERVER_PROTOCOL, T_HTTP_1_1, T_REMOTE_ADDR,
-    T_URL_SCHEME, T_SERVER_NAME, T_SERVER_PORT, T_80, T_443,
+    T_URL_SCHEME, T_SERVER_NAME, T_SERVER_PORT, T_80, T_443, T_X_FORWARDED_PROTO, T_X_FORWARDED_HOST,
+    B_PROTO, B_HOST, B_FOR, B_HTTP, /* bytes */
     TEXT_COUNT
 };
 static const char *const TEXTS[] = {
     "method", "path", "raw_path", "query_string", "scheme", "headers", "client", "server", "asgi", "extensions",
     "http", "https", "1.1",
     "REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "SERVER_PROTOCOL", "HTTP/1.1", "REMOTE_ADDR",
-    "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "80", "443",
+    "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "80", "443", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST",
+    "x-forwarded-proto", "x-forwarded-host", "x-forwarded-for", "http",
 };
 
 typedef struct {
@@ -251,6 +257,10 @@ typedef struct {
     struct known known[TABLE_SIZE];
 } Reader;
 
+/* Whom to believe about the client and the server's own name. What anybody else than a proxy forwards is replaced by
+ * what there is to say (caddysnake.http1.forwarded). */
+enum { FORWARDED, HOST_FIELD, NOBODY, ORIGIN_COUNT };
+
 /* What has been found in one head. */
 struct head {
     struct span target, path, query;
@@ -259,9 +269,33 @@ struct head {
     Py_ssize_t end;
     long long content_length;
     int method;
+    int origin;
     int has_host, has_length, has_for, has_proto, has_forwarded_host;
     int has_escapes;
 };
+
+static PyObject *
+shared(PyObject *object)
+{
+    Py_INCREF(object);
+    return object;
+}
+
+/* Append (name, value) to a list of fields; 0 or -1. `name` is borrowed, `value` is taken and may be NULL. */
+static int
+append(PyObject *fields, PyObject *name, PyObject *value)
+{
+    PyObject *pair = value ? PyTuple_New(2) : NULL;
+    if (!pair) {
+        Py_XDECREF(value);
+        return -1;
+    }
+    PyTuple_SetItem(pair, 0, shared(name));
+    PyTuple_SetItem(pair, 1, value);
+    int status = PyList_Append(fields, pair);
+    Py_DECREF(pair);
+    return status;
+}
 
 /* Set dict[key] = value and let go of value, which may be NULL (an error is set then); 0 or -1. */
 static int
@@ -305,7 +339,8 @@ describe(struct known *entry, struct span lowered, int is_environ)
     return 0;
 }
 
-/* The entry of a name as it is spelled; NULL when the name is not plain, or with an error set. */
+/* What is allocated in here is no container, so no collection of garbage, and so no other thread, runs in between.
+ * The entry of a name as it is spelled; NULL when the name is not plain, or with an error set. */
 static struct known *
 look_up(Reader *self, struct span name)
 {
@@ -399,15 +434,23 @@ note(struct head *head, enum role role, struct span value)
         return 1;
     case CONNECTION:
         return equals_without_case(value, "keep-alive");
+    case FORWARDED_OTHER:
+        return head->origin == FORWARDED;
     case FORWARDED_FOR:
+        if (head->origin != FORWARDED)
+            return 0;
         head->forwarded_for = value; /* of several the last counts */
         head->has_for = 1;
         return 1;
     case FORWARDED_PROTO:
+        if (head->origin != FORWARDED)
+            return 0;
         head->forwarded_proto = value;
         head->has_proto = 1;
         return 1;
     case FORWARDED_HOST:
+        if (head->origin != FORWARDED)
+            return 0;
         head->forwarded_host = value;
         head->has_forwarded_host = 1;
         return 1;
@@ -444,19 +487,8 @@ read_fields(Reader *self, struct span data, Py_ssize_t at, struct head *head, Py
         if (!is_value(value) || !note(head, known->role, value))
             return 0;
         if (headers) {
-            PyObject *pair = PyTuple_New(2);
             PyObject *bytes = PyBytes_FromStringAndSize((const char *)value.at, value.size);
-            if (!pair || !bytes) {
-                Py_XDECREF(pair);
-                Py_XDECREF(bytes);
-                return -1;
-            }
-            Py_INCREF(known->name);
-            PyTuple_SetItem(pair, 0, known->name);
-            PyTuple_SetItem(pair, 1, bytes);
-            int status = PyList_Append(headers, pair);
-            Py_DECREF(pair);
-            if (status < 0)
+            if (append(headers, known->name, bytes) < 0)
                 return -1;
         }
         if (environ) {
@@ -556,11 +588,24 @@ address(PyObject *host, PyObject *port)
     return made;
 }
 
+/* The fields of a scope whose peer is the client itself: those of the head, and what the socket tells. */
 static PyObject *
-shared(PyObject *object)
+with_own_fields(Reader *self, struct head *head, PyObject *headers, PyObject *client)
 {
-    Py_INCREF(object);
-    return object;
+    PyObject *fields = PyList_GetSlice(headers, 0, PyList_Size(headers));
+    if (!fields)
+        return NULL;
+    int status = append(fields, self->texts[B_PROTO], shared(self->texts[B_HTTP]));
+    status |= append(fields, self->texts[B_HOST], bytes_of(head->host));
+    if (!status && PyTuple_Check(client) && PyTuple_Size(client)) {
+        PyObject *peer = PyTuple_GetItem(client, 0);
+        status = append(fields, self->texts[B_FOR], PyUnicode_AsEncodedString(peer, "ascii", "replace"));
+    }
+    if (status) {
+        Py_DECREF(fields);
+        return NULL;
+    }
+    return fields;
 }
 
 /* A scope (ASGI HTTP 2.5); NULL with an error. `client` is for a request that tells none. */
@@ -592,7 +637,8 @@ make_scope(Reader *self, struct head *head, PyObject *method, PyObject *path, Py
     status |= put(scope, texts[T_PATH], text);
     status |= put(scope, texts[T_RAW_PATH], raw);
     status |= PyDict_SetItem(scope, texts[T_QUERY_STRING], query);
-    status |= PyDict_SetItem(scope, texts[T_HEADERS], headers);
+    status |= put(scope, texts[T_HEADERS],
+                  head->origin == FORWARDED ? shared(headers) : with_own_fields(self, head, headers, client));
     status |= put(scope, texts[T_CLIENT],
                   head->has_for ? address(latin1(last_member(head->forwarded_for)), shared(self->zero))
                                 : shared(client));
@@ -627,8 +673,15 @@ fill_environ(Reader *self, struct head *head, PyObject *environ, PyObject *metho
         status |= put(environ, texts[T_REMOTE_ADDR], latin1(last_member(head->forwarded_for)));
     if (is_told)
         status |= PyDict_SetItem(environ, texts[T_URL_SCHEME], texts[is_secure ? T_HTTPS : T_HTTP]);
-    status |= put(environ, texts[T_SERVER_NAME], latin1(name));
-    status |= put(environ, texts[T_SERVER_PORT], port.size ? latin1(port) : shared(texts[is_secure ? T_443 : T_80]));
+    if (head->origin != FORWARDED) {
+        status |= PyDict_SetItem(environ, texts[T_X_FORWARDED_PROTO], texts[T_HTTP]);
+        status |= put(environ, texts[T_X_FORWARDED_HOST], latin1(head->host));
+    }
+    if (head->origin != NOBODY) {
+        status |= put(environ, texts[T_SERVER_NAME], latin1(name));
+        status |=
+            put(environ, texts[T_SERVER_PORT], port.size ? latin1(port) : shared(texts[is_secure ? T_443 : T_80]));
+    }
     status |= PyDict_SetItem(environ, texts[T_REQUEST_METHOD], method);
     status |= put(environ, texts[T_PATH_INFO], decoded(head->path, head->has_escapes, 0));
     status |= put(environ, texts[T_E_QUERY_STRING], latin1(head->query));
@@ -641,11 +694,12 @@ fill_environ(Reader *self, struct head *head, PyObject *environ, PyObject *metho
 }
 
 PyDoc_STRVAR(read_doc,
-"read(data, start, /)\n--\n\n"
+"read(data, start, origin, /)\n--\n\n"
 "Return ``(line, headers, host, content_length, end, made)`` of the head that ``data`` (bytes) begins with, or None.\n\n"
 "``line`` is method, target, path, query and version; ``headers`` a list of pairs of bytes, or None where a reader of\n"
 "environs keeps none; ``content_length`` an int or None; ``end`` where the head ends. ``made`` is a scope, whose client\n"
-"is ``start`` when the head tells none; or an environ, ``start`` being the connection's part of it.");
+"is ``start`` when the head tells none; or an environ, ``start`` being the connection's part of it. ``origin``: whom to\n"
+"believe: 0 what a proxy forwards, 1 the Host field alone, 2 nobody.");
 
 static PyObject *
 read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
@@ -655,8 +709,8 @@ read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
     struct head head;
     char *start;
 
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "read takes two arguments");
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "read takes three arguments");
         return NULL;
     }
     if (PyBytes_AsStringAndSize(args[0], &start, &data.size) < 0)
@@ -665,8 +719,15 @@ read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "the connection's part of an environ is a dict");
         return NULL;
     }
+    long origin = PyLong_AsLong(args[2]);
+    if (origin < 0 || origin >= ORIGIN_COUNT) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "origin is 0, 1 or 2");
+        return NULL;
+    }
     data.at = (const unsigned char *)start;
     memset(&head, 0, sizeof head);
+    head.origin = (int)origin;
     Py_ssize_t at = read_line(self, data, &head);
     if (!at)
         Py_RETURN_NONE;
@@ -693,7 +754,7 @@ read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
     PyObject *method = self->methods[head.method];
     line = PyTuple_New(5);
     PyObject *target = line ? bytes_of(head.target) : NULL;
-    PyObject *path = target ? (head.query.at == head.target.at + head.target.size ? shared(target) : bytes_of(head.path))
+    PyObject *path = target ? (head.path.size == head.target.size ? shared(target) : bytes_of(head.path))
                             : NULL;
     PyObject *query = path ? (head.query.size ? bytes_of(head.query) : shared(self->empty)) : NULL;
     if (!query) {
@@ -829,7 +890,8 @@ reader_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     for (int i = 0; i < METHOD_COUNT; i++)
         is_whole &= (self->methods[i] = PyUnicode_InternFromString(METHODS[i])) != NULL;
     for (int i = 0; i < TEXT_COUNT; i++)
-        is_whole &= (self->texts[i] = PyUnicode_InternFromString(TEXTS[i])) != NULL;
+        is_whole &= (self->texts[i] = i < B_PROTO ? PyUnicode_InternFromString(TEXTS[i])
+                                                  : PyBytes_FromString(TEXTS[i])) != NULL;
     if (!is_whole) {
         Py_DECREF(self);
         return NULL;

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from ...channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING, WORD_ACTIVE
 from ...http1.answers import refusal
 from ...http1.errors import ProtocolError
+from ...http1.plain import FORWARDED, HOST_FIELD
 from ...http1.request import RequestHead, RequestParser
 from ...http1.response import Output, Response
 from .. import early_answers
@@ -111,7 +112,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.server = server
         self.slot = slot
         self.peer = peer
-        self.parser = RequestParser(server.limits, server.sections, server.heads)
+        reader = server.reader
+        if reader is not None:
+            self.parser = RequestParser(server.limits, reader=reader)
+            self.parser.start = peer.address, FORWARDED if peer.is_trusted else HOST_FIELD
+        else:
+            self.parser = RequestParser(server.limits, server.sections, server.heads)
         self.phase = _IDLE
         self.cycle: Cycle | None = None
         self.is_last = False

@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 from ...channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ...http1.forwarded import is_forwarded, own_fields, split_address
+from ...http1.limits import Limits
+from ...http1.plain import Reader, new_reader
 from ...http1.request import RequestHead
 
 Address = tuple[str, int]
@@ -87,8 +89,19 @@ class Scopes:
         """Names of fields that are not between relays and workers, a bounded number."""
         self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
 
+    def reader(self, limits: Limits) -> Reader | None:
+        """Return what reads plain heads into scopes; None where it is not installed."""
+        template = {"type": "http", "asgi": _ASGI, "http_version": "1.1", "root_path": self.root_path}
+        root = self.root_path, self._raw_root
+        return new_reader(template, self._extensions, root, (limits.max_target_bytes, limits.max_header_count))
+
     def http(self, head: RequestHead, peer: Peer) -> Scope:
         """A new scope; nothing that an app may change in it is shared."""
+        ready = head.ready
+        if ready is not None:
+            if self.state is not None:
+                ready["state"] = self.state.copy()
+            return ready
         template = head.made
         if template is None or template[0] is not peer.is_trusted:
             return self._http(head, peer)

@@ -97,6 +97,7 @@ class AsgiServer:
         )
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.scopes = Scopes(settings.root_path, settings.sendfile)
+        self.reader = self.scopes.reader(self.limits)
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.first_view = self.view[:FIRST_READ_BYTES]
         self.small_view = self.view[:SMALL_READ_BYTES]

@@ -17,6 +17,8 @@ from urllib.parse import quote, unquote_to_bytes
 from ...channel.messages import PREFIX_FIELD, RELAY_FIELDS
 from ...channel.settings import Settings
 from ...http1.forwarded import is_forwarded, own_fields, split_address
+from ...http1.limits import Limits
+from ...http1.plain import FORWARDED, HOST_FIELD, NOBODY, Reader, new_reader
 from ...http1.request import RequestHead
 
 _LEARNED_MAX = 1024
@@ -40,6 +42,8 @@ class Origin(Enum):
 
 
 _FORWARDED, _LINK, _HOST, _KERNEL = Origin
+READ_FROM = {_FORWARDED: FORWARDED, _LINK: FORWARDED, _HOST: HOST_FIELD, _KERNEL: NOBODY}
+"""The same, for a reader of plain heads."""
 
 
 class Environ:
@@ -64,6 +68,12 @@ class Environ:
         if settings.root_path:
             self._always[_ROOT_KEY] = quote(settings.root_path)
 
+    def reader(self, limits: Limits, keeps_fields: bool) -> Reader | None:
+        """Return what reads plain heads into environs; None where it is not installed."""
+        root = self._always.get(_ROOT_KEY, "")
+        most = limits.max_target_bytes, limits.max_header_count
+        return new_reader(None, (), (root, root.encode()), most, keeps_fields)
+
     def of_connection(self, sock: socket.socket, trusted: bool, link: bool = False) -> tuple[dict[str, Any], Origin]:
         """What is the same for every request on ``sock``, and whom ``of_request`` is to believe there."""
         environ = self._always.copy()
@@ -86,6 +96,8 @@ class Environ:
 
 def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[str, Any]:
     """The environ of one request, still without ``wsgi.input``. ``base`` and ``origin`` are the connection's."""
+    if head.ready is not None:
+        return head.ready
     made = head.made
     if made is not None and made[0] is origin:
         known: dict[str, Any] = made[1]

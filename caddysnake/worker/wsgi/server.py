@@ -32,7 +32,7 @@ from .connection_table import ConnectionTable
 from .controller import Controller
 from .counters import Counters
 from .driver import Driver
-from .environ import Environ
+from .environ import READ_FROM, Environ
 from .thread_pool import PoolThread, ThreadPool
 
 _BATCH = 64
@@ -56,7 +56,9 @@ class WsgiServer:
         self._table = ConnectionTable(self._wake_controller)
         limit_s = settings.request_timeout_s
         deadlines = None if limit_s is None else Deadlines(limit_s, settings.app, page.header)
-        self._driver = Driver(app, settings, self._table, page.slots, deadlines, access_log(settings))
+        access = access_log(settings)
+        self._reader = self._environ.reader(self._limits, keeps_fields=access is not None)
+        self._driver = Driver(app, settings, self._table, page.slots, deadlines, access)
         self._pool = ThreadPool(threads, self._wake_controller)
         self._controller = Controller(
             endpoint,
@@ -148,5 +150,9 @@ class WsgiServer:
 
     def _admit(self, sock: socket.socket, slot: int, trusted: bool, link: bool = False) -> Connection:
         environ = self._environ.of_connection(sock, trusted, link)
-        parser = RequestParser(self._limits, self._sections, self._heads)
+        if self._reader is not None:
+            parser = RequestParser(self._limits, reader=self._reader)
+            parser.start = environ[0], READ_FROM[environ[1]]
+        else:
+            parser = RequestParser(self._limits, self._sections, self._heads)
         return Connection(sock, self._page.slots, slot, trusted, environ, parser, self._write_timeout_s)
