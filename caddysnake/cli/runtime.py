@@ -15,10 +15,13 @@ import os
 import shutil
 import sys
 from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 
 from ..config.plan.ownership import foreign_hand
 from ..config.plan.search import OLDEST_PYTHON
 from ..daemon.workers.forking.fork_server import runtime_folder
+from ..libraries import abi_tag
 from . import wheels
 
 # The daemon's own versions: one grammar for every process of ours.
@@ -62,8 +65,21 @@ def main(args: argparse.Namespace) -> int:
             wheels.fetch(target, place, wanted)
     except wheels.FetchError as exc:
         print(f"Warning: {exc}\nWithout uvloop or websockets: workers use asyncio's own loop.", file=sys.stderr)
+    _copy_speedups(target.suffix, place)
     print(f"Installed for {target.suffix}: {place}")
     return 0
+
+
+def _copy_speedups(suffix: str, place: Path) -> None:
+    """Add our own extension, if it is here: one file serves each CPython of this kind of machine but free-threaded ones
+    (PEP 384, PEP 703).
+    """
+    spec = find_spec("caddysnake_speedups")
+    version, _, machine = suffix.removeprefix("cpython-").partition("-")
+    if spec is None or spec.origin is None or ".abi3." not in spec.origin:
+        return
+    if not version.endswith("t") and machine == abi_tag().split("-", 2)[2]:
+        shutil.copy2(spec.origin, place)
 
 
 def _versions(names: tuple[str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
@@ -27,6 +28,9 @@ def check_software(plan: Plan | None, environ: Mapping[str, str]) -> Iterator[Fi
     """What there is to say about versions. Runs ``caddy version``, and no interpreter of an app's."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     yield Finding(Level.GOOD, TOPIC, f"caddysnake {__version__} on {python}")
+    if find_spec("caddysnake_speedups") is None:
+        text = "caddysnake-speedups is not installed: workers read request heads in Python, which costs more"
+        yield Finding(Level.GOOD, TOPIC, text)
     yield _caddy(environ)
     if plan is not None:
         for path in dict.fromkeys(app.python for app in plan.apps if not app.block.placeholders):

@@ -10,15 +10,18 @@ import random
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from caddysnake.channel.settings import Settings
+from caddysnake.cli.runtime import _copy_speedups
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.plain import FORWARDED, HOST_FIELD
 from caddysnake.http1.request import RequestHead, RequestParser
+from caddysnake.libraries import abi_tag
 from caddysnake.worker.asgi.scope import Peer, Scopes
 from caddysnake.worker.wsgi.environ import READ_FROM, Environ, of_request
 
@@ -315,3 +318,12 @@ def test_it_lets_go_of_all_that_it_makes() -> None:
     for _ in range(20):
         read_all()
     assert sys.getallocatedblocks() - before < 100
+
+
+def test_a_folder_for_another_python_gets_the_one_file_too(tmp_path: Path) -> None:
+    machine = abi_tag().split("-", 2)[2]
+    _copy_speedups(f"cpython-314t-{machine}", tmp_path)
+    _copy_speedups("cpython-313-riscv64-linux-gnu", tmp_path)
+    assert not list(tmp_path.iterdir()), "not for what cannot load it"
+    _copy_speedups(f"cpython-313-{machine}", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [Path(speedups.__file__).name]

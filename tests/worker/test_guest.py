@@ -69,7 +69,7 @@ def interrupt():
     import signal
     return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
-ALLOWED_THEIRS = {"httptools", "uvloop"}
+ALLOWED_THEIRS = {"caddysnake_speedups", "httptools", "uvloop"}
 
 
 @pytest.fixture(params=INTERFACES)
