@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print it; 0 when the file can be understood."""
     from ..config.stock.stock import stock
-    from ..daemon.supervisor.caddy import find_caddy, knows_full_duplex
+    from ..daemon.supervisor.caddy.binary import find_caddy, knows_full_duplex
 
     caddy = find_caddy(os.environ)
     full_duplex = caddy is not None and knows_full_duplex(caddy)

@@ -24,9 +24,9 @@ from ..config.language.models import Config
 from ..config.language.values import InvalidValue
 from ..config.plan.places import absolute, disregarded, start_folder
 from ..daemon.main import not_started, run
-from ..daemon.supervisor.beside import Attendants
-from ..daemon.supervisor.caddy import Caddy, find_caddy, knows_full_duplex
-from ..daemon.supervisor.companion import FrontProxy
+from ..daemon.supervisor.beside import Attendants, FrontProxy
+from ..daemon.supervisor.caddy.binary import find_caddy, knows_full_duplex
+from ..daemon.supervisor.caddy.process import Caddy
 from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError

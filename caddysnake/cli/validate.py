@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _refused_by_caddy(text: str) -> str | None:
     """Why Caddy would not run its part of the file; None when it would, or there is none to ask."""
-    from ..daemon.supervisor.caddy import find_caddy, refusal
+    from ..daemon.supervisor.caddy.binary import find_caddy, refusal
 
     binary = find_caddy(os.environ)
     if binary is None:

@@ -24,8 +24,7 @@ from .apps.builds import Builds
 from .apps.spec import StartFailed
 from .sockets.opener import ListenerOpener, forsake
 from .sockets.socket_file import ListenError
-from .supervisor.beside import ControlEndpoint
-from .supervisor.companion import FrontProxy
+from .supervisor.beside import ControlEndpoint, FrontProxy
 from .supervisor.document import Configuration, Document, Reader, ReloadFailed
 from .supervisor.supervisor import Supervisor
 from .system import cgroups, processes

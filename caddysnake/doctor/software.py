@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import __version__
 from ..config.plan.plan import Plan
 from ..config.plan.search import OLDEST_PYTHON, installation
-from ..daemon.supervisor.caddy import find_caddy
+from ..daemon.supervisor.caddy.binary import find_caddy
 from ..daemon.workers.forking.fork_server import runtime_folder
 from .findings import Finding, Level
 

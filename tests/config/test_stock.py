@@ -20,7 +20,7 @@ from support.caddies import adapt, caddy, fmt, needs_caddy
 from caddysnake.config.language.adapt import ConfigErrors, load
 from caddysnake.config.plan.plan import plan
 from caddysnake.config.stock.stock import Stock, stock
-from caddysnake.daemon.supervisor.caddy import knows_full_duplex
+from caddysnake.daemon.supervisor.caddy.binary import knows_full_duplex
 
 pytestmark = needs_caddy
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caddysnake.daemon.apps.spec import Identity
-from caddysnake.daemon.supervisor.succession import successors
+from caddysnake.daemon.supervisor.desired import successors
 
 BLOG, SHOP = Identity("blog", None), Identity("shop", None)
 APPS = st.dictionaries(st.sampled_from("abcd"), st.builds(Identity, st.sampled_from("xyz"), st.sampled_from("uv")))

@@ -1,7 +1,7 @@
 """Whatever the daemon remembers is carried into its next image, or left out knowingly.
 
 Who gives one of these classes another attribute decides which: `carry` and `resume` beside it, and a field with a
-default in `daemon/carried.py`; or nothing, where it comes about anew. Then its name belongs in the table.
+default in `daemon/system/state.py`; or nothing, where it comes about anew. Then its name belongs in the table.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ LOOKED_AT = {
     "workers.threads.host.ThreadHosts": (
         "_crashes _hosts _locks _may_share_folders _private _spawners"
     ),
-    "relays.relays.RelayStarter": (
+    "relays.launcher.RelayStarter": (
         "_early _processes _spare"
     ),
     "relays.relays.Relays": (
@@ -92,7 +92,7 @@ LOOKED_AT = {
     "apps.builds.Builds": (
         "_number refused running times_accepted times_refused"
     ),
-    "supervisor.caddy.Caddy": (
+    "supervisor.caddy.process.Caddy": (
         "_asking _backoff _binary _door _ended _file _folder _loop _part _pidfd _process _ready _restart _started_at "
         "_stopping"
     ),

@@ -1,5 +1,6 @@
 """Relay processes, and the links that they ask for.
 
-``relays``       the processes
+``launcher``     starts the processes
+``relays``       keeps them up, as an app of their own
 ``link_broker``  answers what they ask
 """

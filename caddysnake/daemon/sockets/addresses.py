@@ -46,3 +46,19 @@ def address_name(address: Address) -> str:
     if isinstance(address, FdAddress):
         return f"fd/{address.fd}"
     return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
+
+
+def plain_key(key: object) -> list[str | int]:
+    """Return ``key``, which ``key_of`` gave, in a form for JSON."""
+    if isinstance(key, FdAddress):
+        return ["fd", key.fd]
+    if isinstance(key, TcpAddress):
+        return ["tcp", key.host, key.port]
+    return ["unix", str(key)]
+
+
+def key_from_plain(plain: list[str | int]) -> object:
+    """Return the key of which ``plain_key`` made ``plain``."""
+    if plain[0] == "tcp":
+        return TcpAddress(str(plain[1]), int(plain[2]))
+    return FdAddress(int(plain[1])) if plain[0] == "fd" else plain[1]

@@ -1,4 +1,4 @@
-"""The seam for what looks after the daemon from outside, its admin API; alone, it is one that does nothing."""
+"""The seams for what runs beside the apps: an admin API, a supervised Caddy. Alone, each is one that does nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,43 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..sockets.listener import Listener, resume
-from ..system.state import CarriedListener
-from .document import Configuration
+from ..system.state import CarriedCaddy, CarriedListener
+from .document import CaddyPart, Configuration
 
 log = logging.getLogger("caddysnake.daemon")
 
 _AGAIN_S = 1.0
 _AGAIN_MAX_S = 30.0
+
+
+class FrontProxy:
+    """Something that runs beside the apps and stops before them: a supervised Caddy."""
+
+    async def start(self) -> None:
+        """Bring it up, once the apps are ready. Raises ``StartFailed``."""
+
+    async def check(self, part: CaddyPart) -> None:
+        """Look whether it could run ``part`` instead. Raises ``ReloadFailed``."""
+
+    async def change(self, part: CaddyPart) -> None:
+        """Run ``part`` instead, once what it needs is there. Raises ``ReloadFailed``; nothing has changed then."""
+
+    async def stop(self, grace_s: float) -> None:
+        """End it, and wait for that."""
+
+    def carry(self) -> CarriedCaddy | None:
+        """What whoever goes on with it must know."""
+        return None
+
+    def resume(self, carried: CarriedCaddy | None) -> None:
+        """Go on with it in another image of the daemon."""
+
+    def kill(self) -> None:
+        """End it at once, by force, without waiting."""
+
+    def pids(self) -> set[int]:
+        """Children that it reaps itself."""
+        return set()
 
 
 class ControlEndpoint:

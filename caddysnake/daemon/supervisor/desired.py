@@ -25,8 +25,8 @@ from ...config.plan.search import located
 from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
-from ..apps.spec import SLOW_START_S, Identity, PoolSpec, StartFailed
-from ..relays.relays import KEY as RELAY_KEY
+from ..apps.spec import SLOW_START_S, UNKNOWN, Identity, PoolSpec, StartFailed
+from ..relays.launcher import KEY as RELAY_KEY
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
@@ -304,3 +304,34 @@ def _address(listener: Listener) -> Address:
     if listener.network == "fd":
         return FdAddress(listener.fd)
     return TcpAddress(listener.host, listener.port)
+
+
+def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) -> dict[str, str]:
+    """Names of ``wanted``, each with the name of ``running`` that it continues. What is in neither is new, or gone.
+
+    Names are for people, and depend on what else is in the file: ``main:app`` becomes ``blog/main:app`` when another
+    app is called alike. An app is the same when the same code runs for the same user. Connections migrate from an app
+    to its successor, so a user is never followed by another: a worker of the former may have kept a copy. One that has
+    had no worker is followed by its namesake, whoever that runs as.
+    """
+    found: dict[str, str] = {}
+    left = dict(running)
+
+    def claim(name: str, former: str | None) -> None:
+        if former is not None:
+            found[name] = former
+            del left[former]
+
+    for name, identity in wanted.items():
+        claim(name, name if left.get(name) == identity else None)
+    for name, identity in wanted.items():
+        if name not in found:
+            claim(name, next((former for former, other in left.items() if other == identity), None))
+    for name, identity in wanted.items():
+        if name not in found:
+            claim(name, name if name in left and _same_user(left[name], identity) else None)
+    return found
+
+
+def _same_user(former: Identity, later: Identity) -> bool:
+    return former.user == later.user or UNKNOWN in (former.user, later.user)

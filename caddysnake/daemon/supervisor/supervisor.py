@@ -24,8 +24,9 @@ from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.beginning import Beginning
 from ..apps.pool import Pool
 from ..apps.spec import PoolSpec, StartFailed
+from ..relays.launcher import RelayStarter
 from ..relays.link_broker import LinkBroker
-from ..relays.relays import Relays, RelayStarter
+from ..relays.relays import Relays
 from ..sockets.addresses import Address, UnixAddress, address_name, key_of
 from ..sockets.connections import BoundListener, Connection, Connections
 from ..sockets.listener import Listener
@@ -39,9 +40,8 @@ from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.threads.host import WorkerOrigins
 from ..workers.worker import Worker
-from .desired import Desired, ListenerSpec
+from .desired import Desired, ListenerSpec, successors
 from .fallback import Fallback
-from .succession import successors
 
 log = logging.getLogger("caddysnake.daemon")
 

@@ -1,8 +1,4 @@
-"""All that runs, to a state and back: what ``serving`` holds, from one image of the daemon to the next.
-
-Reading it changes nothing, so a state may be made for a rehearsal. What is on its way just then is not in it, and comes
-about anew: apps that are starting, code that is being tried, needs that wait (a relay's are asked again).
-"""
+"""From a state to all that runs: the next image of the daemon goes on where the last one was."""
 
 from __future__ import annotations
 
@@ -12,110 +8,23 @@ from ..apps.counters import Counters
 from ..apps.pool import Pool
 from ..apps.spec import PoolSpec
 from ..relays.link_broker import LinkBroker
-from ..sockets.addresses import FdAddress, TcpAddress, key_of
+from ..sockets.addresses import key_from_plain, key_of, plain_key
 from ..sockets.connections import BoundListener, Connection
 from ..sockets.listener import resume as resume_listener
-from ..supervisor.desired import Desired
-from ..supervisor.succession import successors
+from ..supervisor.desired import Desired, successors
 from ..supervisor.supervisor import Supervisor
-from ..system import tempdirs as scratch
+from ..system import tempdirs
 from ..system.state import (
     CarriedApp,
-    CarriedConnection,
     CarriedEstate,
-    CarriedNeed,
     CarriedPool,
     CarriedWorker,
     State,
     StateError,
 )
-from ..tenants.tenants import Tenants
 from ..workers.child.launcher import Launcher
 from ..workers.worker import Worker
 from .specs import place_of, spawner_key_of, spec_of
-
-
-def carry(serving: Supervisor, state: State) -> None:
-    """Put all that ``serving`` runs into ``state``."""
-    numbers = _Numbers()
-    state.apps = [numbers.carry(app) for app in serving.apps.values()]
-    state.parting = [numbers.carry(each) for each in serving._parting if isinstance(each, App)]
-    for gone in serving._parting:
-        if isinstance(gone, Tenants):
-            state.parting += [numbers.carry(app) for app in gone.all_apps()]
-    if serving.relays is not None:
-        state.relays = numbers.carry(serving.relays)
-        state.relay_pids = serving.starter.carry()
-        state.relay_outlets = serving.starter.carry_outlets()
-    for tenants in serving.templates.values():
-        state.estates.append(tenants.carry(numbers.carry))
-    for connection in serving.connections:
-        if isinstance(connection.app, App) and connection.app not in numbers.known:
-            _carry_former(connection.app, serving, state, numbers)
-        state.connections.append(_carry_connection(connection, numbers))
-    if serving.relays is not None:
-        for generation, desk in serving.relays.desks().items():
-            state.desks.append(desk.carry(generation, numbers.known))
-            state.needs += [CarriedNeed(relay=number, **need._asdict()) for number, need in desk.needs()]
-    for key, bound in serving._bound.items():
-        owner = bound.app
-        app = numbers.known[owner] if isinstance(owner, App) and owner is not serving.relays else -1
-        carried = bound.listener.carry(bound.number, _key(key), app)
-        carried.origin = serving._openings.origin(bound.listener)
-        state.listeners.append(carried)
-    state.listener_numbers = serving._numbers
-    state.worker_numbers = Pool.numbered()
-    state.spawners = serving.spawners.carry()
-    serving.spawners.hosts.carry(state)
-    state.uids = sorted(serving.spawners.uids)
-    state.disbelieved = sorted(serving.trust.disbelieved)
-    state.scratch = scratch.base()
-    state.changes_from = serving._autoreload.unheeded_since()
-
-
-class _Numbers:
-    """The ids of the apps that have been carried."""
-
-    def __init__(self) -> None:
-        self.known: dict[App, int] = {}
-
-    def carry(self, app: App) -> CarriedApp:
-        self.known[app] = len(self.known)
-        return app.carry(self.known[app])
-
-
-def _carry_former(app: App, serving: Supervisor, state: State, numbers: _Numbers) -> None:
-    """``app`` has ended; idle connections that it had wait for whoever comes after it."""
-    for tenants, carried in zip(serving.templates.values(), state.estates, strict=True):
-        key = tenants.heir_key(app)
-        if key is not None:
-            carried.leaving.append((key, numbers.carry(app)))
-            return
-    state.parting.append(numbers.carry(app))
-
-
-def _carry_connection(connection: Connection, numbers: _Numbers) -> CarriedConnection:
-    worker = connection.worker
-    return CarriedConnection(
-        fd=connection.fd,
-        flags=connection.flags,
-        app=numbers.known[connection.app] if isinstance(connection.app, App) else -1,
-        listener=connection.bound.number if connection.bound is not None else -1,
-        worker=worker.number if worker is not None else -1,
-        slot=connection.slot,
-    )
-
-
-def _key(key: object) -> list[str | int]:
-    """What makes a listener the same, for a state."""
-    if isinstance(key, FdAddress):
-        return ["fd", key.fd]
-    if isinstance(key, TcpAddress):
-        return ["tcp", key.host, key.port]
-    return ["unix", str(key)]
-
-
-# -- and back ----------------------------------------------------------------------------------------------------------
 
 
 def differences(state: State, composition: Desired) -> list[str]:
@@ -125,7 +34,7 @@ def differences(state: State, composition: Desired) -> list[str]:
     """
     found = []
     open_now = {tuple(each.key) for each in state.listeners}
-    wanted = {tuple(_key(key_of(binding.address))) for binding in composition.bindings}
+    wanted = {tuple(plain_key(key_of(binding.address))) for binding in composition.bindings}
     found += [f"listens on {_written(key)} no more" for key in sorted(open_now - wanted, key=str)]
     found += [f"listens on {_written(key)}" for key in sorted(wanted - open_now, key=str)]
     running = {spec.name: spec.identity for spec in (spec_of(app.pool.spec) for app in state.apps)}
@@ -152,13 +61,7 @@ def adopt_listeners(serving: Supervisor, state: State) -> None:
     for each in state.listeners:
         listener = resume_listener(each)
         serving._openings.resume(listener, each.origin)
-        serving._openings.adopt(_address_key(each.key), listener)
-
-
-def _address_key(key: list[str | int]) -> object:
-    if key[0] == "tcp":
-        return TcpAddress(str(key[1]), int(key[2]))
-    return FdAddress(int(key[1])) if key[0] == "fd" else key[1]
+        serving._openings.adopt(key_from_plain(each.key), listener)
 
 
 def _written(key: tuple[str | int, ...]) -> str:
@@ -180,7 +83,7 @@ class Resumption:
         """All of it, at once. Raises ``StateError``, ``OSError``, ``ValueError``."""
         serving, state = self._serving, self._state
         Pool.number_from(state.worker_numbers)
-        scratch.resume(state.scratch)
+        tempdirs.resume(state.scratch)
         serving.spawners.uids |= set(state.uids)
         serving.trust.disbelieved |= set(state.disbelieved)
         serving._set_trusted(serving.composition)
@@ -203,7 +106,7 @@ class Resumption:
         for each in self._state.listeners:
             listener = resume_listener(each)
             serving._openings.resume(listener, each.origin)
-            serving._bound[_address_key(each.key)] = BoundListener(listener, each.number)
+            serving._bound[key_from_plain(each.key)] = BoundListener(listener, each.number)
 
     def _resume_apps(self) -> None:
         serving, state = self._serving, self._state

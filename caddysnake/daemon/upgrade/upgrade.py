@@ -24,8 +24,8 @@ from ..system.log import process as logger
 from ..system.log.records import printable
 from ..system.sealed import seal
 from ..system.state import State
+from .capture import capture
 from .handover import ACCEPTED, HELD_BACK, REHEARSAL, replace_image
-from .restore import carry
 from .stand_in import StandIn
 
 log = logging.getLogger("caddysnake.daemon")
@@ -81,7 +81,7 @@ class Upgrade:
 
     def _state(self) -> State:
         state = self._owner.state()
-        carry(self._owner.serving, state)
+        capture(self._owner.serving, state)
         return state
 
     # -- the rehearsal ----------------------------------------------------------------------------------------

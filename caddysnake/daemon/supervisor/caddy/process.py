@@ -1,4 +1,4 @@
-"""A stock Caddy as a companion: found, started on the generated Caddyfile, watched, ended.
+"""A stock Caddy beside the apps: started on the generated Caddyfile, watched, ended.
 
 It calls us back (`caddy run --pingback`, as `caddy start` has it) once it serves, so nothing is guessed from time. Its
 READY=1 of sd_notify(3) would not do: it also comes after a configuration that failed to load, just before the exit.
@@ -10,63 +10,34 @@ import asyncio
 import contextlib
 import hashlib
 import http.client
-import json
 import logging
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ...config.plan.environment import without_service_manager
-from ...config.stock.caddy_admin import OFF
-from ..apps.restarting import Backoff
-from ..apps.spec import StartFailed
-from ..system import kinship, processes
-from ..system.log.records import printable
-from ..system.state import CarriedCaddy
-from .caddy_door import Door, knows_descriptors
-from .companion import FrontProxy
-from .document import CaddyPart, ReloadFailed
+from ....config.stock.caddy_admin import OFF
+from ...apps.restarting import Backoff
+from ...apps.spec import StartFailed
+from ...system import kinship, processes
+from ...system.state import CarriedCaddy
+from ..beside import FrontProxy
+from ..document import CaddyPart, ReloadFailed
+from .binary import ASKING_S, complaint_of, environment
+from .door import Door, knows_descriptors
 
 log = logging.getLogger("caddysnake.caddy")
 
 _READY_TIMEOUT_S = 60.0
 _CALL_TIMEOUT_S = 5.0
 _NAME = "caddy"
-_ASKING_S = 60.0
-_KNOWING_S = 10.0
 _OWN = re.compile(r"Caddyfile-(\d+)-[0-9a-f]+|caddy-(\d+)\.sock")
 """What belongs to the daemon with that pid."""
-_GOGC = "400"
-"""Unless our environment says otherwise. A proxy's heap is small and short-lived: with Go's own 100 a tenth of Caddy's
-time goes with collecting it."""
-
-
-def find_caddy(environ: Mapping[str, str]) -> str | None:
-    """The path of a Caddy: the one on PATH, else the one that the ``caddy`` extra installed beside this Python."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which("caddy", path=environ.get("PATH")) or shutil.which("caddy", path=beside)
-
-
-def knows_full_duplex(binary: str) -> bool:
-    """Whether this Caddy has the server option ``enable_full_duplex`` (2.7 and later); False if it does not say."""
-    option = b"{\n\tservers {\n\t\tenable_full_duplex\n\t}\n}\n"
-    words = [binary, "adapt", "--adapter", "caddyfile", "--config", "/dev/stdin"]
-    try:
-        done = subprocess.run(
-            words, input=option, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_KNOWING_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 class _EndedEarly(Exception):
@@ -173,11 +144,11 @@ class Caddy(FrontProxy):
             return
         config = await self._ask(part, file, "adapt", *words)
         try:
-            complaint = await asyncio.to_thread(self._door.load, config, _ASKING_S)
+            complaint = await asyncio.to_thread(self._door.load, config, ASKING_S)
         except (OSError, http.client.HTTPException) as exc:
             raise ReloadFailed(f"caddy does not answer: {exc}", "caddy") from None
         if complaint:
-            raise ReloadFailed(f"caddy refuses its part of the file:\n{_complaint(complaint, part, file)}", "caddy")
+            raise ReloadFailed(f"caddy refuses its part of the file:\n{complaint_of(complaint, part, file)}", "caddy")
 
     def _may_differ(self) -> bool:
         return self._part.admin != OFF and "import" in self._part.text
@@ -187,11 +158,11 @@ class Caddy(FrontProxy):
         try:
             status, printed, said = await asyncio.to_thread(self._ask_in_thread, words)
         except subprocess.TimeoutExpired:
-            raise ReloadFailed(f"`caddy {words[0]}` did not end within {_ASKING_S:g}s", "caddy") from None
+            raise ReloadFailed(f"`caddy {words[0]}` did not end within {ASKING_S:g}s", "caddy") from None
         except OSError as exc:
             raise ReloadFailed(f"cannot run {self._binary}: {exc.strerror}", "caddy") from None
         if status:
-            raise ReloadFailed(f"caddy refuses its part of the file:\n{_complaint(said, part, file)}", "caddy")
+            raise ReloadFailed(f"caddy refuses its part of the file:\n{complaint_of(said, part, file)}", "caddy")
         return printed
 
     def _ask_in_thread(self, words: Sequence[str]) -> tuple[int, bytes, str]:
@@ -200,12 +171,12 @@ class Caddy(FrontProxy):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environ(),
+            env=environment(),
             start_new_session=True,
         )
         self._asking = process
         try:
-            printed, said = process.communicate(timeout=_ASKING_S)
+            printed, said = process.communicate(timeout=ASKING_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -333,7 +304,7 @@ class Caddy(FrontProxy):
             self._process = process = subprocess.Popen(
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
-                env=_environ(),
+                env=environment(),
                 start_new_session=True,
                 pass_fds=() if self._door is None else [self._door.listening],
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
@@ -370,41 +341,3 @@ class Caddy(FrontProxy):
             self._restart = self._loop.call_later(pause, self._spawn_again)
 
 
-def _environ() -> dict[str, str]:
-    # What a service manager is told is the daemon's business.
-    return {"GOGC": _GOGC} | without_service_manager(os.environ)
-
-
-def refusal(binary: str, text: str) -> str | None:
-    """Why the Caddy at ``binary`` would not run ``text``; None when it would. Raises ``OSError``,
-    ``subprocess.SubprocessError``.
-    """
-    with tempfile.TemporaryDirectory(prefix="caddysnake-validate-") as folder:
-        file = Path(folder) / "Caddyfile"
-        file.write_text(text)
-        done = subprocess.run(
-            [binary, "validate", "--config", str(file), "--adapter", "caddyfile"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=_environ(),
-            timeout=_ASKING_S,
-            check=False,
-        )
-    if not done.returncode:
-        return None
-    return _complaint(done.stderr.decode(errors="replace"), CaddyPart(text), file)
-
-
-def _complaint(said: str, part: CaddyPart, file: Path) -> str:
-    """Caddy's last words, and the line that it means: nobody but Caddy has seen that file."""
-    words = said.strip().rpartition("\n")[2]
-    with contextlib.suppress(ValueError):
-        words = json.loads(words)["msg"]
-    words = printable(words.removeprefix("Error: ").strip()) or "it does not say why"
-    found = re.search(rf"{re.escape(file.name)}:(\d+)", words)
-    words = words.replace(str(file), "the file made for it")
-    lines = part.text.splitlines()
-    if found is not None and 0 < int(found[1]) <= len(lines):
-        words += f"\nthat line: {printable(lines[int(found[1]) - 1].strip())}"
-    return words

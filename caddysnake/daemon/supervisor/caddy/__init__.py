@@ -1,0 +1,6 @@
+"""A stock Caddy that we supervise.
+
+``binary``   found, and asked what it knows and whether it would run a file
+``door``     where it is told of another configuration
+``process``  started, watched, ended
+"""
