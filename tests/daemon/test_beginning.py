@@ -256,7 +256,7 @@ def test_a_service_manager_is_told_ready_and_who_is_not(tmp_path: Path) -> None:
 
 
 def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_DECIDED_S", 0.5)
+    monkeypatch.setattr(supervisor, "_DECIDED_S", 5.0)
     settle(tmp_path)
     (tmp_path / "hangs" / "main.py").write_text(
         "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)\n" + GOOD

@@ -20,7 +20,8 @@ from caddysnake.channel.messages import Need
 
 SECONDS = 1.0
 LINKS = 100
-WANTED_S = 0.1
+WANTED_S = 1.0
+"""On a machine that does much else. Without a bound it is the length of what is sent, many seconds."""
 
 # In a process of its own: what floods is in ours, and takes the interpreter from whoever measures beside it.
 NEIGHBOUR = """
