@@ -25,7 +25,7 @@ def check_machine(plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/f
     yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from _backlog(Path(proc) / "sys/net/core/somaxconn")
     yield from _processes(resource.getrlimit(resource.RLIMIT_NPROC)[1], plan)
-    if plan is not None and any(app.limits is not None and app.limits.memory_bytes is not None for app in plan.apps):
+    if plan is not None and any(limits.memory_bytes is not None for app in plan.apps if (limits := app.block.limits)):
         yield _memory(Path(cgroups) / "cgroup.controllers")
 
 
@@ -71,7 +71,10 @@ def _backlog(path: Path) -> Iterator[Finding]:
 def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
     if plan is None or limit == resource.RLIM_INFINITY or os.geteuid() == 0:
         return
-    needed = sum(app.max_dynamic_apps if app.dynamic else app.workers * (app.threads + 2) for app in plan.apps)
+    needed = sum(
+        app.block.max_dynamic_apps if app.dynamic else app.workers * (app.block.settings.threads + 2)
+        for app in plan.apps
+    )
     if needed > limit:
         text = f"the file asks for up to {needed:,} processes and threads, and this user may have {limit:,}"
         yield Finding(Level.DOUBT, TOPIC, text, "in the unit: LimitNPROC=infinity and TasksMax=infinity")

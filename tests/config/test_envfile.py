@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.config.language.values import InvalidValue
+from caddysnake.config.language.variables import check_pattern, may_be_set
 from caddysnake.config.plan import envfile
 
 
@@ -95,7 +96,7 @@ def test_a_line_without_an_equals_sign_is_not_repeated() -> None:
 
 @given(
     st.dictionaries(
-        st.from_regex(r"\A[A-Z][A-Z0-9_]{0,8}\Z").filter(envfile.may_be_set),
+        st.from_regex(r"\A[A-Z][A-Z0-9_]{0,8}\Z").filter(may_be_set),
         st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
     )
 )
@@ -154,10 +155,10 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["DATABASE_URL", "DATABASE_*", "*"])
 def test_names_and_patterns_may_be_passed_on(pattern: str) -> None:
-    envfile.check_pattern(pattern)
+    check_pattern(pattern)
 
 
 @pytest.mark.parametrize("pattern", ["A-B", "", "LD_PRELOAD", "[A-Z]"])
 def test_other_patterns_may_not(pattern: str) -> None:
     with pytest.raises(InvalidValue):
-        envfile.check_pattern(pattern)
+        check_pattern(pattern)

@@ -82,7 +82,7 @@ def test_workers_are_one_for_each_core() -> None:
 
 def test_the_simple_form_has_one_worker() -> None:
     (found,) = planned("unix//run/x.sock {\n\tpython main:app\n}\n").apps
-    assert (found.interface, found.workers) == ("wsgi", 1)
+    assert (found.block.interface, found.workers) == ("wsgi", 1)
 
 
 def test_a_dynamic_app_has_one_worker() -> None:
@@ -93,7 +93,6 @@ def test_a_dynamic_app_has_one_worker() -> None:
 def test_the_runtime_decides_the_loop() -> None:
     assert app("module_asgi main:app").loop == "uvloop"
     assert app("module_asgi main:app\nruntime native").loop == "asyncio"
-    assert app("module_wsgi main:app").runtime == "sync"
 
 
 def test_the_global_grace_period_is_the_default() -> None:

@@ -42,7 +42,7 @@ def check_app(app: AppSpec, look: Callable[[str], Installation] = installation) 
     """What is wrong with one app, or template. ``look`` says what there is of a Python."""
     yield from app.problems
     if app.block.placeholders:
-        if not any("{" in name for name in (app.user, app.group) if name is not None):
+        if not any("{" in name for name in (app.block.user, app.block.group) if name is not None):
             yield from _account_errors(app)
         return
     folder_error = _directory_error(app.working_dir, "working_dir", app.block.at("working_dir"))
@@ -58,7 +58,8 @@ def check_app(app: AppSpec, look: Callable[[str], Installation] = installation) 
 
 def _account_errors(app: AppSpec) -> Iterator[CaddyfileError]:
     known = True
-    for what, name, number in (("user", app.user, accounts.user_id), ("group", app.group, accounts.group_id)):
+    user, group = app.block.user, app.block.group
+    for what, name, number in (("user", user, accounts.user_id), ("group", group, accounts.group_id)):
         try:
             number(name) if name is not None else None
         except AccountError as exc:
@@ -67,7 +68,7 @@ def _account_errors(app: AppSpec) -> Iterator[CaddyfileError]:
     if not known:
         return
     try:
-        account = accounts.resolve(app.user, app.group)
+        account = accounts.resolve(user, group)
     except AccountError as exc:
         yield error_at(app.block.at("user", "group"), str(exc), exc.hint)
         return
@@ -75,7 +76,7 @@ def _account_errors(app: AppSpec) -> Iterator[CaddyfileError]:
     if uid == 0 and (found := foreign_hand(app.python)) is not None:
         message = f"root must not run {app.python}: {found}"
         yield error_at(app.block.at("user", "venv", "python_path"), message, ROOT_HINT)
-    niceness = app.limits.niceness if app.limits is not None else None
+    niceness = app.block.limits.niceness if app.block.limits is not None else None
     if niceness is not None and niceness < 0 and uid != 0:
         message = f"niceness {niceness}: only root may be preferred to others, and this app is not run as root"
         yield error_at(app.block.at("limits"), message, "write 0 or more")
@@ -127,7 +128,7 @@ def _module_errors(app: AppSpec, look: Callable[[str], Installation]) -> Iterato
     position = app.block.at("module_wsgi", "module_asgi")
     python = look(app.python)
     folders = (app.working_dir, *_python_path(app), *python.folders)
-    for name in (app.module, *app.preload):
+    for name in (app.module, *app.block.preload):
         verdict = find_module(name, folders)
         if is_standard(name) or (verdict is not Verdict.MISSING and not _names_a_file(name, app)):
             continue

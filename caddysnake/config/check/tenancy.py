@@ -70,7 +70,7 @@ def before_requests(spec: AppSpec, environ: Mapping[str, str]) -> AppSpec | None
         if not template.compile(template.settle(field.text, environ)).is_static
     }
     values = settled_fields(spec.block, environ)
-    if decided & {"venv", "user", "group"} or "{" in f"{spec.block.venv}{spec.user}{spec.group}":
+    if decided & {"venv", "user", "group"} or "{" in f"{spec.block.venv}{spec.block.user}{spec.block.group}":
         return None
     own = {
         pair.name: values.get(f"env_var[{n}]", pair.value)

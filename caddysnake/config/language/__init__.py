@@ -1,6 +1,7 @@
 """What a Caddyfile says: from blocks to frozen models, with every error at once.
 
 ``values``      durations, sizes, counts, ``module:variable``, socket addresses
+``variables``   which names and values the variables of an environment may have
 ``models``      what a Caddyfile says, as frozen pydantic models
 ``registry``    a table of named settings: syntax line, function, reference text
 ``directives``  one registered function a subdirective of ``python``; ``block`` reads a whole one

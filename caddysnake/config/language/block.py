@@ -11,7 +11,7 @@ from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.tokens import Token
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
-from .models import Interface, PythonApp
+from .models import UNSAID, Interface, PythonApp
 from .registry import error_at, lines, position_of
 from .values import InvalidValue
 
@@ -96,6 +96,7 @@ def _build(draft: AppDraft) -> PythonApp:
     try:
         return PythonApp(
             **draft.fields,
+            settings=UNSAID._replace(**draft.settings),
             placeholders=tuple(dict.fromkeys(draft.placeholders)),
             where=draft.where,
             position=draft.position,

@@ -1,7 +1,7 @@
 """The ``python`` directive: one registered function for each of its subdirectives.
 
-A subdirective is added here (its function, syntax line and docstring) and in ``models`` (its field), and nowhere else
-in this package.
+A subdirective is added here (its function, syntax line and docstring). Its value is declared once: what a worker
+carries out in ``channel.settings``, all else in ``models``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError
-from ..plan import envfile
 from . import values
 from .models import WEBSOCKET_PING_S, AccessLog, Autoreload, EnvVar, Limits, Position, WebSocketDrain, WebSocketPing
 from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
+from .variables import check_name, check_pattern, check_value
 
 
 class AppDraft:
@@ -24,6 +24,9 @@ class AppDraft:
     def __init__(self, position: Position) -> None:
         self.position = position
         self.fields: dict[str, Any] = {}
+        """By the names of ``PythonApp``."""
+        self.settings: dict[str, Any] = {}
+        """By the names of the worker's ``Settings``."""
         self.where: dict[str, Position] = {}
         self.warnings: list[CaddyfileError] = []
         self.placeholders: list[str] = []
@@ -124,7 +127,7 @@ def workers_runtime(d: Dispenser, app: AppDraft) -> None:
 @_subdirective("threads", "threads <count>")
 def threads(d: Dispenser, app: AppDraft) -> None:
     """How many requests a worker of a WSGI app runs at a time, each on a thread. Default: 8."""
-    app.fields["threads"] = values.count(argument(d), most=1024)
+    app.settings["threads"] = values.count(argument(d), most=1024)
 
 
 @_subdirective("runtime", "runtime native|uvloop|sync")
@@ -144,7 +147,7 @@ def runtime(d: Dispenser, app: AppDraft) -> None:
 def lifespan(d: Dispenser, app: AppDraft) -> None:
     """Whether an ASGI app is told of startup and shutdown. `auto`, the default: it is, and one that does not know of it
     is served all the same. `on`: a failure fails the start. `off`: it is not."""
-    app.fields["lifespan"] = values.choice(argument(d), ("on", "off", "auto"))
+    app.settings["lifespan"] = values.choice(argument(d), ("on", "off", "auto"))
 
 
 @_subdirective("sendfile", "sendfile on|off")
@@ -153,7 +156,7 @@ def sendfile(d: Dispenser, app: AppDraft) -> None:
     Starlette's `FileResponse` does where it is offered). `off`, the default: it reads the file itself. Middleware that
     waits for the content of an answer, to compress or change it, may lose such a one: then it becomes 500
     `no-response`."""
-    app.fields["sendfile"] = values.choice(argument(d), ("on", "off")) == "on"
+    app.settings["sendfile"] = values.choice(argument(d), ("on", "off")) == "on"
 
 
 # Its environment
@@ -173,8 +176,8 @@ def env_var(d: Dispenser, app: AppDraft) -> None:
     """A variable of the app's environment; it goes before one of the same name in an `env_file`. The value may hold
     placeholders."""
     name, value = arguments(d, 2, 2)
-    envfile.check_name(name)
-    envfile.check_value(value)
+    check_name(name)
+    check_value(value)
     app.add("env_vars", EnvVar(name, app.template(value)))
 
 
@@ -184,7 +187,7 @@ def pass_env(d: Dispenser, app: AppDraft) -> None:
     Without it an app sees only those that say where it runs: `PATH`, `HOME`, `LANG`, `LC_*`, `TZ`, `TMPDIR`, `USER`,
     `LOGNAME`, `SSL_CERT_FILE`, `SSL_CERT_DIR` and the proxies."""
     for pattern in arguments(d, 1):
-        envfile.check_pattern(pattern)
+        check_pattern(pattern)
         app.add("pass_env", pattern)
 
 
@@ -237,7 +240,7 @@ def grace_period(d: Dispenser, app: AppDraft) -> None:
 def request_timeout(d: Dispenser, app: AppDraft) -> None:
     """How long one request may take, its response included. Then its stack goes to the log and the client gets 504;
     a worker in which it does not end is replaced. An accepted WebSocket has no such limit. Default: off."""
-    app.fields["request_timeout_s"] = values.duration_or_off(argument(d))
+    app.settings["request_timeout_s"] = values.duration_or_off(argument(d))
 
 
 @_subdirective("max_requests", "max_requests <count>|off [<jitter>]")
@@ -294,7 +297,7 @@ def websocket_ping(d: Dispenser, app: AppDraft) -> None:
 def websocket_max_size(d: Dispenser, app: AppDraft) -> None:
     """How large a message of a WebSocket may be, unpacked and put together; a larger one ends it with 1009. Default:
     16MiB."""
-    app.fields["websocket_max_bytes"] = values.positive_size(argument(d))
+    app.settings["websocket_max_message_bytes"] = values.positive_size(argument(d))
 
 
 @_subdirective("max_dynamic_apps", "max_dynamic_apps <count>")
@@ -339,7 +342,7 @@ def request_body(d: Dispenser, app: AppDraft) -> None:
 def _limit_body(text: str, app: AppDraft) -> None:
     if {"request_body", "request_body_max_size"} <= app.where.keys():
         raise InvalidValue("the limit is written twice, as request_body_max_size and as request_body", "keep one")
-    app.fields["request_body_max_bytes"] = None if text == "unlimited" else values.positive_size(text)
+    app.settings["max_body_bytes"] = None if text == "unlimited" else values.positive_size(text)
 
 
 # Who it runs as
@@ -416,4 +419,4 @@ def health_uri(d: Dispenser, app: AppDraft) -> None:
     text = argument(d)
     if not _HEALTH_PATH.fullmatch(text):
         raise InvalidValue(f"{text!r} is not a plain path", "write one such as /healthz")
-    app.fields["health_uri"] = text
+    app.settings["health_path"] = text

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 
+from ...channel.settings import Settings
 from .values import DEFAULT_SOCKET_MODE, ModuleVariable, SocketAddress
 
 Interface = Literal["wsgi", "asgi"]
-Toggle = Literal["on", "off", "auto"]
 
 START_TIMEOUT_S = 120.0
 GRACE_PERIOD_S = 10.0
@@ -26,8 +26,6 @@ MAX_DYNAMIC_APPS = 128
 IDLE_TIMEOUT_S = 1800.0
 MAX_QUEUE = 1024
 WEBSOCKET_PING_S = 20.0
-WEBSOCKET_MAX_BYTES = 16 * 1024 * 1024
-WSGI_THREADS = 8
 
 
 class Position(NamedTuple):
@@ -113,6 +111,16 @@ class EnvVar(NamedTuple):
     value: str
 
 
+UNSAID = Settings(app="", interface="", module="", variable="", working_dir="", environ={})
+
+_SHOWN_AS = {
+    "websocket_max_message_bytes": "websocket_max_bytes",
+    "max_body_bytes": "request_body_max_bytes",
+    "health_path": "health_uri",
+}
+"""The names of settings in the JSON of a file, where they are others."""
+
+
 class PythonApp(Model):
     """One ``python`` block."""
 
@@ -127,10 +135,7 @@ class PythonApp(Model):
 
     workers: int | Literal["auto"] | None = None
     workers_runtime: Literal["process", "thread"] = "process"
-    threads: int | None = None
     runtime: Literal["native", "uvloop", "sync"] | None = None
-    lifespan: Toggle = "auto"
-    sendfile: bool = False
 
     env_files: tuple[str, ...] = ()
     env_vars: Annotated[tuple[EnvVar, ...], PlainSerializer(dict)] = ()
@@ -141,7 +146,6 @@ class PythonApp(Model):
     start_timeout_s: float | None = START_TIMEOUT_S
     grace_period_s: float | None = None
     """``None``: the global ``grace_period``, or 10 s."""
-    request_timeout_s: float | None = None
 
     max_requests: int | None = None
     max_requests_jitter: int = 0
@@ -149,19 +153,19 @@ class PythonApp(Model):
     max_memory_bytes: int | None = None
     websocket_drain: WebSocketDrain = WebSocketDrain()
     websocket_ping: WebSocketPing = WebSocketPing()
-    websocket_max_bytes: int = WEBSOCKET_MAX_BYTES
 
     max_dynamic_apps: int = MAX_DYNAMIC_APPS
     idle_timeout_s: float | None = IDLE_TIMEOUT_S
     max_queue: int = MAX_QUEUE
-    request_body_max_bytes: int | None = None
 
     user: str | None = None
     group: str | None = None
     limits: Limits | None = None
 
     log: AccessLog | None = None
-    health_uri: str | None = None
+
+    settings: Settings = UNSAID
+    """What is its workers' alone to carry out. Which app they run, and where, is not in it yet."""
 
     placeholders: tuple[str, ...] = ()
     """The placeholders in the values above."""
@@ -173,6 +177,14 @@ class PythonApp(Model):
     def request_placeholders(self) -> tuple[str, ...]:
         """Those that differ from request to request. Any makes the app dynamic."""
         return tuple(name for name in self.placeholders if name.startswith(("http.", "time.")))
+
+    @model_serializer(mode="wrap")
+    def _with_settings(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Those settings that are not the default stand among the fields."""
+        shown: dict[str, Any] = rest(self)
+        shown.pop("settings", None)
+        changed = {name: value for name, value in self.settings._asdict().items() if value != getattr(UNSAID, name)}
+        return shown | {_SHOWN_AS.get(name, name): value for name, value in changed.items()}
 
     def at(self, *subdirectives: str) -> Position:
         """Where the first of *subdirectives* that the file has was written; else where the block begins."""

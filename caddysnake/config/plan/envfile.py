@@ -1,4 +1,4 @@
-"""The ``env_file`` format, and which names an app's environment may be given.
+"""The ``env_file`` format.
 
 A file is lines of ``KEY=VALUE``. Empty lines and lines that begin with ``#`` are skipped; ``export`` in front of a key
 is allowed; one pair of matching quotes around a value is removed; a ``#`` behind white space, outside of quotes, begins
@@ -17,55 +17,13 @@ from typing import Final
 from ... import files
 from ...caddyfile.errors import CaddyfileError
 from ..language.values import InvalidValue
+from ..language.variables import check_name, check_value
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r"""(["'])(.*?)\1(\s+\#.*)?""")
 """The first closing quote that nothing but a comment follows is it."""
 _COMMENT = re.compile(r"\s\#.*")
-_REFUSED_PREFIXES: Final = ("CADDYSNAKE_", "LD_", "DYLD_")
-_REFUSED_NAMES: Final = frozenset({"PYTHONUNBUFFERED"})
-
-
-def check_name(name: str) -> None:
-    """Raise ``InvalidValue`` unless *name* may be set for an app.
-
-    Names that steer the dynamic linker (``LD_``, ``DYLD_``) would run code before Python does; those of our own
-    (``CADDYSNAKE_``, ``PYTHONUNBUFFERED``) are set for every worker.
-    """
-    if not _NAME.fullmatch(name):
-        raise InvalidValue(
-            f"{name!r} is not the name of an environment variable", "use letters, digits and _, and no digit first"
-        )
-    prefix = next((prefix for prefix in _REFUSED_PREFIXES if name.startswith(prefix)), None)
-    if prefix is not None:
-        raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved", "take it away")
-    if name in _REFUSED_NAMES:
-        raise InvalidValue(f"{name} may not be set: it is reserved", "take it away")
-
-
-def check_pattern(pattern: str) -> None:
-    """Raise ``InvalidValue`` unless *pattern* names variables that may be passed on, perhaps with ``*`` in it."""
-    if not re.fullmatch(r"[A-Za-z_*][A-Za-z0-9_*]*", pattern):
-        raise InvalidValue(f"{pattern!r} is not the name of an environment variable", "write one such as DATABASE_*")
-    if "*" not in pattern:
-        check_name(pattern)
-
-
-def may_be_set(name: str) -> bool:
-    """Whether :func:`check_name` takes *name*."""
-    try:
-        check_name(name)
-    except InvalidValue:
-        return False
-    return True
-
-
-def check_value(value: str) -> None:
-    """Raise ``InvalidValue`` when the kernel would not take *value*."""
-    if "\0" in value:
-        raise InvalidValue("the value of an environment variable may not hold a NUL character")
 
 
 def locate(path: str, working_dir: Path) -> Path:

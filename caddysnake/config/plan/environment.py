@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from ..language.variables import may_be_set
 from .accounts import Account
-from .envfile import may_be_set
 from .plan import AppSpec
 
 _PROXIES: Final = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
@@ -38,11 +38,12 @@ def worker_environ(app: AppSpec, daemon: Mapping[str, str], account: Account | N
     the daemon's ``TMPDIR``: one is made for it. ``pass_env`` names what else comes from the daemon; a pattern never
     brings in what an app may not be given, nor what the service manager told the daemon.
     """
-    patterns = re.compile("|".join(fnmatch.translate(pattern) for pattern in (*INHERITED, *app.pass_env)))
+    passed = app.block.pass_env
+    patterns = re.compile("|".join(fnmatch.translate(pattern) for pattern in (*INHERITED, *passed)))
     environ = {
         name: value
         for name, value in daemon.items()
-        if patterns.match(name) and may_be_set(name) and (name in app.pass_env or not _SERVICE_MANAGER.fullmatch(name))
+        if patterns.match(name) and may_be_set(name) and (name in passed or not _SERVICE_MANAGER.fullmatch(name))
     }
     if account is not None:
         environ |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}

@@ -71,7 +71,7 @@ def shared(plan: Plan) -> Sequence[Shared]:
 def user_is_by_request(spec: AppSpec) -> bool:
     """A request has a say in who the apps of *spec* run as."""
     try:
-        return spec.dynamic and spec.user is not None and not template.compile(spec.user).is_static
+        return spec.dynamic and spec.block.user is not None and not template.compile(spec.block.user).is_static
     except PlaceholderError:
         return False  # the routes say so
 
@@ -80,7 +80,7 @@ def _uid(spec: AppSpec) -> int | None:
     if user_is_by_request(spec):
         return None
     try:
-        return os.geteuid() if spec.user is None else accounts.user_id(spec.user)
+        return os.geteuid() if spec.block.user is None else accounts.user_id(spec.block.user)
     except AccountError:
         return None  # the checks say so
 

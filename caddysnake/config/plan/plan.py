@@ -18,19 +18,7 @@ from typing import Literal
 
 from ...caddyfile.errors import CaddyfileError
 from ..language.listeners import Kind, Opening, openings, own_socket_path, root_paths
-from ..language.models import (
-    GRACE_PERIOD_S,
-    WSGI_THREADS,
-    AccessLog,
-    Autoreload,
-    Config,
-    GlobalOptions,
-    Interface,
-    Limits,
-    Position,
-    PythonApp,
-    Toggle,
-)
+from ..language.models import GRACE_PERIOD_S, Config, GlobalOptions, Position, PythonApp
 from ..language.registry import error_at
 from ..language.values import InvalidValue, check_unix_path, unescaped
 from . import accounts, envfile
@@ -41,63 +29,44 @@ from .places import absolute, runtime_folder, start_folder
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:
-    """One app, resolved. Durations are seconds, sizes are bytes, ``None`` means no limit.
+    """One app: what its block leaves open, resolved. What is as the block says is read there.
 
     Two specs are equal when the same code would run in the same way; where it was written does not count.
     """
 
     name: str
     """For people and logs; unique in the plan: ``main:app``, ``blog/main:app`` where two are alike."""
-    interface: Interface
-    module: str
-    variable: str
-    """An attribute path, or a factory: ``app``, ``site.app``, ``make_app()``."""
+    block: PythonApp = field(repr=False)
+    """What the file says, with the position of each line."""
     working_dir: str
     """Absolute."""
     python: str
     """The interpreter, absolute. It may not exist; the checks say so."""
     venv: str | None
     workers: int
-    workers_runtime: Literal["process", "thread"]
-    runtime: Literal["native", "uvloop", "sync"]
-    threads: int
     loop: Literal["uvloop", "asyncio"]
-    lifespan: Toggle
-    sendfile: bool
     environ: dict[str, str]
     """What ``env_file`` and ``env_var`` say. Not yet the worker's whole environment: see ``worker_environ``."""
-    pass_env: tuple[str, ...]
-    preload: tuple[str, ...]
-    start_timeout_s: float | None
     grace_period_s: float
-    request_timeout_s: float | None
-    max_requests: int | None
-    max_requests_jitter: int
-    max_lifetime_s: float | None
-    max_memory_bytes: int | None
-    websocket_keep_s: float | None
-    websocket_ping_interval_s: float | None
-    websocket_ping_timeout_s: float
-    websocket_max_bytes: int
-    """How long WebSockets stay on the old worker; ``None``: they are closed at once."""
-    max_dynamic_apps: int
-    idle_timeout_s: float | None
-    max_queue: int
-    request_body_max_bytes: int | None
-    autoreload: Autoreload | None
-    user: str | None
-    group: str | None
-    limits: Limits | None
-    log: AccessLog | None
-    health_uri: str | None
-    root_path: str
+    root_path: str = ""
     """What Caddy takes off the path of every request: the app's SCRIPT_NAME or root_path."""
-    dynamic: bool
-    """Values hold placeholders of requests, so this is a template of apps and not one."""
-    block: PythonApp = field(compare=False, repr=False)
-    """What the file says, with the position of each line."""
     problems: tuple[CaddyfileError, ...] = field(default=(), compare=False, repr=False)
     """What of it could not be resolved: its env files. With one it must not be started."""
+
+    @property
+    def dynamic(self) -> bool:
+        """Values hold placeholders of requests, so this is a template of apps and not one."""
+        return bool(self.block.request_placeholders)
+
+    @property
+    def module(self) -> str:
+        """The module that holds the app."""
+        return self.block.module.module
+
+    @property
+    def variable(self) -> str:
+        """Where it is in there, an attribute path, or a factory: ``app``, ``site.app``, ``make_app()``."""
+        return self.block.module.variable
 
     @property
     def position(self) -> Position:
@@ -270,60 +239,26 @@ def _names(blocks: Sequence[PythonApp]) -> list[str]:
 
 
 def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float) -> AppSpec:
-    dynamic = bool(block.request_placeholders)
     working_dir = absolute(unescaped(block.working_dir or ""), base)
     environ, problems = ({}, []) if block.placeholders else _environ(block, Path(working_dir))
-    runtime = block.runtime or ("sync" if block.interface == "wsgi" else "uvloop")
     return AppSpec(
-        name=name,
-        interface=block.interface,
-        module=block.module.module,
-        variable=block.module.variable,
-        working_dir=working_dir,
+        name,
+        block,
+        working_dir,
         python=interpreter(block, base),
         venv=None if block.venv is None else os.path.join(base, unescaped(block.venv)),
-        workers=_workers(block, cores, dynamic=dynamic),
-        workers_runtime=block.workers_runtime,
-        runtime=runtime,
-        threads=block.threads or WSGI_THREADS,
-        loop="asyncio" if runtime == "native" else "uvloop",
-        lifespan=block.lifespan,
-        sendfile=block.sendfile,
+        workers=_workers(block, cores),
+        loop="asyncio" if block.runtime == "native" else "uvloop",
         environ=environ,
-        pass_env=block.pass_env,
-        preload=block.preload,
-        start_timeout_s=block.start_timeout_s,
         grace_period_s=grace_s if block.grace_period_s is None else block.grace_period_s,
-        request_timeout_s=block.request_timeout_s,
-        max_requests=block.max_requests,
-        max_requests_jitter=block.max_requests_jitter,
-        max_lifetime_s=block.max_lifetime_s,
-        max_memory_bytes=block.max_memory_bytes,
-        websocket_keep_s=block.websocket_drain.keep_s,
-        websocket_ping_interval_s=block.websocket_ping.interval_s,
-        websocket_ping_timeout_s=block.websocket_ping.timeout_s,
-        websocket_max_bytes=block.websocket_max_bytes,
-        max_dynamic_apps=block.max_dynamic_apps,
-        idle_timeout_s=block.idle_timeout_s,
-        max_queue=block.max_queue,
-        request_body_max_bytes=block.request_body_max_bytes,
-        autoreload=block.autoreload,
-        user=block.user,
-        group=block.group,
-        limits=block.limits,
-        log=block.log,
-        health_uri=block.health_uri,
-        root_path="",
-        dynamic=dynamic,
-        block=block,
         problems=tuple(problems),
     )
 
 
-def _workers(block: PythonApp, cores: int, *, dynamic: bool) -> int:
+def _workers(block: PythonApp, cores: int) -> int:
     if isinstance(block.workers, int):
         return block.workers
-    if block.workers is None and (block.simple or dynamic or block.workers_runtime == "thread"):
+    if block.workers is None and (block.simple or block.request_placeholders or block.workers_runtime == "thread"):
         return 1  # more threads of one interpreter do not use more cores
     return cores
 

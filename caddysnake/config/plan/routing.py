@@ -113,8 +113,8 @@ class _Writer:
             table["sites"] = [self._site(*site, table, captures) for site in _ordered(opening.tenancies)]
         for app in opening.apps:
             self._template(app, table, captures, own=opening.own)
-            if app.health_uri is not None:
-                table.setdefault("health", {}).setdefault(app.health_uri, []).append(self._numbers[id(app)])
+            if path := app.settings.health_path:
+                table.setdefault("health", {}).setdefault(path, []).append(self._numbers[id(app)])
         return table
 
     # Sites and routes

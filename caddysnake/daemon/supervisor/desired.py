@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from ...caddyfile.errors import CaddyfileError
-from ...channel.settings import RelaySettings, Settings
+from ...channel.settings import RelaySettings
 from ...config.check.check import check_app
 from ...config.check.tenancy import NoSuchApp, before_requests, tenant
 from ...config.language.models import Autoreload, GlobalOptions, Limits
@@ -98,7 +98,9 @@ def compose(
     templates: dict[int, TemplateSpec] = {}
     again: dict[int, Callable[[], PoolSpec]] = {}
     housed = residents(plan)
-    autoreload = {number: spec.autoreload for number, spec in enumerate(plan.apps) if spec.autoreload is not None}
+    autoreload = {
+        number: found for number, spec in enumerate(plan.apps) if (found := spec.block.autoreload) is not None
+    }
     telling = frozenset(range(len(plan.apps)) if development else autoreload)
     for number, spec in enumerate(plan.apps):
         if spec.dynamic:
@@ -124,14 +126,14 @@ def compose(
         plan.options.trusted_proxies,
         templates,
         _relay(plan, tables, bool(telling)),
-        {number: spec.max_queue for number, spec in enumerate(plan.apps)},
+        {number: spec.block.max_queue for number, spec in enumerate(plan.apps)},
         autoreload,
         telling,
         log=_style(plan.options),
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
         is_rolling=plan.options.reload_strategy == "rolling",
-        with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.limits) or {})),
+        with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
         again=again,
         amiss={spec.name: _told(unready[n]) for n, spec in enumerate(plan.apps) if spec.dynamic and n in unready},
@@ -151,13 +153,13 @@ class _Known(NamedTuple):
         """What it comes to, looked at anew: env files are read, an interpreter and a user are looked up again."""
         found = resolve_app(self.spec.block, self.spec, self.base_dir)
         errors = list(check_app(found))
-        if not errors and (account := accounts.resolve(found.user, found.group)) is not None:
+        if not errors and (account := accounts.resolve(found.block.user, found.block.group)) is not None:
             self.housed.add(account.uid, found.name)
         return self.made(found, errors)
 
     def made(self, spec: AppSpec, errors: Sequence[CaddyfileError]) -> PoolSpec:
         """What runs it, or says why nothing can."""
-        account = None if errors else accounts.resolve(spec.user, spec.group)
+        account = None if errors else accounts.resolve(spec.block.user, spec.block.group)
         return _pool(spec, account, self.environ, self.development, self.housed)._replace(cannot=_told(errors))
 
 
@@ -190,7 +192,10 @@ def _template(
             values = template.resolve(key)
             found = tenant(spec, _tenant_name(spec, key), values, environ, base_dir)
             account = accounts.resolve(
-                found.user, found.group, user_by_request="user" in values, group_by_request="group" in values
+                found.block.user,
+                found.block.group,
+                user_by_request="user" in values,
+                group_by_request="group" in values,
             )
         except (UnsafeValue, NoSuchApp, AccountError) as exc:
             if is_amiss and (errors := list(check_app(spec))):
@@ -200,9 +205,10 @@ def _template(
             housed.add(account.uid, found.name)
         return _pool(found, account, environ, development, housed, is_tenant=True)
 
-    identity = Identity((spec.module, spec.variable, spec.working_dir), (spec.user, spec.group))
-    warm = _warm(spec, environ, housed)
-    return TemplateSpec(spec.name, resolve, spec.max_dynamic_apps, spec.max_queue, spec.idle_timeout_s, identity, warm)
+    block, warm = spec.block, _warm(spec, environ, housed)
+    identity = Identity((spec.module, spec.variable, spec.working_dir), (block.user, block.group))
+    bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
+    return TemplateSpec(spec.name, resolve, *bounds, identity, warm)
 
 
 def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:
@@ -211,7 +217,7 @@ def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkS
     if known is None:
         return None
     try:
-        account = accounts.resolve(known.user, known.group)
+        account = accounts.resolve(known.block.user, known.block.group)
     except AccountError:
         return None
     return _pool(known, account, environ, False, housed, is_tenant=True).key
@@ -233,50 +239,44 @@ def _pool(
     is_tenant: bool = False,
 ) -> PoolSpec:
     own = worker_environ(spec, environ, account)
-    settings = Settings(
+    block = spec.block
+    settings = block.settings._replace(
         app=spec.name,
-        interface=spec.interface,
+        interface=block.interface,
         module=spec.module,
         variable=spec.variable,
         working_dir=spec.working_dir,
         environ=own,
-        threads=spec.threads,
         loop=spec.loop,
-        lifespan=spec.lifespan,
-        sendfile=spec.sendfile,
         development=development,
-        request_timeout_s=spec.request_timeout_s,
-        websocket_keep_s=spec.websocket_keep_s or 0.0,
-        websocket_ping_interval_s=spec.websocket_ping_interval_s or 0.0,
-        websocket_ping_timeout_s=spec.websocket_ping_timeout_s,
-        websocket_max_message_bytes=spec.websocket_max_bytes,
-        max_body_bytes=spec.request_body_max_bytes,
-        limits=_limits(spec.limits),
+        websocket_keep_s=block.websocket_drain.keep_s or 0.0,
+        websocket_ping_interval_s=block.websocket_ping.interval_s or 0.0,
+        websocket_ping_timeout_s=block.websocket_ping.timeout_s,
+        limits=_limits(block.limits),
         root_path=spec.root_path,
-        health_path=spec.health_uri or "",
-        access_log={"credentials": spec.log.log_credentials} if spec.log is not None else None,
-        shares_process=spec.workers_runtime == "thread",
+        access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
+        shares_process=block.workers_runtime == "thread",
     )
     key = ForkServerKey(
         python=spec.python,
-        interface=spec.interface,
-        preload=spec.preload,
+        interface=block.interface,
+        preload=block.preload,
         # A preload may be a module of the app's own. Apps without preloads share a spawner whatever their folder, and
         # so do the tenants of a template: what they share cannot be in one's folder.
-        path=(spec.working_dir,) if spec.preload and not is_tenant else (),
+        path=(spec.working_dir,) if block.preload and not is_tenant else (),
         environ=tuple(sorted(for_interpreter(own).items())),
         account=account,
     )
     isolated = account is not None and housed.is_alone(account.uid, spec.name)
     limits = recycling.Limits(
-        spec.max_requests, spec.max_requests_jitter, spec.max_lifetime_s, spec.max_memory_bytes
+        block.max_requests, block.max_requests_jitter, block.max_lifetime_s, block.max_memory_bytes
     )
     return PoolSpec(
         spec.name,
         settings,
         spec.workers,
         key,
-        spec.start_timeout_s,
+        block.start_timeout_s,
         spec.grace_period_s,
         isolated,
         limits,
