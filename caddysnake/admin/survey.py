@@ -239,7 +239,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         builds_accepted=app.builds.times_accepted,
         builds_refused=app.builds.times_refused,
         in_flight=vitals.plus(*(each.in_flight for each in workers)),
-        waiting=app.waiting + app.hopeful,
+        waiting=app.waiting + len(app.waiters),
         connections=sum(each.connections for each in workers),
         memory_bytes=sum({each.pid: each.memory_bytes for each in workers}.values()),
         cpu_s=_cpu(seen, app.ledger, workers),

@@ -24,13 +24,27 @@ LOOKED_AT = {
         "_spawners _started _starts _tasks generation last_failure leaving ready restarts spec workers"
     ),
     "apps.app.App": (
-        "_broken _burials _coming _connections _former _hopeful _loop _renewing _retry _retry_after_s _rolling "
-        "_spawners _stopping _turn _waiting attempts builds heir hurry ledger lend max_queue name pass_on pool spec "
-        "turn_away"
+        "_broken _burials _coming _connections _former _is_succeeded _launchers _loop _queue _recourse _renewing "
+        "_retry_after_s _rolling _stopping _turn attempts builds hurry ledger name pool spec waiters"
+    ),
+    "apps.queue.ConnectionQueue": (
+        "_connections _give _has_worker _retry _waiting most"
     ),
     "tenants.tenants.Tenants": (
-        "_checking _complaints _connections _due _late _loop _outdated _promised _renewing _requests _resolved "
-        "_spawners _starts _stopping _tasks _tenants _told _took apps guard leaving ledger spec starting"
+        "_connections _loop _renewals _starter _table"
+    ),
+    "tenants.tenant.TenantTable": (
+        "_complaints _connections _successor_of _tenants guard is_stopping launchers leaving ledger loop policy spec "
+        "tasks"
+    ),
+    "tenants.tenant.Tenant": (
+        "app is_outdated key looking promised_at renewal requests spec starting waiters"
+    ),
+    "tenants.starting.TenantStarter": (
+        "_late _starts _table _took _under_way"
+    ),
+    "tenants.renewing.TenantRenewals": (
+        "_table _task"
     ),
     "tenants.policy.TenantPolicy": (
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...channel import vitals
 from ...channel.messages import Need, Unneed
-from ...config.language.models import MAX_QUEUE
 from ...config.plan.accounts import Account
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import QUEUE_FULL, STOPPING, Refusal, of_broken, of_failure, of_unstarted
@@ -22,16 +20,15 @@ from ..workers.worker import Worker
 from .builds import Builds
 from .counters import Counters
 from .pool import Pool
+from .queue import ConnectionQueue
 from .spec import PoolSpec, StartFailed
+from .waiting import Waiters
 
 log = logging.getLogger("caddysnake.app")
 
-_RETRY_S = 0.01
-"""How long a connection waits before saturated workers are looked at again: they say nothing on the hot path."""
 
-
-class Heir(Protocol):
-    """Has the connections of an app that was told to go and has a successor."""
+class Successor(Protocol):
+    """Has the connections of an app that was told to go."""
 
     def take(self, connection: Connection) -> None:
         """Something has come on an idle one: a request for the successor, or its end."""
@@ -40,35 +37,48 @@ class Heir(Protocol):
         """The other side of one that waits has left."""
 
 
+class Recourse(NamedTuple):
+    """Who else sees to an app's connections."""
+
+    lend: Callable[[Connection], bool] | None = None
+    """Gives one to a relay, which waits or answers in the place of an app that is not up."""
+    pass_on: Callable[[Connection, App], None] | None = None
+    """Has those that come back when the app was told to go, or when their listener is another's; None: they end."""
+    turn_away: Callable[[Connection], None] | None = None
+    """Has those that come when ``max_queue`` wait already."""
+    successor: Successor | None = None
+    """Has those of an app that was told to go because another follows it."""
+
+
+ALONE = Recourse()
+"""Nobody else."""
+
+
 class App:
     """Connections come in by ``place``; each is with one worker, in the queue, or parked."""
 
     def __init__(
-        self, spec: PoolSpec, spawners: Launchers, connections: Connections, ledger: Counters | None = None
+        self,
+        spec: PoolSpec,
+        launchers: Launchers,
+        connections: Connections,
+        recourse: Recourse = ALONE,
+        ledger: Counters | None = None,
     ) -> None:
         self.spec = spec
         self.ledger = ledger or Counters()
         self.name = spec.name
-        self._spawners = spawners
+        self._launchers = launchers
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Connection] = deque()
+        self._recourse = recourse
+        self._queue = ConnectionQueue(connections, self._give, lambda: bool(self.pool.ready))
+        self.waiters = Waiters()
+        """Those who wait to be told by ``when_ready``."""
         self._turn = 0
-        self._retry: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._hopeful: dict[Hashable, Callable[[Refusal | None], None]] = {}
-        self.lend: Callable[[Connection], bool] | None = None
-        """Gives a connection to a relay, which waits or answers in the place of an app that is not up."""
-        self.heir: Heir | None = None
-        """Whose the connections are that come back once this app is told to go."""
-        self.pass_on: Callable[[Connection, App], None] | None = None
-        """Has those that come back when there is no heir, or when their listener is another's by then; None: they end.
-        """
-        self.turn_away: Callable[[Connection], None] | None = None
-        """Has those that come when ``max_queue`` wait already."""
-        self.max_queue = MAX_QUEUE
-        """How many connections may wait here, apart from what its workers have been given."""
-        self.pool = Pool(spec, 1, spawners, self)
+        self._is_succeeded = False
+        self.pool = Pool(spec, 1, launchers, self)
         self._former: set[Pool] = set()  # drained, and not gone yet
         self._coming: Pool | None = None
         self._burials: set[asyncio.Task[None]] = set()
@@ -96,7 +106,16 @@ class App:
     @property
     def waiting(self) -> int:
         """How many connections wait in the queue for a worker."""
-        return len(self._waiting)
+        return len(self._queue)
+
+    @property
+    def max_queue(self) -> int:
+        """How many connections may wait here, apart from what its workers have been given."""
+        return self._queue.most
+
+    @max_queue.setter
+    def max_queue(self, most: int) -> None:
+        self._queue.most = most
 
     async def start(self) -> float:
         """Bring the app up; the seconds it took. Raises ``StartFailed``."""
@@ -121,7 +140,7 @@ class App:
         the others takes the place of an old one after the swap. Raises ``StartFailed``; nothing has changed then, and
         nothing is left of the new one.
         """
-        coming = Pool(spec, self.pool.generation + 1, self._spawners, self)
+        coming = Pool(spec, self.pool.generation + 1, self._launchers, self)
         self._coming = coming
         try:
             return await coming.start(starts, is_rolling)
@@ -176,7 +195,7 @@ class App:
         self.builds.stopped()
         self._end_rolling()
         self.pool.drain(keeps=True)
-        self._tell_hopeful(self._refusal_of(failure))
+        self.waiters.tell(self._refusal_of(failure))
         self.place_waiting_again()
 
     def not_started(self, failure: StartFailed, retry_after_s: int) -> None:
@@ -216,7 +235,7 @@ class App:
             attempts=self.attempts,
             builds=self.builds.carry(),
             ledger=self.ledger.carry(),
-            waiting=[connection.fd for connection in self._waiting],
+            waiting=[connection.fd for connection in self._queue],
         )
 
     def resume(
@@ -229,13 +248,14 @@ class App:
 
         Raises ``StateError`` as ``spec_of`` does.
         """
-        self.pool = Pool(self.spec, carried.pool.generation, self._spawners, self)
+        self.pool = Pool(self.spec, carried.pool.generation, self._launchers, self)
         workers = self.pool.resume(carried.pool, spawner_of)
         for each in carried.former:
-            former = Pool(spec_of(each), each.generation, self._spawners, self)
+            former = Pool(spec_of(each), each.generation, self._launchers, self)
             workers |= former.resume(each, spawner_of)
             self._retire(former)
         self._stopping = carried.is_stopping
+        self._is_succeeded = carried.is_stopping and self._recourse.successor is not None
         self._broken = StartFailed.resumed(carried.broken)
         self.attempts = carried.attempts
         self.builds.resume(carried.builds)
@@ -244,16 +264,19 @@ class App:
 
     def await_worker(self, connection: Connection) -> None:
         """It waits, behind those that wait already."""
-        self._connections.hold(connection)
-        self._waiting.append(connection)
+        self._queue.add(connection)
+
+    def make_way(self) -> None:
+        """Drain: the successor has what is idle, and whatever comes on it; requests in flight finish."""
+        self._is_succeeded = self._recourse.successor is not None
+        self.stop()
 
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""
         self._stopping = True
-        waiting, self._waiting = self._waiting, deque()
-        for connection in waiting:
+        for connection in self._queue.take_all():
             self._part_with(connection)
-        self._tell_hopeful(STOPPING)
+        self.waiters.tell(STOPPING)
         self.discard()
         self._end_rolling()
         for pool in self.pools():
@@ -272,21 +295,24 @@ class App:
 
     def place(self, connection: Connection) -> None:
         """Give ``connection`` to the least busy worker, or let it wait."""
-        if self._stopping and self.heir is not None:
-            self.heir.take(connection)
+        if self._stopping and self.successor is not None:
+            self.successor.take(connection)
         elif self._stopping or (connection.bound is not None and connection.bound.app is not connection.app):
             # Its listener is another app's by now, or nobody's.
             self._pass_on(connection)
-        elif self._waiting or not self._give(connection):
-            if self.is_hopeless and self.lend is not None and self.lend(connection):
-                return
-            if len(self._waiting) >= self.max_queue and self.turn_away is not None and connection.bound is not None:
-                self.ledger.refused(QUEUE_FULL.code)
-                self.turn_away(connection)
-                return
-            self._connections.hold(connection)
-            self._waiting.append(connection)
-            self._retry_soon()
+        elif self._queue or not self._give(connection):
+            self._keep_waiting(connection)
+
+    def _keep_waiting(self, connection: Connection) -> None:
+        lend, turn_away = self._recourse.lend, self._recourse.turn_away
+        if self.is_hopeless and lend is not None and lend(connection):
+            return
+        if self._queue.is_full and turn_away is not None and connection.bound is not None:
+            self.ledger.refused(QUEUE_FULL.code)
+            turn_away(connection)
+            return
+        self._queue.add(connection)
+        self._queue.retry_soon()
 
     def over(self, connection: Connection) -> None:
         """Its other side has left."""
@@ -295,24 +321,23 @@ class App:
             connection.worker.drop(connection)
             self._connections.forget(connection)
         else:
-            if connection in self._waiting:
-                self._waiting.remove(connection)
-            if self.heir is not None:
-                self.heir.left(connection)
+            self._queue.discard(connection)
+            if self.successor is not None:
+                self.successor.left(connection)
             self._connections.end(connection)
 
     def _part_with(self, connection: Connection) -> None:
         """This app is told to go, and ``connection`` is idle, as far as anybody knows."""
-        if self.heir is None:
+        if self.successor is None:
             self._pass_on(connection)
         else:
             self._connections.park(connection)
 
     def _pass_on(self, connection: Connection) -> None:
-        if self.pass_on is None:
+        if self._recourse.pass_on is None:
             self._connections.end(connection)
         else:
-            self.pass_on(connection, self)
+            self._recourse.pass_on(connection, self)
 
     def _give(self, connection: Connection) -> bool:
         ready = self.pool.ready
@@ -327,21 +352,8 @@ class App:
     def serve_waiting(self) -> None:
         """Give away what waits, as far as there are workers to take it."""
         if self.pool.ready:
-            self._tell_hopeful(None)
-        while self._waiting:
-            if not self._give(self._waiting[0]):
-                self._retry_soon()
-                return
-            self._waiting.popleft()
-
-    def _retry_soon(self) -> None:
-        # Without a ready worker there is nothing to look at: the next one that becomes ready serves the queue.
-        if self._retry is None and self.pool.ready:
-            self._retry = self._loop.call_later(_RETRY_S, self._retry_now)
-
-    def _retry_now(self) -> None:
-        self._retry = None
-        self.serve_waiting()
+            self.waiters.tell(None)
+        self._queue.serve()
 
     def even_out(self) -> None:
         """To be called every second or so: after a death or a slow spell some workers hold more than their share."""
@@ -373,9 +385,14 @@ class App:
         return self._stopping
 
     @property
+    def successor(self) -> Successor | None:
+        """Whose its connections are that come back, since it was told to go."""
+        return self._recourse.successor if self._is_succeeded else None
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is being answered, and nobody waits."""
-        return not self._waiting and not any(worker.load().busy for worker in self.pool.ready)
+        return not self._queue and not any(worker.load().busy for worker in self.pool.ready)
 
     @property
     def has_open_ends(self) -> bool:
@@ -397,36 +414,21 @@ class App:
         elif self.is_hopeless and self.pool.last_failure is not None:
             tell(of_failure(self.pool.last_failure))
         else:
-            self._hopeful[token] = tell
+            self.waiters.add(token, tell)
 
     def _refusal_of(self, failure: StartFailed) -> Refusal:
         return of_unstarted(failure, self._retry_after_s) if self.attempts else of_broken(failure)
-
-    def never_mind(self, token: Hashable) -> None:
-        """Whoever asked has left."""
-        self._hopeful.pop(token, None)
-
-    @property
-    def hopeful(self) -> int:
-        """How many wait to be told by ``when_ready``."""
-        return len(self._hopeful)
-
-    def _tell_hopeful(self, refusal: Refusal | None) -> None:
-        hopeful, self._hopeful = self._hopeful, {}
-        for tell in hopeful.values():
-            tell(refusal)
 
     def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
         """A worker ended against our will and is started again."""
         if not is_hopeless or self.pool.ready:
             return
-        self._tell_hopeful(of_failure(failure))
+        self.waiters.tell(of_failure(failure))
         self.place_waiting_again()
 
     def place_waiting_again(self) -> None:
         """Perhaps there is somebody now who takes what waits."""
-        waiting, self._waiting = self._waiting, deque()
-        for connection in waiting:
+        for connection in self._queue.take_all():
             self.place(connection)
 
     def asked(self, worker: Worker, message: Need | Unneed) -> None:

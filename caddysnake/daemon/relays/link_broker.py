@@ -116,10 +116,10 @@ class LinkBroker:
 
     def _await(self, relay: Worker, message: Need, app: App) -> None:
         token = (relay.number, message.need)
-        if app.hopeful + app.waiting >= self._max_queue.get(message.route, 1024):
+        if len(app.waiters) + app.waiting >= self._max_queue.get(message.route, 1024):
             self._refuse(relay, message, QUEUE_FULL)
             return
-        self._open[token] = lambda: app.never_mind(token)
+        self._open[token] = lambda: app.waiters.never_mind(token)
         app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal))
 
     def _settle(self, relay: Worker, message: Need, app: App, refusal: Refusal | None) -> None:

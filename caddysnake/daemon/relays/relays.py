@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...channel.messages import Need, Unneed
-from ..apps.app import App
+from ..apps.app import App, Recourse
 from ..apps.spec import PoolSpec
 from ..sockets.connections import Connection, Connections
 from ..workers.worker import Worker
@@ -17,8 +17,10 @@ class Relays(App):
     Each generation has the desk that knows what its routing tables call the apps.
     """
 
-    def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: LinkBroker) -> None:
-        super().__init__(spec, starter, connections)
+    def __init__(
+        self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: LinkBroker, recourse: Recourse
+    ) -> None:
+        super().__init__(spec, starter, connections, recourse)
         self._desks = {self.pool.generation: desk}
         self._starter = starter
 

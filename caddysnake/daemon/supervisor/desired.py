@@ -30,7 +30,7 @@ from ..relays.launcher import KEY as RELAY_KEY
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
-from ..tenants.tenants import TemplateSpec
+from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.environment import for_interpreter, slow_start_s
 

@@ -19,7 +19,7 @@ from ...channel.settings import RelaySettings
 from ...config.language.models import Autoreload as Options
 from ...config.plan.plan import usable_cores
 from ...matchers.table import Table
-from ..apps.app import App
+from ..apps.app import App, Recourse
 from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.beginning import Beginning
 from ..apps.pool import Pool
@@ -539,11 +539,8 @@ class Supervisor:
         self.trust.set_proxies(composition.trusted_proxies)
 
     def _new_app(self, spec: PoolSpec) -> App:
-        app = App(spec, self.spawners, self.connections)
-        app.lend = self._lend
-        app.pass_on = self._pass_on
-        app.turn_away = self.farewell.turn_away
-        return app
+        recourse = Recourse(self._lend, self._pass_on, self.farewell.turn_away)
+        return App(spec, self.spawners, self.connections, recourse)
 
     def _bound_queues(self, composition: Desired) -> None:
         for number, spec in composition.apps.items():
@@ -557,9 +554,8 @@ class Supervisor:
             self.farewell.pass_on(connection, former)
 
     def _new_relays(self, spec: PoolSpec, composition: Desired) -> Relays:
-        relays = Relays(spec, self.starter, self.connections, self._new_desk(composition))
-        relays.pass_on = self._pass_on
-        return relays
+        recourse = Recourse(pass_on=self._pass_on)
+        return Relays(spec, self.starter, self.connections, self._new_desk(composition), recourse)
 
     def _new_desk(self, composition: Desired) -> LinkBroker:
         apps = {number: self.apps[spec.name] for number, spec in composition.apps.items() if spec.name in self.apps}

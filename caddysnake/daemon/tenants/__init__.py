@@ -2,6 +2,10 @@
 
 ``tenants``      the dynamic apps of one template
 ``policy``       which of them live, without I/O
+``tenant``       one record for each
+``starting``     their starts
+``renewing``     new workers for those that live
+``reopening``    connections of those that were let go
 ``known_hosts``  whether a host is served here, for Caddy's on-demand TLS
 ``lookup``       apps by name
 """

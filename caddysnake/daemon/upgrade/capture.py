@@ -68,7 +68,7 @@ class _Numbers:
 def _carry_former(app: App, serving: Supervisor, state: State, numbers: _Numbers) -> None:
     """``app`` has ended; idle connections that it had wait for whoever comes after it."""
     for tenants, carried in zip(serving.templates.values(), state.estates, strict=True):
-        key = tenants.heir_key(app)
+        key = tenants.successor_key(app)
         if key is not None:
             carried.leaving.append((key, numbers.carry(app)))
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...channel.messages import Need
-from ..apps.app import App
+from ..apps.app import ALONE, App, Recourse
 from ..apps.counters import Counters
 from ..apps.pool import Pool
 from ..apps.spec import PoolSpec
@@ -130,8 +130,7 @@ class Resumption:
                 serving.apps[successor] = app
                 serving.resume_beginning(app)
         for each in state.parting:
-            app = self._resume_tenant(each)
-            app.pass_on = serving._pass_on
+            app = self._resume_tenant(each, Recourse(pass_on=serving._pass_on))
             if app.is_stopping:
                 serving._see_off(app)
             else:
@@ -158,14 +157,16 @@ class Resumption:
         tenants = serving.templates.get(carried.name)
         if tenants is not None:
             tenants.ledger.resume(carried.ledger)
-            tenants.resume(carried, lambda each: self._resume_tenant(each, tenants.ledger))
+            tenants.resume(carried, lambda each, recourse: self._resume_tenant(each, recourse, tenants.ledger))
             return
         for each in [*(tenant.app for tenant in carried.apps), *(app for _, app in carried.leaving)]:
             serving._part_with(self._resume_tenant(each))
 
-    def _resume_tenant(self, carried: CarriedApp, ledger: Counters | None = None) -> App:
+    def _resume_tenant(
+        self, carried: CarriedApp, recourse: Recourse = ALONE, ledger: Counters | None = None
+    ) -> App:
         spec, serving = spec_of(carried.pool.spec), self._serving
-        app = App(spec, serving.spawners, serving.connections, Counters(ledger))
+        app = App(spec, serving.spawners, serving.connections, recourse, Counters(ledger))
         return self._resume_app(carried, app)
 
     def _resume_app(self, carried: CarriedApp, app: App) -> App:

@@ -1,0 +1,83 @@
+"""New workers for live dynamic apps: one after the other when the template has changed, or one by its name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ..apps.spec import StartFailed
+from ..sockets.refusals import Refusal
+from .tenant import Tenant, TenantTable
+
+log = logging.getLogger("caddysnake.tenants")
+
+
+class TenantRenewals:
+    """Gives live apps of one template new workers; each serves on meanwhile."""
+
+    def __init__(self, table: TenantTable) -> None:
+        self._table = table
+        self._task: asyncio.Task[None] | None = None
+
+    def want_all(self, changed_only: bool) -> None:
+        """Renew all that are live. ``changed_only``: those that run what they should keep their workers."""
+        for tenant, _ in self._table.live():
+            tenant.renewal = bool(tenant.renewal) or not changed_only
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._table.spawn(self._renew_due())
+
+    def go_on(self) -> None:
+        """Renew what is due, if anything is."""
+        if any(tenant.renewal is not None for tenant, _ in self._table.live()):
+            self._task = self._table.spawn(self._renew_due())
+
+    async def hold(self) -> None:
+        """Renew nothing until ``go_on``. What is being renewed is as it was."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _renew_due(self) -> None:
+        while True:
+            tenant = next((tenant for tenant, _ in self._table.live() if tenant.renewal is not None), None)
+            if tenant is None:
+                return
+            await self._renew(tenant)
+            tenant.renewal = None  # not before: whoever cancels this wants it done again
+
+    async def _renew(self, tenant: Tenant) -> None:
+        app = tenant.app
+        if app is None:
+            return
+        resolved = await self._table.resolve(tenant.key)
+        if tenant.app is not app or (resolved == app.spec and not tenant.renewal):
+            return
+        if isinstance(resolved, Refusal):
+            self._table.complain(tenant.key, resolved)
+            self._table.drain(tenant)
+            return
+        try:
+            await app.renew(resolved)
+        except StartFailed as exc:
+            if not app.is_stopping:
+                fields = {"app": app.name, "code": exc.code, "error": str(exc)}
+                log.error("new code does not start; the old serves on", extra={"fields": fields})
+
+    async def reload(self, key: str) -> float:
+        """Give the live app of ``key`` new workers; the seconds that took.
+
+        Raises ``StartFailed``, and the old ones serve on; ``KeyError`` when there is no such live app: the next request
+        starts it with what is there then, and whatever failed is forgiven.
+        """
+        self._table.policy.forgive(key)
+        tenant = self._table.get(key)
+        if tenant is None or tenant.app is None:
+            raise KeyError(key)
+        app = tenant.app
+        resolved = await self._table.resolve(key)
+        if isinstance(resolved, Refusal):
+            app.builds.was_refused(resolved.code, resolved.text)
+            raise StartFailed(app.name, resolved.code, resolved.text)
+        self._table.launchers.outdate(resolved.key)
+        return await app.renew(resolved)
