@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from support.tenants import Public
     from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["support.leaks", "support.no_skips"]
@@ -71,5 +75,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         path = item.path.relative_to(here) if item.path.is_relative_to(here) else item.path
-        if any(path.match(pattern) for pattern in ONCE):
+        if any(fnmatch(str(path), pattern) for pattern in ONCE):
             item.add_marker(pytest.mark.once)
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def interface(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """This process may have thousands of connections at once."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(16_000, limits[1]), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture(scope="module")
+def public() -> Iterator[Public]:
+    """A Python that every user may run."""
+    from support.tenants import public_python
+
+    with public_python() as found:
+        yield found

@@ -39,14 +39,6 @@ BROKEN = app("2", "raise LookupError('no database')\n")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "ann.test").mkdir()
-    for place in (tmp_path, tmp_path / "ann.test"):
-        (place / "main.py").write_text(app("1"))
-    return tmp_path
-
-
-@pytest.fixture
 def process(folder: Path) -> Iterator[Process]:
     with daemon(folder, SITES) as process:
         yield process

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.admin import socket_of
 from support.daemon import PATIENCE_S, daemon, get
-from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder, public_python
+from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
 
 pytestmark = [needs_root, pytest.mark.system]
 
@@ -33,12 +33,6 @@ def app(environ, start_response):
     return [ask(environ["QUERY_STRING"])]
 """
 )
-
-
-@pytest.fixture(scope="module")
-def public() -> Iterator[Public]:
-    with public_python() as found:
-        yield found
 
 
 @pytest.fixture

@@ -38,14 +38,6 @@ TENANTS = """unix/t.sock {
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "ann.test").mkdir()
-    for place in (tmp_path, tmp_path / "ann.test"):
-        (place / "main.py").write_text(app("1"))
-    return tmp_path
-
-
 def until(process: Process, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():

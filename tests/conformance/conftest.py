@@ -1,6 +1,6 @@
 """``.ci/autobahn`` says whether there is a fuzzing client on this machine, and ``.ci/run websocket`` runs what is here.
 
-Without one, ``tests/worker/test_websocket*.py`` still hold the frames of every rule.
+Without one, ``tests/worker/websocket`` and ``tests/worker/asgi/test_websocket.py`` still hold the frames of every rule.
 """
 
 from __future__ import annotations

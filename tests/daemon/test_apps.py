@@ -24,8 +24,6 @@ from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.workers import worker as workers_module
 
-INTERFACES = ("wsgi", "asgi")
-
 SOURCE = """
 import os, pathlib, time
 HERE = pathlib.Path(__file__).parent
@@ -60,11 +58,6 @@ def segfault():
 def folder(tmp_path: Path) -> Path:
     write(tmp_path, SOURCE)
     return tmp_path
-
-
-@pytest.fixture(params=INTERFACES)
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def pids(app: App) -> set[int]:
@@ -588,14 +581,6 @@ def test_a_worker_that_dies_in_the_moment_of_the_stop_does_not_disturb_it(folder
                     await app.ended()
 
     run(work())
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(16_000, limits[1]), limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.usefixtures("many_descriptors")

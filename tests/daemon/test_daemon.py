@@ -52,11 +52,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():

@@ -13,7 +13,7 @@ import pytest
 from support import kernels
 from support.admin import call
 from support.daemon import Process, alive, children, get
-from support.tenants import ALICE, Public, give, needs_root, public_folder, public_python
+from support.tenants import ALICE, Public, give, needs_root, public_folder
 
 pytestmark = [needs_root, pytest.mark.system]
 
@@ -23,12 +23,6 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [b"%d %d" % (os.getpid(), os.access(f"/proc/{os.getppid()}/stat", os.R_OK))]
 """
-
-
-@pytest.fixture(scope="module")
-def public() -> Iterator[Public]:
-    with public_python() as found:
-        yield found
 
 
 @pytest.fixture

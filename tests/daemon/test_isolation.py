@@ -18,17 +18,11 @@ from typing import Any
 import pytest
 from support.daemon import PATIENCE_S, Process, alive, children, daemon, get
 from support.malice import APP
-from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder, public_python
+from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
 
 pytestmark = needs_root
 
 DENIED = {"EACCES", "EPERM"}
-
-
-@pytest.fixture(scope="module")
-def public() -> Iterator[Public]:
-    with public_python() as found:
-        yield found
 
 
 @pytest.fixture

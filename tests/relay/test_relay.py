@@ -32,25 +32,6 @@ UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Relay]:
-    with running() as it:
-        yield it
-
-
-@pytest.fixture
-def relay(shared: Relay) -> Iterator[Relay]:
-    """A relay that knows of nothing: one for all tests, since starting one takes longer than most of them."""
-    yield shared
-    shared.forget()
-
-
-@pytest.fixture
-def client(relay: Relay) -> Iterator[socket.socket]:
-    with relay.connect() as sock:
-        yield sock
-
-
 def linked(relay: Relay, client: socket.socket) -> socket.socket:
     """A link that has served one request of ``client``, and is idle."""
     client.sendall(get("/first"))

@@ -8,7 +8,6 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,24 +19,6 @@ from caddysnake.channel.messages import Dump
 ROOM_BYTES = 24 * 1024 * 1024
 STREAM_BYTES = 200 * 1024 * 1024
 PIECE = bytes(1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Relay]:
-    with running() as it:
-        yield it
-
-
-@pytest.fixture
-def relay(shared: Relay) -> Iterator[Relay]:
-    yield shared
-    shared.forget()
-
-
-@pytest.fixture
-def client(relay: Relay) -> Iterator[socket.socket]:
-    with relay.connect() as sock:
-        yield sock
 
 
 def asked(relay: Relay, client: socket.socket) -> socket.socket:

@@ -30,21 +30,10 @@ BLOCK = """unix/x.sock {{
 WATCHED = "autoreload {\n debounce 300ms\n }"
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def stack() -> Iterator[contextlib.ExitStack]:
     with contextlib.ExitStack() as stack:
         yield stack
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "main.py").write_text(app("1"))
-    return tmp_path
 
 
 def caddyfile(interface: str, *lines: str) -> str:

@@ -24,17 +24,6 @@ def caddyfile(interface: str, *lines: str, site: str = "unix/x.sock", module: st
     return f"{site} {{\n\tpython {{\n{inside}\n\t}}\n}}\n"
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "main.py").write_text(app("1"))
-    return tmp_path
-
-
 @contextlib.contextmanager
 def running(folder: Path, text: str, via: str = "socket") -> Iterator[tuple[Process, Path | int]]:
     """The daemon, and where its app is asked."""

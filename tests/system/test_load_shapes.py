@@ -7,7 +7,6 @@ connections, 2000 WebSockets, 500 streams); ``-s`` shows the figures.
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -117,14 +116,6 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         _, port = stack.enter_context(caddy(folder, theirs, find_caddy("current")))
         (worker,) = workers(process.pid)
         yield Site(process, folder / "app.sock", port, worker)
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def warm(site: Site) -> None:

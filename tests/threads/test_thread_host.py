@@ -12,11 +12,6 @@ from support.house import run, until
 from support.probe import exchange
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def test_apps_that_do_not_collide_share_one_process(tmp_path: Path) -> None:
     async def work() -> None:
         async with Hosted() as house:

@@ -19,11 +19,6 @@ from caddysnake.daemon.apps.spec import StartFailed
 RELOADS = int(os.environ.get("CADDYSNAKE_THREAD_RELOADS", "40"))
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @contextlib.asynccontextmanager
 async def with_neighbour(folder: Path, interface: str) -> AsyncIterator[tuple[Hosted, App]]:
     """A house with one more app, in whose host others fit."""

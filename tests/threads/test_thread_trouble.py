@@ -19,11 +19,6 @@ from caddysnake.daemon.workers.threads import host as hosts_module
 from caddysnake.daemon.workers.threads.host import ThreadHost
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts_module, "_LOST_AFTER_S", 0.3)

@@ -12,8 +12,6 @@ import pytest
 from support.probe import ask, write
 from support.worker import PACKAGE, SITE, Failed, Spawner, Worker, running, settings
 
-INTERFACES = ("wsgi", "asgi")
-
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -70,11 +68,6 @@ def interrupt():
     return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 ALLOWED_THEIRS = {"caddysnake_speedups", "httptools", "uvloop"}
-
-
-@pytest.fixture(params=INTERFACES)
-def interface(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture
@@ -342,7 +335,7 @@ def threads():
 """
 
 
-@pytest.fixture(scope="module", params=INTERFACES)
+@pytest.fixture(scope="module", params=["wsgi", "asgi"])
 def parallel(request: pytest.FixtureRequest, bare: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("parallel")
     (folder / "jobs.py").write_text(JOBS)

@@ -26,29 +26,6 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
         yield started
 
 
-@pytest.fixture
-def client(worker: Worker) -> Iterator[RawClient]:
-    """As Caddy's connection."""
-    with RawClient(worker.connect()) as client:
-        client.get("/forget")
-        yield client
-    worker.drop_duplicates()
-
-
-@pytest.fixture
-def other(worker: Worker) -> Iterator[RawClient]:
-    with RawClient(worker.connect()) as client:
-        yield client
-
-
-@pytest.fixture
-def stranger(worker: Worker) -> Iterator[RawClient]:
-    """A connection that is not trusted."""
-    with RawClient(worker.connect(flags=0)) as client:
-        yield client
-    worker.drop_duplicates()
-
-
 def asked(client: RawClient, path: str, *headers: str) -> Any:
     return json.loads(client.get(path, *headers).body)
 

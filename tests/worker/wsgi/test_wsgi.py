@@ -20,19 +20,6 @@ def worker() -> Iterator[Worker]:
         yield started
 
 
-@pytest.fixture
-def client(worker: Worker) -> Iterator[RawClient]:
-    with RawClient(worker.connect()) as client:
-        yield client
-    worker.drop_duplicates()
-
-
-@pytest.fixture
-def other(worker: Worker) -> Iterator[RawClient]:
-    with RawClient(worker.connect()) as client:
-        yield client
-
-
 def asked(client: RawClient, path: str, *headers: str) -> dict[str, object]:
     found: dict[str, object] = json.loads(client.get(path, *headers).body)
     return found

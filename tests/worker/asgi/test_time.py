@@ -30,14 +30,6 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
         yield started
 
 
-@pytest.fixture
-def client(worker: Worker) -> Iterator[RawClient]:
-    with RawClient(worker.connect()) as client:
-        client.get("/forget")
-        yield client
-    worker.drop_duplicates()
-
-
 def test_a_head_that_does_not_end_is_a_408(client: RawClient) -> None:
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
     answer = client.answer()

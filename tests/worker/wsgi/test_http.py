@@ -35,21 +35,6 @@ def worker() -> Iterator[Worker]:
         yield started
 
 
-@pytest.fixture
-def client(worker: Worker) -> Iterator[RawClient]:
-    with RawClient(worker.connect()) as client:
-        yield client
-    worker.drop_duplicates()
-
-
-@pytest.fixture
-def stranger(worker: Worker) -> Iterator[RawClient]:
-    """A client that is not Caddy."""
-    with RawClient(worker.connect(flags=0)) as client:
-        yield client
-    worker.drop_duplicates()
-
-
 # Contexts (PEP 567)
 
 

@@ -34,15 +34,6 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
         yield started
 
 
-@pytest.fixture
-def client(worker: Worker) -> Iterator[RawClient]:
-    """For plain HTTP beside the sockets."""
-    with RawClient(worker.connect()) as client:
-        client.get("/forget")
-        yield client
-    worker.drop_duplicates()
-
-
 class RawSocket(RawClient):
     """Speaks WebSocket frame by frame."""
 

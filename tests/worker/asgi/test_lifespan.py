@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.rawhttp import RawClient
 from support.worker import Failed, Spawner, Worker, running, settings
-from worker import lifespan_apps as apps
+from worker.asgi import lifespan_apps as apps
 
 from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import ChannelClosed
