@@ -38,6 +38,7 @@ ONCE = (
     "system/test_logs.py",
     "system/test_logs_lost.py",
     "system/test_on_demand_tls.py",
+    "system/test_popular_apps.py",
     "system/test_reload_with_caddy.py",
     "system/test_with_caddy.py",
     "tenants/test_behind_caddy.py",
@@ -55,6 +56,7 @@ TOGETHER = (
     "matchers/test_router_against_caddy.py",
     "placeholders/test_against_caddy.py",
     "project/test_examples.py",
+    "system/test_popular_apps.py",
 )
 """What shares something costly to begin with: one process runs all of it, before it turns to anything else."""
 
