@@ -192,19 +192,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.phase is not _REQUEST:
             return False
         cycle = self.cycle
-        if cycle is not None and self.parser.complete and not self._is_gone():
+        if cycle is not None and self.parser.complete and not self.is_client_gone():
             self.is_half_closed = True
             self.server.watch(self)
             return cycle.half_closed()
         if cycle is not None:
             cycle.disconnect()
         return False
-
-    def _is_gone(self) -> bool:
-        """The client, which has ended its side, has ended both. A unix socket tells; of TCP Caddy, and a relay, are
-        known never to end only one.
-        """
-        return self.is_hung_up() or (self.peer.is_trusted and self.peer.local is not None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the transport is closed. The app hears of it, and the other side sees the end unless it was
@@ -513,11 +507,18 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.cycle.is_gone = True
         self._transport.abort()
 
-    def is_hung_up(self) -> bool:
-        """The client has closed its socket, not just its side of it: nobody would read an answer. Asks the kernel."""
+    def is_client_gone(self) -> bool:
+        """The client has ended both sides, and not only its own: nobody would read an answer. Asks the kernel.
+
+        A unix socket tells; of TCP Caddy, and a relay, are known never to end only one.
+        """
         poller = select.poll()
-        poller.register(self._sock, 0)
-        return bool(poller.poll(0))  # POLLHUP and POLLERR come unasked (poll(2))
+        poller.register(self._sock, select.POLLRDHUP)
+        found = poller.poll(0)
+        if not found:
+            return False
+        is_hung_up = bool(found[0][1] & (select.POLLHUP | select.POLLERR))
+        return is_hung_up or (self.peer.is_trusted and self.peer.local is not None)
 
     def _finish(self) -> None:
         """The last response is out."""
@@ -670,7 +671,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self.cycle.fail(ProtocolError(408, "body-timeout", "the request body did not arrive in time"))
             return True
         if phase is _REQUEST and self.is_half_closed:
-            if self.cycle is not None and self._is_gone():
+            if self.cycle is not None and self.is_client_gone():
                 self.cycle.disconnect()
                 self._close(_CLOSING)
             return True

@@ -98,19 +98,19 @@ class Receiver:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes, behind what was held: some of them, while ``has_more``."""
-        size = len(data)
-        if (
-            (6 <= size < 132 and data[0] in _SHORT and data[1] == size + 122 and size - 6 <= self._limit)
-            and (self._left < 0 and self._opcode < 0)
-            and not (self._held or self.has_more or self.is_done)
-        ):  # one short message, as most are
-            payload = unmask(data[6:], data[2:6])
-            if data[0] != _SHORT_TEXT:
-                return [(BINARY, payload)]
-            try:
-                return [(TEXT, payload.decode())]
-            except UnicodeDecodeError:
-                pass  # it is told of below
+        if len(data) > 5 and data[0] in _SHORT and self._opcode < 0 and self._left < 0:
+            # One whole message that is not large, as most are.
+            start = 2 if data[1] < 254 else 4
+            size = len(data) - start - 4
+            is_whole = size == (data[1] - 128 if start == 2 else data[2] << 8 | data[3]) and data[1] < 255
+            if is_whole and size <= self._limit and not (self._held or self.has_more or self.is_done):
+                payload = unmask(data[start + 4 :], data[start : start + 4])
+                if data[0] != _SHORT_TEXT:
+                    return [(BINARY, payload)]
+                try:
+                    return [(TEXT, payload.decode())]
+                except UnicodeDecodeError:
+                    pass  # it is told of below
         events: list[Event] = []
         if self.is_done:
             return events

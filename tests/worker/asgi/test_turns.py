@@ -9,81 +9,24 @@ import select
 import socket
 import statistics
 import struct
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.rawhttp import RawClient
+from support.streams import RECEIVING, SENDING, UPGRADE, ask, beside, times_of_others
 from support.worker import PATIENCE_S, Worker, running, settings
 
 HERE = Path(__file__).parent
-UPGRADE = (
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-SENDING = ["large", "small", "slow", "nothing", "hints", "trailers", "websocket", "denial"]
-RECEIVING = {
-    "upload": b"10000\r\n" + b"x" * 65536 + b"\r\n",
-    "upload_in_tiny_chunks": b"1\r\nx\r\n" * 20_000,
-    "taking": b"\x82\xfe\x01\x00abcd" + b"x" * 256,
-    "taking_nothing": b"\x82\x80abcd" * 20_000,
-    "taking_pings": b"\x89\x80abcd" * 20_000,
-}
 MANY = 10
 
 
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    with running(settings("turning_apps:app", "asgi", HERE, loop=request.param)) as started:
+    with running(settings("turning_apps:app", "asgi", HERE, loop=request.param, sendfile=True)) as started:
         yield started
-
-
-def ask(sock: socket.socket, kind: str) -> None:
-    fields = UPGRADE if kind in ("websocket", "denial") or kind.startswith("taking") else b""
-    if kind.startswith("upload"):
-        sock.sendall(b"POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-    else:
-        path = b"taking" if kind.startswith("taking") else kind.encode()
-        sock.sendall(b"GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n" % (path, fields))
-
-
-@contextlib.contextmanager
-def beside(socks: list[socket.socket], turn: Callable[[socket.socket, int], object], events: int) -> Iterator[None]:
-    """Do ``turn`` for each of the sockets whenever it is ready, in a thread."""
-    is_over = threading.Event()
-
-    def work() -> None:
-        poller = select.epoll()
-        by_fd = {sock.fileno(): sock for sock in socks}
-        for sock in socks:
-            sock.setblocking(False)
-            poller.register(sock, events)
-        with poller, contextlib.suppress(ConnectionError):
-            while not is_over.is_set():
-                for fd, event in poller.poll(0.05):
-                    with contextlib.suppress(BlockingIOError):
-                        turn(by_fd[fd], event)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join(PATIENCE_S)
-
-
-def times_of_others(worker: Worker) -> list[float]:
-    took = []
-    with RawClient(worker.connect()) as other:
-        for _ in range(15):
-            began = time.monotonic()
-            assert other.get("/notes").status == 200
-            took.append(time.monotonic() - began)
-    return took
 
 
 @pytest.mark.parametrize("kind", SENDING)
@@ -93,9 +36,9 @@ def test_others_are_answered_beside_streams_whose_clients_read_as_fast_as_is_sen
         for sock in socks:
             ask(sock, kind)
         with beside(socks, lambda sock, _: sock.recv(1 << 20), select.EPOLLIN):
-            assert statistics.median(times_of_others(worker)) < 1.0
+            assert statistics.median(times_of_others(worker.connect)) < 1.0
     # All of them have left, which the apps are told by the next send.
-    assert statistics.median(times_of_others(worker)) < 1.0
+    assert statistics.median(times_of_others(worker.connect)) < 1.0
     worker.drop_duplicates()
 
 
@@ -115,7 +58,7 @@ def test_others_are_answered_beside_clients_that_write_as_fast_as_is_read(worker
         for sock in socks:
             ask(sock, kind)
         with beside(socks, turn, select.EPOLLIN | select.EPOLLOUT):
-            assert statistics.median(times_of_others(worker)) < 1.0
+            assert statistics.median(times_of_others(worker.connect)) < 1.0
     worker.drop_duplicates()
 
 
@@ -125,17 +68,20 @@ def test_others_are_answered_beside_an_app_that_does_not_hear_that_it_is_over(wo
         ask(sock, kind)
         if kind != "deaf_to_errors":
             assert sock.recv(4096)
-    assert statistics.median(times_of_others(worker)) < 1.0
+    assert statistics.median(times_of_others(worker.connect)) < 1.0
     worker.drop_duplicates()
 
 
-@pytest.mark.parametrize("kind", ["told", "told_websocket"])
+@pytest.mark.parametrize("kind", ["told", "told_at_the_end", "told_websocket", "told_websocket_that_heard"])
 def test_a_send_to_a_client_that_left_raises_before_the_loop_has_turned(worker: Worker, kind: str) -> None:
     with worker.connect() as sock:
         sock.sendall(b"GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n" % (kind.encode(), UPGRADE if "web" in kind else b""))
         seen = b""
         while b"first" not in seen:
             seen += sock.recv(4096)
+        if kind == "told_websocket_that_heard":
+            sock.sendall(b"\x82\x80abcd")
+            time.sleep(0.2)  # it is heard, and the app does not let the loop turn
     with RawClient(worker.connect()) as other:
         deadline = time.monotonic() + PATIENCE_S
         notes: list[str] = []
@@ -161,7 +107,7 @@ def test_messages_that_nobody_takes_cost_no_more_than_one_of_the_largest(worker:
         with contextlib.suppress(TimeoutError):
             for _ in range(30):
                 sock.sendall(message)
-        times_of_others(worker)
+        times_of_others(worker.connect)
         assert resident_bytes(worker.pid) - before < 120 << 20  # of 480 MiB: what is made, and its copy
     worker.drop_duplicates()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 NOTES: list[str] = []
@@ -98,6 +100,14 @@ async def upload(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"")
 
 
+async def file(scope: Any, receive: Any, send: Any) -> None:
+    """A file by its path."""
+    with tempfile.NamedTemporaryFile() as found:
+        found.truncate(64 << 30)
+        await start(send)
+        await send({"type": "http.response.pathsend", "path": found.name})
+
+
 async def deaf(scope: Any, receive: Any, send: Any) -> None:
     """Goes on although it is told that its client is gone."""
     await start(send)
@@ -124,16 +134,33 @@ async def told(scope: Any, receive: Any, send: Any) -> None:
     await note_the_end("told", lambda content: piece(send, content))
 
 
+async def told_at_the_end(scope: Any, receive: Any, send: Any) -> None:
+    def body(content: bytes) -> Awaitable[None]:
+        return send({"type": "http.response.body", "body": content, "more_body": content == b"first"})
+
+    await start(send)
+    await note_the_end("told_at_the_end", body)
+
+
 async def told_websocket(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     await note_the_end("told_websocket", lambda content: send({"type": "websocket.send", "bytes": content}))
 
 
-async def note_the_end(name: str, send: Callable[[bytes], Awaitable[None]]) -> None:
+async def told_websocket_that_heard(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    message = partial(send, {"type": "websocket.send", "bytes": b"first"})
+    await note_the_end("told_websocket_that_heard", lambda _: message(), receive)
+
+
+async def note_the_end(
+    name: str, send: Callable[[bytes], Awaitable[None]], receive: Callable[[], Awaitable[Any]] | None = None
+) -> None:
     """Note whether the loop turns between the end of the client and the exception."""
     await send(b"first")
-    await asyncio.sleep(0.01)
+    await (receive() if receive is not None else asyncio.sleep(0.01))
     turned: list[bool] = []
     asyncio.get_running_loop().call_soon(turned.append, True)
     time.sleep(0.5)  # its client leaves  # noqa: ASYNC251

@@ -12,13 +12,15 @@ from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead
 from ....http1.response import Response, ResponsePhase
 from ...app.loader import foreign_traceback
-from ..turns import SLICE_S
 
 if TYPE_CHECKING:
     from ..connection import HttpConnection
 
 _DONE = ResponsePhase.DONE
 _PATH_MAX = 200
+LOOK_S = 0.0002
+"""A client that was there so lately is taken to be there still."""
+
 REFUSALS_MAX = 8
 """So often an app is told at once that its client is gone; one that goes on all the same waits for its turn."""
 
@@ -114,9 +116,9 @@ class Cycle:
         """
         connection = self.connection
         if connection.cycle is self:
-            is_late = now - self.looked > SLICE_S
+            is_late = now - self.looked > LOOK_S
             self.looked = now if is_late else self.looked
-            if connection.is_closing() or (is_late and connection.is_hung_up()):
+            if connection.is_closing() or (is_late and connection.is_client_gone()):
                 connection.abort()
                 self.disconnect()
                 raise ClientDisconnected("the client is gone")

@@ -33,7 +33,7 @@ from ....http1.errors import ResponseError
 from ....http1.response import Output, ResponsePhase, informational
 from ...early_answers import LARGE_BYTES
 from ..turns import SLICE_S
-from .cycle import ClientDisconnected, Cycle
+from .cycle import LOOK_S, ClientDisconnected, Cycle
 from .sendfile import open_file, send_file
 
 Message = MutableMapping[str, Any]
@@ -102,7 +102,7 @@ class HttpCycle(Cycle):
                     body = _to_bytes(body)
                 if message.get("more_body", False):
                     now = monotonic()
-                    if now - self.looked > SLICE_S:
+                    if now - self.looked > LOOK_S:
                         self.look_for_client(now)
                     output = response.send(body, True)
                     is_small = type(output) is bytes and len(output) <= _PIECE_MAX_BYTES
@@ -125,6 +125,9 @@ class HttpCycle(Cycle):
                 else:
                     if not connection.parser.complete:
                         await self._read_rest()
+                    now = monotonic()
+                    if now - self.looked > LOOK_S:
+                        self.look_for_client(now)
                     self._write(response.send(body, False), len(body))
                     if response.phase is _DONE:
                         connection.response_done(self)

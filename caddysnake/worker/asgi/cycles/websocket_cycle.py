@@ -54,7 +54,7 @@ from ...websocket.frames import (
     is_sendable,
 )
 from ...websocket.handshake import Offer
-from .cycle import ClientDisconnected, Cycle, is_about_leaving
+from .cycle import LOOK_S, ClientDisconnected, Cycle, is_about_leaving
 
 if TYPE_CHECKING:
     from ..connection import HttpConnection
@@ -100,7 +100,6 @@ class WebSocketCycle(Cycle):
         "_has_waited",
         "_heard_at",
         "_is_called",
-        "_is_heard",
         "_offer",
         "_phase",
         "_ping_sent_at",
@@ -132,7 +131,6 @@ class WebSocketCycle(Cycle):
         self._pong: bytes | None = None  # the answer to a ping, while the client does not read
         self._has_waited = False  # the app, in `receive`, since it last sent
         self._is_called = False  # in a turn to come, to go on with what was read
-        self._is_heard = False
         self._heard_at = 0.0
         self._ping_sent_at = 0.0
         self._closing_since = 0.0
@@ -180,10 +178,10 @@ class WebSocketCycle(Cycle):
         connection = self.connection
         if kind == "websocket.send" and self._phase is _OPEN:
             has_waited = self._has_waited
-            if has_waited:
-                self._has_waited = False  # the loop has turned, and told what there was to tell
-            else:
-                self.look_for_client(monotonic())
+            self._has_waited = False
+            now = monotonic()
+            if now - self._heard_at > LOOK_S:
+                self.look_for_client(now)
             text = message.get("text")
             if text is not None:
                 if not isinstance(text, str):
@@ -282,7 +280,7 @@ class WebSocketCycle(Cycle):
         receiver = self._receiver
         if receiver is None:
             return
-        self._is_heard = True
+        self._heard_at = monotonic()
         while True:
             self._take(receiver.feed(data))
             if (self._queued_bytes > HIGH_BYTES or len(self._queue) > HIGH_MESSAGES) and self._phase is _OPEN:
@@ -324,8 +322,6 @@ class WebSocketCycle(Cycle):
                     queue.append({"type": "websocket.receive", "text" if kind == TEXT else "bytes": content})
             elif kind == PING:
                 pongs.append(content)
-            elif kind == PONG:
-                self._ping_sent_at = 0.0
             elif kind == CLOSE:
                 self._answer_pings(pongs)
                 self._peer_closes(*content)
@@ -453,12 +449,10 @@ class WebSocketCycle(Cycle):
         if self._phase is not _OPEN:
             return
         settings = self.connection.server.settings
-        if self._is_heard or self.connection.is_reading_paused:
+        if self.connection.is_reading_paused:
             # A client we do not read cannot answer.
-            self._is_heard = False
             self._heard_at = now
-            self._ping_sent_at = 0.0
-        elif self._ping_sent_at:
+        elif self._ping_sent_at > self._heard_at:
             if now - self._ping_sent_at > settings.websocket_ping_timeout_s:
                 self._fail(INTERNAL_ERROR, "no answer to a ping")
         elif (
