@@ -8,7 +8,7 @@
 ``settings``  what a worker must know, in a sealed memfd
 ``farewell``  how long a worker's end may take
 ``vitals``    the shared page: counters and one state byte per connection slot
-``throttle``  what is told once a minute; ``allowance``: how much a peer may say; ``refusals``: unusable values
+``throttle``  how much is said: a token bucket, and what is told once a minute
 
 Guest code: Python 3.10, standard library only. The two ends may run different Python versions, and the far end may run
 a tenant's code, so nothing here is pickled or marshalled.

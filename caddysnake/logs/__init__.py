@@ -5,12 +5,11 @@
 ``lines``       bytes to lines of text: partial ones, long ones, junk
 ``tracebacks``  lines that belong together
 ``repeats``     the same thing over and over
-``rates``       how much one process may say
 ``access``      a request that a worker has answered, as Caddy logs it
 ``orders``      what the daemon tells the log process
 ``sources``     one process's output: descriptors, and what has been read of them
 ``sink``        where everything goes: a thread that may be held up for ever
 ``main``        the log process
 
-Standard library and orjson only. Everything that is read here may come from a hostile app.
+Standard library, orjson and ``channel.throttle`` only. Everything that is read here may come from a hostile app.
 """

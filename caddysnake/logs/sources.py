@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
+from ..channel.throttle import TokenBucket
 from . import access
 from .lines import Lines
-from .rates import Rate
 from .records import LEVELS, Record
 from .repeats import Repeats
 from .tracebacks import Group, Grouping
@@ -67,7 +67,7 @@ class Source:
         self.fields = fields
         self.access = access
         """How its requests are logged; None: not at all."""
-        self.rate = Rate(RATE_BYTES, BURST_BYTES)
+        self.rate = TokenBucket(RATE_BYTES, burst=BURST_BYTES)
         """Of what is printed."""
         self.owner = str(fields.get("app", logger))
         """Whose share of the log it is."""
@@ -89,7 +89,7 @@ class Source:
 class Stream:
     """One pipe. Owns its descriptor, which is not blocking."""
 
-    def __init__(self, source: Source, name: str, fd: int, rate: Rate) -> None:
+    def __init__(self, source: Source, name: str, fd: int, rate: TokenBucket) -> None:
         self.source = source
         self.name = name
         self.fd = fd
@@ -151,13 +151,13 @@ class Stream:
             return []
         data = self._piece(TURN_BYTES, TURN_LINES)
         self._cost = len(data) + LINE_COST_BYTES * data.count(b"\n")
-        self._rate.spend(self._cost)
+        self._rate.charge(self._cost)
         return self._make(data, now)
 
     def charge(self, size: int) -> None:
         """The last records are ``size`` bytes as they are written."""
         if size > self._cost:
-            self._rate.spend(size - self._cost)
+            self._rate.charge(size - self._cost)
         self._cost = 0
 
     def _piece(self, size: int, lines: int) -> bytes:
@@ -302,10 +302,10 @@ class Told(Stream):
     """
 
     def __init__(self, source: Source, name: str, fd: int) -> None:
-        super().__init__(source, name, fd, Rate(TOLD_RATE_BYTES, TOLD_BURST_BYTES))
+        super().__init__(source, name, fd, TokenBucket(TOLD_RATE_BYTES, burst=TOLD_BURST_BYTES))
         self._begun = b""
         self._repeats = Repeats()
-        self._times = Rate(RECORDS_A_SECOND, RECORDS_AT_ONCE)
+        self._times = TokenBucket(RECORDS_A_SECOND, burst=RECORDS_AT_ONCE)
 
     def _make(self, data: bytes, now: float) -> list[Record]:
         if self._gap:
@@ -346,7 +346,7 @@ class Told(Stream):
             raise ValueError("no record")
         if self._times.left(now) <= 0:
             raise ValueError("too many")
-        self._times.spend(1)
+        self._times.charge(1)
         said = orjson.loads(line[1:])
         level, msg, fields = said["level"], str(said["msg"])[:_TEXT_MAX], said["fields"]
         if level not in LEVELS or not isinstance(fields, dict):

@@ -20,14 +20,15 @@ from collections.abc import Callable
 from ..channel.configuring import await_configuration, redirect
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ..channel.records import say
-from ..channel.refusals import Refusals
 from ..channel.settings import unseal_relay
+from ..channel.throttle import Throttle
 from ..libraries import load
 from ..matchers.router import Router
 from ..placeholders.keys import UnsafeValue
 from .server import RelayServer
 
 _PR_SET_DUMPABLE = 4
+_REFUSED_MAX, _REFUSED_CHARACTERS = 1024, 256
 
 
 def main(options: str) -> int:
@@ -72,10 +73,10 @@ def _enter_process() -> None:
 
 
 def _complainer() -> Callable[[UnsafeValue], None]:
-    refusals = Refusals()
+    refusals = Throttle(_REFUSED_MAX)
 
     def complain(unsafe: UnsafeValue) -> None:
-        if refusals.is_news(unsafe.name, unsafe.value, time.monotonic()):
+        if refusals.is_due((unsafe.name, unsafe.value[:_REFUSED_CHARACTERS]), time.monotonic()):
             say("warn", "404: not a safe name for an app", value=ascii(str(unsafe))[1:-1])
 
     return complain

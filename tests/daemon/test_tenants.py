@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.house import run, until
 
-from caddysnake.channel.throttle import AGAIN_S, LINES_MAX, Throttle
 from caddysnake.daemon.sockets.refusals import CAPACITY, NO_SUCH_APP, QUEUE_FULL, Refusal
 from caddysnake.daemon.tenants import policy as tenants_module
 from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Answer, TenantPolicy, TenantStage
@@ -385,25 +384,3 @@ def test_among_equals_those_go_first_whose_user_has_fewer_starts_under_way() -> 
         tenants.need(key, 0.0)
     ranks = {"a": (0, 2), "b": (0, 1), "c": (1, 0)}
     assert [tenants.next_start(ranks.__getitem__) for _ in "abcd"] == ["b", "a", "c", None]
-
-
-# What is told of it
-
-
-def test_each_thing_is_told_once_a_minute() -> None:
-    complaints = Throttle()
-    assert complaints.is_due("a", 0.0)
-    assert complaints.is_due("b", 30.0)
-    assert not complaints.is_due("a", AGAIN_S - 1)
-    assert complaints.is_due("a", AGAIN_S)
-    assert not complaints.is_due("b", AGAIN_S)
-    assert complaints.take_untold() == 0
-
-
-def test_of_very_many_things_the_number_is_told() -> None:
-    complaints = Throttle()
-    assert sum(complaints.is_due(number, 0.0) for number in range(10_000)) == LINES_MAX
-    assert len(complaints) == LINES_MAX
-    assert complaints.is_due("a", AGAIN_S)
-    assert complaints.take_untold() == 10_000 - LINES_MAX
-    assert complaints.take_untold() == 0

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caddysnake.logs.lines import LINE_MAX_BYTES, Lines
-from caddysnake.logs.rates import Rate
 from caddysnake.logs.repeats import SHOWN, WINDOW_S, Repeats
 from caddysnake.logs.tracebacks import GROUP_MAX_LINES, Group, Grouping
 
@@ -116,15 +115,3 @@ def test_what_happens_once_a_second_is_always_told() -> None:
     for second in range(100):
         assert repeats.ended(second, "tick") == []
         assert repeats.see("tick", second)
-
-
-def test_a_rate_lets_a_burst_through_and_then_so_much_a_second() -> None:
-    rate = Rate(10, 100)
-    now = 1000.0
-    spent = 0
-    while rate.left(now) > 0:
-        rate.spend(1)
-        spent += 1
-    assert spent == 100
-    assert rate.left(now + 1) == pytest.approx(10)
-    assert rate.left(now + 1000) == 100

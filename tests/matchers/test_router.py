@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from support.heads import head, request
 
-from caddysnake.channel.refusals import Refusals
 from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import plan
 from caddysnake.config.plan.routing import tables
@@ -163,19 +162,3 @@ def test_what_belongs_to_caddy_is_for_no_app() -> None:
     asked = Asked("unix//run/x.sock {\n handle /static/* {\n file_server\n}\n handle {\n python a:app\n}\n}")
     assert asked(request("/static/x")) is None
     assert asked(request("/x")) == Target(0)
-
-
-def test_a_refused_value_is_news_once_a_minute() -> None:
-    refusals = Refusals()
-    assert refusals.is_news("http.request.host", "..", 0.0)
-    assert not refusals.is_news("http.request.host", "..", 59.0)
-    assert refusals.is_news("http.request.host", "...", 59.0)
-    assert refusals.is_news("http.request.host", "..", 61.0)
-
-
-def test_any_number_of_refused_values_takes_a_bounded_memory() -> None:
-    refusals = Refusals()
-    news = sum(refusals.is_news("http.request.host", f"x{number}/", number / 1000) for number in range(20_000))
-    assert news <= 1024
-    assert len(refusals._said) <= 1024
-    assert refusals.is_news("http.request.host", "later", 200.0)

@@ -24,7 +24,7 @@ OURS: dict[str, set[str]] = {
     "installation": set(),
     "keyring": set(),
     "libraries": set(),
-    "logs": set(),
+    "logs": {"channel"},
     "http1": {"libraries"},
     "placeholders": {"caddyfile", "files"},
     "matchers": {"caddyfile", "placeholders"},

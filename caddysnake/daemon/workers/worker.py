@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from ...channel import vitals
-from ...channel.allowance import TokenBucket
 from ...channel.codec import shorten
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ...channel.farewell import CANCEL_S, END_S
@@ -39,6 +38,7 @@ from ...channel.messages import (
     Unneed,
 )
 from ...channel.settings import RelaySettings, Settings
+from ...channel.throttle import TokenBucket
 from ..sockets.connections import answer
 from ..sockets.refusals import DEADLINE
 from ..system import cgroups, processes

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .... import files
-from ....channel.allowance import TokenBucket
 from ....channel.codec import shorten
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
+from ....channel.throttle import TokenBucket
 from ....config.plan.ownership import ROOT_HINT, foreign_hand
 from ....config.plan.search import fingerprint, is_script, located
 from ....installation import PACKAGE

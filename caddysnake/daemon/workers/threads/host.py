@@ -22,10 +22,10 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ....channel.allowance import TokenBucket
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Cancel, Join, LeftBehind, Reaped, Spawned
 from ....channel.settings import Settings
+from ....channel.throttle import TokenBucket
 from ...system import cgroups, processes
 from ...system import tempdirs as scratch
 from ...system.log.pipes import OutputPipes
