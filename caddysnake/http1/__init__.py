@@ -1,7 +1,9 @@
 """HTTP/1.1 rules over httptools, shared by both servers and the relay. No I/O in here.
 
 ``request``   bytes to ``RequestHead`` and body; the grammar, in one place; ``request_line``, ``chunked``: its parts
-``heads``     what a head is, and what is remembered of those that come again
+``heads``     what a head is; ``memory``: what is remembered of bytes that come again
+``plain``     plain heads, read by the extension; ``answers``: answers of our own
+``forwarded`` what a proxy says of its client, and whether it is believed
 ``response``  status, headers and content to bytes; framing, and what an app may not do; ``encoding``: its lines
 ``fields``    names and values: tokens, hosts, lists
 ``methods``   which methods there are; ``phrases``: reason phrases; ``date``: the Date field

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from .errors import ProtocolError
+from .memory import Memory
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LEARNED_MAX = 1024
@@ -74,12 +75,12 @@ Field = tuple[bytes, bytes]
 FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 """What says how a message, or its connection, goes on: the parser's own business."""
 
-known_lines: dict[bytes, Field] = {}
+known_lines = Memory[Field](_LINES_MAX)
 """Lines of header sections that were found good, a bounded number; none of ``FRAMING``."""
 
 
 def judge_line(line: bytes) -> Field | None:
-    """The field of a line, remembered; None where more than the line must be known to judge it, or it is not good."""
+    """The field of a line; None where more than the line must be known to judge it, or it is not good."""
     name, _, value = line.partition(b":")
     lower = request_names.known.get(name)
     if not lower or lower in FRAMING or len(name) == len(line):
@@ -90,8 +91,6 @@ def judge_line(line: bytes) -> Field | None:
     if lower == b"host" and not is_host(value):
         return None
     field = lower, value
-    if len(line) <= _LINE_MAX:
-        if len(known_lines) >= _LINES_MAX:
-            known_lines.clear()
-        known_lines[line] = field
+    if len(line) <= _LINE_MAX and known_lines.comes_again(line):
+        known_lines.keep(line, field)
     return field

@@ -1,18 +1,10 @@
-"""What a parsed request head is, and what is remembered of heads that come again to the letter.
-
-Clients send the same fields over and over: a browser for everything on a page, a proxy for its health checks. A server
-keeps a bounded number of header sections, and of whole heads, by their bytes; what was found out about them once holds
-each time.
-"""
+"""What a parsed request head is."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-_Kept = TypeVar("_Kept")
-
-REMEMBERED_MAX = 256
-_REST = 16 * REMEMBERED_MAX
+from .memory import Memory
 
 Line = tuple[str, bytes, bytes, bytes, str]
 """Method, target, path, query and version of a request line that was found good."""
@@ -36,7 +28,6 @@ class RequestHead:
         "path",
         "query",
         "ready",
-        "section",
         "target",
         "upgrade",
         "version",
@@ -66,12 +57,10 @@ class RequestHead:
         """The Upgrade field, lower case, when Connection names it (HTTP/1.1 only)."""
         self.hop_fields: tuple[bytes, ...] = ()
         """What Connection names, as ``close``, or fields that end at the next hop (RFC 9110 section 7.6.1)."""
-        self.section: Section | None = None
-        """What this header section has in common with others like it, if they are remembered."""
         self.is_shared = False
         """This head is remembered, and stands for every request that is the same to the letter: read it only."""
         self.made: Any = None
-        """As a section's: the server's own."""
+        """Of a shared head: the server's own, what it has made of it."""
         self.ready: dict[str, Any] | None = None
         """The scope or environ of this request, where it was made with the head."""
 
@@ -81,51 +70,7 @@ class RequestHead:
         return self.chunked or bool(self.content_length)
 
 
-class Section:
-    """A header section that many requests have in common, to the letter: a client sends the same fields over and over.
+Heads = Memory[RequestHead]
+"""Whole heads that one server remembers: of HTTP/1.1, without content, and nobody's in particular."""
 
-    What was found out about it once holds each time. ``made`` is the server's own to fill with what it makes of such a
-    section: a scope, an environ.
-    """
-
-    __slots__ = ("content_length", "headers", "host", "keep_alive", "made")
-
-    def __init__(self, head: RequestHead) -> None:
-        self.headers = tuple(head.headers)
-        self.host = head.host
-        self.keep_alive = head.keep_alive
-        self.content_length = head.content_length
-        self.made: Any = None
-
-
-class Remembered(dict[bytes, _Kept]):
-    """A bounded number of things by their bytes. Where hardly any comes again it rests for a while.
-
-    To look one up costs a hash over all its bytes, to remember one as much again: in vain, when each request has a
-    field that no other has. Threads may share it: a count that is lost does no harm.
-    """
-
-    __slots__ = ("hits", "rest")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hits = 0
-        """How many were found since it was last emptied: who finds one counts."""
-        self.rest = 0
-        """How many requests are to pass before it is asked again: who would ask counts."""
-
-    def remember(self, key: bytes, kept: _Kept) -> None:
-        """Keep one more."""
-        if len(self) >= REMEMBERED_MAX:
-            self.clear()
-            if self.hits < REMEMBERED_MAX:
-                self.rest = _REST
-            self.hits = 0
-        self[key] = kept
-
-
-Sections = Remembered[Section]
-"""What one server remembers of HTTP/1.1 requests without content."""
-
-Heads = Remembered[RequestHead]
-"""Whole heads that one server remembers, of sections that have come before."""
+HEADS_MAX = 256

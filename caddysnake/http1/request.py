@@ -29,14 +29,14 @@ from typing import Any, cast
 from .chunked import ChunkDecoder, Piece
 from .errors import ProtocolError
 from .fields import FRAMING, is_host, judge_line, known_lines, request_names, tokens
-from .heads import Heads, Line, RequestHead, Section, Sections
+from .heads import HEADS_MAX, Heads, Line, RequestHead
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
 from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from .methods import METHODS
 from .plain import NOBODY, Reader
-from .request_line import check_partial_line, judge_request_line, known_request_lines, resolve_target
+from .request_line import check_partial_line, judge_request_line, resolve_target
 
-__all__ = ["Heads", "RequestHead", "RequestParser", "Section", "Sections"]
+__all__ = ["HEADS_MAX", "Heads", "RequestHead", "RequestParser"]
 
 _END = b"\r\n\r\n"
 _CR = 13
@@ -47,7 +47,7 @@ _LENGTH_DIGITS_MAX = 19
 _KNOWN = request_names.known
 _learn = request_names.learn
 _SPECIAL = FRAMING | {b"", b"host"}
-_SECTION_MAX_BYTES = 2048
+_REMEMBERED_MAX_BYTES = 2048
 _FRAMING_MAX = max(map(len, FRAMING)) + 1
 
 
@@ -79,7 +79,6 @@ class RequestParser:
         "_llhttp",
         "_reader",
         "_remaining",
-        "_sections",
         "_state",
         "_tail",
         "_upgrade",
@@ -94,18 +93,11 @@ class RequestParser:
         "start",
     )
 
-    def __init__(
-        self,
-        limits: Limits,
-        sections: Sections | None = None,
-        heads: Heads | None = None,
-        reader: Reader | None = None,
-    ) -> None:
+    def __init__(self, limits: Limits, heads: Heads | None = None, reader: Reader | None = None) -> None:
         self._limits = limits
         self._reader = reader
         self.start: tuple[Any, int] = (None, NOBODY)
         """What ``reader`` makes of a head begins with this, and whom it is to believe."""
-        self._sections = sections
         self._heads = heads
         self.head: RequestHead | None = None
         """The head, once it is complete."""
@@ -149,7 +141,7 @@ class RequestParser:
         """Parse ``data``. Raises ``ProtocolError``."""
         heads = self._heads
         end = len(data)
-        if heads and end <= _SECTION_MAX_BYTES and self._state is _START:  # to look up is to hash
+        if heads and end <= _REMEMBERED_MAX_BYTES and self._state is _START:  # to look up is to hash
             known = heads.get(data)
             if known is not None and not self.complete and not self._held:
                 heads.hits += 1
@@ -208,44 +200,20 @@ class RequestParser:
         """A whole head and nothing else, which is how Caddy sends it."""
         lines = data[:-4].split(b"\r\n")
         first = lines.pop(0)
-        eol = len(first)
-        line = known_request_lines.get(first) or judge_request_line(first, self._limits.max_target_bytes)
+        line = judge_request_line(first, self._limits.max_target_bytes)
         is_usual = line[4] == "1.1" and line[1][0] == _SLASH
-        sections = self._sections
-        if sections is not None:
-            if sections.rest > 0:
-                sections.rest -= 1
-                sections = None
-            elif not is_usual or len(data) > _SECTION_MAX_BYTES:
-                sections = None
-            elif (section := sections.get(data[eol:])) is not None:
-                sections.hits += 1
-                self._take_section(section, line, data)
-                return
         if not (is_usual and self._take_lines(lines, line)):
             self._begin(line)
-            self._execute(_spaced(_without_target(line) + data[eol:]))
+            self._execute(_spaced(_without_target(line) + data[len(first) :]))
             self._finish_head()
-        head = self.head
-        if sections is not None and self.complete and head is not None and not (head.upgrade or head.expect_continue):
-            head.section = Section(head)
-            sections.remember(data[eol:], head.section)
-
-    def _take_section(self, section: Section, line: Line, data: bytes) -> None:
-        """This header section is known."""
-        head = RequestHead(line, list(section.headers), section.keep_alive)
-        head.host = section.host
-        head.content_length = section.content_length
-        head.section = section
-        self.head = head
-        self.complete = True
-        heads = self._heads
-        if heads is not None:
-            if heads.rest > 0:
-                heads.rest -= 1
-                return
+        head, heads = self.head, self._heads
+        if heads is None or head is None or not (is_usual and self.complete and head.host):
+            return
+        if head.upgrade or head.expect_continue or len(data) > _REMEMBERED_MAX_BYTES:
+            return
+        if heads.comes_again(data):
             head.is_shared = True
-            heads.remember(data, head)
+            heads.keep(data, head)
 
     def _take_lines(self, lines: list[bytes], line: Line) -> bool:
         """The head has these fields, no content, and its connection goes on; False when llhttp is to see to it.

@@ -15,10 +15,6 @@ _VISIBLE_OR_HIGH = _VISIBLE + bytes(range(0x80, 0x100))
 """What a query may hold beside. No URI does (RFC 3986 section 2), but a browser's request may, and Caddy escapes such
 bytes in a path only. They part no words, and an app is given the bytes as they are."""
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
-_LINES_MAX = 512
-_LINE_MAX = 128
-known_request_lines: dict[bytes, Line] = {}
-"""Request lines that were found good, a bounded number."""
 
 
 def judge_request_line(line: bytes, max_target_bytes: int) -> Line:
@@ -34,12 +30,7 @@ def judge_request_line(line: bytes, max_target_bytes: int) -> Line:
     # A look at each character as text is quicker than `translate`, which makes itself a table first.
     if not (target.isascii() and target.decode().isprintable()) and not _is_target(path, query):
         raise _bad_line(line, max_target_bytes)
-    good = method, target, path, query, version
-    if not query and len(line) <= _LINE_MAX:  # a query is seldom the same twice, and may hold secrets
-        if len(known_request_lines) >= _LINES_MAX:
-            known_request_lines.clear()
-        known_request_lines[line] = good
-    return good
+    return method, target, path, query, version
 
 
 def _is_target(path: bytes, query: bytes) -> bool:

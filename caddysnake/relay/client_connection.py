@@ -90,7 +90,7 @@ class ClientConnection(ClientTransport):
         self._view = server.head_view
         self._debt = 0
         """Units of work for content that its app has not been charged for."""
-        self._parser = RequestParser(server.limits, server.sections, server.heads)
+        self._parser = RequestParser(server.limits, server.heads)
         self._exchange: Exchange | None = None
         self._link: LinkConnection | None = None
         self.app_id: AppId = (0, "")

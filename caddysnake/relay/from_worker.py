@@ -16,6 +16,7 @@ from enum import Enum
 
 from ..http1.fields import tokens
 from ..http1.limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO
+from ..http1.memory import Memory
 
 HEAD_MAX_BYTES = 256 * 1024
 """Status line and header section; and all interim responses to one request together. Caddy takes 10 MiB of one head;
@@ -91,7 +92,7 @@ class ResponseHead:
         """Some fields are between the worker and the relay alone."""
 
 
-_known: dict[bytes, ResponseHead] = {}
+_known = Memory[ResponseHead](_KNOWN_MAX)
 """Heads of final responses that were found good, a bounded number. Not those of answers to HEAD."""
 
 
@@ -109,10 +110,8 @@ def _head_of(data: bytes, is_head: bool = False, most: int | None = None) -> Res
             return None
         head = ResponseHead(int(found[1]), raw)
         _judge(head, is_head)
-        if head.status >= 200 and not is_head and end <= _KNOWN_MAX_BYTES:
-            if len(_known) >= _KNOWN_MAX:
-                _known.clear()
-            _known[raw] = head
+        if head.status >= 200 and not is_head and end <= _KNOWN_MAX_BYTES and _known.comes_again(raw):
+            _known.keep(raw, head)
     return head
 
 

@@ -55,7 +55,7 @@ from ..channel.vitals import (
 )
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.request import Heads, RequestHead, Sections
+from ..http1.request import HEADS_MAX, Heads, RequestHead
 from ..matchers.target import ALIVE, Router, Target
 from ..placeholders.request import RoutingLimit
 from .answers import HEALTHY, KEY_TOO_LONG, NO_LINK, NO_ROUTE, QUEUE_FULL, ROUTING_FAILED, ROUTING_LIMIT, STOPPING
@@ -98,8 +98,7 @@ class RelayServer:
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
-        self.sections = Sections()
-        self.heads = Heads()
+        self.heads = Heads(HEADS_MAX, rests=True)
         """Whole heads that came before; ``to_worker`` keeps with each what a link gets to see of it."""
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.slots = page.slots

@@ -11,15 +11,15 @@ from worker.cases_http import CASES
 
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.request import RequestParser, Sections
+from caddysnake.http1.request import HEADS_MAX, Heads, RequestParser
 
 LIMITS = Limits(max_head_bytes=2000, max_target_bytes=500, max_header_count=20, max_body_bytes=5000)
 STREAMS = [case.data for case in CASES if len(case.data) < 3000]
 
 
-def outcome(pieces: list[bytes], sections: Sections | None = None) -> list[Any]:
+def outcome(pieces: list[bytes], heads: Heads | None = None) -> list[Any]:
     """Every message in ``pieces`` as the parser tells it, and how it ends."""
-    parser = RequestParser(LIMITS, sections)
+    parser = RequestParser(LIMITS, heads)
     told: list[Any] = []
     try:
         for piece in pieces:
@@ -62,9 +62,9 @@ def test_any_split_of_a_damaged_stream_gives_the_same_messages(
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.lists(st.sampled_from(STREAMS), min_size=1, max_size=4))
 def test_what_a_parser_remembers_changes_nothing(streams: list[bytes]) -> None:
-    sections = Sections()
-    for stream in streams * 2:
-        assert outcome([stream], sections) == outcome([stream])
+    heads = Heads(HEADS_MAX)
+    for stream in streams * 3:
+        assert outcome([stream], heads) == outcome([stream])
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)

@@ -117,7 +117,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.parser = RequestParser(server.limits, reader=reader)
             self.parser.start = peer.address, FORWARDED if peer.is_trusted else HOST_FIELD
         else:
-            self.parser = RequestParser(server.limits, server.sections, server.heads)
+            self.parser = RequestParser(server.limits, server.heads)
         self.phase = _IDLE
         self.cycle: Cycle | None = None
         self.is_last = False

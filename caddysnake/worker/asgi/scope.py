@@ -68,11 +68,6 @@ class Peer:
                 pass  # already gone; the first read will say so
 
 
-_Made = tuple["Address | None", str, "Address | None", bool, bool]
-"""What follows from a header section and from whether it is trusted: the client it tells, if it does, the scheme, the
-server, whether it holds a relay's fields; and whether it was trusted."""
-
-
 class Scopes:
     """Builds the scopes of one app. ``state`` is what its lifespan left, None when there was none. ``sendfile``: the
     app may answer with files by their path.
@@ -84,7 +79,6 @@ class Scopes:
         self._extensions = (*self._extensions_1_0, *HTTP_EXTENSIONS)
         self._raw_root = quote(root_path).encode()
         self.state: dict[str, Any] | None = None
-        self._clients: dict[bytes, Address | None] = {}
         self._others: set[bytes] = set()
         """Names of fields that are not between relays and workers, a bounded number."""
         self._servers: dict[str, dict[bytes, Address]] = {"http": {}, "https": {}}
@@ -116,13 +110,7 @@ class Scopes:
         return scope
 
     def _http(self, head: RequestHead, peer: Peer) -> Scope:
-        section = head.section
-        made: _Made | None = section.made if section is not None else None
-        if made is not None and made[4] is peer.is_trusted:
-            told, scheme, server, has_ours, _ = made
-            client = told or peer.address
-        else:
-            client, scheme, server, has_ours = self._made_of(head, peer)
+        client, scheme, server, has_ours = self._made_of(head, peer)
         path = head.path
         scope: Scope = {
             "type": "http",
@@ -147,7 +135,7 @@ class Scopes:
             scope["headers"] = fields + own_fields(head.host, peer.address[0] if peer.address else "")
         if has_ours:
             self._without_ours(scope, peer)
-        elif head.is_shared and head.host and (peer.is_trusted or peer.address is None):
+        elif head.is_shared and (peer.is_trusted or peer.address is None):
             # Most of the scope follows from the head, which will come again to the letter.
             told = client if client != peer.address else None
             head.made = (peer.is_trusted, {**scope, "client": told})
@@ -182,7 +170,7 @@ class Scopes:
         return scope
 
     def _made_of(self, head: RequestHead, peer: Peer) -> tuple[Address | None, str, Address | None, bool]:
-        """Client, scheme, server and whether there are fields of a relay's; kept if the header section tells them."""
+        """Client, scheme, server and whether there are fields of a relay's."""
         last = head.last
         if last is None:
             last = dict(head.headers)  # of repeated fields the last: earlier ones were there before Caddy's
@@ -193,9 +181,6 @@ class Scopes:
             client, scheme = peer.address, "http"
         host = head.host
         server = (self._servers[scheme].get(host) or self._server(host, scheme)) if host else peer.local
-        if head.section is not None and host:
-            told = client if client != peer.address else None
-            head.section.made = (told, scheme, server, has_ours, peer.is_trusted)
         return client, scheme, server, has_ours
 
     def _has_ours(self, names: Iterable[bytes]) -> bool:
@@ -216,13 +201,7 @@ class Scopes:
         forwarded = last.get(b"x-forwarded-for")
         if forwarded is None:
             return peer.address, scheme
-        clients = self._clients
-        if forwarded in clients:
-            return clients[forwarded], scheme
-        if len(clients) >= _CACHE_MAX:
-            clients.clear()
-        client = clients[forwarded] = last_hop(forwarded)
-        return client, scheme
+        return last_hop(forwarded), scheme
 
     def _server(self, host: bytes, scheme: str) -> Address:
         servers = self._servers[scheme]

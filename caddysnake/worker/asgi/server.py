@@ -43,7 +43,7 @@ from ...channel.settings import Settings
 from ...channel.vitals import SLOT_CLOSED, SLOT_IDLE, SLOT_RETURNED, WORD_ACTIVE, WORD_CONNECTIONS, WORD_TICK, Page
 from ...http1.errors import ProtocolError
 from ...http1.limits import Limits
-from ...http1.request import Heads, Sections
+from ...http1.request import HEADS_MAX, Heads
 from ...http1.response import ResponsePhase
 from ..access_log import access_log
 from ..process.termination import on_terminate
@@ -90,8 +90,7 @@ class AsgiServer:
     def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
         self.app = app
         self.settings = settings
-        self.sections = Sections()
-        self.heads = Heads()
+        self.heads = Heads(HEADS_MAX, rests=True)
         self.limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )

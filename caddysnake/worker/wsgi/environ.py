@@ -26,9 +26,6 @@ _LEARNED_NAME_MAX = 64
 _PREFIX_KEY = "caddysnake.prefix"
 _ROOT_KEY = "caddysnake.root"
 """What Caddy has taken off the path of every request, percent-encoded; only there if it does."""
-_TARGETS_MAX = 512
-_TARGET_MAX = 128
-_targets: dict[bytes, tuple[str, str, str]] = {}
 _DEFAULT_PORT = {"http": "80", "https": "443"}
 
 
@@ -102,16 +99,8 @@ def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[
     if made is not None and made[0] is origin:
         known: dict[str, Any] = made[1]
         return base | known
-    section = head.section
-    if section is None:
-        fields = _of_headers(head, origin)
-    else:
-        made = section.made
-        if made is None or made[0] is not origin:
-            made = section.made = (origin, _of_headers(head, origin))
-        fields = made[1]
+    fields = _of_headers(head, origin)
     if head.is_shared:
-        fields = fields.copy()
         _add_line(fields, head, base.get(_ROOT_KEY, ""))
         head.made = (origin, fields)
         return base | fields
@@ -123,10 +112,11 @@ def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[
 def _add_line(environ: dict[str, Any], head: RequestHead, root: str) -> None:
     """Add the keys that follow from the request line."""
     environ["REQUEST_METHOD"] = head.method
-    target = _targets.get(head.target)
-    if target is None:
-        target = _learn_target(head)
-    environ["PATH_INFO"], environ["QUERY_STRING"], environ["REQUEST_URI"] = target
+    path = head.path
+    text = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
+    environ["PATH_INFO"] = text if path != b"*" else ""  # not a path: of OPTIONS about the server as a whole
+    environ["QUERY_STRING"] = head.query.decode("latin-1")
+    environ["REQUEST_URI"] = head.target.decode("latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
     if head.chunked:
         # Said only where the app has no other sign of where the content ends. wsgi.input always ends by itself, but a
@@ -137,20 +127,6 @@ def _add_line(environ: dict[str, Any], head: RequestHead, root: str) -> None:
         environ["REQUEST_URI"] = prefix + environ["REQUEST_URI"]
     if root:
         environ["REQUEST_URI"] = root + environ["REQUEST_URI"]
-
-
-def _learn_target(head: RequestHead) -> tuple[str, str, str]:
-    """PATH_INFO, QUERY_STRING and REQUEST_URI of a target, remembered: most are asked for again."""
-    path = head.path
-    decoded = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
-    if path == b"*":
-        decoded = ""  # not a path: of OPTIONS about the server as a whole
-    made = decoded, head.query.decode("latin-1"), head.target.decode("latin-1")
-    if len(head.target) <= _TARGET_MAX:
-        if len(_targets) >= _TARGETS_MAX:
-            _targets.clear()
-        _targets[head.target] = made
-    return made
 
 
 def _of_headers(head: RequestHead, origin: Origin) -> dict[str, str]:

@@ -23,7 +23,7 @@ from ...channel.messages import PROTOCOL_VERSION, Ready
 from ...channel.settings import Settings
 from ...channel.vitals import THREADS, Page
 from ...http1.limits import Limits
-from ...http1.request import Heads, RequestParser, Sections
+from ...http1.request import HEADS_MAX, Heads, RequestParser
 from ..access_log import access_log
 from .call.deadlines import Deadlines
 from .call.file_wrapper import FileWrapper
@@ -50,8 +50,7 @@ class WsgiServer:
         self._limits = Limits(
             settings.max_head_bytes, settings.max_target_bytes, settings.max_header_count, settings.max_body_bytes
         )
-        self._sections = Sections()
-        self._heads = Heads()
+        self._heads = Heads(HEADS_MAX, rests=True)
         self._environ = Environ(settings, FileWrapper)
         self._table = ConnectionTable(self._wake_controller)
         limit_s = settings.request_timeout_s
@@ -154,5 +153,5 @@ class WsgiServer:
             parser = RequestParser(self._limits, reader=self._reader)
             parser.start = environ[0], READ_FROM[environ[1]]
         else:
-            parser = RequestParser(self._limits, self._sections, self._heads)
+            parser = RequestParser(self._limits, self._heads)
         return Connection(sock, self._page.slots, slot, trusted, environ, parser, self._write_timeout_s)

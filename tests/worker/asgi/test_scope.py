@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.request import Heads, RequestHead, RequestParser, Sections
+from caddysnake.http1.request import HEADS_MAX, Heads, RequestHead, RequestParser
 from caddysnake.worker.asgi.scope import Peer, Scopes
 
 PREFIXED = (
@@ -16,8 +16,8 @@ PREFIXED = (
 )
 
 
-def head(raw: bytes, sections: Sections | None = None) -> RequestHead:
-    parser = RequestParser(Limits(), sections)
+def head(raw: bytes, heads: Heads | None = None) -> RequestHead:
+    parser = RequestParser(Limits(), heads)
     parser.feed(raw)
     assert parser.head is not None
     return parser.head
@@ -28,10 +28,10 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(is_remembered: b
     ours, theirs = socket.socketpair()
     with ours, theirs:
         scopes = Scopes()
-        sections = Sections() if is_remembered else None
+        heads = Heads(HEADS_MAX) if is_remembered else None
         caddy, relay, stranger = Peer(ours, True), Peer(ours, True, True), Peer(ours, False)
         for peer in (relay, caddy, stranger) * 3:
-            scope = scopes.http(head(PREFIXED, sections), peer)
+            scope = scopes.http(head(PREFIXED, heads), peer)
             if peer is stranger:
                 assert scope["headers"][1:] == [(b"x-forwarded-proto", b"http"), (b"x-forwarded-host", b"a.example")]
             else:
@@ -58,9 +58,9 @@ def test_what_is_always_taken_off_is_in_the_settings(is_remembered: bool) -> Non
     plain = b"GET /x%20y?q HTTP/1.1\r\nhost: a.example\r\n\r\n"
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        scopes, sections = Scopes("/café"), (Sections() if is_remembered else None)
+        scopes, heads = Scopes("/café"), (Heads(HEADS_MAX) if is_remembered else None)
         for raw, more in ((plain, ""), (plain, ""), (PREFIXED, "/café"), (plain, "")):
-            scope = scopes.http(head(raw, sections), Peer(ours, True, is_link=True))
+            scope = scopes.http(head(raw, heads), Peer(ours, True, is_link=True))
             assert scope["root_path"] == f"/café{more}"
             assert scope["path"] == f"/café{more}/x y"
             assert scope["raw_path"] == b"/caf%C3%A9" + (b"/caf%C3%A9" if more else b"") + b"/x%20y"
@@ -72,9 +72,9 @@ def test_nothing_that_an_app_changes_is_seen_by_the_next_request() -> None:
     with ours, theirs:
         scopes, peer = Scopes(), Peer(ours, True)
         scopes.state = {"top": 1}
-        parser_memory = Sections(), Heads()
+        heads = Heads(HEADS_MAX)
         for _ in range(5):
-            parser = RequestParser(Limits(), *parser_memory)
+            parser = RequestParser(Limits(), heads)
             parser.feed(raw)
             assert parser.head is not None
             scope = scopes.http(parser.head, peer)

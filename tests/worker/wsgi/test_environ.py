@@ -12,7 +12,7 @@ from support.worker import settings
 
 from caddysnake.http1.forwarded import split_address
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.request import RequestHead, RequestParser, Sections
+from caddysnake.http1.request import HEADS_MAX, Heads, RequestHead, RequestParser
 from caddysnake.worker.asgi.scope import Peer, Scopes
 from caddysnake.worker.wsgi.call.file_wrapper import FileWrapper
 from caddysnake.worker.wsgi.environ import Environ, Origin, of_request
@@ -216,11 +216,11 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(
     pair: tuple[socket.socket, socket.socket], is_remembered: bool
 ) -> None:
     builder = Environ(settings("a:app", "wsgi", "/"), FileWrapper)
-    sections = Sections() if is_remembered else None
+    heads = Heads(HEADS_MAX) if is_remembered else None
     told = "Caddysnake-Prefix: /caf%C3%A9", "Caddysnake-More: 1"
     for _ in range(3):
         for link in (True, False):
-            parser = RequestParser(Limits(), sections)
+            parser = RequestParser(Limits(), heads)
             lines = "".join(f"{header}\r\n" for header in ("Host: a.example", *CADDY, *told))
             parser.feed(f"GET /x%20y?q HTTP/1.1\r\n{lines}\r\n".encode())
             assert parser.head is not None
