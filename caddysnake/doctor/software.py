@@ -15,7 +15,7 @@ from .. import __version__
 from ..config.plan.plan import Plan
 from ..config.plan.search import OLDEST_PYTHON, installation
 from ..daemon.supervisor.caddy.binary import find_caddy
-from ..daemon.workers.forking.fork_server import runtime_folder
+from ..daemon.workers.forking.interpreter import runtime_folder
 from .findings import Finding, Level
 
 TOPIC = "software"

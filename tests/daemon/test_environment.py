@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from caddysnake.daemon.workers.forking.environment import for_interpreter, not_passed
+from caddysnake.daemon.workers.forking.interpreter import for_interpreter, not_passed
 
 APP = {
     "PATH": "/bin",

@@ -13,8 +13,8 @@ from support.house import run
 from support.worker import SITE
 
 from caddysnake.daemon.workers.child.launcher import NO_ROOM, ForkServerKey, SpawnError
-from caddysnake.daemon.workers.forking import fork_server as spawners_module
-from caddysnake.daemon.workers.forking.fork_server import ForkServers
+from caddysnake.daemon.workers.forking import fork_servers as spawners_module
+from caddysnake.daemon.workers.forking.fork_servers import ForkServers
 
 
 def key(number: int) -> ForkServerKey:

@@ -23,8 +23,9 @@ from caddysnake.daemon.system import processes
 from caddysnake.daemon.system.log import process as logger
 from caddysnake.daemon.workers.child.launcher import ForkServerKey, SpawnError
 from caddysnake.daemon.workers.forking import fork_server as spawners_module
-from caddysnake.daemon.workers.forking.fork_server import ForkServer, ForkServers
-from caddysnake.daemon.workers.threads.host import WorkerOrigins
+from caddysnake.daemon.workers.forking.fork_server import ForkServer
+from caddysnake.daemon.workers.forking.fork_servers import ForkServers
+from caddysnake.daemon.workers.launchers import WorkerOrigins
 
 
 async def only_child(of: ForkServer, pid: int) -> None:

@@ -20,7 +20,7 @@ from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import PoolSpec
 from caddysnake.daemon.sockets.connections import Connection, Connections
 from caddysnake.daemon.workers.child.launcher import ForkServerKey
-from caddysnake.daemon.workers.threads.host import WorkerOrigins
+from caddysnake.daemon.workers.launchers import WorkerOrigins
 from support.probe import exchange
 from support.worker import PATIENCE_S, SITE
 

@@ -15,13 +15,14 @@ from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.restarting import Limits
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.workers import worker as workers_module
-from caddysnake.daemon.workers.threads import host as hosts_module
+from caddysnake.daemon.workers.threads import host as host_module
+from caddysnake.daemon.workers.threads import hosts as hosts_module
 from caddysnake.daemon.workers.threads.host import ThreadHost
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts_module, "_LOST_AFTER_S", 0.3)
+    monkeypatch.setattr(host_module, "_LOST_AFTER_S", 0.3)
     monkeypatch.setattr(workers_module, "_KILL_AFTER_TERM_S", 0.3)
 
 

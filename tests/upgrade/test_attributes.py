@@ -53,19 +53,19 @@ LOOKED_AT = {
         "_allowance _broken _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
         "_unheard _unwanted _waiting gone process sight workers"
     ),
-    "workers.forking.fork_server.ForkServers": (
+    "workers.forking.fork_servers.ForkServers": (
         "_by_key _kept _leaving _libraries _most _outdated _sights uids"
     ),
     "workers.threads.host.ThreadHost": (
-        "_allowance _answer_by _answers _confining _ended _endpoint _group _idle_since _is_let_go _left_behind _loop "
+        "_allowance _answer_by _answers _confining _ended _endpoint _group _idle_since _is_released _left_behind _loop "
         "_on_crash _outlets _reaping _scratch _settings _stragglers _theirs _threads _told_doomed gone "
         "groups is_gone is_open is_private number pid pidfd place spawner status why_killed"
     ),
-    "workers.threads.host.Placement": (
+    "workers.threads.placement.Placement": (
         "_group _host _hosts _of is_private key root settings"
     ),
-    "workers.threads.host.ThreadHosts": (
-        "_crashes _hosts _locks _may_share_folders _private _spawners"
+    "workers.threads.hosts.ThreadHosts": (
+        "_crashes _hosts _locks _may_share_folders _numbers _private _spawners"
     ),
     "relays.launcher.RelayStarter": (
         "_early _processes _spare"

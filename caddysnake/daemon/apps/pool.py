@@ -15,7 +15,7 @@ from ..system import tempdirs as scratch
 from ..system.processes import resident_bytes
 from ..system.state import CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLauncher
-from ..workers.forking.environment import not_passed
+from ..workers.forking.interpreter import not_passed
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
 from ..workers.lifecycle import Reason, State

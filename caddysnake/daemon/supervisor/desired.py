@@ -32,7 +32,7 @@ from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
-from ..workers.forking.environment import for_interpreter, slow_start_s
+from ..workers.forking.interpreter import for_interpreter, slow_start_s
 
 _RELAY_START_S = 60.0
 

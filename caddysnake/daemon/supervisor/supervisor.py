@@ -38,7 +38,7 @@ from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..tenants.tenants import Tenants
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.start_limiter import StartLimiter
-from ..workers.threads.host import WorkerOrigins
+from ..workers.launchers import WorkerOrigins
 from ..workers.worker import Worker
 from .desired import Desired, ListenerSpec, successors
 from .fallback import Fallback

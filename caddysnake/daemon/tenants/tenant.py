@@ -15,7 +15,7 @@ from ..apps.spec import Identity, PoolSpec, StartFailed
 from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure
 from ..workers.child.launcher import ForkServerKey
-from ..workers.threads.host import WorkerOrigins
+from ..workers.launchers import WorkerOrigins
 from .policy import TenantPolicy, TenantStage
 
 log = logging.getLogger("caddysnake.tenants")

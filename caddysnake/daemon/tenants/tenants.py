@@ -21,7 +21,7 @@ from ..sockets.connections import Connections
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
 from ..workers.forking.start_limiter import StartLimiter
-from ..workers.threads.host import WorkerOrigins
+from ..workers.launchers import WorkerOrigins
 from .policy import Answer, TenantStage
 from .renewing import TenantRenewals
 from .reopening import Reopener

@@ -2,8 +2,9 @@
 
 ``worker``     one worker
 ``lifecycle``  its states
-``hanging``    when it stands still; ``standstill``: when nothing runs
+``hanging``    whether it stands still, and how it is stopped then
 ``balancer``   which worker gets the next connection
+``launchers``  all places that workers come from
 ``child``      what every child of the daemon has
 ``forking``    workers that are processes
 ``threads``    workers that are threads

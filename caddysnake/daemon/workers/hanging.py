@@ -1,13 +1,20 @@
-"""Whether a worker stands still, by what its page says. Pure: readings and a clock in, findings out.
+"""Whether a worker stands still, by what its page says, and how it is stopped to answer in its place.
 
 A worker that is busy for a minute may be healthy, so standing still is only told, once, with the stacks. Requests end
-by ``request_timeout`` alone: the worker sees to that itself (``worker.asgi_deadline``, ``worker.wsgi_deadline``), and
+by ``request_timeout`` alone: the worker sees to that itself (``asgi.deadlines``, ``wsgi.call.deadlines``), and
 two things remain for the daemon. Requests that go on all the same: the worker is replaced. And a worker that does not
 see to anything, as its event loop, or a thread that keeps the GIL, lets nothing else run: it hangs, and is ended.
+
+Whether the head of a response has begun to leave is in the connection's state byte, but between looking at it and
+writing, the process could come to life and write too. So it is stopped first (SIGSTOP), which makes both one step, and
+let go on afterwards.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -23,6 +30,9 @@ TELL_AGAIN_S = 60.0
 
 _SLACK_S = 2.0
 """By this much a worker may be late to see that a time is over: it looks every second or so."""
+
+_STOP_PATIENCE_S = 0.5
+_LOOK_S = 0.002
 
 
 class Pulse(NamedTuple):
@@ -78,3 +88,48 @@ class Watchdog:
         self._told_started = max(begun for begun in pulse.started if now_ms - begun >= THREAD_STILL_S * 1000)
         self._told_at_ms = now_ms
         return Finding.THREAD_STILL
+
+
+class Frozen:
+    """A process that stands still while one is inside; ``is_sure`` when it does so indeed."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self._pid = pid
+        self._pidfd = pidfd
+        self.is_sure = False
+
+    async def __aenter__(self) -> Frozen:
+        if self._signal(signal.SIGSTOP):
+            for _ in range(round(_STOP_PATIENCE_S / _LOOK_S)):
+                self.is_sure = _is_stopped(self._pid)
+                if self.is_sure:
+                    break
+                await asyncio.sleep(_LOOK_S)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> bool:
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except OSError:  # it is gone
+            return False
+        return True
+
+
+def _is_stopped(pid: int) -> bool:
+    """Every thread of it: those that wait in the kernel are stopped when they come back from there."""
+    try:
+        return all(_state(f"/proc/{pid}/task/{thread}/stat") in (b"T", b"t", b"Z") for thread in _threads(pid))
+    except OSError:
+        return False
+
+
+def _threads(pid: int) -> list[str]:
+    return os.listdir(f"/proc/{pid}/task")
+
+
+def _state(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0]

@@ -45,11 +45,10 @@ from ..system import cgroups, processes
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets
 from ..system.state import CarriedWorker
-from . import standstill
 from .balancer import STUCK_MS, Load
 from .child.equipment import configure, new_page, outlets_for, socket_of, without_memory
 from .child.launcher import Launcher, SpawnError
-from .hanging import Finding, Pulse, Watchdog
+from .hanging import Finding, Frozen, Pulse, Watchdog
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, State, next_state
 
 if TYPE_CHECKING:
@@ -462,7 +461,7 @@ class Worker:
         self.write_stacks()
         await asyncio.sleep(_STACKS_S)
         self._is_held = True
-        async with standstill.Frozen(self.pid, self._process_fd()) as stopped:
+        async with Frozen(self.pid, self._process_fd()) as stopped:
             if self.is_over or self.watch.look(self.pulse(), time.monotonic_ns() // 1_000_000) is not Finding.HANGS:
                 self.is_hung = self._is_held = False  # it has come to life
                 return

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ....config.language.models import Autoreload as Options
 from ....logs.records import printable
-from ...workers.forking.fork_server import ForkServers
+from ...workers.forking.fork_servers import ForkServers
 from ..app import App
 from ..spec import StartFailed
 from .trees import Root

@@ -1,5 +1,6 @@
 """Workers that are processes.
 
-``fork_server``    where they are forked; ``environment``: with what
+``fork_server``    where they are forked; ``fork_servers``: all of them
+``interpreter``    what runs there, with what, and as whom
 ``start_limiter``  how many start at a time
 """

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import os
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 from .... import files
 from ....channel.codec import shorten
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
 from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
 from ....channel.throttle import TokenBucket
-from ....config.plan.ownership import ROOT_HINT, foreign_hand
-from ....config.plan.search import fingerprint, is_script, located
 from ....installation import PACKAGE
 from ...system import processes
 from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets, outlets
 from ...system.processes import Process
 from ...system.state import CarriedSpawner, plain
-from ..child.launcher import NO_ROOM, ForkServerKey, Launcher, SpawnError
+from ..child.launcher import ForkServerKey, Launcher, SpawnError
+from .interpreter import Sight, execute
 
 log = logging.getLogger("caddysnake.spawner")
 
 UNASKED_A_SECOND = 100
-_LAST_WORKER_S = 1.0
-"""A spawner without a worker for so long has been asked for none either."""
 _PREPARE_TIMEOUT_S = 120.0
 _FORK_TIMEOUT_S = 30.0
-_IDLE_S = 60.0
 _LEAVE_S = 1.0
 """After it has closed its channel."""
 _HEARD_S, _HEARD_LOOK_S = 5.0, 0.25
 """So long what it says, before it is ready, may wait in the pipe."""
-_PRIVATE_UMASK = 0o027
-"""Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
 
 
 class ForkServer(Launcher):
@@ -104,7 +94,7 @@ class ForkServer(Launcher):
         try:
             self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
             writers = self._outlets.writers if self._outlets is not None else [None, None]
-            process = _execute(key, [self.sight.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
+            process = execute(key, [self.sight.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
         except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
             self._end_outlets()
@@ -377,215 +367,3 @@ class ForkServer(Launcher):
         if not self._prepared.done():
             self._prepared.set_exception(error)
             self._prepared.exception()  # somebody may wait for it, or nobody
-
-
-def _execute(
-    key: ForkServerKey, command: list[str], channel: int, output: Sequence[int | None]
-) -> subprocess.Popen[bytes]:
-    """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
-
-    Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
-    """
-    account = key.account
-    if (os.geteuid() if account is None else account.uid) == 0:
-        found = foreign_hand(command[0])
-        if found is not None:
-            raise SpawnError("interpreter", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
-    return processes.without_new_privileges(
-        lambda: subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output[0],
-            stderr=output[1],
-            pass_fds=[channel],
-            env=dict(key.environ),
-            cwd="/",
-            start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
-            user=account.uid if account is not None else None,
-            group=account.gid if account is not None else None,
-            extra_groups=account.groups if account is not None else None,
-            umask=_PRIVATE_UMASK if account is not None else -1,
-        )
-    )
-
-
-class Sight(NamedTuple):
-    """What there is on disk of an interpreter: a spawner belongs to what it was started from, not to its name."""
-
-    python: str
-    path: tuple[str, ...]
-    """Of its preloads; links have been followed here as in ``python``."""
-    fingerprint: str
-    is_script: bool
-
-    @classmethod
-    def of(cls, key: ForkServerKey) -> Sight:
-        """Look. Blocks for as long as the file system does."""
-        path = tuple(map(os.path.realpath, key.path))
-        return cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
-
-
-class ForkServers:
-    """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
-
-    def __init__(self, libraries: list[str] | None = None) -> None:
-        self._by_key: dict[ForkServerKey, ForkServer] = {}
-        self._sights: dict[ForkServerKey, Sight] = {}
-        """What was seen by those who are about to ask for a spawner."""
-        self._libraries = libraries or library_folders(os.environ)
-        self._leaving: set[ForkServer] = set()
-        self._outdated: set[ForkServer] = set()
-        self._kept: frozenset[ForkServerKey] = frozenset()
-        self._most: int | None = None
-        self.uids: set[int] = set()
-        """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
-
-    async def look(self, key: ForkServerKey) -> None:
-        """Look at the interpreter again: ``get`` gives a spawner of what is there now, whoever made it so, and when.
-
-        The one that there is keeps the workers that it has.
-        """
-        sight = await asyncio.to_thread(Sight.of, key)
-        spawner = self._by_key.get(key)
-        if spawner is None or spawner.gone.is_set():
-            self._sights[key] = sight
-        elif spawner.sight != sight:
-            fields = {"python": sight.python, "before": spawner.sight.python}
-            log.info("interpreter is another than it was: started afresh", extra={"fields": fields})
-            self._outdated.add(self._by_key.pop(key))
-            self._sights[key] = sight
-
-    def get(self, key: ForkServerKey) -> ForkServer:
-        """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
-        sight = self._sights.pop(key, None)
-        spawner = self._by_key.get(key)
-        if spawner is not None and not spawner.is_open:
-            self._let_go(key)
-            spawner = None
-        if spawner is None:
-            self.expect([key])
-            self._make_room_for(key)
-            try:
-                spawner = self._by_key[key] = ForkServer(key, self._libraries, sight or Sight.of(key))
-            except OSError as exc:
-                raise SpawnError("resources", f"no room for another spawner: {exc}") from None
-        return spawner
-
-    def known(self, key: ForkServerKey) -> ForkServer | None:
-        """The one for ``key``, if there is one."""
-        return self._by_key.get(key)
-
-    def has(self, spawner: object) -> bool:
-        """It is not outdated: whoever is forked from it is what would be forked now."""
-        return any(each is spawner for each in self._by_key.values())
-
-    def expect(self, keys: Iterable[ForkServerKey]) -> None:
-        """Apps with these keys run, or will."""
-        self.uids |= {key.account.uid for key in keys if key.account is not None} - {os.geteuid()}
-
-    def keep(self, keys: Iterable[ForkServerKey], most: int | None) -> None:
-        """These stay without a worker. Of others there are ``most`` at most; None: as many as are asked for."""
-        self._kept = frozenset(keys)
-        self._most = most
-
-    def _make_room_for(self, key: ForkServerKey) -> None:
-        """Raises ``SpawnError``: there are as many as there may be, and none of them is without a worker."""
-        now = asyncio.get_running_loop().time()
-        others = {each: spawner for each, spawner in self._by_key.items() if each not in self._kept and each != key}
-        if key in self._kept or self._most is None or len(others) < self._most:
-            return
-        idlest = max(others, key=lambda each: others[each].idle_for(now))
-        if others[idlest].idle_for(now) <= 0:
-            raise SpawnError(NO_ROOM, f"no further interpreter: max_spawners {self._most} is reached")
-        self._let_go(idlest)
-
-    def _let_go(self, key: ForkServerKey) -> None:
-        spawner = self._by_key.pop(key)
-        if not spawner.gone.is_set():
-            spawner.close()
-            self._leaving.add(spawner)
-
-    def sweep(self) -> None:
-        """To be called every second or so: a spawner that has had no worker for a while is let go."""
-        now = asyncio.get_running_loop().time()
-        for key, spawner in list(self._by_key.items()):
-            if key not in self._kept and spawner.idle_for(now) > _IDLE_S:
-                self._let_go(key)
-        for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
-            self._outdated.remove(spawner)
-            spawner.close()
-            self._leaving.add(spawner)
-        self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
-
-    def outdate(self, key: ForkServerKey | None = None) -> None:
-        """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again, and a script
-        may start another Python now. ``look`` sees what else may have changed.
-
-        Spawners that hold it stay for the workers that they have.
-        """
-        for each, spawner in list(self._by_key.items()):
-            if key in (None, each) and (each.preload or spawner.sight.is_script):
-                self._outdated.add(self._by_key.pop(each))
-
-    def discard(self, key: ForkServerKey) -> None:
-        """Start afresh next time, if the one there is could not be prepared."""
-        spawner = self._by_key.get(key)
-        if spawner is not None and spawner.is_useless:
-            self._let_go(key)  # it may be ending just now, and is ours to reap until it has
-
-    @property
-    def is_asked(self) -> bool:
-        """One of them has something to answer."""
-        return any(spawner.is_asked for spawner in self._everyone())
-
-    def _everyone(self) -> list[ForkServer]:
-        return [*self._by_key.values(), *self._outdated, *self._leaving]
-
-    def carry(self) -> list[CarriedSpawner]:
-        """All that whoever goes on with them must know. One that was told to leave does so by itself."""
-        current = [spawner.carry("current") for spawner in self._by_key.values() if spawner.is_open]
-        return current + [spawner.carry("outdated") for spawner in self._outdated if spawner.is_open]
-
-    def resume(self, carried: Iterable[tuple[CarriedSpawner, ForkServerKey]]) -> dict[int, ForkServer]:
-        """Go on with those of another image of the daemon, each of them by its pid.
-
-        They hold the code of that image: they keep the workers that they have, and get no new ones.
-        """
-        spawners = {each.pid: ForkServer(key, self._libraries, _UNSEEN, each) for each, key in carried}
-        self._outdated.update(spawners.values())
-        return spawners
-
-    def pids(self) -> set[int]:
-        """Spawners that run, closing ones too: our own children."""
-        return {spawner.pid for spawner in self._everyone()}
-
-    async def close(self, patience_s: float) -> None:
-        """Let all leave; kill what has not after ``patience_s`` seconds."""
-        everyone = self._everyone()
-        for spawner in everyone:
-            spawner.close()
-        for spawner in everyone:
-            try:
-                await asyncio.wait_for(spawner.gone.wait(), patience_s)
-            except TimeoutError:
-                spawner.kill()
-                await spawner.gone.wait()
-
-
-_UNSEEN = Sight("", (), "", False)
-
-
-def runtime_folder(environ: Mapping[str, str]) -> Path:
-    """Where ``caddysnake runtime install`` puts libraries for interpreters that are not the daemon's."""
-    state = environ.get("CADDYSNAKE_RUNTIME_DIR")
-    if state:
-        return Path(state)
-    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
-    return Path(data) / "caddysnake" / "runtime"
-
-
-def library_folders(environ: Mapping[str, str]) -> list[str]:
-    """Folders a guest searches for our libraries: the daemon's own, then the runtime folder."""
-    found = importlib.util.find_spec("httptools")
-    own = [str(Path(found.origin).resolve().parent.parent)] if found is not None and found.origin else []
-    return [*own, str(runtime_folder(environ))]

@@ -1,4 +1,5 @@
 """Workers that are threads.
 
-``host``  the processes in which they are threads
+``host``       a process in which they are threads; ``hosts``: all of them
+``placement``  where the workers of one pool are
 """

@@ -1,8 +1,6 @@
-"""Thread hosts, seen from the daemon: processes in which workers of several apps run as threads.
+"""A thread host, seen from the daemon: a process in which workers of several apps run as threads.
 
-``Placement`` is what a pool has in the place of a fork server: all its workers get their places in one host. A new
-generation has a placement of its own, in another host than the old one's, which serves on meanwhile (see
-``worker.threads.host``). A host leaves as soon as it has no worker.
+A host leaves as soon as it has no worker.
 
 A thread cannot be ended by force. One that does not end is let go: its connections are ended, it is given none, and its
 host takes no further app. With two such the host is doomed: its workers are replaced, one after the other, by others in
@@ -12,13 +10,10 @@ another host, and then it is killed.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
-import itertools
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,21 +25,15 @@ from ...system import cgroups, processes
 from ...system import tempdirs as scratch
 from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets
-from ...system.state import CarriedHost, CarriedSeat, State, plain
+from ...system.state import CarriedHost, plain
 from ..child.equipment import configure, new_page, outlets_for, socket_of, without_memory
-from ..child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
-from ..forking.fork_server import UNASKED_A_SECOND, ForkServers
+from ..child.launcher import ForkServerKey, Launcher, SpawnError
+from ..forking.fork_server import UNASKED_A_SECOND
 
 log = logging.getLogger("caddysnake.host")
 
-APPS_MAX = 64
-"""In one host: so many at most are gone when one crashes."""
-
 LOST_MAX = 2
 """Threads that do not end, after which a host is replaced."""
-
-_ASKED_MAX = 4
-"""Hosts that are asked whether an app fits in, before it gets one of its own."""
 
 _JOIN_TIMEOUT_S = 30.0
 _LOST_AFTER_S = 15.0
@@ -52,12 +41,6 @@ _ANSWER_S = 5.0
 """Within which a host must say that it has heard; its main thread does nothing else, and needs the GIL for it."""
 _LEAVE_S = 15.0
 _GRACE_S = 30.0
-_CRASHES = 2
-_CRASHES_WITHIN_S = 60.0
-_SUSPECTED_S = 600.0
-"""For so long after the last crash an app that was in two hosts that crashed has one of its own."""
-_CLONE_FS = 0x200
-_numbers = itertools.count(1 << 30)  # workers have the numbers below
 
 
 class Place(NamedTuple):
@@ -74,9 +57,7 @@ class Place(NamedTuple):
 class ThreadHost:
     """One process. ``join`` has a worker run there."""
 
-    def __init__(
-        self, place: Place, spawner: Launcher, on_crash: Callable[[ThreadHost], None], number: int | None = None
-    ) -> None:
+    def __init__(self, place: Place, spawner: Launcher, on_crash: Callable[[ThreadHost], None], number: int) -> None:
         """``equip`` or ``resume`` it next."""
         self.place = place
         self.spawner = spawner
@@ -91,7 +72,7 @@ class ThreadHost:
         self.is_gone = False
         self.gone: asyncio.Event = asyncio.Event()
         self.status: int | None = None
-        self.number = next(_numbers) if number is None else number
+        self.number = number
         self._loop = asyncio.get_running_loop()
         self._threads: dict[int, tuple[int, int]] = {}  # worker's number -> its group, and what tells of its end
         self._ended: dict[int, int] = {}  # their exit statuses, until asked for
@@ -102,7 +83,7 @@ class ThreadHost:
         self._left_behind = 0
         self._idle_since: float | None = None
         self._told_doomed = False
-        self._is_let_go = False
+        self._is_released = False
         self._reaping: asyncio.Task[None] | None = None
         self.pidfd = -1
         self._on_crash = on_crash
@@ -150,7 +131,7 @@ class ThreadHost:
 
     @property
     def is_settled(self) -> bool:
-        """It is there, and not being forked or buried just now."""
+        """It is there, and not being forked or reaped just now."""
         is_confined = self._confining is None or self._confining.done()
         return self.pid > 0 and is_confined and not self.is_gone
 
@@ -200,7 +181,7 @@ class ThreadHost:
         if carried.channel >= 0:
             self._loop.add_reader(carried.channel, self._on_message)
         else:
-            self._is_let_go = True
+            self._is_released = True
             self._endpoint.close()
             self._loop.call_later(_LEAVE_S, self.kill)
 
@@ -295,7 +276,7 @@ class ThreadHost:
         if worker in self._threads:
             self._send_cancel(worker)
 
-    def let_go(self, worker: int) -> bool:
+    def release(self, worker: int) -> bool:
         """Have nothing more to do with ``worker``. True when it may still be running."""
         found = self._threads.get(worker)
         if found is None:
@@ -347,7 +328,7 @@ class ThreadHost:
 
     def close(self) -> None:
         """Let it leave; kill it when it does not."""
-        self._is_let_go = True
+        self._is_released = True
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -437,7 +418,7 @@ class ThreadHost:
         self.status = await self.spawner.reap(self.number, self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
-        if not self._is_let_go:
+        if not self._is_released:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
             error = self.why_killed or f"it ended unasked with {how}"
             fields = {"pid": self.pid, "workers": len(self._threads), "error": error}
@@ -454,327 +435,3 @@ class ThreadHost:
         if self._scratch is not None:
             scratch.discard(self._scratch)
         self.gone.set()
-
-
-class Placement(ThreadLauncher):
-    """Where the workers of one pool are threads: in one host, over one import of their app."""
-
-    def __init__(self, hosts: ThreadHosts, key: ForkServerKey, settings: Settings, is_private: bool) -> None:
-        self.key = key
-        self.settings = settings
-        self.is_private = is_private
-        self._hosts = hosts
-        self.root = settings.working_dir
-        """Where its app is imported from; its links have been followed."""
-        self._group = next(_numbers)
-        self._host: ThreadHost | None = None
-        self._of: dict[int, ThreadHost] = {}
-
-    @property
-    def pid(self) -> int:
-        """Its host's pid; 0 when none has been found yet."""
-        return self._host.pid if self._host is not None else 0
-
-    @property
-    def module(self) -> str:
-        """The top-level module of its app: two apps that have it in common cannot be in one process."""
-        return self.settings.module.partition(".")[0]
-
-    def folder(self, found: str) -> str:
-        """See ``ThreadLauncher.folder``. Workers in one host have one import of their app."""
-        usual = self._usual()
-        if usual is None or not self.avoids(usual):
-            self.root = found
-        return self.root
-
-    def _usual(self) -> ThreadHost | None:
-        """That of its other workers, if it takes more."""
-        host = self._host
-        is_fit = host is not None and host.is_usable and not host.is_doomed and self._hosts.is_current(host)
-        return host if is_fit else None
-
-    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
-        """Its host's pid, and a descriptor that can be read once it has ended. Raises ``SpawnError``."""
-        async with self._hosts.lock(self):
-            candidates = self._hosts.candidates(self)
-            if (usual := self._usual()) is not None:
-                candidates = [usual]
-            for host in candidates:
-                fd = await self._ask(host, worker, channel, grace_s)
-                if fd is not None:
-                    return host.pid, fd
-            self._group = next(_numbers)
-            host = await self._hosts.begin(self)
-            fd = await self._ask(host, worker, channel, grace_s)
-            if fd is None:
-                raise SpawnError("host", "its modules collide with those of an app in a thread host of its own")
-            return host.pid, fd
-
-    def gave_up(self) -> None:
-        """See ``Launcher.gave_up``."""
-        self._hosts.gave_up(self.key)
-
-    async def _ask(self, host: ThreadHost, worker: int, channel: int, grace_s: float) -> int | None:
-        fd = await host.join(worker, self._group, self.root, self.module, channel, grace_s)
-        if fd is not None:
-            self._host = self._of[worker] = host
-        return fd
-
-    def move_out(self, worker: int) -> None:
-        """Workers to come get a place in another host than that of ``worker``."""
-        if self._host is self._of.get(worker):
-            self._host = None
-
-    def needs_own_host(self, for_good: bool) -> bool:
-        """Its app is not to be with others. False when that was known."""
-        if self.is_private:
-            return False
-        self.is_private = True
-        self._host = None
-        if for_good:
-            self._hosts.remember_private(self)
-        return True
-
-    def is_doomed(self, worker: int) -> bool:
-        """Its host is to be replaced."""
-        host = self._of.get(worker)
-        return host is not None and host.is_doomed
-
-    def carry(self) -> CarriedSeat:
-        """See ``ThreadLauncher.carry``. Hosts that are being forked or buried are left out."""
-        return CarriedSeat(
-            group=self._group,
-            host=self._host.number if self._host is not None and self._host.is_settled else 0,
-            is_private=self.is_private,
-            hosts={worker: host.number for worker, host in self._of.items() if host.is_settled},
-        )
-
-    def resume(self, carried: CarriedSeat) -> None:
-        """See ``ThreadLauncher.resume``. Hosts that are gone by now are forgotten. After ``ThreadHosts.resume``."""
-        hosts = self._hosts.by_number()
-        self._group = carried.group
-        self._host = hosts.get(carried.host)
-        self.is_private = carried.is_private
-        self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
-
-    def avoids(self, host: ThreadHost) -> bool:
-        """One that holds other workers of this pool: with whom a new one is, or whom it replaces."""
-        return any(each is host for each in self._of.values())
-
-    async def reap(self, worker: int, gone: int) -> int | None:
-        """The exit status of its threads, that of the process when it has ended; None when it cannot be learnt."""
-        host = self._of.pop(worker, None)
-        return host.status_of(worker) if host is not None else None
-
-    def pidfd_of(self, worker: int, gone: int) -> int:
-        """The pidfd of its host, not its own: a signal to it meets others, too. -1 when it is unknown."""
-        host = self._of.get(worker)
-        return host.pidfd if host is not None else -1
-
-    def terminate(self, worker: int, pidfd: int) -> None:
-        """Have SystemExit raised in its threads (``Cancel``): a signal would end its neighbours."""
-        host = self._of.get(worker)
-        if host is not None:
-            host.cancel(worker)
-
-    def end(self, worker: int, pid: int, gone: int) -> None:
-        """Have nothing more to do with it: threads cannot be killed. What it holds may stay in use, see
-        ``may_run_on``.
-        """
-        host = self._of.get(worker)
-        if host is not None:
-            host.let_go(worker)
-
-    def may_run_on(self, worker: int) -> bool:
-        """Its threads have not ended since ``end``."""
-        host = self._of.get(worker)
-        return host is not None and host.is_straggler(worker)
-
-    def is_grouped(self, worker: int) -> bool:
-        """See ``Launcher.is_grouped``."""
-        host = self._of.get(worker)
-        return host is not None and host.is_grouped
-
-    def why_killed(self, worker: int) -> str:
-        """See ``Launcher.why_killed``."""
-        host = self._of.get(worker)
-        return host.why_killed if host is not None else ""
-
-
-class ThreadHosts:
-    """All thread hosts."""
-
-    def __init__(self, spawners: ForkServers) -> None:
-        self._spawners = spawners
-        self._hosts: list[ThreadHost] = []
-        self._locks: dict[Place, asyncio.Lock] = {}
-        self._private: set[tuple[Place, str]] = set()
-        self._crashes: dict[tuple[Place, str], list[float]] = {}
-        self._may_share_folders: bool | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """None of them is being forked or buried just now."""
-        return all(host.is_settled or host.gone.is_set() for host in self._hosts)
-
-    def by_number(self) -> dict[int, ThreadHost]:
-        """All of them, by the number that ``CarriedHost`` has."""
-        return {host.number: host for host in self._hosts}
-
-    def carry(self, state: State) -> None:
-        """All that whoever goes on with them must know, but for what is suspected of apps."""
-        state.hosts = [host.carry() for host in self._hosts if host.is_settled]
-        state.host_numbers = next(_numbers)
-
-    def resume(
-        self, state: State, place_of: Callable[[CarriedHost], Place], spawner_of: Callable[[int], Launcher]
-    ) -> None:
-        """Go on with those of another image of the daemon."""
-        global _numbers
-        _numbers = itertools.count(state.host_numbers)
-        for each in state.hosts:
-            host = ThreadHost(place_of(each), spawner_of(each.spawner), self._crashed_with, each.number)
-            host.resume(each)
-            self._hosts.append(host)
-
-    def sources(self) -> list[tuple[int, Callable[[], None]]]:
-        """Their channels, each with what to call when there is something to read."""
-        return [source for host in self._hosts for source in host.sources()]
-
-    def place_of(self, seat: Placement) -> Place:
-        """What a host and an app must have in common; folders count only where a thread cannot have its own."""
-        if self._may_share_folders is None:
-            self._may_share_folders = can_have_folders()
-        settings = seat.settings
-        return Place(
-            seat.key._replace(interface=""),
-            tuple(sorted(settings.environ.items())),
-            tuple(sorted((settings.limits or {}).items())),
-            "" if self._may_share_folders else seat.root,
-        )
-
-    def lock(self, seat: Placement) -> asyncio.Lock:
-        """One app after the other finds its place: those that come together shall be together."""
-        return self._locks.setdefault(self.place_of(seat), asyncio.Lock())
-
-    def candidates(self, seat: Placement) -> list[ThreadHost]:
-        """Where it may fit in, the fullest first."""
-        if self._is_private(seat):
-            return []
-        place, root, module = self.place_of(seat), seat.root, seat.module
-        fitting = [
-            host
-            for host in self._hosts
-            if host.place == place
-            and host.is_open
-            and self.is_current(host)
-            and not host.is_private
-            and len(host.groups) < APPS_MAX
-            and not seat.avoids(host)
-            and all(root != other and module != name for other, name in host.groups.values())
-        ]
-        return sorted(fitting, key=lambda host: -len(host.groups))[:_ASKED_MAX]
-
-    async def begin(self, seat: Placement) -> ThreadHost:
-        """A new one. Raises ``SpawnError``."""
-        spawner = self._spawners.get(seat.key)
-        try:
-            host = ThreadHost(self.place_of(seat), spawner, self._crashed_with)
-            host.equip(seat.settings)
-        except OSError as exc:
-            raise SpawnError("resources", f"no room for another thread host: {exc}") from None
-        host.is_private = self._is_private(seat)
-        await host.begin()
-        self._hosts.append(host)
-        await host.confined()
-        return host
-
-    def gave_up(self, key: ForkServerKey) -> None:
-        """Somebody has waited in vain for what a host for ``key`` is forked from."""
-        spawner = self._spawners.known(key)
-        if spawner is not None:
-            spawner.gave_up()
-
-    def remember_private(self, seat: Placement) -> None:
-        """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
-        self._private.add((self.place_of(seat), seat.root))
-
-    def _is_private(self, seat: Placement) -> bool:
-        if seat.is_private:
-            return True
-        key = (self.place_of(seat), seat.root)
-        crashes = self._crashes.get(key, [])
-        return key in self._private or (len(crashes) == _CRASHES and crashes[-1] - crashes[0] <= _CRASHES_WITHIN_S)
-
-    def _crashed_with(self, host: ThreadHost) -> None:
-        now = asyncio.get_running_loop().time()
-        for root, _ in host.groups.values():
-            self._crashes[host.place, root] = [*self._crashes.get((host.place, root), [])[1 - _CRASHES :], now]
-
-    def is_current(self, host: ThreadHost) -> bool:
-        """What it was forked from is what its workers would be started from now."""
-        return self._spawners.has(host.spawner)
-
-    def look(self) -> None:
-        """To be called every second or so."""
-        now = asyncio.get_running_loop().time()
-        for host in self._hosts:
-            host.look(now)
-        self._hosts = [host for host in self._hosts if not host.gone.is_set()]
-        for key in [key for key, times in self._crashes.items() if now - times[-1] > _SUSPECTED_S]:
-            del self._crashes[key]
-        living = {host.place for host in self._hosts}
-        for place in [place for place, lock in self._locks.items() if place not in living and not lock.locked()]:
-            del self._locks[place]
-
-    def pids(self) -> set[int]:
-        """Processes of theirs; each is its spawner's child."""
-        return {host.pid for host in self._hosts if host.pid}
-
-    async def close(self, patience_s: float) -> None:
-        """Let all leave; kill what has not after ``patience_s`` seconds."""
-        for host in self._hosts:
-            host.close()
-        for host in self._hosts:
-            try:
-                await asyncio.wait_for(host.gone.wait(), patience_s)
-            except TimeoutError:
-                host.kill()
-                await host.gone.wait()
-        self._hosts.clear()
-
-
-class WorkerOrigins(ForkServers):
-    """Where workers come from: spawners for processes, hosts for threads."""
-
-    def __init__(self, libraries: list[str] | None = None) -> None:
-        super().__init__(libraries)
-        self.hosts = ThreadHosts(self)
-
-    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> Placement:
-        """A bench for the workers of one pool; its host is found when the first of them starts."""
-        return Placement(self.hosts, key, settings, is_private)
-
-    def sweep(self) -> None:
-        """To be called every second or so."""
-        self.hosts.look()
-        super().sweep()
-
-    def pids(self) -> set[int]:
-        """Processes of spawners and hosts."""
-        return super().pids() | self.hosts.pids()
-
-    async def close(self, patience_s: float) -> None:
-        """Let hosts leave, then spawners; each gets ``patience_s`` seconds before it is killed."""
-        await self.hosts.close(patience_s)
-        await super().close(patience_s)
-
-
-def can_have_folders() -> bool:
-    """Whether a thread may have a working directory of its own here: a sandbox may forbid it."""
-    outcome: list[int] = []
-    libc = ctypes.CDLL(None, use_errno=True)
-    thread = threading.Thread(target=lambda: outcome.append(libc.unshare(_CLONE_FS)), name="asks for a directory")
-    thread.start()
-    thread.join()
-    return outcome == [0]

@@ -1,0 +1,166 @@
+"""All fork servers: which there is, which stays, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+
+from ...system.state import CarriedSpawner
+from ..child.launcher import NO_ROOM, ForkServerKey, SpawnError
+from .fork_server import ForkServer
+from .interpreter import UNSEEN, Sight, library_folders
+
+log = logging.getLogger("caddysnake.spawner")
+
+_LAST_WORKER_S = 1.0
+"""A spawner without a worker for so long has been asked for none either."""
+_IDLE_S = 60.0
+
+
+class ForkServers:
+    """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
+
+    def __init__(self, libraries: list[str] | None = None) -> None:
+        self._by_key: dict[ForkServerKey, ForkServer] = {}
+        self._sights: dict[ForkServerKey, Sight] = {}
+        """What was seen by those who are about to ask for a spawner."""
+        self._libraries = libraries or library_folders(os.environ)
+        self._leaving: set[ForkServer] = set()
+        self._outdated: set[ForkServer] = set()
+        self._kept: frozenset[ForkServerKey] = frozenset()
+        self._most: int | None = None
+        self.uids: set[int] = set()
+        """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
+
+    async def look(self, key: ForkServerKey) -> None:
+        """Look at the interpreter again: ``get`` gives a spawner of what is there now, whoever made it so, and when.
+
+        The one that there is keeps the workers that it has.
+        """
+        sight = await asyncio.to_thread(Sight.of, key)
+        spawner = self._by_key.get(key)
+        if spawner is None or spawner.gone.is_set():
+            self._sights[key] = sight
+        elif spawner.sight != sight:
+            fields = {"python": sight.python, "before": spawner.sight.python}
+            log.info("interpreter is another than it was: started afresh", extra={"fields": fields})
+            self._outdated.add(self._by_key.pop(key))
+            self._sights[key] = sight
+
+    def get(self, key: ForkServerKey) -> ForkServer:
+        """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
+        sight = self._sights.pop(key, None)
+        spawner = self._by_key.get(key)
+        if spawner is not None and not spawner.is_open:
+            self._release(key)
+            spawner = None
+        if spawner is None:
+            self.expect([key])
+            self._make_room_for(key)
+            try:
+                spawner = self._by_key[key] = ForkServer(key, self._libraries, sight or Sight.of(key))
+            except OSError as exc:
+                raise SpawnError("resources", f"no room for another spawner: {exc}") from None
+        return spawner
+
+    def known(self, key: ForkServerKey) -> ForkServer | None:
+        """The one for ``key``, if there is one."""
+        return self._by_key.get(key)
+
+    def has(self, spawner: object) -> bool:
+        """It is not outdated: whoever is forked from it is what would be forked now."""
+        return any(each is spawner for each in self._by_key.values())
+
+    def expect(self, keys: Iterable[ForkServerKey]) -> None:
+        """Apps with these keys run, or will."""
+        self.uids |= {key.account.uid for key in keys if key.account is not None} - {os.geteuid()}
+
+    def keep(self, keys: Iterable[ForkServerKey], most: int | None) -> None:
+        """These stay without a worker. Of others there are ``most`` at most; None: as many as are asked for."""
+        self._kept = frozenset(keys)
+        self._most = most
+
+    def _make_room_for(self, key: ForkServerKey) -> None:
+        """Raises ``SpawnError``: there are as many as there may be, and none of them is without a worker."""
+        now = asyncio.get_running_loop().time()
+        others = {each: spawner for each, spawner in self._by_key.items() if each not in self._kept and each != key}
+        if key in self._kept or self._most is None or len(others) < self._most:
+            return
+        idlest = max(others, key=lambda each: others[each].idle_for(now))
+        if others[idlest].idle_for(now) <= 0:
+            raise SpawnError(NO_ROOM, f"no further interpreter: max_spawners {self._most} is reached")
+        self._release(idlest)
+
+    def _release(self, key: ForkServerKey) -> None:
+        spawner = self._by_key.pop(key)
+        if not spawner.gone.is_set():
+            spawner.close()
+            self._leaving.add(spawner)
+
+    def sweep(self) -> None:
+        """To be called every second or so: a spawner that has had no worker for a while is let go."""
+        now = asyncio.get_running_loop().time()
+        for key, spawner in list(self._by_key.items()):
+            if key not in self._kept and spawner.idle_for(now) > _IDLE_S:
+                self._release(key)
+        for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
+            self._outdated.remove(spawner)
+            spawner.close()
+            self._leaving.add(spawner)
+        self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
+
+    def outdate(self, key: ForkServerKey | None = None) -> None:
+        """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again, and a script
+        may start another Python now. ``look`` sees what else may have changed.
+
+        Spawners that hold it stay for the workers that they have.
+        """
+        for each, spawner in list(self._by_key.items()):
+            if key in (None, each) and (each.preload or spawner.sight.is_script):
+                self._outdated.add(self._by_key.pop(each))
+
+    def discard(self, key: ForkServerKey) -> None:
+        """Start afresh next time, if the one there is could not be prepared."""
+        spawner = self._by_key.get(key)
+        if spawner is not None and spawner.is_useless:
+            self._release(key)  # it may be ending just now, and is ours to reap until it has
+
+    @property
+    def is_asked(self) -> bool:
+        """One of them has something to answer."""
+        return any(spawner.is_asked for spawner in self._everyone())
+
+    def _everyone(self) -> list[ForkServer]:
+        return [*self._by_key.values(), *self._outdated, *self._leaving]
+
+    def carry(self) -> list[CarriedSpawner]:
+        """All that whoever goes on with them must know. One that was told to leave does so by itself."""
+        current = [spawner.carry("current") for spawner in self._by_key.values() if spawner.is_open]
+        return current + [spawner.carry("outdated") for spawner in self._outdated if spawner.is_open]
+
+    def resume(self, carried: Iterable[tuple[CarriedSpawner, ForkServerKey]]) -> dict[int, ForkServer]:
+        """Go on with those of another image of the daemon, each of them by its pid.
+
+        They hold the code of that image: they keep the workers that they have, and get no new ones.
+        """
+        spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each) for each, key in carried}
+        self._outdated.update(spawners.values())
+        return spawners
+
+    def pids(self) -> set[int]:
+        """Spawners that run, closing ones too: our own children."""
+        return {spawner.pid for spawner in self._everyone()}
+
+    async def close(self, patience_s: float) -> None:
+        """Let all leave; kill what has not after ``patience_s`` seconds."""
+        everyone = self._everyone()
+        for spawner in everyone:
+            spawner.close()
+        for spawner in everyone:
+            try:
+                await asyncio.wait_for(spawner.gone.wait(), patience_s)
+            except TimeoutError:
+                spawner.kill()
+                await spawner.gone.wait()

@@ -1,0 +1,122 @@
+"""An interpreter of an app: what it is started from, with what, and as whom; and what an app misses."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from ....config.language.values import InvalidValue, positive_duration
+from ....config.plan.ownership import ROOT_HINT, foreign_hand
+from ....config.plan.search import fingerprint, is_script, located
+from ...system import processes
+from ..child.launcher import ForkServerKey, SpawnError
+
+SLOW_START_NAME = "CADDYSNAKE_START_TIMEOUT_WARN_AFTER"
+"""As users of the Go plugin know it. It changes a log line only, so it is no directive."""
+
+_BASE = ("PATH", "HOME", "LANG", "LC_*", "TZ", "TMPDIR")
+_FOR_INTERPRETER = ("PYTHON*", "MALLOC_*")
+# The first is applied in the worker, the second is for terminals.
+_NOT_FOR_INTERPRETER = ("PYTHONPATH", "PYTHONSTARTUP")
+_PRIVATE_UMASK = 0o027
+"""Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
+
+
+class Sight(NamedTuple):
+    """What there is on disk of an interpreter: a spawner belongs to what it was started from, not to its name."""
+
+    python: str
+    path: tuple[str, ...]
+    """Of its preloads; links have been followed here as in ``python``."""
+    fingerprint: str
+    is_script: bool
+
+    @classmethod
+    def of(cls, key: ForkServerKey) -> Sight:
+        """Look. Blocks for as long as the file system does."""
+        path = tuple(map(os.path.realpath, key.path))
+        return cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
+
+
+UNSEEN = Sight("", (), "", False)
+"""Of one that another image of the daemon has started."""
+
+
+def execute(
+    key: ForkServerKey, command: list[str], channel: int, output: Sequence[int | None]
+) -> subprocess.Popen[bytes]:
+    """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
+
+    Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
+    """
+    account = key.account
+    if (os.geteuid() if account is None else account.uid) == 0:
+        found = foreign_hand(command[0])
+        if found is not None:
+            raise SpawnError("interpreter", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
+    return processes.without_new_privileges(
+        lambda: subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output[0],
+            stderr=output[1],
+            pass_fds=[channel],
+            env=dict(key.environ),
+            cwd="/",
+            start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
+            user=account.uid if account is not None else None,
+            group=account.gid if account is not None else None,
+            extra_groups=account.groups if account is not None else None,
+            umask=_PRIVATE_UMASK if account is not None else -1,
+        )
+    )
+
+
+def runtime_folder(environ: Mapping[str, str]) -> Path:
+    """Where ``caddysnake runtime install`` puts libraries for interpreters that are not the daemon's."""
+    state = environ.get("CADDYSNAKE_RUNTIME_DIR")
+    if state:
+        return Path(state)
+    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
+    return Path(data) / "caddysnake" / "runtime"
+
+
+def library_folders(environ: Mapping[str, str]) -> list[str]:
+    """Folders a guest searches for our libraries: the daemon's own, then the runtime folder."""
+    found = importlib.util.find_spec("httptools")
+    own = [str(Path(found.origin).resolve().parent.parent)] if found is not None and found.origin else []
+    return [*own, str(runtime_folder(environ))]
+
+
+def for_interpreter(app: Mapping[str, str]) -> dict[str, str]:
+    """What of an app's environment its spawner is started with: what an interpreter only reads when it starts.
+
+    Part of what decides whether two apps may share a spawner; holds nothing secret.
+    """
+    return {
+        name: value
+        for name, value in app.items()
+        if _any(name, _BASE) or (_any(name, _FOR_INTERPRETER) and name not in _NOT_FOR_INTERPRETER)
+    }
+
+
+def not_passed(daemon: Mapping[str, str], app: Mapping[str, str], text: str) -> list[str]:
+    """Names in the daemon's environment, but not in the app's, that ``text`` (a traceback) mentions in quotes."""
+    return [name for name in daemon if name not in app and (f"'{name}'" in text or f'"{name}"' in text)]
+
+
+def slow_start_s(daemon: Mapping[str, str], default: float) -> float:
+    """After how long a start that still goes on is told: what the daemon's environment says, if that is a duration."""
+    try:
+        return positive_duration(daemon[SLOW_START_NAME])
+    except (KeyError, InvalidValue):
+        return default
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,153 @@
+"""Where the workers of one pool are threads.
+
+A placement is what a pool has in the place of a fork server: all its workers get their places in one host. A new
+generation has a placement of its own, in another host than the old one's, which serves on meanwhile (see
+``worker.threads.host``).
+"""
+
+from __future__ import annotations
+
+from ....channel.settings import Settings
+from ...system.state import CarriedSeat
+from ..child.launcher import ForkServerKey, SpawnError, ThreadLauncher
+from .host import ThreadHost
+from .hosts import ThreadHosts, Wanted
+
+
+class Placement(ThreadLauncher):
+    """Where the workers of one pool are threads: in one host, over one import of their app."""
+
+    def __init__(self, hosts: ThreadHosts, key: ForkServerKey, settings: Settings, is_private: bool) -> None:
+        self.key = key
+        self.settings = settings
+        self.is_private = is_private
+        self._hosts = hosts
+        self.root = settings.working_dir
+        """Where its app is imported from; its links have been followed."""
+        self._group = hosts.number()
+        self._host: ThreadHost | None = None
+        self._of: dict[int, ThreadHost] = {}
+
+    @property
+    def pid(self) -> int:
+        """Its host's pid; 0 when none has been found yet."""
+        return self._host.pid if self._host is not None else 0
+
+    def _wanted(self) -> Wanted:
+        return Wanted(self.key, self.settings, self.root, self.is_private, frozenset(self._of.values()))
+
+    def folder(self, found: str) -> str:
+        """See ``ThreadLauncher.folder``. Workers in one host have one import of their app."""
+        usual = self._usual()
+        if usual is None or usual not in self._of.values():
+            self.root = found
+        return self.root
+
+    def _usual(self) -> ThreadHost | None:
+        """That of its other workers, if it takes more."""
+        host = self._host
+        is_fit = host is not None and host.is_usable and not host.is_doomed and self._hosts.is_current(host)
+        return host if is_fit else None
+
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Its host's pid, and a descriptor that can be read once it has ended. Raises ``SpawnError``."""
+        async with self._hosts.lock(self._wanted()):
+            candidates = self._hosts.candidates(self._wanted())
+            if (usual := self._usual()) is not None:
+                candidates = [usual]
+            for host in candidates:
+                fd = await self._ask(host, worker, channel, grace_s)
+                if fd is not None:
+                    return host.pid, fd
+            self._group = self._hosts.number()
+            host = await self._hosts.begin(self._wanted())
+            fd = await self._ask(host, worker, channel, grace_s)
+            if fd is None:
+                raise SpawnError("host", "its modules collide with those of an app in a thread host of its own")
+            return host.pid, fd
+
+    def gave_up(self) -> None:
+        """See ``Launcher.gave_up``."""
+        self._hosts.gave_up(self.key)
+
+    async def _ask(self, host: ThreadHost, worker: int, channel: int, grace_s: float) -> int | None:
+        fd = await host.join(worker, self._group, self.root, self._wanted().module, channel, grace_s)
+        if fd is not None:
+            self._host = self._of[worker] = host
+        return fd
+
+    def move_out(self, worker: int) -> None:
+        """Workers to come get a place in another host than that of ``worker``."""
+        if self._host is self._of.get(worker):
+            self._host = None
+
+    def needs_own_host(self, for_good: bool) -> bool:
+        """Its app is not to be with others. False when that was known."""
+        if self.is_private:
+            return False
+        self.is_private = True
+        self._host = None
+        if for_good:
+            self._hosts.remember_private(self._wanted())
+        return True
+
+    def is_doomed(self, worker: int) -> bool:
+        """Its host is to be replaced."""
+        host = self._of.get(worker)
+        return host is not None and host.is_doomed
+
+    def carry(self) -> CarriedSeat:
+        """See ``ThreadLauncher.carry``. Hosts that are being forked or reaped are left out."""
+        return CarriedSeat(
+            group=self._group,
+            host=self._host.number if self._host is not None and self._host.is_settled else 0,
+            is_private=self.is_private,
+            hosts={worker: host.number for worker, host in self._of.items() if host.is_settled},
+        )
+
+    def resume(self, carried: CarriedSeat) -> None:
+        """See ``ThreadLauncher.resume``. Hosts that are gone by now are forgotten. After ``ThreadHosts.resume``."""
+        hosts = self._hosts.by_number()
+        self._group = carried.group
+        self._host = hosts.get(carried.host)
+        self.is_private = carried.is_private
+        self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
+
+    async def reap(self, worker: int, gone: int) -> int | None:
+        """The exit status of its threads, that of the process when it has ended; None when it cannot be learnt."""
+        host = self._of.pop(worker, None)
+        return host.status_of(worker) if host is not None else None
+
+    def pidfd_of(self, worker: int, gone: int) -> int:
+        """The pidfd of its host, not its own: a signal to it meets others, too. -1 when it is unknown."""
+        host = self._of.get(worker)
+        return host.pidfd if host is not None else -1
+
+    def terminate(self, worker: int, pidfd: int) -> None:
+        """Have SystemExit raised in its threads (``Cancel``): a signal would end its neighbours."""
+        host = self._of.get(worker)
+        if host is not None:
+            host.cancel(worker)
+
+    def end(self, worker: int, pid: int, gone: int) -> None:
+        """Have nothing more to do with it: threads cannot be killed. What it holds may stay in use, see
+        ``may_run_on``.
+        """
+        host = self._of.get(worker)
+        if host is not None:
+            host.release(worker)
+
+    def may_run_on(self, worker: int) -> bool:
+        """Its threads have not ended since ``end``."""
+        host = self._of.get(worker)
+        return host is not None and host.is_straggler(worker)
+
+    def is_grouped(self, worker: int) -> bool:
+        """See ``Launcher.is_grouped``."""
+        host = self._of.get(worker)
+        return host is not None and host.is_grouped
+
+    def why_killed(self, worker: int) -> str:
+        """See ``Launcher.why_killed``."""
+        host = self._of.get(worker)
+        return host.why_killed if host is not None else ""
