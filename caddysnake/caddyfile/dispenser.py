@@ -51,13 +51,6 @@ class Dispenser:
             return False
         return True
 
-    def next_line(self) -> bool:
-        """Go to the next token if it begins a line."""
-        if self._cursor < len(self._tokens) - 1 and self._next_is_new_line():
-            self._cursor += 1
-            return True
-        return False
-
     def next_block(self, nesting: int) -> bool:
         """Loop over the lines of a block: enter it from the line that opens it, then go to each next token in it.
 
@@ -125,17 +118,6 @@ class Dispenser:
         self._cursor = cursor
         return count
 
-    def one_arg(self) -> str:
-        """The one argument this line has.
-
-        Raises:
-            CaddyfileError: there is none, or more than one.
-        """
-        values = self.remaining_args()
-        if len(values) != 1:
-            raise self.arg_error()
-        return values[0]
-
     def next_segment(self) -> list[Token]:
         """The tokens from the one under the cursor to the end of its line, or of the block that line opens."""
         tokens = [self.token(), *self.remaining_arg_tokens()]
@@ -160,10 +142,6 @@ class Dispenser:
         if self.token().opens:
             return self.error("unexpected {, expected an argument", hint)
         return self.error(f'wrong number of arguments at or after "{self.val()}"', hint)
-
-    def eof_error(self) -> CaddyfileError:
-        """The error of a block that never ends."""
-        return self.error("the file ends inside a block", "a } is missing")
 
     def _next_on_line(self) -> bool:
         if 0 <= self._cursor < len(self._tokens) - 1 and not self._next_is_new_line():

@@ -68,22 +68,6 @@ class CaddyfileError(Exception):
             text += f" ({self.hint})"
         return text
 
-    def pointer(self, source: str) -> str:
-        """The line of *source* the error is in, with a caret under the column; empty when there is no such line.
-
-        *source* is the text of :attr:`file` as it was lexed.
-        """
-        lines = source.split("\n")
-        if not 1 <= self.line <= len(lines):
-            return ""
-        shown = lines[self.line - 1].rstrip("\r")
-        if self.column is None:
-            return shown
-        # Tabs are repeated so that the caret stands right whatever a terminal makes of them.
-        indent = "".join("\t" if char == "\t" else " " for char in shown[: self.column - 1])
-        return f"{shown}\n{indent}^"
-
-
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """``did you mean "…"?`` with the known name that is most like *word*, or ``None`` when none is like it."""
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)

@@ -35,19 +35,6 @@ def compile_set(matchers: MatcherSet | None) -> Predicate | None:
     return lambda request: all(matches(request) for matches in found)
 
 
-def compile_any(sets: Sequence[MatcherSet]) -> Predicate | None:
-    """The predicate of several sets, one of which must match; ``None`` when every request does, as with no set.
-
-    Raises:
-        MatcherError: as ``compile_set``.
-    """
-    found = [compile_set(matchers) for matchers in sets]
-    known = [matches for matches in found if matches is not None]
-    if not found or len(known) < len(found):
-        return None
-    return known[0] if len(known) == 1 else lambda request: any(matches(request) for matches in known)
-
-
 def plain_host(name: str) -> str | None:
     """*name*, of a host matcher, as requests have it: in lower case and ASCII; ``None`` when requests decide it."""
     compiled = template.compile(places.to_ascii(name))

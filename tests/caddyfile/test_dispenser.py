@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from caddysnake.caddyfile.dispenser import Dispenser
-from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.caddyfile.lexer import tokenize
 
 
@@ -65,17 +64,6 @@ def test_counting_arguments_leaves_the_cursor_where_it_is() -> None:
     assert line.val() == "a"
 
 
-def test_one_argument_is_neither_none_nor_two() -> None:
-    line = dispenser("a b\nc\nd e f")
-    line.next()
-    assert line.one_arg() == "b"
-
-    for _ in range(2):
-        assert line.next_line()
-        with pytest.raises(CaddyfileError, match="wrong number of arguments"):
-            line.one_arg()
-
-
 def test_a_segment_is_a_line_with_the_block_it_opens() -> None:
     line = dispenser("a {\n\tb c {\n\t\td\n\t}\n\te\n}")
     line.next()
@@ -85,16 +73,6 @@ def test_a_segment_is_a_line_with_the_block_it_opens() -> None:
         segments.append([token.text for token in line.next_segment()])
 
     assert segments == [["b", "c", "{", "d", "}"], ["e"]]
-
-
-def test_next_line_goes_to_the_beginning_of_a_line_only() -> None:
-    line = dispenser("a b\nc")
-    line.next()
-
-    assert not line.next_line()
-    line.remaining_args()
-    assert line.next_line()
-    assert line.val() == "c"
 
 
 def test_an_error_is_that_of_the_token_under_the_cursor() -> None:

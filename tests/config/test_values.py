@@ -44,9 +44,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 @given(st.integers(min_value=0, max_value=2**53))
-def test_a_duration_survives_being_written(microseconds: int) -> None:
-    seconds = microseconds / 1_000_000
-    assert values.duration(values.duration_text(seconds)) == pytest.approx(seconds, abs=1e-9, rel=1e-15)
+def test_a_duration_is_read_exactly(microseconds: int) -> None:
+    assert values.duration(f"{microseconds}us") == pytest.approx(microseconds / 1_000_000, abs=1e-9, rel=1e-15)
 
 
 @pytest.mark.parametrize("text", ["-1", "forever", "none", "inf", "indefinite", "FOREVER"])
@@ -89,14 +88,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 @given(st.integers(min_value=0, max_value=2**53))
-def test_a_size_survives_being_written(count: int) -> None:
-    assert values.size(values.size_text(count)) == count
-
-
-@given(st.integers(min_value=0, max_value=2**13), st.sampled_from(["kB", "MB", "GiB", "TiB"]))
-def test_a_round_size_is_written_short(count: int, unit: str) -> None:
-    total = values.size(f"{count}{unit}")
-    assert len(values.size_text(total)) <= len(f"{count}{unit}")
+def test_a_size_is_read_exactly(count: int) -> None:
+    assert values.size(f"{count}") == count
 
 
 @pytest.mark.parametrize(

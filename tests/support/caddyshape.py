@@ -167,6 +167,11 @@ def _respond(line: Dispenser) -> list[dict[str, Any]]:
     return [handler]
 
 
+def _one(line: Dispenser) -> str:
+    (value,) = line.remaining_args()
+    return value
+
+
 def _header(line: Dispenser) -> list[dict[str, Any]]:
     match line.remaining_args():
         case [field, value]:
@@ -180,15 +185,15 @@ def _vars(line: Dispenser) -> list[dict[str, Any]]:
 
 
 def _root(line: Dispenser) -> list[dict[str, Any]]:
-    return [{"handler": "vars", "root": line.one_arg()}]
+    return [{"handler": "vars", "root": _one(line)}]
 
 
 def _rewrite(line: Dispenser) -> list[dict[str, Any]]:
-    return [{"handler": "rewrite", "uri": line.one_arg()}]
+    return [{"handler": "rewrite", "uri": _one(line)}]
 
 
 def _method(line: Dispenser) -> list[dict[str, Any]]:
-    return [{"handler": "rewrite", "method": line.one_arg()}]
+    return [{"handler": "rewrite", "method": _one(line)}]
 
 
 def _uri(line: Dispenser) -> list[dict[str, Any]]:
@@ -199,7 +204,7 @@ def _uri(line: Dispenser) -> list[dict[str, Any]]:
 
 
 def _redir(line: Dispenser) -> list[dict[str, Any]]:
-    return [{"handler": "static_response", "status_code": 302, "headers": {"Location": [line.one_arg()]}}]
+    return [{"handler": "static_response", "status_code": 302, "headers": {"Location": [_one(line)]}}]
 
 
 def _file_server(line: Dispenser) -> list[dict[str, Any]]:
@@ -231,7 +236,7 @@ def _encode(line: Dispenser) -> list[dict[str, Any]]:
 
 
 def _invoke(line: Dispenser) -> list[dict[str, Any]]:
-    return [{"handler": "invoke", "name": line.one_arg()}]
+    return [{"handler": "invoke", "name": _one(line)}]
 
 
 def _fixed(handler: dict[str, Any]) -> Callable[[Dispenser], list[dict[str, Any]]]:

@@ -141,19 +141,6 @@ def duration_or_off(text: str) -> float | None:
     return None if text == "off" else positive_duration(text)
 
 
-def duration_text(seconds: float) -> str:
-    """The shortest text that :func:`duration` reads back as *seconds*: ``90.0`` is ``1m30s``."""
-    nanoseconds = round(abs(seconds) * 10**9)
-    if nanoseconds == 0:
-        return "0s"
-    parts = []
-    for unit in ("d", "h", "m", "s", "ms", "us", "ns"):
-        count, nanoseconds = divmod(nanoseconds, _NANOSECONDS[unit])
-        if count:
-            parts.append(f"{count}{unit}")
-    return ("-" if seconds < 0 else "") + "".join(parts)
-
-
 def size(text: str) -> int:
     """Bytes of a size such as ``10MB`` (decimal), ``1GiB`` (binary) or a bare number of bytes.
 
@@ -182,16 +169,6 @@ def positive_size(text: str) -> int:
     if total < 1:
         raise InvalidValue(f"size {text!r} must be at least one byte")
     return total
-
-
-def size_text(total: int) -> str:
-    """The shortest text with a whole number that :func:`size` reads back as *total*."""
-    candidates = [f"{total}"]
-    for unit, factor in _BYTES.items():
-        # Beyond 2**53 a float no longer holds every byte count, and the reader goes through a float.
-        if unit.endswith("b") and unit != "b" and total and total % factor == 0:
-            candidates.append(f"{total // factor}{unit[:-1].upper().replace('I', 'i')}B".replace("KB", "kB"))
-    return min(candidates, key=len)
 
 
 def on_off(text: str) -> bool:

@@ -196,7 +196,7 @@ class CarriedEstate(Carried):
 
 class CarriedConnection(Carried):
     """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it;
-    ``worker`` -1: nobody serves it. ``is_parked``: nobody waits for it."""
+    ``worker`` -1: nobody serves it."""
 
     fd: int
     flags: int
@@ -204,7 +204,6 @@ class CarriedConnection(Carried):
     listener: int = -1
     worker: int = -1
     slot: int = -1
-    is_parked: bool = False
 
 
 class CarriedListener(Carried):
