@@ -21,6 +21,7 @@ from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import ControlEndpoint, persist, take_carried
 from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import CarriedListener
+from ..daemon.system.timings import TIMINGS, Timings
 from .access import Access
 from .announcing import Announcement
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("caddysnake.admin")
 
-_OPEN_AGAIN_S = 5.0
 
 
 class _Open(NamedTuple):
@@ -41,8 +41,9 @@ class _Open(NamedTuple):
 class Admin(ControlEndpoint):
     """Of ``daemon``."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, timings: Timings = TIMINGS) -> None:
         self._daemon = daemon
+        self._timings = timings
         self._present: _Open | None = None
         self._coming: _Open | None = None
         self._is_kept = False
@@ -159,7 +160,7 @@ class Admin(ControlEndpoint):
     async def _open_later(self, endpoint: AdminEndpoint) -> None:
         """Look now and then whether the address can be had after all."""
         while True:
-            await asyncio.sleep(_OPEN_AGAIN_S)
+            await asyncio.sleep(self._timings.admin_again_s)
             if self._missing is not endpoint:
                 return
             try:

@@ -21,7 +21,6 @@ from support.admin import call, command, socket_of
 from support.daemon import PATIENCE_S, daemon, free_port
 from support.load import app
 
-from caddysnake.admin import attending
 from caddysnake.admin.attending import Admin, _Open
 from caddysnake.admin.hosting import BODY_S, HEAD_S
 from caddysnake.config.language.values import SocketAddress
@@ -29,6 +28,7 @@ from caddysnake.config.plan.admin import AdminEndpoint
 from caddysnake.daemon.main import Daemon
 from caddysnake.daemon.sockets.binding import open_unix
 from caddysnake.daemon.supervisor.document import Configuration
+from caddysnake.daemon.system.timings import Timings
 
 pytestmark = pytest.mark.system
 
@@ -146,16 +146,13 @@ def test_a_command_does_not_wait_for_an_api_that_does_not_answer(tmp_path: Path)
     assert "does not answer" in done.stderr
 
 
-def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attending, "_OPEN_AGAIN_S", 0.05)
+def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "runtime"
     folder.touch()
     endpoint = AdminEndpoint(SocketAddress("unix", str(folder / "x.sock")), is_default=True)
 
     async def bring_up() -> None:
-        admin = Admin(cast(Daemon, None))
+        admin = Admin(cast(Daemon, None), Timings(admin_again_s=0.05))
         admin.prepare(cast(Configuration, SimpleNamespace(admin=endpoint)))
         admin.commit()
         assert admin._present is None

@@ -9,9 +9,7 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any
 
-import pytest
-
-from caddysnake.daemon.tenants import known_hosts as on_demand
+from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.tenants.known_hosts import Answer, KnownHosts
 
 
@@ -24,8 +22,8 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 
 
 @asynccontextmanager
-async def desk(serves: Callable[[str], bool]) -> AsyncIterator[KnownHosts]:
-    found = KnownHosts(serves)
+async def desk(serves: Callable[[str], bool], **more: Any) -> AsyncIterator[KnownHosts]:
+    found = KnownHosts(serves, **more)
     try:
         yield found
     finally:
@@ -59,12 +57,9 @@ async def test_all_who_ask_for_one_host_at_once_share_one_look() -> None:
 
 
 @in_a_loop
-async def test_a_disk_that_does_not_answer_gets_busy_instead_of_a_wait_without_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(on_demand, "PATIENCE_S", 0.05)
+async def test_a_disk_that_does_not_answer_gets_busy_instead_of_a_wait_without_end() -> None:
     may_end = threading.Event()
-    async with desk(lambda _: may_end.wait(30)) as hosts:
+    async with desk(lambda _: may_end.wait(30), timings=Timings(lookup_s=0.05)) as hosts:
         assert await hosts.answer("ann") is Answer.BUSY
         may_end.set()  # the look goes on, and whoever asks again has its result
         async with asyncio.timeout(30):
@@ -73,13 +68,9 @@ async def test_a_disk_that_does_not_answer_gets_busy_instead_of_a_wait_without_e
 
 
 @in_a_loop
-async def test_names_without_end_are_refused_at_a_bound_and_leave_nothing_behind(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(on_demand, "PENDING_MAX", 4)
-    monkeypatch.setattr(on_demand, "REMEMBERED_MAX", 10)
+async def test_names_without_end_are_refused_at_a_bound_and_leave_nothing_behind() -> None:
     may_end = threading.Event()
-    async with desk(lambda _: not may_end.wait(30)) as hosts:
+    async with desk(lambda _: not may_end.wait(30), pending_max=4, remembered_max=10) as hosts:
         waiting = [asyncio.create_task(hosts.answer(f"h{number}")) for number in range(4)]
         await asyncio.sleep(0)
         assert await hosts.answer("one-too-many") is Answer.BUSY

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.house import run, until
 
 from caddysnake.daemon.sockets.refusals import CAPACITY, NO_SUCH_APP, QUEUE_FULL, Refusal
+from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.tenants import policy as tenants_module
 from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Answer, TenantPolicy, TenantStage
 from caddysnake.daemon.workers.forking.start_limiter import Starting, StartLimiter
@@ -340,13 +341,9 @@ def test_a_start_that_only_waits_does_not_keep_others_waiting(sleeper: int) -> N
     run(work())
 
 
-def test_a_start_that_works_keeps_its_core_until_it_takes_too_long(
-    worker_at_work: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("caddysnake.daemon.workers.forking.start_limiter.LONGEST_S", 1.5)
-
+def test_a_start_that_works_keeps_its_core_until_it_takes_too_long(worker_at_work: int) -> None:
     async def work() -> None:
-        starts, queue = StartLimiter(1), Queue(lambda key: [worker_at_work])
+        starts, queue = StartLimiter(1, Timings(start_counts_s=1.5)), Queue(lambda key: [worker_at_work])
         begun_at = asyncio.get_running_loop().time()
         for key in ("a", "b"):
             queue.keys.append(key)

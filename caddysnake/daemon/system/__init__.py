@@ -6,5 +6,6 @@
 ``tempdirs``   the temporary folders of workers
 ``notify``     the words of a service manager; ``service``: talks to it
 ``state``      what is carried over an upgrade; ``sealed``: the descriptor that it is in
+``timings``    how long the daemon waits for others
 ``log``        the log process and our records
 """

@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import Final
 
+from ..system.timings import TIMINGS, Timings
+
 REMEMBERED_S: Final = 5.0
 """How long an answer holds. So long may a tenant that was just made have to wait for its certificate."""
-
-PATIENCE_S: Final = 3.0
-"""How long a look at the disk may take. Caddy gives up after ten seconds."""
 
 REMEMBERED_MAX: Final = 4096
 PENDING_MAX: Final = 256
@@ -36,8 +35,17 @@ class Answer(Enum):
 class KnownHosts:
     """Answers for one configuration at a time. ``serves`` looks at the disk and may take its time."""
 
-    def __init__(self, serves: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        serves: Callable[[str], bool],
+        timings: Timings = TIMINGS,
+        pending_max: int = PENDING_MAX,
+        remembered_max: int = REMEMBERED_MAX,
+    ) -> None:
         self._serves = serves
+        self._timings = timings
+        self._pending_max = pending_max
+        self._remembered_max = remembered_max
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(_THREADS, "on-demand")
         self._remembered: OrderedDict[str, tuple[float, bool]] = OrderedDict()
@@ -65,12 +73,12 @@ class KnownHosts:
             return Answer.YES if known else Answer.NO
         pending = self._pending.get(name)
         if pending is None:
-            if len(self._pending) >= PENDING_MAX:
+            if len(self._pending) >= self._pending_max:
                 return Answer.BUSY
             pending = self._look(name)
         try:
             # Whoever gives up must not end the look for the others.
-            is_served = await asyncio.wait_for(asyncio.shield(pending), PATIENCE_S)
+            is_served = await asyncio.wait_for(asyncio.shield(pending), self._timings.lookup_s)
         except (TimeoutError, OSError):
             return Answer.BUSY
         return Answer.YES if is_served else Answer.NO
@@ -88,5 +96,5 @@ class KnownHosts:
             return
         self._remembered.pop(name, None)
         self._remembered[name] = (self._loop.time() + REMEMBERED_S, done.result())
-        if len(self._remembered) > REMEMBERED_MAX:
+        if len(self._remembered) > self._remembered_max:
             self._remembered.popitem(last=False)

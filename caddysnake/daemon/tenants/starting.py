@@ -11,8 +11,9 @@ from ...channel.settings import Settings
 from ..apps.app import App
 from ..apps.spec import StartFailed
 from ..sockets.refusals import Refusal, of_failure
+from ..system.timings import TIMINGS
 from ..workers.child.launcher import NO_ROOM, SpawnError
-from ..workers.forking.start_limiter import FRESH, LONGEST_S, SLICE_S, Starting, StartLimiter
+from ..workers.forking.start_limiter import FRESH, SLICE_S, Starting, StartLimiter
 from .policy import REMEMBERED_MAX
 from .tenant import Tenant, TenantTable
 
@@ -66,7 +67,7 @@ class TenantStarter:
             return None
         tenant = self._table.enter(key)
         usual_s = sorted(self._took)[len(self._took) // 2] if self._took else 0.0
-        slice_s = min(max(SLICE_S, _USUAL_FACTOR * usual_s), LONGEST_S)
+        slice_s = min(max(SLICE_S, _USUAL_FACTOR * usual_s), TIMINGS.start_counts_s)
         task = self._table.spawn(self._start(tenant))
         return Starting(task, lambda: _pids_of(tenant), slice_s, lambda: self._is_late(key))
 

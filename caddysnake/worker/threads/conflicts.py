@@ -57,11 +57,11 @@ class _Budget:
         self.left = _ENTRIES_MAX
 
 
-def survey(root: str, taken: Iterable[str]) -> Survey:
+def survey(root: str, taken: Iterable[str], files_max: int = _FILES_MAX) -> Survey:
     """Look through the working directory ``root``. ``taken``: names that mean something else already."""
     try:
         has = frozenset(names_in(root))
-        asks = frozenset(_asked_for(root))
+        asks = frozenset(_asked_for(root, files_max))
     except _TooLarge:
         return Survey(root, frozenset(), frozenset(), True)
     return Survey(root, has, asks - has, not has.isdisjoint(taken))
@@ -105,7 +105,7 @@ def _holds_modules(folder: str, budget: _Budget) -> bool:
     return any(each.name.endswith(suffixes) for inner in folders for each in _entries(inner, budget))
 
 
-def _asked_for(root: str) -> Iterator[str]:
+def _asked_for(root: str, files_max: int) -> Iterator[str]:
     files = left = 0
     budget = _Budget()
     waiting = [root]
@@ -122,7 +122,7 @@ def _asked_for(root: str) -> Iterator[str]:
                 source = _source(entry.path)
                 files += 1
                 left += len(source)
-                if files > _FILES_MAX or left > _BYTES_MAX:
+                if files > files_max or left > _BYTES_MAX:
                     raise _TooLarge
                 yield from _imports(source)
 

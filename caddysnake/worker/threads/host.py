@@ -124,7 +124,6 @@ class ThreadHost:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._grace_s = 0.0
         self._left_behind = 0
-        self._look_at = 0.0
         self._names: frozenset[str] | None = None
         self._private: _Group | None = None
 

@@ -18,8 +18,8 @@ def folder(root: Path, **files: str) -> str:
     return str(root)
 
 
-def look(root: str) -> Survey:
-    return survey(root, interpreter_names([]))
+def look(root: str, **more: int) -> Survey:
+    return survey(root, interpreter_names([]), **more)
 
 
 def test_modules_packages_and_folders_with_modules_have_names_and_others_do_not(tmp_path: Path) -> None:
@@ -59,14 +59,11 @@ def test_who_hides_a_module_of_the_interpreter_is_alone(tmp_path: Path, name: st
     assert look(folder(tmp_path, **{name: ""})).is_private
 
 
-def test_too_many_files_or_a_very_large_one_are_not_looked_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_files_or_a_very_large_one_are_not_looked_through(tmp_path: Path) -> None:
     root = folder(tmp_path / "large", main="#" * (survey_module._FILE_MAX + 1))
     assert look(root).is_private
-    monkeypatch.setattr(survey_module, "_FILES_MAX", 3)
-    assert not look(folder(tmp_path / "few", a="", b="", c="")).is_private
-    assert look(folder(tmp_path / "few", d="")).is_private
+    assert not look(folder(tmp_path / "few", a="", b="", c=""), files_max=3).is_private
+    assert look(folder(tmp_path / "few", d=""), files_max=3).is_private
 
 
 def test_what_is_no_file_and_links_in_circles_hold_nothing_up(tmp_path: Path) -> None:

@@ -15,15 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from ...system.timings import TIMINGS, Timings
+
 LOOK_S = 0.1
 WAITING_LOOKS = 5
 """A process that has slept, without a moment of work, at so many looks in a row is waiting for something."""
 
 SLICE_S = 1.0
 """Processor time that a start has before it stops counting, where others like it have not taken longer."""
-
-LONGEST_S = 5.0
-"""No start counts for longer, in seconds of the clock."""
 
 FRESH = (0, 0)
 """The rank of who has done nothing."""
@@ -67,8 +66,9 @@ class _Running:
 class StartLimiter:
     """At most ``limit`` count at a time, over all starters."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, timings: Timings = TIMINGS) -> None:
         self._limit = limit
+        self._longest_s = timings.start_counts_s
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], _Running] = {}
         self._overdue: set[asyncio.Task[None]] = set()
@@ -131,7 +131,7 @@ class StartLimiter:
             slice_s = running.starting.slice_s
             if running.quiet_looks >= WAITING_LOOKS:
                 del self._running[task]
-            elif worked_s >= slice_s or now - running.since >= min(1.5 * slice_s, LONGEST_S):
+            elif worked_s >= slice_s or now - running.since >= min(1.5 * slice_s, self._longest_s):
                 del self._running[task]
                 self._overdue.add(task)
                 if running.starting.used_up is not None:
