@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -295,6 +295,3 @@ class Descriptors(Model):
     """The open files of the daemon."""
 
     descriptors: list[DescriptorModel]
-
-
-ConfigurationModel = dict[str, Any]

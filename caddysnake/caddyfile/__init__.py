@@ -10,6 +10,7 @@
 ``dispenser``     the cursor a directive holds
 ``addresses``     site addresses, sockets among them
 ``matchers``      ``*``, ``/path``, ``@name`` to matcher sets
+``ordering``      which directive goes before which
 ``structure``     a site's segments to the ordered tree of its routes
 ``formatter``     the canonical layout (``fmt``); never changes the tokens
 ================  ==============================================================

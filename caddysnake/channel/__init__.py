@@ -1,10 +1,11 @@
-"""What the daemon and its workers, spawners and relays say to each other, and nothing else.
+"""What the daemon and its workers, fork servers and relays say to each other, and nothing else.
 
 ``messages``  the vocabulary: one NamedTuple a message
 ``codec``     messages to frames and back; refuses what it does not know
 ``endpoint``  the only module that calls sendmsg and recvmsg with descriptors
 ``configuring``  the first message, received
 ``records``   what a worker says of itself, and of the requests it has answered, into a pipe
+``memfd``     sealed files in memory
 ``settings``  what a worker must know, in a sealed memfd
 ``farewell``  how long a worker's end may take
 ``vitals``    the shared page: counters and one state byte per connection slot

@@ -3,32 +3,32 @@
 A message that asks is a verb, one that reports is a participle or an adjective. Descriptors travel only outward from
 the daemon; each message says how many it carries (``DESCRIPTORS``).
 
-==========  ==============  =========================================================================
-from        message         meaning
-==========  ==============  =========================================================================
-daemon      Write           three descriptors: standard output, standard error, records; before Configure
-daemon      Configure       two descriptors: settings (sealed memfd holding JSON), vital-signs page
-daemon      Take            one descriptor: serve this connection until it ends, or give it back
-daemon      Drain           take nothing new; return idle connections; finish the rest; exit
-daemon      Shed            return that many idle connections: another worker is less busy
-daemon      Dump            write every thread's stack to standard error
-daemon      Spawn           (to a spawner) one descriptor: fork a worker that owns this channel
-daemon      Reap            (to a spawner) wait for this child, which the daemon has seen to be dead
-daemon      Join            (to a thread host) one descriptor: run a worker that owns this channel, as threads
-daemon      Cancel          (to a thread host) raise SystemExit in the threads of this worker
-worker      Ready           imported, lifespan started; carries the protocol version it speaks
-worker      Failed          why it could not become ready; the process exits after it
-worker      Returned        idle, at a request boundary, its copy is closed
-worker      Drained         nothing left; the process exits after it
-relay       Need            a connection to the app of this key, please
-relay       Unneed          whoever wanted it has left
-daemon      Link            (to a relay) one descriptor: the connection that was asked for
-daemon      Refused         (to a relay) there will be none, and what to answer
-spawner     Prepared        preloads are imported, forks may be asked for
-spawner     Spawned         this worker has this pid; of a thread host: it runs, or cannot run there
-spawner     Reaped          this child ended with this wait status; of a thread host, unasked: these threads have ended
-host        LeftBehind      so many threads that apps started live on after their workers; also answers Cancel
-==========  ==============  =========================================================================
+===========  ==============  =========================================================================
+from         message         meaning
+===========  ==============  =========================================================================
+daemon       Write           three descriptors: standard output, standard error, records; before Configure
+daemon       Configure       two descriptors: settings (sealed memfd holding JSON), vital-signs page
+daemon       Take            one descriptor: serve this connection until it ends, or give it back
+daemon       Drain           take nothing new; return idle connections; finish the rest; exit
+daemon       Shed            return that many idle connections: another worker is less busy
+daemon       Dump            write every thread's stack to standard error
+daemon       Spawn           (to a fork server) one descriptor: fork a worker that owns this channel
+daemon       Reap            (to a fork server) wait for this child, which the daemon has seen to be dead
+daemon       Join            (to a thread host) one descriptor: run a worker that owns this channel, as threads
+daemon       Cancel          (to a thread host) raise SystemExit in the threads of this worker
+worker       Ready           imported, lifespan started; carries the protocol version it speaks
+worker       Failed          why it could not become ready; the process exits after it
+worker       Returned        idle, at a request boundary, its copy is closed
+worker       Drained         nothing left; the process exits after it
+relay        Need            a connection to the app of this key, please
+relay        Unneed          whoever wanted it has left
+daemon       Link            (to a relay) one descriptor: the connection that was asked for
+daemon       Refused         (to a relay) there will be none, and what to answer
+fork server  Prepared        preloads are imported, forks may be asked for
+fork server  Spawned         this worker has this pid; of a thread host: it runs, or cannot run there
+fork server  Reaped          this child ended with this wait status; of a thread host, unasked: these threads have ended
+host         LeftBehind      so many threads that apps started live on after their workers; also answers Cancel
+===========  ==============  =========================================================================
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Drained(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The spawner's preloads are imported: ``Spawn`` may be sent. ``version`` and ``detail`` are as in ``Ready``."""
+    """A fork server's preloads are imported: ``Spawn`` may be sent. ``version`` and ``detail`` as in ``Ready``."""
 
     version: int
     detail: str

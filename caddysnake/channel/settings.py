@@ -1,15 +1,16 @@
 """What a worker, or a relay, must know, as one sealed memfd of JSON: the payload of ``Configure``.
 
-Settings and environment never pass through a spawner: the next tenant is forked from its memory.
+Settings and environment never pass through a fork server: the next tenant is forked from its memory.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
 from typing import Any, NamedTuple, TypeVar
+
+from . import memfd
 
 _LIMIT = 8 * 1024 * 1024
 
@@ -110,17 +111,7 @@ class RelaySettings(NamedTuple):
 
 def seal(settings: Settings | RelaySettings) -> int:
     """A sealed memfd holding ``settings``; the descriptor is the caller's. Raises ``OSError``."""
-    payload = json.dumps(settings._asdict()).encode()
-    fd = os.memfd_create("caddysnake-settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(payload)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    return memfd.sealed("caddysnake-settings", json.dumps(settings._asdict()).encode())
 
 
 _Kind = TypeVar("_Kind", Settings, RelaySettings)

@@ -1,9 +1,22 @@
 """The command line: one module a command, imported when it is called.
 
-``entry``    where the program begins
-``main``     finds the command; each command's module has ``add_arguments(parser)``, ``main(args) -> int`` and a
-             docstring that is its help
-``terminal`` what a terminal may be shown
-``reading``  the Caddyfile a command works on, and how errors in it are shown
-``finding``  where the running daemon is; ``calling``: what is asked of it
+``entry``          where the program begins
+``main``           finds the command; each command's module has ``add_arguments(parser)``, ``main(args) -> int`` and a
+                   docstring that is its help
+``terminal``       what a terminal may be shown
+
+``run``            runs the apps of a file; ``serve``: one app without a file
+``understanding``  from a file to what the daemon runs; ``runtime_dir``: the folder of sockets that nobody named
+``reading``        the Caddyfile a command works on, and how errors in it are shown
+``validate``       checks a file; ``planning``: what it comes to here
+``adapt``          a file as JSON; ``caddyfile``: for a stock Caddy; ``fmt``: formatted
+
+``finding``        where the running daemon is; ``calling``: what is asked of it
+``status``         how it is; ``overview``: that as text
+``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end
+
+``doctor``         what is wrong with a machine; ``environ``: what is found around; ``version``
+``runtime``        libraries for another Python; ``wheels``: where they come from
+``systemd``        installs units; ``units``: their text
+``completion``     scripts for shells; ``manpage``: the manual page; both read ``generated_files`` out of ``generated``
 """

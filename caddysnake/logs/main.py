@@ -1,6 +1,6 @@
 """The log process: ``python -m caddysnake.logs.main '{"channel": 7, …}'``, started by the daemon.
 
-It reads what workers, relays and spawners write, and the daemon's own records, and writes all of it to the standard
+It reads what workers, relays and fork servers write, and the daemon's own records, and writes all of it to the standard
 error it has from the daemon. It never waits for a reader of the log, never for the daemon, and runs no app's code: so
 whoever prints waits for nobody either, whatever becomes of the daemon.
 

@@ -57,13 +57,14 @@ class Model(BaseModel):
         if type(other) is not type(self):
             return NotImplemented
         assert isinstance(other, Model)
-        return self._said() == other._said()
+        return _said(self) == _said(other)
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _said(self) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
+
+def _said(model: Model) -> dict[str, Any]:
+    fields = type(model).model_fields
+    return {name: getattr(model, name) for name, field in fields.items() if not field.exclude}
 
 
 class Autoreload(Model):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from pydantic import ValidationError
 
+from ...channel import memfd
 from ...channel.messages import PROTOCOL_VERSION
 from .state import STATE_VERSION, Carried, State, StateError
 
@@ -15,16 +15,7 @@ _LIMIT = 256 * 1024 * 1024
 
 def seal(state: State) -> int:
     """A sealed memfd that holds ``state``; the descriptor is the caller's. Raises ``OSError``."""
-    fd = os.memfd_create("caddysnake-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(state.model_dump_json().encode())
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    return memfd.sealed("caddysnake-state", state.model_dump_json().encode())
 
 
 class _Versions(Carried):
