@@ -2,14 +2,19 @@
 that are not up. A process of our own: no code of an app is ever loaded here.
 
 ``main``               the process: configure, serve, drain
-``server``             the shell: loop, channel, life, links asked for, vital signs
-``client_transport``   one connection from Caddy: how it begins, pauses and ends; ``client_connection``: its requests
+``server``             what comes over the channel, and what becomes of it when the relay leaves
+``client_connection``  the requests of one connection from Caddy
+``client_flow``        how fast it is read and written
+``link_broker``        who gets which link, and what is asked of the daemon
 ``link_connection``    the relay's end of one link
+``context``            what connections and links share, in the place of the server
+``turns``              whose work is done now, and whose later
+``backlog``            what is held for those who do not read
+``answers``            answers of the relay's own
 ``exchange``           one request and its response, as events and commands
 ``to_worker``          the request's head and framing on the link
 ``from_worker``        the response, read strictly, passed on as it came
 ``link_pool``          which links are free, and who waits for one
-``answers``            answers of the relay's own
 
-``exchange``, ``to_worker``, ``from_worker``, ``link_pool`` and ``answers`` do no I/O.
+From ``turns`` on nothing does any I/O.
 """

@@ -1,22 +1,20 @@
-"""The requests of one connection at the relay: a ``BufferedProtocol`` around parser and exchange.
-
-How the connection itself begins and ends is ``ClientTransport``'s, and so are the phases.
-"""
+"""The requests of one connection at the relay: a ``BufferedProtocol`` around parser and exchange."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..aio.transport import ConnectionPhase
 from ..channel.vitals import SLOT_IDLE, SLOT_READING
-from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
-from ..http1.request import RequestHead, RequestParser
+from ..http1.request import RequestHead
 from . import link_connection, to_worker
 from .answers import encoded
-from .client_transport import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, PUT_OFF, ClientTransport, TransportPhase
+from .client_flow import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, ClientFlow
+from .context import RelayContext
 from .exchange import (
     Abort,
     Answer,
@@ -30,25 +28,19 @@ from .exchange import (
     ToLink,
     Tunnel,
 )
-from .link_pool import AppId
-from .turns import COPY_SHIFT, CREDIT_UNITS, EVENT_UNITS
-
-if TYPE_CHECKING:
-    from .link_connection import LinkConnection
-    from .server import RelayServer
+from .link_broker import LinkBroker
+from .link_connection import LinkConnection
+from .turns import COPY_SHIFT, EVENT_UNITS
 
 HEAD_HIGH_BYTES = 16 * 1024
 """A head of a response that is not whole may be so long while memory is tight."""
 
-DENSE_SHIFT = 8
-"""Bytes, shifted so: as many chunks are no more than an honest client sends."""
-
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_IDLE, _HEAD, _REQUEST, _TUNNEL, _DRAIN, _LINGER, _CLOSING, _RETURNING, _CLOSED = TransportPhase
+_IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = ConnectionPhase
 _WAITING = ExchangeStage.WAITING
 
 
-class ClientConnection(ClientTransport):
+class ClientConnection(ClientFlow):
     """Forwards the requests of one connection. Everything here runs on the server's loop.
 
     ``peer``: the address at the other end, empty when it has none. ``is_borrowed``: it goes back at the next boundary.
@@ -56,24 +48,21 @@ class ClientConnection(ClientTransport):
     """
 
     __slots__ = (
-        "_debt",
+        "_broker",
         "_exchange",
         "_is_borrowed",
-        "_is_last",
         "_is_trusted",
         "_is_waiting",
         "_link",
         "_listener",
-        "_parser",
         "_peer",
         "_started",
-        "_view",
-        "app_id",
     )
 
     def __init__(
         self,
-        server: RelayServer,
+        context: RelayContext,
+        broker: LinkBroker,
         sock: socket.socket,
         slot: int,
         listener: int,
@@ -81,50 +70,35 @@ class ClientConnection(ClientTransport):
         is_borrowed: bool,
         is_last: bool,
     ) -> None:
-        super().__init__(server, sock, slot)
+        super().__init__(context, sock, slot, is_last)
+        self._broker = broker
         self._listener = listener
         self._is_trusted = is_trusted
         self._is_borrowed = is_borrowed
-        self._is_last = is_last
         self._peer = _peer_of(sock)
-        self._view = server.head_view
-        self._debt = 0
-        """Units of work for content that its app has not been charged for."""
-        self._parser = RequestParser(server.limits, server.heads)
         self._exchange: Exchange | None = None
         self._link: LinkConnection | None = None
-        self.app_id: AppId = (0, "")
-        """Whose the request is that is being forwarded, or was last."""
         self._is_waiting = False
         """For a link."""
         self._started = 0.0
 
     # The transport's side
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """asyncio: where to put what arrives. ``sizehint`` is not needed."""
-        # Called before the recv: should we die in between, the daemon knows that something may have been read.
-        if self.phase is _IDLE:
-            server = self._server
-            server.slots[self.slot] = SLOT_READING
-            self._view = server.head_view
-        return self._view
-
     def buffer_updated(self, nbytes: int) -> None:
         """asyncio: ``nbytes`` have arrived. A breach of HTTP is answered and ends the connection; nothing is raised."""
         data = bytes(self._view[:nbytes])
-        self._server.tally.bytes_in += nbytes
+        self.context.counters.bytes_in += nbytes
         phase = self.phase
         try:
             if phase is _IDLE or phase is _HEAD:
-                self._parser.feed(data)
-                if self._parser.head is not None:
+                self.parser.feed(data)
+                if self.parser.head is not None:
                     self._begin(data if phase is _IDLE else b"")
                 else:
                     self._head_incomplete()
             elif phase is _REQUEST:
                 self._more_request(data)
-            elif phase is _TUNNEL:
+            elif phase is _UPGRADED:
                 if self._link is not None:
                     self._link.write(data)
                     self._owes(nbytes >> COPY_SHIFT)
@@ -138,10 +112,10 @@ class ClientConnection(ClientTransport):
     def eof_received(self) -> bool:
         """True to keep our own side open."""
         exchange = self._exchange
-        if exchange is None or (self.phase is not _TUNNEL and self._is_gone()):
+        if exchange is None or (self.phase is not _UPGRADED and self._is_gone()):
             return False  # what was read of a tunnel goes on, whoever is gone
-        self._is_half_closed = True
-        self._carry_out(exchange.client_ended(self._parser.complete))
+        self.is_half_closed = True
+        self._carry_out(exchange.client_ended(self.parser.complete))
         return self.phase is _REQUEST
 
     def _client_full(self) -> None:
@@ -162,43 +136,43 @@ class ClientConnection(ClientTransport):
         """The head of a request is complete: find its app, and a link to that. ``came``: what was read, when the head
         came at once.
         """
-        parser = self._parser
+        parser = self.parser
         head = parser.head
         assert head is not None
-        server = self._server
+        context = self.context
         self.phase = _REQUEST
         self._watched_since = 0.0
-        self._started = server.begins()
+        self._started = context.begins()
         if parser.pending:
             self._hold(NEXT_HELD)
         elif self._holds:
             self._unhold(NEXT_HELD)
         if head.chunked:
-            self._view = server.chunks_view
-        closes = server.is_orphaned or self._is_last or not head.keep_alive
-        target = server.route(self._listener, head, self._peer, self._is_trusted)
+            self._view = context.chunks_view
+        closes = context.is_orphaned or self.is_last or not head.keep_alive
+        target = context.route(self._listener, head, self._peer, self._is_trusted)
         if isinstance(target, Answer):
             self._answer(target, head, closes)
             return
         outgoing = to_worker.head_for(head, target, self._peer, self._is_trusted, came)
         self._exchange = exchange = Exchange(head, outgoing, closes, continues=not self._is_trusted)
         self.app_id = app_id = (target.route, target.key)
-        link = server.free_link(app_id, exchange.is_repeatable)
+        link = self._broker.free_link(app_id, exchange.is_repeatable)
         if link is not None:
             self.linked(link)
         else:
             self._wait()
 
     def _wait(self) -> None:
-        if self._parser.body_bytes > self._server.body_high_bytes:
+        if self.parser.body_bytes > self.context.body_high_bytes:
             self._hold(BODY_HELD)
         self._is_waiting = True
-        self._server.wait(self.app_id, self)
+        self._broker.wait(self.app_id, self)
 
     def _wait_no_more(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            self._server.waits_no_more(self.app_id, self)
+            self._broker.waits_no_more(self.app_id, self)
 
     def linked(self, link: LinkConnection) -> None:
         """There is a link for the request."""
@@ -207,7 +181,7 @@ class ClientConnection(ClientTransport):
         self._is_waiting = False
         self._link = link
         link.client = self
-        if self._is_write_paused:
+        if self.is_write_paused:
             link.hold(link_connection.CLIENT_FULL)
         if link.is_write_paused:
             self._hold(LINK_FULL)
@@ -215,8 +189,8 @@ class ClientConnection(ClientTransport):
         if whole is not None:
             link.write(whole)
             return
-        self._owes(len(self._parser.body))
-        self._carry_out(exchange.linked(self._parser.take_body(), self._parser.complete))
+        self._owes(len(self.parser.body))
+        self._carry_out(exchange.linked(self.parser.take_body(), self.parser.complete))
         self._unhold(BODY_HELD)
 
     def refused(self, answer: Answer) -> None:
@@ -226,16 +200,8 @@ class ClientConnection(ClientTransport):
         self._is_waiting = False
         self._carry_out(exchange.refused(answer))
 
-    def _head_incomplete(self) -> None:
-        if self._parser.at_boundary:
-            self.phase = _IDLE
-            self._server.slots[self.slot] = SLOT_IDLE
-        elif self.phase is _IDLE:
-            self.phase = _HEAD
-            self._watch_head()
-
     def _more_request(self, data: bytes) -> None:
-        parser = self._parser
+        parser = self.parser
         exchange = self._exchange
         assert exchange is not None
         was_complete = parser.complete
@@ -250,58 +216,23 @@ class ClientConnection(ClientTransport):
             return
         self._content_came(len(data))
         if exchange.stage is _WAITING:
-            if parser.body_bytes > self._server.body_high_bytes:
+            if parser.body_bytes > self.context.body_high_bytes:
                 self._hold(BODY_HELD)
         else:
             self._carry_out(exchange.content(parser.take_body(), parser.complete))
-
-    def _more_unwanted(self, data: bytes) -> None:
-        self._watched_since = monotonic()
-        self._parser.feed(data)
-        self._content_came(len(data))
-        self._parser.take_body()
-        if self._parser.complete:
-            self._boundary()
-
-    def _content_came(self, size: int) -> None:
-        """Charge for ``size`` bytes of content that were parsed. A client chooses how many chunks there are in them:
-        as long as there are many, less is read at a time.
-        """
-        chunks = len(self._parser.body)
-        server = self._server
-        self._view = server.backlog.view if chunks <= size >> DENSE_SHIFT else server.chunks_view
-        self._owes((size >> COPY_SHIFT) + chunks)
-
-    def _owes(self, units: int) -> None:
-        """Charge for an event of so much work; when its app has had its share, read on when it is its turn."""
-        self._debt += EVENT_UNITS + units
-        if self._debt < CREDIT_UNITS:
-            return
-        turns = self._server.turns
-        if turns.may(self.app_id):
-            turns.spend(self.app_id, self._debt)
-            self._debt = 0
-        else:
-            self._hold(PUT_OFF)
-            turns.later(self.app_id, self._go_on)
-
-    def _go_on(self) -> None:
-        self._server.turns.spend(self.app_id, self._debt)
-        self._debt = 0
-        self._unhold(PUT_OFF)
 
     # The link's side
 
     def link_data(self, data: bytes) -> None:
         """The worker has sent ``data``, one or more bytes of its answer or, in a tunnel, of what follows a 101."""
-        if self.phase is not _TUNNEL:
+        if self.phase is not _UPGRADED:
             exchange = self._exchange
             assert exchange is not None
             whole = exchange.answered_whole(data)
             if whole is not None:
                 answer, over = whole
-                self._write(answer)
-                self._over(over)
+                self.write(answer)
+                self._complete(over)
                 return
         link = self._link
         assert link is not None
@@ -317,24 +248,20 @@ class ClientConnection(ClientTransport):
         """
         link = self._link
         assert link is not None
-        if self.phase is _TUNNEL:
+        if self.phase is _UPGRADED:
             link.owes(EVENT_UNITS + (len(data) >> COPY_SHIFT))
-            self._write(data)
+            self.write(data)
             return
         exchange = self._exchange
         assert exchange is not None
         commands = exchange.response(data, is_hurried)
         link.owes(EVENT_UNITS + exchange.units + (len(data) >> COPY_SHIFT))
         link.holds_head(exchange.begun_bytes)
-        if exchange.begun_bytes > HEAD_HIGH_BYTES and self._server.backlog.is_tight:
+        if exchange.begun_bytes > HEAD_HIGH_BYTES and self.context.backlog.is_tight:
             commands = exchange.failed(502, "bad-response", "a head too large for the memory that there is")
         self._carry_out(commands)
         if exchange.is_behind:
             link.put_off()
-
-    def read_less(self) -> None:
-        """Memory has become tight, or no longer is."""
-        self._view = self._server.head_view
 
     def link_ended(self, is_orderly: bool) -> None:
         """The link has ended; ``is_orderly``: by the worker's end of file, not by an error. It is not ours any more."""
@@ -361,7 +288,7 @@ class ClientConnection(ClientTransport):
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             if type(command) is ToClient:
-                self._write(command.data)
+                self.write(command.data)
             elif type(command) is ToLink:
                 if self._link is not None:
                     self._link.write(command.data)
@@ -372,36 +299,36 @@ class ClientConnection(ClientTransport):
         if self._link is not None:
             self._link.write_eof()
 
-    def _another(self, _: Retry) -> None:
+    def _retry(self, _: Retry) -> None:
         self._drop_link()
         self._wait()
 
     def _tunnel(self, _: Tunnel) -> None:
-        self.phase = _TUNNEL
-        self._server.count(101, self._started)
-        parser = self._parser
+        self.phase = _UPGRADED
+        self.context.count(101, self._started)
+        parser = self.parser
         if parser.pending and self._link is not None:
             data, parser.pending = parser.pending, b""
             self._link.write(data)
         self._unhold(NEXT_HELD)
 
-    def _over(self, command: Complete) -> None:
+    def _complete(self, command: Complete) -> None:
         """The response is complete: the connection goes on."""
         exchange = self._exchange
         assert exchange is not None
         self._exchange = None
-        if self.phase is not _TUNNEL:
-            self._server.count(exchange.status, self._started)
+        if self.phase is not _UPGRADED:
+            self.context.count(exchange.status, self._started)
         link = self._link
         if command.is_clean and link is not None and (not exchange.has_body or link.is_flushed):
             self._link = None
             link.client = None
-            if self._is_write_paused:
+            if self.is_write_paused:
                 link.unhold(link_connection.CLIENT_FULL)
-            self._server.release(link)
+            self._broker.release(link)
         else:
-            self._drop_link(flushes=self.phase is _TUNNEL)
-        if command.keeps_client and not self._holds and not self._is_half_closed and self._parser.complete:
+            self._drop_link(flushes=self.phase is _UPGRADED)
+        if command.keeps_client and not self._holds and not self.is_half_closed and self.parser.complete:
             self._boundary()  # as below, for most
         else:
             self._response_done(command.keeps_client)
@@ -412,57 +339,57 @@ class ClientConnection(ClientTransport):
         self._exchange = None
         self._wait_no_more()
         self._drop_link()
-        self._server.failed(command, self.app_id)
+        self.context.failed(command, self.app_id)
         self._answer(command, exchange.head, exchange.closes)
 
     def _answer(self, answer: Answer, head: RequestHead, closes: bool) -> None:
-        server = self._server
-        self._write(encoded(answer, head, closes, server.server_header, server.settings.development))
-        server.count(answer.status, self._started)
+        context = self.context
+        self.write(encoded(answer, head, closes, context.server_header, context.settings.development))
+        context.count(answer.status, self._started)
         self._response_done(not closes)
 
-    def _cut(self, command: Abort) -> None:
-        self._server.cut(command, self.app_id)
+    def _abort(self, command: Abort) -> None:
+        self.context.aborted(command, self.app_id)
         self._let_go(502)
-        self.abort()
+        self.cut()
 
     def _response_done(self, keeps_client: bool) -> None:
         if self._holds:
             self._unhold(LINK_FULL | BODY_HELD)
-        if not keeps_client or self._is_half_closed:
+        if not keeps_client or self.is_half_closed:
             self._finish()
-        elif self._parser.complete:
+        elif self.parser.complete:
             self._boundary()
         else:
             self._linger_from_now(_DRAIN)
-            self._parser.take_body()
+            self.parser.take_body()
 
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""
         self.phase = _IDLE
-        server = self._server
-        parser = self._parser
+        context = self.context
+        parser = self.parser
         has_more = bool(parser.pending)
-        server.slots[self.slot] = SLOT_READING if has_more else SLOT_IDLE
+        context.slots[self.slot] = SLOT_READING if has_more else SLOT_IDLE
         try:
             parser.next_message()
         except ProtocolError as error:
             self._refuse(error)
             return
-        if self._is_write_paused:
+        if self.is_write_paused:
             self._hold(CLIENT_FULL)
         if has_more:
             if parser.head is not None:
                 # Not at once: a client could send any number of requests that are answered as they are read.
                 self.phase = _REQUEST
                 self._hold(NEXT_HELD)
-                if not self._is_write_paused:
-                    server.call_soon(self._begin_held)
+                if not self.is_write_paused:
+                    context.call_soon(self._begin_held)
                 return
             self._head_incomplete()
         if self._holds:
             self._unhold(NEXT_HELD)
-        if (server.is_leaving or self._is_borrowed) and self.phase is _IDLE:
+        if (context.is_leaving or self._is_borrowed) and self.phase is _IDLE:
             self.leave()
 
     def _begin_held(self) -> None:
@@ -480,38 +407,18 @@ class ClientConnection(ClientTransport):
         """Leave the request that is being forwarded, if any. ``status`` is for counting."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.stage is not ExchangeStage.TUNNEL:
-            self._server.count(status, self._started)
+            self.context.count(status, self._started)
         self._wait_no_more()
         self._drop_link()
-
-    def _finish(self) -> None:
-        """The last response is out."""
-        if self._parser.complete and not self._parser.pending:
-            self._close()
-        else:
-            self._linger()
-
-    def _head_overdue(self) -> None:
-        self._refuse(ProtocolError(408, "head-timeout", "the request head did not arrive in time"))
-
-    def _refuse(self, error: ProtocolError) -> None:
-        """Answer a request that no app will see, and end the connection."""
-        if self.phase is _DRAIN:
-            self._linger()
-            return
-        head = self._parser.head or self._parser.draft
-        self._write(refusal(error, head, self._server.server_header))
-        self._server.count_refusal(error)
-        self._linger()
 
 
 _CARRY_OUT: dict[type, Callable[[ClientConnection, Any], None]] = {
     EndLink: ClientConnection._end_link,
-    Retry: ClientConnection._another,
+    Retry: ClientConnection._retry,
     Tunnel: ClientConnection._tunnel,
-    Complete: ClientConnection._over,
+    Complete: ClientConnection._complete,
     Answer: ClientConnection._answer_instead,
-    Abort: ClientConnection._cut,
+    Abort: ClientConnection._abort,
 }
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import Any, Protocol
 
 from .backlog import READ_BYTES
+from .context import RelayContext
+from .exchange import Answer
+from .link_pool import AppId
 from .turns import CREDIT_UNITS
-
-if TYPE_CHECKING:
-    from .client_connection import ClientConnection
-    from .server import RelayServer
 
 WRITE_HIGH_BYTES = 8 * 1024
 """What may wait to be written, on either side, before its source is read no further: so much, and one read more. Only
@@ -33,18 +33,59 @@ PUT_OFF = 2
 """What was read waits for its app's turn."""
 
 
+class LinkUser(Hashable, Protocol):
+    """Whoever has a request for a link, or waits for one."""
+
+    app_id: AppId
+
+    def linked(self, link: LinkConnection) -> None:
+        """There is a link for the request."""
+
+    def refused(self, answer: Answer) -> None:
+        """There will be no link."""
+
+    def link_data(self, data: bytes) -> None:
+        """The worker has sent ``data``."""
+
+    def link_step(self, data: bytes) -> None:
+        """Go on with what the worker has sent, and was put off."""
+
+    def link_ended(self, is_orderly: bool) -> None:
+        """The link has ended; ``is_orderly``: by the worker's end of file, not by an error."""
+
+    def link_full(self) -> None:
+        """The worker does not read."""
+
+    def link_drained(self) -> None:
+        """The worker reads again."""
+
+
+class LinkOwner(Protocol):
+    """Whoever knows what links there are."""
+
+    def link_made(self, link: LinkConnection) -> None:
+        """``link`` can be used."""
+
+    def link_over(self, link: LinkConnection) -> None:
+        """``link`` is not to be used any more."""
+
+    def link_closed(self, link: LinkConnection) -> None:
+        """``link`` is closed for good."""
+
+
 class LinkConnection(asyncio.BufferedProtocol):
     """``client`` is whose request it carries, None while it is idle."""
 
     __slots__ = (
         "_begun",
+        "_context",
         "_counted",
         "_debt",
         "_ending",
         "_holds",
         "_is_over",
         "_is_put_off",
-        "_server",
+        "_owner",
         "_sock",
         "_transport",
         "_unread",
@@ -53,11 +94,12 @@ class LinkConnection(asyncio.BufferedProtocol):
         "need",
     )
 
-    def __init__(self, server: RelayServer, sock: socket.socket, need: int) -> None:
-        self.client: ClientConnection | None = None
+    def __init__(self, context: RelayContext, owner: LinkOwner, sock: socket.socket, need: int) -> None:
+        self.client: LinkUser | None = None
         self.is_write_paused = False
         self.need = need
-        self._server = server
+        self._context = context
+        self._owner = owner
         self._sock = sock
         self._transport: Any = None
         self._is_over = False
@@ -80,17 +122,17 @@ class LinkConnection(asyncio.BufferedProtocol):
         """asyncio: the transport is there, and whoever waits for a link may have this one."""
         self._transport = transport
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
-        self._server.link_made(self)
+        self._owner.link_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio: where to put what arrives. ``sizehint`` is not needed."""
-        return self._server.backlog.view
+        return self._context.backlog.view
 
     def buffer_updated(self, nbytes: int) -> None:
         """asyncio: ``nbytes`` have arrived. On an idle link they answer nothing: that is discarded."""
         client = self.client
         if client is not None:
-            client.link_data(bytes(self._server.backlog.view[:nbytes]))
+            client.link_data(bytes(self._context.backlog.view[:nbytes]))
         else:
             self.discard()
 
@@ -102,9 +144,9 @@ class LinkConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the transport is closed. Its client, if it has one, hears of it first."""
         self._ended(is_orderly=exc is None)
-        self._server.backlog.change(-self._counted)
+        self._context.backlog.change(-self._counted)
         self._counted = 0
-        self._server.link_closed(self)
+        self._owner.link_closed(self)
 
     def _ended(self, is_orderly: bool) -> None:
         if self._is_over:
@@ -121,14 +163,14 @@ class LinkConnection(asyncio.BufferedProtocol):
         """asyncio: ``WRITE_HIGH_BYTES`` wait for the worker. The client is read no more."""
         self.is_write_paused = True
         self._counted = self._transport.get_write_buffer_size()
-        self._server.backlog.change(self._counted)
+        self._context.backlog.change(self._counted)
         if self.client is not None:
             self.client.link_full()
 
     def resume_writing(self) -> None:
         """asyncio: the worker has read enough."""
         self.is_write_paused = False
-        self._server.backlog.change(-self._counted)
+        self._context.backlog.change(-self._counted)
         self._counted = 0
         if self.client is not None:
             self.client.link_drained()
@@ -169,14 +211,14 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def holds_head(self, size: int) -> None:
         """So many bytes of a head have come that is not whole."""
-        self._server.backlog.change(size - self._begun)
+        self._context.backlog.change(size - self._begun)
         self._begun = size
 
     def may_go_on(self) -> bool:
         """Whether what has come may be looked at now; else ``put_off`` it."""
         if self._debt < CREDIT_UNITS:
             return True
-        turns = self._server.turns
+        turns = self._context.turns
         assert self.client is not None
         app_id = self.client.app_id
         if not turns.may(app_id):
@@ -191,20 +233,20 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._unread = data
         if not self._is_put_off:
             self._is_put_off = True
-            self._server.backlog.change(READ_BYTES)
+            self._context.backlog.change(READ_BYTES)
         self.hold(PUT_OFF)
-        self._server.turns.later(self.client.app_id, self._go_on)
+        self._context.turns.later(self.client.app_id, self._go_on)
 
     def _go_on(self) -> None:
         self._is_put_off = False
-        self._server.backlog.change(-READ_BYTES)
+        self._context.backlog.change(-READ_BYTES)
         client = self.client
         data, self._unread = self._unread, b""
         if client is None:
             return  # it was discarded
         app_id = client.app_id
         client.link_step(data)
-        self._server.turns.spend(app_id, self._debt)
+        self._context.turns.spend(app_id, self._debt)
         self._debt = 0
         if self._is_put_off:
             return
@@ -236,7 +278,7 @@ class LinkConnection(asyncio.BufferedProtocol):
             return
         self._is_over = True
         self.holds_head(0)
-        self._server.link_over(self)
+        self._owner.link_over(self)
         if not flushes:
             self._transport.abort()
             return

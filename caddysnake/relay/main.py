@@ -49,7 +49,7 @@ def main(options: str) -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(RelayServer(settings, endpoint, page, router).run())
+        return runner.run(RelayServer(settings, endpoint, page, router, runner.get_loop()).run())
 
 
 def _channel(options: dict[str, int]) -> socket.socket | None:

@@ -222,9 +222,7 @@ def lingering() -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("message", [Returned(1), Take(1, 0), Drained()], ids=lambda message: type(message).__name__)
-def test_no_descriptor_comes_through_to_the_daemon(
-    outward: tuple[socket.socket, Endpoint], message: Message
-) -> None:
+def test_no_descriptor_comes_through_to_the_daemon(outward: tuple[socket.socket, Endpoint], message: Message) -> None:
     sock, endpoint = outward
     before = open_descriptors()
     with contextlib.suppress(PermissionError):

@@ -32,9 +32,7 @@ def test_settings_survive_the_journey(fd: int) -> None:
 def test_any_environment_survives_the_journey(
     environ: dict[str, str], directory: str, limit: int | None, timeout: float
 ) -> None:
-    settings = EXAMPLE._replace(
-        environ=environ, working_dir=directory, max_body_bytes=limit, head_timeout_s=timeout
-    )
+    settings = EXAMPLE._replace(environ=environ, working_dir=directory, max_body_bytes=limit, head_timeout_s=timeout)
     fd = seal(settings)
     try:
         assert unseal(fd) == settings

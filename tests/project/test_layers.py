@@ -29,7 +29,7 @@ OURS: dict[str, set[str]] = {
     "placeholders": {"caddyfile", "files"},
     "matchers": {"caddyfile", "placeholders"},
     "config": {"caddyfile", "channel", "files", "matchers", "placeholders"},
-    "aio": {"channel"},
+    "aio": {"channel", "http1"},
     "worker": {"aio", "channel", "http1", "keyring", "libraries"},
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
     "daemon": {"caddyfile", "channel", "config", "files", "installation", "keyring", "libraries", "logs"}

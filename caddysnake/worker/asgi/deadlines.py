@@ -8,13 +8,16 @@ daemon acts (``daemon.hangs``).
 
 from __future__ import annotations
 
+import asyncio
+import linecache
 from collections.abc import Iterable
+from types import FrameType
+from typing import Any
 
 from ...channel.vitals import WORD_OVERDUE
 from ...http1.errors import ProtocolError
 from ..process.stacks import Stacks
-from .asgi_stacks import describe_task
-from .cycles.cycle import Cycle
+from .context import Call
 
 PATIENCE_S = 5.0
 """How long a task may take to end once it was cancelled, before the worker is to be replaced."""
@@ -28,7 +31,7 @@ class Deadlines:
         self._header = header
         self._stacks = Stacks()
 
-    def look(self, cycles: Iterable[Cycle], now: float) -> None:
+    def look(self, cycles: Iterable[Call], now: float) -> None:
         """End those whose time is over. To be called again and again; ``now`` is ``time.monotonic()``."""
         stuck = 0
         for cycle in list(cycles):
@@ -39,7 +42,7 @@ class Deadlines:
                 self._end(cycle)
         self._header[WORD_OVERDUE] = stuck
 
-    def _end(self, cycle: Cycle) -> None:
+    def _end(self, cycle: Call) -> None:
         cycle.is_overdue = True
         stands = "" if cycle.task is None else describe_task(cycle.task)
         cycle.log(f"the request took longer than request_timeout ({self._limit_s:g} s)", stands)
@@ -47,3 +50,43 @@ class Deadlines:
         cycle.fail(ProtocolError(504, "deadline", "the app took too long"))
         if cycle.task is not None:
             cycle.task.cancel()
+
+
+def describe(loop: asyncio.AbstractEventLoop) -> str:
+    """Every task with the chain of coroutines it waits in, outermost first.
+
+    ``Task.print_stack`` stops at the outermost one, which is always the server's.
+    """
+    return "".join(map(describe_task, sorted(asyncio.all_tasks(loop), key=asyncio.Task.get_name)))
+
+
+def describe_task(task: asyncio.Task[Any]) -> str:
+    """One task, as ``describe`` has them."""
+    frames = "".join(map(_frame, _frames(task.get_coro())))
+    return f"Task {task.get_name()} (outermost call first):\n{frames}"
+
+
+# What holds the frame, and what it waits for: of a coroutine, a generator-based one, an asynchronous generator.
+_KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+
+
+def _frames(awaited: Any) -> list[FrameType]:
+    """The frames of a coroutine, of what it awaits, and so on, as far as they can be seen."""
+    frames: list[FrameType] = []
+    while awaited is not None:
+        kind = next((kind for kind in _KINDS if hasattr(awaited, kind[0])), None)
+        if kind is None:
+            break
+        frame = getattr(awaited, kind[0])
+        if frame is not None:
+            frames.append(frame)
+        awaited = getattr(awaited, kind[1])
+    return frames
+
+
+def _frame(frame: FrameType) -> str:
+    code = frame.f_code
+    source = linecache.getline(code.co_filename, frame.f_lineno).strip()
+    return f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}\n' + (
+        f"    {source}\n" if source else ""
+    )

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from ...http1.request import RequestHead
 from ...http1.response import Output
 from ..access_log import CLIENT_GONE, LINK, TRUSTED, AccessLog, head_of, line
 from .connection import HttpConnection
+from .context import AsgiContext
 from .cycles.cycle import Cycle
 from .scope import Peer
 
-if TYPE_CHECKING:
-    from .server import AsgiServer
 
 class LoggedConnection(HttpConnection):
     """Logs each request once: when its response is complete, or when its connection ends."""
 
     __slots__ = ("_access", "_answer", "_flags", "_sent", "_upgraded")
 
-    def __init__(self, server: AsgiServer, sock: socket.socket, slot: int, peer: Peer, access: AccessLog) -> None:
-        HttpConnection.__init__(self, server, sock, slot, peer)
+    def __init__(
+        self, context: AsgiContext, sock: socket.socket, slot: int, is_last: bool, peer: Peer, access: AccessLog
+    ) -> None:
+        HttpConnection.__init__(self, context, sock, slot, is_last, peer)
         self._access = access
         self._flags = (TRUSTED if peer.is_trusted else 0) | (LINK if peer.is_link else 0)
         self._sent = 0
@@ -71,7 +71,7 @@ class LoggedConnection(HttpConnection):
         address = self.peer.address or ("", 0)
         made = line(cycle.head, self._flags, address, received, self._sent, status, took_s, self._answer)
         if self._access.collect(made):
-            self.server.loop.call_soon(self._access.flush)
+            self.context.loop.call_soon(self._access.flush)
 
 
 def _switches(output: Output) -> bool:

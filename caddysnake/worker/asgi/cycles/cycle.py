@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ....channel.records import say
 from ....http1.answers import plain, traceback_page
 from ....http1.errors import ProtocolError
-from ....http1.request import RequestHead
-from ....http1.response import Response, ResponsePhase
+from ....http1.request import RequestHead, RequestParser
+from ....http1.response import Output, Response, ResponsePhase
 from ...app.loader import foreign_traceback
-
-if TYPE_CHECKING:
-    from ..connection import HttpConnection
+from ..context import AsgiContext
+from ..scope import Peer
 
 _DONE = ResponsePhase.DONE
 _PATH_MAX = 200
@@ -27,6 +27,68 @@ REFUSALS_MAX = 8
 
 class ClientDisconnected(OSError):
     """Raised by ``send`` when the client is gone (ASGI HTTP and WebSocket specification, since 2.4)."""
+
+
+class Transport(Protocol):
+    """What a cycle needs of its connection; see there."""
+
+    context: AsgiContext
+    cycle: Cycle | None
+    is_closing: Callable[[], bool]
+    is_reading_paused: bool
+    is_write_paused: bool
+    parser: RequestParser
+    peer: Peer
+
+    @property
+    def is_reading_ahead(self) -> bool:
+        """Whether an answer waits for the rest of its request."""
+
+    @property
+    def is_request_lost(self) -> bool:
+        """Whether content was dropped that nobody had asked for."""
+
+    def is_client_gone(self) -> bool:
+        """Ask the kernel whether the client has ended both sides, and not only its own."""
+
+    def abort(self) -> None:
+        """Cut the connection, unless it is ending already."""
+
+    def pause_reading(self) -> None:
+        """Take no more from the client."""
+
+    def resume_reading(self) -> None:
+        """Undo ``pause_reading``."""
+
+    async def read_ahead(self, keep: bool) -> None:
+        """Read the rest of the request before its answer leaves; ``keep`` what comes, or drop it."""
+
+    def watch_reading(self) -> None:
+        """Begin to measure how long the client takes to send more."""
+
+    def write(self, output: Output, content_bytes: int) -> None:
+        """Write a piece of a response, ``content_bytes`` of which are content."""
+
+    def count_sent(self, size: int) -> None:
+        """Count so much content that was sent in another way."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+
+    async def flush(self) -> None:
+        """Wait until the kernel has everything that was written. Raises ``ClientDisconnected``."""
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written, or is gone."""
+
+    def response_done(self, cycle: Cycle) -> None:
+        """Go on: the response is complete, whatever else the app may be doing."""
+
+    def upgraded(self, websocket: Any) -> None:
+        """Give ``websocket`` everything that comes from now on."""
+
+    def upgrade_ended(self, is_clean: bool) -> None:
+        """End the connection; not ``is_clean``: once the client has read why."""
 
 
 class Cycle:
@@ -53,9 +115,7 @@ class Cycle:
         "wrote",
     )
 
-    def __init__(
-        self, connection: HttpConnection, head: RequestHead, response: Response, scope: dict[str, Any]
-    ) -> None:
+    def __init__(self, connection: Transport, head: RequestHead, response: Response, scope: dict[str, Any]) -> None:
         self.connection = connection
         self.head = head
         self.response = response
@@ -96,7 +156,7 @@ class Cycle:
             if self.response.phase is not _DONE and not self.is_gone:
                 self.returned()
         finally:
-            self.connection.server.cycle_ended(self)
+            self.connection.context.end(self)
             self.task = None
 
     async def receive(self) -> Any:
@@ -125,7 +185,7 @@ class Cycle:
 
     async def share(self) -> None:
         """Give way to others if this turn of the loop has lasted long."""
-        turns = self.connection.server.turns
+        turns = self.connection.context.turns
         if turns.is_over(monotonic()):
             await turns.give_way()
 
@@ -133,9 +193,14 @@ class Cycle:
         """Let the loop turn if the app has been told often enough that nothing more comes, or can be sent."""
         self.refusals += 1
         if self.refusals > REFUSALS_MAX:
-            await self.connection.server.turns.give_way()
+            await self.connection.context.turns.give_way()
 
     # For the connection
+
+    @property
+    def waits_for_request(self) -> bool:
+        """An answer waits for the rest of its request."""
+        return self.connection.is_reading_ahead
 
     def flush_head(self) -> None:
         """Let a head leave whose content did not come in the same turn of the loop."""
@@ -173,19 +238,19 @@ class Cycle:
 
     def raised(self, exc: BaseException) -> None:
         """The app raised: log it, once, and answer if that can still be done, else cut."""
-        server = self.connection.server
+        context = self.connection.context
         if self.is_gone and is_about_leaving(exc):
             return
-        is_told = server.is_forced or self.is_overdue
+        is_told = context.is_forced or self.is_overdue
         if not (is_told and isinstance(exc, asyncio.CancelledError)):
             self.log("the app raised an exception", foreign_traceback(exc))
-        server.tally.errors += 1
+        context.counters.errors += 1
         if self.is_gone or self.response.phase is _DONE:
             return
         if self.response.head_sent:
             self.flush_pieces()
             self.connection.abort()
-        elif server.settings.development:
+        elif context.settings.development:
             trace = foreign_traceback(exc)
             self.answer(500, *traceback_page(500, "app-error", f"{type(exc).__name__}: {exc}", trace))
         else:
@@ -193,7 +258,7 @@ class Cycle:
 
     def returned(self) -> None:
         """The app returned, and its response is not complete."""
-        self.connection.server.tally.errors += 1
+        self.connection.context.counters.errors += 1
         if self.response.head_sent:
             self.log("the app returned before its response was complete")
             self.flush_pieces()
@@ -216,7 +281,7 @@ class Cycle:
             "error",
             what,
             error,
-            app=self.connection.server.settings.app,
+            app=self.connection.context.settings.app,
             method=self.head.method,
             path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),
         )

@@ -77,7 +77,7 @@ class HttpCycle(Cycle):
                 self.request_given = not more
                 if more:
                     connection.resume_reading()
-                connection.server.tally.bytes_in += len(body)
+                connection.context.counters.bytes_in += len(body)
                 return {"type": "http.request", "body": body, "more_body": more}
             if self.head.expect_continue and not self.request_given:
                 self._continue()
@@ -117,7 +117,7 @@ class HttpCycle(Cycle):
                     if connection.is_write_paused:
                         await connection.drain()
                         now = monotonic()
-                    turns = connection.server.turns
+                    turns = connection.context.turns
                     if not turns.since:  # `turns.is_over`, written out
                         turns.begin(now)
                     elif now - turns.since > SLICE_S:
@@ -139,7 +139,7 @@ class HttpCycle(Cycle):
                     await self._read_ahead()
                 trailers = message.get("trailers", False)
                 response.start(message.get("status", 0), message.get("headers", ()), None, trailers)
-                connection.server.head_waits(self)
+                connection.context.head_waits(self)
             else:
                 await self._send_extension(kind, message)
         except ResponseError:
@@ -223,7 +223,7 @@ class HttpCycle(Cycle):
         self.held_bytes += content_bytes
         if pieces is None:
             self.pieces = [piece]
-            self.connection.server.head_waits(self)
+            self.connection.context.head_waits(self)
             return
         pieces.append(piece)
         if len(pieces) >= _PIECES_MAX:
@@ -262,7 +262,7 @@ class HttpCycle(Cycle):
             await event.wait()
             return
         self.is_waiting_for_body = True
-        self.connection.watch_body()
+        self.connection.watch_reading()
         try:
             await event.wait()
         finally:

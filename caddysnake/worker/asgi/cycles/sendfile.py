@@ -11,13 +11,9 @@ import asyncio
 import os
 import stat
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from ....http1.errors import ResponseError
-from .cycle import ClientDisconnected
-
-if TYPE_CHECKING:
-    from ..connection import HttpConnection
+from .cycle import ClientDisconnected, Transport
 
 CHUNK_BYTES = 512 * 1024
 """The loop may turn after each."""
@@ -38,13 +34,13 @@ def open_file(path: object) -> tuple[int, int]:
     return fd, found.st_size
 
 
-async def send_file(connection: HttpConnection, file: int, size: int) -> None:
+async def send_file(connection: Transport, file: int, size: int) -> None:
     """Send ``size`` bytes of ``file`` behind what was written already.
 
     Raises ``ClientDisconnected``; ``ResponseError`` when the file has become shorter. The response is broken then.
     """
     await connection.flush()
-    turns = connection.server.turns
+    turns = connection.context.turns
     out = os.dup(connection.fileno())
     try:
         sent = 0
@@ -65,13 +61,13 @@ async def send_file(connection: HttpConnection, file: int, size: int) -> None:
         os.close(out)
 
 
-async def _writable(connection: HttpConnection, fd: int) -> None:
-    loop = connection.server.loop
+async def _writable(connection: Transport, fd: int) -> None:
+    loop = connection.context.loop
     ready = loop.create_future()
     loop.add_writer(fd, _resolve, ready)
     try:
         # A connection that is lost is shut down, which makes it writable as well.
-        await asyncio.wait_for(ready, connection.server.settings.write_timeout_s)
+        await asyncio.wait_for(ready, connection.context.settings.write_timeout_s)
     except asyncio.TimeoutError:
         raise ClientDisconnected("the client does not read") from None
     finally:

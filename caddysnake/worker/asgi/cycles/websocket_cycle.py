@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import MutableMapping
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....http1.encoding import encode_anew
 from ....http1.errors import ResponseError
@@ -54,10 +54,7 @@ from ...websocket.frames import (
     is_sendable,
 )
 from ...websocket.handshake import Offer
-from .cycle import LOOK_S, ClientDisconnected, Cycle, is_about_leaving
-
-if TYPE_CHECKING:
-    from ..connection import HttpConnection
+from .cycle import LOOK_S, ClientDisconnected, Cycle, Transport, is_about_leaving
 
 Message = MutableMapping[str, Any]
 
@@ -112,7 +109,7 @@ class WebSocketCycle(Cycle):
 
     def __init__(
         self,
-        connection: HttpConnection,
+        connection: Transport,
         head: RequestHead,
         response: Response,
         scope: dict[str, Any],
@@ -153,7 +150,7 @@ class WebSocketCycle(Cycle):
                 await self.refuse()
                 return self._disconnect
             self._has_waited = True
-            waiter = self.connection.server.loop.create_future()
+            waiter = self.connection.context.loop.create_future()
             self._waiters.append(waiter)
             try:
                 await waiter
@@ -230,7 +227,7 @@ class WebSocketCycle(Cycle):
         elif kind == "websocket.http.response.start":
             self.response.start(message.get("status", 0), message.get("headers", ()))
             self._phase = _DENIED
-            self.connection.server.head_waits(self)
+            self.connection.context.head_waits(self)
         else:
             raise ResponseError(f"{kind!r} cannot be sent before the WebSocket is accepted")
 
@@ -264,9 +261,9 @@ class WebSocketCycle(Cycle):
             if lower not in _OURS:
                 fields.append((name, value))
         connection = self.connection
-        head = encode_anew(_STATUS_LINE, fields, connection.server.server_header, drop_length=True)[0]
+        head = encode_anew(_STATUS_LINE, fields, connection.context.server_header, drop_length=True)[0]
         self._deflate = Deflate(agreed) if agreed is not None else None
-        self._receiver = Receiver(connection.server.settings.websocket_max_message_bytes, self._deflate)
+        self._receiver = Receiver(connection.context.settings.websocket_max_message_bytes, self._deflate)
         self._phase = _OPEN
         self._heard_at = monotonic()
         self.response.phase = ResponsePhase.STREAMING  # nothing else can be answered any more
@@ -288,7 +285,7 @@ class WebSocketCycle(Cycle):
                 return
             if not receiver.has_more or self._phase is _CLOSED:
                 return
-            if self.connection.server.turns.is_over(monotonic()):
+            if self.connection.context.turns.is_over(monotonic()):
                 self.connection.pause_reading()
                 self._go_on()
                 return
@@ -304,7 +301,7 @@ class WebSocketCycle(Cycle):
             self.connection.resume_reading()
         elif not self._is_called:
             self._is_called = True
-            self.connection.server.turns.call_later(self._called)
+            self.connection.context.turns.call_later(self._called)
 
     def _called(self) -> None:
         self._is_called = False
@@ -402,8 +399,8 @@ class WebSocketCycle(Cycle):
         """The worker is leaving: the client is told to connect again, not all at the same moment."""
         if self._phase is _OPEN:
             # Within the grace there must be time left for their answers.
-            delay = random.random() * min(RESTART_SPREAD_S, self.connection.server.grace_s / 2)
-            self.connection.server.loop.call_later(delay, self._go, GOING_AWAY if is_orphaned else SERVICE_RESTART)
+            delay = random.random() * min(RESTART_SPREAD_S, self.connection.context.grace_s / 2)
+            self.connection.context.loop.call_later(delay, self._go, GOING_AWAY if is_orphaned else SERVICE_RESTART)
 
     def _go(self, code: int) -> None:
         if self._phase is _OPEN:
@@ -423,9 +420,9 @@ class WebSocketCycle(Cycle):
             return
         if self._phase is not _OPEN and is_about_leaving(exc):
             return
-        server = self.connection.server
-        server.tally.errors += 1
-        if not server.is_forced:
+        context = self.connection.context
+        context.counters.errors += 1
+        if not context.is_forced:
             self.log("the app raised an exception", foreign_traceback(exc))
         if self._phase is _OPEN:
             self._close(INTERNAL_ERROR, "")
@@ -448,7 +445,7 @@ class WebSocketCycle(Cycle):
             return
         if self._phase is not _OPEN:
             return
-        settings = self.connection.server.settings
+        settings = self.connection.context.settings
         if self.connection.is_reading_paused:
             # A client we do not read cannot answer.
             self._heard_at = now

@@ -1,0 +1,129 @@
+"""What the connections and cycles of one worker share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ...aio.context import Context
+from ...channel.settings import Settings
+from ...channel.vitals import WORD_ACTIVE, Page
+from ...http1.errors import ProtocolError
+from ...http1.request import RequestParser
+from ...http1.response import Response, ResponsePhase
+from .scope import Scopes
+from .turns import Turns
+
+READ_BUFFER_BYTES = 256 * 1024
+"""One for all connections: a loop reads one at a time, and what is read is parsed at once."""
+
+FIRST_READ_BYTES = 64 * 1024
+"""So much is read at once while it is not known what comes."""
+
+SMALL_READ_BYTES = 4 * 1024
+"""So much is read at once of a request that comes in tiny chunks: taking those apart costs a hundred times more."""
+
+_STARTED = ResponsePhase.STARTED
+
+
+class Call(Protocol):
+    """A call of the app, as far as it is not its connection's affair."""
+
+    is_counted: bool
+    is_overdue: bool
+    started: float
+    task: asyncio.Task[None] | None
+    response: Response
+    pieces: list[bytes] | None
+
+    async def run(self, app: Any) -> None:
+        """Call ``app``, and answer for it where it does not."""
+
+    @property
+    def waits_for_request(self) -> bool:
+        """An answer waits for the rest of its request."""
+
+    def flush_head(self) -> None:
+        """Let a head leave whose content did not come in the same turn of the loop."""
+
+    def flush_pieces(self) -> None:
+        """Let the pieces leave that were sent in the same turn of the loop."""
+
+    def fail(self, error: ProtocolError) -> None:
+        """Answer if that can still be done, else cut."""
+
+    def log(self, what: str, error: str = "") -> None:
+        """Write one record."""
+
+
+class AsgiContext(Context):
+    """``call_ended`` is told that the app has returned, or raised, while the worker is leaving."""
+
+    settings: Settings
+
+    def __init__(
+        self,
+        app: Any,
+        settings: Settings,
+        page: Page,
+        loop: asyncio.AbstractEventLoop,
+        ended: Callable[[int, bool], None],
+        call_ended: Callable[[], None],
+    ) -> None:
+        super().__init__(settings, page, loop, ended)
+        self.app = app
+        self.scopes = Scopes(settings.root_path, settings.sendfile)
+        self.reader = self.scopes.reader(self.limits)
+        """What reads plain heads into scopes, None where it is not installed."""
+        self.view = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.first_view = self.view[:FIRST_READ_BYTES]
+        self.small_view = self.view[:SMALL_READ_BYTES]
+        self.turns = Turns(loop)
+        self.create_task = loop.create_task
+        self.variables = contextvars.copy_context()
+        """What importing the app has left; every request begins in a copy of its own. Whoever begins one may be in
+        another's: what asyncio calls back runs in the context of who asked for it, and an app asks (it resumes reading,
+        or ends its answer before a pipelined request). ``create_task``'s own ``context`` is unknown to Python 3.10 and
+        to some task factories.
+        """
+        self.calls: set[Call] = set()
+        """Apps that run, be their response complete or not."""
+        self._heads: list[Call] = []
+        self._call_ended = call_ended
+
+    def new_parser(self) -> RequestParser:
+        """Make the parser of one connection."""
+        return super().new_parser() if self.reader is None else RequestParser(self.limits, reader=self.reader)
+
+    def begin(self, call: Call) -> None:
+        """Call the app in a task of its own; it counts as active until ``end``."""
+        self.calls.add(call)
+        self.active += 1
+        self.header[WORD_ACTIVE] = self.active
+        call.task = self.variables.copy().run(self.create_task, call.run(self.app), name="request")
+
+    def end(self, call: Call) -> None:
+        """The app has returned, or raised. A worker that is leaving may be done by this."""
+        self.calls.discard(call)
+        if not call.is_counted:
+            self.active -= 1
+            self.header[WORD_ACTIVE] = self.active
+        if self.is_leaving:
+            self._call_ended()
+
+    def head_waits(self, call: Call) -> None:
+        """Let a head wait for its content, or a piece for others, until the end of this turn of the loop."""
+        if not self._heads:
+            self.loop.call_soon(self._flush_heads)
+        self._heads.append(call)
+
+    def _flush_heads(self) -> None:
+        heads, self._heads = self._heads, []
+        for call in heads:
+            if call.response.phase is _STARTED:
+                if not call.waits_for_request:
+                    call.flush_head()
+            elif call.pieces:
+                call.flush_pieces()

@@ -1,0 +1,240 @@
+"""How fast one client is read and written, and what becomes of a request that its app answers without reading it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+from ...aio.connection import Connection
+from ...aio.transport import UNWANTED, ConnectionPhase
+from ...channel.vitals import SLOT_HEAD_SENT
+from ...http1.response import Output
+from .. import early_answers
+from .context import AsgiContext
+from .cycles.cycle import ClientDisconnected, Cycle
+
+BODY_HIGH_BYTES = 64 * 1024
+"""Reading pauses while the app has this much of a body to take."""
+
+TINY_CHUNK_BYTES = 128
+SMALL_PIECES_BYTES = 2048
+"""A read of so much that holds a piece of a body for each 128 bytes is one of tiny chunks."""
+
+# CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
+_REQUEST, _DRAIN, _LINGER = ConnectionPhase.REQUEST, ConnectionPhase.DRAIN, ConnectionPhase.LINGER
+ENDING = frozenset((ConnectionPhase.CLOSING, ConnectionPhase.RETURNING, ConnectionPhase.CLOSED))
+
+
+class FlowControl(Connection):
+    """Reads no faster than the app takes, and has writers wait until the client takes what was written."""
+
+    __slots__ = (
+        "_ahead",
+        "_ahead_over",
+        "_drain_event",
+        "_drops",
+        "_joins",
+        "_view",
+        "cycle",
+        "is_closing",
+        "is_reading_paused",
+    )
+
+    context: AsgiContext
+
+    def __init__(self, context: AsgiContext, sock: socket.socket, slot: int, is_last: bool) -> None:
+        super().__init__(context, sock, slot, is_last)
+        self.cycle: Cycle | None = None
+        self.is_closing: Callable[[], bool]
+        """Nothing more can be written: the connection was ended, or a write has failed."""
+        self.is_reading_paused = False
+        self._view = context.first_view
+        self._joins = False
+        self._drain_event: asyncio.Event | None = None
+        self._ahead: asyncio.Future[bool] | None = None
+        self._ahead_over = 0.0
+        self._drops = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the transport is there."""
+        self.is_closing = transport.is_closing
+        # asyncio's own `writelines` never pauses the protocol on Python 3.12 and 3.13.0: no flow control at all.
+        self._joins = type(transport).__module__.startswith("asyncio.")
+        super().connection_made(transport)
+
+    # Writing
+
+    def write(self, output: Output, content_bytes: int) -> None:
+        """Write a piece of a response, ``content_bytes`` of which are content."""
+        context = self.context
+        context.slots[self.slot] = SLOT_HEAD_SENT
+        context.counters.bytes_out += content_bytes
+        if isinstance(output, bytes):
+            self._transport.write(output)
+        elif self._joins:
+            self._transport.write(b"".join(output))
+        else:
+            self._transport.writelines(output)
+
+    def count_sent(self, size: int) -> None:
+        """So much content was sent in another way."""
+        self.context.counters.bytes_out += size
+
+    def fileno(self) -> int:
+        """The descriptor of our copy of the socket; it stays the connection's."""
+        return self._sock.fileno()
+
+    async def flush(self) -> None:
+        """Wait until the kernel has everything that was written. Raises ``ClientDisconnected``."""
+        if self.phase not in ENDING:
+            self._transport.set_write_buffer_limits(high=0)
+            await self.drain()
+        if self.phase in ENDING:
+            raise ClientDisconnected("the client is gone")
+        self._transport.set_write_buffer_limits()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written, or is gone."""
+        while self.is_write_paused:
+            if self._drain_event is None:
+                self._drain_event = asyncio.Event()
+            await self._drain_event.wait()
+
+    def _wake_writers(self) -> None:
+        self.is_write_paused = False
+        if self._drain_event is not None:
+            self._drain_event.set()
+            self._drain_event = None
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        """Take no more from the client, whose kernel then slows it down. No harm twice."""
+        if not self.is_reading_paused:
+            self.is_reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo ``pause_reading``. No harm twice."""
+        if self.is_reading_paused:
+            self.is_reading_paused = False
+            # What it will call back must not run in, and keep, the context of the request whose app asks for it.
+            self.context.variables.copy().run(self._transport.resume_reading)
+
+    def _is_dense(self, read_bytes: int) -> bool:
+        """A body comes in tiny chunks, which cost much: then one short read a turn of the loop (libuv makes many)."""
+        context = self.context
+        if self.parser.complete:
+            self._view = context.first_view
+            return False
+        is_dense = len(self.parser.body) * TINY_CHUNK_BYTES > read_bytes >= SMALL_PIECES_BYTES
+        self._view = context.small_view if is_dense else context.view
+        return is_dense
+
+    def _content_came(self, size: int) -> None:
+        if self._is_dense(size):
+            self._drop_slowly()
+
+    def _drop_slowly(self) -> None:
+        self.pause_reading()
+        self.context.turns.call_later(self._drop_more)
+
+    def _drop_more(self) -> None:
+        if self.phase is _DRAIN or self._drops:
+            self.resume_reading()
+
+    # A request that its app answers, and has not read
+
+    @property
+    def is_reading_ahead(self) -> bool:
+        """An answer waits for the rest of its request."""
+        return self._ahead is not None
+
+    async def read_ahead(self, keep: bool) -> None:
+        """Read on before an answer leaves that does not wait for its request (``early_answers``); ``keep`` what comes
+        for the app, or drop it.
+        """
+        parser = self.parser
+        loop = self.context.loop
+        cycle = self.cycle
+        if cycle is None or cycle.started == self._ahead_over:
+            return  # it was waited for already
+        until = loop.time() + early_answers.TOTAL_S
+        first = parser.received
+        try:
+            while not parser.complete and self.phase is _REQUEST and not self.is_half_closed:
+                if keep and parser.body_bytes >= early_answers.KEPT_MAX_BYTES:
+                    break
+                if not keep:
+                    parser.take_body()
+                    if parser.received - first > early_answers.DROPPED_MAX_BYTES:
+                        break
+                ahead = self._ahead = loop.create_future()
+                self.resume_reading()
+                wait_s = max(0.0, min(early_answers.IDLE_S, until - loop.time()))
+                timer = loop.call_later(wait_s, resolve, ahead, False)
+                try:
+                    if not await ahead:
+                        self._ahead_over = cycle.started
+                        break
+                finally:
+                    timer.cancel()
+            if parser.complete and parser.received > early_answers.LARGE_BYTES:
+                self._ahead = loop.create_future()
+                await asyncio.sleep(early_answers.SETTLE_S)
+        finally:
+            self._ahead = None
+            if self.phase is _REQUEST and (parser.body_bytes > BODY_HIGH_BYTES or parser.pending):
+                self.pause_reading()
+
+    def _stalls(self, now: float) -> None:
+        """Drop what is unread if the client reads no answer because it sends its request first, of which the app has
+        asked for nothing: so the answer can go on.
+        """
+        parser = self.parser
+        is_untouched = self.cycle is not None and parser.received == parser.body_bytes and not parser.complete
+        is_stuck = is_untouched and self.is_reading_paused and now - self._write_since > early_answers.STALL_S
+        if is_stuck and self.phase is _REQUEST:
+            self._drops = True
+            parser.take_body()
+            self.resume_reading()
+
+    @property
+    def is_request_lost(self) -> bool:
+        """Content was dropped that nobody had asked for: ``receive`` has nothing to give any more."""
+        return self._drops
+
+    def _finish(self) -> None:
+        super()._finish()
+        if self.phase is _LINGER and not self.parser.complete:
+            self._read_on_later()
+
+    def _read_on_later(self) -> None:
+        """An answer is complete, its request is not: the rest is read when the client has read the answer.
+
+        Or when it takes nothing of that for a while (``early_answers``).
+        """
+        self.pause_reading()
+        self._look_whether_read(-1, self._watched_since)
+
+    def _look_whether_read(self, unread: int, since: float) -> None:
+        if self.phase not in UNWANTED or not self.is_reading_paused:
+            return
+        now = monotonic()
+        left = self._transport.get_write_buffer_size() + early_answers.unread_bytes(self._sock)
+        if left != unread:
+            since = now
+        if not left or now - since >= early_answers.STALL_S:
+            self._linger_from_now(self.phase)
+            return
+        self._linger_until += now - self._watched_since
+        self._watched_since = now
+        self.context.loop.call_later(early_answers.LOOK_S, self._look_whether_read, left, since)
+
+
+def resolve(future: asyncio.Future[bool], result: bool) -> None:
+    """Set the result, if there is none yet and nobody has given up."""
+    if not future.done():
+        future.set_result(result)
