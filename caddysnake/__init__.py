@@ -22,4 +22,4 @@
 This module imports nothing, so that every process may import it at no cost.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
