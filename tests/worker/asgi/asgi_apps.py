@@ -185,6 +185,28 @@ async def do_after(scope: Any, receive: Any, send: Any) -> None:
     NOTES.append("after")
 
 
+async def do_unfinished(scope: Any, receive: Any, send: Any) -> None:
+    """Does not say that this was all before it is let go on. The query: status, and what it sends at once."""
+    status, content = scope["query_string"].decode().split("-")
+    gate("unfinished").clear()
+    await start(send, int(status), *([(b"content-length", b"%d" % len(content))] if content else []))
+    if content:
+        await body(send, content.encode(), True)
+    await gate("unfinished").wait()
+    await body(send, b"", True)
+    await body(send, b"")
+    NOTES.append("finished")
+
+
+async def do_unending(scope: Any, receive: Any, send: Any) -> None:
+    await start(send, 200, (b"content-type", b"text/event-stream"))
+    try:
+        while True:
+            await body(send, b"data: 1\n\n", True)
+    except OSError:
+        NOTES.append("told")
+
+
 async def do_send_after_end(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"done")
     try:

@@ -484,6 +484,26 @@ def test_work_after_a_response_does_not_hold_up_the_next_request(client: RawClie
     wait_for_note(client, "after")
 
 
+@pytest.mark.parametrize(
+    ("method", "query"), [("HEAD", "200-"), ("HEAD", "200-all"), ("GET", "204-"), ("GET", "304-"), ("GET", "200-all")]
+)
+def test_an_app_that_does_not_say_that_it_is_done_does_not_hold_up_the_next_request(
+    client: RawClient, method: str, query: str
+) -> None:
+    answer = client.ask(f"{method} /unfinished?{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert (answer.status, answer.body) == (int(query[:3]), b"all" if (method, query) == ("GET", "200-all") else b"")
+    assert asked(client, "/notes") == []
+    client.get("/open?unfinished")
+    wait_for_note(client, "finished")
+    assert asked(client, "/notes") == ["finished"]
+
+
+def test_an_app_that_sends_without_end_to_who_asked_for_the_head_is_told(client: RawClient) -> None:
+    assert client.ask(b"HEAD /unending HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+    assert client.get("/hello").body == b"hello"
+    wait_for_note(client, "told")
+
+
 def test_an_app_waits_for_a_reader_that_does_not_read(client: RawClient, worker: Worker) -> None:
     with RawClient(worker.connect()) as slow:
         slow.send(b"GET /large?64 HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -100,6 +100,7 @@ class Cycle:
         "event",
         "head",
         "held_bytes",
+        "is_answered",
         "is_counted",
         "is_gone",
         "is_overdue",
@@ -123,6 +124,8 @@ class Cycle:
         self.started = monotonic()
         self.is_gone = False
         """The client is gone: nothing can be sent."""
+        self.is_answered = False
+        """The client has all of the answer, although the app has not said that this is all: as good as gone."""
         self.is_overdue = False
         """Its time is over, it has been answered for, and its task was cancelled."""
         self.is_counted = False

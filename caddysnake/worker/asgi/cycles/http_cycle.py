@@ -44,6 +44,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _EARLY_HINTS = 103
 _PIECE_MAX_BYTES = 1024
 _PIECES_MAX = 64
+ANSWERED_S = 5.0
+"""So long an app may go on to send behind the last that its client can get; then it is told that nobody is there."""
+
 _BURST_S = 0.001
 """Pieces that come sooner than this after another are let wait for each other, within one turn of the loop."""
 
@@ -93,8 +96,8 @@ class HttpCycle(Cycle):
         connection = self.connection
         response = self.response
         if self.is_gone:
-            await self.refuse()
-            raise ClientDisconnected("the client is gone")
+            await self._send_to_nobody(kind, message)
+            return
         try:
             if kind == "http.response.body":
                 body = message.get("body", b"")
@@ -114,6 +117,8 @@ class HttpCycle(Cycle):
                         if is_small:
                             self.wrote = now
                         self._write(output, len(body))
+                    if response.is_satisfied:
+                        self._answered()
                     if connection.is_write_paused:
                         await connection.drain()
                         now = monotonic()
@@ -190,6 +195,45 @@ class HttpCycle(Cycle):
             os.close(file)
         if not self.is_gone:
             connection.response_done(self)
+
+    # Behind an answer
+
+    def flush_head(self) -> None:
+        """Let a head leave whose content did not come in the same turn of the loop."""
+        super().flush_head()
+        if self.response.is_satisfied:
+            self._answered()
+
+    def _answered(self) -> None:
+        """The client has all that there can be, such as the head of a 304: the connection, on which Caddy's next
+        request may be another user's, does not wait for the app to say that this is all.
+        """
+        connection = self.connection
+        if self.is_gone or not (self.request_given or (connection.parser.complete and not self.head.has_body)):
+            return
+        self.flush_pieces()
+        self.is_answered = self.is_gone = True
+        self.looked = monotonic()
+        connection.response_done(self)
+
+    async def _send_to_nobody(self, kind: str, message: Message) -> None:
+        """What the app sends to a client that is gone, or that has all: then it is looked at all the same, and the app
+        has some time to come to its end.
+        """
+        connection = self.connection
+        is_over = not self.is_answered or monotonic() - self.looked > ANSWERED_S
+        if is_over or connection.is_closing() or connection.is_client_gone():
+            await self.refuse()
+            raise ClientDisconnected("the client is gone")
+        try:
+            if kind == "http.response.body":
+                self.response.send(_to_bytes(message.get("body", b"")), message.get("more_body", False))
+            elif kind == "http.response.trailers":
+                self.response.send_trailers(message.get("headers", ()), message.get("more_trailers", False))
+        except ResponseError:
+            await self.refuse()
+            raise
+        await self.share()
 
     # Before an answer to half a request
 
