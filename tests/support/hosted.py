@@ -68,7 +68,7 @@ class Hosted(House):
             await asyncio.sleep(0.2)
             self.spawners.sweep()
             for app in self.apps:
-                app.pool.recycle()
+                app.pool.upkeep.recycle()
 
     @property
     def hosts(self) -> list[ThreadHost]:

@@ -1,10 +1,14 @@
 """An app: the generations of its workers, and what waits for them.
 
-``app``         one app
+``app``         one app, by its generations; ``takeover``: the decisions, without I/O
+``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one
-``pool``        one generation of its workers
+``pool``        one generation of its workers; ``generation``: the decisions, without I/O
+``source``      where workers come from
+``upkeep``      those that hang, or have served long enough
 ``spec``        what a pool runs; what makes two specs the same app
+``beginning``   the first start, until it is up
 ``builds``      which code that is
 ``restarting``  when a worker is replaced; how soon one that failed is tried again
 ``counters``    what is counted

@@ -31,7 +31,7 @@ class Relays(App):
 
     def set_desk(self, desk: LinkBroker) -> None:
         """``desk`` answers the generation that is prepared, or else the present one."""
-        newest = self._coming or self.pool
+        newest = self.newest
         self._desks[newest.generation] = desk
         living = {pool.generation for pool in self.pools()}
         for generation in [generation for generation in self._desks if generation not in living]:
@@ -58,7 +58,7 @@ class Relays(App):
         """To be called every second or so."""
         for desk in self._desks.values():
             desk.sweep()
-        if self.pool.ready and not self._stopping:
+        if self.pool.ready and not self.is_stopping:
             self._starter.keep_spare()
 
     def stop(self) -> None:

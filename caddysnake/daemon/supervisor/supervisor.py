@@ -756,8 +756,8 @@ class Supervisor:
             self.relays.even_out()
         for app in self._all_apps():
             app.even_out()
-            app.pool.watch()
-            app.pool.recycle()
+            app.pool.upkeep.watch()
+            app.pool.upkeep.recycle()
 
     def pids(self) -> set[int]:
         """Processes that somebody here reaps."""

@@ -45,7 +45,7 @@ def capture(serving: Supervisor, state: State) -> None:
         carried.origin = serving._openings.origin(bound.listener)
         state.listeners.append(carried)
     state.listener_numbers = serving._numbers
-    state.worker_numbers = Pool.numbered()
+    state.worker_numbers = WorkerSource.numbered()
     state.spawners = serving.spawners.carry()
     serving.spawners.hosts.carry(state)
     state.uids = sorted(serving.spawners.uids)

@@ -82,7 +82,7 @@ class Resumption:
     def run(self) -> None:
         """All of it, at once. Raises ``StateError``, ``OSError``, ``ValueError``."""
         serving, state = self._serving, self._state
-        Pool.number_from(state.worker_numbers)
+        WorkerSource.number_from(state.worker_numbers)
         tempdirs.resume(state.scratch)
         serving.spawners.uids |= set(state.uids)
         serving.trust.disbelieved |= set(state.disbelieved)

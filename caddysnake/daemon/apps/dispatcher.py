@@ -1,0 +1,226 @@
+"""Connections of an app: who gets the next one, and what becomes of those that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ...channel import vitals
+from ..sockets.connections import Connection, Connections, ListenerOwner
+from ..sockets.refusals import QUEUE_FULL, Refusal
+from ..workers.balancer import choose, excess
+from ..workers.worker import Worker
+from .counters import Counters
+from .pool import Pool
+from .queue import ConnectionQueue
+from .spec import StartFailed
+from .takeover import Fate, Takeover
+from .waiting import Waiters
+
+if TYPE_CHECKING:
+    from ...config.plan.accounts import Account
+
+_UNTOUCHED = (vitals.SLOT_GIVEN, vitals.SLOT_IDLE, vitals.SLOT_RETURNED)
+"""Of a slot whose worker had not begun to read from the connection."""
+
+
+class Successor(Protocol):
+    """Has the connections of an app that was told to go."""
+
+    def take(self, connection: Connection) -> None:
+        """Something has come on an idle one: a request for the successor, or its end."""
+
+    def left(self, connection: Connection) -> None:
+        """The other side of one that waits has left."""
+
+
+class Recourse(NamedTuple):
+    """Who else sees to an app's connections."""
+
+    lend: Callable[[Connection], bool] | None = None
+    """Gives one to a relay, which waits or answers in the place of an app that is not up."""
+    pass_on: Callable[[Connection, ListenerOwner], None] | None = None
+    """Has those that come back when the app was told to go, or when their listener is another's; None: they end."""
+    turn_away: Callable[[Connection], None] | None = None
+    """Has those that come when ``max_queue`` wait already."""
+    successor: Successor | None = None
+    """Has those of an app that was told to go because another follows it."""
+
+
+class Dispatcher:
+    """Gives connections to the workers of the generation that serves; an app is one.
+
+    Each connection is with one worker, in the queue, or parked.
+    """
+
+    ledger: Counters
+
+    def __init__(self, pool: Pool, connections: Connections, recourse: Recourse) -> None:
+        self._takeover = Takeover(pool)
+        self._connections = connections
+        self._recourse = recourse
+        self._queue = ConnectionQueue(connections, self._give, lambda: bool(self.pool.ready))
+        self.waiters = Waiters()
+        """Those who wait to be told by ``when_ready``."""
+        self._turn = 0
+
+    @property
+    def pool(self) -> Pool:
+        """The generation that serves."""
+        return self._takeover.present
+
+    @property
+    def account(self) -> Account | None:
+        """The user that its workers run as; None: the daemon's."""
+        return self.pool.spec.key.account
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs no code of anybody's but ours."""
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """How many connections wait in the queue for a worker."""
+        return len(self._queue)
+
+    @property
+    def max_queue(self) -> int:
+        """How many connections may wait here, apart from what its workers have been given."""
+        return self._queue.most
+
+    @max_queue.setter
+    def max_queue(self, most: int) -> None:
+        self._queue.most = most
+
+    @property
+    def successor(self) -> Successor | None:
+        """Whose its connections are that come back, since it was told to go."""
+        return self._recourse.successor if self._takeover.is_succeeded else None
+
+    # -- giving --------------------------------------------------------------------------------------------------
+
+    def place(self, connection: Connection) -> None:
+        """Give ``connection`` to the least busy worker, or let it wait."""
+        fate = self._takeover.placed(connection.bound is not None and connection.bound.app is not connection.app)
+        if fate is not Fate.PLACE:
+            self._see_to(connection, fate)
+        elif self._queue or not self._give(connection):
+            self._keep_waiting(connection)
+
+    def _keep_waiting(self, connection: Connection) -> None:
+        lend, turn_away = self._recourse.lend, self._recourse.turn_away
+        if self.is_hopeless and lend is not None and lend(connection):
+            return
+        if self._queue.is_full and turn_away is not None and connection.bound is not None:
+            self.ledger.refused(QUEUE_FULL.code)
+            turn_away(connection)
+            return
+        self._queue.add(connection)
+        self._queue.retry_soon()
+
+    def _give(self, connection: Connection) -> bool:
+        ready = self.pool.ready
+        self._turn += 1
+        loads = [worker.load() for worker in ready]
+        index = choose(loads, self._turn) if len(loads) != 1 else None if loads[0].saturated else 0
+        if index is None or not ready[index].give(connection):
+            return False
+        self._connections.watch(connection)
+        return True
+
+    def serve_waiting(self) -> None:
+        """Give away what waits, as far as there are workers to take it."""
+        if self.pool.ready:
+            self.waiters.tell(None)
+        self._queue.serve()
+
+    def place_waiting_again(self) -> None:
+        """Perhaps there is somebody now who takes what waits."""
+        for connection in self._queue.take_all():
+            self.place(connection)
+
+    def await_worker(self, connection: Connection) -> None:
+        """It waits, behind those that wait already."""
+        self._queue.add(connection)
+
+    def even_out(self) -> None:
+        """To be called every second or so: after a death or a slow spell some workers hold more than their share."""
+        ready = self.pool.ready
+        for worker, surplus in zip(ready, excess([worker.connections for worker in ready]), strict=True):
+            if surplus:
+                worker.shed(surplus)
+
+    # -- what comes back -----------------------------------------------------------------------------------------
+
+    def over(self, connection: Connection) -> None:
+        """Its other side has left."""
+        if connection.worker is not None:
+            # The worker may still be answering a half-closed client, so only our duplicate goes.
+            connection.worker.drop(connection)
+            self._connections.forget(connection)
+        else:
+            self._queue.discard(connection)
+            if self.successor is not None:
+                self.successor.left(connection)
+            self._connections.end(connection)
+
+    def returned(self, connection: Connection, worker: Worker) -> None:
+        """``worker`` gave it back at a request boundary."""
+        self._see_to(connection, self._takeover.returned(worker in self.pool.ready))
+
+    def orphaned(self, connection: Connection, state: int) -> None:
+        """Its worker is dead: what that worker had not begun to read is as good as new."""
+        connection.worker = None
+        self._see_to(connection, self._takeover.orphaned(state in _UNTOUCHED))
+
+    def _see_to(self, connection: Connection, fate: Fate) -> None:
+        pass_on, successor = self._recourse.pass_on, self._recourse.successor
+        if fate is Fate.PLACE:
+            self.place(connection)
+        elif fate is Fate.PARK:
+            self._connections.park(connection)
+        elif fate is Fate.REOPEN and successor is not None:
+            successor.take(connection)
+        elif fate is Fate.PASS_ON and pass_on is not None:
+            pass_on(connection, self)
+        else:
+            self._connections.end(connection)
+
+    def _part_with_queue(self) -> None:
+        """This app is told to go, and what waits is idle, as far as anybody knows."""
+        for connection in self._queue.take_all():
+            self._see_to(connection, self._takeover.idle())
+
+    # -- those who ask whether there is a worker -----------------------------------------------------------------
+
+    @property
+    def is_hopeless(self) -> bool:
+        """There is no worker, and there have been many failures in a row, or its code is broken."""
+        return not self.pool.ready and (self._takeover.broken is not None or self.pool.is_hopeless)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being answered, and nobody waits."""
+        return not self._queue and not any(worker.load().busy for worker in self.pool.ready)
+
+    @property
+    def has_open_ends(self) -> bool:
+        """See ``Worker.has_open_ends``."""
+        return any(worker.has_open_ends for worker in self.pool.ready)
+
+    def requests_begun(self) -> int:
+        """A number that grows with each request, for as long as no worker is replaced."""
+        return sum(worker.requests() for worker in self.pool.ready)
+
+    def when_ready(self, token: Hashable, tell: Callable[[Refusal | None], None]) -> None:
+        """Call ``tell(None)`` once there is a worker, at once if there is; with a refusal when there will be none."""
+        if self.pool.ready:
+            tell(None)
+            return
+        hopeless: StartFailed | None = self.pool.last_failure if self.pool.is_hopeless else None
+        refusal = self._takeover.refusal(hopeless)
+        if refusal is not None:
+            tell(refusal)
+        else:
+            self.waiters.add(token, tell)

@@ -1,0 +1,163 @@
+"""Where the workers of one pool come from: their launcher, their folder, their ``TMPDIR``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from ...channel.messages import MOVES
+from ...channel.settings import RelaySettings, Settings
+from ..system import tempdirs
+from ..system.state import CarriedPool, CarriedSeat
+from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLauncher
+from ..workers.forking.interpreter import not_passed
+from ..workers.lifecycle import Reason
+from ..workers.worker import Worker, WorkerSink
+from .generation import Generation
+from .spec import PoolSpec
+
+log = logging.getLogger("caddysnake.app")
+
+
+class WorkerSource:
+    """Forks workers of ``spec``."""
+
+    _numbers = iter(range(1, 1 << 31))
+
+    def __init__(self, spec: PoolSpec, launchers: Launchers) -> None:
+        self._spec = spec
+        self._launchers = launchers
+        self._scratch: str | None = None
+        self._threads: ThreadLauncher | None = None
+
+    async def _settings_of(self, place: int) -> Settings | RelaySettings:
+        """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
+        settings = self._spec.settings._replace(worker_index=place, workers=self._spec.workers)
+        return self._with_scratch(await self._located(settings)) if isinstance(settings, Settings) else settings
+
+    async def _located(self, settings: Settings) -> Settings:
+        """Follow the links on the way to the code, and to its Python, now and once: what the worker imports later is
+        of the same release, wherever ``current`` leads by then.
+        """
+        await self._launchers.look(self._spec.key)
+        found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
+        launcher = self.launcher() if settings.shares_process else None
+        if isinstance(launcher, ThreadLauncher):
+            found = launcher.folder(found)
+        return settings._replace(working_dir=found)
+
+    def _with_scratch(self, settings: Settings) -> Settings:
+        """``settings`` with a private ``TMPDIR``, when the app has a user of its own and names none. ``OSError``."""
+        account = self._spec.key.account
+        if account is None or "TMPDIR" in settings.environ or settings.shares_process:
+            return settings
+        if self._scratch is None:
+            self._scratch = tempdirs.make(self._spec.name, account.uid, account.gid)
+        return settings._replace(environ={**settings.environ, "TMPDIR": self._scratch})
+
+    def launcher(self) -> Launcher:
+        """Who forks its workers, or starts them as threads."""
+        settings = self._spec.settings
+        if not isinstance(settings, Settings) or not settings.shares_process:
+            return self._launchers.get(self._spec.key)
+        if self._threads is None:
+            # What limits one app's use of memory can be kept for a whole process only.
+            is_private = bool(settings.limits) or self._spec.limits.memory_bytes is not None
+            self._threads = self._launchers.seat(self._spec.key, settings, is_private)
+        return self._threads
+
+    async def spawn(self, place: int, generation: Generation[Worker], sink: WorkerSink) -> Reason | None:
+        """Fork a worker for ``place``; why it is not, if it is not."""
+        spec = self._spec
+        try:
+            settings = await self._settings_of(place)
+            worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink)
+        except OSError as exc:
+            return Reason("resources", f"no room for another worker: {exc}")
+        except Exception as exc:
+            return self._failed_of_us(place, exc)
+        try:
+            launcher = self.launcher()
+            generation.begun(place, worker)
+            await worker.start(launcher)
+        except BaseException as exc:
+            generation.not_begun(place, worker)
+            worker.discard()
+            if isinstance(exc, SpawnError):
+                if exc.fatal:
+                    self._launchers.discard(spec.key)
+                return Reason(exc.code, str(exc))
+            if isinstance(exc, Exception):
+                return self._failed_of_us(place, exc)
+            raise
+        return None
+
+    def _failed_of_us(self, place: int, exc: Exception) -> Reason:
+        """For a reason that nobody has thought of: it has failed all the same, and whoever waits must hear of it."""
+        fields = {"app": self._spec.name, "worker": place}
+        log.error("worker cannot be started", exc_info=exc, extra={"fields": fields})
+        return Reason("internal", f"{type(exc).__name__}: {exc}")
+
+    def hint(self, text: str) -> str:
+        """What may help against a failure that says ``text``; empty when nothing is known."""
+        settings = self._spec.settings
+        missed = not_passed(os.environ, settings.environ, text) if isinstance(settings, Settings) else []
+        if not missed:
+            return ""
+        names = " ".join(missed)
+        return f"\n({names}: set for caddysnake, not passed to the app. Add `pass_env {names}` to its python block.)"
+
+    @classmethod
+    def numbered(cls) -> int:
+        """The number that the next worker gets."""
+        number = next(cls._numbers)
+        cls.number_from(number)
+        return number
+
+    @classmethod
+    def number_from(cls, number: int) -> None:
+        """Workers get numbers from ``number`` on."""
+        cls._numbers = iter(range(number, 1 << 31))
+
+    # -- threads -------------------------------------------------------------------------------------------------
+
+    def is_doomed(self, worker: Worker) -> bool:
+        """``worker`` is a thread of a host that is to be replaced."""
+        return self._threads is not None and self._threads.is_doomed(worker.number)
+
+    def move_out(self, worker: Worker) -> None:
+        """Let the successor of ``worker`` be a thread of another host."""
+        if self._threads is not None:
+            self._threads.move_out(worker.number)
+
+    def is_better_alone(self, worker: Worker, code: str) -> bool:
+        """Move it to a host of its own: it cannot share one, or its host crashed before it was ready, which another app
+        may have caused. False where that is no help.
+        """
+        if self._threads is None:
+            return False
+        if code == "crashed" and worker.ready_at is None:
+            return self._threads.needs_own_host(for_good=False)
+        return code == MOVES and self._threads.needs_own_host(for_good=True)
+
+    # -- going on in another image of the daemon -----------------------------------------------------------------
+
+    def carry(self) -> tuple[str | None, CarriedSeat | None]:
+        """The private folder, and the place among threads, for whoever goes on with it."""
+        return self._scratch, self._threads.carry() if self._threads is not None else None
+
+    def resume(self, carried: CarriedPool) -> ThreadLauncher | None:
+        """Go on where ``carried`` says; the launcher of its threads, if they are."""
+        self._scratch = carried.scratch
+        launcher = self.launcher() if carried.seat is not None else None
+        if not isinstance(launcher, ThreadLauncher) or carried.seat is None:
+            return None
+        launcher.resume(carried.seat)
+        return launcher
+
+    def end(self) -> None:
+        """No worker is left: remove what they shared."""
+        if self._scratch is not None:
+            folder, self._scratch = self._scratch, None
+            tempdirs.discard(folder)
