@@ -20,12 +20,25 @@ LOOKED_AT = {
         "last_cells last_cpu_s number page pid ready_at reported settings shares_process started_at state watch"
     ),
     "apps.pool.Pool": (
-        "_backoff _begun_at _draining _goal _home _is_started _leases _news _pauses _replacing _scratch _seat "
-        "_spawners _started _starts _tasks generation last_failure leaving ready restarts spec workers"
+        "_core _home _news _pauses _source _started _starts _tasks generation leaving ready spec upkeep workers"
+    ),
+    "apps.generation.Generation": (
+        "backoff goal last_failure leaving ready replacing restarts size state workers"
+    ),
+    "apps.source.WorkerSource": (
+        "_launchers _scratch _spec _threads"
+    ),
+    "apps.upkeep.Upkeep": (
+        "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_broken _burials _coming _connections _former _is_succeeded _launchers _loop _queue _recourse _renewing "
-        "_retry_after_s _rolling _stopping _turn attempts builds hurry ledger name pool spec waiters"
+        "_growing _launchers _loop _reaps _renewing builds hurry ledger"
+    ),
+    "apps.takeover.Takeover": (
+        "attempts broken coming former is_stopping is_succeeded present retry_after_s"
+    ),
+    "apps.dispatcher.Dispatcher": (
+        "_connections _queue _recourse _takeover _turn waiters"
     ),
     "apps.queue.ConnectionQueue": (
         "_connections _give _has_worker _retry _waiting most"

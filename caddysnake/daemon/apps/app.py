@@ -13,13 +13,10 @@ from ..workers.forking.start_limiter import StartLimiter
 from ..workers.worker import Worker
 from .builds import Builds
 from .counters import Counters
-from .dispatcher import Dispatcher, Recourse
+from .dispatcher import ALONE, Dispatcher, Recourse
 from .pool import Pool
 from .spec import PoolSpec, StartFailed
 from .takeover import Do, Order, TellWaiters
-
-ALONE = Recourse()
-"""Nobody else."""
 
 
 class App(Dispatcher):

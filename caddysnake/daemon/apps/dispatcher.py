@@ -47,6 +47,10 @@ class Recourse(NamedTuple):
     """Has those of an app that was told to go because another follows it."""
 
 
+ALONE = Recourse()
+"""Nobody else."""
+
+
 class Dispatcher:
     """Gives connections to the workers of the generation that serves; an app is one.
 

@@ -71,7 +71,7 @@ class Pool(WorkerSink):
         self.leaving = self._core.leaving
         self._home = home
         self._source = WorkerSource(spec, launchers)
-        self.upkeep = Upkeep(spec, self._core, self._source, home.ledger, self._replace, self._do)
+        self.upkeep = Upkeep(spec, self._core, self._source, home.ledger, self._carry_out, self._do)
         self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
         """A worker was admitted, or has failed."""
@@ -124,7 +124,7 @@ class Pool(WorkerSink):
             self._core.refuse()
             raise StartFailed(self.spec.name, "setup", self.spec.cannot)
         self._started = loop.create_future()
-        slow = loop.call_later(self.spec.slow_start_s, self._warn_slow)
+        slow = loop.call_later(self.spec.slow_start_s, _warn_slow, self.spec)
         self._starts = starts
         self._carry_out(self._core.start(one_first))
         try:
@@ -174,16 +174,11 @@ class Pool(WorkerSink):
         while self._tasks or self.workers or self.leaving:
             waits = [worker.ended.wait() for worker in (*self.workers.values(), *self.leaving)]
             await asyncio.gather(*waits, *self._tasks, return_exceptions=True)
-            self._forget_ended()
+            _forget_ended(self._core)
             # Since Python 3.12 a gather of what is done does not give way, and the callbacks of done tasks never run.
             await asyncio.sleep(0)
         if not self._core.is_kept:
             self._source.end()
-
-    def _forget_ended(self) -> None:
-        for worker in [*self.workers.values(), *self.leaving]:
-            if worker.ended.is_set():
-                self._core.ended(worker)
 
     # -- orders --------------------------------------------------------------------------------------------------
 
@@ -219,9 +214,6 @@ class Pool(WorkerSink):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _replace(self, worker: Worker) -> None:
-        self._carry_out(self._core.replace(worker.settings.worker_index, worker))
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -307,7 +299,7 @@ class Pool(WorkerSink):
         """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.upkeep.end(worker)
         self._home.ledger.counted(worker.last_cells, worker.last_cpu_s)
-        self._forget_ended()
+        _forget_ended(self._core)
         self._core.exited(worker.settings.worker_index, worker)
         for connection, state in orphans:
             self._home.orphaned(connection, state)
@@ -344,40 +336,21 @@ class Pool(WorkerSink):
         failure = StartFailed(self.spec.name, reason.code, reason.text + self._source.hint(reason.text))
         ready_for_s = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
         orders = self._core.failed(index, failure, ready_for_s, worker is not None and worker.has_served)
-        for order in orders:
-            if isinstance(order, TryAgain):
-                self._home.ledger.restarted(reason.code)
-                self._tell_failed(order, worker)
+        again = next((order for order in orders if isinstance(order, TryAgain)), None)
+        if again is not None:
+            self._home.ledger.restarted(reason.code)
+            _tell_failed(again, worker, self._core.backoff.failures)
         self._carry_out(orders)
-
-    def _tell_failed(self, order: TryAgain, worker: Worker | None) -> None:
-        pause_s = order.pause_s
-        fields = {
-            "app": self.spec.name,
-            "worker": order.place,
-            "pid": worker.pid if worker is not None else 0,
-            "code": order.failure.code,
-            "error": str(order.failure),
-            "failures_in_a_row": self._core.backoff.failures,
-        }
-        what = "worker failed; it is started again" if pause_s < 1 else f"worker failed; next start in {pause_s:.1f}s"
-        log.error(what, extra={"fields": fields})
 
     def start_in_turn(self, place: int) -> Starting | None:
         """Start the worker at ``place``; None when none is started any more."""
         if not self._core.is_kept:
             return None
-        task = self._do(self._spawn_and_wait(place))
+        task = self._do(self._spawn(place, waits=True))
         return Starting(task, lambda: [self.workers[place].pid] if place in self.workers else [])
 
-    async def _spawn_and_wait(self, place: int) -> None:
-        """Until it is ready, or has failed."""
-        await self._spawn(place, 0.0)
-        while place in self.workers and self.workers[place].state is State.STARTING:
-            self._news.clear()
-            await self._news.wait()
-
-    async def _spawn(self, place: int, pause_s: float) -> None:
+    async def _spawn(self, place: int, pause_s: float = 0.0, waits: bool = False) -> None:
+        """Start a worker at ``place``. ``waits``: done when it is ready, or has failed."""
         if pause_s:
             self._pauses[place] = time.monotonic() + pause_s
             try:
@@ -387,11 +360,9 @@ class Pool(WorkerSink):
         reason = await self._source.spawn(place, self._core, self)
         if reason is not None:
             self._failed(place, reason, None)
-
-    def _warn_slow(self) -> None:
-        spec = self.spec
-        fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
-        log.warning("app is taking a long time to load", extra={"fields": fields})
+        while waits and place in self.workers and self.workers[place].state is State.STARTING:
+            self._news.clear()
+            await self._news.wait()
 
 
 class _Turn(NamedTuple):
@@ -405,3 +376,21 @@ class _Turn(NamedTuple):
 
     def rank(self) -> tuple[int, int]:
         return FRESH
+
+
+def _forget_ended(core: Generation[Worker]) -> None:
+    for worker in [*core.workers.values(), *core.leaving]:
+        if worker.ended.is_set():
+            core.ended(worker)
+
+
+def _warn_slow(spec: PoolSpec) -> None:
+    fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
+    log.warning("app is taking a long time to load", extra={"fields": fields})
+
+
+def _tell_failed(order: TryAgain, worker: Worker | None, failures: int) -> None:
+    pause_s, failure, pid = order.pause_s, order.failure, worker.pid if worker is not None else 0
+    fields = {"app": failure.app, "worker": order.place, "pid": pid, "code": failure.code, "error": str(failure)}
+    what = "worker failed; it is started again" if pause_s < 1 else f"worker failed; next start in {pause_s:.1f}s"
+    log.error(what, extra={"fields": {**fields, "failures_in_a_row": failures}})

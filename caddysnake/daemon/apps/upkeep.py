@@ -11,7 +11,7 @@ from ..system.processes import resident_bytes
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
 from ..workers.worker import Worker
 from .counters import Counters
-from .generation import Generation
+from .generation import Generation, Order
 from .restarting import Reading, RecycleLimit
 from .source import WorkerSource
 from .spec import PoolSpec
@@ -20,7 +20,7 @@ log = logging.getLogger("caddysnake.app")
 
 
 class Upkeep:
-    """``replace(worker)`` starts another in its place; ``spawn(work)`` runs ``work`` beside."""
+    """``carry_out(orders)`` carries out what the generation decides; ``spawn(work)`` runs ``work`` beside."""
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class Upkeep:
         generation: Generation[Worker],
         source: WorkerSource,
         ledger: Counters,
-        replace: Callable[[Worker], None],
+        carry_out: Callable[[list[Order[Worker]]], None],
         spawn: Callable[[Coroutine[object, object, None]], object],
     ) -> None:
         self._spec = spec
         self._generation = generation
         self._source = source
         self._ledger = ledger
-        self._replace = replace
+        self._carry_out = carry_out
         self._spawn = spawn
         self._limits: dict[Worker, RecycleLimit] = {}
 
@@ -93,6 +93,9 @@ class Upkeep:
                 self._ledger.restarted(reason)
                 self._replace(worker)
                 return
+
+    def _replace(self, worker: Worker) -> None:
+        self._carry_out(self._generation.replace(worker.settings.worker_index, worker))
 
     def _fields(self, worker: Worker) -> dict[str, object]:
         return {"app": self._spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...channel.messages import Need, Unneed
-from ..apps.app import App, Recourse
+from ..apps.app import App
+from ..apps.dispatcher import Recourse
 from ..apps.spec import PoolSpec
 from ..sockets.connections import Connection, Connections
 from ..workers.worker import Worker

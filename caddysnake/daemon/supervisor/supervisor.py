@@ -19,16 +19,17 @@ from ...channel.settings import RelaySettings
 from ...config.language.models import Autoreload as Options
 from ...config.plan.plan import usable_cores
 from ...matchers.table import Table
-from ..apps.app import App, Recourse
+from ..apps.app import App
 from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.beginning import Beginning
+from ..apps.dispatcher import Recourse
 from ..apps.pool import Pool
 from ..apps.spec import PoolSpec, StartFailed
 from ..relays.launcher import RelayStarter
 from ..relays.link_broker import LinkBroker
 from ..relays.relays import Relays
 from ..sockets.addresses import Address, UnixAddress, address_name, key_of
-from ..sockets.connections import BoundListener, Connection, Connections
+from ..sockets.connections import BoundListener, Connection, Connections, ListenerOwner
 from ..sockets.listener import Listener
 from ..sockets.opener import ListenerOpener
 from ..sockets.socket_file import ListenError
@@ -547,7 +548,7 @@ class Supervisor:
             if number in composition.max_queue and spec.name in self.apps:
                 self.apps[spec.name].max_queue = composition.max_queue[number]
 
-    def _pass_on(self, connection: Connection, former: App) -> None:
+    def _pass_on(self, connection: Connection, former: ListenerOwner) -> None:
         if self._stopping:
             self.farewell.see_off(connection)
         else:

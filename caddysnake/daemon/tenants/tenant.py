@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import NamedTuple
 
 from ...channel.throttle import Throttle
-from ..apps.app import App, Recourse, Successor
+from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
+from ..apps.dispatcher import Recourse, Successor
 from ..apps.spec import Identity, PoolSpec, StartFailed
 from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure

@@ -14,9 +14,10 @@ import logging
 from collections.abc import Callable, Hashable
 
 from ...channel.settings import Settings
-from ..apps.app import App, Recourse
+from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
+from ..apps.dispatcher import Recourse
 from ..sockets.connections import Connections
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant

@@ -7,7 +7,7 @@ about anew: apps that are starting, code that is being tried, needs that wait (a
 from __future__ import annotations
 
 from ..apps.app import App
-from ..apps.pool import Pool
+from ..apps.source import WorkerSource
 from ..sockets.addresses import plain_key
 from ..sockets.connections import Connection
 from ..supervisor.supervisor import Supervisor

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...channel.messages import Need
-from ..apps.app import ALONE, App, Recourse
+from ..apps.app import App
 from ..apps.counters import Counters
-from ..apps.pool import Pool
+from ..apps.dispatcher import ALONE, Recourse
+from ..apps.source import WorkerSource
 from ..apps.spec import PoolSpec
 from ..relays.link_broker import LinkBroker
 from ..sockets.addresses import key_from_plain, key_of, plain_key
