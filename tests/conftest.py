@@ -40,6 +40,7 @@ ONCE = (
     "system/test_on_demand_tls.py",
     "system/test_popular_apps.py",
     "system/test_reload_with_caddy.py",
+    "system/test_turns.py",
     "system/test_with_caddy.py",
     "tenants/test_behind_caddy.py",
     "upgrade/test_under_load.py",
@@ -57,6 +58,7 @@ TOGETHER = (
     "placeholders/test_against_caddy.py",
     "project/test_examples.py",
     "system/test_popular_apps.py",
+    "system/test_turns.py",
 )
 """What shares something costly to begin with: one process runs all of it, before it turns to anything else."""
 
