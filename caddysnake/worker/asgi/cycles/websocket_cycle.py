@@ -54,6 +54,7 @@ from ...websocket.frames import (
     is_sendable,
 )
 from ...websocket.handshake import Offer
+from ...websocket.keepalive import Due, KeepAlive
 from .cycle import LOOK_S, ClientDisconnected, Cycle, Transport, is_about_leaving
 
 Message = MutableMapping[str, Any]
@@ -97,9 +98,9 @@ class WebSocketCycle(Cycle):
         "_has_waited",
         "_heard_at",
         "_is_called",
+        "_keep_alive",
         "_offer",
         "_phase",
-        "_ping_sent_at",
         "_pong",
         "_queue",
         "_queued_bytes",
@@ -129,7 +130,8 @@ class WebSocketCycle(Cycle):
         self._has_waited = False  # the app, in `receive`, since it last sent
         self._is_called = False  # in a turn to come, to go on with what was read
         self._heard_at = 0.0
-        self._ping_sent_at = 0.0
+        settings = connection.context.settings
+        self._keep_alive = KeepAlive(settings.websocket_ping_interval_s, settings.websocket_ping_timeout_s)
         self._closing_since = 0.0
 
     # For the app
@@ -445,20 +447,14 @@ class WebSocketCycle(Cycle):
             return
         if self._phase is not _OPEN:
             return
-        settings = self.connection.context.settings
         if self.connection.is_reading_paused:
-            # A client we do not read cannot answer.
-            self._heard_at = now
-        elif self._ping_sent_at > self._heard_at:
-            if now - self._ping_sent_at > settings.websocket_ping_timeout_s:
-                self._fail(INTERNAL_ERROR, "no answer to a ping")
-        elif (
-            settings.websocket_ping_interval_s
-            and now - self._heard_at > settings.websocket_ping_interval_s
-            and not self.connection.is_write_paused
-        ):
-            self._ping_sent_at = now
+            self._heard_at = now  # a client we do not read cannot answer
+            return
+        due = self._keep_alive.look(now, self._heard_at, not self.connection.is_write_paused)
+        if due is Due.PING:
             self._write(control_frame(PING, b""))
+        elif due is Due.FAIL:
+            self._fail(INTERNAL_ERROR, "no answer to a ping")
 
 
 def _checked(code: object) -> int:
