@@ -17,8 +17,8 @@ from support.probe import write
 from caddysnake.channel import vitals
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import PoolSpec, StartFailed
+from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.workers import worker as workers_module
-from caddysnake.daemon.workers.forking import fork_server as spawners_module
 
 GOOD = "def pid():\n    import os\n    return os.getpid()\n"
 
@@ -285,16 +285,14 @@ SPAWNERS = {
 
 
 @pytest.mark.parametrize("act", SPAWNERS)
-def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(
-    tmp_path: Path, python: str, act: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, python: str, act: str) -> None:
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
             # Only where that is what ends it, and only now: good ones may take their time.
             if act == "spawner_silent":
-                monkeypatch.setattr(spawners_module, "_PREPARE_TIMEOUT_S", 0.6)
+                among.house.spawners.timings = Timings(prepare_s=0.6)
             if act == "spawner_never_forks":
-                monkeypatch.setattr(spawners_module, "_FORK_TIMEOUT_S", 0.6)
+                among.house.spawners.timings = Timings(fork_s=0.6)
             failed = await refused(among, among.hostile(act))
             assert failed.code in ("spawner", "preload")
             assert any(part in str(failed) for part in SPAWNERS[act].split("|")), failed
@@ -302,13 +300,10 @@ def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(
     run(work())
 
 
-def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(
-    tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spawners_module, "_FORK_TIMEOUT_S", 2.0)
-
+def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(tmp_path: Path, python: str) -> None:
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
+            among.house.spawners.timings = Timings(fork_s=2.0)
             wanted = among.hostile("spawner_never_reaps", WORKER_ACT="garbage_while_ready")
             evil = await among.house.started(wanted)
             await until(lambda: evil.pool.restarts >= 1, "the breach")

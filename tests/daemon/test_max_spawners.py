@@ -12,8 +12,8 @@ from support.daemon import children, daemon, get
 from support.house import run
 from support.worker import SITE
 
+from caddysnake.daemon.system.timings import TIMINGS, Timings
 from caddysnake.daemon.workers.child.launcher import NO_ROOM, ForkServerKey, SpawnError
-from caddysnake.daemon.workers.forking import fork_servers as spawners_module
 from caddysnake.daemon.workers.forking.fork_servers import ForkServers
 
 
@@ -21,9 +21,9 @@ def key(number: int) -> ForkServerKey:
     return ForkServerKey(sys.executable, "wsgi", (), (), (("NUMBER", str(number)),))
 
 
-def with_spawners(work: Callable[[ForkServers], object]) -> None:
+def with_spawners(work: Callable[[ForkServers], object], timings: Timings = TIMINGS) -> None:
     async def all_of_it() -> None:
-        spawners = ForkServers([SITE])
+        spawners = ForkServers([SITE], timings)
         try:
             outcome = work(spawners)
             if asyncio.iscoroutine(outcome):
@@ -54,9 +54,7 @@ def test_one_without_a_worker_makes_room_and_those_that_are_kept_do_not_count() 
     with_spawners(work)
 
 
-def test_one_that_nobody_is_forked_from_leaves_whoever_its_user_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawners_module, "_IDLE_S", 0.2)
-
+def test_one_that_nobody_is_forked_from_leaves_whoever_its_user_is() -> None:
     async def work(spawners: ForkServers) -> None:
         spawners.keep([key(0)], most=None)
         kept, other = spawners.get(key(0)), spawners.get(key(1))
@@ -67,7 +65,7 @@ def test_one_that_nobody_is_forked_from_leaves_whoever_its_user_is(monkeypatch: 
         spawners.sweep()
         assert not kept.gone.is_set()
 
-    with_spawners(work)
+    with_spawners(work, Timings(fork_server_idle_s=0.2))
 
 
 @pytest.mark.system

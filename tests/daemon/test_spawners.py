@@ -21,8 +21,8 @@ from caddysnake.channel.endpoint import pair
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.system import processes
 from caddysnake.daemon.system.log import process as logger
+from caddysnake.daemon.system.timings import TIMINGS, Timings
 from caddysnake.daemon.workers.child.launcher import ForkServerKey, SpawnError
-from caddysnake.daemon.workers.forking import fork_server as spawners_module
 from caddysnake.daemon.workers.forking.fork_server import ForkServer
 from caddysnake.daemon.workers.forking.fork_servers import ForkServers
 from caddysnake.daemon.workers.launchers import WorkerOrigins
@@ -35,21 +35,21 @@ async def only_child(of: ForkServer, pid: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
-def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str) -> None:
     async def give_up(spawner: ForkServer) -> None:
         ours, theirs = pair()
         os.kill(spawner.pid, signal.SIGSTOP)
         try:
-            with monkeypatch.context() as patience:
-                if how == "late":
-                    patience.setattr(spawners_module, "_FORK_TIMEOUT_S", 0.05)
-                forking = asyncio.create_task(spawner.fork(1, theirs.fileno(), 1.0))
-                await asyncio.sleep(0.01)  # asked
-                if how == "cancelled":
-                    forking.cancel()
-                with pytest.raises(asyncio.CancelledError if how == "cancelled" else SpawnError):
-                    await forking
+            if how == "late":
+                spawner.timings = Timings(fork_s=0.05)
+            forking = asyncio.create_task(spawner.fork(1, theirs.fileno(), 1.0))
+            await asyncio.sleep(0.01)  # asked
+            if how == "cancelled":
+                forking.cancel()
+            with pytest.raises(asyncio.CancelledError if how == "cancelled" else SpawnError):
+                await forking
         finally:
+            spawner.timings = TIMINGS
             os.kill(spawner.pid, signal.SIGCONT)
             theirs.close()
         # ``ours`` stays open: the worker does not leave by itself.

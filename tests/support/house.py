@@ -19,6 +19,7 @@ from caddysnake.channel.settings import Settings
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import PoolSpec
 from caddysnake.daemon.sockets.connections import Connection, Connections
+from caddysnake.daemon.system.timings import TIMINGS, Timings
 from caddysnake.daemon.workers.child.launcher import ForkServerKey
 from caddysnake.daemon.workers.launchers import WorkerOrigins
 from support.probe import exchange
@@ -48,13 +49,13 @@ def spec(
 class House:
     """Use as an async context manager; everything in it has ended afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, timings: Timings = TIMINGS) -> None:
         self.connections = Connections(
             asyncio.get_running_loop(),
             lambda connection: connection.app.over(connection),
             lambda connection: connection.app.place(connection),
         )
-        self.spawners = WorkerOrigins([SITE])
+        self.spawners = WorkerOrigins([SITE], timings)
         self.apps: list[App] = []
         self._clients: list[socket.socket] = []
         self._placed: list[Connection] = []

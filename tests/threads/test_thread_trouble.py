@@ -14,15 +14,14 @@ from support.probe import exchange
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.restarting import Limits
 from caddysnake.daemon.apps.spec import StartFailed
+from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.workers import worker as workers_module
-from caddysnake.daemon.workers.threads import host as host_module
 from caddysnake.daemon.workers.threads import hosts as hosts_module
 from caddysnake.daemon.workers.threads.host import ThreadHost
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "_LOST_AFTER_S", 0.3)
     monkeypatch.setattr(workers_module, "_KILL_AFTER_TERM_S", 0.3)
 
 
@@ -86,7 +85,7 @@ def test_a_thread_that_runs_for_ever_is_stopped_with_its_worker(
     tmp_path: Path, interface: str, impatient: None
 ) -> None:
     async def work() -> None:
-        async with Hosted() as house:
+        async with Hosted(Timings(host_lost_s=0.3)) as house:
             good = await house.started(threads(write(tmp_path, "good", interface, "b'good'"), interface))
             home = write(tmp_path, "bad", interface, "forever()", FOREVER.format(nap_s=0.02))
             bad = await house.started(threads(home, interface, grace_s=0.3))

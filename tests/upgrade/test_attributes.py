@@ -64,14 +64,14 @@ LOOKED_AT = {
     ),
     "workers.forking.fork_server.ForkServer": (
         "_allowance _broken _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
-        "_unheard _unwanted _waiting gone process sight workers"
+        "_unheard _unwanted _waiting gone process sight timings workers"
     ),
     "workers.forking.fork_servers.ForkServers": (
-        "_by_key _kept _leaving _libraries _most _outdated _sights uids"
+        "_by_key _kept _leaving _libraries _most _outdated _sights timings uids"
     ),
     "workers.threads.host.ThreadHost": (
         "_allowance _answer_by _answers _confining _ended _endpoint _group _idle_since _is_released _left_behind _loop "
-        "_on_crash _outlets _reaping _scratch _settings _stragglers _theirs _threads _told_doomed gone "
+        "_lost_s _on_crash _outlets _reaping _scratch _settings _stragglers _theirs _threads _told_doomed gone "
         "groups is_gone is_open is_private number pid pidfd place spawner status why_killed"
     ),
     "workers.threads.placement.Placement": (

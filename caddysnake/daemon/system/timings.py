@@ -12,6 +12,14 @@ class Timings(NamedTuple):
     """A look at the disk whether a host is served. Caddy gives up after ten."""
     start_counts_s: float = 5.0
     """No start of an app counts for longer among those that are under way."""
+    prepare_s: float = 120.0
+    """A fork server's preload."""
+    fork_s: float = 30.0
+    """A fork server's answer, to a fork or a reap."""
+    fork_server_idle_s: float = 60.0
+    """A fork server that nobody is forked from stays so long, unless it is kept warm."""
+    host_lost_s: float = 15.0
+    """A thread that was let go may live on so long, before its host counts as lost."""
     admin_again_s: float = 5.0
     """Until the admin API's default address is tried again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...channel.settings import Settings
+from ..system.timings import TIMINGS, Timings
 from .child.launcher import ForkServerKey
 from .forking.fork_servers import ForkServers
 from .threads.hosts import ThreadHosts
@@ -12,8 +13,8 @@ from .threads.placement import Placement
 class WorkerOrigins(ForkServers):
     """All launchers of workers."""
 
-    def __init__(self, libraries: list[str] | None = None) -> None:
-        super().__init__(libraries)
+    def __init__(self, libraries: list[str] | None = None, timings: Timings = TIMINGS) -> None:
+        super().__init__(libraries, timings)
         self.hosts = ThreadHosts(self)
 
     def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> Placement:

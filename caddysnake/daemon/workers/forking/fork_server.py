@@ -20,14 +20,13 @@ from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets, outlets
 from ...system.processes import Process
 from ...system.state import CarriedSpawner, plain
+from ...system.timings import TIMINGS, Timings
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from .interpreter import Sight, execute
 
 log = logging.getLogger("caddysnake.spawner")
 
 UNASKED_A_SECOND = 100
-_PREPARE_TIMEOUT_S = 120.0
-_FORK_TIMEOUT_S = 30.0
 _LEAVE_S = 1.0
 """After it has closed its channel."""
 _HEARD_S, _HEARD_LOOK_S = 5.0, 0.25
@@ -38,7 +37,12 @@ class ForkServer(Launcher):
     """One spawner process. ``gone`` is set when it has ended."""
 
     def __init__(
-        self, key: ForkServerKey, libraries: list[str], sight: Sight, carried: CarriedSpawner | None = None
+        self,
+        key: ForkServerKey,
+        libraries: list[str],
+        sight: Sight,
+        carried: CarriedSpawner | None = None,
+        timings: Timings = TIMINGS,
     ) -> None:
         """``sight``: what it is started from. ``carried``: it runs already, and is taken over.
 
@@ -47,6 +51,7 @@ class ForkServer(Launcher):
         self._key = key
         self.sight = sight
         self._libraries = libraries
+        self.timings = timings
         self._loop = asyncio.get_running_loop()
         self.process: Process
         self._outlets: OutputPipes | None = None
@@ -185,10 +190,10 @@ class ForkServer(Launcher):
         """Wait for the preloads; what runs, such as ``CPython 3.13.0``. Raises ``SpawnError``."""
         self._waiting += 1
         try:
-            return await asyncio.wait_for(asyncio.shield(self._prepared), _PREPARE_TIMEOUT_S)
+            return await asyncio.wait_for(asyncio.shield(self._prepared), self.timings.prepare_s)
         except TimeoutError:
             self.kill()  # or the next worker would wait for it as long
-            raise SpawnError("preload", f"preload not done within {_PREPARE_TIMEOUT_S:g}s") from None
+            raise SpawnError("preload", f"preload not done within {self.timings.prepare_s:g}s") from None
         finally:
             self._waiting -= 1
 
@@ -222,7 +227,7 @@ class ForkServer(Launcher):
             if not self._endpoint.hand_over(Spawn(worker, grace_s), [channel]):
                 raise SpawnError("spawner", "its channel is full")
             is_asked = True
-            pid = await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
+            pid = await asyncio.wait_for(answer, self.timings.fork_s)
             pidfd = processes.open_child_of(self.pid, pid)
             is_taken = True
         except OSError as exc:  # ChannelClosed and TimeoutError among them
@@ -267,7 +272,7 @@ class ForkServer(Launcher):
             self._reaps[worker] = answer
             try:
                 self._endpoint.send(Reap(worker))
-                return await asyncio.wait_for(answer, _FORK_TIMEOUT_S)
+                return await asyncio.wait_for(answer, self.timings.fork_s)
             except (ChannelClosed, TimeoutError, SpawnError):
                 pass
             finally:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 
 from ...system.state import CarriedSpawner
+from ...system.timings import TIMINGS, Timings
 from ..child.launcher import NO_ROOM, ForkServerKey, SpawnError
 from .fork_server import ForkServer
 from .interpreter import UNSEEN, Sight, library_folders
@@ -16,13 +17,13 @@ log = logging.getLogger("caddysnake.spawner")
 
 _LAST_WORKER_S = 1.0
 """A spawner without a worker for so long has been asked for none either."""
-_IDLE_S = 60.0
 
 
 class ForkServers:
     """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
 
-    def __init__(self, libraries: list[str] | None = None) -> None:
+    def __init__(self, libraries: list[str] | None = None, timings: Timings = TIMINGS) -> None:
+        self.timings = timings
         self._by_key: dict[ForkServerKey, ForkServer] = {}
         self._sights: dict[ForkServerKey, Sight] = {}
         """What was seen by those who are about to ask for a spawner."""
@@ -60,7 +61,9 @@ class ForkServers:
             self.expect([key])
             self._make_room_for(key)
             try:
-                spawner = self._by_key[key] = ForkServer(key, self._libraries, sight or Sight.of(key))
+                spawner = self._by_key[key] = ForkServer(
+                    key, self._libraries, sight or Sight.of(key), timings=self.timings
+                )
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return spawner
@@ -103,7 +106,7 @@ class ForkServers:
         """To be called every second or so: a spawner that has had no worker for a while is let go."""
         now = asyncio.get_running_loop().time()
         for key, spawner in list(self._by_key.items()):
-            if key not in self._kept and spawner.idle_for(now) > _IDLE_S:
+            if key not in self._kept and spawner.idle_for(now) > self.timings.fork_server_idle_s:
                 self._release(key)
         for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
             self._outdated.remove(spawner)
@@ -145,7 +148,7 @@ class ForkServers:
 
         They hold the code of that image: they keep the workers that they have, and get no new ones.
         """
-        spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each) for each, key in carried}
+        spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each, self.timings) for each, key in carried}
         self._outdated.update(spawners.values())
         return spawners
 

@@ -36,7 +36,6 @@ LOST_MAX = 2
 """Threads that do not end, after which a host is replaced."""
 
 _JOIN_TIMEOUT_S = 30.0
-_LOST_AFTER_S = 15.0
 _ANSWER_S = 5.0
 """Within which a host must say that it has heard; its main thread does nothing else, and needs the GIL for it."""
 _LEAVE_S = 15.0
@@ -57,8 +56,10 @@ class Place(NamedTuple):
 class ThreadHost:
     """One process. ``join`` has a worker run there."""
 
-    def __init__(self, place: Place, spawner: Launcher, on_crash: Callable[[ThreadHost], None], number: int) -> None:
-        """``equip`` or ``resume`` it next."""
+    def __init__(
+        self, place: Place, spawner: Launcher, on_crash: Callable[[ThreadHost], None], number: int, lost_s: float
+    ) -> None:
+        """``equip`` or ``resume`` it next. ``lost_s``: as in ``Timings``."""
         self.place = place
         self.spawner = spawner
         """What it is forked from."""
@@ -73,6 +74,7 @@ class ThreadHost:
         self.gone: asyncio.Event = asyncio.Event()
         self.status: int | None = None
         self.number = number
+        self._lost_s = lost_s
         self._loop = asyncio.get_running_loop()
         self._threads: dict[int, tuple[int, int]] = {}  # worker's number -> its group, and what tells of its end
         self._ended: dict[int, int] = {}  # their exit statuses, until asked for
@@ -296,7 +298,7 @@ class ThreadHost:
 
     def lost(self, now: float) -> int:
         """How many threads have not ended as they should."""
-        late = sum(now - since >= _LOST_AFTER_S for _, since in self._stragglers.values())
+        late = sum(now - since >= self._lost_s for _, since in self._stragglers.values())
         return late + self._left_behind
 
     def look(self, now: float) -> None:

@@ -82,7 +82,13 @@ class ThreadHosts:
         """Go on with those of another image of the daemon."""
         self._numbers = itertools.count(state.host_numbers)
         for each in state.hosts:
-            host = ThreadHost(place_of(each), spawner_of(each.spawner), self._crashed_with, each.number)
+            host = ThreadHost(
+                place_of(each),
+                spawner_of(each.spawner),
+                self._crashed_with,
+                each.number,
+                self._spawners.timings.host_lost_s,
+            )
             host.resume(each)
             self._hosts.append(host)
 
@@ -128,7 +134,9 @@ class ThreadHosts:
         """A new one. Raises ``SpawnError``."""
         spawner = self._spawners.get(wanted.key)
         try:
-            host = ThreadHost(self.place_of(wanted), spawner, self._crashed_with, self.number())
+            host = ThreadHost(
+                self.place_of(wanted), spawner, self._crashed_with, self.number(), self._spawners.timings.host_lost_s
+            )
             host.equip(wanted.settings)
         except OSError as exc:
             raise SpawnError("resources", f"no room for another thread host: {exc}") from None
