@@ -17,7 +17,7 @@ from ...channel.codec import shorten
 from ...channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
 from ..apps.app import App
 from ..sockets.connections import Connection, Connections
-from ..sockets.refusals import NO_SUCH_APP, QUEUE_FULL, Refusal
+from ..sockets.refusals import NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
 from ..system.state import CarriedDesk
 from ..tenants.tenants import Tenants
@@ -134,7 +134,7 @@ class LinkBroker:
                 raise OSError(errno.EMFILE, "the last descriptors are kept for others")
         except OSError as exc:
             log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
-            self._refuse(relay, message, Refusal(503, "resources", "too many open files", retry_after_s=1))
+            self._refuse(relay, message, NO_DESCRIPTORS)
             return
         connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app)
         self._connections.adopt(connection)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from ...channel.codes import STATUS
+
 
 class Refusal(NamedTuple):
     """What a client is told: ``code`` is a stable word, ``retry_after_s`` 0 means that trying again will not help."""
@@ -14,11 +16,17 @@ class Refusal(NamedTuple):
     retry_after_s: int = 0
 
 
-CAPACITY = Refusal(503, "capacity", "as many apps as may run are busy", retry_after_s=5)
-QUEUE_FULL = Refusal(503, "queue-full", "as many requests as may wait for this app do", retry_after_s=1)
-STOPPING = Refusal(503, "stopping", "the app is being stopped", retry_after_s=1)
-NO_SUCH_APP = Refusal(404, "no-such-app", "there is no such app")
-DEADLINE = Refusal(504, "deadline", "the app took too long")
+def refusal(code: str, text: str, retry_after_s: int = 0) -> Refusal:
+    """The refusal of ``code``, with its status."""
+    return Refusal(STATUS[code], code, text, retry_after_s)
+
+
+CAPACITY = refusal("capacity", "as many apps as may run are busy", retry_after_s=5)
+QUEUE_FULL = refusal("queue-full", "as many requests as may wait for this app do", retry_after_s=1)
+STOPPING = refusal("stopping", "the app is being stopped", retry_after_s=1)
+NO_SUCH_APP = refusal("no-such-app", "there is no such app")
+NO_DESCRIPTORS = refusal("resources", "too many open files", retry_after_s=1)
+DEADLINE = refusal("deadline", "the app took too long")
 
 
 class Failure(Protocol):
@@ -27,36 +35,37 @@ class Failure(Protocol):
     code: str
 
 
-# What a worker says it failed of, and what that means to a client. Anything else is the app's own doing: 500.
-_KINDS = {
-    "start timeout": (503, "start-timeout", 5),
-    "crashed": (503, "crashed", 5),
-    "memory": (503, "crashed", 5),
-    "breach": (503, "crashed", 5),
-    "deadline": (503, "crashed", 5),
-    "resources": (503, "resources", 5),
-    "internal": (503, "resources", 5),
-    "spawner": (503, "resources", 5),
-    "host": (503, "resources", 5),
-    "spawners": (503, "capacity", 5),
-    "setup": (503, "setup-failed", 5),
-    "module": (404, "no-such-app", 0),
-    "directory": (404, "no-such-app", 0),
-    "lifespan": (500, "lifespan-failed", 5),
+# What a worker says it failed of, and the code for clients. Anything else is the app's own doing.
+_CODES = {
+    "start timeout": "start-timeout",
+    "crashed": "crashed",
+    "memory": "crashed",
+    "breach": "crashed",
+    "deadline": "crashed",
+    "resources": "resources",
+    "internal": "resources",
+    "spawner": "resources",
+    "host": "resources",
+    "spawners": "capacity",
+    "setup": "setup-failed",
+    "module": "no-such-app",
+    "directory": "no-such-app",
+    "lifespan": "lifespan-failed",
 }
-_APPS_OWN = (500, "import-failed", 5)
+_APPS_OWN = "import-failed"
+_RETRY_AFTER_S = 5
 
 
 def of_failure(failure: Failure) -> Refusal:
     """What to answer while an app fails to start."""
-    status, code, retry_after_s = _KINDS.get(failure.code, _APPS_OWN)
-    return Refusal(status, code, str(failure), retry_after_s)
+    found = refusal(_CODES.get(failure.code, _APPS_OWN), str(failure), _RETRY_AFTER_S)
+    return found._replace(retry_after_s=0) if found.status == 404 else found
 
 
 def of_broken(failure: Failure) -> Refusal:
     """What to answer for an app whose code was changed and does not start: 500, until somebody mends it."""
-    status, code, _ = _KINDS.get(failure.code, _APPS_OWN)
-    return Refusal(500, "import-failed" if status == 404 else code, str(failure))
+    code = _CODES.get(failure.code, _APPS_OWN)
+    return Refusal(500, _APPS_OWN if STATUS[code] == 404 else code, str(failure))
 
 
 def of_unstarted(failure: Failure, retry_after_s: int) -> Refusal:
