@@ -101,7 +101,7 @@ def workers_of(app: App) -> Iterator[tuple[Pool, Worker]]:
     """Every process of every generation, each once."""
     for pool in app.pools():
         for worker in {*pool.workers.values(), *pool.leaving}:
-            if worker.pid and not worker.is_over:
+            if worker.pid and not worker.gauges.is_over:
                 yield pool, worker
 
 
@@ -163,25 +163,25 @@ async def _workers(seen: Glance, usage: dict[int, Usage]) -> dict[App, list[Work
 
 def cells_of(worker: Worker) -> list[int]:
     """What it has counted, also when it has ended since it was seen."""
-    return worker.last_cells if worker.is_over else worker.cells()
+    return worker.gauges.cells()
 
 
 def _worker(row: Row, usage: Usage) -> WorkerModel:
     worker = row.worker
-    oldest = None if worker.is_over else worker.oldest_ms()
+    oldest = None if worker.gauges.is_over else worker.gauges.oldest_ms()
     return WorkerModel(
         pid=worker.pid,
         app=row.name,
         index=worker.settings.worker_index,
-        state=worker.state.value,
+        state=worker.state.told,
         generation=row.pool.generation,
         runs=worker.detail,
         age_s=round(time.monotonic() - worker.started_at, 3),
         traffic=traffic(cells_of(worker)),
-        in_flight=0 if worker.is_over else worker.load().busy,
-        connections=worker.connections,
+        in_flight=0 if worker.gauges.is_over else worker.load().busy,
+        connections=worker.slots.connections,
         memory_bytes=usage.memory_bytes,
-        memory_limit=worker.memory_limit,
+        memory_limit=worker.process.memory_limit,
         cpu_s=_cpu_of(worker, usage),
         oldest_request_s=None if oldest is None else oldest / 1000,
     )
@@ -310,9 +310,9 @@ def _cpu(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> floa
 
 def _cpu_of(worker: Worker, usage: Usage) -> float:
     """Of its process, if that is its own: 0 for a thread, whose processor time nobody tells apart."""
-    if worker.shares_process:
+    if worker.process.shares_process:
         return 0.0
-    return worker.last_cpu_s if worker.is_over else usage.cpu_s
+    return worker.last_cpu_s if worker.gauges.is_over else usage.cpu_s
 
 
 def _starts(ledger: Counters) -> Starts:

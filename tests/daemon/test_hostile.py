@@ -18,6 +18,7 @@ from caddysnake.channel import vitals
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import PoolSpec, StartFailed
 from caddysnake.daemon.system.timings import Timings
+from caddysnake.daemon.workers import process as process_module
 from caddysnake.daemon.workers import worker as workers_module
 
 GOOD = "def pid():\n    import os\n    return os.getpid()\n"
@@ -187,8 +188,8 @@ def test_a_worker_that_gives_a_request_back_for_ever_is_ended_and_costs_little(
     tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A busy machine may not come to the usual number of messages.
-    monkeypatch.setattr(workers_module, "MESSAGES_A_SECOND", 50)
-    monkeypatch.setattr(workers_module, "MESSAGES_AT_ONCE", 1000)
+    monkeypatch.setattr(process_module, "MESSAGES_A_SECOND", 50)
+    monkeypatch.setattr(process_module, "MESSAGES_AT_ONCE", 1000)
 
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:

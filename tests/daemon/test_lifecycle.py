@@ -21,6 +21,9 @@ ABSENT = {
     (State.READY, Event.DRAINED): "not a thing it may say then",
     (State.READY, Event.DEADLINE): "no timer runs",
     (State.STARTING, Event.HUNG): "only ready ones are watched",
+    (State.KEEPING, Event.READY): "not a thing it may say then",
+    (State.KEEPING, Event.FAILED): "not a thing it may say then",
+    (State.KEEPING, Event.START_TIMEOUT): "that timer ended when it became ready",
     (State.DRAINING, Event.READY): "not a thing it may say then",
     (State.DRAINING, Event.FAILED): "not a thing it may say then",
     (State.DRAINING, Event.START_TIMEOUT): "that timer ended when it became ready",
@@ -47,8 +50,21 @@ def test_a_breach_ends_it_in_every_state(state: State) -> None:
 @pytest.mark.parametrize("state", State)
 def test_any_worker_may_be_asked_to_drain(state: State) -> None:
     """Its pool does not know in which state it is, nor whether it has just died."""
-    after, _ = next_state(state, Event.DRAIN)
-    assert after is not State.READY
+    for event in (Event.DRAIN, Event.KEEP):
+        after, _ = next_state(state, event)
+        assert after is not State.READY
+
+
+def test_websockets_may_stay_until_it_is_told_that_nothing_may() -> None:
+    kept, asked = next_state(State.READY, Event.KEEP)
+    assert Action.LET_STAY in asked
+    assert next_state(kept, Event.KEEP) == (kept, ())
+    assert next_state(kept, Event.DRAIN) == (State.DRAINING, (Action.LET_NOTHING_STAY,))
+    assert next_state(State.DRAINING, Event.KEEP) == (State.DRAINING, ())
+
+
+def test_elsewhere_a_worker_that_keeps_websockets_is_draining() -> None:
+    assert {state.told for state in State} == {state.value for state in State} - {"keeping"}
 
 
 def test_every_absent_pair_has_a_reason() -> None:
@@ -104,7 +120,7 @@ def test_a_worker_may_say_only_what_is_a_workers_to_say() -> None:
 EVENT_OF = {Ready: Event.READY, Failed: Event.FAILED, Drained: Event.DRAINED}
 
 
-@pytest.mark.parametrize("state", [State.STARTING, State.READY, State.DRAINING])
+@pytest.mark.parametrize("state", [State.STARTING, State.READY, State.KEEPING, State.DRAINING])
 def test_what_it_may_say_has_a_transition(state: State) -> None:
     for kind in MAY_SAY[state]:
         if kind in EVENT_OF:

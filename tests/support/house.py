@@ -104,7 +104,8 @@ class House:
         """Wait until the workers have said of all that they hold that it is idle: shortly after the last answer."""
         await until(
             lambda: all(
-                each.worker is None or each.worker.page.slots[each.slot] == vitals.SLOT_IDLE for each in self._placed
+                each.worker is None or each.worker.gauges.page.slots[each.slot] == vitals.SLOT_IDLE
+                for each in self._placed
             ),
             "idleness",
         )

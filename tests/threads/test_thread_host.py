@@ -128,7 +128,7 @@ def test_groups_of_threads_share_one_import(tmp_path: Path, interface: str) -> N
             assert len(app.pool.ready) == 3
             answers = {(await house.ask(app))[1] for _ in range(12)}
             assert len(answers) == 1
-            await until(lambda: all(worker.requests() for worker in app.pool.ready), "work for each")
+            await until(lambda: all(worker.gauges.requests() for worker in app.pool.ready), "work for each")
             assert (home / "imports").read_text() == "x"
 
     run(work())

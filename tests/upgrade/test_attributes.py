@@ -14,10 +14,29 @@ import pytest
 
 LOOKED_AT = {
     "workers.worker.Worker": (
-        "_allowance _confining _drop_order _dropped _endpoint _failure _free _fresh _grace_s _group _group_bytes "
-        "_held _is_counted _is_held _kept_until _loop _may_say _outlets _outliving _page_fd _pidfd _reaping _sink "
-        "_slots _spawner _start_timeout_s _theirs _threads _timer _untaken _writing detail ended has_served is_hung "
-        "last_cells last_cpu_s number page pid ready_at reported settings shares_process started_at state watch"
+        "_deadline _failure _grace_s _is_held _may_say _reaping _sink _start_timeout_s detail ended gauges has_served "
+        "is_hung last_cpu_s number peer process ready_at reported settings slots started_at state watch"
+    ),
+    "workers.process.WorkerProcess": (
+        "_settings gauges shares_process"
+    ),
+    "workers.gauges.Gauges": (
+        "_threads fd is_over last_cells page slots"
+    ),
+    "workers.slots.SlotTable": (
+        "_drop_order _dropped _free _fresh _held _limit _states _untaken"
+    ),
+    "workers.deadline.Deadline": (
+        "_gauges _grace_s _kept_until _loop _on_over _silence _timer"
+    ),
+    "workers.child.child.Child": (
+        "_outlets _reaping _theirs confinement launcher number peer pid pidfd"
+    ),
+    "workers.child.confinement.Confinement": (
+        "_app _group _memory_bytes _number _task"
+    ),
+    "workers.child.peer.Peer": (
+        "_allowance _endpoint _hear _is_writing _loop _on_breach _on_closed _per_second"
     ),
     "apps.pool.Pool": (
         "_core _home _news _pauses _source _started _starts _tasks generation leaving ready spec upkeep workers"
@@ -63,16 +82,15 @@ LOOKED_AT = {
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
     ),
     "workers.forking.fork_server.ForkServer": (
-        "_allowance _broken _burials _busy_at _endpoint _forks _key _libraries _loop _outlets _pidfd _prepared _reaps "
-        "_unheard _unwanted _waiting gone process sight timings workers"
+        "_broken _busy_at _forks _key _libraries _loop _outlets _pidfd _prepared _reapings _reaps _unheard _unwanted "
+        "_waiting gone peer process sight timings workers"
     ),
     "workers.forking.fork_servers.ForkServers": (
         "_by_key _kept _leaving _libraries _most _outdated _sights timings uids"
     ),
     "workers.threads.host.ThreadHost": (
-        "_allowance _answer_by _answers _confining _ended _endpoint _group _idle_since _is_released _left_behind _loop "
-        "_lost_s _on_crash _outlets _reaping _scratch _settings _stragglers _theirs _threads _told_doomed gone "
-        "groups is_gone is_open is_private number pid pidfd place spawner status why_killed"
+        "_answer_by _answers _ended _idle_since _left_behind _loop _lost_s _on_crash _reaping _scratch _settings "
+        "_stragglers _threads child gone groups is_private number peer place spawner state status why_killed"
     ),
     "workers.threads.placement.Placement": (
         "_group _host _hosts _of is_private key root settings"

@@ -151,7 +151,7 @@ class Dispatcher:
     def even_out(self) -> None:
         """To be called every second or so: after a death or a slow spell some workers hold more than their share."""
         ready = self.pool.ready
-        for worker, surplus in zip(ready, excess([worker.connections for worker in ready]), strict=True):
+        for worker, surplus in zip(ready, excess([worker.slots.connections for worker in ready]), strict=True):
             if surplus:
                 worker.shed(surplus)
 
@@ -210,12 +210,12 @@ class Dispatcher:
 
     @property
     def has_open_ends(self) -> bool:
-        """See ``Worker.has_open_ends``."""
-        return any(worker.has_open_ends for worker in self.pool.ready)
+        """See ``SlotTable.has_open_ends``."""
+        return any(worker.slots.has_open_ends for worker in self.pool.ready)
 
     def requests_begun(self) -> int:
         """A number that grows with each request, for as long as no worker is replaced."""
-        return sum(worker.requests() for worker in self.pool.ready)
+        return sum(worker.gauges.requests() for worker in self.pool.ready)
 
     def when_ready(self, token: Hashable, tell: Callable[[Refusal | None], None]) -> None:
         """Call ``tell(None)`` once there is a worker, at once if there is; with a refusal when there will be none."""

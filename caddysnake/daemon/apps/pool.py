@@ -13,7 +13,8 @@ from ..system.state import CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.lifecycle import Reason, State
-from ..workers.worker import Worker, WorkerSink
+from ..workers.sink import WorkerSink
+from ..workers.worker import Worker
 from .counters import Counters
 from .generation import (
     CancelStarts,
@@ -59,7 +60,7 @@ class Home(Protocol):
         """A worker ended against our will and is started again; ``is_hopeless`` after many times in a row."""
 
 
-class Pool(WorkerSink):
+class Pool(WorkerSink[Worker]):
     """Tells ``home`` when a worker has become ready, and which connections need another."""
 
     def __init__(self, spec: PoolSpec, generation: int, launchers: Launchers, home: Home) -> None:
@@ -298,7 +299,7 @@ class Pool(WorkerSink):
     def exited(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
         """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.upkeep.end(worker)
-        self._home.ledger.counted(worker.last_cells, worker.last_cpu_s)
+        self._home.ledger.counted(worker.gauges.last_cells, worker.last_cpu_s)
         _forget_ended(self._core)
         self._core.exited(worker.settings.worker_index, worker)
         for connection, state in orphans:

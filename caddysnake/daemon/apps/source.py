@@ -13,7 +13,8 @@ from ..system.state import CarriedPool, CarriedSeat
 from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLauncher
 from ..workers.forking.interpreter import not_passed
 from ..workers.lifecycle import Reason
-from ..workers.worker import Worker, WorkerSink
+from ..workers.sink import WorkerSink
+from ..workers.worker import Worker
 from .generation import Generation
 from .spec import PoolSpec
 
@@ -67,7 +68,7 @@ class WorkerSource:
             self._threads = self._launchers.seat(self._spec.key, settings, is_private)
         return self._threads
 
-    async def spawn(self, place: int, generation: Generation[Worker], sink: WorkerSink) -> Reason | None:
+    async def spawn(self, place: int, generation: Generation[Worker], sink: WorkerSink[Worker]) -> Reason | None:
         """Fork a worker for ``place``; why it is not, if it is not."""
         spec = self._spec
         try:

@@ -52,7 +52,7 @@ class Upkeep:
         """To be called every second or so: tell of workers that stand still, and end those that hang."""
         now_ms = time.monotonic_ns() // 1_000_000
         for worker in list(self._generation.ready):
-            finding = worker.watch.look(worker.pulse(), now_ms)
+            finding = worker.watch.look(worker.gauges.pulse(), now_ms)
             if finding is not None:
                 self._found(worker, finding)
 
@@ -103,4 +103,4 @@ class Upkeep:
 
 def _reading(worker: Worker) -> Reading:
     age_s = time.monotonic() - worker.ready_at if worker.ready_at is not None else 0.0
-    return Reading(worker.requests(), age_s, resident_bytes(worker.pid))
+    return Reading(worker.gauges.requests(), age_s, resident_bytes(worker.pid))

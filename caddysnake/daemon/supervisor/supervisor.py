@@ -599,7 +599,7 @@ class Supervisor:
 
     async def _until_asked(self, asking: Sequence[Worker], patience_s: float) -> None:
         for _ in range(round(patience_s / _ASKING_LOOK_S)):
-            if not any(relay.may_ask for relay in asking):
+            if not any(relay.slots.may_ask for relay in asking):
                 break
             await asyncio.sleep(_ASKING_LOOK_S)
 
@@ -723,7 +723,7 @@ class Supervisor:
         for bound in self._bound.values():
             found += bound.listener.sources()
         for worker in self._workers():
-            found += worker.sources()
+            found += worker.peer.sources()
         return found
 
     def serve_waiting(self) -> None:
@@ -735,7 +735,7 @@ class Supervisor:
     def reconcile(self) -> None:
         """Somebody who stood in may have handed out connections, of which nothing is known."""
         for worker in self._workers():
-            worker.reconcile()
+            worker.slots.reconcile()
 
     def _workers(self) -> list[Worker]:
         apps = [*self._all_apps(), *([self.relays] if self.relays is not None else [])]
@@ -813,7 +813,7 @@ class Supervisor:
             if connection.bound is not None:
                 connection.flags |= TAKE_LAST
         for _ in range(round(patience_s / _ASKING_LOOK_S)):
-            idle = [(worker, worker.idle) for worker in self._workers() if not worker.is_over]
+            idle = [(worker, worker.slots.idle) for worker in self._workers() if not worker.gauges.is_over]
             for worker, count in idle:
                 if count:
                     worker.shed(count)  # it was given them as ones that stay
@@ -836,7 +836,7 @@ class Supervisor:
         """Connections wait, and there are workers to serve them."""
         apps = [*self._all_apps(), *([self.relays] if self.relays is not None else [])]
         return any(
-            app.pool.ready and (app.waiting or any(worker.is_behind for worker in app.pool.ready)) for app in apps
+            app.pool.ready and (app.waiting or any(worker.slots.is_behind for worker in app.pool.ready)) for app in apps
         )
 
     async def abandon(self) -> None:

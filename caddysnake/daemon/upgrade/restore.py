@@ -95,7 +95,7 @@ class Resumption:
         self._resume_apps()
         self._resume_connections()
         for worker in self._workers.values():
-            worker.reconcile()
+            worker.slots.reconcile()
         self._resume_desks()
         serving.watch_from(state.changes_from)
         for tenants in serving.templates.values():

@@ -1,7 +1,12 @@
 """One worker, and where workers come from.
 
 ``worker``     one worker
+``process``    its process, which it gives orders to
+``sink``       whom it tells what becomes of it
 ``lifecycle``  its states
+``deadline``   by when its state must have ended
+``slots``      which connection is in which slot of its page
+``gauges``     what its page says
 ``hanging``    whether it stands still, and how it is stopped then
 ``balancer``   which worker gets the next connection
 ``launchers``  all places that workers come from

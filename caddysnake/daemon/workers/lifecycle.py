@@ -7,10 +7,12 @@ event BREACH.
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import NamedTuple
 
 from ...channel.messages import Drained, Failed, Need, Ready, Returned, Unneed
+from ..system.processes import describe_exit
 
 
 class State(Enum):
@@ -18,9 +20,20 @@ class State(Enum):
 
     STARTING = "starting"  # spawned or about to be; the app is being imported
     READY = "ready"  # may be given connections
+    KEEPING = "keeping"  # drains, and its WebSockets may stay for longer than the grace
     DRAINING = "draining"  # gives idle connections back, finishes the others
     ENDING = "ending"  # has been told by a signal, or has said its last word
     EXITED = "exited"
+
+    @property
+    def told(self) -> str:
+        """How it is called elsewhere: that something is kept while it drains is nobody else's business."""
+        return State.DRAINING.value if self is State.KEEPING else self.value
+
+    @property
+    def is_serving(self) -> bool:
+        """It has begun to serve, and goes on with what it was given."""
+        return self in (State.READY, State.KEEPING, State.DRAINING)
 
 
 class Event(Enum):
@@ -30,6 +43,7 @@ class Event(Enum):
     FAILED = "failed"  # it told why it could not become ready
     START_TIMEOUT = "start timeout"
     DRAIN = "drain"  # we want it gone, orderly
+    KEEP = "keep"  # the same, but its WebSockets may stay for a while
     DRAINED = "drained"
     DEADLINE = "deadline"  # what we waited for did not happen in time
     HUNG = "hung"  # nothing in it runs, and a request's time is over
@@ -43,6 +57,8 @@ class Action(Enum):
     ADMIT = "admit"  # into the rotation
     WITHDRAW = "withdraw"  # out of the rotation
     ASK_TO_DRAIN = "ask to drain"
+    LET_STAY = "let stay"  # its WebSockets, and look at what is left
+    LET_NOTHING_STAY = "let nothing stay"  # wait for DEADLINE
     TERMINATE = "terminate"  # SIGTERM, then wait for DEADLINE
     KILL = "kill"  # SIGKILL to its group
     REPORT = "report"  # it ended, or will end, against our will: tell the pool, which may start another
@@ -57,6 +73,14 @@ class Reason(NamedTuple):
     text: str
 
 
+def reason_of_end(status: int | None, for_memory: str, was_ready: bool) -> Reason:
+    """Return why a worker ended that said nothing. ``for_memory``: why the kernel killed it, if for want of that."""
+    if for_memory and status is not None and os.WIFSIGNALED(status):
+        return Reason("memory", for_memory)
+    how = "an unknown status" if status is None else describe_exit(status)
+    return Reason("crashed", f"it ended {'unasked' if was_ready else 'while it was starting'} with {how}")
+
+
 _S, _E, _A = State, Event, Action
 
 TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
@@ -64,14 +88,24 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.STARTING, _E.FAILED): (_S.ENDING, (_A.REPORT,)),
     (_S.STARTING, _E.START_TIMEOUT): (_S.ENDING, (_A.REPORT, _A.KILL)),
     (_S.STARTING, _E.DRAIN): (_S.ENDING, (_A.KILL,)),  # nobody reads its channel yet, and it holds nothing
+    (_S.STARTING, _E.KEEP): (_S.ENDING, (_A.KILL,)),
     (_S.STARTING, _E.BREACH): (_S.ENDING, (_A.REPORT, _A.KILL)),
     (_S.STARTING, _E.EXIT): (_S.EXITED, (_A.REPORT, _A.REAP)),
-    (_S.READY, _E.DRAIN): (_S.DRAINING, (_A.WITHDRAW, _A.ASK_TO_DRAIN)),
-    (_S.READY, _E.HUNG): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.ASK_TO_DRAIN)),
+    (_S.READY, _E.DRAIN): (_S.DRAINING, (_A.WITHDRAW, _A.ASK_TO_DRAIN, _A.LET_NOTHING_STAY)),
+    (_S.READY, _E.KEEP): (_S.KEEPING, (_A.WITHDRAW, _A.ASK_TO_DRAIN, _A.LET_STAY)),
+    (_S.READY, _E.HUNG): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.ASK_TO_DRAIN, _A.LET_NOTHING_STAY)),
     (_S.READY, _E.BREACH): (_S.ENDING, (_A.WITHDRAW, _A.REPORT, _A.KILL)),
     (_S.READY, _E.EXIT): (_S.EXITED, (_A.WITHDRAW, _A.REPORT, _A.REAP)),
     (_S.READY, _E.START_TIMEOUT): (_S.READY, ()),  # the timer raced with its word
+    (_S.KEEPING, _E.DRAIN): (_S.DRAINING, (_A.LET_NOTHING_STAY,)),
+    (_S.KEEPING, _E.KEEP): (_S.KEEPING, ()),
+    (_S.KEEPING, _E.HUNG): (_S.KEEPING, ()),
+    (_S.KEEPING, _E.DRAINED): (_S.ENDING, ()),
+    (_S.KEEPING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
+    (_S.KEEPING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
+    (_S.KEEPING, _E.EXIT): (_S.EXITED, (_A.REAP,)),
     (_S.DRAINING, _E.DRAIN): (_S.DRAINING, ()),
+    (_S.DRAINING, _E.KEEP): (_S.DRAINING, ()),  # what was let go without WebSockets does not get them back
     (_S.DRAINING, _E.HUNG): (_S.DRAINING, ()),
     (_S.DRAINING, _E.DRAINED): (_S.ENDING, ()),
     (_S.DRAINING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
@@ -79,17 +113,20 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.DRAINING, _E.EXIT): (_S.EXITED, (_A.REAP,)),
     (_S.ENDING, _E.HUNG): (_S.ENDING, ()),
     (_S.ENDING, _E.DRAIN): (_S.ENDING, ()),
+    (_S.ENDING, _E.KEEP): (_S.ENDING, ()),
     (_S.ENDING, _E.START_TIMEOUT): (_S.ENDING, ()),
     (_S.ENDING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.DEADLINE): (_S.ENDING, (_A.KILL,)),
     (_S.ENDING, _E.EXIT): (_S.EXITED, (_A.REAP,)),
     (_S.EXITED, _E.HUNG): (_S.EXITED, ()),
+    (_S.EXITED, _E.KEEP): (_S.EXITED, ()),
     (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its reaping
 }
 
 MAY_SAY: dict[State, frozenset[type]] = {
     State.STARTING: frozenset({Ready, Failed}),
     State.READY: frozenset({Returned}),
+    State.KEEPING: frozenset({Returned, Drained}),
     State.DRAINING: frozenset({Returned, Drained}),
     # Told to end while its last words were on their way: they mean nothing any more.
     State.ENDING: frozenset({Ready, Failed, Returned, Drained}),
@@ -98,7 +135,7 @@ MAY_SAY: dict[State, frozenset[type]] = {
 
 
 RELAY_MAY_SAY: dict[State, frozenset[type]] = {
-    state: said | {Need, Unneed} if state in (State.READY, State.DRAINING, State.ENDING) else said
+    state: said | {Need, Unneed} if state.is_serving or state is State.ENDING else said
     for state, said in MAY_SAY.items()
 }
 """A relay asks for links as well, also for what it finishes while it drains."""

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from typing import Any
 
 from ....channel import vitals
-from ....channel.endpoint import Endpoint, pair
 from ....channel.messages import PROTOCOL_VERSION, Configure, Write
 from ....channel.settings import RelaySettings, Settings, seal
 from ...system.log import process as logger
 from ...system.log.pipes import OutputPipes
+from .peer import Peer
 
 
 def outlets_for(
-    endpoint: Endpoint, name: str, fields: dict[str, Any], access: dict[str, Any] | None = None
+    peer: Peer, name: str, fields: dict[str, Any], access: dict[str, Any] | None = None
 ) -> OutputPipes | None:
     """Pipes for what a process, or thread, writes, put on its channel before anything else. Raises ``OSError``."""
     opened = logger.outlets(name, fields, access=access)
     if opened is not None:
         try:
-            if not endpoint.hand_over(Write(), opened.writers):
+            if not peer.hand_over(Write(), opened.writers):
                 raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
         except BaseException:
             opened.end()
@@ -41,14 +40,14 @@ def new_page() -> tuple[vitals.Page, int]:
         raise
 
 
-def configure(endpoint: Endpoint, settings: Settings | RelaySettings, page_fd: int) -> None:
+def configure(peer: Peer, settings: Settings | RelaySettings, page_fd: int) -> None:
     """Put ``Configure`` on the channel, where it waits for the worker. ``page_fd`` stays the caller's.
 
     Raises ``OSError``, ``ChannelClosed`` among them.
     """
     settings_fd = seal(settings)
     try:
-        if not endpoint.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
+        if not peer.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
             raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
     finally:
         os.close(settings_fd)
@@ -57,12 +56,3 @@ def configure(endpoint: Endpoint, settings: Settings | RelaySettings, page_fd: i
 def without_memory(settings: Settings) -> Settings:
     """``settings`` for a process whose memory is limited by a cgroup."""
     return settings._replace(limits={name: n for name, n in (settings.limits or {}).items() if name != "memory"})
-
-
-def socket_of(channel: int) -> socket.socket:
-    """The socket ``channel``; of -1 one that is good for nothing, and is to be closed."""
-    if channel >= 0:
-        return socket.socket(fileno=channel)
-    ours, theirs = pair()
-    theirs.close()
-    return ours

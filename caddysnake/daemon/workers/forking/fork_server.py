@@ -11,9 +11,8 @@ import subprocess
 
 from .... import files
 from ....channel.codec import shorten
-from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
-from ....channel.messages import Failed, Prepared, Reap, Reaped, Spawn, Spawned
-from ....channel.throttle import TokenBucket
+from ....channel.endpoint import ChannelError, pair
+from ....channel.messages import Failed, Message, Prepared, Reap, Reaped, Spawn, Spawned
 from ....installation import PACKAGE
 from ...system import processes
 from ...system.log.pipes import OutputPipes
@@ -22,11 +21,11 @@ from ...system.processes import Process
 from ...system.state import CarriedSpawner, plain
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
+from ..child.peer import UNASKED_A_SECOND, Peer
 from .interpreter import Sight, execute
 
 log = logging.getLogger("caddysnake.spawner")
 
-UNASKED_A_SECOND = 100
 _LEAVE_S = 1.0
 """After it has closed its channel."""
 _HEARD_S, _HEARD_LOOK_S = 5.0, 0.25
@@ -66,19 +65,18 @@ class ForkServer(Launcher):
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._busy_at = self._loop.time()
-        self._endpoint = Endpoint(ours, takes_descriptors=False)
-        self._allowance = TokenBucket(UNASKED_A_SECOND)
+        self.peer = Peer(ours, UNASKED_A_SECOND, self._hear, self._on_closed, self._on_breach)
         self._prepared: asyncio.Future[str] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
         self._unwanted: set[int] = set()  # asked for, and given up before their pid was known
-        self._burials: set[asyncio.Task[None]] = set()
+        self._reapings: set[asyncio.Task[None]] = set()
         self._waiting = 0  # for it to be ready
         self._broken = ""  # the rule that it was killed for
         if carried is not None:
             self._resume(carried)
         self._loop.add_reader(self._pidfd, self._on_exit)
-        self._loop.add_reader(self._endpoint.fileno(), self._on_message)
+        self.peer.listen()
 
     @property
     def pid(self) -> int:
@@ -121,9 +119,9 @@ class ForkServer(Launcher):
         if self._loop.time() < until and self._outlets is not None and not self._outlets.is_filling:
             self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
         else:
-            self._hear()
+            self._read_output()
 
-    def _hear(self) -> None:
+    def _read_output(self) -> None:
         """Have read what it says."""
         if self._unheard is not None:
             self._unheard.cancel()
@@ -133,7 +131,7 @@ class ForkServer(Launcher):
 
     def carry(self, place: str) -> CarriedSpawner:
         """All that whoever goes on with it must know."""
-        self._hear()
+        self._read_output()
         prepared, useless = None, None
         if self._prepared.done():
             problem = self._prepared.exception()
@@ -144,7 +142,7 @@ class ForkServer(Launcher):
         return CarriedSpawner(
             pid=self.pid,
             pidfd=self._pidfd,
-            channel=self._endpoint.fileno(),
+            channel=self.peer.channel,
             key=plain(self._key),
             place=place,
             prepared=prepared,
@@ -224,7 +222,7 @@ class ForkServer(Launcher):
         self._forks[worker] = answer
         is_asked = is_taken = False
         try:
-            if not self._endpoint.hand_over(Spawn(worker, grace_s), [channel]):
+            if not self.peer.hand_over(Spawn(worker, grace_s), [channel]):
                 raise SpawnError("spawner", "its channel is full")
             is_asked = True
             pid = await asyncio.wait_for(answer, self.timings.fork_s)
@@ -245,15 +243,15 @@ class ForkServer(Launcher):
         if answer.cancelled() or not answer.done():
             self._unwanted.add(worker)  # its pid is yet to come
         elif answer.exception() is None:
-            self._bury(worker, answer.result())
+            self._end(worker, answer.result())
 
-    def _bury(self, worker: int, pid: int) -> None:
+    def _end(self, worker: int, pid: int) -> None:
         if pid > 0:
-            burial = self._loop.create_task(self._bury_in_order(worker, pid))
-            self._burials.add(burial)
-            burial.add_done_callback(self._burials.discard)
+            reaping = self._loop.create_task(self._reap_in_order(worker, pid))
+            self._reapings.add(reaping)
+            reaping.add_done_callback(self._reapings.discard)
 
-    async def _bury_in_order(self, worker: int, pid: int) -> None:
+    async def _reap_in_order(self, worker: int, pid: int) -> None:
         try:
             pidfd = processes.open_child_of(self.pid, pid)
         except OSError:
@@ -271,9 +269,9 @@ class ForkServer(Launcher):
             answer: asyncio.Future[int] = self._loop.create_future()
             self._reaps[worker] = answer
             try:
-                self._endpoint.send(Reap(worker))
-                return await asyncio.wait_for(answer, self.timings.fork_s)
-            except (ChannelClosed, TimeoutError, SpawnError):
+                if self.peer.send(Reap(worker)):
+                    return await asyncio.wait_for(answer, self.timings.fork_s)
+            except (TimeoutError, SpawnError):
                 pass
             finally:
                 self._reaps.pop(worker, None)
@@ -287,37 +285,28 @@ class ForkServer(Launcher):
     @property
     def is_open(self) -> bool:
         """It is there, and was not told to leave."""
-        return not self.gone.is_set() and self._endpoint.fileno() >= 0
+        return not self.gone.is_set() and self.peer.is_open
 
     def close(self) -> None:
         """Let it leave: it does when its channel ends and it has no children."""
-        if self._endpoint.fileno() >= 0:
-            self._loop.remove_reader(self._endpoint.fileno())
-            self._endpoint.close()
+        self.peer.close()
 
     def kill(self) -> None:
         """SIGKILL. Workers it has forked live on."""
         if not self.gone.is_set():
             self.process.kill()
 
-    def _on_message(self) -> None:
-        try:
-            received = self._endpoint.receive()
-            if received is None:
-                return
-            self._dispatch(received[0])
-        except ChannelClosed:
-            self.close()
-            self._loop.call_later(_LEAVE_S, self.kill)  # it is ending, and its status says of what; or of no use
-        except ChannelError as exc:
-            log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": str(exc)}})
-            self._broken = f"it broke a rule of the channel: {exc}"
-            self.close()
-            self.kill()
+    def _on_closed(self) -> None:
+        self._loop.call_later(_LEAVE_S, self.kill)  # it is ending, and its status says of what; or of no use
 
-    def _dispatch(self, message: object) -> None:
+    def _on_breach(self, what: str) -> None:
+        log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": what}})
+        self._broken = f"it broke a rule of the channel: {what}"
+        self.kill()
+
+    def _hear(self, message: Message) -> None:
         if isinstance(message, Prepared) and not self._prepared.done():
-            self._hear()
+            self._read_output()
             self._prepared.set_result(message.detail)
         elif isinstance(message, Failed) and not self._prepared.done():
             text = message.text + (self._hint() if message.code == "library" else "")
@@ -335,31 +324,27 @@ class ForkServer(Launcher):
         if worker in self._unwanted or (waiting is not None and waiting.cancelled()):
             self._unwanted.discard(worker)
             self._forks.pop(worker, None)
-            self._bury(worker, pid)
+            self._end(worker, pid)
         else:
             self._answered(waiting, pid)
 
     def _answered(self, waiting: asyncio.Future[int] | None, value: int) -> None:
         if waiting is not None and not waiting.done():
             waiting.set_result(value)
-        elif not self._allowance.spend(self._loop.time()):  # what was asked for is no flood, however much it is
-            raise ChannelError(f"more than {UNASKED_A_SECOND} messages a second that nobody waits for")
+        else:  # what was asked for is no flood, however much it is
+            self.peer.count(" that nobody waits for")
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        while self._endpoint.fileno() >= 0:  # its last words
-            before = self._prepared.done()
-            self._on_message()
-            if before == self._prepared.done():
-                break
+        self.peer.hear_last_words()
         code = self.process.wait()
         how = self._broken or f"it ended with {processes.describe_exit(-code if code < 0 else code << 8)}"
         if self._unheard is not None and self._outlets is not None and (said := self._outlets.last_line()):
             how += f", and said at last: {said}"
         self.gone.set()
         self.close()
-        self._hear()
+        self._read_output()
         self._end_outlets()
         self._fail_prepared(SpawnError("spawner", f"{self._key.python} was not ready: {how}{self._hint()}"))
         for answer in (*self._forks.values(), *self._reaps.values()):

@@ -88,13 +88,15 @@ class ThreadHosts:
                 self._crashed_with,
                 each.number,
                 self._spawners.timings.host_lost_s,
+                None,
+                each,
             )
             host.resume(each)
             self._hosts.append(host)
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:
         """Their channels, each with what to call when there is something to read."""
-        return [source for host in self._hosts for source in host.sources()]
+        return [source for host in self._hosts for source in host.peer.sources()]
 
     def place_of(self, wanted: Wanted) -> Place:
         """What a host and an app must have in common; folders count only where a thread cannot have its own."""
@@ -134,16 +136,15 @@ class ThreadHosts:
         """A new one. Raises ``SpawnError``."""
         spawner = self._spawners.get(wanted.key)
         try:
-            host = ThreadHost(
-                self.place_of(wanted), spawner, self._crashed_with, self.number(), self._spawners.timings.host_lost_s
-            )
-            host.equip(wanted.settings)
+            lost_s = self._spawners.timings.host_lost_s
+            place, number = self.place_of(wanted), self.number()
+            host = ThreadHost(place, spawner, self._crashed_with, number, lost_s, wanted.settings)
         except OSError as exc:
             raise SpawnError("resources", f"no room for another thread host: {exc}") from None
         host.is_private = self._is_private(wanted)
         await host.begin()
         self._hosts.append(host)
-        await host.confined()
+        await host.child.confinement.settled()  # nothing else may be sent before it knows what to run
         return host
 
     def gave_up(self, key: ForkServerKey) -> None:

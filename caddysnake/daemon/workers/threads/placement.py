@@ -121,7 +121,7 @@ class Placement(ThreadLauncher):
     def pidfd_of(self, worker: int, gone: int) -> int:
         """The pidfd of its host, not its own: a signal to it meets others, too. -1 when it is unknown."""
         host = self._of.get(worker)
-        return host.pidfd if host is not None else -1
+        return host.child.pidfd if host is not None else -1
 
     def terminate(self, worker: int, pidfd: int) -> None:
         """Have SystemExit raised in its threads (``Cancel``): a signal would end its neighbours."""
@@ -145,7 +145,7 @@ class Placement(ThreadLauncher):
     def is_grouped(self, worker: int) -> bool:
         """See ``Launcher.is_grouped``."""
         host = self._of.get(worker)
-        return host is not None and host.is_grouped
+        return host is not None and host.child.confinement.is_grouped
 
     def why_killed(self, worker: int) -> str:
         """See ``Launcher.why_killed``."""

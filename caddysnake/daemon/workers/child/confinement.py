@@ -1,0 +1,65 @@
+"""The limit of a child's memory: a cgroup, in which it is before it hears what to run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from ...system import cgroups
+
+
+class Confinement:
+    """Of one process. Where its limits ask for no cgroup, or there can be none, it does nothing."""
+
+    def __init__(self, app: str, number: int, limits: Mapping[str, int] | None) -> None:
+        self._app = app
+        self._number = number
+        self._memory_bytes = cgroups.limit_of(limits)
+        self._group: cgroups.Group | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """It is to be in a cgroup: ``begin`` says when it may hear what to run."""
+        return self._memory_bytes is not None
+
+    @property
+    def is_grouped(self) -> bool:
+        """A cgroup limits its memory."""
+        return self._group is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """It is not on its way into a cgroup."""
+        return self._task is None or self._task.done()
+
+    def begin(self, pid: int, configure: Callable[[bool], None]) -> None:
+        """Put process ``pid`` into a cgroup, and then call ``configure`` with whether it is in one."""
+        if self._memory_bytes is not None:
+            self._task = asyncio.get_running_loop().create_task(self._place(pid, self._memory_bytes, configure))
+
+    async def _place(self, pid: int, memory_bytes: int, configure: Callable[[bool], None]) -> None:
+        self._group = await cgroups.Group.of(self._app, self._number, pid, memory_bytes)
+        configure(self._group is not None)
+
+    async def settled(self) -> None:
+        """Wait until it has heard what to run."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def why_killed(self) -> str:
+        """Return why the kernel has killed it, if that was for want of memory; else an empty text."""
+        return await self._group.why_killed() if self._group is not None else ""
+
+    async def remove(self) -> None:
+        """Remove the cgroup, with all that the process, which has ended, has started there."""
+        if self._group is not None:
+            await self._group.remove()
+
+    def carry(self) -> tuple[str, int] | None:
+        """Return what ``resume`` needs in another image of the daemon."""
+        return self._group.carry() if self._group is not None else None
+
+    def resume(self, carried: tuple[str, int] | None) -> None:
+        """Go on where ``carried`` says."""
+        self._group = cgroups.Group(*carried) if carried is not None else None

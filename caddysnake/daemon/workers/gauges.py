@@ -1,0 +1,98 @@
+"""What a worker's page says of it: how busy it is, whether it moves, what it has done. Believed in nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ...channel import vitals
+from .balancer import STUCK_MS, Load
+from .child.equipment import new_page
+from .hanging import Pulse
+from .slots import UNTAKEN_LIMIT, SlotTable
+
+
+def now_ms() -> int:
+    """Return monotonic milliseconds, which a page counts in."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Gauges:
+    """Over the page of one worker, which they own."""
+
+    def __init__(self, threads: int, slots: int, page_fd: int | None = None) -> None:
+        """``threads``: those that tell one by one; 0 for an event loop. ``slots``: how many it may use.
+
+        ``page_fd``: its page, if it has one already. Raises ``OSError``.
+        """
+        self._threads = threads
+        self.page, self.fd = new_page() if page_fd is None else (vitals.Page(page_fd), page_fd)
+        self.slots = SlotTable(self.page.slots, slots)
+        self.last_cells = [0] * vitals.CELLS
+        """What ``cells`` said last."""
+        self.is_over = False
+        """The page is closed, and ``last_cells`` is final."""
+
+    def load(self) -> Load:
+        """Return how busy it is; what it took but has not looked at counts as busy."""
+        untaken = self.slots.untaken
+        now = now_ms()
+        busy = self.page.word(vitals.WORD_ACTIVE) + untaken
+        stuck = 0
+        for started in self._started():
+            if started:
+                busy += 1
+                stuck += now - started > STUCK_MS
+        saturated = untaken >= UNTAKEN_LIMIT or 0 < self._threads <= stuck
+        return Load(vitals.plus(busy), self.slots.connections, saturated)
+
+    def _started(self) -> list[int]:
+        return [self.page.thread_word(index, vitals.CELL_STARTED) for index in range(self._threads)]
+
+    @property
+    def active(self) -> int:
+        """Requests that an event loop is at."""
+        return self.page.word(vitals.WORD_ACTIVE)
+
+    def completed(self) -> int:
+        """Return how many requests it has completed."""
+        return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads))
+
+    def requests(self) -> int:
+        """Return how many requests it has completed, and is at."""
+        return vitals.plus(self.completed(), self.load().busy)
+
+    def cells(self) -> list[int]:
+        """Return the sums over its threads of all cells of a thread block (``vitals.CELL_*``).
+
+        None is ever less than it was, whatever the worker writes.
+        """
+        if self.is_over:
+            return self.last_cells
+        sums = self.page.cells(0)
+        if self._threads > 1:
+            sums = list(map(vitals.plus, *map(self.page.cells, range(self._threads))))
+        self.last_cells = list(map(max, sums, self.last_cells))
+        return self.last_cells
+
+    def oldest_ms(self) -> int | None:
+        """Return for how long the oldest request of its threads has run, in milliseconds; None: no thread runs one."""
+        oldest = min(filter(None, self._started()), default=None)
+        return None if oldest is None else max(0, now_ms() - oldest)
+
+    def still_ms(self) -> int:
+        """Return for how long it has not turned, in milliseconds."""
+        return now_ms() - self.page.word(vitals.WORD_TICK)
+
+    def pulse(self) -> Pulse:
+        """Return what tells whether it moves."""
+        word = self.page.word
+        active, overdue = word(vitals.WORD_ACTIVE), word(vitals.WORD_OVERDUE)
+        return Pulse(word(vitals.WORD_TICK), not self._threads, active, self._started(), overdue)
+
+    def close(self) -> None:
+        """Look at the page a last time, and close it."""
+        self.cells()
+        self.is_over = True
+        self.page.close()
+        os.close(self.fd)

@@ -1,0 +1,127 @@
+"""The process of a worker (or what it has of one): with its page, and with what it is told to run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Literal
+
+from ...channel import vitals
+from ...channel.endpoint import pair
+from ...channel.messages import Message
+from ...channel.settings import RelaySettings, Settings
+from ..sockets.connections import answer
+from ..sockets.refusals import DEADLINE
+from ..system import processes
+from .child.child import Child
+from .child.equipment import configure, without_memory
+from .child.peer import Peer, socket_of
+from .gauges import Gauges, now_ms
+from .hanging import Finding, Frozen, Watchdog
+
+MESSAGES_A_SECOND = 1000
+MESSAGES_AT_ONCE = vitals.SLOTS
+"""Beyond those of a second: every connection may come back at once, a drain of many is no flood."""
+_RELAY_MESSAGES_A_SECOND = 100_000
+"""A relay is ours, and asks once for each request to an app that is not there."""
+
+
+class WorkerProcess(Child):
+    """What ``Worker`` gives orders to."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings | RelaySettings,
+        hear: Callable[[Message], None],
+        on_closed: Callable[[], None],
+        on_breach: Callable[[str], None],
+        carried: tuple[int, int] | None,
+    ) -> None:
+        """``hear``, ``on_closed``, ``on_breach``: see ``Peer``. ``carried``: the channel and the page that it has.
+
+        Raises ``OSError``.
+        """
+        self._settings = settings
+        self.shares_process = isinstance(settings, Settings) and settings.shares_process
+        is_relay = isinstance(settings, RelaySettings)
+        per_second = _RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND
+        ours, theirs = pair() if carried is None else (socket_of(carried[0]), None)
+        peer = Peer(ours, per_second, hear, on_closed, on_breach, MESSAGES_AT_ONCE)
+        own_limits = settings.limits if isinstance(settings, Settings) and not self.shares_process else None
+        super().__init__(number, settings.app, own_limits, peer, theirs)
+        try:
+            if carried is None:
+                fields = {"app": settings.app, "worker": settings.worker_index}
+                access = settings.access_log if isinstance(settings, Settings) else None
+                self.equip("relay" if is_relay else "app", fields, access)
+            self.gauges = Gauges(_threads_of(settings), _slots_of(settings), None if carried is None else carried[1])
+            try:
+                if carried is None and not self.confinement.is_wanted:
+                    self.configure()
+            except BaseException:
+                self.gauges.close()
+                raise
+        except BaseException:
+            self.shut()
+            raise
+
+    def configure(self, is_grouped: bool = False) -> None:
+        """Tell it what to run. ``is_grouped``: a cgroup limits its memory. Raises ``OSError``."""
+        settings = self._settings
+        if is_grouped and isinstance(settings, Settings):
+            settings = without_memory(settings)
+        configure(self.peer, settings, self.gauges.fd)
+
+    def discard(self) -> None:
+        """Give up one whose start was never done."""
+        super().discard()
+        self.gauges.close()
+
+    @property
+    def memory_limit(self) -> Literal["cgroup", "rlimit"] | None:
+        """What keeps its limit of memory; None: it has none."""
+        if not isinstance(self._settings, Settings) or "memory" not in (self._settings.limits or {}):
+            return None
+        of_host = self.launcher is not None and self.launcher.is_grouped(self.number)
+        return "cgroup" if of_host or self.confinement.is_grouped else "rlimit"
+
+    def write_stacks(self) -> None:
+        """Have it write the stacks of its threads to the log, whatever they are at; nothing if it is not an app's."""
+        if isinstance(self._settings, Settings):
+            try:
+                signal.pidfd_send_signal(self.process_fd(), vitals.STACKS_SIGNAL)
+            except OSError:
+                pass  # it is gone
+
+    async def answer_if_hung(self, watch: Watchdog) -> bool | None:
+        """Answer requests that it has read, if nothing in it runs: whether others are half answered.
+
+        None: it has come to life.
+        """
+        async with Frozen(self.pid, self.process_fd()) as frozen:
+            if self.gauges.is_over or watch.look(self.gauges.pulse(), now_ms()) is not Finding.HANGS:
+                return None
+            if not frozen.is_sure:
+                return False
+            for connection in self.gauges.slots.reading():
+                answer(connection.fd, DEADLINE)
+            return self.gauges.slots.has_open_ends
+
+    def cpu_s(self) -> float:
+        """Return the processor time it has used, before it is reaped; 0 for a thread of a host: nobody can tell."""
+        return 0.0 if self.shares_process else processes.cpu_seconds(self.pid)
+
+
+def _threads_of(settings: Settings | RelaySettings) -> int:
+    """How many threads tell one by one what they are at; what an event loop does is in one word."""
+    is_loop = isinstance(settings, RelaySettings) or settings.interface == "asgi"
+    return 0 if is_loop else max(1, min(vitals.THREADS, settings.threads))
+
+
+def _slots_of(settings: Settings | RelaySettings) -> int:
+    """How many connections it may hold: half of the files that it may have open, as a descriptor too many is lost."""
+    limits = settings.limits if isinstance(settings, Settings) else None
+    if not limits or "open_files" not in limits:
+        return vitals.SLOTS
+    return max(1, min(vitals.SLOTS, limits["open_files"] // 2))
