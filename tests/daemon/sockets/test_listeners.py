@@ -23,7 +23,7 @@ from caddysnake.daemon.sockets.listener import Listener
 from caddysnake.daemon.sockets.socket_file import ListenError, lock_path, unlock_path
 from caddysnake.daemon.system.kinship import peer_uid
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @contextlib.contextmanager
