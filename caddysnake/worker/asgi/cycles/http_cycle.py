@@ -117,8 +117,8 @@ class HttpCycle(Cycle):
                         if is_small:
                             self.wrote = now
                         self._write(output, len(body))
-                    if response.is_satisfied:
-                        self._answered()
+                        if response.is_satisfied:
+                            self._answered()
                     if connection.is_write_paused:
                         await connection.drain()
                         now = monotonic()
@@ -289,6 +289,8 @@ class HttpCycle(Cycle):
         """Let the pieces leave that were sent in the same turn of the loop."""
         if self.pieces and not self.is_gone:
             self._write(b"", 0)
+            if self.response.is_satisfied:
+                self._answered()
 
     # For the connection
 

@@ -55,6 +55,7 @@ from ...websocket.frames import (
 )
 from ...websocket.handshake import Offer
 from ...websocket.keepalive import Due, KeepAlive
+from ..turns import SLICE_S
 from .cycle import LOOK_S, ClientDisconnected, Cycle, Transport, is_about_leaving
 
 Message = MutableMapping[str, Any]
@@ -179,7 +180,7 @@ class WebSocketCycle(Cycle):
             has_waited = self._has_waited
             self._has_waited = False
             now = monotonic()
-            if now - self._heard_at > LOOK_S:
+            if now - self._heard_at > LOOK_S and now - self.looked > LOOK_S:
                 self.look_for_client(now)
             text = message.get("text")
             if text is not None:
@@ -198,7 +199,11 @@ class WebSocketCycle(Cycle):
             if connection.is_write_paused:
                 await connection.drain()
             if not has_waited:
-                await self.share()
+                turns = connection.context.turns
+                if not turns.since:  # `turns.is_over`, written out
+                    turns.begin(now)
+                elif now - turns.since > SLICE_S:
+                    await turns.give_way()
             return
         if self._phase is _CLOSED or self.is_gone:
             await self.refuse()
