@@ -160,7 +160,8 @@ class HttpConnection(FlowControl):
         """The handshake is out: everything from here on is frames."""
         self._websocket = websocket
         self.phase = _UPGRADED
-        self._count(websocket, 101)
+        websocket.is_counted = True
+        self.context.count(101, websocket.started)
         pending, self.parser.pending = self.parser.pending, b""
         self.resume_reading()
         self.context.watch(self)
@@ -209,7 +210,8 @@ class HttpConnection(FlowControl):
         self.cycle = None
         if cycle.event is not None:
             cycle.event.set()  # whoever still waits in `receive` learns that it is over
-        self._count(cycle, cycle.response.status)
+        cycle.is_counted = True
+        self.context.count(cycle.response.status, cycle.started)
         if cycle.response.close or self.is_half_closed:
             self._finish()
         elif self.parser.complete:
@@ -218,10 +220,6 @@ class HttpConnection(FlowControl):
             self._linger_from_now(_DRAIN)
             self.parser.take_body()
             self._read_on_later()
-
-    def _count(self, cycle: Cycle, status: int) -> None:
-        cycle.is_counted = True
-        self.context.count(status, cycle.started)
 
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""

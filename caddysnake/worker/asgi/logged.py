@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from ...http1.request import RequestHead
 from ...http1.response import Output
@@ -12,6 +13,9 @@ from .connection import HttpConnection
 from .context import AsgiContext
 from .cycles.cycle import Cycle
 from .scope import Peer
+
+if TYPE_CHECKING:
+    from .cycles.websocket_cycle import WebSocketCycle
 
 
 class LoggedConnection(HttpConnection):
@@ -47,12 +51,15 @@ class LoggedConnection(HttpConnection):
         self._sent += size
         HttpConnection.count_sent(self, size)
 
-    def _count(self, cycle: Cycle, status: int) -> None:
-        HttpConnection._count(self, cycle, status)
-        if status == 101:
-            self._upgraded = cycle  # it is a request until it ends
-        else:
-            self._log(cycle, status)
+    def response_done(self, cycle: Cycle) -> None:
+        """As ``HttpConnection.response_done``, and logged."""
+        self._log(cycle, cycle.response.status)
+        HttpConnection.response_done(self, cycle)
+
+    def upgraded(self, websocket: WebSocketCycle) -> None:
+        """As ``HttpConnection.upgraded``; it is a request until it ends."""
+        self._upgraded = websocket
+        HttpConnection.upgraded(self, websocket)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """As ``HttpConnection.connection_lost``; a request that is still open is logged, status 499 without an
