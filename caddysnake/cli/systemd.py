@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from ..daemon.system.cgroups import runs_systemd
 from ..files import closed_to
 from . import units
 from .units import Place
@@ -132,7 +133,7 @@ def _version() -> int:
 def _install(found: dict[str, str], args: argparse.Namespace) -> None:
     root = args.root or ""
     if not root:
-        if not os.path.isdir("/run/systemd/system"):
+        if not runs_systemd():
             raise InstallError("systemd does not run here; --root DIR only writes the files")
         if args.caddy_group is None and not any(_exists(name) for name in _GROUPS):
             raise InstallError("there is no group caddy: install Caddy first, or name its group with --caddy-group")

@@ -20,6 +20,12 @@ class Front(NamedTuple):
     who: Who
     pid: int | None
     """The Caddy that this was read from; None when it is the user's entry in the user database."""
+    is_guess: bool = False
+    """Nobody has said so, and no Caddy runs: packages of Caddy call its user so."""
+
+    def __str__(self) -> str:
+        told = "no Caddy runs, its packages' user; --caddy-user says another" if self.is_guess else "Caddy's"
+        return f"user {self.who.name} ({told})"
 
 
 def find_front(name: str | None, proc: str = "/proc") -> Front | None:
@@ -36,7 +42,7 @@ def find_front(name: str | None, proc: str = "/proc") -> Front | None:
         return Front(of_database(name), None)
     for candidate in USERS:
         try:
-            return Front(of_database(candidate), None)
+            return Front(of_database(candidate), None, is_guess=True)
         except LookupError:
             continue
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config.plan.plan import Plan
 from ..daemon.sockets.shares import reserve
+from ..daemon.system.cgroups import runs_systemd
 from .findings import Finding, Level
 
 TOPIC = "machine"
@@ -52,7 +53,9 @@ def _descriptors(hard: int) -> Finding:
     )
     text = f"{hard:,} open files a process: {connections}"
     if hard < _DESCRIPTORS:
-        return Finding(Level.DOUBT, TOPIC, text, f"in the unit: LimitNOFILE={_DESCRIPTORS * 4}")
+        return Finding(
+            Level.DOUBT, TOPIC, text, _unit(f"LimitNOFILE={_DESCRIPTORS * 4}", f"ulimit -n {_DESCRIPTORS * 4}")
+        )
     return Finding(Level.GOOD, TOPIC, text)
 
 
@@ -77,7 +80,9 @@ def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
     )
     if needed > limit:
         text = f"the file asks for up to {needed:,} processes and threads, and this user may have {limit:,}"
-        yield Finding(Level.DOUBT, TOPIC, text, "in the unit: LimitNPROC=infinity and TasksMax=infinity")
+        yield Finding(
+            Level.DOUBT, TOPIC, text, _unit("LimitNPROC=infinity and TasksMax=infinity", "ulimit -u unlimited")
+        )
 
 
 def _memory(path: Path) -> Finding:
@@ -87,9 +92,16 @@ def _memory(path: Path) -> Finding:
         controllers = []
     if "memory" in controllers:
         text = "cgroup v2 with the memory controller: `limits { memory … }` can count what a worker has started, too"
-        return Finding(Level.GOOD, TOPIC, text, "in the unit: Delegate=memory; `caddysnake status` says what holds")
+        mend = "in the unit: Delegate=memory; `caddysnake status` says what holds"
+        return Finding(Level.GOOD, TOPIC, text, mend if runs_systemd() else "`caddysnake status` says what holds")
     text = (
         "there is no memory controller of cgroup v2: `limits { memory … }` holds for each process by itself "
         "(RLIMIT_DATA), not for a worker with what it has started"
     )
-    return Finding(Level.DOUBT, TOPIC, text, "boot with systemd.unified_cgroup_hierarchy=1, or leave it so")
+    mend = "boot with systemd.unified_cgroup_hierarchy=1, or leave it so" if runs_systemd() else ""
+    return Finding(Level.DOUBT, TOPIC, text, mend)
+
+
+def _unit(setting: str, command: str) -> str:
+    """How a limit is raised: by a unit's ``setting``, or where nothing reads units before the daemon is started."""
+    return f"in the unit: {setting}" if runs_systemd() else f"{command}, by root where the daemon is started"

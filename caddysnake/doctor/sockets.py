@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from ..config.plan.accounts import AccountError, group_id, user_id
 from ..config.plan.plan import Listener
+from ..daemon.system.cgroups import runs_systemd
 from .findings import Finding, Level
 from .front import Front, group_name, of_database, user_name
 from .reach import Obstacle, entering, has_list, may
@@ -51,7 +52,7 @@ def _check(listener: Listener, front: Front | None) -> Iterator[Finding]:
 
 
 def _no_entry(path: str, obstacle: Obstacle, front: Front) -> Finding:
-    text = f"user {front.who.name}, as which Caddy runs, cannot get to {path}: it may not enter {obstacle.path}"
+    text = f"{front} cannot get to {path}: it may not enter {obstacle.path}"
     if has_list(obstacle.path):
         return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
     info = obstacle.info
@@ -67,7 +68,7 @@ def _connected(path: str, front: Front) -> Finding:
         who = f"process {front.pid}" if front.pid is not None else f"user {front.who.name}"
         return Finding(Level.GOOD, TOPIC, f"Caddy ({who}) gets to {path}")
     mode = f"{stat.S_IMODE(info.st_mode):04o} {user_name(info.st_uid)}:{group_name(info.st_gid)}"
-    text = f"user {front.who.name}, as which Caddy runs, may not write to {path} ({mode})"
+    text = f"{front} may not write to {path} ({mode})"
     if has_list(path):
         return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
     if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
@@ -86,7 +87,7 @@ def _connecting(listener: Listener, front: Front) -> Finding:
     mode = f"{listener.mode:04o} {user_name(uid)}:{group_name(gid)}"
     if may(front.who, planned, 2):
         return Finding(Level.GOOD, TOPIC, f"Caddy's user {front.who.name} will get to {listener.path} ({mode})")
-    text = f"user {front.who.name}, as which Caddy runs, will not get to {listener.path} ({mode}, if you start it)"
+    text = f"{front} will not get to {listener.path} ({mode}, if you start it)"
     return Finding(Level.BAD, TOPIC, text, _option(front))
 
 
@@ -97,8 +98,10 @@ def _join(gid: int, front: Front) -> str:
         is_member = gid in of_database(str(front.who.uid)).gids
     except LookupError:
         is_member = False
-    join = "" if is_member else f"usermod -aG {shlex.quote(group)} {shlex.quote(front.who.name)} && "
-    return f"{join}systemctl restart caddy"
+    steps = [] if is_member else [f"usermod -aG {shlex.quote(group)} {shlex.quote(front.who.name)}"]
+    if runs_systemd():
+        return " && ".join([*steps, "systemctl restart caddy"])
+    return ", and ".join([*steps, "start Caddy anew"])
 
 
 def _option(front: Front) -> str:

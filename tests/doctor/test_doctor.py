@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 
 from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import Listener, plan
+from caddysnake.daemon.system import cgroups
+from caddysnake.doctor import machine
 from caddysnake.doctor.findings import Finding, Level
 from caddysnake.doctor.front import Front, find_front
 from caddysnake.doctor.machine import check_machine
@@ -59,12 +62,18 @@ def test_a_folder_that_caddy_may_not_enter_is_named_with_what_opens_it(folder: P
 
 
 @needs_root
-def test_a_folder_of_a_group_that_caddy_is_not_in_says_how_to_join(folder: Path) -> None:
+def test_a_folder_of_a_group_that_caddy_is_not_in_says_how_to_join(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "run").mkdir()
     os.chown(folder / "run", 0, 54321)
     (folder / "run").chmod(0o750)
+    monkeypatch.setattr(cgroups, "_SYSTEMD", str(folder))
     (found,) = findings(folder)
     assert found.mend == "usermod -aG 54321 caddy && systemctl restart caddy"
+    monkeypatch.setattr(cgroups, "_SYSTEMD", str(folder / "nothing"))
+    (found,) = findings(folder)
+    assert found.mend == "usermod -aG 54321 caddy, and start Caddy anew"
     (fine,) = findings(folder, Front(Who("caddy", 4321, frozenset({54321})), None), "socket_group 54321")
     assert fine.level is Level.GOOD
 
@@ -122,6 +131,26 @@ def test_limits_that_are_low_are_told_with_what_raises_them(tmp_path: Path) -> N
     (queue,) = [finding for said, finding in found.items() if "queue holds 128" in said]
     assert (queue.level, queue.mend) == (Level.DOUBT, "sysctl -w net.core.somaxconn=4096")
     assert any("no memory controller" in said for said in found)
+
+
+@pytest.mark.parametrize("is_booted", [True, False])
+def test_a_limit_is_raised_in_a_unit_only_where_something_reads_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_booted: bool
+) -> None:
+    monkeypatch.setattr(cgroups, "_SYSTEMD", str(tmp_path if is_booted else tmp_path / "nothing"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(machine, "_DESCRIPTORS", before[1] + 1)
+    (mend,) = [finding.mend for finding in check_machine(None) if "open files a process" in finding.text]
+    assert ("in the unit: LimitNOFILE=" in mend) is is_booted
+    assert ("ulimit -n " in mend) is not is_booted
+
+
+def test_a_user_that_is_only_guessed_is_told_as_a_guess(folder: Path) -> None:
+    (folder / "run").mkdir(mode=0o700)
+    (found,) = findings(folder, STRANGER._replace(is_guess=True))
+    assert "no Caddy runs" in found.text
+    (found,) = findings(folder, STRANGER)
+    assert "no Caddy runs" not in found.text
 
 
 def doctor(*words: str, cwd: Path) -> tuple[int, list[dict[str, Any]], str]:

@@ -30,7 +30,6 @@ LEAF = "daemon"
 PREFIX = "app-"
 _NAME_MAX = 100
 _SYSTEMD = "/run/systemd/system"
-"""Where systemd is the manager (sd_booted(3))."""
 _MOVES = 8
 """Rounds in which all processes are moved: they may fork meanwhile."""
 _REMOVE_AFTER_S = (0.0, 0.01, 0.05, 0.2, 0.8)
@@ -38,6 +37,11 @@ _REMOVE_AFTER_S = (0.0, 0.01, 0.05, 0.2, 0.8)
 
 _tree: Tree | None = None
 _why_not = "it has not been looked at"
+
+
+def runs_systemd() -> bool:
+    """Whether systemd is the machine's manager, see sd_booted(3)."""
+    return os.path.isdir(_SYSTEMD)
 
 
 class Undelegated(Exception):
@@ -131,7 +135,7 @@ def _check(root: Path, controller: str) -> None:
         raise Undelegated(f"{root} is everybody's")
     if not all(os.access(root / name, os.W_OK) for name in ("", "cgroup.procs", "cgroup.subtree_control")):
         raise Undelegated(f"{root} may not be written to: it is not delegated")
-    if os.path.isdir(_SYSTEMD) and not _is_marked(root):
+    if runs_systemd() and not _is_marked(root):
         raise Undelegated(f"systemd has not delegated {root}")
     strangers = _strangers(root)
     if strangers:
