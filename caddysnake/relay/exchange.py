@@ -318,7 +318,8 @@ class Exchange:
         self.stage = _TUNNEL
         self.status = 101
         self._response = head
-        return [ToClient(head.raw + excess), Tunnel()]
+        raw = rewritten(head, [b"connection: upgrade"], drops_framing=False) if head.hop_fields else head.raw
+        return [ToClient(raw + excess), Tunnel()]
 
     def link_ended(self, is_orderly: bool) -> list[Command]:
         """The link has ended; not while WAITING. ``is_orderly``: as a sender ends, not by an error."""

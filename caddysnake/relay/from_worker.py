@@ -77,7 +77,7 @@ class ResponseHead:
     responses: nothing of it changes once it is judged.
     """
 
-    __slots__ = ("closes", "framing", "has_connection_fields", "length", "raw", "status", "upgrades")
+    __slots__ = ("closes", "framing", "has_connection_fields", "hop_fields", "length", "raw", "status", "upgrades")
 
     def __init__(self, status: int, raw: bytes) -> None:
         self.status = status
@@ -90,6 +90,8 @@ class ResponseHead:
         """Connection names ``upgrade``, as 101 and 426 do."""
         self.has_connection_fields = False
         """Some fields are between the worker and the relay alone."""
+        self.hop_fields: tuple[bytes, ...] = ()
+        """Names of fields that Connection says are among those, in lower case."""
 
 
 _known = Memory[ResponseHead](_KNOWN_MAX)
@@ -139,6 +141,7 @@ def _judge(head: ResponseHead, is_head: bool) -> None:
                 if len(value) > CONNECTION_MAX_BYTES:
                     raise BadResponse(f"a Connection over {CONNECTION_MAX_BYTES} bytes")
                 options = tokens(value)
+                head.hop_fields += tuple(option for option in options if option not in _NOT_OF_THE_HOP)
                 head.closes = head.closes or b"close" in options
                 head.upgrades = head.upgrades or b"upgrade" in options
     status = head.status
@@ -430,7 +433,8 @@ def _behind_blank_line(held: bytearray, data: bytes, at: int) -> int:
 
 
 def rewritten(head: ResponseHead, added: list[bytes], drops_framing: bool) -> bytes:
-    """The head without the fields that are between worker and relay, and with the lines ``added``.
+    """The head without the fields that are between worker and relay, those that Connection names among them (RFC 9110
+    section 7.6.1), and with the lines ``added``.
 
     ``drops_framing``: Transfer-Encoding is left out as well, because the content leaves decoded.
     """
@@ -438,10 +442,12 @@ def rewritten(head: ResponseHead, added: list[bytes], drops_framing: bool) -> by
     kept = lines[:1]
     for line in lines[1:]:
         name = line.partition(b":")[0].lower()
-        if name in _BETWEEN_US or (drops_framing and name == b"transfer-encoding"):
+        if name in _BETWEEN_US or name in head.hop_fields or (drops_framing and name == b"transfer-encoding"):
             continue
         kept.append(line)
     return b"\r\n".join([*kept, *added, b"", b""])
 
 
+_NOT_OF_THE_HOP = frozenset((b"close", b"keep-alive", b"upgrade", b"content-length", b"transfer-encoding"))
+"""Options that name no field of the worker's alone, whatever Connection says: it cannot take the framing away."""
 _BETWEEN_US = frozenset((b"connection", b"keep-alive", b"proxy-connection"))

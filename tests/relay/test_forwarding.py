@@ -113,6 +113,20 @@ def test_a_worker_that_closes_spends_the_link_and_not_the_connection() -> None:
     assert asked().response(raw) == [ToClient(OK), SPENT]
 
 
+def test_fields_that_connection_names_end_at_the_relay_but_those_of_the_framing() -> None:
+    named = b"connection: X-Hop, keep-alive, content-length\r\nx-hop: 1\r\nx-end: 2\r\ncontent-length: 2\r\n\r\nok"
+    want = b"HTTP/1.1 200 OK\r\nx-end: 2\r\ncontent-length: 2\r\n\r\nok"
+    for raw in (b"HTTP/1.1 200 OK\r\n" + named, b"HTTP/1.1 200 OK\r\nX-HOP: 0\r\n" + named):
+        assert asked().response(raw) == [ToClient(want), CLEAN]
+        assert asked().answered_whole(raw) == (want, CLEAN)
+
+
+def test_a_101_keeps_its_upgrade_and_loses_what_else_connection_names() -> None:
+    raw = b"HTTP/1.1 101 S\r\nConnection: Upgrade, X-Hop\r\nUpgrade: websocket\r\nX-Hop: 1\r\n\r\n"
+    want = b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+    assert asked(UPGRADE).response(raw) == [ToClient(want), Tunnel()]
+
+
 def test_a_worker_that_closes_within_a_request_will_not_have_the_rest_and_the_client_is_told() -> None:
     """As when the content is over a limit: else the client would send all of it to a relay that waits for the end."""
     it = exchange(POST)
