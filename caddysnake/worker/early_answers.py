@@ -6,6 +6,9 @@ answer. What it has sent by then it cannot drop. Therefore:
 
 * an answer waits for the rest of its request before it begins, as long as that comes and for a bounded time: what an
   app may still read is kept up to a bound, and where the whole answer is there already, all of it is dropped;
+* an answer that began all the same keeps its last byte until nearly all has come, as long as that comes and for a
+  bounded time: Go ends a connection half a second after an answer, and who sends all before it reads would find it
+  reset. Nearly: what is left stays in the sockets, so that Caddy does not find the length wrong before it has all;
 * behind an answer, the rest is read when the client has read all of that. Go waits 50 ms for it to leave, and ends the
   connection then;
 * a client that takes nothing of an answer may be one that sends all before it reads: what no app has asked for is read
@@ -19,8 +22,10 @@ import socket
 import struct
 import termios
 
+from ..http1.request import RequestHead
+
 KEPT_MAX_BYTES = 1 << 20
-"""Content that is kept for an app that may still read it."""
+"""Content that is kept for an app that may still read it; twice as much where that is all of it."""
 
 DROPPED_MAX_BYTES = 64 << 20
 """Content that is read only to be dropped; beyond it the connection ends. Dropping is needed: Caddy takes an end in the
@@ -37,11 +42,22 @@ IDLE_S = 0.25
 TOTAL_S = 1.0
 """How long an answer waits for more of its request, and for all of it."""
 
+END_S = 10.0
+"""How long the last byte of an answer waits for the rest of its request, while that comes."""
+
+END_BYTES = 1 << 20
+"""So much of a request is not waited for then: what Caddy has dropped, and what fits into the sockets on the way."""
+
 STALL_S = 1.0
 """Who takes nothing of an answer for so long may be waiting for us to read."""
 
 LOOK_S = 0.002
 """How often is looked whether a client has read everything."""
+
+
+def is_near_end(head: RequestHead, received: int) -> bool:
+    """Whether no more than ``END_BYTES`` are missing of a request, of whose content ``received`` bytes have come."""
+    return head.content_length is not None and head.content_length - received <= END_BYTES
 
 
 def unread_bytes(sock: socket.socket) -> int:

@@ -96,6 +96,17 @@ def test_a_large_answer_to_an_upload_that_nobody_reads_comes_whole(
 
 @pytest.mark.parametrize("host", ["asgi.direct", "asgi.relayed", "wsgi.direct", "wsgi.relayed"])
 @pytest.mark.parametrize("reads_at_once", [True, False], ids=["reading", "sending-first"])
+@pytest.mark.parametrize("upload", [1_300_000, 30_000_000])
+def test_a_streamed_answer_to_an_upload_that_is_too_large_to_be_kept_comes_whole(
+    front: Front, host: str, reads_at_once: bool, upload: int
+) -> None:
+    for size in (1_000_000, 8_000_000):
+        came = [front.answered(host, upload, size, "pieces", reads_at_once) for _ in range(TIMES)]
+        assert came == [size] * TIMES
+
+
+@pytest.mark.parametrize("host", ["asgi.direct", "asgi.relayed", "wsgi.direct", "wsgi.relayed"])
+@pytest.mark.parametrize("reads_at_once", [True, False], ids=["reading", "sending-first"])
 def test_a_whole_answer_to_a_very_large_upload_comes_whole(front: Front, host: str, reads_at_once: bool) -> None:
     came = [front.answered(host, 12_000_000, 8_000_000, "whole", reads_at_once) for _ in range(TIMES)]
     assert came == [8_000_000] * TIMES

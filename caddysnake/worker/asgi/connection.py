@@ -112,7 +112,7 @@ class HttpConnection(FlowControl):
     def resume_writing(self) -> None:
         """asyncio: the client has read enough. Whoever waits in ``drain`` goes on."""
         self._wake_writers()
-        if self._drops and not self.parser.complete:
+        if self._drops and self._ahead is None and not self.parser.complete:
             self.pause_reading()  # no more than it takes to have the client read
         if self.phase is _FLUSH:
             self._boundary()
@@ -197,7 +197,7 @@ class HttpConnection(FlowControl):
             resolve(ahead, True)
         elif self._drops:
             parser.take_body()
-            if parser.received > early_answers.DROPPED_MAX_BYTES:
+            if not self._drops_all and early_answers.is_near_end(cycle.head, parser.received):
                 self.pause_reading()
             elif is_dense:
                 self._drop_slowly()
@@ -229,7 +229,7 @@ class HttpConnection(FlowControl):
             return
         context = self.context
         self.phase = _IDLE
-        self._drops = False
+        self._drops = self._drops_all = False
         context.slots[self.slot] = SLOT_IDLE
         parser = self.parser
         if parser.pending:

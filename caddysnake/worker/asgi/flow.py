@@ -32,9 +32,11 @@ class FlowControl(Connection):
 
     __slots__ = (
         "_ahead",
+        "_ahead_comes",
         "_ahead_over",
         "_drain_event",
         "_drops",
+        "_drops_all",
         "_joins",
         "_view",
         "cycle",
@@ -54,8 +56,10 @@ class FlowControl(Connection):
         self._joins = False
         self._drain_event: asyncio.Event | None = None
         self._ahead: asyncio.Future[bool] | None = None
+        self._ahead_comes = False
         self._ahead_over = 0.0
         self._drops = False
+        self._drops_all = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the transport is there."""
@@ -152,25 +156,24 @@ class FlowControl(Connection):
         """An answer waits for the rest of its request."""
         return self._ahead is not None
 
-    async def read_ahead(self, keep: bool) -> None:
-        """Read on before an answer leaves that does not wait for its request (``early_answers``); ``keep`` what comes
-        for the app, or drop it.
+    async def read_ahead(self, keep: bool, is_end: bool = False) -> bool:
+        """Read on before an answer leaves that does not wait for its request (``early_answers``), or before its end
+        does; ``keep`` what comes for the app, or drop it. False when no more of it comes.
         """
         parser = self.parser
         loop = self.context.loop
         cycle = self.cycle
-        if cycle is None or cycle.started == self._ahead_over:
-            return  # it was waited for already
-        until = loop.time() + early_answers.TOTAL_S
-        first = parser.received
+        if cycle is None or (cycle.started == self._ahead_over and not is_end):
+            return self._ahead_comes  # it was waited for already
+        until = loop.time() + (early_answers.END_S if is_end else early_answers.TOTAL_S)
+        self._drops = self._drops or not keep
         try:
             while not parser.complete and self.phase is _REQUEST and not self.is_half_closed:
-                if keep and parser.body_bytes >= early_answers.KEPT_MAX_BYTES:
+                is_enough = is_end or (keep and parser.body_bytes >= early_answers.KEPT_MAX_BYTES)
+                if is_enough and early_answers.is_near_end(cycle.head, parser.received) is is_end:
                     break
                 if not keep:
                     parser.take_body()
-                    if parser.received - first > early_answers.DROPPED_MAX_BYTES:
-                        break
                 ahead = self._ahead = loop.create_future()
                 self.resume_reading()
                 wait_s = max(0.0, min(early_answers.IDLE_S, until - loop.time()))
@@ -178,12 +181,14 @@ class FlowControl(Connection):
                 try:
                     if not await ahead:
                         self._ahead_over = cycle.started
-                        break
+                        self._ahead_comes = loop.time() >= until
+                        return self._ahead_comes
                 finally:
                     timer.cancel()
             if parser.complete and parser.received > early_answers.LARGE_BYTES:
                 self._ahead = loop.create_future()
                 await asyncio.sleep(early_answers.SETTLE_S)
+            return not parser.complete
         finally:
             self._ahead = None
             if self.phase is _REQUEST and (parser.body_bytes > BODY_HIGH_BYTES or parser.pending):
@@ -194,9 +199,11 @@ class FlowControl(Connection):
         asked for nothing: so the answer can go on.
         """
         parser = self.parser
-        is_untouched = self.cycle is not None and parser.received == parser.body_bytes and not parser.complete
-        is_stuck = is_untouched and self.is_reading_paused and now - self._write_since > early_answers.STALL_S
-        if is_stuck and self.phase is _REQUEST:
+        if self.phase is not _REQUEST or self.cycle is None or parser.complete or not self.is_reading_paused:
+            return
+        is_unwanted = self._drops or parser.received == parser.body_bytes
+        if is_unwanted and now - self._write_since > early_answers.STALL_S:
+            self._drops_all = self._drops
             self._drops = True
             parser.take_body()
             self.resume_reading()

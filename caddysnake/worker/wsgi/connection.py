@@ -235,9 +235,14 @@ class Connection:
     def _wait_longer(self, may_drop: Callable[[], bool] | None) -> bool:
         """Wait until there is room, dropping what arrives if that may be."""
         until = time.monotonic() + self.write_timeout_s - early_answers.STALL_S
-        while may_drop is not None and not self.parser.complete and may_drop():
-            if self.dropped > early_answers.DROPPED_MAX_BYTES:
-                break
+        head = self.parser.head
+        assert head is not None
+        is_last = False
+        while may_drop is not None and not self.parser.complete and may_drop() and time.monotonic() < until:
+            if not is_last and early_answers.is_near_end(head, self.parser.received):
+                is_last = True
+                if self._wait(select.POLLOUT, early_answers.STALL_S):
+                    return True
             if self._wait(select.POLLOUT, 0):
                 return True
             if not self._wait(select.POLLIN | select.POLLOUT, max(0.0, until - time.monotonic())):
@@ -260,33 +265,42 @@ class Connection:
         if poller.poll(0):
             raise self._lost("the client is gone")
 
-    def read_on(self, keeps_bytes: int) -> None:
-        """Read more of the request before an answer leaves that does not wait for it: as long as it comes, and for a
-        bounded time (``early_answers``). Up to ``keeps_bytes`` are kept for the app; 0: all is dropped. Raises
-        ``ProtocolError``.
+    def read_on(self, keeps_bytes: int, is_end: bool = False) -> bool:
+        """Read more of the request before an answer leaves that does not wait for it, or before its end does: as long
+        as it comes, and for a bounded time (``early_answers``). Up to ``keeps_bytes`` are kept for the app; 0: all is
+        dropped. False when no more of it comes. Raises ``ClientGone``, ``ProtocolError``.
         """
         parser = self.parser
         if parser.complete:
-            return
-        until = time.monotonic() + early_answers.TOTAL_S
+            return False
+        head = parser.head
+        assert head is not None
+        until = time.monotonic() + (early_answers.END_S if is_end else early_answers.TOTAL_S)
         while not parser.complete:
-            if parser.body_bytes >= keeps_bytes if keeps_bytes else self.dropped > early_answers.DROPPED_MAX_BYTES:
-                return
+            is_enough = is_end or (keeps_bytes and parser.body_bytes >= keeps_bytes)
+            if is_enough and early_answers.is_near_end(head, parser.received) is is_end:
+                return True
+            if self.unsent:
+                self.flush()
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return True
             try:
                 data = self.recv(RECEIVE_BYTES)
             except BlockingIOError:
-                if not self._wait(select.POLLIN, min(early_answers.IDLE_S, max(0.0, until - time.monotonic()))):
-                    return
+                if not self._wait(select.POLLIN, min(early_answers.IDLE_S, left_s)):
+                    return left_s < early_answers.IDLE_S
                 continue
             except OSError:
-                return  # who writes next will be told
+                return False  # who writes next will be told
             if not data:
-                return
+                return False
             parser.feed(data)
             if not keeps_bytes:
                 self.dropped += len(data)
                 parser.take_body()
         time.sleep(early_answers.SETTLE_S)
+        return False
 
     def await_reader(self) -> None:
         """Wait until the client has read what was sent (``early_answers`` says why), or reads nothing for a while."""

@@ -60,8 +60,10 @@ class Transport(Protocol):
     def resume_reading(self) -> None:
         """Undo ``pause_reading``."""
 
-    async def read_ahead(self, keep: bool) -> None:
-        """Read the rest of the request before its answer leaves; ``keep`` what comes, or drop it."""
+    async def read_ahead(self, keep: bool, is_end: bool = False) -> bool:
+        """Read the rest of the request before its answer leaves, or the end of that does; ``keep`` what comes, or drop
+        it. False when no more of it comes.
+        """
 
     def watch_reading(self) -> None:
         """Begin to measure how long the client takes to send more."""

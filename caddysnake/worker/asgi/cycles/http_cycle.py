@@ -39,6 +39,7 @@ from .sendfile import open_file, send_file
 Message = MutableMapping[str, Any]
 
 _STARTED = ResponsePhase.STARTED
+_STREAMING = ResponsePhase.STREAMING
 _DONE = ResponsePhase.DONE
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _EARLY_HINTS = 103
@@ -67,10 +68,11 @@ class HttpCycle(Cycle):
         parser = connection.parser
         gave_way = False
         while True:
-            if connection.cycle is not self or self.is_gone or connection.is_request_lost:
+            is_lost = connection.is_request_lost  # while its answer's end waits, an app that listens would cut that
+            if connection.cycle is not self or self.is_gone or (is_lost and not connection.is_reading_ahead):
                 await self.refuse()
                 return {"type": "http.disconnect"}
-            if not self.request_given and (parser.body or parser.complete):
+            if not (self.request_given or is_lost) and (parser.body or parser.complete):
                 if not parser.complete and not gave_way:
                     gave_way = True
                     await self.share()
@@ -107,6 +109,8 @@ class HttpCycle(Cycle):
                     now = monotonic()
                     if now - self.looked > LOOK_S:
                         self.look_for_client(now)
+                    if not connection.parser.complete and response.declared_length == len(body):
+                        await self._hold_declared_end()
                     output = response.send(body, True)
                     is_small = type(output) is bytes and len(output) <= _PIECE_MAX_BYTES
                     if is_small and now - self.wrote <= _BURST_S:
@@ -129,7 +133,7 @@ class HttpCycle(Cycle):
                         await turns.give_way()
                 else:
                     if not connection.parser.complete:
-                        await self._read_rest()
+                        body = await self._read_rest(body)
                     now = monotonic()
                     if now - self.looked > LOOK_S:
                         self.look_for_client(now)
@@ -180,7 +184,7 @@ class HttpCycle(Cycle):
         file, size = open_file(path)
         try:
             if not connection.parser.complete:
-                await self._read_rest()
+                await self._read_rest(b"")
             before, behind = self.response.frame_file(size)
             self._write(before, 0)
             if size and self.response.has_content:
@@ -247,17 +251,37 @@ class HttpCycle(Cycle):
         if not self.is_waiting_for_body:
             await self._hold(keep=True)
 
-    async def _read_rest(self) -> None:
-        """The app has given all of its answer at once, so that nothing of the request is wanted any more."""
-        if self.response.phase is _STARTED and not (self.head.expect_continue and self._refuse_unread()):
-            await self._hold(keep=False)
+    async def _read_rest(self, body: bytes) -> bytes:
+        """The app has given all of its answer, so that nothing of the request is wanted any more. ``body`` is the last
+        of it; what is left of that.
+        """
+        response = self.response
+        if self.head.expect_continue and self._refuse_unread():
+            return body
+        if response.phase is _STARTED:
+            is_split = len(body) > 1 and response.has_content and response.declared_length in (None, len(body))
+            if not (await self._hold(keep=False) and is_split):
+                return body
+            self._write(response.send(body[:-1], True), len(body) - 1)
+            body = body[-1:]
+        if response.phase is _STREAMING and response.declared_length != 0:
+            await self._hold(keep=False, is_end=True)
+        return body
 
-    async def _hold(self, keep: bool) -> None:
+    async def _hold_declared_end(self) -> None:
+        """The next piece is the last that there can be. Not where the app reads its request."""
+        parser = self.connection.parser
+        if not self.is_waiting_for_body and parser.received == parser.body_bytes:
+            await self._read_rest(b"")
+
+    async def _hold(self, keep: bool, is_end: bool = False) -> bool:
         connection = self.connection
-        if not connection.is_reading_ahead:
-            await connection.read_ahead(keep)
-            if self.is_gone:
-                raise ClientDisconnected("the client is gone")
+        if connection.is_reading_ahead:
+            return False
+        comes = await connection.read_ahead(keep, is_end)
+        if self.is_gone:
+            raise ClientDisconnected("the client is gone")
+        return comes
 
     # Small pieces
 

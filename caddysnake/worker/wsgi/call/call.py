@@ -29,6 +29,7 @@ from .input import LazyInput
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _STARTED = ResponsePhase.STARTED
+_STREAMING = ResponsePhase.STREAMING
 CODE = "app-error"
 """Stable code of the 500 that an exception of the app's becomes."""
 
@@ -180,7 +181,7 @@ class Call(Response):
                 if type(data) is not bytes and not isinstance(data, bytes):
                     raise TypeError(f"a response consists of bytes, not {type(data).__name__}")
                 if self.lazy is not None:
-                    self._read_rest(connection)
+                    data = self._read_rest(connection, data)
                 connection.offer(self._send(connection, data, False))
                 self._connection = None
                 if self.close:
@@ -251,13 +252,24 @@ class Call(Response):
         self.close = True
         return ContentRefused(str(exc))
 
-    def _read_rest(self, connection: Connection) -> None:
-        """The app has given all of its answer at once, so that nothing of the request is wanted any more."""
-        if self.phase is _STARTED and not self._expecting:
-            try:
-                connection.read_on(0)
-            except ProtocolError:
-                self.close = True  # too late to be told, and nothing can come behind it
+    def _read_rest(self, connection: Connection, data: bytes) -> bytes:
+        """The app has given all of its answer, so that nothing of the request is wanted any more. ``data`` is the last
+        of it; what is left of that.
+        """
+        if self._expecting or connection.parser.complete:
+            return data
+        try:
+            if self.phase is _STARTED:
+                is_split = len(data) > 1 and self.has_content and self.declared_length in (None, len(data))
+                if not (connection.read_on(0) and is_split):
+                    return data
+                connection.offer(self._send(connection, data[:-1], True))
+                data = data[-1:]
+            if self.phase is _STREAMING and self.declared_length != 0:
+                connection.read_on(0, is_end=True)
+        except ProtocolError:
+            self.close = True  # too late to be told, and nothing can come behind it
+        return data
 
     def _may_drop(self) -> bool:
         lazy = self.lazy
@@ -281,6 +293,8 @@ class Call(Response):
                 what = "the app sent content beyond its Content-Length, which was dropped"
                 report("warn", what, self._context.name, self.head)
                 return
+            if not connection.parser.complete and self.declared_length == len(data) and self._may_drop():
+                self._read_rest(connection, b"")
             connection.push(self._send(connection, data, True), self._may_drop)
             if self.is_satisfied:
                 if self.head.method == "HEAD":
@@ -288,6 +302,7 @@ class Call(Response):
                 if connection.parser.complete:
                     self._hand_on()
         if self._connection is not None:
+            self._read_rest(connection, b"")
             connection.offer(self._send(connection, b"", False))
             if not connection.parser.complete and not connection.unsent:
                 connection.await_reader()
@@ -303,7 +318,7 @@ class Call(Response):
         if self.declared_length is not None:
             size = min(size, self.declared_length)  # PEP 3333: to the end, or as far as Content-Length says
         if self.lazy is not None:
-            self._read_rest(connection)
+            self._read_rest(connection, b"")
         head = self.count_file(size)
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         if size and self.has_content:
