@@ -17,7 +17,10 @@ _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 _LINES_MAX = 1024
 _LINE_MAX = 256
-_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[A-Za-z0-9\-._~!$&'()*+,;=%:]+\])(?::[0-9]*)?")
+_REG_NAME = rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*"
+_IPV6 = rb"[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9\-._~%]+)?"  # with a zone (RFC 6874), as Caddy passes it
+_IP_FUTURE = rb"[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+"
+_HOST = re.compile(rb"(?:" + _REG_NAME + rb"|\[(?:" + _IPV6 + rb"|" + _IP_FUTURE + rb")\])(?::[0-9]*)?")
 _CONTROLS = bytes(range(32)) + b"\x7f"
 _CONTROLS_BUT_TAB = _CONTROLS.replace(b"\t", b"")
 
@@ -33,8 +36,8 @@ def is_field_value(text: bytes) -> bool:
 
 
 def is_host(value: bytes) -> bool:
-    """A host or an address in brackets, and perhaps a port (RFC 9110 section 7.2). Empty is legal: Caddy may send it
-    so.
+    """A host or an address in brackets, and perhaps a port (RFC 9110 section 7.2, RFC 3986 section 3.2.2). Empty is
+    legal: Caddy may send it so.
     """
     return _HOST.fullmatch(value) is not None
 
