@@ -25,7 +25,7 @@ import termios
 from ..http1.request import RequestHead
 
 KEPT_MAX_BYTES = 1 << 20
-"""Content that is kept for an app that may still read it; twice as much where that is all of it."""
+"""Content that is kept for an app that may still read it; and ``END_BYTES`` more where that is all of it."""
 
 DROPPED_MAX_BYTES = 64 << 20
 """Content that is read only to be dropped; beyond it the connection ends. Dropping is needed: Caddy takes an end in the
@@ -45,8 +45,9 @@ TOTAL_S = 1.0
 END_S = 10.0
 """How long the last byte of an answer waits for the rest of its request, while that comes."""
 
-END_BYTES = 1 << 20
-"""So much of a request is not waited for then: what Caddy has dropped, and what fits into the sockets on the way."""
+END_BYTES = 3 << 19
+"""So much of a request is not waited for then: what Caddy has dropped, and what fits into sockets, and a relay, on the
+way."""
 
 STALL_S = 1.0
 """Who takes nothing of an answer for so long may be waiting for us to read."""

@@ -205,6 +205,7 @@ class FlowControl(Connection):
         if is_unwanted and now - self._write_since > early_answers.STALL_S:
             self._drops_all = self._drops
             self._drops = True
+            self._write_since = now  # the last of it only if that was of no use
             parser.take_body()
             self.resume_reading()
 
