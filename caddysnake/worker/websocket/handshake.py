@@ -49,9 +49,9 @@ def read(head: RequestHead) -> Offer:
         elif name == b"sec-websocket-extensions":
             extensions.append(value.decode("latin-1"))
     if versions != [VERSION]:
-        # RFC 6455 section 4.4: name the version that is spoken.
-        spoken = (b"sec-websocket-version", VERSION)
-        raise ProtocolError(426, "websocket-version", "only version 13 of WebSocket is spoken here", (spoken,))
+        # RFC 6455 section 4.4: name the version that is spoken; RFC 9110 section 15.5.22: and the protocol.
+        spoken = (b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")
+        raise ProtocolError(426, "websocket-version", "only version 13 of WebSocket is spoken here", spoken)
     if len(keys) != 1 or not _is_key(keys[0]):
         raise ProtocolError(400, "websocket-key", "one Sec-WebSocket-Key of 16 bytes is required")
     if head.has_body:

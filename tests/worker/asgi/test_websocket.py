@@ -163,6 +163,7 @@ def test_a_wrong_handshake_is_refused(ws: RawSocket, client: RawClient, status: 
     answer = ws.ask((head + "".join(f"{line}\r\n" for line in lines) + "\r\n").encode())
     assert answer.status == status
     assert answer.header("sec-websocket-version") == ("13" if status == 426 else None)
+    assert answer.header("upgrade") == ("websocket" if status == 426 else None)
     assert ws.is_ended()
 
 
