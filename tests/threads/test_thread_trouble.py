@@ -15,14 +15,8 @@ from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.restarting import Limits
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.system.timings import Timings
-from caddysnake.daemon.workers import worker as workers_module
 from caddysnake.daemon.workers.threads import hosts as hosts_module
 from caddysnake.daemon.workers.threads.host import ThreadHost
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "_KILL_AFTER_TERM_S", 0.3)
 
 
 def test_a_request_that_exits_ends_that_request_alone(tmp_path: Path, interface: str) -> None:
@@ -81,11 +75,9 @@ async def stick(house: Hosted, app: App, home: Path) -> None:
     await until((home / "stuck").exists, "a request")
 
 
-def test_a_thread_that_runs_for_ever_is_stopped_with_its_worker(
-    tmp_path: Path, interface: str, impatient: None
-) -> None:
+def test_a_thread_that_runs_for_ever_is_stopped_with_its_worker(tmp_path: Path, interface: str) -> None:
     async def work() -> None:
-        async with Hosted(Timings(host_lost_s=0.3)) as house:
+        async with Hosted(Timings(term_s=0.3, host_lost_s=0.3)) as house:
             good = await house.started(threads(write(tmp_path, "good", interface, "b'good'"), interface))
             home = write(tmp_path, "bad", interface, "forever()", FOREVER.format(nap_s=0.02))
             bad = await house.started(threads(home, interface, grace_s=0.3))
@@ -107,10 +99,10 @@ def bad_group(host: ThreadHost, home: Path) -> int:
 
 
 def test_threads_that_cannot_be_stopped_have_their_host_replaced_without_a_lost_request(
-    tmp_path: Path, interface: str, impatient: None
+    tmp_path: Path, interface: str
 ) -> None:
     async def work() -> None:
-        async with Hosted() as house:
+        async with Hosted(Timings(term_s=0.3, host_lost_s=0.3)) as house:
             good = await house.started(threads(write(tmp_path, "good", interface, "b'good'"), interface))
             kept = house.connect(good)
             assert await asyncio.to_thread(exchange, kept, "/") == (200, b"good")

@@ -14,8 +14,8 @@ import pytest
 
 LOOKED_AT = {
     "workers.worker.Worker": (
-        "_deadline _failure _grace_s _is_held _may_say _reaping _sink _start_timeout_s detail ended gauges has_served "
-        "is_hung last_cpu_s number peer process ready_at reported settings slots started_at state watch"
+        "_deadline _failure _grace_s _is_held _may_say _reaping _sink _start_timeout_s _timings detail ended gauges "
+        "has_served is_hung last_cpu_s number peer process ready_at reported settings slots started_at state watch"
     ),
     "workers.process.WorkerProcess": (
         "_settings gauges shares_process"

@@ -73,7 +73,8 @@ class WorkerSource:
         spec = self._spec
         try:
             settings = await self._settings_of(place)
-            worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink)
+            timings = self._launchers.timings
+            worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
         except OSError as exc:
             return Reason("resources", f"no room for another worker: {exc}")
         except Exception as exc:

@@ -18,6 +18,7 @@ from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import Child, Process
 from ..system.state import CarriedOutlets
+from ..system.timings import TIMINGS
 from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
 
 log = logging.getLogger("caddysnake.relay")
@@ -85,6 +86,8 @@ def _started(options: dict[str, int], fd: int, control: socket.socket | None = N
 
 class RelayStarter(Launcher):
     """Where relays come from: a ``Launcher`` whose children are the daemon's own."""
+
+    timings = TIMINGS
 
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}

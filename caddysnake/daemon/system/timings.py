@@ -12,6 +12,10 @@ class Timings(NamedTuple):
     """A look at the disk whether a host is served. Caddy gives up after ten."""
     start_counts_s: float = 5.0
     """No start of an app counts for longer among those that are under way."""
+    term_s: float = 3.0
+    """A worker that was asked to end by a signal, before it is killed."""
+    last_word_s: float = 10.0
+    """A worker that has said its last word, or has closed its channel, until its process is gone."""
     prepare_s: float = 120.0
     """A fork server's preload."""
     fork_s: float = 30.0

@@ -34,6 +34,7 @@ from ...channel.messages import (
 )
 from ...channel.settings import RelaySettings, Settings
 from ..system.state import CarriedWorker
+from ..system.timings import TIMINGS, Timings
 from .balancer import Load
 from .child.launcher import Launcher, SpawnError
 from .deadline import TURNS_MS, Deadline
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("caddysnake.worker")
 
-_KILL_AFTER_TERM_S = 3.0
-_LEAVE_AFTER_LAST_WORD_S = 10.0
 _STACKS_S = 0.2
 """Within which a process that is asked for its stacks has written them, on a machine that is not too busy."""
 
@@ -65,6 +64,7 @@ class Worker:
         grace_s: float,
         sink: WorkerSink[Worker],
         carried: CarriedWorker | None = None,
+        timings: Timings = TIMINGS,
     ) -> None:
         """Raises ``OSError`` when there are no descriptors, or no memory, for another worker.
 
@@ -87,6 +87,7 @@ class Worker:
         self._start_timeout_s = start_timeout_s
         self._grace_s = grace_s
         self._sink = sink
+        self._timings = timings
         self._failure = Reason("", "")
         self._is_held = False
         self._reaping: asyncio.Task[None] | None = None
@@ -171,7 +172,7 @@ class Worker:
         self.slots.resume(SlotsState(carried.dropped, carried.fresh, carried.free, carried.untaken))
         self.process.resume(launcher, carried, self._on_exit)
         if not self.peer.is_open:
-            self._deadline.of_silence(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
+            self._deadline.of_silence(self._timings.last_word_s, self._outlived_its_channel)
         if self.state is State.KEEPING:
             self._deadline.of_keeping(carried.kept_for_s or 0.0, carried.deadline_in_s or 0.0)
         elif carried.deadline_in_s is not None:
@@ -299,7 +300,7 @@ class Worker:
         # A closed channel means nothing by itself: an app's forked child may keep one open, or the worker may be
         # ending. The pidfd says when it is over; a worker that lives on without a channel has broken the rules.
         self._sink.withdrawn(self)
-        self._deadline.of_silence(_LEAVE_AFTER_LAST_WORD_S, self._outlived_its_channel)
+        self._deadline.of_silence(self._timings.last_word_s, self._outlived_its_channel)
 
     def _outlived_its_channel(self) -> None:
         if self.state is State.ENDING:
@@ -329,7 +330,7 @@ class Worker:
             self._failure = Reason("start timeout", f"not ready within {self._start_timeout_s:g}s")
         self.state, actions = next_state(self.state, event)
         if self.state is State.ENDING and event in (Event.FAILED, Event.DRAINED):
-            self._deadline.set(_LEAVE_AFTER_LAST_WORD_S)
+            self._deadline.set(self._timings.last_word_s)
         for action in actions:
             self._carry_out(action)
 
@@ -353,7 +354,7 @@ class Worker:
                 fields = _fields(self, grace_s=self._grace_s)
                 log.warning("worker not done within the grace period and is stopped", extra={"fields": fields})
                 self.process.terminate()
-                self._deadline.set(_KILL_AFTER_TERM_S)
+                self._deadline.set(self._timings.term_s)
             case Action.KILL:
                 self.kill()
             case Action.REPORT:

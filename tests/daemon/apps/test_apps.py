@@ -22,7 +22,7 @@ from caddysnake.channel import vitals
 from caddysnake.channel.farewell import END_S
 from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import StartFailed
-from caddysnake.daemon.workers import worker as workers_module
+from caddysnake.daemon.system.timings import Timings
 
 SOURCE = """
 import os, pathlib, time
@@ -511,13 +511,9 @@ def test_a_request_in_flight_is_finished_before_its_worker_leaves(folder: Path, 
     run(work())
 
 
-def test_a_request_that_outlives_the_grace_is_cut(
-    folder: Path, interface: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers_module, "_KILL_AFTER_TERM_S", 0.2)
-
+def test_a_request_that_outlives_the_grace_is_cut(folder: Path, interface: str) -> None:
     async def work() -> None:
-        async with House() as house:
+        async with House(Timings(term_s=0.2)) as house:
             app = await house.started(spec(f"probe:{interface}", interface, folder, grace_s=0.3))
             busy = house.connect(app)
             send(busy, "/hold")

@@ -19,15 +19,9 @@ from caddysnake.daemon.apps.app import App
 from caddysnake.daemon.apps.spec import PoolSpec, StartFailed
 from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.workers import process as process_module
-from caddysnake.daemon.workers import worker as workers_module
 
+IMPATIENT = Timings(term_s=0.2, last_word_s=0.3)
 GOOD = "def pid():\n    import os\n    return os.getpid()\n"
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "_LEAVE_AFTER_LAST_WORD_S", 0.3)
-    monkeypatch.setattr(workers_module, "_KILL_AFTER_TERM_S", 0.2)
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ class Neighbours:
 @asynccontextmanager
 async def neighbours(folder: Path, python: str) -> AsyncIterator[Neighbours]:
     write(folder, GOOD)
-    async with House() as house:
+    async with House(IMPATIENT) as house:
         good = await house.started(spec("probe:wsgi", "wsgi", folder))
         found = Neighbours(house, folder, python, good)
         await found.good_one_answers()
@@ -291,9 +285,9 @@ def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, pyt
         async with neighbours(tmp_path, python) as among:
             # Only where that is what ends it, and only now: good ones may take their time.
             if act == "spawner_silent":
-                among.house.spawners.timings = Timings(prepare_s=0.6)
+                among.house.spawners.timings = IMPATIENT._replace(prepare_s=0.6)
             if act == "spawner_never_forks":
-                among.house.spawners.timings = Timings(fork_s=0.6)
+                among.house.spawners.timings = IMPATIENT._replace(fork_s=0.6)
             failed = await refused(among, among.hostile(act))
             assert failed.code in ("spawner", "preload")
             assert any(part in str(failed) for part in SPAWNERS[act].split("|")), failed
@@ -304,7 +298,7 @@ def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, pyt
 def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(tmp_path: Path, python: str) -> None:
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
-            among.house.spawners.timings = Timings(fork_s=2.0)
+            among.house.spawners.timings = IMPATIENT._replace(fork_s=2.0)
             wanted = among.hostile("spawner_never_reaps", WORKER_ACT="garbage_while_ready")
             evil = await among.house.started(wanted)
             await until(lambda: evil.pool.restarts >= 1, "the breach")

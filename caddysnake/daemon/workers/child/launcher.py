@@ -10,6 +10,7 @@ from ....channel.settings import Settings
 from ....config.plan.accounts import Account
 from ...system import processes
 from ...system.state import CarriedSeat
+from ...system.timings import Timings
 
 NO_ROOM = "spawners"
 """``SpawnError.code``: there may be no more of them."""
@@ -87,6 +88,8 @@ class Launcher(ABC):
 
 class Launchers(Protocol):
     """All of them, by what decides whether two workers may come from one."""
+
+    timings: Timings
 
     async def look(self, key: ForkServerKey) -> None:
         """Look at what is on disk for ``key``: ``get`` has it as it is now."""
