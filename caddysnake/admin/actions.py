@@ -30,7 +30,7 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
     """Run ``document``, or what the file says now; done when the new workers serve. Raises ``ApiError``."""
     begun = time.monotonic()
     try:
-        configuration = await daemon.reload(document, changed_only)
+        configuration = await daemon.reloads.reload(document, changed_only)
     except ReloadFailed as exc:
         raise of_reload(exc) from None
     return Loaded(
@@ -44,7 +44,7 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
 
 def _still_under_way(daemon: Daemon) -> list[str]:
     """Apps that were started on demand are renewed one by one, after everything else."""
-    count = sum(len(tenants.apps) for tenants in daemon.serving.templates.values())
+    count = sum(len(tenants.apps) for tenants in daemon.running.templates.values())
     if not count:
         return []
     what = "1 app of a template gets" if count == 1 else f"{count} apps of templates get"
@@ -54,7 +54,7 @@ def _still_under_way(daemon: Daemon) -> list[str]:
 def stop(daemon: Daemon, asked_by: str) -> Stopping:
     """Begin to stop; ``asked_by`` is for the log. ``grace_s`` seconds for requests in flight are in the answer."""
     daemon.stop(asked_by)
-    return Stopping(pid=os.getpid(), grace_s=daemon.serving.composition.grace_s)
+    return Stopping(pid=os.getpid(), grace_s=daemon.running.desired.grace_s)
 
 
 async def upgrade(daemon: Daemon) -> Upgrade:
@@ -101,7 +101,7 @@ async def evict(daemon: Daemon, key: str) -> Evicted:
     """Let a dynamic app go; done when its workers have left. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     try:
-        if isinstance(find(daemon.serving.apps, daemon.serving.templates, key), App):
+        if isinstance(find(daemon.running.apps, daemon.running.templates, key), App):
             raise UnknownApp.static(key)
         await daemon.serving.evict(key)
     except UnknownApp as exc:
@@ -111,9 +111,9 @@ async def evict(daemon: Daemon, key: str) -> Evicted:
 
 def dump(daemon: Daemon, pid: int) -> Dumped:
     """Have a worker, or a relay, write its stacks to the log. Raises ``ApiError``."""
-    relays = daemon.serving.relays
+    relays = daemon.running.relays
     names = [(each.app, each.app.name) for each in known_apps(daemon)]
-    for app, name in names + ([(relays, RELAY)] if relays is not None else []):
+    for app, name in [*names, (relays, RELAY)]:
         for _, worker in workers_of(app):
             if worker.pid == pid:
                 worker.dump()

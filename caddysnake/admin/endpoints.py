@@ -94,7 +94,7 @@ class Endpoint(NamedTuple):
 
 async def get_config(call: Call) -> dict[str, Any]:
     """The configuration that runs, as ``caddysnake adapt`` prints it."""
-    return dict(call.daemon.configuration.meaning)
+    return dict(call.daemon.reloads.configuration.meaning)
 
 
 async def post_load(call: Call) -> Loaded:
@@ -107,12 +107,12 @@ async def post_load(call: Call) -> Loaded:
         if call.content_type not in CADDYFILE_TYPES:
             hint = "send a Caddyfile as text/caddyfile, or nothing to have the file read again"
             raise ApiError("unsupported-media-type", f"a configuration is no {call.content_type}", hint)
-        file = call.query.get("file") or call.daemon.configuration.document.file
+        file = call.query.get("file") or call.daemon.reloads.configuration.document.file
         if "\0" in file:
             raise ApiError("bad-request", "file holds a NUL character", "send the path of the Caddyfile")
         document = Document(call.body, file)
     elif "file" in call.query:
-        _expect(call.daemon.configuration.document.file, call.query["file"])
+        _expect(call.daemon.reloads.configuration.document.file, call.query["file"])
     return await actions.load(call.daemon, document, changed_only=_flag(call, "changed"))
 
 

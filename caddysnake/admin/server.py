@@ -109,7 +109,7 @@ class Server:
         the daemon's own user, they are told by their descent. Root is neither, unless the daemon is.
         """
         uid = peer_uid(sock)
-        if uid in self._daemon.serving.spawners.uids:
+        if uid in self._daemon.running.spawners.uids:
             self._warn("a user who runs apps tried the admin API", sock)
             return _NO_USER
         if uid == 0 != os.geteuid():

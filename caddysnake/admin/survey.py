@@ -91,8 +91,8 @@ class Glance(NamedTuple):
 
 def known_apps(daemon: Daemon) -> list[Known]:
     """Every app, static ones first."""
-    found = [Known(app) for app in daemon.serving.apps.values()]
-    for tenants in daemon.serving.templates.values():
+    found = [Known(app) for app in daemon.running.apps.values()]
+    for tenants in daemon.running.templates.values():
         found += [Known(app, tenants.spec.name) for app in {**tenants.starting, **tenants.apps}.values()]
     return found
 
@@ -107,13 +107,13 @@ def workers_of(app: App) -> Iterator[tuple[Pool, Worker]]:
 
 def glance(daemon: Daemon) -> Glance:
     """At everything, without reading any page yet."""
-    serving = daemon.serving
-    apps = [*serving.apps.values(), *(app for tenants in serving.templates.values() for app in tenants.all_apps())]
+    running = daemon.running
+    apps = [*running.apps.values(), *(app for tenants in running.templates.values() for app in tenants.all_apps())]
     names = {app: app.name for app in apps}
-    if serving.relays is not None:
-        names[serving.relays] = RELAY
+    if running.relays.is_wanted:
+        names[running.relays] = RELAY
     rows = {app: [Row(name, *found) for found in workers_of(app)] for app, name in names.items()}
-    ledgers = [app.ledger for app in names] + [tenants.ledger for tenants in serving.templates.values()]
+    ledgers = [app.ledger for app in names] + [tenants.ledger for tenants in running.templates.values()]
     return Glance(rows, {ledger: (ledger.cells, ledger.cpu_s) for ledger in ledgers})
 
 
@@ -126,7 +126,7 @@ async def usage_of(pids: Iterable[int]) -> dict[int, Usage]:
 async def status(daemon: Daemon, admin: str) -> Status:
     """Everything at a glance; other tasks get their turn between apps. ``admin``: where the API listens."""
     known = known_apps(daemon)
-    relays = daemon.serving.relays
+    relays = daemon.running.relays
     seen = glance(daemon)
     pids = [row.worker.pid for rows in seen.rows.values() for row in rows]
     usage = await usage_of([*pids, os.getpid()])
@@ -140,9 +140,9 @@ async def status(daemon: Daemon, admin: str) -> Status:
         daemon=_daemon(daemon, admin, usage.get(os.getpid(), _GONE), await asyncio.to_thread(_open_files)),
         listeners=listeners(daemon),
         apps=apps,
-        templates=[_template(tenants, workers, seen) for tenants in daemon.serving.templates.values()],
-        relays=workers.get(relays, []) if relays is not None else [],
-        relay_traffic=traffic([]) if relays is None else _traffic(seen, relays.ledger, workers.get(relays, [])),
+        templates=[_template(tenants, workers, seen) for tenants in daemon.running.templates.values()],
+        relays=workers.get(relays, []),
+        relay_traffic=_traffic(seen, relays.ledger, workers.get(relays, [])) if relays.is_wanted else traffic([]),
         latency_bounds_s=list(vitals.LATENCY_BOUNDS_S),
     )
 
@@ -195,9 +195,9 @@ def listeners(daemon: Daemon) -> list[ListenerModel]:
             mode="relay" if binding.app is None else "direct",
             reason=binding.reason,
             apps=list(binding.serves),
-            trouble=daemon.serving.trouble_of(binding.address),
+            trouble=daemon.running.listeners.trouble_of(binding.address),
         )
-        for binding in daemon.serving.composition.bindings
+        for binding in daemon.running.desired.bindings
     ]
 
 
@@ -206,7 +206,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
     settings = app.spec.settings
     assert isinstance(settings, Settings)
     name = known.template or app.name
-    bindings = [each for each in daemon.serving.composition.bindings if name in each.serves]
+    bindings = [each for each in daemon.running.desired.bindings if name in each.serves]
     is_direct = any(each.app == app.name for each in bindings) and known.template is None
     account = app.spec.key.account
     return AppModel(
@@ -247,7 +247,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
 
 
 def _shared_with(daemon: Daemon, name: str) -> list[str]:
-    groups = [shared.apps for shared in daemon.serving.composition.shared if name in shared.apps]
+    groups = [shared.apps for shared in daemon.running.desired.shared if name in shared.apps]
     return sorted({each for apps in groups for each in apps} - {name})
 
 
@@ -355,18 +355,18 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> Daemon
         python=f"{platform.python_implementation()} {platform.python_version()}",
         phase=daemon.phase.value,
         started_at=daemon.started_at,
-        file=daemon.configuration.document.file,
+        file=daemon.reloads.configuration.document.file,
         admin=admin,
-        build=_build(daemon.builds),
-        refused=_refused(daemon.builds),
-        reloads_accepted=max(daemon.builds.times_accepted - 1, 0),
-        reloads_refused=daemon.builds.times_refused,
-        last_reload_at=None if daemon.builds.running is None else daemon.builds.running.since,
+        build=_build(daemon.reloads.builds),
+        refused=_refused(daemon.reloads.builds),
+        reloads_accepted=max(daemon.reloads.builds.times_accepted - 1, 0),
+        reloads_refused=daemon.reloads.builds.times_refused,
+        last_reload_at=None if daemon.reloads.builds.running is None else daemon.reloads.builds.running.since,
         memory_bytes=usage.memory_bytes,
         cpu_s=usage.cpu_s,
         open_files=open_files,
         open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        connections=len(daemon.serving.connections),
+        connections=len(daemon.running.connections),
         upgrades=daemon.upgrades,
         cgroup=cgroups.root(),
         no_cgroup_because=cgroups.why_not(),
@@ -382,12 +382,12 @@ def _open_files() -> int:
 
 def health(daemon: Daemon) -> Health:
     """Whether requests are answered."""
-    serving = daemon.serving
-    without = [name for name, app in serving.apps.items() if not app.pool.ready]
+    serving, running = daemon.serving, daemon.running
+    without = [name for name, app in running.apps.items() if not app.pool.ready]
     failed = serving.failed()
-    if daemon.phase is not DaemonPhase.READY or (serving.undecided and serving.composition.start_policy == "each"):
+    if daemon.phase is not DaemonPhase.READY or (running.undecided and running.desired.start_policy == "each"):
         phase = DaemonPhase.STARTING if daemon.phase is DaemonPhase.READY else daemon.phase
         return Health(status=phase.value, ready=False, apps_without_worker=without, failed=failed)
-    is_ready = not without if serving.composition.start_policy == "all" else serving.serves_any
+    is_ready = not without if running.desired.start_policy == "all" else serving.serves_any
     status: Literal["ok", "degraded"] = "degraded" if without or failed else "ok"
     return Health(status=status, ready=is_ready, apps_without_worker=without, failed=failed)

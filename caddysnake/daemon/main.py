@@ -19,13 +19,12 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from .. import __version__
-from .apps.app import App
-from .apps.builds import Builds
 from .apps.spec import StartFailed
 from .sockets.opener import ListenerOpener, forsake
 from .sockets.socket_file import ListenError
 from .supervisor.beside import ControlEndpoint, FrontProxy
-from .supervisor.document import Configuration, Document, Reader, ReloadFailed
+from .supervisor.document import Configuration, Reader
+from .supervisor.reloads import Reloads, why
 from .supervisor.supervisor import Supervisor
 from .system import cgroups, processes
 from .system.log import process as logger
@@ -35,7 +34,7 @@ from .system.notify import Notifier
 from .system.service import Service
 from .system.state import CarriedSource, State
 from .upgrade.handover import Inheritance, let_signals_in
-from .upgrade.restore import Resumption, adopt_listeners, differences
+from .upgrade.restore import Resumption, differences
 from .upgrade.upgrade import Upgrade, UpgradeRefused
 
 log = logging.getLogger("caddysnake.daemon")
@@ -52,8 +51,6 @@ _SWITCH_S = 0.0005
 """How long a thread of ours that computes (reads a configuration, imports) may keep the loop waiting each time it comes
 back from the kernel. A hand-over is a dozen system calls, and 5 ms for each, as Python has it, is a stall.
 """
-_RELOADS_MAX = 8
-"""How many reloads may wait, the one that runs among them."""
 
 
 Ready = Callable[[float, Mapping[str, str]], None]
@@ -79,6 +76,7 @@ class Daemon:
         reader: Reader | None = None,
         notifier: Notifier | None = None,
         inheritance: Inheritance | None = None,
+        attendant: Callable[[Daemon], ControlEndpoint] | None = None,
     ) -> None:
         """``inheritance``: what runs already, to go on with."""
         self._inheritance = inheritance
@@ -89,45 +87,37 @@ class Daemon:
         self._upgrading: asyncio.Task[str] | None = None
         self._exchanging: asyncio.Task[None] | None = None
         self._upgrade = Upgrade(self)
-        self.configuration = configuration
         notifier = notifier or Notifier()
         self.serving = Supervisor(configuration.composition, ListenerOpener.from_environ(os.environ, notifier))
+        self.running = self.serving.running
         self._service = Service.from_environ(os.environ, notifier, self.serving.summary)
-        self.attendant = ControlEndpoint()
+        self._attendant = ControlEndpoint() if attendant is None else attendant(self)
         self.phase = DaemonPhase.STARTING
         self.started_at = time.time()
-        self.builds = Builds()
-        """Which configuration runs since when, and which was refused; each app has its own."""
         self._companion = companion or FrontProxy()
-        self._reader = reader
-        self._reloading = asyncio.Lock()
+        self.reloads = Reloads(
+            configuration, self.serving, self._attendant, self._companion, self._service, reader
+        )
         self._loop = asyncio.get_running_loop()
         notifier.attach(self._loop)
         self._stop = asyncio.Event()
         self._forced = False
         self._told_at = 0.0
-        self._is_up = asyncio.Event()
         self._attending: asyncio.Task[None] | None = None
         self._has_served = asyncio.Event()
-        self._reloads: set[asyncio.Task[Configuration]] = set()
         self._signalled: set[asyncio.Task[Any]] = set()
-
-    @property
-    def apps(self) -> dict[str, App]:
-        """The static apps, by name."""
-        return self.serving.apps
 
     async def run(self, on_ready: Ready | None = None) -> int:
         """Start, serve, stop; the process's exit status. ``on_ready`` hears that apps serve."""
         begun = time.monotonic()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reloads.reload_soon)
         self._loop.add_signal_handler(signal.SIGUSR1, self._on_unserved_signal, signal.SIGUSR1)
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade_signal)
         let_signals_in()
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
-        logs.restyle(self.serving.composition.log)
+        logs.restyle(self.running.desired.log)
         left = self._inheritance
         if left is None:
             cgroups.begin()
@@ -140,18 +130,18 @@ class Daemon:
         try:
             if await self._first_of_stop_and(self._start_all()) is not None:
                 self.phase = DaemonPhase.READY
-                self._is_up.set()
+                self.reloads.begin()
                 if on_ready is not None and not self.upgrades:
-                    late = dict.fromkeys(self.serving.undecided, "still starting")
+                    late = dict.fromkeys(self.running.undecided, "still starting")
                     on_ready(time.monotonic() - begun, self.serving.failed() | late)
                 self._service.ready()
-                if (failure := await self._first_of_stop_and(self.serving.none_comes_up())) is not None:
+                if (failure := await self._first_of_stop_and(self.running.beginnings.none_comes_up())) is not None:
                     raise failure
             await self._stop_all()
             return EXIT_FORCED if self._forced else EXIT_OK
         except (ListenError, StartFailed) as exc:
             _complain(exc)
-            self._service.failed(_why(exc))
+            self._service.failed(why(exc))
             self._companion.kill()
             await self.serving.abandon()
             return EXIT_FAILED
@@ -160,7 +150,7 @@ class Daemon:
             if self._attending is not None:
                 self._attending.cancel()
                 await asyncio.wait((self._attending,))
-            await self.attendant.stop()
+            await self._attendant.stop()
             await logger.close()
 
     async def _start_all(self) -> bool:
@@ -169,16 +159,16 @@ class Daemon:
             self._go_on(left)
             return True
         if left is not None:
-            adopt_listeners(self.serving, left.state)
-            self.attendant.adopt(left.state.attended)
-        self.attendant.prepare(self.configuration)
-        self.attendant.commit()
+            self.running.listeners.adopt(left.state.listeners)
+            self._attendant.adopt(left.state.attended)
+        self._attendant.prepare(self.reloads.configuration)
+        self._attendant.commit()
         self._attending = self._loop.create_task(self._attend())
         try:
             await self.serving.start()
         finally:
             self._has_served.set()
-        self.builds.accepted()
+        self.reloads.builds.accepted()
         if left is not None and left.state.caddy is not None:
             self._companion.resume(left.state.caddy)
         else:
@@ -190,7 +180,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ATTEND_AFTER_S):
                 await self._has_served.wait()
-        await self.attendant.start()
+        await self._attendant.start()
 
     async def _first_of_stop_and(self, work: Awaitable[_Done]) -> _Done | None:
         """What came of ``work``; None when somebody asked to stop before. Raises what ``work`` raised."""
@@ -204,106 +194,26 @@ class Daemon:
             return None
         return task.result()
 
-    # -- reloading --------------------------------------------------------------------------------------------
-
-    async def reload(self, document: Document | None = None, changed_only: bool = False) -> Configuration:
-        """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
-
-        ``changed_only``: for apps whose definition has changed. A failure changes nothing, and is kept in ``builds``.
-        Reloads go one after the other, in the order in which they were asked for. A supervised Caddy gets its part of
-        the file once our side of it is ready, and before anything that it used goes.
-        """
-        if self.phase is DaemonPhase.STOPPING:
-            raise ReloadFailed("the daemon is stopping", "busy")
-        if len(self._reloads) >= _RELOADS_MAX:
-            raise ReloadFailed(f"{_RELOADS_MAX} reloads are waiting already", "busy")
-        task = self._loop.create_task(self._reload_in_turn(document, changed_only))
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-        try:
-            # Whoever asked may leave; what was begun is carried out.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise ReloadFailed("the daemon is stopping", "busy") from None
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            raise
-
-    async def _reload_in_turn(self, document: Document | None, changed_only: bool) -> Configuration:
-        await self._is_up.wait()
-        async with self._reloading:
-            log.info("reloading")
-            begun = time.monotonic()
-            try:
-                with self._service.reloading():
-                    configuration = await self._change(document, changed_only)
-            except Exception as exc:
-                refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
-                self.builds.was_refused(refused.detail or refused.code, str(refused))
-                log.error("reload refused; what ran goes on", extra={"fields": {"error": str(refused)}})
-                raise refused from None
-            self.builds.accepted()
-            log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
-            return configuration
-
-    async def _change(self, document: Document | None, changed_only: bool) -> Configuration:
-        reader = self._reader
-        if reader is None:
-            raise ReloadFailed("there is no file to read again", "restart")
-        if document is None:
-            document = await asyncio.to_thread(reader.read, self.configuration.document.file)
-        configuration = await asyncio.to_thread(reader.understand, document)
-        await self._companion.check(configuration.caddy)
-        try:
-            self.attendant.prepare(configuration)
-            await self.serving.change(
-                configuration.composition, changed_only, lambda: self._companion.change(configuration.caddy)
-            )
-            logs.restyle(configuration.composition.log)
-        except (ListenError, StartFailed) as exc:
-            self.attendant.revert()
-            raise _refused(exc) from None
-        except BaseException:
-            self.attendant.revert()
-            raise
-        self.configuration = configuration
-        self.attendant.commit()
-        for warning in configuration.warnings:
-            log.warning("configuration", extra={"fields": {"warning": warning}})
-        return configuration
-
-    def _on_reload_signal(self) -> None:
-        if len(self._reloads) > 1:  # the one that waits will read what there is now
-            log.warning("already reloading")
-            return
-        task = self._loop.create_task(self._reload_unasked())
-        self._signalled.add(task)
-        task.add_done_callback(self._signalled.discard)
-
-    async def _reload_unasked(self) -> None:
-        with contextlib.suppress(ReloadFailed):  # it is in the log
-            await self.reload()
-
     # -- going on in another image of this process ------------------------------------------------------------
 
     def state(self) -> State:
         """Everything but what ``serving`` runs, for the next image."""
-        document = self.configuration.document
+        document = self.reloads.configuration.document
         return State(
             release=__version__,
             source=CarriedSource(
                 content=document.content,
                 file=document.file,
-                folder="" if self._reader is None else self._reader.base,
+                folder="" if self.reloads.reader is None else self.reloads.reader.base,
             ),
-            attended=self.attendant.carry(),
-            builds=self.builds.carry(),
+            attended=self._attendant.carry(),
+            builds=self.reloads.builds.carry(),
             caddy=self._companion.carry(),
             log=logger.carry(),
             cgroup=cgroups.root(),
             started_at=self.started_at,
             upgrades=self.upgrades,
-            is_reload_wanted=bool(self._reloads),
+            is_reload_wanted=bool(self.reloads.under_way),
         )
 
     def _go_on(self, inheritance: Inheritance) -> None:
@@ -311,30 +221,30 @@ class Daemon:
         asked = time.monotonic()
         state = inheritance.settle()
         try:
-            resumption = Resumption(self.serving, state)
+            resumption = Resumption(self.running, state)
             resumption.run()
             resumption.serve()
             self._companion.resume(state.caddy)
             self._loop.run_in_executor(None, cgroups.tidy)
-            self.attendant.adopt(state.attended)
-            self.attendant.prepare(self.configuration)
+            self._attendant.adopt(state.attended)
+            self._attendant.prepare(self.reloads.configuration)
         except Exception:
             log.exception("what runs cannot be taken over: everything is started afresh")
             inheritance.abandon()
-        self.attendant.commit()
-        self._attending = self._loop.create_task(self.attendant.start())
-        self.builds.resume(state.builds)
+        self._attendant.commit()
+        self._attending = self._loop.create_task(self._attendant.start())
+        self.reloads.builds.resume(state.builds)
         self.upgrades = state.upgrades
         self.started_at = state.started_at
         now = time.monotonic()
         fields = {"version": __version__, "before": state.release, "upgrades": state.upgrades}
         took = {"stalled_ms": round((now - state.begun_at) * 1000), "took_over_ms": round((now - asked) * 1000)}
         log.info("upgraded", extra={"fields": {**fields, **took}})
-        changed = differences(state, self.serving.composition)
+        changed = differences(state, self.running.desired)
         if changed:
             log.warning("the configuration has changed meanwhile", extra={"fields": {"it": "; ".join(changed)}})
         if changed or state.is_reload_wanted:
-            self._on_reload_signal()
+            self.reloads.reload_soon()
 
     def _on_upgrade_signal(self) -> None:
         if self.is_upgrading:
@@ -391,9 +301,10 @@ class Daemon:
     def stop(self, asked_by: str) -> None:
         """Begin to stop, as on SIGTERM; ``asked_by`` is for the log."""
         if not self._stop.is_set():
-            fields = {"asked_by": asked_by, "grace_s": self.serving.composition.grace_s}
+            fields = {"asked_by": asked_by, "grace_s": self.running.desired.grace_s}
             log.info("stopping", extra={"fields": fields})
             self.phase = DaemonPhase.STOPPING
+            self.reloads.refuse()
             self._service.stopping()
             self._stop.set()
             self._told_at = self._loop.time()
@@ -405,58 +316,39 @@ class Daemon:
             log.warning("stopping at once", extra={"fields": {"signal": number.name}})
             self._forced = True
             self._companion.kill()
-            self.serving.kill()
+            self.running.kill()
 
     def _on_unserved_signal(self, number: signal.Signals) -> None:
         log.warning("signal ignored: it means nothing here", extra={"fields": {"signal": number.name}})
 
     async def _stop_all(self) -> None:
         self.phase = DaemonPhase.STOPPING
-        under_way: list[asyncio.Task[Any]] = [*self._reloads]
+        self.reloads.refuse()
+        under_way: list[asyncio.Task[Any]] = [*self.reloads.under_way]
         under_way += [task for task in (self._upgrading, self._exchanging) if task is not None]
         if under_way:
             for task in under_way:
                 task.cancel()
             await asyncio.wait(under_way)
         # Caddy first: what it has in flight needs the apps.
-        await self._companion.stop(self.serving.composition.grace_s)
+        await self._companion.stop(self.running.desired.grace_s)
         await self.serving.stop()
         log.info("stopped")
 
     def _sweep(self) -> None:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
-        self.serving.sweep()
-        self.attendant.sweep()
-        known = self.serving.pids() | self._companion.pids() | logger.pids() | self._upgrade.pids()
+        self.running.sweep()
+        self._attendant.sweep()
+        known = self.running.pids() | self._companion.pids() | logger.pids() | self._upgrade.pids()
         processes.reap_strays(known)
         logger.beat()
         self._service.beat()  # last: a daemon that cannot do the above is not well
 
 
-def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
-    if isinstance(exc, StartFailed):
-        return ReloadFailed(_why(exc), "start", app=exc.app, detail=exc.code)
-    return ReloadFailed(str(exc), "listen")
-
-
-def _unforeseen(exc: Exception) -> ReloadFailed:
-    """Nobody has thought of it; whoever asked is told all the same, and so is the log."""
-    log.error("a reload has met what it was not made for", exc_info=exc)
-    return ReloadFailed(f"{type(exc).__name__}: {exc}", "internal")
-
-
-def _why(exc: ListenError | StartFailed) -> str:
-    if isinstance(exc, StartFailed):
-        indented = "\n".join(f"  {line}" for line in str(exc).splitlines())
-        what = "caddy does not start" if exc.code == "caddy" else f"app {exc.app} does not start ({exc.code})"
-        return f"{what}:\n{indented}"
-    return str(exc)
-
-
 def _complain(exc: ListenError | StartFailed) -> None:
     """Tell the person who started us, not the log alone, why nothing runs."""
-    tell(f"Error: {_why(exc)}")
+    tell(f"Error: {why(exc)}")
 
 
 def not_started(why: str) -> None:
@@ -488,9 +380,7 @@ def run(
 
     async def main() -> int:
         told = companion() if companion is not None else None
-        daemon = Daemon(configuration, told, reader, notifier, inheritance)
-        if attendant is not None:
-            daemon.attendant = attendant(daemon)
+        daemon = Daemon(configuration, told, reader, notifier, inheritance, attendant)
         return await daemon.run(on_ready)
 
     try:

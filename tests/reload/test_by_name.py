@@ -64,7 +64,7 @@ async def ask(path: str, host: str = "x") -> str:
 
 
 def pids(served: Supervisor) -> dict[str, set[int]]:
-    return {each.name: {worker.pid for worker in each.pool.ready} for each in served._all_apps()}
+    return {each.name: {worker.pid for worker in each.pool.ready} for each in served.running.served_apps()}
 
 
 def test_an_app_is_reloaded_alone(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_app_is_reloaded_alone(folder: Path) -> None:
             after = pids(served)
             assert after[ONE] == before[ONE]
             assert after[OTHER] != before[OTHER]
-            builds = served.apps[OTHER].builds
+            builds = served.running.apps[OTHER].builds
             assert builds.running is not None
             assert builds.running.number == 2
             assert builds.refused is None
@@ -95,7 +95,7 @@ def test_an_app_that_does_not_start_goes_on_and_says_which_build_was_refused(fol
                     await served.reload_app(OTHER)
             assert await ask("b.sock") == "1"
             assert pids(served) == before
-            builds = served.apps[OTHER].builds
+            builds = served.running.apps[OTHER].builds
             assert builds.running is not None
             assert builds.running.number == 1
             assert builds.refused is not None
@@ -134,14 +134,13 @@ def test_relays_stay_when_their_routes_do(folder: Path) -> None:
 
     async def work() -> None:
         async with serving(composition(folder, routed + "}\n")) as served:
-            assert served.relays is not None
-            relays = served.relays.pool
+            relays = served.running.relays.pool
             changed = routed.replace("/one\n", "/one\n\t\tthreads 3\n") + "}\n"
             await served.change(composition(folder, changed), changed_only=True)
-            assert served.relays.pool is relays
+            assert served.running.relays.pool is relays
             swapped = routed.replace("working_dir one", "working_dir X").replace("dir two", "dir one")
             await served.change(composition(folder, swapped.replace("dir X", "dir two") + "}\n"), changed_only=True)
-            assert served.relays.pool is not relays
+            assert served.running.relays.pool is not relays
             (folder / "two" / "main.py").write_text(app("2"))
             await served.reload_app(OTHER)
             status, body = await asyncio.to_thread(get, "/one", path="a.sock")
@@ -165,7 +164,7 @@ def test_a_dynamic_app_is_reloaded_and_evicted_by_its_key(folder: Path) -> None:
             with pytest.raises(StartFailed, match="no database"):
                 await served.reload_app(ann)
             assert await ask("a.sock", "ann.test") == "2"
-            refused = served.templates[TEMPLATE].apps["ann.test"].builds.refused
+            refused = served.running.templates[TEMPLATE].apps["ann.test"].builds.refused
             assert refused is not None
             assert "no database" in refused.text
             await served.evict(TEMPLATE, "ben.test")

@@ -186,12 +186,12 @@ def test_a_worker_that_is_busy_and_healthy_is_told_of_and_left_alone(
 
     async def work() -> None:
         async with serving(composition(folder, text)) as served:
-            before = {worker.pid for each in served.apps.values() for worker in each.pool.ready}
+            before = {worker.pid for each in served.running.apps.values() for worker in each.pool.ready}
             told = await asyncio.gather(
                 *(asyncio.to_thread(get, "/short", path=folder / name) for name in ("x.sock", "y.sock"))
             )
             assert [status for status, _ in told] == [200, 200]
-            assert {worker.pid for each in served.apps.values() for worker in each.pool.ready} == before
+            assert {worker.pid for each in served.running.apps.values() for worker in each.pool.ready} == before
 
     with caplog_of("caddysnake.app") as records:
         run(work())

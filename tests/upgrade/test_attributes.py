@@ -102,7 +102,7 @@ LOOKED_AT = {
         "_early _processes _spare"
     ),
     "relays.relays.Relays": (
-        "_desks _starter"
+        "_desks _starter is_wanted"
     ),
     "relays.link_broker.LinkBroker": (
         "_apps _connections _development _templates _loop _max_queue _needs _open _relays"
@@ -126,10 +126,22 @@ LOOKED_AT = {
     "sockets.trust.Trust": (
         "_proxies _users disbelieved"
     ),
+    "sockets.listeners.Listeners": (
+        "_bound _connections _looked_at _loop _opener _trust numbers"
+    ),
+    "supervisor.beginnings.Beginnings": (
+        "_by_app _is_up _starts deciding"
+    ),
+    "supervisor.running.Running": (
+        "_lend _loop _tasks apps autoreload beginnings connections desired fallback is_hurried is_stopping "
+        "listeners parting relays restarts spawners starter starts templates trust"
+    ),
     "supervisor.supervisor.Supervisor": (
-        "_autoreload _beginnings _bound _changing _deciding _is_hurried _looked_at _loop _numbers "
-        "_openings _parting _relays_wanted _restarts _starts _stopping _tasks apps composition connections "
-        "farewell relays spawners starter templates trust"
+        "_changing _shutdown running"
+    ),
+    "supervisor.reloads.Reloads": (
+        "_attendant _companion _is_stopping _is_up _loop _service _serving _turn _unasked builds "
+        "configuration reader under_way"
     ),
     "apps.counters.Counters": (
         "_parent cells cpu_s last_failure refusals restarts starts"
@@ -146,9 +158,9 @@ LOOKED_AT = {
         "_process _unanswered"
     ),
     "main.Daemon": (
-        "_attending _companion _exchanging _forced _has_served _inheritance _is_up _loop _reader _reloading "
-        "_reloads _service _signalled _stop _sweeping _told_at _upgrade _upgrading attendant builds configuration "
-        "phase serving started_at upgrade_refused upgrades"
+        "_attendant _attending _companion _exchanging _forced _has_served _inheritance _loop _service "
+        "_signalled _stop _sweeping _told_at _upgrade _upgrading phase reloads running serving started_at "
+        "upgrade_refused upgrades"
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...channel.messages import Need, Unneed
 from ..apps.app import App
 from ..apps.dispatcher import Recourse
+from ..apps.pool import Pool
 from ..apps.spec import PoolSpec
 from ..sockets.connections import Connection, Connections
 from ..workers.worker import Worker
@@ -18,12 +19,24 @@ class Relays(App):
     Each generation has the desk that knows what its routing tables call the apps.
     """
 
-    def __init__(
-        self, spec: PoolSpec, starter: RelayStarter, connections: Connections, desk: LinkBroker, recourse: Recourse
-    ) -> None:
+    def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, recourse: Recourse) -> None:
         super().__init__(spec, starter, connections, recourse)
-        self._desks = {self.pool.generation: desk}
+        self._desks: dict[int, LinkBroker] = {}
         self._starter = starter
+        self.is_wanted = False
+        """There is, or was, something that needs them."""
+
+    async def start_as(self, spec: PoolSpec, desk: LinkBroker) -> float:
+        """Start for the first time, as ``spec`` has it; the seconds it took. Raises ``StartFailed``."""
+        self.is_wanted = True
+        if self.pool.is_begun:  # and has failed
+            took = await self.prepare(spec)
+            self.set_desk(desk)
+            self.swap()
+            return took
+        self._takeover.present = Pool(spec, self.pool.generation, self._starter, self)
+        self.set_desk(desk)
+        return await self.start()
 
     @property
     def is_ours(self) -> bool:
@@ -53,6 +66,7 @@ class Relays(App):
 
     def resume_desks(self, desks: dict[int, LinkBroker]) -> None:
         """Go on with those of another image of the daemon."""
+        self.is_wanted = True
         self._desks = desks
 
     def sweep(self) -> None:

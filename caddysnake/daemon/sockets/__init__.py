@@ -4,6 +4,7 @@
 ``socket_file``  what is done to the file of a unix socket, and to the lock beside it
 ``listener``     sockets that are ours; ``binding``: opens them
 ``activation``   those that a service manager has passed; ``opener``: finds or opens them
+``listeners``    all that are open for apps
 ``trust``        whose X-Forwarded headers are believed
 ``connections``  the connections we hold a duplicate of
 ``shares``       who may have how many descriptors

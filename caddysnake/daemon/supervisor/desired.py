@@ -53,10 +53,10 @@ class Desired(NamedTuple):
 
     apps: dict[int, PoolSpec]
     bindings: tuple[ListenerSpec, ...]
+    relay: PoolSpec
     grace_s: float
     trusted_proxies: tuple[str, ...] = ()
     templates: Mapping[int, TemplateSpec] = MappingProxyType({})
-    relay: PoolSpec | None = None
     max_queue: Mapping[int, int] = MappingProxyType({})
     autoreload: Mapping[int, Autoreload] = MappingProxyType({})
     """Those that are started afresh when their code changes."""
@@ -122,10 +122,10 @@ def compose(
     return Desired(
         apps,
         bindings,
+        _relay(plan, tables, bool(telling)),
         plan.grace_period_s,
         plan.options.trusted_proxies,
         templates,
-        _relay(plan, tables, bool(telling)),
         {number: spec.block.max_queue for number, spec in enumerate(plan.apps)},
         autoreload,
         telling,

@@ -81,7 +81,7 @@ class Upgrade:
 
     def _state(self) -> State:
         state = self._owner.state()
-        capture(self._owner.serving, state)
+        capture(self._owner.serving.running, state)
         return state
 
     # -- the rehearsal ----------------------------------------------------------------------------------------
@@ -136,7 +136,6 @@ class Upgrade:
     # -- the exchange -----------------------------------------------------------------------------------------
 
     def _replace(self, begun: float) -> None:
-        serving = self._owner.serving
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
@@ -152,7 +151,7 @@ class Upgrade:
             except BaseException:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                serving.reconcile()
+                self._owner.serving.running.reconcile()
                 raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
@@ -162,9 +161,9 @@ class Upgrade:
     def _stand_in(self, control: socket.socket, theirs: socket.socket) -> NoReturn:
         try:
             control.close()
-            serving = self._owner.serving
-            every = serving.connections.all
-            StandIn(theirs, serving.sources(), serving.serve_waiting, self._state_now, every).run()
+            running = self._owner.serving.running
+            every = running.connections.all
+            StandIn(theirs, running.sources(), running.serve_waiting, self._state_now, every).run()
         finally:
             os._exit(1)
 
@@ -192,7 +191,7 @@ async def _quiet(serving: Supervisor) -> AsyncIterator[None]:
         raise UpgradeRefused("a reload is under way and does not end") from None
     try:
         until = time.monotonic() + _SETTLING_S
-        while not (serving.is_settled and logger.is_settled()) and time.monotonic() < until:  # noqa: ASYNC110  # many things, none says so
+        while not (serving.running.is_settled and logger.is_settled()) and time.monotonic() < until:  # noqa: ASYNC110  # many things, none says so
             await asyncio.sleep(_LOOK_S)
         yield
     finally:

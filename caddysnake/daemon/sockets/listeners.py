@@ -1,0 +1,181 @@
+"""The listeners that are open for apps, by what makes their addresses the same, and whose their connections are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ...channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
+from ..system.state import CarriedListener, StateError
+from .addresses import Address, UnixAddress, key_from_plain, key_of, plain_key
+from .connections import BoundListener, Connection, Connections, ListenerOwner
+from .listener import Listener, resume
+from .opener import ListenerOpener
+from .socket_file import ListenError
+from .trust import Trust
+
+_SOCKETS_A_SWEEP = 20
+
+Opened = dict[object, BoundListener]
+"""Listeners that are open and nobody's yet, by the keys of their addresses."""
+
+
+class Listeners:
+    """Opened by ``open``, and somebody's from ``bind`` on."""
+
+    def __init__(self, opener: ListenerOpener, connections: Connections, trust: Trust) -> None:
+        self._opener = opener
+        self._connections = connections
+        self._trust = trust
+        self._loop = asyncio.get_running_loop()
+        self._bound: Opened = {}
+        self.numbers = 0
+        """How many numbers have been given."""
+        self._looked_at = 0
+
+    def __len__(self) -> int:
+        return len(self._bound)
+
+    def open(self, addresses: Iterable[Address]) -> Opened:
+        """Open those that are not open yet; ``bind`` or ``give_up`` next. Raises ``ListenError``, and none is then."""
+        opened: Opened = {}
+        try:
+            for address in addresses:
+                key = key_of(address)
+                if key in self._bound:
+                    self._renew_if_lost(self._bound[key].listener, address)
+                elif key not in opened:
+                    self.numbers += 1
+                    opened[key] = BoundListener(self._opener.open(address), self.numbers - 1)
+        except BaseException:
+            self.give_up(opened)
+            raise
+        self._opener.tell_rest()
+        return opened
+
+    def give_up(self, opened: Opened) -> None:
+        """Close those of ``opened`` that are nobody's yet."""
+        for key, bound in opened.items():
+            if self._bound.get(key) is not bound:
+                self._opener.give_up(bound.listener)
+
+    def find(self, address: Address, opened: Opened) -> BoundListener:
+        """Return the listener at ``address``, one of ``opened`` or of those that are bound."""
+        key = key_of(address)
+        return opened.get(key) or self._bound[key]
+
+    def bind(self, owners: Mapping[Address, ListenerOwner], opened: Opened) -> None:
+        """Let connections at each address go to its owner, and close the listeners at other addresses."""
+        wanted = {key_of(address): owner for address, owner in owners.items()}
+        for key in [key for key in self._bound if key not in wanted]:
+            bound = self._bound.pop(key)
+            bound.app = None
+            self._connections.shares.leave(bound)
+            self._opener.give_up(bound.listener)
+        for key, owner in wanted.items():
+            if key not in self._bound:
+                bound = self._bound[key] = opened[key]
+                self._accept(bound)
+                self._opener.keep(bound.listener)
+            self._bound[key].app = owner
+
+    def keys_of(self, owner: ListenerOwner) -> list[object]:
+        """Return the keys of the addresses that are bound to ``owner``."""
+        return [key for key, bound in self._bound.items() if bound.app is owner]
+
+    def _accept(self, bound: BoundListener) -> None:
+        shares = self._connections.shares
+        shares.enter(bound)
+        bound.listener.has_room = lambda: shares.has_room(bound)
+        bound.listener.accept_descriptors(self._loop, self._acceptor(bound))
+
+    def _acceptor(self, bound: BoundListener) -> Callable[[int], None]:
+        listener = bound.listener
+        number = bound.number << TAKE_LISTENER_SHIFT
+        believes, adopt = self._trust.believes, self._connections.adopt
+
+        def accepted(fd: int) -> None:
+            flags = TAKE_TRUSTED if believes(listener, fd) else 0
+            assert bound.app is not None
+            connection = Connection(fd, flags | number, bound.app, bound)
+            adopt(connection)
+            bound.app.place(connection)
+
+        return accepted
+
+    # -- looking after them -----------------------------------------------------------------------------------
+
+    def _renew_if_lost(self, listener: Listener, address: Address) -> None:
+        """Raises ``ListenError``."""
+        if isinstance(address, UnixAddress) and listener.is_lost:
+            self._opener.renew(listener, address.mode, address.owner, address.group)
+
+    def sweep(self, addresses: Sequence[Address]) -> None:
+        """Look at a few: somebody may have removed the file of one, or emptied its folder."""
+        for _ in range(min(_SOCKETS_A_SWEEP, len(addresses))):
+            self._looked_at = (self._looked_at + 1) % len(addresses)
+            address = addresses[self._looked_at]
+            bound = self._bound.get(key_of(address))
+            if bound is not None:
+                with contextlib.suppress(ListenError):  # it is told, and tried again
+                    self._renew_if_lost(bound.listener, address)
+
+    def trouble_of(self, address: Address) -> str:
+        """Return why nobody can connect there; empty when they can, as far as is known."""
+        bound = self._bound.get(key_of(address))
+        return "" if bound is None else bound.listener.trouble
+
+    def sources(self) -> list[tuple[int, Callable[[], None]]]:
+        """Return descriptors, each with what to call when there is something to accept."""
+        return [source for bound in self._bound.values() for source in bound.listener.sources()]
+
+    def leave(self) -> None:
+        """Accept no more in this process; see ``ListenerOpener.leave``."""
+        for bound in self._bound.values():
+            self._opener.leave(bound.listener)
+
+    def close(self) -> None:
+        """Give all of them up."""
+        for bound in self._bound.values():
+            self._opener.give_up(bound.listener)
+
+    # -- going on in another image of the daemon --------------------------------------------------------------
+
+    def carry(self, number_of: Callable[[ListenerOwner | None], int]) -> list[CarriedListener]:
+        """Return all that whoever goes on with them must know; ``number_of`` their owners."""
+        found = []
+        for key, bound in self._bound.items():
+            carried = bound.listener.carry(bound.number, plain_key(key), number_of(bound.app))
+            carried.origin = self._opener.origin(bound.listener)
+            found.append(carried)
+        return found
+
+    def adopt(self, carried: Iterable[CarriedListener]) -> None:
+        """Have ``open`` find listeners of another image of the daemon, of which nothing else goes on."""
+        for each in carried:
+            self._opener.adopt(key_from_plain(each.key), self._resume(each))
+
+    def resume(self, carried: Iterable[CarriedListener], numbers: int) -> None:
+        """Go on with those of another image of the daemon, which are nobody's until ``resume_owners``."""
+        self.numbers = numbers
+        for each in carried:
+            self._bound[key_from_plain(each.key)] = BoundListener(self._resume(each), each.number)
+
+    def _resume(self, carried: CarriedListener) -> Listener:
+        listener = resume(carried)
+        self._opener.resume(listener, carried.origin)
+        return listener
+
+    def resume_owners(self, carried: Iterable[CarriedListener], owner_of: Callable[[int], ListenerOwner]) -> None:
+        """Accept on each again, for whom ``owner_of`` its number has. Raises ``StateError``."""
+        for each, bound in zip(carried, self._bound.values(), strict=True):
+            try:
+                bound.app = owner_of(each.app)
+            except KeyError:
+                raise StateError(f"nobody serves {each.name}") from None
+            self._accept(bound)
+
+    def by_number(self) -> dict[int, BoundListener]:
+        """Return them by the numbers that relays know."""
+        return {bound.number: bound for bound in self._bound.values()}

@@ -1,0 +1,81 @@
+"""The first starts of apps that have not come up since the daemon started, each tried again until it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..apps.app import App
+from ..apps.beginning import Beginning
+from ..apps.spec import PoolSpec, StartFailed
+from ..workers.forking.start_limiter import StartLimiter
+
+
+class Beginnings:
+    """``is_up(app, took)`` hears of each app that has come up, after how many seconds."""
+
+    def __init__(self, starts: StartLimiter, is_up: Callable[[App, float], None]) -> None:
+        self._starts = starts
+        self._is_up = is_up
+        self._by_app: dict[App, Beginning] = {}
+        self.deciding: asyncio.Future[None] | None = None
+        """Until each of the first start is up, or has failed once; raises ``StartFailed`` if the start has."""
+
+    def __contains__(self, app: App) -> bool:
+        return app in self._by_app
+
+    def get(self, app: App) -> Beginning | None:
+        """Return the beginning of ``app``, which has not come up."""
+        return self._by_app.get(app)
+
+    def all(self) -> list[Beginning]:
+        """Return a copy of what there is, for who ends some of them meanwhile."""
+        return list(self._by_app.values())
+
+    def add(self, app: App, again: Callable[[], PoolSpec]) -> Beginning:
+        """Return a beginning of ``app``, which is to be told to begin, or to go on."""
+        beginning = self._by_app[app] = Beginning(app, again, self._starts, self.came_up)
+        return beginning
+
+    def came_up(self, app: App, took: float) -> None:
+        """Know that ``app`` is up for the first time."""
+        self._by_app.pop(app, None)
+        self._is_up(app, took)
+
+    async def pause(self) -> None:
+        """Try none again until ``resume``."""
+        for each in self.all():
+            await each.pause()
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+        for each in self.all():
+            each.resume()
+
+    def end(self, app: object) -> None:
+        """Let somebody else see to ``app``, if there is a beginning of it."""
+        beginning = self._by_app.pop(app, None) if isinstance(app, App) else None
+        if beginning is not None:
+            beginning.end()
+
+    async def close(self) -> None:
+        """End all of them."""
+        self.overtake()
+        await self.pause()
+        for each in self.all():
+            each.end()
+        self._by_app.clear()
+
+    def overtake(self) -> None:
+        """Decide nothing any more about the first start: something else runs instead."""
+        if self.deciding is not None:
+            self.deciding.cancel()
+
+    async def none_comes_up(self) -> StartFailed:
+        """Wait until the first start has failed after all; for ever, if it does not."""
+        if self.deciding is not None:
+            await asyncio.wait((self.deciding,))
+            failure = None if self.deciding.cancelled() else self.deciding.exception()
+            if isinstance(failure, StartFailed):
+                return failure
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]

@@ -1,0 +1,210 @@
+"""Reloads: another configuration, or the same file read again, in the place of the one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from ..apps.builds import Builds
+from ..apps.spec import StartFailed
+from ..sockets.socket_file import ListenError
+from ..system.log import records as logs
+from ..system.log.records import Style
+from ..system.service import Service
+from .beside import ControlEndpoint, FrontProxy
+from .change import Participant
+from .document import CaddyPart, Configuration, Document, Reader, ReloadFailed
+from .supervisor import Supervisor
+
+log = logging.getLogger("caddysnake.daemon")
+
+_WAITING_MAX = 8
+"""How many reloads may wait, the one that runs among them."""
+
+
+class Reloads:
+    """One after the other, in the order in which they were asked for. ``reader``: who reads the file again."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        serving: Supervisor,
+        attendant: ControlEndpoint,
+        companion: FrontProxy,
+        service: Service,
+        reader: Reader | None,
+    ) -> None:
+        self.configuration = configuration
+        """What runs."""
+        self.builds = Builds()
+        """Which configuration runs since when, and which was refused; each app has its own."""
+        self._serving = serving
+        self._attendant = attendant
+        self._companion = companion
+        self._service = service
+        self.reader = reader
+        self._is_up = asyncio.Event()
+        self._is_stopping = False
+        self._turn = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self.under_way: set[asyncio.Task[Configuration]] = set()
+        self._unasked: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Carry out what waits, and what comes: the start is over."""
+        self._is_up.set()
+
+    def refuse(self) -> None:
+        """Take no more: the daemon stops."""
+        self._is_stopping = True
+
+    async def reload(self, document: Document | None = None, changed_only: bool = False) -> Configuration:
+        """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
+
+        ``changed_only``: for apps whose definition has changed. A failure changes nothing, and is kept in ``builds``.
+        A supervised Caddy gets its part of the file once our side of it is ready, and before anything that it used
+        goes.
+        """
+        if self._is_stopping:
+            raise ReloadFailed("the daemon is stopping", "busy")
+        if len(self.under_way) >= _WAITING_MAX:
+            raise ReloadFailed(f"{_WAITING_MAX} reloads are waiting already", "busy")
+        task = self._loop.create_task(self._reload_in_turn(document, changed_only))
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
+        try:
+            # Whoever asked may leave; what was begun is carried out.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ReloadFailed("the daemon is stopping", "busy") from None
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    def reload_soon(self) -> None:
+        """Reload, as on a signal: what comes of it is in the log alone."""
+        if len(self.under_way) > 1:  # the one that waits will read what there is now
+            log.warning("already reloading")
+            return
+        task = self._loop.create_task(self._reload_unasked())
+        self._unasked.add(task)
+        task.add_done_callback(self._unasked.discard)
+
+    async def _reload_unasked(self) -> None:
+        with contextlib.suppress(ReloadFailed):  # it is in the log
+            await self.reload()
+
+    async def _reload_in_turn(self, document: Document | None, changed_only: bool) -> Configuration:
+        await self._is_up.wait()
+        async with self._turn:
+            log.info("reloading")
+            begun = time.monotonic()
+            try:
+                with self._service.reloading():
+                    configuration = await self._change(document, changed_only)
+            except Exception as exc:
+                refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
+                self.builds.was_refused(refused.detail or refused.code, str(refused))
+                log.error("reload refused; what ran goes on", extra={"fields": {"error": str(refused)}})
+                raise refused from None
+            self.builds.accepted()
+            log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
+            return configuration
+
+    async def _change(self, document: Document | None, changed_only: bool) -> Configuration:
+        reader = self.reader
+        if reader is None:
+            raise ReloadFailed("there is no file to read again", "restart")
+        if document is None:
+            document = await asyncio.to_thread(reader.read, self.configuration.document.file)
+        configuration = await asyncio.to_thread(reader.understand, document)
+        await self._companion.check(configuration.caddy)
+        desired = configuration.composition
+        first = [AdminChange(self._attendant, configuration)]
+        last: list[Participant] = [CaddyChange(self._companion, configuration.caddy), LogChange(desired.log)]
+        try:
+            await self._serving.change(desired, changed_only, first, last)
+        except (ListenError, StartFailed) as exc:
+            raise _refused(exc) from None
+        self.configuration = configuration
+        for warning in configuration.warnings:
+            log.warning("configuration", extra={"fields": {"warning": warning}})
+        return configuration
+
+
+class AdminChange:
+    """Opens what the admin API is to listen on."""
+
+    def __init__(self, attendant: ControlEndpoint, configuration: Configuration) -> None:
+        self._attendant = attendant
+        self._configuration = configuration
+
+    async def prepare(self) -> None:
+        """Raises ``ListenError``."""
+        self._attendant.prepare(self._configuration)
+
+    def commit(self) -> None:
+        """Answer there from now on."""
+        self._attendant.commit()
+
+    def rollback(self) -> None:
+        """Close what was opened."""
+        self._attendant.revert()
+
+
+class CaddyChange:
+    """Tells a supervised Caddy its part, when all that it needs is ready: it may use that at once."""
+
+    def __init__(self, companion: FrontProxy, part: CaddyPart) -> None:
+        self._companion = companion
+        self._part = part
+
+    async def prepare(self) -> None:
+        """Raises ``ReloadFailed``."""
+        await self._companion.change(self._part)
+
+    def commit(self) -> None:
+        """It has it already."""
+
+    def rollback(self) -> None:
+        """Nothing that can fail is prepared later."""
+
+
+class LogChange:
+    """Writes the log in another style."""
+
+    def __init__(self, style: Style) -> None:
+        self._style = style
+
+    async def prepare(self) -> None:
+        """There is nothing to prepare."""
+
+    def commit(self) -> None:
+        """Write so from now on."""
+        logs.restyle(self._style)
+
+    def rollback(self) -> None:
+        """Nothing was prepared."""
+
+
+def why(exc: ListenError | StartFailed) -> str:
+    """Return for people why something does not start."""
+    if isinstance(exc, StartFailed):
+        indented = "\n".join(f"  {line}" for line in str(exc).splitlines())
+        what = "caddy does not start" if exc.code == "caddy" else f"app {exc.app} does not start ({exc.code})"
+        return f"{what}:\n{indented}"
+    return str(exc)
+
+
+def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
+    if isinstance(exc, StartFailed):
+        return ReloadFailed(why(exc), "start", app=exc.app, detail=exc.code)
+    return ReloadFailed(str(exc), "listen")
+
+
+def _unforeseen(exc: Exception) -> ReloadFailed:
+    """Nobody has thought of it; whoever asked is told all the same, and so is the log."""
+    log.error("a reload has met what it was not made for", exc_info=exc)
+    return ReloadFailed(f"{type(exc).__name__}: {exc}", "internal")
