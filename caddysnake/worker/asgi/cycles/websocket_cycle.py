@@ -180,7 +180,7 @@ class WebSocketCycle(Cycle):
             has_waited = self._has_waited
             self._has_waited = False
             now = monotonic()
-            if now - self._heard_at > LOOK_S and now - self.looked > LOOK_S:
+            if now - self.looked > LOOK_S:
                 self.look_for_client(now)
             text = message.get("text")
             if text is not None:
@@ -284,7 +284,7 @@ class WebSocketCycle(Cycle):
         receiver = self._receiver
         if receiver is None:
             return
-        self._heard_at = monotonic()
+        self._heard_at = self.looked = monotonic()
         while True:
             self._take(receiver.feed(data))
             if (self._queued_bytes > HIGH_BYTES or len(self._queue) > HIGH_MESSAGES) and self._phase is _OPEN:
