@@ -210,3 +210,13 @@ def test_an_app_that_is_not_there_is_told(folder: Path, name: str, key: str | No
                 await served.evict(ONE)
 
     run(work())
+
+
+def test_a_reload_may_bring_the_first_template_where_no_relay_ran(folder: Path) -> None:
+    async def work() -> None:
+        async with serving(composition(folder, TWO)) as served:
+            assert not served.running.relays.is_wanted
+            await served.change(composition(folder, TWO + TENANTS.replace("a.sock", "c.sock")))
+            assert (await ask("a.sock"), await ask("c.sock", "ann.test")) == ("1", "1")
+
+    run(work())
