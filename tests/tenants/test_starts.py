@@ -434,7 +434,8 @@ def test_a_killed_relay_and_a_killed_spawner_come_back(tmp_path: Path) -> None:
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process:
         pids = {name: answer(tmp_path, name)[1]["pid"] for name in names[:2]}
         for what in (b"caddysnake.relay.main", b"bootstrap.py"):
-            (victim,) = (pid for pid in children(process.pid) if what in Path(f"/proc/{pid}/cmdline").read_bytes())
+            # The oldest of its kind: a second relay stands by.
+            victim = min(pid for pid in children(process.pid) if what in Path(f"/proc/{pid}/cmdline").read_bytes())
             os.kill(victim, signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE_S
             while alive(victim):
