@@ -336,3 +336,25 @@ def test_changes_are_told_when_they_stop_or_after_a_while(pauses: list[float]) -
         debounce.cancel()
 
     run(work())
+
+
+def test_a_change_in_the_moment_in_which_another_root_is_added_is_told(tmp_path: Path) -> None:
+    async def work() -> None:
+        watching = Watching()
+        folder = tmp_path / "first"
+        folder.mkdir()
+        file = folder / "main.py"
+        file.touch()
+        seen = Seen(folder)
+        watching.watch(Root(str(folder), ()), 0.01, seen.tell, time.time())
+        for number in range(15):
+            await asyncio.sleep(0.01 * number)  # wherever the thread stands
+            other = tmp_path / f"other{number}"
+            other.mkdir()
+            times = seen.times
+            file.write_text(str(number))
+            watching.watch(Root(str(other), ()), 0.01, lambda paths: None, time.time())
+            await until(lambda times=times: seen.times > times, f"news of change {number}")
+        await watching.close()
+
+    run(work())

@@ -73,7 +73,8 @@ class Scout(threading.Thread):
         self._notify: RustNotify | None = None
         self._seen_at = 0.0
         """``time.time()``: until then nothing that changed was missed."""
-        self._blind_since: float | None = None
+        self._blind: dict[Root, float] = {}
+        """Roots of which something may have been missed, and since when; ``time.time()``."""
         self._complained = ""
 
     def want(self, root: Root, since: float) -> None:
@@ -120,10 +121,15 @@ class Scout(threading.Thread):
             self._leave_out(root, str(exc))
         if not guilty:
             self._say(f"{type(exc).__name__}: {exc}")
-        self._stale |= self._trees.keys()
         self._not_before.clear()
-        self._blind_since = self._seen_at
+        self._was_blind(self._seen_at)
         self._close()
+
+    def _was_blind(self, since: float) -> None:
+        """Something may have changed ``since`` (``time.time()``) that nobody has told: look at all roots."""
+        for root in self._trees:
+            self._blind.setdefault(root, since)
+        self._stale |= self._trees.keys()
 
     def _leave_out(self, root: Root, why: str) -> None:
         """Watch ``root`` no more for a while: twice as long as the last time, if that was lately."""
@@ -181,7 +187,9 @@ class Scout(threading.Thread):
             if found is None:
                 continue
             known = before.get(root)
-            since = wanted[root] if known is None else self._blind_since
+            since = self._blind.pop(root, None)
+            if known is None:
+                since = wanted[root]
             changed = set() if since is None else {path for path in found.files if _changed_since(path, since)}
             if known is not None:
                 changed |= found.files ^ known.files
@@ -191,7 +199,7 @@ class Scout(threading.Thread):
             self._trees[root] = trees[root]._replace(files=found.files)
             if changed:
                 self._report(root, changed)
-        self._blind_since = None
+        self._blind = {root: since for root, since in self._blind.items() if root in trees}
         return True
 
     def _due(self) -> set[Root]:
@@ -250,7 +258,9 @@ class Scout(threading.Thread):
             begun = time.time()
             found = self._notify.watch(_BATCH_MS, _STEP_MS, _LOOK_MS, self._wake)
             self._seen_at = begun - _BATCH_MS / 1000
-            if isinstance(found, str):
+            if isinstance(found, str) and self._wake.is_set():
+                self._was_blind(self._seen_at)  # who is woken up drops what has come meanwhile
+            elif isinstance(found, str):
                 self._stale |= {root for root, tree in self._trees.items() if _has_moved(root, tree)}
             else:
                 self._digest(found)
