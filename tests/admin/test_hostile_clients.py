@@ -98,7 +98,7 @@ def test_what_fails_at_the_start_for_want_of_descriptors_is_tried_again(
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def bring_up() -> bytes:
-        nobody = SimpleNamespace(serving=SimpleNamespace(spawners=SimpleNamespace(uids=())))
+        nobody = SimpleNamespace(running=SimpleNamespace(spawners=SimpleNamespace(uids=())))
         admin = Admin(cast(Daemon, nobody))
         endpoint = AdminEndpoint(SocketAddress("unix", str(path)))
         admin._coming = _Open(endpoint, open_unix(str(path), None, None, None))
