@@ -183,6 +183,9 @@ class RequestParser:
         most = self._limits.max_body_bytes
         if end > self._limits.max_head_bytes or (length and most is not None and length > most):
             return 0
+        heads = self._heads
+        if heads is not None and not length and end == len(data) <= _REMEMBERED_MAX_BYTES and heads.comes_again(data):
+            return 0  # what is remembered is made in Python
         head = RequestHead(line, fields or [], True)
         head.host = host
         head.content_length = length

@@ -221,7 +221,7 @@ class Scoped:
         self.peer = Peer(ours, trusted)
         ours.close()
         theirs.close()
-        self.peer.address = CLIENT
+        self.peer.address, self.peer.source = CLIENT, None if trusted else CLIENT[0]
         self.reader = self.scopes.reader(LIMITS)
         self.start: Any = (CLIENT, FORWARDED if trusted else HOST_FIELD)
 

@@ -95,7 +95,7 @@ class AsgiContext(Context):
 
     def new_parser(self) -> RequestParser:
         """Make the parser of one connection."""
-        return super().new_parser() if self.reader is None else RequestParser(self.limits, reader=self.reader)
+        return RequestParser(self.limits, self.heads, self.reader)
 
     def begin(self, call: Call) -> None:
         """Call the app in a task of its own; it counts as active until ``end``."""

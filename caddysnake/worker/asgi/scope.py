@@ -53,7 +53,7 @@ def _named(extensions: Iterable[str]) -> dict[str, dict[str, Any]]:
 class Peer:
     """Who is at the other end of one connection, when the request does not say."""
 
-    __slots__ = ("address", "is_link", "is_trusted", "local")
+    __slots__ = ("address", "is_link", "is_trusted", "local", "source")
 
     def __init__(self, sock: socket.socket, is_trusted: bool, is_link: bool = False) -> None:
         self.is_trusted = is_trusted
@@ -66,6 +66,8 @@ class Peer:
                 self.address = sock.getpeername()[:2]
             except OSError:
                 pass  # already gone; the first read will say so
+        self.source: str | None = None if is_trusted else self.address[0] if self.address else ""
+        """The client's address where nobody else is believed about it; None behind a proxy."""
 
 
 class Scopes:
@@ -97,7 +99,7 @@ class Scopes:
                 ready["state"] = self.state.copy()
             return ready
         template = head.made
-        if template is None or template[0] is not peer.is_trusted:
+        if template is None or template[0] != peer.source:
             return self._http(head, peer)
         scope: Scope = template[1].copy()
         scope["headers"] = scope["headers"].copy()
@@ -130,15 +132,15 @@ class Scopes:
         if self.root_path:
             scope["path"] = self.root_path + scope["path"]
             scope["raw_path"] = self._raw_root + path
-        if not peer.is_trusted:
+        if peer.source is not None:
             fields = [field for field in head.headers if not is_forwarded(field[0])]
-            scope["headers"] = fields + own_fields(head.host, peer.address[0] if peer.address else "")
+            scope["headers"] = fields + own_fields(head.host, peer.source)
         if has_ours:
             self._without_ours(scope, peer)
-        elif head.is_shared and (peer.is_trusted or peer.address is None):
+        elif head.is_shared:
             # Most of the scope follows from the head, which will come again to the letter.
             told = client if client != peer.address else None
-            head.made = (peer.is_trusted, {**scope, "client": told})
+            head.made = (peer.source, {**scope, "client": told})
             scope["headers"] = scope["headers"].copy()
             scope["extensions"] = _named(scope["extensions"])
         if self.state is not None:

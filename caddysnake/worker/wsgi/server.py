@@ -149,9 +149,7 @@ class WsgiServer:
 
     def _admit(self, sock: socket.socket, slot: int, trusted: bool, link: bool = False) -> Connection:
         environ = self._environ.of_connection(sock, trusted, link)
+        parser = RequestParser(self._limits, self._heads, self._reader)
         if self._reader is not None:
-            parser = RequestParser(self._limits, reader=self._reader)
             parser.start = environ[0], READ_FROM[environ[1]]
-        else:
-            parser = RequestParser(self._limits, self._heads)
         return Connection(sock, self._page.slots, slot, trusted, environ, parser, self._write_timeout_s)

@@ -84,3 +84,18 @@ def test_nothing_that_an_app_changes_is_seen_by_the_next_request() -> None:
             assert scope["state"] == {"top": 1}
             for name in ("asgi", "extensions", "headers", "state"):
                 scope[name].clear()
+
+
+def test_strangers_who_send_the_same_head_are_told_apart() -> None:
+    raw = b"GET /x HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 198.51.100.9\r\n\r\n"
+    scopes, heads = Scopes(), Heads(HEADS_MAX)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for _ in range(3):
+            for address in ("127.0.0.1", "127.0.0.2"):
+                with socket.create_connection(server.getsockname(), source_address=(address, 0)) as client:
+                    accepted, _ = server.accept()
+                    with accepted:
+                        scope = scopes.http(head(raw, heads), Peer(accepted, False))
+                    assert scope["client"] == client.getsockname()
+                    assert (b"x-forwarded-for", address.encode()) in scope["headers"]
+                    assert (b"x-forwarded-for", b"198.51.100.9") not in scope["headers"]
