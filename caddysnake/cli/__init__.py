@@ -10,6 +10,7 @@
 ``reading``        the Caddyfile a command works on, and how errors in it are shown
 ``validate``       checks a file; ``planning``: what it comes to here
 ``adapt``          a file as JSON; ``caddyfile``: for a stock Caddy; ``fmt``: formatted
+``import``         a Caddyfile for what another server runs; ``importing``: how that is read
 
 ``finding``        where the running daemon is; ``calling``: what is asked of it
 ``status``         how it is; ``overview``: that as text

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/caddysnake
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_caddysnake_subparsers=(run serve reload upgrade stop status validate adapt caddyfile fmt doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_subparsers=(run serve reload upgrade stop status validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run_option_strings=(-h --help -c --config -a --adapter --caddy --socket-dir --admin --debug)
 _shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l --listen -d --domain -w --workers --threads --working-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --access-logs --debug --print)
@@ -17,6 +17,7 @@ _shtab_caddysnake_validate_option_strings=(-h --help -c --config -a --adapter --
 _shtab_caddysnake_adapt_option_strings=(-h --help -c --config -a --adapter -p --pretty)
 _shtab_caddysnake_caddyfile_option_strings=(-h --help -c --config -a --adapter --socket-dir)
 _shtab_caddysnake_fmt_option_strings=(-h --help -c --config -w --overwrite -d --diff)
+_shtab_caddysnake_import_option_strings=(-h --help)
 _shtab_caddysnake_doctor_option_strings=(-h --help -c --config --caddy --caddy-user --json)
 _shtab_caddysnake_systemd_option_strings=(-h --help --install --now --users -c --config --caddy-group --root)
 _shtab_caddysnake_runtime_option_strings=(-h --help --python)
@@ -63,7 +64,7 @@ _shtab_caddysnake_serve___lifespan_choices=(on off auto)
 _shtab_caddysnake_serve___runtime_choices=(native uvloop sync)
 _shtab_caddysnake_runtime_pos_0_choices=(install path)
 _shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh powershell)
-_shtab_caddysnake_pos_0_choices=(run serve reload upgrade stop status validate adapt caddyfile fmt doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_pos_0_choices=(run serve reload upgrade stop status validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run__h_nargs=0
 _shtab_caddysnake_run___help_nargs=0
@@ -106,6 +107,9 @@ _shtab_caddysnake_fmt__w_nargs=0
 _shtab_caddysnake_fmt___overwrite_nargs=0
 _shtab_caddysnake_fmt__d_nargs=0
 _shtab_caddysnake_fmt___diff_nargs=0
+_shtab_caddysnake_import_pos_0_nargs=...
+_shtab_caddysnake_import__h_nargs=0
+_shtab_caddysnake_import___help_nargs=0
 _shtab_caddysnake_doctor__h_nargs=0
 _shtab_caddysnake_doctor___help_nargs=0
 _shtab_caddysnake_doctor___caddy_nargs=0

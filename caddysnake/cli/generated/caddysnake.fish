@@ -50,7 +50,7 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade stop status validate adapt caddyfile fmt doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_commands run serve reload upgrade stop status validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
 set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --caddy-group --caddy-user --config --directory --domain --env-file --env-var --interval --lifespan --listen --python --python-path --request-body-max-size --root --runtime --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -c -d -l -o -w
 
 complete -c caddysnake -e
@@ -134,6 +134,8 @@ complete -c caddysnake -n '_shtab_caddysnake_using fmt' -s h -l help -d 'show th
 complete -c caddysnake -n '_shtab_caddysnake_using fmt' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the same, as other commands have it'
 complete -c caddysnake -n '_shtab_caddysnake_using fmt' -s w -l overwrite -d 'write the result into the file'
 complete -c caddysnake -n '_shtab_caddysnake_using fmt' -s d -l diff -d 'print what would change instead of the result'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a import -d 'Print a Caddyfile for an app that another server runs.'
+complete -c caddysnake -n '_shtab_caddysnake_using import' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a doctor -d 'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
 complete -c caddysnake -n '_shtab_caddysnake_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using doctor' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile (default: ./Caddyfile, if there is one)'

@@ -16,6 +16,7 @@ _shtab_caddysnake_commands() {
     doctor:'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
     environ:'Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.'
     fmt:'Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.'
+    import:'Print a Caddyfile for an app that another server runs.'
     manpage:'Write the manual page, caddysnake(8), made of what --help says.'
     reload:'Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.'
     run:'Run the apps of a Caddyfile, and with --caddy a stock Caddy in front of them.'
@@ -94,6 +95,14 @@ _shtab_caddysnake_fmt_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_fmt_defaults_added=0
+
+_shtab_caddysnake_import_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "(-)*::what starts the app now\: a file, or a command with its arguments (default\: a file that is here):"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_import_defaults_added=0
 
 _shtab_caddysnake_manpage_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -255,6 +264,7 @@ _shtab_caddysnake() {
         doctor) _arguments -C -s $_shtab_caddysnake_doctor_options ;;
         environ) _arguments -C -s $_shtab_caddysnake_environ_options ;;
         fmt) _arguments -C -s $_shtab_caddysnake_fmt_options ;;
+        import) _arguments -C -s $_shtab_caddysnake_import_options ;;
         manpage) _arguments -C -s $_shtab_caddysnake_manpage_options ;;
         reload) _arguments -C -s $_shtab_caddysnake_reload_options ;;
         run) _arguments -C -s $_shtab_caddysnake_run_options ;;

@@ -1,0 +1,336 @@
+"""uvicorn, granian and hypercorn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...config.language.values import InvalidValue
+from .block import Block
+from .launch import CannotImport, Launch
+from .options import (
+    BUILT_IN,
+    CADDYS,
+    LOGS,
+    METRICS,
+    SYSTEMD,
+    TITLE,
+    ServerOptions,
+    grace,
+    level,
+    limit,
+    line,
+    listed,
+    listen,
+    names,
+    number,
+    reasons,
+    seconds,
+    switch,
+    trust,
+)
+
+_PREFIX = "write `handle_path PREFIX/*` around the block in Caddy's site: the app is told what it takes off"
+_HTTP = "HTTP/1.1 between Caddy and here; Caddy speaks HTTP/2 and HTTP/3"
+
+
+def _later(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+    """``finish`` looks at it."""
+
+
+def _loop(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    if value == "asyncio":
+        block.put("runtime", "native")
+    elif value not in ("auto", "uvloop", "none"):
+        raise InvalidValue("apps run on uvloop, or with `runtime native` on asyncio's own loop")
+
+
+def _env_files(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    for path in listed(value):
+        block.add("env_file", path)
+
+
+def _ping(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+    timeout = values.get("ws_ping_timeout")
+    interval = seconds(value)
+    if interval == "0s":
+        block.put("websocket_ping", "off")
+    else:
+        block.put("websocket_ping", interval, *([seconds(timeout)] if timeout else []))
+
+
+def _watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+    if values.get("reload"):
+        block.put("autoreload", "{\nwatch " + " ".join(listed(value)) + "\n}")
+
+
+def _address(block: Block, values: Mapping[str, Any], launch: Launch, mode: str | None) -> None:
+    if values.get("uds"):
+        listen(block, f"unix:{values['uds']}")
+        block.mode = mode
+    elif values.get("fd"):
+        block.addresses.append(f"fd/{values['fd']}")
+    else:
+        host = str(values.get("host") or "127.0.0.1")
+        listen(
+            block, f"{f'[{host}]' if ':' in host and not host.startswith('{$') else host}:{values.get('port') or 8000}"
+        )
+
+
+def _workers(block: Block, launch: Launch) -> None:
+    if not block.has("workers"):
+        block.put("workers", launch.environ.pop("WEB_CONCURRENCY", "1"))
+
+
+def _app(block: Block, values: Mapping[str, Any], server: str, default: str = "app") -> None:
+    app = str(values.get("app") or "")
+    if not app:
+        block.comments.append(f"{server} was given no app: write it instead of app:app.")
+        app = "app:app"
+    elif ":" not in app:
+        app += f":{default}"
+    if values.get("factory") and not app.endswith("()"):
+        app += "()"
+    interface = str(values.get("interface") or "asgi")
+    block.app("wsgi" if interface == "wsgi" else "asgi", app)
+    if interface in ("asgi2", "rsgi"):
+        block.note(f"{server} interface {interface}", "not spoken here: the app must offer ASGI 3, or WSGI")
+
+
+def _finish_uvicorn(block: Block, values: dict[str, Any], launch: Launch) -> None:
+    _app(block, values, "uvicorn")
+    _address(block, values, launch, "0666")
+    _workers(block, launch)
+    if values.get("proxy_headers", True):
+        trust(block, values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None), "127.0.0.1")
+
+
+UVICORN = ServerOptions(
+    "uvicorn",
+    {
+        "host": _later, "port": _later, "uds": _later, "fd": _later, "factory": _later, "interface": _later,
+        "proxy_headers": _later, "forwarded_allow_ips": _later, "ws_ping_timeout": _later,
+        "limit_max_requests_jitter": _later,
+        "workers": line("workers", number),
+        "loop": _loop,
+        "lifespan": line("lifespan"),
+        "env_file": _env_files,
+        "app_dir": lambda block, value, _: None if value in (".", "") else block.put("working_dir", str(value)),
+        "reload": switch("autoreload"),
+        "reload_include": _watch,
+        "log_level": level,
+        "access_log": switch("log"),
+        "limit_max_requests": limit("max_requests"),
+        "limit_concurrency": lambda block, value, _: block.put("max_queue", number(value)),
+        "timeout_graceful_shutdown": grace,
+        "ws_max_size": line("websocket_max_size", number),
+        "ws_ping_interval": _ping,
+        **reasons(
+            ("reload_dir reload_exclude reload_delay", "`autoreload` watches `working_dir`, and knows what is no code"),
+            ("timeout_keep_alive", "an idle connection of Caddy's is never closed from here"),
+            ("timeout_worker_healthcheck", "a worker may be busy for minutes and be healthy; one that hangs is "
+                "told in the log"),
+            ("log_config use_colors", LOGS),
+            ("backlog", "as long as the kernel allows"),
+            ("http", "always httptools"),
+            ("ws ws_per_message_deflate", "WebSockets are built in, with compression where the client asks for it"),
+            ("ws_max_queue", "a client that sends too fast is not read until the app has caught up"),
+            ("h11_max_incomplete_event_size", BUILT_IN),
+            ("server_header date_header header", "Caddy's: `header` in its site"),
+            ("root_path", _PREFIX),
+            (
+                "ssl_keyfile ssl_certfile ssl_keyfile_password ssl_version ssl_cert_reqs ssl_ca_certs ssl_ciphers",
+                CADDYS,
+            ),
+            ("reset_contextvars", "each request has a context of its own"),
+        ),
+    },
+    _finish_uvicorn,
+    switches=names(
+        "reload factory access_log use_colors proxy_headers server_header date_header reset_contextvars"
+    ),
+    many=frozenset({"reload_include", "reload_dir", "reload_exclude", "header"}),
+    environment="UVICORN_",
+)  # fmt: skip
+
+
+def _finish_granian(block: Block, values: dict[str, Any], launch: Launch) -> None:
+    interface = str(values.get("interface") or "rsgi")
+    values["interface"] = "asgi" if interface == "asginl" else interface
+    if interface == "asginl":
+        block.put("lifespan", "off")
+    _app(block, values, "granian")
+    permissions = values.get("uds_permissions")
+    _address(block, values, launch, f"{int(str(permissions), 8) & 0o666:04o}" if permissions else None)
+    _workers(block, launch)
+    if values.get("blocking_threads") and block.has("module_wsgi"):
+        block.put("threads", number(values["blocking_threads"]))
+
+
+def _mebibytes(value: Any) -> str:
+    return f"{number(value)}MiB"
+
+
+GRANIAN = ServerOptions(
+    "granian",
+    {
+        "host": _later, "port": _later, "uds": _later, "uds_permissions": _later, "factory": _later,
+        "interface": _later,
+        "workers": line("workers", number),
+        "blocking_threads": _later,
+        "loop": _loop,
+        "working_dir": line("working_dir"),
+        "env_files": _env_files,
+        "reload": switch("autoreload"),
+        "log_level": level,
+        "access_log": switch("log"),
+        "backpressure": lambda block, value, _: block.put("max_queue", number(value)),
+        "workers_lifetime": line("max_lifetime", seconds),
+        "workers_max_rss": line("max_memory", _mebibytes),
+        "workers_kill_timeout": grace,
+        **reasons(
+            (
+                "runtime_threads runtime_mode runtime_blocking_threads blocking_threads_idle_timeout task_impl",
+                "granian's own runtime; `threads` is for WSGI",
+            ),
+            ("reload_paths reload_ignore_dirs reload_ignore_patterns reload_ignore_paths reload_tick "
+                "reload_ignore_worker_failure",
+             "`autoreload` watches `working_dir`, and knows what is no code"),
+            (
+                "http http1_buffer_size http1_header_read_timeout http1_keep_alive http1_pipeline_flush "
+                "http2_adaptive_window http2_initial_connection_window_size http2_initial_stream_window_size "
+                "http2_keep_alive_interval http2_keep_alive_timeout http2_max_concurrent_streams http2_max_frame_size "
+                "http2_max_headers_size http2_max_send_buffer_size",
+                _HTTP,
+            ),
+            ("ws", "WebSockets are always spoken where the app accepts them"),
+            ("backlog", "as long as the kernel allows"),
+            ("log log_config access_log_fmt", LOGS),
+            ("metrics metrics_address metrics_port metrics_scrape_interval", METRICS),
+            ("respawn_failed_workers respawn_interval rss_sample_interval rss_samples", "workers that die are "
+                "always replaced, with back-off"),
+            (
+                "ssl_certificate ssl_keyfile ssl_keyfile_password ssl_protocol_min ssl_ca ssl_crl ssl_client_verify",
+                CADDYS,
+            ),
+            ("url_path_prefix", _PREFIX),
+            ("static_path_route static_path_mount static_path_expires static_path_dir_to_file", "Caddy's: "
+                "`file_server`"),
+            ("process_name", TITLE),
+            ("pid_file", SYSTEMD),
+        ),
+    },
+    _finish_granian,
+    switches=names(
+        "reload factory access_log ws log respawn_failed_workers http1_keep_alive http1_pipeline_flush "
+        "http2_adaptive_window ssl_client_verify metrics reload_ignore_worker_failure"
+    ),
+    many=frozenset({"env_files", "reload_paths"}),
+    environment="GRANIAN_",
+)  # fmt: skip
+
+
+def _mask(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    mask = value if isinstance(value, int) else int(str(value), 8)
+    block.mode = f"{0o666 & ~mask:04o}"
+
+
+def _finish_hypercorn(block: Block, values: dict[str, Any], launch: Launch) -> None:
+    app = str(values.get("app") or values.get("application_path") or "")
+    kind, colon, rest = app.partition(":")
+    if kind in ("asgi", "wsgi") and colon and ":" in rest:
+        values["interface"], app = kind, rest
+    _app(block, {**values, "app": app}, "hypercorn")
+    for text in listed(values.get("bind") or "127.0.0.1:8000"):
+        listen(block, text)
+    _workers(block, launch)
+
+
+HYPERCORN = ServerOptions(
+    "hypercorn",
+    {
+        "bind": _later, "application_path": _later, "config": _later, "max_requests_jitter": _later,
+        "workers": line("workers", number),
+        "worker_class": _loop,
+        "accesslog": lambda block, value, _: block.put("log") if value else None,
+        "loglevel": level,
+        "graceful_timeout": grace,
+        "max_requests": limit("max_requests"),
+        "umask": _mask,
+        "user": line("user"),
+        "group": line("group"),
+        "use_reloader": switch("autoreload"),
+        "websocket_ping_interval": _ping,
+        "websocket_max_message_size": line("websocket_max_size", number),
+        **reasons(
+            ("insecure_bind quic_bind alt_svc_headers alpn_protocols include_server_header include_date_header "
+             "h2_max_concurrent_streams h2_max_header_list_size h2_max_inbound_frame_size", _HTTP),
+            ("backlog", "as long as the kernel allows"),
+            ("keep_alive_timeout keep_alive_max_requests read_timeout", "an idle connection of Caddy's is never "
+                "closed from here"),
+            ("ca_certs certfile ciphers keyfile keyfile_password verify_flags verify_mode "
+                "ssl_handshake_timeout", CADDYS),
+            ("access_log_format errorlog logconfig logconfig_dict logger_class", LOGS),
+            ("statsd_host statsd_prefix dogstatsd_tags", METRICS),
+            ("pid_path", SYSTEMD),
+            ("root_path", _PREFIX),
+            ("server_names", "hosts are Caddy's, or those of the site"),
+            ("debug", "the global option `debug`"),
+            ("startup_timeout shutdown_timeout", "`start_timeout` is for the whole start; the lifespan has ten "
+                "seconds to end"),
+            ("h11_max_incomplete_size h11_pass_raw_headers max_app_queue_size wsgi_max_body_size", BUILT_IN),
+        ),
+    },
+    _finish_hypercorn,
+    short={
+        "-b": "bind", "-c": "config", "-w": "workers", "-k": "worker_class", "-g": "group", "-u": "user", "-m": "umask",
+        "-p": "pid_path", "--pid": "pid_path", "--access-logfile": "accesslog", "--access-log": "accesslog",
+        "--access-logformat": "access_log_format", "--error-logfile": "errorlog", "--error-log": "errorlog",
+        "--log-file": "errorlog", "--log-level": "loglevel", "--log-config": "logconfig", "--reload": "use_reloader",
+        "--keep-alive": "keep_alive_timeout", "--server-name": "server_names",
+    },
+    switches=frozenset({"use_reloader", "debug"}),
+    many=frozenset({"bind", "insecure_bind", "quic_bind", "server_names"}),
+)  # fmt: skip
+
+
+def uvicorn(block: Block, words: list[str], launch: Launch) -> None:
+    """Read a command line, with what its environment adds."""
+    UVICORN.carry_out([*UVICORN.environ_values(launch.environ), *UVICORN.values(words)], block, launch)
+
+
+def granian(block: Block, words: list[str], launch: Launch) -> None:
+    """Read a command line, with what its environment adds."""
+    GRANIAN.carry_out([*GRANIAN.environ_values(launch.environ), *GRANIAN.values(words)], block, launch)
+
+
+def hypercorn(block: Block, words: list[str], launch: Launch) -> None:
+    """Read a command line, with what its configuration adds."""
+    import tomllib
+
+    given = list(HYPERCORN.values(words))
+    config: list[tuple[str, Any]] = []
+    for name in [str(value) for name, value in given if name == "config"]:
+        found = launch.read(name.removeprefix("file:"))
+        if found is None or not found[0].endswith(".toml"):
+            block.note(f"hypercorn config {name}", "only a TOML file that is there can be read from here")
+            continue
+        try:
+            config += tomllib.loads(found[1]).items()
+        except tomllib.TOMLDecodeError as exc:
+            raise CannotImport(f"{found[0]}: {exc} (the file must be valid TOML)") from None
+    HYPERCORN.carry_out([*config, *given], block, launch)
+
+
+def fastapi(block: Block, words: list[str], launch: Launch) -> None:
+    """Read ``fastapi run PATH``, which starts uvicorn."""
+    given = list(UVICORN.values(words[1:]))
+    values = dict(given)
+    path = str(values.get("app") or "main.py")
+    module = path.removesuffix(".py").strip("./").replace("/", ".")
+    rest = [each for each in given if each[0] != "app"]
+    UVICORN.uses.setdefault("entrypoint", _later)
+    host = [] if "host" in values else [("host", "0.0.0.0")]
+    app = str(values.get("entrypoint") or f"{module}:app")
+    block.note("fastapi run", f"the app was looked for in {path}; if it has another name than app, write it")
+    UVICORN.carry_out([*host, *rest, ("app", app)], block, launch)

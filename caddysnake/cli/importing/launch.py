@@ -1,0 +1,132 @@
+"""How a server is started: its words, and what surrounds them."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shlex
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+_VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^}]*))?\})")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_SHELLS: Final = ("sh", "bash", "dash", "ash")
+_DEFAULTS: Final = {"PORT": "8000", "WEB_CONCURRENCY": "auto"}
+"""What stands for a variable that the place sets, where it is not set."""
+
+
+class CannotImport(Exception):
+    """There is nothing to import. The text says what, where, and what to do."""
+
+
+@dataclass
+class Launch:
+    """One command, and what it is started with."""
+
+    words: list[str]
+    file: str = ""
+    """Where it was found, with its line."""
+    beside: str = ""
+    """The folder of that file, here; empty: the current one."""
+    folder: str = ""
+    """The folder that the command runs in, there; empty: where the daemon is started."""
+    environ: dict[str, str] = field(default_factory=dict)
+    user: str = ""
+    group: str = ""
+    is_port_given: bool = False
+    """The place sets ``PORT``."""
+    lines: list[tuple[str, ...]] = field(default_factory=list)
+    """Lines of the block that follow from the surroundings."""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """What has no line, and why."""
+
+    def read(self, path: str) -> tuple[str, str] | None:
+        """The name and text of a file that the command names, if it can be seen from here: where it says, else beside
+        the file that the command was found in. An image's folders are not this machine's.
+        """
+        for candidate in dict.fromkeys(
+            (os.path.join(self.beside, self.folder, path), os.path.join(self.beside, os.path.basename(path)))
+        ):
+            try:
+                with open(candidate, encoding="utf-8") as file:
+                    return candidate, file.read(1_000_000)
+            except (OSError, UnicodeDecodeError):
+                continue
+        return None
+
+
+def expand(text: str, environ: dict[str, str]) -> str:
+    """``text`` with a shell's variables: those that are known, the others as Caddyfiles have them."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match["plain"] or match["name"]
+        if name in environ:
+            return environ[name]
+        default = match["default"] or _DEFAULTS.get(name, "")
+        return f"{{${name}:{default}}}" if default else f"{{${name}}}"
+
+    return _VARIABLE.sub(value, text)
+
+
+def shell(text: str, start: Launch) -> list[Launch]:
+    """The commands of a shell's line or script, each with the folder and environment that it has there.
+
+    Raises:
+        CannotImport: a quotation does not end.
+    """
+    found: list[Launch] = []
+    here = start
+    for words in _split(text, start.file):
+        while words and (words[0] == "exec" or words[0] == "export" or _ASSIGNMENT.match(words[0])):
+            first = words.pop(0)
+            if _ASSIGNMENT.match(first):
+                name, _, value = first.partition("=")
+                here = replace(here, environ={**here.environ, name: expand(value, here.environ)})
+        if not words or words[0] in ("set", "source", ".", "trap", "echo", "if", "then", "fi", "else", "["):
+            continue
+        if words[0] == "cd" and len(words) == 2:
+            here = replace(here, folder=posixpath.normpath(posixpath.join(here.folder, expand(words[1], here.environ))))
+            continue
+        found.append(
+            replace(
+                here,
+                words=[expand(each, here.environ) for each in words],
+                lines=[*here.lines],
+                notes=[*here.notes],
+                environ={**here.environ},
+            )
+        )
+    return found
+
+
+def commands(launch: Launch) -> list[Launch]:
+    """What ``launch`` comes to, with the shells that it starts for that gone through. Raises ``CannotImport``."""
+    for at, (name, option) in enumerate(zip(launch.words, launch.words[1:], strict=False)):
+        if posixpath.basename(name) in _SHELLS and re.fullmatch(r"-[a-z]*c", option) and at + 2 < len(launch.words):
+            before = launch.words[:at]
+            inner = shell(launch.words[at + 2], launch)
+            found = [each for one in inner for each in commands(one)]
+            return [replace(each, words=[*before, *each.words]) for each in found]
+    return [launch]
+
+
+def _split(text: str, file: str) -> list[list[str]]:
+    lexer = shlex.shlex(text.replace("\\\n", " "), posix=True, punctuation_chars=";&|\n")
+    lexer.whitespace = " \t\r"
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    commands: list[list[str]] = [[]]
+    try:
+        for token in lexer:
+            if token and set(token) <= set(";&|\n"):
+                commands.append([])
+            elif token.startswith("#") and not commands[-1]:
+                commands[-1].append("#")
+            elif commands[-1][:1] != ["#"]:
+                commands[-1].append(token)
+    except ValueError as exc:
+        raise CannotImport(
+            f"{file or 'the command'}: {exc} (a quotation mark is missing)".replace("No c", "no c")
+        ) from None
+    return [words for words in commands if words and words[0] != "#"]

@@ -1,0 +1,233 @@
+"""The options of a server: how its command line and its environment are read, and what becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ...config.language.values import InvalidValue, duration
+from .block import VARIABLE, Block
+from .launch import Launch
+
+Use = Callable[[Block, Any, Mapping[str, Any]], None]
+"""Puts a value into the block; also gets all values, by name."""
+
+CADDYS: Final = "TLS is Caddy's: its site gets certificates by itself, or `tls CERT KEY`"
+BUILT_IN: Final = "built in: heads have bounds of their own"
+NOT_NEEDED: Final = "not needed here"
+LOGS: Final = "the daemon's log has the output of all apps, in JSON or console style: the global option `log`"
+SYSTEMD: Final = "none is written: systemd, or `caddysnake status`, knows the process"
+METRICS: Final = "GET /metrics of the admin API has them, for Prometheus"
+TITLE: Final = "processes are titled after the app"
+
+
+@dataclass
+class ServerOptions:
+    """What is known of one server."""
+
+    name: str
+    uses: dict[str, Use | str]
+    """What becomes of an option, by its name; a text is why it has no counterpart."""
+    finish: Callable[[Block, dict[str, Any], Launch], None]
+    """Called behind all options, with their values and the app as ``app``."""
+    short: dict[str, str] = field(default_factory=dict)
+    """``-w``, and flags with another name than the option's, to the option."""
+    switches: frozenset[str] = frozenset()
+    """Options that take no value."""
+    many: frozenset[str] = frozenset()
+    """Options that may be given several times: their value is a list."""
+    environment: str = ""
+    """What names of variables begin with that set options; empty: none do."""
+
+    def option(self, flag: str) -> str:
+        """The name of the option that ``flag`` sets."""
+        return self.short.get(flag) or flag.lstrip("-").replace("-", "_")
+
+    def values(self, words: list[str]) -> Iterator[tuple[str, Any]]:
+        """Each option on a command line with its value; a word that is none as ``app``."""
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if not word.startswith("-") or word == "-":
+                yield "app", word
+                continue
+            flag, equals, value = word.partition("=")
+            if not word.startswith("--") and len(word) > 2 and word[:2] in self.short and word not in self.short:
+                flag, equals, value = word[:2], "=", word[2:].removeprefix("=")
+            name = self.option(flag)
+            if name in self.switches:
+                yield name, value if equals else True
+            elif equals:
+                yield name, value
+            elif name.startswith("no_") and name[3:] in self.switches:
+                yield name[3:], False
+            elif name not in self.uses:
+                # Unknown: whatever cannot be the app belongs to it.
+                yield name, rest.pop(0) if rest and not rest[0].startswith("-") and ":" not in rest[0] else True
+            else:
+                yield name, rest.pop(0) if rest else ""
+
+    def environ_values(self, environ: dict[str, str]) -> Iterator[tuple[str, Any]]:
+        """The options that the environment sets. They leave it: the app has no use for them."""
+        if not self.environment:
+            return
+        for variable in [each for each in environ if each.startswith(self.environment)]:
+            name = variable.removeprefix(self.environment).lower()
+            if name in self.uses or name == "app":
+                yield name, environ.pop(variable)
+
+    def carry_out(self, given: list[tuple[str, Any]], block: Block, launch: Launch) -> None:
+        """Put all options that were ``given``, the later ones first in rank, into ``block``."""
+        found: dict[str, Any] = {}
+        for name, value in given:
+            if name in self.many:
+                found[name] = [*found.get(name, []), *(value if isinstance(value, list | tuple) else [value])]
+            elif name in self.switches:
+                found[name] = is_on(value)
+            else:
+                found[name] = value
+        for name, value in found.items():
+            use = self.uses.get(name)
+            if name == "app" or value is None:
+                continue
+            if use is None:
+                block.note(shown(self.name, name, value), "not known here")
+            elif isinstance(use, str):
+                block.note(shown(self.name, name, value), use)
+            else:
+                try:
+                    use(block, value, found)
+                except InvalidValue as exc:
+                    block.note(shown(self.name, name, value), f"{exc}")
+        self.finish(block, found, launch)
+
+
+def reasons(*groups: tuple[str, str]) -> dict[str, Use | str]:
+    """Names, with blanks between them, and why they have no counterpart."""
+    return {name: why for names, why in groups for name in names.split()}
+
+
+def names(text: str) -> frozenset[str]:
+    """Names with blanks between them."""
+    return frozenset(text.split())
+
+
+def shown(server: str, name: str, value: Any) -> str:
+    """An option as a comment has it."""
+    if value is True:
+        return f"{server} {name}"
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return f"{server} {name} {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def is_on(value: Any) -> bool:
+    """A switch's value, as servers read text."""
+    return str(value).strip().lower() not in ("false", "0", "no", "off", "none", "")
+
+
+def number(value: Any) -> str:
+    """A count. Raises ``InvalidValue``."""
+    text = str(value).strip()
+    if text.isdecimal() or text.startswith(VARIABLE):
+        return text
+    raise InvalidValue("not a number")
+
+
+def seconds(value: Any) -> str:
+    """A duration. Raises ``InvalidValue``."""
+    text = str(value).strip()
+    if text.startswith(VARIABLE):
+        return f"{text}s"
+    try:
+        return f"{float(text):g}s"
+    except ValueError:
+        duration(text)
+        return text
+
+
+def line(name: str, read: Callable[[Any], str] = str) -> Use:
+    """The value is the argument of one subdirective."""
+    return lambda block, value, _: block.put(name, read(value))
+
+
+def switch(name: str, *words: str) -> Use:
+    """A subdirective where the switch is on."""
+
+    def use(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+        if value:
+            block.put(name, *words)
+
+    return use
+
+
+def limit(name: str) -> Use:
+    """A count where 0 means none."""
+
+    def use(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+        jitter = str(values.get(f"{'limit_' if 'limit_max_requests' in values else ''}max_requests_jitter") or "0")
+        if number(value) != "0":
+            block.put(name, number(value), *([number(jitter)] if name == "max_requests" and jitter != "0" else []))
+
+    return use
+
+
+def grace(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """Use a time for requests that still run at the end."""
+    text = seconds(value)
+    if text == "0s":
+        raise InvalidValue("something must end the wait: `grace_period` is longer than nothing")
+    block.put("grace_period", text)
+
+
+def level(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """Use the level of a server's log."""
+    names = {"warning": "WARN", "critical": "ERROR", "trace": "DEBUG", "warn": "WARN"}
+    text = names.get(str(value).lower(), str(value).upper())
+    if text not in ("DEBUG", "INFO", "WARN", "ERROR"):
+        raise InvalidValue("the levels of the global option `log` are DEBUG, INFO, WARN and ERROR")
+    if text != "INFO":
+        block.options["log"] = (f"{{\nlevel {text}\n}}",)
+
+
+def listed(value: Any) -> list[str]:
+    """Words with commas between, or a list."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+
+
+def python_folders(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """Folders that modules are looked for in."""
+    block.environ("PYTHONPATH", ":".join(listed(value)))
+
+
+def trust(block: Block, value: Any, default: str = "127.0.0.1,::1") -> None:
+    """Whose forwarded fields are believed: says something on TCP only."""
+    if all(address.startswith(("unix/", "fd/")) for address in block.addresses):
+        return
+    ranges = listed(default if value is None else value)
+    if "*" in ranges:
+        ranges = ["0.0.0.0/0", "::/0"]
+    block.options["trusted_proxies"] = tuple(ranges)
+
+
+def listen(block: Block, text: str, port: str = "8000") -> None:
+    """An address as Python servers write it. Raises ``InvalidValue``."""
+    text = text.removeprefix("tcp://").removeprefix("http://")
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        block.addresses.append(f"unix/{'/' + path.lstrip('/') if path.startswith('/') else path}")
+    elif text.startswith("fd://"):
+        block.addresses.append(f"fd/{text.removeprefix('fd://')}")
+    else:
+        host, colon, given = text.rpartition(":") if not text.endswith("]") and VARIABLE not in text else ("", "", "")
+        if VARIABLE in text:
+            host, colon, given = text.partition(":")
+            if host.startswith("{$") and not given.startswith("{"):
+                host, colon, given = "0.0.0.0", ":", text
+        if not colon:
+            host, given = text, port
+        host = host or "0.0.0.0"
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        block.addresses.append(f"tcp/{host}:{given or port}")

@@ -1,0 +1,110 @@
+"""What was named, a file or a command, to the text of a Caddyfile."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import replace
+from typing import Final
+
+from .block import Block, caddyfile
+from .launch import CannotImport, Launch, commands, shell
+from .servers import KNOWN, block_of, server_of
+from .sources import dockerfile, kind, procfile, unit
+
+_SIZE_MAX: Final = 1_000_000
+_BEFORE: Final = "run it in the deploy, before `caddysnake reload`"
+LOOKED_FOR: Final = ("Procfile", "Dockerfile", "Containerfile", "uwsgi.ini", "gunicorn.conf.py", "hypercorn.toml")
+
+
+def imported(words: list[str], environ: dict[str, str]) -> str:
+    """The Caddyfile of a file, of a command, or of what lies in the current folder.
+
+    Raises:
+        CannotImport: there is nothing that is understood.
+    """
+    if not words:
+        found = [name for name in LOOKED_FOR if os.path.isfile(name)]
+        if not found:
+            raise CannotImport(
+                f"there is none of {', '.join(LOOKED_FOR)} here (name a file, or the command that starts it)"
+            )
+        words = found[:1]
+    if len(words) == 1 and (os.path.exists(words[0]) or not server_of(Launch(_split(words[0])))):
+        blocks = _file(words[0])
+    else:
+        line = words[0] if len(words) == 1 else shlex.join(words)
+        blocks = _blocks(shell(line, Launch([], environ=environ)), "")
+    return caddyfile(blocks)
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _file(path: str) -> list[Block]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_SIZE_MAX)
+    except OSError as exc:
+        raise CannotImport(
+            f"cannot read {path}: {exc.strerror} (name a file, or the command that starts the server)"
+        ) from None
+    except UnicodeDecodeError:
+        raise CannotImport(f"{path}: the file is not UTF-8 (name a text file)") from None
+    folder, name = os.path.split(path)
+    here = Launch([], file=path, folder=folder)
+    elsewhere = Launch([], file=path, beside=folder)
+    match kind(path, text):
+        case "procfile":
+            return _procfile(text, here)
+        case "unit":
+            return _blocks([unit(text, elsewhere)], path)
+        case "dockerfile":
+            return _blocks([dockerfile(text, elsewhere)], path)
+        case "ini":
+            return _blocks([replace(here, words=["uwsgi", "--ini", name])], path)
+        case "gunicorn":
+            return _blocks([replace(here, words=["gunicorn", "--config", name])], path)
+        case "hypercorn":
+            return _blocks([replace(here, words=["hypercorn", "--config", name])], path)
+        case "shell":
+            return _blocks(shell(text, here), path)
+        case _:
+            raise CannotImport(
+                f"{path}: what this is cannot be told (known are gunicorn.conf.py, uwsgi.ini, hypercorn.toml, a "
+                f"Procfile, "
+                "a Dockerfile, a unit of systemd, a shell script)"
+            )
+
+
+def _procfile(text: str, start: Launch) -> list[Block]:
+    found = list(procfile(text, start))
+    blocks = [block for _, launch in found if server_of(launch) for block in _blocks([launch], launch.file)]
+    if not blocks:
+        raise CannotImport(f"{start.file}: no process in it starts one of {KNOWN} (name the command that does)")
+    for name, launch in found:
+        if not server_of(launch):
+            why = _BEFORE if name == "release" else "a program of its own, beside the daemon"
+            blocks[0].note(f"{name}: {shlex.join(launch.words)}", why)
+    return blocks
+
+
+def _blocks(launches: list[Launch], source: str) -> list[Block]:
+    """A block for each server among the commands. Raises ``CannotImport`` when there is none."""
+    found = [each for launch in launches for each in commands(launch)]
+    served = [each for each in found if server_of(each)]
+    if not served:
+        where = source or "the command"
+        if len(found) == 1:
+            where, source = f"{found[0].file or where}: {shlex.join(found[0].words)!r}", ""
+        raise CannotImport(f"{where} starts none of {KNOWN} (name the command that does)")
+    blocks = [block_of(each) for each in served]
+    for block, launch in zip(blocks, served, strict=True):
+        block.comments.insert(0, f"From {source or shlex.join(launch.words)}.")
+    for each in found[: found.index(served[0])]:
+        blocks[0].note(shlex.join(each.words), _BEFORE)
+    return blocks

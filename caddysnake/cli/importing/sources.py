@@ -1,0 +1,253 @@
+"""Where commands are found: Procfiles, units of systemd, Dockerfiles, scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from .launch import CannotImport, Launch, expand, shell
+
+_PROCFILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)")
+_UNITS_OWN: Final = "the unit's own: `caddysnake systemd` writes one for the daemon"
+_LIMITS: Final = {"LimitNOFILE": "open_files", "LimitNPROC": "processes", "LimitFSIZE": "file_size", "Nice": "niceness"}
+_OF_THE_UNIT: Final = {
+    "Restart": "workers that end are always replaced, with back-off",
+    "RestartSec": "workers that end are always replaced, with back-off",
+    "ExecReload": "`caddysnake reload`",
+    "KillMode": "the daemon ends its workers in order, within `grace_period`",
+    "KillSignal": "the daemon ends its workers in order, within `grace_period`",
+    "TimeoutStopSec": "`grace_period` is how long requests may run on",
+    "TimeoutStartSec": "`start_timeout`",
+    "RuntimeDirectory": "folders of sockets are made where they are missing, as /run/caddysnake is by its unit",
+    "PIDFile": "none is needed",
+    "MemoryMax": "`limits { memory … }` or `max_memory` for each worker; for all, in the daemon's unit",
+    "MemoryHigh": "`max_memory` for each worker; for all, in the daemon's unit",
+}
+
+
+def procfile(text: str, start: Launch) -> Iterator[tuple[str, Launch]]:
+    """The commands of a Procfile, each with the name of its process. Raises ``CannotImport``."""
+    for at, raw in enumerate(text.splitlines(), 1):
+        written = raw.strip()
+        if not written or written.startswith("#"):
+            continue
+        match = _PROCFILE.fullmatch(written)
+        if match is None:
+            raise CannotImport(f"{start.file}:{at}: {written!r} is no process (write name: command)")
+        here = replace(start, file=f"{start.file}:{at}", is_port_given=True)
+        for launch in shell(match["command"], here):
+            yield match["name"], launch
+
+
+def unit(text: str, start: Launch) -> Launch:
+    """The command of a service.
+
+    Raises:
+        CannotImport: it has none.
+    """
+    launch = replace(start)
+    command = ""
+    at = 0
+    for line, section, name, value in _settings(text, start.file):
+        if section != "Service":
+            if section not in ("Unit", "Install"):
+                launch.notes.append((f"[{section}] {name}={value}", _UNITS_OWN))
+            continue
+        if name == "ExecStart" and value:
+            command, at = value.lstrip("@-:+!"), line
+        elif name == "WorkingDirectory":
+            launch.folder = value.lstrip("-")
+        elif name == "User":
+            launch.user = value
+        elif name == "Group":
+            launch.group = value
+        elif name == "Environment":
+            for pair in _words(value, start.file, line):
+                variable, _, text_of = pair.partition("=")
+                launch.environ[variable] = text_of
+        elif name == "EnvironmentFile":
+            launch.lines.append(("env_file", value.lstrip("-")))
+            if value.startswith("-"):
+                launch.notes.append((f"EnvironmentFile={value}", "the file must be there"))
+        elif name in _LIMITS and value.partition(":")[0].lstrip("-").isdecimal():
+            launch.lines.append(("limits", _LIMITS[name], value.partition(":")[0]))
+        elif name == "UMask":
+            launch.notes.append((f"UMask={value}", "the mode of the socket stands in its address"))
+        elif name in ("ExecStartPre", "ExecStartPost", "ExecStopPost"):
+            launch.notes.append((f"{name}={value}", "belongs into the deploy, before `caddysnake reload`"))
+        elif name in _OF_THE_UNIT:
+            launch.notes.append((f"{name}={value}", _OF_THE_UNIT[name]))
+        elif name not in ("Type", "NotifyAccess", "Description"):
+            launch.notes.append((f"{name}={value}", _UNITS_OWN))
+    if not command:
+        raise CannotImport(f"{start.file}: there is no ExecStart= in it (name the service's unit)")
+    if "%" in command or "%" in launch.folder:
+        launch.notes.append(
+            ("%i and the like", "specifiers of systemd are not replaced here: write what they stand for")
+        )
+    words = [expand(each, launch.environ) for each in _words(command, start.file, at)]
+    return replace(launch, words=words, file=f"{start.file}:{at}")
+
+
+def _settings(text: str, file: str) -> Iterator[tuple[int, str, str, str]]:
+    section = ""
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        first = at
+        written = lines[at].strip()
+        at += 1
+        while written.endswith("\\") and at < len(lines):
+            following = lines[at].strip()
+            at += 1
+            written = written[:-1] + " " + ("" if following.startswith(("#", ";")) else following)
+            if following.startswith(("#", ";")):
+                written += "\\"
+        if not written or written[0] in "#;":
+            continue
+        if written.startswith("[") and written.endswith("]"):
+            section = written[1:-1]
+            continue
+        name, equals, value = written.partition("=")
+        if not equals or not section:
+            raise CannotImport(f"{file}:{first + 1}: {written!r} is no setting (write Name=value below a [Section])")
+        yield first + 1, section, name.strip(), value.strip()
+
+
+def _words(text: str, file: str, line: int) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as exc:
+        raise CannotImport(f"{file}:{line}: {exc} (a quotation mark is missing)".replace("No c", "no c")) from None
+
+
+def dockerfile(text: str, start: Launch) -> Launch:
+    """The command of an image's last stage.
+
+    Raises:
+        CannotImport: it has none.
+    """
+    stages: dict[str, tuple[Launch, list[str], list[str]]] = {}
+    launch = replace(start, environ={})
+    entrypoint: list[str] = []
+    command: list[str] = []
+    name = ""
+    at_command = 0
+    arguments: dict[str, str] = {}
+    for line, instruction, rest in _instructions(text):
+        known = {**arguments, **launch.environ}
+        match instruction:
+            case "FROM":
+                stages[name] = (launch, entrypoint, command)
+                words = [each for each in expand(rest, known).split() if not each.startswith("--")]
+                inherited = stages.get(words[0].lower()) if words else None
+                launch, entrypoint, command = (
+                    (
+                        replace(inherited[0], environ={**inherited[0].environ}, notes=[*inherited[0].notes]),
+                        *inherited[1:],
+                    )
+                    if inherited
+                    else (replace(start, environ={}, notes=[]), [], [])
+                )
+                name = words[2].lower() if len(words) > 2 else ""
+            case "ARG":
+                variable, _, default = rest.partition("=")
+                arguments.setdefault(variable.strip(), default.strip("\"' "))
+            case "ENV":
+                launch.environ.update(_pairs(rest, known, start.file, line))
+            case "WORKDIR":
+                launch.folder = posixpath.normpath(
+                    posixpath.join(launch.folder or "/", expand(rest.strip("\"'"), known))
+                )
+            case "USER":
+                launch.user, _, launch.group = expand(rest.strip(), known).partition(":")
+            case "ENTRYPOINT":
+                entrypoint, command, at_command = _command(rest, known), [], line
+            case "CMD":
+                command, at_command = _command(rest, known), line
+            case "HEALTHCHECK":
+                launch.notes.append((f"HEALTHCHECK {rest}", "`health_uri`, and /health/ready of the admin API"))
+            case "STOPSIGNAL":
+                launch.notes.append((f"STOPSIGNAL {rest}", "SIGTERM ends the daemon in order"))
+            case "EXPOSE" | "VOLUME":
+                launch.notes.append((f"{instruction} {rest}", "the image's own"))
+    words = [*entrypoint, *command]
+    if not words:
+        raise CannotImport(f"{start.file}: there is no CMD and no ENTRYPOINT in it (name what starts the container)")
+    # A word that is not a shell's may name a variable all the same, and means its letters then.
+    return replace(launch, words=words, file=f"{start.file}:{at_command}")
+
+
+def _command(text: str, environ: dict[str, str]) -> list[str]:
+    try:
+        words = json.loads(text)
+    except ValueError:
+        return ["sh", "-c", text]
+    return [str(each) for each in words] if isinstance(words, list) else [text]
+
+
+def _pairs(text: str, environ: dict[str, str], file: str, line: int) -> dict[str, str]:
+    first, _, rest = text.partition(" ")
+    if "=" not in first:
+        return {first: expand(rest.strip(), environ)}
+    return {
+        name: expand(value, environ)
+        for name, equals, value in (each.partition("=") for each in _words(text, file, line))
+        if equals
+    }
+
+
+def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        first = at
+        written = lines[at].strip()
+        at += 1
+        if not written or written.startswith("#"):
+            continue
+        while written.endswith("\\") and at < len(lines):
+            following = lines[at].strip()
+            at += 1
+            if not following.startswith("#"):
+                written = f"{written[:-1].rstrip()} {following}"
+        heredoc = re.search(r"<<-?[\"']?(\w+)[\"']?", written)
+        if heredoc:
+            while at < len(lines) and lines[at].strip() != heredoc[1]:
+                at += 1
+            at += 1
+        instruction, _, rest = written.partition(" ")
+        yield first + 1, instruction.upper(), rest.strip()
+
+
+def kind(path: str, text: str) -> str:
+    """What a file is: ``procfile``, ``unit``, ``dockerfile``, ``ini``, ``gunicorn``, ``hypercorn`` or ``shell``; empty:
+    nobody knows.
+    """
+    name = os.path.basename(path)
+    suffix = os.path.splitext(name)[1]
+    if suffix == ".service" or "[Service]" in text:
+        return "unit"
+    if suffix == ".ini" or "[uwsgi]" in text:
+        return "ini"
+    if suffix == ".py":
+        return "gunicorn"
+    if suffix == ".toml":
+        return "hypercorn"
+    if re.match(r"(Docker|Container)file", name) or suffix.lower() in (".dockerfile", ".containerfile"):
+        return "dockerfile"
+    if name.startswith("Procfile"):
+        return "procfile"
+    if suffix in (".sh", ".bash") or text.startswith("#!"):
+        return "shell"
+    if re.search(r"(?mi)^from \S+", text) and re.search(r"(?m)^(CMD|ENTRYPOINT|RUN) ", text):
+        return "dockerfile"
+    if re.search(r"(?m)^web: ", text):
+        return "procfile"
+    return ""
