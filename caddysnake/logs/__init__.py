@@ -5,6 +5,7 @@
 ``lines``       bytes to lines of text: partial ones, long ones, junk
 ``tracebacks``  lines that belong together
 ``repeats``     the same thing over and over
+``troubles``    tracebacks of one process, counted
 ``access``      a request that a worker has answered, as Caddy logs it
 ``orders``      what the daemon tells the log process
 ``sources``     one process's output: descriptors, and what has been read of them

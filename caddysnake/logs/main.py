@@ -25,6 +25,7 @@ from .formats import Console, Format, journal_line, json_line
 from .records import LEVELS, Record
 from .sink import OURS, Sink
 from .sources import TURN_BYTES, Source, Stream
+from .troubles import Troubles
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that it ignores. Whoever starts it blocks them meanwhile."""
@@ -35,6 +36,8 @@ _MAKE_BYTES_A_TURN = 512 * 1024
 _ORDERS_A_TURN = 64
 _FAREWELL_S = 2.0
 _STDERR = 2
+_TROUBLED_MAX = 256
+"""Of so many processes is known what went wrong, those that are gone among them."""
 
 
 class LogProcess:
@@ -48,6 +51,7 @@ class LogProcess:
         self._restless: set[Stream] = set()
         self._pending: dict[Stream, None] = {}
         self._orphans: dict[int, Source] = {}
+        self._troubles: dict[tuple[str, int], Troubles] = {}
         self._level = LEVELS["info"]
         self._format = self._format_named("auto")
         self._poll = select.epoll()
@@ -110,6 +114,9 @@ class LogProcess:
             elif order == orders.BEAT:
                 with contextlib.suppress(OSError):  # the daemon has not read the last one: it knows
                     orders.send(channel, orders.frame(orders.BEAT, {}))
+            elif order == orders.TROUBLE:
+                with contextlib.suppress(OSError):
+                    orders.send(channel, orders.frame(orders.TROUBLE, self._trouble(**content)))
             elif order == orders.STYLE:
                 self._level = LEVELS.get(content["level"], LEVELS["info"])
                 self._format = self._format_named(content["format"])
@@ -122,6 +129,10 @@ class LogProcess:
         assert isinstance(names, list)
         streams = dict(zip(names, descriptors, strict=False))
         source = Source(content["logger"], content["fields"], streams, content.get("access"))  # type: ignore[arg-type]
+        if source.pid is not None:
+            self._troubles[source.owner, source.pid] = source.troubles
+            if len(self._troubles) > _TROUBLED_MAX:
+                del self._troubles[next(iter(self._troubles))]
         for stream in source.streams:
             self._streams[stream.fd] = stream
             self._poll.register(stream.fd, select.EPOLLIN)
@@ -129,6 +140,12 @@ class LogProcess:
             fields = {**source.fields, "streams": names[len(descriptors) :]}
             why = "output cannot be read: the log process has no descriptors left, raise the limit of open files"
             self._write(Record("error", time.time(), "daemon", why, fields))
+
+    def _trouble(self, number: int, app: str, pids: list[int]) -> dict[str, object]:
+        self._catch_up()
+        found = [self._troubles[app, pid].foremost() for pid in pids if (app, pid) in self._troubles]
+        times, text = max(found, default=(0, ""))
+        return {"number": number, "times": times, "text": text}
 
     def _let_go(self, inodes: list[int]) -> None:
         """Of pipes whose process has ended: what it has started may keep them open for ever, and write on."""

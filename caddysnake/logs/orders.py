@@ -1,4 +1,4 @@
-"""What the daemon tells the log process, over a SOCK_SEQPACKET socketpair; only ``BEAT`` is answered.
+"""What the daemon tells the log process, over a SOCK_SEQPACKET socketpair; ``BEAT`` and ``TROUBLE`` are answered.
 
 =======  ==========================================================================================================
 order    meaning
@@ -9,6 +9,7 @@ SOURCE   read these pipes (descriptors beside it), each named in ``streams``; ``
 OVER     whoever had these pipes (``pipes``: their inodes) has ended: read what is there, and let go of them
 STYLE    from now on this level and format
 BEAT     say that you are alive, with the same frame
+TROUBLE  which traceback came most often from these processes (``pids``) of ``app``; the answer has the same ``number``
 END      write what is there, and leave
 =======  ==========================================================================================================
 
@@ -24,7 +25,7 @@ from typing import Any
 
 import orjson
 
-RECORD, TEXT, SOURCE, OVER, STYLE, BEAT, END = b"R", b"T", b"S", b"O", b"Y", b"B", b"E"
+RECORD, TEXT, SOURCE, OVER, STYLE, BEAT, TROUBLE, END = b"R", b"T", b"S", b"O", b"Y", b"B", b"W", b"E"
 FRAME_MAX_BYTES = 96 * 1024
 """Well below what a socket's buffer takes at once."""
 

@@ -21,6 +21,7 @@ from .lines import Lines
 from .records import LEVELS, Record
 from .repeats import Repeats
 from .tracebacks import Group, Grouping
+from .troubles import Troubles
 
 READ_BYTES = 64 * 1024
 PENDING_MAX_BYTES = 256 * 1024
@@ -71,6 +72,7 @@ class Source:
         """Of what is printed."""
         self.owner = str(fields.get("app", logger))
         """Whose share of the log it is."""
+        self.troubles = Troubles()
         self.streams: list[Stream] = [
             (Told if name == "records" else Printed)(self, name, fd) for name, fd in streams.items()
         ]
@@ -265,6 +267,8 @@ class Printed(Stream):
         return [record for group in self._groups.feed(line) for record in self._told(group, now)]
 
     def _told(self, group: Group, now: float) -> list[Record]:
+        if group.is_error:
+            self.source.troubles.note(group.text)
         repeats = self._repeats
         found = [self._repeated(times) for _, times in repeats.ended(now, group)]
         if repeats.see(group, now):
@@ -358,6 +362,7 @@ class Told(Stream):
         }
         logger = "relay" if source.logger == "relay" else "worker"
         what = (level, logger, msg, str(fields.get("error")))
+        source.troubles.note(what[3])
         found = self._repeated(self._repeats.ended(now, what))
         if self._repeats.see(what, now):
             found.append(source.record(level, logger, msg, fields, time.time()))

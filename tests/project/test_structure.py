@@ -19,6 +19,7 @@ ROOMS: dict[str, list[str]] = {
     "daemon": ["system", "sockets", "workers", "apps", "tenants", "relays", "supervisor", "upgrade", "main"],
     "daemon/workers": [
         "child", "lifecycle", "balancer", "slots", "hanging", "gauges", "deadline", "sink", "process", "worker",
+        "warmup",
         "forking", "threads", "launchers",
     ],
     "worker": [

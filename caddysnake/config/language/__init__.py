@@ -4,7 +4,8 @@
 ``variables``   which names and values the variables of an environment may have
 ``models``      what a Caddyfile says, as frozen pydantic models
 ``registry``    a table of named settings: syntax line, function, reference text
-``directives``  one registered function a subdirective of ``python``; ``block`` reads a whole one
+``directives``  one registered function a subdirective of ``python``; ``deploying``: those of a build that takes over;
+                ``block`` reads a whole one
 ``options``     the same for global options
 ``listeners``   which sockets there are, direct or relayed, and why
 ``adapt``       ``load``: file to models; models to JSON

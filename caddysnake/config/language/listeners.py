@@ -218,6 +218,16 @@ def root_paths(config: Config, needed: list[Opening]) -> dict[int, str]:
     }
 
 
+def own_hosts(config: Config) -> dict[int, str]:
+    """One host for each app whose site names one, by the app's ``id``."""
+    found: dict[int, str] = {}
+    for site in config.sites:
+        hosts = [each.host for each in site.addresses if each.host and not set("*{") & set(each.host)]
+        for app in site.apps() if hosts else []:
+            found.setdefault(id(app), hosts[0])
+    return found
+
+
 def own_socket_name(site: Site, chain: tuple[Route, ...]) -> str:
     """The file name of a block's own socket.
 

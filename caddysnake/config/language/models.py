@@ -91,6 +91,16 @@ class AccessLog(Model):
     log_credentials: bool = False
 
 
+class Warmup(Model):
+    """Requests that each new worker answers before it counts as ready."""
+
+    paths: tuple[str, ...]
+    host: str | None = None
+    """``None``: the host of the site, where it has one without a wildcard, or ``localhost``."""
+    timeout_s: float = 10.0
+    expect: tuple[str, ...] = ("2xx", "3xx")
+
+
 class WebSocketDrain(Model):
     """What a reload does with open WebSockets. ``keep_s`` None: closes them with 1012."""
 
@@ -147,6 +157,8 @@ class PythonApp(Model):
     start_timeout_s: float | None = START_TIMEOUT_S
     grace_period_s: float | None = None
     """``None``: the global ``grace_period``, or 10 s."""
+
+    warmup: Warmup | None = None
 
     max_requests: int | None = None
     max_requests_jitter: int = 0

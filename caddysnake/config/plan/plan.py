@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...caddyfile.errors import CaddyfileError
-from ..language.listeners import Kind, Opening, openings, own_socket_path, root_paths
+from ..language.listeners import Kind, Opening, openings, own_hosts, own_socket_path, root_paths
 from ..language.models import GRACE_PERIOD_S, Config, GlobalOptions, Position, PythonApp
 from ..language.registry import error_at
 from ..language.values import InvalidValue, check_unix_path, unescaped
@@ -50,6 +50,8 @@ class AppSpec:
     grace_period_s: float
     root_path: str = ""
     """What Caddy takes off the path of every request: the app's SCRIPT_NAME or root_path."""
+    host: str = ""
+    """One that its requests are for, where the file names one."""
     problems: tuple[CaddyfileError, ...] = field(default=(), compare=False, repr=False)
     """What of it could not be resolved: its env files. With one it must not be started."""
 
@@ -166,7 +168,11 @@ def plan(
     sockets = absolute(socket_dir or default_socket_dir(), base)
     needed, problems = openings(config, own_sockets=own_sockets)
     roots = root_paths(config, needed)
-    apps = [replace(spec, root_path=roots.get(id(spec.block), "")) for spec in _apps(config, base, cores)]
+    hosts = own_hosts(config)
+    apps = [
+        replace(spec, root_path=roots.get(id(spec.block), ""), host=hosts.get(id(spec.block), ""))
+        for spec in _apps(config, base, cores)
+    ]
     index = {id(spec.block): number for number, spec in enumerate(apps)}
     listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
     longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
@@ -176,7 +182,7 @@ def plan(
 def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = None) -> AppSpec:
     """*spec* made anew of *block*, which is its own, perhaps with values in the place of placeholders."""
     found = _app(block, name or spec.name, base, 1, spec.grace_period_s)
-    return replace(found, workers=spec.workers, root_path=spec.root_path)
+    return replace(found, workers=spec.workers, root_path=spec.root_path, host=spec.host)
 
 
 def default_socket_dir() -> str:

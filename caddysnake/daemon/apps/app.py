@@ -70,7 +70,7 @@ class App(Dispatcher):
     @property
     def failure(self) -> StartFailed | None:
         """Why it has no worker, if one has failed."""
-        return None if self.pool.ready else self._takeover.broken or self.pool.last_failure
+        return None if self.pool.ready else self._takeover.broken or self.pool.core.last_failure
 
     @property
     def newest(self) -> Pool:
@@ -117,7 +117,7 @@ class App(Dispatcher):
 
     def swap(self) -> None:
         """The generation that was prepared takes over: idle connections move to it, requests in flight finish."""
-        orders = self._takeover.swap(self.newest.is_growing)
+        orders = self._takeover.swap(self.newest.core.is_growing)
         self.builds.accepted()
         self._carry_out(orders)
 

@@ -222,7 +222,7 @@ class Dispatcher:
         if self.pool.ready:
             tell(None)
             return
-        hopeless: StartFailed | None = self.pool.last_failure if self.pool.is_hopeless else None
+        hopeless: StartFailed | None = self.pool.core.last_failure if self.pool.is_hopeless else None
         refusal = self._takeover.refusal(hopeless)
         if refusal is not None:
             tell(refusal)

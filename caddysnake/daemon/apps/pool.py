@@ -9,11 +9,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel.messages import Need, Unneed
+from ..system.log.asking import trouble_of
 from ..system.state import CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.lifecycle import Reason, State
 from ..workers.sink import WorkerSink
+from ..workers.warmup import WarmUp, warm_up
 from ..workers.worker import Worker
 from .counters import Counters
 from .generation import (
@@ -66,50 +68,37 @@ class Pool(WorkerSink[Worker]):
     def __init__(self, spec: PoolSpec, generation: int, launchers: Launchers, home: Home) -> None:
         self.spec = spec
         self.generation = generation
-        self._core = Generation[Worker](spec.workers)
-        self.ready = self._core.ready
-        self.workers = self._core.workers
-        self.leaving = self._core.leaving
+        self.core = Generation[Worker](spec.workers)
+        """Which worker is at which place; its decisions."""
+        self.ready = self.core.ready
+        self.workers = self.core.workers
+        self.leaving = self.core.leaving
         self._home = home
         self._source = WorkerSource(spec, launchers)
-        self.upkeep = Upkeep(spec, self._core, self._source, home.ledger, self._carry_out, self._do)
+        self.upkeep = Upkeep(spec, self.core, self._source, home.ledger, self._carry_out, self._do)
         self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
         """A worker was admitted, or has failed."""
         self._started: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._warming: set[Worker] = set()
         self._pauses: dict[int, float] = {}
         """Places without a worker, and when the next is started there."""
 
     @property
-    def last_failure(self) -> StartFailed | None:
-        """Why a worker ended against our will, the last time."""
-        return self._core.last_failure
-
-    @property
-    def restarts(self) -> int:
-        """How often a worker was tried again."""
-        return self._core.restarts
-
-    @property
     def is_hopeless(self) -> bool:
         """Its workers have failed many times in a row."""
-        return self._core.backoff.exhausted
-
-    @property
-    def is_growing(self) -> bool:
-        """Fewer of its workers have been started than there should be."""
-        return self._core.is_growing
+        return self.core.backoff.exhausted
 
     @property
     def is_begun(self) -> bool:
         """It was told to start, or to go."""
-        return self._core.state is not PoolState.NEW
+        return self.core.state is not PoolState.NEW
 
     @property
     def is_started(self) -> bool:
         """All its workers have been up once, or nobody waits for that."""
-        return self._core.state not in (PoolState.NEW, PoolState.STARTING)
+        return self.core.state not in (PoolState.NEW, PoolState.STARTING)
 
     # -- starting, growing, leaving ------------------------------------------------------------------------------
 
@@ -122,12 +111,12 @@ class Pool(WorkerSink[Worker]):
         begun_at = time.monotonic()
         if self.spec.cannot:
             self._home.ledger.failed("setup", self.spec.cannot)
-            self._core.refuse()
+            self.core.refuse()
             raise StartFailed(self.spec.name, "setup", self.spec.cannot)
         self._started = loop.create_future()
         slow = loop.call_later(self.spec.slow_start_s, _warn_slow, self.spec)
         self._starts = starts
-        self._carry_out(self._core.start(one_first))
+        self._carry_out(self.core.start(one_first))
         try:
             await self._started
         finally:
@@ -135,15 +124,15 @@ class Pool(WorkerSink[Worker]):
             if self._started.done() and not self._started.cancelled():
                 self._started.exception()  # whoever waited may have been cancelled by another app's failure
             self._started = None
-            self._core.abandon_start()
+            self.core.abandon_start()
         return time.monotonic() - begun_at
 
     async def grow(self) -> bool:
         """Bring one more of its workers up, however long it takes; False when there are as many as there are to be."""
-        orders = self._core.grow()
+        orders = self.core.grow()
         if not orders:
             return False
-        place = self._core.goal - 1
+        place = self.core.goal - 1
         self._carry_out(orders)
         while not any(worker.settings.worker_index == place for worker in self.ready):
             self._news.clear()
@@ -152,18 +141,18 @@ class Pool(WorkerSink[Worker]):
 
     def wind_down(self) -> None:
         """Its workers serve on for now, but none is started again."""
-        self._carry_out(self._core.wind_down())
+        self._carry_out(self.core.wind_down())
 
     def drain_one(self) -> None:
         """Let one of its workers go."""
-        self._carry_out(self._core.drain_one())
+        self._carry_out(self.core.drain_one())
 
     def drain(self, keeps: bool = False) -> None:
         """Take nothing new; the workers give back what is idle, finish the rest, and leave.
 
         ``keeps``: others take over, so WebSockets may stay as long as the settings say. May be called again without.
         """
-        self._carry_out(self._core.drain(keeps))
+        self._carry_out(self.core.drain(keeps))
 
     def kill(self) -> None:
         """End all workers, those that are leaving too, by force."""
@@ -175,10 +164,10 @@ class Pool(WorkerSink[Worker]):
         while self._tasks or self.workers or self.leaving:
             waits = [worker.ended.wait() for worker in (*self.workers.values(), *self.leaving)]
             await asyncio.gather(*waits, *self._tasks, return_exceptions=True)
-            _forget_ended(self._core)
+            _forget_ended(self.core)
             # Since Python 3.12 a gather of what is done does not give way, and the callbacks of done tasks never run.
             await asyncio.sleep(0)
-        if not self._core.is_kept:
+        if not self.core.is_kept:
             self._source.end()
 
     # -- orders --------------------------------------------------------------------------------------------------
@@ -221,15 +210,15 @@ class Pool(WorkerSink[Worker]):
     @property
     def is_settled(self) -> bool:
         """None of its workers is being forked or reaped just now."""
-        return all(worker.is_at_rest for worker in self.everyone())
+        return not self._warming and all(worker.is_at_rest for worker in self.everyone())
 
     def everyone(self) -> set[Worker]:
         """Every worker that has, or may have, a process."""
-        return self._core.everyone()
+        return self.core.everyone()
 
     def carry(self) -> CarriedPool:
         """All that whoever goes on with it must know. Workers that are being forked or reaped are left out."""
-        core = self._core
+        core = self.core
         workers = [worker for worker in self.everyone() if worker.is_settled]
         now = time.monotonic()
         scratch, seat = self._source.carry()
@@ -244,8 +233,8 @@ class Pool(WorkerSink[Worker]):
             ready=[worker.number for worker in self.ready if worker in workers],
             replacing={index: worker.number for index, worker in core.replacing.items() if worker in workers},
             pauses={index: max(0.0, due - now) for index, due in self._pauses.items()},
-            last_failure=self.last_failure.carry() if self.last_failure is not None else None,
-            restarts=self.restarts,
+            last_failure=self.core.last_failure.carry() if self.core.last_failure is not None else None,
+            restarts=self.core.restarts,
             failures=core.backoff.failures,
             scratch=scratch,
             seat=seat,
@@ -253,7 +242,7 @@ class Pool(WorkerSink[Worker]):
 
     def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Launcher]) -> dict[int, Worker]:
         """Go on where ``carried`` says; its workers by their numbers."""
-        core, workers = self._core, dict[int, Worker]()
+        core, workers = self.core, dict[int, Worker]()
         threads = self._source.resume(carried)
         for each in carried.workers:
             settings = self.spec.settings._replace(worker_index=each.index, workers=self.spec.workers)
@@ -278,19 +267,41 @@ class Pool(WorkerSink[Worker]):
     # -- what workers say (WorkerSink) -------------------------------------------------------------------------
 
     def admitted(self, worker: Worker) -> None:
-        """``worker`` takes connections from now on; one that it replaces is drained."""
+        """``worker`` is ready: it takes connections from now on, or when it has answered its warm-up."""
+        if self.spec.warmup is None:
+            self._admit(worker)
+        else:
+            self._do(self._warm(worker, self.spec.warmup))
+
+    async def _warm(self, worker: Worker, asked: WarmUp) -> None:
+        self._warming.add(worker)
+        try:
+            why = await warm_up(worker, asked)
+            if worker.state is not State.READY:
+                return  # it ended, or was told to
+            if why is None:
+                self._admit(worker)
+                return
+            _, traceback = await trouble_of(self.spec.name, [worker.pid])
+            self.failed(worker, Reason("warmup", f"{why}\n{traceback}".rstrip()))
+            worker.drain()
+        finally:
+            self._warming.discard(worker)
+
+    def _admit(self, worker: Worker) -> None:
+        """It takes connections from now on; one that it replaces is drained."""
         self.upkeep.begin(worker)
         self._news.set()
         fields = {"app": self.spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
         took = round(time.monotonic() - worker.started_at, 3)
         self._home.ledger.started(took)
         log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
-        self._carry_out(self._core.admitted(worker.settings.worker_index, worker))
+        self._carry_out(self.core.admitted(worker.settings.worker_index, worker))
 
     def withdrawn(self, worker: Worker) -> None:
         """``worker`` gets no more connections."""
         self.upkeep.end(worker)
-        self._core.withdrawn(worker)
+        self.core.withdrawn(worker)
 
     def returned(self, worker: Worker, connection: Connection) -> None:
         """``worker`` has given ``connection`` back."""
@@ -300,8 +311,8 @@ class Pool(WorkerSink[Worker]):
         """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.upkeep.end(worker)
         self._home.ledger.counted(worker.gauges.last_cells, worker.last_cpu_s)
-        _forget_ended(self._core)
-        self._core.exited(worker.settings.worker_index, worker)
+        _forget_ended(self.core)
+        self.core.exited(worker.settings.worker_index, worker)
         for connection, state in orphans:
             self._home.orphaned(connection, state)
 
@@ -324,7 +335,7 @@ class Pool(WorkerSink[Worker]):
             self._carry_out([Spawn(index)])
             return
         self._home.ledger.failed(code, text)
-        if self._core.was_superseded(index, worker):
+        if self.core.was_superseded(index, worker):
             fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "code": code, "error": text}
             log.error("worker failed; its successor is on the way", extra={"fields": fields})
         else:
@@ -336,16 +347,16 @@ class Pool(WorkerSink[Worker]):
         self._news.set()
         failure = StartFailed(self.spec.name, reason.code, reason.text + self._source.hint(reason.text))
         ready_for_s = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
-        orders = self._core.failed(index, failure, ready_for_s, worker is not None and worker.has_served)
+        orders = self.core.failed(index, failure, ready_for_s, worker is not None and worker.has_served)
         again = next((order for order in orders if isinstance(order, TryAgain)), None)
         if again is not None:
             self._home.ledger.restarted(reason.code)
-            _tell_failed(again, worker, self._core.backoff.failures)
+            _tell_failed(again, worker, self.core.backoff.failures)
         self._carry_out(orders)
 
     def start_in_turn(self, place: int) -> Starting | None:
         """Start the worker at ``place``; None when none is started any more."""
-        if not self._core.is_kept:
+        if not self.core.is_kept:
             return None
         task = self._do(self._spawn(place, waits=True))
         return Starting(task, lambda: [self.workers[place].pid] if place in self.workers else [])
@@ -358,7 +369,7 @@ class Pool(WorkerSink[Worker]):
                 await asyncio.sleep(pause_s)
             finally:
                 del self._pauses[place]
-        reason = await self._source.spawn(place, self._core, self)
+        reason = await self._source.spawn(place, self.core, self)
         if reason is not None:
             self._failed(place, reason, None)
         while waits and place in self.workers and self.workers[place].state is State.STARTING:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ...channel.settings import RelaySettings, Settings
 from ..system.state import CarriedFailure
 from ..workers.child.launcher import ForkServerKey
+from ..workers.warmup import WarmUp
 from .restarting import Limits
 
 SLOW_START_S = 10.0
@@ -44,6 +45,8 @@ class PoolSpec(NamedTuple):
     """
     cannot: str = ""
     """Why it cannot be started as things are. Who it would run as may not be known then."""
+    warmup: WarmUp | None = None
+    """What each worker answers before it counts as ready."""
 
     @property
     def identity(self) -> Identity:

@@ -33,6 +33,7 @@ from ..system.log.records import Style, printable
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.interpreter import for_interpreter, slow_start_s
+from ..workers.warmup import WarmUp
 
 _RELAY_START_S = 60.0
 
@@ -282,7 +283,15 @@ def _pool(
         limits,
         slow_start_s(environ, SLOW_START_S),
         (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
+        warmup=_warmup(spec),
     )
+
+
+def _warmup(spec: AppSpec) -> WarmUp | None:
+    asked = spec.block.warmup
+    if asked is None:
+        return None
+    return WarmUp(asked.paths, asked.host or spec.host or "localhost", asked.timeout_s, asked.expect)
 
 
 def _limits(limits: Limits | None) -> dict[str, int] | None:

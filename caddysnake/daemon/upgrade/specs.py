@@ -17,6 +17,7 @@ from ..system.sealed import malformed
 from ..system.state import CarriedHost
 from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import Place
+from ..workers.warmup import WarmUp
 
 _SPEC: TypeAdapter[PoolSpec] = TypeAdapter(PoolSpec)
 _KEY: TypeAdapter[ForkServerKey] = TypeAdapter(ForkServerKey)
@@ -30,6 +31,8 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
     kind = RelaySettings if "listeners" in settings else Settings
     whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
     whole["limits"] = _known(Limits, raw.get("limits") or {})
+    if raw.get("warmup"):
+        whole["warmup"] = _known(WarmUp, raw["warmup"])
     return _validated(_SPEC, _known(PoolSpec, {**raw, **whole}))
 
 

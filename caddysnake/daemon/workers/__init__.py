@@ -1,6 +1,6 @@
 """One worker, and where workers come from.
 
-``worker``     one worker
+``worker``     one worker; ``warmup``: what a new one must answer
 ``process``    its process, which it gives orders to
 ``sink``       whom it tells what becomes of it
 ``lifecycle``  its states

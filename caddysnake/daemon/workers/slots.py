@@ -79,6 +79,11 @@ class SlotTable:
         self._held[slot] = connection
         self._untaken.append(slot)
 
+    def disown(self, slot: int) -> None:
+        """Leave a reserved ``slot`` to the worker: what it was given there is nobody's to take back."""
+        self._dropped.add(slot)
+        self._drop_order.append(slot)
+
     def take_back(self, slot: int) -> Connection | None:
         """Free ``slot``: its connection, None when the other side of that has left. Raises ``ChannelError``."""
         connection = self._held.pop(slot, None)
@@ -92,8 +97,7 @@ class SlotTable:
     def drop(self, slot: int) -> None:
         """Forget the connection in ``slot``, whose other side has left; the worker may still be writing to it."""
         if self._held.pop(slot, None) is not None:
-            self._dropped.add(slot)
-            self._drop_order.append(slot)
+            self.disown(slot)
 
     def take_all(self) -> list[tuple[Connection, int]]:
         """Take every connection from a worker that is gone, each with the last state of its slot."""

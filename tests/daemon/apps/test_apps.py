@@ -115,7 +115,7 @@ def test_a_start_fails_at_the_first_worker_that_fails_and_nothing_is_started_aga
             assert caught.value.code == "import"
             assert caught.value.app == "probe:wsgi"
             await until(lambda: not app.pool.workers, "the end of the others")
-            assert app.pool.restarts == 0
+            assert app.pool.core.restarts == 0
 
     run(work())
     assert "started again" not in caplog.text
@@ -225,7 +225,7 @@ def test_a_worker_that_dies_when_there_are_no_descriptors_left_is_replaced_later
             app = await house.started(spec("probe:wsgi", "wsgi", folder))
             with room_for(0):
                 os.kill(pids(app).pop(), signal.SIGKILL)
-                await until(lambda: app.pool.last_failure is not None and app.pool.last_failure.code == "resources")
+                await until(lambda: getattr(app.pool.core.last_failure, "code", "") == "resources")
             await until(lambda: app.pool.ready, "the replacement")
             assert (await house.ask(app, "/pid"))[0] == 200
 
@@ -369,7 +369,7 @@ def test_a_worker_that_dies_is_replaced_and_the_log_says_how_it_ended(
                 await reply(client)
             assert (await house.ask(app, "/pid"))[0] == 200  # it waits, and is not refused
             assert pids(app).isdisjoint(first)
-            assert how in str(app.pool.last_failure)
+            assert how in str(app.pool.core.last_failure)
 
     run(work())
     assert "worker failed; it is started again" in caplog.text
@@ -456,8 +456,8 @@ def test_an_app_that_fails_again_and_again_is_tried_again_and_serves_when_it_is_
             os.kill(pids(app).pop(), signal.SIGKILL)
             client = house.connect(app)
             send(client, "/pid")
-            await until(lambda: app.pool.restarts >= 4, "the fourth failure")
-            assert "no database" in str(app.pool.last_failure)
+            await until(lambda: app.pool.core.restarts >= 4, "the fourth failure")
+            assert "no database" in str(app.pool.core.last_failure)
             assert app.waiting == 1
             assert len(app.pool.leaving) <= 2
             (folder / "broken").unlink()
@@ -590,7 +590,7 @@ def test_a_drain_of_thousands_of_idle_connections_is_no_flood(folder: Path, inte
             app.stop()
             async with asyncio.timeout(30):
                 await app.ended()
-            assert app.pool.last_failure is None
+            assert app.pool.core.last_failure is None
             assert len(house.connections) == 0
 
     run(work())

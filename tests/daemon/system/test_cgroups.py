@@ -185,9 +185,9 @@ def test_the_app_runs_once_its_process_is_placed_and_has_the_other_limit_if_it_c
             events.write_text("oom 1\noom_kill 1\n")
             (home / "imported").unlink()
             os.kill(worker.pid, signal.SIGKILL)
-            await until(lambda: app.pool.last_failure, "its end")
-            assert app.pool.last_failure is not None
-            assert app.pool.last_failure.code == "memory"
+            await until(lambda: app.pool.core.last_failure, "its end")
+            assert app.pool.core.last_failure is not None
+            assert app.pool.core.last_failure.code == "memory"
             events.unlink()  # with it, a plain folder cannot be removed
 
     run(work())

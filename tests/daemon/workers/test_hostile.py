@@ -144,8 +144,8 @@ def test_a_worker_that_breaks_a_rule_while_it_serves_is_killed_and_replaced(
         async with neighbours(tmp_path, python) as among:
             evil = await among.house.started(among.hostile(act))
             first = next(iter(evil.pool.workers.values()))
-            await until(lambda: evil.pool.restarts >= 1, "the breach")
-            failure = evil.pool.last_failure
+            await until(lambda: evil.pool.core.restarts >= 1, "the breach")
+            failure = evil.pool.core.last_failure
             assert failure is not None
             assert failure.code == "breach"
             assert any(part in str(failure) for part in WHILE_READY[act].split("|")), failure
@@ -161,8 +161,8 @@ def test_a_slot_that_it_does_not_hold_is_not_given_back(tmp_path: Path, python: 
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
             evil = await among.house.started(among.hostile("returns_what_it_never_had", SLOT=str(slot)))
-            await until(lambda: evil.pool.restarts >= 1, "the breach")
-            assert f"returned slot {slot}, which it does not hold" in str(evil.pool.last_failure)
+            await until(lambda: evil.pool.core.restarts >= 1, "the breach")
+            assert f"returned slot {slot}, which it does not hold" in str(evil.pool.core.last_failure)
 
     run(work())
 
@@ -172,8 +172,8 @@ def test_a_slot_is_given_back_once(tmp_path: Path, python: str) -> None:
         async with neighbours(tmp_path, python) as among:
             evil = await among.house.started(among.hostile("returns_twice"))
             among.house.connect(evil)
-            await until(lambda: evil.pool.restarts >= 1, "the breach")
-            assert "returned slot 0, which it does not hold" in str(evil.pool.last_failure)
+            await until(lambda: evil.pool.core.restarts >= 1, "the breach")
+            assert "returned slot 0, which it does not hold" in str(evil.pool.core.last_failure)
 
     run(work())
 
@@ -191,9 +191,9 @@ def test_a_worker_that_gives_a_request_back_for_ever_is_ended_and_costs_little(
             client = among.house.connect(evil)
             client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
             begun = time.process_time()
-            await until(lambda: evil.pool.restarts >= 1, "the breach")
+            await until(lambda: evil.pool.core.restarts >= 1, "the breach")
             assert time.process_time() - begun < 10
-            assert "messages a second" in str(evil.pool.last_failure)
+            assert "messages a second" in str(evil.pool.core.last_failure)
             await among.good_one_answers()
             client.close()
 
@@ -219,7 +219,7 @@ def test_what_a_worker_does_to_its_page_and_its_connections_harms_nobody_else(
             await among.good_one_answers()
             for worker in evil.pool.workers.values():
                 worker.load()
-            assert evil.pool.restarts == 0
+            assert evil.pool.core.restarts == 0
             assert [worker.pid for worker in evil.pool.ready] == [pid]
             for client in clients:
                 client.close()
@@ -250,10 +250,10 @@ def test_a_child_that_keeps_the_channel_open_does_not_hide_a_death(tmp_path: Pat
         async with neighbours(tmp_path, python) as among:
             evil = await among.house.started(among.hostile("leaves_a_child_with_the_channel"))
             first = next(iter(evil.pool.workers.values()))
-            await until(lambda: evil.pool.restarts >= 1, "the death")
+            await until(lambda: evil.pool.core.restarts >= 1, "the death")
             async with asyncio.timeout(20):
                 await first.ended.wait()
-            assert "exit status 7" in str(evil.pool.last_failure)
+            assert "exit status 7" in str(evil.pool.core.last_failure)
 
     run(work())
 
@@ -301,7 +301,7 @@ def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(tmp_path: Path, py
             among.house.spawners.timings = IMPATIENT._replace(fork_s=2.0)
             wanted = among.hostile("spawner_never_reaps", WORKER_ACT="garbage_while_ready")
             evil = await among.house.started(wanted)
-            await until(lambda: evil.pool.restarts >= 1, "the breach")
+            await until(lambda: evil.pool.core.restarts >= 1, "the breach")
             await among.good_one_answers()
 
     run(work())

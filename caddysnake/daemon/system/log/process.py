@@ -7,9 +7,7 @@ error are pipes that a process of ours reads (``caddysnake.logs``), which never 
 The log process is asked every second whether it is alive. One that is stopped, or does not answer for long, would let
 every pipe fill up, and every print wait: it is ended, and started again.
 
-What an exec has to carry is descriptors and JSON: ``LogProcess.state`` (which also says which descriptors it holds)
-and ``OutputPipes.state`` of each; ``LogProcess(state)`` and ``LogProcess.adopt`` take them up. The log process itself
-just goes on.
+An exec carries ``LogProcess.state`` and ``OutputPipes.state`` of each: descriptors and JSON. The process goes on.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from ....logs import orders
 from ....logs.main import IGNORED
 from ....logs.records import Record
 from . import records as logs
+from .asking import Asking
 from .pipes import STREAMS, OutputPipes
 from .records import Style
 
@@ -68,6 +67,7 @@ class LogProcess:
         self._answers = True
         self._unanswered = 0
         self._beat_at = 0.0
+        self.asking = Asking(self._send)
         if state is not None:
             self._pid = state["pid"]
             self._answers = bool(state.get("answers"))
@@ -254,8 +254,9 @@ class LogProcess:
     def _on_answer(self) -> None:
         assert self._channel is not None
         try:
-            while orders.receive(self._channel) is not None:
+            while (received := orders.receive(self._channel)) is not None:
                 self._unanswered = 0
+                self.asking.heard(*received[:2])
         except (EOFError, OSError):  # it has ended, and its pidfd says so
             self._loop.remove_reader(self._channel)
 
