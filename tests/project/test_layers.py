@@ -32,7 +32,7 @@ OURS: dict[str, set[str]] = {
     "aio": {"channel", "http1"},
     "worker": {"aio", "channel", "http1", "keyring", "libraries"},
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
-    "daemon": {"caddyfile", "channel", "config", "files", "installation", "keyring", "libraries", "logs"}
+    "daemon": {"caddyfile", "channel", "config", "files", "http1", "installation", "keyring", "libraries", "logs"}
     | {"matchers", "placeholders"},
     "admin": {"channel", "config", "daemon"},
     "doctor": {"config", "daemon", "files"},

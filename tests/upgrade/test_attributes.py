@@ -39,7 +39,7 @@ LOOKED_AT = {
         "_allowance _endpoint _hear _is_writing _loop _on_breach _on_closed _per_second"
     ),
     "apps.pool.Pool": (
-        "_core _home _news _pauses _source _started _starts _tasks generation leaving ready spec upkeep workers"
+        "_home _news _pauses _source _started _starts _tasks _warming core generation leaving ready spec upkeep workers"
     ),
     "apps.generation.Generation": (
         "backoff goal last_failure leaving ready replacing restarts size state workers"
@@ -155,7 +155,7 @@ LOOKED_AT = {
     ),
     "system.log.process.LogProcess": (
         "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "
-        "_process _unanswered"
+        "_process _unanswered asking"
     ),
     "main.Daemon": (
         "_attendant _attending _companion _exchanging _forced _has_served _inheritance _loop _service "

@@ -4,7 +4,7 @@
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one
-``pool``        one generation of its workers; ``generation``: the decisions, without I/O
+``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged
 ``source``      where workers come from
 ``upkeep``      those that hang, or have served long enough
 ``spec``        what a pool runs; what makes two specs the same app

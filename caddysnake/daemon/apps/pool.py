@@ -33,6 +33,7 @@ from .generation import (
 )
 from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
+from .telling import tell_failed, tell_ready, warn_slow
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Pool(WorkerSink[Worker]):
             self.core.refuse()
             raise StartFailed(self.spec.name, "setup", self.spec.cannot)
         self._started = loop.create_future()
-        slow = loop.call_later(self.spec.slow_start_s, _warn_slow, self.spec)
+        slow = loop.call_later(self.spec.slow_start_s, warn_slow, self.spec)
         self._starts = starts
         self._carry_out(self.core.start(one_first))
         try:
@@ -292,10 +293,7 @@ class Pool(WorkerSink[Worker]):
         """It takes connections from now on; one that it replaces is drained."""
         self.upkeep.begin(worker)
         self._news.set()
-        fields = {"app": self.spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
-        took = round(time.monotonic() - worker.started_at, 3)
-        self._home.ledger.started(took)
-        log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
+        self._home.ledger.started(tell_ready(self.spec.name, worker))
         self._carry_out(self.core.admitted(worker.settings.worker_index, worker))
 
     def withdrawn(self, worker: Worker) -> None:
@@ -351,7 +349,7 @@ class Pool(WorkerSink[Worker]):
         again = next((order for order in orders if isinstance(order, TryAgain)), None)
         if again is not None:
             self._home.ledger.restarted(reason.code)
-            _tell_failed(again, worker, self.core.backoff.failures)
+            tell_failed(again, worker, self.core.backoff.failures)
         self._carry_out(orders)
 
     def start_in_turn(self, place: int) -> Starting | None:
@@ -394,15 +392,3 @@ def _forget_ended(core: Generation[Worker]) -> None:
     for worker in [*core.workers.values(), *core.leaving]:
         if worker.ended.is_set():
             core.ended(worker)
-
-
-def _warn_slow(spec: PoolSpec) -> None:
-    fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
-    log.warning("app is taking a long time to load", extra={"fields": fields})
-
-
-def _tell_failed(order: TryAgain, worker: Worker | None, failures: int) -> None:
-    pause_s, failure, pid = order.pause_s, order.failure, worker.pid if worker is not None else 0
-    fields = {"app": failure.app, "worker": order.place, "pid": pid, "code": failure.code, "error": str(failure)}
-    what = "worker failed; it is started again" if pause_s < 1 else f"worker failed; next start in {pause_s:.1f}s"
-    log.error(what, extra={"fields": {**fields, "failures_in_a_row": failures}})

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ...channel.endpoint import ChannelClosed
 from ...channel.messages import TAKE_TRUSTED, Take
-from ...http1.llhttp import HttpParserError, HttpResponseParser
 from ...http1.phrases import PHRASES
 from .worker import Worker
 
@@ -39,6 +38,8 @@ class _Answer:
         self.beginning = b""
         self.size = 0
         self.is_complete = False
+        from ...http1.llhttp import HttpResponseParser  # only where somebody wants a warm-up
+
         self._parser = HttpResponseParser(self)
 
     @property
@@ -77,6 +78,8 @@ async def warm_up(worker: Worker, asked: WarmUp) -> str | None:
 
 
 async def _ask(worker: Worker, path: str, asked: WarmUp) -> str | None:
+    from ...http1.llhttp import HttpParserError
+
     ours, theirs = socket.socketpair()
     with ours:
         ours.setblocking(False)
