@@ -9,6 +9,7 @@
 ``settings``  what a worker must know, in a sealed memfd
 ``farewell``  how long a worker's end may take
 ``codes``     what clients are told in the place of an answer
+``gate``      what an interpreter waits for before it becomes a command
 ``vitals``    the shared page: counters and one state byte per connection slot
 ``throttle``  how much is said: a token bucket, and what is told once a minute
 

@@ -6,6 +6,7 @@
 ``relays``      relay processes, and the links they ask for
 ``tenants``     dynamic apps: which live, start, wait
 ``apps``        an app: its generations of workers, its queue
+``commands``    what is executed as an app is
 ``workers``     one worker, and where workers come from
 ``sockets``     listeners, connections, who owns them
 ``system``      this process, its children, the machine, the log

@@ -3,6 +3,7 @@
 ``bootstrap``    first code to run: cleans sys.path, loads our folders as ``_caddysnake``, finds the libraries
 ``fork_server``  preloads, freezes, forks, reaps
 ``main``         one worker: configure, load, serve, drain, exit status
+``execute``     becomes a command that is executed as the app is
 ``threads``      workers that are threads of one process
 ``servers``      the server of each interface: prepared, run, or why there is none
 ``asgi``         the event-loop server

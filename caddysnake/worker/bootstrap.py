@@ -1,4 +1,5 @@
-"""The first code that runs in the app's interpreter: ``python bootstrap.py '{"channel": 3, …}'``.
+"""The first code that runs in the app's interpreter: ``python bootstrap.py '{"channel": 3, …}'``, and with ``gate``
+in the place of ``channel``, and a command behind, before that command is executed.
 
 Loads our folders under the private name ``_caddysnake``: the app may have a package called ``caddysnake`` (the Go
 plugin's), and must not see ours. Nothing of ours is added to ``sys.path``.
@@ -30,11 +31,16 @@ def _load_ourselves() -> None:
 
 def _main() -> int:
     options = json.loads(sys.argv[1])
+    command = sys.argv[2:]
     sys.argv[:] = ["caddysnake"]
     _load_ourselves()
+    if "gate" in options:
+        from _caddysnake.worker import execute  # type: ignore[import-not-found]
+
+        execute.main(options, command)
     # multiprocessing re-runs the main module's file in its children; an empty one has no file to run.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    from _caddysnake.worker import fork_server  # type: ignore[import-not-found]
+    from _caddysnake.worker import fork_server
 
     status: int = fork_server.main(options)
     return status

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "caddysnake"
 
 ROOMS: dict[str, list[str]] = {
-    "daemon": ["system", "sockets", "workers", "apps", "tenants", "relays", "supervisor", "upgrade", "main"],
+    "daemon": [
+        "system", "sockets", "workers", "commands", "apps", "tenants", "relays", "supervisor", "upgrade", "main",
+    ],
     "daemon/workers": [
         "child", "lifecycle", "balancer", "slots", "hanging", "gauges", "deadline", "sink", "process", "worker",
         "warmup",
@@ -24,7 +26,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "worker": [
         "access_log", "early_answers", "app", "process", "websocket", "asgi", "wsgi", "servers", "threads", "main",
-        "fork_server", "bootstrap",
+        "fork_server", "execute", "bootstrap",
     ],
     "config": ["language", "plan", "check", "stock"],
 }  # fmt: skip

@@ -38,6 +38,12 @@ LOOKED_AT = {
     "workers.child.peer.Peer": (
         "_allowance _endpoint _hear _is_writing _loop _on_breach _on_closed _per_second"
     ),
+    "apps.folder.PrivateFolder": (
+        "_app _path _uid"
+    ),
+    "commands.execution.Execution": (
+        "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"
+    ),
     "apps.pool.Pool": (
         "_home _news _pauses _source _started _starts _tasks _warming core generation leaving ready spec upkeep workers"
     ),
@@ -45,13 +51,13 @@ LOOKED_AT = {
         "backoff goal last_failure leaving ready replacing restarts size state workers"
     ),
     "apps.source.WorkerSource": (
-        "_launchers _scratch _spec _threads"
+        "_folder _launchers _spec _threads"
     ),
     "apps.upkeep.Upkeep": (
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing builds hurry ledger"
+        "_growing _launchers _loop _reaps _renewing builds folder hurry ledger"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded present retry_after_s"

@@ -184,8 +184,9 @@ def env_var(d: Dispenser, app: AppDraft) -> None:
 @_subdirective("pass_env", "pass_env <name>...", repeatable=True)
 def pass_env(d: Dispenser, app: AppDraft) -> None:
     """Variables of the daemon's own environment to hand on to the app; `*` stands for any letters, as in `DATABASE_*`.
-    Without it an app sees only those that say where it runs: `PATH`, `HOME`, `LANG`, `LC_*`, `TZ`, `TMPDIR`, `USER`,
-    `LOGNAME`, `SSL_CERT_FILE`, `SSL_CERT_DIR` and the proxies."""
+    Without it an app sees only those that say where it runs: `PATH`, `HOME`, `LANG`, `LC_*`, `TZ`, `USER`, `LOGNAME`,
+    `SSL_CERT_FILE`, `SSL_CERT_DIR` and the proxies. `TMPDIR` is in a folder of the app's own, unless it is passed by
+    its full name, or set."""
     for pattern in arguments(d, 1):
         check_pattern(pattern)
         app.add("pass_env", pattern)

@@ -7,6 +7,7 @@
 ``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged
 ``source``      where workers come from
 ``upkeep``      those that hang, or have served long enough
+``folder``      its private folder
 ``spec``        what a pool runs; what makes two specs the same app
 ``beginning``   the first start, until it is up
 ``builds``      which code that is

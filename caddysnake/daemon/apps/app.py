@@ -14,6 +14,7 @@ from ..workers.worker import Worker
 from .builds import Builds
 from .counters import Counters
 from .dispatcher import ALONE, Dispatcher, Recourse
+from .folder import PrivateFolder
 from .pool import Pool
 from .spec import PoolSpec, StartFailed
 from .takeover import Do, Order, TellWaiters
@@ -31,6 +32,7 @@ class App(Dispatcher):
         ledger: Counters | None = None,
     ) -> None:
         self.ledger = ledger or Counters()
+        self.folder = PrivateFolder(spec.name)
         super().__init__(Pool(spec, 1, launchers, self), connections, recourse)
         self._launchers = launchers
         self._loop = asyncio.get_running_loop()
@@ -157,8 +159,10 @@ class App(Dispatcher):
             pool.kill()
 
     async def ended(self) -> None:
-        """Wait until no worker of any generation is left."""
+        """Wait until no worker of any generation is left; nothing of the app is then, if it was told to go."""
         await asyncio.gather(*(pool.ended() for pool in self.pools()))
+        if self.is_stopping:
+            self.folder.end()
 
     # -- orders --------------------------------------------------------------------------------------------------
 
@@ -227,6 +231,7 @@ class App(Dispatcher):
             attempts=self.attempts,
             builds=self.builds.carry(),
             ledger=self.ledger.carry(),
+            folder=self.folder.carry(),
             waiting=[connection.fd for connection in self._queue],
         )
 
@@ -241,6 +246,7 @@ class App(Dispatcher):
         Raises ``StateError`` as ``spec_of`` does.
         """
         takeover = self._takeover
+        self.folder.resume(carried.folder)
         takeover.present = Pool(self.spec, carried.pool.generation, self._launchers, self)
         workers = self.pool.resume(carried.pool, spawner_of)
         for each in carried.former:

@@ -18,6 +18,7 @@ from ..workers.sink import WorkerSink
 from ..workers.warmup import WarmUp, warm_up
 from ..workers.worker import Worker
 from .counters import Counters
+from .folder import PrivateFolder
 from .generation import (
     CancelStarts,
     Drain,
@@ -46,6 +47,7 @@ class Home(Protocol):
     """Who answers for the connections of a pool's workers: their app."""
 
     ledger: Counters
+    folder: PrivateFolder
 
     def serve_waiting(self) -> None:
         """A worker has become ready."""
@@ -75,7 +77,7 @@ class Pool(WorkerSink[Worker]):
         self.workers = self.core.workers
         self.leaving = self.core.leaving
         self._home = home
-        self._source = WorkerSource(spec, launchers)
+        self._source = WorkerSource(spec, launchers, home.folder)
         self.upkeep = Upkeep(spec, self.core, self._source, home.ledger, self._carry_out, self._do)
         self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
@@ -168,8 +170,6 @@ class Pool(WorkerSink[Worker]):
             _forget_ended(self.core)
             # Since Python 3.12 a gather of what is done does not give way, and the callbacks of done tasks never run.
             await asyncio.sleep(0)
-        if not self.core.is_kept:
-            self._source.end()
 
     # -- orders --------------------------------------------------------------------------------------------------
 
@@ -222,7 +222,6 @@ class Pool(WorkerSink[Worker]):
         core = self.core
         workers = [worker for worker in self.everyone() if worker.is_settled]
         now = time.monotonic()
-        scratch, seat = self._source.carry()
         return CarriedPool(
             spec=plain(self.spec),
             generation=self.generation,
@@ -237,8 +236,7 @@ class Pool(WorkerSink[Worker]):
             last_failure=self.core.last_failure.carry() if self.core.last_failure is not None else None,
             restarts=self.core.restarts,
             failures=core.backoff.failures,
-            scratch=scratch,
-            seat=seat,
+            seat=self._source.carry(),
         )
 
     def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Launcher]) -> dict[int, Worker]:

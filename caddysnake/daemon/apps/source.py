@@ -8,13 +8,13 @@ import os
 
 from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
-from ..system import tempdirs
 from ..system.state import CarriedPool, CarriedSeat
 from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLauncher
 from ..workers.forking.interpreter import not_passed
 from ..workers.lifecycle import Reason
 from ..workers.sink import WorkerSink
 from ..workers.worker import Worker
+from .folder import PrivateFolder
 from .generation import Generation
 from .spec import PoolSpec
 
@@ -26,16 +26,16 @@ class WorkerSource:
 
     _numbers = iter(range(1, 1 << 31))
 
-    def __init__(self, spec: PoolSpec, launchers: Launchers) -> None:
+    def __init__(self, spec: PoolSpec, launchers: Launchers, folder: PrivateFolder) -> None:
         self._spec = spec
         self._launchers = launchers
-        self._scratch: str | None = None
+        self._folder = folder
         self._threads: ThreadLauncher | None = None
 
     async def _settings_of(self, place: int) -> Settings | RelaySettings:
         """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
         settings = self._spec.settings._replace(worker_index=place, workers=self._spec.workers)
-        return self._with_scratch(await self._located(settings)) if isinstance(settings, Settings) else settings
+        return self._with_temporary(await self._located(settings)) if isinstance(settings, Settings) else settings
 
     async def _located(self, settings: Settings) -> Settings:
         """Follow the links on the way to the code, and to its Python, now and once: what the worker imports later is
@@ -48,14 +48,12 @@ class WorkerSource:
             found = launcher.folder(found)
         return settings._replace(working_dir=found)
 
-    def _with_scratch(self, settings: Settings) -> Settings:
-        """``settings`` with a private ``TMPDIR``, when the app has a user of its own and names none. ``OSError``."""
-        account = self._spec.key.account
-        if account is None or "TMPDIR" in settings.environ or settings.shares_process:
+    def _with_temporary(self, settings: Settings) -> Settings:
+        """``settings`` with ``TMPDIR`` in the app's private folder, unless it names one itself. Raises ``OSError``."""
+        if "TMPDIR" in settings.environ or settings.shares_process:
             return settings
-        if self._scratch is None:
-            self._scratch = tempdirs.make(self._spec.name, account.uid, account.gid)
-        return settings._replace(environ={**settings.environ, "TMPDIR": self._scratch})
+        folder = self._folder.temporary(self._spec.key.account)
+        return settings._replace(environ={**settings.environ, "TMPDIR": folder})
 
     def launcher(self) -> Launcher:
         """Who forks its workers, or starts them as threads."""
@@ -145,21 +143,14 @@ class WorkerSource:
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
 
-    def carry(self) -> tuple[str | None, CarriedSeat | None]:
-        """The private folder, and the place among threads, for whoever goes on with it."""
-        return self._scratch, self._threads.carry() if self._threads is not None else None
+    def carry(self) -> CarriedSeat | None:
+        """The place among threads, for whoever goes on with it."""
+        return self._threads.carry() if self._threads is not None else None
 
     def resume(self, carried: CarriedPool) -> ThreadLauncher | None:
         """Go on where ``carried`` says; the launcher of its threads, if they are."""
-        self._scratch = carried.scratch
         launcher = self.launcher() if carried.seat is not None else None
         if not isinstance(launcher, ThreadLauncher) or carried.seat is None:
             return None
         launcher.resume(carried.seat)
         return launcher
-
-    def end(self) -> None:
-        """No worker is left: remove what they shared."""
-        if self._scratch is not None:
-            folder, self._scratch = self._scratch, None
-            tempdirs.discard(folder)

@@ -13,6 +13,7 @@ from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.dispatcher import Recourse
 from ..apps.pool import Pool
 from ..apps.spec import PoolSpec
+from ..commands import execution
 from ..relays.launcher import RelayStarter
 from ..relays.link_broker import LinkBroker
 from ..relays.relays import Relays
@@ -88,7 +89,7 @@ class Running:
         """Return the processes that somebody here reaps."""
         pools: list[Pool] = [pool for app in self.served_apps() for pool in app.pools()]
         known = {worker.pid for pool in pools for worker in (*pool.workers.values(), *pool.leaving)}
-        return known | self.spawners.pids() | self.starter.pids()
+        return known | self.spawners.pids() | self.starter.pids() | execution.pids()
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:
         """Return descriptors, each with what to call when there is something to read: for who stands in."""

@@ -3,7 +3,7 @@
 ``processes``  pidfds, orphans, signals
 ``kinship``    whose child a process is, and who is at the other end of a connection
 ``cgroups``    where a worker has its limit of memory with all that it starts
-``tempdirs``   the temporary folders of workers
+``tempdirs``   the private folders of apps
 ``notify``     the words of a service manager; ``service``: talks to it
 ``state``      what is carried over an upgrade; ``sealed``: the descriptor that it is in
 ``timings``    how long the daemon waits for others

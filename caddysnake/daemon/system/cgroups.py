@@ -1,11 +1,12 @@
-"""A cgroup of its own for each worker process that has a limit of memory, where the daemon's own is delegated to it.
+"""A cgroup of its own for each worker process that has a limit of memory, and for each command that is executed as an
+app is, where the daemon's own is delegated to it.
 
 Of cgroup v2 (the kernel's admin-guide/cgroup-v2). A group that has limits for its children may hold no process itself,
 so the daemon moves over, before it starts anything:
 
     …/caddysnake.service/          what the service manager has made, and delegated
         daemon/                    the daemon, spawners, relays, the log process, workers without such a limit
-        app-blog-17/               one worker process, or thread host, and whatever it starts
+        app-blog-17/               one worker process, thread host or command, and whatever it starts
 
 Nothing here is for the loop: moving a process may wait for every CPU.
 """
@@ -80,20 +81,16 @@ class Tree:
         tree.tidy()
         return tree
 
-    def place(self, app: str, number: int, pid: int, memory_bytes: int) -> str:
-        """Put process ``pid`` into a new group, with what it starts from now on; its path. Raises ``OSError``."""
+    def place(self, app: str, number: int | str, pid: int, memory_bytes: int | None) -> str:
+        """Put process ``pid`` into a new group, with what it starts from now on; its path. ``memory_bytes`` None: no
+        limit. Raises ``OSError``."""
         name = f"{PREFIX}{re.sub(r'[^A-Za-z0-9_.-]', '_', app)[:_NAME_MAX]}-{number}"
         group = self.root / name
         self.known.add(name)
         try:
             group.mkdir()
-            _write(group / "memory.max", str(memory_bytes))
-            # One of them gone and the others left would be an app that is half there.
-            _write(group / "memory.oom.group", "1")
-            try:
-                _write(group / "memory.swap.max", "0")  # or it would fill the swap first, and slow everybody down
-            except OSError:
-                pass  # the kernel counts no swap
+            if memory_bytes is not None:
+                _limit_memory(group, memory_bytes)
             _write(group / "cgroup.procs", str(pid))
         except OSError:
             self.known.discard(name)
@@ -106,6 +103,16 @@ class Tree:
         for group in self.root.glob(f"{PREFIX}*"):
             if group.name not in self.known:
                 clear(group)
+
+
+def _limit_memory(group: Path, memory_bytes: int) -> None:
+    _write(group / "memory.max", str(memory_bytes))
+    # One of them gone and the others left would be an app that is half there.
+    _write(group / "memory.oom.group", "1")
+    try:
+        _write(group / "memory.swap.max", "0")  # or it would fill the swap first, and slow everybody down
+    except OSError:
+        pass  # the kernel counts no swap
 
 
 def own_group(proc: Path) -> Path:
@@ -214,7 +221,7 @@ def clear(group: Path) -> None:
     log.warning("cgroup not removed: processes in it do not end", extra={"fields": {"cgroup": str(group)}})
 
 
-def why_killed(group: Path, memory_bytes: int) -> str:
+def why_killed(group: Path, memory_bytes: int | None) -> str:
     """For want of which memory the kernel has killed in ``group``; empty when it has not."""
     try:
         words = (group / "memory.events").read_text().split()
@@ -223,7 +230,7 @@ def why_killed(group: Path, memory_bytes: int) -> str:
         return ""
     if not events.get("oom_kill"):
         return ""
-    if not events.get("oom"):
+    if memory_bytes is None or not events.get("oom"):
         return "the kernel killed it: the service, or the machine, is out of memory"
     return (
         f"the kernel killed it: with all that it had started it came to its limit of {memory_bytes / 1e6:,.0f} MB "
@@ -277,14 +284,14 @@ def limit_of(limits: Mapping[str, int] | None) -> int | None:
 class Group:
     """The cgroup of one process."""
 
-    def __init__(self, path: str, memory_bytes: int) -> None:
+    def __init__(self, path: str, memory_bytes: int | None) -> None:
         self.path = path
         self._memory_bytes = memory_bytes
         if _tree is not None:
             _tree.known.add(Path(path).name)
 
     @classmethod
-    async def of(cls, app: str, number: int, pid: int, memory_bytes: int) -> Group | None:
+    async def of(cls, app: str, number: int | str, pid: int, memory_bytes: int | None) -> Group | None:
         """A new one, with process ``pid`` in it; None when that cannot be, which is in the log."""
         if _tree is None:
             return None
@@ -293,16 +300,20 @@ class Group:
         except OSError as exc:
             if exc.errno != errno.ESRCH:
                 fields = {"app": app, "pid": pid, "error": f"{_tree.root}: {exc.strerror}"}
-                log.warning("no cgroup for a worker: its limit of memory is RLIMIT_DATA", extra={"fields": fields})
+                log.warning("no cgroup for a process: its limit of memory is RLIMIT_DATA", extra={"fields": fields})
             return None
 
-    def carry(self) -> tuple[str, int]:
+    def carry(self) -> tuple[str, int | None]:
         """What to make it of in another image of the daemon."""
         return self.path, self._memory_bytes
 
     async def why_killed(self) -> str:
         """Why the kernel has killed its process, if it was for want of memory; else empty."""
         return await asyncio.to_thread(why_killed, Path(self.path), self._memory_bytes)
+
+    def end(self) -> None:
+        """SIGKILL to all that is in it, in a moment."""
+        end(Path(self.path))
 
     async def remove(self) -> None:
         """Its process is gone: so is, from now on, all that this one has started."""

@@ -97,7 +97,7 @@ class CarriedWorker(Carried):
     """For so long its WebSockets may stay."""
     failure: tuple[str, str] = ("", "")
     outlets: CarriedOutlets | None = None
-    group: tuple[str, int] | None = None
+    group: tuple[str, int | None] | None = None
     """The path of its cgroup, and the bytes that it may have there."""
     outbox: list[bytes] = []
     dropped: list[int] = []
@@ -106,6 +106,18 @@ class CarriedWorker(Carried):
     untaken: list[int] = []
     spawner: int = 0
     """The pid of its parent."""
+
+
+class CarriedExecution(Carried):
+    """A command that is executed as an app is. ``group``: as a worker's."""
+
+    name: str
+    pid: int
+    pidfd: int
+    mark: str
+    started_at: float
+    group: tuple[str, int | None] | None = None
+    outlets: CarriedOutlets | None = None
 
 
 class CarriedSeat(Carried):
@@ -135,7 +147,7 @@ class CarriedHost(Carried):
     left_behind: int = 0
     is_doomed: bool = False
     scratch: str | None = None
-    group: tuple[str, int] | None = None
+    group: tuple[str, int | None] | None = None
     """As a worker's."""
     outlets: CarriedOutlets | None = None
     outbox: list[bytes] = []
@@ -157,7 +169,6 @@ class CarriedPool(Carried):
     last_failure: CarriedFailure | None = None
     restarts: int = 0
     failures: int = 0
-    scratch: str | None = None
     seat: CarriedSeat | None = None
 
 
@@ -172,6 +183,8 @@ class CarriedApp(Carried):
     attempts: int = 0
     builds: CarriedBuilds = CarriedBuilds()
     ledger: CarriedLedger = CarriedLedger()
+    folder: tuple[str, int] | None = None
+    """Its private one, and its user."""
     waiting: list[int] = []
 
 

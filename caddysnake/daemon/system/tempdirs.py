@@ -1,4 +1,4 @@
-"""Private temporary folders of apps that have a user of their own.
+"""Private folders of apps, in which their temporary files are, and whatever else is an app's alone.
 
 They are removed by a thread, in turns, since there may be much in one, and nobody is to wait for that. What an app has
 nested is moved up to the folder's first level and removed there: no depth costs a descriptor, a recursion or a long
@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 log = logging.getLogger("caddysnake.app")
 
@@ -35,6 +35,8 @@ _SWEEPS = 5
 _LOOK_S = 0.02
 
 _base: str | None = None
+_base_lock = threading.Lock()
+"""While it may be empty: whoever removes it then must not meet whoever is about to use it."""
 
 
 def base() -> str | None:
@@ -52,22 +54,26 @@ def resume(folder: str | None) -> None:
             _remover.add(*((each, emptied(each)) for each in gone))
 
 
-def make(app: str, uid: int, gid: int) -> str:
-    """A new folder, mode 0700, for the temporary files of ``app``, which runs as ``uid``. Raises ``OSError``.
+def make(app: str, uid: int, gid: int, subfolders: Sequence[str] = ()) -> str:
+    """A new folder, mode 0700, with ``subfolders``, for ``app``, which runs as ``uid``. Raises ``OSError``.
 
     It is in a folder of the daemon's that others may pass through and not write to: nobody can have been there before.
     With the first one, what daemons that were killed have left is removed.
     """
     global _base
-    try:
-        folder = tempfile.mkdtemp(prefix="app-", dir=_base or "/nonexistent")
-    except FileNotFoundError:  # the first of all, or the first since the last was removed
-        _remover.add(("(left by killed daemons)", _emptied_stale(tempfile.gettempdir())))
-        _base = tempfile.mkdtemp(prefix=f"caddysnake-{os.getpid()}-{_namespace()}-")
-        os.chmod(_base, 0o711)
-        folder = tempfile.mkdtemp(prefix="app-", dir=_base)
-    os.chown(folder, uid, gid)
-    log.debug("temporary folder made", extra={"fields": {"app": app, "folder": folder}})
+    with _base_lock:
+        try:
+            folder = tempfile.mkdtemp(prefix="app-", dir=_base or "/nonexistent")
+        except FileNotFoundError:  # the first of all, or the first since the last was removed
+            _remover.add(("(left by killed daemons)", _emptied_stale(tempfile.gettempdir())))
+            _base = tempfile.mkdtemp(prefix=f"caddysnake-{os.getpid()}-{_namespace()}-")
+            os.chmod(_base, 0o711)
+            folder = tempfile.mkdtemp(prefix="app-", dir=_base)
+    for name in subfolders:
+        os.mkdir(f"{folder}/{name}", 0o700)
+        os.chown(f"{folder}/{name}", uid, gid)
+    os.chown(folder, uid, gid)  # last: from now on nothing in it is to be relied on
+    log.debug("private folder made", extra={"fields": {"app": app, "folder": folder}})
     return folder
 
 
@@ -131,7 +137,7 @@ class _Remover:
                 if more:
                     self._folders.append((folder, work))
             if not more and _base is not None:
-                with contextlib.suppress(OSError):
+                with _base_lock, contextlib.suppress(OSError):
                     os.rmdir(_base)  # unless others have theirs in it
 
 

@@ -96,8 +96,9 @@ class ForkServer(Launcher):
         bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
         try:
             self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
-            writers = self._outlets.writers if self._outlets is not None else [None, None]
-            process = execute(key, [self.sight.python, bootstrap, json.dumps(options)], theirs.fileno(), writers)
+            streams = [None, *(self._outlets.writers if self._outlets is not None else [None, None])]
+            command = [self.sight.python, bootstrap, json.dumps(options)]
+            process = execute(key.account, dict(key.environ), command, [theirs.fileno()], streams)
         except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
             self._end_outlets()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....config.language.values import InvalidValue, positive_duration
+from ....config.plan.accounts import Account
 from ....config.plan.ownership import ROOT_HINT, foreign_hand
 from ....config.plan.search import fingerprint, is_script, located
 from ...system import processes
@@ -48,25 +49,30 @@ UNSEEN = Sight("", (), "", False)
 
 
 def execute(
-    key: ForkServerKey, command: list[str], channel: int, output: Sequence[int | None]
+    account: Account | None,
+    environ: Mapping[str, str],
+    command: Sequence[str],
+    pass_fds: Sequence[int],
+    streams: Sequence[int | None],
 ) -> subprocess.Popen[bytes]:
-    """Start an interpreter as its user: it, its ``.pth`` files and its preloads may be a tenant's.
+    """Start an interpreter as ``account``: it, its ``.pth`` files and its preloads may be a tenant's. Blocks.
 
+    ``streams``: its standard input (None: there is none), output and error (None: the daemon's).
     Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
     """
-    account = key.account
     if (os.geteuid() if account is None else account.uid) == 0:
         found = foreign_hand(command[0])
         if found is not None:
             raise SpawnError("interpreter", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
+    stdin, stdout, stderr = streams
     return processes.without_new_privileges(
         lambda: subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=output[0],
-            stderr=output[1],
-            pass_fds=[channel],
-            env=dict(key.environ),
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            env=dict(environ),
             cwd="/",
             start_new_session=True,  # Ctrl-C in a terminal reaches the daemon alone, which ends things in order
             user=account.uid if account is not None else None,

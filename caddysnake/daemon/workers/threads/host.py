@@ -120,8 +120,9 @@ class ThreadHost:
         environ = self._settings.environ
         account = self.place.spawner.account
         try:
-            if account is not None and "TMPDIR" not in environ:
-                self._scratch = scratch.make(_NAME, account.uid, account.gid)
+            if "TMPDIR" not in environ:
+                uid, gid = (os.geteuid(), os.getegid()) if account is None else (account.uid, account.gid)
+                self._scratch = scratch.make(_NAME, uid, gid)
                 environ = {**environ, "TMPDIR": self._scratch}
             self.child.equip("host", {"app": _NAME})
             self._settings = Settings(_NAME, "host", "", "", "/", environ, limits=self._settings.limits)

@@ -1,0 +1,68 @@
+"""What a command leaves behind when it has ended: processes of its session, and those that have left it.
+
+Those of its session are ended. What has left it (a daemon, in the old sense of the word) is found, where there is no
+cgroup, by a mark in its environment: this process inherits it, being the subreaper of all that it starts.
+Nothing here is for the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+MARK = "CADDYSNAKE_EXECUTION"
+"""The variable that has a word of its own in each execution."""
+
+
+def end_session(leader: int) -> None:
+    """SIGKILL to every process of the session of ``leader``, whose number must not be free yet."""
+    for pid, fields in _processes():
+        if fields[3] == str(leader).encode() and pid != leader:
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(pid)
+                try:
+                    if _session(pid) == leader:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                finally:
+                    os.close(pidfd)
+
+
+def marked(word: str, known: set[int]) -> dict[int, str]:
+    """Return children of this process that have inherited the mark ``word``: their pids and names."""
+    found = {}
+    wanted = f"{MARK}={word}".encode()
+    for pid in _children() - known:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                found[pid] = _name(pid)
+    return found
+
+
+def _processes() -> Iterator[tuple[int, list[bytes]]]:
+    """Every process with what its ``stat`` says behind its name (proc(5)): state, parent, group, session …"""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
+                yield int(entry), file.read().rpartition(b")")[2].split()
+
+
+def _session(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return os.getsid(pid)
+    return -1
+
+
+def _children() -> set[int]:
+    """Of this process. Empty where the kernel does not list them (CONFIG_PROC_CHILDREN)."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", "rb") as file:
+            found |= set(map(int, file.read().split()))
+    return found
+
+
+def _name(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", "rb") as file:
+        return file.read().decode("utf-8", "replace").strip()
