@@ -8,6 +8,7 @@
 ``survey``       from the running daemon to the models; reads, changes nothing
 ``metrics``      from the models to Prometheus
 ``actions``      what changes something: load, stop, reload, evict, dump
+``profiling``    asks workers for a profile and puts together what they say; ``flames``: its forms. Pure.
 ``endpoints``    the table of endpoints: method, path, handler, models
 ``description``  the OpenAPI description, from that table
 ``page``         a page for browsers, whose files are in ``live``

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from ..config.plan.places import is_same
 from ..daemon.main import Daemon
 from ..daemon.supervisor.document import Document
-from . import actions, survey
+from . import actions, profiling, survey
 from .errors import ApiError
+from .flames import FORMS, Profile
 from .models import (
     AppModel,
     Apps,
@@ -23,6 +24,7 @@ from .models import (
     Evicted,
     Health,
     Loaded,
+    Profiled,
     Reloaded,
     Status,
     Stopping,
@@ -184,10 +186,51 @@ async def post_dump(call: Call) -> Dumped:
     """Have the process ``pid`` write its stacks to the log. Raises ``ApiError`` (``bad-request``,
     ``no-such-worker``).
     """
+    return actions.dump(call.daemon, _pid(call))
+
+
+def _pid(call: Call) -> int:
     text = call.path["pid"]
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ApiError("bad-request", f"{text[:80]!r} is no pid", "GET /workers lists them")
-    return actions.dump(call.daemon, int(text))
+    return int(text)
+
+
+async def post_app_profile(call: Call) -> Profiled:
+    """A profile of the workers of the app of this ``key``, once it is done. Raises ``ApiError``."""
+    seconds, form = _profile(call)
+    return await _formed(await profiling.of_app(call.daemon, call.path["key"], seconds), form)
+
+
+async def post_process_profile(call: Call) -> Profiled:
+    """The same of the process ``pid``."""
+    seconds, form = _profile(call)
+    return await _formed(await profiling.of_process(call.daemon, _pid(call), seconds), form)
+
+
+def _profile(call: Call) -> tuple[float, str]:
+    text, form = call.query.get("seconds", "10"), call.query.get("format", "html")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= profiling.SECONDS_MAX:
+        hint = f"write a number up to {profiling.SECONDS_MAX:g}"
+        raise ApiError("bad-request", f"seconds={text[:80]!r} is no time to look", hint)
+    if form not in FORMS:
+        raise ApiError("bad-request", f"there is no format {form[:80]!r}", f"there is: {', '.join(FORMS)}")
+    return seconds, form
+
+
+async def _formed(profile: Profile, form: str) -> Profiled:
+    content = await asyncio.to_thread(FORMS[form], profile)
+    return Profiled(
+        name=profile.name,
+        seconds=profile.seconds,
+        workers=profile.workers,
+        warnings=profile.warnings,
+        content=content,
+    )
 
 
 async def get_live(call: Call) -> Health:
@@ -245,6 +288,15 @@ _PID = Parameter("pid", "path", "a worker's process", {"type": "integer", "minim
 _FILE = Parameter("file", "query", "the path of the Caddyfile, which its imports are relative to", {"type": "string"})
 _CHANGED = Parameter(
     "changed", "query", "only apps whose definition has changed get new workers", {"type": "boolean", "default": False}
+)
+_SECONDS = Parameter(
+    "seconds", "query", "how long to look", {"type": "number", "maximum": profiling.SECONDS_MAX, "default": 10}
+)
+_FORMAT = Parameter(
+    "format",
+    "query",
+    "html, json (speedscope), txt (collapsed stacks, by processor time), or wall (the same, by wall time)",
+    {"type": "string", "enum": [*FORMS], "default": "html"},
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -304,6 +356,24 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Dumped,
         ("no-such-worker",),
         (_PID,),
+    ),
+    Endpoint(
+        "POST",
+        "/apps/{key}/profile",
+        post_app_profile,
+        "Look for some seconds at what the workers of an app are at. Answers when that is done.",
+        Profiled,
+        ("no-such-app", "template", "asleep", "profile", "busy"),
+        (_KEY, _SECONDS, _FORMAT),
+    ),
+    Endpoint(
+        "POST",
+        "/workers/{pid}/profile",
+        post_process_profile,
+        "The same of one worker.",
+        Profiled,
+        ("no-such-worker", "profile", "busy"),
+        (_PID, _SECONDS, _FORMAT),
     ),
     Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
     Endpoint("GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", Health, unhealthy=True),

@@ -27,6 +27,7 @@ STATUS: dict[str, int] = {
     "unsupported-media-type": 415,
     "start": 422,
     "internal": 500,
+    "profile": 502,
     "busy": 503,
 }
 """Every code, with its status."""

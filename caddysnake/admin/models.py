@@ -79,6 +79,16 @@ class Dumped(Model):
     app: str
 
 
+class Profiled(Model):
+    """A profile of an app's workers, or of one process."""
+
+    name: str = Field(description="of what")
+    seconds: float
+    workers: int = Field(description="that have told something")
+    warnings: list[str] = Field(description="workers that have told nothing, and why")
+    content: str = Field(description="the profile, in the form that was asked for")
+
+
 class Health(Model):
     """``status`` is ok, or why not. ``degraded``: some are not answered for, as ``failed`` says."""
 

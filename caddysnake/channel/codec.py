@@ -25,6 +25,7 @@ from .messages import (
     Message,
     Need,
     Prepared,
+    Profile,
     Ready,
     Reap,
     Reaped,
@@ -76,6 +77,7 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     8: (Link, "I"),
     9: (Refused, "IIIss"),
     10: (Write, ""),
+    11: (Profile, "Id"),
 }
 _CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
 _FIXED = {
@@ -103,6 +105,7 @@ def _is_time(seconds: float) -> bool:
 _RULES: dict[type, tuple[int, Callable[[Any], bool]]] = {
     Drain: (0, _is_time),
     Spawn: (1, _is_time),
+    Profile: (1, _is_time),
     Join: (2, _is_time),
     Spawned: (1, _is_pid_or_error),
     Reaped: (1, _is_wait_status),

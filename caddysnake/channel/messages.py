@@ -12,6 +12,7 @@ daemon       Take            one descriptor: serve this connection until it ends
 daemon       Drain           take nothing new; return idle connections; finish the rest; exit
 daemon       Shed            return that many idle connections: another worker is less busy
 daemon       Dump            write every thread's stack to standard error
+daemon       Profile         one descriptor: look for a while at what runs, and write that into this pipe
 daemon       Spawn           (to a fork server) one descriptor: fork a worker that owns this channel
 daemon       Reap            (to a fork server) wait for this child, which the daemon has seen to be dead
 daemon       Join            (to a thread host) one descriptor: run a worker that owns this channel, as threads
@@ -101,6 +102,16 @@ class Shed(NamedTuple):
 
 class Dump(NamedTuple):
     """Write the stacks of all threads to standard error. Not answered."""
+
+
+class Profile(NamedTuple):
+    """Descriptor: a pipe, for what is seen in ``seconds``. Only to a worker whose page says that it knows this.
+
+    A thread host looks at the threads of ``worker``; a process at all of its own.
+    """
+
+    worker: int
+    seconds: float
 
 
 class Spawn(NamedTuple):
@@ -234,6 +245,7 @@ Message = (
     | Drain
     | Shed
     | Dump
+    | Profile
     | Spawn
     | Reap
     | Ready
@@ -252,5 +264,5 @@ Message = (
     | LeftBehind
 )
 
-DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Join: 1}
+DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Join: 1, Profile: 1}
 """How many descriptors a message carries; none for those not named."""

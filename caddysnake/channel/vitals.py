@@ -52,11 +52,20 @@ WORD_TICK = 1
 """Monotonic milliseconds of the loop's, or keeper's, last turn."""
 WORD_CONNECTIONS = 2
 """Connections held."""
-WORD_OVERDUE = 4  # 3 is free
+WORD_GUEST = 3
+"""What its code knows beyond the first version of the channel, which an older one could not say (``GUEST``)."""
+WORD_OVERDUE = 4
 """Requests that go on although their time was over some seconds ago, and nothing ends them."""
 
 STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """By which the daemon has a worker write the stacks of its threads. Not one that apps are likely to use."""
+
+LOOK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
+"""By which the daemon has a worker look at its channel, whatever its main thread is at; before it serves, tell where
+that stands. Only for one whose page says that it knows this."""
+
+GUEST = 1
+"""It knows ``Profile`` and ``LOOK_SIGNAL``."""
 
 CELLS = _CELL_WORDS
 """How many words a thread block has."""

@@ -14,6 +14,7 @@ from ..channel.messages import Failed
 from ..channel.settings import unseal
 from .app.interface import load_app
 from .app.loader import AppError
+from .process import looking, profiling
 from .process.setup import DieWithDaemon, enter_directory, enter_process, keep_path, path_entries
 from .servers import report, serve
 
@@ -32,12 +33,16 @@ def main(channel: socket.socket) -> int:
         return ThreadHost(endpoint, settings).run()
     try:
         enter_process(settings)
+        looking.on_signal(settings.app, page)
         enter_directory(settings)
         sys.path[:] = [settings.working_dir, *path_entries(settings), *sys.path]
         keep_path()
         with DieWithDaemon(channel):
             app, interface = load_app(settings)
-        return serve(interface, app, settings, endpoint, page)
+        try:
+            return serve(interface, app, settings, endpoint, page)
+        finally:
+            profiling.finish()
     except AppError as exc:
         report(endpoint, Failed(exc.code, str(exc)))
         return 1

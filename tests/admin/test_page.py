@@ -162,6 +162,20 @@ def test_a_tenant_is_found_and_put_to_sleep(site: Site) -> None:
     assert page.errors == []
 
 
+def test_a_profile_of_an_app_becomes_a_file(site: Site) -> None:
+    page = site.page
+    page.evaluate(
+        "window.kept = null;"
+        "HTMLAnchorElement.prototype.click = function () { window.kept = [this.download, this.href]; };"
+        "[...document.querySelectorAll('button')].find((e) => e.innerText.startsWith('Profile')).click()"
+    )
+    page.until("window.kept !== null")
+    assert page.evaluate("window.kept[0]") == "profile-main-wsgi.html"
+    assert "Processor time" in page.evaluate("fetch(window.kept[1]).then((r) => r.text(), (e) => String(e))")
+    assert "is among your downloads" in page.evaluate("document.getElementById('result').innerText")
+    assert page.errors == []
+
+
 def test_another_sites_page_can_do_nothing(site: Site) -> None:
     """A page of another origin on the same machine: a browser lets it send, and the daemon does not listen."""
     page = site.page

@@ -4,6 +4,7 @@
 
 const EVERY_MS = 1000;
 const KEPT = 120;
+const PROFILE_S = 10;
 const $ = (id) => document.getElementById(id);
 
 let before = null;
@@ -154,6 +155,16 @@ async function act(what, method, path, done) {
   }
 }
 
+// A profile becomes a file of its own: this page lets nothing run that is written into a document.
+function keepProfile(answer) {
+  const url = URL.createObjectURL(new Blob([answer.content], { type: "text/html" }));
+  const name = `profile ${answer.name}.html`.replace(/[^\w.-]+/g, "-");
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+  const missing = answer.warnings.length ? `. Without: ${answer.warnings.join("; ")}` : "";
+  return `${name} is among your downloads${missing}`;
+}
+
 function tell(text, kind) {
   $("result").replaceChildren(make("p", { class: kind }, text));
 }
@@ -246,6 +257,9 @@ function buildApp(app) {
   row.cells[0].append(name);
   row.cells[1].append(make("span", { class: "badge" }));
   row.cells[4].append(spark());
+  const profile = make("button", { type: "button", class: "small" }, "Profile", make("span", { class: "hidden" }, ` ${app.name}`));
+  profile.addEventListener("click", () => act(`Looking at ${app.name} for ${PROFILE_S} s`, "POST", `${appPath(app.key)}/profile?seconds=${PROFILE_S}`, keepProfile));
+  row.cells[12].append(profile);
   const reload = make("button", { type: "button", class: "small" }, "Reload", make("span", { class: "hidden" }, ` ${app.name}`));
   reload.addEventListener("click", () => act(`Reloading ${app.name}`, "POST", `${appPath(app.key)}/reload`, (a) => `${a.app} reloaded in ${a.seconds.toFixed(1)} s`));
   row.cells[12].append(reload);
@@ -270,7 +284,8 @@ function fillApp(row, app, status) {
     duration(latest && quantile(0.5, status.latency_bounds_s, latest)), duration(latest && quantile(0.95, status.latency_bounds_s, latest)),
     app.in_flight, app.waiting, app.traffic.errors, bytes(app.memory_bytes), sum(Object.values(app.restarts))]);
   draw(row.cells[4].firstChild, past.rates);
-  const [reload, evict] = row.cells[12].children;
+  const [profile, reload, evict] = row.cells[12].children;
+  mark(profile, busy.has(`${appPath(app.key)}/profile?seconds=${PROFILE_S}`));
   mark(reload, busy.has(`${appPath(app.key)}/reload`));
   if (evict) mark(evict, busy.has(appPath(app.key)));
 }

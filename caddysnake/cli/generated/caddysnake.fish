@@ -50,8 +50,8 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade stop status validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
-set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --caddy-group --caddy-user --config --directory --domain --env-file --env-var --interval --lifespan --listen --python --python-path --request-body-max-size --root --runtime --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -c -d -l -o -w
+set -g _shtab_caddysnake_commands run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --caddy-group --caddy-user --config --directory --domain --env-file --env-var --interval --lifespan --listen --output --python --python-path --request-body-max-size --root --runtime --seconds --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -c -d -l -o -w
 
 complete -c caddysnake -e
 complete -c caddysnake -f
@@ -114,6 +114,14 @@ complete -c caddysnake -n '_shtab_caddysnake_using status' -l address -x -d 'the
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l json -d 'what the API answers, as one line'
 complete -c caddysnake -n '_shtab_caddysnake_using status' -s w -l watch -d 'again and again, with rates'
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l interval -x -d 'how often (default: 1)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a profile -d 'Look for some seconds at what an app, or one worker, is at, and write where its time went.'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -l seconds -x -d 'how long to look (default: 10)'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'where to write: a name in .html, .json or .txt'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -l wall -d 'count waiting too, in .txt and where nothing is written'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using profile' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a validate -d 'Check a Caddyfile: its language, what it says, and what it names on disk.'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'

@@ -18,10 +18,12 @@ complete caddysnake \
         'c/--lifespan=/(on off auto)/' \
         'c/--runtime=/(native uvloop sync)/' \
         'c/--static-path=/d/' \
+        'c/-o=/f/' \
+        'c/--output=/f/' \
         'c/--root=/d/' \
         'c/-o=/d/' \
         'c/--directory=/d/' \
-        'c/--/(access-logs adapter address admin app asgi autoreload caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var force help install interval json lifespan listen now overwrite pretty print python python-path request-body-max-size root runtime socket-dir start-timeout static-path static-route threads users venv watch workers working-dir wsgi)/' \
+        'c/--/(access-logs adapter address admin app asgi autoreload caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var force help install interval json lifespan listen now output overwrite pretty print python python-path request-body-max-size root runtime seconds socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
         'c/-/(- a c d f h l o p w)/' \
         'n/-c/f/' \
         'n/--config/f/' \
@@ -33,10 +35,12 @@ complete caddysnake \
         'n/--lifespan/(on off auto)/' \
         'n/--runtime/(native uvloop sync)/' \
         'n/--static-path/d/' \
+        'n/-o/f/' \
+        'n/--output/f/' \
         'n/--root/d/' \
         'n/-o/d/' \
         'n/--directory/d/' \
-        'p/1/(run serve reload upgrade stop status validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
+        'p/1/(run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
         'n/runtime/(install path)/' \
         'n/completion/(bash zsh fish tcsh powershell)/' \
         'p/*/()/'

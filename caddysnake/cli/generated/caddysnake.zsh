@@ -18,6 +18,7 @@ _shtab_caddysnake_commands() {
     fmt:'Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.'
     import:'Print a Caddyfile for an app that another server runs.'
     manpage:'Write the manual page, caddysnake(8), made of what --help says.'
+    profile:'Look for some seconds at what an app, or one worker, is at, and write where its time went.'
     reload:'Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.'
     run:'Run the apps of a Caddyfile, and with --caddy a stock Caddy in front of them.'
     runtime:'Install the libraries that workers need for another Python version.'
@@ -111,6 +112,20 @@ _shtab_caddysnake_manpage_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_manpage_defaults_added=0
+
+_shtab_caddysnake_profile_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--seconds[how long to look (default\: 10)]:N:"
+  {-o,--output}"[where to write\: a name in .html, .json or .txt]:FILE:_files"
+  "--wall[count waiting too, in .txt and where nothing is written]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":an app by its name in \`caddysnake status\`, or a worker\'s pid:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_profile_defaults_added=0
 
 _shtab_caddysnake_reload_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -266,6 +281,7 @@ _shtab_caddysnake() {
         fmt) _arguments -C -s $_shtab_caddysnake_fmt_options ;;
         import) _arguments -C -s $_shtab_caddysnake_import_options ;;
         manpage) _arguments -C -s $_shtab_caddysnake_manpage_options ;;
+        profile) _arguments -C -s $_shtab_caddysnake_profile_options ;;
         reload) _arguments -C -s $_shtab_caddysnake_reload_options ;;
         run) _arguments -C -s $_shtab_caddysnake_run_options ;;
         runtime) _arguments -C -s $_shtab_caddysnake_runtime_options ;;

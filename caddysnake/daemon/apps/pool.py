@@ -117,7 +117,7 @@ class Pool(WorkerSink[Worker]):
             self.core.refuse()
             raise StartFailed(self.spec.name, "setup", self.spec.cannot)
         self._started = loop.create_future()
-        slow = loop.call_later(self.spec.slow_start_s, warn_slow, self.spec)
+        slow = loop.call_later(self.spec.slow_start_s, warn_slow, self.spec, self.workers)
         self._starts = starts
         self._carry_out(self.core.start(one_first))
         try:

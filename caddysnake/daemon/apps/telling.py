@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
+from ..workers.lifecycle import State
 from ..workers.worker import Worker
 from .generation import TryAgain
 from .spec import PoolSpec
@@ -20,10 +22,13 @@ def tell_ready(app: str, worker: Worker) -> float:
     return took
 
 
-def warn_slow(spec: PoolSpec) -> None:
-    """Log that a start still goes on."""
+def warn_slow(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
+    """Log that a start still goes on; each of the ``workers`` that are starting tells where it stands."""
     fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
     log.warning("app is taking a long time to load", extra={"fields": fields})
+    for worker in workers.values():
+        if worker.state is State.STARTING and worker.pid:
+            worker.process.ask_where()
 
 
 def tell_failed(order: TryAgain, worker: Worker | None, failures: int) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...channel import vitals
 from ...channel.endpoint import pair
-from ...channel.messages import Message
+from ...channel.messages import Message, Profile
 from ...channel.settings import RelaySettings, Settings
 from ..sockets.connections import answer
 from ..sockets.refusals import DEADLINE
@@ -91,6 +91,31 @@ class WorkerProcess(Child):
         if isinstance(self._settings, Settings):
             try:
                 signal.pidfd_send_signal(self.process_fd(), vitals.STACKS_SIGNAL)
+            except OSError:
+                pass  # it is gone
+
+    def profile(self, seconds: float, fd: int) -> bool:
+        """Have it look for ``seconds`` at what runs, and write that into ``fd``; False when it cannot be asked."""
+        if self.launcher is None or not self._knows():
+            return False
+        try:
+            if not self.launcher.peer_of(self.number, self.peer).hand_over(Profile(self.number, seconds), [fd]):
+                return False
+            if not self.shares_process:
+                signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)  # its loop may be standing still
+        except OSError:  # it is gone
+            return False
+        return True
+
+    def _knows(self) -> bool:
+        """It is no worker of an older version, which would end at what it does not know."""
+        return not self.gauges.is_over and self.gauges.page.word(vitals.WORD_GUEST) >= vitals.GUEST
+
+    def ask_where(self) -> None:
+        """Have it tell where its start stands, if it can."""
+        if not self.shares_process and self._knows():
+            try:
+                signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)
             except OSError:
                 pass  # it is gone
 

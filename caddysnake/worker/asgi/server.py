@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import socket
+from collections import deque
 from typing import Any
 
-from ...aio.agent import STDERR, TICK_S, Agent, ServerStage
-from ...channel.endpoint import Endpoint
+from ...aio.agent import MESSAGES_A_TURN, STDERR, TICK_S, Agent, ServerStage
+from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.farewell import CANCEL_S, END_S, SHUTDOWN_S
-from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drained, Failed, Take
+from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drained, Failed, Message, Profile, Take
 from ...channel.records import say
 from ...channel.settings import Settings
 from ...channel.vitals import Page
 from ..access_log import access_log
+from ..process import looking, profiling
 from ..process.termination import on_terminate
 from .connection import HttpConnection
 from .context import AsgiContext, Call
@@ -45,6 +47,9 @@ class AsgiServer(Agent[HttpConnection]):
         self._deadlines = None if limit_s is None else Deadlines(limit_s, page.header)
         self._access = access_log(settings)
         self._cancelled: set[Call] = set()
+        self._is_hearing = False
+        self._heard: deque[tuple[Message, list[int]]] = deque()
+        """What was read of the channel while the loop stood still."""
 
     # Life
 
@@ -52,6 +57,7 @@ class AsgiServer(Agent[HttpConnection]):
         """Start the app, serve, drain; the worker's exit status."""
         loop = self._loop
         asyncio.set_event_loop(loop)
+        profiling.knows_loop(loop)
         try:
             return loop.run_until_complete(self._main())
         finally:
@@ -60,6 +66,7 @@ class AsgiServer(Agent[HttpConnection]):
                 loop.run_until_complete(_end_generators(loop))
                 loop.run_until_complete(_end_threads(loop))
             finally:
+                profiling.forget_loop()
                 asyncio.set_event_loop(None)
                 loop.close()
 
@@ -67,6 +74,7 @@ class AsgiServer(Agent[HttpConnection]):
         loop = self._loop
         if not self.settings.shares_process:
             on_terminate(lambda: loop.call_soon_threadsafe(self._end_now))
+            looking.on_signal_do(self._hear_now)
         lifespan = Lifespan(self.context.app, self.settings.lifespan)
         self._listen()
         starting = loop.create_task(lifespan.startup())
@@ -139,6 +147,41 @@ class AsgiServer(Agent[HttpConnection]):
         from .logged import LoggedConnection  # most apps have no access log
 
         return LoggedConnection(self.context, sock, take.slot, is_last, peer, self._access)
+
+    def _on_channel(self) -> None:
+        self._is_hearing = True
+        try:
+            while self._heard:
+                self._obey(*self._heard.popleft())
+            super()._on_channel()
+        finally:
+            self._is_hearing = False
+
+    def _hear_now(self) -> None:
+        """In a signal's handler, while the loop may be standing still: a profile begins now, all else waits for it."""
+        if self._is_hearing:
+            return  # the loop turns
+        try:
+            for _ in range(MESSAGES_A_TURN):
+                received = self._endpoint.receive()
+                if received is None:
+                    break
+                if isinstance(received[0], Profile):
+                    self._obey(*received)
+                else:
+                    self._heard.append(received)
+        except ChannelClosed:
+            return  # the loop hears of it as well
+        except ChannelError as exc:
+            self._loop.call_soon_threadsafe(self._channel_ended, exc)
+        if self._heard:
+            self._loop.call_soon_threadsafe(self._on_channel)
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Profile):
+            profiling.begin(message.worker, message.seconds, descriptors[0])
+        else:
+            super()._obey(message, descriptors)
 
     def _dump(self) -> None:
         faulthandler.dump_traceback(STDERR, all_threads=True)

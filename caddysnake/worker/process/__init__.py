@@ -3,5 +3,7 @@
 ``setup``        environment, streams, title, directories, death with the daemon
 ``limits``       its limits
 ``stacks``       its threads' stacks, for the log
+``looking``      a signal of the daemon's: look at the channel now, or tell where the start stands
+``profiling``    what its threads and tasks are at
 ``termination``  SIGTERM: it ends now, in order
 """

@@ -31,11 +31,12 @@ from ... import keyring
 from ...channel.configuring import await_configuration
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.farewell import AFTER_END_S, END_S
-from ...channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Reaped, Spawned
+from ...channel.messages import MOVES, Cancel, Dump, Failed, Join, LeftBehind, Profile, Reaped, Spawned
 from ...channel.records import say
 from ...channel.settings import Settings, native, unseal
 from ..app.interface import load_app
 from ..app.loader import AppError, foreign_traceback
+from ..process import looking, profiling
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
 from ..servers import report, serve
 from . import modules, ownership
@@ -164,6 +165,14 @@ class ThreadHost:
         elif isinstance(message, Cancel):
             ownership.interrupt(message.worker)
             self._endpoint.send(LeftBehind(self._left_behind))  # it is heard here
+        elif isinstance(message, Profile):
+            number = message.worker
+
+            def is_its(thread: threading.Thread) -> bool:
+                lodger = ownership.lodger_of(thread)
+                return lodger is not None and lodger.worker == number
+
+            profiling.begin(number, message.seconds, descriptors[0], is_its)
         elif isinstance(message, Dump):
             faulthandler.dump_traceback(_STDERR, all_threads=True)
 
@@ -232,6 +241,7 @@ class ThreadHost:
     def _serve(self, number: int, group: _Group, endpoint: Endpoint) -> int:
         settings, page = await_configuration(endpoint, unseal, partial(speak_as, number))
         group.owner.name = settings.app
+        looking.knows(page)
         try:
             _own_directory()
             keyring.join_own()
@@ -275,6 +285,7 @@ class ThreadHost:
             if thread.ident is not None:
                 thread.join(_LOOK_S)  # it has said its last word
             fall_silent(number)
+            profiling.finish(number)
             group = self._group_of.pop(number)
             if group.is_over and group not in self._group_of.values():
                 self._part_with(group)

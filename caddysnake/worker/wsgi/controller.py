@@ -16,10 +16,23 @@ from enum import Enum
 
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.farewell import CANCEL_S, END_S
-from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drain, Drained, Dump, Ready, Returned, Shed, Take
+from ...channel.messages import (
+    TAKE_LAST,
+    TAKE_LINK,
+    TAKE_TRUSTED,
+    Drain,
+    Drained,
+    Dump,
+    Profile,
+    Ready,
+    Returned,
+    Shed,
+    Take,
+)
 from ...channel.records import say
 from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..early_answers import STALL_S
+from ..process import looking, profiling
 from ..process.termination import on_terminate
 from .call.deadlines import Deadlines
 from .connection import Connection, State
@@ -104,6 +117,7 @@ class Controller:
         """Serve the channel until this worker is to leave and holds nothing any more, or has used up its time."""
         if self._may_exit:
             on_terminate(self._terminate)
+            looking.on_signal_do(self.wake)
         self._guarded(lambda: self._endpoint.send(ready))
         while not self._is_finished():
             self._turn()
@@ -186,6 +200,8 @@ class Controller:
             elif isinstance(message, Shed):
                 for connection in self._table.take_idle(message.connections):
                     self._table.give_back(connection)
+            elif isinstance(message, Profile):
+                profiling.begin(message.worker, message.seconds, descriptors[0])
             elif isinstance(message, Dump):
                 faulthandler.dump_traceback(_STDERR, all_threads=True)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -135,6 +136,20 @@ def test_an_app_that_loads_too_long_is_given_up_in_the_words_operators_search_fo
 
     run(work())
     assert "taking a long time to load" in caplog.text
+
+
+def test_a_slow_start_says_where_it_stands(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "slow").write_text("2")
+
+    async def work() -> None:
+        async with House() as house:
+            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=30.0)._replace(slow_start_s=0.3))
+            await app.start()
+
+    run(work())
+    told = capfd.readouterr().err
+    here = r"\S+/probe\.py:\d+ in <module>"
+    assert re.search(rf"WARN still starting, at {here}: app=probe:wsgi\n{here}", told), told
 
 
 def test_an_app_that_is_quick_enough_is_not_talked_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

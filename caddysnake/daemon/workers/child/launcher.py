@@ -11,6 +11,7 @@ from ....config.plan.accounts import Account
 from ...system import processes
 from ...system.state import CarriedSeat
 from ...system.timings import Timings
+from .peer import Peer
 
 NO_ROOM = "spawners"
 """``SpawnError.code``: there may be no more of them."""
@@ -76,6 +77,10 @@ class Launcher(ABC):
     def may_run_on(self, worker: int) -> bool:
         """It was ended, but cannot be by force: it may still use what it holds."""
         return False
+
+    def peer_of(self, worker: int, own: Peer) -> Peer:
+        """Who is told what concerns the process of a worker whose channel is ``own``."""
+        return own
 
     def is_grouped(self, worker: int) -> bool:
         """The process that it shares with others is in a cgroup that limits their memory."""

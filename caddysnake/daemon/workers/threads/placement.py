@@ -10,6 +10,7 @@ from __future__ import annotations
 from ....channel.settings import Settings
 from ...system.state import CarriedSeat
 from ..child.launcher import ForkServerKey, SpawnError, ThreadLauncher
+from ..child.peer import Peer
 from .host import ThreadHost
 from .hosts import ThreadHosts, Wanted
 
@@ -141,6 +142,11 @@ class Placement(ThreadLauncher):
         """Its threads have not ended since ``end``."""
         host = self._of.get(worker)
         return host is not None and host.is_straggler(worker)
+
+    def peer_of(self, worker: int, own: Peer) -> Peer:
+        """See ``Launcher.peer_of``: its host's, whose main thread is at no app."""
+        host = self._of.get(worker)
+        return own if host is None else host.peer
 
     def is_grouped(self, worker: int) -> bool:
         """See ``Launcher.is_grouped``."""

@@ -1,0 +1,176 @@
+"""A profile of workers that run: ordered, read from a pipe each, and put together. What a worker says is believed in
+nothing: it may say anything, too much, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from ..channel.vitals import LARGEST
+from ..daemon.apps.app import App
+from ..daemon.main import Daemon
+from ..daemon.system.log.records import printable
+from ..daemon.tenants.lookup import DynamicApp, UnknownApp, find
+from ..daemon.workers.worker import Worker
+from .errors import ApiError
+from .flames import Frame, Key, Profile, Stacks
+from .survey import known_apps, workers_of
+
+SECONDS_MAX = 300.0
+_BYTES_MAX = 8 << 20
+"""Of what one worker says."""
+_READ_BYTES = 1 << 18
+_LATE_S = 5.0
+"""How long after its time a worker may take to write what it has seen."""
+_TEXT_MAX, _DEPTH_MAX = 400, 256
+
+_under_way: set[Worker] = set()
+
+
+class _Subject(NamedTuple):
+    """A worker to be looked at."""
+
+    app: str
+    worker: Worker
+
+    def __str__(self) -> str:
+        return f"worker {self.worker.settings.worker_index + 1} of {self.app}, pid {self.worker.pid}"
+
+
+async def of_app(daemon: Daemon, key: str, seconds: float) -> Profile:
+    """All workers of an app together. Raises ``ApiError``."""
+    try:
+        found = find(daemon.running.apps, daemon.running.templates, key)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), "`caddysnake status`, or GET /apps, lists them") from None
+    if isinstance(found, DynamicApp):
+        found = next(each.app for each in known_apps(daemon) if each.app.name == key)
+    return await _of(key, _subjects([found]), seconds)
+
+
+async def of_process(daemon: Daemon, pid: int, seconds: float) -> Profile:
+    """The workers in one process, which is one unless it is a thread host's. Raises ``ApiError``."""
+    subjects = [each for each in _subjects(known.app for known in known_apps(daemon)) if each.worker.pid == pid]
+    if not subjects:
+        raise ApiError("no-such-worker", f"no worker of an app has the pid {pid}", "GET /workers lists them")
+    return await _of(f"pid {pid}", subjects, seconds)
+
+
+def _subjects(apps: Iterable[App]) -> list[_Subject]:
+    return [
+        _Subject(app.name, worker) for app in apps for _, worker in workers_of(app) if worker.state.is_serving
+    ]
+
+
+async def _of(name: str, subjects: list[_Subject], seconds: float) -> Profile:
+    if not subjects:
+        raise ApiError("profile", f"no worker of {name} serves just now", "`caddysnake status` says how it is")
+    if any(each.worker in _under_way for each in subjects):
+        raise ApiError("busy", f"{name} is being profiled already")
+    workers = {each.worker for each in subjects}
+    _under_way.update(workers)
+    try:
+        heard = await asyncio.gather(*(_hear(each, seconds) for each in subjects))
+    finally:
+        _under_way.difference_update(workers)
+    stacks: Stacks = {}
+    warnings, count = [], 0
+    is_mixed = len({each.app for each in subjects}) > 1
+    for subject, said in zip(subjects, heard, strict=True):
+        why = said if isinstance(said, str) else await asyncio.to_thread(
+            _take_in, said, f"{subject.app}: " if is_mixed else "", stacks
+        )
+        if why:
+            warnings.append(f"{subject}: {why}")
+        else:
+            count += 1
+    if not count:
+        raise ApiError("profile", "no profile: " + "; ".join(warnings), "the log may say more")
+    return Profile(name, seconds, count, warnings, stacks)
+
+
+async def _hear(subject: _Subject, seconds: float) -> bytes | str:
+    """What a worker says, or why it says nothing."""
+    worker = subject.worker
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.set_blocking(reading, False)
+        try:
+            is_asked = worker.process.profile(seconds, writing)
+        finally:
+            os.close(writing)
+        if not is_asked:
+            return "it runs the code of an older version, or is leaving; `caddysnake reload` gives it new workers"
+        try:
+            said = await asyncio.wait_for(_read(reading), seconds + _LATE_S)
+        except TimeoutError:
+            worker.write_stacks()
+            return "nothing of Python runs in it (a call of C keeps the GIL?); its stacks are in the log"
+    finally:
+        os.close(reading)
+    return said or "it ended before it was done, or answers another profile"
+
+
+async def _read(fd: int) -> bytes | str:
+    """What it says, once that is whole; nothing when its other end is closed before. The pipe itself may stay open: a
+    child of an app's may have it.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes | str] = loop.create_future()
+    data = bytearray()
+
+    def readable() -> None:
+        try:
+            piece = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        data.extend(piece)
+        end = data.find(b"\n", 0, 16)
+        if done.done():
+            return
+        if not piece:
+            done.set_result("")
+        elif (end < 0 and len(data) >= 16) or len(data) > _BYTES_MAX:
+            done.set_result("what it says is no profile")
+        elif end >= 0 and (not data[:end].isdigit() or len(data) > end + int(data[:end])):
+            is_whole = data[:end].isdigit() and len(data) == end + 1 + int(data[:end])
+            done.set_result(bytes(data[end + 1 :]) if is_whole else "what it says is no profile")
+
+    loop.add_reader(fd, readable)
+    try:
+        return await done
+    finally:
+        loop.remove_reader(fd)
+
+
+def _take_in(said: bytes, of: str, stacks: Stacks) -> str:
+    """Add what a worker has said to ``stacks``; why not, when that cannot be. ``of``: before its threads' names."""
+    try:
+        told: Any = orjson.loads(said)
+        frames = [
+            Frame(_text(name), _text(file), _number(line)) for name, file, line in told["frames"]
+        ]
+        for name, numbers, wall_us, cpu_us in told["stacks"]:
+            key: Key = (of + _text(name), *(frames[_number(number)] for number in numbers[:_DEPTH_MAX]))
+            wall, cpu = stacks.get(key, (0, 0))
+            stacks[key] = (min(wall + _number(wall_us), LARGEST), min(cpu + _number(cpu_us), LARGEST))
+    except (ValueError, TypeError, KeyError, IndexError):
+        return "what it says is no profile"
+    return ""
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str):
+        raise TypeError
+    return printable(found[:_TEXT_MAX])
+
+
+def _number(found: Any) -> int:
+    if not isinstance(found, int) or not 0 <= found <= LARGEST:
+        raise ValueError
+    return found

@@ -1,0 +1,82 @@
+"""Look for some seconds at what an app, or one worker, is at, and write where its time went.
+
+It runs on meanwhile, a few per cent slower at most. The form follows from the name of FILE: .html, a flame graph that
+any browser shows; .json, for https://www.speedscope.app; .txt, stacks by processor time for flamegraph.pl and its like.
+Without FILE, the functions that took most.
+
+    caddysnake profile blog:app
+    caddysnake profile blog:app --seconds 30 -o blog.html
+    caddysnake profile 4711 -o worker.json        one worker; `caddysnake status` has the pids
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from urllib.parse import quote, urlencode
+
+from ..logs.records import printable
+from .calling import CallFailed, add_address_argument, call, report
+from .finding import find
+from .reading import add_config_arguments
+
+_FORMS = (".html", ".json", ".txt")
+_HOTTEST = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("app", metavar="APP|PID", help="an app by its name in `caddysnake status`, or a worker's pid")
+    parser.add_argument("--seconds", metavar="N", type=float, default=10.0, help="how long to look (default: 10)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to write: a name in .html, .json or .txt")
+    parser.add_argument("--wall", action="store_true", help="count waiting too, in .txt and where nothing is written")
+    add_config_arguments(parser)
+    add_address_argument(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Look, write, and say what was seen; 0 when at least one worker has told something."""
+    suffix = ".txt" if args.output is None else os.path.splitext(args.output)[1].lower()
+    if suffix not in _FORMS:
+        print(f"Error: {args.output}: the form follows from the name: end it in {', '.join(_FORMS)}", file=sys.stderr)
+        return 1
+    if args.output is not None and not os.path.isdir(os.path.dirname(args.output) or "."):
+        print(f"Error: {args.output}: there is no such folder", file=sys.stderr)
+        return 1
+    form = "wall" if args.wall and suffix == ".txt" else suffix[1:]
+    path = f"/workers/{args.app}" if args.app.isdecimal() else f"/apps/{quote(args.app, safe='')}"
+    query = urlencode({"seconds": f"{args.seconds:g}", "format": form})
+    try:
+        target = find(args.address, args.config)
+        seen = call(target, "POST", f"{path}/profile?{query}", timeout=None)
+    except CallFailed as exc:
+        return report(exc)
+    for warning in seen["warnings"]:
+        print(f"Warning: {printable(warning)}", file=sys.stderr)
+    if args.output is None:
+        _show(seen["content"])
+        return 0
+    try:
+        with open(args.output, "w", encoding="utf-8", errors="replace") as file:
+            file.write(seen["content"])
+    except OSError as exc:
+        print(f"Error: {args.output}: {exc.strerror}", file=sys.stderr)
+        return 1
+    count = f"{seen['workers']} worker{'' if seen['workers'] == 1 else 's'}"
+    print(f"{args.output}: {printable(seen['name'])}, {count}, {seen['seconds']:g} s", file=sys.stderr)
+    return 0
+
+
+def _show(content: str) -> None:
+    """The functions that took most, each for itself."""
+    own: dict[str, int] = {}
+    for line in content.splitlines():
+        stack, _, took = line.rpartition(" ")
+        name = stack.rpartition(";")[2]
+        own[name] = own.get(name, 0) + int(took)
+    whole = sum(own.values())
+    if not whole:
+        print("No processor time was used. --wall counts waiting too.")
+    for name, its in sorted(own.items(), key=lambda each: -each[1])[:_HOTTEST]:
+        print(f"{100 * its / whole:6.1f} %  {printable(name)}")
