@@ -165,13 +165,14 @@ def test_a_tenant_is_found_and_put_to_sleep(site: Site) -> None:
 def test_a_profile_of_an_app_becomes_a_file(site: Site) -> None:
     page = site.page
     page.evaluate(
-        "window.kept = null;"
-        "HTMLAnchorElement.prototype.click = function () { window.kept = [this.download, this.href]; };"
+        "window.kept = null; window.blob = null;"
+        "URL.createObjectURL = (blob) => { window.blob = blob; return 'blob:1'; };"
+        "HTMLAnchorElement.prototype.click = function () { window.kept = this.download; };"
         "[...document.querySelectorAll('button')].find((e) => e.innerText.startsWith('Profile')).click()"
     )
     page.until("window.kept !== null")
-    assert page.evaluate("window.kept[0]") == "profile-main-wsgi.html"
-    assert "Processor time" in page.evaluate("fetch(window.kept[1]).then((r) => r.text(), (e) => String(e))")
+    assert page.evaluate("window.kept") == "profile-main-wsgi.html"
+    assert "Processor time" in page.evaluate("window.blob.text()")
     assert "is among your downloads" in page.evaluate("document.getElementById('result').innerText")
     assert page.errors == []
 
