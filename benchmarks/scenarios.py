@@ -29,10 +29,12 @@ class Scenario:
 
 
 A, W = Interface.ASGI, Interface.WSGI
-ASGI_PEERS = (OURS, "uvicorn", "granian", "hypercorn", "gunicorn-uvicorn")
-WSGI_PEERS = (OURS, "granian", "gunicorn-gthread", "gunicorn-sync")
+ASGI_PEERS = (OURS, "uvicorn", "granian", "fastpysgi", "pyvoy", "hypercorn", "gunicorn-uvicorn")
+WSGI_PEERS = (OURS, "granian", "fastpysgi", "pyvoy", "gunicorn-gthread", "gunicorn-sync")
 FEW_ASGI = (OURS, "uvicorn", "granian")
+VARIED_ASGI = (*FEW_ASGI, "fastpysgi", "pyvoy")
 FEW_WSGI = (OURS, "granian", "gunicorn-gthread")
+VARIED_WSGI = (*FEW_WSGI, "fastpysgi", "pyvoy")
 BEHIND_CADDY = (OURS, RELAY, "uvicorn", "granian", "nginx-itself")
 BARE_A, BARE_W = "bare_asgi:app", "bare_wsgi:app"
 BODIES_A, BODIES_W = "bodies_asgi:app", "bodies_wsgi:app"
@@ -46,8 +48,8 @@ SCENARIOS = {
         # Small requests, direct.
         Scenario("asgi", A, BARE_A, Wrk(), servers=ASGI_PEERS),
         Scenario("wsgi", W, BARE_W, Wrk(), servers=WSGI_PEERS),
-        Scenario("asgi-varied", A, BARE_A, Wrk(script="varied.lua"), servers=FEW_ASGI),
-        Scenario("wsgi-varied", W, BARE_W, Wrk(script="varied.lua"), servers=FEW_WSGI),
+        Scenario("asgi-varied", A, BARE_A, Wrk(script="varied.lua"), servers=VARIED_ASGI),
+        Scenario("wsgi-varied", W, BARE_W, Wrk(script="varied.lua"), servers=VARIED_WSGI),
         Scenario("asgi-1-connection", A, BARE_A, Wrk(1), servers=FEW_ASGI, is_short=False),
         Scenario("wsgi-1-connection", W, BARE_W, Wrk(1), servers=FEW_WSGI, is_short=False),
         Scenario("asgi-512-connections", A, BARE_A, Wrk(512), servers=FEW_ASGI),

@@ -162,6 +162,15 @@ def hypercorn(launch: Launch) -> list[str]:
     return [*command, "--workers", str(launch.workers), "--log-level", "warning", launch.app]
 
 
+def fastpysgi(launch: Launch) -> list[str]:
+    return [launch.program("fastpysgi"), "--host", "127.0.0.1", "--port", str(launch.port), "-l", "0", launch.app]
+
+
+def pyvoy(launch: Launch) -> list[str]:
+    command = [launch.program("pyvoy"), "--address", "127.0.0.1", "--port", str(launch.port), "--log-level", "error"]
+    return [*command, "--interface", launch.interface.value, launch.app]
+
+
 def _gunicorn(*options: str) -> Callable[[Launch], list[str]]:
     def command(launch: Launch) -> list[str]:
         own = [launch.program("gunicorn"), "--bind", _address(launch), "--chdir", launch.app_folder]
@@ -204,6 +213,7 @@ OURS = "caddysnake"
 RELAY = "caddysnake-relay"
 
 _ASGI = frozenset({Interface.ASGI})
+_DIRECT = frozenset((Reach.DIRECT,))
 _WSGI = frozenset({Interface.WSGI})
 _BEHIND = frozenset((Reach.CADDY, Reach.TUNED))
 _ANY = frozenset(Reach)
@@ -218,6 +228,8 @@ SERVERS = {
         Server(RELAY, caddysnake_relay, reaches=_BEHIND),
         Server("uvicorn", uvicorn, ("uvicorn[standard]",), interfaces=_ASGI),
         Server("granian", granian, ("granian",)),
+        Server("fastpysgi", fastpysgi, ("fastpysgi",), reaches=_DIRECT),
+        Server("pyvoy", pyvoy, ("pyvoy",), reaches=_DIRECT),
         Server("hypercorn", hypercorn, ("hypercorn[uvloop]",), interfaces=_ASGI),
         Server(
             "gunicorn-uvicorn",

@@ -272,6 +272,7 @@ struct head {
     int origin;
     int has_host, has_length, has_for, has_proto, has_forwarded_host;
     int has_escapes;
+    int has_untrue; /* fields in which somebody who is not believed tells of a client */
 };
 
 static PyObject *
@@ -408,10 +409,14 @@ read_line(Reader *self, struct span data, struct head *head)
     return (rest.at + size + version_size) - data.at;
 }
 
-/* Note what a field means for us; 1, or 0 when that is not plain. */
+/* Note what a field means for us; 1, 2 when it is not shown to the app, or 0 when that is not plain. */
 static int
 note(struct head *head, enum role role, struct span value)
 {
+    if (head->origin != FORWARDED && role >= FORWARDED_FOR && role <= FORWARDED_OTHER) {
+        head->has_untrue = 1;
+        return 2;
+    }
     switch (role) {
     case ORDINARY:
     case CONTENT_TYPE:
@@ -435,22 +440,16 @@ note(struct head *head, enum role role, struct span value)
     case CONNECTION:
         return equals_without_case(value, "keep-alive");
     case FORWARDED_OTHER:
-        return head->origin == FORWARDED;
+        return 1;
     case FORWARDED_FOR:
-        if (head->origin != FORWARDED)
-            return 0;
         head->forwarded_for = value; /* of several the last counts */
         head->has_for = 1;
         return 1;
     case FORWARDED_PROTO:
-        if (head->origin != FORWARDED)
-            return 0;
         head->forwarded_proto = value;
         head->has_proto = 1;
         return 1;
     case FORWARDED_HOST:
-        if (head->origin != FORWARDED)
-            return 0;
         head->forwarded_host = value;
         head->has_forwarded_host = 1;
         return 1;
@@ -466,7 +465,7 @@ static int
 read_fields(Reader *self, struct span data, Py_ssize_t at, struct head *head, PyObject *headers, PyObject *environ)
 {
     Py_ssize_t count = 0;
-    Py_ssize_t before = environ ? PyDict_Size(environ) : 0;
+    Py_ssize_t shown = environ ? PyDict_Size(environ) : 0;
     for (;;) {
         struct span rest = {data.at + at, data.size - at};
         if (rest.size >= 2 && rest.at[0] == '\r' && rest.at[1] == '\n') {
@@ -484,17 +483,19 @@ read_fields(Reader *self, struct span data, Py_ssize_t at, struct head *head, Py
         if (!stop || stop + 1 >= data.at + data.size || stop[1] != '\n')
             return 0;
         struct span value = trimmed((struct span){tail.at, stop - tail.at});
-        if (!is_value(value) || !note(head, known->role, value))
+        int noted = is_value(value) ? note(head, known->role, value) : 0;
+        if (!noted)
             return 0;
         if (headers) {
             PyObject *bytes = PyBytes_FromStringAndSize((const char *)value.at, value.size);
             if (append(headers, known->name, bytes) < 0)
                 return -1;
         }
-        if (environ) {
+        if (environ && noted == 1) {
+            shown++;
             if (put(environ, known->key, PyUnicode_DecodeLatin1((const char *)value.at, value.size, NULL)) < 0)
                 return -1;
-            if (PyDict_Size(environ) != before + count)
+            if (PyDict_Size(environ) != shown)
                 return 0; /* a repeated name: how its values are joined depends on the name */
         }
         at = (stop + 2) - data.at;
@@ -588,11 +589,28 @@ address(PyObject *host, PyObject *port)
     return made;
 }
 
+/* The fields but those that tell of a client further away. */
+static PyObject *
+believed(PyObject *headers)
+{
+    PyObject *fields = PyList_New(0);
+    for (Py_ssize_t i = 0; fields && i < PyList_Size(headers); i++) {
+        PyObject *pair = PyList_GetItem(headers, i);
+        PyObject *name = PyTuple_GetItem(pair, 0);
+        enum role role = role_of((struct span){(const unsigned char *)PyBytes_AsString(name), PyBytes_Size(name)});
+        if (role >= FORWARDED_FOR && role <= FORWARDED_OTHER)
+            continue;
+        if (PyList_Append(fields, pair) < 0)
+            Py_CLEAR(fields);
+    }
+    return fields;
+}
+
 /* The fields of a scope whose peer is the client itself: those of the head, and what the socket tells. */
 static PyObject *
 with_own_fields(Reader *self, struct head *head, PyObject *headers, PyObject *client)
 {
-    PyObject *fields = PyList_GetSlice(headers, 0, PyList_Size(headers));
+    PyObject *fields = head->has_untrue ? believed(headers) : PyList_GetSlice(headers, 0, PyList_Size(headers));
     if (!fields)
         return NULL;
     int status = append(fields, self->texts[B_PROTO], shared(self->texts[B_HTTP]));
