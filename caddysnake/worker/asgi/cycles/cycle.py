@@ -18,7 +18,7 @@ from ..scope import Peer
 
 _DONE = ResponsePhase.DONE
 _PATH_MAX = 200
-LOOK_S = 0.0005
+LOOK_S = 0.01
 """A client that was there so lately is taken to be there still."""
 
 REFUSALS_MAX = 8
