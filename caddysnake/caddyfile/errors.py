@@ -20,7 +20,7 @@ class CaddyfileError(Exception):
     Attributes:
         message: what is wrong, in one sentence without a full stop.
         file: the name of the file as it was given, or the absolute path of an imported one.
-        line: counted from 1, in the text after environment substitution.
+        line: counted from 1, in the text after environment substitution; 0: nowhere in particular.
         column: counted from 1 in characters, or ``None`` when the whole line is meant.
         token: the text of the token that is wrong, or ``None``.
         hint: what would be right, or ``None``.
@@ -61,7 +61,7 @@ class CaddyfileError(Exception):
         )
 
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}: {self.message}"
+        text = f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
         if self.imports:
             text += ", imported at " + ", ".join(reversed(self.imports))
         if self.hint:

@@ -6,6 +6,7 @@
 ``terminal``       what a terminal may be shown
 
 ``run``            runs the apps of a file; ``serve``: one app without a file
+``announcing``     what is said once apps serve
 ``understanding``  from a file to what the daemon runs; ``runtime_dir``: the folder of sockets that nobody named
 ``reading``        the Caddyfile a command works on, and how errors in it are shown
 ``validate``       checks a file; ``planning``: what it comes to here

@@ -11,6 +11,7 @@ from ..config.language.adapt import load
 from ..config.language.models import Config
 from ..config.plan.plan import Plan, plan, usable_cores
 from ..config.stock.stock import stock
+from ..daemon.supervisor.document import CaddyPart, Document
 from .reading import Source
 
 
@@ -20,7 +21,7 @@ class Planned(NamedTuple):
     config: Config
     plan: Plan
     errors: list[CaddyfileError]
-    caddy: str
+    caddy: CaddyPart
     """What a supervised Caddy would run, if there is to be one."""
 
 
@@ -33,4 +34,4 @@ def planned(source: Source, *, with_caddy: bool) -> Planned:
         config = load(source.content, source.file, os.environ)
         found = plan(config, cores=usable_cores())
     settled = settle(config, found, os.environ, own_sockets=with_caddy)
-    return Planned(config, settled.plan, settled.all_errors, text)
+    return Planned(config, settled.plan, settled.all_errors, CaddyPart(text, source=Document(*source)))

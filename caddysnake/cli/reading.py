@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, TextIO
+from typing import Final, NamedTuple
 
 from .. import files
 from ..caddyfile.errors import CaddyfileError
@@ -15,6 +15,14 @@ from ..config.plan.places import start_folder
 
 DEFAULT_FILE: Final = "Caddyfile"
 _SHOWN_MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+Say = Callable[[str, str], None]
+"""Says a text of such a level (as the log has them) to whoever called."""
+
+
+def _to_stderr(text: str, _: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class ReadError(Exception):
@@ -80,25 +88,22 @@ def source_of(path: str | None) -> Iterator[Source]:
         raise Rejected from None
 
 
-def print_errors(errors: Iterable[CaddyfileError], source: Source | None = None, stream: TextIO | None = None) -> None:
+def print_errors(errors: Iterable[CaddyfileError], source: Source | None = None, say: Say = _to_stderr) -> None:
     """Say what is wrong, each with its line of the file."""
-    stream = stream or sys.stderr
     lines: dict[str, list[str]] = {}
     if source is not None:
         lines[source.file] = _lines(source.content)
     for error in errors:
-        print(f"Error: {_printable(str(error))}", file=stream)
         if error.file not in lines:
             lines[error.file] = _lines_of(error.file)
         shown = _excerpt(error, lines[error.file])
-        if shown:
-            print(shown, file=stream)
+        say(f"Error: {_printable(str(error))}" + (f"\n{shown}" if shown else ""), "error")
 
 
-def print_warnings(warnings: Iterable[str], stream: TextIO | None = None) -> None:
+def print_warnings(warnings: Iterable[str], say: Say = _to_stderr) -> None:
     """Say what is likely wrong."""
     for warning in warnings:
-        print(f"Warning: {_printable(warning)}", file=stream or sys.stderr)
+        say(f"Warning: {_printable(warning)}", "warn")
 
 
 def _excerpt(error: CaddyfileError, lines: list[str]) -> str:

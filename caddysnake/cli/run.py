@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping
 
 from ..admin.asked import OnDemandEndpoint
 from ..admin.attending import Admin, import_all
 from ..config.language.adapt import ConfigErrors
-from ..config.language.models import Config
 from ..config.language.values import InvalidValue
 from ..config.plan.places import absolute, disregarded, start_folder
 from ..daemon.main import not_started, run
@@ -32,6 +30,7 @@ from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
 from ..daemon.upgrade.handover import Inheritance, Rehearsal, inherited
 from ..daemon.upgrade.restore import differences
+from .announcing import ready_line, whereabouts
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, private_folder, remove_folder
 from .understanding import FileReader, Setting, understand
@@ -109,7 +108,7 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
     try:
         wanted = understand(source, setting, is_start=True, goes_on=left is not None)
     except ConfigErrors as exc:
-        print_errors(exc.errors, source)
+        print_errors(exc.errors, source, logs.tell)
         not_started(str(exc.errors[0]))
         return EXIT_FAILED
     except InvalidValue as exc:
@@ -117,12 +116,13 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
     except RuntimeDirError as exc:
         return _report(str(exc))
     composition = wanted.configuration.composition
+    logs.restyle(composition.log)
     if isinstance(left, Rehearsal):
         return _rehearse(left, composition)
     if left is None:
-        print_warnings(wanted.config.warnings)
+        print_warnings(wanted.config.warnings, logs.tell)
     if not composition.apps and not composition.templates:
-        print(f"Note: {source.file} has no python directive: there is no app to run", file=sys.stderr)
+        logs.tell(f"Note: {source.file} has no python directive: there is no app to run")
     companion: Callable[[], FrontProxy] | None = None
     if caddy is not None and setting.folder is not None:
         binary, place = caddy, setting.folder
@@ -130,13 +130,18 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
         def companion() -> FrontProxy:
             return Caddy(binary, wanted.configuration.caddy, place)
 
-    urls = _urls(wanted.config) if caddy is not None else []
+
+    def told(seconds: float, failed: Mapping[str, str]) -> None:
+        part = wanted.configuration.caddy
+        where = [] if caddy is None else whereabouts(wanted.config, part.text, os.environ)
+        logs.tell(ready_line(composition, where, seconds, failed))
+
     if left is not None and not left.state.is_afresh:
         import_all()  # somebody stands in meanwhile; later, a thread that imports would hold up who serves
     return run(
         wanted.configuration,
         companion,
-        lambda seconds, failed: _announce(composition, urls, seconds, failed),
+        told,
         FileReader(wanted, setting),
         lambda daemon: Attendants([Admin(daemon), OnDemandEndpoint()]),
         left,
@@ -155,44 +160,6 @@ def _rehearse(rehearsal: Rehearsal, composition: Desired) -> int:
 
 
 def _report(problem: str) -> int:
-    print(f"Error: {problem}", file=sys.stderr)
+    logs.tell(f"Error: {problem}", "error")
     not_started(problem)
     return EXIT_FAILED
-
-
-def _urls(config: Config) -> list[str]:
-    """Where a browser finds the sites that Caddy serves on a plain address, loopback first choice."""
-    found = []
-    for site in config.sites:
-        for address in site.addresses:
-            if address.socket is not None or "*" in address.host or "{" in address.host:
-                continue
-            options = config.options
-            plain = address.scheme == "http" or (
-                address.scheme != "https"
-                and (
-                    address.port == options.http_port
-                    or (not address.host and address.port != options.https_port)
-                    or options.auto_https == "off"
-                )
-            )
-            scheme = "http" if plain else "https"
-            served = address.port or (options.http_port if plain else options.https_port)
-            port = "" if served == ("80" if plain else "443") else f":{served}"
-            host = address.host or "localhost"
-            found.append(f"{scheme}://{f'[{host}]' if ':' in host else host}{port}/")
-    return list(dict.fromkeys(found))
-
-
-def _announce(composition: Desired, urls: list[str], seconds: float, failed: Mapping[str, str]) -> None:
-    apps = len(composition.apps) - len(failed.keys() & {spec.name for spec in composition.apps.values()})
-    names = {spec.name for spec in composition.templates.values()}
-    templates = len(names) - len(failed.keys() & names)
-    parts = []
-    if apps or not templates:
-        parts.append(f"{apps} app{'' if apps == 1 else 's'}")
-    if templates:
-        parts.append(f"{templates} template{'' if templates == 1 else 's'} of apps")
-    down = ", ".join(f"{name} ({code})" for name, code in failed.items())
-    missing = [f"Not up, and tried again: {down}."] if down else []
-    logs.tell(" ".join([f"{' and '.join(parts)} ready in {seconds:.1f} s.", *urls, *missing]))

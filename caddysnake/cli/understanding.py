@@ -96,7 +96,7 @@ def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
         )
         address = f"unix/{folder}/caddy-{os.getpid()}.sock"
         text, admin = with_admin(both.text, source.file, os.environ, both.config.options, address)
-        return CaddyPart(text, admin), both.config, both.plan
+        return CaddyPart(text, admin, Document(*source)), both.config, both.plan
     config = load(source.content, source.file, os.environ)
     planned = plan(config, cores=usable_cores(), base_dir=setting.base, socket_dir=setting.socket_dir)
     if setting.socket_dir is None and any(listener.own for listener in planned.listeners):

@@ -11,8 +11,12 @@ import argparse
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from .reading import add_config_arguments, print_warnings, source_of
+
+if TYPE_CHECKING:
+    from ..daemon.supervisor.document import CaddyPart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     from .planning import planned
 
     with source_of(args.config) as source:
-        config, plan, errors, text = planned(source, with_caddy=args.caddy)
+        config, plan, errors, part = planned(source, with_caddy=args.caddy)
         print_warnings(config.warnings)
         try:
             admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
@@ -38,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
             errors.append(exc)
         if errors:
             raise ConfigErrors(errors)
-    if args.caddy and (why := _refused_by_caddy(text)) is not None:
+    if args.caddy and (why := _refused_by_caddy(part)) is not None:
         print(f"Error: {why}", file=sys.stderr)
         return 1
     print("Valid configuration")
@@ -47,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refused_by_caddy(text: str) -> str | None:
+def _refused_by_caddy(part: CaddyPart) -> str | None:
     """Why Caddy would not run its part of the file; None when it would, or there is none to ask."""
     from ..daemon.supervisor.caddy.binary import find_caddy, refusal
 
@@ -56,7 +60,6 @@ def _refused_by_caddy(text: str) -> str | None:
         print("Note: there is no caddy here to look at its part of the file", file=sys.stderr)
         return None
     try:
-        said = refusal(binary, text)
+        return refusal(binary, part)
     except (OSError, subprocess.SubprocessError) as exc:
         return f"cannot ask {binary}: {exc}"
-    return None if said is None else f"caddy refuses its part of the file:\n{said}"

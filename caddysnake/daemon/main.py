@@ -47,6 +47,8 @@ _ANSWER_S = 0.05
 """So long after a rehearsal the upgrade begins."""
 _ATTEND_AFTER_S = 1.0
 """When apps take longer to start, the admin API answers before they are up."""
+_LAST_S = 2.0
+"""So long the line that says that all is ready waits to be the last one, where somebody reads it."""
 _SWITCH_S = 0.0005
 """How long a thread of ours that computes (reads a configuration, imports) may keep the loop waiting each time it comes
 back from the kernel. A hand-over is a dozen system calls, and 5 ms for each, as Python has it, is a stall.
@@ -132,8 +134,11 @@ class Daemon:
                 self.phase = DaemonPhase.READY
                 self.reloads.begin()
                 if on_ready is not None and not self.upgrades:
+                    took = time.monotonic() - begun
+                    if logs.is_on_terminal() and self._attending is not None:
+                        await asyncio.wait((self._attending,), timeout=_LAST_S)
                     late = dict.fromkeys(self.running.undecided, "still starting")
-                    on_ready(time.monotonic() - begun, self.serving.failed() | late)
+                    on_ready(took, self.serving.failed() | late)
                 self._service.ready()
                 if (failure := await self._first_of_stop_and(self.running.beginnings.none_comes_up())) is not None:
                     raise failure
@@ -348,7 +353,7 @@ class Daemon:
 
 def _complain(exc: ListenError | StartFailed) -> None:
     """Tell the person who started us, not the log alone, why nothing runs."""
-    tell(f"Error: {why(exc)}")
+    tell(f"Error: {why(exc)}", "error")
 
 
 def not_started(why: str) -> None:

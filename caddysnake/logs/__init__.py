@@ -7,6 +7,7 @@
 ``repeats``     the same thing over and over
 ``troubles``    tracebacks of one process, counted
 ``access``      a request that a worker has answered, as Caddy logs it
+``caddy``       a line of Caddy's own log
 ``orders``      what the daemon tells the log process
 ``sources``     one process's output: descriptors, and what has been read of them
 ``sink``        where everything goes: a thread that may be held up for ever

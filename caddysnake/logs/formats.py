@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -37,6 +37,11 @@ def json_line(record: Record) -> bytes:
 def journal_line(record: Record) -> bytes:
     """As ``json_line``, with the priority in front, which journald takes off and files it under (sd-daemon(3))."""
     return _PRIORITIES.get(record.level, b"<6>") + json_line(record)
+
+
+def has_colours(is_terminal: bool, environ: Mapping[str, str]) -> bool:
+    """Whether console style is in colours: see https://no-color.org."""
+    return is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 class Console:

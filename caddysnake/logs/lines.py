@@ -13,7 +13,9 @@ LINE_MAX_BYTES = 16 * 1024
 class Lines:
     """Cuts one stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LINE_MAX_BYTES) -> None:
+        """``longest``: bytes of a line that are kept."""
+        self._longest = longest
         self._begun = b""
         self._cut = 0
 
@@ -30,35 +32,34 @@ class Lines:
         self._begin(first)
         found = [self.take()]
         last = rest.pop()
-        found += [_text(line, 0) for line in rest]
+        found += [self._text(line, 0) for line in rest]
         self._begin(last)
         return found
 
     def take(self) -> str:
         """The line that has begun, as far as it has come."""
-        text = _text(self._begun, self._cut)
+        text = self._text(self._begun, self._cut)
         self._begun = b""
         self._cut = 0
         return text
 
     def _begin(self, piece: bytes) -> None:
-        room = max(0, LINE_MAX_BYTES - len(self._begun))
+        room = max(0, self._longest - len(self._begun))
         if len(piece) > room:
             self._cut += len(piece) - room
             piece = piece[:room]
         self._begun += piece
 
-
-def _text(line: bytes, cut: int) -> str:
-    if len(line) > LINE_MAX_BYTES:
-        cut += len(line) - LINE_MAX_BYTES
-        line = line[:LINE_MAX_BYTES]
-    if cut:
-        line = _whole_characters(line)
-    elif line.endswith(b"\r"):
-        line = line[:-1]
-    text = line.decode("utf-8", "backslashreplace")
-    return f"{text} [… {cut:,} bytes cut]" if cut else text
+    def _text(self, line: bytes, cut: int) -> str:
+        if len(line) > self._longest:
+            cut += len(line) - self._longest
+            line = line[:self._longest]
+        if cut:
+            line = _whole_characters(line)
+        elif line.endswith(b"\r"):
+            line = line[:-1]
+        text = line.decode("utf-8", "backslashreplace")
+        return f"{text} [… {cut:,} bytes cut]" if cut else text
 
 
 def _whole_characters(line: bytes) -> bytes:

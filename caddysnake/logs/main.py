@@ -20,9 +20,9 @@ import sys
 import time
 import traceback
 
-from . import orders
-from .formats import Console, Format, journal_line, json_line
-from .records import LEVELS, Record
+from . import caddy, orders
+from .formats import Console, Format, has_colours, journal_line, json_line
+from .records import LEVELS, Record, Statement
 from .sink import OURS, Sink
 from .sources import TURN_BYTES, Source, Stream
 from .troubles import Troubles
@@ -54,6 +54,7 @@ class LogProcess:
         self._troubles: dict[tuple[str, int], Troubles] = {}
         self._level = LEVELS["info"]
         self._format = self._format_named("auto")
+        self._is_quiet = True
         self._poll = select.epoll()
         self._poll.register(channel.fileno(), select.EPOLLIN)
         self._poll.register(sink.room_fd, select.EPOLLIN)
@@ -106,7 +107,11 @@ class LogProcess:
                 self._write(Record(**content))
             elif order == orders.TEXT:
                 self._catch_up()
-                self._sink.offer(content["text"].encode("utf-8", "backslashreplace"))
+                told = Statement(**content)
+                if isinstance(self._format, Console):
+                    self._sink.offer(told.text.encode("utf-8", "backslashreplace"))
+                else:
+                    self._sink.offer(self._format(told.record(time.time())))
             elif order == orders.SOURCE:
                 self._add(content, descriptors)
             elif order == orders.OVER:
@@ -120,6 +125,7 @@ class LogProcess:
             elif order == orders.STYLE:
                 self._level = LEVELS.get(content["level"], LEVELS["info"])
                 self._format = self._format_named(content["format"])
+                self._is_quiet = bool(content.get("is_quiet"))
             elif order == orders.END:
                 return False
         return True
@@ -178,7 +184,7 @@ class LogProcess:
     def _format_named(self, name: str) -> Format:
         is_terminal = os.isatty(_STDERR)
         if name == "console" or (name == "auto" and is_terminal):
-            return Console(colour=is_terminal)
+            return Console(has_colours(is_terminal, self._environ))
         return journal_line if is_journal(self._environ) else json_line
 
     # Streams
@@ -245,10 +251,16 @@ class LogProcess:
             self._sink.offer(self._format(told))
 
     def _write_all(self, records: list[Record], owner: str) -> int:
-        text = b"".join(self._format(record) for record in records if LEVELS[record.level] >= self._level)
+        text = b"".join(self._format(record) for record in records if self._is_wanted(record))
         if text and not self._sink.offer(text, owner):
             self._lost += len(records)
         return len(text)
+
+    def _is_wanted(self, record: Record) -> bool:
+        if self._is_quiet and record.fields.get("process") == "caddy" and isinstance(self._format, Console):
+            is_low = record.level in ("debug", "info") or record.msg.startswith(caddy.AS_EXPECTED)
+            return not is_low or record.logger.startswith(caddy.ACCESS)
+        return LEVELS[record.level] >= self._level
 
     def _write(self, record: Record) -> None:
         if not self._sink.has_room(OURS):

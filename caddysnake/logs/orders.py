@@ -4,7 +4,7 @@
 order    meaning
 =======  ==========================================================================================================
 RECORD   write this record
-TEXT     write this text as it is: what is for whoever started the daemon
+TEXT     write this text (a ``Statement``): for whoever started the daemon
 SOURCE   read these pipes (descriptors beside it), each named in ``streams``; ``fields`` go on every record
 OVER     whoever had these pipes (``pipes``: their inodes) has ended: read what is there, and let go of them
 STYLE    from now on this level and format

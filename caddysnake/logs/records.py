@@ -24,6 +24,18 @@ class Record(NamedTuple):
     fields: dict[str, Any]
 
 
+class Statement(NamedTuple):
+    """What is said to whoever started the daemon: as text in console style, else as a record."""
+
+    text: str
+    level: str = "info"
+
+    def record(self, ts: float) -> Record:
+        """The first line is the message."""
+        msg, _, rest = self.text.rstrip("\n").partition("\n")
+        return Record(self.level, ts, "daemon", msg.removesuffix(":") if rest else msg, {"error": rest} if rest else {})
+
+
 def level_name(python_name: str) -> str:
     """Caddy's name for a level of ``logging``."""
     return _NAMES.get(python_name, python_name.lower())

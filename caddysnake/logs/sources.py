@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from ..channel.throttle import TokenBucket
-from . import access
-from .lines import Lines
+from . import access, caddy
+from .lines import LINE_MAX_BYTES, Lines
 from .records import LEVELS, Record
 from .repeats import Repeats
 from .tracebacks import Group, Grouping
@@ -44,6 +45,10 @@ RESUME_BYTES = 64 * 1024
 TOLD_RATE_BYTES = 4 * 1024 * 1024
 TOLD_BURST_BYTES = 16 * 1024 * 1024
 """The same for what our own code in it tells: some 5,000 requests a second, or 20,000 at once."""
+
+CADDY_RATE_BYTES = 16 * 1024 * 1024
+CADDY_BURST_BYTES = 64 * 1024 * 1024
+"""The same for a Caddy's log, with the requests that it has been told to log: more than it can answer."""
 
 RECORDS_A_SECOND = 200
 RECORDS_AT_ONCE = 2000
@@ -74,7 +79,7 @@ class Source:
         """Whose share of the log it is."""
         self.troubles = Troubles()
         self.streams: list[Stream] = [
-            (Told if name == "records" else Printed)(self, name, fd) for name, fd in streams.items()
+            _KINDS.get(name, Printed)(self, name, fd) for name, fd in streams.items()
         ]
 
     @property
@@ -245,9 +250,11 @@ class Stream:
 class Printed(Stream):
     """Standard output or standard error: text of any kind."""
 
-    def __init__(self, source: Source, name: str, fd: int) -> None:
-        super().__init__(source, name, fd, source.rate)
-        self._lines = Lines()
+    def __init__(
+        self, source: Source, name: str, fd: int, rate: TokenBucket | None = None, longest: int = LINE_MAX_BYTES
+    ) -> None:
+        super().__init__(source, name, fd, rate or source.rate)
+        self._lines = Lines(longest)
         self._groups = Grouping()
         self._repeats = Repeats(1)
         self._logger = f"{source.logger}.{name}"
@@ -382,6 +389,27 @@ class Told(Stream):
 
     def _holds(self) -> bool:
         return bool(self._repeats)
+
+
+class Logged(Printed):
+    """The log of a Caddy, whose records stay what they are; what is none, such as a panic, is text."""
+
+    def __init__(self, source: Source, name: str, fd: int) -> None:
+        rate = TokenBucket(CADDY_RATE_BYTES, burst=CADDY_BURST_BYTES)
+        super().__init__(source, name, fd, rate, _RECORD_LINE_MAX)
+
+    def _group(self, line: str, now: float) -> list[Record]:
+        said = caddy.read(line)
+        if said is None:
+            return super()._group(line, now)
+        level, logger, msg, fields, ts = said
+        before = [record for group in self._groups.take() for record in self._told(group, now)]
+        if caddy.is_about_us(msg, fields):
+            return before
+        return [*before, self.source.record(level, logger, msg, fields, time.time() if ts is None else ts)]
+
+
+_KINDS: dict[str, Callable[[Source, str, int], Stream]] = {"records": Told, "caddy": Logged}
 
 
 def _bounded(value: Any) -> Any:

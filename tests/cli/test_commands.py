@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.daemon import as_text
 
 from caddysnake import __version__
 from caddysnake.cli.main import COMMANDS
@@ -159,7 +160,7 @@ unix/x.sock {
     assert "http.request.hots" in done.stderr
     run = caddysnake(folder, "run")
     assert run.returncode == 1
-    assert [line for line in run.stderr.splitlines() if line.startswith("Error")] == errors
+    assert [line for line in as_text(run.stderr).splitlines() if line.startswith("Error")] == errors
 
 
 def test_a_file_is_checked_as_caddy_and_we_would_share_it(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from support.admin import command
 from support.daemon import PATIENCE_S, daemon
 from support.load import app
+from support.terminals import on_terminal
 
 ESC = "\x1b]0;OWN\x07\x9b31m\u202eX\u2066\x7f"
 RAW = [mark.encode() for mark in ("\x1b", "\x07", "\x9b", "\u202e", "\u2066", "\x7f", "\x00")]
@@ -30,24 +30,6 @@ def run(folder: Path, *words: str | bytes, environ: dict[str, str] | None = None
         env={**os.environ, "XDG_RUNTIME_DIR": str(folder), **(environ or {})},
     )
     return done.returncode, done.stdout, done.stderr
-
-
-def on_terminal(folder: Path, *words: str) -> bytes:
-    """What a terminal is shown."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "caddysnake", *words], cwd=folder, stdin=follower, stdout=follower, stderr=follower
-    )
-    os.close(follower)
-    shown = b""
-    try:
-        while data := os.read(leader, 65536):
-            shown += data
-    except OSError:  # nobody has the other end any more
-        pass
-    os.close(leader)
-    assert process.wait(PATIENCE_S) in (0, 1)
-    return shown
 
 
 def raw(said: bytes) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import random
 import signal
@@ -99,6 +100,12 @@ class Process:
             assert self.popen.returncode or not left, f"it has ended well and left {left}"
         finally:
             self._runtime.cleanup()
+
+
+def as_text(log: str) -> str:
+    """What the records of ``log``, lines of JSON, say to a person: messages, tracebacks."""
+    said = [json.loads(line) for line in log.splitlines()]
+    return "".join(f"{part}\n" for each in said for part in (each["msg"], each.get("error")) if part)
 
 
 def children(pid: int) -> set[int]:

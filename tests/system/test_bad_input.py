@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.daemon import daemon, free_port
+from support.daemon import as_text, daemon, free_port
 
 pytestmark = pytest.mark.system
 
@@ -16,7 +16,7 @@ GOOD = "def app(environ, start_response):\n    start_response('200 OK', [])\n   
 
 
 def run(folder: Path, caddyfile: str | bytes, *arguments: str) -> tuple[int, str]:
-    """Exit status and standard error of ``caddysnake run`` on ``caddyfile``."""
+    """Exit status and what is said by ``caddysnake run`` on ``caddyfile``."""
     raw = caddyfile.encode() if isinstance(caddyfile, str) else caddyfile
     (folder / "Caddyfile").write_bytes(raw)
     result = subprocess.run(
@@ -29,7 +29,7 @@ def run(folder: Path, caddyfile: str | bytes, *arguments: str) -> tuple[int, str
         check=False,
     )
     assert result.stdout == ""
-    return result.returncode, result.stderr
+    return result.returncode, as_text(result.stderr)
 
 
 def site(folder: Path, *lines: str) -> str:

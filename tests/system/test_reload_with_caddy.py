@@ -81,7 +81,8 @@ def test_what_caddy_refuses_changes_nothing(tmp_path: Path, environ: dict[str, s
         before = workers(process.pid)
         wrong = site(one, "one", "file_server {", "\tnope", "}") + site(two, "two")
         reload(process, tmp_path, wrong, "reload refused")
-        assert "that line: nope" in process.log
+        assert r"Caddyfile:4: caddy refuses its part of the file: " in process.log
+        assert r"unknown subdirective 'nope'\n    4 | nope" in process.log
         assert get("/", one) == (200, b"one")
         assert before <= workers(process.pid)
         reload(process, tmp_path, site(one, "two"), '"reloaded"')

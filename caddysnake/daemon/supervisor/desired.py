@@ -169,7 +169,8 @@ def _told(errors: Sequence[CaddyfileError]) -> str:
 
 
 def _style(options: GlobalOptions) -> Style:
-    return Style(options.log.level or ("debug" if options.debug else "info"), options.log.format or "auto")
+    level = options.log.level or ("debug" if options.debug else None)
+    return Style(level or "info", options.log.format or "auto", is_quiet=level is None)
 
 
 def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:

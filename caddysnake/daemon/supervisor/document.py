@@ -31,6 +31,12 @@ class CaddyPart(NamedTuple):
     """A Caddyfile; empty when there is no such Caddy."""
     admin: str = ""
     """Where the Caddy that runs it is told of another, or ``off``."""
+    source: Document = Document(b"", "(none)")
+    """What it was made of, under the name that messages give it."""
+
+    def is_same(self, other: CaddyPart) -> bool:
+        """Whether Caddy is told the same by both."""
+        return (self.text, self.admin) == (other.text, other.admin)
 
 
 class Configuration(NamedTuple):

@@ -192,9 +192,10 @@ class LogChange:
 def why(exc: ListenError | StartFailed) -> str:
     """Return for people why something does not start."""
     if isinstance(exc, StartFailed):
+        if exc.code == "caddy":
+            return str(exc)
         indented = "\n".join(f"  {line}" for line in str(exc).splitlines())
-        what = "caddy does not start" if exc.code == "caddy" else f"app {exc.app} does not start ({exc.code})"
-        return f"{what}:\n{indented}"
+        return f"app {exc.app} does not start ({exc.code}):\n{indented}"
     return str(exc)
 
 

@@ -260,6 +260,8 @@ class CarriedCaddy(Carried):
     listening: int = -1
     door: int = -1
     """Of its admin API: what it listens on, and how it is reached. -1: where the file says."""
+    outlets: CarriedOutlets | None = None
+    """None: it has our standard error."""
 
 
 class CarriedDesk(Carried):
@@ -358,7 +360,7 @@ class State(Carried):
                 for worker in pool.workers:
                     found |= {worker.pidfd, worker.channel, worker.page, *_readers(worker.outlets)}
         if self.caddy is not None:
-            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door}
+            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door, *_readers(self.caddy.outlets)}
         return found - {-1}
 
     def all_apps(self) -> list[CarriedApp]:

@@ -62,7 +62,9 @@ class Inheritance:
             self._standin.close()
             self._end_standin()
         left = State(release=__version__, is_afresh=True, source=self.state.source, listeners=self.state.listeners)
-        left.caddy, left.attended, left.started_at = self.state.caddy, self.state.attended, self.state.started_at
+        left.attended, left.started_at = self.state.attended, self.state.started_at
+        if self.state.caddy is not None:  # its output is read to its end by the log process that does so now
+            left.caddy = self.state.caddy.model_copy(update={"outlets": None})
         left.cgroup = self.state.cgroup
         replace_image(left, None, 0)
 

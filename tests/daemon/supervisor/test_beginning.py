@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, daemon, free_port, get
+from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, as_text, daemon, free_port, get
 from support.house import run, until
 from support.manager import Manager
 from support.serving import composition, serving
@@ -175,7 +175,7 @@ def test_when_none_comes_up_the_start_has_failed(tmp_path: Path, name: str) -> N
     try:
         assert process.wait() == 1
         assert not (tmp_path / f"{name}.sock").exists()
-        assert re.search(r"^Error: .* does not (start|exist)", process.log, re.MULTILINE)
+        assert re.search(r"^Error: .* does not (start|exist)", as_text(process.log), re.MULTILINE)
     finally:
         process.close()
 

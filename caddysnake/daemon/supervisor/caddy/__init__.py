@@ -1,6 +1,7 @@
 """A stock Caddy that we supervise.
 
-``binary``   found, and asked what it knows and whether it would run a file
-``door``     where it is told of another configuration
-``process``  started, watched, ended
+``binary``     found, and asked what it knows and whether it would run a file
+``complaint``  what it has against a file
+``door``       where it is told of another configuration
+``process``    started, watched, ended
 """

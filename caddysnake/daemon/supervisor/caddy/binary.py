@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ....config.plan.environment import without_service_manager
-from ...system.log.records import printable
 from ..document import CaddyPart
+from .complaint import complaint_of
 
 ASKING_S = 60.0
 _KNOWING_S = 10.0
@@ -49,13 +46,13 @@ def environment() -> dict[str, str]:
     return {"GOGC": _GOGC} | without_service_manager(os.environ)
 
 
-def refusal(binary: str, text: str) -> str | None:
-    """Why the Caddy at ``binary`` would not run ``text``; None when it would. Raises ``OSError``,
+def refusal(binary: str, part: CaddyPart) -> str | None:
+    """Why the Caddy at ``binary`` would not run ``part``; None when it would. Raises ``OSError``,
     ``subprocess.SubprocessError``.
     """
     with tempfile.TemporaryDirectory(prefix="caddysnake-validate-") as folder:
         file = Path(folder) / "Caddyfile"
-        file.write_text(text)
+        file.write_text(part.text)
         done = subprocess.run(
             [binary, "validate", "--config", str(file), "--adapter", "caddyfile"],
             stdin=subprocess.DEVNULL,
@@ -67,18 +64,4 @@ def refusal(binary: str, text: str) -> str | None:
         )
     if not done.returncode:
         return None
-    return complaint_of(done.stderr.decode(errors="replace"), CaddyPart(text), file)
-
-
-def complaint_of(said: str, part: CaddyPart, file: Path) -> str:
-    """Caddy's last words, and the line that it means: nobody but Caddy has seen that file."""
-    words = said.strip().rpartition("\n")[2]
-    with contextlib.suppress(ValueError):
-        words = json.loads(words)["msg"]
-    words = printable(words.removeprefix("Error: ").strip()) or "it does not say why"
-    found = re.search(rf"{re.escape(file.name)}:(\d+)", words)
-    words = words.replace(str(file), "the file made for it")
-    lines = part.text.splitlines()
-    if found is not None and 0 < int(found[1]) <= len(lines):
-        words += f"\nthat line: {printable(lines[int(found[1]) - 1].strip())}"
-    return words
+    return complaint_of(done.stderr.decode(errors="replace"), part, file)

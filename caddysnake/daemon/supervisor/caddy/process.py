@@ -28,8 +28,10 @@ from ...system import kinship, processes
 from ...system.state import CarriedCaddy
 from ..beside import FrontProxy
 from ..document import CaddyPart, ReloadFailed
-from .binary import ASKING_S, complaint_of, environment
+from .binary import ASKING_S, environment
+from .complaint import complaint_of, last_words, of_port
 from .door import Door, knows_descriptors
+from .output import Output
 
 log = logging.getLogger("caddysnake.caddy")
 
@@ -57,6 +59,7 @@ class Caddy(FrontProxy):
         self._door: Door | None = None
         """None: where its part says, or it was started by a version that knew no such door."""
         self._file = self._write(part)
+        self._output = Output()
         self._asking: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
         self._process: processes.Process | None = None
@@ -85,6 +88,7 @@ class Caddy(FrontProxy):
             raise StartFailed(_NAME, "caddy", await self._why_ended(exc)) from None
         finally:
             server.close()
+            self._output.release()
 
     async def _make_door(self) -> None:
         """Where a file leaves its admin API to us, and it can listen there, nobody but us gets in."""
@@ -103,15 +107,20 @@ class Caddy(FrontProxy):
 
     async def _why_ended(self, ended: _EndedEarly) -> str:
         """What is wrong with its part of the file, if that is what it ended of; its own log may go anywhere."""
+        words = last_words(self._output.said())
+        if why := of_port(words):
+            self._output.forget()
+            return why
         try:
             await self._ask(self._part, self._file, "validate", "--config", str(self._file), "--adapter", "caddyfile")
         except ReloadFailed as exc:
+            self._output.forget()
             return str(exc)
-        return f"caddy ended with status {ended.status} before it served: its own log says why"
+        return f"caddy ended with status {ended.status} before it served: {words or 'its own log says why'}"
 
     async def check(self, part: CaddyPart) -> None:
         """Have ``part`` validated. Raises ``ReloadFailed``, also when a Caddy that runs cannot be told."""
-        if part == self._part:  # but what is imported may say something else
+        if part.is_same(self._part):  # but what is imported may say something else
             return
         if self._part.admin == OFF and not self._ended.is_set():
             hint = "restart, or take `admin off` away and restart once: Caddy then gets a socket for this user alone"
@@ -128,7 +137,7 @@ class Caddy(FrontProxy):
         ``ReloadFailed``.
         """
         file = self._write(part)
-        if not self._ended.is_set() and (part != self._part or self._may_differ()):
+        if not self._ended.is_set() and (not part.is_same(self._part) or self._may_differ()):
             try:
                 await self._tell(part, file)
             except ReloadFailed:
@@ -148,7 +157,7 @@ class Caddy(FrontProxy):
         except (OSError, http.client.HTTPException) as exc:
             raise ReloadFailed(f"caddy does not answer: {exc}", "caddy") from None
         if complaint:
-            raise ReloadFailed(f"caddy refuses its part of the file:\n{complaint_of(complaint, part, file)}", "caddy")
+            raise ReloadFailed(complaint_of(complaint, part, file), "caddy")
 
     def _may_differ(self) -> bool:
         return self._part.admin != OFF and "import" in self._part.text
@@ -162,7 +171,7 @@ class Caddy(FrontProxy):
         except OSError as exc:
             raise ReloadFailed(f"cannot run {self._binary}: {exc.strerror}", "caddy") from None
         if status:
-            raise ReloadFailed(f"caddy refuses its part of the file:\n{complaint_of(said, part, file)}", "caddy")
+            raise ReloadFailed(complaint_of(said, part, file), "caddy")
         return printed
 
     def _ask_in_thread(self, words: Sequence[str]) -> tuple[int, bytes, str]:
@@ -246,6 +255,7 @@ class Caddy(FrontProxy):
             failures=self._backoff.failures,
             listening=-1 if self._door is None else self._door.listening,
             door=-1 if self._door is None else self._door.handle,
+            outlets=self._output.carry() if is_up else None,
             restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
         )
 
@@ -255,6 +265,7 @@ class Caddy(FrontProxy):
             return
         self._started_at = carried.started_at
         self._backoff.failures = carried.failures
+        self._output.resume(carried.outlets)
         if carried.listening >= 0:
             self._door = Door(carried.listening, carried.door)
             former, self._file = self._file, self._write(self._part)
@@ -304,6 +315,7 @@ class Caddy(FrontProxy):
             self._process = process = subprocess.Popen(
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
+                stderr=self._output.open(),
                 env=environment(),
                 start_new_session=True,
                 pass_fds=() if self._door is None else [self._door.listening],
@@ -311,6 +323,7 @@ class Caddy(FrontProxy):
             )
         except OSError as exc:
             raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
+        self._output.handed(process.pid)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as standard_input:
             standard_input.write(told)
@@ -323,9 +336,12 @@ class Caddy(FrontProxy):
         os.close(self._pidfd)
         status = self._process.wait()
         self._ended.set()
+        is_starting = self._ready is not None and not self._ready.done()
+        if self._stopping or not is_starting:
+            self._output.end()
         if self._stopping:
             return
-        if self._ready is not None and not self._ready.done():
+        if self._ready is not None and is_starting:
             self._ready.set_exception(_EndedEarly(status))
             return
         pause = self._backoff.pause_after(time.monotonic() - self._started_at)

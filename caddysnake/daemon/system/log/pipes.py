@@ -85,10 +85,13 @@ class OutputPipes:
         self._content["fields"] = {**self._content["fields"], "pid": pid}
         self._logger.add(self)
 
+    def held(self, stream: str) -> bytes:
+        """What ``stream`` has said, as far as it is still in the pipe: it is, until ``begin``."""
+        return peek(self._readers[self._content["streams"].index(stream)])
+
     def last_line(self) -> str:
-        """Of its standard error, as far as it is still in the pipe (it is, until ``begin``), fit for a terminal."""
-        reader = self._readers[self._content["streams"].index("stderr")]
-        lines = [line for line in peek(reader).decode("utf-8", "replace").splitlines() if line.strip()]
+        """Of what its standard error holds, fit for a terminal."""
+        lines = [line for line in self.held("stderr").decode("utf-8", "replace").splitlines() if line.strip()]
         return logs.printable(lines[-1].strip()[:_LINE_MAX]) if lines else ""
 
     @property

@@ -27,7 +27,7 @@ from typing import Any
 from ....installation import PACKAGE
 from ....logs import orders
 from ....logs.main import IGNORED
-from ....logs.records import Record
+from ....logs.records import Record, Statement
 from . import records as logs
 from .asking import Asking
 from .pipes import STREAMS, OutputPipes
@@ -35,7 +35,10 @@ from .records import Style
 
 log = logging.getLogger("caddysnake.daemon")
 
-_NEEDED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME")
+_NEEDED = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME"),
+    *("NO_COLOR", "TERM"),
+)
 _OUTBOX_MAX = 2000
 _AGAIN_S = 1.0
 _PATIENCE_S = 5.0
@@ -182,12 +185,12 @@ class LogProcess:
         self._send(data)
         return True
 
-    def take_text(self, text: str) -> bool:
+    def take_text(self, told: Statement) -> bool:
         """See ``logs.Taker``. From any thread. Cut when it is too long."""
         if self._channel is None:
             return False
-        safe = text[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
-        self._send(orders.frame(orders.TEXT, {"text": safe}))
+        safe = told.text[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
+        self._send(orders.frame(orders.TEXT, told._replace(text=f"{safe}\n")._asdict()))
         return True
 
     def restyle(self, style: Style) -> None:

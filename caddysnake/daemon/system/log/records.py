@@ -11,11 +11,12 @@ import os
 import select
 import stat
 import sys
+import time
 from typing import NamedTuple, Protocol, TextIO
 
-from ....logs.formats import Console, journal_line, json_line
+from ....logs.formats import Console, has_colours, journal_line, json_line
 from ....logs.main import is_journal
-from ....logs.records import LEVELS, Record, level_name, printable
+from ....logs.records import LEVELS, Record, Statement, level_name, printable
 
 __all__ = ["ConsoleFormatter", "Handler", "JsonFormatter", "Style", "close_quietly", "printable", "set_up", "tell"]
 
@@ -27,6 +28,8 @@ class Style(NamedTuple):
 
     level: str = "info"
     format: str = "auto"
+    is_quiet: bool = True
+    """Nobody has asked for more: in console style, a Caddy's records begin at ``warn``."""
 
 
 class Taker(Protocol):
@@ -35,8 +38,8 @@ class Taker(Protocol):
     def take(self, record: Record) -> bool:
         """Have ``record`` written; False when it is not there."""
 
-    def take_text(self, text: str) -> bool:
-        """Have ``text`` written as it is; False when it is not there."""
+    def take_text(self, told: Statement) -> bool:
+        """Have ``told`` written; False when it is not there."""
 
     def restyle(self, style: Style) -> None:
         """Write in ``style`` from now on."""
@@ -141,16 +144,21 @@ class Handler(logging.Handler):
         return True
 
 
-def tell(text: str) -> None:
-    """Say something to whoever started us, on standard error, if it can still be written to. Nothing in it is obeyed by
-    a terminal.
+def tell(text: str, level: str = "info") -> None:
+    """Say something to whoever started us, on standard error, if it can still be written to: as it is in console style,
+    else as a record. Nothing in it is obeyed by a terminal.
     """
-    text = printable(text)
+    told = Statement(printable(text), level)
+    shown = told.text
     for handler in logging.getLogger("caddysnake").handlers:
-        if isinstance(handler, Handler) and handler.process is not None and handler.process.take_text(text + "\n"):
-            return
+        if isinstance(handler, Handler):
+            if handler.process is not None and handler.process.take_text(told):
+                return
+            if not isinstance(handler.formatter, ConsoleFormatter):
+                form = journal_line if isinstance(handler.formatter, JournalFormatter) else json_line
+                shown = form(told.record(time.time())).decode().removesuffix("\n")
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(shown, file=sys.stderr, flush=True)
     except OSError:
         pass
 
@@ -188,7 +196,7 @@ def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
 def restyle(style: Style) -> None:
     """Write in ``style`` from now on, here and in the log process. A daemon that debugs keeps the level ``debug``."""
     if _Setting.debug:
-        style = style._replace(level="debug")
+        style = style._replace(level="debug", is_quiet=False)
     _Setting.style = style
     root = logging.getLogger("caddysnake")
     root.setLevel(min(LEVELS[style.level], logging.CRITICAL))
@@ -197,6 +205,11 @@ def restyle(style: Style) -> None:
             handler.setFormatter(_formatter(style.format))
             if handler.process is not None:
                 handler.process.restyle(style)
+
+
+def is_on_terminal() -> bool:
+    """Whether somebody reads the log as it is written."""
+    return (_Setting.stream or sys.stderr).isatty()
 
 
 def attach(process: Taker | None) -> None:
@@ -212,7 +225,7 @@ def _formatter(name: str) -> logging.Formatter:
     stream = _Setting.stream or sys.stderr
     is_terminal = stream.isatty()
     if name == "console" or (name == "auto" and is_terminal):
-        return ConsoleFormatter(colour=is_terminal)
+        return ConsoleFormatter(has_colours(is_terminal, os.environ))
     with contextlib.suppress(OSError):
         if is_journal(dict(os.environ), stream.fileno()):
             return JournalFormatter()
