@@ -35,10 +35,7 @@ from .records import Style
 
 log = logging.getLogger("caddysnake.daemon")
 
-_NEEDED = (
-    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "JOURNAL_STREAM", "LD_LIBRARY_PATH", "PYTHONHOME"),
-    *("NO_COLOR", "TERM"),
-)
+_NEEDED = "PATH LANG LC_ALL LC_CTYPE TZ JOURNAL_STREAM LD_LIBRARY_PATH PYTHONHOME NO_COLOR TERM"
 _OUTBOX_MAX = 2000
 _AGAIN_S = 1.0
 _PATIENCE_S = 5.0
@@ -340,7 +337,7 @@ def _is_stopped(pid: int) -> bool:
 
 def _environ() -> dict[str, str]:
     """What it needs of our environment, which may hold secrets."""
-    own = {name: os.environ[name] for name in _NEEDED if name in os.environ}
+    own = {name: os.environ[name] for name in _NEEDED.split() if name in os.environ}
     return {**own, "PYTHONPATH": str(PACKAGE.parent), "PYTHONSAFEPATH": "1"}
 
 
