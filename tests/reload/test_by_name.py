@@ -99,7 +99,7 @@ def test_an_app_that_does_not_start_goes_on_and_says_which_build_was_refused(fol
             assert builds.running is not None
             assert builds.running.number == 1
             assert builds.refused is not None
-            assert (builds.refused.number, builds.refused.tries, builds.refused.code) == (3, 2, "import")
+            assert (builds.refused.number, builds.refused.tries, builds.refused.code) == (3, 2, "import-failed")
             assert "LookupError: no database" in builds.refused.text
             assert builds.running.since < builds.refused.since < builds.refused.at
             (folder / "two" / "main.py").write_text(app("3"))

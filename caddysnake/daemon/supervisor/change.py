@@ -229,7 +229,7 @@ class FirstStart(AppsChange):
         if desired.is_patient or has_templates or any(each.was_up for each in beginnings):
             return
         failures = [failure for each in beginnings if (failure := each.app.failure) is not None]
-        failures += [StartFailed(name, "setup", why) for name, why in desired.amiss.items()]
+        failures += [StartFailed(name, "setup-failed", why) for name, why in desired.amiss.items()]
         if failures:
             raise failures[0]
 

@@ -201,7 +201,7 @@ def _template(
             )
         except (UnsafeValue, NoSuchApp, AccountError) as exc:
             if is_amiss and (errors := list(check_app(spec))):
-                return of_failure(StartFailed(spec.name, "setup", _told(errors)))
+                return of_failure(StartFailed(spec.name, "setup-failed", _told(errors)))
             return NO_SUCH_APP._replace(text=str(exc))
         if account is not None and "user" in values:
             housed.add(account.uid, found.name)
@@ -285,6 +285,7 @@ def _pool(
         slow_start_s(environ, SLOW_START_S),
         (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
         warmup=_warmup(spec),
+        is_tenant=is_tenant,
     )
 
 

@@ -219,7 +219,7 @@ class Supervisor:
         """The apps and templates that do not come up, each with a stable word why."""
         failures = {name: app.failure for name, app in self.running.apps.items()}
         found = {name: failure.code for name, failure in failures.items() if failure is not None}
-        return found | dict.fromkeys(self._amiss(), "setup")
+        return found | dict.fromkeys(self._amiss(), "setup-failed")
 
     def _amiss(self) -> list[str]:
         templates = self.running.templates

@@ -36,7 +36,7 @@ def enter_process(settings: Settings) -> None:
         try:
             limits.apply(settings.limits)
         except OSError as exc:
-            raise AppError("limits", f"limits {settings.limits}: {exc.strerror}") from None
+            raise AppError("setup-failed", f"limits {settings.limits}: {exc.strerror}") from None
 
 
 def enter_directory(settings: Settings) -> None:
@@ -44,7 +44,7 @@ def enter_directory(settings: Settings) -> None:
     try:
         os.chdir(settings.working_dir)
     except OSError as exc:
-        raise AppError("directory", f"working_dir {settings.working_dir}: {exc.strerror}") from None
+        raise AppError("no-such-app", f"working_dir {settings.working_dir}: {exc.strerror}") from None
 
 
 def path_entries(settings: Settings) -> list[str]:

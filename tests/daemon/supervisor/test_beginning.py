@@ -238,7 +238,7 @@ def test_a_template_whose_user_is_gone_harms_nobody_either(tmp_path: Path) -> No
         assert ask(tmp_path, "good", "relay") == (200, "")
         assert ask(tmp_path, "good.tenants", "relay") == (503, "setup-failed")
         process.wait_for_log("admin API ready")
-        assert "setup" in health(tmp_path)[1]["failed"].values()
+        assert "setup-failed" in health(tmp_path)[1]["failed"].values()
 
 
 def test_a_service_manager_is_told_ready_and_who_is_not(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_service_manager_is_told_ready_and_who_is_not(tmp_path: Path) -> None:
         try:
             manager.wait_for("READY=1")
             (status,) = [line for line in manager.said if line.startswith("STATUS=") and "not up" in line][:1]
-            assert "not up: imports/main:wsgi (import)" in status
+            assert "not up: imports/main:wsgi (import-failed)" in status
             assert ask(tmp_path, "good") == (200, "")
         finally:
             process.close()
