@@ -149,7 +149,7 @@ def test_whatever_keeps_an_app_from_starting_the_others_serve_and_it_comes_up_wh
     settle(tmp_path)
     text = (direct if via == "direct" else relayed)(tmp_path, "good", *KINDS)
     with daemon(tmp_path, text, "--admin", f"unix/{tmp_path}/admin.sock") as process:
-        assert re.search(r"1 app ready in .* Not up, and tried again: .*folder/main:wsgi \(setup\)", process.log)
+        assert re.search(r"1 app ready in .* Not up, and tried again: .*folder/main:wsgi \(setup-failed\)", process.log)
         assert ask(tmp_path, "good", via) == (200, "")
         assert {name: ask(tmp_path, name, via) for name in KINDS} == {n: (503, kind.code) for n, kind in KINDS.items()}
         process.wait_for_log("admin API ready")
