@@ -106,7 +106,8 @@ def test_a_replacement_is_asked_as_well_and_tried_again_until_it_answers(folder:
             app = await house.started(spec("warm:wsgi", "wsgi", folder)._replace(warmup=WarmUp(("/",))))
             (folder / "sick").touch()
             os.kill(app.pool.ready[0].pid, signal.SIGKILL)
-            await until(lambda: getattr(app.pool.core.last_failure, "code", "") == "warmup-failed", "a sick replacement")
+            core = app.pool.core
+            await until(lambda: getattr(core.last_failure, "code", "") == "warmup-failed", "a sick replacement")
             assert not app.pool.ready
             client = house.connect(app)
             client.sendall(b"GET /hello HTTP/1.1\r\nHost: waits.test\r\n\r\n")
