@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ...channel.codes import failure
 from ...channel.settings import RelaySettings, Settings
@@ -48,6 +48,8 @@ class PoolSpec(NamedTuple):
     """A request has led to it: what is not on disk is no failure of it then."""
     cannot: str = ""
     """Why it cannot be started as things are. Who it would run as may not be known then."""
+    strategy: Literal["parallel", "rolling", "stop_first"] = "parallel"
+    """How a new generation takes over."""
     warmup: WarmUp | None = None
     """What each worker answers before it counts as ready."""
 

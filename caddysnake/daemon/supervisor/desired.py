@@ -68,8 +68,6 @@ class Desired(NamedTuple):
     """Besides those of static apps."""
     shared: tuple[Shared, ...] = ()
     """Apps that one user runs, and so are not kept apart."""
-    is_rolling: bool = False
-    """A reload replaces one worker at a time."""
     with_memory_limit: tuple[str, ...] = ()
     """The names of those that have one."""
     start_policy: Literal["each", "all"] = "each"
@@ -133,7 +131,6 @@ def compose(
         log=_style(plan.options),
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
-        is_rolling=plan.options.reload_strategy == "rolling",
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
         again=again,
@@ -284,6 +281,7 @@ def _pool(
         limits,
         slow_start_s(environ, SLOW_START_S),
         (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
+        strategy=spec.strategy,
         warmup=_warmup(spec),
         is_tenant=is_tenant,
     )
