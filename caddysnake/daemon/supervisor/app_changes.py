@@ -102,7 +102,8 @@ class AppsChange:
         # The last of all: these cannot be taken back unseen.
         await side_by_side(self._tried(spec, turn, False) for spec in specs if self._is_exchange(spec))
         refused = {each.app: each.failure for each in self.outcomes.values() if each.failure is not None}
-        taken = any(each.result in ("started", "reloaded") for each in self.outcomes.values()) or desired.templates
+        # What becomes of dynamic apps is not known before they are asked for, or renewed, when this is done.
+        taken = any(each.result in ("started", "reloaded") for each in self.outcomes.values())
         hopeless = next((failure for name, failure in refused.items() if name in losing or not taken), None)
         if hopeless is not None:
             raise hopeless

@@ -26,7 +26,7 @@ _WAITING_MAX = 8
 """How many reloads may wait, the one that runs among them."""
 
 
-class Reloaded(NamedTuple):
+class ReloadResult(NamedTuple):
     """What a reload came to."""
 
     configuration: Configuration
@@ -59,7 +59,7 @@ class Reloads:
         self._is_stopping = False
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self.under_way: set[asyncio.Task[Reloaded]] = set()
+        self.under_way: set[asyncio.Task[ReloadResult]] = set()
         self._unasked: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -70,7 +70,7 @@ class Reloads:
         """Take no more: the daemon stops."""
         self._is_stopping = True
 
-    async def reload(self, document: Document | None = None, manner: Manner = AS_USUAL) -> Reloaded:
+    async def reload(self, document: Document | None = None, manner: Manner = AS_USUAL) -> ReloadResult:
         """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
 
         One app that does not start keeps its old build, as ``outcomes`` say, and the others go on, unless ``manner``
@@ -107,7 +107,7 @@ class Reloads:
         with contextlib.suppress(ReloadFailed):  # it is in the log
             await self.reload()
 
-    async def _reload_in_turn(self, document: Document | None, manner: Manner) -> Reloaded:
+    async def _reload_in_turn(self, document: Document | None, manner: Manner) -> ReloadResult:
         await self._is_up.wait()
         async with self._turn:
             log.info("reloading")
@@ -126,7 +126,7 @@ class Reloads:
             log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000), **told}})
             return done
 
-    async def _change(self, document: Document | None, manner: Manner) -> Reloaded:
+    async def _change(self, document: Document | None, manner: Manner) -> ReloadResult:
         reader = self.reader
         if reader is None:
             raise ReloadFailed("there is no file to read again", "restart")
@@ -145,7 +145,7 @@ class Reloads:
         self.configuration = configuration
         for warning in configuration.warnings:
             log.warning("configuration", extra={"fields": {"warning": warning}})
-        return Reloaded(configuration, outcomes)
+        return ReloadResult(configuration, outcomes)
 
 
 class AdminChange:
