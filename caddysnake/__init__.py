@@ -15,6 +15,7 @@
 ``http1``           HTTP/1.1 rules over httptools
 ``channel``         what the daemon, workers, fork servers and relays say to each other
 ``files``           files in places where somebody else may write
+``sandbox``         walls around an app that the kernel holds
 ``keyring``         a session keyring for each app
 ``installation``    where caddysnake is installed; ``libraries``: where a guest finds ours
 ==================  ============================================================

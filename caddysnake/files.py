@@ -15,7 +15,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 LINKS_MAX = 40
@@ -259,6 +259,31 @@ def _is_empty_group(gid: int) -> bool:
     except KeyError:
         return False
     return members <= {"root"} and all(entry.pw_uid == 0 or entry.pw_gid != gid for entry in pwd.getpwall())
+
+
+def is_within(path: str, folder: str) -> bool:
+    """*path* is *folder*, or below it; by their names alone."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def links_on(path: str) -> Iterator[str]:
+    """The folders, resolved, in which there are links on the way to *path* (absolute)."""
+    rest, at = [part for part in path.split("/") if part][::-1], "/"
+    count = 0
+    while rest and count < LINKS_MAX:
+        part = rest.pop()
+        if part in (".", ".."):
+            at = os.path.normpath(os.path.join(at, part))
+            continue
+        try:
+            target = os.readlink(os.path.join(at, part))
+        except OSError:
+            at = os.path.join(at, part)
+            continue
+        count += 1
+        yield at
+        at = "/" if target.startswith("/") else at
+        rest += [piece for piece in target.split("/") if piece][::-1]
 
 
 def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from ..config.plan.places import is_same
 from ..daemon.main import Daemon
-from ..daemon.supervisor.app_changes import Manner
 from ..daemon.supervisor.document import Document
 from . import actions, profiling, survey
 from .errors import ApiError
@@ -116,8 +115,7 @@ async def post_load(call: Call) -> Loaded:
         document = Document(call.body, file)
     elif "file" in call.query:
         _expect(call.daemon.reloads.configuration.document.file, call.query["file"])
-    manner = Manner(changed_only=_flag(call, "changed"), all_or_nothing=_flag(call, "all_or_nothing"))
-    return await actions.load(call.daemon, document, manner)
+    return await actions.load(call.daemon, document, changed_only=_flag(call, "changed"))
 
 
 def _expect(running: str, file: str) -> None:
@@ -300,9 +298,6 @@ _FORMAT = Parameter(
     "html, json (speedscope), txt (collapsed stacks, by processor time), or wall (the same, by wall time)",
     {"type": "string", "enum": [*FORMS], "default": "html"},
 )
-_ALL = Parameter(
-    "all_or_nothing", "query", "one app that does not start refuses the whole", {"type": "boolean", "default": False}
-)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/config/", get_config, "The configuration that runs, as `caddysnake adapt` prints it.", None),
@@ -311,13 +306,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/load",
         post_load,
         "Run another configuration, or, without a body, read the file again. Answers when the new workers serve. "
-        "An app that does not start keeps its old build, as `outcomes` say; a failure of the whole changes nothing.",
+        "A failure changes nothing.",
         Loaded,
         (
             "config", "restart", "caddy", "listen", "request-timeout", "too-large", "unsupported-media-type", "start",
             "busy",
         ),
-        (_FILE, _CHANGED, _ALL),
+        (_FILE, _CHANGED),
         takes="text/caddyfile",
     ),
     Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),

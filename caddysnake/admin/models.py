@@ -32,26 +32,14 @@ class ErrorModel(Model):
     detail: str = Field(default="", description="the app's own code for why, such as import or crashed")
 
 
-class OutcomeModel(Model):
-    """What became of one app in a reload."""
-
-    app: str
-    result: Literal["started", "reloaded", "unchanged", "refused"]
-    seconds: float
-    serves: bool = Field(description="some build of it does; of one that was refused, the old")
-    code: str = Field(description="why it was refused, such as import or warmup; else empty")
-    error: str = Field(description="often a traceback, cut to a few KiB")
-
-
 class Loaded(Model):
-    """A reload that was carried out. One app that was refused keeps its old build."""
+    """A reload that was carried out."""
 
     apps: int
     templates: int
     seconds: float
     file: str = Field(description="what SIGHUP, or a reload without a configuration, reads the next time")
     warnings: list[str] = []
-    outcomes: list[OutcomeModel] = Field(default=[], description="of each static app")
 
 
 class Stopping(Model):
@@ -191,6 +179,8 @@ class AppModel(Model):
     user: str | None = Field(description="null: the daemon's own")
     isolated: bool = Field(description="nobody else, not even the daemon, runs as its user")
     shared_with: list[str] = Field(description="other apps of the same user, which could interfere")
+    sandbox: str = Field(description="walled, or off")
+    sandbox_holds: str = Field(description="what its sandbox keeps from it here, and what not; empty: it is in none")
     mode: Literal["direct", "relay"]
     listeners: list[str]
     reason: str = Field(description="why connections take that way")

@@ -17,6 +17,7 @@ from .. import __version__
 from ..channel import vitals
 from ..channel.codec import shorten
 from ..channel.settings import Settings
+from ..config.check.sandbox import Held, held
 from ..daemon.apps.app import App
 from ..daemon.apps.builds import Builds
 from ..daemon.apps.counters import Counters
@@ -27,6 +28,7 @@ from ..daemon.system import cgroups
 from ..daemon.system.processes import cpu_seconds, resident_bytes
 from ..daemon.tenants.tenants import Tenants
 from ..daemon.workers.worker import Worker
+from ..sandbox import landlock
 from .models import (
     AppModel,
     BuildModel,
@@ -43,7 +45,7 @@ from .models import (
 )
 
 RELAY = "relay"
-TEXT_MAX = 8 * 1024
+_TEXT_MAX = 8 * 1024
 _A_TURN = 10
 """So many workers, or apps, are read before the loop may do something else."""
 _CLASSES = slice(vitals.CELL_CLASS_1XX, vitals.CELL_CLASS_1XX + 5)
@@ -209,6 +211,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
     bindings = [each for each in daemon.running.desired.bindings if name in each.serves]
     is_direct = any(each.app == app.name for each in bindings) and known.template is None
     account = app.spec.key.account
+    sandbox = _sandbox(daemon, app, name)
     return AppModel(
         key=app.name,
         name=app.name,
@@ -221,6 +224,8 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         user=None if account is None else account.name,
         isolated=app.spec.isolated,
         shared_with=_shared_with(daemon, name),
+        sandbox=sandbox.word,
+        sandbox_holds=sandbox.sentence,
         mode="direct" if is_direct else "relay",
         listeners=[address_name(each.address) for each in bindings],
         reason="; ".join(dict.fromkeys(each.reason for each in bindings if each.reason)),
@@ -244,6 +249,13 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         memory_bytes=sum({each.pid: each.memory_bytes for each in workers}.values()),
         cpu_s=_cpu(seen, app.ledger, workers),
     )
+
+
+def _sandbox(daemon: Daemon, app: App, name: str) -> Held:
+    fence, without = app.spec.fence, daemon.running.desired.unwalled
+    walls = None if fence is None else fence.walls
+    unwalled = [other for other in _shared_with(daemon, name) if other in without]
+    return held(walls, landlock.abi(), is_shared=not app.spec.isolated, unwalled=unwalled)
 
 
 def _shared_with(daemon: Daemon, name: str) -> list[str]:
@@ -344,7 +356,7 @@ def _refused(builds: Builds) -> RefusedModel | None:
         last_at=refused.at,
         tries=refused.tries,
         code=refused.code,
-        error=shorten(refused.text, TEXT_MAX),
+        error=shorten(refused.text, _TEXT_MAX),
     )
 
 

@@ -70,6 +70,8 @@ class Settings(NamedTuple):
     """A path that is answered in front of the app; none when empty."""
     access_log: dict[str, Any] | None = None
     """How its requests are logged; None: not at all. What it says is the log process's to know."""
+    sandbox: dict[str, Any] | None = None
+    """Walls around its process, which it puts up itself before the app is imported: ``sandbox.Walls``, as a dict."""
     shares_process: bool = False
     """It is threads of a thread host: what concerns the whole process is not its to do."""
 

@@ -78,13 +78,18 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
 
 
 def _isolation(planned: Plan) -> Iterator[Finding]:
+    from ..config.check.sandbox import sandboxes
     from ..config.plan.isolation import shared
     from ..doctor.findings import Finding, Level
 
-    found = list(shared(planned))
+    walled = {app.name for app in planned.apps if app.block.sandbox is not None}
+    found = [each for each in shared(planned) if not walled.issuperset(each.apps)]
     for each in found:
-        yield Finding(Level.DOUBT, "isolation", str(each), "give each app a user of its own: user NAME in its block")
-    if not found and len(planned.apps) > 1:
+        mend = "give each app a user of its own: user NAME in its block; or put each into a sandbox: sandbox on"
+        yield Finding(Level.DOUBT, "isolation", str(each), mend)
+    for text in sandboxes(planned):
+        yield Finding(Level.GOOD, "isolation", text)
+    if not walled and not found and len(planned.apps) > 1:
         yield Finding(Level.GOOD, "isolation", "each app has a user of its own")
 
 

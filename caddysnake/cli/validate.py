@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
     from ..caddyfile.errors import CaddyfileError
+    from ..config.check.sandbox import overlaps, sandboxes
     from ..config.language.adapt import ConfigErrors
     from ..config.plan.admin import admin_endpoint
     from ..config.plan.isolation import shared
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"Error: {why}", file=sys.stderr)
         return 1
     print("Valid configuration")
-    for each in shared(plan):
+    for each in (*shared(plan), *sandboxes(plan), *overlaps(plan)):
         print(f"Note: {each}", file=sys.stderr)
     return 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config.plan.plan import Plan
 from ..daemon.sockets.shares import reserve
 from ..daemon.system.cgroups import runs_systemd
+from ..sandbox import landlock, walls
 from .findings import Finding, Level
 
 TOPIC = "machine"
@@ -25,6 +26,7 @@ def check_machine(plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/f
     yield _kernel(os.uname().release)
     yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from _backlog(Path(proc) / "sys/net/core/somaxconn")
+    yield _walls(walls.why_not(), landlock.abi())
     yield from _processes(resource.getrlimit(resource.RLIMIT_NPROC)[1], plan)
     if plan is not None and any(limits.memory_bytes is not None for app in plan.apps if (limits := app.block.limits)):
         yield _memory(Path(cgroups) / "cgroup.controllers")
@@ -40,6 +42,16 @@ def _kernel(release: str) -> Finding:
         text = f"Linux {release} is older than {'.'.join(map(str, _OLDEST_KERNEL))}, the oldest that is supported"
         return Finding(Level.BAD, TOPIC, text, "upgrade the system")
     return Finding(Level.GOOD, TOPIC, f"Linux {release}")
+
+
+def _walls(why_not: str, abi: int) -> Finding:
+    if why_not:
+        return Finding(Level.DOUBT, TOPIC, f"no `sandbox` here: {why_not}", "give each app a user of its own")
+    if abi < landlock.SCOPES_ABI:
+        text = f"Landlock {abi}: `sandbox` only for apps with users of their own"
+        text += "" if abi >= landlock.PORTS_ABI else ", and without ports of TCP"
+        return Finding(Level.DOUBT, TOPIC, text, "for apps of one user: Linux 6.12 or later")
+    return Finding(Level.GOOD, TOPIC, f"Landlock {abi}: `sandbox on` keeps apps apart, also those of one user")
 
 
 def _descriptors(hard: int) -> Finding:

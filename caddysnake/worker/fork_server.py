@@ -54,11 +54,13 @@ def main(options: dict[str, Any]) -> int:
     try:
         setup.by_line()
         libraries.use([native(folder) for folder in options["libraries"]])
+        if options.get("is_walled"):
+            from ..sandbox import walls  # noqa: F401  # for its workers
         servers.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
         with setup.DieWithDaemon(channel):
             _preload(options["preload"], [native(entry) for entry in options["path"]])
     except (libraries.LibraryMissing, PreloadError) as exc:
-        code = "setup-failed" if isinstance(exc, libraries.LibraryMissing) else "import-failed"
+        code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
         _tell(endpoint, Failed(code, str(exc)))
         return 1
     _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))

@@ -24,18 +24,19 @@ OURS: dict[str, set[str]] = {
     "installation": set(),
     "keyring": set(),
     "libraries": set(),
+    "sandbox": set(),
     "logs": {"channel"},
     "http1": {"libraries"},
     "placeholders": {"caddyfile", "files"},
     "matchers": {"caddyfile", "placeholders"},
-    "config": {"caddyfile", "channel", "files", "matchers", "placeholders"},
+    "config": {"caddyfile", "channel", "files", "installation", "matchers", "placeholders", "sandbox"},
     "aio": {"channel", "http1"},
-    "worker": {"aio", "channel", "http1", "keyring", "libraries"},
+    "worker": {"aio", "channel", "http1", "keyring", "libraries", "sandbox"},
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
     "daemon": {"caddyfile", "channel", "config", "files", "http1", "installation", "keyring", "libraries", "logs"}
-    | {"matchers", "placeholders"},
-    "admin": {"channel", "config", "daemon"},
-    "doctor": {"config", "daemon", "files"},
+    | {"matchers", "placeholders", "sandbox"},
+    "admin": {"channel", "config", "daemon", "sandbox"},
+    "doctor": {"config", "daemon", "files", "sandbox"},
     "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "libraries", "logs", "matchers"}
     | {"placeholders", "relay"},
     "__main__": {"cli"},
@@ -122,6 +123,6 @@ def test_a_package_is_a_map_and_imports_nothing(path: Path) -> None:
     assert list(imports(path)) == []
 
 
-@pytest.mark.parametrize("folder", ["aio", "worker", "channel", "http1"])
+@pytest.mark.parametrize("folder", ["aio", "worker", "channel", "http1", "sandbox"])
 def test_no_module_of_a_guest_has_a_name_of_the_standard_library(folder: str) -> None:
     assert {path.stem for path in (PACKAGE / folder).rglob("*.py")} - {"__init__"} & sys.stdlib_module_names == set()

@@ -334,6 +334,7 @@ function fillDetail(row, app) {
     ["Runs", `${app.module} (${app.interface}, ${app.runtime}) in ${app.working_dir}`],
     ["Interpreter", app.python],
     ["User", `${app.user === null ? "the daemon's" : app.user}; isolated: ${isolated}`],
+    ["Sandbox", app.sandbox === "off" ? "none" : `${app.sandbox}: ${app.sandbox_holds}`],
     ["Reached", `${app.mode}: ${app.reason || "–"}`],
     ["Listeners", app.listeners.join(", ") || "–"],
     ["Build", app.build ? `${app.build.number}, since ${ago(app.build.since_at)}` : "none serves"],

@@ -23,7 +23,7 @@ complete caddysnake \
         'c/--root=/d/' \
         'c/-o=/d/' \
         'c/--directory=/d/' \
-        'c/--/(access-logs adapter address admin all-or-nothing app asgi autoreload caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var force help install interval json lifespan listen now output overwrite pretty print python python-path request-body-max-size root runtime seconds socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
+        'c/--/(access-logs adapter address admin app asgi autoreload caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var force help install interval json lifespan listen now output overwrite pretty print python python-path request-body-max-size root runtime seconds socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
         'c/-/(- a c d f h l o p w)/' \
         'n/-c/f/' \
         'n/--config/f/' \

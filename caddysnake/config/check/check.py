@@ -18,9 +18,11 @@ from ..language.models import Position
 from ..language.registry import error_at
 from ..plan import accounts
 from ..plan.accounts import AccountError
+from ..plan.isolation import Residents, residents
 from ..plan.ownership import ROOT_HINT, foreign_hand
 from ..plan.plan import AppSpec, Listener, Plan
 from ..plan.search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
+from .sandbox import kernel_errors, path_errors
 
 _NAMED_MAX = 1000
 """Among so many is looked for what may have been meant."""
@@ -34,13 +36,19 @@ def check(plan: Plan) -> list[CaddyfileError]:
 def check_apps(plan: Plan) -> dict[int, list[CaddyfileError]]:
     """What keeps single apps of *plan* from being started, by their indices; those with nothing wrong are left out."""
     look = cache(installation)  # most apps have one Python in common
-    found = {number: list(check_app(app, look)) for number, app in enumerate(plan.apps)}
+    housed = residents(plan) if any(app.block.sandbox for app in plan.apps) else None
+    found = {number: list(check_app(app, look, housed)) for number, app in enumerate(plan.apps)}
+    for number, error in path_errors(plan):
+        found[number] += [] if found[number] else [error]
     return {number: errors for number, errors in found.items() if errors}
 
 
-def check_app(app: AppSpec, look: Callable[[str], Installation] = installation) -> Iterator[CaddyfileError]:
-    """What is wrong with one app, or template. ``look`` says what there is of a Python."""
+def check_app(
+    app: AppSpec, look: Callable[[str], Installation] = installation, housed: Residents | None = None
+) -> Iterator[CaddyfileError]:
+    """What is wrong with one app, or template. ``look`` says what there is of a Python, ``housed`` who runs as whom."""
     yield from app.problems
+    yield from kernel_errors(app, housed)
     if app.block.placeholders:
         if not any("{" in name for name in (app.block.user, app.block.group) if name is not None):
             yield from _account_errors(app)

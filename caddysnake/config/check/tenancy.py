@@ -91,5 +91,12 @@ def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
     update["env_vars"] = tuple(
         EnvVar(pair.name, values.get(f"env_var[{n}]", pair.value)) for n, pair in enumerate(block.env_vars)
     )
+    if block.sandbox is not None:
+        update["sandbox"] = block.sandbox.model_copy(
+            update={
+                how: tuple(values.get(f"{how}[{n}]", text) for n, text in enumerate(getattr(block.sandbox, how)))
+                for how in ("read", "write")
+            }
+        )
     update["placeholders"] = ()
     return block.model_copy(update=update)

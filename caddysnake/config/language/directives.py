@@ -12,7 +12,17 @@ from typing import Any
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError
 from . import values
-from .models import WEBSOCKET_PING_S, AccessLog, Autoreload, EnvVar, Limits, Position, WebSocketDrain, WebSocketPing
+from .models import (
+    WEBSOCKET_PING_S,
+    AccessLog,
+    Autoreload,
+    EnvVar,
+    Limits,
+    Position,
+    Sandbox,
+    WebSocketDrain,
+    WebSocketPing,
+)
 from .registry import Registry, argument, arguments, lines, position_of
 from .values import InvalidValue
 from .variables import check_name, check_pattern, check_value
@@ -389,6 +399,65 @@ def limits(d: Dispenser, app: AppDraft) -> None:
     if not fields:
         raise InvalidValue("limits nothing")
     app.fields["limits"] = Limits(**fields)
+
+
+@_subdirective(
+    "sandbox",
+    "sandbox on|off [{ read <path>..., write <path>..., connect <port>...|any|none, listen <port>...|none, "
+    "unix any|none }]",
+)
+def sandbox(d: Dispenser, app: AppDraft) -> None:
+    """Walls of the kernel's (Landlock and seccomp) around the app and all that it starts, without root too. `on`: it
+    may read its `working_dir`, its Python and what programs need of the system, and write to its `TMPDIR`. In the
+    block: `read` and `write` add files and folders, which must be there unless they begin with `-`, and may hold
+    placeholders; `connect`, TCP ports that it may connect to (default any); `listen`, TCP ports that it may open
+    (default none); `unix`, whether it may have unix sockets (default: any with a user of its own, else none). `off` is
+    the default."""
+    is_on = values.on_off(arguments(d, 1, 1)[0])
+    fields: dict[str, Any] = {}
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        match inner.val():
+            case ("read" | "write") as how:
+                _paths(inner, how, fields, app)
+            case "connect":
+                fields["connect"] = _ports(arguments(inner, 1), "any", "none")
+            case "listen":
+                fields["listen"] = _ports(arguments(inner, 1), "none")
+            case "unix":
+                fields["unix"] = values.choice(argument(inner), ("any", "none")) == "any"
+            case unknown:
+                known = "known are read, write, connect, listen and unix"
+                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
+    app.fields["sandbox"] = Sandbox(**fields) if is_on else None
+
+
+_PATHS_MAX = 64
+
+
+def _paths(line: Dispenser, how: str, fields: dict[str, Any], app: AppDraft) -> None:
+    for text in arguments(line, 1):
+        if text in ("", "-"):
+            raise InvalidValue(f"{how}: a path is empty")
+        if ".." in text.split("/"):
+            raise InvalidValue(f"{how}: {text} leaves a folder by ..", "write the whole path")
+        app.where[f"{how}[{len(fields.get(how, ()))}]"] = position_of(line.token())
+        fields[how] = (*fields.get(how, ()), app.template(text))
+        if len(fields[how]) > _PATHS_MAX:
+            hint = "name the folders that they are in; each path makes every start, and every file opened, slower"
+            raise InvalidValue(f"more than {_PATHS_MAX} paths after {how}", hint)
+
+
+def _ports(words: list[str], *single: str) -> tuple[int, ...] | None:
+    if len(words) == 1 and words[0] in single:
+        return None if words[0] == "any" else ()
+    found = []
+    for word in words:
+        if word in single:
+            raise InvalidValue(f"{word} stands alone")
+        found.append(values.count(word, most=65535))
+    return tuple(sorted(set(found)))
 
 
 # Operations

@@ -85,6 +85,18 @@ class Limits(Model):
     niceness: int | None = None
 
 
+class Sandbox(Model):
+    """Walls of the kernel's around an app. A path that begins with ``-`` may be missing."""
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    connect: tuple[int, ...] | None = None
+    """Ports of TCP; ``None``: any."""
+    listen: tuple[int, ...] = ()
+    unix: bool | None = None
+    """Unix sockets; ``None``: where the app has a user of its own."""
+
+
 class AccessLog(Model):
     """Log the requests of an app. ``log_credentials``: with what is in Cookie, Authorization and their like."""
 
@@ -159,8 +171,6 @@ class PythonApp(Model):
     """``None``: the global ``grace_period``, or 10 s."""
 
     warmup: Warmup | None = None
-    reload_strategy: Literal["parallel", "rolling", "stop_first"] | None = None
-    """``None``: the global ``reload_strategy``."""
 
     max_requests: int | None = None
     max_requests_jitter: int = 0
@@ -176,6 +186,7 @@ class PythonApp(Model):
     user: str | None = None
     group: str | None = None
     limits: Limits | None = None
+    sandbox: Sandbox | None = None
 
     log: AccessLog | None = None
 
@@ -186,7 +197,8 @@ class PythonApp(Model):
     """The placeholders in the values above."""
 
     where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
-    """Where each subdirective was written first. ``env_file`` and ``env_var`` have ``env_file[0]`` … too."""
+    """Where each subdirective was written first. ``env_file`` and ``env_var`` have ``env_file[0]`` … too, and so have
+    the lines of ``sandbox``: ``read[0]``."""
 
     @property
     def request_placeholders(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@
 ``environment``  the whole environment of a worker; ``envfile``: the ``env_file`` format
 ``admin``        where the admin API listens, and who may call it
 ``accounts``     users and groups
-``isolation``    what keeps two apps apart
+``isolation``    what keeps two apps apart; ``fence``: what an app in a sandbox may reach
 ``places``       where relative paths begin, and which folder a user has for sockets
 ``search``       finds modules and interpreters on disk; ``ownership``: who could change them
 """

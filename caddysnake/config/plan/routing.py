@@ -61,6 +61,9 @@ def fields(app: PythonApp) -> Iterator[tuple[Field, Position]]:
         ("user", Use.ACCOUNT, app.user),
         ("group", Use.ACCOUNT, app.group),
     ]
+    if app.sandbox is not None:
+        for how in ("read", "write"):
+            found += [(f"{how}[{n}]", Use.PATH, text) for n, text in enumerate(getattr(app.sandbox, how))]
     for name, use, text in found:
         if text is not None:
             subdirective = name.partition("[")[0]

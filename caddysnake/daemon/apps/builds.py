@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from ...channel.codes import today
 from ..system.state import CarriedBuilds, CarriedRefusedBuild
 
 TEXT_MAX = 16 * 1024
@@ -35,7 +34,7 @@ class RefusedBuild(NamedTuple):
     tries: int
     """Refusals since ``since``."""
     code: str
-    """Why: one of ``codes.FAILURES``; of a configuration, one of the admin API's."""
+    """Why, in a stable word: ``import``, ``start timeout``, ``crashed``, ``lifespan`` …"""
     text: str
     """Why: usually the app's traceback."""
 
@@ -87,6 +86,5 @@ class Builds:
         self._number = carried.number
         self.times_accepted, self.times_refused = carried.times_accepted, carried.times_refused
         self.running = None if carried.running is None else Build(*carried.running)
-        if carried.refused is not None:
-            refused = RefusedBuild(**carried.refused.model_dump())
-            self.refused = refused._replace(code=today(refused.code))
+        refused = carried.refused
+        self.refused = None if refused is None else RefusedBuild(**refused.model_dump())

@@ -8,8 +8,10 @@ import os
 
 from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
+from ...config.plan.fence import FenceError
+from ...sandbox import denials
 from ..system.state import CarriedPool, CarriedSeat
-from ..workers.child.launcher import Launcher, Launchers, SpawnError, ThreadLauncher
+from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
 from ..workers.forking.interpreter import not_passed
 from ..workers.lifecycle import Reason
 from ..workers.sink import WorkerSink
@@ -41,16 +43,26 @@ class WorkerSource:
         """Follow the links on the way to the code, and to its Python, now and once: what the worker imports later is
         of the same release, wherever ``current`` leads by then.
         """
-        await self._launchers.look(self._spec.key)
+        walls = await self._launchers.look(self._spec.key, self._plot())
+        if walls is not None:
+            settings = self._with_temporary(settings._replace(sandbox=walls._asdict()))
         found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
         launcher = self.launcher() if settings.shares_process else None
         if isinstance(launcher, ThreadLauncher):
             found = launcher.folder(found)
+            launcher.surround(settings)
         return settings._replace(working_dir=found)
+
+    def _plot(self) -> Plot | None:
+        """For its sandbox, if it is in one. Raises ``OSError``."""
+        key, fence = self._spec.key, self._spec.fence
+        if fence is None:
+            return None
+        return Plot(fence, self._folder.path(key.account))
 
     def _with_temporary(self, settings: Settings) -> Settings:
         """``settings`` with ``TMPDIR`` in the app's private folder, unless it names one itself. Raises ``OSError``."""
-        if "TMPDIR" in settings.environ or settings.shares_process:
+        if "TMPDIR" in settings.environ or (settings.shares_process and self._spec.fence is None):
             return settings
         folder = self._folder.temporary(self._spec.key.account)
         return settings._replace(environ={**settings.environ, "TMPDIR": folder})
@@ -63,6 +75,7 @@ class WorkerSource:
         if self._threads is None:
             # What limits one app's use of memory can be kept for a whole process only.
             is_private = bool(settings.limits) or self._spec.limits.memory_bytes is not None
+            is_private = is_private or self._spec.fence is not None  # no two apps have the same folders
             self._threads = self._launchers.seat(self._spec.key, settings, is_private)
         return self._threads
 
@@ -73,6 +86,8 @@ class WorkerSource:
             settings = await self._settings_of(place)
             timings = self._launchers.timings
             worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
+        except FenceError as exc:
+            return Reason("sandbox", f"{exc} ({exc.hint})")
         except OSError as exc:
             return Reason("resources", f"no room for another worker: {exc}")
         except Exception as exc:
@@ -102,6 +117,8 @@ class WorkerSource:
     def hint(self, text: str) -> str:
         """What may help against a failure that says ``text``; empty when nothing is known."""
         settings = self._spec.settings
+        if self._spec.fence is not None and (found := denials.hint(text)):
+            return f"\n{found}"
         missed = not_passed(os.environ, settings.environ, text) if isinstance(settings, Settings) else []
         if not missed:
             return ""

@@ -99,7 +99,7 @@ class RelayStarter(Launcher):
         """The daemon's."""
         return os.getpid()
 
-    async def look(self, key: ForkServerKey) -> None:
+    async def look(self, key: ForkServerKey, plot: object = None) -> None:
         """It runs nobody's code but ours."""
 
     def get(self, key: ForkServerKey) -> RelayStarter:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from .addresses import TcpAddress, UnixAddress, address_name
-from .listener import Listener, set_tcp_options
+from .listener import Listener
 from .socket_file import BACKLOG, ListenError
 
 FIRST: Final = 3
@@ -119,7 +119,8 @@ def activated(fd: int, name: str) -> Listener:
         raise ListenError(f"cannot listen on {name}: what was passed for it does not listen (a socket unit of systemd "
                           "needs Accept=no)")  # fmt: skip
     sock.listen(BACKLOG)
-    set_tcp_options(sock)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Listener(sock, name, None, None)
 
 

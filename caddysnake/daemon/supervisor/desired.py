@@ -18,6 +18,7 @@ from ...config.language.models import Autoreload, GlobalOptions, Limits
 from ...config.plan import accounts
 from ...config.plan.accounts import Account, AccountError
 from ...config.plan.environment import worker_environ
+from ...config.plan.fence import Fence, closed_places, common_fence, fence_of, tops
 from ...config.plan.isolation import Residents, Shared, residents, shared
 from ...config.plan.plan import AppSpec, Listener, Plan, resolve_app
 from ...config.plan.routing import app_template
@@ -32,7 +33,7 @@ from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
-from ..workers.forking.interpreter import for_interpreter, slow_start_s
+from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_start_s
 from ..workers.warmup import WarmUp
 
 _RELAY_START_S = 60.0
@@ -68,6 +69,10 @@ class Desired(NamedTuple):
     """Besides those of static apps."""
     shared: tuple[Shared, ...] = ()
     """Apps that one user runs, and so are not kept apart."""
+    is_rolling: bool = False
+    """A reload replaces one worker at a time."""
+    unwalled: frozenset[str] = frozenset()
+    """Apps, and templates, in no sandbox."""
     with_memory_limit: tuple[str, ...] = ()
     """The names of those that have one."""
     start_policy: Literal["each", "all"] = "each"
@@ -96,7 +101,7 @@ def compose(
     apps: dict[int, PoolSpec] = {}
     templates: dict[int, TemplateSpec] = {}
     again: dict[int, Callable[[], PoolSpec]] = {}
-    housed = residents(plan)
+    housed, closed = residents(plan), closed_places(plan, environ)
     autoreload = {
         number: found for number, spec in enumerate(plan.apps) if (found := spec.block.autoreload) is not None
     }
@@ -104,9 +109,9 @@ def compose(
     for number, spec in enumerate(plan.apps):
         if spec.dynamic:
             is_amiss = number in unready
-            templates[number] = _template(number, spec, environ, base_dir, number in telling, housed, is_amiss)
+            templates[number] = _template(number, spec, environ, base_dir, number in telling, housed, closed, is_amiss)
         else:
-            known = _Known(spec, environ, base_dir, number in telling, housed)
+            known = _Known(spec, environ, base_dir, number in telling, housed, closed)
             again[number] = known.now
             apps[number] = known.made(spec, [*unready.get(number, ())])
     bindings = tuple(
@@ -131,6 +136,8 @@ def compose(
         log=_style(plan.options),
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
+        is_rolling=plan.options.reload_strategy == "rolling",
+        unwalled=frozenset(app.name for app in plan.apps if app.block.sandbox is None),
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
         again=again,
@@ -146,6 +153,7 @@ class _Known(NamedTuple):
     base_dir: str
     development: bool
     housed: Residents
+    closed: tuple[str, ...]
 
     def now(self) -> PoolSpec:
         """What it comes to, looked at anew: env files are read, an interpreter and a user are looked up again."""
@@ -158,7 +166,13 @@ class _Known(NamedTuple):
     def made(self, spec: AppSpec, errors: Sequence[CaddyfileError]) -> PoolSpec:
         """What runs it, or says why nothing can."""
         account = None if errors else accounts.resolve(spec.block.user, spec.block.group)
-        return _pool(spec, account, self.environ, self.development, self.housed)._replace(cannot=_told(errors))
+        found = _pool(spec, account, self.environ, self.development, self.housed)._replace(cannot=_told(errors))
+        return _fenced(found, fence_of(spec, self.closed, isolated=found.isolated))
+
+
+def _fenced(pool: PoolSpec, own: Fence | None, shared: Fence | None = None) -> PoolSpec:
+    """``pool`` in its sandbox. ``shared``: what it has in common with others that come from one fork server."""
+    return pool._replace(fence=own, key=pool.key._replace(fence=own if shared is None else shared))
 
 
 def _told(errors: Sequence[CaddyfileError]) -> str:
@@ -182,9 +196,11 @@ def _template(
     base_dir: str,
     development: bool,
     housed: Residents,
+    closed: tuple[str, ...],
     is_amiss: bool,
 ) -> TemplateSpec:
     template = app_template(number, spec.block, environ)
+    warm, common = _warm(spec, environ, housed), common_fence(spec, closed, environ, base_dir)
 
     def resolve(key: str) -> PoolSpec | Refusal:
         try:
@@ -198,16 +214,19 @@ def _template(
             )
         except (UnsafeValue, NoSuchApp, AccountError) as exc:
             if is_amiss and (errors := list(check_app(spec))):
-                return of_failure(StartFailed(spec.name, "setup-failed", _told(errors)))
+                return of_failure(StartFailed(spec.name, "setup", _told(errors)))
             return NO_SUCH_APP._replace(text=str(exc))
         if account is not None and "user" in values:
             housed.add(account.uid, found.name)
-        return _pool(found, account, environ, development, housed, is_tenant=True)
+        pool = _pool(found, account, environ, development, housed, is_tenant=True)
+        loose = tops(spec, values, environ, base_dir)
+        fence = fence_of(found, closed, isolated=pool.isolated, loose=loose)
+        return _fenced(pool, fence, common if warm is not None and runs_the_same(pool.key, warm) else fence)
 
-    block, warm = spec.block, _warm(spec, environ, housed)
+    block = spec.block
     identity = Identity((spec.module, spec.variable, spec.working_dir), (block.user, block.group))
     bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
-    return TemplateSpec(spec.name, resolve, *bounds, identity, warm)
+    return TemplateSpec(spec.name, resolve, *bounds, identity, None if warm is None else warm._replace(fence=common))
 
 
 def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:
@@ -281,9 +300,7 @@ def _pool(
         limits,
         slow_start_s(environ, SLOW_START_S),
         (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
-        strategy=spec.strategy,
         warmup=_warmup(spec),
-        is_tenant=is_tenant,
     )
 
 

@@ -35,12 +35,29 @@ _SWEEPS = 5
 _LOOK_S = 0.02
 
 _base: str | None = None
+_is_kept = False
 _base_lock = threading.Lock()
 """While it may be empty: whoever removes it then must not meet whoever is about to use it."""
 
 
 def base() -> str | None:
     """The folder of all of them, if there is one."""
+    return _base
+
+
+def kept_base() -> str:
+    """The folder of all of them, which from now on stays until ``settle``, be there any or not. Raises ``OSError``."""
+    global _is_kept
+    with _base_lock:
+        _is_kept = True
+        return _base if _base is not None and os.path.isdir(_base) else _new_base()
+
+
+def _new_base() -> str:
+    global _base
+    _remover.add(("(left by killed daemons)", _emptied_stale(tempfile.gettempdir())))
+    _base = tempfile.mkdtemp(prefix=f"caddysnake-{os.getpid()}-{_namespace()}-")
+    os.chmod(_base, 0o711)
     return _base
 
 
@@ -60,15 +77,11 @@ def make(app: str, uid: int, gid: int, subfolders: Sequence[str] = ()) -> str:
     It is in a folder of the daemon's that others may pass through and not write to: nobody can have been there before.
     With the first one, what daemons that were killed have left is removed.
     """
-    global _base
     with _base_lock:
         try:
             folder = tempfile.mkdtemp(prefix="app-", dir=_base or "/nonexistent")
         except FileNotFoundError:  # the first of all, or the first since the last was removed
-            _remover.add(("(left by killed daemons)", _emptied_stale(tempfile.gettempdir())))
-            _base = tempfile.mkdtemp(prefix=f"caddysnake-{os.getpid()}-{_namespace()}-")
-            os.chmod(_base, 0o711)
-            folder = tempfile.mkdtemp(prefix="app-", dir=_base)
+            folder = tempfile.mkdtemp(prefix="app-", dir=_new_base())
     for name in subfolders:
         os.mkdir(f"{folder}/{name}", 0o700)
         os.chown(f"{folder}/{name}", uid, gid)
@@ -94,6 +107,9 @@ async def settle(patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while _remover.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110  # a thread's, and soon over
         await asyncio.sleep(_LOOK_S)
+    if _base is not None:
+        with contextlib.suppress(OSError):
+            os.rmdir(_base)
     if _remover.is_busy:
         log.warning("temporary folders are left for the next start to remove", extra={"fields": {"folder": _base}})
 
@@ -136,7 +152,7 @@ class _Remover:
             with self._lock:
                 if more:
                     self._folders.append((folder, work))
-            if not more and _base is not None:
+            if not more and _base is not None and not _is_kept:
                 with _base_lock, contextlib.suppress(OSError):
                     os.rmdir(_base)  # unless others have theirs in it
 

@@ -243,7 +243,8 @@ class ThreadHost:
         group.owner.name = settings.app
         looking.knows(page)
         try:
-            _own_directory()
+            if not _own_directory() and len({each.survey.root for each in self._groups.values()}) > 1:
+                raise AppError("directory", "a thread may have no working directory of its own here (unshare(2))")
             keyring.join_own()
             enter_directory(settings)
             imported = group.imported(settings, self)
@@ -346,9 +347,9 @@ def _hint(text: str) -> str:
     return ""
 
 
-def _own_directory() -> None:
+def _own_directory() -> bool:
     """Give this thread, and those that it starts, a working directory and a umask apart from the other threads'.
 
     unshare(2), CLONE_FS: needs no privilege. Where it is forbidden, the daemon puts no two directories into one host.
     """
-    ctypes.CDLL(None, use_errno=True).unshare(_CLONE_FS)
+    return bool(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_FS) == 0)

@@ -172,7 +172,7 @@ class Renewal:
             app.hurry()
             return
         try:
-            took = await app.renew(app.spec)
+            took = await app.prepare(app.spec)
         except (StartFailed, OSError) as exc:
             self._paths.clear()
             self._since = None
@@ -187,6 +187,7 @@ class Renewal:
         else:
             self._paths.clear()
             self._since = None
+            app.swap()
             log.info("app reloaded", extra={"fields": {**fields, "ms": round(took * 1000)}})
 
 

@@ -8,12 +8,14 @@ from typing import NamedTuple, Protocol
 
 from ....channel.settings import Settings
 from ....config.plan.accounts import Account
+from ....config.plan.fence import Fence
+from ....sandbox.walls import Walls
 from ...system import processes
 from ...system.state import CarriedSeat
 from ...system.timings import Timings
 from .peer import Peer
 
-NO_ROOM = "capacity"
+NO_ROOM = "spawners"
 """``SpawnError.code``: there may be no more of them."""
 
 
@@ -28,6 +30,15 @@ class ForkServerKey(NamedTuple):
     environ: tuple[tuple[str, str], ...]
     account: Account | None = None
     """Who it runs as before the interpreter is executed; None: the daemon's own user."""
+    fence: Fence | None = None
+    """The sandbox that all of its apps have in common, put up before the interpreter is executed."""
+
+
+class Plot(NamedTuple):
+    """Where the sandbox of a worker is put up: its own fence, and its app's private folder."""
+
+    fence: Fence
+    private: str
 
 
 class SpawnError(Exception):
@@ -96,8 +107,10 @@ class Launchers(Protocol):
 
     timings: Timings
 
-    async def look(self, key: ForkServerKey) -> None:
-        """Look at what is on disk for ``key``: ``get`` has it as it is now."""
+    async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
+        """Look at what is on disk for ``key``: ``get`` has it as it is now. Returns the walls of a worker that is in a
+        sandbox. Raises ``FenceError``.
+        """
 
     def get(self, key: ForkServerKey) -> Launcher:
         """The live one for ``key``. Raises ``SpawnError``."""
@@ -118,6 +131,10 @@ class ThreadLauncher(Launcher):
     @abstractmethod
     def folder(self, found: str) -> str:
         """Where the app's code is, for a worker to come: ``found``, unless it joins those of its pool."""
+
+    @abstractmethod
+    def surround(self, settings: Settings) -> None:
+        """Take sandbox and environment of a process, should one be started, from ``settings``."""
 
     @abstractmethod
     def is_doomed(self, worker: int) -> bool:

@@ -7,9 +7,11 @@ import logging
 import os
 from collections.abc import Iterable
 
+from ....config.plan.fence import Sites, walls_of
+from ....sandbox.walls import Walls
 from ...system.state import CarriedSpawner
 from ...system.timings import TIMINGS, Timings
-from ..child.launcher import NO_ROOM, ForkServerKey, SpawnError
+from ..child.launcher import NO_ROOM, ForkServerKey, Plot, SpawnError
 from .fork_server import ForkServer
 from .interpreter import UNSEEN, Sight, library_folders
 
@@ -35,26 +37,31 @@ class ForkServers:
         self.uids: set[int] = set()
         """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
 
-    async def look(self, key: ForkServerKey) -> None:
-        """Look at the interpreter again: ``get`` gives a spawner of what is there now, whoever made it so, and when.
+    async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
+        """See ``Launchers.look``: ``get`` gives a spawner of what is there now, whoever made it so, and when.
 
         The one that there is keeps the workers that it has.
         """
-        sight = await asyncio.to_thread(Sight.of, key)
+        sight = await asyncio.to_thread(Sight.of, key, self._libraries, plot.private if plot is not None else "")
         spawner = self._by_key.get(key)
-        if spawner is None or spawner.gone.is_set():
+        if spawner is None or not spawner.is_open:
             self._sights[key] = sight
         elif spawner.sight != sight:
             fields = {"python": sight.python, "before": spawner.sight.python}
-            log.info("interpreter is another than it was: started afresh", extra={"fields": fields})
+            log.info("interpreter, or its sandbox, is another than it was: started afresh", extra={"fields": fields})
             self._outdated.add(self._by_key.pop(key))
             self._sights[key] = sight
+        if plot is None:
+            return None
+        return await asyncio.to_thread(walls_of, plot.fence, Sites(sight.python, tuple(self._libraries), plot.private))
 
     def get(self, key: ForkServerKey) -> ForkServer:
         """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
         sight = self._sights.pop(key, None)
         spawner = self._by_key.get(key)
         if spawner is not None and not spawner.is_open:
+            if key.fence is not None:  # it has just been looked at, with folders that nobody else knows
+                sight = sight or spawner.sight
             self._release(key)
             spawner = None
         if spawner is None:
@@ -62,7 +69,7 @@ class ForkServers:
             self._make_room_for(key)
             try:
                 spawner = self._by_key[key] = ForkServer(
-                    key, self._libraries, sight or Sight.of(key), timings=self.timings
+                    key, self._libraries, sight or Sight.of(key, self._libraries), timings=self.timings
                 )
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None

@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 from ....config.language.values import InvalidValue, positive_duration
 from ....config.plan.accounts import Account
+from ....config.plan.fence import FenceError, Sites, identities, walls_of
 from ....config.plan.ownership import ROOT_HINT, foreign_hand
 from ....config.plan.search import fingerprint, is_script, located
-from ...system import processes
+from ....sandbox import walls as sandbox
+from ....sandbox.walls import Walls
+from ...system import processes, tempdirs
 from ..child.launcher import ForkServerKey, SpawnError
 
 SLOW_START_NAME = "CADDYSNAKE_START_TIMEOUT_WARN_AFTER"
@@ -36,12 +39,26 @@ class Sight(NamedTuple):
     """Of its preloads; links have been followed here as in ``python``."""
     fingerprint: str
     is_script: bool
+    walls: Walls | None = None
+    identities: tuple[tuple[int, int], ...] = ()
+    """Of what its walls are made for."""
+    cannot: str = ""
+    """Why it must not be started."""
 
     @classmethod
-    def of(cls, key: ForkServerKey) -> Sight:
-        """Look. Blocks for as long as the file system does."""
+    def of(cls, key: ForkServerKey, libraries: Sequence[str], private: str = "") -> Sight:
+        """Look. Blocks for as long as the file system does. ``private``: the folder of the app that its fence is of.
+        """
         path = tuple(map(os.path.realpath, key.path))
-        return cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
+        seen = cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
+        if key.fence is None:
+            return seen
+        try:
+            folder = private if key.fence.owner else tempdirs.kept_base()
+            walls = walls_of(key.fence, Sites(seen.python, tuple(libraries), folder))
+        except FenceError as exc:
+            return seen._replace(cannot=f"{exc} ({exc.hint})")
+        return seen._replace(walls=walls, identities=identities(walls))
 
 
 UNSEEN = Sight("", (), "", False)
@@ -54,19 +71,23 @@ def execute(
     command: Sequence[str],
     pass_fds: Sequence[int],
     streams: Sequence[int | None],
+    walls: Walls | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start an interpreter as ``account``: it, its ``.pth`` files and its preloads may be a tenant's. Blocks.
+    """Start an interpreter as ``account``, within ``walls``: it, its ``.pth`` files and its preloads may be a tenant's.
 
-    ``streams``: its standard input (None: there is none), output and error (None: the daemon's).
+    Blocks. ``streams``: its standard input (None: there is none), output and error (None: the daemon's).
     Raises ``OSError``, ``SpawnError``, ``SubprocessError``.
     """
     if (os.geteuid() if account is None else account.uid) == 0:
         found = foreign_hand(command[0])
         if found is not None:
-            raise SpawnError("setup-failed", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
+            raise SpawnError("interpreter", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
     stdin, stdout, stderr = streams
-    return processes.without_new_privileges(
-        lambda: subprocess.Popen(
+
+    def start() -> subprocess.Popen[bytes]:
+        if walls is not None:
+            sandbox.put_on(walls)  # of this thread alone, which ends with this
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=stdout,
@@ -80,7 +101,8 @@ def execute(
             extra_groups=account.groups if account is not None else None,
             umask=_PRIVATE_UMASK if account is not None else -1,
         )
-    )
+
+    return processes.without_new_privileges(start)
 
 
 def runtime_folder(environ: Mapping[str, str]) -> Path:
@@ -109,6 +131,17 @@ def for_interpreter(app: Mapping[str, str]) -> dict[str, str]:
         for name, value in app.items()
         if _any(name, _BASE) or (_any(name, _FOR_INTERPRETER) and name not in _NOT_FOR_INTERPRETER)
     }
+
+
+def runs_the_same(one: ForkServerKey, other: ForkServerKey) -> bool:
+    """Neither can have code run in its interpreter that the other has not: by its Python, or by variables that say
+    where modules are.
+    """
+    return one.python == other.python and _of_code(one) == _of_code(other)
+
+
+def _of_code(key: ForkServerKey) -> list[tuple[str, str]]:
+    return [pair for pair in key.environ if pair[0] == "HOME" or pair[0].startswith("PYTHON")]
 
 
 def not_passed(daemon: Mapping[str, str], app: Mapping[str, str], text: str) -> list[str]:

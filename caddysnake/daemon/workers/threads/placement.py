@@ -44,6 +44,10 @@ class Placement(ThreadLauncher):
             self.root = found
         return self.root
 
+    def surround(self, settings: Settings) -> None:
+        """See ``ThreadLauncher.surround``."""
+        self.settings = self.settings._replace(environ=settings.environ, sandbox=settings.sandbox)
+
     def _usual(self) -> ThreadHost | None:
         """That of its other workers, if it takes more."""
         host = self._host
@@ -64,7 +68,7 @@ class Placement(ThreadLauncher):
             host = await self._hosts.begin(self._wanted())
             fd = await self._ask(host, worker, channel, grace_s)
             if fd is None:
-                raise SpawnError("spawn-failed", "its modules collide with those of an app in a thread host of its own")
+                raise SpawnError("host", "its modules collide with those of an app in a thread host of its own")
             return host.pid, fd
 
     def gave_up(self) -> None:

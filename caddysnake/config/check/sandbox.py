@@ -1,0 +1,149 @@
+"""What this kernel holds of an app's sandbox, and what it must not be asked for: never silently less than was asked.
+
+The first functions are pure, for any kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ... import files
+from ...caddyfile.errors import CaddyfileError
+from ...sandbox import landlock, walls
+from ...sandbox.walls import Walls
+from ..language.models import Sandbox
+from ..language.registry import error_at
+from ..plan import accounts
+from ..plan.accounts import AccountError
+from ..plan.fence import Fence, FenceError, Sites, closed_places, common_fence, fence_of, walls_of
+from ..plan.isolation import Residents, residents, shared
+from ..plan.places import start_folder
+from ..plan.plan import AppSpec, Plan
+
+_AS_ROOT = "an app that runs as root cannot be kept in a sandbox"
+_GIVE_USER = "give it a user of its own: user NAME in its block; or start the daemon as an ordinary user"
+
+
+class Held(NamedTuple):
+    """In one word, and in a sentence."""
+
+    word: str
+    sentence: str
+
+
+NOT_WALLED = Held("off", "")
+
+
+def refusals(box: Sandbox, abi: int, *, is_root: bool, is_shared: bool) -> Iterator[tuple[str, str, str]]:
+    """Why ``box`` cannot be held by a kernel whose Landlock is ``abi``: what of it, why, and what to do.
+
+    ``is_shared``: others, or the daemon, run as the app's user.
+    """
+    if is_root:
+        yield "sandbox", _AS_ROOT, _GIVE_USER
+    if is_shared and abi < landlock.SCOPES_ABI:
+        message = f"Landlock {abi} of this kernel does not keep processes of one user from signalling each other"
+        yield "sandbox", message, "run Linux 6.12 or later, or give each app a user of its own"
+    if abi < landlock.PORTS_ABI and (box.connect is not None or box.listen):
+        message = f"Landlock {abi} of this kernel knows no ports"
+        yield "sandbox", message, "run Linux 6.7 or later, or take the lines connect and listen away"
+
+
+def held(box: Walls | None, abi: int, *, is_shared: bool, unwalled: Sequence[str] = ()) -> Held:
+    """What a sandbox comes to. ``unwalled``: apps of the same user that are in none."""
+    if box is None:
+        return NOT_WALLED
+    left = []
+    if is_shared:
+        left += ["sees that files exist", "may change modes, owners and times of its user's files"]
+        left += ["connects to unix sockets of its user"] if box.has_unix else []
+    elif abi < landlock.TRUNCATE_ABI:
+        left.append("may truncate what its user may")
+    left.append("connects to any port" if box.connect is None else "sends UDP")
+    if box.listen == () and abi < landlock.PORTS_ABI and box.has_unix:
+        left.append("cannot listen, not on unix sockets either")
+    lead = "apart from others of its user" if is_shared else "a second wall, around its user"
+    if unwalled:
+        left.insert(0, f"open to {', '.join(unwalled)} of its user, in no sandbox")
+    return Held("walled", f"{lead}; {', '.join(left)}")
+
+
+def is_shared(spec: AppSpec, housed: Residents) -> bool:
+    """Whether the daemon, or other apps, run as the user of *spec*, as far as no request decides that."""
+    try:
+        account = accounts.resolve(spec.block.user, spec.block.group)
+    except AccountError:
+        return False  # a request decides, or the checks say so
+    return account is None or not housed.is_alone(account.uid, spec.name)
+
+
+def kernel_errors(app: AppSpec, housed: Residents | None = None) -> Iterator[CaddyfileError]:
+    """What keeps the sandbox of *app* from being put up on this machine, be its paths as they may."""
+    box = app.block.sandbox
+    if box is None:
+        return
+    position = app.block.at("sandbox")
+    if why := walls.why_not():
+        hint = "take sandbox away, or run it where it can be held; with less than it says it is not started"
+        yield error_at(position, f"sandbox: {why}", hint)
+        return
+    try:
+        account = accounts.resolve(app.block.user, app.block.group)
+        is_root = (os.geteuid() if account is None else account.uid) == 0
+    except AccountError:
+        is_root = False
+    is_one_of_many = housed is not None and is_shared(app, housed)
+    for at, message, hint in refusals(box, landlock.abi(), is_root=is_root, is_shared=is_one_of_many):
+        yield error_at(app.block.at(at), f"sandbox: {message}", hint)
+
+
+def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
+    """What is wrong with the paths of sandboxes, by the number of the app."""
+    closed, housed = closed_places(plan, os.environ), residents(plan)
+    for number, app in enumerate(plan.apps):
+        try:
+            if app.dynamic:
+                fence = common_fence(app, closed, os.environ, start_folder(os.environ))
+            else:
+                fence = fence_of(app, closed, isolated=not is_shared(app, housed))
+            if fence is not None:
+                walls_of(fence, Sites(app.python, (), ""))
+        except FenceError as exc:
+            yield number, error_at(app.block.at(exc.at, "sandbox"), f"sandbox: {exc}", exc.hint)
+
+
+def sandboxes(plan: Plan) -> Sequence[str]:
+    """What the sandbox of each app in one comes to here."""
+    housed, found = residents(plan), []
+    together = {name: each.apps for each in shared(plan) for name in each.apps}
+    without = {app.name for app in plan.apps if app.block.sandbox is None}
+    for app in plan.apps:
+        is_one_of_many = is_shared(app, housed)
+        fence = fence_of(app, (), isolated=not is_one_of_many)
+        if fence is not None:
+            unwalled = [name for name in together.get(app.name, ()) if name in without]
+            word, sentence = held(fence.walls, landlock.abi(), is_shared=is_one_of_many, unwalled=unwalled)
+            found.append(f"{app.name}: {word}: {sentence}")
+    return found
+
+
+def overlaps(plan: Plan) -> Sequence[str]:
+    """Sandboxes of one user of which one holds a folder of another."""
+    housed = residents(plan)
+    fences: list[tuple[AppSpec, Fence]] = []
+    for app in plan.apps:
+        found = None if app.dynamic else fence_of(app, (), isolated=False)
+        if found is not None and is_shared(app, housed):
+            fences.append((app, found))
+    told = []
+    for app, fence in fences:
+        for other, _ in fences:
+            inner = os.path.realpath(other.working_dir)
+            for wish in fence.wishes:
+                outer = os.path.realpath(wish.path)
+                if other is not app and app.block.user == other.block.user and files.is_within(inner, outer):
+                    may = "read" if wish.how == "read" else "read and write"
+                    told.append(f"the sandbox of {app.name} may {may} {wish.path}, in which {other.name} is")
+    return list(dict.fromkeys(told))

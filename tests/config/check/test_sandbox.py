@@ -1,0 +1,145 @@
+"""What a kernel holds of a sandbox, and what is refused: for any kernel, and with real files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from caddysnake.caddyfile.errors import CaddyfileError
+from caddysnake.config.check.sandbox import held, overlaps, path_errors, refusals
+from caddysnake.config.language.adapt import ConfigErrors, load
+from caddysnake.config.language.models import Sandbox
+from caddysnake.config.plan.plan import Plan, plan
+from caddysnake.sandbox.walls import Walls
+
+
+@pytest.mark.parametrize(
+    ("box", "abi", "is_root", "is_shared", "wanted"),
+    [
+        (Sandbox(), 7, False, True, []),
+        (Sandbox(), 7, True, True, ["runs as root"]),
+        (Sandbox(), 5, False, True, ["signalling each other"]),
+        (Sandbox(), 5, False, False, []),
+        (Sandbox(), 1, False, False, []),
+        (Sandbox(connect=(443,)), 3, False, False, ["knows no ports"]),
+        (Sandbox(connect=()), 3, False, False, ["knows no ports"]),
+        (Sandbox(listen=(8000,)), 3, False, False, ["knows no ports"]),
+        (Sandbox(connect=(443,), listen=(8000,)), 4, False, False, []),
+    ],
+)
+def test_what_a_kernel_cannot_hold_is_refused(
+    box: Sandbox, abi: int, is_root: bool, is_shared: bool, wanted: list[str]
+) -> None:
+    found = list(refusals(box, abi, is_root=is_root, is_shared=is_shared))
+    assert len(found) == len(wanted)
+    assert all(text in message for text, (_, message, _) in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("walls", "is_shared", "unwalled", "word", "has", "has_not"),
+    [
+        (None, True, [], "off", "", "wall"),
+        (Walls(has_unix=False), True, [], "walled", "sees that files exist", "unix sockets"),
+        (Walls(), True, [], "walled", "connects to unix sockets of its user", "second wall"),
+        (Walls(), False, [], "walled", "a second wall", "sees that files exist"),
+        (Walls(connect=(443,)), False, [], "walled", "sends UDP", "any port"),
+        (Walls(), True, ["shop:app"], "walled", "open to shop:app of its user, in no sandbox", "second wall"),
+    ],
+)
+def test_it_comes_to_a_word_and_a_sentence(
+    walls: Walls | None, is_shared: bool, unwalled: list[str], word: str, has: str, has_not: str
+) -> None:
+    found = held(walls, 7, is_shared=is_shared, unwalled=unwalled)
+    assert found.word == word
+    assert has in found.sentence
+    assert has_not not in found.sentence
+
+
+def planned(folder: Path, *apps: str) -> Plan:
+    """One app a text, each the lines of its ``sandbox``, in a folder of its own named ``app0`` …"""
+    text = ""
+    for number, lines in enumerate(apps):
+        own = folder / f"app{number}"
+        own.mkdir(exist_ok=True)
+        (own / "main.py").write_text("app = None\n")
+        block = f"module_wsgi main:app\nworking_dir {own}\nsandbox on {{\n{lines}\n}}"
+        text += f"unix/{folder}/run/{number}.sock {{\npython {{\n{block}\n}}\n}}\n"
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "Caddyfile").write_text(text)
+    return plan(load(text.encode(), str(folder / "Caddyfile"), {}), cores=1, base_dir=str(folder))
+
+
+def error_of(folder: Path, lines: str) -> CaddyfileError:
+    ((_, error),) = path_errors(planned(folder, lines))
+    assert error.line == 6 + lines.count("\n")  # its own, the last
+    return error
+
+
+def test_paths_that_are_there_and_nobodys_else_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "app0").mkdir()
+    (tmp_path / "app0" / "media").mkdir()
+    (tmp_path / "models").mkdir()
+    lines = f"read {tmp_path}/models -/nowhere/at/all\nwrite media -missing"
+    assert list(path_errors(planned(tmp_path, lines))) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "message", "hint"),
+    [
+        ("read /srv/no/such/folder", "/srv/no/such/folder does not exist", "-/srv/no/such/folder"),
+        ("read /", "the whole file system", "name the folders"),
+        ("read /proc/self", "/proc/self", "/proc can be read"),
+        ("write {folder}", "{folder}/Caddyfile is there", "nothing but what the app writes"),
+        ("write {folder}/run", "{folder}/run is there", "nothing but what the app writes"),
+        ("read {folder}/fifo", "neither a file nor a folder", "the folder that it is in"),
+        ("write {package}", "{package} is there", "nothing but what the app writes"),
+        ("write {package}/daemon", "{package} is there", "nothing but what the app writes"),
+    ],
+)
+def test_paths_that_must_not_be_had_are_refused(tmp_path: Path, lines: str, message: str, hint: str) -> None:
+    import caddysnake
+
+    os.mkfifo(tmp_path / "fifo")
+    names = {"folder": str(tmp_path), "package": os.path.dirname(caddysnake.__file__)}
+    error = error_of(tmp_path, lines.format(**names))
+    assert message.format(**names) in str(error)
+    assert hint in (error.hint or "")
+
+
+def test_a_link_in_what_the_app_writes_leads_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "app0" / "media" / "inner").mkdir(parents=True)
+    (tmp_path / "app0" / "media" / "out").symlink_to(tmp_path / "secret")
+    (tmp_path / "app0" / "media" / "in").symlink_to("inner")
+    (tmp_path / "app0" / "out").symlink_to(tmp_path / "secret")
+    assert list(path_errors(planned(tmp_path, "write media\nread media/in out"))) == []
+    error = error_of(tmp_path, "write media\nread media/out")
+    assert f"leads to {tmp_path}/secret, by a link in {tmp_path}/app0/media" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("read", "1 or more arguments"),
+        ("connect 70000", "70000 is too many"),
+        ("connect any 443", "any stands alone"),
+        ("listen any", "'any' is not a whole number"),
+        ("unix 5", "'5' is not one of any, none"),
+        ("reed /srv", 'unknown line "reed"'),
+        ("read " + " ".join(f"/srv/{n}" for n in range(10_000)), "more than 64 paths"),
+        ("read ../other", "../other leaves a folder"),
+    ],
+)
+def test_lines_that_make_no_sense_are_refused(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        planned(tmp_path, lines)
+    assert message in str(caught.value.errors[0])
+
+
+def test_sandboxes_of_one_user_that_hold_each_others_folders_are_told(tmp_path: Path) -> None:
+    assert overlaps(planned(tmp_path, "", "")) == []
+    (told,) = overlaps(planned(tmp_path, f"read {tmp_path}/app1", ""))
+    assert "app0/main:app may read" in told
+    assert told.endswith("app1/main:app is")

@@ -1,0 +1,234 @@
+"""Tenants in sandboxes that mean harm, against a real daemon: with one user, and with one for each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import Process, get
+from support.estate import Estate, block
+from support.siege import APP
+from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
+
+from caddysnake.sandbox import landlock, seccomp, syscalls, walls
+
+pytestmark = [
+    needs_root,
+    pytest.mark.skipif(walls.why_not() != "", reason=walls.why_not() or "-"),
+    pytest.mark.skipif(landlock.abi() < landlock.SCOPES_ABI, reason="Landlock's scopes need Linux 6.12"),
+]
+
+NUMBERS = {call.name: call.numbers[syscalls.MACHINES.index(seccomp.machine() or "x86_64")] for call in syscalls.CALLS}
+REFUSED = {"EPERM", "EACCES", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ENOTSUP", "EXDEV"}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with public_folder() as found:
+        for name in ("alice", "bob"):
+            (found / name).mkdir()
+            (found / name / "main.py").write_text(APP)
+            (found / name / "secret.txt").write_text(f"of {name}")
+            (found / name / "program").write_text("#!/bin/sh\n")
+            (found / name / "program").chmod(0o755)
+        yield found
+
+
+def text_of(folder: Path, public: Public, *lines: str, users: bool = False) -> str:
+    """Each app on a socket of its own, and both behind one that is a relay's."""
+    text = f"{{\n\tgrace_period 2s\n\tdefault_bind unix/{folder}/shared.sock|0600\n}}\n"
+    for name, uid in (("alice", ALICE), ("bob", BOB)):
+        own = [f"user {uid}"] if users else []
+        app = block(folder, name, public, *own, *lines)
+        text += f"unix/{folder}/{name}.sock|0600 {{\n{app}}}\nhttp://{name}.test {{\n{app}}}\n"
+    return text
+
+
+def template(folder: Path, public: Public, below: str = "") -> str:
+    label = "{http.request.host.labels.1}"
+    return f"""{{
+	grace_period 2s
+	socket_mode 0600
+}}
+unix/{folder}/all.sock {{
+	python {{
+		module_wsgi main:app
+		working_dir {folder}/{label}{below}
+		python_path {public.python}
+		sandbox on {{
+			write {folder}/data/{label}
+			read -{folder}/more/{label}
+		}}
+	}}
+}}
+"""
+
+
+def run(folder: Path, public: Public, text: str, user: int | None) -> Process:
+    """A daemon of ``user``, who has all the folders; None: of root."""
+    for name, uid in (("alice", ALICE), ("bob", BOB if user is None else ALICE)):
+        give(folder / name, uid)
+    if user is not None:
+        os.chown(folder, user, user)
+    (folder / "Caddyfile").write_text(text)
+    environ = {"PYTHONPATH": public.site, "PYTHONDONTWRITEBYTECODE": "1"}
+    process = Process([public.python, "-m", "caddysnake", "run"], folder, "daemon", environ, user=user)
+    try:
+        process.wait_for_log(" ready in ")
+    except BaseException:
+        process.close()
+        raise
+    return process
+
+
+def besieged(estate: Estate, folder: Path) -> Any:
+    bob, alice = estate.ask("bob", "who"), estate.ask("alice", "who")
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as abstract:
+        name = f"caddysnake-{os.getpid()}"
+        abstract.bind(f"\0{name}")
+        abstract.listen()
+        return estate.ask(
+            "alice",
+            "besiege",
+            processes={
+                "daemon": estate.process.pid,
+                "relay": estate.relay(),
+                "bob's worker": bob["pid"],
+                "bob's fork server": bob["parent"],
+                "own fork server": alice["parent"],
+            },
+            numbers=NUMBERS,
+            folder=str(folder / "bob"),
+            tmp=bob["tmp"],
+            port=server.getsockname()[1],
+            abstract=name,
+            socket=str(folder / "bob.sock"),
+        )
+
+
+def failures(found: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
+    return [
+        (whom, act, result) for whom, acts in found.items() for act, result in acts.items() if result not in REFUSED
+    ]
+
+
+STRICT = "sandbox on {\n\t\t\tconnect none\n\t\t}"
+
+
+@pytest.mark.parametrize("runtime", ["process", "thread"])
+def test_a_tenant_of_one_user_gets_at_nothing_of_its_neighbours(folder: Path, public: Public, runtime: str) -> None:
+    process = run(folder, public, text_of(folder, public, STRICT, f"workers_runtime {runtime}"), ALICE)
+    try:
+        estate = Estate(folder, process)
+        found = besieged(estate, folder)
+        assert failures(found) == [], process.log
+        assert (folder / "bob" / "secret.txt").read_text() == "of bob"
+        bob = estate.ask("bob", "who")["pid"]
+        estate.ask("alice", "kill_all")
+        assert estate.ask("bob", "who")["pid"] == bob
+        lives = estate.ask("alice", "live")
+        assert {name: result for name, result in lives.items() if result == "done"}.keys() >= {
+            "temporary", "names", "sqlite", "lock", "shared memory", "thread", "program", "mime", "loop", "user",
+            "own code",
+        }, lives  # fmt: skip
+        assert os.path.basename(lives["tmp"]) == "tmp"
+        if seccomp.machine() == "x86_64" and runtime == "process":
+            assert set(estate.ask("alice", "call_by_other_numbers").values()) <= {11, 31}
+        # What docs/isolation.md says is left.
+        left = estate.ask("alice", "left", folder=str(folder / "bob"))
+        assert set(left.values()) == {"done"}, left
+    finally:
+        process.close()
+
+
+def test_with_users_of_their_own_the_sandbox_is_a_second_wall(folder: Path, public: Public) -> None:
+    process = run(folder, public, text_of(folder, public, STRICT, users=True), None)
+    try:
+        estate = Estate(folder, process)
+        found = besieged(estate, folder)
+        assert failures(found) == [], process.log
+        lives = estate.ask("alice", "live")
+        assert lives["sqlite"] == lives["program"] == "done", lives
+    finally:
+        process.close()
+
+
+def test_tenants_of_a_template_share_a_fork_server_and_have_only_what_is_theirs(folder: Path, public: Public) -> None:
+    for name in ("alice", "bob"):
+        (folder / "data" / name).mkdir(parents=True)
+        (folder / f"{name}.sock").symlink_to("all.sock")
+        give(folder / "data" / name, ALICE)
+    process = run(folder, public, template(folder, public), ALICE)
+    try:
+        ask = Estate(folder, process).ask
+        alice, bob = ask("alice", "who"), ask("bob", "who")
+        assert alice["parent"] == bob["parent"]
+        assert alice["tmp"] != bob["tmp"]
+        paths = [
+            (f"{folder}/alice/secret.txt", "r"),
+            (f"{folder}/data/alice/x", "w"),
+            (f"{folder}/alice/x", "w"),
+            (f"{folder}/bob/secret.txt", "r"),
+            (f"{folder}/data/bob/x", "w"),
+            (f"{bob['tmp']}/x", "w"),
+        ]
+        found = ask("alice", "tried", paths=paths)
+        assert list(found.values()) == ["done", "done", "EACCES", "EACCES", "EACCES", "EACCES"]
+        assert "started afresh" not in process.log  # what was warm before the first request
+    finally:
+        process.close()
+
+
+def test_a_tenant_that_links_its_folder_to_anothers_is_not_started(folder: Path, public: Public) -> None:
+    (folder / "data" / "alice").mkdir(parents=True)
+    (folder / "alice" / "app").symlink_to(folder / "bob")
+    process = run(folder, public, template(folder, public, "/app"), ALICE)
+    try:
+        status, body = get("/who", path=folder / "all.sock", Host="alice.test")
+        assert status >= 500, body
+        process.wait_for_log(f"by a link in {folder}/alice")
+    finally:
+        process.close()
+
+
+def test_after_a_deploy_by_a_link_a_reload_is_enough(folder: Path, public: Public) -> None:
+    for number in (1, 2):
+        (folder / f"release{number}").mkdir()
+        (folder / f"release{number}" / "main.py").write_text(APP)
+    (folder / "current").symlink_to("release1")
+    app = block(folder, "current", public, "sandbox on")
+    process = run(folder, public, f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n", ALICE)
+    try:
+        estate = Estate(folder, process)
+        before = estate.ask("alice", "who")
+        (folder / "next").symlink_to("release2")
+        (folder / "next").rename(folder / "current")
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_log("reloaded")
+        after = estate.ask("alice", "who")
+        assert before["parent"] != after["parent"]
+        paths = [(f"{folder}/release{number}/main.py", "r") for number in (1, 2)]
+        assert list(estate.ask("alice", "tried", paths=paths).values()) == ["EACCES", "done"]
+    finally:
+        process.close()
+
+
+def test_what_keeps_an_app_from_starting_is_told_with_the_line_that_would_let_it(folder: Path, public: Public) -> None:
+    (folder / "alice" / "main.py").write_text(f"open({str(folder / 'bob' / 'secret.txt')!r})\n")
+    app = block(folder, "alice", public, "sandbox on")
+    text = f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n"
+    with pytest.raises(AssertionError, match="ended with 1"):
+        run(folder, public, text, ALICE)
+    log = (folder / "daemon.log").read_text()
+    assert f"outside of the sandbox: `read {folder}/bob/secret.txt`" in log
+
+
+def test_no_app_runs_as_root_in_a_sandbox(folder: Path, public: Public) -> None:
+    app = block(folder, "alice", public, "sandbox on")
+    with pytest.raises(AssertionError, match="runs as root cannot be kept in a sandbox"):
+        run(folder, public, f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n", None)
