@@ -108,6 +108,7 @@ class _Collector(Collector):
             lambda of: _sum(of, "waiting"),
         )
         yield _gauge("connections", "Connections that workers hold.", groups, lambda of: _sum(of, "connections"))
+        yield _gauge("websockets", "WebSockets that are open.", groups, lambda of: _sum(of, "websockets"))
 
     def _workers(self, groups: Sequence[_Group]) -> Iterator[Metric]:
         workers = GaugeMetricFamily("caddysnake_workers", "Workers by state.", labels=["app", "state"])

@@ -123,6 +123,7 @@ class WorkerModel(Model):
     traffic: Traffic
     in_flight: int
     connections: int
+    websockets: int = Field(default=0, description="of those, open WebSockets")
     memory_bytes: int = Field(description="resident, shared memory included")
     memory_limit: Literal["cgroup", "rlimit"] | None = Field(
         default=None, description="what keeps the limit of its memory: cgroup counts what it has started as well"
@@ -198,6 +199,7 @@ class AppModel(Model):
     in_flight: int
     waiting: int = Field(description="connections, and requests of relays, that nobody has taken yet")
     connections: int
+    websockets: int = Field(default=0, description="of those, open WebSockets")
     starts: Starts
     builds_accepted: int
     builds_refused: int

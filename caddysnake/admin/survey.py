@@ -182,6 +182,7 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
         traffic=traffic(cells_of(worker)),
         in_flight=0 if worker.gauges.is_over else worker.load().busy,
         connections=worker.slots.connections,
+        websockets=worker.gauges.websockets,
         memory_bytes=usage.memory_bytes,
         memory_limit=worker.process.memory_limit,
         cpu_s=_cpu_of(worker, usage),
@@ -246,6 +247,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         in_flight=vitals.plus(*(each.in_flight for each in workers)),
         waiting=app.waiting + len(app.waiters),
         connections=sum(each.connections for each in workers),
+        websockets=vitals.plus(*(each.websockets for each in workers)),
         memory_bytes=sum({each.pid: each.memory_bytes for each in workers}.values()),
         cpu_s=_cpu(seen, app.ledger, workers),
     )

@@ -28,6 +28,7 @@ STATUS: Final[dict[str, int]] = {
     "setup-failed": 503,  # folder, virtual environment, user or env file
     "capacity": 503,  # as many apps as may run are busy
     "queue-full": 503,  # as many requests as may wait do
+    "websockets-full": 503,  # as many WebSockets as a worker may have are open
     "resources": 503,  # no process, memory or descriptor was left
     "no-link": 503,  # the same, between relay and worker
     "stopping": 503,  # the app, or the daemon, is being stopped

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from . import memfd
 
+WSGI_WEBSOCKETS = 256
+"""Each holds a thread."""
 _LIMIT = 8 * 1024 * 1024
 
 
@@ -58,6 +60,8 @@ class Settings(NamedTuple):
     """Without a byte taken by a reader of a response."""
     websocket_keep_s: float = 0.0
     """How long open WebSockets may stay after the first ``Drain``. A second one ends that."""
+    max_websockets: int | None = None
+    """How many may be open in this worker. None: as many as ``WSGI_WEBSOCKETS``, or without a bound (ASGI)."""
     websocket_max_message_bytes: int = 16 * 1024 * 1024
     websocket_ping_interval_s: float = 20.0
     """0: nobody is asked for a sign of life."""

@@ -56,6 +56,8 @@ WORD_GUEST = 3
 """What its code knows beyond the first version of the channel, which an older one could not say (``GUEST``)."""
 WORD_OVERDUE = 4
 """Requests that go on although their time was over some seconds ago, and nothing ends them."""
+WORD_WEBSOCKETS = 5
+"""Calls of the app for WebSockets."""
 
 STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """By which the daemon has a worker write the stacks of its threads. Not one that apps are likely to use."""

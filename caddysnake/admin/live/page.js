@@ -312,7 +312,7 @@ function fillWorker(row, worker) {
   write(badge, worker.state);
   classes(badge, `badge ${worker.state === "ready" ? "good" : "warn"}`);
   fillCells(row, [worker.pid, undefined, worker.runs || "–", span(worker.age_s), worker.traffic.requests, worker.in_flight,
-    worker.oldest_request_s === null ? "–" : duration(worker.oldest_request_s), worker.connections, bytes(worker.memory_bytes), `${worker.cpu_s.toFixed(1)} s`]);
+    worker.oldest_request_s === null ? "–" : duration(worker.oldest_request_s), worker.websockets ? `${worker.connections} (${worker.websockets} WebSockets)` : worker.connections, bytes(worker.memory_bytes), `${worker.cpu_s.toFixed(1)} s`]);
 }
 
 const workerKey = (worker) => `${worker.pid} ${worker.generation} ${worker.index}`;

@@ -304,6 +304,13 @@ def websocket_ping(d: Dispenser, app: AppDraft) -> None:
 # Bounds
 
 
+@_subdirective("max_websockets", "max_websockets <count>")
+def max_websockets(d: Dispenser, app: AppDraft) -> None:
+    """How many WebSockets may be open in a worker before further ones get 503 `websockets-full`. Default: 256 for WSGI,
+    where each holds a thread; for ASGI as many as come."""
+    app.settings["max_websockets"] = values.count(argument(d))
+
+
 @_subdirective("websocket_max_size", "websocket_max_size <size>")
 def websocket_max_size(d: Dispenser, app: AppDraft) -> None:
     """How large a message of a WebSocket may be, unpacked and put together; a larger one ends it with 1009. Default:

@@ -21,7 +21,8 @@ class Gauges:
     """Over the page of one worker, which they own."""
 
     def __init__(self, threads: int, slots: int, page_fd: int | None = None) -> None:
-        """``threads``: those that tell one by one; 0 for an event loop. ``slots``: how many it may use.
+        """``threads``: those that tell one by one; 0 for an event loop. The block behind theirs is for WebSockets.
+        ``slots``: how many it may use.
 
         ``page_fd``: its page, if it has one already. Raises ``OSError``.
         """
@@ -54,9 +55,14 @@ class Gauges:
         """Requests that an event loop is at."""
         return self.page.word(vitals.WORD_ACTIVE)
 
+    @property
+    def websockets(self) -> int:
+        """How many WebSockets are open."""
+        return 0 if self.is_over else self.page.word(vitals.WORD_WEBSOCKETS)
+
     def completed(self) -> int:
         """Return how many requests it has completed."""
-        return self.page.total(vitals.CELL_REQUESTS, max(1, self._threads))
+        return self.page.total(vitals.CELL_REQUESTS, self._threads + 1)
 
     def requests(self) -> int:
         """Return how many requests it has completed, and is at."""
@@ -70,8 +76,8 @@ class Gauges:
         if self.is_over:
             return self.last_cells
         sums = self.page.cells(0)
-        if self._threads > 1:
-            sums = list(map(vitals.plus, *map(self.page.cells, range(self._threads))))
+        if self._threads:
+            sums = list(map(vitals.plus, *map(self.page.cells, range(self._threads + 1))))
         self.last_cells = list(map(max, sums, self.last_cells))
         return self.last_cells
 

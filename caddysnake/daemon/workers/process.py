@@ -141,7 +141,7 @@ class WorkerProcess(Child):
 def _threads_of(settings: Settings | RelaySettings) -> int:
     """How many threads tell one by one what they are at; what an event loop does is in one word."""
     is_loop = isinstance(settings, RelaySettings) or settings.interface == "asgi"
-    return 0 if is_loop else max(1, min(vitals.THREADS, settings.threads))
+    return 0 if is_loop else max(1, min(vitals.THREADS - 1, settings.threads))
 
 
 def _slots_of(settings: Settings | RelaySettings) -> int:

@@ -140,6 +140,7 @@ class HttpConnection(FlowControl):
     def _begin_websocket(self, head: RequestHead) -> bool:
         """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
         from ..websocket import handshake  # on the first upgrade: most apps never see one
+        from ..websocket.capacity import full
         from .cycles.websocket_cycle import WebSocketCycle
 
         if not handshake.is_upgrade(head):
@@ -150,6 +151,10 @@ class HttpConnection(FlowControl):
             self._refuse(error)
             return True
         context = self.context
+        most = context.settings.max_websockets
+        if most is not None and context.websockets >= most:
+            self._refuse(full(context.settings.app, most))
+            return True
         response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive, context.server_header)
         scope = context.scopes.websocket(head, self.peer, offer.subprotocols)
         cycle = self.cycle = WebSocketCycle(self, head, response, scope, offer)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ...aio.context import Context
 from ...channel.settings import Settings
-from ...channel.vitals import WORD_ACTIVE, Page
+from ...channel.vitals import WORD_ACTIVE, WORD_WEBSOCKETS, Page
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestParser
 from ...http1.response import Response, ResponsePhase
@@ -88,6 +88,8 @@ class AsgiContext(Context):
         or ends its answer before a pipelined request). ``create_task``'s own ``context`` is unknown to Python 3.10 and
         to some task factories.
         """
+        self.websockets = 0
+        """Calls for WebSockets."""
         self.calls: set[Call] = set()
         """Apps that run, be their response complete or not."""
         self._heads: list[Call] = []
@@ -112,6 +114,11 @@ class AsgiContext(Context):
             self.header[WORD_ACTIVE] = self.active
         if self.is_leaving:
             self._call_ended()
+
+    def count_websocket(self, step: int) -> None:
+        """One more, or one less, is open."""
+        self.websockets += step
+        self.header[WORD_WEBSOCKETS] = self.websockets
 
     def head_waits(self, call: Call) -> None:
         """Let a head wait for its content, or a piece for others, until the end of this turn of the loop."""

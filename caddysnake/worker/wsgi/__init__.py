@@ -4,6 +4,7 @@
 ``driver``            what one thread does with one connection
 ``thread_pool``       the threads, and who of them works
 ``controller``        the thread that runs no app: drain, time-outs
+``websockets``        those that are open, a thread each
 ``connection``        one connection; ``connection_table``: who owns it
 ``environ``           what an app is told of a request
 ``counters``          what is counted

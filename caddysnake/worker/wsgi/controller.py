@@ -38,6 +38,7 @@ from .call.deadlines import Deadlines
 from .connection import Connection, State
 from .connection_table import ConnectionTable
 from .thread_pool import TICK_S, ThreadPool, Watch
+from .websockets import WebSockets
 
 ORPHAN_GRACE_S = 10.0
 """What requests in flight may take once the daemon is gone and no ``Drain`` said otherwise."""
@@ -62,7 +63,8 @@ class ControllerPhase(Enum):
 class Controller:
     """``admit`` makes a connection of a descriptor that was taken; ``expire`` ends one whose deadline has passed.
 
-    ``may_exit``: the process is this worker's alone, to be ended by force if need be.
+    ``keep_s``: so long WebSockets stay when it drains. ``may_exit``: the process is this worker's alone, to be ended by
+    force if need be.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Controller:
         shares_load: bool,
         admit: Callable[[socket.socket, int, bool, bool], Connection],
         expire: Callable[[Connection], None],
+        websockets: WebSockets,
+        keep_s: float,
         deadlines: Deadlines | None = None,
         may_exit: bool = True,
     ) -> None:
@@ -84,6 +88,9 @@ class Controller:
         self._shares_load = shares_load
         self._admit = admit
         self._expire = expire
+        self._websockets = websockets
+        self._keep_s = keep_s
+        self._kept_until = 0.0
         self._deadlines = deadlines
         self._may_exit = may_exit
         self._phase = ControllerPhase.SERVING
@@ -136,6 +143,8 @@ class Controller:
         if self._is_told_to_end and self._phase is ControllerPhase.SERVING:
             self._drain(0.0)
         now = time.monotonic()
+        if self._kept_until and now >= self._kept_until:
+            self._end_keeping()
         if now >= self._over_at:
             self._cut(now)
         self._page.header[WORD_TICK] = int(now * 1000)
@@ -151,6 +160,7 @@ class Controller:
             self._scan(now)
         if self._phase is not ControllerPhase.SERVING:
             self._sweep()
+            self._websockets.look(now)
         self._guarded(self._tell)
 
     def _timeout_ms(self) -> float | None:
@@ -159,7 +169,8 @@ class Controller:
         if self._table.timed:
             wait_s = max(0.0, self._next_scan - time.monotonic())
         if self._phase is not ControllerPhase.SERVING:
-            wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
+            sweep_s = _SCAN_S if self._is_cut and self._kept_until else _SWEEP_S
+            wait_s = sweep_s if wait_s < 0 else min(wait_s, sweep_s)
         if self._stands_in is not None and self._table.ready:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
         if not self._pool.asleep:
@@ -244,12 +255,28 @@ class Controller:
             self._grace_s = grace_s
             self._over_at = time.monotonic() + grace_s
             self._table.returning = True
+            if self._keep_s > 0 and not self._is_told_to_end:
+                self._kept_until = time.monotonic() + self._keep_s
+            else:
+                self._websockets.leave(is_orphaned=False)
+        else:
+            self._end_keeping()
+
+    def _end_keeping(self) -> None:
+        """WebSockets leave too now, and have the grace once more."""
+        if self._kept_until:
+            self._kept_until = 0.0
+            self._over_at = time.monotonic() + self._grace_s
+            self._is_cut = False
+            self._websockets.leave(is_orphaned=self._phase is ControllerPhase.ORPHANED)
 
     def _orphan(self) -> None:
         self._phase = ControllerPhase.ORPHANED
         self._over_at = min(self._over_at, time.monotonic() + self._grace_s)
         self._table.returning = False
         self._table.closing = True
+        self._kept_until = 0.0
+        self._websockets.leave(is_orphaned=True)
         self._poll.unregister(self._endpoint.fileno())
         if self._may_exit:
             # Ends the process even if a thread never gives up the GIL again.
@@ -258,6 +285,7 @@ class Controller:
     def _terminate(self) -> None:
         """SIGTERM, between two instructions of this thread's own: what the end of the grace begins, at once."""
         self._is_told_to_end = True
+        self._kept_until = 0.0
         self._over_at = 0.0
         self.wake()
 
@@ -267,7 +295,8 @@ class Controller:
             return
         self._is_cut = True
         self._cut_at = now
-        held = list(self._table.held.values())
+        kept = self._websockets.taken() if self._kept_until else []
+        held = [each for each in self._table.held.values() if each not in kept]
         if held or self._pool.busy:
             say("warn", "the grace period is over: connections cut", connections=len(held), requests=self._pool.busy)
         for connection in held:
@@ -289,11 +318,18 @@ class Controller:
     def _is_finished(self) -> bool:
         if self._phase is ControllerPhase.SERVING:
             return False
-        if self._is_cut and not self._pool.busy and time.monotonic() >= self._cut_at + _SETTLED_S:
+        if self._kept_until and self._websockets.count:
+            return False
+        if self._is_cut and not self._busy and time.monotonic() >= self._cut_at + _SETTLED_S:
             return True
         if self._is_cut and time.monotonic() >= self._cut_at + CANCEL_S:
             return True
-        return not self._table.held and not self._table.returned and not self._pool.busy
+        return not self._table.held and not self._table.returned and not self._busy
+
+    @property
+    def _busy(self) -> int:
+        """How many threads are in the app."""
+        return self._pool.busy + self._websockets.count
 
     def _say_farewell(self) -> None:
         deadline = time.monotonic() + self._grace_s

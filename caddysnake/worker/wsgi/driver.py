@@ -16,7 +16,8 @@ import contextvars
 import io
 import time
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ...channel.records import say
 from ...channel.settings import Settings
@@ -29,7 +30,7 @@ from ..app.loader import foreign_traceback
 from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
 from .call.call import CallContext
 from .call.deadlines import Deadlines
-from .call.factory import call_factory, line_writer
+from .call.factory import call_factory, line_writer, upgrade_factory
 from .call.input import NO_INPUT, LazyInput
 from .connection import (
     ANSWERING,
@@ -49,6 +50,10 @@ from .connection import (
 from .connection_table import READ, WRITE, ConnectionTable
 from .counters import Counters
 from .environ import of_request
+from .websockets import WebSockets, is_websocket
+
+if TYPE_CHECKING:
+    from .call.upgrade import Upgrading
 
 LINGER_S = 10.0
 """How long the rest of a refused request is dropped before the connection ends."""
@@ -76,6 +81,7 @@ class Driver:
         slots: memoryview,
         deadlines: Deadlines | None = None,
         access: AccessLog | None = None,
+        websockets: WebSockets | None = None,
     ) -> None:
         self._context = CallContext(
             app,
@@ -90,6 +96,8 @@ class Driver:
         self._table = table
         self._slots = slots
         self._new_call = call_factory(deadlines, access is not None)
+        self._new_upgrade = partial(upgrade_factory, deadlines, access is not None)
+        self._websockets = websockets
         self._log = None if access is None else line_writer(access)
 
     def handle(self, connection: Connection, counters: Counters) -> None:
@@ -202,6 +210,8 @@ class Driver:
 
     def _call(self, connection: Connection, head: RequestHead, counters: Counters) -> bool:
         """Run the app. False when the connection has been handed on meanwhile."""
+        if head.upgrade is not None and self._websockets is not None and is_websocket(head):
+            return self._upgrade(connection, head, counters, self._websockets)
         connection.state = ANSWERING
         connection.deadline = 0.0
         start = counters.begin()
@@ -233,6 +243,41 @@ class Driver:
         if self._log is not None:
             self._log(call, connection, parser.received if owned else received, time.monotonic() - start)
         return owned
+
+    def _upgrade(self, connection: Connection, head: RequestHead, counters: Counters, websockets: WebSockets) -> bool:
+        """Run the app for a WebSocket, on a thread of its own. As ``_call``; False too when it has been refused."""
+        if not websockets.admit():
+            exc = websockets.full()
+            counters.end(counters.begin(), exc.status, 0)
+            if self._refuse(connection, exc) is _PARK:
+                self._table.leave(connection)
+            return False
+        connection.state = ANSWERING
+        connection.deadline = 0.0
+        close = connection.ending is not KEPT or self._table.closing or not head.keep_alive
+        call = self._new_upgrade()(self._context, connection, head, close)
+        websockets.begin(call, partial(self._run_upgrade, call, connection, head))
+        return False
+
+    def _run_upgrade(self, call: Upgrading, connection: Connection, head: RequestHead, counters: Counters) -> None:
+        start = counters.begin()
+        environ = of_request(connection.base, head, connection.origin)
+        environ["wsgi.input"] = NO_INPUT
+        try:
+            owned = self._variables.copy().run(call.run, environ)
+            if call.failed:
+                counters.fail()
+            counters.end(start, call.answered if call.failed else call.status, call.sent_bytes)
+            if self._log is not None:
+                self._log(call, connection, 0, time.monotonic() - start)
+            if call.socket.is_taken:
+                self._table.end(connection)
+            elif owned:
+                self.hand_on(connection)
+        except Exception as exc:  # as in ``handle``
+            say("error", "internal error", foreign_traceback(exc), app=self._context.name)
+            if connection.state is not ENDED:
+                self._table.end(connection)
 
     def hand_on(self, connection: Connection) -> None:
         """Settle a connection while the app that answered on it is still busy."""

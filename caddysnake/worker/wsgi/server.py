@@ -20,7 +20,7 @@ from typing import Any
 from ...channel import records
 from ...channel.endpoint import Endpoint
 from ...channel.messages import PROTOCOL_VERSION, Ready
-from ...channel.settings import Settings
+from ...channel.settings import WSGI_WEBSOCKETS, Settings
 from ...channel.vitals import THREADS, Page
 from ...http1.limits import Limits
 from ...http1.request import HEADS_MAX, Heads, RequestParser
@@ -34,6 +34,7 @@ from .counters import Counters
 from .driver import Driver
 from .environ import READ_FROM, Environ
 from .thread_pool import PoolThread, ThreadPool
+from .websockets import WebSockets
 
 _BATCH = 64
 _JOIN_S = 1.0
@@ -43,7 +44,7 @@ class WsgiServer:
     """Serves ``app`` on the connections that come over ``endpoint``."""
 
     def __init__(self, app: Any, settings: Settings, endpoint: Endpoint, page: Page) -> None:
-        threads = max(1, min(settings.threads, THREADS))
+        threads = max(1, min(settings.threads, THREADS - 1))  # the last block of the page is the WebSockets'
         self._page = page
         self._records = records.current()
         self._write_timeout_s = settings.write_timeout_s
@@ -57,7 +58,14 @@ class WsgiServer:
         deadlines = None if limit_s is None else Deadlines(limit_s, settings.app, page.header)
         access = access_log(settings)
         self._reader = self._environ.reader(self._limits, keeps_fields=access is not None)
-        self._driver = Driver(app, settings, self._table, page.slots, deadlines, access)
+        websockets = WebSockets(
+            settings.app,
+            WSGI_WEBSOCKETS if settings.max_websockets is None else settings.max_websockets,
+            page.header,
+            Counters(page.thread(threads)),
+            self._wake_controller,
+        )
+        self._driver = Driver(app, settings, self._table, page.slots, deadlines, access, websockets)
         self._pool = ThreadPool(threads, self._wake_controller)
         self._controller = Controller(
             endpoint,
@@ -67,6 +75,8 @@ class WsgiServer:
             settings.workers > 1,
             self._admit,
             self._driver.expire,
+            websockets,
+            settings.websocket_keep_s,
             deadlines,
             may_exit=not settings.shares_process,
         )

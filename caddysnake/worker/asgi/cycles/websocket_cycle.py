@@ -135,6 +135,15 @@ class WebSocketCycle(Cycle):
         self._keep_alive = KeepAlive(settings.websocket_ping_interval_s, settings.websocket_ping_timeout_s)
         self._closing_since = 0.0
 
+    async def run(self, app: Any) -> None:
+        """As ``Cycle.run``; it counts as open until the app is done with it."""
+        context = self.connection.context
+        context.count_websocket(1)
+        try:
+            await super().run(app)
+        finally:
+            context.count_websocket(-1)
+
     # For the app
 
     async def receive(self) -> Message:

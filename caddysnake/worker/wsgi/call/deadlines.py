@@ -102,6 +102,12 @@ class TimedCall(Call):
             if not self._has_end:
                 connection.abort()
 
+    def untime(self, connection: Connection) -> None:
+        """It has no deadline any more. Raises ``ClientGone`` when the controller was first."""
+        self._take_head(connection)
+        self._take_end(connection)
+        self._deadlines.end(self)
+
     # For the controller.
 
     @property
@@ -158,7 +164,7 @@ class Deadlines:
 
     def end(self, call: TimedCall) -> None:
         """For the thread that ran ``call``."""
-        del self._running[call]
+        self._running.pop(call, None)
 
     def look(self, now: float) -> None:
         """For the controller: answer for those whose time is over."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ....http1.request import RequestHead
 from ...access_log import AccessLog
 from ..connection import Connection
 from .call import Call, CallContext
 from .deadlines import Deadlines, TimedCall
+
+if TYPE_CHECKING:
+    from .upgrade import Upgrading
 
 
 def call_factory(
@@ -21,6 +25,18 @@ def call_factory(
     from .logged import LoggedCall, LoggedTimedCall  # most apps have no access log
 
     return LoggedCall if deadlines is None else partial(LoggedTimedCall, deadlines)
+
+
+def upgrade_factory(
+    deadlines: Deadlines | None, is_logged: bool
+) -> Callable[[CallContext, Connection, RequestHead, bool], Upgrading]:
+    """Return what makes those calls of one app that are for WebSockets."""
+    from .upgrade import upgrading  # on the first: most apps never see one
+
+    made = call_factory(deadlines, is_logged)
+    if isinstance(made, partial):
+        return partial(upgrading(made.func), deadlines)  # type: ignore[arg-type]
+    return upgrading(made)  # type: ignore[arg-type]
 
 
 def line_writer(access: AccessLog) -> Callable[[Call, Connection, int, float], None]:
