@@ -132,6 +132,8 @@ class Execution:
         death_signal: int,
         environ: Mapping[str, str],
     ) -> Execution:
+        if surroundings.cannot:
+            raise NotExecuted(surroundings.cannot)
         gate, theirs = socket.socketpair()
         pipes: OutputPipes | None = None
         mark = secrets.token_hex(8)
@@ -151,7 +153,8 @@ class Execution:
             words += surroundings.words(command)
             own = {**surroundings.environ, **environ, leftovers.MARK: mark}
             handed = [theirs.fileno(), *pass_fds]
-            process = await asyncio.to_thread(execute, surroundings.account, own, words, handed, streams)
+            walls = surroundings.walls
+            process = await asyncio.to_thread(execute, surroundings.account, own, words, handed, streams, walls)
         except (OSError, ValueError, SpawnError, subprocess.SubprocessError) as exc:
             gate.close()
             if pipes is not None:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from ...channel.settings import Settings
 from ...config.plan.accounts import Account
+from ...config.plan.fence import Fence, FenceError, Sites, walls_of
 from ...config.plan.search import located
+from ...sandbox.walls import Walls
 from ..workers.child.launcher import ForkServerKey
 
 PYTHON_WORDS = ("python", "python3")
@@ -25,10 +27,15 @@ class Surroundings(NamedTuple):
     working_dir: str
     environ: Mapping[str, str]
     limits: Mapping[str, int]
+    walls: Walls | None = None
+    """Those of the app's sandbox."""
+    cannot: str = ""
+    """Why nothing must be executed there."""
 
     @classmethod
-    def of(cls, settings: Settings, key: ForkServerKey, temporary: str) -> Surroundings:
-        """Return those of the app that ``settings`` and ``key`` are of. ``temporary``: for its ``TMPDIR``.
+    def of(cls, settings: Settings, key: ForkServerKey, temporary: str, fence: Fence | None = None) -> Surroundings:
+        """Return those of the app that ``settings``, ``key`` and ``fence`` are of. ``temporary``: for its ``TMPDIR``,
+        in its private folder.
 
         For a thread: it follows links, and blocks for as long as the file system does.
         """
@@ -37,7 +44,16 @@ class Surroundings(NamedTuple):
         rest = environ.get("PATH") or os.defpath
         environ["PATH"] = os.pathsep.join((os.path.dirname(python), rest))
         folder = os.path.realpath(settings.working_dir)
-        return cls(settings.app, key.account, python, folder, environ, settings.limits or {})
+        found = cls(settings.app, key.account, python, folder, environ, settings.limits or {})
+        return found if key.fence is None else found._walled(fence or key.fence, os.path.dirname(temporary))
+
+    def _walled(self, fence: Fence, private: str) -> Surroundings:
+        if not fence.owner:
+            return self._replace(cannot="which sandbox is its own is not known")
+        try:
+            return self._replace(walls=walls_of(fence, Sites(self.python, (), private)))
+        except FenceError as exc:
+            return self._replace(cannot=f"{exc} ({exc.hint})")
 
     def words(self, command: Sequence[str]) -> list[str]:
         """Return ``command`` with the app's interpreter for ``python``."""

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tenants import ALICE, Public, needs_root
+from support.tenants import ALICE, Public, give, needs_root, public_folder
 from support.worker import PATIENCE_S
 
 from caddysnake.channel.settings import Settings
-from caddysnake.config.plan import accounts
+from caddysnake.config.plan import accounts, fence
+from caddysnake.config.plan.fence import Fence, Wish
 from caddysnake.daemon.apps.folder import PrivateFolder
 from caddysnake.daemon.commands import execution
 from caddysnake.daemon.commands.execution import Ending, Execution, NotExecuted
 from caddysnake.daemon.commands.surroundings import Surroundings
 from caddysnake.daemon.system import processes, tempdirs
 from caddysnake.daemon.workers.child.launcher import ForkServerKey
+from caddysnake.sandbox import walls
+from caddysnake.sandbox.walls import Walls
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +99,41 @@ def test_it_runs_as_the_apps_user_and_writes_for_nobody_else(public: Public, mon
             await Execution.begin(found._replace(working_dir="/root"), ["true"], "test")
 
     run(work)
+
+
+@needs_root
+@pytest.mark.skipif(walls.why_not() != "", reason=walls.why_not() or "-")
+def test_it_is_in_the_sandbox_of_the_app_and_is_not_executed_without_it(
+    public: Public, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "PACKAGE", Path(public.site) / "caddysnake")
+    monkeypatch.setattr(fence, "PACKAGE", Path(public.site) / "caddysnake")
+    script = (
+        "import os, tempfile; tempfile.TemporaryFile(); print(os.getcwd())\n"
+        "for path in ('/etc/hosts', 'own', '/home', '/root'):\n"
+        "    try: (os.listdir if os.path.isdir(path) else open)(path); print('done')\n"
+        "    except OSError as exc: print(exc.errno)\n"
+    )
+
+    async def work(folder: Path) -> None:
+        (folder / "tmp").mkdir()
+        (folder / "own").touch()
+        give(folder, ALICE)
+        settings = Settings("blog", "wsgi", "blog", "app", str(folder), {"PATH": os.environ["PATH"]})
+        own = Fence((Wish(str(folder), "read", "working_dir"),), Walls(), owner="blog")
+        account = accounts.resolve(str(ALICE), None)
+        key = ForkServerKey(public.python, "wsgi", (), (), (), account, own)
+        found = Surroundings.of(settings, key, str(folder / "tmp"))
+        text, ending = await output_of(found, "python", "-c", script)
+        assert text.split() == [str(folder), "done", "done", "13", "13"]
+        assert ending.is_good
+        common = key._replace(fence=own._replace(owner=""))
+        for each in (common, key._replace(fence=own._replace(wishes=(Wish("/no/such", "read", "read[0]"),)))):
+            with pytest.raises(NotExecuted):
+                await Execution.begin(Surroundings.of(settings, each, str(folder / "tmp")), ["true"], "test")
+
+    with public_folder() as folder:
+        run(lambda: work(folder))
 
 
 def test_signals_that_python_ignores_are_not_ignored_by_it(tmp_path: Path) -> None:
