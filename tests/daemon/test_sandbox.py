@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Process, get
+from support.admin import call, command
+from support.daemon import PATIENCE_S, Process, eventually, get
 from support.estate import Estate, block
 from support.siege import APP
 from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
@@ -232,3 +235,66 @@ def test_no_app_runs_as_root_in_a_sandbox(folder: Path, public: Public) -> None:
     app = block(folder, "alice", public, "sandbox on")
     with pytest.raises(AssertionError, match="runs as root cannot be kept in a sandbox"):
         run(folder, public, f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n", None)
+
+
+def test_every_view_says_what_holds_and_an_upgrade_leaves_the_walls_up(folder: Path, public: Public) -> None:
+    text = text_of(folder, public, "sandbox on", users=True)
+    process = run(folder, public, text, None)
+    try:
+        estate = Estate(folder, process)
+        process.wait_for_log("admin API ready")
+        before = estate.ask("alice", "who")["pid"]
+        (one, *_) = [app for app in call(process, "GET", "/status").json["apps"] if app["name"] == "alice/main:app"]
+        assert one["sandbox"] == "walled"
+        # Each has two blocks here, which are two apps.
+        assert one["sandbox_holds"].startswith("apart from others of its user; sees that files exist")
+        told = one["sandbox_holds"]
+        assert (
+            f"walled: alice/main:app, alice/main:app#2, bob/main:app, bob/main:app#2: {told}"
+            in command(process, folder, "status").stdout
+        )
+        validated = command(process, folder, "validate", check=True).stderr
+        assert f"Note: alice/main:app: walled: {told}" in validated
+        assert f"alice/main:app: walled: {told}" in command(process, folder, "doctor").stdout
+
+        assert call(process, "POST", "/upgrade").status == 200
+        eventually(lambda: call(process, "GET", "/status").json["daemon"]["upgrades"] == 1, "the upgrade")
+        assert estate.ask("alice", "who")["pid"] == before
+        paths = [(f"{folder}/alice/secret.txt", "r"), (f"{folder}/bob/secret.txt", "r")]
+        assert list(estate.ask("alice", "tried", paths=paths).values()) == ["done", "EACCES"]
+        assert call(process, "POST", "/load").status == 200
+        assert estate.ask("alice", "who")["pid"] != before
+        assert list(estate.ask("alice", "tried", paths=paths).values()) == ["done", "EACCES"]
+        os.kill(estate.ask("alice", "who")["pid"], signal.SIGKILL)
+        assert list(estate.ask("alice", "tried", paths=paths).values()) == ["done", "EACCES"]
+    finally:
+        process.close()
+
+
+IN_A_CONTAINER = """
+import ctypes, errno, os, sys
+from caddysnake.sandbox import seccomp
+from caddysnake.sandbox.syscalls import Call, Refusal
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+call = Call("landlock_create_ruleset", (444, 444), (Refusal(getattr(errno, sys.argv[1])),))
+seccomp.install(seccomp.program([call], seccomp.machine()), seccomp.machine())
+os.execv(sys.executable, [sys.executable, "-m", "caddysnake", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [("EPERM", "a container's seccomp profile forbids it"), ("ENOSYS", "this kernel has no Landlock")],
+)
+def test_where_the_kernel_or_a_container_offers_none_nothing_is_started_with_less(
+    folder: Path, public: Public, error: str, told: str
+) -> None:
+    (folder / "Caddyfile").write_text(text_of(folder, public, "sandbox on", users=True))
+    environ = {**os.environ, "PYTHONPATH": public.site}
+    for words in (["validate"], ["run"], ["doctor"]):
+        arguments = [sys.executable, "-c", IN_A_CONTAINER, error, *words]
+        done = subprocess.run(
+            arguments, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert done.returncode == 1, done
+        assert told in done.stdout + done.stderr
