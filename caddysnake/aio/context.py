@@ -11,6 +11,7 @@ from ..channel.settings import RelaySettings, Settings
 from ..channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_ACTIVE, WORD_TICK, Page
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
+from ..http1.plain import Reader
 from ..http1.request import HEADS_MAX, Heads, RequestParser
 from .counters import PUBLISH_S, Counters
 
@@ -44,6 +45,8 @@ class Context:
         )
         self.heads = Heads(HEADS_MAX, rests=True)
         """Whole heads that came before."""
+        self.reader: Reader | None = None
+        """What reads plain heads, where it is installed."""
         self.server_header = settings.server_header.encode("latin-1", "replace")
         self.slots = page.slots
         self.header = page.header
@@ -69,7 +72,7 @@ class Context:
 
     def new_parser(self) -> RequestParser:
         """Make the parser of one connection."""
-        return RequestParser(self.limits, self.heads)
+        return RequestParser(self.limits, self.heads, self.reader)
 
     def connection_lost(self, connection: Watched, slot: int, returned: bool) -> None:
         """Settle the slot of a connection that has ended, or been ``returned``, once our copy is closed."""

@@ -61,8 +61,8 @@ class RequestHead:
         """This head is remembered, and stands for every request that is the same to the letter: read it only."""
         self.made: Any = None
         """Of a shared head: the server's own, what it has made of it."""
-        self.ready: dict[str, Any] | None = None
-        """The scope or environ of this request, where it was made with the head."""
+        self.ready: Any = None
+        """The scope or environ of this request, or its bytes for the next hop, where they were made with the head."""
 
     @property
     def has_body(self) -> bool:

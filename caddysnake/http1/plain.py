@@ -1,24 +1,24 @@
 """Plain heads, read by the extension ``caddysnake-speedups`` where it is installed.
 
-It makes a scope or an environ of a head in one call, and leaves whatever is not plain to the code in Python, which
-judges alone what is wrong with a head.
+It makes a scope or an environ of a head in one call, or reads one that goes on to a worker, and leaves whatever is not
+plain to the code in Python, which judges alone what is wrong with a head.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..libraries import load
 from .heads import Line
 
-FORM = 1
+FORM = 2
 """What we know of the extension's results. One that has another form is not used."""
 
 FORWARDED, HOST_FIELD, NOBODY = range(3)
 """Whom to believe about the client and the server: what a proxy forwards; the Host field alone; nobody."""
 
-Found = tuple[Line, "list[tuple[bytes, bytes]] | None", bytes, "int | None", int, dict[str, Any]]
-"""Line, fields, Host, Content-Length and size of a head; and the scope or environ that was made of it."""
+Found = tuple[Line, "list[tuple[bytes, bytes]] | None", bytes, "int | None", int, Any]
+"""Line, fields, Host, Content-Length and size of a head; and what was made of it."""
 
 
 class Reader(Protocol):
@@ -47,7 +47,7 @@ def is_there() -> bool:
 
 
 def new_reader(
-    template: dict[str, Any] | None,
+    template: dict[str, Any] | Literal[False] | None,
     extensions: tuple[str, ...],
     root: tuple[str, bytes],
     limits: tuple[int, int],
@@ -56,8 +56,9 @@ def new_reader(
     """Return a reader; None without the extension.
 
     ``template``: what all scopes hold, with ``extensions``; None for environs, whose fields stand beside them where
-    ``keeps_fields``. ``root``: what a proxy has taken off the path, decoded and as it was sent. ``limits``: the
-    longest target, in bytes, and the most fields.
+    ``keeps_fields``; False for heads that are passed on, of which the bytes are told where all of them go along.
+    ``root``: what a proxy has taken off the path, decoded and as it was sent. ``limits``: the longest target, in bytes,
+    and the most fields.
     """
     if _READER is None:
         return None

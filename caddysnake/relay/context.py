@@ -12,6 +12,7 @@ from ..channel.codec import TEXT_LIMIT
 from ..channel.records import say
 from ..channel.settings import RelaySettings
 from ..channel.vitals import WORD_ACTIVE, Page
+from ..http1.plain import new_reader
 from ..http1.request import RequestHead
 from ..matchers.target import ALIVE, Router, Target
 from ..placeholders.request import RoutingLimit
@@ -55,6 +56,8 @@ class RelayContext(Context):
         self._read_less: Callable[[], None] = lambda: None
         self._resize()
         self._read_less = read_less
+        limits = self.limits.max_target_bytes, self.limits.max_header_count
+        self.reader = new_reader(False, (), ("", b""), limits)
         self._quiet_until = 0.0
         self._unsaid = 0
 

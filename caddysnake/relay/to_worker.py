@@ -44,7 +44,7 @@ def head_for(head: RequestHead, target: Target, peer: str, is_trusted: bool, cam
     if target.prefix:
         path = target.path + path[path.find(b"?") :] if b"?" in path else target.path
     elif is_trusted:
-        made = head.made
+        made = head.ready or head.made
         if made is not None:
             return cast(bytes, made)
         raw = came[: came.find(_END) + 4]

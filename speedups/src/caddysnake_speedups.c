@@ -1,4 +1,5 @@
-/* Reads one whole, plain request head and makes of it what an app is called with: an ASGI scope, or a WSGI environ.
+/* Reads one whole, plain request head and makes of it what an app is called with: an ASGI scope, or a WSGI environ; or,
+ * for who only passes it on, nothing.
  *
  * "Plain" is what nearly every request behind a proxy is: a method that everybody knows, a path, HTTP/1.1, one Host that
  * is a name, no framing but Content-Length. All else (also all that is malformed) gives None: the Python code of
@@ -170,6 +171,7 @@ enum role {
     CONTENT_LENGTH,
     CONTENT_TYPE,
     CONNECTION,
+    HOP,
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
@@ -200,6 +202,8 @@ role_of(struct span name)
         return CONTENT_TYPE;
     if (equals(name, "connection"))
         return CONNECTION;
+    if (equals(name, "keep-alive") || equals(name, "proxy-connection"))
+        return HOP;
     if (equals(name, "x-forwarded-for"))
         return FORWARDED_FOR;
     if (equals(name, "x-forwarded-proto"))
@@ -252,6 +256,7 @@ typedef struct {
     Py_ssize_t max_target;
     Py_ssize_t max_fields;
     int is_environ;
+    int is_relay; /* makes neither */
     int keeps_headers;
     int known_count;
     struct known known[TABLE_SIZE];
@@ -272,6 +277,7 @@ struct head {
     int origin;
     int has_host, has_length, has_for, has_proto, has_forwarded_host;
     int has_escapes;
+    int has_hop;    /* fields that end at the next hop (RFC 9110 section 7.6.1) */
     int has_untrue; /* fields in which somebody who is not believed tells of a client */
 };
 
@@ -437,7 +443,11 @@ note(struct head *head, enum role role, struct span value)
         }
         head->has_length = 1;
         return 1;
+    case HOP:
+        head->has_hop = 1;
+        return 1;
     case CONNECTION:
+        head->has_hop = 1;
         return equals_without_case(value, "keep-alive");
     case FORWARDED_OTHER:
         return 1;
@@ -716,8 +726,9 @@ PyDoc_STRVAR(read_doc,
 "Return ``(line, headers, host, content_length, end, made)`` of the head that ``data`` (bytes) begins with, or None.\n\n"
 "``line`` is method, target, path, query and version; ``headers`` a list of pairs of bytes, or None where a reader of\n"
 "environs keeps none; ``content_length`` an int or None; ``end`` where the head ends. ``made`` is a scope, whose client\n"
-"is ``start`` when the head tells none; or an environ, ``start`` being the connection's part of it. ``origin``: whom to\n"
-"believe: 0 what a proxy forwards, 1 the Host field alone, 2 nobody.");
+"is ``start`` when the head tells none; or an environ, ``start`` being the connection's part of it; or the head's bytes,\n"
+"None where not all of it goes on to the next hop. ``origin``: whom to believe: 0 what a proxy forwards, 1 the Host field\n"
+"alone, 2 nobody.");
 
 static PyObject *
 read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
@@ -764,7 +775,7 @@ read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
         result = status ? NULL : shared(Py_None);
         goto done;
     }
-    if (head.has_for && !is_address(last_member(head.forwarded_for))) {
+    if (head.has_for && !self->is_relay && !is_address(last_member(head.forwarded_for))) {
         result = shared(Py_None);
         goto done;
     }
@@ -786,7 +797,12 @@ read_head(Reader *self, PyObject *const *args, Py_ssize_t count)
     PyTuple_SetItem(line, 3, query);
     PyTuple_SetItem(line, 4, shared(self->texts[T_1_1]));
 
-    if (self->is_environ) {
+    if (self->is_relay) {
+        made = head.has_hop ? shared(Py_None) : bytes_of((struct span){data.at, head.end});
+        if (!made)
+            goto done;
+    }
+    else if (self->is_environ) {
         made = PyDict_Copy(args[1]);
         if (!made || PyDict_Update(made, fields) < 0)
             goto done;
@@ -869,9 +885,9 @@ reader_dealloc(Reader *self)
 
 PyDoc_STRVAR(reader_doc,
 "Reader(template, extensions, root, raw_root, max_target_bytes, max_fields, keeps_headers)\n--\n\n"
-"Reads heads of one app. ``template`` is what every scope holds (a dict with ``asgi`` in it), or None to make environs;\n"
-"``extensions`` a tuple of their names; ``root`` and ``raw_root`` what a proxy took off the path, as it is and as it was\n"
-"sent. ``keeps_headers``: environs are told with their headers.");
+"Reads heads of one app. ``template`` is what every scope holds (a dict with ``asgi`` in it), None to make environs,\n"
+"or False to make nothing; ``extensions`` a tuple of their names; ``root`` and ``raw_root`` what a proxy took off the\n"
+"path, as it is and as it was sent. ``keeps_headers``: environs are told with their headers.");
 
 static PyObject *
 reader_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -886,8 +902,8 @@ reader_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTuple(args, "OO!UO!nnp", &template, &PyTuple_Type, &extensions, &root, &PyBytes_Type, &raw_root,
                           &max_target, &max_fields, &keeps_headers))
         return NULL;
-    if (template != Py_None && !PyDict_Check(template)) {
-        PyErr_SetString(PyExc_TypeError, "template is a dict, or None");
+    if (template != Py_None && template != Py_False && !PyDict_Check(template)) {
+        PyErr_SetString(PyExc_TypeError, "template is a dict, None or False");
         return NULL;
     }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -895,6 +911,7 @@ reader_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (!self)
         return NULL;
     self->is_environ = template == Py_None;
+    self->is_relay = template == Py_False;
     self->template = shared(template);
     self->extensions = shared(extensions);
     self->root = shared(root);
@@ -948,7 +965,7 @@ module_exec(PyObject *module)
         return -1;
     int status = PyModule_AddObjectRef(module, "Reader", type);
     Py_DECREF(type);
-    return status < 0 ? -1 : PyModule_AddIntConstant(module, "FORM", 1);
+    return status < 0 ? -1 : PyModule_AddIntConstant(module, "FORM", 2);
 }
 
 static PyModuleDef_Slot module_slots[] = {

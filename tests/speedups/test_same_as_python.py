@@ -19,9 +19,11 @@ from caddysnake.channel.settings import Settings
 from caddysnake.cli.runtime import _copy_speedups
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.plain import FORWARDED, HOST_FIELD
+from caddysnake.http1.plain import FORWARDED, HOST_FIELD, NOBODY, new_reader
 from caddysnake.http1.request import RequestHead, RequestParser
 from caddysnake.libraries import abi_tag
+from caddysnake.matchers.target import Target
+from caddysnake.relay.to_worker import head_for
 from caddysnake.worker.asgi.scope import Peer, Scopes
 from caddysnake.worker.wsgi.environ import READ_FROM, Environ, of_request
 
@@ -244,6 +246,38 @@ class Environed:
 
     def made(self, head: RequestHead) -> dict[str, Any]:
         return of_request(self.start[0], head, self.origin)
+
+
+class PassedOn:
+    """The relay's side: what goes to a worker."""
+
+    def __init__(self, root: str, trusted: bool = True) -> None:
+        self.trusted = trusted
+        self.reader = new_reader(False, (), ("", b""), (LIMITS.max_target_bytes, LIMITS.max_header_count))
+        self.start: Any = (None, NOBODY)
+        self.written = 0
+
+    def sent(self, head: RequestHead, came: bytes) -> bytes:
+        return head_for(head, Target(1, ""), "192.0.2.1", self.trusted, came)
+
+
+def test_what_a_relay_passes_on_is_the_same() -> None:
+    for one in (PassedOn("", True), PassedOn("", False)):
+        assert one.reader is not None
+        as_it_came = 0
+        for data in heads():
+            found = one.reader.read(data, *one.start)
+            if found is None:
+                continue
+            line, fields, host, length, end, made = found
+            expected = parsed(data)
+            assert expected is not None, f"only the extension accepts {data!r}"
+            head = RequestHead(line, fields or [], True)
+            head.host, head.content_length, head.ready = host, length, made
+            assert one.sent(head, data) == one.sent(expected[0], data), data
+            assert (fields, end) == (expected[0].headers, expected[1]), data
+            as_it_came += made is not None
+        assert as_it_came > HEADS // 5
 
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "stranger"])

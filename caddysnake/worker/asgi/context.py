@@ -11,7 +11,6 @@ from ...aio.context import Context
 from ...channel.settings import Settings
 from ...channel.vitals import WORD_ACTIVE, WORD_WEBSOCKETS, Page
 from ...http1.errors import ProtocolError
-from ...http1.request import RequestParser
 from ...http1.response import Response, ResponsePhase
 from .scope import Scopes
 from .turns import Turns
@@ -76,7 +75,6 @@ class AsgiContext(Context):
         self.app = app
         self.scopes = Scopes(settings.root_path, settings.sendfile)
         self.reader = self.scopes.reader(self.limits)
-        """What reads plain heads into scopes, None where it is not installed."""
         self.view = memoryview(bytearray(READ_BUFFER_BYTES))
         self.first_view = self.view[:FIRST_READ_BYTES]
         self.small_view = self.view[:SMALL_READ_BYTES]
@@ -94,10 +92,6 @@ class AsgiContext(Context):
         """Apps that run, be their response complete or not."""
         self._heads: list[Call] = []
         self._call_ended = call_ended
-
-    def new_parser(self) -> RequestParser:
-        """Make the parser of one connection."""
-        return RequestParser(self.limits, self.heads, self.reader)
 
     def begin(self, call: Call) -> None:
         """Call the app in a task of its own; it counts as active until ``end``."""

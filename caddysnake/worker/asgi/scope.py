@@ -93,7 +93,7 @@ class Scopes:
 
     def http(self, head: RequestHead, peer: Peer) -> Scope:
         """A new scope; nothing that an app may change in it is shared."""
-        ready = head.ready
+        ready: Scope | None = head.ready
         if ready is not None:
             if self.state is not None:
                 ready["state"] = self.state.copy()

@@ -93,8 +93,9 @@ class Environ:
 
 def of_request(base: dict[str, Any], head: RequestHead, origin: Origin) -> dict[str, Any]:
     """The environ of one request, still without ``wsgi.input``. ``base`` and ``origin`` are the connection's."""
-    if head.ready is not None:
-        return head.ready
+    ready: dict[str, Any] | None = head.ready
+    if ready is not None:
+        return ready
     made = head.made
     if made is not None and made[0] is origin:
         known: dict[str, Any] = made[1]
