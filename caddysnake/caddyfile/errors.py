@@ -61,12 +61,19 @@ class CaddyfileError(Exception):
         )
 
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
+        place = "" if is_unwritten(self.file) else f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        text = f"{place}{self.message}"
         if self.imports:
             text += ", imported at " + ", ".join(reversed(self.imports))
         if self.hint:
             text += f" ({self.hint})"
         return text
+
+
+def is_unwritten(file: str) -> bool:
+    """Whether ``file`` is the name of none: in parentheses stands what the text was made of."""
+    return file.startswith("(") and file.endswith(")")
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """``did you mean "…"?`` with the known name that is most like *word*, or ``None`` when none is like it."""

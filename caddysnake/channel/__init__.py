@@ -7,6 +7,7 @@
 ``records``   what a worker says of itself, and of the requests it has answered, into a pipe
 ``memfd``     sealed files in memory
 ``settings``  what a worker must know, in a sealed memfd
+``app_names``  what an app is called where nobody says it
 ``farewell``  how long a worker's end may take
 ``codes``     what clients are told in the place of an answer
 ``gate``      what an interpreter waits for before it becomes a command

@@ -43,6 +43,8 @@ class Settings(NamedTuple):
     """Offer ``http.response.pathsend`` (ASGI)."""
     development: bool = False
     """Show tracebacks to the browser."""
+    build: str = ""
+    """In development: another word for each start of the app's code."""
     server_header: str = ""
     """Value of the Server field, none when empty."""
     max_head_bytes: int = 1_114_112
@@ -72,6 +74,8 @@ class Settings(NamedTuple):
     """What Caddy has taken off the path of every request: the app's SCRIPT_NAME or root_path. Decoded."""
     health_path: str = ""
     """A path that is answered in front of the app; none when empty."""
+    finds_app: bool = False
+    """Somebody has typed it: a factory is called without parentheses, and no variable is one to be looked for."""
     access_log: dict[str, Any] | None = None
     """How its requests are logged; None: not at all. What it says is the log process's to know."""
     sandbox: dict[str, Any] | None = None

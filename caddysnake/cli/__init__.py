@@ -7,7 +7,8 @@
 
 ``run``            runs the apps of a file; ``serve``: one app without a file
 ``announcing``     what is said once apps serve
-``understanding``  from a file to what the daemon runs; ``runtime_dir``: the folder of sockets that nobody named
+``understanding``  from a file to what the daemon runs; ``runtime_dir``: the folder of sockets that nobody named;
+                   ``named_app``: the app that a command line names
 ``reading``        the Caddyfile a command works on, and how errors in it are shown
 ``validate``       checks a file; ``planning``: what it comes to here
 ``adapt``          a file as JSON; ``caddyfile``: for a stock Caddy; ``fmt``: formatted

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from ..config.language.models import Config
+from ..config.language.models import Config, Site
 from ..daemon.supervisor.desired import Desired
 
 _INTERNAL: Final = ("localhost", ".localhost", ".local", ".internal", ".home.arpa")
@@ -45,7 +45,7 @@ def whereabouts(config: Config, caddys: str, environ: Mapping[str, str]) -> list
 def _urls(config: Config) -> Iterator[tuple[str, str]]:
     """Each with its host."""
     options = config.options
-    for address in (address for site in config.sites for address in site.addresses):
+    for site, address in ((each, address) for each in config.sites for address in each.addresses):
         if address.socket is not None or "*" in address.host or "{" in address.host:
             continue
         plain = address.scheme == "http" or (
@@ -59,8 +59,15 @@ def _urls(config: Config) -> Iterator[tuple[str, str]]:
         scheme = "http" if plain else "https"
         served = address.port or (options.http_port if plain else options.https_port)
         port = "" if served == ("80" if plain else "443") else f":{served}"
-        host = address.host or "localhost"
+        host = address.host or _bound_to(site) or "localhost"
         yield f"{scheme}://{f'[{host}]' if ':' in host else host}{port}/", host
+
+
+def _bound_to(site: Site) -> str:
+    """The one address that a site listens on, if it is one."""
+    hosts = {socket.host for socket in site.bind}
+    host = hosts.pop() if len(hosts) == 1 else ""
+    return "" if host in ("0.0.0.0", "::") else host
 
 
 def _is_internal(host: str) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from .. import files
-from ..caddyfile.errors import CaddyfileError
+from ..caddyfile.errors import CaddyfileError, is_unwritten
 from ..config.plan.places import start_folder
 
 DEFAULT_FILE: Final = "Caddyfile"
@@ -108,7 +108,7 @@ def print_warnings(warnings: Iterable[str], say: Say = _to_stderr) -> None:
 
 def _excerpt(error: CaddyfileError, lines: list[str]) -> str:
     """The line with a caret below. Env files are left out: their lines are secrets."""
-    if not 1 <= error.line <= len(lines):
+    if not 1 <= error.line <= len(lines) or is_unwritten(error.file):
         return ""
     line = lines[error.line - 1]
     number = f"{error.line:5} | "

@@ -3,6 +3,7 @@
 ``request``   bytes to ``RequestHead`` and body; the grammar, in one place; ``request_line``, ``chunked``: its parts
 ``heads``     what a head is; ``memory``: what is remembered of bytes that come again
 ``plain``     plain heads, read by the extension; ``answers``: answers of our own
+``traceback_page``  what a developer is shown in the place of an answer
 ``forwarded`` what a proxy says of its client, and whether it is believed
 ``response``  status, headers and content to bytes; framing, and what an app may not do; ``encoding``: its lines
 ``fields``    names and values: tokens, hosts, lists

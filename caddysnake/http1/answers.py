@@ -1,4 +1,4 @@
-"""Answers of our own: a short stable code in a header, one sentence, and in development the traceback."""
+"""Answers of our own: a short stable code in a header, and one sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ CODE_HEADER = b"caddysnake-code"
 """Holds the code of an answer that is not the app's."""
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_HTML = (b"content-type", b"text/html; charset=utf-8")
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
 
@@ -22,17 +21,6 @@ def plain(status: int, code: str, text: str = "") -> tuple[list[tuple[bytes, byt
     return [_TEXT, _NO_SNIFF, (CODE_HEADER, code.encode())], body.encode("utf-8", "backslashreplace")
 
 
-def traceback_page(status: int, code: str, title: str, trace: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and content of the page that shows a developer the traceback of a request."""
-    body = (
-        "<!doctype html><html><head><meta charset=utf-8>"
-        f"<title>{_escape(title)}</title><style>body{{font:16px/1.5 system-ui,sans-serif;margin:2rem}}"
-        "pre{background:#f4f4f4;padding:1rem;overflow:auto}</style></head><body>"
-        f"<h1>{status} {PHRASES.get(status, '')}</h1><p>{_escape(title)}</p><pre>{_escape(trace)}</pre></body></html>\n"
-    )
-    return [_HTML, _NO_SNIFF, (CODE_HEADER, code.encode())], body.encode("utf-8", "backslashreplace")
-
-
 def refusal(error: ProtocolError, head: RequestHead | None, server: bytes = b"") -> bytes:
     """The whole answer to a request that broke a rule; the connection ends after it."""
     answer = Response(head, close=True, server=server)
@@ -40,8 +28,3 @@ def refusal(error: ProtocolError, head: RequestHead | None, server: bytes = b"")
     answer.start(error.status, [*headers, *error.headers])
     output = answer.send(body, more=False)
     return output if isinstance(output, bytes) else b"".join(output)
-
-
-def _escape(text: str) -> str:
-    # html.escape would do; importing html brings its table of 2,231 entities along.
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -6,7 +6,7 @@ Codes are in ``channel.codes``; those of requests that break a rule in ``http1``
 from __future__ import annotations
 
 from ..channel.codes import STATUS
-from ..http1.answers import plain, traceback_page
+from ..http1.answers import plain
 from ..http1.request import RequestHead
 from ..http1.response import Response
 from .exchange import Answer
@@ -30,7 +30,10 @@ def encoded(answer: Answer, head: RequestHead, closes: bool, server: bytes, deve
     """The whole response. ``closes``: the connection ends after it. Without ``development``, seldom why."""
     detail = answer.detail if development or answer.is_told else ""
     if "\n" in detail.strip():
-        headers, body = traceback_page(answer.status, answer.code, _last_line(detail), detail)
+        from ..http1.traceback_page import accepted, traceback_page
+
+        how = head.method, accepted(head.headers)
+        headers, body = traceback_page(answer.status, answer.code, _last_line(detail), detail, *how)
     else:
         headers, body = plain(answer.status, answer.code, detail.strip())
     if answer.retry_after_s:

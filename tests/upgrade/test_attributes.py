@@ -51,7 +51,7 @@ LOOKED_AT = {
         "backoff goal last_failure leaving ready replacing restarts size state workers"
     ),
     "apps.source.WorkerSource": (
-        "_folder _launchers _spec _threads"
+        "_build _folder _launchers _spec _threads"
     ),
     "apps.upkeep.Upkeep": (
         "_carry_out _generation _ledger _limits _source _spawn _spec"

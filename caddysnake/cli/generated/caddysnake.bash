@@ -8,7 +8,7 @@
 _shtab_caddysnake_subparsers=(run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run_option_strings=(-h --help -c --config -a --adapter --caddy --socket-dir --admin --debug)
-_shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l --listen -d --domain -w --workers --threads --working-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --access-logs --debug --print)
+_shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l -b --listen --bind -d --domain --host -p --port -w --workers --threads --working-dir --app-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --reload --factory --access-logs --debug --print)
 _shtab_caddysnake_reload_option_strings=(-h --help -c --config -a --adapter --address --changed --app -f --force)
 _shtab_caddysnake_upgrade_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_stop_option_strings=(-h --help -c --config -a --adapter --address)
@@ -32,6 +32,7 @@ _shtab_caddysnake_run__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_run___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_run___socket_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_caddysnake_serve___working_dir_COMPGEN=_shtab_compgen_dirs
+_shtab_caddysnake_serve___app_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_caddysnake_serve___venv_COMPGEN=_shtab_compgen_dirs
 _shtab_caddysnake_serve___python_path_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_serve___env_file_COMPGEN=_shtab_compgen_files
@@ -80,6 +81,8 @@ _shtab_caddysnake_serve___help_nargs=0
 _shtab_caddysnake_serve___wsgi_nargs=0
 _shtab_caddysnake_serve___asgi_nargs=0
 _shtab_caddysnake_serve___autoreload_nargs=0
+_shtab_caddysnake_serve___reload_nargs=0
+_shtab_caddysnake_serve___factory_nargs=0
 _shtab_caddysnake_serve___access_logs_nargs=0
 _shtab_caddysnake_serve___debug_nargs=0
 _shtab_caddysnake_serve___print_nargs=0

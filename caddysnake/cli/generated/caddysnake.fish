@@ -51,7 +51,7 @@ function _shtab_caddysnake_using
 end
 
 set -g _shtab_caddysnake_commands run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
-set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --caddy-group --caddy-user --config --directory --domain --env-file --env-var --interval --lifespan --listen --output --python --python-path --request-body-max-size --root --runtime --seconds --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -c -d -l -o -w
+set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --host --interval --lifespan --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -o -p -w
 
 complete -c caddysnake -e
 complete -c caddysnake -f
@@ -69,12 +69,14 @@ complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l wsgi -d 'the app is WSGI'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l asgi -d 'the app is ASGI'
-complete -c caddysnake -n '_shtab_caddysnake_using serve' -s l -l listen -x -d 'plain HTTP there (127.0.0.1:9080)'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -s l -s b -l listen -l bind -x -d 'plain HTTP there (default: 127.0.0.1:9080)'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -s d -l domain -x -d 'HTTPS for this name, on ports 80 and 443'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -l host -x -d 'plain HTTP on this address (default: 127.0.0.1)'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -s p -l port -x -d 'plain HTTP on this port (default: 9080)'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -s w -l workers -x -d 'worker processes (default: one a core)'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l threads -x -d 'threads a worker, for WSGI (default: 8)'
-complete -c caddysnake -n '_shtab_caddysnake_using serve' -l working-dir -xka "(__fish_complete_directories)" -d 'where the app'"'"'s module is (default: here)'
-complete -c caddysnake -n '_shtab_caddysnake_using serve' -l venv -xka "(__fish_complete_directories)" -d 'the app'"'"'s virtual environment'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -l working-dir -l app-dir -xka "(__fish_complete_directories)" -d 'where the app'"'"'s module is (default: here)'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -l venv -xka "(__fish_complete_directories)" -d 'its virtual environment (default: the active one, else .venv)'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l python-path -xka "(__fish_complete_path (commandline -ct))" -d 'the app'"'"'s interpreter'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'variables; repeatable'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l env-var -x -d 'one variable; repeatable'
@@ -84,7 +86,8 @@ complete -c caddysnake -n '_shtab_caddysnake_using serve' -l start-timeout -x -d
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l request-body-max-size -x -d 'refuse larger bodies with 413'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l static-path -xka "(__fish_complete_directories)" -d 'files that Caddy serves by itself'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l static-route -x -d 'where (default: /static)'
-complete -c caddysnake -n '_shtab_caddysnake_using serve' -l autoreload -d 'start afresh when the code changes'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -l autoreload -l reload -d 'start afresh when the code, or an env file, changes'
+complete -c caddysnake -n '_shtab_caddysnake_using serve' -l factory -d 'accepted and ignored: a factory is seen to be one'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l access-logs -d 'Caddy logs every request'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l debug -d 'log more'
 complete -c caddysnake -n '_shtab_caddysnake_using serve' -l print -d 'print the Caddyfile and do nothing'

@@ -12,6 +12,7 @@ complete caddysnake \
         'c/--config=/f/' \
         'c/--socket-dir=/d/' \
         'c/--working-dir=/d/' \
+        'c/--app-dir=/d/' \
         'c/--venv=/d/' \
         'c/--python-path=/f/' \
         'c/--env-file=/f/' \
@@ -23,12 +24,13 @@ complete caddysnake \
         'c/--root=/d/' \
         'c/-o=/d/' \
         'c/--directory=/d/' \
-        'c/--/(access-logs adapter address admin app asgi autoreload caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var force help install interval json lifespan listen now output overwrite pretty print python python-path request-body-max-size root runtime seconds socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
-        'c/-/(- a c d f h l o p w)/' \
+        'c/--/(access-logs adapter address admin app app-dir asgi autoreload bind caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var factory force help host install interval json lifespan listen now output overwrite port pretty print python python-path reload request-body-max-size root runtime seconds socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
+        'c/-/(- a b c d f h l o p w)/' \
         'n/-c/f/' \
         'n/--config/f/' \
         'n/--socket-dir/d/' \
         'n/--working-dir/d/' \
+        'n/--app-dir/d/' \
         'n/--venv/d/' \
         'n/--python-path/f/' \
         'n/--env-file/f/' \

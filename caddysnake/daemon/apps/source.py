@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 
 from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
@@ -32,11 +33,14 @@ class WorkerSource:
         self._spec = spec
         self._launchers = launchers
         self._folder = folder
+        self._build = secrets.token_hex(4)
         self._threads: ThreadLauncher | None = None
 
     async def _settings_of(self, place: int) -> Settings | RelaySettings:
         """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
         settings = self._spec.settings._replace(worker_index=place, workers=self._spec.workers)
+        if isinstance(settings, Settings) and settings.development:
+            settings = settings._replace(build=self._build)
         return self._with_temporary(await self._located(settings)) if isinstance(settings, Settings) else settings
 
     async def _located(self, settings: Settings) -> Settings:

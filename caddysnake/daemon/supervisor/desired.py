@@ -6,6 +6,7 @@ Pure but for the environment given, and for a look at where the names of folders
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -37,6 +38,7 @@ from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_s
 from ..workers.warmup import WarmUp
 
 _RELAY_START_S = 60.0
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
 class ListenerSpec(NamedTuple):
@@ -103,7 +105,9 @@ def compose(
     again: dict[int, Callable[[], PoolSpec]] = {}
     housed, closed = residents(plan), closed_places(plan, environ)
     autoreload = {
-        number: found for number, spec in enumerate(plan.apps) if (found := spec.block.autoreload) is not None
+        number: _with_env_files(found, spec)
+        for number, spec in enumerate(plan.apps)
+        if (found := spec.block.autoreload) is not None
     }
     telling = frozenset(range(len(plan.apps)) if development else autoreload)
     for number, spec in enumerate(plan.apps):
@@ -142,6 +146,14 @@ def compose(
         start_policy=plan.options.start_policy,
         again=again,
         amiss={spec.name: _told(unready[n]) for n, spec in enumerate(plan.apps) if spec.dynamic and n in unready},
+    )
+
+
+def _with_env_files(options: Autoreload, spec: AppSpec) -> Autoreload:
+    """``options``, and the env files too: they lie in the working directory, or are refused."""
+    named = [os.path.relpath(path, spec.working_dir) if os.path.isabs(path) else path for path in spec.block.env_files]
+    return options.model_copy(
+        update={"watch": (*options.watch, *(_PLACEHOLDER.sub("*", os.path.normpath(path)) for path in named))}
     )
 
 

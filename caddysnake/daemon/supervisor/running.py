@@ -234,7 +234,8 @@ class Running:
         """What changes from ``since`` (``time.time()``) on is started afresh, where what is desired has it so."""
         desired, options = self.desired, self.desired.autoreload
         apps = {self.apps[spec.name]: options[n] for n, spec in desired.apps.items() if n in options}
-        self.autoreload.cover(apps, since)
+        again = {self.apps[desired.apps[n].name]: look for n, look in desired.again.items() if n in options}
+        self.autoreload.cover(apps, since, again)
         templates = desired.templates.items()
         guarded = [(self.templates[spec.name], options[n]) for n, spec in templates if n in options]
         self.autoreload.guard(dict[Watched, Options](guarded))

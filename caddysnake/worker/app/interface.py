@@ -9,11 +9,19 @@ from ...channel.settings import Settings
 from .health import before_asgi, before_wsgi
 from .loader import AppError, load
 
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 def load_app(settings: Settings) -> tuple[Any, str]:
     """The app, and ``asgi`` or ``wsgi``. Raises ``AppError``."""
     app = load(settings)
+    if is_asgi2(app):
+        app = from_asgi2(app)
     interface = _interface(settings, app)
+    if settings.build:
+        from . import build
+
+        app = (build.before_asgi if interface == "asgi" else build.before_wsgi)(app, settings.build)
     if settings.health_path:
         app = (before_asgi if interface == "asgi" else before_wsgi)(app, settings.health_path)
     return app, interface
@@ -33,6 +41,29 @@ def _interface(settings: Settings, app: Any) -> str:
             "interface", f"{name} takes what {other.upper()} apps take: write `module_{other} {name}`{short}"
         )
     return settings.interface
+
+
+def is_asgi2(app: Any) -> bool:
+    """Whether ``app`` is of ASGI 2: it takes a scope, and what it returns takes receive and send."""
+    try:
+        parameters = list(inspect.signature(app).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    required = [each for each in parameters if each.default is each.empty and each.kind not in _REST]
+    if len(required) != 1 or inspect.iscoroutinefunction(app):
+        return False
+    if inspect.isclass(app):
+        return inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004  # of its instances
+    return required[0].name == "scope"
+
+
+def from_asgi2(app: Any) -> Any:
+    """``app``, of ASGI 2, as one of ASGI 3."""
+
+    async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope)(receive, send)
+
+    return asgi3
 
 
 def _fits_neither(name: str, app: Any) -> str:

@@ -11,6 +11,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from ...channel.app_names import APPS, FACTORIES
 from ...channel.settings import Settings
 from .stale_bytecode import distrust_fresh_sources
 
@@ -32,12 +33,17 @@ def load(settings: Settings) -> Any:
     Raises ``AppError``: ``import`` (the module raised; with its traceback), ``module`` (no such module), ``variable``
     (no such attribute), ``callable`` (not one, or a factory that nobody calls), ``factory`` (the factory raised).
     """
+    is_sought = settings.finds_app and not settings.variable
     match = _VARIABLE.match(settings.variable)
-    if match is None:
+    if match is None and not is_sought:
         raise AppError("variable", f"{settings.variable!r} is not a variable, an attribute path or a factory call")
     if settings.development:
         distrust_fresh_sources()
     module = _import(settings.module, settings.working_dir)
+    if match is None:
+        settings = settings._replace(variable=_found_in(module))
+        match = _VARIABLE.match(settings.variable)
+        assert match is not None
     target: Any = module
     walked = settings.module
     for name in match["path"].split("."):
@@ -54,6 +60,8 @@ def load(settings: Settings) -> Any:
             f"{settings.module}:{settings.variable} is {type(target).__name__!r}, which cannot be called: "
             f"name the application object, or a factory as `{match['path']}()`",
         )
+    if is_factory(target) and settings.finds_app:
+        target = _call(walked, target)
     if is_factory(target):
         raise AppError(
             "callable",
@@ -61,6 +69,34 @@ def load(settings: Settings) -> Any:
             f"write `{settings.module}:{settings.variable}()` to have it called",
         )
     return target
+
+
+def _found_in(module: Any) -> str:
+    """The variable that is the app in ``module``, or the factory that makes it. Raises ``AppError``."""
+    for name in (*APPS, *FACTORIES):
+        if callable(getattr(module, name, None)):
+            return name
+    callables = [str(name) for name, each in vars(module).items() if not name.startswith("_") and _may_be_app(each)]
+    if len(callables) == 1:
+        return callables[0]
+    several = f"; it could be {' or '.join(callables)}" if callables else ""
+    raise AppError(
+        "variable",
+        f"{module.__name__} has no {', '.join(APPS + FACTORIES)}{several}: "
+        f"name the app as {module.__name__}:VARIABLE (loaded from {getattr(module, '__file__', None)})",
+    )
+
+
+def _may_be_app(value: Any) -> bool:
+    """Whether it is an object that takes what an app takes: functions and classes may be anything."""
+    if inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value) or not callable(value):
+        return False
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    named = [each.name for each in parameters]
+    return named[:1] in (["environ"], ["env"], ["scope"])
 
 
 def is_factory(target: Any) -> bool:

@@ -88,6 +88,7 @@ class Driver:
             settings.app,
             settings.server_header.encode("latin-1", "replace"),
             settings.development,
+            settings.build,
             settings.body_timeout_s,
             self.hand_on,
         )

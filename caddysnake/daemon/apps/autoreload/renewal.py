@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from ....config.language.models import Autoreload as Options
 from ....logs.records import printable
 from ...workers.forking.fork_servers import ForkServers
 from ..app import App
-from ..spec import StartFailed
+from ..spec import PoolSpec, StartFailed
 from .trees import Root
 from .watcher import Paths, Watch, Watching
 
@@ -41,14 +41,19 @@ class Autoreload:
         self._renewals: dict[App, Renewal] = {}
         self._guards: dict[Watched, Guard] = {}
 
-    def cover(self, apps: Mapping[App, Options], since: float) -> None:
-        """Renew these apps, and no others, when they change from ``since`` (``time.time()``) on."""
+    def cover(
+        self, apps: Mapping[App, Options], since: float, again: Mapping[App, Callable[[], PoolSpec]] | None = None
+    ) -> None:
+        """Renew these apps, and no others, when they change from ``since`` (``time.time()``) on. ``again``: what each
+        comes to by then, in a thread; the same as ever, if nobody says.
+        """
         for app, renewal in list(self._renewals.items()):
             if app not in apps or renewal.what != (root_of(app, apps[app]), apps[app]):
                 self._renewals.pop(app).end()
         for app, options in apps.items():
             if app not in self._renewals:
                 self._renewals[app] = Renewal(app, options, self._watching, self._spawners, since)
+            self._renewals[app].again = (again or {}).get(app)
 
     def guard(self, templates: Mapping[Watched, Options]) -> None:
         """Let go of apps of these templates, and of no others, when they change."""
@@ -116,6 +121,8 @@ class Renewal:
         self._app = app
         self._options = options
         self._spawners = spawners
+        self.again: Callable[[], PoolSpec] | None = None
+        """What it comes to by now, looked at anew: an env file may be what has changed."""
         self._loop = asyncio.get_running_loop()
         self._paths: set[str] = set()
         self._since: float | None = None  # when those began to change
@@ -172,7 +179,7 @@ class Renewal:
             app.hurry()
             return
         try:
-            took = await app.prepare(app.spec)
+            took = await app.prepare(await self._spec())
         except (StartFailed, OSError) as exc:
             self._paths.clear()
             self._since = None
@@ -189,6 +196,18 @@ class Renewal:
             self._since = None
             app.swap()
             log.info("app reloaded", extra={"fields": {**fields, "ms": round(took * 1000)}})
+
+    async def _spec(self) -> PoolSpec:
+        """What is to run. Raises ``StartFailed``, ``OSError``."""
+        if self.again is None:
+            return self._app.spec
+        try:
+            return await asyncio.to_thread(self.again)
+        except OSError:
+            raise
+        except Exception as exc:
+            log.error("app cannot be looked at", exc_info=exc, extra={"fields": {"app": self._app.name}})
+            raise StartFailed(self._app.name, "internal", f"{type(exc).__name__}: {exc}") from None
 
 
 class Guard:

@@ -12,6 +12,7 @@ import json
 import re
 from pathlib import Path
 
+from ....caddyfile.errors import is_unwritten
 from ...system.log.records import printable
 from ..document import CaddyPart
 
@@ -78,7 +79,7 @@ def _at_line(number: int, words: str, part: CaddyPart) -> str:
 
 def _place(part: CaddyPart, line: int) -> str:
     file = part.source.file
-    if file.startswith("("):  # nobody has written it
+    if is_unwritten(file):
         return ""
     return f"{file}:{line}: " if line else f"{file}: "
 

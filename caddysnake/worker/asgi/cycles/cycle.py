@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ....channel.records import say
-from ....http1.answers import plain, traceback_page
+from ....http1.answers import plain
 from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead, RequestParser
 from ....http1.response import Output, Response, ResponsePhase
@@ -256,8 +256,11 @@ class Cycle:
             self.flush_pieces()
             self.connection.abort()
         elif context.settings.development:
-            trace = foreign_traceback(exc)
-            self.answer(500, *traceback_page(500, "app-error", f"{type(exc).__name__}: {exc}", trace))
+            from ....http1.traceback_page import accepted, traceback_page
+
+            trace, title = foreign_traceback(exc), f"{type(exc).__name__}: {exc}"
+            how = self.head.method, accepted(self.scope["headers"]), context.settings.build
+            self.answer(500, *traceback_page(500, "app-error", title, trace, *how))
         else:
             self.answer(500, *plain(500, "app-error"))
 

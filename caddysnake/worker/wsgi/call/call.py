@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ....channel.records import say
 from ....channel.vitals import SLOT_HEAD_SENT
-from ....http1.answers import plain, traceback_page
+from ....http1.answers import plain
 from ....http1.chunked import Piece
 from ....http1.errors import ProtocolError, ResponseError
 from ....http1.request import RequestHead
@@ -54,6 +54,7 @@ class CallContext(NamedTuple):
     """For the log."""
     server_header: bytes
     development: bool
+    build: str
     body_timeout_s: float
     hand_on: Callable[[Connection], None]
     """Takes a connection whose response is complete while the app may still be busy."""
@@ -194,7 +195,7 @@ class Call(Response):
             else:
                 self._stream(iterable)
         except BaseException as exc:
-            self._fail(exc)
+            self._fail(exc, environ)
         close = getattr(iterable, "close", None)
         if close is None:
             return self._detach()
@@ -332,7 +333,7 @@ class Call(Response):
 
     # When it goes wrong.
 
-    def _fail(self, exc: BaseException) -> None:
+    def _fail(self, exc: BaseException, environ: dict[str, Any]) -> None:
         self.failed = True
         self.answered = self.status if self.head_sent else 0
         reason = _clients_part(exc)
@@ -350,8 +351,12 @@ class Call(Response):
         if refusal is not None:
             status, (headers, content) = refusal.status, plain(refusal.status, refusal.code, str(refusal))
         elif self._context.development:
-            title = f"{type(exc).__name__}: {exc}"
-            status, (headers, content) = 500, traceback_page(500, CODE, title, foreign_traceback(exc))
+            from ....http1.traceback_page import traceback_page
+
+            accept = str(environ.get("HTTP_ACCEPT", "")).encode("latin-1", "replace")
+            how = self.head.method, accept, self._context.build
+            page = traceback_page(500, CODE, f"{type(exc).__name__}: {exc}", foreign_traceback(exc), *how)
+            status, (headers, content) = 500, page
         else:
             status, (headers, content) = 500, plain(500, CODE)
         answer = Response(self.head, self.close, self._context.server_header)

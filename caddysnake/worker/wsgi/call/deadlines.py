@@ -75,18 +75,18 @@ class TimedCall(Call):
             self._take_head(self._connection)
         super()._send_file(wrapper)
 
-    def _fail(self, exc: BaseException) -> None:
+    def _fail(self, exc: BaseException, environ: dict[str, Any]) -> None:
         connection = self._connection
         if connection is None:
-            super()._fail(exc)
+            super()._fail(exc, environ)
             return
         try:
             self._take_head(connection)
         except ClientGone as gone:
-            super()._fail(exc if isinstance(exc, ClientGone) else gone)
+            super()._fail(exc if isinstance(exc, ClientGone) else gone, environ)
             self.answered = _TOO_LATE.status
         else:
-            super()._fail(exc)
+            super()._fail(exc, environ)
 
     def _take_head(self, connection: Connection) -> None:
         """Raises ``ClientGone`` when the controller was first."""

@@ -1,0 +1,154 @@
+"""The app that somebody names on a command line, as far as files tell: where it is, its Python, its variable.
+
+Nothing of it is executed. Where a file does not say what it defines, the worker, which imports it, finds out.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..channel.app_names import APPS, FACTORIES
+
+_SOURCE_MAX_BYTES = 4 * 1024 * 1024
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_FRAMEWORKS = {
+    "asgi": (
+        *("fastapi", "starlette", "quart", "litestar", "sanic", "falcon.asgi", "django.core.asgi", "channels"),
+        *("nicegui", "blacksheep"),
+    ),
+    "wsgi": (
+        *("flask", "bottle", "django.core.wsgi", "falcon", "pyramid", "werkzeug", "dash", "cherrypy", "webob"),
+        "wsgiref",
+    ),
+}
+
+
+class UnservableValue(ValueError):
+    """Words that name no app, or cannot be written into a Caddyfile."""
+
+
+class NamedApp(NamedTuple):
+    """``name``: ``module:variable``. ``is_found``: the variable is a guess, which the worker may know better."""
+
+    name: str
+    is_found: bool
+    working_dir: str | None
+    interface: str | None
+    """``wsgi`` or ``asgi``, as far as the file tells."""
+
+
+class Venv(NamedTuple):
+    """A virtual environment that nobody named, and what speaks for it."""
+
+    path: str
+    why: str
+
+
+def named(word: str, working_dir: str | None) -> NamedApp:
+    """The app that ``word`` names: ``module:variable``, ``module``, or the file of a module. Raises
+    ``UnservableValue``.
+    """
+    module, _, variable = word.partition(":")
+    if module.endswith(".py"):
+        folder, name = os.path.split(module)
+        if folder and working_dir is not None:
+            raise UnservableValue(f"{word}: with --working-dir name the module, such as {name.removesuffix('.py')}")
+        module, working_dir = name.removesuffix(".py"), folder or working_dir
+    if not module:
+        raise UnservableValue(f"{word}: write MODULE or MODULE:VARIABLE, such as main:app")
+    body = _body(module, working_dir or ".")
+    found = variable or _variable(body) or APPS[0]
+    return NamedApp(f"{module}:{found}", not variable, working_dir, _interface(body, found.partition("(")[0]))
+
+
+def _body(module: str, folder: str) -> list[ast.stmt]:
+    """What is in the file of ``module``; nothing where there is none, or it is not whole."""
+    path = os.path.join(folder, *module.split("."))
+    for file in (f"{path}.py", os.path.join(path, "__init__.py")):
+        try:
+            with open(file, "rb") as opened:
+                return list(_flat(ast.parse(opened.read(_SOURCE_MAX_BYTES)).body))
+        except (OSError, SyntaxError, ValueError):
+            continue
+    return []
+
+
+def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """With what stands in ``if``, ``try`` and ``with``."""
+    for each in body:
+        yield each
+        if isinstance(each, ast.If | ast.Try | ast.With):
+            yield from _flat(each.body)
+
+
+def _variable(body: list[ast.stmt]) -> str | None:
+    """The variable that is the app, or the call of a factory."""
+    names = {name: each for each in body for name in _names(each)}
+    for name in APPS:
+        if name in names:
+            each = names[name]
+            is_factory = isinstance(each, ast.FunctionDef) and not _arguments(each)
+            return f"{name}()" if is_factory else name
+    return next((f"{name}()" for name in FACTORIES if name in names), None)
+
+
+def _interface(body: list[ast.stmt], name: str) -> str | None:
+    """Told by what it takes, else by the frameworks that its file imports."""
+    for each in body:
+        if name in _names(each):
+            if isinstance(each, ast.AsyncFunctionDef | ast.ClassDef):
+                return "asgi"
+            if isinstance(each, ast.FunctionDef):
+                inner = [inside for inside in ast.walk(each) if isinstance(inside, _FUNCTIONS)]
+                taken = [_arguments(inside) for inside in inner]
+                if any(names[:1] in (["environ"], ["env"]) for names in taken):
+                    return "wsgi"
+                if any(names[:1] == ["scope"] for names in taken):
+                    return "asgi"
+    for interface, frameworks in _FRAMEWORKS.items():
+        if any(module == known or module.startswith(f"{known}.") for module in _imports(body) for known in frameworks):
+            return interface
+    return None
+
+
+def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Those without a default."""
+    found = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
+    return found[: len(found) - len(function.args.defaults)]
+
+
+def _imports(body: list[ast.stmt]) -> Iterator[str]:
+    for each in body:
+        if isinstance(each, ast.Import):
+            yield from (found.name for found in each.names)
+        elif isinstance(each, ast.ImportFrom) and each.module and not each.level:
+            yield each.module
+
+
+def _names(each: ast.stmt) -> list[str]:
+    """Those that a statement defines."""
+    if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [each.name]
+    if isinstance(each, ast.Assign | ast.AnnAssign):
+        targets = each.targets if isinstance(each, ast.Assign) else [each.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
+    if isinstance(each, ast.Import | ast.ImportFrom):
+        return [found.asname or found.name.partition(".")[0] for found in each.names]
+    return []
+
+
+def venv_of(working_dir: str | None, environ: Mapping[str, str]) -> Venv | None:
+    """The virtual environment that is active, else the one beside the app; None: there is none, or it is ours."""
+    active = environ.get("VIRTUAL_ENV")
+    beside = os.path.abspath(os.path.join(working_dir or ".", ".venv"))
+    for path, why in ((active, "which is active"), (beside, "which is beside the app")):
+        if path and os.path.isfile(os.path.join(path, "pyvenv.cfg")):
+            if os.path.realpath(path) != os.path.realpath(sys.prefix):
+                return Venv(path, why)
+            if path == beside:
+                return None
+    return None
