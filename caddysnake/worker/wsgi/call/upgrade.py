@@ -155,9 +155,9 @@ class Upgrading(Call):
         finally:
             self.socket.over()
 
-    def _fail(self, exc: BaseException) -> None:
+    def _fail(self, exc: BaseException, environ: dict[str, Any]) -> None:
         if not self.socket.is_taken:
-            super()._fail(exc)
+            super()._fail(exc, environ)
         elif not isinstance(exc, StopIteration):  # by which libraries end a call that has no answer
             self.failed = True
             self.answered = self.socket.status
