@@ -9,6 +9,7 @@
 ``metrics``      from the models to Prometheus
 ``actions``      what changes something: load, stop, reload, evict, dump
 ``profiling``    asks workers for a profile and puts together what they say; ``flames``: its forms. Pure.
+``journal``      the log, as it was written last and as it goes on
 ``endpoints``    the table of endpoints: method, path, handler, models
 ``description``  the OpenAPI description, from that table
 ``page``         a page for browsers, whose files are in ``live``

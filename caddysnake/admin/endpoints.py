@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -12,7 +13,9 @@ from pydantic import BaseModel
 from ..config.plan.places import is_same
 from ..daemon.main import Daemon
 from ..daemon.supervisor.document import Document
-from . import actions, profiling, survey
+from ..logs.records import LEVELS
+from ..logs.ring import Query
+from . import actions, journal, profiling, survey
 from .errors import ApiError
 from .flames import FORMS, Profile
 from .models import (
@@ -38,6 +41,7 @@ LOAD_MAX_BYTES = 4 << 20
 """Of a Caddyfile. The largest known are some hundred kilobytes."""
 
 CADDYFILE_TYPES = ("text/caddyfile", "text/plain", "application/octet-stream")
+LINES_MAX = 1_000_000
 _STACK_MAX = 8
 
 
@@ -63,7 +67,14 @@ class Text(NamedTuple):
     media_type: str
 
 
-Answer = BaseModel | dict[str, Any] | Text
+class Lines(NamedTuple):
+    """An answer that goes on."""
+
+    pieces: AsyncGenerator[bytes, None]
+    media_type: str
+
+
+Answer = BaseModel | dict[str, Any] | Text | Lines
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
@@ -233,6 +244,24 @@ async def _formed(profile: Profile, form: str) -> Profiled:
     )
 
 
+async def get_logs(call: Call) -> Lines:
+    """Records of the log. Raises ``ApiError``."""
+    query = call.query
+    level = query.get("level", "debug")
+    if level not in LEVELS:
+        raise ApiError("bad-request", f"there is no level {level[:80]!r}", f"there is: {', '.join(LEVELS)}")
+    try:
+        since = float(query.get("since", "0"))
+        lines = int(query["lines"]) if "lines" in query else None
+        if not math.isfinite(since) or (lines is not None and not 0 <= lines <= LINES_MAX):
+            raise ValueError
+    except ValueError:
+        hint = f"since is seconds since 1970, lines is a number up to {LINES_MAX}"
+        raise ApiError("bad-request", "since or lines cannot be read", hint) from None
+    wanted = Query(query.get("app") or None, since, LEVELS[level], lines, _flag(call, "follow"))
+    return Lines(await journal.read(call.daemon, wanted), journal.MEDIA_TYPE)
+
+
 async def get_live(call: Call) -> Health:
     """It answers, so the daemon's loop turns. Always ``ok``."""
     return Health(status="ok", ready=True)
@@ -298,6 +327,11 @@ _FORMAT = Parameter(
     "html, json (speedscope), txt (collapsed stacks, by processor time), or wall (the same, by wall time)",
     {"type": "string", "enum": [*FORMS], "default": "html"},
 )
+_APP = Parameter("app", "query", "only of this app: its name, or a tenant's host", {"type": "string"})
+_SINCE = Parameter("since", "query", "only what is later: seconds since 1970", {"type": "number"})
+_LEVEL = Parameter("level", "query", "only of this level, or above", {"type": "string", "enum": [*LEVELS]})
+_LINES = Parameter("lines", "query", "only so many of the last", {"type": "integer", "maximum": LINES_MAX})
+_FOLLOW = Parameter("follow", "query", "go on with what comes", {"type": "boolean", "default": False})
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/config/", get_config, "The configuration that runs, as `caddysnake adapt` prints it.", None),
@@ -374,6 +408,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Profiled,
         ("no-such-worker", "profile", "busy"),
         (_PID, _SECONDS, _FORMAT),
+    ),
+    Endpoint(
+        "GET",
+        "/logs",
+        get_logs,
+        "What was logged last, one JSON object a line, and with `follow` what is logged from now on.",
+        None,
+        ("bad-request", "no-such-app", "busy"),
+        (_APP, _SINCE, _LEVEL, _LINES, _FOLLOW),
+        gives=journal.MEDIA_TYPE,
     ),
     Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
     Endpoint("GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", Health, unhealthy=True),

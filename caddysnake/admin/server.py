@@ -26,7 +26,7 @@ from ..daemon.system.kinship import Peer, peer_of, peer_pid, peer_uid
 from . import page
 from .access import Access, Denial
 from .description import describe
-from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Text
+from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
 from .errors import ApiError
 from .hosting import BODY_S, Hosting
 from .models import ErrorModel, Health
@@ -174,8 +174,8 @@ class Server:
         log.error("admin request failed", exc_info=exc, extra={"fields": fields})
         return ApiError("internal", f"{type(exc).__name__}: {exc}", "the log has the traceback")
 
-    def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def handle(request: web.Request) -> web.Response:
+    def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
             call = Call(
                 daemon=self._daemon,
                 admin=self.name,
@@ -187,6 +187,8 @@ class Server:
                 accept=request.headers.get("Accept", ""),
             )
             answer = await endpoint.handler(call)
+            if isinstance(answer, Lines):
+                return await _pass_on(request, answer)
             if isinstance(answer, Text):
                 return web.Response(body=answer.body, headers={"Content-Type": answer.media_type})
             status = 503 if isinstance(answer, Health) and endpoint.unhealthy and not answer.ready else 200
@@ -205,6 +207,23 @@ class Server:
 
     async def _description(self, request: web.Request) -> web.Response:
         return _json(describe(), 200)
+
+
+async def _pass_on(request: web.Request, lines: Lines) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": lines.media_type, **_HEADERS})
+    await response.prepare(request)
+    try:
+        if request.method != "HEAD":
+            async for piece in lines.pieces:
+                if piece:
+                    await response.write(piece)
+                elif request.transport is None or request.transport.is_closing():
+                    break
+    except ConnectionError:
+        pass  # whoever asked has left
+    finally:
+        await lines.pieces.aclose()
+    return response
 
 
 def _pattern(path: str) -> str:

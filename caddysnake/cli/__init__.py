@@ -16,7 +16,7 @@
 
 ``finding``        where the running daemon is; ``calling``: what is asked of it
 ``status``         how it is; ``overview``: that as text
-``profile``        where an app spends its time
+``logs``           what was logged last; ``profile``: where an app spends its time
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end
 
 ``doctor``         what is wrong with a machine; ``environ``: what is found around; ``version``

@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 PATIENCE_S = 30.0
@@ -77,22 +77,41 @@ def call(
     """What the API answers, parsed. ``timeout`` None: as long as it takes, an hour at most, if the daemon answers to
     others meanwhile. Raises ``CallFailed``.
     """
-    connection: http.client.HTTPConnection
-    if target.path:
-        connection = _UnixConnection(target.path, timeout or PATIENCE_S)
-    else:
-        connection = http.client.HTTPConnection(target.host, target.port, timeout or PATIENCE_S)
     headers = {"Content-Type": content_type} if body is not None else {}
-    if not target.path:
-        headers["Origin"] = f"http://{target.host}:{target.port}"
-    try:
+    with _connected(target, timeout or PATIENCE_S) as connection:
         # Who is refused is told before anything is read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, path, body, headers)
+            connection.request(method, path, body, headers | _origin(target))
         if timeout is None and connection.sock is not None:
             _await_answer(connection.sock, target)
         response = connection.getresponse()
         status, text = response.status, response.read()
+    return _understood(target, status, text)
+
+
+def stream(target: Target, path: str) -> Iterator[bytes]:
+    """What the API answers to a GET, line by line, as it comes and for as long as it does. Raises ``CallFailed``."""
+    with _connected(target, PATIENCE_S) as connection:
+        connection.request("GET", path, headers=_origin(target))
+        response = connection.getresponse()
+        if response.status >= 400:
+            _understood(target, response.status, response.read())
+        if connection.sock is not None:
+            connection.sock.settimeout(None)
+        while line := response.readline():
+            yield line
+
+
+@contextlib.contextmanager
+def _connected(target: Target, timeout: float) -> Iterator[http.client.HTTPConnection]:
+    """Raises ``CallFailed`` for what goes wrong while it is used."""
+    connection: http.client.HTTPConnection
+    if target.path:
+        connection = _UnixConnection(target.path, timeout)
+    else:
+        connection = http.client.HTTPConnection(target.host, target.port, timeout)
+    try:
+        yield connection
     except PermissionError as exc:
         why = exc.strerror or "not permitted"
         raise CallFailed(f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root") from None
@@ -101,6 +120,14 @@ def call(
         raise CallFailed(f"cannot reach the admin API at {target}: {why}") from None
     finally:
         connection.close()
+
+
+def _origin(target: Target) -> dict[str, str]:
+    return {} if target.path else {"Origin": f"http://{target.host}:{target.port}"}
+
+
+def _understood(target: Target, status: int, text: bytes) -> dict[str, Any]:
+    """Raises ``CallFailed``."""
     try:
         answer = json.loads(text)
     except ValueError:

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "upgrade": "have the running daemon become the version that is installed now, losing no request",
     "stop": "stop the running daemon",
     "status": "show how the running daemon is: apps, workers, what runs and what was refused",
+    "logs": "show what the daemon and its apps have logged last, and what comes",
     "profile": "show where a running app spends its time",
     "validate": "check a Caddyfile, and what it names on disk",
     "adapt": "print a Caddyfile's meaning as JSON",

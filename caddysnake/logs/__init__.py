@@ -11,6 +11,7 @@
 ``orders``      what the daemon tells the log process
 ``sources``     one process's output: descriptors, and what has been read of them
 ``sink``        where everything goes: a thread that may be held up for ever
+``ring``        what was written last, and who reads it
 ``main``        the log process
 
 Standard library, orjson and ``channel.throttle`` only. Everything that is read here may come from a hostile app.

@@ -23,6 +23,7 @@ import traceback
 from . import caddy, orders
 from .formats import Console, Format, has_colours, journal_line, json_line
 from .records import LEVELS, Record, Statement
+from .ring import READERS_MAX, Entry, Query, Reader, Ring
 from .sink import OURS, Sink
 from .sources import TURN_BYTES, Source, Stream
 from .troubles import Troubles
@@ -60,18 +61,22 @@ class LogProcess:
         self._poll.register(sink.room_fd, select.EPOLLIN)
         self._ticked_at = 0.0
         self._lost = 0
+        self._ring = Ring()
+        self._readers: dict[int, Reader] = {}
 
     def run(self) -> None:
         """Until the daemon says that it is over, or is gone and all pipes have ended."""
         has_work = False
         while self._channel is not None or self._streams or self._pending:
             waits_s = 0 if has_work else _TICK_S if self._restless or self._pending or self._lost else -1
-            for fd, _ in self._poll.poll(waits_s):
+            for fd, events in self._poll.poll(waits_s):
                 stream = self._streams.get(fd)
                 if stream is not None:
                     self._read(stream)
                 elif fd == self._sink.room_fd:
                     self._sink.forget_wakes()
+                elif fd in self._readers:
+                    self._serve(fd, is_gone=bool(events & select.EPOLLERR))
                 elif fd in self._orphans:
                     self._outlived(fd)
                 elif not self._obey():
@@ -122,6 +127,8 @@ class LogProcess:
             elif order == orders.TROUBLE:
                 with contextlib.suppress(OSError):
                     orders.send(channel, orders.frame(orders.TROUBLE, self._trouble(**content)))
+            elif order == orders.READ:
+                self._read_by(Query(**content), descriptors)
             elif order == orders.STYLE:
                 self._level = LEVELS.get(content["level"], LEVELS["info"])
                 self._format = self._format_named(content["format"])
@@ -129,6 +136,26 @@ class LogProcess:
             elif order == orders.END:
                 return False
         return True
+
+    def _read_by(self, query: Query, descriptors: list[int]) -> None:
+        self._make()
+        for fd in descriptors:
+            if len(self._readers) >= READERS_MAX:
+                os.close(fd)
+                continue
+            self._readers[fd] = Reader(fd, query, self._ring)
+            self._poll.register(fd, 0)  # whether anybody reads
+            self._serve(fd)
+
+    def _serve(self, fd: int, is_gone: bool = False) -> None:
+        """Write to a reader what finds room; let go of one who has all he wants, or has left."""
+        reader = self._readers[fd]
+        if not is_gone and reader.write():
+            self._poll.modify(fd, select.EPOLLOUT if reader.is_waiting else 0)
+            return
+        del self._readers[fd]
+        self._poll.unregister(fd)
+        os.close(fd)
 
     def _add(self, content: dict[str, object], descriptors: list[int]) -> None:
         names = content["streams"]
@@ -251,7 +278,16 @@ class LogProcess:
             self._sink.offer(self._format(told))
 
     def _write_all(self, records: list[Record], owner: str) -> int:
-        text = b"".join(self._format(record) for record in records if self._is_wanted(record))
+        texts = []
+        for record in records:
+            is_wanted = self._is_wanted(record)
+            if is_wanted:
+                texts.append(self._format(record))
+            if is_wanted or LEVELS[record.level] >= self._level:
+                entry = self._ring.add(record, texts[-1] if is_wanted else b"")
+                if self._readers:
+                    self._tell_readers(entry)
+        text = b"".join(texts)
         if text and not self._sink.offer(text, owner):
             self._lost += len(records)
         return len(text)
@@ -261,6 +297,13 @@ class LogProcess:
             is_low = record.level in ("debug", "info") or record.msg.startswith(caddy.AS_EXPECTED)
             return not is_low or record.logger.startswith(caddy.ACCESS)
         return LEVELS[record.level] >= self._level
+
+    def _tell_readers(self, entry: Entry) -> None:
+        for reader in self._readers.values():
+            was_waiting = reader.is_waiting
+            reader.offer(entry, time.time())
+            if reader.is_waiting and not was_waiting:
+                self._poll.modify(reader.fd, select.EPOLLOUT)
 
     def _write(self, record: Record) -> None:
         if not self._sink.has_room(OURS):

@@ -7,6 +7,7 @@ RECORD   write this record
 TEXT     write this text (a ``Statement``): for whoever started the daemon
 SOURCE   read these pipes (descriptors beside it), each named in ``streams``; ``fields`` go on every record
 OVER     whoever had these pipes (``pipes``: their inodes) has ended: read what is there, and let go of them
+READ     write what was written last, and perhaps what comes, to this pipe (``ring.Query``)
 STYLE    from now on this level and format
 BEAT     say that you are alive, with the same frame
 TROUBLE  which traceback came most often from these processes (``pids``) of ``app``; the answer has the same ``number``
@@ -25,16 +26,37 @@ from typing import Any
 
 import orjson
 
-RECORD, TEXT, SOURCE, OVER, STYLE, BEAT, TROUBLE, END = b"R", b"T", b"S", b"O", b"Y", b"B", b"W", b"E"
+from .records import Record
+
+RECORD, TEXT, SOURCE, OVER, READ, STYLE, BEAT, TROUBLE, END = b"R", b"T", b"S", b"O", b"D", b"Y", b"B", b"W", b"E"
 FRAME_MAX_BYTES = 96 * 1024
 """Well below what a socket's buffer takes at once."""
 
+_FIELD_MAX = 16 * 1024
+_FIELDS_MAX = 4
 _INT = array.array("i").itemsize
 
 
 def frame(order: bytes, content: dict[str, Any]) -> bytes:
     """The frame of an order. Raises ``TypeError`` for what JSON has no form for."""
     return order + orjson.dumps(content)
+
+
+def record_frame(record: Record) -> bytes:
+    """The frame of a record to be written; what JSON has no form for, or too much of it, is cut."""
+    try:
+        data = frame(RECORD, record._asdict())
+        if len(data) <= FRAME_MAX_BYTES:
+            return data
+    except TypeError:
+        pass
+    fields = {name: cut(str(value)) for name, value in list(record.fields.items())[:_FIELDS_MAX]}
+    return frame(RECORD, record._replace(msg=cut(record.msg), fields=fields)._asdict())
+
+
+def cut(text: str) -> str:
+    """As much of ``text`` as finds room, without what UTF-8 has no form for."""
+    return text[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def send(sock: socket.socket, data: bytes, descriptors: tuple[int, ...] = ()) -> None:

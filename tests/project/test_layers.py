@@ -35,7 +35,7 @@ OURS: dict[str, set[str]] = {
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
     "daemon": {"caddyfile", "channel", "config", "files", "http1", "installation", "keyring", "libraries", "logs"}
     | {"matchers", "placeholders", "sandbox"},
-    "admin": {"channel", "config", "daemon", "sandbox"},
+    "admin": {"channel", "config", "daemon", "logs", "sandbox"},
     "doctor": {"config", "daemon", "files", "sandbox"},
     "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "libraries", "logs", "matchers"}
     | {"placeholders", "relay"},

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/caddysnake
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_caddysnake_subparsers=(run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_subparsers=(run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run_option_strings=(-h --help -c --config -a --adapter --caddy --socket-dir --admin --debug)
 _shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l -b --listen --bind -d --domain --host -p --port -w --workers --threads --working-dir --app-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --reload --factory --access-logs --debug --print)
@@ -13,6 +13,7 @@ _shtab_caddysnake_reload_option_strings=(-h --help -c --config -a --adapter --ad
 _shtab_caddysnake_upgrade_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_stop_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_status_option_strings=(-h --help -c --config -a --adapter --address --json -w --watch --interval)
+_shtab_caddysnake_logs_option_strings=(-h --help -f --follow --since --level --grep -n --lines --json -c --config -a --adapter --address)
 _shtab_caddysnake_profile_option_strings=(-h --help --seconds -o --output --wall -c --config -a --adapter --address)
 _shtab_caddysnake_validate_option_strings=(-h --help -c --config -a --adapter --caddy)
 _shtab_caddysnake_adapt_option_strings=(-h --help -c --config -a --adapter -p --pretty)
@@ -45,6 +46,8 @@ _shtab_caddysnake_stop__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_stop___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_status__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_status___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_logs__c_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_logs___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile__o_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile___output_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile__c_COMPGEN=_shtab_compgen_files
@@ -68,9 +71,10 @@ _shtab_caddysnake_manpage___directory_COMPGEN=_shtab_compgen_dirs
 
 _shtab_caddysnake_serve___lifespan_choices=(on off auto)
 _shtab_caddysnake_serve___runtime_choices=(native uvloop sync)
+_shtab_caddysnake_logs___level_choices=(debug info warn error panic fatal)
 _shtab_caddysnake_runtime_pos_0_choices=(install path)
 _shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh powershell)
-_shtab_caddysnake_pos_0_choices=(run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_pos_0_choices=(run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run__h_nargs=0
 _shtab_caddysnake_run___help_nargs=0
@@ -100,6 +104,11 @@ _shtab_caddysnake_status___help_nargs=0
 _shtab_caddysnake_status___json_nargs=0
 _shtab_caddysnake_status__w_nargs=0
 _shtab_caddysnake_status___watch_nargs=0
+_shtab_caddysnake_logs__h_nargs=0
+_shtab_caddysnake_logs___help_nargs=0
+_shtab_caddysnake_logs__f_nargs=0
+_shtab_caddysnake_logs___follow_nargs=0
+_shtab_caddysnake_logs___json_nargs=0
 _shtab_caddysnake_profile__h_nargs=0
 _shtab_caddysnake_profile___help_nargs=0
 _shtab_caddysnake_profile___wall_nargs=0

@@ -50,8 +50,8 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
-set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --host --interval --lifespan --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -o -p -w
+set -g _shtab_caddysnake_commands run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
 
 complete -c caddysnake -e
 complete -c caddysnake -f
@@ -117,6 +117,17 @@ complete -c caddysnake -n '_shtab_caddysnake_using status' -l address -x -d 'the
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l json -d 'what the API answers, as one line'
 complete -c caddysnake -n '_shtab_caddysnake_using status' -s w -l watch -d 'again and again, with rates'
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l interval -x -d 'how often (default: 1)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a logs -d 'Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -s f -l follow -d 'go on with what comes, until Ctrl-C'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -l since -x -d 'only of the last 10m, 1h30m, 2d'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -l level -xka "debug info warn error panic fatal" -d 'only this and above: debug, info, warn, error'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -l grep -x -d 'only where this regular expression is found'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -s n -l lines -x -d 'only so many of the last'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -l json -d 'as JSON, also on a terminal'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a profile -d 'Look for some seconds at what an app, or one worker, is at, and write where its time went.'
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -l seconds -x -d 'how long to look (default: 10)'

@@ -19,13 +19,14 @@ complete caddysnake \
         'c/--lifespan=/(on off auto)/' \
         'c/--runtime=/(native uvloop sync)/' \
         'c/--static-path=/d/' \
+        'c/--level=/(debug info warn error panic fatal)/' \
         'c/-o=/f/' \
         'c/--output=/f/' \
         'c/--root=/d/' \
         'c/-o=/d/' \
         'c/--directory=/d/' \
-        'c/--/(access-logs adapter address admin app app-dir asgi autoreload bind caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var factory force help host install interval json lifespan listen now output overwrite port pretty print python python-path reload request-body-max-size root runtime seconds socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
-        'c/-/(- a b c d f h l o p w)/' \
+        'c/--/(access-logs adapter address admin app app-dir asgi autoreload bind caddy caddy-group caddy-user changed config debug diff directory domain env-file env-var factory follow force grep help host install interval json level lifespan lines listen now output overwrite port pretty print python python-path reload request-body-max-size root runtime seconds since socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
+        'c/-/(- a b c d f h l n o p w)/' \
         'n/-c/f/' \
         'n/--config/f/' \
         'n/--socket-dir/d/' \
@@ -37,12 +38,13 @@ complete caddysnake \
         'n/--lifespan/(on off auto)/' \
         'n/--runtime/(native uvloop sync)/' \
         'n/--static-path/d/' \
+        'n/--level/(debug info warn error panic fatal)/' \
         'n/-o/f/' \
         'n/--output/f/' \
         'n/--root/d/' \
         'n/-o/d/' \
         'n/--directory/d/' \
-        'p/1/(run serve reload upgrade stop status profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
+        'p/1/(run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
         'n/runtime/(install path)/' \
         'n/completion/(bash zsh fish tcsh powershell)/' \
         'p/*/()/'

@@ -17,6 +17,7 @@ _shtab_caddysnake_commands() {
     environ:'Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.'
     fmt:'Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.'
     import:'Print a Caddyfile for an app that another server runs.'
+    logs:'Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.'
     manpage:'Write the manual page, caddysnake(8), made of what --help says.'
     profile:'Look for some seconds at what an app, or one worker, is at, and write where its time went.'
     reload:'Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.'
@@ -104,6 +105,23 @@ _shtab_caddysnake_import_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_import_defaults_added=0
+
+_shtab_caddysnake_logs_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-f,--follow}"[go on with what comes, until Ctrl-C]"
+  "--since[only of the last 10m, 1h30m, 2d]:TIME:"
+  "--level[only this and above\: debug, info, warn, error]:LEVEL:(debug info warn error panic fatal)"
+  "--grep[only where this regular expression is found]:PATTERN:"
+  {-n,--lines}"[only so many of the last]:N:"
+  "--json[as JSON, also on a terminal]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":only of this app, by its name in \`caddysnake status\`:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_logs_defaults_added=0
 
 _shtab_caddysnake_manpage_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -283,6 +301,7 @@ _shtab_caddysnake() {
         environ) _arguments -C -s $_shtab_caddysnake_environ_options ;;
         fmt) _arguments -C -s $_shtab_caddysnake_fmt_options ;;
         import) _arguments -C -s $_shtab_caddysnake_import_options ;;
+        logs) _arguments -C -s $_shtab_caddysnake_logs_options ;;
         manpage) _arguments -C -s $_shtab_caddysnake_manpage_options ;;
         profile) _arguments -C -s $_shtab_caddysnake_profile_options ;;
         reload) _arguments -C -s $_shtab_caddysnake_reload_options ;;

@@ -203,6 +203,15 @@ def reap(pidfd: int) -> int | None:
     return ended.si_status | (0x80 if ended.si_code == os.CLD_DUMPED else 0)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether ``pid`` was stopped, by SIGSTOP or the like (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
+
+
 def describe_exit(status: int) -> str:
     """``exit status 3``, ``signal SIGSEGV``: what a wait status means."""
     if os.WIFSIGNALED(status):

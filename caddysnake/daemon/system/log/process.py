@@ -28,6 +28,8 @@ from ....installation import PACKAGE
 from ....logs import orders
 from ....logs.main import IGNORED
 from ....logs.records import Record, Statement
+from ....logs.ring import Query
+from ..processes import is_stopped
 from . import records as logs
 from .asking import Asking
 from .pipes import STREAMS, OutputPipes
@@ -43,8 +45,6 @@ _BEAT_S = 1.0
 STOPPED_BEATS = 3
 SILENT_BEATS = 15
 """So many beats without an answer are too many: of a process that is stopped, of one that runs, on a busy machine."""
-
-_FIELD_MAX = 16 * 1024
 
 
 class LogProcess:
@@ -64,20 +64,21 @@ class LogProcess:
         self._is_closing = False
         self._lost = 0
         self._again: asyncio.TimerHandle | None = None
-        self._answers = True
+        self._answers = self._remembers = True
         self._unanswered = 0
         self._beat_at = 0.0
         self.asking = Asking(self._send)
         if state is not None:
             self._pid = state["pid"]
-            self._answers = bool(state.get("answers"))
+            self._answers, self._remembers = bool(state.get("answers")), bool(state.get("remembers"))
             self._run_on(socket.socket(fileno=state["channel"]), os.pidfd_open(self._pid))
 
     def state(self) -> dict[str, int] | None:
         """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
         if self._channel is None:
             return None
-        return {"pid": self._pid, "channel": self._channel.fileno(), "answers": int(self._answers)}
+        can = {"answers": int(self._answers), "remembers": int(self._remembers)}
+        return {"pid": self._pid, "channel": self._channel.fileno(), **can}
 
     @property
     def is_settled(self) -> bool:
@@ -118,7 +119,7 @@ class LogProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         self._pid = self._process.pid
-        self._answers = True
+        self._answers = self._remembers = True
         self._outbox.extendleft(reversed([outlets.order() for outlets in self._outlets]))
         self._run_on(ours, pidfd)
 
@@ -170,24 +171,14 @@ class LogProcess:
         """See ``logs.Taker``. From any thread. What JSON has no form for, or too much of it, is cut."""
         if self._channel is None:
             return False
-        try:
-            data = orders.frame(orders.RECORD, record._asdict())
-            if len(data) > orders.FRAME_MAX_BYTES:
-                raise TypeError
-        except TypeError:  # what JSON has no form for, or too much of it
-            fields = {name: str(value)[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
-                      for name, value in list(record.fields.items())[:4]}  # fmt: skip
-            msg = record.msg[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
-            data = orders.frame(orders.RECORD, record._replace(msg=msg, fields=fields)._asdict())
-        self._send(data)
+        self._send(orders.record_frame(record))
         return True
 
     def take_text(self, told: Statement) -> bool:
         """See ``logs.Taker``. From any thread. Cut when it is too long."""
         if self._channel is None:
             return False
-        safe = told.text[:_FIELD_MAX].encode("utf-8", "backslashreplace").decode()
-        self._send(orders.frame(orders.TEXT, told._replace(text=f"{safe}\n")._asdict()))
+        self._send(orders.frame(orders.TEXT, told._replace(text=f"{orders.cut(told.text)}\n")._asdict()))
         return True
 
     def restyle(self, style: Style) -> None:
@@ -236,6 +227,16 @@ class LogProcess:
         with self._lock:
             self._flush()
 
+    def read(self, query: Query, fd: int) -> bool:
+        """Have what ``query`` asks for written to ``fd``, which stays the caller's; False when it cannot be asked."""
+        if self._channel is None or self._outbox or not self._remembers:
+            return False
+        try:
+            orders.send(self._channel, orders.frame(orders.READ, query._asdict()), (fd,))
+        except OSError:  # full; or it has ended, and its pidfd says so
+            return False
+        return True
+
     # Whether it is alive
 
     def beat(self) -> None:
@@ -244,7 +245,7 @@ class LogProcess:
         if self._channel is None or not self._answers or now - self._beat_at < _BEAT_S:
             return
         self._beat_at = now
-        if self._unanswered >= (STOPPED_BEATS if _is_stopped(self._pid) else SILENT_BEATS):
+        if self._unanswered >= (STOPPED_BEATS if is_stopped(self._pid) else SILENT_BEATS):
             self._give_up()
             return
         if not self._unanswered:
@@ -262,7 +263,7 @@ class LogProcess:
 
     def _give_up(self) -> None:
         logs.attach(None)
-        what = "stopped" if _is_stopped(self._pid) else "silent"
+        what = "stopped" if is_stopped(self._pid) else "silent"
         why = f"the log process is {what}: it is ended, and started again; what it had not yet written is lost"
         log.error(why, extra={"fields": {"pid": self._pid, "seconds": round(self._unanswered * _BEAT_S)}})
         self._answers = False  # asked no more
@@ -326,15 +327,6 @@ class LogProcess:
             return -1
 
 
-def _is_stopped(pid: int) -> bool:
-    """By SIGSTOP or the like (proc_pid_stat(5))."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
-    except (OSError, IndexError):
-        return False
-
-
 def _environ() -> dict[str, str]:
     """What it needs of our environment, which may hold secrets."""
     own = {name: os.environ[name] for name in _NEEDED.split() if name in os.environ}
@@ -385,6 +377,11 @@ async def close() -> None:
     logger, _Current.logger = _Current.logger, None
     if logger is not None:
         await logger.close()
+
+
+def read(query: Query, fd: int) -> bool:
+    """Have what ``query`` asks for written to ``fd``, which stays the caller's; False: nobody remembers."""
+    return _Current.logger is not None and _Current.logger.read(query, fd)
 
 
 def pids() -> set[int]:

@@ -1,0 +1,77 @@
+"""The log as it was written last, and as it goes on: read from the log process, passed on to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator
+
+from ..daemon.main import Daemon, DaemonPhase
+from ..daemon.system.log import process as logger
+from ..daemon.tenants.lookup import UnknownApp
+from ..logs.ring import Query
+from .errors import ApiError
+from .survey import known_apps
+
+MEDIA_TYPE = "application/x-ndjson"
+_ANSWER_S = 10.0
+"""Within which the log process begins."""
+_PIECE_BYTES = 64 * 1024
+_LOOK_S = 1.0
+
+
+async def read(daemon: Daemon, query: Query) -> AsyncGenerator[bytes, None]:
+    """Records, one JSON object a line, for as long as the query says. Raises ``ApiError``."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        is_asked = logger.read(query, writing)
+    finally:
+        os.close(writing)
+    if not is_asked:
+        os.close(reading)
+        raise ApiError("busy", "nobody remembers what was logged: the log process is new, or of an older version")
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader(loop=loop)
+    pipe = os.fdopen(reading, "rb", 0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream, loop=loop), pipe)
+    try:
+        try:
+            first = await asyncio.wait_for(stream.readline(), _ANSWER_S)
+        except TimeoutError:
+            first = b""
+        if not first:
+            raise ApiError("busy", "the log process does not answer, or too many read the log already")
+        _expect(daemon, query, is_known=json.loads(first)["known"])
+    except BaseException:
+        transport.close()
+        raise
+    return _pieces(daemon, stream, transport)
+
+
+def _expect(daemon: Daemon, query: Query, *, is_known: bool) -> None:
+    """Raise ``ApiError`` for an app that neither runs nor is in the log."""
+    if query.app is None or is_known:
+        return
+    names = {*(each.app.name for each in known_apps(daemon)), *daemon.running.templates}
+    if not any(query.names(name) for name in names):
+        exc = UnknownApp.among(query.app, names)
+        raise ApiError(exc.code, str(exc), "`caddysnake status`, or GET /apps, lists them")
+
+
+async def _pieces(
+    daemon: Daemon, stream: asyncio.StreamReader, transport: asyncio.BaseTransport
+) -> AsyncGenerator[bytes, None]:
+    """What comes; nothing, now and then, so that whoever passes it on can see whether anybody is there."""
+    try:
+        while daemon.phase is not DaemonPhase.STOPPING:
+            try:
+                piece = await asyncio.wait_for(stream.read(_PIECE_BYTES), _LOOK_S)
+            except TimeoutError:
+                yield b""
+                continue
+            if not piece:
+                return
+            yield piece
+    finally:
+        transport.close()

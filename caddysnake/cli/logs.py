@@ -1,0 +1,166 @@
+"""Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.
+
+The log itself goes where it always goes (journald, a container's log); here is what of it the daemon still has in
+memory, some 20,000 records, of each app its share.
+
+    caddysnake logs                             everything
+    caddysnake logs blog:app -f                 of one app, and what comes
+    caddysnake logs --since 10m --level warn    what went wrong in the last ten minutes
+    caddysnake logs blog:app --grep 'GET /cart'
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from ..logs.formats import Console, has_colours
+from ..logs.records import LEVELS, Record, printable_json
+from .calling import CallFailed, Target, add_address_argument, report, stream
+from .finding import find
+from .reading import add_config_arguments
+from .terminal import control
+
+_TAIL = 100
+_AGAIN_S = 0.5
+_PATIENCE_S = 30.0
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("app", metavar="APP", nargs="?", help="only of this app, by its name in `caddysnake status`")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    parser.add_argument("--since", metavar="TIME", type=_seconds, help="only of the last 10m, 1h30m, 2d")
+    about = "only this and above: debug, info, warn, error"
+    parser.add_argument("--level", type=str.lower, choices=LEVELS, metavar="LEVEL", help=about)
+    parser.add_argument("--grep", metavar="PATTERN", type=_pattern, help="only where this regular expression is found")
+    parser.add_argument("-n", "--lines", metavar="N", type=_count, help="only so many of the last")
+    parser.add_argument("--json", action="store_true", help="as JSON, also on a terminal")
+    add_config_arguments(parser)
+    add_address_argument(parser)
+
+
+def _seconds(text: str) -> float:
+    parts = re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+|\d+", text)
+    if parts is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 10m, 1h30m or 2d")
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {exc}") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Show it; 0 when the daemon answers."""
+    lines = args.lines if args.lines is not None or args.since is not None or not args.follow else _TAIL
+    query: dict[str, Any] = {"app": args.app, "level": args.level, "lines": None if args.grep else lines}
+    if args.follow:
+        query["follow"] = "true"
+    since = time.time() - args.since if args.since is not None else 0.0
+    try:
+        target = find(args.address, args.config)
+        shown = _Shown(args, lines if args.grep else None)
+        for line in _follow(target, query, since) if args.follow else _lines(target, query, since):
+            shown.take(line)
+        shown.end()
+    except CallFailed as exc:
+        return report(exc)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _lines(target: Target, query: dict[str, Any], since: float) -> Iterator[bytes]:
+    known = {name: value for name, value in query.items() if value is not None}
+    return stream(target, f"/logs?{urlencode({**known, 'since': f'{since:.6f}'})}")
+
+
+def _follow(target: Target, query: dict[str, Any], since: float) -> Iterator[bytes]:
+    """Also over an upgrade of the daemon, which ends every connection. Raises ``CallFailed``."""
+    failed_since: float | None = None
+    while True:
+        try:
+            for line in _lines(target, query, since):
+                failed_since = None
+                since = max(since, float(json.loads(line).get("ts", 0.0)))
+                yield line
+            query = {**query, "lines": None}
+            failed_since = failed_since or time.monotonic()
+        except CallFailed as exc:
+            if exc.answer or failed_since is None or time.monotonic() - failed_since > _PATIENCE_S:
+                raise
+        time.sleep(_AGAIN_S)
+
+
+class _Shown:
+    """What is printed. ``last``: only so many, once all are known."""
+
+    def __init__(self, args: argparse.Namespace, last: int | None) -> None:
+        is_terminal = sys.stdout.isatty()
+        self._is_json = args.json or not is_terminal
+        self._console = Console(has_colours(is_terminal, os.environ))
+        self._plain = Console(colour=False)
+        self._pattern: re.Pattern[str] | None = args.grep
+        self._last = last
+        self._kept: list[bytes] = []
+        self._follows = args.follow
+
+    def take(self, line: bytes) -> None:
+        """A record has come."""
+        record = _record(line)
+        if record is None:
+            return
+        if self._pattern is not None and not any(map(self._pattern.search, self._forms(line, record))):
+            return
+        if self._last is not None and not self._follows:
+            self._kept = [*self._kept, line][-self._last :] if self._last else []
+            return
+        self._print(line, record)
+
+    def _forms(self, line: bytes, record: Record) -> Iterator[str]:
+        """What a pattern may be found in."""
+        yield record.msg
+        yield self._plain.text(record)
+        yield line.decode(errors="replace")
+
+    def end(self) -> None:
+        """No more will come."""
+        for line in self._kept:
+            record = _record(line)
+            if record is not None:
+                self._print(line, record)
+
+    def _print(self, line: bytes, record: Record) -> None:
+        if self._is_json:
+            print(printable_json(line.decode(errors="replace")), end="", flush=self._follows)
+        else:
+            control(self._console.text(record) + "\n")  # which lets nothing of an app's through
+            if self._follows:
+                sys.stdout.flush()
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        told = json.loads(line)
+        level, ts, logger, msg = (told.pop(name) for name in ("level", "ts", "logger", "msg"))
+        return Record(str(level), float(ts), str(logger), str(msg), told)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
