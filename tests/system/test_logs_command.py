@@ -152,7 +152,7 @@ def test_a_terminal_gets_colours_and_obeys_nothing(process: Process, tmp_path: P
     process.wait_for_log("the app raised an exception")
     primary, secondary = pty.openpty()
     environ = {**os.environ, "XDG_RUNTIME_DIR": process.runtime_dir, "HOME": str(tmp_path)}
-    environ.pop("NO_COLOR", None)
+    environ |= {"NO_COLOR": "", "TERM": "xterm"}
     words = [sys.executable, "-m", "caddysnake", "logs", "one:wsgi", "--level", "error"]
     with subprocess.Popen(words, cwd=tmp_path, env=environ, stdout=secondary) as shown:
         os.close(secondary)
