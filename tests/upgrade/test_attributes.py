@@ -161,7 +161,7 @@ LOOKED_AT = {
     ),
     "system.log.process.LogProcess": (
         "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "
-        "_process _unanswered asking"
+        "_process _remembers _unanswered asking"
     ),
     "main.Daemon": (
         "_attendant _attending _companion _exchanging _forced _has_served _inheritance _loop _service "
