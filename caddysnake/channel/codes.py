@@ -15,6 +15,7 @@ STATUS: Final[dict[str, int]] = {
     "head-timeout": 408,
     "body-timeout": 408,
     "timeout": 408,  # what a client sends to, or takes from, a WSGI app
+    "in-flight-full": 429,  # as many requests as may be answered, and wait, for an app do
     "routing-limit": 431,  # looking for the app would take more work than a request may cause
     "routing": 500,  # looking for the app failed
     "import-failed": 500,  # 503 as long as an app has not come up since the daemon started

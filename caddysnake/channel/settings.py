@@ -62,6 +62,10 @@ class Settings(NamedTuple):
     """Without a byte taken by a reader of a response."""
     websocket_keep_s: float = 0.0
     """How long open WebSockets may stay after the first ``Drain``. A second one ends that."""
+    max_in_flight: int | None = None
+    """Requests that are answered at a time: in a block by all workers of the app, then by this one."""
+    max_waiting: int = 0
+    """Further ones that may wait."""
     max_websockets: int | None = None
     """How many may be open in this worker. None: as many as ``WSGI_WEBSOCKETS``, or without a bound (ASGI)."""
     websocket_max_message_bytes: int = 16 * 1024 * 1024

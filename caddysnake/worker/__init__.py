@@ -12,6 +12,7 @@
 ``process``      the process: its setup, limits, stacks
 ``app``          the app: load it, answer health checks in front of it
 ``early_answers``  answers to requests that are not read: what both servers hold to
+``in_flight``      what becomes of requests when as many as may be are being answered
 ``access_log``   records of requests
 
 Guest code: Python 3.10, standard library, httptools, uvloop (and websockets on the first upgrade). Imports only

@@ -48,6 +48,10 @@ def check_app(
 ) -> Iterator[CaddyfileError]:
     """What is wrong with one app, or template. ``look`` says what there is of a Python, ``housed`` who runs as whom."""
     yield from app.problems
+    most = app.block.settings.max_in_flight
+    if most is not None and most < app.workers:
+        message = f"max_in_flight {most} leaves some of {app.workers} workers without a request"
+        yield error_at(app.block.at("max_in_flight"), message, f"write {app.workers} or more, or fewer workers")
     yield from kernel_errors(app, housed)
     if app.block.placeholders:
         if not any("{" in name for name in (app.block.user, app.block.group) if name is not None):

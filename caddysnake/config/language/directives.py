@@ -332,8 +332,17 @@ def idle_timeout(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("max_queue", "max_queue <count>")
 def max_queue(d: Dispenser, app: AppDraft) -> None:
-    """How many connections may wait for a worker before further ones get 503. Default: 1024."""
+    """How many connections may wait for a worker before further ones get 503, and how many requests where
+    `max_in_flight` is reached. Default: 1024."""
     app.fields["max_queue"] = values.count(argument(d))
+
+
+@_subdirective("max_in_flight", "max_in_flight <count>")
+def max_in_flight(d: Dispenser, app: AppDraft) -> None:
+    """How many requests the workers of an app answer at a time, each its share. Further ones wait, as many as
+    `max_queue` allows, and then get 429 `in-flight-full`. So one app's slow requests do not fill the machine. Default:
+    as many as come."""
+    app.settings["max_in_flight"] = values.count(argument(d))
 
 
 @_subdirective("request_body_max_size", "request_body_max_size <size>|unlimited")

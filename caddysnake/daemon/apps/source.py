@@ -24,6 +24,11 @@ from .spec import PoolSpec
 log = logging.getLogger("caddysnake.app")
 
 
+def share(whole: int, place: int, workers: int) -> int:
+    """What of ``whole`` is for the worker at ``place``: at least one."""
+    return max(1, whole // workers + (place < whole % workers))
+
+
 class WorkerSource:
     """Forks workers of ``spec``."""
 
@@ -41,6 +46,11 @@ class WorkerSource:
         settings = self._spec.settings._replace(worker_index=place, workers=self._spec.workers)
         if isinstance(settings, Settings) and settings.development:
             settings = settings._replace(build=self._build)
+        if isinstance(settings, Settings) and settings.max_in_flight is not None:
+            settings = settings._replace(
+                max_in_flight=share(settings.max_in_flight, place, self._spec.workers),
+                max_waiting=share(settings.max_waiting, place, self._spec.workers),
+            )
         return self._with_temporary(await self._located(settings)) if isinstance(settings, Settings) else settings
 
     async def _located(self, settings: Settings) -> Settings:

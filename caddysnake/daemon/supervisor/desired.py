@@ -283,6 +283,7 @@ def _pool(
         websocket_ping_interval_s=block.websocket_ping.interval_s or 0.0,
         websocket_ping_timeout_s=block.websocket_ping.timeout_s,
         limits=_limits(block.limits),
+        max_waiting=block.max_queue,
         root_path=spec.root_path,
         access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
         shares_process=block.workers_runtime == "thread",

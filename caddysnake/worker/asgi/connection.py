@@ -125,6 +125,12 @@ class HttpConnection(FlowControl):
         """The head of a request is complete: call the app."""
         context = self.context
         self.phase = _REQUEST
+        if context.bound is not None and not context.bound.admits(self, head):
+            return
+        self._call(head)
+
+    def _call(self, head: RequestHead) -> None:
+        context = self.context
         if head.upgrade is not None and self._begin_websocket(head):
             return
         response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive, context.server_header)
@@ -136,6 +142,21 @@ class HttpConnection(FlowControl):
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self.pause_reading()
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Answer a request that no app will see, and end the connection."""
+        self._refuse(error)
+
+    def take_turn(self, head: RequestHead) -> None:
+        """Call the app for ``head``, which has waited for others to end; not when nobody waits for an answer any more.
+        """
+        if self.phase is not _REQUEST or self.cycle is not None:
+            return
+        if self.is_client_gone():
+            self._close()
+            return
+        self.resume_reading()
+        self._call(head)
 
     def _begin_websocket(self, head: RequestHead) -> bool:
         """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
@@ -166,7 +187,10 @@ class HttpConnection(FlowControl):
         self._websocket = websocket
         self.phase = _UPGRADED
         websocket.is_counted = True
-        self.context.count(101, websocket.started)
+        context = self.context
+        context.count(101, websocket.started)
+        if context.bound is not None:
+            context.bound.go_on()
         pending, self.parser.pending = self.parser.pending, b""
         self.resume_reading()
         self.context.watch(self)
@@ -216,7 +240,10 @@ class HttpConnection(FlowControl):
         if cycle.event is not None:
             cycle.event.set()  # whoever still waits in `receive` learns that it is over
         cycle.is_counted = True
-        self.context.count(cycle.response.status, cycle.started)
+        context = self.context
+        context.count(cycle.response.status, cycle.started)
+        if context.bound is not None:
+            context.bound.go_on()
         if cycle.response.close or self.is_half_closed:
             self._finish()
         elif self.parser.complete:

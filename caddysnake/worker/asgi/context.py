@@ -12,6 +12,7 @@ from ...channel.settings import Settings
 from ...channel.vitals import WORD_ACTIVE, WORD_WEBSOCKETS, Page
 from ...http1.errors import ProtocolError
 from ...http1.response import Response, ResponsePhase
+from .bound import Bound
 from .scope import Scopes
 from .turns import Turns
 
@@ -86,12 +87,16 @@ class AsgiContext(Context):
         or ends its answer before a pipelined request). ``create_task``'s own ``context`` is unknown to Python 3.10 and
         to some task factories.
         """
+        self.bound: Bound | None = None
+        """How many requests may be answered at a time, if there is a limit."""
         self.websockets = 0
         """Calls for WebSockets."""
         self.calls: set[Call] = set()
         """Apps that run, be their response complete or not."""
         self._heads: list[Call] = []
         self._call_ended = call_ended
+        if settings.max_in_flight is not None:
+            self.bound = Bound(self, settings, settings.max_in_flight)
 
     def begin(self, call: Call) -> None:
         """Call the app in a task of its own; it counts as active until ``end``."""
@@ -106,6 +111,8 @@ class AsgiContext(Context):
         if not call.is_counted:
             self.active -= 1
             self.header[WORD_ACTIVE] = self.active
+            if self.bound is not None:
+                self.bound.go_on()
         if self.is_leaving:
             self._call_ended()
 

@@ -248,10 +248,7 @@ class Driver:
     def _upgrade(self, connection: Connection, head: RequestHead, counters: Counters, websockets: WebSockets) -> bool:
         """Run the app for a WebSocket, on a thread of its own. As ``_call``; False too when it has been refused."""
         if not websockets.admit():
-            exc = websockets.full()
-            counters.end(counters.begin(), exc.status, 0)
-            if self._refuse(connection, exc) is _PARK:
-                self._table.leave(connection)
+            self._turn_away(connection, websockets.full(), counters)
             return False
         connection.state = ANSWERING
         connection.deadline = 0.0
@@ -259,6 +256,12 @@ class Driver:
         call = self._new_upgrade()(self._context, connection, head, close)
         websockets.begin(call, partial(self._run_upgrade, call, connection, head))
         return False
+
+    def _turn_away(self, connection: Connection, exc: ProtocolError, counters: Counters) -> None:
+        """Refuse a request that there is no room for; it counts."""
+        counters.end(counters.begin(), exc.status, 0)
+        if self._refuse(connection, exc) is _PARK:
+            self._table.leave(connection)
 
     def _run_upgrade(self, call: Upgrading, connection: Connection, head: RequestHead, counters: Counters) -> None:
         start = counters.begin()

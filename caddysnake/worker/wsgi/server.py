@@ -25,6 +25,7 @@ from ...channel.vitals import THREADS, Page
 from ...http1.limits import Limits
 from ...http1.request import HEADS_MAX, Heads, RequestParser
 from ..access_log import access_log
+from .bound import BoundDriver
 from .call.deadlines import Deadlines
 from .call.file_wrapper import FileWrapper
 from .connection import Connection
@@ -65,7 +66,11 @@ class WsgiServer:
             Counters(page.thread(threads)),
             self._wake_controller,
         )
-        self._driver = Driver(app, settings, self._table, page.slots, deadlines, access, websockets)
+        rest = (page.slots, deadlines, access, websockets)
+        if settings.max_in_flight is None:
+            self._driver = Driver(app, settings, self._table, *rest)
+        else:
+            self._driver = BoundDriver(app, settings, self._table, settings.max_in_flight, *rest)
         self._pool = ThreadPool(threads, self._wake_controller)
         self._controller = Controller(
             endpoint,

@@ -1,0 +1,33 @@
+"""What becomes of requests when as many as ``max_in_flight`` allows are being answered: a worker has its share of that.
+
+Further ones wait, first come, first served, without a thread or a call of the app. When as many wait as ``max_queue``
+allows, one more is refused.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..channel.records import say
+from ..channel.settings import Settings
+from ..http1.errors import ProtocolError
+from ..http1.request import RequestHead
+
+_TOLD_EVERY_S = 60.0
+_told: dict[str, float] = {}
+
+
+def full(settings: Settings) -> ProtocolError:
+    """The answer to one more; told in the log once a minute."""
+    now = time.monotonic()
+    if now - _told.get(settings.app, float("-inf")) >= _TOLD_EVERY_S:
+        _told[settings.app] = now
+        what = "a request was refused with 429: as many as max_in_flight allows run, and as max_queue allows wait"
+        say("warn", what, app=settings.app, running=settings.max_in_flight, waiting=settings.max_waiting)
+    fields = ((b"retry-after", b"1"),)
+    return ProtocolError(429, "in-flight-full", "as many requests as may wait for this app do", fields)
+
+
+def is_exempt(settings: Settings, head: RequestHead) -> bool:
+    """It is a health check, which is answered in front of the app."""
+    return bool(settings.health_path) and head.path == settings.health_path.encode()
