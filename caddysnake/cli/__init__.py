@@ -10,13 +10,15 @@
 ``understanding``  from a file to what the daemon runs; ``runtime_dir``: the folder of sockets that nobody named;
                    ``named_app``: the app that a command line names
 ``reading``        the Caddyfile a command works on, and how errors in it are shown
-``validate``       checks a file; ``planning``: what it comes to here
+``validate``       checks a file; ``planning``: what it comes to here; ``trying``: its apps, imported
 ``adapt``          a file as JSON; ``caddyfile``: for a stock Caddy; ``fmt``: formatted
 ``import``         a Caddyfile for what another server runs; ``importing``: how that is read
 
 ``finding``        where the running daemon is; ``calling``: what is asked of it
 ``status``         how it is; ``overview``: that as text
 ``logs``           what was logged last; ``profile``: where an app spends its time
+``profile``        where an app spends its time
+``dump``           have a worker write its stacks
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end
 
 ``doctor``         what is wrong with a machine; ``environ``: what is found around; ``version``

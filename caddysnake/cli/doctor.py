@@ -68,7 +68,7 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     except ReadError as exc:
         return None, [Finding(Level.BAD, "file", str(exc))]
     try:
-        _, plan, errors, _ = planned(source, with_caddy=args.caddy)
+        plan, errors = planned(source, with_caddy=args.caddy)[1:3]
     except ConfigErrors as exc:
         mend = f"caddysnake validate -c {source.file}"
         return None, [Finding(Level.BAD, "file", str(error), mend) for error in exc.errors]

@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "status": "show how the running daemon is: apps, workers, what runs and what was refused",
     "logs": "show what the daemon and its apps have logged last, and what comes",
     "profile": "show where a running app spends its time",
+    "dump": "have a worker write the stacks of its threads to the log",
     "validate": "check a Caddyfile, and what it names on disk",
     "adapt": "print a Caddyfile's meaning as JSON",
     "caddyfile": "print a Caddyfile as a stock Caddy needs it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ Status = Mapping[str, Any]
 _NAME_MAX = 44
 _TRACEBACK_LINES = 8
 _APPS_LEAST = 5
+_LEAST_WIDTH = 8
+_APPS_SPARED = (3, 10, 8, 4, 11, 9, 6)
+"""Of the table of apps: which build it is and how large, then how fast, how much, how often replaced."""
 
 
 class Columns(NamedTuple):
@@ -20,22 +24,29 @@ class Columns(NamedTuple):
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     numbers: frozenset[int]
+    spared: tuple[int, ...] = ()
+    """Columns that give way where there is no room, the least urgent first."""
 
 
 def overview(
-    now: Status, before: Status | None = None, passed_s: float = 0.0, lines_max: int | None = None
+    now: Status,
+    before: Status | None = None,
+    passed_s: float = 0.0,
+    lines_max: int | None = None,
+    width: int | None = None,
 ) -> list[str]:
     """Everything at a glance. With ``before``, ``passed_s`` seconds ago, rates and durations are of that time.
 
     Where that makes more than ``lines_max`` lines, apps give way, those first that nobody asks for and nothing ails.
+    Lines are no longer than ``width``: columns give way, names are cut, text goes on in the next line.
     """
     clock = time.time()
-    above = [*_daemon(now["daemon"], clock), ""]
-    below = ["", *_table(_listeners(now))]
+    above = _wrapped([*_daemon(now["daemon"], clock), ""], width)
+    below = ["", *_table(_listeners(now), width)]
     if now["templates"]:
-        below += ["", *_table(_templates(now))]
+        below += ["", *_table(_templates(now), width)]
     if notes := _notes(now, clock):
-        below += ["", *notes]
+        below += ["", *_wrapped(notes, width)]
     earlier = {} if before is None else {app["key"]: app for app in before["apps"]}
     apps, left_out = now["apps"], 0
     if lines_max is not None and len(above) + 1 + len(apps) + len(below) > lines_max:
@@ -43,7 +54,38 @@ def overview(
         apps = _foremost(apps, earlier, max(lines_max - len(above) - len(below) - 2, _APPS_LEAST))
         left_out = len(now["apps"]) - len(apps)
     more = [f"  … and {left_out} more"] if left_out else []
-    return [*above, *_table(_apps(apps, now["latency_bounds_s"], earlier, passed_s, before is not None)), *more, *below]
+    table = _table(_apps(apps, now["latency_bounds_s"], earlier, passed_s, before is not None), width)
+    return [*above, *table, *more, *below]
+
+
+def one_app(now: Status, key: str, width: int | None = None) -> list[str]:
+    """The app of ``key`` at a glance: its workers, where it listens, and what ails it."""
+    app = next(each for each in now["apps"] if each["key"] == key)
+    clock = time.time()
+    alone = {**now, "apps": [app], "listeners": [each for each in now["listeners"] if app["name"] in each["apps"]]}
+    workers = Columns(
+        ("PID", "STATE", "UP", "CONNECTIONS", "IN FLIGHT", "MEMORY", "CPU", "RUNS"),
+        [
+            (
+                str(each["pid"]),
+                each["state"],
+                span(each["age_s"]),
+                str(each["connections"]),
+                str(each["in_flight"]),
+                size(each["memory_bytes"]),
+                f"{each['cpu_s']:.1f} s",
+                each["runs"],
+            )
+            for each in app["workers"]
+        ],
+        frozenset((0, 2, 3, 4, 5, 6)),
+        (7, 3, 6),
+    )
+    lines = [*_table(_apps([app], now["latency_bounds_s"], {}, 0.0, with_rates=False), width), ""]
+    lines += _wrapped([f"folder {app['working_dir']}", f"python {app['python']}"], width)
+    lines += ["", *_table(workers, width), "", *_table(_listeners(alone), width)]
+    notes = _wrapped(_notes(alone, clock), width)
+    return [*lines, *([""] if notes else []), *notes]
 
 
 def _foremost(apps: Sequence[Status], earlier: Mapping[str, Status], most: int) -> list[Status]:
@@ -109,12 +151,12 @@ def _apps(
                 str(sum(app["restarts"].values())),
             )
         )
-    return Columns(head, rows, frozenset(range(2, len(head))))
+    return Columns(head, rows, frozenset(range(2, len(head))), _APPS_SPARED)
 
 
 def _listeners(now: Status) -> Columns:
     rows = [(each["address"], each["mode"], cut(", ".join(each["apps"])), each["reason"]) for each in now["listeners"]]
-    return Columns(("LISTENER", "MODE", "APPS", "WHY"), rows, frozenset())
+    return Columns(("LISTENER", "MODE", "APPS", "WHY"), rows, frozenset(), (3, 1))
 
 
 def _templates(now: Status) -> Columns:
@@ -131,7 +173,7 @@ def _templates(now: Status) -> Columns:
         for each in now["templates"]
     ]
     head = ("TEMPLATE", "LIVE", "STARTING", "LEAVING", "REQUESTS", "RESTARTS", "REFUSED")
-    return Columns(head, rows, frozenset(range(1, 6)))
+    return Columns(head, rows, frozenset(range(1, 6)), (3, 2, 5))
 
 
 def _notes(now: Status, clock: float) -> list[str]:
@@ -196,17 +238,58 @@ def _excerpt(text: str) -> list[str]:
     return ["    …"] * (len(shown) < len(lines)) + [f"    {line}" for line in shown]
 
 
-def _table(columns: Columns) -> list[str]:
+def _table(columns: Columns, width: int | None = None) -> list[str]:
     rows = [columns.head, *columns.rows]
     widths = [max(len(row[number]) for row in rows) for number in range(len(columns.head))]
+    kept = _fitting(widths, columns.spared, width)
+    if width is not None and (excess := _taken(widths, kept) - width) > 0:
+        _shorten(widths, [number for number in kept if number not in columns.numbers], excess)
     lines = []
     for row in rows:
-        cells = [
-            cell.rjust(width) if number in columns.numbers else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = []
+        for number in kept:
+            cell = cut(row[number], widths[number])
+            cells.append(cell.rjust(widths[number]) if number in columns.numbers else cell.ljust(widths[number]))
         lines.append("  ".join(cells).rstrip())
     return lines if columns.rows else [*lines, "none"]
+
+
+def _taken(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[number] for number in kept) + 2 * (len(kept) - 1)
+
+
+def _fitting(widths: Sequence[int], spared: Sequence[int], width: int | None) -> list[int]:
+    """The columns that are shown: those that are spared go, the first of them first, until there is room."""
+    kept = list(range(len(widths)))
+    for number in spared:
+        if width is None or _taken(widths, kept) <= width:
+            break
+        kept.remove(number)
+    return kept
+
+
+def _shorten(widths: list[int], texts: Sequence[int], excess: int) -> None:
+    """Take ``excess`` characters from the widest of the columns ``texts``."""
+    for _ in range(excess):
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= _LEAST_WIDTH:
+            return
+        widths[widest] -= 1
+
+
+def _wrapped(lines: Sequence[str], width: int | None) -> list[str]:
+    """``lines``, those that are too long going on in the next, further in."""
+    if width is None:
+        return list(lines)
+    found = []
+    for line in lines:
+        if len(line) <= width:
+            found.append(line)
+            continue
+        indent = len(line) - len(line.lstrip())
+        further = " " * (indent + (2 if line[indent : indent + 2] in ("! ", "- ") else 4))
+        found += textwrap.wrap(line, width, subsequent_indent=further, break_on_hyphens=False)
+    return found
 
 
 def quantile(wanted: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
@@ -251,6 +334,8 @@ def span(seconds: float) -> str:
     return f"{whole}s"
 
 
-def cut(name: str) -> str:
-    """``name``, no longer than a column."""
-    return name if len(name) <= _NAME_MAX else name[: _NAME_MAX - 1] + "…"
+def cut(text: str, most: int = _NAME_MAX) -> str:
+    """``text``, no longer than a column. An address keeps its end, which is what tells it from others."""
+    if len(text) <= most:
+        return text
+    return f"…{text[len(text) - most + 1 :]}" if text.startswith(("unix/", "/")) else f"{text[: most - 1]}…"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
 from ..config.check.settled import settle
 from ..config.language.adapt import load
 from ..config.language.models import Config
+from ..config.language.registry import error_at
 from ..config.plan.plan import Plan, plan, usable_cores
+from ..config.plan.search import installation
 from ..config.stock.stock import stock
 from ..daemon.supervisor.document import CaddyPart, Document
+from ..daemon.workers.forking.interpreter import runtime_folder
+from ..matchers.table import Table
 from .reading import Source
 
 
@@ -23,6 +29,8 @@ class Planned(NamedTuple):
     errors: list[CaddyfileError]
     caddy: CaddyPart
     """What a supervised Caddy would run, if there is to be one."""
+    tables: list[Table]
+    """The routes of each listener of the plan."""
 
 
 def planned(source: Source, *, with_caddy: bool) -> Planned:
@@ -34,4 +42,22 @@ def planned(source: Source, *, with_caddy: bool) -> Planned:
         config = load(source.content, source.file, os.environ)
         found = plan(config, cores=usable_cores())
     settled = settle(config, found, os.environ, own_sockets=with_caddy)
-    return Planned(config, settled.plan, settled.all_errors, CaddyPart(text, source=Document(*source)))
+    return Planned(config, settled.plan, settled.all_errors, CaddyPart(text, source=Document(*source)), settled.tables)
+
+
+def missing_libraries(plan: Plan, environ: Mapping[str, str]) -> list[CaddyfileError]:
+    """For each app whose Python is of another version than ours, and finds no libraries for it, as far as files tell."""
+    found = []
+    ours = sys.version_info[:2]
+    for app in plan.apps:
+        if app.block.placeholders:
+            continue
+        version = installation(app.python).version[:2]
+        if len(version) < 2 or version == ours:
+            continue
+        pattern = f"cpython-{version[0]}{version[1]}-*/httptools"
+        if next(runtime_folder(environ).glob(pattern), None) is None:
+            message = f"there are no libraries of workers for {app.python}, which is Python {version[0]}.{version[1]}"
+            hint = f"install them once: caddysnake runtime install --python {app.python}"
+            found.append(error_at(app.block.at("python_path", "venv"), message, hint))
+    return found

@@ -1,6 +1,7 @@
 """Show how the running daemon is: apps and their workers, what runs since when and what was refused, and why.
 
 caddysnake status              a table
+caddysnake status blog:app     one app: its workers, where it listens, what ails it
 caddysnake status --watch      again every second, with rates, until Ctrl-C
 caddysnake status --json       for programs (see the admin API's description)
 """
@@ -12,12 +13,13 @@ import json
 import shutil
 import sys
 import time
+from difflib import get_close_matches
 from typing import Any
 
 from ..logs.records import printable, printable_json
 from .calling import CallFailed, Target, add_address_argument, call, report
 from .finding import find
-from .overview import overview
+from .overview import one_app, overview
 from .reading import add_config_arguments
 from .terminal import control
 
@@ -26,6 +28,7 @@ _HOME, _REST, _ALTERNATE, _NORMAL = "\x1b[H", "\x1b[J", "\x1b[?1049h\x1b[?25l", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.add_argument("app", metavar="APP", nargs="?", help="this app only, by its name or its host")
     add_config_arguments(parser)
     add_address_argument(parser)
     parser.add_argument("--json", action="store_true", help="what the API answers, as one line")
@@ -38,19 +41,40 @@ def main(args: argparse.Namespace) -> int:
     try:
         target = find(args.address, args.config)
         if args.watch:
-            return _watch(target, max(args.interval, 0.1), as_json=args.json)
+            return _watch(target, max(args.interval, 0.1), args.app, as_json=args.json)
         status = call(target, "GET", "/status")
+        key = None if args.app is None else _key_of(args.app, status)
     except CallFailed as exc:
         return report(exc)
-    _print(status, as_json=args.json)
+    _print(status, key, as_json=args.json)
     return 0
 
 
-def _print(status: dict[str, Any], *, as_json: bool) -> None:
-    print(printable_json(json.dumps(status)) if as_json else "\n".join(overview(status)), flush=True)
+def _key_of(name: str, status: dict[str, Any]) -> str:
+    """The key of the app that is called ``name``, or whose it is. Raises ``CallFailed``, with the nearest names."""
+    apps = status["apps"]
+    for field in ("key", "name"):
+        for app in apps:
+            if app[field] == name:
+                return str(app["key"])
+    hosts = [app for app in apps if app["template"] and app["name"].split(" ")[0] == name]
+    if len(hosts) == 1:
+        return str(hosts[0]["key"])
+    names = [app["name"] for app in apps]
+    close = get_close_matches(name, names, n=3, cutoff=0.4) or names[:10]
+    raise CallFailed(f"there is no app {name}" + (f": there is {', '.join(close)}" if close else ""))
 
 
-def _watch(target: Target, interval_s: float, *, as_json: bool) -> int:
+def _print(status: dict[str, Any], key: str | None, *, as_json: bool) -> None:
+    if as_json:
+        shown = status if key is None else next(app for app in status["apps"] if app["key"] == key)
+        print(printable_json(json.dumps(shown)), flush=True)
+        return
+    width = shutil.get_terminal_size().columns
+    print("\n".join(overview(status, width=width) if key is None else one_app(status, key, width)), flush=True)
+
+
+def _watch(target: Target, interval_s: float, name: str | None, *, as_json: bool) -> int:
     on_terminal = sys.stdout.isatty() and not as_json
     before: dict[str, Any] | None = None
     seen_at = 0.0
@@ -59,11 +83,15 @@ def _watch(target: Target, interval_s: float, *, as_json: bool) -> int:
             control(_ALTERNATE)
         while True:
             status, now = call(target, "GET", "/status"), time.monotonic()
+            key = None if name is None else _key_of(name, status)
+            width, height = shutil.get_terminal_size()
             if as_json:
-                _print(status, as_json=True)
+                _print(status, key, as_json=True)
+            elif key is not None:
+                _show(one_app(status, key, width), on_terminal=on_terminal)
             else:
-                lines_max = shutil.get_terminal_size().lines - 1 if on_terminal else None
-                _show(overview(status, before, now - seen_at, lines_max), on_terminal=on_terminal)
+                lines_max = height - 1 if on_terminal else None
+                _show(overview(status, before, now - seen_at, lines_max, width), on_terminal=on_terminal)
             before, seen_at = status, now
             time.sleep(interval_s)
     except KeyboardInterrupt:

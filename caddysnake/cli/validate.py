@@ -1,8 +1,9 @@
 """Check a Caddyfile: its language, what it says, and what it names on disk.
 
 Nothing is started. Matchers and placeholders are compiled. Directories, virtual environments, modules, env files and
-the folders of sockets are looked at as far as files tell; no code of an app is run. With --caddy Caddy is asked about
-its part (caddy validate). Prints every error with its file and line, and exits with 1 when there is one.
+the folders of sockets are looked at as far as files tell; no code of an app is run, unless --import has each app
+imported as its workers would. With --caddy Caddy is asked about its part (caddy validate). Prints every error with its
+file and line, and exits with 1 when there is one.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .reading import add_config_arguments, print_warnings, source_of
 
 if TYPE_CHECKING:
+    from ..config.plan.plan import Plan
     from ..daemon.supervisor.document import CaddyPart
+    from ..matchers.table import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config_arguments(parser)
     parser.add_argument("--caddy", action="store_true", help="check it as run --caddy would read it, Caddy's part too")
+    parser.add_argument(
+        "--import", dest="imports", action="store_true", help="import each app once, as its workers would"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -32,10 +39,11 @@ def main(args: argparse.Namespace) -> int:
     from ..config.language.adapt import ConfigErrors
     from ..config.plan.admin import admin_endpoint
     from ..config.plan.isolation import shared
-    from .planning import planned
+    from .planning import missing_libraries, planned
 
     with source_of(args.config) as source:
-        config, plan, errors, part = planned(source, with_caddy=args.caddy)
+        config, plan, errors, part, tables = planned(source, with_caddy=args.caddy)
+        errors += missing_libraries(plan, os.environ)
         print_warnings(config.warnings)
         try:
             admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
@@ -46,10 +54,30 @@ def main(args: argparse.Namespace) -> int:
     if args.caddy and (why := _refused_by_caddy(part)) is not None:
         print(f"Error: {why}", file=sys.stderr)
         return 1
+    if args.imports and not _imported(plan, tables):
+        return 1
     print("Valid configuration")
     for each in (*shared(plan), *sandboxes(plan), *overlaps(plan)):
         print(f"Note: {each}", file=sys.stderr)
     return 0
+
+
+def _imported(plan: Plan, tables: Sequence[Table]) -> bool:
+    """Whether each app could be imported; that is told of each."""
+    from ..config.plan.places import start_folder
+    from ..daemon.supervisor.desired import compose
+    from .trying import try_all
+
+    def tell(name: str, took: float | None, why: str) -> None:
+        if took is None:
+            print(f"Error: app {name} cannot be imported {why}", file=sys.stderr)
+        else:
+            print(f"{name}: imported in {took:.1f} s")
+
+    desired = compose(plan, os.environ, tables, start_folder(os.environ))
+    for spec in desired.templates.values():
+        print(f"Note: {spec.name}: which app it is depends on the request, so it is not imported", file=sys.stderr)
+    return try_all(desired, tell)
 
 
 def _refused_by_caddy(part: CaddyPart) -> str | None:

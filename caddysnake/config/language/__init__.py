@@ -6,6 +6,7 @@
 ``registry``    a table of named settings: syntax line, function, reference text
 ``directives``  one registered function a subdirective of ``python``; ``deploying``: those of a build that takes over;
                 ``block`` reads a whole one
+``elsewhere``   what other servers call things that are written otherwise here
 ``options``     the same for global options
 ``listeners``   which sockets there are, direct or relayed, and why
 ``adapt``       ``load``: file to models; models to JSON

@@ -12,6 +12,7 @@ from typing import Any
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError
 from . import values
+from .elsewhere import ELSEWHERE
 from .models import (
     WEBSOCKET_PING_S,
     AccessLog,
@@ -63,6 +64,7 @@ SUBDIRECTIVES.refused = {
     "isolation": "workers do not run in containers; use user, group and limits to keep apps apart",
     "cache": "there is no built-in cache; use one that all workers reach, such as Redis or Valkey",
 }
+SUBDIRECTIVES.elsewhere = ELSEWHERE
 _subdirective = SUBDIRECTIVES.register
 
 _HEALTH_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
@@ -272,7 +274,7 @@ def max_lifetime(d: Dispenser, app: AppDraft) -> None:
 def max_memory(d: Dispenser, app: AppDraft) -> None:
     """Replace a worker that has grown beyond so much memory. Default: off."""
     text = argument(d)
-    app.fields["max_memory_bytes"] = None if text == "off" else values.positive_size(text)
+    app.fields["max_memory_bytes"] = None if text == "off" else values.memory_size(text)
 
 
 @_subdirective("websocket_drain", "websocket_drain close|keep <duration>")
@@ -400,7 +402,7 @@ def limits(d: Dispenser, app: AppDraft) -> None:
         inner.next()
         match inner.val():
             case "memory":
-                fields["memory_bytes"] = values.positive_size(argument(inner))
+                fields["memory_bytes"] = values.memory_size(argument(inner))
             case "file_size":
                 fields["file_size_bytes"] = values.positive_size(argument(inner))
             case "open_files":

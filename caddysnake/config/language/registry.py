@@ -7,6 +7,7 @@ the syntax.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -45,6 +46,9 @@ class Registry(Generic[Draft]):
         self.refused: dict[str, str] = {}
         """Names that are known and not offered, with the reason and what to do instead."""
 
+        self.elsewhere: dict[str, str] = {}
+        """Words of other servers, and what to write here. In lower case, without ``-`` and ``_``."""
+
     def register(
         self, name: str, syntax: str, *, repeatable: bool = False
     ) -> Callable[[Handler[Draft]], Handler[Draft]]:
@@ -70,7 +74,8 @@ class Registry(Generic[Draft]):
             raise dispenser.error(f"{name} is not offered here: {self.refused[name]}")
         setting = self.settings.get(name)
         if setting is None:
-            known = nearest(name, self.settings) or "known are " + ", ".join(sorted(self.settings))
+            theirs = self.elsewhere.get(re.sub("[-_]", "", name.lower()))
+            known = theirs or nearest(name, self.settings) or "known are " + ", ".join(sorted(self.settings))
             raise dispenser.error(f'unknown {self.kind} "{name}"', known)
         first = seen.setdefault(name, position_of(token))
         if not setting.repeatable and first != position_of(token):

@@ -43,6 +43,8 @@ _BYTES: Final = {
     **{f"{letter}{end}": 1024**power for power, letter in enumerate("kmgtpe", 1) for end in ("i", "ib")},
 }
 
+_LEAST_MEMORY_BYTES: Final = 1_000_000
+
 _VARIABLE = re.compile(r"(?P<path>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -161,6 +163,16 @@ def size(text: str) -> int:
     if not math.isfinite(total) or total >= 2**64:
         raise InvalidValue(f"size {text!r} is too large", hint)
     return int(total)
+
+
+def memory_size(text: str) -> int:
+    """Bytes of memory that a Python could run in. A bare number that is too small for that lacks its unit."""
+    total = positive_size(text)
+    if total < _LEAST_MEMORY_BYTES:
+        number = text.strip() if text.strip().isdecimal() else None
+        hint = f"say the unit: {number}MB" if number else "write 1MB or more"
+        raise InvalidValue(f"{total} bytes are too few for a process", hint)
+    return total
 
 
 def positive_size(text: str) -> int:
