@@ -17,7 +17,6 @@
 ``finding``        where the running daemon is; ``calling``: what is asked of it
 ``status``         how it is; ``overview``: that as text
 ``logs``           what was logged last; ``profile``: where an app spends its time
-``profile``        where an app spends its time
 ``dump``           have a worker write its stacks
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end
 

@@ -41,12 +41,12 @@ def overview(
     Lines are no longer than ``width``: columns give way, names are cut, text goes on in the next line.
     """
     clock = time.time()
-    above = _wrapped([*_daemon(now["daemon"], clock), ""], width)
-    below = ["", *_table(_listeners(now), width)]
+    above = wrapped([*_daemon(now["daemon"], clock), ""], width)
+    below = ["", *table(_listeners(now), width)]
     if now["templates"]:
-        below += ["", *_table(_templates(now), width)]
+        below += ["", *table(_templates(now), width)]
     if notes := _notes(now, clock):
-        below += ["", *_wrapped(notes, width)]
+        below += ["", *wrapped(notes, width)]
     earlier = {} if before is None else {app["key"]: app for app in before["apps"]}
     apps, left_out = now["apps"], 0
     if lines_max is not None and len(above) + 1 + len(apps) + len(below) > lines_max:
@@ -54,8 +54,8 @@ def overview(
         apps = _foremost(apps, earlier, max(lines_max - len(above) - len(below) - 2, _APPS_LEAST))
         left_out = len(now["apps"]) - len(apps)
     more = [f"  … and {left_out} more"] if left_out else []
-    table = _table(_apps(apps, now["latency_bounds_s"], earlier, passed_s, before is not None), width)
-    return [*above, *table, *more, *below]
+    rows = table(_apps(apps, now["latency_bounds_s"], earlier, passed_s, before is not None), width)
+    return [*above, *rows, *more, *below]
 
 
 def one_app(now: Status, key: str, width: int | None = None) -> list[str]:
@@ -81,10 +81,10 @@ def one_app(now: Status, key: str, width: int | None = None) -> list[str]:
         frozenset((0, 2, 3, 4, 5, 6)),
         (7, 3, 6),
     )
-    lines = [*_table(_apps([app], now["latency_bounds_s"], {}, 0.0, with_rates=False), width), ""]
-    lines += _wrapped([f"folder {app['working_dir']}", f"python {app['python']}"], width)
-    lines += ["", *_table(workers, width), "", *_table(_listeners(alone), width)]
-    notes = _wrapped(_notes(alone, clock), width)
+    lines = [*table(_apps([app], now["latency_bounds_s"], {}, 0.0, with_rates=False), width), ""]
+    lines += wrapped([f"folder {app['working_dir']}", f"python {app['python']}"], width)
+    lines += ["", *table(workers, width), "", *table(_listeners(alone), width)]
+    notes = wrapped(_notes(alone, clock), width)
     return [*lines, *([""] if notes else []), *notes]
 
 
@@ -238,7 +238,8 @@ def _excerpt(text: str) -> list[str]:
     return ["    …"] * (len(shown) < len(lines)) + [f"    {line}" for line in shown]
 
 
-def _table(columns: Columns, width: int | None = None) -> list[str]:
+def table(columns: Columns, width: int | None = None) -> list[str]:
+    """Its lines, no longer than ``width`` if that can be."""
     rows = [columns.head, *columns.rows]
     widths = [max(len(row[number]) for row in rows) for number in range(len(columns.head))]
     kept = _fitting(widths, columns.spared, width)
@@ -277,7 +278,7 @@ def _shorten(widths: list[int], texts: Sequence[int], excess: int) -> None:
         widths[widest] -= 1
 
 
-def _wrapped(lines: Sequence[str], width: int | None) -> list[str]:
+def wrapped(lines: Sequence[str], width: int | None) -> list[str]:
     """``lines``, those that are too long going on in the next, further in."""
     if width is None:
         return list(lines)

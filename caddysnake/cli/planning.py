@@ -46,7 +46,7 @@ def planned(source: Source, *, with_caddy: bool) -> Planned:
 
 
 def missing_libraries(plan: Plan, environ: Mapping[str, str]) -> list[CaddyfileError]:
-    """For each app whose Python is of another version than ours, and finds no libraries for it, as far as files tell."""
+    """Apps whose Python is of another version than ours, without libraries that were installed for it."""
     found = []
     ours = sys.version_info[:2]
     for app in plan.apps:

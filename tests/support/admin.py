@@ -48,9 +48,11 @@ def call(
         connection.close()
 
 
-def command(process: Process, folder: Path, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """``caddysnake WORDS`` as the daemon's operator runs it, in ``folder``."""
-    environ = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": process.runtime_dir}
+def command(
+    process: Process, folder: Path, *words: str, check: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """``caddysnake WORDS`` as the daemon's operator runs it, in ``folder``, with ``more`` variables."""
+    environ = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": process.runtime_dir, "COLUMNS": "300", **more}
     done = subprocess.run(
         [sys.executable, "-m", "caddysnake", *words],
         cwd=folder,

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/caddysnake
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_caddysnake_subparsers=(run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_subparsers=(run serve reload upgrade stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run_option_strings=(-h --help -c --config -a --adapter --caddy --socket-dir --admin --debug)
 _shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l -b --listen --bind -d --domain --host -p --port -w --workers --threads --working-dir --app-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --reload --factory --access-logs --debug --print)
@@ -15,7 +15,8 @@ _shtab_caddysnake_stop_option_strings=(-h --help -c --config -a --adapter --addr
 _shtab_caddysnake_status_option_strings=(-h --help -c --config -a --adapter --address --json -w --watch --interval)
 _shtab_caddysnake_logs_option_strings=(-h --help -f --follow --since --level --grep -n --lines --json -c --config -a --adapter --address)
 _shtab_caddysnake_profile_option_strings=(-h --help --seconds -o --output --wall -c --config -a --adapter --address)
-_shtab_caddysnake_validate_option_strings=(-h --help -c --config -a --adapter --caddy)
+_shtab_caddysnake_dump_option_strings=(-h --help -c --config -a --adapter --address)
+_shtab_caddysnake_validate_option_strings=(-h --help -c --config -a --adapter --caddy --import)
 _shtab_caddysnake_adapt_option_strings=(-h --help -c --config -a --adapter -p --pretty)
 _shtab_caddysnake_caddyfile_option_strings=(-h --help -c --config -a --adapter --socket-dir)
 _shtab_caddysnake_fmt_option_strings=(-h --help -c --config -w --overwrite -d --diff)
@@ -52,6 +53,8 @@ _shtab_caddysnake_profile__o_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile___output_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_dump__c_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_dump___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_validate__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_validate___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_adapt__c_COMPGEN=_shtab_compgen_files
@@ -74,7 +77,7 @@ _shtab_caddysnake_serve___runtime_choices=(native uvloop sync)
 _shtab_caddysnake_logs___level_choices=(debug info warn error panic fatal)
 _shtab_caddysnake_runtime_pos_0_choices=(install path)
 _shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh powershell)
-_shtab_caddysnake_pos_0_choices=(run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_pos_0_choices=(run serve reload upgrade stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run__h_nargs=0
 _shtab_caddysnake_run___help_nargs=0
@@ -112,9 +115,12 @@ _shtab_caddysnake_logs___json_nargs=0
 _shtab_caddysnake_profile__h_nargs=0
 _shtab_caddysnake_profile___help_nargs=0
 _shtab_caddysnake_profile___wall_nargs=0
+_shtab_caddysnake_dump__h_nargs=0
+_shtab_caddysnake_dump___help_nargs=0
 _shtab_caddysnake_validate__h_nargs=0
 _shtab_caddysnake_validate___help_nargs=0
 _shtab_caddysnake_validate___caddy_nargs=0
+_shtab_caddysnake_validate___import_nargs=0
 _shtab_caddysnake_adapt__h_nargs=0
 _shtab_caddysnake_adapt___help_nargs=0
 _shtab_caddysnake_adapt__p_nargs=0

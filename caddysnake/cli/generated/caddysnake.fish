@@ -50,7 +50,7 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade stop status logs profile validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_commands run serve reload upgrade stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
 set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
 
 complete -c caddysnake -e
@@ -136,11 +136,17 @@ complete -c caddysnake -n '_shtab_caddysnake_using profile' -l wall -d 'count wa
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a dump -d 'Have a worker write the stacks of its threads, and what its tasks wait for, to the log: where does it hang?'
+complete -c caddysnake -n '_shtab_caddysnake_using dump' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using dump' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using dump' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using dump' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a validate -d 'Check a Caddyfile: its language, what it says, and what it names on disk.'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
 complete -c caddysnake -n '_shtab_caddysnake_using validate' -l caddy -d 'check it as run --caddy would read it, Caddy'"'"'s part too'
+complete -c caddysnake -n '_shtab_caddysnake_using validate' -l import -d 'import each app once, as its workers would'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a adapt -d 'Print what a Caddyfile means, as JSON: options, sites, routes and apps, and which sockets follow from them.'
 complete -c caddysnake -n '_shtab_caddysnake_using adapt' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using adapt' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'

@@ -14,6 +14,7 @@ _shtab_caddysnake_commands() {
     caddyfile:'Print a Caddyfile as a stock Caddy needs it.'
     completion:'Print a script that completes commands and options in your shell.'
     doctor:'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
+    dump:'Have a worker write the stacks of its threads, and what its tasks wait for, to the log: where does it hang?'
     environ:'Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.'
     fmt:'Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.'
     import:'Print a Caddyfile for an app that another server runs.'
@@ -79,6 +80,17 @@ _shtab_caddysnake_doctor_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_doctor_defaults_added=0
+
+_shtab_caddysnake_dump_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":a worker\'s process:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_dump_defaults_added=0
 
 _shtab_caddysnake_environ_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -220,6 +232,7 @@ _shtab_caddysnake_status_options=(
   "--json[what the API answers, as one line]"
   {-w,--watch}"[again and again, with rates]"
   "--interval[how often (default\: 1)]:SECONDS:"
+  ":this app only, by its name or its host:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -263,6 +276,7 @@ _shtab_caddysnake_validate_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--caddy[check it as run --caddy would read it, Caddy\'s part too]"
+  "--import[import each app once, as its workers would]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -298,6 +312,7 @@ _shtab_caddysnake() {
         caddyfile) _arguments -C -s $_shtab_caddysnake_caddyfile_options ;;
         completion) _arguments -C -s $_shtab_caddysnake_completion_options ;;
         doctor) _arguments -C -s $_shtab_caddysnake_doctor_options ;;
+        dump) _arguments -C -s $_shtab_caddysnake_dump_options ;;
         environ) _arguments -C -s $_shtab_caddysnake_environ_options ;;
         fmt) _arguments -C -s $_shtab_caddysnake_fmt_options ;;
         import) _arguments -C -s $_shtab_caddysnake_import_options ;;
