@@ -45,7 +45,6 @@ _WORDS: Final = {
     ),
     "TLS is Caddy's: its site's address, or the directive tls": "tls ssl certfile keyfile ssl_keyfile ssl_certfile",
     "write health_uri PATH": "healthcheck health health_check health_path",
-    "write release COMMAND": "migrate before_start pre_start",
 }
 
 ELSEWHERE: Final = {
