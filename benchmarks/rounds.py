@@ -154,7 +154,7 @@ def _start(
             scenario.reach,
             0 if path else port,
             path,
-            extra="env_var BENCHMARK_FILE " + environ["BENCHMARK_FILE"],
+            extra="sendfile on\nenv_var BENCHMARK_FILE " + environ["BENCHMARK_FILE"],
         )
         log = own / "log"
         pid = stack.enter_context(running(server.name, server.command(launch), log, core=core, environ=environ))

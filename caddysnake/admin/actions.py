@@ -7,16 +7,18 @@ import os
 import time
 
 from .. import __version__
+from ..channel.codec import shorten
 from ..daemon.apps.app import App
 from ..daemon.apps.spec import StartFailed
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.socket_file import ListenError
+from ..daemon.supervisor.app_changes import Manner, Outcome
 from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp, find
 from ..daemon.upgrade.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
-from .models import Dumped, Evicted, Loaded, Reloaded, Stopping, Upgrade
-from .survey import RELAY, known_apps, workers_of
+from .models import Dumped, Evicted, Loaded, OutcomeModel, Reloaded, Stopping, Upgrade
+from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
 _HINTS = {
     "no-such-app": "`caddysnake status`, or GET /apps, lists them",
@@ -26,11 +28,11 @@ _HINTS = {
 }
 
 
-async def load(daemon: Daemon, document: Document | None, *, changed_only: bool) -> Loaded:
+async def load(daemon: Daemon, document: Document | None, manner: Manner) -> Loaded:
     """Run ``document``, or what the file says now; done when the new workers serve. Raises ``ApiError``."""
     begun = time.monotonic()
     try:
-        configuration = await daemon.reloads.reload(document, changed_only)
+        configuration, outcomes = await daemon.reloads.reload(document, manner)
     except ReloadFailed as exc:
         raise of_reload(exc) from None
     return Loaded(
@@ -39,6 +41,19 @@ async def load(daemon: Daemon, document: Document | None, *, changed_only: bool)
         seconds=round(time.monotonic() - begun, 3),
         file=configuration.document.file,
         warnings=[*configuration.warnings, *_still_under_way(daemon)],
+        outcomes=[_outcome(each) for each in outcomes],
+    )
+
+
+def _outcome(outcome: Outcome) -> OutcomeModel:
+    failure = outcome.failure
+    return OutcomeModel(
+        app=outcome.app,
+        result=outcome.result,
+        seconds=round(outcome.seconds, 3),
+        serves=outcome.serves,
+        code="" if failure is None else failure.code,
+        error="" if failure is None else shorten(str(failure), TEXT_MAX),
     )
 
 

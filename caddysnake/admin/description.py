@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from .. import __version__
 from .endpoints import ENDPOINTS, Endpoint
-from .errors import STATUS
+from .errors import CODES
 from .models import ErrorModel
 
 _REF = "#/components/schemas/{model}"
@@ -41,7 +41,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     responses = {"200": _response("done", endpoint.model, endpoint.gives)}
     by_status: dict[int, list[str]] = {}
     for code in (*_ALWAYS, *endpoint.fails):
-        by_status.setdefault(STATUS[code], []).append(code)
+        by_status.setdefault(CODES[code].status, []).append(code)
     for status, codes in sorted(by_status.items()):
         responses[str(status)] = _response(f"{HTTPStatus(status).phrase}: {', '.join(codes)}", ErrorModel)
     if endpoint.unhealthy:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from ..config.plan.places import is_same
 from ..daemon.main import Daemon
+from ..daemon.supervisor.app_changes import Manner
 from ..daemon.supervisor.document import Document
 from ..logs.records import LEVELS
 from ..logs.ring import Query
@@ -126,7 +127,8 @@ async def post_load(call: Call) -> Loaded:
         document = Document(call.body, file)
     elif "file" in call.query:
         _expect(call.daemon.reloads.configuration.document.file, call.query["file"])
-    return await actions.load(call.daemon, document, changed_only=_flag(call, "changed"))
+    manner = Manner(changed_only=_flag(call, "changed"), all_or_nothing=_flag(call, "all_or_nothing"))
+    return await actions.load(call.daemon, document, manner)
 
 
 def _expect(running: str, file: str) -> None:
@@ -332,6 +334,9 @@ _SINCE = Parameter("since", "query", "only what is later: seconds since 1970", {
 _LEVEL = Parameter("level", "query", "only of this level, or above", {"type": "string", "enum": [*LEVELS]})
 _LINES = Parameter("lines", "query", "only so many of the last", {"type": "integer", "maximum": LINES_MAX})
 _FOLLOW = Parameter("follow", "query", "go on with what comes", {"type": "boolean", "default": False})
+_ALL = Parameter(
+    "all_or_nothing", "query", "one app that does not start refuses the whole", {"type": "boolean", "default": False}
+)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/config/", get_config, "The configuration that runs, as `caddysnake adapt` prints it.", None),
@@ -340,13 +345,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/load",
         post_load,
         "Run another configuration, or, without a body, read the file again. Answers when the new workers serve. "
-        "A failure changes nothing.",
+        "An app that does not start keeps its old build, as `outcomes` say; a failure of the whole changes nothing.",
         Loaded,
         (
             "config", "restart", "caddy", "listen", "request-timeout", "too-large", "unsupported-media-type", "start",
             "busy",
         ),
-        (_FILE, _CHANGED),
+        (_FILE, _CHANGED, _ALL),
         takes="text/caddyfile",
     ),
     Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),

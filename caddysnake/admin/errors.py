@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
+from ..channel.codes import Code
 from ..daemon.supervisor.document import ReloadFailed
 
-STATUS: dict[str, int] = {
-    "bad-request": 400,
-    "config": 400,
-    "forbidden-host": 403,
-    "forbidden-origin": 403,
-    "forbidden-user": 403,
-    "forbidden-process": 403,
-    "not-found": 404,
-    "no-such-app": 404,
-    "no-such-worker": 404,
-    "method-not-allowed": 405,
-    "request-timeout": 408,
-    "template": 409,
-    "asleep": 409,
-    "static-app": 409,
-    "restart": 409,
-    "caddy": 409,
-    "upgrade": 409,
-    "listen": 409,
-    "too-large": 413,
-    "unsupported-media-type": 415,
-    "start": 422,
-    "internal": 500,
-    "profile": 502,
-    "busy": 503,
+CODES: dict[str, Code] = {
+    "bad-request": Code(400, "a parameter, or the content, is not what it should be"),
+    "config": Code(400, "the configuration is wrong", "mend the file; nothing has changed"),
+    "forbidden-host": Code(403, "its Host is not one of the API's"),
+    "forbidden-origin": Code(403, "it comes from a page of somebody else"),
+    "forbidden-user": Code(403, "the caller's user is not the daemon's, nor root"),
+    "forbidden-process": Code(403, "the caller was started by the daemon, or by an app"),
+    "not-found": Code(404, "there is no such endpoint"),
+    "no-such-app": Code(404, "no app of that name runs"),
+    "no-such-worker": Code(404, "no worker has that process id"),
+    "method-not-allowed": Code(405, "the endpoint knows other methods"),
+    "request-timeout": Code(408, "the request did not come whole in time"),
+    "template": Code(409, "a dynamic block is meant, and not one of its apps"),
+    "asleep": Code(409, "the app of a dynamic block does not run just now"),
+    "static-app": Code(409, "only apps of dynamic blocks can be told to go"),
+    "restart": Code(409, "a reload cannot carry this out", "restart the daemon"),
+    "caddy": Code(409, "the supervised Caddy refuses its part", "mend Caddy's part of the file; nothing has changed"),
+    "upgrade": Code(
+        409, "the upgrade was refused", "the daemon goes on as it is; mend what is installed, or restart it"
+    ),
+    "listen": Code(
+        409, "an address cannot be listened on", "free the address, or name another; nothing has changed"
+    ),
+    "too-large": Code(413, "the content is larger than it may be"),
+    "unsupported-media-type": Code(415, "the content is of a type that is not read here"),
+    "start": Code(
+        422, "an app does not start: `app` says which, `detail` its code above", "mend the app; what ran goes on"
+    ),
+    "internal": Code(500, "an error inside caddysnake", "the log has the traceback: please report it"),
+    "profile": Code(502, "a profile could not be made"),
+    "busy": Code(503, "the daemon starts or stops, or other reloads wait", "try again in a moment"),
 }
-"""Every code, with its status."""
-
-_HINTS = {
-    "config": "mend the file; nothing has changed",
-    "listen": "free the address, or name another; nothing has changed",
-    "start": "mend the app; what ran goes on",
-    "restart": "restart the daemon",
-    "caddy": "mend Caddy's part of the file; nothing has changed",
-    "upgrade": "the daemon goes on as it is; mend what is installed, or restart it",
-    "busy": "try again in a moment",
-}
+"""Every code."""
 
 
 class ApiError(Exception):
@@ -49,8 +46,8 @@ class ApiError(Exception):
     def __init__(self, code: str, text: str, hint: str = "", **more: object) -> None:
         super().__init__(text)
         self.code = code
-        self.status = STATUS[code]
-        self.hint = hint or _HINTS.get(code, "")
+        self.status = CODES[code].status
+        self.hint = hint or CODES[code].remedy
         self.more = more
         """Further fields of the answer."""
 

@@ -124,8 +124,8 @@ class _Collector(Collector):
             states = Counter(worker.state for worker in group.workers)
             for state in _WORKER_STATES:
                 workers.add_metric([*group.labels, state], states[state])
-            for cause, count in sorted(({"crashed": 0, "import": 0} | group.restarts).items()):
-                restarts.add_metric([*group.labels, cause.replace(" ", "_")], count)
+            for cause, count in sorted(({"crashed": 0, "import-failed": 0} | group.restarts).items()):
+                restarts.add_metric([*group.labels, cause], count)
             _add_histogram(starts, group.labels, group.starts.bounds_s, group.starts.counts, group.starts.sum_s)
         yield workers
         yield restarts

@@ -32,14 +32,26 @@ class ErrorModel(Model):
     detail: str = Field(default="", description="the app's own code for why, such as import or crashed")
 
 
+class OutcomeModel(Model):
+    """What became of one app in a reload."""
+
+    app: str
+    result: Literal["started", "reloaded", "unchanged", "refused"]
+    seconds: float
+    serves: bool = Field(description="some build of it does; of one that was refused, the old")
+    code: str = Field(description="why it was refused, such as import or warmup; else empty")
+    error: str = Field(description="often a traceback, cut to a few KiB")
+
+
 class Loaded(Model):
-    """A reload that was carried out."""
+    """A reload that was carried out. One app that was refused keeps its old build."""
 
     apps: int
     templates: int
     seconds: float
     file: str = Field(description="what SIGHUP, or a reload without a configuration, reads the next time")
     warnings: list[str] = []
+    outcomes: list[OutcomeModel] = Field(default=[], description="of each static app")
 
 
 class Stopping(Model):

@@ -45,7 +45,7 @@ from .models import (
 )
 
 RELAY = "relay"
-_TEXT_MAX = 8 * 1024
+TEXT_MAX = 8 * 1024
 _A_TURN = 10
 """So many workers, or apps, are read before the loop may do something else."""
 _CLASSES = slice(vitals.CELL_CLASS_1XX, vitals.CELL_CLASS_1XX + 5)
@@ -358,7 +358,7 @@ def _refused(builds: Builds) -> RefusedModel | None:
         last_at=refused.at,
         tries=refused.tries,
         code=refused.code,
-        error=shorten(refused.text, _TEXT_MAX),
+        error=shorten(refused.text, TEXT_MAX),
     )
 
 

@@ -161,7 +161,7 @@ class Ready(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """``code`` is a short stable word (``import``, ``lifespan``, ``variable`` …), ``text`` is for the log."""
+    """``code`` is one of ``codes.FAILURES``, ``text`` is for the log."""
 
     code: str
     text: str

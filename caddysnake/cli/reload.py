@@ -1,11 +1,12 @@
 """Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.
 
-Run it after a deploy. The new workers are started, and ready, before anything changes; no request fails. If the file is
-wrong, or an app does not start, nothing changes, this says why, and exits with 1.
+Run it after a deploy. New workers take over when they are ready; no request fails. If the file is wrong, nothing
+changes. An app that does not start keeps its old build, and the others go on: this says which, why, and exits with 1.
 
     caddysnake reload --config /etc/caddysnake/Caddyfile
     caddysnake reload --changed          only apps whose definition in the file has changed
     caddysnake reload --app blog:app     that app alone, with the definition it has
+    caddysnake reload --all-or-nothing   nothing changes unless every app starts
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from .calling import CallFailed, add_address_argument, call, report
@@ -27,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--changed", action="store_true", help="only apps whose definition has changed")
     what.add_argument("--app", metavar="NAME", help="only this app; `caddysnake status` has the names")
+    parser.add_argument(
+        "--all-or-nothing", action="store_true", help="one app that does not start refuses the whole"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="accepted and ignored: a reload always reloads")
 
 
@@ -36,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
         if args.app is not None:
             path, body = f"/apps/{quote(args.app, safe='')}/reload", None
         else:
-            path, body = _load(args.config, is_addressed=args.address is not None, changed=args.changed)
+            flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing}
+            path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
         target = find(args.address, None if args.config == "-" else args.config)
         done = call(target, "POST", path, body, timeout=None)
     except ReadError as exc:
@@ -46,17 +53,32 @@ def main(args: argparse.Namespace) -> int:
         return report(exc)
     for warning in done.get("warnings", []):
         print(f"Warning: {warning}", file=sys.stderr)
-    what = done["app"] if "app" in done else f"{done['file']} ({_count(done['apps'], done['templates'])})"
-    print(f"{what} reloaded in {done['seconds']:.1f} s", file=sys.stderr)
-    return 0
+    if "app" in done:
+        print(f"{done['app']} reloaded in {done['seconds']:.1f} s", file=sys.stderr)
+        return 0
+    return _tell(done)
 
 
-def _load(config: str | None, *, is_addressed: bool, changed: bool) -> tuple[str, bytes | None]:
+def _tell(done: Mapping[str, Any]) -> int:
+    """Say what became of each app; the exit status."""
+    refused = [each for each in done["outcomes"] if each["result"] == "refused"]
+    for each in refused:
+        goes_on = "its old build serves on" if each["serves"] else "nothing serves, and it is tried again"
+        print(f"Error: app {each['app']} does not start ({each['code']}); {goes_on}:", file=sys.stderr)
+        for line in each["error"].splitlines():
+            print(f"  {line}", file=sys.stderr)
+    but = f", but for {', '.join(each['app'] for each in refused)}" if refused else ""
+    what = f"{done['file']} ({_count(done['apps'], done['templates'])})"
+    print(f"{what} reloaded in {done['seconds']:.1f} s{but}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _load(config: str | None, *, is_addressed: bool, flags: Mapping[str, bool]) -> tuple[str, bytes | None]:
     """Target and body of the request. Without a file the daemon reads its own again, if it is that of this directory.
 
     Raises ``ReadError``, ``CallFailed``.
     """
-    parameters = {"changed": "true"} if changed else {}
+    parameters = {name: "true" for name, is_set in flags.items() if is_set}
     if config is None:
         if not is_addressed and os.path.exists(DEFAULT_FILE):
             parameters["file"] = file_asked_for(None)

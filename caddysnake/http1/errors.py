@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+BREACHES: Final[dict[str, str]] = {
+    "malformed": "it is not HTTP/1.1",
+    "request-line": "the first line is not a method, a target and a version",
+    "method": "no method, or one that is not carried out here (CONNECT)",
+    "target": "the target is not one",
+    "target-too-long": "the target is longer than it may be",
+    "version": "another version of HTTP",
+    "header-name": "a field's name is none",
+    "head-too-large": "the head is longer, or has more fields, than it may",
+    "host": "no Host field, several, or one that names no host",
+    "content-length": "Content-Length is not a number, or there are several",
+    "transfer-encoding": "Transfer-Encoding is none that is known, or does not end in chunked",
+    "framing": "where the content ends can be read in two ways",
+    "chunk-overhead": "its chunks have more framing than content",
+    "body-too-large": "the content is longer than `request_body_max_size` allows",
+    "expect": "Expect asks for something other than 100-continue",
+    "websocket-version": "a WebSocket of a version other than 13",
+    "websocket-key": "a WebSocket's opening handshake without its key",
+    "websocket-body": "a WebSocket's opening handshake with content",
+}
+"""The codes of ``ProtocolError``, with what the request was; those of late requests are in ``channel.codes``."""
+
 
 class ProtocolError(Exception):
     """The peer's message is refused, and the connection cannot be used any further.

@@ -60,7 +60,7 @@ def main(options: dict[str, Any]) -> int:
         with setup.DieWithDaemon(channel):
             _preload(options["preload"], [native(entry) for entry in options["path"]])
     except (libraries.LibraryMissing, PreloadError) as exc:
-        code = "library" if isinstance(exc, libraries.LibraryMissing) else "preload"
+        code = "setup-failed" if isinstance(exc, libraries.LibraryMissing) else "import-failed"
         _tell(endpoint, Failed(code, str(exc)))
         return 1
     _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))

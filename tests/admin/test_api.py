@@ -132,7 +132,7 @@ def test_one_app_is_reloaded_and_one_is_evicted(process: Process, folder: Path) 
     assert version(folder) == "2"
     (folder / "main.py").write_text(BROKEN)
     answer = call(process, "POST", f"/apps/{APP}/reload")
-    assert (answer.status, answer.json["code"], answer.json["detail"]) == (422, "start", "import")
+    assert (answer.status, answer.json["code"], answer.json["detail"]) == (422, "start", "import-failed")
     assert "LookupError: no database" in answer.json["error"]
     refused = call(process, "GET", f"/apps/{APP}").json["refused"]
     assert "LookupError: no database" in refused["error"]

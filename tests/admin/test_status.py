@@ -69,7 +69,7 @@ def test_the_table_says_what_runs_and_what_was_refused(folder: Path) -> None:
         assert r"LookupError: no \x1b[31mdatabase" in table
         assert "not isolated" in table
         found = json.loads(command(process, folder, "status", "--json", check=True).stdout)
-        assert found["daemon"]["refused"]["code"] == "import"
+        assert found["daemon"]["refused"]["code"] == "import-failed"
         crowd = [{**found["apps"][1], "name": f"t{number}", "key": str(number)} for number in range(50)]
         crowd[7]["waiting"] = 1
         short = overview({**found, "apps": crowd}, lines_max=50)

@@ -145,7 +145,7 @@ def test_any_text_makes_a_frame_that_is_accepted(code: str, text: str) -> None:
 
 
 def test_a_traceback_of_any_length_arrives_with_both_ends() -> None:
-    again = decode(encode(Failed("import", "Traceback\n" + "ü" * 100_000 + "\nValueError: no")))
+    again = decode(encode(Failed("import-failed", "Traceback\n" + "ü" * 100_000 + "\nValueError: no")))
     assert isinstance(again, Failed)
     assert again.text.startswith("Traceback\n")
     assert again.text.endswith("ValueError: no")

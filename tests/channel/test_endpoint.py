@@ -65,7 +65,7 @@ def send_raw(sock: socket.socket, frame: bytes, descriptors: list[int]) -> None:
 
 def test_messages_arrive_in_order_and_whole(ends: tuple[Endpoint, Endpoint]) -> None:
     left, right = ends
-    sent: list[Message] = [Ready(1, "x" * 5000), Returned(7), Failed("import", "ü"), Drained()]
+    sent: list[Message] = [Ready(1, "x" * 5000), Returned(7), Failed("import-failed", "ü"), Drained()]
     for message in sent:
         assert left.send(message)
     received = [right.receive() for _ in sent]
@@ -346,9 +346,9 @@ def test_a_closed_channel_is_told_to_reader_and_writer(ends: tuple[Endpoint, End
 
 def test_last_words_are_heard_before_the_end(ends: tuple[Endpoint, Endpoint]) -> None:
     left, right = ends
-    left.send(Failed("import", "no"))
+    left.send(Failed("import-failed", "no"))
     left.close()
-    assert right.receive() == (Failed("import", "no"), [])
+    assert right.receive() == (Failed("import-failed", "no"), [])
     with pytest.raises(ChannelClosed):
         right.receive()
 

@@ -15,11 +15,12 @@ from support.caddies import adapt
 from support.daemon import daemon, free_port, get
 
 from caddysnake.caddyfile.formatter import format_source
-from caddysnake.channel.codes import STATUS
+from caddysnake.channel.codes import CAUSES, STATUS
 from caddysnake.cli.main import COMMANDS, whole_parser
 from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import plan
 from caddysnake.config.stock.stock import stock
+from caddysnake.http1.errors import BREACHES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md", "examples/*/*.md") for path in ROOT.glob(pattern))
@@ -125,6 +126,8 @@ def test_every_code_of_ours_is_explained_where_somebody_looks_for_it() -> None:
     codes = {code for code, status in STATUS.items() if status not in (200, 408)}
     assert codes
     assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
+    table = (ROOT / "docs" / "codes.md").read_text()
+    assert [code for code in sorted({*STATUS, *CAUSES, *BREACHES}) if f"| `{code}` |" not in table] == []
 
 
 @pytest.mark.system

@@ -31,7 +31,7 @@ def test_an_answer_says_when_to_come_back_and_that_the_connection_ends() -> None
 
 
 def test_why_an_app_does_not_start_is_for_developers_only() -> None:
-    no = Answer(500, "import", TRACE)
+    no = Answer(500, "import-failed", TRACE)
     assert b"ImportError" not in answered(no)
     page = answered(no, development=True)
     assert b"text/html" in page

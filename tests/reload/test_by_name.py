@@ -12,6 +12,7 @@ from support.load import app
 from support.serving import composition, serving
 
 from caddysnake.daemon.apps.spec import StartFailed
+from caddysnake.daemon.supervisor.app_changes import Manner
 from caddysnake.daemon.supervisor.supervisor import Supervisor
 from caddysnake.daemon.tenants.lookup import UnknownApp
 
@@ -99,7 +100,7 @@ def test_an_app_that_does_not_start_goes_on_and_says_which_build_was_refused(fol
             assert builds.running is not None
             assert builds.running.number == 1
             assert builds.refused is not None
-            assert (builds.refused.number, builds.refused.tries, builds.refused.code) == (3, 2, "import")
+            assert (builds.refused.number, builds.refused.tries, builds.refused.code) == (3, 2, "import-failed")
             assert "LookupError: no database" in builds.refused.text
             assert builds.running.since < builds.refused.since < builds.refused.at
             (folder / "two" / "main.py").write_text(app("3"))
@@ -114,9 +115,11 @@ def test_only_what_has_changed_gets_new_workers_when_that_is_wanted(folder: Path
     async def work() -> None:
         async with serving(composition(folder, TWO)) as served:
             before = pids(served)
-            await served.change(composition(folder, TWO), changed_only=True)
+            await served.change(composition(folder, TWO), Manner(changed_only=True))
             assert pids(served) == before
-            await served.change(composition(folder, TWO.replace("two", "two\n\t\tthreads 3")), changed_only=True)
+            await served.change(
+                composition(folder, TWO.replace("two", "two\n\t\tthreads 3")), Manner(changed_only=True)
+            )
             after = pids(served)
             assert after[ONE] == before[ONE]
             assert after[OTHER] != before[OTHER]
@@ -136,10 +139,12 @@ def test_relays_stay_when_their_routes_do(folder: Path) -> None:
         async with serving(composition(folder, routed + "}\n")) as served:
             relays = served.running.relays.pool
             changed = routed.replace("/one\n", "/one\n\t\tthreads 3\n") + "}\n"
-            await served.change(composition(folder, changed), changed_only=True)
+            await served.change(composition(folder, changed), Manner(changed_only=True))
             assert served.running.relays.pool is relays
             swapped = routed.replace("working_dir one", "working_dir X").replace("dir two", "dir one")
-            await served.change(composition(folder, swapped.replace("dir X", "dir two") + "}\n"), changed_only=True)
+            await served.change(
+                composition(folder, swapped.replace("dir X", "dir two") + "}\n"), Manner(changed_only=True)
+            )
             assert served.running.relays.pool is not relays
             (folder / "two" / "main.py").write_text(app("2"))
             await served.reload_app(OTHER)
@@ -182,7 +187,7 @@ def test_tenants_that_run_what_they_should_stay_when_only_changes_are_wanted(fol
             assert (await ask("a.sock", "ann.test"), await ask("a.sock", "ben.test")) == ("1", "1")
             before = pids(served)
             (folder / "ben.test" / "env").write_text("A=2\n")
-            await served.change(composition(folder, TENANTS), changed_only=True)
+            await served.change(composition(folder, TENANTS), Manner(changed_only=True))
             ben = "ben.test main:wsgi"
             await until(lambda: pids(served).get(ben) not in (before[ben], None), "the renewal")
             ann = "ann.test main:wsgi"

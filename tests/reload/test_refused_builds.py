@@ -46,7 +46,7 @@ def test_a_reload_is_refused_by_a_warm_up_with_answer_and_traceback(tmp_path: Pa
         (tmp_path / "main.py").write_text(SICK)
         done = command(process, tmp_path, "reload")
         assert done.returncode == 1
-        assert "app main:wsgi does not start (warmup)" in done.stderr
+        assert "app main:wsgi does not start (warmup-failed)" in done.stderr
         assert "GET /table was answered with 500" in done.stderr
         assert 'in query\n' in done.stderr, "the traceback"
         assert "LookupError: no such table: shop" in done.stderr

@@ -103,7 +103,7 @@ class Worker:
         pass
 
     def failed_then_flood(self):
-        say(self.endpoint, messages.Failed("import", "\\x1b[2J" + "x" * 20_000))
+        say(self.endpoint, messages.Failed("import-failed", "\\x1b[2J" + "x" * 20_000))
         while True:
             say(self.endpoint, messages.Drained())
 
@@ -118,7 +118,7 @@ class Worker:
 
     def failed_while_ready(self):
         say(self.endpoint, READY)
-        say(self.endpoint, messages.Failed("import", "no"))
+        say(self.endpoint, messages.Failed("import-failed", "no"))
 
     def drained_while_ready(self):
         say(self.endpoint, READY)

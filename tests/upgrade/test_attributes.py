@@ -57,13 +57,13 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing builds folder hurry ledger"
+        "_growing _launchers _loop _reaps _renewing builds exchange folder hurry ledger"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded present retry_after_s"
     ),
     "apps.dispatcher.Dispatcher": (
-        "_connections _queue _recourse _takeover _turn waiters"
+        "_connections _queue _recourse _turn takeover waiters"
     ),
     "apps.queue.ConnectionQueue": (
         "_connections _give _has_worker _retry _waiting most"

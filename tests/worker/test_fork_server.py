@@ -68,7 +68,7 @@ def wait_until_gone(pid: int) -> None:
 )
 def test_a_preload_that_leaves_a_thread_is_refused_by_name(tmp_path: Path, source: str) -> None:
     failed = preload(tmp_path, source)
-    assert failed.code == "preload"
+    assert failed.code == "import-failed"
     assert failed.text.startswith("preload warm: importing it started a thread")
     assert "Remove it from `preload`" in failed.text
 
@@ -86,7 +86,7 @@ def test_a_preload_that_leaves_a_thread_is_refused_by_name(tmp_path: Path, sourc
 )
 def test_a_preload_that_fails_is_told_with_its_traceback(tmp_path: Path, source: str, expected: str) -> None:
     failed = preload(tmp_path, source)
-    assert failed.code == "preload"
+    assert failed.code == "import-failed"
     assert failed.text.startswith("preload warm:\n")
     assert expected in failed.text
     assert "spawner.py" not in failed.text
@@ -115,7 +115,7 @@ def test_what_is_preloaded_is_shared_and_its_folder_is_not_on_every_workers_path
 def test_without_our_libraries_for_an_interpreter_the_error_names_what_installs_them(tmp_path: Path) -> None:
     with spawner(libraries=[str(tmp_path)]) as made:
         assert isinstance(made.first, Failed)
-        assert made.first.code == "library"
+        assert made.first.code == "setup-failed"
         assert f"caddysnake runtime install --python {sys.executable}" in made.first.text
 
 

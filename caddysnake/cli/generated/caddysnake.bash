@@ -9,7 +9,7 @@ _shtab_caddysnake_subparsers=(run serve reload upgrade stop status logs profile 
 
 _shtab_caddysnake_run_option_strings=(-h --help -c --config -a --adapter --caddy --socket-dir --admin --debug)
 _shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l -b --listen --bind -d --domain --host -p --port -w --workers --threads --working-dir --app-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --reload --factory --access-logs --debug --print)
-_shtab_caddysnake_reload_option_strings=(-h --help -c --config -a --adapter --address --changed --app -f --force)
+_shtab_caddysnake_reload_option_strings=(-h --help -c --config -a --adapter --address --changed --app --all-or-nothing -f --force)
 _shtab_caddysnake_upgrade_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_stop_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_status_option_strings=(-h --help -c --config -a --adapter --address --json -w --watch --interval)
@@ -96,6 +96,7 @@ _shtab_caddysnake_serve___print_nargs=0
 _shtab_caddysnake_reload__h_nargs=0
 _shtab_caddysnake_reload___help_nargs=0
 _shtab_caddysnake_reload___changed_nargs=0
+_shtab_caddysnake_reload___all_or_nothing_nargs=0
 _shtab_caddysnake_reload__f_nargs=0
 _shtab_caddysnake_reload___force_nargs=0
 _shtab_caddysnake_upgrade__h_nargs=0

@@ -98,6 +98,7 @@ complete -c caddysnake -n '_shtab_caddysnake_using reload' -s a -l adapter -x -d
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -l changed -d 'only apps whose definition has changed'
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -l app -x -d 'only this app; `caddysnake status` has the names'
+complete -c caddysnake -n '_shtab_caddysnake_using reload' -l all-or-nothing -d 'one app that does not start refuses the whole'
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -s f -l force -d 'accepted and ignored: a reload always reloads'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a upgrade -d 'Have the running daemon become the version of caddysnake that is installed now, and wait until it has.'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s h -l help -d 'show this help message and exit'

@@ -164,6 +164,7 @@ _shtab_caddysnake_reload_options=(
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   "--changed[only apps whose definition has changed]"
   "--app[only this app\; \`caddysnake status\` has the names]:NAME:"
+  "--all-or-nothing[one app that does not start refuses the whole]"
   {-f,--force}"[accepted and ignored\: a reload always reloads]"
 )
 

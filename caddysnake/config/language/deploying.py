@@ -47,3 +47,12 @@ def warmup(d: Dispenser, app: AppDraft) -> None:
             case unknown:
                 raise InvalidValue(f'unknown line "{unknown}" in its block', "known are host, timeout and expect")
     app.fields["warmup"] = Warmup(**fields)
+
+
+@_subdirective("reload_strategy", "reload_strategy parallel|rolling|stop_first")
+def reload_strategy(d: Dispenser, app: AppDraft) -> None:
+    """How new workers take the place of old ones: all beside the old (`parallel`), one at a time (`rolling`), or not
+    before the old have ended (`stop_first`), for an app that holds what only one can have, such as a lock on a file or
+    a port: requests wait meanwhile, and the old build comes back if the new one does not start. Default: the global
+    option `reload_strategy`."""
+    app.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling", "stop_first"))

@@ -171,6 +171,8 @@ class PythonApp(Model):
     """``None``: the global ``grace_period``, or 10 s."""
 
     warmup: Warmup | None = None
+    reload_strategy: Literal["parallel", "rolling", "stop_first"] | None = None
+    """``None``: the global ``reload_strategy``."""
 
     max_requests: int | None = None
     max_requests_jitter: int = 0

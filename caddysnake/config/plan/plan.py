@@ -50,6 +50,8 @@ class AppSpec:
     grace_period_s: float
     root_path: str = ""
     """What Caddy takes off the path of every request: the app's SCRIPT_NAME or root_path."""
+    strategy: Literal["parallel", "rolling", "stop_first"] = "parallel"
+    """How a new build takes over."""
     host: str = ""
     """One that its requests are for, where the file names one."""
     problems: tuple[CaddyfileError, ...] = field(default=(), compare=False, repr=False)
@@ -170,7 +172,12 @@ def plan(
     roots = root_paths(config, needed)
     hosts = own_hosts(config)
     apps = [
-        replace(spec, root_path=roots.get(id(spec.block), ""), host=hosts.get(id(spec.block), ""))
+        replace(
+            spec,
+            root_path=roots.get(id(spec.block), ""),
+            host=hosts.get(id(spec.block), ""),
+            strategy=spec.block.reload_strategy or config.options.reload_strategy,
+        )
         for spec in _apps(config, base, cores)
     ]
     index = {id(spec.block): number for number, spec in enumerate(apps)}
@@ -182,7 +189,7 @@ def plan(
 def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = None) -> AppSpec:
     """*spec* made anew of *block*, which is its own, perhaps with values in the place of placeholders."""
     found = _app(block, name or spec.name, base, 1, spec.grace_period_s)
-    return replace(found, workers=spec.workers, root_path=spec.root_path, host=spec.host)
+    return replace(found, workers=spec.workers, root_path=spec.root_path, host=spec.host, strategy=spec.strategy)
 
 
 def default_socket_dir() -> str:

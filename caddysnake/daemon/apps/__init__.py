@@ -1,6 +1,7 @@
 """An app: the generations of its workers, and what waits for them.
 
 ``app``         one app, by its generations; ``takeover``: the decisions, without I/O
+``exchange``    the old build ends before the new one starts
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one

@@ -14,6 +14,7 @@ from ..workers.worker import Worker
 from .builds import Builds
 from .counters import Counters
 from .dispatcher import ALONE, Dispatcher, Recourse
+from .exchange import Exchange
 from .folder import PrivateFolder
 from .pool import Pool
 from .spec import PoolSpec, StartFailed
@@ -43,6 +44,7 @@ class App(Dispatcher):
         """Which code runs since when, and which was refused."""
         self._renewing = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
+        self.exchange = Exchange(self)
 
     @property
     def spec(self) -> PoolSpec:
@@ -57,31 +59,31 @@ class App(Dispatcher):
     @property
     def attempts(self) -> int:
         """How often it has failed to start since the daemon has; 0 once it was up."""
-        return self._takeover.attempts
+        return self.takeover.attempts
 
     @property
     def is_stopping(self) -> bool:
         """It was told to go."""
-        return self._takeover.is_stopping
+        return self.takeover.is_stopping
 
     @property
     def is_broken(self) -> bool:
         """Its code has changed, does not start, and the old is not wanted."""
-        return self._takeover.broken is not None and not self.attempts
+        return self.takeover.broken is not None and not self.attempts
 
     @property
     def failure(self) -> StartFailed | None:
         """Why it has no worker, if one has failed."""
-        return None if self.pool.ready else self._takeover.broken or self.pool.core.last_failure
+        return None if self.pool.ready else self.takeover.broken or self.pool.core.last_failure
 
     @property
     def newest(self) -> Pool:
         """The generation that is prepared, or else the present one."""
-        return self._takeover.coming or self.pool
+        return self.takeover.coming or self.pool
 
     def pools(self) -> list[Pool]:
         """Every generation that has a process."""
-        return self._takeover.all()
+        return self.takeover.all()
 
     # -- generations ---------------------------------------------------------------------------------------------
 
@@ -91,55 +93,63 @@ class App(Dispatcher):
         self.builds.accepted()
         return took
 
-    async def renew(self, spec: PoolSpec, starts: StartLimiter | None = None, is_rolling: bool = False) -> float:
+    async def renew(self, spec: PoolSpec, starts: StartLimiter | None = None) -> float:
         """New workers that run ``spec`` take over from the old; the seconds that took. One renewal at a time.
 
         Raises ``StartFailed``; the old ones serve on then.
         """
         async with self._renewing:
-            took = await self.prepare(spec, starts, is_rolling)
+            if spec.strategy == "stop_first":
+                return await self.exchange.renew(spec, starts)
+            took = await self.prepare(spec, starts)
             self.swap()
             return took
 
-    async def prepare(self, spec: PoolSpec, starts: StartLimiter | None = None, is_rolling: bool = False) -> float:
+    async def prepare(self, spec: PoolSpec, starts: StartLimiter | None = None, one_first: bool = False) -> float:
         """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
 
-        Its workers start in turn with what else ``starts`` has to start. ``is_rolling``: one of them for now; each of
-        the others takes the place of an old one after the swap. Raises ``StartFailed``; nothing has changed then, and
-        nothing is left of the new one.
+        Its workers start in turn with what else ``starts`` has to start. ``one_first``, and always where ``spec`` says
+        rolling: one of them for now; each of the others takes the place of an old one after the swap. Raises
+        ``StartFailed``; nothing has changed then, and nothing is left of the new one.
         """
-        coming = self._takeover.coming = Pool(spec, self.pool.generation + 1, self._launchers, self)
+        await self.exchange.settled()
+        coming = self.begin_generation(spec)
         try:
-            return await coming.start(starts, is_rolling)
+            return await coming.start(starts, one_first or spec.strategy == "rolling")
         except BaseException as exc:
             if isinstance(exc, StartFailed) and not self.is_stopping:
                 self.builds.was_refused(exc.code, str(exc))
             self.discard()
             raise
 
+    def begin_generation(self, spec: PoolSpec) -> Pool:
+        """Return the generation that comes, which has not been started."""
+        coming = self.takeover.coming = Pool(spec, self.pool.generation + 1, self._launchers, self)
+        return coming
+
     def swap(self) -> None:
         """The generation that was prepared takes over: idle connections move to it, requests in flight finish."""
-        orders = self._takeover.swap(self.newest.core.is_growing)
+        orders = self.takeover.swap(self.newest.core.is_growing)
         self.builds.accepted()
-        self._carry_out(orders)
+        self.carry_out(orders)
 
     def discard(self) -> None:
         """Give up what was prepared."""
-        self._carry_out(self._takeover.discard())
+        self.carry_out(self.takeover.discard())
 
     def fail(self, failure: StartFailed) -> None:
         """Its new code does not start, and the old is not wanted: requests are told ``failure`` until the next swap."""
         self.builds.stopped()
-        self._carry_out(self._takeover.fail(failure))
+        self.carry_out(self.takeover.fail(failure))
 
     def not_started(self, failure: StartFailed, retry_after_s: int) -> None:
         """It has not come up since the daemon started, and is tried again: requests get 503 until the next swap."""
         self.builds.stopped()
-        self._carry_out(self._takeover.not_started(failure, retry_after_s))
+        self.carry_out(self.takeover.not_started(failure, retry_after_s))
 
     def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
         """A worker ended against our will and is started again."""
-        self._carry_out(self._takeover.worker_failed(failure, is_hopeless, bool(self.pool.ready)))
+        self.carry_out(self.takeover.worker_failed(failure, is_hopeless, bool(self.pool.ready)))
 
     def asked(self, worker: Worker, message: Need | Unneed) -> None:
         """An app's worker never asks for links: its channel has no such message."""
@@ -147,11 +157,11 @@ class App(Dispatcher):
 
     def make_way(self) -> None:
         """Drain: the successor has what is idle, and whatever comes on it; requests in flight finish."""
-        self._carry_out(self._takeover.stop(is_succeeded=self._recourse.successor is not None))
+        self.carry_out(self.takeover.stop(is_succeeded=self._recourse.successor is not None))
 
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""
-        self._carry_out(self._takeover.stop())
+        self.carry_out(self.takeover.stop())
 
     def kill(self) -> None:
         """End all workers of all generations by force, with what they started."""
@@ -166,7 +176,8 @@ class App(Dispatcher):
 
     # -- orders --------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, orders: Iterable[Order[Pool]]) -> None:
+    def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
+        """Do what ``takeover`` has decided."""
         for order in orders:
             if isinstance(order, TellWaiters):
                 self.waiters.tell(order.refusal)
@@ -196,7 +207,7 @@ class App(Dispatcher):
                 reap = self._loop.create_task(pool.ended())
                 self._reaps.add(reap)
                 reap.add_done_callback(self._reaps.discard)
-                reap.add_done_callback(lambda _: self._takeover.gone(pool))
+                reap.add_done_callback(lambda _: self.takeover.gone(pool))
             case Do.DRAIN:
                 pool.drain(keeps=True)
             case Do.STOP:
@@ -209,7 +220,7 @@ class App(Dispatcher):
             while await self.pool.grow():
                 former.drain_one()
         finally:
-            self._carry_out(self._takeover.grown(former))
+            self.carry_out(self.takeover.grown(former))
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -217,15 +228,15 @@ class App(Dispatcher):
     def is_settled(self) -> bool:
         """No worker of it is being forked, reaped or replaced just now."""
         is_growing = self._growing is not None and not self._growing.done()
-        return not is_growing and all(pool.is_settled for pool in self.pools())
+        return not (is_growing or self.exchange.is_under_way) and all(pool.is_settled for pool in self.pools())
 
     def carry(self, number: int) -> CarriedApp:
         """All that whoever goes on with it must know, under the id ``number``. What is being prepared is left out."""
-        broken = self._takeover.broken
+        broken = self.takeover.broken
         return CarriedApp(
             id=number,
             pool=self.pool.carry(),
-            former=[pool.carry() for pool in self._takeover.former],
+            former=[pool.carry() for pool in self.takeover.former],
             is_stopping=self.is_stopping,
             broken=broken.carry() if broken is not None else None,
             attempts=self.attempts,
@@ -245,14 +256,14 @@ class App(Dispatcher):
 
         Raises ``StateError`` as ``spec_of`` does.
         """
-        takeover = self._takeover
+        takeover = self.takeover
         self.folder.resume(carried.folder)
         takeover.present = Pool(self.spec, carried.pool.generation, self._launchers, self)
         workers = self.pool.resume(carried.pool, spawner_of)
         for each in carried.former:
             former = Pool(spec_of(each), each.generation, self._launchers, self)
             workers |= former.resume(each, spawner_of)
-            self._carry_out(takeover.grown(former))
+            self.carry_out(takeover.grown(former))
         takeover.is_stopping = carried.is_stopping
         takeover.is_succeeded = carried.is_stopping and self._recourse.successor is not None
         takeover.broken = StartFailed.resumed(carried.broken)

@@ -90,7 +90,7 @@ class Beginning:
             await asyncio.sleep(pause_s)
             try:
                 spec = await self.spec()
-                took = await self.app.prepare(spec, self._starts, is_rolling=True)
+                took = await self.app.prepare(spec, self._starts, one_first=True)
             except StartFailed as exc:
                 pause_s = self._failed(exc)
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from ...channel.codes import today
 from ..system.state import CarriedBuilds, CarriedRefusedBuild
 
 TEXT_MAX = 16 * 1024
@@ -34,7 +35,7 @@ class RefusedBuild(NamedTuple):
     tries: int
     """Refusals since ``since``."""
     code: str
-    """Why, in a stable word: ``import``, ``start timeout``, ``crashed``, ``lifespan`` …"""
+    """Why: one of ``codes.FAILURES``; of a configuration, one of the admin API's."""
     text: str
     """Why: usually the app's traceback."""
 
@@ -86,5 +87,6 @@ class Builds:
         self._number = carried.number
         self.times_accepted, self.times_refused = carried.times_accepted, carried.times_refused
         self.running = None if carried.running is None else Build(*carried.running)
-        refused = carried.refused
-        self.refused = None if refused is None else RefusedBuild(**refused.model_dump())
+        if carried.refused is not None:
+            refused = RefusedBuild(**carried.refused.model_dump())
+            self.refused = refused._replace(code=today(refused.code))

@@ -11,22 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ...channel import vitals
+from ...channel import codes, vitals
 from ...channel.codec import shorten
 from ..system.state import CarriedLedger
 
 START_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histogram of starts: from a fork with everything preloaded to a large app on a small machine."""
-
-CAUSES: Final = frozenset(
-    {
-        *("breach", "callable", "crashed", "deadline", "directory", "factory", "import", "interpreter"),
-        *("lifespan", "limits", "memory", "module", "preload", "resources", "spawner", "start timeout", "variable"),
-        *("max_lifetime", "max_memory", "max_requests", "request_timeout"),
-    }
-)
-"""Why a worker is replaced. The code for a failure is the worker's word, so any other is ``other``: names of metrics
-must not be a tenant's to choose."""
 
 _TEXT_MAX = 8 * 1024
 
@@ -71,8 +61,8 @@ class Counters:
         self._parent = parent
 
     def restarted(self, cause: str) -> None:
-        """A worker is replaced because of ``cause``."""
-        self.restarts[cause if cause in CAUSES else "other"] += 1
+        """A worker is replaced, or tried again, because of ``cause`` (``codes.CAUSES``)."""
+        self.restarts[cause] += 1
         if self._parent is not None:
             self._parent.restarted(cause)
 
@@ -120,5 +110,9 @@ class Counters:
         if len(carried.starts) == len(self.starts.counts):
             self.starts.counts, self.starts.total = carried.starts, carried.starts_s
         self.cpu_s = carried.cpu_s
-        self.restarts, self.refusals = Counter(carried.restarts), Counter(carried.refusals)
-        self.last_failure = None if carried.last_failure is None else Failed(*carried.last_failure)
+        self.refusals = Counter(carried.refusals)
+        for said, count in carried.restarts.items():
+            self.restarts[codes.cause(said)] += count
+        if carried.last_failure is not None:
+            at, said, text = carried.last_failure
+            self.last_failure = Failed(at, codes.failure(said), text)

@@ -60,7 +60,7 @@ class Dispatcher:
     ledger: Counters
 
     def __init__(self, pool: Pool, connections: Connections, recourse: Recourse) -> None:
-        self._takeover = Takeover(pool)
+        self.takeover = Takeover(pool)
         self._connections = connections
         self._recourse = recourse
         self._queue = ConnectionQueue(connections, self._give, lambda: bool(self.pool.ready))
@@ -71,7 +71,7 @@ class Dispatcher:
     @property
     def pool(self) -> Pool:
         """The generation that serves."""
-        return self._takeover.present
+        return self.takeover.present
 
     @property
     def account(self) -> Account | None:
@@ -100,13 +100,13 @@ class Dispatcher:
     @property
     def successor(self) -> Successor | None:
         """Whose its connections are that come back, since it was told to go."""
-        return self._recourse.successor if self._takeover.is_succeeded else None
+        return self._recourse.successor if self.takeover.is_succeeded else None
 
     # -- giving --------------------------------------------------------------------------------------------------
 
     def place(self, connection: Connection) -> None:
         """Give ``connection`` to the least busy worker, or let it wait."""
-        fate = self._takeover.placed(connection.bound is not None and connection.bound.app is not connection.app)
+        fate = self.takeover.placed(connection.bound is not None and connection.bound.app is not connection.app)
         if fate is not Fate.PLACE:
             self._see_to(connection, fate)
         elif self._queue or not self._give(connection):
@@ -171,12 +171,12 @@ class Dispatcher:
 
     def returned(self, connection: Connection, worker: Worker) -> None:
         """``worker`` gave it back at a request boundary."""
-        self._see_to(connection, self._takeover.returned(worker in self.pool.ready))
+        self._see_to(connection, self.takeover.returned(worker in self.pool.ready))
 
     def orphaned(self, connection: Connection, state: int) -> None:
         """Its worker is dead: what that worker had not begun to read is as good as new."""
         connection.worker = None
-        self._see_to(connection, self._takeover.orphaned(state in _UNTOUCHED))
+        self._see_to(connection, self.takeover.orphaned(state in _UNTOUCHED))
 
     def _see_to(self, connection: Connection, fate: Fate) -> None:
         pass_on, successor = self._recourse.pass_on, self._recourse.successor
@@ -194,14 +194,14 @@ class Dispatcher:
     def _part_with_queue(self) -> None:
         """This app is told to go, and what waits is idle, as far as anybody knows."""
         for connection in self._queue.take_all():
-            self._see_to(connection, self._takeover.idle())
+            self._see_to(connection, self.takeover.idle())
 
     # -- those who ask whether there is a worker -----------------------------------------------------------------
 
     @property
     def is_hopeless(self) -> bool:
         """There is no worker, and there have been many failures in a row, or its code is broken."""
-        return not self.pool.ready and (self._takeover.broken is not None or self.pool.is_hopeless)
+        return not self.pool.ready and (self.takeover.broken is not None or self.pool.is_hopeless)
 
     @property
     def is_idle(self) -> bool:
@@ -223,7 +223,7 @@ class Dispatcher:
             tell(None)
             return
         hopeless: StartFailed | None = self.pool.core.last_failure if self.pool.is_hopeless else None
-        refusal = self._takeover.refusal(hopeless)
+        refusal = self.takeover.refusal(hopeless)
         if refusal is not None:
             tell(refusal)
         else:

@@ -113,9 +113,9 @@ class Pool(WorkerSink[Worker]):
         loop = asyncio.get_running_loop()
         begun_at = time.monotonic()
         if self.spec.cannot:
-            self._home.ledger.failed("setup", self.spec.cannot)
+            self._home.ledger.failed("setup-failed", self.spec.cannot)
             self.core.refuse()
-            raise StartFailed(self.spec.name, "setup", self.spec.cannot)
+            raise StartFailed(self.spec.name, "setup-failed", self.spec.cannot)
         self._started = loop.create_future()
         slow = loop.call_later(self.spec.slow_start_s, warn_slow, self.spec, self.workers)
         self._starts = starts
@@ -282,7 +282,7 @@ class Pool(WorkerSink[Worker]):
                 self._admit(worker)
                 return
             _, traceback = await trouble_of(self.spec.name, [worker.pid])
-            self.failed(worker, Reason("warmup", f"{why}\n{traceback}".rstrip()))
+            self.failed(worker, Reason("warmup-failed", f"{why}\n{traceback}".rstrip()))
             worker.drain()
         finally:
             self._warming.discard(worker)
@@ -323,7 +323,7 @@ class Pool(WorkerSink[Worker]):
 
     def failed(self, worker: Worker, reason: Reason) -> None:
         """Start ``worker``, which ended, or will, against our will, again after a pause."""
-        code, text = reason
+        code, text = reason = Reason(self.spec.named(reason.code), reason.text)
         index = worker.settings.worker_index
         if self._source.is_better_alone(worker, code):
             fields = {"app": self.spec.name, "worker": index, "why": text}
@@ -367,7 +367,7 @@ class Pool(WorkerSink[Worker]):
                 del self._pauses[place]
         reason = await self._source.spawn(place, self.core, self)
         if reason is not None:
-            self._failed(place, reason, None)
+            self._failed(place, Reason(self.spec.named(reason.code), reason.text), None)
         while waits and place in self.workers and self.workers[place].state is State.STARTING:
             self._news.clear()
             await self._news.wait()

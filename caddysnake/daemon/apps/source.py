@@ -101,7 +101,7 @@ class WorkerSource:
             timings = self._launchers.timings
             worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
         except FenceError as exc:
-            return Reason("sandbox", f"{exc} ({exc.hint})")
+            return Reason("setup-failed", f"{exc} ({exc.hint})")
         except OSError as exc:
             return Reason("resources", f"no room for another worker: {exc}")
         except Exception as exc:

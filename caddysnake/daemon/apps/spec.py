@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from ...channel.codes import failure
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.fence import Fence
 from ..system.state import CarriedFailure
@@ -44,12 +45,20 @@ class PoolSpec(NamedTuple):
     leads_to: tuple[str, ...] = ()
     """What was behind the names of its folder and its Python when it was made: only to tell whether that has changed.
     """
+    is_tenant: bool = False
+    """A request has led to it: what is not on disk is no failure of it then."""
     cannot: str = ""
     """Why it cannot be started as things are. Who it would run as may not be known then."""
     fence: Fence | None = None
     """The sandbox of its workers. That of ``key`` is no narrower."""
+    strategy: Literal["parallel", "rolling", "stop_first"] = "parallel"
+    """How a new generation takes over."""
     warmup: WarmUp | None = None
     """What each worker answers before it counts as ready."""
+
+    def named(self, code: str) -> str:
+        """What ``code`` is called here: that there is no such app is an answer to who asks for a tenant."""
+        return "import-failed" if code == "no-such-app" and not self.is_tenant else code
 
     @property
     def identity(self) -> Identity:
@@ -62,7 +71,7 @@ class PoolSpec(NamedTuple):
 
 
 class StartFailed(Exception):
-    """The first start of a pool failed; ``code`` and text are the worker's."""
+    """The first start of a pool failed. ``code``: one of ``codes.FAILURES``; the text is the worker's."""
 
     def __init__(self, app: str, code: str, text: str) -> None:
         super().__init__(text)
@@ -76,4 +85,4 @@ class StartFailed(Exception):
     @classmethod
     def resumed(cls, carried: CarriedFailure | None) -> StartFailed | None:
         """What ``carry`` gave, as an exception again."""
-        return None if carried is None else cls(carried.app, carried.code, carried.text)
+        return None if carried is None else cls(carried.app, failure(carried.code), carried.text)

@@ -94,6 +94,10 @@ class Takeover(Generic[G]):
             orders += self._retire(former)
         return [*orders, Act(Do.SERVE_WAITING)]
 
+    def suspend(self) -> list[Order[G]]:
+        """End the present generation before there is another: what comes waits."""
+        return [Act(Do.END_GROWTH), *(Act(Do.STOP, generation) for generation in [self.present, *self.former])]
+
     def grown(self, former: G) -> list[Order[G]]:
         """The growth of the present generation is over, or was given up: ``former`` goes whole."""
         return self._retire(former)

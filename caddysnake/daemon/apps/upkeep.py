@@ -66,8 +66,8 @@ class Upkeep:
         elif finding is Finding.OVERDUE:
             if self._generation.may_replace:
                 reason = "requests that do not end at request_timeout"
-                log.error("worker is replaced", extra={"fields": {**fields, "reason": reason}})
-                self._ledger.restarted("request_timeout")
+                log.error("worker is replaced", extra={"fields": {**fields, "code": "deadline", "reason": reason}})
+                self._ledger.restarted("deadline")
                 self._replace(worker)
         elif finding is Finding.LOOP_STILL:
             what = f"event loop has not turned for {LOOP_STILL_S:g} s; its stacks are in its output"
@@ -86,10 +86,10 @@ class Upkeep:
             limit = self._limits.get(worker)
             reason = None if limit is None else limit.over(_reading(worker))
             if self._source.is_doomed(worker):
-                reason = "its thread host is replaced"
+                reason = "host-replaced"
             if reason is not None:
                 self._source.move_out(worker)  # it is the process that has grown old, not the thread
-                log.info("worker is replaced", extra={"fields": {**self._fields(worker), "reason": reason}})
+                log.info("worker is replaced", extra={"fields": {**self._fields(worker), "code": reason}})
                 self._ledger.restarted(reason)
                 self._replace(worker)
                 return

@@ -34,7 +34,7 @@ class Relays(App):
             self.set_desk(desk)
             self.swap()
             return took
-        self._takeover.present = Pool(spec, self.pool.generation, self._starter, self)
+        self.takeover.present = Pool(spec, self.pool.generation, self._starter, self)
         self.set_desk(desk)
         return await self.start()
 

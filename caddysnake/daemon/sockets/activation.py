@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from .addresses import TcpAddress, UnixAddress, address_name
-from .listener import Listener
+from .listener import Listener, set_tcp_options
 from .socket_file import BACKLOG, ListenError
 
 FIRST: Final = 3
@@ -119,8 +119,7 @@ def activated(fd: int, name: str) -> Listener:
         raise ListenError(f"cannot listen on {name}: what was passed for it does not listen (a socket unit of systemd "
                           "needs Accept=no)")  # fmt: skip
     sock.listen(BACKLOG)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    set_tcp_options(sock)
     return Listener(sock, name, None, None)
 
 

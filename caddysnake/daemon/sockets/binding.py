@@ -8,7 +8,7 @@ import socket
 
 from ...config.language.values import MAX_UNIX_PATH_BYTES
 from .addresses import TcpAddress, address_name
-from .listener import Listener
+from .listener import Listener, set_tcp_options
 from .socket_file import BACKLOG, ListenError, listen_at, lock_path, unlock_path
 
 
@@ -41,8 +41,7 @@ def open_tcp(host: str, port: int) -> Listener:
         raise ListenError(f"cannot listen on {name}: {getattr(exc, 'strerror', None) or exc}") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by every accepted connection: heads and small bodies must not wait for an acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_tcp_options(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as exc:

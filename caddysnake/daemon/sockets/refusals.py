@@ -30,42 +30,23 @@ DEADLINE = refusal("deadline", "the app took too long")
 
 
 class Failure(Protocol):
-    """Why an app did not start: ``code`` is the worker's, the text may be a traceback."""
+    """Why an app did not start: ``code`` is one of ``codes.FAILURES``, the text may be a traceback."""
 
     code: str
 
 
-# What a worker says it failed of, and the code for clients. Anything else is the app's own doing.
-_CODES = {
-    "start timeout": "start-timeout",
-    "crashed": "crashed",
-    "memory": "crashed",
-    "breach": "crashed",
-    "deadline": "crashed",
-    "resources": "resources",
-    "internal": "resources",
-    "spawner": "resources",
-    "host": "resources",
-    "spawners": "capacity",
-    "setup": "setup-failed",
-    "module": "no-such-app",
-    "directory": "no-such-app",
-    "lifespan": "lifespan-failed",
-}
-_APPS_OWN = "import-failed"
 _RETRY_AFTER_S = 5
 
 
 def of_failure(failure: Failure) -> Refusal:
     """What to answer while an app fails to start."""
-    found = refusal(_CODES.get(failure.code, _APPS_OWN), str(failure), _RETRY_AFTER_S)
+    found = refusal(failure.code, str(failure), _RETRY_AFTER_S)
     return found._replace(retry_after_s=0) if found.status == 404 else found
 
 
 def of_broken(failure: Failure) -> Refusal:
     """What to answer for an app whose code was changed and does not start: 500, until somebody mends it."""
-    code = _CODES.get(failure.code, _APPS_OWN)
-    return Refusal(500, _APPS_OWN if STATUS[code] == 404 else code, str(failure))
+    return Refusal(500, failure.code, str(failure))
 
 
 def of_unstarted(failure: Failure, retry_after_s: int) -> Refusal:

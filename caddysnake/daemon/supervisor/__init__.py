@@ -2,7 +2,7 @@
 
 ``supervisor``  brings it up, changes it as a whole, ends it
 ``running``     what runs; ``beginnings``: what of it has not come up yet
-``change``      a change, by those who take part in it; ``reloads``: asks for one
+``change``      a change, by those who take part in it: ``app_changes``, ``relays_change``; ``reloads``: asks for one
 ``shutdown``    the order of the end
 ``desired``     from the plan to what is to run, and what of it is there already
 ``document``    a Caddyfile as the daemon is given it

@@ -37,6 +37,12 @@ class Beginnings:
         beginning = self._by_app[app] = Beginning(app, again, self._starts, self.came_up)
         return beginning
 
+    def try_again(self, app: App, again: Callable[[], PoolSpec], failure: StartFailed) -> None:
+        """Go on trying to start ``app``, which does not serve because of ``failure``."""
+        self.end(app)
+        app.not_started(failure, 1)
+        self.add(app, again).go_on()
+
     def came_up(self, app: App, took: float) -> None:
         """Know that ``app`` is up for the first time."""
         self._by_app.pop(app, None)

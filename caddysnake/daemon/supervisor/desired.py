@@ -71,8 +71,6 @@ class Desired(NamedTuple):
     """Besides those of static apps."""
     shared: tuple[Shared, ...] = ()
     """Apps that one user runs, and so are not kept apart."""
-    is_rolling: bool = False
-    """A reload replaces one worker at a time."""
     unwalled: frozenset[str] = frozenset()
     """Apps, and templates, in no sandbox."""
     with_memory_limit: tuple[str, ...] = ()
@@ -140,7 +138,6 @@ def compose(
         log=_style(plan.options),
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
-        is_rolling=plan.options.reload_strategy == "rolling",
         unwalled=frozenset(app.name for app in plan.apps if app.block.sandbox is None),
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
@@ -226,7 +223,7 @@ def _template(
             )
         except (UnsafeValue, NoSuchApp, AccountError) as exc:
             if is_amiss and (errors := list(check_app(spec))):
-                return of_failure(StartFailed(spec.name, "setup", _told(errors)))
+                return of_failure(StartFailed(spec.name, "setup-failed", _told(errors)))
             return NO_SUCH_APP._replace(text=str(exc))
         if account is not None and "user" in values:
             housed.add(account.uid, found.name)
@@ -313,7 +310,9 @@ def _pool(
         limits,
         slow_start_s(environ, SLOW_START_S),
         (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
+        strategy=spec.strategy,
         warmup=_warmup(spec),
+        is_tenant=is_tenant,
     )
 
 

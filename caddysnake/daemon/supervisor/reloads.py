@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from typing import NamedTuple
 
 from ..apps.builds import Builds
 from ..apps.spec import StartFailed
@@ -13,6 +14,7 @@ from ..sockets.socket_file import ListenError
 from ..system.log import records as logs
 from ..system.log.records import Style
 from ..system.service import Service
+from .app_changes import AS_USUAL, Manner, Outcome
 from .beside import ControlEndpoint, FrontProxy
 from .change import Participant
 from .document import CaddyPart, Configuration, Document, Reader, ReloadFailed
@@ -22,6 +24,14 @@ log = logging.getLogger("caddysnake.daemon")
 
 _WAITING_MAX = 8
 """How many reloads may wait, the one that runs among them."""
+
+
+class ReloadResult(NamedTuple):
+    """What a reload came to."""
+
+    configuration: Configuration
+    outcomes: list[Outcome]
+    """Of each static app."""
 
 
 class Reloads:
@@ -49,7 +59,7 @@ class Reloads:
         self._is_stopping = False
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self.under_way: set[asyncio.Task[Configuration]] = set()
+        self.under_way: set[asyncio.Task[ReloadResult]] = set()
         self._unasked: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -60,10 +70,11 @@ class Reloads:
         """Take no more: the daemon stops."""
         self._is_stopping = True
 
-    async def reload(self, document: Document | None = None, changed_only: bool = False) -> Configuration:
+    async def reload(self, document: Document | None = None, manner: Manner = AS_USUAL) -> ReloadResult:
         """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
 
-        ``changed_only``: for apps whose definition has changed. A failure changes nothing, and is kept in ``builds``.
+        One app that does not start keeps its old build, as ``outcomes`` say, and the others go on, unless ``manner``
+        says otherwise. A failure of the whole changes nothing, and is kept in ``builds``.
         A supervised Caddy gets its part of the file once our side of it is ready, and before anything that it used
         goes.
         """
@@ -71,7 +82,7 @@ class Reloads:
             raise ReloadFailed("the daemon is stopping", "busy")
         if len(self.under_way) >= _WAITING_MAX:
             raise ReloadFailed(f"{_WAITING_MAX} reloads are waiting already", "busy")
-        task = self._loop.create_task(self._reload_in_turn(document, changed_only))
+        task = self._loop.create_task(self._reload_in_turn(document, manner))
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
         try:
@@ -96,24 +107,26 @@ class Reloads:
         with contextlib.suppress(ReloadFailed):  # it is in the log
             await self.reload()
 
-    async def _reload_in_turn(self, document: Document | None, changed_only: bool) -> Configuration:
+    async def _reload_in_turn(self, document: Document | None, manner: Manner) -> ReloadResult:
         await self._is_up.wait()
         async with self._turn:
             log.info("reloading")
             begun = time.monotonic()
             try:
                 with self._service.reloading():
-                    configuration = await self._change(document, changed_only)
+                    done = await self._change(document, manner)
             except Exception as exc:
                 refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
                 self.builds.was_refused(refused.detail or refused.code, str(refused))
                 log.error("reload refused; what ran goes on", extra={"fields": {"error": str(refused)}})
                 raise refused from None
             self.builds.accepted()
-            log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000)}})
-            return configuration
+            refusals = [each.app for each in done.outcomes if each.failure is not None]
+            told = {"refused": ", ".join(refusals)} if refusals else {}
+            log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000), **told}})
+            return done
 
-    async def _change(self, document: Document | None, changed_only: bool) -> Configuration:
+    async def _change(self, document: Document | None, manner: Manner) -> ReloadResult:
         reader = self.reader
         if reader is None:
             raise ReloadFailed("there is no file to read again", "restart")
@@ -125,13 +138,14 @@ class Reloads:
         first = [AdminChange(self._attendant, configuration)]
         last: list[Participant] = [CaddyChange(self._companion, configuration.caddy), LogChange(desired.log)]
         try:
-            await self._serving.change(desired, changed_only, first, last)
+            is_same = configuration.caddy == self.configuration.caddy
+            outcomes = await self._serving.change(desired, manner._replace(swaps_early=is_same), first, last)
         except (ListenError, StartFailed) as exc:
             raise _refused(exc) from None
         self.configuration = configuration
         for warning in configuration.warnings:
             log.warning("configuration", extra={"fields": {"warning": warning}})
-        return configuration
+        return ReloadResult(configuration, outcomes)
 
 
 class AdminChange:

@@ -14,8 +14,10 @@ from ..sockets.opener import ListenerOpener
 from ..system import cgroups
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..workers.child.launcher import ForkServerKey
-from .change import AppsChange, FirstStart, ListenersChange, Participant, RelaysChange, carry_out, tell_shared
+from .app_changes import AS_USUAL, AppsChange, FirstStart, Manner, Outcome, tell_shared
+from .change import ListenersChange, Participant, carry_out
 from .desired import Desired
+from .relays_change import RelaysChange
 from .running import Running
 from .shutdown import Shutdown
 
@@ -42,7 +44,8 @@ class Supervisor:
         _tell_memory(desired)
         progress = asyncio.create_task(self._tell_progress())
         listeners = ListenersChange(self.running, desired)
-        apps = (AppsChange if desired.start_policy == "all" else FirstStart)(self.running, desired, listeners)
+        kind = AppsChange if desired.start_policy == "all" else FirstStart
+        apps = kind(self.running, desired, listeners, Manner(all_or_nothing=True))
         relays = RelaysChange(self.running, desired, listeners, apps)
         try:
             await carry_out([[listeners], [apps, relays]])
@@ -52,28 +55,28 @@ class Supervisor:
     async def change(
         self,
         desired: Desired,
-        changed_only: bool = False,
+        manner: Manner = AS_USUAL,
         first: Sequence[Participant] = (),
         last: Sequence[Participant] = (),
-    ) -> None:
+    ) -> list[Outcome]:
         """Run ``desired`` instead of what runs: every app gets new workers, since a reload follows a deploy.
 
-        ``changed_only``: only apps whose definition differs from the one that runs. Returns once the new workers serve;
-        dynamic apps that are live follow, one after the other, and each that does not start goes on as it was.
-        ``first`` are prepared before, and ``last``, one after the other, when all else is ready.
-        Raises ``ListenError``, ``StartFailed``, and what those raise; nothing has changed then. What was refused, and
-        why, is in each app's ``builds``.
+        Returns what became of each app, once the new workers serve; dynamic apps that are live follow, one after the
+        other, and each that does not start goes on as it was. ``first`` are prepared before, and ``last``, one after
+        the other, when all else is ready. Raises ``ListenError``, ``StartFailed`` (see ``AppsChange.prepare``), and
+        what those raise; nothing has changed then. What was refused, and why, is in each app's ``builds``.
         """
         running = self.running
         async with self._changing, self._at_rest():
-            for key in self._keys_of_changed(desired) if changed_only else [None]:
+            for key in self._keys_of_changed(desired) if manner.changed_only else [None]:
                 running.spawners.outdate(key)
             listeners = ListenersChange(running, desired)
-            apps = AppsChange(running, desired, listeners, changed_only)
-            relays = RelaysChange(running, desired, listeners, apps, changed_only)
+            apps = AppsChange(running, desired, listeners, manner)
+            relays = RelaysChange(running, desired, listeners, apps, manner.changed_only)
             await carry_out([*([each] for each in first), [listeners], [apps, relays], *([each] for each in last)])
             running.beginnings.overtake()
         _tell_memory(desired)
+        return list(apps.outcomes.values())
 
     @contextlib.asynccontextmanager
     async def _at_rest(self) -> AsyncIterator[None]:
@@ -106,12 +109,11 @@ class Supervisor:
             await running.autoreload.pause(found)
             running.spawners.outdate(found.spec.key)
             beginning = running.beginnings.get(found)
-            is_rolling = running.desired.is_rolling
             try:
                 if beginning is None:
-                    return await found.renew(found.spec, running.restarts, is_rolling)
+                    return await found.renew(found.spec, running.restarts)
                 await beginning.pause()
-                took = await found.renew(await beginning.spec(), running.restarts, is_rolling)
+                took = await found.renew(await beginning.spec(), running.restarts)
                 beginning.end()
                 running.beginnings.came_up(found, took)
                 return took
@@ -219,7 +221,7 @@ class Supervisor:
         """The apps and templates that do not come up, each with a stable word why."""
         failures = {name: app.failure for name, app in self.running.apps.items()}
         found = {name: failure.code for name, failure in failures.items() if failure is not None}
-        return found | dict.fromkeys(self._amiss(), "setup")
+        return found | dict.fromkeys(self._amiss(), "setup-failed")
 
     def _amiss(self) -> list[str]:
         templates = self.running.templates

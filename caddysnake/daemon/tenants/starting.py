@@ -150,7 +150,7 @@ class TenantStarter:
                 if exc.code == NO_ROOM and table.loop.time() < patient_until:
                     self._make_room_for_a_spawner()
                     await asyncio.sleep(_LOOK_AGAIN_S)
-                elif exc.code in ("spawner", "host", "crashed") and again:
+                elif exc.code in ("spawn-failed", "crashed") and again:
                     # What it was to be forked from has died; or somebody, or the want of memory, has killed it. Both
                     # say little about this app, and people wait for it.
                     again -= 1

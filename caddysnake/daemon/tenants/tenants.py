@@ -169,8 +169,8 @@ class Tenants:
         table, policy = self._table, self._table.policy
         table.see_who_is_used()
         for tenant, app in table.live():
-            if app.is_hopeless and app.pool.core.last_failure is not None:
-                policy.failed(tenant.key, of_failure(app.pool.core.last_failure), self._loop.time())
+            if app.is_hopeless and app.failure is not None:
+                policy.failed(tenant.key, of_failure(app.failure), self._loop.time())
                 table.drain(tenant)
         table.drain_all(policy.expired(self._loop.time()), "app is idle and put to sleep")
         if table.guard is not None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from ...channel import vitals
 from ...channel.codec import shorten
+from ...channel.codes import failure, today
 from ...channel.endpoint import ChannelClosed, ChannelError
 from ...channel.messages import (
+    MOVES,
     PROTOCOL_VERSION,
     TAKE_BORROWED,
     Drain,
@@ -105,7 +107,7 @@ class Worker:
         except TimeoutError:
             launcher.gave_up()
             why = f"not ready within {self._start_timeout_s:g}s: its interpreter, or a preload, is not either"
-            raise SpawnError("start timeout", why) from None
+            raise SpawnError("start-timeout", why) from None
         if self.state is not State.STARTING:  # told to end while it was being forked
             self.kill()
         elif self._start_timeout_s is not None:
@@ -168,7 +170,7 @@ class Worker:
         self.detail, self.is_hung = carried.detail, carried.is_hung
         self.started_at, self.ready_at = carried.started_at, carried.ready_at
         self.reported, self.has_served = carried.reported, carried.has_served
-        self._failure = Reason(*carried.failure)
+        self._failure = Reason(today(carried.failure[0]), carried.failure[1])
         self.slots.resume(SlotsState(carried.dropped, carried.fresh, carried.free, carried.untaken))
         self.process.resume(launcher, carried, self._on_exit)
         if not self.peer.is_open:
@@ -291,7 +293,7 @@ class Worker:
             self.detail = shorten(message.detail, 200)
             self._feed(Event.READY)
         elif isinstance(message, Failed):
-            self._failure = Reason(shorten(message.code, 32), message.text)
+            self._failure = Reason(message.code if message.code == MOVES else failure(message.code), message.text)
             self._feed(Event.FAILED)
         elif isinstance(message, Drained):
             self._feed(Event.DRAINED)
@@ -327,7 +329,7 @@ class Worker:
 
     def _feed(self, event: Event) -> None:
         if event is Event.START_TIMEOUT and self.state is State.STARTING:
-            self._failure = Reason("start timeout", f"not ready within {self._start_timeout_s:g}s")
+            self._failure = Reason("start-timeout", f"not ready within {self._start_timeout_s:g}s")
         self.state, actions = next_state(self.state, event)
         if self.state is State.ENDING and event in (Event.FAILED, Event.DRAINED):
             self._deadline.set(self._timings.last_word_s)

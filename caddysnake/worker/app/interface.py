@@ -30,7 +30,7 @@ def load_app(settings: Settings) -> tuple[Any, str]:
 def _interface(settings: Settings, app: Any) -> str:
     """``asgi`` or ``wsgi``. Raises ``AppError`` for an app that cannot be what the settings call it."""
     if _fits("wsgi", app) is False and _fits("asgi", app) is False:
-        raise AppError("interface", _fits_neither(f"{settings.module}:{settings.variable}", app))
+        raise AppError("import-failed", _fits_neither(f"{settings.module}:{settings.variable}", app))
     if settings.interface == "auto":
         return told_by_inspection(app)
     other = {"wsgi": "asgi", "asgi": "wsgi"}[settings.interface]
@@ -38,7 +38,7 @@ def _interface(settings: Settings, app: Any) -> str:
         name = f"{settings.module}:{settings.variable}"
         short = " (the short form `python module:variable` is for WSGI)" if other == "asgi" else ""
         raise AppError(
-            "interface", f"{name} takes what {other.upper()} apps take: write `module_{other} {name}`{short}"
+            "import-failed", f"{name} takes what {other.upper()} apps take: write `module_{other} {name}`{short}"
         )
     return settings.interface
 

@@ -30,13 +30,13 @@ class AppError(Exception):
 def load(settings: Settings) -> Any:
     """The app object that ``settings`` names. The working directory and ``sys.path`` must be set already.
 
-    Raises ``AppError``: ``import`` (the module raised; with its traceback), ``module`` (no such module), ``variable``
-    (no such attribute), ``callable`` (not one, or a factory that nobody calls), ``factory`` (the factory raised).
+    Raises ``AppError``: ``no-such-app`` (no such module), else ``import-failed``: the module or the factory raised
+    (with the traceback), there is no such attribute, or it is not callable, or a factory that nobody calls.
     """
     is_sought = settings.finds_app and not settings.variable
     match = _VARIABLE.match(settings.variable)
     if match is None and not is_sought:
-        raise AppError("variable", f"{settings.variable!r} is not a variable, an attribute path or a factory call")
+        raise AppError("import-failed", f"{settings.variable!r} is not a variable, an attribute path or a factory call")
     if settings.development:
         distrust_fresh_sources()
     module = _import(settings.module, settings.working_dir)
@@ -50,13 +50,13 @@ def load(settings: Settings) -> Any:
         try:
             target = getattr(target, name)
         except AttributeError:
-            raise AppError("variable", _no_attribute(walked, name, target)) from None
+            raise AppError("import-failed", _no_attribute(walked, name, target)) from None
         walked = f"{walked}.{name}"
     if match["call"]:
         target = _call(walked, target)
     if not callable(target):
         raise AppError(
-            "callable",
+            "import-failed",
             f"{settings.module}:{settings.variable} is {type(target).__name__!r}, which cannot be called: "
             f"name the application object, or a factory as `{match['path']}()`",
         )
@@ -64,7 +64,7 @@ def load(settings: Settings) -> Any:
         target = _call(walked, target)
     if is_factory(target):
         raise AppError(
-            "callable",
+            "import-failed",
             f"{settings.module}:{settings.variable} takes no request, so it is not an app but makes one: "
             f"write `{settings.module}:{settings.variable}()` to have it called",
         )
@@ -124,25 +124,26 @@ def _import(name: str, working_dir: str) -> Any:
         if exc.name is not None and (name == exc.name or name.startswith(exc.name + ".")):
             searched = "\n".join(f"  {entry or os.getcwd()}" for entry in sys.path)
             raise AppError(
-                "module",
+                "no-such-app",
                 f"no module named {exc.name!r}. Working directory: {working_dir}\n"
                 f"Interpreter: {sys.executable}\nSearched:\n{searched}\n"
                 "Check the module's name, `working_dir` and `venv`.",
             ) from None
-        raise AppError("import", foreign_traceback(exc)) from None
+        raise AppError("import-failed", foreign_traceback(exc)) from None
     except SystemExit as exc:
-        raise AppError("import", f"module {name!r} called sys.exit({exc.code!r}) while it was imported") from None
+        why = f"module {name!r} called sys.exit({exc.code!r}) while it was imported"
+        raise AppError("import-failed", why) from None
     except BaseException as exc:  # foreign code may raise anything, KeyboardInterrupt and GeneratorExit included
-        raise AppError("import", foreign_traceback(exc)) from None
+        raise AppError("import-failed", foreign_traceback(exc)) from None
 
 
 def _call(path: str, factory: Any) -> Any:
     if not callable(factory):
-        raise AppError("callable", f"{path} is {type(factory).__name__!r}, which cannot be called as a factory")
+        raise AppError("import-failed", f"{path} is {type(factory).__name__!r}, which cannot be called as a factory")
     try:
         return factory()
     except BaseException as exc:
-        raise AppError("factory", foreign_traceback(exc)) from None
+        raise AppError("import-failed", foreign_traceback(exc)) from None
 
 
 def _no_attribute(path: str, name: str, holder: Any) -> str:

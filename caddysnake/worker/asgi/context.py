@@ -54,7 +54,7 @@ class Call(Protocol):
     def fail(self, error: ProtocolError) -> None:
         """Answer if that can still be done, else cut."""
 
-    def log(self, what: str, error: str = "") -> None:
+    def log(self, code: str, what: str, error: str = "") -> None:
         """Write one record."""
 
 

@@ -45,7 +45,7 @@ class Deadlines:
     def _end(self, cycle: Call) -> None:
         cycle.is_overdue = True
         stands = "" if cycle.task is None else describe_task(cycle.task)
-        cycle.log(f"the request took longer than request_timeout ({self._limit_s:g} s)", stands)
+        cycle.log("deadline", f"the request took longer than request_timeout ({self._limit_s:g} s)", stands)
         self._stacks.write()  # it may wait for a thread
         cycle.fail(ProtocolError(504, "deadline", "the app took too long"))
         if cycle.task is not None:

@@ -88,7 +88,7 @@ class AsgiServer(Agent[HttpConnection]):
                 return 0
             starting.result()
         except LifespanError as error:
-            await self._farewell(Failed("lifespan", str(error)))
+            await self._farewell(Failed("lifespan-failed", str(error)))
             return 1
         if lifespan.is_supported:
             self.context.scopes.state = lifespan.state

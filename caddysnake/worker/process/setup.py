@@ -36,14 +36,14 @@ def enter_process(settings: Settings) -> None:
         try:
             limits.apply(settings.limits)
         except OSError as exc:
-            raise AppError("limits", f"limits {settings.limits}: {exc.strerror}") from None
+            raise AppError("setup-failed", f"limits {settings.limits}: {exc.strerror}") from None
     if settings.sandbox is not None:
         from ...sandbox.walls import Walls, put_on  # its fork server has it already
 
         try:
             put_on(Walls.of(settings.sandbox), with_calls=False)  # it was forked from where they are refused
         except OSError as exc:
-            raise AppError("sandbox", f"the sandbox cannot be put up: {exc}") from None
+            raise AppError("setup-failed", f"the sandbox cannot be put up: {exc}") from None
 
 
 def enter_directory(settings: Settings) -> None:
@@ -51,7 +51,7 @@ def enter_directory(settings: Settings) -> None:
     try:
         os.chdir(settings.working_dir)
     except OSError as exc:
-        raise AppError("directory", f"working_dir {settings.working_dir}: {exc.strerror}") from None
+        raise AppError("no-such-app", f"working_dir {settings.working_dir}: {exc.strerror}") from None
 
 
 def path_entries(settings: Settings) -> list[str]:

@@ -244,7 +244,7 @@ class ThreadHost:
         looking.knows(page)
         try:
             if not _own_directory() and len({each.survey.root for each in self._groups.values()}) > 1:
-                raise AppError("directory", "a thread may have no working directory of its own here (unshare(2))")
+                raise AppError("setup-failed", "a thread may have no working directory of its own here (unshare(2))")
             keyring.join_own()
             enter_directory(settings)
             imported = group.imported(settings, self)

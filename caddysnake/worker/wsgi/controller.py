@@ -228,7 +228,7 @@ class Controller:
 
     def _take(self, message: Take, fd: int) -> None:
         try:
-            sock = socket.socket(fileno=fd)
+            sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         except OSError as exc:
             os.close(fd)
             say("error", "a descriptor that is no socket was handed over", reason=str(exc))

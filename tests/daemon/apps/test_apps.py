@@ -113,7 +113,7 @@ def test_a_start_fails_at_the_first_worker_that_fails_and_nothing_is_started_aga
             app = house.app(spec("probe:wsgi", "wsgi", folder, workers=4))
             with pytest.raises(StartFailed, match="LookupError: no database") as caught:
                 await app.start()
-            assert caught.value.code == "import"
+            assert caught.value.code == "import-failed"
             assert caught.value.app == "probe:wsgi"
             await until(lambda: not app.pool.workers, "the end of the others")
             assert app.pool.core.restarts == 0
@@ -132,7 +132,7 @@ def test_an_app_that_loads_too_long_is_given_up_in_the_words_operators_search_fo
             app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=3.0)._replace(slow_start_s=0.2))
             with pytest.raises(StartFailed, match=r"^not ready within 3s$") as caught:
                 await app.start()
-            assert caught.value.code == "start timeout"
+            assert caught.value.code == "start-timeout"
 
     run(work())
     assert "taking a long time to load" in caplog.text
@@ -189,7 +189,7 @@ def test_an_interpreter_that_does_not_exist_is_told(folder: Path) -> None:
             app = house.app(spec("probe:wsgi", "wsgi", folder, python="/nowhere/bin/python"))
             with pytest.raises(StartFailed, match="cannot run /nowhere/bin/python: No such file") as caught:
                 await app.start()
-            assert caught.value.code == "interpreter"
+            assert caught.value.code == "setup-failed"
 
     run(work())
 
@@ -228,7 +228,7 @@ def test_when_there_are_no_descriptors_left_a_start_fails_with_the_reason(
             app = house.app(spec("probe:wsgi", "wsgi", folder, name="two", environ=environ))
             with room_for(room), pytest.raises(StartFailed) as caught:
                 await app.start()
-            assert caught.value.code in ("resources", "spawner", "interpreter")
+            assert caught.value.code in ("resources", "spawn-failed", "setup-failed")
             assert "Too many open files" in str(caught.value)
 
     run(work())

@@ -35,7 +35,7 @@ from caddysnake.daemon.apps.takeover import Order as AppOrder
 from caddysnake.daemon.apps.waiting import Waiters
 from caddysnake.daemon.sockets.refusals import Refusal
 
-BROKEN = StartFailed("app", "import", "no database")
+BROKEN = StartFailed("app", "import-failed", "no database")
 SIZE = 3
 
 

@@ -21,7 +21,7 @@ from support.manager import Manager
 from support.serving import composition, serving
 
 from caddysnake.daemon.apps.spec import StartFailed
-from caddysnake.daemon.supervisor import change
+from caddysnake.daemon.supervisor import app_changes
 from caddysnake.daemon.supervisor.supervisor import Supervisor
 
 GOOD = "def wsgi(environ, start):\n    start('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n"
@@ -149,7 +149,7 @@ def test_whatever_keeps_an_app_from_starting_the_others_serve_and_it_comes_up_wh
     settle(tmp_path)
     text = (direct if via == "direct" else relayed)(tmp_path, "good", *KINDS)
     with daemon(tmp_path, text, "--admin", f"unix/{tmp_path}/admin.sock") as process:
-        assert re.search(r"1 app ready in .* Not up, and tried again: .*folder/main:wsgi \(setup\)", process.log)
+        assert re.search(r"1 app ready in .* Not up, and tried again: .*folder/main:wsgi \(setup-failed\)", process.log)
         assert ask(tmp_path, "good", via) == (200, "")
         assert {name: ask(tmp_path, name, via) for name in KINDS} == {n: (503, kind.code) for n, kind in KINDS.items()}
         process.wait_for_log("admin API ready")
@@ -238,7 +238,7 @@ def test_a_template_whose_user_is_gone_harms_nobody_either(tmp_path: Path) -> No
         assert ask(tmp_path, "good", "relay") == (200, "")
         assert ask(tmp_path, "good.tenants", "relay") == (503, "setup-failed")
         process.wait_for_log("admin API ready")
-        assert "setup" in health(tmp_path)[1]["failed"].values()
+        assert "setup-failed" in health(tmp_path)[1]["failed"].values()
 
 
 def test_a_service_manager_is_told_ready_and_who_is_not(tmp_path: Path) -> None:
@@ -249,14 +249,14 @@ def test_a_service_manager_is_told_ready_and_who_is_not(tmp_path: Path) -> None:
         try:
             manager.wait_for("READY=1")
             (status,) = [line for line in manager.said if line.startswith("STATUS=") and "not up" in line][:1]
-            assert "not up: imports/main:wsgi (import)" in status
+            assert "not up: imports/main:wsgi (import-failed)" in status
             assert ask(tmp_path, "good") == (200, "")
         finally:
             process.close()
 
 
 def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change, "_DECIDED_S", 5.0)
+    monkeypatch.setattr(app_changes, "_DECIDED_S", 5.0)
     settle(tmp_path)
     (tmp_path / "hangs" / "main.py").write_text(
         "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)\n" + GOOD
@@ -277,7 +277,7 @@ def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monke
 
 
 def test_the_start_has_failed_also_when_that_shows_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change, "_DECIDED_S", 0.2)
+    monkeypatch.setattr(app_changes, "_DECIDED_S", 0.2)
     settle(tmp_path)
     text = direct(tmp_path, "imports", "hangs")
 
@@ -308,7 +308,7 @@ def test_a_change_of_its_code_has_an_app_tried_at_once(tmp_path: Path) -> None:
 def test_a_change_of_code_that_hangs_as_it_starts_is_tried_at_once_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(change, "_DECIDED_S", 0.3)
+    monkeypatch.setattr(app_changes, "_DECIDED_S", 0.3)
     settle(tmp_path)
     text = direct(tmp_path, "good", "hangs").replace("start_timeout 1s", "start_timeout 600s")
     text = text.replace("\t\tworkers 1\n", "\t\tworkers 1\n\t\tautoreload\n")

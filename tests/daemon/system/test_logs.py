@@ -87,8 +87,9 @@ def test_the_level_is_coloured_on_a_terminal_and_nothing_else_is() -> None:
 
 
 def test_several_lines_follow_indented() -> None:
-    lines = console(record("worker failed", code="import", error="Traceback\n  File x\nValueError: no")).split("\n")
-    assert lines[0].endswith("worker failed  code=import")
+    text = "Traceback\n  File x\nValueError: no"
+    lines = console(record("worker failed", code="import-failed", error=text)).split("\n")
+    assert lines[0].endswith("worker failed  code=import-failed")
     assert lines[1:] == ["    Traceback", "      File x", "    ValueError: no"]
 
 

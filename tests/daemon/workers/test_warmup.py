@@ -82,7 +82,7 @@ def test_a_build_that_answers_badly_is_refused_with_what_it_said(
             app = house.app(wanted._replace(warmup=WarmUp((path,), timeout_s=0.5)))
             with pytest.raises(StartFailed, match=why) as caught:
                 await app.start()
-            assert caught.value.code == "warmup"
+            assert caught.value.code == "warmup-failed"
             app.kill()
             await until(lambda: not app.pool.workers, "the end of the others")
 
@@ -106,7 +106,8 @@ def test_a_replacement_is_asked_as_well_and_tried_again_until_it_answers(folder:
             app = await house.started(spec("warm:wsgi", "wsgi", folder)._replace(warmup=WarmUp(("/",))))
             (folder / "sick").touch()
             os.kill(app.pool.ready[0].pid, signal.SIGKILL)
-            await until(lambda: getattr(app.pool.core.last_failure, "code", "") == "warmup", "a sick replacement")
+            core = app.pool.core
+            await until(lambda: getattr(core.last_failure, "code", "") == "warmup-failed", "a sick replacement")
             assert not app.pool.ready
             client = house.connect(app)
             client.sendall(b"GET /hello HTTP/1.1\r\nHost: waits.test\r\n\r\n")

@@ -84,7 +84,7 @@ def test_a_variable_an_attribute_path_and_a_factory_are_found(module: str, varia
 @pytest.mark.parametrize("variable", ["make_app", "create_app", "Application"])
 def test_a_factory_that_is_not_called_is_refused_with_what_to_write(module: str, variable: str) -> None:
     error = refused(module, variable)
-    assert error.code == "callable"
+    assert error.code == "import-failed"
     assert f"write `{module}:{variable}()`" in str(error)
     assert callable(loading(module, f"{variable}()"))
 
@@ -107,13 +107,13 @@ def test_a_module_in_a_package_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_what_is_no_name_is_refused_before_anything_is_imported(variable: str) -> None:
     error = refused("never_imported", variable)
-    assert error.code == "variable"
+    assert error.code == "import-failed"
     assert repr(variable) in str(error)
 
 
 def test_a_missing_attribute_is_told_with_the_nearest_name_and_the_file(module: str, tmp_path: Path) -> None:
     error = refused(module, "make_ap")
-    assert error.code == "variable"
+    assert error.code == "import-failed"
     assert f"{module} has no attribute 'make_ap'; did you mean 'make_app'?" in str(error)
     assert str(tmp_path) in str(error)
 
@@ -125,7 +125,7 @@ def test_a_missing_attribute_deep_in_a_path_is_told_with_its_holder(module: str)
 def test_a_missing_module_is_told_with_all_that_was_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     error = refused("no_such_module", "app")
-    assert error.code == "module"
+    assert error.code == "no-such-app"
     text = str(error)
     assert "no module named 'no_such_module'" in text
     assert "Working directory: /srv/app" in text
@@ -135,14 +135,14 @@ def test_a_missing_module_is_told_with_all_that_was_searched(tmp_path: Path, mon
 
 def test_a_module_missing_inside_a_package_is_told_by_the_part_that_is_missing(module: str) -> None:
     error = refused(f"{module}.wsgi", "app")
-    assert error.code == "module"
+    assert error.code == "no-such-app"
     assert f"no module named '{module}.wsgi'" in str(error)
 
 
 def test_a_module_that_the_app_itself_misses_is_the_apps_traceback(module: str, tmp_path: Path) -> None:
     (tmp_path / f"{module}.py").write_text("import json\nimport a_library_not_installed\n")
     error = refused(module, "app")
-    assert error.code == "import"
+    assert error.code == "import-failed"
     assert "No module named 'a_library_not_installed'" in str(error)
     assert f'{module}.py", line 2' in str(error)
 
@@ -166,7 +166,7 @@ RAISING = {
 def test_whatever_an_import_raises_is_told(module: str, tmp_path: Path, source: str, expected: str) -> None:
     (tmp_path / f"{module}.py").write_text(source)
     error = refused(module, "app")
-    assert error.code == "import"
+    assert error.code == "import-failed"
     assert expected in str(error)
 
 
@@ -180,7 +180,7 @@ def test_a_traceback_holds_the_apps_frames_only(module: str, tmp_path: Path) -> 
 
 def test_a_factory_that_raises_is_told_with_its_traceback(module: str) -> None:
     error = refused(module, "broken()")
-    assert error.code == "factory"
+    assert error.code == "import-failed"
     assert "LookupError: no database" in str(error)
     assert "loader.py" not in str(error)
 
@@ -188,7 +188,7 @@ def test_a_factory_that_raises_is_told_with_its_traceback(module: str) -> None:
 @pytest.mark.parametrize("variable", ["number", "make_number()", "number()"])
 def test_what_cannot_be_called_is_told_with_its_type(module: str, variable: str) -> None:
     error = refused(module, variable)
-    assert error.code == "callable"
+    assert error.code == "import-failed"
     assert "'int'" in str(error)
 
 

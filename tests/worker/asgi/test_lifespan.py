@@ -170,7 +170,7 @@ def test_a_worker_whose_app_does_not_start_says_why_and_leaves(
 ) -> None:
     worker = Worker(spawner, settings(f"lifespan_apps:{app}", "asgi", HERE, lifespan=mode))
     assert isinstance(worker.ready, Failed)
-    assert worker.ready.code == "lifespan"
+    assert worker.ready.code == "lifespan-failed"
     assert reason in worker.ready.text
     with pytest.raises(ChannelClosed):
         worker.message()

@@ -179,7 +179,7 @@ class Renewal:
             app.hurry()
             return
         try:
-            took = await app.prepare(await self._spec())
+            took = await app.renew(await self._spec())
         except (StartFailed, OSError) as exc:
             self._paths.clear()
             self._since = None
@@ -194,7 +194,6 @@ class Renewal:
         else:
             self._paths.clear()
             self._since = None
-            app.swap()
             log.info("app reloaded", extra={"fields": {**fields, "ms": round(took * 1000)}})
 
     async def _spec(self) -> PoolSpec:

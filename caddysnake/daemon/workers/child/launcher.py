@@ -15,7 +15,7 @@ from ...system.state import CarriedSeat
 from ...system.timings import Timings
 from .peer import Peer
 
-NO_ROOM = "spawners"
+NO_ROOM = "capacity"
 """``SpawnError.code``: there may be no more of them."""
 
 

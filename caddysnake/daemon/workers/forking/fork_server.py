@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 from .... import files
-from ....channel.codec import shorten
+from ....channel.codes import failure
 from ....channel.endpoint import ChannelError, pair
 from ....channel.messages import Failed, Message, Prepared, Reap, Reaped, Spawn, Spawned
 from ....installation import PACKAGE
@@ -86,7 +86,7 @@ class ForkServer(Launcher):
     def _execute(self) -> tuple[Process, socket.socket]:
         key = self._key
         if self.sight.cannot:
-            raise SpawnError("sandbox", self.sight.cannot)
+            raise SpawnError("setup-failed", self.sight.cannot)
         ours, theirs = pair()
         options = {
             "channel": theirs.fileno(),
@@ -106,7 +106,7 @@ class ForkServer(Launcher):
             ours.close()
             self._end_outlets()
             why = getattr(exc, "strerror", None) or exc
-            raise SpawnError("interpreter", f"cannot run {key.python}: {why}{self._hint()}", fatal=True) from None
+            raise SpawnError("setup-failed", f"cannot run {key.python}: {why}{self._hint()}", fatal=True) from None
         except SpawnError:
             ours.close()
             self._end_outlets()
@@ -142,7 +142,7 @@ class ForkServer(Launcher):
             if problem is None:
                 prepared = self._prepared.result()
             else:
-                useless = (getattr(problem, "code", "spawner"), str(problem))
+                useless = (getattr(problem, "code", "spawn-failed"), str(problem))
         return CarriedSpawner(
             pid=self.pid,
             pidfd=self._pidfd,
@@ -162,7 +162,7 @@ class ForkServer(Launcher):
         if carried.prepared is not None:
             self._prepared.set_result(carried.prepared)
         elif carried.useless is not None:
-            self._fail_prepared(SpawnError(*carried.useless, fatal=True))
+            self._fail_prepared(SpawnError(failure(carried.useless[0]), carried.useless[1], fatal=True))
 
     def _end_outlets(self) -> None:
         if self._outlets is not None:
@@ -195,7 +195,7 @@ class ForkServer(Launcher):
             return await asyncio.wait_for(asyncio.shield(self._prepared), self.timings.prepare_s)
         except TimeoutError:
             self.kill()  # or the next worker would wait for it as long
-            raise SpawnError("preload", f"preload not done within {self.timings.prepare_s:g}s") from None
+            raise SpawnError("import-failed", f"preload not done within {self.timings.prepare_s:g}s") from None
         finally:
             self._waiting -= 1
 
@@ -227,14 +227,14 @@ class ForkServer(Launcher):
         is_asked = is_taken = False
         try:
             if not self.peer.hand_over(Spawn(worker, grace_s), [channel]):
-                raise SpawnError("spawner", "its channel is full")
+                raise SpawnError("spawn-failed", "its channel is full")
             is_asked = True
             pid = await asyncio.wait_for(answer, self.timings.fork_s)
             pidfd = processes.open_child_of(self.pid, pid)
             is_taken = True
         except OSError as exc:  # ChannelClosed and TimeoutError among them
             why = f"no worker from the spawner of {self._key.python}: {exc}{self._hint()}"
-            raise SpawnError("spawner", why) from None
+            raise SpawnError("spawn-failed", why) from None
         finally:
             is_waiting = self._forks.pop(worker, None) is not None
             if is_asked and is_waiting and not is_taken:
@@ -313,8 +313,8 @@ class ForkServer(Launcher):
             self._read_output()
             self._prepared.set_result(message.detail)
         elif isinstance(message, Failed) and not self._prepared.done():
-            text = message.text + (self._hint() if message.code == "library" else "")
-            self._fail_prepared(SpawnError(shorten(message.code, 32), text, fatal=True))
+            text = message.text + (self._hint() if message.code == "setup-failed" else "")
+            self._fail_prepared(SpawnError(failure(message.code), text, fatal=True))
         elif isinstance(message, Spawned):
             self._spawned(message.worker, message.pid)
         elif isinstance(message, Reaped):
@@ -350,10 +350,11 @@ class ForkServer(Launcher):
         self.close()
         self._read_output()
         self._end_outlets()
-        self._fail_prepared(SpawnError("spawner", f"{self._key.python} was not ready: {how}{self._hint()}"))
+        self._fail_prepared(SpawnError("spawn-failed", f"{self._key.python} was not ready: {how}{self._hint()}"))
         for answer in (*self._forks.values(), *self._reaps.values()):
             if not answer.done():
-                answer.set_exception(SpawnError("spawner", f"no worker from the spawner of {self._key.python}: {how}"))
+                why = f"no worker from the spawner of {self._key.python}: {how}"
+                answer.set_exception(SpawnError("spawn-failed", why))
         if self.workers:
             log.error("spawner died; its workers go on", extra={"fields": {"pid": self.pid, "error": how}})
 

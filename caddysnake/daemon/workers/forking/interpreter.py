@@ -81,7 +81,7 @@ def execute(
     if (os.geteuid() if account is None else account.uid) == 0:
         found = foreign_hand(command[0])
         if found is not None:
-            raise SpawnError("interpreter", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
+            raise SpawnError("setup-failed", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
     stdin, stdout, stderr = streams
 
     def start() -> subprocess.Popen[bytes]:

@@ -227,11 +227,11 @@ class ThreadHost:
         self._answers[worker] = answer
         try:
             if not self.peer.hand_over(Join(worker, group, grace_s, root), [channel]):
-                raise SpawnError("host", "the channel of its thread host is full")
+                raise SpawnError("spawn-failed", "the channel of its thread host is full")
             result = await asyncio.wait_for(answer, _JOIN_TIMEOUT_S)
         except OSError as exc:  # ChannelClosed and TimeoutError among them
             self._become(HostState.CLOSED)  # whoever comes next gets another
-            raise SpawnError("host", f"its thread host does not answer: {exc!r}") from None
+            raise SpawnError("spawn-failed", f"its thread host does not answer: {exc!r}") from None
         finally:
             self._answers.pop(worker, None)
         if result == -errno.EEXIST:
@@ -382,7 +382,7 @@ class ThreadHost:
             self._over(worker)
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(SpawnError("host", "its thread host died"))
+                answer.set_exception(SpawnError("spawn-failed", "its thread host died"))
         await self.child.confinement.remove()
         if self._scratch is not None:
             scratch.discard(self._scratch)

@@ -68,7 +68,7 @@ class Placement(ThreadLauncher):
             host = await self._hosts.begin(self._wanted())
             fd = await self._ask(host, worker, channel, grace_s)
             if fd is None:
-                raise SpawnError("host", "its modules collide with those of an app in a thread host of its own")
+                raise SpawnError("spawn-failed", "its modules collide with those of an app in a thread host of its own")
             return host.pid, fd
 
     def gave_up(self) -> None:

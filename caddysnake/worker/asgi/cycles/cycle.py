@@ -248,7 +248,7 @@ class Cycle:
             return
         is_told = context.is_forced or self.is_overdue
         if not (is_told and isinstance(exc, asyncio.CancelledError)):
-            self.log("the app raised an exception", foreign_traceback(exc))
+            self.log("app-error", "the app raised an exception", foreign_traceback(exc))
         context.counters.errors += 1
         if self.is_gone or self.response.phase is _DONE:
             return
@@ -268,11 +268,11 @@ class Cycle:
         """The app returned, and its response is not complete."""
         self.connection.context.counters.errors += 1
         if self.response.head_sent:
-            self.log("the app returned before its response was complete")
+            self.log("no-response", "the app returned before its response was complete")
             self.flush_pieces()
             self.connection.abort()
         else:
-            self.log("the app returned without a response")
+            self.log("no-response", "the app returned without a response")
             self.answer(500, *plain(500, "no-response"))
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -283,12 +283,13 @@ class Cycle:
         self.connection.write(response.send(body, more=False), len(body))
         self.connection.response_done(self)
 
-    def log(self, what: str, error: str = "") -> None:
-        """One record, without the query: it is where people put secrets."""
+    def log(self, code: str, what: str, error: str = "") -> None:
+        """One record, without the query: it is where people put secrets. ``code``: see ``channel.codes``."""
         say(
             "error",
             what,
             error,
+            code=code,
             app=self.connection.context.settings.app,
             method=self.head.method,
             path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),

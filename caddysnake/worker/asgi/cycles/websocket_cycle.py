@@ -439,7 +439,7 @@ class WebSocketCycle(Cycle):
         context = self.connection.context
         context.counters.errors += 1
         if not context.is_forced:
-            self.log("the app raised an exception", foreign_traceback(exc))
+            self.log("app-error", "the app raised an exception", foreign_traceback(exc))
         if self._phase is _OPEN:
             self._close(INTERNAL_ERROR, "")
 

@@ -37,13 +37,14 @@ _OVER = (GONE, BROKEN)
 _PATH_MAX = 200
 
 
-def report(level: str, what: str, app: str, head: RequestHead, exc: BaseException | None = None) -> None:
+def report(level: str, what: str, app: str, head: RequestHead, exc: BaseException | None = None, **more: str) -> None:
     """Log one record about a request, with the traceback of ``exc`` cut down to the app's own frames.
 
     The query is left out: it is where people put secrets.
     """
     path = head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
-    say(level, what, "" if exc is None else foreign_traceback(exc), app=app, method=head.method, path=path)
+    error = "" if exc is None else foreign_traceback(exc)
+    say(level, what, error, **more, app=app, method=head.method, path=path)
 
 
 class CallContext(NamedTuple):
@@ -225,7 +226,8 @@ class Call(Response):
         try:
             close()
         except BaseException as exc:
-            report("error", "close() of the response raised an exception", self._context.name, self.head, exc)
+            what = "close() of the response raised an exception"
+            report("error", what, self._context.name, self.head, exc, code=CODE)
 
     def _send(self, connection: Connection, data: bytes, more: bool) -> bytes | tuple[bytes, ...]:
         output = self.send(data, more)
@@ -340,7 +342,7 @@ class Call(Response):
         if reason is not None:
             report("debug", str(reason), self._context.name, self.head)
         else:
-            report("error", "the app raised an exception", self._context.name, self.head, exc)
+            report("error", "the app raised an exception", self._context.name, self.head, exc, code=CODE)
         connection = self._connection
         if connection is None:
             return  # the response was complete

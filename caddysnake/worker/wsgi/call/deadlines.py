@@ -182,6 +182,6 @@ class Deadlines:
 
     def _give_up(self, call: TimedCall) -> None:
         what = f"the request took longer than request_timeout ({self._limit_s:g} s)"
-        report("error", what, self._app, call.head)
+        report("error", what, self._app, call.head, code=_TOO_LATE.code)
         self._stacks.write()
         call.give_up()

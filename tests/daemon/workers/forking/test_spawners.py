@@ -181,7 +181,7 @@ def test_who_waits_for_an_interpreter_that_hangs_waits_no_longer_than_an_app_may
             async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(StartFailed, match=r"not ready within 0\.3s") as caught:
                     await app.start()
-                assert caught.value.code == "start timeout"
+                assert caught.value.code == "start-timeout"
             (pid,) = house.spawners.pids()
             await until(lambda: not alive(pid), "the end of what nobody waits for")
 

@@ -1,0 +1,170 @@
+"""Several apps in one file: what becomes of each in a reload is its own affair."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.daemon import Process, daemon, eventually, get
+from support.house import run, until
+from support.load import Load, app
+from support.serving import composition, serving
+
+from caddysnake.daemon.apps.spec import StartFailed
+from caddysnake.daemon.supervisor.app_changes import Manner
+
+OPTIONS = "{\n\tadmin unix/admin.sock\n}\n"
+SICK = "raise LookupError('no database')\n"
+LOCKED = """
+import fcntl
+LOCK = open(__file__ + ".lock", "w")
+fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
+
+def site(name: str, *lines: str) -> str:
+    inside = "".join(f"\t\t{line}\n" for line in ("module_wsgi main:wsgi", f"working_dir {name}", "workers 1", *lines))
+    return f"unix/{name}.sock {{\n\tpython {{\n{inside}\t}}\n}}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path, name, "1")
+    return tmp_path
+
+
+def write(folder: Path, name: str, version: str, first: str = "") -> None:
+    (folder / name / "main.py").write_text(app(version, first))
+
+
+def version(folder: Path, name: str) -> str:
+    status, body = get("/", path=folder / f"{name}.sock")
+    return body.split()[0].decode() if status == 200 else str(status)
+
+
+def command(process: Process, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    asked = [sys.executable, "-m", "caddysnake", *arguments]
+    environ = {"HOME": str(folder), "XDG_RUNTIME_DIR": process.runtime_dir, "PATH": ""}
+    return subprocess.run(asked, check=False, cwd=folder, capture_output=True, text=True, env=environ, timeout=60)
+
+
+def test_one_refused_app_keeps_its_build_and_refuses_nobody_elses(folder: Path) -> None:
+    with daemon(folder, OPTIONS + site("one") + site("two")) as process:
+        write(folder, "one", "2")
+        write(folder, "two", "2", SICK)
+        whole = command(process, folder, "reload", "--all-or-nothing")
+        assert whole.returncode == 1
+        assert "app two/main:wsgi does not start (import-failed)" in whole.stderr
+        assert (version(folder, "one"), version(folder, "two")) == ("1", "1")
+        done = command(process, folder, "reload")
+        assert done.returncode == 1
+        assert "Error: app two/main:wsgi does not start (import-failed); its old build serves on:" in done.stderr
+        assert "LookupError: no database" in done.stderr
+        assert "(2 apps) reloaded in" in done.stderr
+        assert "but for two/main:wsgi" in done.stderr
+        assert (version(folder, "one"), version(folder, "two")) == ("2", "1")
+        apps = json.loads(command(process, folder, "status", "--json").stdout)["apps"]
+        assert [(each["build"]["number"], each["refused"] is None) for each in apps] == [(2, True), (1, False)]
+        write(folder, "two", "3")
+        assert command(process, folder, "reload").returncode == 0
+        assert (version(folder, "one"), version(folder, "two")) == ("2", "3")
+
+
+def test_an_app_that_is_new_and_does_not_start_is_tried_again(folder: Path) -> None:
+    write(folder, "two", "1", SICK)
+    with daemon(folder, OPTIONS + site("one")) as process:
+        (folder / "Caddyfile").write_text(OPTIONS + site("one") + site("two"))
+        done = command(process, folder, "reload")
+        assert done.returncode == 1
+        assert "two/main:wsgi does not start (import-failed); nothing serves, and it is tried again:" in done.stderr
+        assert version(folder, "two") == "503"
+        write(folder, "two", "2")
+        eventually(lambda: version(folder, "two") == "2", "another try")
+
+
+def test_one_slow_app_holds_up_nobody_elses_new_build(folder: Path) -> None:
+    async def work() -> None:
+        wanted = composition(folder, site("one") + site("two"))
+        async with serving(wanted) as served:
+            write(folder, "one", "2")
+            write(folder, "two", "2", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n")
+            change = asyncio.create_task(served.change(wanted, Manner(swaps_early=True)))
+            await until(lambda: served.running.apps["one/main:wsgi"].builds.times_accepted == 2, "the quick one")
+            assert not change.done()
+            assert await asyncio.to_thread(version, folder, "one") == "2"
+            assert await asyncio.to_thread(version, folder, "two") == "1"
+            (folder / "two" / "go").touch()
+            assert {each.result for each in await change} == {"reloaded"}
+
+    run(work())
+
+
+def test_a_refused_app_that_loses_its_listener_refuses_the_file(folder: Path) -> None:
+    """Its workers have connections on which requests for another app will come."""
+
+    async def work() -> None:
+        async with serving(composition(folder, site("one") + site("two"))) as served:
+            write(folder, "one", "2", SICK)
+            write(folder, "two", "2")
+            swapped = site("one").replace("one.sock", "X.sock") + site("two").replace("two.sock", "one.sock")
+            with pytest.raises(StartFailed, match="no database"):
+                await served.change(composition(folder, swapped.replace("X.sock", "two.sock")))
+            assert await asyncio.to_thread(version, folder, "one") == "1"
+            assert await asyncio.to_thread(version, folder, "two") == "1"
+
+    run(work())
+
+
+# -- stop_first ------------------------------------------------------------------------------------------------
+
+
+def test_what_only_one_build_can_hold_is_handed_on_and_requests_wait(folder: Path) -> None:
+    async def work() -> None:
+        write(folder, "one", "1", LOCKED)
+        wanted = composition(folder, site("one", "reload_strategy stop_first"))
+        async with serving(wanted) as served, Load(folder / "one.sock", 6) as load:
+            await load.more(50)
+            write(folder, "one", "2", LOCKED)
+            (outcome,) = await served.change(wanted)
+            assert outcome.result == "reloaded"
+            assert await asyncio.to_thread(version, folder, "one") == "2"
+            write(folder, "one", "3", LOCKED)
+            await served.reload_app("main:wsgi")
+            await load.more(50)
+            assert await asyncio.to_thread(version, folder, "one") == "3"
+            assert load.failures == []
+
+    run(work())
+
+
+def test_a_build_that_ended_first_comes_back_when_the_new_one_does_not_start(folder: Path) -> None:
+    """By its own code, where it is still there: what ``current`` led to."""
+
+    async def work() -> None:
+        releases = folder / "one"
+        for number, first in (("1", LOCKED.replace("__file__", "'../all'")), ("2", SICK)):
+            (releases / number).mkdir()
+            (releases / number / "main.py").write_text(app(number, first))
+        (releases / "current").symlink_to("1")
+        wanted = composition(folder, site("one", "reload_strategy stop_first").replace("dir one", "dir one/current"))
+        async with serving(wanted) as served, Load(folder / "one.sock", 6) as load:
+            (releases / "current").unlink()
+            (releases / "current").symlink_to("2")
+            with pytest.raises(StartFailed, match="no database"):
+                await served.change(wanted)
+            await load.more(50)
+            assert await asyncio.to_thread(version, folder, "one") == "1"
+            assert load.failures == []
+            builds = served.running.apps["main:wsgi"].builds
+            assert builds.running is not None
+            assert builds.running.number == 1
+            assert builds.refused is not None
+
+    run(work())
