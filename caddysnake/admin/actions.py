@@ -17,7 +17,7 @@ from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp, find
 from ..daemon.upgrade.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
-from .models import Dumped, Evicted, Loaded, OutcomeModel, Reloaded, Stopping, Upgrade
+from .models import Dumped, Evicted, Loaded, OutcomeModel, Reloaded, ScaleModel, Stopping, Upgrade
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
 _HINTS = {
@@ -110,6 +110,18 @@ async def reload_app(daemon: Daemon, key: str) -> Reloaded:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
     return Reloaded(app=key, seconds=round(seconds, 3))
+
+
+def scale(daemon: Daemon, key: str, workers: int | None) -> ScaleModel:
+    """Give an app so many workers; None: as many as it takes. Raises ``ApiError``."""
+    _refuse_unless_ready(daemon)
+    try:
+        app = daemon.serving.scale(key, workers)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    least = app.spec.workers
+    most = max(least, app.spec.most)
+    return ScaleModel(app=key, workers=app.pool.core.size, least=least, most=most, is_fixed=workers is not None)
 
 
 async def evict(daemon: Daemon, key: str) -> Evicted:

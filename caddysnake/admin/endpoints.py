@@ -30,6 +30,7 @@ from .models import (
     Loaded,
     Profiled,
     Reloaded,
+    ScaleModel,
     Status,
     Stopping,
     TaskModel,
@@ -44,6 +45,8 @@ LOAD_MAX_BYTES = 4 << 20
 CADDYFILE_TYPES = ("text/caddyfile", "text/plain", "application/octet-stream")
 LINES_MAX = 1_000_000
 _STACK_MAX = 8
+WORKERS_MAX = 512
+"""That may be asked for at run time."""
 
 
 class Call(NamedTuple):
@@ -182,6 +185,14 @@ async def get_app(call: Call) -> AppModel:
 async def post_reload(call: Call) -> Reloaded:
     """Give the app of this ``key`` new workers; done when they serve. Raises ``ApiError``."""
     return await actions.reload_app(call.daemon, call.path["key"])
+
+
+async def post_scale(call: Call) -> ScaleModel:
+    """Give the app of this ``key`` another number of workers. Raises ``ApiError``."""
+    text = call.query.get("workers", "")
+    if text != "auto" and not (text.isascii() and text.isdigit() and 0 < int(text[:5]) <= WORKERS_MAX):
+        raise ApiError("bad-request", f"workers={text[:80]!r} is no number of workers", "write workers=4, or auto")
+    return actions.scale(call.daemon, call.path["key"], None if text == "auto" else int(text))
 
 
 async def delete_app(call: Call) -> Evicted:
@@ -337,6 +348,7 @@ _FOLLOW = Parameter("follow", "query", "go on with what comes", {"type": "boolea
 _ALL = Parameter(
     "all_or_nothing", "query", "one app that does not start refuses the whole", {"type": "boolean", "default": False}
 )
+_WORKERS = Parameter("workers", "query", "a number, or auto", {"type": "string", "default": "auto"})
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/config/", get_config, "The configuration that runs, as `caddysnake adapt` prints it.", None),
@@ -376,6 +388,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Reloaded,
         ("no-such-app", "template", "asleep", "start", "busy"),
         (_KEY,),
+    ),
+    Endpoint(
+        "POST",
+        "/apps/{key}/scale",
+        post_scale,
+        "Give an app so many workers, until the next reload, or `auto`: as many as the file says, or as it takes.",
+        ScaleModel,
+        ("no-such-app", "template", "asleep", "bad-request", "busy"),
+        (_KEY, _WORKERS),
     ),
     Endpoint(
         "DELETE",

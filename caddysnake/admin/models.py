@@ -78,6 +78,24 @@ class Reloaded(Model):
     seconds: float
 
 
+class ScaledModel(Model):
+    """Why an app has as many workers as it has."""
+
+    at: float
+    workers: int
+    reason: str
+
+
+class ScaleModel(Model):
+    """An app was given another number of workers: those that are new are on their way."""
+
+    app: str
+    workers: int
+    least: int = Field(description="what the file says")
+    most: int
+    is_fixed: bool = Field(description="somebody asked for this number, which holds until the next reload")
+
+
 class Evicted(Model):
     """The app has no process any more. The next request for it starts it."""
 
@@ -202,6 +220,10 @@ class AppModel(Model):
     refused: RefusedModel | None = Field(description="what was tried last, when that does not start")
     generation: int
     workers_wanted: int
+    workers_least: int
+    workers_most: int = Field(description="more than workers_least: as many as it takes, up to this")
+    workers_asked_for: int | None = Field(description="by scale; holds until the next reload")
+    scaled: ScaledModel | None = Field(description="the last change of workers_wanted; null: as the file says")
     workers_ready: int
     workers: list[WorkerModel]
     traffic: Traffic

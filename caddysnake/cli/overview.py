@@ -139,7 +139,7 @@ def _apps(
             (
                 ("  " if app["template"] else "") + cut(app["name"]),
                 app["state"] + ("!" if app["refused"] else ""),
-                f"{app['workers_ready']}/{app['workers_wanted']}",
+                f"{app['workers_ready']}/{app['workers_wanted']}" + _range(app),
                 str(app["build"]["number"]) if app["build"] else "-",
                 count,
                 str(traffic["errors"]),
@@ -152,6 +152,10 @@ def _apps(
             )
         )
     return Columns(head, rows, frozenset(range(2, len(head))), _APPS_SPARED)
+
+
+def _range(app: Status) -> str:
+    return f" ({app['workers_least']}-{app['workers_most']})" if app["workers_most"] > app["workers_least"] else ""
 
 
 def _listeners(now: Status) -> Columns:
@@ -190,6 +194,10 @@ def _notes(now: Status, clock: float) -> list[str]:
             when = span(clock - refused["last_at"])
             what = f"build {refused['number']} was refused {when} ago ({refused['code']}{_tries(refused)}); {runs}"
             found += [f"! {name}: {what}", *_excerpt(refused["error"])]
+        if app["scaled"]:
+            fixed = ", until the next reload" if app["workers_asked_for"] else ""
+            since, why = span(clock - app["scaled"]["at"]), app["scaled"]["reason"]
+            found.append(f"- {name}: {app['scaled']['workers']} workers since {since} ({why}{fixed})")
         if app["restarts"]:
             causes = ", ".join(f"{cause} {count}" for cause, count in sorted(app["restarts"].items()))
             found.append(f"- {name}: workers replaced: {causes}")

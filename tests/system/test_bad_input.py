@@ -157,7 +157,7 @@ def test_a_port_in_use_is_said_so(tmp_path: Path) -> None:
             id="both kinds",
         ),
         pytest.param(
-            "unix//tmp/x.sock {\n\tpython {\n\t\tmodule_wsgi blog:app\n\t\tworkers 0\n\t}\n}\n",
+            "unix//tmp/x.sock {\n\tpython {\n\t\tmodule_wsgi blog:app\n\t\tworkers none\n\t}\n}\n",
             ["Caddyfile:4", "workers"],
             id="no workers",
         ),

@@ -57,7 +57,7 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing builds exchange folder hurry ledger"
+        "_growing _launchers _loop _reaps _renewing builds exchange folder hurry ledger scaled"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded present retry_after_s"

@@ -280,7 +280,7 @@ function fillApp(row, app, status) {
   classes(badge, `badge ${app.refused && app.state === "serving" ? "warn" : STATES[app.state]}`);
   const past = history.get(app.key) || { rates: [], latencies: null };
   const latest = past.latencies;
-  fillCells(row, [undefined, undefined, `${app.workers_ready}/${app.workers_wanted}`, past.rates.length ? rate(past.rates[past.rates.length - 1]) : "–", undefined,
+  fillCells(row, [undefined, undefined, `${app.workers_ready}/${app.workers_wanted}${app.workers_most > app.workers_least ? ` (${app.workers_least}–${app.workers_most})` : ""}`, past.rates.length ? rate(past.rates[past.rates.length - 1]) : "–", undefined,
     duration(latest && quantile(0.5, status.latency_bounds_s, latest)), duration(latest && quantile(0.95, status.latency_bounds_s, latest)),
     app.in_flight, app.waiting, app.traffic.errors, bytes(app.memory_bytes), sum(Object.values(app.restarts))]);
   draw(row.cells[4].firstChild, past.rates);

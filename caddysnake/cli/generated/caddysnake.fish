@@ -50,7 +50,7 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_commands run serve reload upgrade scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
 set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
 
 complete -c caddysnake -e
@@ -105,6 +105,11 @@ complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s h -l help -d 'sho
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a scale -d 'Give an app another number of workers, without a reload.'
+complete -c caddysnake -n '_shtab_caddysnake_using scale' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using scale' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using scale' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using scale' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a stop -d 'Stop the running daemon, as SIGTERM does, and wait until it has ended.'
 complete -c caddysnake -n '_shtab_caddysnake_using stop' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using stop' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'

@@ -24,6 +24,7 @@ _shtab_caddysnake_commands() {
     reload:'Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.'
     run:'Run the apps of a Caddyfile, and with --caddy a stock Caddy in front of them.'
     runtime:'Install the libraries that workers need for another Python version.'
+    scale:'Give an app another number of workers, without a reload.'
     serve:'Serve one app behind a stock Caddy, without writing a Caddyfile.'
     status:'Show how the running daemon is: apps and their workers, what runs since when and what was refused, and why.'
     stop:'Stop the running daemon, as SIGTERM does, and wait until it has ended.'
@@ -193,6 +194,18 @@ _shtab_caddysnake_runtime_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_runtime_defaults_added=0
 
+_shtab_caddysnake_scale_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":its name\; \`caddysnake status\` has them:"
+  ":a number, or auto:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_scale_defaults_added=0
+
 _shtab_caddysnake_serve_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--wsgi[the app is WSGI]"
@@ -323,6 +336,7 @@ _shtab_caddysnake() {
         reload) _arguments -C -s $_shtab_caddysnake_reload_options ;;
         run) _arguments -C -s $_shtab_caddysnake_run_options ;;
         runtime) _arguments -C -s $_shtab_caddysnake_runtime_options ;;
+        scale) _arguments -C -s $_shtab_caddysnake_scale_options ;;
         serve) _arguments -C -s $_shtab_caddysnake_serve_options ;;
         status) _arguments -C -s $_shtab_caddysnake_status_options ;;
         stop) _arguments -C -s $_shtab_caddysnake_stop_options ;;

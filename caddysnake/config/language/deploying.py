@@ -1,4 +1,4 @@
-"""The subdirectives of ``python`` that say how one build of an app takes over from another."""
+"""The subdirectives of ``python`` that say how one build of an app takes over from another, and how it grows."""
 
 from __future__ import annotations
 
@@ -56,3 +56,10 @@ def reload_strategy(d: Dispenser, app: AppDraft) -> None:
     a port: requests wait meanwhile, and the old build comes back if the new one does not start. Default: the global
     option `reload_strategy`."""
     app.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling", "stop_first"))
+
+
+@_subdirective("scale_down_after", "scale_down_after <duration>")
+def scale_down_after(d: Dispenser, app: AppDraft) -> None:
+    """How long one worker fewer must have been enough until one is let go, where `workers` has two numbers. Default:
+    60s."""
+    app.fields["scale_down_after_s"] = values.positive_duration(argument(d))

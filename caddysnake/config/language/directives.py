@@ -122,12 +122,16 @@ def python_path(d: Dispenser, app: AppDraft) -> None:
 # How many
 
 
-@_subdirective("workers", "workers <count>|auto")
+@_subdirective("workers", "workers <count>|auto [<most>|auto]")
 def workers(d: Dispenser, app: AppDraft) -> None:
     """How many workers run the app. `auto`, the default, is one for each core the daemon may use; it is 1 for a dynamic
-    app, for `workers_runtime thread` and for the form `python module:variable`."""
-    number = values.workers(argument(d))
-    app.fields["workers"] = "auto" if number is None else number
+    app, for `workers_runtime thread` and for the form `python module:variable`. With a second number, that many at
+    most: more are started when requests wait, or all are busy, and let go after `scale_down_after`."""
+    least, *most = (values.workers(text) or "auto" for text in arguments(d, 1, 2))
+    if most and isinstance(least, int) and isinstance(most[0], int) and most[0] < least:
+        raise InvalidValue(f"the most, {most[0]}, is less than the least, {least}", "write the smaller number first")
+    app.fields["workers"] = least
+    app.fields["workers_most"] = most[0] if most else None
 
 
 @_subdirective("workers_runtime", "workers_runtime process|thread")

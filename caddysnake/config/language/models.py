@@ -157,6 +157,9 @@ class PythonApp(Model):
     python_path: str | None = None
 
     workers: int | Literal["auto"] | None = None
+    workers_most: int | Literal["auto"] | None = None
+    """``None``: always as many as ``workers``."""
+    scale_down_after_s: float = 60.0
     workers_runtime: Literal["process", "thread"] = "process"
     runtime: Literal["native", "uvloop", "sync"] | None = None
 

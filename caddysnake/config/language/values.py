@@ -208,13 +208,10 @@ def count(text: str, least: int = 1, most: int = 2**31 - 1) -> int:
 
 
 def workers(text: str) -> int | None:
-    """A number of workers, or ``None`` for ``auto``: one for each core."""
+    """A number of workers, or ``None`` for ``auto``, which 0 means too: one for each core."""
     if text == "auto":
         return None
-    number = count(text, least=0, most=_MAX_WORKERS)
-    if number == 0:
-        raise InvalidValue("an app needs at least one worker", "write 1 or more, or auto for one per core")
-    return number
+    return count(text, least=0, most=_MAX_WORKERS) or None
 
 
 def module_variable(text: str) -> ModuleVariable:

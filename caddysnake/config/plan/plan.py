@@ -44,6 +44,8 @@ class AppSpec:
     """The interpreter, absolute. It may not exist; the checks say so."""
     venv: str | None
     workers: int
+    workers_most: int
+    """0: always as many as ``workers``."""
     loop: Literal["uvloop", "asyncio"]
     environ: dict[str, str]
     """What ``env_file`` and ``env_var`` say. Not yet the worker's whole environment: see ``worker_environ``."""
@@ -189,7 +191,8 @@ def plan(
 def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = None) -> AppSpec:
     """*spec* made anew of *block*, which is its own, perhaps with values in the place of placeholders."""
     found = _app(block, name or spec.name, base, 1, spec.grace_period_s)
-    return replace(found, workers=spec.workers, root_path=spec.root_path, host=spec.host, strategy=spec.strategy)
+    kept = ("workers", "workers_most", "root_path", "host", "strategy")
+    return replace(found, **{name: getattr(spec, name) for name in kept})
 
 
 def default_socket_dir() -> str:
@@ -261,6 +264,7 @@ def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float) -> 
         python=interpreter(block, base),
         venv=None if block.venv is None else os.path.join(base, unescaped(block.venv)),
         workers=_workers(block, cores),
+        workers_most=0 if block.workers_most is None else cores if block.workers_most == "auto" else block.workers_most,
         loop="asyncio" if block.runtime == "native" else "uvloop",
         environ=environ,
         grace_period_s=grace_s if block.grace_period_s is None else block.grace_period_s,

@@ -2,6 +2,7 @@
 
 ``app``         one app, by its generations; ``takeover``: the decisions, without I/O
 ``exchange``    the old build ends before the new one starts
+``scaled``      as many workers as it takes; ``scaling``: the decisions, without I/O
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one

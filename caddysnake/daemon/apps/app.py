@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from ...channel.messages import Need, Unneed
-from ..sockets.connections import Connections
+from ..sockets.connections import Connection, Connections
 from ..system.state import CarriedApp, CarriedPool, CarriedWorker
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import StartLimiter
@@ -17,6 +17,7 @@ from .dispatcher import ALONE, Dispatcher, Recourse
 from .exchange import Exchange
 from .folder import PrivateFolder
 from .pool import Pool
+from .scaled import Scaled
 from .spec import PoolSpec, StartFailed
 from .takeover import Do, Order, TellWaiters
 
@@ -45,6 +46,7 @@ class App(Dispatcher):
         self._renewing = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
         self.exchange = Exchange(self)
+        self.scaled = Scaled(self)
 
     @property
     def spec(self) -> PoolSpec:
@@ -124,12 +126,14 @@ class App(Dispatcher):
 
     def begin_generation(self, spec: PoolSpec) -> Pool:
         """Return the generation that comes, which has not been started."""
-        coming = self.takeover.coming = Pool(spec, self.pool.generation + 1, self._launchers, self)
+        size = self.scaled.size_for(spec.workers, spec.most)
+        coming = self.takeover.coming = Pool(spec, self.pool.generation + 1, self._launchers, self, size)
         return coming
 
     def swap(self) -> None:
         """The generation that was prepared takes over: idle connections move to it, requests in flight finish."""
         orders = self.takeover.swap(self.newest.core.is_growing)
+        self.scaled.forget()
         self.builds.accepted()
         self.carry_out(orders)
 
@@ -173,6 +177,11 @@ class App(Dispatcher):
         await asyncio.gather(*(pool.ended() for pool in self.pools()))
         if self.is_stopping:
             self.folder.end()
+
+    def place(self, connection: Connection) -> None:
+        """See ``Dispatcher.place``."""
+        super().place(connection)
+        self.scaled.wake()
 
     # -- orders --------------------------------------------------------------------------------------------------
 
@@ -241,6 +250,7 @@ class App(Dispatcher):
             broken=broken.carry() if broken is not None else None,
             attempts=self.attempts,
             builds=self.builds.carry(),
+            scale=self.scaled.carry(),
             ledger=self.ledger.carry(),
             folder=self.folder.carry(),
             waiting=[connection.fd for connection in self._queue],
@@ -269,5 +279,6 @@ class App(Dispatcher):
         takeover.broken = StartFailed.resumed(carried.broken)
         takeover.attempts = carried.attempts
         self.builds.resume(carried.builds)
+        self.scaled.resume(carried.scale)
         self.ledger.resume(carried.ledger)
         return workers

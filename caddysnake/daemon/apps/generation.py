@@ -6,7 +6,7 @@ of events can be tried in no time: failed before gone, drained while starting, k
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
@@ -182,6 +182,18 @@ class Generation(Generic[W]):
             return []
         self.goal += 1
         return [Spawn(self.goal - 1, in_turn=True)]
+
+    def resize(self, size: int, first: Callable[[list[W]], list[W]] = list) -> list[Order[W]]:
+        """Have ``size`` workers. ``first``: those that serve, in the order in which they go; the last of it first."""
+        if self.state is not PoolState.SERVING:
+            self.size = self.goal = size
+            return []
+        orders: list[Order[W]] = []
+        free = (place for place in range(size + len(self.workers)) if place not in self.workers)
+        orders += [Spawn(next(free)) for _ in range(size - self.goal)]
+        orders += [Drain(worker, keeps=True) for worker in first(self.ready)[: max(0, self.goal - size)]]
+        self.size = self.goal = size
+        return orders
 
     def begun(self, place: int, worker: W) -> None:
         """``worker`` is being forked. Whoever had its place has said that it failed, and may not be gone yet."""

@@ -68,10 +68,11 @@ class Home(Protocol):
 class Pool(WorkerSink[Worker]):
     """Tells ``home`` when a worker has become ready, and which connections need another."""
 
-    def __init__(self, spec: PoolSpec, generation: int, launchers: Launchers, home: Home) -> None:
+    def __init__(self, spec: PoolSpec, generation: int, launchers: Launchers, home: Home, size: int = 0) -> None:
+        """``size``: how many workers it begins with, if not as many as ``spec`` says."""
         self.spec = spec
         self.generation = generation
-        self.core = Generation[Worker](spec.workers)
+        self.core = Generation[Worker](size or spec.workers)
         """Which worker is at which place; its decisions."""
         self.ready = self.core.ready
         self.workers = self.core.workers
@@ -141,6 +142,14 @@ class Pool(WorkerSink[Worker]):
             self._news.clear()
             await self._news.wait()
         return True
+
+    def resize(self, size: int) -> None:
+        """Have ``size`` workers; of those that are too many the one goes that has the least to finish."""
+
+        def first(ready: list[Worker]) -> list[Worker]:
+            return sorted(ready, key=lambda each: (each.slots.has_open_ends, -each.settings.worker_index))
+
+        self._carry_out(self.core.resize(size, first))
 
     def wind_down(self) -> None:
         """Its workers serve on for now, but none is started again."""
@@ -225,6 +234,7 @@ class Pool(WorkerSink[Worker]):
         return CarriedPool(
             spec=plain(self.spec),
             generation=self.generation,
+            size=core.size,
             is_draining=not core.is_kept and core.state is not PoolState.NEW,
             is_started=self.is_started,
             workers=[worker.carry() for worker in workers],
@@ -259,7 +269,9 @@ class Pool(WorkerSink[Worker]):
         core.backoff.failures = carried.failures
         core.state = PoolState.DRAINING if carried.is_draining else PoolState.SERVING  # nobody waits for a start
         if core.is_kept:
-            missing = set(range(self.spec.workers)) - self.workers.keys()
+            core.size = core.goal = carried.size or self.spec.workers
+            free = (index for index in range(2 * core.size) if index not in self.workers)
+            missing = [next(free) for _ in range(core.size - len(self.workers))]
             self._carry_out(Spawn(index, carried.pauses.get(index, 0.0)) for index in missing)
         return workers
 

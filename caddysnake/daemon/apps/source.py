@@ -43,13 +43,14 @@ class WorkerSource:
 
     async def _settings_of(self, place: int) -> Settings | RelaySettings:
         """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
-        settings = self._spec.settings._replace(worker_index=place, workers=self._spec.workers)
+        count = max(self._spec.workers, self._spec.most, place + 1)
+        settings = self._spec.settings._replace(worker_index=place, workers=count)
         if isinstance(settings, Settings) and settings.development:
             settings = settings._replace(build=self._build)
         if isinstance(settings, Settings) and settings.max_in_flight is not None:
             settings = settings._replace(
-                max_in_flight=share(settings.max_in_flight, place, self._spec.workers),
-                max_waiting=share(settings.max_waiting, place, self._spec.workers),
+                max_in_flight=share(settings.max_in_flight, place, count),
+                max_waiting=share(settings.max_waiting, place, count),
             )
         return self._with_temporary(await self._located(settings)) if isinstance(settings, Settings) else settings
 

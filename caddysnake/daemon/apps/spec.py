@@ -51,6 +51,9 @@ class PoolSpec(NamedTuple):
     """Why it cannot be started as things are. Who it would run as may not be known then."""
     fence: Fence | None = None
     """The sandbox of its workers. That of ``key`` is no narrower."""
+    most: int = 0
+    """How many workers there may be, of which ``workers`` is the least; 0: always as many."""
+    scale_down_after_s: float = 60.0
     strategy: Literal["parallel", "rolling", "stop_first"] = "parallel"
     """How a new generation takes over."""
     warmup: WarmUp | None = None

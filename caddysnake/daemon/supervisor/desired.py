@@ -310,6 +310,8 @@ def _pool(
         limits,
         slow_start_s(environ, SLOW_START_S),
         (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
+        most=spec.workers_most,
+        scale_down_after_s=block.scale_down_after_s,
         strategy=spec.strategy,
         warmup=_warmup(spec),
         is_tenant=is_tenant,

@@ -122,6 +122,15 @@ class Supervisor:
                 if beginning is not None:
                     beginning.resume()
 
+    def scale(self, name: str, workers: int | None) -> App:
+        """Give an app so many workers, or, with None, as many as it takes; the app. Raises ``UnknownApp``."""
+        found = find(self.running.apps, self.running.templates, name)
+        app = found if isinstance(found, App) else found.tenants.apps.get(found.key)
+        if app is None:
+            raise UnknownApp.asleep(name)
+        app.scaled.ask_for(workers)
+        return app
+
     async def evict(self, name: str, key: str | None = None) -> None:
         """Let a dynamic app go, and wait until its workers have: its next request starts it afresh, and none fails.
 

@@ -2,6 +2,7 @@
 
 ``processes``  pidfds, orphans, signals
 ``kinship``    whose child a process is, and who is at the other end of a connection
+``memory``     how much there is for more
 ``cgroups``    where a worker has its limit of memory with all that it starts
 ``tempdirs``   the private folders of apps
 ``notify``     the words of a service manager; ``service``: talks to it

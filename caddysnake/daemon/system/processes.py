@@ -255,6 +255,15 @@ def _tell_hidden(pid: int) -> None:
                     extra={"fields": {"hint": hint}})  # fmt: skip
 
 
+def run_delay_s(pid: int) -> float:
+    """For how long the process's first thread has been ready to run, and others ran; 0 where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that the process has used, in user and kernel mode; 0 when it is reaped. The kernel's clock of the
     process (clock_getcpuclockid(3)), which ``/proc`` cannot hide.

@@ -158,6 +158,8 @@ class CarriedPool(Carried):
 
     spec: dict[str, Any]
     generation: int
+    size: int = 0
+    """How many workers there are to be; 0: as many as the spec says."""
     is_draining: bool = False
     is_started: bool = True
     workers: list[CarriedWorker] = []
@@ -172,6 +174,13 @@ class CarriedPool(Carried):
     seat: CarriedSeat | None = None
 
 
+class CarriedScale(Carried):
+    """How many workers somebody asked for, and the last change: ``time.time()``, how many, why."""
+
+    asked_for: int | None = None
+    last: tuple[float, int, str] | None = None
+
+
 class CarriedApp(Carried):
     """``waiting``: descriptors of connections, in their order."""
 
@@ -182,6 +191,7 @@ class CarriedApp(Carried):
     broken: CarriedFailure | None = None
     attempts: int = 0
     builds: CarriedBuilds = CarriedBuilds()
+    scale: CarriedScale = CarriedScale()
     ledger: CarriedLedger = CarriedLedger()
     folder: tuple[str, int] | None = None
     """Its private one, and its user."""

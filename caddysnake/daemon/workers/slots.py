@@ -6,6 +6,7 @@ The worker writes the bytes as well, and is believed in nothing: what it holds i
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...channel import vitals
@@ -131,6 +132,12 @@ class SlotTable:
         return sum(
             each.bound is not None and self._states[slot] == vitals.SLOT_IDLE for slot, each in self._held.items()
         )
+
+    def idle_fds(self, most: int) -> list[int]:
+        """Return ours of up to ``most`` connections, links among them, of whose next request nothing has been read."""
+        waiting = (vitals.SLOT_IDLE, vitals.SLOT_GIVEN)
+        found = (each.fd for slot, each in self._held.items() if self._states[slot] in waiting)
+        return list(islice(found, most))
 
     @property
     def may_ask(self) -> bool:

@@ -190,10 +190,11 @@ def test_the_longest_socket_path_has_107_bytes() -> None:
         values.socket_address(f"unix/{longest}x")
 
 
-def test_no_workers_at_all_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="at least one worker"):
-        values.workers("0")
+def test_no_workers_at_all_means_as_many_as_there_are_cores() -> None:
+    assert values.workers("0") is None
     assert values.workers("auto") is None
+    with pytest.raises(InvalidValue, match="too few"):
+        values.workers("-1")
 
 
 @pytest.mark.parametrize(

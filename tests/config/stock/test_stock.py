@@ -548,7 +548,7 @@ def test_a_dynamic_block_has_one_socket_and_takes_the_relay() -> None:
 
 def test_errors_of_the_file_are_raised_as_ever() -> None:
     with pytest.raises(ConfigErrors) as caught:
-        split(":80 {\n\tpython {\n\t\tworkers 0\n\t}\n}\n")
+        split(":80 {\n\tpython {\n\t\tworkers none\n\t}\n}\n")
     assert caught.value.errors[0].line == 3
 
 

@@ -1,0 +1,183 @@
+"""Gives an app as many workers as ``scaling`` decides: looks at their pages, and at what waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import time
+from typing import NamedTuple, Protocol
+
+from ...channel.settings import Settings
+from ..system.memory import available_bytes
+from ..system.processes import cpu_seconds, resident_bytes, run_delay_s
+from ..system.state import CarriedScale
+from .pool import Pool
+from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Scaler, Sight
+
+log = logging.getLogger("caddysnake.app")
+
+_SLOW_S = 1.0
+"""How often the processor time of workers is looked at."""
+_LOOKED_AT_MAX = 512
+"""Of so many idle connections of a worker is seen whether something waits on them."""
+
+
+class Change(NamedTuple):
+    """The last one. ``at``: ``time.time()``."""
+
+    at: float
+    workers: int
+    reason: str
+
+
+class Scalable(Protocol):
+    """The app."""
+
+    @property
+    def pool(self) -> Pool:
+        """See ``App``."""
+
+    @property
+    def waiting(self) -> int:
+        """See ``App``."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """See ``App``."""
+
+    def even_out(self) -> None:
+        """See ``App``."""
+
+
+class Scaled:
+    """One app's number of workers."""
+
+    def __init__(self, app: Scalable) -> None:
+        self._app = app
+        self._scaler = Scaler()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pending: set[int] = set()
+        self._cpu = self._cpu_now = (0.0, dict[int, float]())
+        self._slow: float | None = None
+        self._ready = 0
+        self.last: Change | None = None
+        """Why there are as many as there are; None: the file says so."""
+
+    @property
+    def asked_for(self) -> int | None:
+        """A number that somebody has set; it holds until the next reload of the file."""
+        return self._scaler.asked_for
+
+    def wake(self) -> None:
+        """Something has come for the app."""
+        spec = self._app.pool.spec
+        if self._timer is None and spec.most > spec.workers:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_CLOSELY_S, self._look)
+
+    def ask_for(self, workers: int | None) -> None:
+        """Have so many, or, with None, as many as it takes."""
+        self._scaler.asked_for = workers
+        spec = self._app.pool.spec
+        if workers is not None:
+            self._carry_out(Decision(workers, "asked for"))
+        elif spec.most <= spec.workers:
+            self._carry_out(Decision(spec.workers, "as the file says"))
+        self.wake()
+
+    def size_for(self, least: int, most: int) -> int:
+        """Return how many a new generation begins with: as many as the present one has, where that is allowed."""
+        size = self._app.pool.core.size
+        return min(max(size, least), most) if most > least else least
+
+    def forget(self) -> None:
+        """Another build runs: what was asked for does not hold any more."""
+        self._scaler.asked_for = None
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._timer = None
+        app, pool = self._app, self._app.pool
+        spec, core = pool.spec, pool.core
+        if app.is_stopping or spec.most <= spec.workers:
+            return
+        sight = self._sight(pool)
+        if core.is_kept and not core.is_growing and not core.replacing:
+            bounds = Bounds(spec.workers, spec.most, spec.scale_down_after_s)
+            decision = self._scaler.look(time.monotonic(), bounds, sight, lambda: self._room(pool))
+            if decision is not None:
+                self._carry_out(decision)
+        if sight.ready > self._ready:
+            app.even_out()  # what waits at a busy one goes to the new one
+        self._ready = sight.ready
+        if core.size > spec.workers or app.waiting or any(worker.slots.connections for worker in pool.ready):
+            is_close = sight.waiting or self._pending or core.size > sight.ready
+            pause_s = LOOK_CLOSELY_S if is_close else LOOK_S
+            self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
+
+    def _sight(self, pool: Pool) -> Sight:
+        settings = pool.spec.settings
+        threads = settings.threads if isinstance(settings, Settings) and settings.interface != "asgi" else 0
+        pending = {fd for worker in pool.ready for fd in with_input(worker.slots.idle_fds(_LOOKED_AT_MAX))}
+        both, self._pending = pending & self._pending, pending
+        cores, cores_now = self._cores(pool) if not threads else (0.0, 0.0)
+        return Sight(
+            workers=pool.core.size,
+            ready=len(pool.ready),
+            busy=sum(worker.load().busy for worker in pool.ready),
+            waiting=self._app.waiting + len(both) + sum(worker.slots.is_behind for worker in pool.ready if not threads),
+            threads=threads,
+            cores=cores,
+            cores_now=cores_now,
+        )
+
+    def _cores(self, pool: Pool) -> tuple[float | None, float]:
+        """See ``Sight``."""
+        now, pids = time.monotonic(), {worker.pid for worker in pool.ready if not worker.process.shares_process}
+        used = {pid: cpu_seconds(pid) + run_delay_s(pid) for pid in pids}
+        recent = _rate(self._cpu_now, now, used)
+        if now - self._cpu[0] >= _SLOW_S:
+            self._slow, self._cpu = _rate(self._cpu, now, used) if self._cpu[1] else None, (now, used)
+        self._cpu_now = now, used
+        return self._slow, recent
+
+    def _room(self, pool: Pool) -> int:
+        sizes = [resident_bytes(worker.pid) for worker in pool.ready]
+        mean = sum(sizes) // len(sizes) if sizes else 0
+        coming = pool.core.size - len(pool.ready)
+        return max(0, available_bytes() // mean - coming) if mean else 1 << 30
+
+    def _carry_out(self, decision: Decision) -> None:
+        pool = self._app.pool
+        if decision.workers == pool.core.size:
+            return
+        fields = {"app": pool.spec.name, "workers": decision.workers, "before": pool.core.size}
+        log.info("app is scaled", extra={"fields": {**fields, "reason": decision.reason}})
+        self.last = Change(time.time(), decision.workers, decision.reason)
+        pool.resize(decision.workers)
+
+    # -- going on in another image of the daemon -------------------------------------------------------------
+
+    def carry(self) -> CarriedScale:
+        """For another image of the daemon."""
+        return CarriedScale(asked_for=self.asked_for, last=self.last)
+
+    def resume(self, carried: CarriedScale) -> None:
+        """Go on where ``carried`` says."""
+        self._scaler.asked_for = carried.asked_for
+        self.last = None if carried.last is None else Change(*carried.last)
+        self.wake()
+
+
+def _rate(before: tuple[float, dict[int, float]], now: float, used: dict[int, float]) -> float:
+    at, then = before
+    return sum(used[pid] - then[pid] for pid in used.keys() & then.keys()) / max(now - at, 0.001)
+
+
+def with_input(fds: list[int]) -> list[int]:
+    """Return those of ``fds`` on which something has come that nobody has read."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, events in poll.poll(0) if events & select.POLLIN]
