@@ -6,7 +6,8 @@
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one
-``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged
+``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged;
+                ``warming``: those who answer their warm-up
 ``source``      where workers come from
 ``upkeep``      those that hang, or have served long enough
 ``folder``      its private folder

@@ -9,13 +9,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel.messages import Need, Unneed
-from ..system.log.asking import trouble_of
 from ..system.state import CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.lifecycle import Reason, State
 from ..workers.sink import WorkerSink
-from ..workers.warmup import WarmUp, warm_up
 from ..workers.worker import Worker
 from .counters import Counters
 from .folder import PrivateFolder
@@ -36,6 +34,7 @@ from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
 from .telling import tell_failed, tell_ready, warn_slow
 from .upkeep import Upkeep
+from .warming import Warming
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
@@ -85,7 +84,7 @@ class Pool(WorkerSink[Worker]):
         """A worker was admitted, or has failed."""
         self._started: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._warming: set[Worker] = set()
+        self._warming = Warming(spec.name, self._admit, self.failed)
         self._pauses: dict[int, float] = {}
         """Places without a worker, and when the next is started there."""
 
@@ -220,7 +219,7 @@ class Pool(WorkerSink[Worker]):
     @property
     def is_settled(self) -> bool:
         """None of its workers is being forked or reaped just now."""
-        return not self._warming and all(worker.is_at_rest for worker in self.everyone())
+        return not self._warming.workers and all(worker.is_at_rest for worker in self.everyone())
 
     def everyone(self) -> set[Worker]:
         """Every worker that has, or may have, a process."""
@@ -282,22 +281,7 @@ class Pool(WorkerSink[Worker]):
         if self.spec.warmup is None:
             self._admit(worker)
         else:
-            self._do(self._warm(worker, self.spec.warmup))
-
-    async def _warm(self, worker: Worker, asked: WarmUp) -> None:
-        self._warming.add(worker)
-        try:
-            why = await warm_up(worker, asked)
-            if worker.state is not State.READY:
-                return  # it ended, or was told to
-            if why is None:
-                self._admit(worker)
-                return
-            _, traceback = await trouble_of(self.spec.name, [worker.pid])
-            self.failed(worker, Reason("warmup-failed", f"{why}\n{traceback}".rstrip()))
-            worker.drain()
-        finally:
-            self._warming.discard(worker)
+            self._do(self._warming.warm(worker, self.spec.warmup))
 
     def _admit(self, worker: Worker) -> None:
         """It takes connections from now on; one that it replaces is drained."""

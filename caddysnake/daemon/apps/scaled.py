@@ -13,7 +13,7 @@ from ..system.memory import available_bytes
 from ..system.processes import cpu_seconds, resident_bytes, run_delay_s
 from ..system.state import CarriedScale
 from .pool import Pool
-from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Scaler, Sight
+from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Observation, Scaler
 
 log = logging.getLogger("caddysnake.app")
 
@@ -116,13 +116,13 @@ class Scaled:
             pause_s = LOOK_CLOSELY_S if is_close else LOOK_S
             self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
-    def _sight(self, pool: Pool) -> Sight:
+    def _sight(self, pool: Pool) -> Observation:
         settings = pool.spec.settings
         threads = settings.threads if isinstance(settings, Settings) and settings.interface != "asgi" else 0
         pending = {fd for worker in pool.ready for fd in with_input(worker.slots.idle_fds(_LOOKED_AT_MAX))}
         both, self._pending = pending & self._pending, pending
         cores, cores_now = self._cores(pool) if not threads else (0.0, 0.0)
-        return Sight(
+        return Observation(
             workers=pool.core.size,
             ready=len(pool.ready),
             busy=sum(worker.load().busy for worker in pool.ready),
@@ -133,7 +133,7 @@ class Scaled:
         )
 
     def _cores(self, pool: Pool) -> tuple[float | None, float]:
-        """See ``Sight``."""
+        """See ``Observation``."""
         now, pids = time.monotonic(), {worker.pid for worker in pool.ready if not worker.process.shares_process}
         used = {pid: cpu_seconds(pid) + run_delay_s(pid) for pid in pids}
         recent = _rate(self._cpu_now, now, used)

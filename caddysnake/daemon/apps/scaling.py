@@ -27,7 +27,7 @@ class Bounds(NamedTuple):
     down_after_s: float = 60.0
 
 
-class Sight(NamedTuple):
+class Observation(NamedTuple):
     """An app at one moment."""
 
     workers: int
@@ -63,7 +63,7 @@ class Scaler:
         self._shrunk_at: float | None = None
         self._patience = 1.0
 
-    def look(self, now: float, bounds: Bounds, sight: Sight, room: Callable[[], int]) -> Decision | None:
+    def look(self, now: float, bounds: Bounds, sight: Observation, room: Callable[[], int]) -> Decision | None:
         """Return how many there should be instead, or None. ``now``: monotonic seconds. ``room()``: for how many more
         there is memory.
         """
@@ -81,7 +81,7 @@ class Scaler:
             return Decision(sight.workers - 1, f"quiet for {bounds.down_after_s * self._patience:g}s")
         return None
 
-    def _up(self, now: float, bounds: Bounds, sight: Sight, wanted: int, room: int) -> Decision | None:
+    def _up(self, now: float, bounds: Bounds, sight: Observation, wanted: int, room: int) -> Decision | None:
         target = min(wanted, sight.workers + room)
         if target <= sight.workers:
             return None
@@ -94,7 +94,7 @@ class Scaler:
         return Decision(target, what + (", memory for no more" if target < wanted else ""))
 
 
-def _wanted(sight: Sight) -> int:
+def _wanted(sight: Observation) -> int:
     """For what is asked of it just now."""
     if sight.threads:
         return (sight.busy + sight.waiting) // sight.threads + 1
@@ -104,7 +104,7 @@ def _wanted(sight: Sight) -> int:
     return sight.workers + max(1, min(sight.workers, sight.waiting + sight.busy - sight.ready))
 
 
-def _enough(sight: Sight) -> int:
+def _enough(sight: Observation) -> int:
     """With so many, one fewer than which would be too few, what is asked just now could be answered well."""
     if sight.threads:
         return (sight.busy + sight.waiting) // sight.threads + 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.house import House, run, spec, until
 
-from caddysnake.daemon.apps.scaling import Bounds, Decision, Scaler, Sight
+from caddysnake.daemon.apps.scaling import Bounds, Decision, Observation, Scaler
 
 BOUNDS = Bounds(1, 8, 60.0)
 
@@ -32,7 +32,7 @@ def replay(
         now = turn * step_s
         busy, waiting = load(now, workers)
         cores = busy * 0.001
-        decision = scaler.look(now, BOUNDS, Sight(workers, workers, busy, waiting, threads, cores), lambda: room)
+        decision = scaler.look(now, BOUNDS, Observation(workers, workers, busy, waiting, threads, cores), lambda: room)
         if decision is not None:
             workers = decision.workers
             found.append((now, workers))
@@ -70,10 +70,10 @@ def test_a_load_that_comes_and_goes_makes_it_patient() -> None:
 def test_what_somebody_asked_for_holds() -> None:
     scaler = Scaler()
     scaler.asked_for = 2
-    assert scaler.look(0.0, BOUNDS, Sight(1, 1, 9, 9, 4), lambda: 9) == Decision(2, "asked for")
-    assert scaler.look(1.0, BOUNDS, Sight(2, 2, 9, 9, 4), lambda: 9) is None
+    assert scaler.look(0.0, BOUNDS, Observation(1, 1, 9, 9, 4), lambda: 9) == Decision(2, "asked for")
+    assert scaler.look(1.0, BOUNDS, Observation(2, 2, 9, 9, 4), lambda: 9) is None
     scaler.asked_for = None
-    assert scaler.look(2.0, Bounds(3, 8), Sight(2, 2, 0, 0, 4), lambda: 9) == Decision(3, "as the file says")
+    assert scaler.look(2.0, Bounds(3, 8), Observation(2, 2, 0, 0, 4), lambda: 9) == Decision(3, "as the file says")
 
 
 # -- real workers ------------------------------------------------------------------------------------------------
