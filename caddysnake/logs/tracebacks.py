@@ -17,7 +17,9 @@ _LINKS = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_STACK = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.*:\Z|Fatal Python error: |Stack \(most recent call ")
+_STACK = re.compile(
+    r"(Current thread|Thread) 0x[0-9a-f]+.*:\Z|Fatal Python error: |Extension modules: |Stack \(most recent call "
+)
 
 
 class Group(NamedTuple):

@@ -5,8 +5,10 @@ Workers that are threads of one process share all of it but ``process.setup`` (`
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+from functools import partial
 
 from ..channel.configuring import await_configuration, redirect
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
@@ -33,7 +35,7 @@ def main(channel: socket.socket) -> int:
         return ThreadHost(endpoint, settings).run()
     try:
         enter_process(settings)
-        looking.on_signal(settings.app, page)
+        looking.on_signal(settings.app, page, settings.slow_at, partial(_refuse, endpoint))
         enter_directory(settings)
         sys.path[:] = [settings.working_dir, *path_entries(settings), *sys.path]
         keep_path()
@@ -46,3 +48,9 @@ def main(channel: socket.socket) -> int:
     except AppError as exc:
         report(endpoint, Failed(exc.code, str(exc)))
         return 1
+
+
+def _refuse(endpoint: Endpoint, why: str) -> None:
+    """End at once: what the app is at would go on for ever."""
+    report(endpoint, Failed("import-failed", why))
+    os._exit(1)

@@ -32,7 +32,7 @@ from .generation import (
 )
 from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
-from .telling import tell_failed, tell_ready, warn_slow
+from .telling import look_at_starts, tell_failed, tell_ready, warn_slow
 from .upkeep import Upkeep
 from .warming import Warming
 
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ..sockets.connections import Connection
 
 log = logging.getLogger("caddysnake.app")
+
+_LOOK_S = 3.0
+"""After so long an app that will never be ready, since it runs a server of its own, says so."""
 
 
 class Home(Protocol):
@@ -117,12 +120,15 @@ class Pool(WorkerSink[Worker]):
             self.core.refuse()
             raise StartFailed(self.spec.name, "setup-failed", self.spec.cannot)
         self._started = loop.create_future()
-        slow = loop.call_later(self.spec.slow_start_s, warn_slow, self.spec, self.workers)
+        slow_s = self.spec.slow_start_s
+        early = loop.call_later(min(_LOOK_S, slow_s / 2), look_at_starts, self.workers)
+        slow = loop.call_later(slow_s, warn_slow, self.spec, self.workers)
         self._starts = starts
         self._carry_out(self.core.start(one_first))
         try:
             await self._started
         finally:
+            early.cancel()
             slow.cancel()
             if self._started.done() and not self._started.cancelled():
                 self._started.exception()  # whoever waited may have been cancelled by another app's failure

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 
 from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
@@ -22,6 +23,10 @@ from .generation import Generation
 from .spec import PoolSpec
 
 log = logging.getLogger("caddysnake.app")
+
+
+_NEARLY = 0.9
+"""Of the time after which a start is slow: who is asked then has begun a little later than the pool."""
 
 
 def share(whole: int, place: int, workers: int) -> int:
@@ -45,8 +50,10 @@ class WorkerSource:
         """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
         count = max(self._spec.workers, self._spec.most, place + 1)
         settings = self._spec.settings._replace(worker_index=place, workers=count)
-        if isinstance(settings, Settings) and settings.development:
-            settings = settings._replace(build=self._build)
+        if isinstance(settings, Settings):
+            build = self._build if settings.development else ""
+            slow_at = time.monotonic() + self._spec.slow_start_s * _NEARLY
+            settings = settings._replace(build=build, slow_at=slow_at)
         if isinstance(settings, Settings) and settings.max_in_flight is not None:
             settings = settings._replace(
                 max_in_flight=share(settings.max_in_flight, place, count),

@@ -22,13 +22,18 @@ def tell_ready(app: str, worker: Worker) -> float:
     return took
 
 
+def look_at_starts(workers: Mapping[int, Worker]) -> None:
+    """Have each of the ``workers`` that are starting look whether it will ever be ready."""
+    for worker in workers.values():
+        if worker.state is State.STARTING and worker.pid:
+            worker.process.ask_where()
+
+
 def warn_slow(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
     """Log that a start still goes on; each of the ``workers`` that are starting tells where it stands."""
     fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
     log.warning("app is taking a long time to load", extra={"fields": fields})
-    for worker in workers.values():
-        if worker.state is State.STARTING and worker.pid:
-            worker.process.ask_where()
+    look_at_starts(workers)
 
 
 def tell_failed(order: TryAgain, worker: Worker | None, failures: int) -> None:

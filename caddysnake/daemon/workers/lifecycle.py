@@ -8,6 +8,7 @@ event BREACH.
 from __future__ import annotations
 
 import os
+import signal
 from enum import Enum
 from typing import NamedTuple
 
@@ -78,8 +79,13 @@ def reason_of_end(status: int | None, for_memory: str, was_ready: bool) -> Reaso
     if for_memory and status is not None and os.WIFSIGNALED(status):
         return Reason("memory", for_memory)
     how = "an unknown status" if status is None else describe_exit(status)
+    if status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) in _FAULTS:
+        how += ", and its Python stack is in the log"
     return Reason("crashed", f"it ended {'unasked' if was_ready else 'while it was starting'} with {how}")
 
+
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
+"""What ``faulthandler`` hears."""
 
 _S, _E, _A = State, Event, Action
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...channel.app_names import APPS, FACTORIES
 from ...channel.settings import Settings
+from .advice import advice
 from .stale_bytecode import distrust_fresh_sources
 
 _FIRST_ARGUMENTS = ("environ", "env", "scope")
@@ -53,7 +54,7 @@ def load(settings: Settings) -> Any:
             raise AppError("import-failed", _no_attribute(walked, name, target)) from None
         walked = f"{walked}.{name}"
     if match["call"]:
-        target = _call(walked, target)
+        target = _call(walked, target, settings.working_dir)
     if not callable(target):
         raise AppError(
             "import-failed",
@@ -61,7 +62,7 @@ def load(settings: Settings) -> Any:
             f"name the application object, or a factory as `{match['path']}()`",
         )
     if is_factory(target) and settings.finds_app:
-        target = _call(walked, target)
+        target = _call(walked, target, settings.working_dir)
     if is_factory(target):
         raise AppError(
             "import-failed",
@@ -81,7 +82,7 @@ def _found_in(module: Any) -> str:
         return callables[0]
     several = f"; it could be {' or '.join(callables)}" if callables else ""
     raise AppError(
-        "variable",
+        "import-failed",
         f"{module.__name__} has no {', '.join(APPS + FACTORIES)}{several}: "
         f"name the app as {module.__name__}:VARIABLE (loaded from {getattr(module, '__file__', None)})",
     )
@@ -129,21 +130,21 @@ def _import(name: str, working_dir: str) -> Any:
                 f"Interpreter: {sys.executable}\nSearched:\n{searched}\n"
                 "Check the module's name, `working_dir` and `venv`.",
             ) from None
-        raise AppError("import-failed", foreign_traceback(exc)) from None
+        raise AppError("import-failed", foreign_traceback(exc) + advice(exc, working_dir)) from None
     except SystemExit as exc:
         why = f"module {name!r} called sys.exit({exc.code!r}) while it was imported"
         raise AppError("import-failed", why) from None
     except BaseException as exc:  # foreign code may raise anything, KeyboardInterrupt and GeneratorExit included
-        raise AppError("import-failed", foreign_traceback(exc)) from None
+        raise AppError("import-failed", foreign_traceback(exc) + advice(exc, working_dir)) from None
 
 
-def _call(path: str, factory: Any) -> Any:
+def _call(path: str, factory: Any, working_dir: str) -> Any:
     if not callable(factory):
         raise AppError("import-failed", f"{path} is {type(factory).__name__!r}, which cannot be called as a factory")
     try:
         return factory()
     except BaseException as exc:
-        raise AppError("import-failed", foreign_traceback(exc)) from None
+        raise AppError("import-failed", foreign_traceback(exc) + advice(exc, working_dir)) from None
 
 
 def _no_attribute(path: str, name: str, holder: Any) -> str:

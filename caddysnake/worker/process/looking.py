@@ -1,21 +1,50 @@
 """A look at what runs, when the daemon's signal asks for one: in the main thread, between two instructions of whatever
-it is at. Before the worker serves, it tells where it stands; afterwards, it looks at its channel.
+it is at. Before the worker serves, it tells where it stands, or that it will never be ready; afterwards, it looks at
+its channel.
 """
 
 from __future__ import annotations
 
+import importlib
+import linecache
 import os
 import signal
 import sys
 from collections.abc import Callable
+from time import monotonic
 from types import FrameType
 
 from ...channel.records import say
 from ...channel.vitals import GUEST, LOOK_SIGNAL, WORD_GUEST, Page
 
 _FRAMES_MAX = 20
+_SERVERS = {
+    "uvicorn": ("run", "serve"),
+    "flask.app": ("run",),
+    "quart.app": ("run",),
+    "werkzeug.serving": ("run_simple",),
+    "hypercorn": ("run", "serve"),
+    "waitress": ("serve",),
+    "gunicorn.app": ("run",),
+    "granian": ("serve",),
+    "aiohttp.web": ("run_app",),
+    "bottle": ("run",),
+    "cheroot": ("start", "serve"),
+    "cherrypy": ("quickstart", "block"),
+    "eventlet.wsgi": ("server",),
+    "gevent.baseserver": ("serve_forever",),
+    "socketserver": ("serve_forever",),
+    "tornado": ("start",),
+    "sanic": ("run", "serve"),
+    "nicegui": ("run",),
+    "dash": ("run", "run_server"),
+    "litestar": ("run",),
+}
+"""Functions of servers, by their modules, that return when the server ends."""
 OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 """The folder of our own code."""
+_IMPORTING = os.path.dirname(importlib.__file__) + os.sep
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 
 
 class _Look:
@@ -25,6 +54,8 @@ class _Look:
         self.pid = 0
         self.app = ""
         self.act: Callable[[], object] | None = None
+        self.refuse: Callable[[str], object] = print
+        self.told_from = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.pid:
@@ -32,15 +63,24 @@ class _Look:
         if self.act is not None:
             self.act()
         else:
-            _tell(self.app, frame)
+            self._tell(frame)
+
+    def _tell(self, frame: FrameType | None) -> None:
+        if (why := serves_itself(frame)) is not None:
+            self.refuse("\n".join([why, *frames_of(frame)]))
+        elif monotonic() >= self.told_from:
+            where = place_of(frame) or f"{sys.implementation.name}, before any code of the app's"
+            say("warn", f"still starting, at {where}", "\n".join(frames_of(frame)), app=self.app)
 
 
 _look = _Look()
 
 
-def on_signal(app: str, page: Page) -> None:
-    """Have the daemon's signal tell where the start of ``app`` stands. In the main thread, before that is imported."""
-    _look.pid, _look.app = os.getpid(), app
+def on_signal(app: str, page: Page, slow_at: float, refuse: Callable[[str], object]) -> None:
+    """Have the daemon's signal tell where the start of ``app`` stands, from ``slow_at`` (``monotonic()``) on; or
+    ``refuse``, with why, once it is plain that it will never be ready. In the main thread, before that is imported.
+    """
+    _look.pid, _look.app, _look.refuse, _look.told_from = os.getpid(), app, refuse, slow_at
     signal.signal(LOOK_SIGNAL, _look)
     signal.siginterrupt(LOOK_SIGNAL, False)
     knows(page)
@@ -61,13 +101,38 @@ def frames_of(frame: FrameType | None) -> list[str]:
     found: list[str] = []
     while frame is not None and len(found) < _FRAMES_MAX:
         code = frame.f_code
-        if not code.co_filename.startswith((OURS, "<frozen importlib")):
+        if not code.co_filename.startswith((OURS, "<frozen importlib", _IMPORTING)):
             found.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
         frame = frame.f_back
     return found
 
 
-def _tell(app: str, frame: FrameType | None) -> None:
-    found = frames_of(frame)
-    top = found[0] if found else f"{sys.implementation.name}, before any code of the app's"
-    say("warn", f"still starting, at {top}", "\n".join(found), app=app)
+def place_of(frame: FrameType | None) -> str:
+    """Where the app stands: its innermost frame that is no library's."""
+    while frame is not None:
+        if not _is_library(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        frame = frame.f_back
+    return ""
+
+
+def serves_itself(frame: FrameType | None) -> str | None:
+    """Why it will never be ready, if what it is at is to run a server; else None."""
+    found = ""
+    while frame is not None:
+        module, name = str(frame.f_globals.get("__name__", "")), frame.f_code.co_name
+        for server, names in _SERVERS.items():
+            if name in names and (module == server or module.startswith(f"{server}.")):
+                found = f"{server.partition('.')[0]}'s {name}()"
+        if found and not _is_library(frame.f_code.co_filename):
+            text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            return (
+                f"{place_of(frame)}: {text}\nruns {found} while it is imported, which never returns. "
+                'caddysnake is the server: put that under `if __name__ == "__main__":`'
+            )
+        frame = frame.f_back
+    return None
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith((OURS, _STANDARD, "<frozen")) or "/site-packages/" in file or "/dist-packages/" in file

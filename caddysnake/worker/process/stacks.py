@@ -1,4 +1,5 @@
-"""The stacks of every thread, written when the daemon signals: also while a thread holds the GIL and never gives it up.
+"""The stacks of every thread, written when the daemon signals, also while a thread holds the GIL and never gives it up,
+and when the process crashes.
 
 ``faulthandler`` walks the stacks within the signal handler, in C. They go to standard error, which is the log.
 """
@@ -16,7 +17,8 @@ _PAUSE_S = 10.0
 
 
 def on_signal() -> None:
-    """Have the daemon's signal write the stacks. Once for a process, before the app is imported."""
+    """Have the daemon's signal write the stacks, and a crash. Once for a process, before the app is imported."""
+    faulthandler.enable(file=_STDERR, all_threads=True)
     faulthandler.register(STACKS_SIGNAL, file=_STDERR, all_threads=True, chain=False)
 
 
