@@ -23,8 +23,10 @@ _SAID_OF_VARIABLES = re.compile(
 def advice(exc: BaseException, working_dir: str) -> str:
     """Lines that follow the traceback of ``exc``; empty when nothing is known."""
     for each in _chain(exc):
-        is_module = isinstance(each, ModuleNotFoundError)
-        found = _of_module(each, working_dir) if is_module else _of_variable(each, working_dir)
+        if isinstance(each, ModuleNotFoundError):
+            found = _of_module(each, working_dir)
+        else:
+            found = _of_variable(each, working_dir)
         if found:
             return f"\n{found}"
     return ""
