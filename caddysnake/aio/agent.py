@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import PROTOCOL_VERSION, Drain, Dump, Message, Ready, Returned, Shed, Take
+from ..channel.messages import PROTOCOL_VERSION, TAKE_TIED, Drain, Dump, Message, Ready, Returned, Shed, Take
 from ..channel.records import say
 from ..channel.vitals import SLOT_IDLE, SLOT_RETURNED, WORD_CONNECTIONS
 from .context import Context
@@ -28,6 +28,8 @@ MESSAGES_A_TURN = 64
 TICK_S = 1.0
 ORPHAN_GRACE_S = 10.0
 FAREWELL_S = 5.0
+AWAITED_S = 1.0
+"""How long a request is awaited on a connection that was taken while the server leaves."""
 
 STDERR = 2
 """The descriptor: the app may have put anything into ``sys.stderr``."""
@@ -243,7 +245,10 @@ class Agent(Generic[C]):
 
     def _take(self, message: Take, fd: int) -> None:
         slot = message.slot
-        if self.context.is_leaving:
+        is_welcome = not self.context.is_leaving or (
+            message.flags & TAKE_TIED and self._stage is ServerStage.DRAINING and not self._left.done()
+        )
+        if not is_welcome:
             os.close(fd)
             self.context.slots[slot] = SLOT_RETURNED
             self._tell(Returned(slot))
@@ -251,6 +256,9 @@ class Agent(Generic[C]):
         # Only its family is asked for: each question is a system call. The transport sees to it that it does not block.
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         connection = self._connections[slot] = self._connection_for(message, sock)
+        if self.context.is_leaving:
+            connection.is_awaited = True
+            self._loop.call_later(AWAITED_S, connection.leave)
         self.context.header[WORD_CONNECTIONS] = len(self._connections)
         self.context.slots[slot] = SLOT_IDLE
 

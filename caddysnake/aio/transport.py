@@ -67,6 +67,7 @@ class Transport(asyncio.BufferedProtocol):
         "_write_left",
         "_write_since",
         "context",
+        "is_awaited",
         "is_half_closed",
         "is_write_paused",
         "phase",
@@ -77,6 +78,8 @@ class Transport(asyncio.BufferedProtocol):
         self.context = context
         self.slot = slot
         self.phase = _IDLE
+        self.is_awaited = False
+        """It was taken although the server leaves, for a request that is on its way."""
         self.is_half_closed = False
         """The client has ended its side, and may still read."""
         self.is_write_paused = False
@@ -111,7 +114,7 @@ class Transport(asyncio.BufferedProtocol):
         self._transport = transport
         if self.phase is not _IDLE:
             self._transport.close()  # told to leave in the meantime
-        elif self.context.is_leaving:
+        elif self.context.is_leaving and not self.is_awaited:
             self.leave()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -20,6 +20,7 @@ from .messages import (
     Dump,
     Failed,
     Join,
+    Left,
     LeftBehind,
     Link,
     Message,
@@ -31,10 +32,12 @@ from .messages import (
     Reaped,
     Refused,
     Returned,
+    Seek,
     Shed,
     Spawn,
     Spawned,
     Take,
+    Tied,
     Unneed,
     Write,
 )
@@ -74,10 +77,13 @@ _LAYOUT: dict[int, tuple[type, str]] = {
     48: (LeftBehind, "I"),
     64: (Need, "IIs"),
     65: (Unneed, "I"),
+    66: (Seek, "IIIs"),
     8: (Link, "I"),
     9: (Refused, "IIIss"),
     10: (Write, ""),
     11: (Profile, "Id"),
+    24: (Tied, "IIs"),
+    25: (Left, "I"),
 }
 _CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
 _FIXED = {

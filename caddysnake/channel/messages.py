@@ -22,8 +22,11 @@ worker       Failed          why it could not become ready; the process exits af
 worker       Returned        idle, at a request boundary, its copy is closed
 worker       Drained         nothing left; the process exits after it
 relay        Need            a connection to the app of this key, please
+relay        Seek            the same, if possible to that worker of it
 relay        Unneed          whoever wanted it has left
 daemon       Link            (to a relay) one descriptor: the connection that was asked for
+daemon       Tied            (to a relay) one descriptor: as Link, to a worker that is named, and which others there are
+daemon       Left            (to a relay) a worker takes no new clients, and its free links may be another's now
 daemon       Refused         (to a relay) there will be none, and what to answer
 fork server  Prepared        preloads are imported, forks may be asked for
 fork server  Spawned         this worker has this pid; of a thread host: it runs, or cannot run there
@@ -80,6 +83,12 @@ RELAY_FIELDS = b"caddysnake-"
 
 PREFIX_FIELD = b"caddysnake-prefix"
 """What a route has taken off the path, percent-encoded: the app's SCRIPT_NAME or root_path."""
+
+TAKE_TIED = 16
+"""To a worker: a link for clients that are to stay with it: served also while it drains, as long as it is there."""
+
+AFFINITY_FIELD = b"caddysnake-affinity"
+"""``lost``: the client of a request was with another worker before. The one field of a relay's that apps see."""
 
 TAKE_LISTENER_SHIFT = 8
 """To a relay: the number of the listener in its routing table stands above this many bits."""
@@ -179,6 +188,31 @@ class Need(NamedTuple):
     key: str
 
 
+class Seek(NamedTuple):
+    """A ``Need`` for one ``worker`` of the app, by the daemon's number, or for any (0). Answered by ``Tied``."""
+
+    need: int
+    route: int
+    worker: int
+    key: str
+
+
+class Tied(NamedTuple):
+    """Descriptor: as in ``Link``. ``worker``: whose it is, and stays; 0: whoever takes it, for one request.
+    ``workers``: the numbers of all that take new clients, with blanks between them.
+    """
+
+    need: int
+    worker: int
+    workers: str
+
+
+class Left(NamedTuple):
+    """``worker`` takes no new clients, and links to it that carry no request are not its any more."""
+
+    worker: int
+
+
 class Unneed(NamedTuple):
     """Nobody waits for ``need`` any more. It may cross a ``Link``, which is then closed unused."""
 
@@ -252,6 +286,9 @@ Message = (
     | Failed
     | Returned
     | Need
+    | Seek
+    | Tied
+    | Left
     | Unneed
     | Link
     | Refused
@@ -264,5 +301,5 @@ Message = (
     | LeftBehind
 )
 
-DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Join: 1, Profile: 1}
+DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Tied: 1, Join: 1, Profile: 1}
 """How many descriptors a message carries; none for those not named."""

@@ -116,6 +116,12 @@ class RelaySettings(NamedTuple):
     """How long a link is kept without a request."""
     tunnel_keep_s: float = 3600.0
     """How long WebSockets are forwarded after the first ``Drain``: their workers end them. A second one ends that."""
+    affinity: dict[str, list[str]] | None = None
+    """By the number of an app's block: ``cookie`` or ``header``, its name, and whose clients they are."""
+    affinity_key: str = ""
+    """Signs the cookies; in hexadecimal."""
+    affinity_epoch: int = 0
+    """Since when the daemon counts its workers."""
     app: str = "relay"
     """Its name in logs."""
     interface: str = "relay"

@@ -11,6 +11,7 @@ that are not up. A process of our own: no code of an app is ever loaded here.
 ``turns``              whose work is done now, and whose later
 ``backlog``            what is held for those who do not read
 ``answers``            answers of the relay's own
+``affinity``           which worker a client's requests go to
 ``exchange``           one request and its response, as events and commands
 ``to_worker``          the request's head and framing on the link
 ``from_worker``        the response, read strictly, passed on as it came

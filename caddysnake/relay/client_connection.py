@@ -12,6 +12,7 @@ from ..channel.vitals import SLOT_IDLE, SLOT_READING
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead
 from . import link_connection, to_worker
+from .affinity import Wish
 from .answers import encoded
 from .client_flow import BODY_HELD, CLIENT_FULL, LINK_FULL, NEXT_HELD, ClientFlow
 from .context import RelayContext
@@ -30,6 +31,7 @@ from .exchange import (
 )
 from .link_broker import LinkBroker
 from .link_connection import LinkConnection
+from .link_pool import AppId
 from .turns import COPY_SHIFT, EVENT_UNITS
 
 HEAD_HIGH_BYTES = 16 * 1024
@@ -57,6 +59,7 @@ class ClientConnection(ClientFlow):
         "_listener",
         "_peer",
         "_started",
+        "_wish",
     )
 
     def __init__(
@@ -81,6 +84,8 @@ class ClientConnection(ClientFlow):
         self._is_waiting = False
         """For a link."""
         self._started = 0.0
+        self._wish: Wish | None = None
+        """Which worker the request is to go to, where its app says so."""
 
     # The transport's side
 
@@ -156,7 +161,12 @@ class ClientConnection(ClientFlow):
             return
         outgoing = to_worker.head_for(head, target, self._peer, self._is_trusted, came)
         self._exchange = exchange = Exchange(head, outgoing, closes, continues=not self._is_trusted)
-        self.app_id = app_id = (target.route, target.key)
+        app_id: AppId = (target.route, target.key)
+        if context.affinity:
+            wish = self._wish = context.affinity.wish(app_id, head, context.now)
+            if wish is not None:
+                app_id = (target.route, target.key, wish.worker)
+        self.app_id = app_id
         link = self._broker.free_link(app_id, exchange.is_repeatable)
         if link is not None:
             self.linked(link)
@@ -181,6 +191,14 @@ class ClientConnection(ClientFlow):
         self._is_waiting = False
         self._link = link
         link.client = self
+        if self._wish is not None and link.owner is not None:
+            # Perhaps not the worker that was wished for: app and client are told.
+            self.app_id = link.owner
+            grant = self.context.affinity.granted
+            for_app, for_client = grant(self._wish, link.owner[2], exchange.head, self._is_trusted, self.context.now)
+            if for_app:
+                exchange.tell(for_app)
+            exchange.added = [for_client] if for_client else []
         if self.is_write_paused:
             link.hold(link_connection.CLIENT_FULL)
         if link.is_write_paused:

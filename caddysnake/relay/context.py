@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from collections.abc import Callable
 from time import monotonic
@@ -16,6 +17,7 @@ from ..http1.plain import new_reader
 from ..http1.request import RequestHead
 from ..matchers.target import ALIVE, Router, Target
 from ..placeholders.request import RoutingLimit
+from .affinity import Affinity, Block
 from .answers import HEALTHY, KEY_TOO_LONG, NO_ROUTE, ROUTING_FAILED, ROUTING_LIMIT
 from .backlog import Backlog
 from .exchange import Abort, Answer
@@ -53,6 +55,12 @@ class RelayContext(Context):
         """As of the last tick."""
         self.backlog = Backlog(self._resize)
         self._router = router
+        self.affinity = Affinity(
+            {int(number): Block(*said) for number, said in (settings.affinity or {}).items()},
+            bytes.fromhex(settings.affinity_key),
+            settings.affinity_epoch,
+            os.urandom,
+        )
         self._read_less: Callable[[], None] = lambda: None
         self._resize()
         self._read_less = read_less
@@ -118,5 +126,5 @@ class RelayContext(Context):
 
 
 def _named(app_id: AppId) -> dict[str, object]:
-    route, key = app_id
+    route, key, *_ = app_id
     return {"route": route, "key": ascii(key[:80])[1:-1]}

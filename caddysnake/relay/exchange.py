@@ -120,6 +120,7 @@ class Exchange:
         "_reader",
         "_request_sent",
         "_response",
+        "added",
         "closes",
         "has_body",
         "head",
@@ -145,10 +146,16 @@ class Exchange:
         """Should its link end without an answer, another may be tried, once."""
         self._keeps_client = False
         self._request_sent = False
+        self.added: list[bytes] = []
+        """Lines for the head of the response."""
         self._response: ResponseHead | None = None
         self._reader: ResponseReader | None = None
 
     # The request
+
+    def tell(self, line: bytes) -> None:
+        """One more line for the head that the worker gets."""
+        self._outgoing = self._outgoing[:-2] + line + b"\r\n\r\n"
 
     def linked_whole(self) -> bytes | None:
         """There is a link: what to write to it, which is all of the request. None, and nothing has happened, when
@@ -222,7 +229,7 @@ class Exchange:
             return None
         self.stage = _OVER
         self.status = head.status
-        if not self.closes and not head.has_connection_fields and self.head.version == "1.1":
+        if not self.closes and not head.has_connection_fields and self.head.version == "1.1" and not self.added:
             return data, _OVERS[self._request_sent, True]  # as below, for most
         raw = self._head_for_client(head)
         return data if raw is head.raw else raw + data[len(head.raw) :], self._ending(head, True)
@@ -298,9 +305,10 @@ class Exchange:
         # A worker that ends the connection within a request will not have the rest of it: neither shall we wait for it.
         gives_up = head.closes and not self._request_sent
         self._keeps_client = not (self.closes or gives_up or (is_1_0 and framing in (_CHUNKED, _CLOSE)))
-        if self._keeps_client and framing is not _CLOSE and not head.has_connection_fields and not is_1_0:
+        added = self.added
+        if self._keeps_client and framing is not _CLOSE and not head.has_connection_fields and not is_1_0 and not added:
             return head.raw
-        added = []
+        added = [*added]
         options = [b"upgrade"] if head.upgrades else []
         if not self._keeps_client:
             options.append(b"close")
@@ -318,7 +326,9 @@ class Exchange:
         self.stage = _TUNNEL
         self.status = 101
         self._response = head
-        raw = rewritten(head, [b"connection: upgrade"], drops_framing=False) if head.hop_fields else head.raw
+        raw = head.raw
+        if head.hop_fields or self.added:
+            raw = rewritten(head, [b"connection: upgrade", *self.added], drops_framing=False)
         return [ToClient(raw + excess), Tunnel()]
 
     def link_ended(self, is_orderly: bool) -> list[Command]:

@@ -6,13 +6,13 @@ import socket
 from collections.abc import Callable
 
 from ..aio.transport import adopt
-from ..channel.messages import Message, Need, Refused, Unneed
+from ..channel.messages import Message, Need, Refused, Seek, Tied, Unneed
 from ..channel.records import say
 from .answers import NO_LINK, QUEUE_FULL, STOPPING
 from .context import RelayContext
 from .exchange import Answer
 from .link_connection import LinkConnection, LinkUser
-from .link_pool import AppId, Links
+from .link_pool import AppId, Links, TiedId
 
 
 class LinkBroker:
@@ -49,7 +49,7 @@ class LinkBroker:
         else:
             wanted = self._links.wait(app_id, user)
             if wanted is not None:
-                self._tell(Need(wanted.need, *app_id))
+                self._tell(_asking(wanted.need, app_id))
 
     def waits_no_more(self, app_id: AppId, user: LinkUser) -> None:
         """``user`` has left, or been answered. The daemon is told when nobody else wants the link."""
@@ -69,19 +69,31 @@ class LinkBroker:
 
     # What the daemon says
 
-    def take(self, need: int, fd: int) -> None:
-        """The link for ``need`` has come; it is closed when nobody needs it any more."""
+    def take(self, need: int, fd: int, tied: Tied | None = None) -> None:
+        """The link for ``need`` has come; it is closed when nobody needs it any more. ``tied``: to one worker."""
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
-        if self._links.app_needed(need) is None:
+        app_id = self._links.app_needed(need)
+        if app_id is None:
             sock.close()
             return
+        owner: TiedId | None = None
+        if tied is not None:
+            owner = (app_id[0], app_id[1], tied.worker)
+            workers = [int(number) for number in tied.workers.split()]
+            self._context.affinity.told((app_id[0], app_id[1]), workers)
 
         def failed(exc: OSError) -> None:
             say("warn", "a link could not be taken", reason=str(exc))
             sock.close()
             self._refuse(need, NO_LINK)
 
-        adopt(self._context.loop, LinkConnection(self._context, self, sock, need), sock, failed)
+        adopt(self._context.loop, LinkConnection(self._context, self, sock, need, owner), sock, failed)
+
+    def left(self, worker: int) -> None:
+        """Links to ``worker`` that are free may be another's by now."""
+        self._context.affinity.left(worker)
+        for link in self._links.idle_of(worker):
+            link.discard()
 
     def refused(self, message: Refused) -> None:
         """There will be no link."""
@@ -109,7 +121,7 @@ class LinkBroker:
         if self._links.app_needed(link.need) is None:
             link.discard()
             return
-        user = self._links.arrived(link.need, link)
+        user = self._links.arrived(link.need, link, link.owner)
         if user is not None:
             user.linked(link)
         else:
@@ -132,3 +144,10 @@ class LinkBroker:
         """Close all links."""
         for link in list(self._open):
             link.discard()
+
+
+def _asking(need: int, app_id: AppId) -> Need | Seek:
+    if len(app_id) == 2:
+        return Need(need, *app_id)
+    route, key, worker = app_id
+    return Seek(need, route, worker, key)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from .backlog import READ_BYTES
 from .context import RelayContext
 from .exchange import Answer
-from .link_pool import AppId
+from .link_pool import AppId, TiedId
 from .turns import CREDIT_UNITS
 
 WRITE_HIGH_BYTES = 8 * 1024
@@ -92,12 +92,22 @@ class LinkConnection(asyncio.BufferedProtocol):
         "client",
         "is_write_paused",
         "need",
+        "owner",
     )
 
-    def __init__(self, context: RelayContext, owner: LinkOwner, sock: socket.socket, need: int) -> None:
+    def __init__(
+        self,
+        context: RelayContext,
+        owner: LinkOwner,
+        sock: socket.socket,
+        need: int,
+        app_id: TiedId | None = None,
+    ) -> None:
         self.client: LinkUser | None = None
         self.is_write_paused = False
         self.need = need
+        self.owner = app_id
+        """Whose it is, where that is a worker."""
         self._context = context
         self._owner = owner
         self._sock = sock

@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-AppId = tuple[int, str]
+TiedId = tuple[int, str, int]
+"""As ``AppId``, with the number of a worker that links are to."""
+
+AppId = tuple[int, str] | TiedId
 """Route and key: what names an app to the daemon."""
 
 _NEED_MAX = 2**32 - 1
@@ -112,17 +115,26 @@ class Links(Generic[L, W]):
         """Which app ``need`` is for; None when nobody needs it any more."""
         return self._needs.get(need)
 
-    def arrived(self, need: int, link: L) -> W | None:
+    def arrived(self, need: int, link: L, owner: AppId | None = None) -> W | None:
         """The link for ``need`` is there, and in use; who gets it. None: nobody, and ``release`` it.
+
+        ``owner``: whose it is, if not whose it was asked for.
 
         Raises ``KeyError`` for a need that is none.
         """
         app_id = self._needs.pop(need)
         app = self._apps[app_id]
         del app.needs[need]
-        app.links += 1
-        self._app_of[link] = app
-        return self._next_waiter(app)
+        theirs = app
+        if owner is not None and owner != app_id:
+            theirs = self._apps.get(owner) or _App(owner)
+            self._apps[owner] = theirs
+        theirs.links += 1
+        self._app_of[link] = theirs
+        waiter = self._next_waiter(app)
+        if theirs is not app:
+            self._forget(app)
+        return waiter
 
     def refused(self, need: int) -> W | None:
         """There will be no link for ``need``: who is to be told so, if anybody is."""
@@ -169,6 +181,10 @@ class Links(Generic[L, W]):
             del app.idle[link]
             del self._idle_since[link]
         self._forget(app)
+
+    def idle_of(self, worker: int) -> list[L]:
+        """Those that are idle, of one worker; a copy."""
+        return [link for app in self._apps.values() if app.name[2:] == (worker,) for link in app.idle]
 
     def expired(self, now: float) -> list[L]:
         """What has been idle for too long, and has been forgotten here: close it."""

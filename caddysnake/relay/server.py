@@ -14,10 +14,12 @@ from ..channel.messages import (
     TAKE_LISTENER_SHIFT,
     TAKE_TRUSTED,
     Drained,
+    Left,
     Link,
     Message,
     Refused,
     Take,
+    Tied,
 )
 from ..channel.records import say
 from ..channel.settings import RelaySettings
@@ -56,6 +58,10 @@ class RelayServer(Agent[ClientConnection]):
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Link):
             self._broker.take(message.need, descriptors[0])
+        elif isinstance(message, Tied):
+            self._broker.take(message.need, descriptors[0], message)
+        elif isinstance(message, Left):
+            self._broker.left(message.worker)
         elif isinstance(message, Refused):
             self._broker.refused(message)
         else:
@@ -97,3 +103,4 @@ class RelayServer(Agent[ClientConnection]):
         self.context.now = now
         super()._look(now)
         self._broker.expire()
+        self.context.affinity.sweep(now)

@@ -124,7 +124,7 @@ LOOKED_AT = {
         "app bound events fd flags parked slot worker"
     ),
     "sockets.connections.Connections": (
-        "_by_fd _epoll _loop _on_over _on_request shares"
+        "_by_fd _epoll _loop _on_over _on_request on_untied shares"
     ),
     "sockets.connections.BoundListener": (
         "app held listener number"

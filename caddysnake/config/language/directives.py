@@ -16,6 +16,7 @@ from .elsewhere import ELSEWHERE
 from .models import (
     WEBSOCKET_PING_S,
     AccessLog,
+    Affinity,
     Autoreload,
     EnvVar,
     Limits,
@@ -67,6 +68,7 @@ SUBDIRECTIVES.refused = {
 SUBDIRECTIVES.elsewhere = ELSEWHERE
 _subdirective = SUBDIRECTIVES.register
 
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEALTH_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 
 PLACEHOLDER_ROOTS = ("http.", "env.", "system.", "file.", "time.")
@@ -305,6 +307,23 @@ def websocket_ping(d: Dispenser, app: AppDraft) -> None:
         interval_s=values.duration_or_off(interval),
         timeout_s=values.positive_duration(timeout[0]) if timeout else WEBSOCKET_PING_S,
     )
+
+
+@_subdirective("affinity", "affinity cookie [<name>]|header <name>")
+def affinity(d: Dispenser, app: AppDraft) -> None:
+    """Have the requests of one client reach one worker while that lives, as Socket.IO with long polling needs it. A
+    client is known by a cookie of ours, signed, or by a header field that it sends anyway. New ones go to the worker
+    with the fewest. When the worker of a client is gone, another takes over, and the app finds
+    `Caddysnake-Affinity: lost` among the fields of that request. Requests go through the relay."""
+    match arguments(d, 1, 2):
+        case ["cookie"]:
+            app.fields["affinity"] = Affinity(kind="cookie")
+        case ["cookie" | "header" as kind, name]:
+            if not _TOKEN.fullmatch(name):
+                raise InvalidValue(f"{name!r} cannot be the name of a {kind}", "write letters, digits, - and _")
+            app.fields["affinity"] = Affinity(kind=kind, name=name)
+        case _:
+            raise InvalidValue("expected cookie, or header with its name", "write affinity cookie")
 
 
 # Bounds

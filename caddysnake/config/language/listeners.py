@@ -24,6 +24,7 @@ from .values import MAX_UNIX_PATH_BYTES, SocketAddress
 Kind = Literal["direct", "relay"]
 
 _SLUG_LENGTH: Final = 40
+_AFFINITY: Final = "its clients stay with their workers (affinity)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,8 @@ def _relay_reason(draft: _Draft, apps: tuple[PythonApp, ...]) -> str:
         return f"{len(apps)} python blocks share it"
     if apps[0].request_placeholders:
         return _depends_on_requests(apps[0])
+    if apps[0].affinity is not None:
+        return _AFFINITY
     for route in _conditional(draft.tenancies[0].site.routes):
         return f"{route.directive} on line {route.position.line} takes only some requests"
     return ""
@@ -182,8 +185,9 @@ def _own(site: Site) -> list[Opening]:
         assert app is not None
         if id(app) in found:
             continue  # a named route that the site invokes twice
-        kind: Kind = "relay" if app.request_placeholders else "direct"
-        reason = _depends_on_requests(app) if app.request_placeholders else "the block has its own socket"
+        reason = _depends_on_requests(app) if app.request_placeholders else _AFFINITY if app.affinity else ""
+        kind: Kind = "relay" if reason else "direct"
+        reason = reason or "the block has its own socket"
         socket = SocketAddress("unix", path=own_socket_name(site, chain))
         found[id(app)] = Opening(socket, app.position, kind, reason, (app,), (Tenancy(site, ()),), own=True)
     return list(found.values())

@@ -113,6 +113,13 @@ class Warmup(Model):
     expect: tuple[str, ...] = ("2xx", "3xx")
 
 
+class Affinity(Model):
+    """By what a client is known whose requests are to reach one worker. ``name`` None: a cookie's default."""
+
+    kind: Literal["cookie", "header"]
+    name: str | None = None
+
+
 class WebSocketDrain(Model):
     """What a reload does with open WebSockets. ``keep_s`` None: closes them with 1012."""
 
@@ -183,6 +190,8 @@ class PythonApp(Model):
     max_memory_bytes: int | None = None
     websocket_drain: WebSocketDrain = WebSocketDrain()
     websocket_ping: WebSocketPing = WebSocketPing()
+
+    affinity: Affinity | None = None
 
     max_dynamic_apps: int = MAX_DYNAMIC_APPS
     idle_timeout_s: float | None = IDLE_TIMEOUT_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from ...channel.messages import Need, Unneed
+from ...channel.messages import Need, Seek, Unneed
 from ..sockets.connections import Connection, Connections
 from ..system.state import CarriedApp, CarriedPool, CarriedWorker
 from ..workers.child.launcher import Launcher, Launchers
@@ -155,7 +155,7 @@ class App(Dispatcher):
         """A worker ended against our will and is started again."""
         self.carry_out(self.takeover.worker_failed(failure, is_hopeless, bool(self.pool.ready)))
 
-    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
         """An app's worker never asks for links: its channel has no such message."""
         raise AssertionError(message)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel import vitals
-from ..sockets.connections import Connection, Connections, ListenerOwner
+from ...channel.messages import TAKE_LAST, TAKE_TIED
+from ..sockets.connections import Connection, Connections, Holder, ListenerOwner
 from ..sockets.refusals import QUEUE_FULL, Refusal
 from ..workers.balancer import choose, excess
 from ..workers.worker import Worker
@@ -133,6 +134,17 @@ class Dispatcher:
         self._connections.watch(connection)
         return True
 
+    def tie(self, connection: Connection, wanted: Worker | None) -> Worker | None:
+        """Give ``connection`` to the worker that is ``wanted``, else to one in turn: who has it, if anybody."""
+        self._turn += 1
+        ready = self.pool.ready
+        first = self._turn % len(ready) if ready else 0
+        for worker in (*([wanted] if wanted is not None else []), *ready[first:], *ready[:first]):
+            if worker.give(connection):
+                self._connections.watch(connection)
+                return worker
+        return None
+
     def serve_waiting(self) -> None:
         """Give away what waits, as far as there are workers to take it."""
         if self.pool.ready:
@@ -171,12 +183,21 @@ class Dispatcher:
 
     def returned(self, connection: Connection, worker: Worker) -> None:
         """``worker`` gave it back at a request boundary."""
+        self._untie(connection, worker)
         self._see_to(connection, self.takeover.returned(worker in self.pool.ready))
 
     def orphaned(self, connection: Connection, state: int) -> None:
         """Its worker is dead: what that worker had not begun to read is as good as new."""
+        self._untie(connection, connection.worker)
         connection.worker = None
         self._see_to(connection, self.takeover.orphaned(state in _UNTOUCHED))
+
+    def _untie(self, connection: Connection, worker: Holder | None) -> None:
+        """It stays with ``worker`` no more: another may answer what is on its way on it, and nothing behind that."""
+        if connection.flags & TAKE_TIED:
+            connection.flags = (connection.flags | TAKE_LAST) & ~TAKE_TIED
+            if worker is not None:
+                self._connections.on_untied(worker.number)
 
     def _see_to(self, connection: Connection, fate: Fate) -> None:
         pass_on, successor = self._recourse.pass_on, self._recourse.successor

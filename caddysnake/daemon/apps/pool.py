@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...channel.messages import Need, Unneed
+from ...channel.messages import Need, Seek, Unneed
 from ..system.state import CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
@@ -60,7 +60,7 @@ class Home(Protocol):
     def orphaned(self, connection: Connection, state: int) -> None:
         """The worker of ``connection`` is dead; ``state`` is what its slot said last."""
 
-    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
         """``worker``, a relay, wants a link, or does not want it any more."""
 
     def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
@@ -319,7 +319,7 @@ class Pool(WorkerSink[Worker]):
         if reason is not None:
             self.failed(worker, reason)
 
-    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
         """A relay needs a link, or no longer."""
         self._home.asked(worker, message)
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 
 from ...channel.codec import shorten
-from ...channel.messages import TAKE_LINK, TAKE_TRUSTED, Need, Refused, Unneed
+from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TIED, TAKE_TRUSTED, Link, Need, Refused, Seek, Tied, Unneed
 from ..apps.app import App
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
@@ -53,12 +53,12 @@ class LinkBroker:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Token, Callable[[], None]] = {}
         """What to undo when whoever asked leaves."""
-        self._needs: dict[Token, Need] = {}
+        self._needs: dict[Token, Need | Seek] = {}
         """What was asked for and is open."""
         self._relays: dict[int, Worker] = {}
         """Those that have asked, by their number."""
 
-    def asked(self, relay: Worker, message: Need | Unneed) -> None:
+    def asked(self, relay: Worker, message: Need | Seek | Unneed) -> None:
         """A relay wants a link, or does not want it any more."""
         self._relays[relay.number] = relay
         token = (relay.number, message.need)
@@ -79,7 +79,7 @@ class LinkBroker:
         else:
             self._refuse(relay, message, NO_SUCH_APP)
 
-    def needs(self) -> list[tuple[int, Need]]:
+    def needs(self) -> list[tuple[int, Need | Seek]]:
         """What is open, each with the number of the relay that asks."""
         return [(number, message) for (number, _), message in self._needs.items()]
 
@@ -108,13 +108,13 @@ class LinkBroker:
         self._needs.pop(token, None)
         return self._open.pop(token, None)
 
-    def _found(self, relay: Worker, message: Need, found: App | Refusal) -> None:
+    def _found(self, relay: Worker, message: Need | Seek, found: App | Refusal) -> None:
         if isinstance(found, Refusal):
             self._refuse(relay, message, found)
         else:
             self._await(relay, message, found)
 
-    def _await(self, relay: Worker, message: Need, app: App) -> None:
+    def _await(self, relay: Worker, message: Need | Seek, app: App) -> None:
         token = (relay.number, message.need)
         if len(app.waiters) + app.waiting >= self._max_queue.get(message.route, 1024):
             self._refuse(relay, message, QUEUE_FULL)
@@ -122,7 +122,7 @@ class LinkBroker:
         self._open[token] = lambda: app.waiters.never_mind(token)
         app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal))
 
-    def _settle(self, relay: Worker, message: Need, app: App, refusal: Refusal | None) -> None:
+    def _settle(self, relay: Worker, message: Need | Seek, app: App, refusal: Refusal | None) -> None:
         if refusal is not None:
             self._refuse(relay, message, refusal)
             return
@@ -138,12 +138,24 @@ class LinkBroker:
             return
         connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app)
         self._connections.adopt(connection)
-        app.place(connection)
-        self._hand_over(relay, message, theirs.detach())
+        fd = theirs.detach()
+        if isinstance(message, Need):
+            app.place(connection)
+            self._hand_over(relay, Link(message.need), fd)
+            return
+        connection.flags |= TAKE_TIED
+        tied = app.tie(connection, _serving(app, message.worker))
+        workers = " ".join(str(worker.number) for worker in app.pool.ready)
+        if tied is None:
+            # Nobody takes it now: whoever does next, for one request.
+            connection.flags = TAKE_TRUSTED | TAKE_LINK | TAKE_LAST
+            app.place(connection)
+        number = 0 if tied is None else tied.number
+        self._hand_over(relay, Tied(message.need, number, workers), fd)
 
-    def _hand_over(self, relay: Worker, message: Need, fd: int) -> None:
+    def _hand_over(self, relay: Worker, message: Link | Tied, fd: int) -> None:
         token = (relay.number, message.need)
-        if relay.link(message.need, fd):
+        if relay.link(message, fd):
             os.close(fd)
             self._settled(token)
             return
@@ -156,10 +168,16 @@ class LinkBroker:
 
         self._open[token] = undo
 
-    def _refuse(self, relay: Worker, message: Need, refusal: Refusal) -> None:
+    def _refuse(self, relay: Worker, message: Need | Seek, refusal: Refusal) -> None:
         self._settled((relay.number, message.need))
         owner = self._apps.get(message.route) or self._templates.get(message.route)
         if owner is not None:
             owner.ledger.refused(refusal.code)
         text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""
-        relay.refuse(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))
+        relay.tell(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))
+
+
+def _serving(app: App, number: int) -> Worker | None:
+    """The worker of that ``number``, of any generation, while it is there."""
+    found = (each for pool in app.pools() for each in pool.everyone() if each.number == number)
+    return next((each for each in found if each.state.is_serving), None)

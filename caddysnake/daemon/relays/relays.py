@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...channel.messages import Need, Unneed
+from ...channel.messages import Left, Need, Seek, Unneed
 from ..apps.app import App
 from ..apps.dispatcher import Recourse
 from ..apps.pool import Pool
@@ -51,7 +51,7 @@ class Relays(App):
         for generation in [generation for generation in self._desks if generation not in living]:
             del self._desks[generation]
 
-    def asked(self, worker: Worker, message: Need | Unneed) -> None:
+    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
         """Hand ``message`` to the desk of the worker's generation. One that is neither living nor leaving is
         not heard.
         """
@@ -59,6 +59,12 @@ class Relays(App):
             if pool.workers.get(worker.settings.worker_index) is worker or worker in pool.leaving:
                 self._desks[pool.generation].asked(worker, message)
                 return
+
+    def untied(self, worker: int) -> None:
+        """Tell relays that ``worker`` gives up what is tied to it."""
+        for pool in self.pools():
+            for relay in pool.everyone():
+                relay.tell(Left(worker))
 
     def desks(self) -> dict[int, LinkBroker]:
         """The desks of living generations, by generation."""

@@ -116,6 +116,8 @@ class Connections:
         self._by_fd: dict[int, Connection] = {}
         self._on_over = on_over
         self._on_request = on_request
+        self.on_untied: Callable[[int], None] = lambda worker: None
+        """Called with a worker's number when a connection that was to stay with it does so no more."""
         self.shares = Shares(self.__len__)
         loop.add_reader(self._epoll.fileno(), self._drain_events)
 

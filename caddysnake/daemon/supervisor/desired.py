@@ -5,6 +5,7 @@ Pure but for the environment given, and for a look at where the names of folders
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from ..relays.launcher import KEY as RELAY_KEY
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
+from ..system.signing import affinity_key, epoch
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_start_s
@@ -195,7 +197,22 @@ def _style(options: GlobalOptions) -> Style:
 
 def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
     settings = RelaySettings(listeners=list(tables), development=development)
+    tied = {number: spec for number, spec in enumerate(plan.apps) if spec.block.affinity is not None}
+    if tied:
+        settings = settings._replace(
+            affinity={str(number): _affinity(spec) for number, spec in tied.items()},
+            affinity_key=affinity_key(),
+            affinity_epoch=epoch(),
+        )
     return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
+
+
+def _affinity(spec: AppSpec) -> list[str]:
+    """As ``RelaySettings.affinity`` has it."""
+    said = spec.block.affinity
+    assert said is not None
+    default = f"caddysnake-{hashlib.sha256(spec.name.encode()).hexdigest()[:8]}"
+    return [said.kind, said.name or default, spec.name]
 
 
 def _template(

@@ -61,6 +61,7 @@ class Running:
         """Workers of a reload: requests need the other cores meanwhile."""
         self.autoreload = Autoreload(self.spawners)
         self.beginnings = Beginnings(self.restarts, self._came_up)
+        self.connections.on_untied = self.relays.untied
         self.parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 

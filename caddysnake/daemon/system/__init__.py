@@ -7,6 +7,7 @@
 ``tempdirs``   the private folders of apps
 ``notify``     the words of a service manager; ``service``: talks to it
 ``state``      what is carried over an upgrade; ``sealed``: the descriptor that it is in
+``signing``    what outlives the daemon: the key of its cookies
 ``timings``    how long the daemon waits for others
 ``log``        the log process and our records
 """

@@ -291,6 +291,8 @@ class CarriedNeed(Carried):
     need: int
     route: int
     key: str
+    worker: int | None = None
+    """Of the app, where it is to be that one."""
 
 
 class CarriedSource(Carried):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...channel.messages import Need
+from ...channel.messages import Need, Seek
 from ..apps.app import App
 from ..apps.counters import Counters
 from ..apps.dispatcher import ALONE, Recourse
@@ -199,7 +199,10 @@ class Resumption:
         for each in self._state.needs:
             relay = self._workers.get(each.relay)
             if relay is not None:
-                self._running.relays.asked(relay, Need(each.need, each.route, each.key))
+                need: Need | Seek = Need(each.need, each.route, each.key)
+                if each.worker is not None:
+                    need = Seek(each.need, each.route, each.worker, each.key)
+                self._running.relays.asked(relay, need)
 
 
 def _spec_of(pool: CarriedPool) -> PoolSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ...channel.messages import Need, Unneed
+from ...channel.messages import Need, Seek, Unneed
 from .lifecycle import Reason
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class WorkerSink(Generic[W]):
         """It gave an idle connection back."""
         raise NotImplementedError
 
-    def asked(self, worker: W, message: Need | Unneed) -> None:
+    def asked(self, worker: W, message: Need | Seek | Unneed) -> None:
         """It, a relay, wants a link, or does not want it any more."""
         raise NotImplementedError
 

@@ -24,14 +24,17 @@ from ...channel.messages import (
     Drained,
     Dump,
     Failed,
+    Left,
     Link,
     Message,
     Need,
     Ready,
     Refused,
     Returned,
+    Seek,
     Shed,
     Take,
+    Tied,
     Unneed,
 )
 from ...channel.settings import RelaySettings, Settings
@@ -227,15 +230,13 @@ class Worker:
         if slot is None:
             return False
         try:
-            flags = connection.flags | TAKE_BORROWED if borrowed else connection.flags
-            handed = self.peer.hand_over(Take(slot, flags), [connection.fd])
+            handed = self.peer.hand_over(Take(slot, connection.flags | borrowed * TAKE_BORROWED), [connection.fd])
         except ChannelClosed:
             handed = False  # its pidfd will say the rest
         if not handed:
             self.slots.restore(slot)
             return False
-        connection.worker = self
-        connection.slot = slot
+        connection.worker, connection.slot = self, slot
         self.slots.hold(slot, connection)
         return True
 
@@ -244,16 +245,16 @@ class Worker:
         self.slots.drop(connection.slot)
         connection.worker = None
 
-    def link(self, need: int, fd: int) -> bool:
+    def link(self, message: Link | Tied, fd: int) -> bool:
         """Hand a relay the link it asked for; False when the kernel takes no more now. ``fd`` stays the caller's."""
         try:
-            return self.peer.hand_over(Link(need), [fd])
+            return self.peer.hand_over(message, [fd])
         except ChannelClosed:
             return True  # nobody wants it any more
 
-    def refuse(self, refused: Refused) -> None:
-        """Tell a relay that there will be no link."""
-        self.peer.send(refused)
+    def tell(self, message: Refused | Left) -> None:
+        """Tell a relay that there will be no link, or that a worker gives up what is tied to it."""
+        self.peer.send(message)
 
     def drain(self, keeps: bool = False) -> None:
         """Let it go. ``keeps``: what its settings let stay for longer than the grace (WebSockets) may do so."""
@@ -285,7 +286,7 @@ class Worker:
             if connection is not None:
                 connection.worker = None
                 self._sink.returned(self, connection)
-        elif isinstance(message, Need | Unneed):
+        elif isinstance(message, Need | Seek | Unneed):
             self._sink.asked(self, message)
         elif isinstance(message, Ready):
             if message.version != PROTOCOL_VERSION:

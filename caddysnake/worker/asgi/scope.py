@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-from ...channel.messages import PREFIX_FIELD, RELAY_FIELDS
+from ...channel.messages import AFFINITY_FIELD, PREFIX_FIELD, RELAY_FIELDS
 from ...http1.forwarded import is_forwarded, own_fields, split_address
 from ...http1.limits import Limits
 from ...http1.plain import Reader, new_reader
@@ -150,7 +150,8 @@ class Scopes:
     def _without_ours(self, scope: Scope, peer: Peer) -> None:
         """Take the fields that are between relays and workers out, and see to what a relay says in them."""
         headers = scope["headers"]
-        scope["headers"] = [field for field in headers if not field[0].startswith(RELAY_FIELDS)]
+        seen = (AFFINITY_FIELD,) if peer.is_link else ()
+        scope["headers"] = [field for field in headers if field[0] in seen or not field[0].startswith(RELAY_FIELDS)]
         if peer.is_link:
             for name, prefix in headers:
                 if name == PREFIX_FIELD:

@@ -19,6 +19,7 @@ from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import (
     TAKE_LAST,
     TAKE_LINK,
+    TAKE_TIED,
     TAKE_TRUSTED,
     Drain,
     Drained,
@@ -45,6 +46,7 @@ ORPHAN_GRACE_S = 10.0
 
 _SETTLED_S = 1.0  # by when connections that were cut have gone, if no thread is at one
 _SCAN_S = 0.25  # how late a deadline may be noticed
+_AWAITED_S = 1.0
 _SWEEP_S = 0.02  # how late an idle connection may be noticed while draining
 _MESSAGES_A_TURN = 16
 _RETURNS_A_SECOND = 500.0  # by which connections are turned away; half of what the daemon allows us to say
@@ -91,6 +93,8 @@ class Controller:
         self._websockets = websockets
         self._keep_s = keep_s
         self._kept_until = 0.0
+        self._awaited: dict[Connection, float] = {}
+        """Taken while it drains: until when the request is awaited for which it was given."""
         self._deadlines = deadlines
         self._may_exit = may_exit
         self._phase = ControllerPhase.SERVING
@@ -233,16 +237,19 @@ class Controller:
             os.close(fd)
             say("error", "a descriptor that is no socket was handed over", reason=str(exc))
             return
-        if self._phase is not ControllerPhase.SERVING:
+        flags = message.flags
+        is_welcome = self._phase is ControllerPhase.DRAINING and flags & TAKE_TIED and not self._is_cut
+        if self._phase is not ControllerPhase.SERVING and not is_welcome:
             # Handed over before the daemon's own Drain; untouched, so it may go back as it is.
             sock.close()
             self._page.slots[message.slot] = SLOT_RETURNED
             self._table.returned.append(message.slot)
             return
-        flags = message.flags
         connection = self._admit(sock, message.slot, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
         if flags & TAKE_LAST:
             connection.close()
+        if is_welcome:
+            self._awaited[connection] = time.monotonic() + _AWAITED_S
         self._table.admit(connection)
         if self._pool.busy == len(self._pool.threads):
             self._pool.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
@@ -304,8 +311,12 @@ class Controller:
 
     def _sweep(self) -> None:
         """Idle connections go back, or end; a thread may have parked one after it last looked whether it should."""
+        now = time.monotonic()
+        self._awaited = {each: until for each, until in self._awaited.items() if now < until}
         for connection in self._table.take_idle():
-            if self._phase is ControllerPhase.DRAINING:
+            if self._phase is ControllerPhase.DRAINING and now < self._awaited.get(connection, 0.0):
+                self._table.leave(connection)
+            elif self._phase is ControllerPhase.DRAINING:
                 self._table.give_back(connection)
             elif _has_input(connection.sock):
                 self._table.leave(connection)  # a request is there already: it gets its answer, and the end with it

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, TextIO
 from urllib.parse import quote, unquote_to_bytes
 
-from ...channel.messages import PREFIX_FIELD, RELAY_FIELDS
+from ...channel.messages import AFFINITY_FIELD, PREFIX_FIELD, RELAY_FIELDS
 from ...channel.settings import Settings
 from ...http1.forwarded import is_forwarded, own_fields, split_address
 from ...http1.limits import Limits
@@ -24,6 +24,7 @@ from ...http1.request import RequestHead
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 _PREFIX_KEY = "caddysnake.prefix"
+_AFFINITY_KEY = "caddysnake.affinity"
 _ROOT_KEY = "caddysnake.root"
 """What Caddy has taken off the path of every request, percent-encoded; only there if it does."""
 _DEFAULT_PORT = {"http": "80", "https": "443"}
@@ -147,10 +148,13 @@ def _of_headers(head: RequestHead, origin: Origin) -> dict[str, str]:
             fields[key] = value.decode("latin-1")
     fields.pop("", None)  # where fields went that are not for the app
     prefix = fields.pop(_PREFIX_KEY, "")
+    affinity = fields.pop(_AFFINITY_KEY, "")
     if origin is _FORWARDED:
         _forwarded(fields)
     elif origin is _LINK:
         _forwarded(fields)
+        if affinity:
+            fields["HTTP_CADDYSNAKE_AFFINITY"] = affinity
         if prefix:
             fields["SCRIPT_NAME"] = unquote_to_bytes(prefix.encode("latin-1")).decode("latin-1")
             fields[_PREFIX_KEY] = prefix
@@ -168,6 +172,7 @@ _SPECIAL = {
     b"transfer-encoding": "",
     b"proxy": "",
     PREFIX_FIELD: _PREFIX_KEY,
+    AFFINITY_FIELD: _AFFINITY_KEY,
 }
 _KEYS: dict[bytes, str] = dict(_SPECIAL)
 
