@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from caddysnake.config.language import deploying  # noqa: F401 (registers its subdirectives)
+from caddysnake.config.language import commands, deploying  # noqa: F401 (register their subdirectives)
 from caddysnake.config.language.directives import SUBDIRECTIVES
 from caddysnake.config.language.options import OPTIONS
 from caddysnake.config.language.registry import Registry, Setting

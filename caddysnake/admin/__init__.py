@@ -12,6 +12,7 @@
 ``journal``      the log, as it was written last and as it goes on
 ``endpoints``    the table of endpoints: method, path, handler, models
 ``description``  the OpenAPI description, from that table
+``streaming``    an answer that comes line by line
 ``page``         a page for browsers, whose files are in ``live``
 ``server``       aiohttp: connections, routing, errors
 ``hosting``      an aiohttp application on connections that the daemon accepted

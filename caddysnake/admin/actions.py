@@ -10,6 +10,7 @@ from .. import __version__
 from ..channel.codec import shorten
 from ..daemon.apps.app import App
 from ..daemon.apps.spec import StartFailed
+from ..daemon.commands.release import Tell
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.app_changes import Manner, Outcome
@@ -17,7 +18,7 @@ from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp, find
 from ..daemon.upgrade.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
-from .models import Dumped, Evicted, Loaded, OutcomeModel, Reloaded, ScaleModel, Stopping, Upgrade
+from .models import Cancelled, Dumped, Evicted, Loaded, OutcomeModel, Reloaded, ScaleModel, Stopping, Upgrade
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
 _HINTS = {
@@ -26,6 +27,13 @@ _HINTS = {
     "asleep": "there is nothing to do: the next request starts it with what is there then",
     "static-app": "take its block out of the file and reload",
 }
+
+
+def cancel(daemon: Daemon) -> Cancelled:
+    """Cancel the change that is under way. Raises ``ApiError``."""
+    if not daemon.serving.cancel_change():
+        raise ApiError("no-change", "no change is under way", "there is nothing to do")
+    return Cancelled(cancelled=True)
 
 
 async def load(daemon: Daemon, document: Document | None, manner: Manner) -> Loaded:
@@ -94,10 +102,10 @@ def upgrading(daemon: Daemon) -> Upgrade:
     )
 
 
-async def reload_app(daemon: Daemon, key: str) -> Reloaded:
-    """Give one app new workers. Raises ``ApiError``; what ran goes on then."""
+async def reload_app(daemon: Daemon, key: str, tell: Tell | None = None) -> Reloaded:
+    """Give one app new workers. ``tell`` hears its release commands. Raises ``ApiError``; what ran goes on then."""
     _refuse_unless_ready(daemon)
-    task = asyncio.ensure_future(daemon.serving.reload_app(key))
+    task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell))
     try:
         seconds = await asyncio.shield(task)
     except UnknownApp as exc:
@@ -106,6 +114,8 @@ async def reload_app(daemon: Daemon, key: str) -> Reloaded:
         code = exc.code if isinstance(exc, StartFailed) else "listen"
         raise ApiError("start", f"app {key} does not start ({code}):\n{exc}", app=key, detail=code) from None
     except asyncio.CancelledError:
+        if task.cancelled():
+            raise ApiError("cancelled", f"the reload of {key} was cancelled; what ran goes on", app=key) from None
         # Whoever asked has left; what was begun is carried out, and the app's builds say how it went.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..config.plan.places import is_same
+from ..daemon.commands.release import Tell
 from ..daemon.main import Daemon
 from ..daemon.supervisor.app_changes import Manner
 from ..daemon.supervisor.document import Document
@@ -22,6 +23,7 @@ from .flames import FORMS, Profile
 from .models import (
     AppModel,
     Apps,
+    Cancelled,
     DescriptorModel,
     Descriptors,
     Dumped,
@@ -62,6 +64,8 @@ class Call(NamedTuple):
     body: bytes
     content_type: str
     accept: str
+    tell: Tell | None = None
+    """Hears what release commands write, if whoever calls reads along."""
 
 
 class Text(NamedTuple):
@@ -107,6 +111,8 @@ class Endpoint(NamedTuple):
     """The media type of its answer."""
     unhealthy: bool = False
     """It answers with 503, in the same form, when all is not well."""
+    streams: bool = False
+    """Whoever accepts ``application/x-ndjson`` may read along."""
 
 
 async def get_config(call: Call) -> dict[str, Any]:
@@ -130,8 +136,13 @@ async def post_load(call: Call) -> Loaded:
         document = Document(call.body, file)
     elif "file" in call.query:
         _expect(call.daemon.reloads.configuration.document.file, call.query["file"])
-    manner = Manner(changed_only=_flag(call, "changed"), all_or_nothing=_flag(call, "all_or_nothing"))
+    manner = Manner(_flag(call, "changed"), _flag(call, "all_or_nothing"), tell=call.tell)
     return await actions.load(call.daemon, document, manner)
+
+
+async def delete_load(call: Call) -> Cancelled:
+    """Cancel the change that is under way. Raises ``ApiError`` (``no-change``)."""
+    return actions.cancel(call.daemon)
 
 
 def _expect(running: str, file: str) -> None:
@@ -184,7 +195,7 @@ async def get_app(call: Call) -> AppModel:
 
 async def post_reload(call: Call) -> Reloaded:
     """Give the app of this ``key`` new workers; done when they serve. Raises ``ApiError``."""
-    return await actions.reload_app(call.daemon, call.path["key"])
+    return await actions.reload_app(call.daemon, call.path["key"], call.tell)
 
 
 async def post_scale(call: Call) -> ScaleModel:
@@ -361,10 +372,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Loaded,
         (
             "config", "restart", "caddy", "listen", "request-timeout", "too-large", "unsupported-media-type", "start",
-            "busy",
+            "cancelled", "busy",
         ),
         (_FILE, _CHANGED, _ALL),
         takes="text/caddyfile",
+        streams=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/load",
+        delete_load,
+        "Cancel the reload that is under way: a release command is ended, and what ran goes on.",
+        Cancelled,
+        ("no-change",),
     ),
     Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),
     Endpoint(
@@ -386,8 +406,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         post_reload,
         "Give one app new workers. Answers when they serve. A failure changes nothing.",
         Reloaded,
-        ("no-such-app", "template", "asleep", "start", "busy"),
+        ("no-such-app", "template", "asleep", "start", "cancelled", "busy"),
         (_KEY,),
+        streams=True,
     ),
     Endpoint(
         "POST",

@@ -28,6 +28,8 @@ CODES: dict[str, Code] = {
     "listen": Code(
         409, "an address cannot be listened on", "free the address, or name another; nothing has changed"
     ),
+    "cancelled": Code(409, "somebody cancelled the reload", "what release commands have done by then stays done"),
+    "no-change": Code(409, "nothing is being changed that could be cancelled"),
     "too-large": Code(413, "the content is larger than it may be"),
     "unsupported-media-type": Code(415, "the content is of a type that is not read here"),
     "start": Code(

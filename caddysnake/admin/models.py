@@ -71,6 +71,12 @@ class Upgrade(Model):
     refused: str = Field(default="", description="why the last one was refused; empty when it was not")
 
 
+class Cancelled(Model):
+    """A change that was under way is given up."""
+
+    cancelled: bool
+
+
 class Reloaded(Model):
     """New workers serve."""
 

@@ -30,6 +30,7 @@ from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
 from .errors import ApiError
 from .hosting import BODY_S, Hosting
 from .models import ErrorModel, Health
+from .streaming import MEDIA_TYPE, Along, stream
 
 log = logging.getLogger("caddysnake.admin")
 
@@ -186,6 +187,9 @@ class Server:
                 content_type=request.content_type,
                 accept=request.headers.get("Accept", ""),
             )
+            if endpoint.streams and MEDIA_TYPE in call.accept:
+                lines = Along()
+                return await stream(request, lines, self._outcome(request, endpoint, call._replace(tell=lines.tell)))
             answer = await endpoint.handler(call)
             if isinstance(answer, Lines):
                 return await _pass_on(request, answer)
@@ -196,6 +200,17 @@ class Server:
             return await asyncio.to_thread(_json, answer, status)
 
         return handle
+
+    async def _outcome(self, request: web.Request, endpoint: Endpoint, call: Call) -> tuple[int, bytes]:
+        """The status and the JSON of the answer, when it comes line by line."""
+        try:
+            answer = await endpoint.handler(call)
+            assert not isinstance(answer, Text | Lines)
+            response = await asyncio.to_thread(_json, answer, 200)
+        except Exception as exc:
+            response = _error(self._understood(request, exc))
+        assert isinstance(response.body, bytes)
+        return response.status, response.body
 
     def _caller(self, request: web.Request) -> str:
         """Who calls, as far as that is known."""

@@ -29,6 +29,11 @@ FAILURES: Final[dict[str, Code]] = {
         "its lifespan said so, or raised, under `lifespan on`. 503 as long as it has not been up",
         "the log has what it said",
     ),
+    "release-failed": Code(
+        503,
+        "a release command of the build has failed, or took longer than its `timeout`",
+        "the message has what it said at last; `caddysnake exec` runs it by hand",
+    ),
     "warmup-failed": Code(
         503,
         "a new worker did not answer a request of `warmup` as it should",

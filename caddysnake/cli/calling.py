@@ -11,16 +11,20 @@ import http.client
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 PATIENCE_S = 30.0
 _LOOK_S = 15.0
 _LONGEST_S = 3600.0
+_LINES = "application/x-ndjson"
+_SILENCE_S = 60.0
+"""The daemon says something more often, while there is something to wait for."""
 _UCRED = struct.Struct("3i")
 
 
@@ -100,6 +104,46 @@ def stream(target: Target, path: str) -> Iterator[bytes]:
             connection.sock.settimeout(None)
         while line := response.readline():
             yield line
+
+
+def follow(
+    target: Target, method: str, path: str, body: bytes | None, hear: Callable[[str, str], None],
+    content_type: str = "text/caddyfile",
+) -> dict[str, Any]:  # fmt: skip
+    """What the API answers, parsed; until then ``hear(app, line)`` gets each line that is told of an app.
+
+    Who presses Ctrl-C cancels the change, and hears what became of it. Raises ``CallFailed``.
+    """
+
+    def cancel(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who presses it again leaves
+        print("cancelling …", file=sys.stderr)
+        try:
+            call(target, "DELETE", "/load")
+        except CallFailed as exc:
+            print(f"Warning: {exc}", file=sys.stderr)
+
+    headers = {"Content-Type": content_type} if body is not None else {}
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        with _connected(target, _SILENCE_S) as connection:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, {**headers, **_origin(target), "Accept": _LINES})
+            response = connection.getresponse()
+            if response.headers.get_content_type() != _LINES:
+                return _understood(target, response.status, response.read())
+            while line := response.readline():
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    break
+                if "answer" in said:
+                    return _understood(target, said["status"], json.dumps(said["answer"]).encode())
+                if "line" in said:
+                    hear(said["app"], said["line"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    raise CallFailed(f"the daemon at {target} has ended meanwhile: see its log")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 Run it after a deploy. New workers take over when they are ready; no request fails. If the file is wrong, nothing
 changes. An app that does not start keeps its old build, and the others go on: this says which, why, and exits with 1.
+What release commands write is shown as it comes; Ctrl-C cancels the reload.
 
     caddysnake reload --config /etc/caddysnake/Caddyfile
     caddysnake reload --changed          only apps whose definition in the file has changed
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .calling import CallFailed, add_address_argument, call, report
+from .calling import CallFailed, add_address_argument, follow, report
 from .finding import file_asked_for, find
 from .reading import DEFAULT_FILE, ReadError, add_config_arguments, read
 
@@ -45,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
             flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing}
             path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
         target = find(args.address, None if args.config == "-" else args.config)
-        done = call(target, "POST", path, body, timeout=None)
+        done = follow(target, "POST", path, body, _show)
     except ReadError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
@@ -57,6 +58,10 @@ def main(args: argparse.Namespace) -> int:
         print(f"{done['app']} reloaded in {done['seconds']:.1f} s", file=sys.stderr)
         return 0
     return _tell(done)
+
+
+def _show(app: str, line: str) -> None:
+    print(f"{app} | {line}", file=sys.stderr)
 
 
 def _tell(done: Mapping[str, Any]) -> int:

@@ -21,11 +21,13 @@ _SEGMENT_MAX_BYTES: Final = 255  # NAME_MAX
 _MODULE_MAX: Final = 255
 _ENVIRONMENT_MAX_BYTES: Final = 4096
 _ACCOUNT_MAX: Final = 32  # LOGIN_NAME_MAX of most systems
+_WORD_MAX: Final = 253  # a host's
 
 _DOTTED = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 _DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _ATTRIBUTES = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*(?:\(\))?")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*")
 _ACCOUNT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _SPECIAL_NAME = re.compile(r"(?:^|\.)__[A-Za-z0-9_]*__(?:\.|$)")
 _BETWEEN: Final = "\x1f"  # the unit separator: no value that is safe for anything holds a control character
@@ -40,6 +42,7 @@ class Use(Enum):
     VARIABLE = "variable"
     ENVIRONMENT = "environment"
     ACCOUNT = "account"
+    WORD = "word"  # of a command, perhaps a shell's
 
 
 class UnsafeValue(Exception):
@@ -158,6 +161,11 @@ def is_account_part(value: str) -> bool:
     return len(value) <= _ACCOUNT_MAX and _ACCOUNT.fullmatch(value) is not None
 
 
+def is_word(value: str) -> bool:
+    """*value* can be a part of a word of a command: no option, and nothing that means something to a shell."""
+    return len(value) <= _WORD_MAX and _WORD.fullmatch(value) is not None
+
+
 def _is_module(value: str) -> bool:
     return len(value) <= _MODULE_MAX and _DOTTED_NAME.fullmatch(value) is not None and not _SPECIAL_NAME.search(value)
 
@@ -176,6 +184,7 @@ _SAFE: Final[Mapping[Use, Callable[[str], bool]]] = {
     Use.VARIABLE: is_module_part,
     Use.ENVIRONMENT: is_environment,
     Use.ACCOUNT: is_account_part,
+    Use.WORD: is_word,
 }
 _WHOLE: Final[Mapping[Use, Callable[[str], bool]]] = {
     Use.PATH: _is_path,
@@ -183,4 +192,5 @@ _WHOLE: Final[Mapping[Use, Callable[[str], bool]]] = {
     Use.VARIABLE: lambda value: _ATTRIBUTES.fullmatch(value) is not None,
     Use.ENVIRONMENT: is_environment,
     Use.ACCOUNT: _is_account,
+    Use.WORD: lambda value: "\0" not in value,
 }

@@ -44,7 +44,7 @@ OURS: dict[str, set[str]] = {
 THEIRS: dict[str, set[str]] = {
     "http1": {"httptools"},
     "matchers": {"re2"},
-    "config": {"pydantic"},
+    "config": {"cronsim", "pydantic"},
     "logs": {"orjson"},
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},

@@ -41,6 +41,22 @@ LOOKED_AT = {
     "apps.folder.PrivateFolder": (
         "_app _path _uid"
     ),
+    "apps.surroundings.AppSurroundings": (
+        "_coming _folder _ledger"
+    ),
+    "commands.background.Background": (
+        "_due _has_schedules _is_over _predecessors _seen app around closed leaving processes schedules"
+    ),
+    "commands.process.SupervisedProcess": (
+        "_backoff _due _execution _leaving _pid _renewing _stop_by _surroundings _task _told app ended index last_end "
+        "restarts since spec state"
+    ),
+    "commands.schedule.Schedule": (
+        "_is_over _stops_at _surroundings _tasks _timetable _waiting app last_run missed runs skipped spec"
+    ),
+    "tenants.schedules.TenantSchedules": (
+        "_is_over _slots _table _tasks _waiting active last skipped timetables"
+    ),
     "commands.execution.Execution": (
         "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"
     ),
@@ -57,7 +73,8 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing builds exchange folder hurry ledger scaled"
+        "_growing _launchers _loop _reaps _renewing background builds exchange folder hurry ledger scaled "
+        "surroundings"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded present retry_after_s"
@@ -69,11 +86,11 @@ LOOKED_AT = {
         "_connections _give _has_worker _retry _waiting most"
     ),
     "tenants.tenants.Tenants": (
-        "_connections _loop _renewals _starter _table"
+        "_connections _loop _renewals _starter _table schedules"
     ),
     "tenants.tenant.TenantTable": (
-        "_complaints _connections _successor_of _tenants guard is_stopping launchers leaving ledger loop policy spec "
-        "tasks"
+        "_complaints _connections _successor_of _tenants guard is_stopping launchers leaving ledger loop policy "
+        "released seen spec tasks"
     ),
     "tenants.tenant.Tenant": (
         "app is_outdated key looking promised_at renewal requests spec starting waiters"
@@ -143,7 +160,7 @@ LOOKED_AT = {
         "listeners parting relays restarts spawners starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (
-        "_changing _shutdown running"
+        "_changer _changing _shutdown running"
     ),
     "supervisor.reloads.Reloads": (
         "_attendant _companion _is_stopping _is_up _loop _service _serving _turn _unasked builds "

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...placeholders import template
-from ..language.models import EnvVar, PythonApp
+from ..language.models import EnvVar, Model, ProcessLine, PythonApp, ReleaseLine, ScheduleLine
 from ..language.values import ModuleVariable
 from ..plan.places import start_folder
 from ..plan.plan import AppSpec, Plan, resolve_app
@@ -98,5 +98,18 @@ def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
                 for how in ("read", "write")
             }
         )
+    for kind, field in (("release", "releases"), ("process", "processes"), ("schedule", "schedules")):
+        written = enumerate(getattr(block, field))
+        update[field] = tuple(_with_values(f"{kind}[{n}]", each, values) for n, each in written)
     update["placeholders"] = ()
     return block.model_copy(update=update)
+
+
+def _with_values(name: str, each: ReleaseLine | ProcessLine | ScheduleLine, values: Mapping[str, str]) -> Model:
+    words = tuple(values.get(f"{name}.command[{n}]", word) for n, word in enumerate(each.command))
+    update: dict[str, object] = {"command": words}
+    if isinstance(each, ProcessLine):
+        update["env_vars"] = tuple(
+            EnvVar(pair.name, values.get(f"{name}.env_var[{n}]", pair.value)) for n, pair in enumerate(each.env_vars)
+        )
+    return each.model_copy(update=update)

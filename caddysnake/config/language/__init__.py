@@ -5,7 +5,8 @@
 ``models``      what a Caddyfile says, as frozen pydantic models
 ``registry``    a table of named settings: syntax line, function, reference text
 ``directives``  one registered function a subdirective of ``python``; ``deploying``: those of a build that takes over;
-                ``block`` reads a whole one
+                ``commands``: of what runs beside the workers; ``block`` reads a whole one
+``cron``        times of schedules
 ``elsewhere``   what other servers call things that are written otherwise here
 ``options``     the same for global options
 ``listeners``   which sockets there are, direct or relayed, and why

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.tokens import Token
-from . import deploying, values  # noqa: F401 (deploying: registers its subdirectives)
+from . import commands, deploying, values  # noqa: F401 (commands, deploying: register their subdirectives)
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import UNSAID, Interface, PythonApp
 from .registry import error_at, lines, position_of

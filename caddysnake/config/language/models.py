@@ -21,6 +21,7 @@ from .values import DEFAULT_SOCKET_MODE, ModuleVariable, SocketAddress
 Interface = Literal["wsgi", "asgi"]
 
 START_TIMEOUT_S = 120.0
+RELEASE_TIMEOUT_S = 300.0
 GRACE_PERIOD_S = 10.0
 MAX_DYNAMIC_APPS = 128
 IDLE_TIMEOUT_S = 1800.0
@@ -141,6 +142,38 @@ class EnvVar(NamedTuple):
     value: str
 
 
+class ReleaseLine(Model):
+    """A command that must succeed before a build's first worker."""
+
+    command: tuple[str, ...]
+    timeout_s: float = RELEASE_TIMEOUT_S
+
+
+class ProcessLine(Model):
+    """A process beside the workers. ``stop_timeout_s`` None: the app's ``grace_period``."""
+
+    name: str
+    command: tuple[str, ...]
+    count: int = 1
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: float | None = None
+    restart: Literal["always", "on_failure", "never"] = "always"
+    overlap: bool = False
+    env_vars: Annotated[tuple[EnvVar, ...], PlainSerializer(dict)] = ()
+
+
+class ScheduleLine(Model):
+    """A command at certain times. ``timezone`` None: the machine's."""
+
+    name: str
+    cron: str
+    command: tuple[str, ...]
+    overlap: Literal["skip", "allow"] = "skip"
+    timeout_s: float | None = None
+    jitter_s: float = 0.0
+    timezone: str | None = None
+
+
 UNSAID = Settings(app="", interface="", module="", variable="", working_dir="", environ={})
 
 _SHOWN_AS = {
@@ -203,6 +236,10 @@ class PythonApp(Model):
     sandbox: Sandbox | None = None
 
     log: AccessLog | None = None
+
+    releases: tuple[ReleaseLine, ...] = ()
+    processes: tuple[ProcessLine, ...] = ()
+    schedules: tuple[ScheduleLine, ...] = ()
 
     settings: Settings = UNSAID
     """What is its workers' alone to carry out. Which app they run, and where, is not in it yet."""

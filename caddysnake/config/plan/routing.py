@@ -22,7 +22,7 @@ from ...placeholders import template
 from ...placeholders.keys import AppTemplate, Field, Use
 from ...placeholders.names import PlaceholderError
 from ..language.listeners import Opening, Tenancy, openings
-from ..language.models import Config, Position, PythonApp, Route
+from ..language.models import Config, Position, ProcessLine, PythonApp, ReleaseLine, Route, ScheduleLine
 from ..language.registry import error_at
 from .plan import Plan
 
@@ -69,6 +69,19 @@ def fields(app: PythonApp) -> Iterator[tuple[Field, Position]]:
             subdirective = name.partition("[")[0]
             at = (f"module_{app.interface}",) if use in (Use.MODULE, Use.VARIABLE) else (name, subdirective)
             yield Field(name, use, text), app.at(*at)
+    for kind, each in commands(app):
+        for number, word in enumerate(each.command):
+            if "{" in word:
+                yield Field(f"{kind}.command[{number}]", Use.WORD, word), each.position
+        for number, pair in enumerate(each.env_vars if isinstance(each, ProcessLine) else ()):
+            yield Field(f"{kind}.env_var[{number}]", Use.ENVIRONMENT, pair.value), each.position
+
+
+def commands(app: PythonApp) -> Iterator[tuple[str, ReleaseLine | ProcessLine | ScheduleLine]]:
+    """What of *app* runs beside its workers, each with the name by which ``fields`` calls it."""
+    yield from ((f"release[{number}]", each) for number, each in enumerate(app.releases))
+    yield from ((f"process[{number}]", each) for number, each in enumerate(app.processes))
+    yield from ((f"schedule[{number}]", each) for number, each in enumerate(app.schedules))
 
 
 def settled_fields(app: PythonApp, environ: Mapping[str, str]) -> dict[str, str]:

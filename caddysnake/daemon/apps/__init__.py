@@ -10,11 +10,11 @@
                 ``warming``: those who answer their warm-up
 ``source``      where workers come from
 ``upkeep``      those that hang, or have served long enough
-``folder``      its private folder
+``folder``      its private folder; ``surroundings``: what its commands find around them
 ``spec``        what a pool runs; what makes two specs the same app
 ``beginning``   the first start, until it is up
 ``builds``      which code that is
-``restarting``  when a worker is replaced; how soon one that failed is tried again
+``restarting``  when a worker is replaced
 ``counters``    what is counted
 ``autoreload``  code that changes on disk
 """

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from ...channel.messages import Need, Seek, Unneed
+from ...channel.settings import Settings
+from ..commands.background import Background
+from ..commands.release import Tell
 from ..sockets.connections import Connection, Connections
 from ..system.state import CarriedApp, CarriedPool, CarriedWorker
 from ..workers.child.launcher import Launcher, Launchers
@@ -19,6 +22,7 @@ from .folder import PrivateFolder
 from .pool import Pool
 from .scaled import Scaled
 from .spec import PoolSpec, StartFailed
+from .surroundings import AppSurroundings
 from .takeover import Do, Order, TellWaiters
 
 
@@ -32,9 +36,13 @@ class App(Dispatcher):
         connections: Connections,
         recourse: Recourse = ALONE,
         ledger: Counters | None = None,
+        has_schedules: bool = True,
     ) -> None:
+        """``has_schedules``: it sees to its schedules itself."""
         self.ledger = ledger or Counters()
         self.folder = PrivateFolder(spec.name)
+        self.background = Background(spec.name, has_schedules)
+        self.surroundings = AppSurroundings(self.folder, self.ledger)
         super().__init__(Pool(spec, 1, launchers, self), connections, recourse)
         self._launchers = launchers
         self._loop = asyncio.get_running_loop()
@@ -93,14 +101,20 @@ class App(Dispatcher):
         """Bring the app up; the seconds it took. Raises ``StartFailed``."""
         took = await self.pool.start()
         self.builds.accepted()
+        self.surroundings.switch_over(self.background, self.spec)
         return took
 
-    async def renew(self, spec: PoolSpec, starts: StartLimiter | None = None) -> float:
+    async def renew(
+        self, spec: PoolSpec, starts: StartLimiter | None = None, tell: Tell | None = None, releases: bool = False
+    ) -> float:
         """New workers that run ``spec`` take over from the old; the seconds that took. One renewal at a time.
 
-        Raises ``StartFailed``; the old ones serve on then.
+        ``releases``: after its release commands, of which ``tell`` hears. Raises ``StartFailed``; the old ones serve on
+        then.
         """
         async with self._renewing:
+            if releases:
+                await self.surroundings.release(spec, tell, self.builds)
             if spec.strategy == "stop_first":
                 return await self.exchange.renew(spec, starts)
             took = await self.prepare(spec, starts)
@@ -136,6 +150,7 @@ class App(Dispatcher):
         self.scaled.forget()
         self.builds.accepted()
         self.carry_out(orders)
+        self.surroundings.switch_over(self.background, self.spec)
 
     def discard(self) -> None:
         """Give up what was prepared."""
@@ -161,14 +176,17 @@ class App(Dispatcher):
 
     def make_way(self) -> None:
         """Drain: the successor has what is idle, and whatever comes on it; requests in flight finish."""
+        self.background.end()
         self.carry_out(self.takeover.stop(is_succeeded=self._recourse.successor is not None))
 
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""
+        self.background.end()
         self.carry_out(self.takeover.stop())
 
     def kill(self) -> None:
         """End all workers of all generations by force, with what they started."""
+        self.background.kill()
         for pool in self.pools():
             pool.kill()
 
@@ -176,6 +194,7 @@ class App(Dispatcher):
         """Wait until no worker of any generation is left; nothing of the app is then, if it was told to go."""
         await asyncio.gather(*(pool.ended() for pool in self.pools()))
         if self.is_stopping:
+            await self.background.ended()
             self.folder.end()
 
     def place(self, connection: Connection) -> None:
@@ -237,7 +256,8 @@ class App(Dispatcher):
     def is_settled(self) -> bool:
         """No worker of it is being forked, reaped or replaced just now."""
         is_growing = self._growing is not None and not self._growing.done()
-        return not (is_growing or self.exchange.is_under_way) and all(pool.is_settled for pool in self.pools())
+        is_changing = is_growing or self.exchange.is_under_way or not self.background.is_settled
+        return not is_changing and all(pool.is_settled for pool in self.pools())
 
     def carry(self, number: int) -> CarriedApp:
         """All that whoever goes on with it must know, under the id ``number``. What is being prepared is left out."""
@@ -253,6 +273,7 @@ class App(Dispatcher):
             scale=self.scaled.carry(),
             ledger=self.ledger.carry(),
             folder=self.folder.carry(),
+            background=self.background.carry(),
             waiting=[connection.fd for connection in self._queue],
         )
 
@@ -268,6 +289,8 @@ class App(Dispatcher):
         """
         takeover = self.takeover
         self.folder.resume(carried.folder)
+        if isinstance(self.spec.settings, Settings):
+            self.background.resume(carried.background, self.spec.commands, self.surroundings.take(self.spec))
         takeover.present = Pool(self.spec, carried.pool.generation, self._launchers, self)
         workers = self.pool.resume(carried.pool, spawner_of)
         for each in carried.former:

@@ -11,9 +11,9 @@ import logging
 import math
 from collections.abc import Callable
 
+from ..system.backoff import Backoff
 from ..workers.forking.start_limiter import StartLimiter
 from .app import App
-from .restarting import Backoff
 from .spec import PoolSpec, StartFailed
 
 log = logging.getLogger("caddysnake.app")
@@ -41,6 +41,9 @@ class Beginning:
         self._first: asyncio.Task[None] | None = None
         self._retrying: asyncio.Task[None] | None = None
         self._is_paused = self._is_over = self._is_hurried = False
+        self._is_releasing = False
+        self._is_released = False
+        """Its release commands have done what they do: what fails afterwards does not have them run again."""
         self._told = ""
         app.hurry = self.hurry
 
@@ -63,6 +66,7 @@ class Beginning:
 
     async def _begin(self) -> None:
         try:
+            await self._release(self.app.spec)
             took = await self.app.start()
         except StartFailed as exc:
             if self._is_over or self.app.is_stopping or self.app.pool is not self._pool:
@@ -90,6 +94,7 @@ class Beginning:
             await asyncio.sleep(pause_s)
             try:
                 spec = await self.spec()
+                await self._release(spec)
                 took = await self.app.prepare(spec, self._starts, one_first=True)
             except StartFailed as exc:
                 pause_s = self._failed(exc)
@@ -97,6 +102,17 @@ class Beginning:
                 self.app.swap()
                 self._done(took)
                 return
+
+    async def _release(self, spec: PoolSpec) -> None:
+        """Raises ``StartFailed``."""
+        if self._is_released:
+            return
+        self._is_releasing = True
+        try:
+            await self.app.surroundings.release(spec)
+        finally:
+            self._is_releasing = False
+        self._is_released = not spec.cannot
 
     def _done(self, took: float) -> None:
         self.was_up = True
@@ -128,11 +144,12 @@ class Beginning:
             self._retry(0.0)
 
     async def pause(self) -> None:
-        """Try no more until ``resume``; what is being tried is given up, but for the first attempt."""
+        """Try no more until ``resume``; what is being tried is given up, but for the workers of the first attempt."""
         self._is_paused = True
-        if self._retrying is not None and not self._retrying.done():
-            self._retrying.cancel()
-            await asyncio.wait((self._retrying,))
+        trying = self._first if self._is_releasing and self._retrying is None else self._retrying
+        if trying is not None and not trying.done():
+            trying.cancel()
+            await asyncio.wait((trying,))
 
     def resume(self) -> None:
         """Undo ``pause``."""

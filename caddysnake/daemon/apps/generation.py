@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
-from .restarting import Backoff
+from ..system.backoff import Backoff
 from .spec import StartFailed
 
 W = TypeVar("W", bound=Hashable)

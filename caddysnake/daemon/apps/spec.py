@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from ...channel.codes import failure
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.fence import Fence
+from ..commands.spec import Commands
 from ..system.state import CarriedFailure
 from ..workers.child.launcher import ForkServerKey
 from ..workers.warmup import WarmUp
@@ -47,6 +48,8 @@ class PoolSpec(NamedTuple):
     """
     is_tenant: bool = False
     """A request has led to it: what is not on disk is no failure of it then."""
+    commands: Commands = Commands()
+    """What it has beside its workers."""
     cannot: str = ""
     """Why it cannot be started as things are. Who it would run as may not be known then."""
     fence: Fence | None = None

@@ -1,6 +1,11 @@
-"""Commands that are executed as an app is.
+"""Commands that are executed as an app is: what of it is no worker.
 
-``surroundings``  what they find around them
-``execution``     one of them, from its start to its end
+``background``    what runs beside an app's workers, build by build
+``schedule``      a command at certain times; ``timetable``: when those are, without I/O
+``process``       one that is kept up
+``release``       what must succeed before a build's first worker
+``execution``     one command, from its start to its end
 ``leftovers``     what one leaves behind
+``surroundings``  what they find around them
+``spec``          which there are
 """

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from ...channel.gate import GO, GO_GROUPED
 from ...installation import PACKAGE
 from ..system import cgroups, processes
+from ..system.carried import CarriedExecution
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import Child, Process
-from ..system.state import CarriedExecution
 from ..workers.child.launcher import SpawnError
 from ..workers.forking.interpreter import execute
 from . import leftovers

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...channel.settings import Settings
@@ -59,3 +60,20 @@ class Surroundings(NamedTuple):
         """Return ``command`` with the app's interpreter for ``python``."""
         first, *others = command
         return [self.python if first in PYTHON_WORDS else first, *others]
+
+
+class BuildSurroundings:
+    """Those of one build: looked up in a thread when they are first needed, and the same from then on."""
+
+    def __init__(self, look: Callable[[], Surroundings], known: Surroundings | None = None) -> None:
+        """``look`` may raise ``OSError``."""
+        self.known = known
+        self._look = look
+        self._looking = asyncio.Lock()
+
+    async def get(self) -> Surroundings:
+        """Return them. Raises ``OSError``."""
+        async with self._looking:
+            if self.known is None:
+                self.known = await asyncio.to_thread(self._look)
+            return self.known

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from ...channel.settings import Settings
 from ...installation import PACKAGE
 from ..system import processes
+from ..system.carried import CarriedOutlets
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import Child, Process
-from ..system.state import CarriedOutlets
 from ..system.timings import TIMINGS
 from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
 

@@ -12,6 +12,7 @@ from ..apps.app import App
 from ..apps.beginning import Beginning
 from ..apps.exchange import as_it_ran
 from ..apps.spec import PoolSpec, StartFailed
+from ..commands.release import Tell
 from ..sockets.addresses import key_of
 from ..tenants.tenants import Tenants
 from .change import ListenersChange, side_by_side
@@ -31,6 +32,8 @@ class Manner(NamedTuple):
     """What runs already as is desired stays."""
     all_or_nothing: bool = False
     """One app that does not start refuses the whole."""
+    tell: Tell | None = None
+    """Hears what release commands write."""
     swaps_early: bool = False
     """An app's new build need not wait for those of others, as nothing that is prepared later can be refused."""
 
@@ -128,19 +131,21 @@ class AppsChange:
         is_same = app is not None and self._manner.changed_only and app.spec == spec and app not in running.beginnings
         if app is not None and is_same and not self._loses_listener(app):
             return Outcome(spec.name, "unchanged")
-        if app is None or not app.pool.is_begun:
+        if app is None or not (app.pool.is_begun or app in running.beginnings):
             is_new = app is None
             if app is None:
                 app = self._started[spec.name] = running.new_app(spec)
+            await app.surroundings.release(spec, self._manner.tell, app.builds)
             took = await app.start()
             tell_ready(self._desired, spec, took)
             return Outcome(spec.name, "started" if is_new else "reloaded", took)
         if self._is_exchange(spec):
             former = as_it_ran(app.pool)
-            took = await app.renew(spec, running.restarts)
+            took = await app.renew(spec, running.restarts, self._manner.tell, releases=True)
             self._exchanged[app] = former
         else:
             async with turn if spec.strategy == "rolling" else contextlib.nullcontext():
+                await app.surroundings.release(spec, self._manner.tell, app.builds)
                 took = await app.prepare(spec, running.restarts)
             self._renewed[app] = took
             if swaps_early:

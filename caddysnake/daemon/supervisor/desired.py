@@ -29,6 +29,7 @@ from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
 from ..apps.spec import SLOW_START_S, UNKNOWN, Identity, PoolSpec, StartFailed
+from ..commands.spec import Commands
 from ..relays.launcher import KEY as RELAY_KEY
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
@@ -252,7 +253,9 @@ def _template(
     block = spec.block
     identity = Identity((spec.module, spec.variable, spec.working_dir), (block.user, block.group))
     bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
-    return TemplateSpec(spec.name, resolve, *bounds, identity, None if warm is None else warm._replace(fence=common))
+    shared = None if warm is None else warm._replace(fence=common)
+    schedules = Commands.of(block, spec.grace_period_s).schedules
+    return TemplateSpec(spec.name, resolve, *bounds, identity, shared, schedules)
 
 
 def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:
@@ -331,6 +334,7 @@ def _pool(
         scale_down_after_s=block.scale_down_after_s,
         strategy=spec.strategy,
         warmup=_warmup(spec),
+        commands=Commands.of(block, spec.grace_period_s),
         is_tenant=is_tenant,
     )
 

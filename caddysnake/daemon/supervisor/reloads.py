@@ -115,7 +115,9 @@ class Reloads:
             try:
                 with self._service.reloading():
                     done = await self._change(document, manner)
-            except Exception as exc:
+            except (Exception, asyncio.CancelledError) as exc:
+                if isinstance(exc, asyncio.CancelledError) and self._is_stopping:
+                    raise
                 refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
                 self.builds.was_refused(refused.detail or refused.code, str(refused))
                 log.error("reload refused; what ran goes on", extra={"fields": {"error": str(refused)}})
@@ -219,7 +221,9 @@ def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
     return ReloadFailed(str(exc), "listen")
 
 
-def _unforeseen(exc: Exception) -> ReloadFailed:
-    """Nobody has thought of it; whoever asked is told all the same, and so is the log."""
+def _unforeseen(exc: BaseException) -> ReloadFailed:
+    """It was cancelled, or nobody has thought of it; whoever asked is told all the same, and so is the log."""
+    if isinstance(exc, asyncio.CancelledError):
+        return ReloadFailed("the reload was cancelled; what ran goes on", "cancelled")
     log.error("a reload has met what it was not made for", exc_info=exc)
     return ReloadFailed(f"{type(exc).__name__}: {exc}", "internal")

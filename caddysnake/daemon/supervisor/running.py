@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 
 from ...config.language.models import Autoreload as Options
@@ -113,7 +114,7 @@ class Running:
     def is_settled(self) -> bool:
         """Nothing is starting or being buried just now."""
         return (
-            not any(tenants.starting for tenants in self.templates.values())
+            not any(tenants.starting or not tenants.schedules.is_settled for tenants in self.templates.values())
             and not self.spawners.is_asked
             and self.spawners.hosts.is_settled
             and all(app.is_settled for app in self.all_apps())
@@ -126,8 +127,10 @@ class Running:
         self.connections.shares.sweep()
         if not self.is_stopping:
             self.listeners.sweep([binding.address for binding in self.desired.bindings])
+        now = time.time()
         for tenants in self.templates.values():
             tenants.sweep()
+            tenants.schedules.look(now)
         self.spawners.sweep()
         self.relays.sweep()
         self.relays.even_out()
@@ -135,6 +138,7 @@ class Running:
             app.even_out()
             app.pool.upkeep.watch()
             app.pool.upkeep.recycle()
+            app.background.look(now)
 
     def serve_waiting(self) -> None:
         """Look again whether anybody can serve what waits."""

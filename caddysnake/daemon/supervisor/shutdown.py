@@ -38,6 +38,10 @@ class Shutdown:
         running, relays = self._running, self._running.relays
         await self._end_changes()
         grace_s = running.desired.grace_s
+        for app in running.served_apps():
+            app.background.end()
+        for tenants in running.templates.values():
+            tenants.schedules.end()
         running.listeners.leave()
         await self._last_call(min(grace_s / 2, _LAST_CALL_S))
         await self._serve_accepted(min(grace_s, _SERVE_WAITING_S))
@@ -49,7 +53,8 @@ class Shutdown:
             await self._until_ended([relays], grace_s + _AFTER_GRACE_S)
         else:
             self._stop_served()
-        longest = max((app.spec.grace_s for app in running.apps.values()), default=grace_s)
+        graces = [max(app.spec.grace_s, app.background.longest_stop_s) for app in running.served_apps()]
+        longest = max(graces, default=grace_s)
         await self._end(longest + _AFTER_GRACE_S)
 
     async def abandon(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ..apps.app import App
 from ..apps.spec import StartFailed
+from ..commands.release import Tell
 from ..sockets.connections import Connection
 from ..sockets.opener import ListenerOpener
 from ..system import cgroups
@@ -32,6 +33,8 @@ class Supervisor:
     def __init__(self, desired: Desired, opener: ListenerOpener | None = None) -> None:
         self.running = Running(desired, opener or ListenerOpener(), self._lend)
         self._changing = asyncio.Lock()
+        self._changer: asyncio.Task[object] | None = None
+        """Who carries a change out that may be cancelled."""
         self._shutdown = Shutdown(self.running)
 
     # -- starting and changing --------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ class Supervisor:
         what those raise; nothing has changed then. What was refused, and why, is in each app's ``builds``.
         """
         running = self.running
-        async with self._changing, self._at_rest():
+        async with self._changing, self._cancellable(), self._at_rest():
             for key in self._keys_of_changed(desired) if manner.changed_only else [None]:
                 running.spawners.outdate(key)
             listeners = ListenersChange(running, desired)
@@ -77,6 +80,18 @@ class Supervisor:
             running.beginnings.overtake()
         _tell_memory(desired)
         return list(apps.outcomes.values())
+
+    def cancel_change(self) -> bool:
+        """Cancel the change that is under way, and have what ran go on; False when there is none."""
+        return self._changer is not None and self._changer.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _cancellable(self) -> AsyncIterator[None]:
+        self._changer = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._changer = None
 
     @contextlib.asynccontextmanager
     async def _at_rest(self) -> AsyncIterator[None]:
@@ -93,17 +108,18 @@ class Supervisor:
         present = [app.spec for app in self.running.apps.values()]
         return {spec.key for spec in desired.apps.values() if spec not in present}
 
-    async def reload_app(self, name: str, key: str | None = None) -> float:
+    async def reload_app(self, name: str, key: str | None = None, tell: Tell | None = None) -> float:
         """Give one app new workers, with the definition that it has; the seconds until they serve.
 
-        ``name`` and ``key`` as for ``lookup.find``. Raises ``UnknownApp``; ``StartFailed``, and nothing has changed.
+        ``tell`` hears what its release commands write. ``name`` and ``key`` as for ``lookup.find``. Raises
+        ``UnknownApp``; ``StartFailed``, and nothing has changed.
         """
         running = self.running
-        async with self._changing:
+        async with self._changing, self._cancellable():
             found = find(running.apps, running.templates, name, key)
             if isinstance(found, DynamicApp):
                 try:
-                    return await found.tenants.reload(found.key)
+                    return await found.tenants.reload(found.key, tell)
                 except KeyError:
                     raise UnknownApp.asleep(name) from None
             await running.autoreload.pause(found)
@@ -111,9 +127,9 @@ class Supervisor:
             beginning = running.beginnings.get(found)
             try:
                 if beginning is None:
-                    return await found.renew(found.spec, running.restarts)
+                    return await found.renew(found.spec, running.restarts, tell, releases=True)
                 await beginning.pause()
-                took = await found.renew(await beginning.spec(), running.restarts)
+                took = await found.renew(await beginning.spec(), running.restarts, tell, releases=True)
                 beginning.end()
                 running.beginnings.came_up(found, took)
                 return took

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from ...channel import memfd
 from ...channel.messages import PROTOCOL_VERSION
-from .state import STATE_VERSION, Carried, State, StateError
+from .carried import Carried
+from .state import STATE_VERSION, State, StateError
 
 _LIMIT = 256 * 1024 * 1024
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from ...channel.messages import PROTOCOL_VERSION
+from .carried import Carried, CarriedBackground, CarriedExecution, CarriedOutlets, CarriedTenantSchedules, readers
 
 STATE_VERSION = 1
 """Raised whenever an older daemon's state would be misunderstood."""
@@ -19,20 +18,6 @@ STATE_VERSION = 1
 
 class StateError(Exception):
     """The state cannot be taken over. The text says why."""
-
-
-class Carried(BaseModel):
-    """A part of the state. What a newer or older daemon knows besides is passed over."""
-
-    model_config = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
-
-
-CarriedOutlets = dict[str, Any]
-"""Pipes of a process, as ``logger`` has them."""
-
-
-def _readers(outlets: CarriedOutlets | None) -> set[int]:
-    return set() if outlets is None else set(outlets["readers"])
 
 
 class CarriedFailure(Carried):
@@ -106,18 +91,6 @@ class CarriedWorker(Carried):
     untaken: list[int] = []
     spawner: int = 0
     """The pid of its parent."""
-
-
-class CarriedExecution(Carried):
-    """A command that is executed as an app is. ``group``: as a worker's."""
-
-    name: str
-    pid: int
-    pidfd: int
-    mark: str
-    started_at: float
-    group: tuple[str, int | None] | None = None
-    outlets: CarriedOutlets | None = None
 
 
 class CarriedSeat(Carried):
@@ -195,6 +168,7 @@ class CarriedApp(Carried):
     ledger: CarriedLedger = CarriedLedger()
     folder: tuple[str, int] | None = None
     """Its private one, and its user."""
+    background: CarriedBackground = CarriedBackground()
     waiting: list[int] = []
 
 
@@ -215,6 +189,11 @@ class CarriedEstate(Carried):
     apps: list[CarriedTenant] = []
     leaving: list[tuple[str | None, CarriedApp]] = []
     ledger: CarriedLedger = CarriedLedger()
+    released: list[str] = []
+    """The keys of those whose release commands have run."""
+    seen: list[str] = []
+    """The keys of those that take part in schedules."""
+    schedules: CarriedTenantSchedules = CarriedTenantSchedules()
 
 
 class CarriedConnection(Carried):
@@ -360,20 +339,27 @@ class State(Carried):
         for listener in (*self.listeners, *self.attended):
             found |= {listener.fd, listener.lock if listener.lock is not None else -1}
         for spawner in self.spawners:
-            found |= {spawner.pidfd, spawner.channel, *_readers(spawner.outlets)}
+            found |= {spawner.pidfd, spawner.channel, *readers(spawner.outlets)}
         for early in self.relay_outlets.values():
-            found |= _readers(early)
+            found |= readers(early)
         if self.log is not None:
             found.add(self.log["channel"])
         for host in self.hosts:
-            found |= {host.pidfd, host.channel, *(fd for _, fd in host.threads.values()), *_readers(host.outlets)}
+            found |= {host.pidfd, host.channel, *(fd for _, fd in host.threads.values()), *readers(host.outlets)}
         for app in self.all_apps():
             for pool in (app.pool, *app.former):
                 for worker in pool.workers:
-                    found |= {worker.pidfd, worker.channel, worker.page, *_readers(worker.outlets)}
+                    found |= {worker.pidfd, worker.channel, worker.page, *readers(worker.outlets)}
+        for run in self._executions():
+            found |= {run.pidfd, *readers(run.outlets)}
         if self.caddy is not None:
-            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door, *_readers(self.caddy.outlets)}
+            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door, *readers(self.caddy.outlets)}
         return found - {-1}
+
+    def _executions(self) -> list[CarriedExecution]:
+        found = [run for app in self.all_apps() for run in app.background.executions()]
+        schedules = [schedule for estate in self.estates for _, schedule in estate.schedules.active]
+        return found + [run for schedule in schedules for run, _ in schedule.runs]
 
     def all_apps(self) -> list[CarriedApp]:
         """Apps of every kind: static, leaving, dynamic, relays."""

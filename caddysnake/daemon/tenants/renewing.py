@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ..apps.spec import StartFailed
+from ..apps.spec import PoolSpec, StartFailed
+from ..commands.release import Tell
 from ..sockets.refusals import Refusal
 from .tenant import Tenant, TenantTable
 
@@ -58,14 +59,16 @@ class TenantRenewals:
             self._table.drain(tenant)
             return
         try:
-            await app.renew(resolved)
+            await app.renew(resolved, releases=tenant.key not in self._table.released)
         except StartFailed as exc:
             if not app.is_stopping:
                 fields = {"app": app.name, "code": exc.code, "error": str(exc)}
                 log.error("new code does not start; the old serves on", extra={"fields": fields})
+            return
+        self._released(tenant.key, resolved)
 
-    async def reload(self, key: str) -> float:
-        """Give the live app of ``key`` new workers; the seconds that took.
+    async def reload(self, key: str, tell: Tell | None = None) -> float:
+        """Give the live app of ``key`` new workers; the seconds that took. ``tell`` hears its release commands.
 
         Raises ``StartFailed``, and the old ones serve on; ``KeyError`` when there is no such live app: the next request
         starts it with what is there then, and whatever failed is forgiven.
@@ -80,4 +83,10 @@ class TenantRenewals:
             app.builds.was_refused(resolved.code, resolved.text)
             raise StartFailed(app.name, resolved.code, resolved.text)
         self._table.launchers.outdate(resolved.key)
-        return await app.renew(resolved)
+        took = await app.renew(resolved, tell=tell, releases=True)
+        self._released(key, resolved)
+        return took
+
+    def _released(self, key: str, spec: PoolSpec) -> None:
+        if spec.commands.release:
+            self._table.released.add(key)

@@ -134,6 +134,7 @@ class TenantStarter:
         fields = {"app": spec.name, "mode": "relay", "isolated": isolated, "ms": round(took * 1000)}
         log.info("app ready", extra={"fields": fields})
         self._took.append(took)
+        table.was_started(tenant.key)
         tenant.app = app
         return app
 
@@ -145,6 +146,10 @@ class TenantStarter:
         while True:
             tenant.starting = app
             try:
+                if tenant.key not in table.released:
+                    await app.surroundings.release(app.spec)
+                    if app.spec.commands.release:
+                        table.released.add(tenant.key)
                 return app, await app.start()
             except StartFailed as exc:
                 if exc.code == NO_ROOM and table.loop.time() < patient_until:

@@ -13,6 +13,7 @@ from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
 from ..apps.dispatcher import Recourse, Successor
 from ..apps.spec import Identity, PoolSpec, StartFailed
+from ..commands.spec import ScheduleSpec
 from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure
 from ..workers.child.launcher import ForkServerKey
@@ -38,6 +39,8 @@ class TemplateSpec(NamedTuple):
     identity: Identity
     warm: ForkServerKey | None = None
     """What all its apps are forked from, if that is one: prepared before the first of them is asked for."""
+    schedules: tuple[ScheduleSpec, ...] = ()
+    """Of each of its apps; what they run may differ."""
 
 
 class Asker(NamedTuple):
@@ -98,6 +101,10 @@ class TenantTable:
         self.launchers = launchers
         self.policy = TenantPolicy[str](spec.capacity, spec.max_queue, spec.idle_timeout_s, self._is_idle)
         self.leaving: set[App] = set()
+        self.released: set[str] = set()
+        """The keys of those whose release commands have run since the file was loaded."""
+        self.seen: set[str] = set()
+        """The keys of those that have schedules, and were up."""
         self.guard: Watcher | None = None
         self.ledger = Counters()
         """Of all its apps."""
@@ -144,7 +151,17 @@ class TenantTable:
     def new_app(self, key: str, spec: PoolSpec, ledger: Counters | None = None) -> App:
         """An app of ``key`` that has not started. ``ledger``: of one that was tried before."""
         recourse = Recourse(successor=self._successor_of(key))
-        return App(spec, self.launchers, self._connections, recourse, ledger or Counters(self.ledger))
+        ledger = ledger or Counters(self.ledger)
+        app = App(spec, self.launchers, self._connections, recourse, ledger, has_schedules=False)
+        for former in self.leaving:
+            if former.name == app.name:
+                app.background.follow(former.background)
+        return app
+
+    def was_started(self, key: str) -> None:
+        """The app of ``key`` is up."""
+        if self.spec.schedules:
+            self.seen.add(key)
 
     # -- what the key is -----------------------------------------------------------------------------------------
 

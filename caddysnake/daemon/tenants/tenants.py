@@ -18,6 +18,7 @@ from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
 from ..apps.dispatcher import Recourse
+from ..commands import release
 from ..sockets.connections import Connections
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
@@ -26,6 +27,7 @@ from ..workers.launchers import WorkerOrigins
 from .policy import Answer, TenantStage
 from .renewing import TenantRenewals
 from .reopening import Reopener
+from .schedules import TenantSchedules
 from .starting import TenantStarter
 from .tenant import Asker, Tell, TemplateSpec, Tenant, TenantTable
 
@@ -47,6 +49,7 @@ class Tenants:
         self._table = TenantTable(spec, launchers, connections, self._successor_of)
         self._starter = TenantStarter(self._table, starts)
         self._renewals = TenantRenewals(self._table)
+        self.schedules = TenantSchedules(self._table)
         self._loop = asyncio.get_running_loop()
         self._table.spawn(self._starter.warm_up())
 
@@ -207,12 +210,14 @@ class Tenants:
             tenant.spec = None
         self._table.policy.limit(spec.capacity, spec.max_queue, spec.idle_timeout_s)
         self._table.policy.forgive_all()
+        self._table.released.clear()
+        self.schedules.take_over()
         self._table.spawn(self._starter.warm_up())
         self._renewals.want_all(changed_only)
 
-    async def reload(self, key: str) -> float:
+    async def reload(self, key: str, tell: release.Tell | None = None) -> float:
         """Give the live app of ``key`` new workers; see ``TenantRenewals.reload``."""
-        return await self._renewals.reload(key)
+        return await self._renewals.reload(key, tell)
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -225,7 +230,9 @@ class Tenants:
                 is_due = tenant.renewal is not None
                 apps.append(CarriedTenant(key=key, app=carried(tenant.app), idle_s=idle_s, is_due=is_due))
         leaving = [(self.successor_key(app), carried(app)) for app in self._table.leaving]
-        return CarriedEstate(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.carry())
+        return CarriedEstate(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.carry(),
+            released=sorted(self._table.released), seen=sorted(self._table.seen), schedules=self.schedules.carry(),
+        )  # fmt: skip
 
     def resume(self, carried: CarriedEstate, resumed: Callable[[CarriedApp, Recourse], App]) -> None:
         """Go on where ``carried`` says; ``resumed`` makes one app. Not watched yet: ``watch_from``."""
@@ -236,6 +243,9 @@ class Tenants:
             tenant.app, tenant.requests = app, app.requests_begun()
             tenant.renewal = True if each.is_due else None
             self._table.policy.revive(each.key, now, each.idle_s)
+        self._table.released |= set(carried.released)
+        self._table.seen |= set(carried.seen)
+        self.schedules.resume(carried)
         for key, left in carried.leaving:
             successor = None if key is None else self._successor_of(key)
             self._table.see_off(resumed(left, Recourse(successor=successor)))
@@ -278,11 +288,13 @@ class Tenants:
             tenant.looking, tenant.waiters = None, {}
         for tell in tells:
             tell(STOPPING)
+        self.schedules.end()
         for _, app in self._table.live():
             app.stop()
 
     def kill(self) -> None:
         """End all workers of all its apps by force."""
+        self.schedules.kill()
         for app in self.all_apps():
             app.kill()
 
@@ -290,4 +302,4 @@ class Tenants:
         """Wait until nothing of it runs: no worker, no start, no renewal."""
         if self._table.tasks:
             await asyncio.wait(self._table.tasks)
-        await asyncio.gather(*(app.ended() for app in self.all_apps()))
+        await asyncio.gather(self.schedules.ended(), *(app.ended() for app in self.all_apps()))

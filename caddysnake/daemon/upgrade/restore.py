@@ -147,7 +147,7 @@ class Resumption:
         self, carried: CarriedApp, recourse: Recourse = ALONE, ledger: Counters | None = None
     ) -> App:
         spec, running = spec_of(carried.pool.spec), self._running
-        app = App(spec, running.spawners, running.connections, recourse, Counters(ledger))
+        app = App(spec, running.spawners, running.connections, recourse, Counters(ledger), has_schedules=False)
         return self._resume_app(carried, app)
 
     def _resume_app(self, carried: CarriedApp, app: App) -> App:

@@ -13,6 +13,7 @@ from ...channel.settings import RelaySettings, Settings
 from ...config.plan.accounts import Account
 from ..apps.restarting import Limits
 from ..apps.spec import PoolSpec
+from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec
 from ..system.sealed import malformed
 from ..system.state import CarriedHost
 from ..workers.child.launcher import ForkServerKey
@@ -31,6 +32,7 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
     kind = RelaySettings if "listeners" in settings else Settings
     whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
     whole["limits"] = _known(Limits, raw.get("limits") or {})
+    whole["commands"] = _known_commands(raw.get("commands") or {})
     if raw.get("warmup"):
         whole["warmup"] = _known(WarmUp, raw["warmup"])
     return _validated(_SPEC, _known(PoolSpec, {**raw, **whole}))
@@ -50,6 +52,11 @@ def place_of(host: CarriedHost) -> Place:
 def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
     account = raw.get("account")
     return _known(ForkServerKey, {**raw, "account": None if account is None else _known(Account, account)})
+
+
+def _known_commands(raw: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"release": ReleaseCommand, "processes": ProcessSpec, "schedules": ScheduleSpec}
+    return {name: [_known(kind, each) for each in raw.get(name) or ()] for name, kind in kinds.items()}
 
 
 def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:

@@ -28,12 +28,12 @@ from caddysnake.daemon.apps.generation import (
     TellFailed,
     TryAgain,
 )
-from caddysnake.daemon.apps.restarting import Backoff
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.apps.takeover import Act, Do, Fate, Takeover, TellWaiters
 from caddysnake.daemon.apps.takeover import Order as AppOrder
 from caddysnake.daemon.apps.waiting import Waiters
 from caddysnake.daemon.sockets.refusals import Refusal
+from caddysnake.daemon.system.backoff import Backoff
 
 BROKEN = StartFailed("app", "import-failed", "no database")
 SIZE = 3

@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 
 from ....config.stock.caddy_admin import OFF
-from ...apps.restarting import Backoff
 from ...apps.spec import StartFailed
 from ...system import kinship, processes
+from ...system.backoff import Backoff
 from ...system.state import CarriedCaddy
 from ..beside import FrontProxy
 from ..document import CaddyPart, ReloadFailed

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon.apps.restarting import FACTOR, FIRST_S, HEALTHY_S, INTENSITY, LONGEST_S, Backoff
+from caddysnake.daemon.system.backoff import FACTOR, FIRST_S, HEALTHY_S, INTENSITY, LONGEST_S, Backoff
 
 
 class Worst(random.Random):

@@ -1,0 +1,193 @@
+"""What of an app runs beside its workers: the processes of its builds, and its schedules.
+
+A build of an app holds it by four words: ``switch_over``, when its workers serve, lets the processes of the build
+before go and begins its own; the same with the build before gives back; ``end`` and ``ended`` are for the app's end.
+Processes that leave at their own pace hold up neither this nor the next ``switch_over``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from pydantic import TypeAdapter
+
+from ..system.carried import CarriedBackground, CarriedProcess, CarriedSchedule
+from ..system.state import plain
+from .process import SupervisedProcess
+from .schedule import Schedule
+from .spec import Commands, ProcessSpec, ScheduleSpec
+from .surroundings import BuildSurroundings, Surroundings
+
+
+class Background:
+    """Of one app. ``has_schedules``: whether they are seen to here."""
+
+    def __init__(self, app: str, has_schedules: bool = True) -> None:
+        self.app = app
+        self.processes: list[SupervisedProcess] = []
+        self.leaving: list[SupervisedProcess] = []
+        """Those of former builds that have not ended."""
+        self.schedules: dict[str, Schedule] = {}
+        self.closed: list[Schedule] = []
+        """Schedules that are no more, whose last run goes on."""
+        self.around: BuildSurroundings | None = None
+        """Of the build that runs."""
+        self._has_schedules = has_schedules
+        self._due = math.inf
+        self._seen = 0.0
+        self._is_over = False
+        self._predecessors: list[Background] = []
+
+    @property
+    def longest_stop_s(self) -> float:
+        """How long its processes may take to end."""
+        return max((each.spec.stop_timeout_s for each in (*self.processes, *self.leaving)), default=0.0)
+
+    def everyone(self) -> list[SupervisedProcess]:
+        """Return the processes that are kept up, and those that leave."""
+        return [*self.processes, *self.leaving]
+
+    def follow(self, other: Background) -> None:
+        """Begin processes once those of ``other``, which was told to go, have ended."""
+        self._predecessors.append(other)
+
+    def switch_over(self, commands: Commands, around: BuildSurroundings) -> None:
+        """Begin ``commands``, and let go what runs; each process begins when the one before it has ended."""
+        if self._is_over:
+            return
+        for each in self.processes:
+            each.stop()
+        self.leaving = [each for each in (*self.leaving, *self.processes) if not each.ended.is_set()]
+        self.around = around
+        self.processes = []
+        for spec in commands.processes:
+            after = self._before(spec)
+            for index in range(spec.copies):
+                process = SupervisedProcess(self.app, spec, index, around)
+                self.processes.append(process)
+                process.begin(after)
+        if self._has_schedules:
+            self._replace_schedules(commands, around)
+        self._sweep()
+
+    def _before(self, spec: ProcessSpec) -> list[SupervisedProcess]:
+        if spec.overlap:
+            return []
+        former = [each for other in self._predecessors for each in other.everyone()]
+        return [each for each in (*self.leaving, *former) if each.spec.name == spec.name and not each.ended.is_set()]
+
+    def _replace_schedules(self, commands: Commands, around: BuildSurroundings) -> None:
+        former, self.schedules = self.schedules, {}
+        for spec in commands.schedules:
+            before = former.pop(spec.name, None)
+            if before is None:
+                before = Schedule(self.app, spec, around)
+            else:
+                before.follow(spec, around)
+            self.schedules[spec.name] = before
+        for gone in former.values():
+            gone.close()
+            self.closed.append(gone)
+        self._due = 0.0
+
+    def look(self, now: float) -> None:
+        """Begin the commands that are due at ``now`` (``time.time()``); to be called every second or so."""
+        if self.leaving or self.closed:
+            self._sweep()
+        if self._seen <= now < self._due:
+            self._seen = now
+            return
+        self._seen = now
+        for each in self.schedules.values():
+            each.look(now)
+        times = [each.next_at for each in self.schedules.values() if each.next_at is not None]
+        self._due = min(times, default=math.inf)
+
+    def _sweep(self) -> None:
+        self.leaving = [each for each in self.leaving if not each.ended.is_set()]
+        self.closed = [each for each in self.closed if each.is_busy]
+
+    # -- its end -------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Begin nothing more; schedules' commands, then processes, are told to end."""
+        self._is_over = True
+        for schedule in (*self.schedules.values(), *self.closed):
+            schedule.end()
+        for process in self.everyone():
+            process.stop()
+
+    def kill(self) -> None:
+        """End all of it by force."""
+        self.end()
+        for schedule in (*self.schedules.values(), *self.closed):
+            schedule.kill()
+        for process in self.everyone():
+            process.kill()
+
+    async def ended(self) -> None:
+        """Wait until nothing of it is left."""
+        schedules = (*self.schedules.values(), *self.closed)
+        await asyncio.gather(*(each.ended.wait() for each in self.everyone()), *(each.ended() for each in schedules))
+
+    # -- going on in another image of the daemon -----------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing of it is being started, or buried, just now."""
+        schedules = (*self.schedules.values(), *self.closed)
+        return all(each.is_settled for each in self.everyone()) and all(each.is_settled for each in schedules)
+
+    def carry(self) -> CarriedBackground:
+        """Return what ``resume`` needs in another image of the daemon."""
+        known = None if self.around is None else self.around.known
+        return CarriedBackground(
+            surroundings=None if known is None else plain(known),
+            processes=[each.carry() for each in self.processes],
+            leaving=[each.carry() for each in self.leaving if not each.ended.is_set()],
+            schedules=[each.carry() for each in self.schedules.values()],
+            closed=[each.carry() for each in self.closed if each.is_busy],
+        )
+
+    def resume(self, carried: CarriedBackground, commands: Commands, around: BuildSurroundings) -> None:
+        """Go on where ``carried`` says. What starts from now on is as ``commands`` and ``around`` have it."""
+        if carried.surroundings is not None:
+            around.known = _SURROUNDINGS.validate_python(carried.surroundings)
+        self.around = around
+        self.leaving = [self._resumed_process(each, around) for each in carried.leaving]
+        for each in carried.leaving:
+            self._begin_again(self.leaving[carried.leaving.index(each)], each)
+        for each in carried.processes:
+            process = self._resumed_process(each, around)
+            self.processes.append(process)
+            self._begin_again(process, each)
+        if self._has_schedules:
+            self._replace_schedules(commands, around)
+        known = {each.name: each for each in carried.schedules}
+        for name, schedule in self.schedules.items():
+            if name in known:
+                self.schedules[name] = self._resumed_schedule(schedule.spec, known.pop(name), around)
+        self.closed = [self._resumed_gone(each, around) for each in (*carried.closed, *known.values())]
+
+    def _resumed_process(self, carried: CarriedProcess, around: BuildSurroundings) -> SupervisedProcess:
+        return SupervisedProcess(self.app, _PROCESS.validate_python(carried.spec), carried.index, around)
+
+    def _begin_again(self, process: SupervisedProcess, carried: CarriedProcess) -> None:
+        process.resume(carried, [each for each in self._before(process.spec) if each is not process])
+
+    def _resumed_schedule(
+        self, spec: ScheduleSpec, carried: CarriedSchedule, around: BuildSurroundings
+    ) -> Schedule:
+        schedule = Schedule(self.app, spec, around)
+        schedule.resume(carried)
+        return schedule
+
+    def _resumed_gone(self, carried: CarriedSchedule, around: BuildSurroundings) -> Schedule:
+        schedule = self._resumed_schedule(ScheduleSpec(carried.name, "@yearly", ()), carried, around)
+        schedule.close()
+        return schedule
+
+
+_PROCESS: TypeAdapter[ProcessSpec] = TypeAdapter(ProcessSpec)
+_SURROUNDINGS: TypeAdapter[Surroundings] = TypeAdapter(Surroundings)

@@ -1,0 +1,228 @@
+"""A schedule of an app: its command begins when it is due, once for the app, and what came of it is known."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from typing import NamedTuple
+
+from ...channel.throttle import Throttle
+from ...config.language import cron
+from ..system.carried import CarriedSchedule
+from .execution import Ending, Execution, NotExecuted
+from .spec import ScheduleSpec
+from .surroundings import BuildSurroundings
+from .timetable import Timetable
+
+log = logging.getLogger("caddysnake.app")
+
+_PATIENCE_S = 10.0
+"""A run that is told to end has so long until it is ended by force."""
+_told = Throttle()
+
+
+class Run(NamedTuple):
+    """The last run that has ended. ``at``: ``time.time()`` of its beginning."""
+
+    at: float
+    duration_s: float
+    reason: str
+    is_good: bool
+
+
+class Schedule:
+    """``surroundings``: of the build that runs when it is due."""
+
+    __slots__ = (
+        "_is_over", "_stops_at", "_surroundings", "_tasks", "_timetable", "_waiting", "app", "last_run", "missed",
+        "runs", "skipped", "spec",
+    )  # fmt: skip
+
+    def __init__(
+        self, app: str, spec: ScheduleSpec, surroundings: BuildSurroundings
+    ) -> None:
+        self.app = app
+        self.spec = spec
+        self.runs: list[Execution] = []
+        self.last_run: Run | None = None
+        self.skipped = 0
+        self.missed = 0
+        self._surroundings = surroundings
+        self._timetable = Timetable(spec.cron, cron.zone(spec.timezone), time.time())
+        self._waiting: dict[asyncio.Task[None], float] = {}
+        """What is about to begin, and when, on the clock of ``time.monotonic()``."""
+        self._stops_at: dict[Execution, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
+
+    @property
+    def next_at(self) -> float | None:
+        """When it is due next, as ``time.time()``; None: never again."""
+        return None if self._is_over else self._timetable.next
+
+    @property
+    def is_busy(self) -> bool:
+        """A run of it goes on, or is about to begin."""
+        return bool(self.runs or self._waiting)
+
+    def follow(self, spec: ScheduleSpec, surroundings: BuildSurroundings) -> None:
+        """Go on as ``spec``, of the build that runs now. What runs already runs on."""
+        if (spec.cron, spec.timezone) != (self.spec.cron, self.spec.timezone):
+            self._timetable = Timetable(spec.cron, cron.zone(spec.timezone), time.time(), self._timetable.last)
+        self.spec, self._surroundings = spec, surroundings
+
+    def look(self, now: float) -> None:
+        """Begin what is due at ``now`` (``time.time()``)."""
+        if self._is_over:
+            return
+        found = self._timetable.look(now)
+        if found.missed:
+            self.missed += found.missed
+            self._tell("scheduled times were missed: the clock went on, or the machine slept", missed=found.missed)
+        if found.due is None:
+            return
+        if self.is_busy and not self.spec.overlap:
+            self.skipped += 1
+            self._tell("schedule is due, and its last run goes on still: skipped", skipped=self.skipped)
+            return
+        self._begin(random.uniform(0.0, self.spec.jitter_s) if self.spec.jitter_s else 0.0)
+
+    def _tell(self, what: str, **fields: object) -> None:
+        if _told.is_due((self.app, self.spec.name, what), time.monotonic()):
+            log.warning(what, extra={"fields": {"app": self.app, "process": self.spec.name, **fields}})
+
+    def _begin(self, in_s: float) -> None:
+        task = asyncio.get_running_loop().create_task(self._run_in(in_s))
+        self._waiting[task] = time.monotonic() + in_s
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._waiting.pop(task, None)
+        self._tasks.discard(task)
+
+    async def _run_in(self, in_s: float) -> None:
+        if in_s:
+            await asyncio.sleep(in_s)
+        await self.run()
+
+    async def run(self) -> Run:
+        """Run it now, and wait for its end."""
+        begun = time.time()
+        fields = {"app": self.app, "process": self.spec.name}
+        try:
+            execution = await Execution.begin(
+                await self._surroundings.get(),
+                self.spec.command,
+                self.spec.name,
+                environ={"CADDYSNAKE_SCHEDULE": self.spec.name},
+            )
+        except (NotExecuted, OSError) as exc:
+            self.last_run = Run(begun, 0.0, str(exc), False)
+            log.error("schedule's command cannot be run", extra={"fields": {**fields, "error": str(exc)}})
+            return self.last_run
+        log.info("schedule's command begins", extra={"fields": {**fields, "pid": execution.pid}})
+        return await self._watched(execution, self.spec.timeout_s)
+
+    async def _watched(self, execution: Execution, left_s: float | None) -> Run:
+        current = asyncio.current_task()
+        if current is not None:
+            self._waiting.pop(current, None)
+        self.runs.append(execution)
+        if left_s is not None:
+            self._stops_at[execution] = time.monotonic() + left_s
+        try:
+            await asyncio.wait((execution.ending,), timeout=left_s)
+            is_late = not execution.ending.done()
+            if is_late:
+                await execution.stop(signal.SIGTERM, _PATIENCE_S)
+            ending = execution.ending.result()
+        finally:
+            self.runs.remove(execution)
+            self._stops_at.pop(execution, None)
+        self.last_run = self._done(execution, ending, is_late)
+        return self.last_run
+
+    def _done(self, execution: Execution, ending: Ending, is_late: bool) -> Run:
+        reason = f"not done within {self.spec.timeout_s:g}s ({ending.reason})" if is_late else ending.reason
+        is_good = ending.is_good and not is_late
+        fields = {"app": self.app, "process": self.spec.name, "pid": execution.pid, "reason": reason}
+        fields["duration"] = round(ending.duration_s, 3)
+        (log.info if is_good else log.error)("schedule's command has ended", extra={"fields": fields})
+        return Run(execution.started_at, ending.duration_s, reason, is_good)
+
+    # -- its end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Begin nothing more. What runs, runs on."""
+        self._is_over = True
+        for task in list(self._waiting):
+            task.cancel()
+
+    def end(self) -> None:
+        """Begin nothing more, and tell what runs to end."""
+        self.close()
+        for execution in list(self.runs):
+            task = asyncio.get_running_loop().create_task(_ended(execution))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def kill(self) -> None:
+        """End what runs by force."""
+        self.close()
+        for execution in self.runs:
+            execution.kill()
+
+    async def ended(self) -> None:
+        """Wait until nothing of it runs."""
+        while self._tasks or self.runs:
+            await asyncio.gather(*self._tasks, *(run.ending for run in self.runs), return_exceptions=True)
+            await asyncio.sleep(0)
+
+    # -- going on in another image of the daemon -----------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing of it is being started, or buried, just now."""
+        is_starting = any(due <= time.monotonic() for due in self._waiting.values())
+        return not is_starting and all(run.is_settled for run in self.runs)
+
+    def carry(self) -> CarriedSchedule:
+        """Return what ``resume`` needs in another image of the daemon."""
+        now = time.monotonic()
+        return CarriedSchedule(
+            name=self.spec.name,
+            last=self._timetable.last,
+            next=self._timetable.next,
+            runs=[(run.carry(), self._left(run, now)) for run in self.runs],
+            waits=[max(0.0, due - now) for due in self._waiting.values()],
+            last_run=self.last_run,
+            skipped=self.skipped,
+            missed=self.missed,
+        )
+
+    def _left(self, run: Execution, now: float) -> float | None:
+        return max(0.0, self._stops_at[run] - now) if run in self._stops_at else None
+
+    def resume(self, carried: CarriedSchedule) -> None:
+        """Go on where ``carried`` says."""
+        self._timetable.resume(carried.next, carried.last)
+        self.skipped, self.missed = carried.skipped, carried.missed
+        self.last_run = None if carried.last_run is None else Run(*carried.last_run)
+        for run, left_s in carried.runs:
+            execution = Execution.resumed(self.app, run)
+            task = asyncio.get_running_loop().create_task(self._go_on(execution, left_s))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        for wait_s in carried.waits:
+            self._begin(wait_s)
+
+    async def _go_on(self, execution: Execution, left_s: float | None) -> None:
+        await self._watched(execution, left_s)
+
+
+async def _ended(execution: Execution) -> None:
+    await execution.stop(signal.SIGTERM, _PATIENCE_S)

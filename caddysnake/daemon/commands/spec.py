@@ -1,0 +1,87 @@
+"""What an app has beside its workers, as its file says it, with every placeholder resolved."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple
+
+from ...config.language.models import PythonApp
+from ...config.language.values import unescaped
+
+
+class ReleaseCommand(NamedTuple):
+    """What must succeed before a build's first worker."""
+
+    command: tuple[str, ...]
+    timeout_s: float
+
+
+class ProcessSpec(NamedTuple):
+    """A process that is kept up. ``restart``: ``always``, ``on_failure`` or ``never``."""
+
+    name: str
+    command: tuple[str, ...]
+    copies: int
+    stop_signal: int
+    stop_timeout_s: float
+    restart: str = "always"
+    overlap: bool = False
+    """It starts before the one of the build before has ended."""
+    environ: tuple[tuple[str, str], ...] = ()
+
+
+class ScheduleSpec(NamedTuple):
+    """A command at certain times. ``overlap``: it begins also while the last run goes on."""
+
+    name: str
+    cron: str
+    command: tuple[str, ...]
+    overlap: bool = False
+    timeout_s: float | None = None
+    jitter_s: float = 0.0
+    timezone: str | None = None
+
+
+class Commands(NamedTuple):
+    """All of them."""
+
+    release: tuple[ReleaseCommand, ...] = ()
+    processes: tuple[ProcessSpec, ...] = ()
+    schedules: tuple[ScheduleSpec, ...] = ()
+
+    @classmethod
+    def of(cls, block: PythonApp, grace_s: float) -> Commands:
+        """Return those of ``block``, in which no placeholders are left. ``grace_s``: for what says no ``stop_timeout``.
+        """
+        return cls(
+            tuple(ReleaseCommand(_words(each.command), each.timeout_s) for each in block.releases),
+            tuple(
+                ProcessSpec(
+                    each.name,
+                    _words(each.command),
+                    each.count,
+                    int(signal.Signals[each.stop_signal]),
+                    grace_s if each.stop_timeout_s is None else each.stop_timeout_s,
+                    each.restart,
+                    each.overlap,
+                    tuple((pair.name, unescaped(pair.value)) for pair in each.env_vars),
+                )
+                for each in block.processes
+            ),
+            tuple(
+                ScheduleSpec(
+                    each.name,
+                    each.cron,
+                    _words(each.command),
+                    each.overlap == "allow",
+                    each.timeout_s,
+                    each.jitter_s,
+                    each.timezone,
+                )
+                for each in block.schedules
+            ),
+        )
+
+
+def _words(command: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(unescaped, command))

@@ -1,0 +1,94 @@
+"""What is carried over an upgrade of what is executed as an app is, and what all that is carried has in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Carried(BaseModel):
+    """A part of the state. What a newer or older daemon knows besides is passed over."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+CarriedOutlets = dict[str, Any]
+"""Pipes of a process, as ``logger`` has them."""
+
+
+def readers(outlets: CarriedOutlets | None) -> set[int]:
+    """The descriptors of ``outlets`` that must stay open."""
+    return set() if outlets is None else set(outlets["readers"])
+
+
+class CarriedExecution(Carried):
+    """A command that is executed as an app is. ``group``: as a worker's."""
+
+    name: str
+    pid: int
+    pidfd: int
+    mark: str
+    started_at: float
+    group: tuple[str, int | None] | None = None
+    outlets: CarriedOutlets | None = None
+
+
+class CarriedProcess(Carried):
+    """A process beside the workers. ``stop_in_s``: until it is ended by force; ``pause_s``: until it starts again."""
+
+    spec: dict[str, Any]
+    index: int = 0
+    state: str = "waiting"
+    since: float = 0.0
+    restarts: int = 0
+    last_end: tuple[float, str] | None = None
+    failures: int = 0
+    is_leaving: bool = False
+    stop_in_s: float | None = None
+    pause_s: float = 0.0
+    execution: CarriedExecution | None = None
+
+
+class CarriedSchedule(Carried):
+    """A schedule. ``last``: the time that was begun last. ``runs``: each with the seconds until it is ended.
+
+    ``waits``: the seconds until a run begins that is due.
+    """
+
+    name: str
+    last: float | None = None
+    next: float | None = None
+    runs: list[tuple[CarriedExecution, float | None]] = []
+    waits: list[float] = []
+    last_run: tuple[float, float, str, bool] | None = None
+    skipped: int = 0
+    missed: int = 0
+
+
+class CarriedBackground(Carried):
+    """What of an app runs beside its workers. ``closed``: schedules that are no more, whose runs go on."""
+
+    surroundings: dict[str, Any] | None = None
+    processes: list[CarriedProcess] = []
+    leaving: list[CarriedProcess] = []
+    schedules: list[CarriedSchedule] = []
+    closed: list[CarriedSchedule] = []
+
+    def executions(self) -> list[CarriedExecution]:
+        """All that runs."""
+        found = [each.execution for each in (*self.processes, *self.leaving) if each.execution is not None]
+        return [*found, *(run for each in (*self.schedules, *self.closed) for run, _ in each.runs)]
+
+
+class CarriedTenantSchedules(Carried):
+    """Schedules of the apps of a template. ``times``: the next and the last of each. ``waiting``: keys and names.
+
+    ``last``: key, name, and how that run went.
+    """
+
+    times: dict[str, tuple[float | None, float | None]] = {}
+    active: list[tuple[str, CarriedSchedule]] = []
+    waiting: list[tuple[str, str]] = []
+    last: list[tuple[str, str, tuple[float, float, str, bool]]] = []
+    skipped: int = 0
