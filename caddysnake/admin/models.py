@@ -216,7 +216,7 @@ class AppModel(Model):
     user: str | None = Field(description="null: the daemon's own")
     isolated: bool = Field(description="nobody else, not even the daemon, runs as its user")
     shared_with: list[str] = Field(description="other apps of the same user, which could interfere")
-    sandbox: str = Field(description="walled, or off")
+    sandbox: str = Field(description="walled, audit, or off")
     sandbox_holds: str = Field(description="what its sandbox keeps from it here, and what not; empty: it is in none")
     mode: Literal["direct", "relay"]
     listeners: list[str]

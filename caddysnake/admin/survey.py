@@ -17,7 +17,7 @@ from .. import __version__
 from ..channel import vitals
 from ..channel.codec import shorten
 from ..channel.settings import Settings
-from ..config.check.sandbox import Held, held
+from ..config.check.sandbox import REHEARSED, Held, held
 from ..daemon.apps.app import App
 from ..daemon.apps.builds import Builds
 from ..daemon.apps.counters import Counters
@@ -259,6 +259,8 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
 
 
 def _sandbox(daemon: Daemon, app: App, name: str) -> Held:
+    if app.spec.rehearsal is not None:
+        return REHEARSED
     fence, without = app.spec.fence, daemon.running.desired.unwalled
     walls = None if fence is None else fence.walls
     unwalled = [other for other in _shared_with(daemon, name) if other in without]

@@ -86,6 +86,8 @@ class Settings(NamedTuple):
     """How its requests are logged; None: not at all. What it says is the log process's to know."""
     sandbox: dict[str, Any] | None = None
     """Walls around its process, which it puts up itself before the app is imported: ``sandbox.Walls``, as a dict."""
+    rehearses: bool = False
+    """It is watched instead, and tells what it would have been denied."""
     shares_process: bool = False
     """It is threads of a thread host: what concerns the whole process is not its to do."""
 

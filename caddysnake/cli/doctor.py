@@ -79,10 +79,11 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
 
 def _isolation(planned: Plan) -> Iterator[Finding]:
     from ..config.check.sandbox import sandboxes
+    from ..config.plan.fence import unwalled
     from ..config.plan.isolation import shared
     from ..doctor.findings import Finding, Level
 
-    walled = {app.name for app in planned.apps if app.block.sandbox is not None}
+    walled = {app.name for app in planned.apps} - set(unwalled(planned))
     found = [each for each in shared(planned) if not walled.issuperset(each.apps)]
     for each in found:
         mend = "give each app a user of its own: user NAME in its block; or put each into a sandbox: sandbox on"

@@ -205,15 +205,16 @@ def _notes(now: Status, clock: float) -> list[str]:
             found.append(f"- {name}: a worker failed {span(clock - failure['at'])} ago ({failure['code']})")
             found += _excerpt(failure["error"]) if refused is None else []
     found += _memory_limits(now)
-    open_ones = [app for app in now["apps"] if app.get("sandbox", "off") == "off"]
+    open_ones = [app for app in now["apps"] if app.get("sandbox", "off") != "walled"]
     shared = {tuple(sorted((app["template"] or app["name"], *app["shared_with"]))) for app in open_ones}
     for names in sorted(names for names in shared if len(names) > 1):
         found.append(f"- not isolated, they run as one user: {', '.join(map(cut, names))}")
     walled: dict[str, set[str]] = {}
     for app in now["apps"]:
         if app.get("sandbox", "off") != "off":
-            walled.setdefault(app["sandbox_holds"], set()).add(cut(app["template"] or app["name"]))
-    found += [f"- walled: {', '.join(sorted(names))}: {holds}" for holds, names in sorted(walled.items())]
+            label = f"{app['sandbox']}: %s: {app['sandbox_holds']}"
+            walled.setdefault(label, set()).add(cut(app["template"] or app["name"]))
+    found += [f"- {label % ', '.join(sorted(names))}" for label, names in sorted(walled.items())]
     alone = [app for app in open_ones if not app["isolated"] and not app["shared_with"]]
     own = sorted({app["template"] or app["name"] for app in alone if app["user"] is None})
     if own:

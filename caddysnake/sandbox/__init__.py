@@ -4,6 +4,8 @@
 ``landlock``  rules of the kernel for files, ports and signals
 ``seccomp``   a program for the kernel that refuses system calls
 ``syscalls``  which calls those are, as data
+``watching``  what a process asks for, told to another
+``lines``     which lines of a block would let it
 ``denials``   what an error says of a path that a wall has kept from somebody
 
 Guest code: Python 3.10, standard library only.

@@ -19,7 +19,7 @@ from .syscalls import MACHINES, WHOLE, Call, Comparison, Refusal
 LD, JMP, JEQ, JGE, JGT, AND, RET = 0x20, 0x05, 0x15, 0x35, 0x25, 0x54, 0x06
 """Load a word, jump always, jump if the word is equal, not smaller, greater, mask it, return (linux/bpf_common.h)."""
 
-ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+ALLOW, KILL, ERROR, TELL = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
 """Where they are in ``struct seccomp_data``."""
@@ -29,7 +29,7 @@ X32 = 0x40000000
 """Added to the numbers of another ABI that x86_64 kernels may have."""
 
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
-_SET_MODE_FILTER, _SPEC_ALLOW = 1, 4
+_SET_MODE_FILTER, _SPEC_ALLOW, _NEW_LISTENER = 1, 4, 8
 _LEAVES = 3
 """So few calls are tried one after the other."""
 
@@ -70,6 +70,15 @@ def program(calls: Iterable[Call], machine: str) -> Program:
     return head + _tree(sorted(refusals.items()))
 
 
+def telling(numbers: Iterable[int], machine: str) -> Program:
+    """What tells a listener of the calls with these numbers, and lets all others pass."""
+    found = [Instruction(LD, 0, 0, _ARCH), Instruction(JEQ, 1, 0, ARCHS[machine]), Instruction(RET, 0, 0, ALLOW)]
+    found.append(Instruction(LD, 0, 0, _NUMBER))
+    for number in sorted(numbers):
+        found += [Instruction(JEQ, 0, 1, number), Instruction(RET, 0, 0, TELL)]
+    return [*found, Instruction(RET, 0, 0, ALLOW)]
+
+
 def _tree(calls: Sequence[tuple[int, list[Refusal]]]) -> Program:
     if len(calls) <= _LEAVES:
         found: Program = []
@@ -107,13 +116,19 @@ def _test(test: Comparison, beyond: int) -> Program:
     return found
 
 
-def install(written: Program, machine: str) -> None:
-    """Have the kernel run it for this thread, and all that it starts, which must have no new privileges. ``OSError``"""
+def install(written: Program, machine: str, *, tells: bool = False) -> int:
+    """Have the kernel run it for this thread, and all that it starts, which must have no new privileges.
+
+    ``tells``: return the descriptor of its listener. Raises ``OSError``.
+    """
     packed = b"".join(struct.pack("=HBBI", *each) for each in written)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     whole = struct.pack("@HP", len(written), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     number = ctypes.c_long(_SECCOMP[machine])
-    if libc.syscall(number, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), whole) != 0:
+    flags = ctypes.c_uint(_SPEC_ALLOW | (_NEW_LISTENER if tells else 0))
+    found = int(libc.syscall(number, ctypes.c_uint(_SET_MODE_FILTER), flags, whole))
+    if found < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"seccomp: {os.strerror(code)}")
+    return found

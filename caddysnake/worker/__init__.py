@@ -4,6 +4,7 @@
 ``fork_server``  preloads, freezes, forks, reaps
 ``main``         one worker: configure, load, serve, drain, exit status
 ``execute``     becomes a command that is executed as the app is
+``rehearsal``   one that is watched, for what it would miss in a sandbox
 ``threads``      workers that are threads of one process
 ``servers``      the server of each interface: prepared, run, or why there is none
 ``asgi``         the event-loop server

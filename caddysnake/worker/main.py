@@ -33,6 +33,14 @@ def main(channel: socket.socket) -> int:
         from .threads.host import ThreadHost
 
         return ThreadHost(endpoint, settings).run()
+    if settings.rehearses:
+        from . import rehearsal
+
+        try:
+            rehearsal.begin(settings.app, settings.sandbox or {}, endpoint)
+        except OSError as exc:
+            report(endpoint, Failed("setup-failed", f"it cannot be watched: {exc}"))
+            return 1
     try:
         enter_process(settings)
         looking.on_signal(settings.app, page, settings.slow_at, partial(_refuse, endpoint))

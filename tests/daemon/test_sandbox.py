@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -298,3 +299,65 @@ def test_where_the_kernel_or_a_container_offers_none_nothing_is_started_with_les
         )
         assert done.returncode == 1, done
         assert told in done.stdout + done.stderr
+
+
+REACHING = """
+import glob, os, socket, subprocess, sys
+for name in sorted(glob.glob({models!r} + "/*")):
+    open(name).read()
+open({single!r}).read()
+os.makedirs({media!r} + "/new", exist_ok=True)
+open({media!r} + "/new/x", "w").write("x")
+subprocess.run([sys.executable, "-c", "open({secret!r}, 'a')"], check=True)
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/warm":
+        with socket.socket() as sock:
+            sock.connect(("127.0.0.1", {port}))
+        socket.socket(socket.AF_UNIX).close()
+    start_response("200 OK", [])
+    return [b"ok"]
+"""
+
+
+def test_an_audit_prints_the_lines_with_which_the_app_comes_up_in_a_sandbox(folder: Path, public: Public) -> None:
+    for name in ("models", "media", "single", "own"):
+        (folder / name).mkdir()
+    for number in range(4):
+        (folder / "models" / f"{number}").touch()
+    for name in ("single/x", "single/y", "own/secret"):
+        (folder / name).touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        names = {"models": f"{folder}/models", "single": f"{folder}/single/x", "media": f"{folder}/media"}
+        (folder / "alice" / "main.py").write_text(REACHING.format(**names, secret=f"{folder}/own/secret", port=port))
+        for name in ("models", "media", "single", "own"):
+            give(folder / name, ALICE)
+
+        def text(*lines: str) -> str:
+            app = block(folder, "alice", public, "sandbox " + "\n\t\t".join(lines), "warmup /warm")
+            return f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n"
+
+        process = run(folder, public, text("audit {", "connect none", "}"), ALICE)
+        try:
+            process.wait_for_log("besides those that it has")
+            (record,) = [json.loads(line) for line in process.log.splitlines() if "besides those that it has" in line]
+            wanted = [
+                f"read {folder}/models",
+                f"read {folder}/single/x",
+                f"write {folder}/media",
+                f"write {folder}/own/secret",
+                f"connect {port}",
+                "unix any",
+            ]
+            assert record["error"].splitlines() == ["sandbox on {", *(f"\t{line}" for line in wanted), "}"]
+            assert get("/", path=folder / "alice.sock")[0] == 200
+        finally:
+            process.close()
+        process = run(folder, public, text(*record["error"].removeprefix("sandbox ").splitlines()), ALICE)
+        try:
+            assert get("/warm", path=folder / "alice.sock")[0] == 200
+        finally:
+            process.close()
+        with pytest.raises(AssertionError, match=f"`read {folder}/single/x`"):
+            run(folder, public, text("on {", f"read {folder}/models", "}"), ALICE)

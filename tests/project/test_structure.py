@@ -26,7 +26,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "worker": [
         "access_log", "early_answers", "in_flight", "app", "process", "websocket", "asgi", "wsgi", "servers", "threads",
-        "main", "fork_server", "execute", "bootstrap",
+        "rehearsal", "main", "fork_server", "execute", "bootstrap",
     ],
     "config": ["language", "plan", "check", "stock"],
 }  # fmt: skip

@@ -17,10 +17,11 @@ from caddysnake.sandbox import seccomp, syscalls
 from caddysnake.sandbox.seccomp import ALLOW, ARCHS, ERROR, KILL, X32, Instruction
 from caddysnake.sandbox.syscalls import MACHINES, Call, Comparison, Refusal
 from caddysnake.sandbox.walls import Walls
+from caddysnake.sandbox.watching import WATCHED
 
 STRICTEST = Walls(connect=(443,), has_unix=False)
 LISTED = [*syscalls.CALLS, *syscalls.NO_UNIX, *syscalls.NO_LISTEN, *syscalls.NO_FASTOPEN]
-NUMBERS = {call.name: call.numbers for call in LISTED}
+NUMBERS = {call.name: call.numbers for call in LISTED} | {name: each.numbers for name, each in WATCHED.items()}
 
 HEADERS = {
     "x86_64": [Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), Path("/usr/include/asm/unistd_64.h")],

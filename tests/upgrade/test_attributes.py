@@ -61,7 +61,8 @@ LOOKED_AT = {
         "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"
     ),
     "apps.pool.Pool": (
-        "_home _news _pauses _source _started _starts _tasks _warming core generation leaving ready spec upkeep workers"
+        "_audit _home _news _pauses _source _started _starts _tasks _warming core generation leaving ready spec "
+        "upkeep workers"
     ),
     "apps.generation.Generation": (
         "backoff goal last_failure leaving ready replacing restarts size state workers"

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from ... import files
 from ...caddyfile.errors import CaddyfileError
-from ...sandbox import landlock, walls
+from ...sandbox import landlock, seccomp, walls
 from ...sandbox.walls import Walls
 from ..language.models import Sandbox
 from ..language.registry import error_at
 from ..plan import accounts
 from ..plan.accounts import AccountError
-from ..plan.fence import Fence, FenceError, Sites, closed_places, common_fence, fence_of, walls_of
+from ..plan.fence import Fence, FenceError, Sites, closed_places, common_fence, fence_of, unwalled, walls_of
 from ..plan.isolation import Residents, residents, shared
 from ..plan.places import start_folder
 from ..plan.plan import AppSpec, Plan
@@ -34,6 +34,7 @@ class Held(NamedTuple):
 
 
 NOT_WALLED = Held("off", "")
+REHEARSED = Held("audit", "not walled: one worker of each build is watched, and the log says what it would need")
 
 
 def refusals(box: Sandbox, abi: int, *, is_root: bool, is_shared: bool) -> Iterator[tuple[str, str, str]]:
@@ -85,6 +86,10 @@ def kernel_errors(app: AppSpec, housed: Residents | None = None) -> Iterator[Cad
     if box is None:
         return
     position = app.block.at("sandbox")
+    if box.mode == "audit":
+        if seccomp.machine() is None:
+            yield error_at(position, f"sandbox: {walls.why_not()}", "take sandbox audit away")
+        return
     if why := walls.why_not():
         hint = "take sandbox away, or run it where it can be held; with less than it says it is not started"
         yield error_at(position, f"sandbox: {why}", hint)
@@ -118,13 +123,15 @@ def sandboxes(plan: Plan) -> Sequence[str]:
     """What the sandbox of each app in one comes to here."""
     housed, found = residents(plan), []
     together = {name: each.apps for each in shared(plan) for name in each.apps}
-    without = {app.name for app in plan.apps if app.block.sandbox is None}
+    without = unwalled(plan)
     for app in plan.apps:
         is_one_of_many = is_shared(app, housed)
         fence = fence_of(app, (), isolated=not is_one_of_many)
-        if fence is not None:
-            unwalled = [name for name in together.get(app.name, ()) if name in without]
-            word, sentence = held(fence.walls, landlock.abi(), is_shared=is_one_of_many, unwalled=unwalled)
+        if fence is not None and fence.is_rehearsed:
+            found.append(f"{app.name}: {REHEARSED.word}: {REHEARSED.sentence}")
+        elif fence is not None:
+            others = [name for name in together.get(app.name, ()) if name in without]
+            word, sentence = held(fence.walls, landlock.abi(), is_shared=is_one_of_many, unwalled=others)
             found.append(f"{app.name}: {word}: {sentence}")
     return found
 

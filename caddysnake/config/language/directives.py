@@ -444,7 +444,7 @@ def limits(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective(
     "sandbox",
-    "sandbox on|off [{ read <path>..., write <path>..., connect <port>...|any|none, listen <port>...|none, "
+    "sandbox on|audit|off [{ read <path>..., write <path>..., connect <port>...|any|none, listen <port>...|none, "
     "unix any|none }]",
 )
 def sandbox(d: Dispenser, app: AppDraft) -> None:
@@ -452,13 +452,16 @@ def sandbox(d: Dispenser, app: AppDraft) -> None:
     may read its `working_dir`, its Python and what programs need of the system, and write to its `TMPDIR`. In the
     block: `read` and `write` add files and folders, which must be there unless they begin with `-`, and may hold
     placeholders; `connect`, TCP ports that it may connect to (default any); `listen`, TCP ports that it may open
-    (default none); `unix`, whether it may have unix sockets (default: any with a user of its own, else none). `off` is
-    the default."""
-    is_on = values.on_off(arguments(d, 1, 1)[0])
-    fields: dict[str, Any] = {}
+    (default none); `unix`, whether it may have unix sockets (default: any with a user of its own, else none).
+    `audit`: it is in no sandbox; with each build one more worker is started, watched while it is imported and warmed
+    up, and the lines that it would need are in the log. `off` is the default."""
+    mode = values.choice(arguments(d, 1, 1)[0], ("on", "audit", "off"))
+    fields: dict[str, Any] = {"mode": mode}
     for line in lines(d):
         inner = Dispenser(line)
         inner.next()
+        if inner.val() in ("connect", "listen", "unix") and inner.val() in fields:
+            raise InvalidValue(f"{inner.val()} is written twice in its block", "make one line of them")
         match inner.val():
             case ("read" | "write") as how:
                 _paths(inner, how, fields, app)
@@ -471,7 +474,7 @@ def sandbox(d: Dispenser, app: AppDraft) -> None:
             case unknown:
                 known = "known are read, write, connect, listen and unix"
                 raise InvalidValue(f'unknown line "{unknown}" in its block', known)
-    app.fields["sandbox"] = Sandbox(**fields) if is_on else None
+    app.fields["sandbox"] = Sandbox(**fields) if mode != "off" else None
 
 
 _PATHS_MAX = 64

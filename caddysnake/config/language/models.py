@@ -87,8 +87,12 @@ class Limits(Model):
 
 
 class Sandbox(Model):
-    """Walls of the kernel's around an app. A path that begins with ``-`` may be missing."""
+    """Walls of the kernel's around an app. A path that begins with ``-`` may be missing.
 
+    ``audit``: none are put up; what would be denied is told.
+    """
+
+    mode: Literal["on", "audit"] = "on"
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     connect: tuple[int, ...] | None = None

@@ -39,7 +39,7 @@ _READ: Final = (
     # What is there and cannot be read is an error where what is missing is none: mimetypes, git.
     *("/etc/mime.types", "/etc/httpd/mime.types", "/etc/httpd/conf/mime.types", "/etc/apache/mime.types"),
     *("/etc/apache2/mime.types", "/etc/gitconfig", "/etc/localtime", "/etc/timezone", "/etc/os-release"),
-    *("/etc/lsb-release", "/etc/debian_version", "/etc/fonts"),
+    *("/etc/lsb-release", "/etc/debian_version", "/etc/fonts", "/etc/locale.alias"),
     *("/proc", "/sys/fs/cgroup", "/sys/devices/system/cpu", "/sys/devices/system/node"),
     *("/dev/urandom", "/dev/random"),
 )
@@ -79,6 +79,8 @@ class Fence(NamedTuple):
     """Folders that a request has chosen: a link in one may lead nowhere but into them."""
     closed: tuple[str, ...] = ()
     """What must not be written to."""
+    is_rehearsed: bool = False
+    """It is not put up: what it would deny is told."""
     owner: str = ""
     """The app whose private folder is in it; empty: those of all."""
 
@@ -89,6 +91,11 @@ def closed_places(plan: Plan, environ: Mapping[str, str]) -> tuple[str, ...]:
     found += [os.path.dirname(listener.path) for listener in plan.listeners if listener.path]
     found += [default_socket_dir(), runtime_folder(environ) or "", service_folder(environ) or ""]
     return tuple(dict.fromkeys(path for path in found if path))
+
+
+def unwalled(plan: Plan) -> list[str]:
+    """The names of apps, and templates, in no sandbox."""
+    return [app.name for app in plan.apps if app.block.sandbox is None or app.block.sandbox.mode == "audit"]
 
 
 def fence_of(spec: AppSpec, closed: Iterable[str], *, isolated: bool, loose: tuple[str, ...] = ()) -> Fence | None:
@@ -102,7 +109,7 @@ def fence_of(spec: AppSpec, closed: Iterable[str], *, isolated: bool, loose: tup
             name, is_optional = unescaped(text.removeprefix("-")), text.startswith("-")
             wishes.append(Wish(absolute(name, spec.working_dir), how, f"{how}[{number}]", is_optional))
     walls = Walls((), box.connect, box.listen, isolated if box.unix is None else box.unix)
-    return Fence(tuple(wishes), walls, loose, tuple(closed), spec.name)
+    return Fence(tuple(wishes), walls, loose, tuple(closed), box.mode == "audit", spec.name)
 
 
 def common_fence(spec: AppSpec, closed: Iterable[str], environ: Mapping[str, str], base: str) -> Fence | None:
@@ -112,7 +119,7 @@ def common_fence(spec: AppSpec, closed: Iterable[str], environ: Mapping[str, str
         FenceError: that is ``/``.
     """
     box = spec.block.sandbox
-    if box is None:
+    if box is None or box.mode == "audit":
         return None
     wishes = []
     for at, text in _paths(spec.block, environ).items():

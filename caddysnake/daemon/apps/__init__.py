@@ -11,6 +11,7 @@
 ``source``      where workers come from
 ``upkeep``      those that hang, or have served long enough
 ``folder``      its private folder; ``surroundings``: what its commands find around them
+``audit``       one that is watched for what it would miss in a sandbox
 ``spec``        what a pool runs; what makes two specs the same app
 ``beginning``   the first start, until it is up
 ``builds``      which code that is

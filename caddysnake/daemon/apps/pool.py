@@ -15,6 +15,7 @@ from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.lifecycle import Reason, State
 from ..workers.sink import WorkerSink
 from ..workers.worker import Worker
+from .audit import Audit
 from .counters import Counters
 from .folder import PrivateFolder
 from .generation import (
@@ -81,6 +82,7 @@ class Pool(WorkerSink[Worker]):
         self.leaving = self.core.leaving
         self._home = home
         self._source = WorkerSource(spec, launchers, home.folder)
+        self._audit = Audit(spec, self._source)
         self.upkeep = Upkeep(spec, self.core, self._source, home.ledger, self._carry_out, self._do)
         self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
@@ -225,7 +227,8 @@ class Pool(WorkerSink[Worker]):
     @property
     def is_settled(self) -> bool:
         """None of its workers is being forked or reaped just now."""
-        return not self._warming.workers and all(worker.is_at_rest for worker in self.everyone())
+        is_busy = bool(self._warming.workers) or self._audit.is_under_way
+        return not is_busy and all(worker.is_at_rest for worker in self.everyone())
 
     def everyone(self) -> set[Worker]:
         """Every worker that has, or may have, a process."""
@@ -295,6 +298,8 @@ class Pool(WorkerSink[Worker]):
         self._news.set()
         self._home.ledger.started(tell_ready(self.spec.name, worker))
         self._carry_out(self.core.admitted(worker.settings.worker_index, worker))
+        if self.spec.rehearsal is not None and self._audit.begins():
+            self._do(self._audit.run(self.spec.rehearsal))
 
     def withdrawn(self, worker: Worker) -> None:
         """``worker`` gets no more connections."""

@@ -10,7 +10,7 @@ import time
 
 from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
-from ...config.plan.fence import FenceError
+from ...config.plan.fence import Fence, FenceError
 from ...sandbox import denials
 from ..system.state import CarriedPool, CarriedSeat
 from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
@@ -129,6 +129,28 @@ class WorkerSource:
                 return self._failed_of_us(place, exc)
             raise
         return None
+
+    async def rehearse(self, fence: Fence, sink: WorkerSink[Worker]) -> Worker:
+        """Return one more worker, which is started to be watched for what ``fence`` would deny it.
+
+        Raises ``SpawnError``, ``FenceError``, ``OSError``.
+        """
+        spec = self._spec
+        assert isinstance(spec.settings, Settings)
+        settings = spec.settings._replace(worker_index=spec.workers, shares_process=False, rehearses=True)
+        walls = await self._launchers.look(spec.key, Plot(fence, self._folder.path(spec.key.account)))
+        if walls is not None:
+            settings = settings._replace(sandbox=walls._asdict())
+        found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
+        settings = self._with_temporary(settings._replace(working_dir=found))
+        timings = self._launchers.timings
+        worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
+        try:
+            await worker.start(self._launchers.get(spec.key))
+        except BaseException:
+            worker.discard()
+            raise
+        return worker
 
     def _failed_of_us(self, place: int, exc: Exception) -> Reason:
         """For a reason that nobody has thought of: it has failed all the same, and whoever waits must hear of it."""

@@ -54,6 +54,8 @@ class PoolSpec(NamedTuple):
     """Why it cannot be started as things are. Who it would run as may not be known then."""
     fence: Fence | None = None
     """The sandbox of its workers. That of ``key`` is no narrower."""
+    rehearsal: Fence | None = None
+    """What it is tried in, without being in it."""
     most: int = 0
     """How many workers there may be, of which ``workers`` is the least; 0: always as many."""
     scale_down_after_s: float = 60.0

@@ -20,7 +20,7 @@ from ...config.language.models import Autoreload, GlobalOptions, Limits
 from ...config.plan import accounts
 from ...config.plan.accounts import Account, AccountError
 from ...config.plan.environment import worker_environ
-from ...config.plan.fence import Fence, closed_places, common_fence, fence_of, tops
+from ...config.plan.fence import Fence, closed_places, common_fence, fence_of, tops, unwalled
 from ...config.plan.isolation import Residents, Shared, residents, shared
 from ...config.plan.plan import AppSpec, Listener, Plan, resolve_app
 from ...config.plan.routing import app_template
@@ -141,7 +141,7 @@ def compose(
         log=_style(plan.options),
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
-        unwalled=frozenset(app.name for app in plan.apps if app.block.sandbox is None),
+        unwalled=frozenset(unwalled(plan)),
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
         again=again,
@@ -184,6 +184,8 @@ class _Known(NamedTuple):
 
 def _fenced(pool: PoolSpec, own: Fence | None, shared: Fence | None = None) -> PoolSpec:
     """``pool`` in its sandbox. ``shared``: what it has in common with others that come from one fork server."""
+    if own is None or own.is_rehearsed:
+        return pool._replace(rehearsal=own)
     return pool._replace(fence=own, key=pool.key._replace(fence=own if shared is None else shared))
 
 

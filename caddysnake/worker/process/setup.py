@@ -37,7 +37,7 @@ def enter_process(settings: Settings) -> None:
             limits.apply(settings.limits)
         except OSError as exc:
             raise AppError("setup-failed", f"limits {settings.limits}: {exc.strerror}") from None
-    if settings.sandbox is not None:
+    if settings.sandbox is not None and not settings.rehearses:
         from ...sandbox.walls import Walls, put_on  # its fork server has it already
 
         try:

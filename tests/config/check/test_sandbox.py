@@ -126,6 +126,7 @@ def test_a_link_in_what_the_app_writes_leads_nowhere_else(tmp_path: Path) -> Non
         ("connect 70000", "70000 is too many"),
         ("connect any 443", "any stands alone"),
         ("listen any", "'any' is not a whole number"),
+        ("connect 443\nconnect 80", "connect is written twice"),
         ("unix 5", "'5' is not one of any, none"),
         ("reed /srv", 'unknown line "reed"'),
         ("read " + " ".join(f"/srv/{n}" for n in range(10_000)), "more than 64 paths"),

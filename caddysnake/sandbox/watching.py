@@ -1,0 +1,213 @@
+"""What a process asks of files and networks, told by the kernel to another that lets all of it pass
+(seccomp_unotify(2)).
+
+Guest code: Python 3.10, standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from . import seccomp
+from .syscalls import MACHINES
+
+_RECEIVE, _SEND = 0xC0502100, 0xC0182101
+"""SECCOMP_IOCTL_NOTIF_RECV and _SEND: _IOWR('!', 0, 80 bytes), _IOWR('!', 1, 24 bytes)."""
+_NOTIFICATION: Final = struct.Struct("=QII iIQ 6Q")
+_CONTINUE: Final = 1
+_PIDFD_GETFD: Final = 438
+_PATH_MAX: Final = 4096
+_AT_FDCWD: Final = -100
+_O_PATH: Final = 0o10000000
+
+
+class Place(NamedTuple):
+    """Which arguments name a file: ``folder`` is a descriptor, -1 where there is none."""
+
+    path: int
+    folder: int = -1
+
+
+class Watched(NamedTuple):
+    """A system call. ``how``: ``open`` (``flags`` says for what), ``read``, ``write`` (the file), ``change`` (its
+    folder), ``connect``, ``bind`` or ``socket``.
+    """
+
+    numbers: tuple[int, int]
+    how: str
+    places: tuple[Place, ...] = ()
+    flags: int = -1
+
+
+WATCHED: Final[dict[str, Watched]] = {
+    "open": Watched((2, -1), "open", (Place(0),), 1),
+    "openat": Watched((257, 56), "open", (Place(1, 0),), 2),
+    "openat2": Watched((437, 437), "openat2", (Place(1, 0),), 2),
+    "creat": Watched((85, -1), "change", (Place(0),)),
+    "execve": Watched((59, 221), "read", (Place(0),)),
+    "execveat": Watched((322, 281), "read", (Place(1, 0),)),
+    "truncate": Watched((76, 45), "write", (Place(0),)),
+    "unlink": Watched((87, -1), "change", (Place(0),)),
+    "unlinkat": Watched((263, 35), "change", (Place(1, 0),)),
+    "rmdir": Watched((84, -1), "change", (Place(0),)),
+    "mkdir": Watched((83, -1), "change", (Place(0),)),
+    "mkdirat": Watched((258, 34), "change", (Place(1, 0),)),
+    "rename": Watched((82, -1), "change", (Place(0), Place(1))),
+    "renameat": Watched((264, 38), "change", (Place(1, 0), Place(3, 2))),
+    "renameat2": Watched((316, 276), "change", (Place(1, 0), Place(3, 2))),
+    "symlink": Watched((88, -1), "change", (Place(1),)),
+    "symlinkat": Watched((266, 36), "change", (Place(2, 1),)),
+    "link": Watched((86, -1), "change", (Place(1),)),
+    "linkat": Watched((265, 37), "change", (Place(3, 2),)),
+    "connect": Watched((42, 203), "connect"),
+    "bind": Watched((49, 200), "bind"),
+    "socket": Watched((41, 198), "socket"),
+}
+
+
+class Wanted(NamedTuple):
+    """What was asked for: ``read`` or ``write`` a path, ``connect`` or ``listen`` to a port of TCP, ``unix``."""
+
+    how: str
+    what: str
+
+
+def install(machine: str) -> int:
+    """Have the kernel tell of this process, and all that it starts; the descriptor to listen on. Raises ``OSError``."""
+    numbers = [each.numbers[MACHINES.index(machine)] for each in WATCHED.values()]
+    return seccomp.install(seccomp.telling([n for n in numbers if n >= 0], machine), machine, tells=True)
+
+
+class Listener:
+    """Reads what the kernel tells of the other process, which must be a child, and dumpable. ``unseen`` counts what
+    could not be looked at.
+    """
+
+    def __init__(self, fd: int, machine: str) -> None:
+        self.fd = fd
+        self.unseen = 0
+        place = MACHINES.index(machine)
+        self._calls = {each.numbers[place]: each for each in WATCHED.values() if each.numbers[place] >= 0}
+
+    def next(self) -> list[Wanted]:
+        """Hear of one call, let it pass, and return what it asks for. Raises ``OSError``: nobody is left."""
+        buffer = bytearray(_NOTIFICATION.size)
+        try:
+            fcntl.ioctl(self.fd, _RECEIVE, buffer, True)
+        except OSError as exc:
+            if exc.errno in (errno.EINTR, errno.ENOENT):  # who asked is gone
+                return []
+            raise
+        number, pid, _, call, _, _, *arguments = _NOTIFICATION.unpack(buffer)
+        found: list[Wanted] = []
+        try:
+            found = list(self._looked_at(pid, self._calls[call], arguments))
+        except (OSError, KeyError, ValueError):
+            self.unseen += 1
+        try:
+            fcntl.ioctl(self.fd, _SEND, struct.pack("=QqiI", number, 0, 0, _CONTINUE))
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+        return found
+
+    def _looked_at(self, pid: int, call: Watched, arguments: list[int]) -> Iterator[Wanted]:
+        if call.how == "socket":
+            if arguments[0] & 0xFFFFFFFF == socket.AF_UNIX:
+                yield Wanted("unix", "")
+        elif call.how in ("connect", "bind"):
+            yield from self._addressed(pid, call.how, arguments)
+        else:
+            for place in call.places:
+                path = self._path(pid, place, arguments)
+                if path is not None:
+                    yield from _of_file(path, call.how, self._flags(pid, call, arguments))
+
+    def _flags(self, pid: int, call: Watched, arguments: list[int]) -> int:
+        if call.flags < 0:
+            return 0
+        if call.how == "openat2":
+            return int.from_bytes(_memory(pid, arguments[call.flags], 8), "little")
+        return arguments[call.flags] & 0xFFFFFFFF
+
+    def _path(self, pid: int, place: Place, arguments: list[int]) -> str | None:
+        """Absolute, links followed but for the last; None for one without a name."""
+        name = os.fsdecode(_text(pid, arguments[place.path]))
+        if not name:
+            return None
+        if name.startswith("/"):
+            base = "/"
+        elif place.folder < 0 or ctypes.c_int(arguments[place.folder] & 0xFFFFFFFF).value == _AT_FDCWD:
+            base = os.readlink(f"/proc/{pid}/cwd")
+        else:
+            base = os.readlink(f"/proc/{pid}/fd/{arguments[place.folder] & 0xFFFFFFFF}")
+        if name.startswith("/proc/self"):
+            name = f"/proc/{pid}" + name[len("/proc/self") :]
+        return os.path.normpath(os.path.join(base, name))
+
+    def _addressed(self, pid: int, how: str, arguments: list[int]) -> Iterator[Wanted]:
+        raw = _memory(pid, arguments[1], min(arguments[2] & 0xFFFFFFFF, 128))
+        family = int.from_bytes(raw[:2], "little")
+        if family == socket.AF_UNIX:
+            yield Wanted("unix", os.fsdecode(raw[2:].rstrip(b"\0")))
+        elif family in (socket.AF_INET, socket.AF_INET6) and _is_stream(pid, arguments[0] & 0xFFFFFFFF):
+            yield Wanted("connect" if how == "connect" else "listen", str(int.from_bytes(raw[2:4], "big")))
+
+
+def _of_file(path: str, how: str, flags: int) -> Iterator[Wanted]:
+    if how in ("open", "openat2"):
+        if flags & _O_PATH:
+            return
+        is_there = os.path.lexists(path)
+        if flags & os.O_CREAT and not is_there:
+            how = "change"
+        elif flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
+            how = "write"
+        else:
+            how = "read"
+    if how == "change":
+        yield Wanted("write", os.path.realpath(os.path.dirname(path)))
+    elif os.path.exists(path):  # what is missing is missing in a sandbox, too
+        yield Wanted(how, os.path.realpath(path))
+
+
+def _memory(pid: int, address: int, size: int) -> bytes:
+    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, size, address)
+    finally:
+        os.close(fd)
+
+
+def _text(pid: int, address: int) -> bytes:
+    """Up to its end; a page at a time, as the next may not be there."""
+    found = b""
+    while len(found) < _PATH_MAX:
+        piece = _memory(pid, address + len(found), 256 - (address + len(found)) % 256)
+        end = piece.find(b"\0")
+        if end >= 0:
+            return found + piece[:end]
+        found += piece
+    raise ValueError("a name that does not end")
+
+
+def _is_stream(pid: int, fd: int) -> bool:
+    """The other process's socket ``fd`` is of TCP."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        leader = next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
+    pidfd = os.pidfd_open(leader)
+    try:
+        ours = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(_PIDFD_GETFD), pidfd, fd, 0)
+    finally:
+        os.close(pidfd)
+    if ours < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    with socket.socket(fileno=ours) as sock:
+        return sock.type == socket.SOCK_STREAM
