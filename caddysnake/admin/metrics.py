@@ -82,7 +82,12 @@ class _Collector(Collector):
         )
         durations = HistogramMetricFamily(
             "caddysnake_http_request_duration_seconds",
-            "From the head of a request to the end of its response, in the worker.",
+            "From the call of the app to the end of its response.",
+            labels=["app"],
+        )
+        queues = HistogramMetricFamily(
+            "caddysnake_request_queue_seconds",
+            "From the arrival of a request until the app was called.",
             labels=["app"],
         )
         refusals = CounterMetricFamily(
@@ -92,10 +97,13 @@ class _Collector(Collector):
             for name, count in zip(_CLASSES, group.traffic.responses, strict=True):
                 responses.add_metric([*group.labels, name], count)
             _add_histogram(durations, group.labels, bounds, group.traffic.latencies, group.traffic.latency_sum_us / 1e6)
+            waited_s = group.traffic.queue_sum_us / 1e6
+            _add_histogram(queues, group.labels, self._status.queue_bounds_s, group.traffic.queues, waited_s)
             for code, count in sorted(group.refusals.items()):
                 refusals.add_metric([*group.labels, code], count)
         yield responses
         yield durations
+        yield queues
         yield refusals
         yield _counter("http_request_exceptions", "Requests that the app ended with an exception.", groups, _errors)
         yield _counter("http_request_body_bytes", "Bytes of request bodies.", groups, lambda of: of.traffic.bytes_in)

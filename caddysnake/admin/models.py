@@ -144,6 +144,8 @@ class Traffic(Model):
     responses: list[int] = Field(description="by class: 1xx to 5xx")
     latencies: list[int] = Field(description="requests by duration: up to each of latency_bounds_s, and above the last")
     latency_sum_us: int
+    queues: list[int] = Field(description="requests by how long they waited before the app was called: queue_bounds_s")
+    queue_sum_us: int
 
 
 class WorkerModel(Model):
@@ -310,6 +312,7 @@ class Status(Model):
     relays: list[WorkerModel]
     relay_traffic: Traffic = Field(description="of all relays, those that are gone included")
     latency_bounds_s: list[float]
+    queue_bounds_s: list[float]
 
 
 class TaskModel(Model):

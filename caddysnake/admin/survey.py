@@ -51,6 +51,7 @@ _A_TURN = 10
 """So many workers, or apps, are read before the loop may do something else."""
 _CLASSES = slice(vitals.CELL_CLASS_1XX, vitals.CELL_CLASS_1XX + 5)
 _LATENCIES = slice(vitals.CELL_LATENCY, vitals.CELL_LATENCY + len(vitals.LATENCY_BOUNDS_S) + 1)
+_QUEUES = slice(vitals.CELL_QUEUE, vitals.CELL_QUEUE + len(vitals.QUEUE_BOUNDS_S) + 1)
 _NO_CELLS = (0,) * vitals.CELLS
 
 
@@ -147,6 +148,7 @@ async def status(daemon: Daemon, admin: str) -> Status:
         relays=workers.get(relays, []),
         relay_traffic=_traffic(seen, relays.ledger, workers.get(relays, [])) if relays.is_wanted else traffic([]),
         latency_bounds_s=list(vitals.LATENCY_BOUNDS_S),
+        queue_bounds_s=list(vitals.QUEUE_BOUNDS_S),
     )
 
 
@@ -316,6 +318,8 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
         responses=_columns(cells[_CLASSES], *(each.responses for each in more)),
         latencies=_columns(cells[_LATENCIES], *(each.latencies for each in more)),
         latency_sum_us=vitals.plus(cells[vitals.CELL_LATENCY_SUM_US], *(each.latency_sum_us for each in more)),
+        queues=_columns(cells[_QUEUES], *(each.queues for each in more)),
+        queue_sum_us=vitals.plus(cells[vitals.CELL_QUEUE_SUM_US], *(each.queue_sum_us for each in more)),
     )
 
 

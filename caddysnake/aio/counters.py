@@ -13,9 +13,13 @@ from ..channel.vitals import (
     CELL_ERRORS,
     CELL_LATENCY,
     CELL_LATENCY_SUM_US,
+    CELL_QUEUE,
+    CELL_QUEUE_SUM_US,
     CELL_REQUESTS,
     LATENCY_BOUNDS_S,
+    QUEUE_BOUNDS_S,
     latency_cell,
+    queue_cell,
 )
 
 PUBLISH_S = 0.05
@@ -28,7 +32,7 @@ class Counters:
     """Counts since the process started. A relay's bytes are those of heads and framing too: it takes nothing apart to
     count it."""
 
-    __slots__ = ("bytes_in", "bytes_out", "classes", "errors", "latencies", "seconds")
+    __slots__ = ("bytes_in", "bytes_out", "classes", "errors", "latencies", "queues", "seconds", "waited_s")
 
     def __init__(self) -> None:
         self.bytes_in = 0
@@ -39,6 +43,9 @@ class Counters:
         self.classes = [0] * 10
         """Responses by the first digit of their status."""
         self.latencies = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.queues = [0] * (len(QUEUE_BOUNDS_S) + 1)
+        """Of those that have waited for longer than the first bound, which all others have not."""
+        self.waited_s = 0.0
 
     def finished(self, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -48,6 +55,10 @@ class Counters:
             self.latencies[0] += 1
         else:
             self.latencies[latency_cell(seconds) - CELL_LATENCY] += 1
+
+    def waited(self, seconds: float) -> None:
+        """A request that was answered had waited for longer than the first bound before the app was called."""
+        self.queues[queue_cell(seconds) - CELL_QUEUE] += 1
 
     def publish(self, cells: memoryview) -> None:
         """Write everything into a thread block of the page."""
@@ -61,3 +72,8 @@ class Counters:
         for at, count in enumerate(self.latencies):
             cells[CELL_LATENCY + at] = count
         cells[CELL_LATENCY_SUM_US] = int(self.seconds * 1_000_000)
+        queues = self.queues
+        cells[CELL_QUEUE] = max(0, sum(classes) - sum(queues))
+        for at in range(1, len(queues)):
+            cells[CELL_QUEUE + at] = queues[at]
+        cells[CELL_QUEUE_SUM_US] = int(self.waited_s * 1_000_000)

@@ -90,6 +90,9 @@ TAKE_TIED = 16
 AFFINITY_FIELD = b"caddysnake-affinity"
 """``lost``: the client of a request was with another worker before. The one field of a relay's that apps see."""
 
+TAKE_SINCE_SHIFT = 8
+"""To an app's worker: above this many bits stands since when it waits for one, monotonic milliseconds modulo 2**24."""
+
 TAKE_LISTENER_SHIFT = 8
 """To a relay: the number of the listener in its routing table stands above this many bits."""
 

@@ -90,6 +90,12 @@ CELL_LATENCY = 10
 CELL_LATENCY_SUM_US = 22
 """Microseconds of all requests completed."""
 
+CELL_QUEUE = 23
+"""First of ``len(QUEUE_BOUNDS_S) + 1``: requests by how long they waited before the app was called."""
+CELL_QUEUE_SUM_US = 31
+
+QUEUE_BOUNDS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0)
+
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds: Caddy's own, so that its histograms and ours can be laid over each other."""
 
@@ -166,6 +172,16 @@ class Page:
 def plus(*numbers: int) -> int:
     """The sum of what pages say, clamped as what they say is (``LARGEST``): one forged word is as good as many."""
     return min(sum(numbers), LARGEST)
+
+
+def queue_cell(seconds: float) -> int:
+    """The cell of the histogram that counts a request that has waited for ``seconds``."""
+    cell = CELL_QUEUE
+    for bound in QUEUE_BOUNDS_S:
+        if seconds <= bound:
+            return cell
+        cell += 1
+    return cell
 
 
 def latency_cell(seconds: float) -> int:

@@ -14,7 +14,7 @@ _NAME_MAX = 44
 _TRACEBACK_LINES = 8
 _APPS_LEAST = 5
 _LEAST_WIDTH = 8
-_APPS_SPARED = (3, 10, 8, 4, 11, 9, 6)
+_APPS_SPARED = (3, 11, 9, 8, 4, 12, 10, 6)
 """Of the table of apps: which build it is and how large, then how fast, how much, how often replaced."""
 
 
@@ -54,7 +54,7 @@ def overview(
         apps = _foremost(apps, earlier, max(lines_max - len(above) - len(below) - 2, _APPS_LEAST))
         left_out = len(now["apps"]) - len(apps)
     more = [f"  … and {left_out} more"] if left_out else []
-    rows = table(_apps(apps, now["latency_bounds_s"], earlier, passed_s, before is not None), width)
+    rows = table(_apps(apps, bounds_of(now), earlier, passed_s, before is not None), width)
     return [*above, *rows, *more, *below]
 
 
@@ -81,7 +81,7 @@ def one_app(now: Status, key: str, width: int | None = None) -> list[str]:
         frozenset((0, 2, 3, 4, 5, 6)),
         (7, 3, 6),
     )
-    lines = [*table(_apps([app], now["latency_bounds_s"], {}, 0.0, with_rates=False), width), ""]
+    lines = [*table(_apps([app], bounds_of(now), {}, 0.0, with_rates=False), width), ""]
     lines += wrapped([f"folder {app['working_dir']}", f"python {app['python']}"], width)
     lines += ["", *table(workers, width), "", *table(_listeners(alone), width)]
     notes = wrapped(_notes(alone, clock), width)
@@ -116,25 +116,36 @@ def _daemon(daemon: Status, clock: float) -> list[str]:
     return lines
 
 
+def bounds_of(now: Status) -> tuple[Sequence[float], Sequence[float]]:
+    """The bounds of durations, and of how long requests wait."""
+    return now["latency_bounds_s"], now["queue_bounds_s"]
+
+
 def _tries(refused: Status) -> str:
     return f", and {refused['tries'] - 1} before it" if refused["tries"] > 1 else ""
 
 
 def _apps(
-    apps: Sequence[Status], bounds: Sequence[float], earlier: Mapping[str, Status], passed_s: float, with_rates: bool
+    apps: Sequence[Status],
+    bounds: tuple[Sequence[float], Sequence[float]],
+    earlier: Mapping[str, Status],
+    passed_s: float,
+    with_rates: bool,
 ) -> Columns:
     last = "REQ/S" if with_rates else "REQUESTS"
-    head = ("APP", "STATE", "WORKERS", "BUILD", last, "ERRORS", "BUSY", "WAIT", "P50", "P95", "MEMORY", "RESTARTS")
+    head = ("APP", "STATE", "WORKERS", "BUILD", last, "ERRORS", "BUSY", "WAIT", "QUEUE", "P50", "P95", "MEMORY",
+            "RESTARTS")  # fmt: skip
     rows = []
     for app in apps:
         traffic, former = app["traffic"], earlier.get(app["key"], {}).get("traffic")
-        latencies = traffic["latencies"]
+        latencies, queues = traffic["latencies"], traffic["queues"]
         count = str(traffic["requests"])
         if with_rates:
             since = traffic["requests"] - (former["requests"] if former else 0)
             count = f"{max(since, 0) / passed_s:.1f}" if passed_s else "0"
             if former:
                 latencies = [max(a - b, 0) for a, b in zip(latencies, former["latencies"], strict=True)]
+                queues = [max(a - b, 0) for a, b in zip(queues, former["queues"], strict=True)]
         rows.append(
             (
                 ("  " if app["template"] else "") + cut(app["name"]),
@@ -145,8 +156,9 @@ def _apps(
                 str(traffic["errors"]),
                 str(app["in_flight"]),
                 str(app["waiting"]),
-                milliseconds(quantile(0.5, bounds, latencies)),
-                milliseconds(quantile(0.95, bounds, latencies)),
+                milliseconds(quantile(0.95, bounds[1], queues)),
+                milliseconds(quantile(0.5, bounds[0], latencies)),
+                milliseconds(quantile(0.95, bounds[0], latencies)),
                 size(app["memory_bytes"]),
                 str(sum(app["restarts"].values())),
             )

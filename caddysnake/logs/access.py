@@ -23,6 +23,8 @@ SECRET = frozenset(("Cookie", "Set-Cookie", "Authorization", "Proxy-Authorizatio
 _NUMBERS = 6
 _PARTS = 10
 _TRUSTED, _LINK = 1, 2
+_QUEUE_SHIFT = 8
+"""Above so many bits of the flags stand microseconds that it waited before the app was called."""
 _ADDED = frozenset((b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 _HOP = frozenset((b"connection", b"transfer-encoding", b"keep-alive"))
 _PREFIX = b"caddysnake-prefix"
@@ -81,6 +83,7 @@ def read(line: bytes, with_credentials: bool, ts: float) -> Record:
         "size": sent,
         "status": status,
         "resp_headers": _headers([(name, value.lstrip()) for name, _, value in answer], _HOP, with_credentials),
+        "queue": (flags >> _QUEUE_SHIFT) / 1e6,
     }
     return Record("error" if status >= 500 else "info", ts, LOGGER, MESSAGE, entry)
 

@@ -12,6 +12,7 @@
 ``websocket``    frames, without I/O
 ``process``      the process: its setup, limits, stacks
 ``app``          the app: load it, answer health checks in front of it
+``arrival``      since when a request has waited that was there before
 ``early_answers``  answers to requests that are not read: what both servers hold to
 ``in_flight``      what becomes of requests when as many as may be are being answered
 ``access_log``   records of requests

@@ -15,6 +15,11 @@ from ..http1.request import RequestHead
 TRUSTED, LINK = 1, 2
 """Flags: the connection is Caddy's or a relay's; it is a relay's."""
 
+_QUEUE_SHIFT = 8
+"""Above so many bits of the flags stands for how many microseconds it waited: a log process of an older version passes
+over that."""
+_QUEUE_MAX_US = 1 << 45
+
 CLIENT_GONE = 499
 """The status of a request whose client left before it was answered, as with Caddy and nginx."""
 
@@ -56,6 +61,11 @@ def line(
     if len(made) > LINE_MAX and (head.headers or answer):
         return line(_bare(head), flags, peer, received, sent, status, took_s, answer[: LINE_MAX // 2])
     return made
+
+
+def queue_bits(waited_s: float) -> int:
+    """What belongs into the flags of a request that waited for so long before the app was called."""
+    return min(max(int(waited_s * 1e6), 0), _QUEUE_MAX_US) << _QUEUE_SHIFT
 
 
 def head_of(output: bytes | tuple[bytes, ...]) -> bytes:

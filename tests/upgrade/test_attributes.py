@@ -139,7 +139,7 @@ LOOKED_AT = {
         "_adopted _foreign _notifier _passed _stored"
     ),
     "sockets.connections.Connection": (
-        "app bound events fd flags parked slot worker"
+        "app bound events fd flags parked since slot worker"
     ),
     "sockets.connections.Connections": (
         "_by_fd _epoll _loop _on_over _on_request on_untied shares"

@@ -245,7 +245,7 @@ function paintTiles(status, passed) {
     });
 }
 
-const APP_CELLS = [["", "full"], ["State"], ["Workers", "n"], ["Requests/s", "n"], ["", "wide"], ["Half below", "n"], ["95 % below", "n"], ["In flight", "n"], ["Waiting", "n"], ["Exceptions", "n"], ["Memory", "n"], ["Replaced", "n"], ["", "full actions"]];
+const APP_CELLS = [["", "full"], ["State"], ["Workers", "n"], ["Requests/s", "n"], ["", "wide"], ["Queue", "n"], ["Half below", "n"], ["95 % below", "n"], ["In flight", "n"], ["Waiting", "n"], ["Exceptions", "n"], ["Memory", "n"], ["Replaced", "n"], ["", "full actions"]];
 
 function buildApp(app) {
   const row = cells(APP_CELLS);
@@ -259,14 +259,14 @@ function buildApp(app) {
   row.cells[4].append(spark());
   const profile = make("button", { type: "button", class: "small" }, "Profile", make("span", { class: "hidden" }, ` ${app.name}`));
   profile.addEventListener("click", () => act(`Looking at ${app.name} for ${PROFILE_S} s`, "POST", `${appPath(app.key)}/profile?seconds=${PROFILE_S}`, keepProfile));
-  row.cells[12].append(profile);
+  row.cells[13].append(profile);
   const reload = make("button", { type: "button", class: "small" }, "Reload", make("span", { class: "hidden" }, ` ${app.name}`));
   reload.addEventListener("click", () => act(`Reloading ${app.name}`, "POST", `${appPath(app.key)}/reload`, (a) => `${a.app} reloaded in ${a.seconds.toFixed(1)} s`));
-  row.cells[12].append(reload);
+  row.cells[13].append(reload);
   if (app.template !== null) {
     const evict = make("button", { type: "button", class: "small" }, "Evict", make("span", { class: "hidden" }, ` ${app.name}`));
     evict.addEventListener("click", () => act(`Putting ${app.name} to sleep`, "DELETE", appPath(app.key), (a) => `${a.app} sleeps; its next request starts it`));
-    row.cells[12].append(evict);
+    row.cells[13].append(evict);
   }
   return row;
 }
@@ -278,13 +278,13 @@ function fillApp(row, app, status) {
   const badge = row.cells[1].firstChild;
   write(badge, app.state + (app.refused ? ", older build" : ""));
   classes(badge, `badge ${app.refused && app.state === "serving" ? "warn" : STATES[app.state]}`);
-  const past = history.get(app.key) || { rates: [], latencies: null };
+  const past = history.get(app.key) || { rates: [], latencies: null, queues: null };
   const latest = past.latencies;
   fillCells(row, [undefined, undefined, `${app.workers_ready}/${app.workers_wanted}${app.workers_most > app.workers_least ? ` (${app.workers_least}–${app.workers_most})` : ""}`, past.rates.length ? rate(past.rates[past.rates.length - 1]) : "–", undefined,
-    duration(latest && quantile(0.5, status.latency_bounds_s, latest)), duration(latest && quantile(0.95, status.latency_bounds_s, latest)),
+    duration(past.queues && quantile(0.95, status.queue_bounds_s, past.queues)), duration(latest && quantile(0.5, status.latency_bounds_s, latest)), duration(latest && quantile(0.95, status.latency_bounds_s, latest)),
     app.in_flight, app.waiting, app.traffic.errors, bytes(app.memory_bytes), sum(Object.values(app.restarts))]);
   draw(row.cells[4].firstChild, past.rates);
-  const [profile, reload, evict] = row.cells[12].children;
+  const [profile, reload, evict] = row.cells[13].children;
   mark(profile, busy.has(`${appPath(app.key)}/profile?seconds=${PROFILE_S}`));
   mark(reload, busy.has(`${appPath(app.key)}/reload`));
   if (evict) mark(evict, busy.has(appPath(app.key)));
@@ -318,7 +318,7 @@ function fillWorker(row, worker) {
 const workerKey = (worker) => `${worker.pid} ${worker.generation} ${worker.index}`;
 
 function buildDetail() {
-  const cell = make("td", { colspan: "13" });
+  const cell = make("td", { colspan: "14" });
   const table = make("table", { class: "cards" }, make("thead", {}, workerHead()), make("tbody"));
   cell.append(make("dl", { class: "facts" }), make("h3", {}, "Workers"), make("div", { class: "scroll" }, table));
   for (const title of ["Refused", "Last failure"]) cell.append(make("h3", {}, title), make("pre", { tabindex: "0" }));
@@ -386,11 +386,12 @@ function remember(status, passed) {
   const living = new Set();
   for (const app of status.apps) {
     living.add(app.key);
-    const past = history.get(app.key) || { rates: [], latencies: null, traffic: null };
+    const past = history.get(app.key) || { rates: [], latencies: null, queues: null, traffic: null };
     if (past.traffic) {
       past.rates.push(Math.max(0, app.traffic.requests - past.traffic.requests) / passed);
       if (past.rates.length > KEPT) past.rates.shift();
       past.latencies = app.traffic.latencies.map((count, i) => Math.max(0, count - past.traffic.latencies[i]));
+      past.queues = app.traffic.queues.map((count, i) => Math.max(0, count - past.traffic.queues[i]));
     }
     past.traffic = app.traffic;
     history.set(app.key, past);

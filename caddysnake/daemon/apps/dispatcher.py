@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -183,6 +184,7 @@ class Dispatcher:
 
     def returned(self, connection: Connection, worker: Worker) -> None:
         """``worker`` gave it back at a request boundary."""
+        connection.since = time.monotonic()
         self._untie(connection, worker)
         self._see_to(connection, self.takeover.returned(worker in self.pool.ready))
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Collection, Mapping
 
 from ...channel.codec import shorten
@@ -68,14 +69,15 @@ class LinkBroker:
                 undo()
             return
         self._needs[token] = message
+        since = time.monotonic()
         app = self._apps.get(message.route)
         tenants = self._templates.get(message.route)
         if tenants is not None:
             key = message.key
             self._open[token] = lambda: tenants.never_mind(key, token)
-            tenants.need(key, token, lambda found: self._found(relay, message, found))
+            tenants.need(key, token, lambda found: self._found(relay, message, found, since))
         elif app is not None:
-            self._await(relay, message, app)
+            self._await(relay, message, app, since)
         else:
             self._refuse(relay, message, NO_SUCH_APP)
 
@@ -108,21 +110,21 @@ class LinkBroker:
         self._needs.pop(token, None)
         return self._open.pop(token, None)
 
-    def _found(self, relay: Worker, message: Need | Seek, found: App | Refusal) -> None:
+    def _found(self, relay: Worker, message: Need | Seek, found: App | Refusal, since: float) -> None:
         if isinstance(found, Refusal):
             self._refuse(relay, message, found)
         else:
-            self._await(relay, message, found)
+            self._await(relay, message, found, since)
 
-    def _await(self, relay: Worker, message: Need | Seek, app: App) -> None:
+    def _await(self, relay: Worker, message: Need | Seek, app: App, since: float) -> None:
         token = (relay.number, message.need)
         if len(app.waiters) + app.waiting >= self._max_queue.get(message.route, 1024):
             self._refuse(relay, message, QUEUE_FULL)
             return
         self._open[token] = lambda: app.waiters.never_mind(token)
-        app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal))
+        app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal, since))
 
-    def _settle(self, relay: Worker, message: Need | Seek, app: App, refusal: Refusal | None) -> None:
+    def _settle(self, relay: Worker, message: Need | Seek, app: App, refusal: Refusal | None, since: float) -> None:
         if refusal is not None:
             self._refuse(relay, message, refusal)
             return
@@ -136,7 +138,7 @@ class LinkBroker:
             log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
             self._refuse(relay, message, NO_DESCRIPTORS)
             return
-        connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app)
+        connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app, since=since)
         self._connections.adopt(connection)
         fd = theirs.detach()
         if isinstance(message, Need):

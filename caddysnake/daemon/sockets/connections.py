@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...channel.endpoint import close_at_once
+from ...channel.messages import TAKE_SINCE_SHIFT
 from .refusals import Refusal, response
 from .shares import Shares
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .listener import Listener
 
 _EVENTS_A_TURN = 256
+_OWN_FLAGS = (1 << TAKE_SINCE_SHIFT) - 1
+_SINCE_MASK = (1 << 24) - 1
 _OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _HELD = 0
 _WATCHED = select.EPOLLRDHUP
@@ -83,9 +87,11 @@ class Connection:
     Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
     """
 
-    __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "slot", "worker")
+    __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "since", "slot", "worker")
 
-    def __init__(self, fd: int, flags: int, app: Owner, bound: BoundListener | None = None) -> None:
+    def __init__(
+        self, fd: int, flags: int, app: Owner, bound: BoundListener | None = None, since: float | None = None
+    ) -> None:
         self.fd = fd
         self.flags = flags
         self.app = app
@@ -96,6 +102,13 @@ class Connection:
         self.parked = False
         self.events = _WATCHED
         """What the epoll is asked for."""
+        self.since = time.monotonic() if since is None else since
+        """Since when it waits for a worker, if it does."""
+
+    def flags_for_app(self) -> int:
+        """Its ``flags`` for a worker of an app, with since when it waits in the place of the listener."""
+        since = int(self.since * 1000) & _SINCE_MASK
+        return self.flags & _OWN_FLAGS | (since or 1) << TAKE_SINCE_SHIFT
 
 
 class Connections:

@@ -230,7 +230,11 @@ class Worker:
         if slot is None:
             return False
         try:
-            handed = self.peer.hand_over(Take(slot, connection.flags | borrowed * TAKE_BORROWED), [connection.fd])
+            if isinstance(self.settings, Settings):
+                flags = connection.flags_for_app()
+            else:
+                flags = connection.flags | TAKE_BORROWED if borrowed else connection.flags
+            handed = self.peer.hand_over(Take(slot, flags), [connection.fd])
         except ChannelClosed:
             handed = False  # its pidfd will say the rest
         if not handed:

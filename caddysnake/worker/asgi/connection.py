@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import select
 import socket
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from ...aio.transport import ConnectionPhase
-from ...channel.vitals import SLOT_IDLE, SLOT_READING, WORD_ACTIVE
+from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_IDLE, SLOT_READING, WORD_ACTIVE
 from ...http1.errors import ProtocolError
 from ...http1.plain import FORWARDED, HOST_FIELD
 from ...http1.request import RequestHead
 from ...http1.response import Response
 from .. import early_answers
+from ..arrival import waited_since
 from .context import AsgiContext
 from .cycles.cycle import Cycle
 from .cycles.http_cycle import HttpCycle
@@ -23,6 +24,8 @@ from .scope import Peer
 if TYPE_CHECKING:
     from .cycles.websocket_cycle import WebSocketCycle
 
+_PROMPT_S = QUEUE_BOUNDS_S[0]
+_ENDLESS = float("inf")
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
 _IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED, _CLOSED = ConnectionPhase
 
@@ -30,11 +33,14 @@ _IDLE, _HEAD, _REQUEST, _FLUSH, _DRAIN, _LINGER, _CLOSING, _RETURNING, _UPGRADED
 class HttpConnection(FlowControl):
     """Serves the requests of one connection. Everything here runs on the server's loop."""
 
-    __slots__ = ("_websocket", "peer")
+    __slots__ = ("_websocket", "arrived", "arrived_by", "asks_arrival", "peer")
 
     def __init__(self, context: AsgiContext, sock: socket.socket, slot: int, is_last: bool, peer: Peer) -> None:
         super().__init__(context, sock, slot, is_last)
         self.peer = peer
+        self.arrived = self.arrived_by = 0.0
+        """See ``worker.arrival``."""
+        self.asks_arrival = True
         self._websocket: WebSocketCycle | None = None
         if context.reader is not None:
             self.parser.start = peer.address, FORWARDED if peer.is_trusted else HOST_FIELD
@@ -126,6 +132,9 @@ class HttpConnection(FlowControl):
         context = self.context
         self.phase = _REQUEST
         if context.bound is not None and not context.bound.admits(self, head):
+            if self.arrived_by < _ENDLESS:
+                self.arrived, self.arrived_by = monotonic(), _ENDLESS
+            self.asks_arrival = True
             return
         self._call(head)
 
@@ -135,6 +144,8 @@ class HttpConnection(FlowControl):
             return
         response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive, context.server_header)
         cycle = self.cycle = HttpCycle(self, head, response, context.scopes.http(head, self.peer))
+        if self.asks_arrival:
+            self._note_arrival(cycle)
         context.calls.add(cycle)  # `context.begin`, written out
         context.active += 1
         context.header[WORD_ACTIVE] = context.active
@@ -157,6 +168,20 @@ class HttpConnection(FlowControl):
             return
         self.resume_reading()
         self._call(head)
+
+    def _note_arrival(self, cycle: Cycle) -> None:
+        """The first request of a connection may have waited since before that was taken; and if its proxy says since
+        when, it will go on saying so.
+        """
+        if cycle.started <= self.arrived_by:
+            cycle.arrived = self.arrived
+        self.arrived_by = 0.0
+        self.asks_arrival = False
+        if self.peer.is_trusted:
+            for name, value in cycle.scope["headers"]:
+                if name == b"x-request-start":
+                    self.asks_arrival = True
+                    cycle.arrived = min(cycle.arrived, cycle.started - waited_since(value, time()))
 
     def _begin_websocket(self, head: RequestHead) -> bool:
         """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
@@ -188,7 +213,7 @@ class HttpConnection(FlowControl):
         self.phase = _UPGRADED
         websocket.is_counted = True
         context = self.context
-        context.count(101, websocket.started)
+        context.count(101, websocket.begun)
         if context.bound is not None:
             context.bound.go_on()
         pending, self.parser.pending = self.parser.pending, b""
@@ -241,7 +266,11 @@ class HttpConnection(FlowControl):
             cycle.event.set()  # whoever still waits in `receive` learns that it is over
         cycle.is_counted = True
         context = self.context
-        context.count(cycle.response.status, cycle.started)
+        waited = cycle.waited
+        if waited > _PROMPT_S:
+            context.counters.waited(waited)
+        context.counters.waited_s += waited
+        context.count(cycle.response.status, cycle.begun)
         if context.bound is not None:
             context.bound.go_on()
         if cycle.response.close or self.is_half_closed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...http1.request import RequestHead
 from ...http1.response import Output
-from ..access_log import CLIENT_GONE, LINK, TRUSTED, AccessLog, head_of, line
+from ..access_log import CLIENT_GONE, LINK, TRUSTED, AccessLog, head_of, line, queue_bits
 from .connection import HttpConnection
 from .context import AsgiContext
 from .cycles.cycle import Cycle
@@ -73,10 +73,11 @@ class LoggedConnection(HttpConnection):
         HttpConnection.connection_lost(self, exc)
 
     def _log(self, cycle: Cycle, status: int) -> None:
-        took_s = monotonic() - cycle.started
+        took_s = monotonic() - cycle.begun
         received = self.parser.received
         address = self.peer.address or ("", 0)
-        made = line(cycle.head, self._flags, address, received, self._sent, status, took_s, self._answer)
+        flags = self._flags | queue_bits(cycle.waited)
+        made = line(cycle.head, flags, address, received, self._sent, status, took_s, self._answer)
         if self._access.collect(made):
             self.context.loop.call_soon(self._access.flush)
 

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import socket
 from collections import deque
+from time import monotonic
 from typing import Any
 
 from ...aio.agent import MESSAGES_A_TURN, STDERR, TICK_S, Agent, ServerStage
@@ -16,6 +17,7 @@ from ...channel.records import say
 from ...channel.settings import Settings
 from ...channel.vitals import Page
 from ..access_log import access_log
+from ..arrival import arrival
 from ..process import looking, profiling
 from ..process.termination import on_terminate
 from .connection import HttpConnection
@@ -143,10 +145,13 @@ class AsgiServer(Agent[HttpConnection]):
         peer = Peer(sock, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
         is_last = bool(flags & TAKE_LAST)
         if self._access is None:
-            return HttpConnection(self.context, sock, take.slot, is_last, peer)
-        from .logged import LoggedConnection  # most apps have no access log
+            connection = HttpConnection(self.context, sock, take.slot, is_last, peer)
+        else:
+            from .logged import LoggedConnection  # most apps have no access log
 
-        return LoggedConnection(self.context, sock, take.slot, is_last, peer, self._access)
+            connection = LoggedConnection(self.context, sock, take.slot, is_last, peer, self._access)
+        connection.arrived, connection.arrived_by = arrival(flags, sock, monotonic())
+        return connection
 
     def _on_channel(self) -> None:
         self._is_hearing = True

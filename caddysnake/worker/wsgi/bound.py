@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import Any
 
@@ -13,6 +14,8 @@ from .connection import READING, Connection
 from .connection_table import ConnectionTable
 from .counters import Counters
 from .driver import Driver
+
+_ENDLESS = float("inf")
 
 
 class BoundDriver(Driver):
@@ -42,6 +45,8 @@ class BoundDriver(Driver):
                 is_full = not may_run and len(self._waiting) >= self._settings.max_waiting
                 self._running += may_run
                 if not may_run and not is_full:
+                    if connection.arrival is None or connection.arrival[1] < _ENDLESS:
+                        connection.arrival = time.monotonic(), _ENDLESS
                     self._waiting.append(connection)  # from here on it is another thread's
         if is_full:
             self._turn_away(connection, full(self._settings), counters)

@@ -63,7 +63,19 @@ IDLE, READING, ANSWERING, FLUSHING, DRAINING, LINGERING, ENDED = State
 KEPT, LAST, GONE, BROKEN = Ending
 
 
-class Connection:
+class Expectant:
+    """When the next request of a connection may have come."""
+
+    __slots__ = ("arrival", "free_at")
+
+    def __init__(self) -> None:
+        self.arrival: tuple[float, float] | None = (0.0, 0.0)
+        """See ``worker.arrival``. None: nothing is to be asked."""
+        self.free_at = 0.0
+        """Monotonic seconds before which it cannot have come."""
+
+
+class Connection(Expectant):
     """``signalled``: something arrived while the connection was owned, so whoever parks it must look once more."""
 
     __slots__ = (
@@ -103,6 +115,7 @@ class Connection:
         parser: RequestParser,
         write_timeout_s: float,
     ) -> None:
+        Expectant.__init__(self)
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()

@@ -53,6 +53,8 @@ class ConnectionTable:
         """Idle connections are to be given back rather than parked."""
         self.closing = False
         """Answers are to end their connections: there is nobody to give them back to."""
+        self.floor = 0.0
+        """Monotonic seconds before which nothing arrived that a thread has yet to be told of: epoll tells in turn."""
         self.is_stopping = False
         self._stop_fd = -1
         self._on_news = on_news

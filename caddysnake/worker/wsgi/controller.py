@@ -32,6 +32,7 @@ from ...channel.messages import (
 )
 from ...channel.records import say
 from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
+from ..arrival import arrival, has_input
 from ..early_answers import STALL_S
 from ..process import looking, profiling
 from ..process.termination import on_terminate
@@ -246,6 +247,8 @@ class Controller:
             self._table.returned.append(message.slot)
             return
         connection = self._admit(sock, message.slot, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
+        connection.free_at = now = time.monotonic()
+        connection.arrival = arrival(flags, sock, now)
         if flags & TAKE_LAST:
             connection.close()
         if is_welcome:
@@ -318,7 +321,7 @@ class Controller:
                 self._table.leave(connection)
             elif self._phase is ControllerPhase.DRAINING:
                 self._table.give_back(connection)
-            elif _has_input(connection.sock):
+            elif has_input(connection.sock):
                 self._table.leave(connection)  # a request is there already: it gets its answer, and the end with it
             else:
                 self._table.end(connection)
@@ -409,10 +412,3 @@ class Controller:
             and connection.parser.head is not None
             and now - connection.since >= _PATIENCE_S
         )
-
-
-def _has_input(sock: socket.socket) -> bool:
-    try:
-        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False

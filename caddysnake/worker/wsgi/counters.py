@@ -11,10 +11,13 @@ from ...channel.vitals import (
     CELL_ERRORS,
     CELL_LATENCY,
     CELL_LATENCY_SUM_US,
+    CELL_QUEUE,
+    CELL_QUEUE_SUM_US,
     CELL_REQUESTS,
     CELL_STARTED,
     LATENCY_BOUNDS_S,
     latency_cell,
+    queue_cell,
 )
 
 _CLASS_2XX = CELL_CLASS_1XX + 1
@@ -30,7 +33,9 @@ class Counters:
     a look at the clock costs as much as all the counting.
     """
 
-    __slots__ = ("_bytes_out", "_cells", "_good", "_latency_s", "_now", "_requests", "_short", "_told")
+    __slots__ = (
+        "_bytes_out", "_cells", "_good", "_latency_s", "_requests", "_short", "_slow_starts", "_told", "now", "waited_s"
+    )  # fmt: skip
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
@@ -39,16 +44,25 @@ class Counters:
         self._good = cells[_CLASS_2XX]
         self._short = cells[CELL_LATENCY]
         self._latency_s = cells[CELL_LATENCY_SUM_US] / 1e6
-        self._now = 0.0  # when the last request ended; 0 when the thread has waited since
+        self.waited_s = cells[CELL_QUEUE_SUM_US] / 1e6
+        """Seconds that requests waited before the app was called."""
+        self._slow_starts = 0  # of those that waited for longer than the first bound
+        self.now = 0.0
+        """When the last request ended, or this thread was told of one; 0 when it has waited since."""
         self._told = 0.0  # the beginning that the page shows
 
     def begin(self) -> float:
         """A request begins; the time, for ``end``."""
-        now = self._now or time.monotonic()
+        now = self.now or time.monotonic()
         if now - self._told > _RESOLUTION_S:
             self._told = now
             self._cells[CELL_STARTED] = int(now * 1000)
         return now
+
+    def waited(self, seconds: float) -> None:
+        """The request had waited for longer than the first bound."""
+        self._slow_starts += 1
+        self._cells[queue_cell(seconds)] += 1
 
     def receive(self, size: int) -> None:
         """``size`` bytes of content were read; on the page at once."""
@@ -60,7 +74,7 @@ class Counters:
 
     def end(self, start: float, status: int, sent_bytes: int) -> None:
         """It is over; ``status`` is what was answered, 0 when nothing was."""
-        self._now = now = time.monotonic()
+        self.now = now = time.monotonic()
         took_s = now - start
         self._requests += 1
         self._bytes_out += sent_bytes
@@ -77,7 +91,7 @@ class Counters:
 
     def write(self) -> None:
         """Let the page know; no request runs."""
-        self._now = self._told = 0.0
+        self.now = self._told = 0.0
         cells = self._cells
         cells[CELL_STARTED] = 0
         cells[CELL_REQUESTS] = self._requests
@@ -85,3 +99,5 @@ class Counters:
         cells[_CLASS_2XX] = self._good
         cells[CELL_LATENCY] = self._short
         cells[CELL_LATENCY_SUM_US] = int(self._latency_s * 1e6)
+        cells[CELL_QUEUE] = self._requests - self._slow_starts
+        cells[CELL_QUEUE_SUM_US] = int(self.waited_s * 1e6)

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...channel.records import say
 from ...channel.settings import Settings
-from ...channel.vitals import SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
+from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
 from ...http1.answers import refusal
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ..access_log import AccessLog
 from ..app.loader import foreign_traceback
+from ..arrival import waited_since
 from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
 from .call.call import CallContext
 from .call.deadlines import Deadlines
@@ -55,8 +56,20 @@ from .websockets import WebSockets, is_websocket
 if TYPE_CHECKING:
     from .call.upgrade import Upgrading
 
+_PROMPT_S = QUEUE_BOUNDS_S[0]
 LINGER_S = 10.0
 """How long the rest of a refused request is dropped before the connection ends."""
+
+
+def _told_arrival(connection: Connection, environ: dict[str, Any], start: float, arrived: float) -> float:
+    """When a request that begins at ``start`` arrived: the first of a connection may have waited since before that was
+    taken; and if its proxy says since when, it will go on saying so.
+    """
+    if connection.arrival is not None and start <= connection.arrival[1]:
+        arrived = connection.arrival[0]
+    stamp = environ.get("HTTP_X_REQUEST_START") if connection.trusted else None
+    connection.arrival = None if stamp is None else (0.0, 0.0)
+    return arrived if stamp is None else min(arrived, start - waited_since(stamp, time.time()))
 
 
 class _Next(Enum):
@@ -205,6 +218,7 @@ class Driver:
         if connection.state is not READING:
             connection.state = READING
             connection.since = now
+        connection.free_at = now
         # A head has so long from its first byte, content from its last.
         deadline = connection.since + self._head_timeout_s if head is None else now + self._context.body_timeout_s
         self._table.wait(connection, deadline)
@@ -216,7 +230,13 @@ class Driver:
         connection.state = ANSWERING
         connection.deadline = 0.0
         start = counters.begin()
-        close = connection.ending is not KEPT or self._table.closing or not head.keep_alive
+        table = self._table
+        arrived = connection.free_at
+        if arrived < table.floor:
+            arrived = table.floor
+        else:
+            table.floor = arrived
+        close = connection.ending is not KEPT or table.closing or not head.keep_alive
         call = self._new_call(self._context, connection, head, close)
         environ = of_request(connection.base, head, connection.origin)
         parser = connection.parser
@@ -234,6 +254,8 @@ class Driver:
             environ["wsgi.input"] = call.lazy
         if head.version == "1.1":
             environ["wsgi.early_hints"] = call.early_hints
+        if connection.arrival is not None:
+            arrived = _told_arrival(connection, environ, start, arrived)
         received = parser.received
         owned = self._variables.copy().run(call.run, environ)
         if received:
@@ -241,8 +263,16 @@ class Driver:
         if call.failed:
             counters.fail()
         counters.end(start, call.answered if call.failed else call.status, call.sent_bytes)
+        waited = start - arrived
+        if waited > 0:
+            counters.waited_s += waited
+            if waited > _PROMPT_S:
+                counters.waited(waited)
+        if owned:
+            connection.free_at = counters.now
         if self._log is not None:
-            self._log(call, connection, parser.received if owned else received, time.monotonic() - start)
+            took_s = time.monotonic() - start
+            self._log(call, connection, parser.received if owned else received, took_s, waited)
         return owned
 
     def _upgrade(self, connection: Connection, head: RequestHead, counters: Counters, websockets: WebSockets) -> bool:
@@ -273,7 +303,7 @@ class Driver:
                 counters.fail()
             counters.end(start, call.answered if call.failed else call.status, call.sent_bytes)
             if self._log is not None:
-                self._log(call, connection, 0, time.monotonic() - start)
+                self._log(call, connection, 0, time.monotonic() - start, 0.0)
             if call.socket.is_taken:
                 self._table.end(connection)
             elif owned:
@@ -285,6 +315,7 @@ class Driver:
 
     def hand_on(self, connection: Connection) -> None:
         """Settle a connection while the app that answered on it is still busy."""
+        connection.free_at = time.monotonic()
         following = self._settle(connection)
         if following is _PROCEED:
             connection.state = READING

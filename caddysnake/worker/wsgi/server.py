@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from select import EPOLLIN
+from time import monotonic
 from typing import Any
 
 from ...channel import records
@@ -38,6 +39,8 @@ from .thread_pool import PoolThread, ThreadPool
 from .websockets import WebSockets
 
 _BATCH = 64
+_BLOCKED_S = 0.0001
+"""A poll that took so long has waited, so that nothing was there before."""
 _JOIN_S = 1.0
 
 
@@ -141,7 +144,11 @@ class WsgiServer:
                 if pool.surplus:
                     pool.rest(thread)
                 else:
+                    begun = monotonic()
                     told = poll(-1, _BATCH if pool.alone else 1)
+                    counters.now = now = monotonic()
+                    if now - begun > _BLOCKED_S:
+                        table.floor = now
                     ready.extend([fd if events == EPOLLIN else ~fd for fd, events in told])
                 continue
             connection = claim(fd if fd >= 0 else ~fd, None)

@@ -97,6 +97,8 @@ class Cycle:
     """One call of the app. Subclasses are its ``receive`` and ``send``."""
 
     __slots__ = (
+        "arrived",
+        "begun",
         "connection",
         "continued",
         "event",
@@ -115,6 +117,7 @@ class Cycle:
         "scope",
         "started",
         "task",
+        "waited",
         "wrote",
     )
 
@@ -123,7 +126,10 @@ class Cycle:
         self.head = head
         self.response = response
         self.scope = scope
-        self.started = monotonic()
+        self.started = self.arrived = self.begun = monotonic()
+        """Monotonic seconds: when its head was whole, when that came, and when the app was called."""
+        self.waited = 0.0
+        """Seconds from its arrival until the app was called."""
         self.is_gone = False
         """The client is gone: nothing can be sent."""
         self.is_answered = False
@@ -153,6 +159,8 @@ class Cycle:
 
     async def run(self, app: Any) -> None:
         """Call the app, and answer for it where it does not."""
+        self.begun = begun = monotonic()
+        self.waited = begun - self.arrived
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as exc:  # foreign code; SystemExit must not end the loop

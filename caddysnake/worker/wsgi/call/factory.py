@@ -39,7 +39,7 @@ def upgrade_factory(
     return upgrading(made)  # type: ignore[arg-type]
 
 
-def line_writer(access: AccessLog) -> Callable[[Call, Connection, int, float], None]:
+def line_writer(access: AccessLog) -> Callable[[Call, Connection, int, float, float], None]:
     """Return what writes the line of a call into ``access``."""
     from .logged import log
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....http1.request import RequestHead
 from ....http1.response import ResponsePhase
-from ...access_log import CLIENT_GONE, LINK, TRUSTED, AccessLog, head_of, line
+from ...access_log import CLIENT_GONE, LINK, TRUSTED, AccessLog, head_of, line, queue_bits
 from ..connection import Connection
 from ..environ import Origin
 from .call import Call, CallContext
@@ -56,12 +56,13 @@ class LoggedTimedCall(_Logged, TimedCall):
         self.sent_head = b""
 
 
-def log(access: AccessLog, call: Call, connection: Connection, received: int, took_s: float) -> None:
+def log(access: AccessLog, call: Call, connection: Connection, received: int, took_s: float, waited_s: float) -> None:
     """Write the line of ``call``: it has been answered, or nobody is there to read the answer."""
     status = (call.answered if call.failed else call.status) or CLIENT_GONE
     flags = TRUSTED if connection.trusted else 0
     if connection.origin is Origin.LINK:
         flags |= LINK
+    flags |= queue_bits(waited_s)
     base = connection.base
     peer = (base["REMOTE_ADDR"], int(base.get("REMOTE_PORT", 0)))
     access.write(line(call.head, flags, peer, received, call.sent_bytes, status, took_s, call.sent_head))
