@@ -83,23 +83,23 @@ def test_a_queue_that_is_made_to_wait_shows_as_queue_and_not_as_the_apps_time(
         together(tmp_path, 4, "/?0.4")
         waited = queues(process, 5)
         for seconds, least in zip(waited, (0.0, 0.0, 0.3, 0.7, 1.1), strict=True):
-            assert least <= seconds < least + 0.4, waited
+            assert least <= seconds < least + 1, waited
         time.sleep(0.3)
         get("/?0", path=tmp_path / "a.sock")
-        assert queues(process, 6)[1] < 0.1, "a request that waits for nobody"
+        assert queues(process, 6)[1] < 0.25, "a request that waits for nobody"
 
         def told() -> Any:
             return call(process, "GET", f"/apps/main:{kind}").json["traffic"]
 
         eventually(lambda: told()["requests"] == 6, "what the worker has counted")
         traffic = told()
-        assert sum(traffic["queues"][:3]) == 3, "up to 0.1 s"
+        assert sum(traffic["queues"][:4]) == 3, "up to 0.25 s"
         assert sum(traffic["queues"]) == traffic["requests"] == 6
-        assert 2.0 < traffic["queue_sum_us"] / 1e6 < 3.6
-        assert 1.6 <= traffic["latency_sum_us"] / 1e6 < 2.4
+        assert 2.0 < traffic["queue_sum_us"] / 1e6 < 6
+        assert 1.6 <= traffic["latency_sum_us"] / 1e6 < 2.8
         metrics = call(process, "GET", "/metrics").body.decode()
         assert f'caddysnake_request_queue_seconds_count{{app="main:{kind}"}} 6.0' in metrics
-        assert f'caddysnake_request_queue_seconds_bucket{{app="main:{kind}",le="0.1"}} 3.0' in metrics
+        assert f'caddysnake_request_queue_seconds_bucket{{app="main:{kind}",le="0.25"}} 3.0' in metrics
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])

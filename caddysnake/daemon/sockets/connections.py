@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...channel.endpoint import close_at_once
-from ...channel.messages import TAKE_SINCE_SHIFT
+from ...channel.messages import TAKE_BORROWED, TAKE_SINCE_SHIFT
 from .refusals import Refusal, response
 from .shares import Shares
 
@@ -105,8 +105,10 @@ class Connection:
         self.since = time.monotonic() if since is None else since
         """Since when it waits for a worker, if it does."""
 
-    def flags_for_app(self) -> int:
-        """Its ``flags`` for a worker of an app, with since when it waits in the place of the listener."""
+    def flags_for(self, is_app: bool, is_borrowed: bool) -> int:
+        """What ``Take`` says of it: to an app's worker since when it waits, in the place of the listener."""
+        if not is_app:
+            return self.flags | TAKE_BORROWED if is_borrowed else self.flags
         since = int(self.since * 1000) & _SINCE_MASK
         return self.flags & _OWN_FLAGS | (since or 1) << TAKE_SINCE_SHIFT
 

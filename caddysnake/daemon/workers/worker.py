@@ -19,7 +19,6 @@ from ...channel.endpoint import ChannelClosed, ChannelError
 from ...channel.messages import (
     MOVES,
     PROTOCOL_VERSION,
-    TAKE_BORROWED,
     Drain,
     Drained,
     Dump,
@@ -230,10 +229,7 @@ class Worker:
         if slot is None:
             return False
         try:
-            if isinstance(self.settings, Settings):
-                flags = connection.flags_for_app()
-            else:
-                flags = connection.flags | TAKE_BORROWED if borrowed else connection.flags
+            flags = connection.flags_for(isinstance(self.settings, Settings), borrowed)
             handed = self.peer.hand_over(Take(slot, flags), [connection.fd])
         except ChannelClosed:
             handed = False  # its pidfd will say the rest
