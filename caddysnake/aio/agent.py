@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import PROTOCOL_VERSION, TAKE_TIED, Drain, Dump, Message, Ready, Returned, Shed, Take
+from ..channel.messages import PROTOCOL_VERSION, TAKE_TIED, Drain, Dump, Message, Ready, Returned, Shed, Take, Takes
 from ..channel.records import say
 from ..channel.vitals import SLOT_IDLE, SLOT_RETURNED, WORD_CONNECTIONS
 from .context import Context
@@ -200,6 +200,10 @@ class Agent(Generic[C]):
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Take):
             self._take(message, descriptors[0])
+            return
+        if isinstance(message, Takes):
+            for take, fd in zip(message.each(), descriptors, strict=True):
+                self._take(take, fd)
             return
         for fd in descriptors:
             os.close(fd)

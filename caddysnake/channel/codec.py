@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .messages import (
     Cancel,
@@ -37,6 +37,7 @@ from .messages import (
     Spawn,
     Spawned,
     Take,
+    Takes,
     Tied,
     Unneed,
     Write,
@@ -56,10 +57,11 @@ class FrameError(ValueError):
     """The peer sent something that is not a message."""
 
 
-# One letter a field: I, i, d as in struct; s is text.
+# One letter a field: I, i, d as in struct; s is text, b are bytes.
 _LAYOUT: dict[int, tuple[type, str]] = {
     1: (Configure, "I"),
     2: (Take, "II"),
+    12: (Takes, "b"),
     3: (Drain, "d"),
     4: (Shed, "I"),
     5: (Dump, ""),
@@ -87,7 +89,7 @@ _LAYOUT: dict[int, tuple[type, str]] = {
 }
 _CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
 _FIXED = {
-    code: (cls, struct.Struct("<B" + fields)) for code, (cls, fields) in _LAYOUT.items() if "s" not in fields
+    code: (cls, struct.Struct("<B" + fields)) for code, (cls, fields) in _LAYOUT.items() if not set("sb") & set(fields)
 }
 _LENGTH = struct.Struct("<I")
 _PID_MAX = 1 << 22  # proc(5), /proc/sys/kernel/pid_max
@@ -141,6 +143,8 @@ def encode(message: Message) -> bytes:
         if letter == "s":
             raw = shorten(str(value), TEXT_LIMIT // texts).encode()
             parts.append(_LENGTH.pack(len(raw)) + raw)
+        elif letter == "b":
+            parts.append(_LENGTH.pack(len(cast(bytes, value))) + cast(bytes, value))
         else:
             parts.append(struct.pack("<" + letter, value))
     return b"".join(parts)
@@ -171,6 +175,8 @@ def decode(frame: bytes) -> Message:
 
 def _judged(cls: type, values: Sequence[Any]) -> Message:
     message: Message = cls(*values)
+    if type(message) is Takes and not message.is_whole:
+        raise FrameError(f"Takes of {len(message.entries)} bytes")
     rule = _RULES.get(cls)
     if rule is not None and not rule[1](values[rule[0]]):
         raise FrameError(f"{cls.__name__} with {message._fields[rule[0]]} {values[rule[0]]}")
@@ -181,12 +187,12 @@ def _unpack(frame: bytes, letters: str) -> tuple[list[Any], int]:
     values: list[Any] = []
     at = 1
     for letter in letters:
-        if letter == "s":
+        if letter in "sb":
             (length,) = _LENGTH.unpack_from(frame, at)
             at += 4
             if at + length > len(frame):
                 raise struct.error("text runs past the end")
-            values.append(frame[at : at + length].decode())
+            values.append(frame[at : at + length].decode() if letter == "s" else frame[at : at + length])
             at += length
         else:
             layout = "<" + letter

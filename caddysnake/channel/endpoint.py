@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .codec import MAX_FRAME, FrameError, decode, encode
-from .messages import DESCRIPTORS, Message
+from .messages import DESCRIPTORS, Message, Takes
 
 _INT = array.array("i").itemsize
 # The most that one message may carry (SCM_MAX_FD): what the kernel cuts off it also closes, in our time.
@@ -180,7 +180,9 @@ class Endpoint:
             message = decode(frame)
         except FrameError as exc:
             raise ChannelError(str(exc)) from None
-        expected = DESCRIPTORS.get(type(message), 0) if self._takes_descriptors else 0
+        expected = 0
+        if self._takes_descriptors:
+            expected = message.descriptors if type(message) is Takes else DESCRIPTORS.get(type(message), 0)
         if len(descriptors) != expected:
             raise ChannelError(f"{type(message).__name__} with {len(descriptors)} descriptors instead of {expected}")
         return message

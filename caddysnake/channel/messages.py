@@ -9,6 +9,7 @@ from         message         meaning
 daemon       Write           three descriptors: standard output, standard error, records; before Configure
 daemon       Configure       two descriptors: settings (sealed memfd holding JSON), vital-signs page
 daemon       Take            one descriptor: serve this connection until it ends, or give it back
+daemon       Takes           several Take in one, each with its descriptor
 daemon       Drain           take nothing new; return idle connections; finish the rest; exit
 daemon       Shed            return that many idle connections: another worker is less busy
 daemon       Dump            write every thread's stack to standard error
@@ -37,6 +38,8 @@ host         LeftBehind      so many threads that apps started live on after the
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 PROTOCOL_VERSION = 1
@@ -65,6 +68,39 @@ class Take(NamedTuple):
     slot: int
     flags: int
 
+
+class Takes(NamedTuple):
+    """Descriptors: the connections, in the order of ``entries``, which ``several`` has made.
+
+    A burst of connections costs one system call at each end. Only for one whose page says that it knows this.
+    """
+
+    entries: bytes
+
+    @classmethod
+    def several(cls, takes: Sequence[Take]) -> Takes:
+        """Return the message for ``takes``, at most ``TAKES_MAX``. Raises ``struct.error`` for numbers out of range."""
+        return cls(b"".join(_ENTRY.pack(*take) for take in takes))
+
+    def each(self) -> list[Take]:
+        """Return what it is made of."""
+        return [Take(*entry) for entry in _ENTRY.iter_unpack(self.entries)]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is made of whole ones, not too many, and of one at least."""
+        return 0 < len(self.entries) <= TAKES_MAX * _ENTRY.size and len(self.entries) % _ENTRY.size == 0
+
+    @property
+    def descriptors(self) -> int:
+        """How many it carries."""
+        return len(self.entries) // _ENTRY.size
+
+
+_ENTRY = struct.Struct("<II")
+
+TAKES_MAX = 64
+"""A quarter of the descriptors that the kernel lets one message carry (unix(7), SCM_MAX_FD)."""
 
 TAKE_TRUSTED = 1
 """Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host`` on this connection: Caddy's, or the relay's."""
@@ -279,6 +315,7 @@ Message = (
     Write
     | Configure
     | Take
+    | Takes
     | Drain
     | Shed
     | Dump
@@ -305,4 +342,4 @@ Message = (
 )
 
 DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Tied: 1, Join: 1, Profile: 1}
-"""How many descriptors a message carries; none for those not named."""
+"""How many descriptors a message carries; none for those not named, and of ``Takes`` each has one."""

@@ -53,7 +53,7 @@ WORD_TICK = 1
 WORD_CONNECTIONS = 2
 """Connections held."""
 WORD_GUEST = 3
-"""What its code knows beyond the first version of the channel, which an older one could not say (``GUEST``)."""
+"""What its code knows beyond the first version of the channel, which an older one could not say (``KNOWS_*``)."""
 WORD_OVERDUE = 4
 """Requests that go on although their time was over some seconds ago, and nothing ends them."""
 WORD_WEBSOCKETS = 5
@@ -66,8 +66,11 @@ LOOK_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIG
 """By which the daemon has a worker look at its channel, whatever its main thread is at; before it serves, tell where
 that stands. Only for one whose page says that it knows this."""
 
-GUEST = 1
+KNOWS_PROFILE = 1
 """It knows ``Profile`` and ``LOOK_SIGNAL``."""
+
+KNOWS_TAKES = 2
+"""It knows ``Takes``."""
 
 CELLS = _CELL_WORDS
 """How many words a thread block has."""

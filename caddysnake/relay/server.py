@@ -23,7 +23,7 @@ from ..channel.messages import (
 )
 from ..channel.records import say
 from ..channel.settings import RelaySettings
-from ..channel.vitals import WORD_TICK, Page
+from ..channel.vitals import KNOWS_TAKES, WORD_GUEST, WORD_TICK, Page
 from ..matchers.target import Router
 from .client_connection import ClientConnection
 from .context import RelayContext
@@ -47,6 +47,7 @@ class RelayServer(Agent[ClientConnection]):
 
     async def run(self) -> int:
         """Serve, drain; the process's exit status."""
+        self.context.header[WORD_GUEST] = KNOWS_TAKES
         self._listen()
         self._ready(type(self._loop).__module__)
         await self._left

@@ -268,3 +268,16 @@ def test_many_messages_at_once_are_all_obeyed(agent: Agent) -> None:
         assert messages(agent, 3) == {Returned(0), Returned(1), Returned(2)}
         for slot, client in enumerate(found):
             assert works_between(client, agent.duplicate(slot))
+
+
+def test_a_burst_of_connections_is_served_as_if_they_had_come_one_by_one(agent: Agent) -> None:
+    with ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(5)]
+        found = []
+        for client, server in pairs:
+            client.settimeout(worker.PATIENCE_S)
+            found.append(stack.enter_context(RawClient(client)))
+            stack.callback(server.close)
+        agent.give_together([server for _, server in pairs])
+        for each in found:
+            answers(each)

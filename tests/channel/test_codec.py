@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from caddysnake.channel import codec, messages
 from caddysnake.channel.codec import MAX_FRAME, TEXT_LIMIT, FrameError, decode, encode, shorten
-from caddysnake.channel.messages import Drain, Failed, Join, Message, Ready, Reaped, Spawn, Spawned, Take
+from caddysnake.channel.messages import Drain, Failed, Join, Message, Ready, Reaped, Spawn, Spawned, Take, Takes
 
 KINDS: list[type] = [
     value for value in vars(messages).values() if isinstance(value, type) and hasattr(value, "_fields")
@@ -28,6 +28,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 def field(kind: type, name: str, hint: object) -> st.SearchStrategy[Any]:
     if hint is str:
         return TEXT
+    if hint is bytes:
+        return st.lists(U32, min_size=1, max_size=64).map(lambda slots: Takes.several([Take(s, 1) for s in slots])[0])
     if hint is float:
         return st.floats(0, allow_nan=False, allow_infinity=False)
     return NUMBERS.get((kind.__name__, name), U32)
@@ -38,9 +40,10 @@ def instances(kind: type) -> st.SearchStrategy[Message]:
     return st.builds(kind, **{name: field(kind, name, hint) for name, hint in hints.items()})
 
 
+EXAMPLE: dict[object, Any] = {str: "grün", bytes: bytes(16)}
 ANY = st.one_of([instances(kind) for kind in KINDS])
 EXAMPLES: list[Message] = [
-    kind(*["grün" if hint is str else 7 for hint in get_type_hints(kind).values()]) for kind in KINDS
+    kind(*[EXAMPLE.get(hint, 7) for hint in get_type_hints(kind).values()]) for kind in KINDS
 ]
 
 

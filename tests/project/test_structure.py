@@ -20,7 +20,8 @@ ROOMS: dict[str, list[str]] = {
         "system", "sockets", "workers", "commands", "apps", "tenants", "relays", "supervisor", "upgrade", "main",
     ],
     "daemon/workers": [
-        "child", "lifecycle", "balancer", "slots", "hanging", "gauges", "deadline", "sink", "process", "worker",
+        "child", "lifecycle", "balancer", "slots", "hanging", "gauges", "deadline", "sink", "process", "giving",
+        "worker",
         "warmup",
         "forking", "threads", "launchers",
     ],

@@ -27,6 +27,7 @@ from caddysnake.channel.messages import (
     Ready,
     Refused,
     Take,
+    Takes,
     Unneed,
 )
 from caddysnake.channel.settings import RelaySettings, seal
@@ -90,6 +91,16 @@ class Relay:
         assert self.endpoint.hand_over(Take(slot, flags), [sock.fileno()])
         self._kept[slot] = sock
         return slot
+
+    def give_together(self, socks: list[socket.socket], flags: int = TAKE_TRUSTED) -> None:
+        """Hand ``socks`` over in one message, as the daemon does with a burst of connections."""
+        takes = []
+        for sock in socks:
+            takes.append(Take(self._slot, flags))
+            self.page.slots[self._slot] = vitals.SLOT_GIVEN
+            self._kept[self._slot] = sock
+            self._slot += 1
+        assert self.endpoint.hand_over(Takes.several(takes), [sock.fileno() for sock in socks])
 
     def connect(self, flags: int = TAKE_TRUSTED, listener: int = 0) -> socket.socket:
         """A client's socket to the relay (blocking, with a time-out)."""

@@ -32,6 +32,7 @@ from caddysnake.channel.messages import (
     Spawn,
     Spawned,
     Take,
+    Takes,
 )
 from caddysnake.channel.settings import Settings, seal
 
@@ -128,6 +129,16 @@ class Worker:
         assert self.endpoint.hand_over(Take(slot, flags), [sock.fileno()])
         self._kept[slot] = sock
         return slot
+
+    def give_together(self, socks: list[socket.socket], flags: int = TAKE_TRUSTED) -> None:
+        """Hand ``socks`` over in one message, as the daemon does with a burst of connections."""
+        takes = []
+        for sock in socks:
+            takes.append(Take(self._slot, flags))
+            self.page.slots[self._slot] = vitals.SLOT_GIVEN
+            self._kept[self._slot] = sock
+            self._slot += 1
+        assert self.endpoint.hand_over(Takes.several(takes), [sock.fileno() for sock in socks])
 
     def connect(self, flags: int = TAKE_TRUSTED) -> socket.socket:
         """A client's socket to this worker (blocking, with a time-out)."""

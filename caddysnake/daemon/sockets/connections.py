@@ -74,6 +74,8 @@ class BoundListener:
         self.app: ListenerOwner | None = None
         self.held = 0
         """Its connections. See ``shares``."""
+        self.gathering: list[Callable[[], None]] | None = None
+        """While a burst of connections is accepted: what is to be called at its end, by whoever keeps some together."""
 
     @property
     def weight(self) -> int:

@@ -59,10 +59,18 @@ class Listener:
         """Call ``on_connection`` with each accepted socket, which is the callee's then."""
         self.accept_descriptors(loop, lambda fd: on_connection(self.socket_of(fd)))
 
-    def accept_descriptors(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[int], None]) -> None:
-        """Call ``on_connection`` with the descriptor of each, which is the callee's then: an object would cost more."""
+    def accept_descriptors(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_connection: Callable[[int], None],
+        on_burst: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Call ``on_connection`` with the descriptor of each, which is the callee's then: an object would cost more.
+        ``on_burst``: called when no more of them are to be had at once.
+        """
         self._loop = loop
         self._on_connection = on_connection
+        self._on_burst = on_burst
         loop.add_reader(self.sock.fileno(), self._accept)
 
     def socket_of(self, fd: int) -> socket.socket:
@@ -92,6 +100,12 @@ class Listener:
         return [(self.sock.fileno(), self._accept)] if self._loop is not None else []
 
     def _accept(self) -> None:
+        try:
+            self._accept_burst()
+        finally:
+            self._on_burst()
+
+    def _accept_burst(self) -> None:
         has_room = self.has_room
         for _ in range(ACCEPTS_A_TURN):
             if has_room is not None and not has_room():
@@ -156,6 +170,12 @@ class Listener:
         self._drain(self.sock)
 
     def _drain(self, sock: socket.socket) -> None:
+        try:
+            self._drain_burst(sock)
+        finally:
+            self._on_burst()
+
+    def _drain_burst(self, sock: socket.socket) -> None:
         for _ in range(_REST):
             try:
                 fd, _ = sock._accept()  # type: ignore[attr-defined]
@@ -194,7 +214,7 @@ class Listener:
         self._drain(former)
         former.close()
         self.trouble = ""
-        self.accept_descriptors(loop, self._on_connection)
+        self.accept_descriptors(loop, self._on_connection, self._on_burst)
 
     def close(self, leave_path: bool = False) -> None:
         """Close it. The socket file goes first, so that nobody connects to what nobody accepts.

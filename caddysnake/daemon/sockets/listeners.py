@@ -88,7 +88,13 @@ class Listeners:
         shares = self._connections.shares
         shares.enter(bound)
         bound.listener.has_room = lambda: shares.has_room(bound)
-        bound.listener.accept_descriptors(self._loop, self._acceptor(bound))
+        bound.listener.accept_descriptors(self._loop, self._acceptor(bound), lambda: self._hand_over(bound))
+
+    @staticmethod
+    def _hand_over(bound: BoundListener) -> None:
+        gathered, bound.gathering = bound.gathering, None
+        for hand_over in gathered or ():
+            hand_over()
 
     def _acceptor(self, bound: BoundListener) -> Callable[[int], None]:
         listener = bound.listener
@@ -96,6 +102,8 @@ class Listeners:
         believes, adopt = self._trust.believes, self._connections.adopt
 
         def accepted(fd: int) -> None:
+            if bound.gathering is None:
+                bound.gathering = []
             flags = TAKE_TRUSTED if believes(listener, fd) else 0
             assert bound.app is not None
             connection = Connection(fd, flags | number, bound.app, bound)

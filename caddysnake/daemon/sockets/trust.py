@@ -29,8 +29,8 @@ class Trust:
     def believes(self, listener: Listener, fd: int) -> bool:
         """Return whether the headers of the connection ``fd``, just accepted by ``listener``, are believed."""
         is_local = listener.is_local
-        if is_local and not self._users:
-            return True
+        if not (self._users if is_local else self._proxies):
+            return is_local
         sock = listener.socket_of(fd)
         try:
             return self._is_trusted_user(sock) if is_local else self._is_trusted_proxy(sock)
@@ -50,8 +50,6 @@ class Trust:
         return False
 
     def _is_trusted_proxy(self, sock: socket.socket) -> bool:
-        if not self._proxies:
-            return False
         try:
             peer = ip_address(sock.getpeername()[0].partition("%")[0])
         except (OSError, ValueError):

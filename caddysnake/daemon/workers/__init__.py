@@ -5,6 +5,7 @@
 ``sink``       whom it tells what becomes of it
 ``lifecycle``  its states
 ``deadline``   by when its state must have ended
+``giving``     connections on their way to it
 ``slots``      which connection is in which slot of its page
 ``gauges``     what its page says
 ``hanging``    whether it stands still, and how it is stopped then

@@ -96,7 +96,7 @@ class WorkerProcess(Child):
 
     def profile(self, seconds: float, fd: int) -> bool:
         """Have it look for ``seconds`` at what runs, and write that into ``fd``; False when it cannot be asked."""
-        if self.launcher is None or not self._knows():
+        if self.launcher is None or not self.knows(vitals.KNOWS_PROFILE):
             return False
         try:
             if not self.launcher.peer_of(self.number, self.peer).hand_over(Profile(self.number, seconds), [fd]):
@@ -107,13 +107,13 @@ class WorkerProcess(Child):
             return False
         return True
 
-    def _knows(self) -> bool:
-        """It is no worker of an older version, which would end at what it does not know."""
-        return not self.gauges.is_over and self.gauges.page.word(vitals.WORD_GUEST) >= vitals.GUEST
+    def knows(self, what: int) -> bool:
+        """Whether it knows ``what`` (``vitals.KNOWS_*``): a worker of an older version would end at it."""
+        return not self.gauges.is_over and self.gauges.page.word(vitals.WORD_GUEST) & what != 0
 
     def ask_where(self) -> None:
         """Have it tell where its start stands, if it can."""
-        if not self.shares_process and self._knows():
+        if not self.shares_process and self.knows(vitals.KNOWS_PROFILE):
             try:
                 signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)
             except OSError:

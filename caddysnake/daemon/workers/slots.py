@@ -80,6 +80,12 @@ class SlotTable:
         self._held[slot] = connection
         self._untaken.append(slot)
 
+    def withdraw(self, slot: int) -> None:
+        """Undo ``hold`` and ``reserve``: the worker has not been given it after all."""
+        del self._held[slot]
+        self._untaken.remove(slot)
+        self.restore(slot)
+
     def disown(self, slot: int) -> None:
         """Leave a reserved ``slot`` to the worker: what it was given there is nobody's to take back."""
         self._dropped.add(slot)

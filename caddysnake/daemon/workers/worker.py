@@ -32,7 +32,6 @@ from ...channel.messages import (
     Returned,
     Seek,
     Shed,
-    Take,
     Tied,
     Unneed,
 )
@@ -42,6 +41,7 @@ from ..system.timings import TIMINGS, Timings
 from .balancer import Load
 from .child.launcher import Launcher, SpawnError
 from .deadline import TURNS_MS, Deadline
+from .giving import Giving
 from .hanging import Watchdog
 from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, State, next_state, reason_of_end
 from .process import WorkerProcess
@@ -95,10 +95,10 @@ class Worker:
         self._failure = Reason("", "")
         self._is_held = False
         self._reaping: asyncio.Task[None] | None = None
-        self._may_say = RELAY_MAY_SAY if isinstance(settings, RelaySettings) else MAY_SAY
         has = (carried.channel, carried.page) if carried is not None else None
         self.process = WorkerProcess(number, settings, self._hear, self._on_closed, self._on_breach, has)
         self.peer, self.gauges, self.slots = self.process.peer, self.process.gauges, self.process.gauges.slots
+        self._giving = Giving(self.process, lambda connection: sink.returned(self, connection))
         self._deadline = Deadline(grace_s, self.gauges, self._on_deadline)
 
     async def start(self, launcher: Launcher) -> None:
@@ -221,23 +221,14 @@ class Worker:
             self.kill()
 
     def give(self, connection: Connection, borrowed: bool = False) -> bool:
-        """Hand ``connection`` over; False when the worker, or the kernel, takes no more now.
-
-        ``borrowed``: to a relay, which gives it back at the next request boundary.
+        """Hand ``connection`` over, or keep it for what is handed over together when a burst has come; False when the
+        worker, or the kernel, takes no more now. ``borrowed``: to a relay, which gives it back at the next request
+        boundary.
         """
-        slot = self.slots.reserve()
+        slot = self._giving.give(connection, connection.flags_for(isinstance(self.settings, Settings), borrowed))
         if slot is None:
             return False
-        try:
-            flags = connection.flags_for(isinstance(self.settings, Settings), borrowed)
-            handed = self.peer.hand_over(Take(slot, flags), [connection.fd])
-        except ChannelClosed:
-            handed = False  # its pidfd will say the rest
-        if not handed:
-            self.slots.restore(slot)
-            return False
         connection.worker, connection.slot = self, slot
-        self.slots.hold(slot, connection)
         return True
 
     def drop(self, connection: Connection) -> None:
@@ -277,7 +268,8 @@ class Worker:
 
     def _hear(self, message: Message) -> None:
         self.peer.count()
-        if type(message) not in self._may_say[self.state]:
+        may_say = RELAY_MAY_SAY if isinstance(self.settings, RelaySettings) else MAY_SAY
+        if type(message) not in may_say[self.state]:
             raise ChannelError(f"{type(message).__name__} while {self.state.told}")
         if self.state is State.ENDING:
             return

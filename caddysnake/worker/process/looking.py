@@ -15,7 +15,7 @@ from time import monotonic
 from types import FrameType
 
 from ...channel.records import say
-from ...channel.vitals import GUEST, LOOK_SIGNAL, WORD_GUEST, Page
+from ...channel.vitals import KNOWS_PROFILE, KNOWS_TAKES, LOOK_SIGNAL, WORD_GUEST, Page
 
 _FRAMES_MAX = 20
 _SERVERS = {
@@ -93,7 +93,7 @@ def on_signal_do(act: Callable[[], object]) -> None:
 
 def knows(page: Page) -> None:
     """Say on its page what this worker understands."""
-    page.header[WORD_GUEST] = GUEST
+    page.header[WORD_GUEST] = KNOWS_PROFILE | KNOWS_TAKES
 
 
 def frames_of(frame: FrameType | None) -> list[str]:

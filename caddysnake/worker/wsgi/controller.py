@@ -29,6 +29,7 @@ from ...channel.messages import (
     Returned,
     Shed,
     Take,
+    Takes,
 )
 from ...channel.records import say
 from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
@@ -211,6 +212,9 @@ class Controller:
             message, descriptors = received
             if isinstance(message, Take):
                 self._take(message, descriptors[0])
+            elif isinstance(message, Takes):
+                for take, fd in zip(message.each(), descriptors, strict=True):
+                    self._take(take, fd)
             elif isinstance(message, Drain):
                 self._drain(message.grace_s)
             elif isinstance(message, Shed):
