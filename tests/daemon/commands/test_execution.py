@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -27,12 +28,17 @@ from caddysnake.daemon.workers.child.launcher import ForkServerKey
 from caddysnake.sandbox import walls
 from caddysnake.sandbox.walls import Walls
 
+PR_SET_CHILD_SUBREAPER = 36
+
 
 @pytest.fixture(autouse=True)
 def heir() -> Iterator[None]:
-    processes.become_supervisor()
+    """As the daemon is, for as long as a test runs: other tests leave orphans to whoever has them."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield
     processes.reap_strays(set())
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def around(
