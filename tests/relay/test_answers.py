@@ -36,7 +36,7 @@ def test_why_an_app_does_not_start_is_for_developers_only() -> None:
     page = answered(no, development=True)
     assert b"text/html" in page
     assert b"ImportError: &lt;no module&gt;" in page
-    assert b"caddysnake-code: import\r\n" in page
+    assert b"caddysnake-code: import-failed\r\n" in page
     assert b"one line" in answered(Answer(502, "x", "one line"), development=True)
     assert b"one line" not in answered(Answer(502, "x", "one line"))
     assert b"one line" in answered(Answer(502, "x", "one line", is_told=True))

@@ -14,7 +14,7 @@ import pytest
 
 LOOKED_AT = {
     "workers.worker.Worker": (
-        "_deadline _failure _grace_s _is_held _may_say _reaping _sink _start_timeout_s _timings detail ended gauges "
+        "_deadline _failure _giving _grace_s _is_held _reaping _sink _start_timeout_s _timings detail ended gauges "
         "has_served is_hung last_cpu_s number peer process ready_at reported settings slots started_at state watch"
     ),
     "workers.process.WorkerProcess": (
@@ -132,7 +132,7 @@ LOOKED_AT = {
         "_apps _connections _development _templates _loop _max_queue _needs _open _relays"
     ),
     "sockets.listener.Listener": (
-        "_complained _identity _kind _lock _loop _on_connection _paused _told_at has_room name path "
+        "_complained _identity _kind _lock _loop _on_burst _on_connection _paused _told_at has_room name path "
         "sock trouble"
     ),
     "sockets.opener.ListenerOpener": (
@@ -145,7 +145,7 @@ LOOKED_AT = {
         "_by_fd _epoll _loop _on_over _on_request on_untied shares"
     ),
     "sockets.connections.BoundListener": (
-        "app held listener number"
+        "app gathering held listener number"
     ),
     "sockets.trust.Trust": (
         "_proxies _users disbelieved"
