@@ -47,7 +47,7 @@ class Audit(WorkerSink[Worker]):
                 and self._spec.warmup is not None
                 and (why := await warm_up(worker, self._spec.warmup))
             ):
-                self._reason = Reason("warmup", why)
+                self._reason = Reason("warmup-failed", why)
             worker.drain()
             await worker.ended.wait()
             if self._reason is not None:
