@@ -45,7 +45,8 @@ def main(options: dict[str, Any], command: list[str]) -> NoReturn:
         limits.apply(wanted)
         if "terminal" in options:
             what = "a terminal"
-            _enter_terminal(socket.socket(fileno=options["terminal"]), options["streams"], options["size"])
+            sink, opened = socket.socket(fileno=options["terminal"]), options.get("opened")
+            _enter_terminal(sink, options["streams"], options["size"], opened)
         what = options["working_dir"]
         os.chdir(what)
         os.environ["PWD"] = what
@@ -61,13 +62,16 @@ def main(options: dict[str, Any], command: list[str]) -> NoReturn:
     os._exit(_FAILED)
 
 
-def _enter_terminal(sink: socket.socket, streams: list[int], size: list[int]) -> None:
-    """Make a pseudo-terminal, control this session by it, and send its other side. Raises ``OSError``."""
-    other, ours = os.openpty()
+def _enter_terminal(sink: socket.socket, streams: list[int], size: list[int], opened: int | None) -> None:
+    """Make a pseudo-terminal, control this session by it, and send its other side; ``opened``: the daemon has made one.
+    Raises ``OSError``.
+    """
+    other, ours = os.openpty() if opened is None else (-1, opened)
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
     fcntl.ioctl(ours, termios.TIOCSCTTY, 0)
-    socket.send_fds(sink, [b"t"], [other])
-    os.close(other)
+    if other >= 0:
+        socket.send_fds(sink, [b"t"], [other])
+        os.close(other)
     sink.close()
     for stream in streams:
         os.dup2(ours, stream)

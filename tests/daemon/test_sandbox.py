@@ -232,6 +232,26 @@ def test_what_keeps_an_app_from_starting_is_told_with_the_line_that_would_let_it
     assert f"outside of the sandbox: `read {folder}/bob/secret.txt`" in log
 
 
+def test_what_an_app_runs_besides_is_in_its_sandbox_too(folder: Path, public: Public) -> None:
+    (folder / "data").mkdir()
+    give(folder / "data", ALICE)
+    reach = f"(cat {folder}/bob/secret.txt || echo kept) >{folder}/data/%s 2>&1"
+    lines = (
+        f'release sh -c "{reach % "release"}"',
+        f'process watch sh -c "{reach % "process"}; exec sleep 600"',
+        f"sandbox on {{\n\t\t\twrite {folder}/data\n\t\t}}",
+    )
+    app = block(folder, "alice", public, *lines)
+    process = run(folder, public, f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n", ALICE)
+    try:
+        for name in ("release", "process"):
+            path = folder / "data" / name
+            eventually(lambda path=path: path.exists() and "kept" in path.read_text(), name)
+            assert "of bob" not in path.read_text()
+    finally:
+        process.close()
+
+
 def test_no_app_runs_as_root_in_a_sandbox(folder: Path, public: Public) -> None:
     app = block(folder, "alice", public, "sandbox on")
     with pytest.raises(AssertionError, match="runs as root cannot be kept in a sandbox"):

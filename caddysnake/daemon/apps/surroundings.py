@@ -54,6 +54,6 @@ class AppSurroundings:
 
         def look() -> Surroundings:
             assert isinstance(spec.settings, Settings)
-            return Surroundings.of(spec.settings, spec.key, self._folder.temporary(spec.key.account))
+            return Surroundings.of(spec.settings, spec.key, self._folder.temporary(spec.key.account), spec.fence)
 
         return BuildSurroundings(look)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...channel.gate import GO, GO_GROUPED
+from ...config.plan.accounts import Account
 from ...installation import PACKAGE
 from ..system import cgroups, processes
 from ..system.carried import CarriedExecution
@@ -137,7 +138,11 @@ class Execution:
         gate, theirs = socket.socketpair()
         pipes: OutputPipes | None = None
         mark = secrets.token_hex(8)
+        terminal: int | None = None
         try:
+            if surroundings.walls is not None and "terminal" in extra:
+                terminal = _new_terminal(extra["terminal"], surroundings.account)
+                extra = {**extra, "opened": terminal}
             if streams is None:
                 pipes = outlets("app", {"app": surroundings.app, "process": name}, ("stdout", "stderr"))
                 streams = [None, *(pipes.writers if pipes is not None else [None, None])]
@@ -152,8 +157,8 @@ class Execution:
             words = [surroundings.python, "-IBS", "-X", "utf8", bootstrap, json.dumps(options)]
             words += surroundings.words(command)
             own = {**surroundings.environ, **environ, leftovers.MARK: mark}
-            handed = [theirs.fileno(), *pass_fds]
             walls = surroundings.walls
+            handed = [theirs.fileno(), *pass_fds, *([] if terminal is None else [terminal])]
             process = await asyncio.to_thread(execute, surroundings.account, own, words, handed, streams, walls)
         except (OSError, ValueError, SpawnError, subprocess.SubprocessError) as exc:
             gate.close()
@@ -163,6 +168,8 @@ class Execution:
             raise NotExecuted(f"cannot run {surroundings.python}: {why}") from None
         finally:
             theirs.close()
+            if terminal is not None:
+                os.close(terminal)
         execution = cls(surroundings.app, name, process, os.pidfd_open(process.pid), mark)
         execution._outlets = pipes
         if pipes is not None:
@@ -279,6 +286,24 @@ class Execution:
         found._group = cgroups.Group(*carried.group) if carried.group is not None else None
         found._outlets = adopt_outlets(carried.outlets)
         return found
+
+
+def _new_terminal(sink: int, account: Account | None) -> int:
+    """A pseudo-terminal for a command in a sandbox, which can open none; its other side goes into the socket ``sink``.
+    Raises ``OSError``.
+    """
+    other, ours = os.openpty()
+    try:
+        if account is not None:
+            os.fchown(ours, account.uid, account.gid)
+        with socket.socket(fileno=os.dup(sink)) as sock:
+            socket.send_fds(sock, [b"t"], [other])
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(other)
+    return ours
 
 
 def _kill_unwanted(beginning: asyncio.Future[Execution]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -133,6 +134,18 @@ def test_it_is_in_the_sandbox_of_the_app_and_is_not_executed_without_it(
         text, ending = await output_of(found, "python", "-c", script)
         assert text.split() == [str(folder), "done", "done", "13", "13"]
         assert ending.is_good
+        sink, theirs = socket.socketpair()
+        extra = {"terminal": theirs.fileno(), "streams": [0, 1], "size": [24, 80]}
+        show = "import os; print(os.isatty(0), os.get_terminal_size().columns, os.tcgetpgrp(0) == os.getpgrp())"
+        begun = await Execution.begin(
+            found, ["python", "-c", show], "test", extra=extra, pass_fds=[theirs.fileno()], streams=[None, None, None]
+        )
+        theirs.close()
+        _, (terminal,), _, _ = socket.recv_fds(sink, 1, 1)
+        sink.close()
+        assert (await asyncio.wait_for(begun.ending, PATIENCE_S)).is_good
+        assert os.read(terminal, 100).split() == [b"True", b"80", b"True"]
+        os.close(terminal)
         common = key._replace(fence=own._replace(owner=""))
         for each in (common, key._replace(fence=own._replace(wishes=(Wish("/no/such", "read", "read[0]"),)))):
             with pytest.raises(NotExecuted):
