@@ -26,7 +26,11 @@ from . import wheels
 
 # The daemon's own versions: one grammar for every process of ours.
 _REQUIRED = ("httptools",)
-_WANTED = ("uvloop", "websockets")
+_WANTED = {
+    "uvloop": "workers use asyncio's own loop",
+    "websockets": "WebSocket frames are unmasked in Python",
+}
+"""What is fetched if it can be, and how it is without."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,18 +60,30 @@ def main(args: argparse.Namespace) -> int:
             has, oldest = (".".join(map(str, version)) for version in (target.version, OLDEST_PYTHON))
             raise wheels.FetchError(f"{python} is Python {has}; apps need {oldest} or later")
         place = folder / target.suffix
-        wheels.fetch(target, place, _versions(_REQUIRED))
+        for wanted in _versions(_REQUIRED):
+            _fetch(target, place, wanted)
     except wheels.FetchError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
-    try:
-        if wanted := _versions(_WANTED):
-            wheels.fetch(target, place, wanted)
-    except wheels.FetchError as exc:
-        print(f"Warning: {exc}\nWithout uvloop or websockets: workers use asyncio's own loop.", file=sys.stderr)
+    had, missed = _versions(_REQUIRED), list[str]()
+    for name, without in _WANTED.items():
+        for wanted in _versions((name,)):
+            try:
+                _fetch(target, place, wanted)
+                had.append(wanted)
+            except wheels.FetchError as exc:
+                missed.append(f"Warning: {exc}\nWithout {name} {without}.")
     _copy_speedups(target.suffix, place)
-    print(f"Installed for {target.suffix}: {place}")
+    print(f"Installed for {target.suffix}: {', '.join(had)} in {place}")
+    for each in missed:
+        print(each, file=sys.stderr)
     return 0
+
+
+def _fetch(target: wheels.Interpreter, place: Path, wanted: str) -> None:
+    """Fetch one library by itself: that another is not to be had is none of its business. Raises ``FetchError``."""
+    print(f"Fetching {wanted} …", flush=True)
+    wheels.fetch(target, place, [wanted])
 
 
 def _copy_speedups(suffix: str, place: Path) -> None:

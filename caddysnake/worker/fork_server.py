@@ -11,6 +11,7 @@ here, which works even when a child's interpreter is stuck.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -19,6 +20,7 @@ import platform
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 from typing import Any
@@ -70,7 +72,7 @@ def main(options: dict[str, Any]) -> int:
 def _preload(modules: list[str], path: list[str]) -> None:
     sys.path[:0] = path
     for name in modules:
-        before = _threads()
+        before, known = _threads(), _sockets()
         try:
             importlib.import_module(name)
         except BaseException as exc:  # foreign code
@@ -79,6 +81,11 @@ def _preload(modules: list[str], path: list[str]) -> None:
             raise PreloadError(
                 f"preload {name}: importing it started a thread, and a process with threads cannot be forked safely. "
                 "Remove it from `preload`"
+            )
+        if opened := _sockets() - known:
+            raise PreloadError(
+                f"preload {name}: importing it left a socket open ({', '.join(sorted(opened))}), which all workers "
+                "would share: let it connect when it is first used, or remove it from `preload`"
             )
     for entry in path:
         if entry in sys.path:  # a preload may have changed the path itself
@@ -92,6 +99,26 @@ def _threads() -> int:
     if len(os.listdir("/proc/self/task")) > 1:
         time.sleep(_POLL_S)  # one just started is not known to Python before it has run
     return _thread._count()
+
+
+def _sockets() -> set[str]:
+    """The sockets that are open: each with where it leads, as far as that is known."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the folder's own is closed by now
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                found.add(_described(int(name)))
+    return found
+
+
+def _described(fd: int) -> str:
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        for what, ask in (("to", sock.getpeername), ("at", sock.getsockname)):
+            with contextlib.suppress(OSError):
+                if address := ask():
+                    place = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else os.fsdecode(address)
+                    return f"{what} {place}"
+    return f"descriptor {fd}"
 
 
 def undumpable() -> None:

@@ -16,7 +16,8 @@ from ..channel.messages import Failed
 from ..channel.settings import unseal
 from .app.interface import load_app
 from .app.loader import AppError
-from .process import looking, profiling
+from .process import lingering, looking, profiling
+from .process.customize import customize
 from .process.setup import DieWithDaemon, enter_directory, enter_process, keep_path, path_entries
 from .servers import report, serve
 
@@ -48,11 +49,13 @@ def main(channel: socket.socket) -> int:
         sys.path[:] = [settings.working_dir, *path_entries(settings), *sys.path]
         keep_path()
         with DieWithDaemon(channel):
+            customize(settings, path_entries(settings))
             app, interface = load_app(settings)
         try:
             return serve(interface, app, settings, endpoint, page)
         finally:
             profiling.finish()
+            lingering.watch(settings.app)
     except AppError as exc:
         report(endpoint, Failed(exc.code, str(exc)))
         return 1

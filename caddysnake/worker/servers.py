@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+from select import POLLOUT, poll  # now: an app may take them away
 from typing import Any
 
 from ..channel.endpoint import ChannelClosed, Endpoint
@@ -39,8 +39,8 @@ def serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page
 def report(endpoint: Endpoint, message: Failed) -> None:
     """Tell the daemon why there will be no worker."""
     try:
-        poller = select.poll()
-        poller.register(endpoint.fileno(), select.POLLOUT)
+        poller = poll()
+        poller.register(endpoint.fileno(), POLLOUT)
         if not endpoint.send(message):
             poller.poll(_FAREWELL_S * 1000)
             endpoint.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,22 @@ def test_without_a_network_it_says_what_to_bring(tmp_path: Path) -> None:
     assert done.stderr.startswith("Error: cannot fetch httptools==")
     assert "pip download --no-deps --only-binary=:all: --python-version 3.12 httptools==" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_not_to_be_had_is_said_and_keeps_nothing_else_from_being_installed(tmp_path: Path) -> None:
+    theirs = make_venv(find_python("3.12"), tmp_path / "app") / "bin" / "python"
+    here = [f"{name}=={metadata.version(name)}" for name in ("httptools", "websockets")]
+    download = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", "3.12", "-d", "wheels"]
+    subprocess.run([sys.executable, "-m", "pip", *download, *here], cwd=tmp_path, check=True, timeout=TIMEOUT_S)
+    some = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+    done = install(Path(sys.executable), theirs, tmp_path / "runtime", **some)
+    assert done.returncode == 0, done.stderr
+    assert f": {', '.join(here)} in " in done.stdout.splitlines()[-1]
+    assert done.stderr.startswith("Warning: cannot fetch uvloop==")
+    assert "Without uvloop workers use asyncio's own loop." in done.stderr
+    assert imports(theirs, tmp_path / "runtime")
+    (place,) = (tmp_path / "runtime").iterdir()
+    assert (place / "websockets").is_dir()
 
 
 @pytest.mark.parametrize("program", ["/bin/ls", "/nothing/there"])

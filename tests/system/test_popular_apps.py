@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from support.browser import Page, browser, requires_chromium
-from support.daemon import PATIENCE_S, caddy, daemon
+from support.daemon import PATIENCE_S, caddy, daemon, get
 from support.pythons import make_venv
 from websockets.sync.client import connect
 
@@ -188,3 +188,32 @@ def test_what_middleware_adds_is_there(site: Site) -> None:
     assert response.getheader("x-stamp") == "stamped"
     cookie = (response.getheader("set-cookie") or "").partition(";")[0]
     assert site.ask("starlette", "/all/visits", Cookie=cookie)[1] == b"2"
+
+
+def block(folder: Path, python: Path, module: str, *lines: str) -> str:
+    """An app of its own, on a socket."""
+    words = (f"module_wsgi {module}:app", f"working_dir {folder}", f"venv {python.parent.parent}", *lines)
+    return f"unix/{folder}/{module}.sock {{\n\tpython {{\n" + "".join(f"\t\t{line}\n" for line in words) + "\t}\n}\n"
+
+
+def test_coverage_measures_a_worker_that_is_told_so_by_its_environment(tmp_path: Path, python: Path) -> None:
+    (tmp_path / "main.py").write_text("def app(environ, start_response):\n    start_response('200 OK', [])\n    return []\n")
+    (tmp_path / "rc").write_text(f"[run]\nparallel = true\ndata_file = {tmp_path}/data/of\n")
+    (tmp_path / "data").mkdir()
+    text = block(tmp_path, python, "main", "workers 1", f"env_var COVERAGE_PROCESS_START {tmp_path}/rc")
+    with daemon(tmp_path, text):
+        assert get("/", path=tmp_path / "main.sock")[0] == 200
+    report = [str(python), "-m", "coverage", "report", "--data-file", str(tmp_path / "of")]
+    subprocess.run([str(python), "-m", "coverage", "combine", "--data-file", "of", "data"], cwd=tmp_path, check=True)
+    done = subprocess.run([*report, "--include", "*/main.py"], capture_output=True, text=True, check=True)
+    assert "100%" in done.stdout
+
+
+def test_an_app_patched_by_gevent_gets_a_sentence(tmp_path: Path, python: Path) -> None:
+    (tmp_path / "main.py").write_text("from gevent import monkey\nmonkey.patch_all()\ndef app(environ, start_response): ...\n")
+    (tmp_path / "Caddyfile").write_text(block(tmp_path, python, "main", "workers 1"))
+    done = subprocess.run(
+        [sys.executable, "-m", "caddysnake", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 1
+    assert "gevent has patched the standard library (monkey_patch)" in done.stderr

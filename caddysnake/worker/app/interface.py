@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from ...channel.settings import Settings
+from . import misfits
 from .health import before_asgi, before_wsgi
 from .loader import AppError, load
 
@@ -15,6 +16,9 @@ _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def load_app(settings: Settings) -> tuple[Any, str]:
     """The app, and ``asgi`` or ``wsgi``. Raises ``AppError``."""
     app = load(settings)
+    if (why := misfits.patched()) is not None:
+        raise AppError("import-failed", why)
+    misfits.tell_of_one_worker(app, settings)
     if is_asgi2(app):
         app = from_asgi2(app)
     interface = _interface(settings, app)

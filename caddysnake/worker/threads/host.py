@@ -37,6 +37,7 @@ from ...channel.settings import Settings, native, unseal
 from ..app.interface import load_app
 from ..app.loader import AppError, foreign_traceback
 from ..process import looking, profiling
+from ..process.customize import named
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
 from ..servers import report, serve
 from . import modules, ownership
@@ -78,6 +79,9 @@ class _Group:
         with self._lock:
             if self._imported is None:
                 modules.enter(self.survey.root)
+                if skipped := named(path_entries(settings)):
+                    what = f"{', '.join(skipped)} of PYTHONPATH is not imported: threads of apps share an interpreter"
+                    say("warn", what, app=settings.app)
                 try:
                     app, interface = load_app(settings)
                     host.check_for_changes(self)
