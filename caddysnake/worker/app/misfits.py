@@ -30,16 +30,16 @@ def patched() -> str | None:
     for name, tells in zip(("gevent", "eventlet"), is_patched, strict=True):
         if tells is not None and any(tells(module) for module in _PATCHED):
             return (
-                f"{name} has patched the standard library (monkey_patch), and this server runs apps in real threads, or "
-                "on asyncio: take that away. `threads` says how many requests a worker answers at once; an ASGI app "
-                "has thousands waiting"
+                f"{name} has patched the standard library (monkey_patch), and this server runs apps in real threads, "
+                "or on asyncio: take that away. `threads` says how many requests a worker answers at once; an ASGI "
+                "app has thousands waiting"
             )
     return None
 
 
 def tell_of_one_worker(app: Any, settings: Settings) -> None:
     """Warn of an app that needs its clients to come back to the same worker, and has several."""
-    if settings.workers < 2 or settings.worker_index or getattr(settings, "affinity_key", ""):
+    if settings.workers < 2 or settings.worker_index or settings._asdict().get("affinity_key"):
         return
     found = next((name for module, name in _STATEFUL.items() if module in sys.modules), None)
     if found is None and _polls(app):
