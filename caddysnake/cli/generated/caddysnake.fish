@@ -142,7 +142,7 @@ complete -c caddysnake -n '_shtab_caddysnake_using profile' -l wall -d 'count wa
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
 complete -c caddysnake -n '_shtab_caddysnake_using profile' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
-complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a dump -d 'Have a worker write the stacks of its threads, and what its tasks wait for, to the log: where does it hang?'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a dump -d 'Show the stacks of a worker'"'"'s threads, and what its tasks wait for: where does it hang?'
 complete -c caddysnake -n '_shtab_caddysnake_using dump' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using dump' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using dump' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'

@@ -14,7 +14,7 @@ _shtab_caddysnake_commands() {
     caddyfile:'Print a Caddyfile as a stock Caddy needs it.'
     completion:'Print a script that completes commands and options in your shell.'
     doctor:'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
-    dump:'Have a worker write the stacks of its threads, and what its tasks wait for, to the log: where does it hang?'
+    dump:'Show the stacks of a worker'"'"'s threads, and what its tasks wait for: where does it hang?'
     environ:'Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.'
     fmt:'Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.'
     import:'Print a Caddyfile for an app that another server runs.'
