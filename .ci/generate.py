@@ -96,7 +96,8 @@ are told the same.
 
 ## What else a request is told
 
-How often, is `caddysnake_http_refusals_total`, by code.
+Those of 500 and more count as errors of the app. How often each was told, is `caddysnake_http_refusals_total`; requests
+that were cut are in there as well.
 
 {_codes(ANSWERS)}
 

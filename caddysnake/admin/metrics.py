@@ -18,6 +18,12 @@ from prometheus_client.registry import Collector
 from .models import AppModel, Status, TemplateModel, WorkerModel
 
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+# Of these a zero is told as well: what appears with its first count has not increased, to Prometheus.
+_REFUSALS = dict.fromkeys(
+    (*("capacity", "crashed", "deadline", "import-failed", "no-link", "queue-full", "resources", "start-timeout"),
+     *("bad-response", "worker-gone")), 0
+)  # fmt: skip
+_RESTARTS = dict.fromkeys(("crashed", "deadline", "import-failed", "max_memory", "memory", "start-timeout"), 0)
 _WORKER_STATES = ("starting", "ready", "draining", "ending")
 
 
@@ -91,7 +97,9 @@ class _Collector(Collector):
             labels=["app"],
         )
         refusals = CounterMetricFamily(
-            "caddysnake_http_refusals", "Requests that were answered in the place of an app.", labels=["app", "code"]
+            "caddysnake_http_refusals",
+            "Requests that were answered in the place of an app, or cut.",
+            labels=["app", "code"],
         )
         for group in groups:
             for name, count in zip(_CLASSES, group.traffic.responses, strict=True):
@@ -99,12 +107,18 @@ class _Collector(Collector):
             _add_histogram(durations, group.labels, bounds, group.traffic.latencies, group.traffic.latency_sum_us / 1e6)
             waited_s = group.traffic.queue_sum_us / 1e6
             _add_histogram(queues, group.labels, self._status.queue_bounds_s, group.traffic.queues, waited_s)
-            for code, count in sorted(group.refusals.items()):
+            for code, count in sorted((_REFUSALS | group.refusals).items()):
                 refusals.add_metric([*group.labels, code], count)
         yield responses
         yield durations
         yield queues
         yield refusals
+        yield _counter(
+            "http_request_errors",
+            "Requests that were answered with 5xx, by the app or in its place, or cut.",
+            groups,
+            lambda of: of.traffic.errors,
+        )
         yield _counter("http_request_exceptions", "Requests that the app ended with an exception.", groups, _errors)
         yield _counter("http_request_body_bytes", "Bytes of request bodies.", groups, lambda of: of.traffic.bytes_in)
         yield _counter("http_response_body_bytes", "Bytes of response bodies.", groups, lambda of: of.traffic.bytes_out)
@@ -132,7 +146,7 @@ class _Collector(Collector):
             states = Counter(worker.state for worker in group.workers)
             for state in _WORKER_STATES:
                 workers.add_metric([*group.labels, state], states[state])
-            for cause, count in sorted(({"crashed": 0, "import-failed": 0} | group.restarts).items()):
+            for cause, count in sorted((_RESTARTS | group.restarts).items()):
                 restarts.add_metric([*group.labels, cause], count)
             _add_histogram(starts, group.labels, group.starts.bounds_s, group.starts.counts, group.starts.sum_s)
         yield workers
@@ -188,7 +202,9 @@ class _Collector(Collector):
         _add_histogram(durations, [], self._status.latency_bounds_s, traffic.latencies, traffic.latency_sum_us / 1e6)
         yield durations
         yield CounterMetricFamily(
-            "caddysnake_relay_failures", "Requests that no worker answered, or not to the end.", value=traffic.errors
+            "caddysnake_relay_failures",
+            "Requests that no worker answered, or not to the end.",
+            value=traffic.exceptions,
         )
         in_flight = sum(relay.in_flight for relay in relays)
         yield GaugeMetricFamily("caddysnake_relay_requests_in_flight", "Requests in relays.", value=in_flight)
@@ -221,7 +237,7 @@ class _Collector(Collector):
 
 
 def _errors(group: _Group) -> float:
-    return group.traffic.errors
+    return group.traffic.exceptions
 
 
 def _memory(group: _Group) -> float:

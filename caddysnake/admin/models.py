@@ -138,7 +138,8 @@ class Traffic(Model):
     """What was answered. Counts only grow, also when workers are replaced."""
 
     requests: int
-    errors: int = Field(description="requests that the app ended with an exception; for relays, that nobody answered")
+    errors: int = Field(description="requests that were answered with 5xx, by the app or in its place, or cut")
+    exceptions: int = Field(description="requests that the app ended with an exception; for relays: nobody answered")
     bytes_in: int = Field(description="of request bodies; for relays, of everything")
     bytes_out: int = Field(description="of response bodies; for relays, of everything")
     responses: list[int] = Field(description="by class: 1xx to 5xx")
@@ -202,6 +203,7 @@ class FailureModel(Model):
     at: float
     code: str
     error: str = Field(description="often a traceback, cut to a few KiB")
+    over_at: float | None = Field(default=None, description="since when all workers are ready again; null: not yet")
 
 
 class AppModel(Model):
@@ -236,7 +238,7 @@ class AppModel(Model):
     workers: list[WorkerModel]
     traffic: Traffic
     restarts: dict[str, int] = Field(description="workers that were replaced, or tried again, by cause")
-    refusals: dict[str, int] = Field(description="requests answered in its place, by code")
+    refusals: dict[str, int] = Field(description="requests answered in its place, or cut, by code")
     last_failure: FailureModel | None = Field(description="why a worker ended against our will, the last time")
     in_flight: int
     waiting: int = Field(description="connections, and requests of relays, that nobody has taken yet")

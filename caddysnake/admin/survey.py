@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from .. import __version__
-from ..channel import vitals
+from ..channel import codes, vitals
 from ..channel.codec import shorten
 from ..channel.settings import Settings
 from ..config.check.sandbox import REHEARSED, Held, held
@@ -52,6 +52,7 @@ _A_TURN = 10
 _CLASSES = slice(vitals.CELL_CLASS_1XX, vitals.CELL_CLASS_1XX + 5)
 _LATENCIES = slice(vitals.CELL_LATENCY, vitals.CELL_LATENCY + len(vitals.LATENCY_BOUNDS_S) + 1)
 _QUEUES = slice(vitals.CELL_QUEUE, vitals.CELL_QUEUE + len(vitals.QUEUE_BOUNDS_S) + 1)
+_ERROR = 500
 _NO_CELLS = (0,) * vitals.CELLS
 
 
@@ -246,7 +247,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         workers=workers,
         traffic=_traffic(seen, app.ledger, workers),
         restarts=dict(app.ledger.restarts),
-        refusals=dict(app.ledger.refusals),
+        refusals=_refusals(seen, app.ledger, (row.worker for row in seen.rows.get(app, []))),
         last_failure=_failure(app.ledger),
         starts=_starts(app.ledger),
         builds_accepted=app.builds.times_accepted,
@@ -300,7 +301,9 @@ def _template(tenants: Tenants, workers: dict[App, list[WorkerModel]], seen: Gla
         idle_timeout_s=tenants.spec.idle_timeout_s,
         traffic=_traffic(seen, tenants.ledger, living),
         restarts=dict(tenants.ledger.restarts),
-        refusals=dict(tenants.ledger.refusals),
+        refusals=_refusals(
+            seen, tenants.ledger, (row.worker for app in tenants.all_apps() for row in seen.rows.get(app, []))
+        ),
         last_failure=_failure(tenants.ledger),
         starts=_starts(tenants.ledger),
         cpu_s=_cpu(seen, tenants.ledger, living),
@@ -312,7 +315,8 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
     cells = cells or _NO_CELLS
     return Traffic(
         requests=vitals.plus(cells[vitals.CELL_REQUESTS], *(each.requests for each in more)),
-        errors=vitals.plus(cells[vitals.CELL_ERRORS], *(each.errors for each in more)),
+        errors=vitals.plus(cells[_CLASSES.stop - 1], *(each.errors for each in more)),
+        exceptions=vitals.plus(cells[vitals.CELL_ERRORS], *(each.exceptions for each in more)),
         bytes_in=vitals.plus(cells[vitals.CELL_BYTES_IN], *(each.bytes_in for each in more)),
         bytes_out=vitals.plus(cells[vitals.CELL_BYTES_OUT], *(each.bytes_out for each in more)),
         responses=_columns(cells[_CLASSES], *(each.responses for each in more)),
@@ -324,8 +328,20 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
 
 
 def _traffic(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> Traffic:
+    """What its workers have answered, and what should have been, and was answered in their place, or cut."""
     cells, _ = seen.gone.get(ledger, ([], 0.0))
-    return traffic(cells, *(worker.traffic for worker in workers))
+    lost = list(_NO_CELLS)
+    lost[vitals.CELL_REQUESTS] = lost[_CLASSES.stop - 1] = sum(
+        count for code, count in ledger.refusals.items() if codes.STATUS.get(code, 503) >= _ERROR
+    )
+    return traffic(cells, traffic(lost), *(worker.traffic for worker in workers))
+
+
+def _refusals(seen: Glance, ledger: Counters, workers: Iterable[Worker]) -> dict[str, int]:
+    """What was answered in the place of an app, by code: by others, and by its workers when its time was over."""
+    cells, _ = seen.gone.get(ledger, ([], 0.0))
+    late = vitals.plus(*(each[vitals.CELL_LATE] for each in (cells, *map(cells_of, workers)) if each))
+    return {**ledger.refusals, "deadline": ledger.refusals["deadline"] + late} if late else dict(ledger.refusals)
 
 
 def _cpu(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> float:
@@ -351,7 +367,9 @@ def _columns(*rows: Sequence[int]) -> list[int]:
 
 def _failure(ledger: Counters) -> FailureModel | None:
     failure = ledger.last_failure
-    return None if failure is None else FailureModel(at=failure.at, code=failure.code, error=failure.text)
+    if failure is None:
+        return None
+    return FailureModel(at=failure.at, code=failure.code, error=failure.text, over_at=ledger.over_at)
 
 
 def _build(builds: Builds) -> BuildModel | None:

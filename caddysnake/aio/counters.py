@@ -60,6 +60,10 @@ class Counters:
         """A request that was answered had waited for longer than the first bound before the app was called."""
         self.queues[queue_cell(seconds) - CELL_QUEUE] += 1
 
+    def cut(self) -> None:
+        """An answer that had begun was cut, or a WebSocket, because the app raised, or its time was over."""
+        self.classes[5] += 1
+
     def publish(self, cells: memoryview) -> None:
         """Write everything into a thread block of the page."""
         classes = self.classes

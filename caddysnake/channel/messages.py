@@ -25,6 +25,7 @@ worker       Drained         nothing left; the process exits after it
 relay        Need            a connection to the app of this key, please
 relay        Seek            the same, if possible to that worker of it
 relay        Unneed          whoever wanted it has left
+relay        Lost            so many requests for this app were answered in its place, and why
 daemon       Link            (to a relay) one descriptor: the connection that was asked for
 daemon       Tied            (to a relay) one descriptor: as Link, to a worker that is named, and which others there are
 daemon       Left            (to a relay) a worker takes no new clients, and its free links may be another's now
@@ -252,6 +253,15 @@ class Left(NamedTuple):
     worker: int
 
 
+class Lost(NamedTuple):
+    """``requests`` for the app of ``route`` and ``key`` got an answer of the relay's own, with ``code``."""
+
+    requests: int
+    route: int
+    key: str
+    code: str
+
+
 class Unneed(NamedTuple):
     """Nobody waits for ``need`` any more. It may cross a ``Link``, which is then closed unused."""
 
@@ -330,6 +340,7 @@ Message = (
     | Tied
     | Left
     | Unneed
+    | Lost
     | Link
     | Refused
     | Drained
@@ -340,6 +351,8 @@ Message = (
     | Cancel
     | LeftBehind
 )
+
+FromRelay = Need | Seek | Unneed | Lost
 
 DESCRIPTORS: dict[type, int] = {Write: 3, Configure: 2, Take: 1, Spawn: 1, Link: 1, Tied: 1, Join: 1, Profile: 1}
 """How many descriptors a message carries; none for those not named, and of ``Takes`` each has one."""

@@ -59,6 +59,11 @@ WORD_OVERDUE = 4
 WORD_WEBSOCKETS = 5
 """Calls of the app for WebSockets."""
 
+WORD_LATE = 6
+"""Requests whose time (``request_timeout``) was over: answered 504 in the app's place, or cut. A threaded worker counts
+them here alone.
+"""
+
 STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """By which the daemon has a worker write the stacks of its threads. Not one that apps are likely to use."""
 
@@ -72,8 +77,8 @@ KNOWS_PROFILE = 1
 KNOWS_TAKES = 2
 """It knows ``Takes``."""
 
-CELLS = _CELL_WORDS
-"""How many words a thread block has."""
+CELLS = _CELL_WORDS + 1
+"""How many sums are made of a page: one of each word of a thread block, and ``CELL_LATE``."""
 
 # Cells of a thread block.
 CELL_REQUESTS = 0
@@ -92,10 +97,12 @@ CELL_LATENCY = 10
 """First of ``len(LATENCY_BOUNDS_S) + 1``: requests by duration, the last without bound."""
 CELL_LATENCY_SUM_US = 22
 """Microseconds of all requests completed."""
-
 CELL_QUEUE = 23
 """First of ``len(QUEUE_BOUNDS_S) + 1``: requests by how long they waited before the app was called."""
 CELL_QUEUE_SUM_US = 31
+
+CELL_LATE = _CELL_WORDS
+"""No word of a block, but ``WORD_LATE`` of the header."""
 
 QUEUE_BOUNDS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0)
 

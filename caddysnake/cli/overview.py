@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 Status = Mapping[str, Any]
 
 _NAME_MAX = 44
+_REASON_MAX = 100
 _TRACEBACK_LINES = 8
 _APPS_LEAST = 5
 _LEAST_WIDTH = 8
@@ -133,8 +134,8 @@ def _apps(
     with_rates: bool,
 ) -> Columns:
     last = "REQ/S" if with_rates else "REQUESTS"
-    head = ("APP", "STATE", "WORKERS", "BUILD", last, "ERRORS", "BUSY", "WAIT", "QUEUE", "P50", "P95", "MEMORY",
-            "RESTARTS")  # fmt: skip
+    busy = ("ERRORS", "IN FLIGHT", "QUEUE", "QUEUE TIME", "MEDIAN", "P95")
+    head = ("APP", "STATE", "WORKERS", "BUILD", last, *busy, "MEMORY", "RESTARTS")
     rows = []
     for app in apps:
         traffic, former = app["traffic"], earlier.get(app["key"], {}).get("traffic")
@@ -214,8 +215,7 @@ def _notes(now: Status, clock: float) -> list[str]:
             causes = ", ".join(f"{cause} {count}" for cause, count in sorted(app["restarts"].items()))
             found.append(f"- {name}: workers replaced: {causes}")
         if failure is not None:
-            found.append(f"- {name}: a worker failed {span(clock - failure['at'])} ago ({failure['code']})")
-            found += _excerpt(failure["error"]) if refused is None else []
+            found += _failure(name, failure, clock, is_told=refused is not None)
     found += _memory_limits(now)
     open_ones = [app for app in now["apps"] if app.get("sandbox", "off") != "walled"]
     shared = {tuple(sorted((app["template"] or app["name"], *app["shared_with"]))) for app in open_ones}
@@ -232,6 +232,15 @@ def _notes(now: Status, clock: float) -> list[str]:
     if own:
         found.append(f"- not isolated from the daemon, as whose user they run: {', '.join(map(cut, own))}")
     return found
+
+
+def _failure(name: str, failure: Status, clock: float, *, is_told: bool) -> list[str]:
+    """One that is over is a line; of one that is not, the reason too, unless it ``is_told`` already."""
+    line = f"- {name}: a worker failed {span(clock - failure['at'])} ago ({failure['code']})"
+    if failure["over_at"] is not None:
+        last = cut(failure["error"].rstrip().rpartition("\n")[2].strip(), _REASON_MAX)
+        return [f"{line}, over since {span(clock - failure['over_at'])}: {last}"]
+    return [line, *([] if is_told else _excerpt(failure["error"]))]
 
 
 def _memory_limits(now: Status) -> list[str]:

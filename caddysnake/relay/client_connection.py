@@ -367,8 +367,9 @@ class ClientConnection(ClientFlow):
         self._response_done(not closes)
 
     def _abort(self, command: Abort) -> None:
-        self.context.aborted(command, self.app_id)
-        self._let_go(502)
+        if not command.is_clients:
+            self.context.aborted(command, self.app_id)
+        self._let_go(499 if command.is_clients else 502)
         self.cut()
 
     def _response_done(self, keeps_client: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 
@@ -29,6 +30,9 @@ CHUNKS_READ_BYTES = 2 * 1024
 """What is read at a time where the next bytes may be a head with content behind it, or chunks of which little is known:
 a client decides how many chunks there are in a read, and so what it costs.
 """
+
+_LOST_MAX = 1024
+"""Apps of templates beyond so many in a second are told of as their template."""
 
 COMPLAINT_S = 1.0
 """A tenant that sends nonsense must not fill the log."""
@@ -66,6 +70,8 @@ class RelayContext(Context):
         self._read_less = read_less
         limits = self.limits.max_target_bytes, self.limits.max_header_count
         self.reader = new_reader(False, (), ("", b""), limits)
+        self.lost: Counter[tuple[int, str, str]] = Counter()
+        """What the daemon is to be told of: requests that were answered here, by route, key and code."""
         self._quiet_until = 0.0
         self._unsaid = 0
 
@@ -104,8 +110,12 @@ class RelayContext(Context):
 
     def failed(self, answer: Answer, app_id: AppId) -> None:
         """An answer of our own takes the place of the app's."""
-        if answer.status >= 400:
+        if answer.status >= 500:
             self.counters.errors += 1
+            if not answer.is_told:  # else the daemon has counted it
+                route, key, *_ = app_id
+                is_known = (route, key, answer.code) in self.lost
+                self.lost[route, key if is_known or len(self.lost) < _LOST_MAX else "", answer.code] += 1
         if answer.status == 502:
             self._complain(answer.detail or answer.code, "", code=answer.code, **_named(app_id))
 

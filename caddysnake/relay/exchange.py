@@ -96,6 +96,8 @@ class Abort(NamedTuple):
     """Drop the link and cut the client's connection: the response is not whole. ``why`` is for the log."""
 
     why: str
+    is_clients: bool = False
+    """It was the client that left."""
 
 
 Command = ToClient | ToLink | EndLink | Retry | Tunnel | Complete | Answer | Abort
@@ -198,7 +200,7 @@ class Exchange:
             return self._over(False)
         if not is_complete:
             self.stage = _OVER
-            return [Abort("the client left within its request")]
+            return [Abort("the client left within its request", is_clients=True)]
         self.input_ended = True
         self.closes = True
         return [] if self.stage is _WAITING else [EndLink()]

@@ -16,6 +16,7 @@ from ..channel.messages import (
     Drained,
     Left,
     Link,
+    Lost,
     Message,
     Refused,
     Take,
@@ -53,6 +54,7 @@ class RelayServer(Agent[ClientConnection]):
         await self._left
         self.context.header[WORD_TICK] = 0
         self._broker.close()
+        self._tell_lost()
         await self._farewell(Drained())
         return 0
 
@@ -105,3 +107,10 @@ class RelayServer(Agent[ClientConnection]):
         super()._look(now)
         self._broker.expire()
         self.context.affinity.sweep(now)
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        lost = self.context.lost
+        for (route, key, code), count in lost.items():
+            self._tell(Lost(count, route, key, code))
+        lost.clear()

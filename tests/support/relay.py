@@ -22,6 +22,7 @@ from caddysnake.channel.messages import (
     Configure,
     Drain,
     Link,
+    Lost,
     Message,
     Need,
     Ready,
@@ -119,7 +120,9 @@ class Relay:
         return self._kept[slot]
 
     def message(self, timeout: float = PATIENCE_S) -> Message:
-        message = receive(self.endpoint, timeout)
+        """The next message but ``Lost``, which come each second."""
+        while isinstance(message := receive(self.endpoint, timeout), Lost):
+            pass
         if isinstance(message, Need):
             self._needs.add(message.need)
         elif isinstance(message, Unneed):

@@ -21,7 +21,7 @@ LOOKED_AT = {
         "_settings gauges shares_process"
     ),
     "workers.gauges.Gauges": (
-        "_threads fd is_over last_cells page slots"
+        "_at_the_end _threads answered_for fd is_over last_cells page slots"
     ),
     "workers.slots.SlotTable": (
         "_drop_order _dropped _free _fresh _held _limit _states _untaken"
@@ -61,8 +61,8 @@ LOOKED_AT = {
         "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"
     ),
     "apps.pool.Pool": (
-        "_audit _home _news _pauses _source _started _starts _tasks _warming core generation leaving ready spec "
-        "upkeep workers"
+        "_audit _home _news _pauses _source _started _starts _tasks _warming core generation leaving ledger ready "
+        "spec upkeep workers"
     ),
     "apps.generation.Generation": (
         "backoff goal last_failure leaving ready replacing restarts size state workers"
@@ -168,7 +168,7 @@ LOOKED_AT = {
         "configuration reader under_way"
     ),
     "apps.counters.Counters": (
-        "_parent cells cpu_s last_failure refusals restarts starts"
+        "_parent cells cpu_s is_trial last_failure over_at refusals restarts starts"
     ),
     "apps.builds.Builds": (
         "_number refused running times_accepted times_refused"

@@ -218,7 +218,7 @@ function paintTiles(status, passed) {
     const former = before && before.groups.get(key);
     if (!former) continue;
     requests += Math.max(0, traffic.requests - former.requests);
-    failed += Math.max(0, traffic.responses[4] - former.responses[4]);
+    failed += Math.max(0, traffic.errors - former.errors);
     traffic.latencies.forEach((count, i) => { latencies[i] += Math.max(0, count - former.latencies[i]); });
   }
   const wanted = all((a) => a.workers_wanted);
@@ -228,10 +228,10 @@ function paintTiles(status, passed) {
   const memory = sum([...pids.values()]) + status.daemon.memory_bytes;
   const tiles = [
     ["Requests", before ? rate(requests / passed) : "–", "a second"],
-    ["With 5xx", requests ? `${((100 * failed) / requests).toFixed(1)} %` : "–", ""],
-    ["Half below", duration(quantile(0.5, status.latency_bounds_s, latencies)), ""],
-    ["95 % below", duration(quantile(0.95, status.latency_bounds_s, latencies)), ""],
-    ["In flight", String(all((a) => a.in_flight)), all((a) => a.waiting) ? `and ${all((a) => a.waiting)} waiting` : ""],
+    ["Errors", requests ? `${((100 * failed) / requests).toFixed(1)} %` : "–", ""],
+    ["Median", duration(quantile(0.5, status.latency_bounds_s, latencies)), ""],
+    ["p95", duration(quantile(0.95, status.latency_bounds_s, latencies)), ""],
+    ["In flight", String(all((a) => a.in_flight)), all((a) => a.waiting) ? `and ${all((a) => a.waiting)} in the queue` : ""],
     ["Workers ready", `${all((a) => a.workers_ready)}`, `of ${wanted}`],
     ["Connections", String(status.daemon.connections), ""],
     ["Memory", bytes(memory), ""],
@@ -245,7 +245,7 @@ function paintTiles(status, passed) {
     });
 }
 
-const APP_CELLS = [["", "full"], ["State"], ["Workers", "n"], ["Requests/s", "n"], ["", "wide"], ["Queue", "n"], ["Half below", "n"], ["95 % below", "n"], ["In flight", "n"], ["Waiting", "n"], ["Exceptions", "n"], ["Memory", "n"], ["Replaced", "n"], ["", "full actions"]];
+const APP_CELLS = [["", "full"], ["State"], ["Workers", "n"], ["Requests/s", "n"], ["", "wide"], ["Queue time", "n"], ["Median", "n"], ["p95", "n"], ["In flight", "n"], ["Queue", "n"], ["Errors", "n"], ["Memory", "n"], ["Restarts", "n"], ["", "full actions"]];
 
 function buildApp(app) {
   const row = cells(APP_CELLS);
@@ -339,7 +339,7 @@ function fillDetail(row, app) {
     ["Listeners", app.listeners.join(", ") || "–"],
     ["Build", app.build ? `${app.build.number}, since ${ago(app.build.since_at)}` : "none serves"],
     ["Requests", `${app.traffic.requests}; by class ${["1xx", "2xx", "3xx", "4xx", "5xx"].map((name, i) => `${name} ${app.traffic.responses[i]}`).join(", ")}`],
-    ["Workers replaced", restarts || "none"],
+    ["Restarts", restarts || "none"],
     ["Answered in its place", refusals || "none"],
   ];
   rows(facts, pairs.flatMap(([name, value]) => [[`dt ${name}`, "dt", name], [`dd ${name}`, "dd", value]]), (each) => each[0], (each) => make(each[1]), (element, each) => write(element, each[2]));
@@ -352,7 +352,8 @@ function fillDetail(row, app) {
   const isTold = app.refused && app.last_failure && app.refused.error === app.last_failure.error;
   failureTitle.hidden = failure.hidden = !app.last_failure || isTold;
   if (app.last_failure) {
-    write(failureTitle, `Last failure: ${ago(app.last_failure.at)} (${app.last_failure.code})`);
+    const over = app.last_failure.over_at === null ? "" : `; over since ${span(Date.now() / 1000 - app.last_failure.over_at)}`;
+    write(failureTitle, `Last failure: ${ago(app.last_failure.at)} (${app.last_failure.code})${over}`);
     write(failure, app.last_failure.error);
   }
 }
@@ -368,7 +369,7 @@ function paintApps(status) {
   write($("no-apps"), status.apps.length ? "No app has this in its name." : "No app runs.");
 }
 
-const TEMPLATE_CELLS = [["", "full path"], ["Live", "n"], ["Starting", "n"], ["Leaving", "n"], ["Requests", "n"], ["Replaced", "n"], ["Answered in their place"]];
+const TEMPLATE_CELLS = [["", "full path"], ["Live", "n"], ["Starting", "n"], ["Leaving", "n"], ["Requests", "n"], ["Restarts", "n"], ["Answered in their place"]];
 const LISTENER_CELLS = [["", "full path"], ["Mode"], ["Why", "path"], ["Apps", "path"]];
 
 function paintRest(status) {

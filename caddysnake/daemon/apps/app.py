@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from ...channel.messages import Need, Seek, Unneed
+from ...channel.messages import FromRelay
 from ...channel.settings import Settings
 from ..commands.background import Background
 from ..commands.release import Tell
@@ -142,6 +142,7 @@ class App(Dispatcher):
         """Return the generation that comes, which has not been started."""
         size = self.scaled.size_for(spec.workers, spec.most)
         coming = self.takeover.coming = Pool(spec, self.pool.generation + 1, self._launchers, self, size)
+        coming.ledger.is_trial = bool(self.pool.ready)
         return coming
 
     def swap(self) -> None:
@@ -149,6 +150,8 @@ class App(Dispatcher):
         orders = self.takeover.swap(self.newest.core.is_growing)
         self.scaled.forget()
         self.builds.accepted()
+        self.pool.ledger.is_trial = False
+        self.ledger.recovered(self.pool.core.is_whole)
         self.carry_out(orders)
         self.surroundings.switch_over(self.background, self.spec)
 
@@ -170,7 +173,7 @@ class App(Dispatcher):
         """A worker ended against our will and is started again."""
         self.carry_out(self.takeover.worker_failed(failure, is_hopeless, bool(self.pool.ready)))
 
-    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
+    def asked(self, worker: Worker, message: FromRelay) -> None:
         """An app's worker never asks for links: its channel has no such message."""
         raise AssertionError(message)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ...channel import codes, vitals
@@ -44,7 +44,7 @@ class Histogram:
 
 
 class Counters:
-    """Of an app, or of a template (``parent``) for the apps that are made of it."""
+    """Of a generation of an app, of an app, of a template: each enters what it counts in its ``parent``, too."""
 
     def __init__(self, parent: Counters | None = None) -> None:
         self.cells: list[int] = []
@@ -54,10 +54,16 @@ class Counters:
         self.restarts: Counter[str] = Counter()
         """Workers that were replaced, or tried again, by cause."""
         self.refusals: Counter[str] = Counter()
-        """Requests that were answered in the place of the app, by the code of the answer."""
+        """Requests that were answered in the place of the app, or cut, by code. Those that a worker itself answered in
+        its app's place are in ``cells``.
+        """
         self.starts = Histogram(START_BOUNDS_S)
         """Seconds from the fork to ready."""
         self.last_failure: Failed | None = None
+        self.over_at: float | None = None
+        """Since when that is over; None: it is not, as far as is known."""
+        self.is_trial = False
+        """Another generation serves: that this one does not start is no failure of the app."""
         self._parent = parent
 
     def restarted(self, cause: str) -> None:
@@ -68,15 +74,33 @@ class Counters:
 
     def failed(self, code: str, text: str) -> None:
         """A worker ended against our will."""
-        self.last_failure = Failed(time.time(), code, shorten(text, _TEXT_MAX))
-        if self._parent is not None:
-            self._parent.failed(code, text)
+        self._has_failed(Failed(time.time(), code, shorten(text, _TEXT_MAX)))
 
-    def refused(self, code: str) -> None:
-        """A request was answered with ``code`` in the place of the app."""
-        self.refusals[code] += 1
-        if self._parent is not None:
-            self._parent.refused(code)
+    def _has_failed(self, failure: Failed) -> None:
+        self.last_failure, self.over_at = failure, None
+        if self._parent is not None and not self.is_trial:
+            self._parent._has_failed(failure)
+
+    def recovered(self, is_whole: bool) -> None:
+        """All workers of an app that there are to be are ready, if it ``is_whole``: its last failure is over."""
+        failure = self.last_failure
+        if not is_whole or failure is None or self.over_at is not None:
+            return
+        self.over_at = time.time()
+        if self._parent is not None and self._parent.last_failure is failure:
+            self._parent.recovered(is_whole)
+
+    def refused(self, code: str, count: int = 1) -> None:
+        """``count`` requests were answered with ``code`` in the place of the app, or cut for that reason."""
+        if count:
+            self.refusals[code] += count
+            if self._parent is not None:
+                self._parent.refused(code, count)
+
+    def lost(self, counts: Mapping[str, int]) -> None:
+        """So many requests were lost, by code."""
+        for code, count in counts.items():
+            self.refused(code, count)
 
     def started(self, seconds: float) -> None:
         """A worker has become ready."""
@@ -101,15 +125,18 @@ class Counters:
             starts_s=self.starts.total,
             cpu_s=self.cpu_s,
             last_failure=self.last_failure,
+            over_at=self.over_at,
+            is_trial=self.is_trial,
         )
 
     def resume(self, carried: CarriedLedger) -> None:
         """Go on where ``carried`` says. What another version counted otherwise begins anew."""
-        if len(carried.cells) == vitals.CELLS:
-            self.cells = list(map(vitals.plus, carried.cells))  # an older version may have let them grow without end
+        if carried.cells:
+            known = list(map(vitals.plus, carried.cells))  # an older version may have let them grow without end
+            self.cells = [*known, *[0] * vitals.CELLS][: vitals.CELLS]  # or have had fewer
         if len(carried.starts) == len(self.starts.counts):
             self.starts.counts, self.starts.total = carried.starts, carried.starts_s
-        self.cpu_s = carried.cpu_s
+        self.cpu_s, self.over_at, self.is_trial = carried.cpu_s, carried.over_at, carried.is_trial
         self.refusals = Counter(carried.refusals)
         for said, count in carried.restarts.items():
             self.restarts[codes.cause(said)] += count

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ...channel.messages import Need, Seek, Unneed
+from ...channel.messages import FromRelay
 from ..system.state import CarriedPool, CarriedWorker, plain
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
@@ -34,7 +34,7 @@ from .generation import (
 from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
 from .telling import look_at_starts, tell_failed, tell_ready, warn_slow
-from .upkeep import Upkeep
+from .upkeep import Upkeep, forget_ended
 from .warming import Warming
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Home(Protocol):
     def orphaned(self, connection: Connection, state: int) -> None:
         """The worker of ``connection`` is dead; ``state`` is what its slot said last."""
 
-    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
+    def asked(self, worker: Worker, message: FromRelay) -> None:
         """``worker``, a relay, wants a link, or does not want it any more."""
 
     def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
@@ -81,9 +81,10 @@ class Pool(WorkerSink[Worker]):
         self.workers = self.core.workers
         self.leaving = self.core.leaving
         self._home = home
+        self.ledger = Counters(home.ledger)
         self._source = WorkerSource(spec, launchers, home.folder)
         self._audit = Audit(spec, self._source)
-        self.upkeep = Upkeep(spec, self.core, self._source, home.ledger, self._carry_out, self._do)
+        self.upkeep = Upkeep(spec, self.core, self._source, self.ledger, self._carry_out, self._do)
         self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
         """A worker was admitted, or has failed."""
@@ -118,7 +119,7 @@ class Pool(WorkerSink[Worker]):
         loop = asyncio.get_running_loop()
         begun_at = time.monotonic()
         if self.spec.cannot:
-            self._home.ledger.failed("setup-failed", self.spec.cannot)
+            self.ledger.failed("setup-failed", self.spec.cannot)
             self.core.refuse()
             raise StartFailed(self.spec.name, "setup-failed", self.spec.cannot)
         self._started = loop.create_future()
@@ -183,7 +184,7 @@ class Pool(WorkerSink[Worker]):
         while self._tasks or self.workers or self.leaving:
             waits = [worker.ended.wait() for worker in (*self.workers.values(), *self.leaving)]
             await asyncio.gather(*waits, *self._tasks, return_exceptions=True)
-            _forget_ended(self.core)
+            forget_ended(self.core)
             # Since Python 3.12 a gather of what is done does not give way, and the callbacks of done tasks never run.
             await asyncio.sleep(0)
 
@@ -255,6 +256,7 @@ class Pool(WorkerSink[Worker]):
             restarts=self.core.restarts,
             failures=core.backoff.failures,
             seat=self._source.carry(),
+            ledger=self.ledger.carry(),
         )
 
     def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Launcher]) -> dict[int, Worker]:
@@ -272,6 +274,7 @@ class Pool(WorkerSink[Worker]):
         core.replacing.update((index, workers[number]) for index, number in carried.replacing.items())
         for worker in core.ready:
             self.upkeep.begin(worker)
+        self.ledger.resume(carried.ledger)
         core.last_failure = StartFailed.resumed(carried.last_failure)
         core.restarts = carried.restarts
         core.backoff.failures = carried.failures
@@ -296,8 +299,9 @@ class Pool(WorkerSink[Worker]):
         """It takes connections from now on; one that it replaces is drained."""
         self.upkeep.begin(worker)
         self._news.set()
-        self._home.ledger.started(tell_ready(self.spec.name, worker))
+        self.ledger.started(tell_ready(self.spec.name, worker))
         self._carry_out(self.core.admitted(worker.settings.worker_index, worker))
+        self._home.ledger.recovered(self.core.is_whole and not self.ledger.is_trial)
         if self.spec.rehearsal is not None and self._audit.begins():
             self._do(self._audit.run(self.spec.rehearsal))
 
@@ -313,8 +317,9 @@ class Pool(WorkerSink[Worker]):
     def exited(self, worker: Worker, orphans: list[tuple[Connection, int]]) -> None:
         """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.upkeep.end(worker)
-        self._home.ledger.counted(worker.gauges.last_cells, worker.last_cpu_s)
-        _forget_ended(self.core)
+        self.ledger.counted(worker.gauges.last_cells, worker.last_cpu_s)
+        self.ledger.lost({"worker-gone": worker.gauges.cut(orphans), "deadline": worker.gauges.answered_for})
+        forget_ended(self.core)
         self.core.exited(worker.settings.worker_index, worker)
         for connection, state in orphans:
             self._home.orphaned(connection, state)
@@ -324,7 +329,7 @@ class Pool(WorkerSink[Worker]):
         if reason is not None:
             self.failed(worker, reason)
 
-    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
+    def asked(self, worker: Worker, message: FromRelay) -> None:
         """A relay needs a link, or no longer."""
         self._home.asked(worker, message)
 
@@ -337,7 +342,7 @@ class Pool(WorkerSink[Worker]):
             log.info("app gets a thread host of its own", extra={"fields": fields})
             self._carry_out([Spawn(index)])
             return
-        self._home.ledger.failed(code, text)
+        self.ledger.failed(code, text)
         if self.core.was_superseded(index, worker):
             fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "code": code, "error": text}
             log.error("worker failed; its successor is on the way", extra={"fields": fields})
@@ -353,7 +358,7 @@ class Pool(WorkerSink[Worker]):
         orders = self.core.failed(index, failure, ready_for_s, worker is not None and worker.has_served)
         again = next((order for order in orders if isinstance(order, TryAgain)), None)
         if again is not None:
-            self._home.ledger.restarted(reason.code)
+            self.ledger.restarted(reason.code)
             tell_failed(again, worker, self.core.backoff.failures)
         self._carry_out(orders)
 
@@ -391,9 +396,3 @@ class _Turn(NamedTuple):
 
     def rank(self) -> tuple[int, int]:
         return FRESH
-
-
-def _forget_ended(core: Generation[Worker]) -> None:
-    for worker in [*core.workers.values(), *core.leaving]:
-        if worker.ended.is_set():
-            core.ended(worker)

@@ -104,3 +104,10 @@ class Upkeep:
 def _reading(worker: Worker) -> Reading:
     age_s = time.monotonic() - worker.ready_at if worker.ready_at is not None else 0.0
     return Reading(worker.gauges.requests(), age_s, resident_bytes(worker.pid))
+
+
+def forget_ended(core: Generation[Worker]) -> None:
+    """Let ``core`` know of workers of which nothing is left."""
+    for worker in [*core.workers.values(), *core.leaving]:
+        if worker.ended.is_set():
+            core.ended(worker)

@@ -15,8 +15,23 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from ...channel.codec import shorten
-from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TIED, TAKE_TRUSTED, Link, Need, Refused, Seek, Tied, Unneed
+from ...channel.codes import STATUS
+from ...channel.messages import (
+    TAKE_LAST,
+    TAKE_LINK,
+    TAKE_TIED,
+    TAKE_TRUSTED,
+    FromRelay,
+    Link,
+    Lost,
+    Need,
+    Refused,
+    Seek,
+    Tied,
+    Unneed,
+)
 from ..apps.app import App
+from ..apps.counters import Counters
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
@@ -59,9 +74,13 @@ class LinkBroker:
         self._relays: dict[int, Worker] = {}
         """Those that have asked, by their number."""
 
-    def asked(self, relay: Worker, message: Need | Seek | Unneed) -> None:
+    def asked(self, relay: Worker, message: FromRelay) -> None:
         """A relay wants a link, or does not want it any more."""
         self._relays[relay.number] = relay
+        if isinstance(message, Lost):
+            if message.code in STATUS:
+                self._ledger(message.route, message.key).refused(message.code, message.requests)
+            return
         token = (relay.number, message.need)
         if isinstance(message, Unneed):
             undo = self._settled(token)
@@ -170,11 +189,16 @@ class LinkBroker:
 
         self._open[token] = undo
 
+    def _ledger(self, route: int, key: str) -> Counters:
+        """Where is counted what was answered in the place of an app; one that nobody has, where it is not there."""
+        tenants, app = self._templates.get(route), self._apps.get(route)
+        if tenants is not None:
+            return tenants.ledger_of(key)
+        return app.ledger if app is not None else Counters()
+
     def _refuse(self, relay: Worker, message: Need | Seek, refusal: Refusal) -> None:
         self._settled((relay.number, message.need))
-        owner = self._apps.get(message.route) or self._templates.get(message.route)
-        if owner is not None:
-            owner.ledger.refused(refusal.code)
+        self._ledger(message.route, message.key).refused(refusal.code)
         text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""
         relay.tell(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...channel.messages import Left, Need, Seek, Unneed
+from ...channel.messages import FromRelay, Left
 from ..apps.app import App
 from ..apps.dispatcher import Recourse
 from ..apps.pool import Pool
@@ -51,7 +51,7 @@ class Relays(App):
         for generation in [generation for generation in self._desks if generation not in living]:
             del self._desks[generation]
 
-    def asked(self, worker: Worker, message: Need | Seek | Unneed) -> None:
+    def asked(self, worker: Worker, message: FromRelay) -> None:
         """Hand ``message`` to the desk of the worker's generation. One that is neither living nor leaving is
         not heard.
         """

@@ -59,6 +59,8 @@ class CarriedLedger(Carried):
     starts_s: float = 0.0
     cpu_s: float = 0.0
     last_failure: tuple[float, str, str] | None = None
+    over_at: float | None = None
+    is_trial: bool = False
 
 
 class CarriedWorker(Carried):
@@ -78,6 +80,7 @@ class CarriedWorker(Carried):
     reported: bool = False
     has_served: bool = False
     is_hung: bool = False
+    answered_for: int = 0
     kept_for_s: float | None = None
     """For so long its WebSockets may stay."""
     failure: tuple[str, str] = ("", "")
@@ -145,6 +148,7 @@ class CarriedPool(Carried):
     restarts: int = 0
     failures: int = 0
     seat: CarriedSeat | None = None
+    ledger: CarriedLedger = CarriedLedger()
 
 
 class CarriedScale(Carried):

@@ -63,6 +63,12 @@ class Tenants:
         """Of all its apps."""
         return self._table.ledger
 
+    def ledger_of(self, key: str) -> Counters:
+        """Of its app of ``key``, which enters in ``ledger`` too, or that itself while there is none."""
+        tenant = self._table.get(key)
+        app = None if tenant is None else tenant.app or tenant.starting
+        return self.ledger if app is None else app.ledger
+
     @property
     def guard(self) -> Watcher | None:
         """Watches the code of its apps."""

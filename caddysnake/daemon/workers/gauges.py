@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ...channel import vitals
 from .balancer import STUCK_MS, Load
 from .child.equipment import new_page
 from .hanging import Pulse
 from .slots import UNTAKEN_LIMIT, SlotTable
+
+if TYPE_CHECKING:
+    from ..sockets.connections import Connection
+
+
+_CELL_5XX = vitals.CELL_CLASS_1XX + 4
 
 
 def now_ms() -> int:
@@ -33,6 +41,10 @@ class Gauges:
         """What ``cells`` said last."""
         self.is_over = False
         """The page is closed, and ``last_cells`` is final."""
+        self.answered_for = 0
+        """Requests that it had read, and that were answered in its place."""
+        self._at_the_end = 0
+        """How many requests it was at when the page was closed."""
 
     def load(self) -> Load:
         """Return how busy it is; what it took but has not looked at counts as busy."""
@@ -75,9 +87,12 @@ class Gauges:
         """
         if self.is_over:
             return self.last_cells
-        sums = self.page.cells(0)
+        sums, late = self.page.cells(0), self.page.word(vitals.WORD_LATE)
         if self._threads:
             sums = list(map(vitals.plus, *map(self.page.cells, range(self._threads + 1))))
+            for cell in (vitals.CELL_REQUESTS, _CELL_5XX):
+                sums[cell] = vitals.plus(sums[cell], late)
+        sums.append(late)
         self.last_cells = list(map(max, sums, self.last_cells))
         return self.last_cells
 
@@ -96,9 +111,18 @@ class Gauges:
         active, overdue = word(vitals.WORD_ACTIVE), word(vitals.WORD_OVERDUE)
         return Pulse(word(vitals.WORD_TICK), not self._threads, active, self._started(), overdue)
 
+    def cut(self, orphans: Sequence[tuple[Connection, int]]) -> int:
+        """Return how many requests ended with it, which is gone, as far as nobody else says so: a relay does, of those
+        that had no answer yet. WebSockets are none. ``orphans``: what it held, each with the state of its slot.
+        """
+        begun = sum(state == vitals.SLOT_HEAD_SENT for _, state in orphans)
+        read = sum(state == vitals.SLOT_READING and connection.bound is not None for connection, state in orphans)
+        return min(begun + (0 if self.answered_for else read), self._at_the_end)
+
     def close(self) -> None:
         """Look at the page a last time, and close it."""
         self.cells()
+        self._at_the_end = self.page.word(vitals.WORD_ACTIVE) + sum(map(bool, self._started()))
         self.is_over = True
         self.page.close()
         os.close(self.fd)

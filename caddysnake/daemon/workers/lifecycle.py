@@ -12,7 +12,7 @@ import signal
 from enum import Enum
 from typing import NamedTuple
 
-from ...channel.messages import Drained, Failed, Need, Ready, Returned, Seek, Unneed
+from ...channel.messages import Drained, Failed, Lost, Need, Ready, Returned, Seek, Unneed
 from ..system.processes import describe_exit
 
 
@@ -141,10 +141,10 @@ MAY_SAY: dict[State, frozenset[type]] = {
 
 
 RELAY_MAY_SAY: dict[State, frozenset[type]] = {
-    state: said | {Need, Seek, Unneed} if state.is_serving or state is State.ENDING else said
+    state: said | {Need, Seek, Unneed, Lost} if state.is_serving or state is State.ENDING else said
     for state, said in MAY_SAY.items()
 }
-"""A relay asks for links as well, also for what it finishes while it drains."""
+"""A relay asks for links, and tells what it has answered, as well, also for what it finishes while it drains."""
 
 
 def next_state(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:

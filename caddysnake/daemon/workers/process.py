@@ -131,6 +131,7 @@ class WorkerProcess(Child):
                 return False
             for connection in self.gauges.slots.reading():
                 answer(connection.fd, DEADLINE)
+                self.gauges.answered_for += 1
             return self.gauges.slots.has_open_ends
 
     def cpu_s(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ...channel.messages import Need, Seek, Unneed
+from ...channel.messages import FromRelay
 from .lifecycle import Reason
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class WorkerSink(Generic[W]):
         """It gave an idle connection back."""
         raise NotImplementedError
 
-    def asked(self, worker: W, message: Need | Seek | Unneed) -> None:
-        """It, a relay, wants a link, or does not want it any more."""
+    def asked(self, worker: W, message: FromRelay) -> None:
+        """It, a relay, wants a link, or does not want it any more, or tells what it has answered."""
         raise NotImplementedError
 
     def failed(self, worker: W, reason: Reason) -> None:

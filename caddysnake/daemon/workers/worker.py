@@ -23,17 +23,15 @@ from ...channel.messages import (
     Drained,
     Dump,
     Failed,
+    FromRelay,
     Left,
     Link,
     Message,
-    Need,
     Ready,
     Refused,
     Returned,
-    Seek,
     Shed,
     Tied,
-    Unneed,
 )
 from ...channel.settings import RelaySettings, Settings
 from ..system.state import CarriedWorker
@@ -158,6 +156,7 @@ class Worker:
             reported=self.reported,
             has_served=self.has_served,
             is_hung=self.is_hung,
+            answered_for=self.gauges.answered_for,
             kept_for_s=self._deadline.kept_for_s,
             failure=self._failure,
             **self.slots.state()._asdict(),
@@ -170,6 +169,7 @@ class Worker:
         if self.state is State.DRAINING and carried.kept_for_s is not None:
             self.state = State.KEEPING
         self.detail, self.is_hung = carried.detail, carried.is_hung
+        self.gauges.answered_for = carried.answered_for
         self.started_at, self.ready_at = carried.started_at, carried.ready_at
         self.reported, self.has_served = carried.reported, carried.has_served
         self._failure = Reason(today(carried.failure[0]), carried.failure[1])
@@ -278,7 +278,7 @@ class Worker:
             if connection is not None:
                 connection.worker = None
                 self._sink.returned(self, connection)
-        elif isinstance(message, Need | Seek | Unneed):
+        elif isinstance(message, FromRelay):
             self._sink.asked(self, message)
         elif isinstance(message, Ready):
             if message.version != PROTOCOL_VERSION:

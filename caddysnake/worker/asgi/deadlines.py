@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from ...channel.vitals import WORD_OVERDUE
+from ...aio.context import Context
+from ...channel.vitals import WORD_LATE, WORD_OVERDUE
 from ...http1.errors import ProtocolError
 from ..process.stacks import Stacks
 from .context import Call
@@ -24,11 +25,12 @@ PATIENCE_S = 5.0
 
 
 class Deadlines:
-    """``limit_s`` for every request of one worker. ``header``: the header words of its page."""
+    """``limit_s`` for every request of one worker."""
 
-    def __init__(self, limit_s: float, header: memoryview) -> None:
+    def __init__(self, limit_s: float, context: Context) -> None:
         self._limit_s = limit_s
-        self._header = header
+        self._header = context.header
+        self._counters = context.counters
         self._stacks = Stacks()
 
     def look(self, cycles: Iterable[Call], now: float) -> None:
@@ -47,6 +49,9 @@ class Deadlines:
         stands = "" if cycle.task is None else describe_task(cycle.task)
         cycle.log("deadline", f"the request took longer than request_timeout ({self._limit_s:g} s)", stands)
         self._stacks.write()  # it may wait for a thread
+        self._header[WORD_LATE] += 1
+        if cycle.response.head_sent:
+            self._counters.cut()
         cycle.fail(ProtocolError(504, "deadline", "the app took too long"))
         if cycle.task is not None:
             cycle.task.cancel()

@@ -46,7 +46,7 @@ class AsgiServer(Agent[HttpConnection]):
             app=settings.app,
         )
         limit_s = settings.request_timeout_s
-        self._deadlines = None if limit_s is None else Deadlines(limit_s, page.header)
+        self._deadlines = None if limit_s is None else Deadlines(limit_s, self.context)
         self._access = access_log(settings)
         self._cancelled: set[Call] = set()
         self._is_hearing = False

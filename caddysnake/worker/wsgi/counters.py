@@ -89,6 +89,10 @@ class Counters:
             self._cells[latency_cell(took_s)] += 1
             self.write()
 
+    def pass_over(self) -> None:
+        """It is over, and the controller has counted it."""
+        self.now = time.monotonic()
+
     def write(self) -> None:
         """Let the page know; no request runs."""
         self.now = self._told = 0.0

@@ -260,9 +260,14 @@ class Driver:
         owned = self._variables.copy().run(call.run, environ)
         if received:
             counters.receive(parser.received if owned else received)
-        if call.failed:
-            counters.fail()
-        counters.end(start, call.answered if call.failed else call.status, call.sent_bytes)
+        if not call.failed:
+            counters.end(start, call.status, call.sent_bytes)
+        elif call.is_late:
+            counters.pass_over()
+        else:
+            if call.has_raised:
+                counters.fail()
+            counters.end(start, 500 if call.is_cut else call.answered, call.sent_bytes)
         waited = start - arrived
         if waited > 0:
             counters.waited_s += waited

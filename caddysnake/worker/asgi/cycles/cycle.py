@@ -261,6 +261,7 @@ class Cycle:
         if self.is_gone or self.response.phase is _DONE:
             return
         if self.response.head_sent:
+            context.counters.cut()
             self.flush_pieces()
             self.connection.abort()
         elif context.settings.development:
@@ -276,6 +277,7 @@ class Cycle:
         """The app returned, and its response is not complete."""
         self.connection.context.counters.errors += 1
         if self.response.head_sent:
+            self.connection.context.counters.cut()
             self.log("no-response", "the app returned before its response was complete")
             self.flush_pieces()
             self.connection.abort()

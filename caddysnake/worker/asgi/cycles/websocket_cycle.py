@@ -438,6 +438,7 @@ class WebSocketCycle(Cycle):
             return
         context = self.connection.context
         context.counters.errors += 1
+        context.counters.cut()
         if not context.is_forced:
             self.log("app-error", "the app raised an exception", foreign_traceback(exc))
         if self._phase is _OPEN:

@@ -74,7 +74,10 @@ class Call(Response):
         "answered",
         "arrived",
         "failed",
+        "has_raised",
         "head",
+        "is_cut",
+        "is_late",
         "lazy",
         "sent_bytes",
         "sent_head",
@@ -91,7 +94,15 @@ class Call(Response):
         self.arrived: io.BytesIO | None = None
         """Content that is large and has come already."""
         self.failed = False
-        """The app raised. Then ``answered`` is the status that was answered in its place, 0 when none could be."""
+        """The app raised, or its client left, or its time was over. Then ``answered`` is the status that was answered
+        in its place, 0 when none could be.
+        """
+        self.has_raised = False
+        """It failed because the app raised."""
+        self.is_cut = False
+        """The answer had begun when the app raised, and was cut."""
+        self.is_late = False
+        """It failed because its time was over, and was answered for."""
         self.sent_bytes = 0
         self.sent_head: bytes
         """For the access log: what of it was sent as the head. Not set where nothing is logged."""
@@ -339,6 +350,7 @@ class Call(Response):
         self.failed = True
         self.answered = self.status if self.head_sent else 0
         reason = _clients_part(exc)
+        self.has_raised = reason is None
         if reason is not None:
             report("debug", str(reason), self._context.name, self.head)
         else:
@@ -347,6 +359,7 @@ class Call(Response):
         if connection is None:
             return  # the response was complete
         if self.head_sent or connection.ending in _OVER:
+            self.is_cut = self.has_raised
             connection.abort()
             return
         refusal = connection.refusal

@@ -12,7 +12,7 @@ import socket
 import time
 from typing import Any
 
-from ....channel.vitals import SLOT_HEAD_SENT, WORD_OVERDUE
+from ....channel.vitals import SLOT_HEAD_SENT, WORD_LATE, WORD_OVERDUE
 from ....http1.answers import refusal
 from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead
@@ -58,6 +58,9 @@ class TimedCall(Call):
             self._deadlines.end(self)
         if owned and connection is not None:
             self._take_end(connection)
+        if not (self._has_end or _take(self._end_token)):
+            self.failed = self.is_late = True
+            self.answered = _TOO_LATE.status
         return owned
 
     def _detach(self) -> bool:
@@ -184,4 +187,5 @@ class Deadlines:
         what = f"the request took longer than request_timeout ({self._limit_s:g} s)"
         report("error", what, self._app, call.head, code=_TOO_LATE.code)
         self._stacks.write()
-        call.give_up()
+        if call.give_up():
+            self._header[WORD_LATE] += 1
