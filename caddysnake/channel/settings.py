@@ -54,6 +54,8 @@ class Settings(NamedTuple):
     max_body_bytes: int | None = None
     request_timeout_s: float | None = None
     """From the end of a head to the end of the response."""
+    slow_request_s: float | None = None
+    """Requests that take longer are told of."""
     head_timeout_s: float = 60.0
     """From the first byte of a head to its end."""
     body_timeout_s: float = 120.0

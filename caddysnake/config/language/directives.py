@@ -262,6 +262,13 @@ def request_timeout(d: Dispenser, app: AppDraft) -> None:
     app.settings["request_timeout_s"] = values.duration_or_off(argument(d))
 
 
+@_subdirective("slow_request", "slow_request <duration>|off")
+def slow_request(d: Dispenser, app: AppDraft) -> None:
+    """Log each request that takes longer, once while it runs, with where it stands, and once at its end, with how long
+    it took. Default: off."""
+    app.settings["slow_request_s"] = values.duration_or_off(argument(d))
+
+
 @_subdirective("max_requests", "max_requests <count>|off [<jitter>]")
 def max_requests(d: Dispenser, app: AppDraft) -> None:
     """Replace a worker after so many requests, give or take a random part of the jitter. Default: off."""

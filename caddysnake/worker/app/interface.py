@@ -26,6 +26,11 @@ def load_app(settings: Settings) -> tuple[Any, str]:
         from . import build
 
         app = (build.before_asgi if interface == "asgi" else build.before_wsgi)(app, settings.build)
+    if settings.slow_request_s is not None:
+        from . import slow
+
+        found = slow.SlowRequests(settings, settings.slow_request_s)
+        app = (slow.before_asgi if interface == "asgi" else slow.before_wsgi)(app, found)
     if settings.health_path:
         app = (before_asgi if interface == "asgi" else before_wsgi)(app, settings.health_path)
     return app, interface
