@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from ..channel.throttle import TokenBucket
+from ..sandbox import denials
 from . import access, caddy
 from .lines import LINE_MAX_BYTES, Lines
 from .records import LEVELS, Record
@@ -63,6 +64,10 @@ _TEXT_MAX = 32 * 1024
 _FIELDS_MAX = 32
 
 
+WALLED = "walled"
+"""A field of a process that is in a sandbox; it is on no record."""
+
+
 class Source:
     """A process whose output is read. ``fields`` go on each of its records; ``logger`` is ``app``, ``relay`` …"""
 
@@ -70,7 +75,8 @@ class Source:
         self, logger: str, fields: dict[str, Any], streams: dict[str, int], access: dict[str, Any] | None = None
     ) -> None:
         self.logger = logger
-        self.fields = fields
+        self.fields = {name: value for name, value in fields.items() if name != WALLED}
+        self._is_walled = WALLED in fields
         self.access = access
         """How its requests are logged; None: not at all."""
         self.rate = TokenBucket(RATE_BYTES, burst=BURST_BYTES)
@@ -90,6 +96,8 @@ class Source:
 
     def record(self, level: str, logger: str, msg: str, fields: dict[str, Any], ts: float) -> Record:
         """With what names the process last, so that nothing it says can take its place."""
+        if self._is_walled and (hint := denials.hint(str(fields.get("error") or msg))):
+            fields = {**fields, "hint": hint}
         return Record(level, ts, logger, msg, {**fields, **self.fields})
 
 

@@ -25,7 +25,7 @@ OURS: dict[str, set[str]] = {
     "keyring": set(),
     "libraries": set(),
     "sandbox": set(),
-    "logs": {"channel"},
+    "logs": {"channel", "sandbox"},
     "http1": {"libraries"},
     "placeholders": {"caddyfile", "files"},
     "matchers": {"caddyfile", "placeholders"},

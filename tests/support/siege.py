@@ -211,6 +211,15 @@ def live(told_to):
     }
 
 
+def stumble(told_to):
+    import traceback
+    try:
+        os.listdir("/home")
+    except OSError:
+        traceback.print_exc()
+        raise
+
+
 def tried(told_to):
     return {path: told(lambda: open(path, mode)) for path, mode in told_to["paths"]}
 '''

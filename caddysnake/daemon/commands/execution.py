@@ -144,7 +144,9 @@ class Execution:
                 terminal = _new_terminal(extra["terminal"], surroundings.account)
                 extra = {**extra, "opened": terminal}
             if streams is None:
-                pipes = outlets("app", {"app": surroundings.app, "process": name}, ("stdout", "stderr"))
+                fields: dict[str, Any] = {"app": surroundings.app, "process": name}
+                fields |= {} if surroundings.walls is None else {"walled": True}
+                pipes = outlets("app", fields, ("stdout", "stderr"))
                 streams = [None, *(pipes.writers if pipes is not None else [None, None])]
             options = {
                 "gate": theirs.fileno(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from ...channel import vitals
 from ...channel.endpoint import pair
@@ -52,7 +52,9 @@ class WorkerProcess(Child):
         super().__init__(number, settings.app, own_limits, peer, theirs)
         try:
             if carried is None:
-                fields = {"app": settings.app, "worker": settings.worker_index}
+                fields: dict[str, Any] = {"app": settings.app, "worker": settings.worker_index}
+                if isinstance(settings, Settings) and settings.sandbox is not None and not settings.rehearses:
+                    fields["walled"] = True
                 access = settings.access_log if isinstance(settings, Settings) else None
                 self.equip("relay" if is_relay else "app", fields, access)
             self.gauges = Gauges(_threads_of(settings), _slots_of(settings), None if carried is None else carried[1])

@@ -98,7 +98,7 @@ class ForkServer(Launcher):
         }
         bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
         try:
-            self._outlets = outlets("spawner", {"python": key.python}, ("stdout", "stderr"))
+            self._outlets = outlets("spawner", self._fields(), ("stdout", "stderr"))
             streams = [None, *(self._outlets.writers if self._outlets is not None else [None, None])]
             command = [self.sight.python, bootstrap, json.dumps(options)]
             process = execute(key.account, dict(key.environ), command, [theirs.fileno()], streams, self.sight.walls)
@@ -117,6 +117,10 @@ class ForkServer(Launcher):
             self._outlets.handed()
             self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
         return process, ours
+
+    def _fields(self) -> dict[str, object]:
+        """What names it in the log."""
+        return {"python": self._key.python, **({} if self.sight.walls is None else {"walled": True})}
 
     def _look_unheard(self, until: float) -> None:
         """What it says waits in the pipe for a while, so that its last line can be told if it ends early."""
