@@ -129,3 +129,12 @@ def test_the_command_prints_it_and_runs_nothing(tmp_path: Path) -> None:
 if __name__ == "__main__":
     for each in CONFIGURATIONS:
         (FOLDER / each / "Caddyfile").write_text(outcome(each))
+
+
+def test_a_list_on_the_command_line_replaces_that_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("bind = '0.0.0.0:8000'\nworkers = 3\n")
+    (tmp_path / "Procfile").write_text("web: gunicorn -b 127.0.0.1:9000 app:app\n")
+    text = imported([str(tmp_path / "Procfile")], {})
+    assert "tcp/127.0.0.1:9000 {" in text
+    assert "8000" not in text
+    assert "workers 3" in text

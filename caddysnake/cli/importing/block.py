@@ -9,6 +9,7 @@ from typing import Final
 from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.formatter import format_source
 from ...caddyfile.tokens import Token
+from ...config.language import block as _  # noqa: F401 (registers all subdirectives)
 from ...config.language.directives import SUBDIRECTIVES
 from ...config.language.values import InvalidValue, module_variable, placeholders
 from ...config.language.variables import check_name
@@ -37,6 +38,10 @@ class Block:
     def has(self, name: str) -> bool:
         """Whether there is a line of that subdirective."""
         return name in self._lines
+
+    def count(self, name: str) -> int:
+        """How many lines of that subdirective there are."""
+        return len(self._lines.get(name, ()))
 
     def put(self, name: str, *words: str) -> None:
         """The only line of its kind."""

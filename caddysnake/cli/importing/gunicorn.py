@@ -241,7 +241,10 @@ def gunicorn(block: Block, words: list[str], launch: Launch) -> None:
         block.note(
             f"gunicorn config {named}", "it cannot be read from here; `caddysnake import` takes it by itself too"
         )
-    given = [each for each in (*config, *from_environ, *on_line) if each[0] != "config"]
+    given: list[tuple[str, Any]] = []
+    for source in (config, from_environ, on_line):
+        said = {name for name, _ in source}  # a list, too, is the last source's alone
+        given = [each for each in given if each[0] not in said] + [each for each in source if each[0] != "config"]
     SERVER.carry_out(given, block, launch)
 
 

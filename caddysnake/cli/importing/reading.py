@@ -88,8 +88,7 @@ def _procfile(text: str, start: Launch) -> list[Block]:
         raise CannotImport(f"{start.file}: no process in it starts one of {KNOWN} (name the command that does)")
     for name, launch in found:
         if not server_of(launch):
-            why = _BEFORE if name == "release" else "a program of its own, beside the daemon"
-            blocks[0].note(f"{name}: {shlex.join(launch.words)}", why)
+            blocks[0].add(*(("release",) if name == "release" else ("process", name)), *launch.words)
     return blocks
 
 

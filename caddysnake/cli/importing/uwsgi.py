@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,7 +31,8 @@ from .options import (
 )
 
 _ALWAYS: Final = "always so"
-_TASKS: Final = "not a server's work here: a task queue, or a process beside it"
+_TASKS: Final = "not a server's work here: a task queue, or a line `process NAME COMMAND`"
+_FIELDS: Final = ("minute", "hour", "day", "month", "week")
 
 
 def _later(block: Block, value: Any, values: Mapping[str, Any]) -> None:
@@ -61,8 +63,32 @@ def _mebibytes(value: Any) -> str:
     return f"{number(value)}MiB"
 
 
-def _cheaper(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    block.note(f"uwsgi cheaper {value}", "the number of workers does not change by itself")
+def _cron(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """``cron``: five numbers and a command; ``cron2``: ``minute=0,hour=3`` and a command. -1 is any, -5 each fifth."""
+    for each in value:
+        words = shlex.split(str(each))
+        if "=" in words[0]:
+            told = dict(part.split("=", 1) for part in words.pop(0).split(",") if "=" in part)
+        else:
+            told = dict(zip(_FIELDS, words, strict=False))
+            words = words[5:]
+        line = " ".join(_when(told.get(name, "-1")) for name in _FIELDS)
+        if not words:
+            raise InvalidValue("there is no command")
+        block.add("schedule", f"cron{block.count('schedule') + 1}", line, *words)
+
+
+def _when(text: str) -> str:
+    try:
+        count = int(text)
+    except ValueError:
+        raise InvalidValue(f"{text!r} is no number") from None
+    return str(count) if count >= 0 else "*" if count == -1 else f"*/{-count}"
+
+
+def _daemon(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    for each in value:
+        block.add("process", f"daemon{block.count('process') + 1}", *shlex.split(str(each)))
 
 
 USES = {
@@ -88,7 +114,9 @@ USES = {
     "limit_post": line("request_body_max_size", number),
     "worker_reload_mercy": line("grace_period", seconds),
     "py_autoreload": lambda block, value, _: block.put("autoreload") if str(value) != "0" else None,
-    "cheaper": _cheaper,
+    "cheaper": _later,
+    **dict.fromkeys(("cron", "cron2"), _cron),
+    "attach_daemon": _daemon,
     **reasons(
         ("plugins plugin plugins_dir", "Python is all there is, by `venv` or `python_path`"),
         ("master vacuum die_on_term need_app single_interpreter enable_threads lazy_apps lazy no_orphans strict "
@@ -117,9 +145,9 @@ USES = {
         ("gevent gevent_monkey_patch asyncio greenlet loop ugreen async", "requests run on threads, or the app "
             "is an ASGI app"),
         ("cache cache2", "a cache that all workers reach: Valkey, Redis"),
-        ("cron cron2 unique_cron spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet "
+        ("unique_cron spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet "
             "mule mules "
-         "farm attach_daemon attach_daemon2 smart_attach_daemon import shared_import", _TASKS),
+         "farm attach_daemon2 smart_attach_daemon import shared_import", _TASKS),
         ("harakiri_verbose py_tracebacker", "the stacks of what takes too long are in the log"),
         ("hook_master_start hook_post_app hook_as_root exec_asap exec_pre_app exec_post_app exec_as_user exec_as_root "
          "exec_as_user_atexit", "commands belong into the unit, or into the deploy"),
@@ -163,7 +191,10 @@ def _finish(block: Block, values: dict[str, Any], launch: Launch) -> None:
     if not block.addresses:
         listen(block, "127.0.0.1:8000")
         block.note("uwsgi socket", "none is named; write the one that Caddy connects to")
-    if not block.has("workers"):
+    least, most = (str(values.get(name) or "") for name in ("cheaper", "processes"))
+    if least.isdecimal() and most.isdecimal() and 0 < int(least) < int(most):
+        block.put("workers", least, most)
+    elif not block.has("workers"):
         block.put("workers", "1")
     if not block.has("threads"):
         block.put("threads", "1")
@@ -206,7 +237,9 @@ SERVER = ServerOptions(
         f"-{short}" if len(short) == 1 else f"--{short.replace('_', '-')}": name for short, name in _ALIASES.items()
     },
     switches=_SWITCHES,
-    many=names("env socket http_socket http uwsgi_socket mount pythonpath static_map plugins cron attach_daemon mule"),
+    many=names(
+        "env socket http_socket http uwsgi_socket mount pythonpath static_map plugins cron cron2 attach_daemon mule"
+    ),
 )
 
 
