@@ -80,6 +80,8 @@ class Settings(NamedTuple):
     """What Caddy has taken off the path of every request: the app's SCRIPT_NAME or root_path. Decoded."""
     health_path: str = ""
     """A path that is answered in front of the app; none when empty."""
+    has_affinity: bool = False
+    """Each client comes back to the same worker."""
     slow_at: float = 0.0
     """From then on (``time.monotonic()``, one clock for all processes) a start that still goes on is told."""
     finds_app: bool = False

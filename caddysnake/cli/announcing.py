@@ -83,9 +83,9 @@ def _is_internal(host: str) -> bool:
 def _of_root(url: str, caddys: str, environ: Mapping[str, str]) -> str:
     data = environ.get("XDG_DATA_HOME") or os.path.join(environ.get("HOME", "/"), ".local/share")
     root = Path(data) / _ROOT
-    where = f" It is {root}, as in `curl --cacert {root} {url}`." if root.exists() else ""
+    where = f" ({root}: `curl --cacert {root} {url}`)" if root.exists() else ""
     if _NOT_INSTALLED.search(caddys):
-        how = "the root certificate is not installed here (skip_install_trust): import it where you browse."
+        how = f"its root certificate{where} is not installed here (skip_install_trust): import it where you browse."
     else:
-        how = "Caddy installs the root certificate here if it may; import it where else you browse."
-    return f"Caddy itself signs {url} and {how}{where}"
+        how = f"it installs its root certificate{where} here if it may; import it where else you browse."
+    return f"Caddy signs {url} itself, and {how}"

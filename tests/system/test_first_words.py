@@ -102,7 +102,8 @@ def test_local_https_comes_with_a_word_on_the_root_certificate_that_makes_it_tru
     options = ("skip_install_trust", f"http_port {free_port()}")
     with daemon(tmp_path, site(url.rstrip("/"), *options), "--caddy", environ=environ(tmp_path)) as process:
         told = next(str(each["msg"]) for each in records(process) if "ready in" in str(each["msg"]))
-        assert f"s. {url} Caddy itself signs {url} and the root certificate is not installed here" in told
+        assert f"s. {url} Caddy signs {url} itself, and its root certificate (" in told
+        assert "is not installed here (skip_install_trust): import it where you browse." in told
         root, asked = re.search(r"`curl --cacert (\S+) (\S+)`", told).groups()  # type: ignore[union-attr]
         trusting = ssl.create_default_context(cafile=root)
         eventually(lambda: fetched(asked, trusting) == b"ok", "the certificate, which comes a moment later")

@@ -79,13 +79,16 @@ def test_a_thread_that_holds_up_a_stop_is_named_with_its_app_and_its_line(tmp_pa
         assert '"app":"main:app"' in next(line for line in process.log.splitlines() if told in line)
 
 
-@pytest.mark.parametrize(("workers", "is_told"), [(1, False), (2, True)])
-def test_a_socketio_server_that_polls_is_told_that_it_needs_one_worker(
-    tmp_path: Path, workers: int, is_told: bool
+@pytest.mark.parametrize(
+    ("lines", "is_told"),
+    [(("workers 1",), False), (("workers 2",), True), (("workers 2", "affinity cookie"), False)],
+)
+def test_a_socketio_server_that_polls_is_told_that_its_clients_must_come_back(
+    tmp_path: Path, lines: tuple[str, ...], is_told: bool
 ) -> None:
     (tmp_path / "main.py").write_text(
         "import socketio\napp = socketio.ASGIApp(socketio.AsyncServer(async_mode='asgi'))\n"
     )
-    with daemon(tmp_path, block(tmp_path, "module_asgi main:app", f"workers {workers}")) as process:
-        told = f"Socket.IO with HTTP polling keeps its clients' state in one process: with {workers} workers they"
+    with daemon(tmp_path, block(tmp_path, "module_asgi main:app", *lines)) as process:
+        told = "Socket.IO with HTTP polling keeps its clients' state in one process: with 2 workers they lose it. Write"
         assert (told in process.log) == is_told

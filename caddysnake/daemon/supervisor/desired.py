@@ -306,6 +306,7 @@ def _pool(
         root_path=spec.root_path,
         access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
         shares_process=block.workers_runtime == "thread",
+        has_affinity=block.affinity is not None,
     )
     key = ForkServerKey(
         python=spec.python,

@@ -39,14 +39,14 @@ def patched() -> str | None:
 
 def tell_of_one_worker(app: Any, settings: Settings) -> None:
     """Warn of an app that needs its clients to come back to the same worker, and has several."""
-    if settings.workers < 2 or settings.worker_index or settings._asdict().get("affinity_key"):
+    if settings.workers < 2 or settings.worker_index or settings.has_affinity:
         return
     found = next((name for module, name in _STATEFUL.items() if module in sys.modules), None)
     if found is None and _polls(app):
         found = "Socket.IO with HTTP polling"
     if found is not None:
         what = f"{found} keeps its clients' state in one process: with {settings.workers} workers they lose it"
-        say("warn", f"{what}. Write `workers 1`", app=settings.app)
+        say("warn", f"{what}. Write `affinity cookie`, or `workers 1`", app=settings.app)
 
 
 def _polls(app: Any) -> bool:

@@ -36,6 +36,7 @@ from .output import Output
 log = logging.getLogger("caddysnake.caddy")
 
 _READY_TIMEOUT_S = 60.0
+_SLOW_S = 3.0
 _CALL_TIMEOUT_S = 5.0
 _NAME = "caddy"
 _OWN = re.compile(r"Caddyfile-(\d+)-[0-9a-f]+|caddy-(\d+)\.sock")
@@ -78,6 +79,7 @@ class Caddy(FrontProxy):
         secret = secrets.token_hex(16).encode()  # a stranger on this machine may find the port
         server = await asyncio.start_server(partial(self._called_back, secret), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
+        slow = self._loop.call_later(_SLOW_S, _tell_slow)
         try:
             self._spawn(["--pingback", f"{host}:{port}"], secret)
             await asyncio.wait_for(self._ready, _READY_TIMEOUT_S)
@@ -87,6 +89,7 @@ class Caddy(FrontProxy):
         except _EndedEarly as exc:
             raise StartFailed(_NAME, "caddy", await self._why_ended(exc)) from None
         finally:
+            slow.cancel()
             server.close()
             self._output.release()
 
@@ -357,3 +360,5 @@ class Caddy(FrontProxy):
             self._restart = self._loop.call_later(pause, self._spawn_again)
 
 
+def _tell_slow() -> None:
+    log.info("waiting for caddy; the first time that it signs a site itself it installs its root certificate")
