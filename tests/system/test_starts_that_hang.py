@@ -18,14 +18,17 @@ SERVERS = {
 }
 
 
-def site(folder: Path, kind: str = "wsgi", name: str = "main") -> str:
-    return f"unix/{folder}/a.sock {{\n\tpython {{\n\t\tmodule_{kind} {name}:app\n\t\tworkers 1\n\t}}\n}}\n"
+def site(folder: Path, kind: str = "wsgi", runtime: str = "process") -> str:
+    lines = f"\t\tmodule_{kind} main:app\n\t\tworkers 1\n\t\tworkers_runtime {runtime}\n"
+    return f"unix/{folder}/a.sock {{\n\tpython {{\n{lines}\t}}\n}}\n"
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_an_app_that_runs_a_server_of_its_own_is_refused_soon_with_its_line(tmp_path: Path, server: str) -> None:
+@pytest.mark.parametrize(("server", "runtime"), [("uvicorn", "process"), ("flask", "process"), ("flask", "thread")])
+def test_an_app_that_runs_a_server_of_its_own_is_refused_soon_with_its_line(
+    tmp_path: Path, server: str, runtime: str
+) -> None:
     (tmp_path / "main.py").write_text(SERVERS[server].format(port=free_port()))
-    (tmp_path / "Caddyfile").write_text(site(tmp_path, "asgi" if server == "uvicorn" else "wsgi"))
+    (tmp_path / "Caddyfile").write_text(site(tmp_path, "asgi" if server == "uvicorn" else "wsgi", runtime))
     begun = time.monotonic()
     process = Process([sys.executable, "-m", "caddysnake", "run"], tmp_path, "daemon")
     try:

@@ -28,7 +28,7 @@ def test_a_request_that_exits_ends_that_request_alone(tmp_path: Path, interface:
             assert (await house.ask(app))[0] == 500
             (home / "ok").touch()
             assert await house.ask(app) == (200, b"ok")
-            assert app.pool.restarts == 0
+            assert app.pool.core.restarts == 0
 
     run(work())
 
@@ -118,7 +118,7 @@ def test_threads_that_cannot_be_stopped_have_their_host_replaced_without_a_lost_
                 await app.ended()
             await until(lambda: good.pool.ready and host.pid not in pids(good), "another host")
             assert await asyncio.to_thread(exchange, kept, "/") == (200, b"good")
-            assert good.pool.restarts == 0
+            assert good.pool.core.restarts == 0
 
     run(work())
 
@@ -142,7 +142,7 @@ def test_threads_that_apps_leave_behind_have_their_host_replaced(tmp_path: Path,
             await until(lambda: good.pool.ready and former.pid not in pids(good), "another host")
             assert await asyncio.to_thread(exchange, kept, "/") == (200, b"good")
             await until(former.gone.is_set, "the end of the old host")
-            assert good.pool.restarts == 0
+            assert good.pool.core.restarts == 0
 
     run(work())
 

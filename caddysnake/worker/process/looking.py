@@ -10,14 +10,16 @@ import linecache
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
 
-from ...channel.records import say
+from ...channel.records import current, say, speak_for_thread
 from ...channel.vitals import KNOWS_PROFILE, KNOWS_TAKES, LOOK_SIGNAL, WORD_GUEST, Page
 
 _FRAMES_MAX = 20
+_EARLY_S = 3.0
 _SERVERS = {
     "uvicorn": ("run", "serve"),
     "flask.app": ("run",),
@@ -63,14 +65,41 @@ class _Look:
         if self.act is not None:
             self.act()
         else:
-            self._tell(frame)
+            _tell(frame, self.app, self.told_from, self.refuse)
 
-    def _tell(self, frame: FrameType | None) -> None:
-        if (why := serves_itself(frame)) is not None:
-            self.refuse("\n".join([why, *frames_of(frame)]))
-        elif monotonic() >= self.told_from:
-            where = place_of(frame) or f"{sys.implementation.name}, before any code of the app's"
-            say("warn", f"still starting, at {where}", "\n".join(frames_of(frame)), app=self.app)
+
+def _tell(frame: FrameType | None, app: str, told_from: float, refuse: Callable[[str], object]) -> None:
+    if (why := serves_itself(frame)) is not None:
+        refuse("\n".join([why, *frames_of(frame)]))
+    elif monotonic() >= told_from:
+        where = place_of(frame) or f"{sys.implementation.name}, before any code of the app's"
+        say("warn", f"still starting, at {where}", "\n".join(frames_of(frame)), app=app)
+
+
+class Overseen:
+    """A start in this thread, which no signal reaches: another thread looks at it, as early and as late as the daemon
+    would.
+    """
+
+    def __init__(self, app: str, slow_at: float, refuse: Callable[[str], object]) -> None:
+        self._app, self._slow_at, self._refuse = app, slow_at, refuse
+        self._ident = threading.get_ident()
+        self._records = current()
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._look, name="looking", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+
+    def _look(self) -> None:
+        speak_for_thread(self._records)
+        late_s = max(0.0, self._slow_at - monotonic())
+        for wait_s in (min(_EARLY_S, late_s / 2), late_s):
+            if self._is_over.wait(wait_s):
+                return
+            _tell(sys._current_frames().get(self._ident), self._app, self._slow_at, self._refuse)
 
 
 _look = _Look()

@@ -251,7 +251,8 @@ class ThreadHost:
                 raise AppError("setup-failed", "a thread may have no working directory of its own here (unshare(2))")
             keyring.join_own()
             enter_directory(settings)
-            imported = group.imported(settings, self)
+            with looking.Overseen(settings.app, settings.slow_at, partial(_refuse, endpoint)):
+                imported = group.imported(settings, self)
         except AppError as exc:
             report(endpoint, Failed(exc.code, str(exc)))
             return 1
@@ -343,6 +344,10 @@ class ThreadHost:
                 number, _ = self._ended.popleft()
                 self._group_of.pop(number)
         return 0
+
+
+def _refuse(endpoint: Endpoint, why: str) -> None:
+    report(endpoint, Failed("import-failed", why))
 
 
 def _hint(text: str) -> str:
