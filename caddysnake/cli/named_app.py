@@ -6,6 +6,7 @@ Nothing of it is executed. Where a file does not say what it defines, the worker
 from __future__ import annotations
 
 import ast
+import glob
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from ..channel.app_names import APPS, FACTORIES
 
 _SOURCE_MAX_BYTES = 4 * 1024 * 1024
+_MODULES = ("main", "app", "wsgi", "asgi", "api", "server")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _FRAMEWORKS = {
     "asgi": (
@@ -46,6 +48,18 @@ class Venv(NamedTuple):
 
     path: str
     why: str
+
+
+def found_in(folder: str) -> str:
+    """The module that is called as an app's is, in ``folder``; the one of a Django project before all. Raises
+    ``UnservableValue``.
+    """
+    django = sorted(glob.glob("*/[aw]sgi.py", root_dir=folder)) if os.path.exists(f"{folder}/manage.py") else []
+    for file in (*reversed(django), *(f"{name}.py" for name in _MODULES)):
+        if os.path.isfile(os.path.join(folder, file)):
+            return file.removesuffix(".py").replace("/", ".")
+    known = ", ".join(f"{name}.py" for name in _MODULES)
+    raise UnservableValue(f"there is none of {known} in {os.path.abspath(folder)}: name the app, such as blog:app")
 
 
 def named(word: str, working_dir: str | None) -> NamedApp:

@@ -4,7 +4,8 @@
     caddysnake serve blog
     caddysnake serve --domain blog.example.com --workers 4 blog:app
 
-Without a variable, app, application or a factory is looked for in the module. Whether the app is WSGI or ASGI is told
+Without a module, what is called main, app, wsgi or asgi is served, or the project beside a manage.py. Without a
+variable, app, application or a factory is looked for in the module. Whether the app is WSGI or ASGI is told
 by looking at it; --wsgi and --asgi force one. The virtual environment that is active, or a .venv beside the app, is
 used. With --domain Caddy gets a certificate and serves HTTPS on ports 80 and 443. --print shows the Caddyfile that this
 command stands for.
@@ -24,7 +25,7 @@ from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
 from ..daemon.upgrade.handover import inherited
-from .named_app import NamedApp, UnservableValue, Venv, named, venv_of
+from .named_app import NamedApp, UnservableValue, Venv, found_in, named, venv_of
 from .reading import Source
 from .run import EXIT_FAILED, serve_file
 from .understanding import Setting
@@ -35,7 +36,10 @@ _DEFAULT_HOST, _DEFAULT_PORT = "127.0.0.1", "9080"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "app", metavar="MODULE[:VARIABLE]", help="such as blog:app, blog, or a factory: blog:make_app()"
+        "app",
+        metavar="MODULE[:VARIABLE]",
+        nargs="?",
+        help="such as blog:app, blog, or a factory: blog:make_app(); default: what is there of main, app, wsgi, asgi",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--wsgi", action="store_true", help="the app is WSGI")
@@ -73,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     """Serve until told to stop; 1 when that cannot be."""
     logs.set_up(debug=args.debug)
     try:
-        app = named(args.app, args.working_dir)
+        app = named(args.app or found_in(args.working_dir or "."), args.working_dir)
         text = caddyfile(args, app)
     except UnservableValue as exc:
         print(f"Error: {exc}", file=sys.stderr)
@@ -88,6 +92,8 @@ def main(args: argparse.Namespace) -> int:
     except StateError as exc:
         logs.tell(f"Error: {exc}", "error")
         return EXIT_FAILED
+    if left is None and args.app is None:
+        logs.tell(f"Note: serves {app.name}, since nobody has named an app")
     if left is None and (venv := _venv(args, app)) is not None:
         logs.tell(f"Note: the app runs in {venv.path}, {venv.why} (--venv or --python-path names another)")
     source = Source(text.encode(), f"(serve {args.domain or _listen(args)})")  # its sockets get a folder by this name

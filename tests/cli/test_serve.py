@@ -16,7 +16,7 @@ from support.caddies import caddy as find_caddy
 from support.daemon import PATIENCE_S, Process, as_text, eventually, free_port, get
 from support.pythons import make_venv
 
-from caddysnake.cli.named_app import UnservableValue, named
+from caddysnake.cli.named_app import UnservableValue, found_in, named
 
 WSGI = "def {}(environ, start_response):\n    start_response('200 OK', [])\n    return [{}]\n"
 FACTORY = "def create_app(config=None):\n    " + WSGI.format("app", "b'made'").replace("\n", "\n    ") + "return app\n"
@@ -89,6 +89,18 @@ def test_an_app_is_found_by_what_its_file_defines(
     (folder / "main.py").write_text(source)
     found = named(word, None)
     assert (found.name, found.interface, found.working_dir) == expected
+
+
+def test_without_a_word_the_usual_modules_are_looked_for_a_django_project_first(tmp_path: Path) -> None:
+    with pytest.raises(UnservableValue, match="name the app"):
+        found_in(str(tmp_path))
+    files = {"wsgi.py": "wsgi", "main.py": "main", "site/asgi.py": "main", "site/wsgi.py": "main"}
+    for file, expected in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+        assert found_in(str(tmp_path)) == expected
+    (tmp_path / "manage.py").touch()
+    assert found_in(str(tmp_path)) == "site.wsgi"
 
 
 def test_words_that_name_nothing_are_refused() -> None:

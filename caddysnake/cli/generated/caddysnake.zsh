@@ -232,7 +232,7 @@ _shtab_caddysnake_serve_options=(
   "--access-logs[Caddy logs every request]"
   "--debug[log more]"
   "--print[print the Caddyfile and do nothing]"
-  ":such as blog\:app, blog, or a factory\: blog\:make_app():"
+  ":such as blog\:app, blog, or a factory\: blog\:make_app()\; default\: what is there of main, app, wsgi, asgi:"
 )
 
 # guard to ensure default positional specs are added only once per session
