@@ -151,10 +151,9 @@ def compose(
 
 def _with_env_files(options: Autoreload, spec: AppSpec) -> Autoreload:
     """``options``, and the env files too: they lie in the working directory, or are refused."""
-    named = [os.path.relpath(path, spec.working_dir) if os.path.isabs(path) else path for path in spec.block.env_files]
-    return options.model_copy(
-        update={"watch": (*options.watch, *(_PLACEHOLDER.sub("*", os.path.normpath(path)) for path in named))}
-    )
+    named = (os.path.relpath(each, spec.working_dir) if os.path.isabs(each) else each for each in spec.block.env_files)
+    patterns = (_PLACEHOLDER.sub("*", os.path.normpath(each)) for each in named)
+    return options.model_copy(update={"watch": (*options.watch, *patterns)})
 
 
 class _Known(NamedTuple):
