@@ -18,7 +18,19 @@ from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp, find
 from ..daemon.upgrade.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
-from .models import Cancelled, Dumped, Evicted, Loaded, OutcomeModel, Reloaded, ScaleModel, Stopping, Upgrade
+from .models import (
+    Cancelled,
+    Dumped,
+    Evicted,
+    Loaded,
+    OutcomeModel,
+    Promoted,
+    Reloaded,
+    RolledBack,
+    ScaleModel,
+    Stopping,
+    Upgrade,
+)
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
 _HINTS = {
@@ -102,10 +114,12 @@ def upgrading(daemon: Daemon) -> Upgrade:
     )
 
 
-async def reload_app(daemon: Daemon, key: str, tell: Tell | None = None) -> Reloaded:
+async def reload_app(
+    daemon: Daemon, key: str, tell: Tell | None = None, canary: bool | None = None
+) -> Reloaded:
     """Give one app new workers. ``tell`` hears its release commands. Raises ``ApiError``; what ran goes on then."""
     _refuse_unless_ready(daemon)
-    task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell))
+    task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell, canary=canary))
     try:
         seconds = await asyncio.shield(task)
     except UnknownApp as exc:
@@ -120,6 +134,30 @@ async def reload_app(daemon: Daemon, key: str, tell: Tell | None = None) -> Relo
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
     return Reloaded(app=key, seconds=round(seconds, 3))
+
+
+async def promote(daemon: Daemon, key: str) -> Promoted:
+    """Let the build that is tried take over. Raises ``ApiError``."""
+    _refuse_unless_ready(daemon)
+    try:
+        is_promoted = await daemon.serving.promote(key)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    if not is_promoted:
+        raise ApiError("nothing-to-promote", f"no build of {key} is on trial")
+    return Promoted(app=key)
+
+
+def roll_back(daemon: Daemon, key: str) -> RolledBack:
+    """Let the build before serve again. Raises ``ApiError``."""
+    _refuse_unless_ready(daemon)
+    try:
+        number = daemon.serving.roll_back(key)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    if number is None:
+        raise ApiError("nothing-kept", f"no build of {key} is kept, and none is on trial")
+    return RolledBack(app=key, build=number)
 
 
 def scale(daemon: Daemon, key: str, workers: int | None) -> ScaleModel:

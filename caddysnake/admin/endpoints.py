@@ -31,7 +31,9 @@ from .models import (
     Health,
     Loaded,
     Profiled,
+    Promoted,
     Reloaded,
+    RolledBack,
     ScaleModel,
     Status,
     Stopping,
@@ -136,7 +138,7 @@ async def post_load(call: Call) -> Loaded:
         document = Document(call.body, file)
     elif "file" in call.query:
         _expect(call.daemon.reloads.configuration.document.file, call.query["file"])
-    manner = Manner(_flag(call, "changed"), _flag(call, "all_or_nothing"), tell=call.tell)
+    manner = Manner(_flag(call, "changed"), _flag(call, "all_or_nothing"), tell=call.tell, canary=_canary(call))
     return await actions.load(call.daemon, document, manner)
 
 
@@ -157,6 +159,11 @@ def _flag(call: Call, name: str) -> bool:
     if text not in ("true", "false", ""):
         raise ApiError("bad-request", f"{name}={text[:80]!r} is neither true nor false", f"write {name}=true")
     return text != "false"
+
+
+def _canary(call: Call) -> bool | None:
+    """Whether new builds are tried; None: as their blocks say."""
+    return _flag(call, "canary") if "canary" in call.query else None
 
 
 async def post_stop(call: Call) -> Stopping:
@@ -195,7 +202,17 @@ async def get_app(call: Call) -> AppModel:
 
 async def post_reload(call: Call) -> Reloaded:
     """Give the app of this ``key`` new workers; done when they serve. Raises ``ApiError``."""
-    return await actions.reload_app(call.daemon, call.path["key"], call.tell)
+    return await actions.reload_app(call.daemon, call.path["key"], call.tell, _canary(call))
+
+
+async def post_promote(call: Call) -> Promoted:
+    """Let the build of the app of this ``key`` that is tried take over. Raises ``ApiError``."""
+    return await actions.promote(call.daemon, call.path["key"])
+
+
+async def post_rollback(call: Call) -> RolledBack:
+    """Let the build before of the app of this ``key`` serve again. Raises ``ApiError``."""
+    return actions.roll_back(call.daemon, call.path["key"])
 
 
 async def post_scale(call: Call) -> ScaleModel:
@@ -359,6 +376,9 @@ _FOLLOW = Parameter("follow", "query", "go on with what comes", {"type": "boolea
 _ALL = Parameter(
     "all_or_nothing", "query", "one app that does not start refuses the whole", {"type": "boolean", "default": False}
 )
+_CANARY = Parameter(
+    "canary", "query", "whether new builds are tried first; else as their blocks say", {"type": "boolean"}
+)
 _WORKERS = Parameter("workers", "query", "a number, or auto", {"type": "string", "default": "auto"})
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -374,7 +394,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "config", "restart", "caddy", "listen", "request-timeout", "too-large", "unsupported-media-type", "start",
             "cancelled", "busy",
         ),
-        (_FILE, _CHANGED, _ALL),
+        (_FILE, _CHANGED, _ALL, _CANARY),
         takes="text/caddyfile",
         streams=True,
     ),
@@ -407,8 +427,27 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Give one app new workers. Answers when they serve. A failure changes nothing.",
         Reloaded,
         ("no-such-app", "template", "asleep", "start", "cancelled", "busy"),
-        (_KEY,),
+        (_KEY, _CANARY),
         streams=True,
+    ),
+    Endpoint(
+        "POST",
+        "/apps/{key}/promote",
+        post_promote,
+        "Let the build that is on trial take over now.",
+        Promoted,
+        ("no-such-app", "template", "asleep", "nothing-to-promote", "busy"),
+        (_KEY,),
+    ),
+    Endpoint(
+        "POST",
+        "/apps/{key}/rollback",
+        post_rollback,
+        "Let the build before serve again, where `keep_previous` has kept it, or end a trial. It holds until the next "
+        "reload or restart; what release commands have done stays done.",
+        RolledBack,
+        ("no-such-app", "template", "asleep", "nothing-kept", "busy"),
+        (_KEY,),
     ),
     Endpoint(
         "POST",

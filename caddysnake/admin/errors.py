@@ -30,6 +30,10 @@ CODES: dict[str, Code] = {
     ),
     "cancelled": Code(409, "somebody cancelled the reload", "what release commands have done by then stays done"),
     "no-change": Code(409, "nothing is being changed that could be cancelled"),
+    "nothing-kept": Code(
+        409, "no build before is kept, and none is on trial", "write keep_previous into its block, for the next time"
+    ),
+    "nothing-to-promote": Code(409, "no new build is on trial", "`caddysnake status` says which are"),
     "too-large": Code(413, "the content is larger than it may be"),
     "unsupported-media-type": Code(415, "the content is of a type that is not read here"),
     "start": Code(

@@ -152,6 +152,14 @@ class _Collector(Collector):
         yield workers
         yield restarts
         yield starts
+        verdicts = CounterMetricFamily(
+            "caddysnake_app_verdicts", "Trials of new builds by what became of them.", labels=["app", "verdict"]
+        )
+        for group in groups:
+            for verdict in ("promoted", "returned"):
+                count = sum(app.verdicts.get(verdict, 0) for app in group.apps)
+                verdicts.add_metric([*group.labels, verdict], count)
+        yield verdicts
         yield _gauge("workers_wanted", "Workers that there should be.", groups, lambda of: _sum(of, "workers_wanted"))
         yield _gauge("worker_memory_bytes", "Resident memory of workers.", groups, _memory)
         yield _counter("worker_cpu_seconds", "Processor time of workers.", groups, lambda of: of.cpu_s)

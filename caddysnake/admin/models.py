@@ -84,6 +84,45 @@ class Reloaded(Model):
     seconds: float
 
 
+class FiguresModel(Model):
+    """What a build did in the time in which it was tried."""
+
+    requests: int = Field(description="lost ones among them")
+    errors: int = Field(description="5xx, and requests that ended with their worker")
+    p95_s: float | None
+
+
+class TrialModel(Model):
+    """A new build that gets its share of the requests until it is judged."""
+
+    share: float
+    since_at: float
+    ends_at: float
+    new: FiguresModel
+    old: FiguresModel
+
+
+class KeptModel(Model):
+    """The build before, which `rollback` gives the connections back."""
+
+    build: int
+    workers: int = Field(description="one that ends is not replaced")
+    until_at: float
+
+
+class RolledBack(Model):
+    """The build before serves again, until the next reload or restart."""
+
+    app: str
+    build: int
+
+
+class Promoted(Model):
+    """The build that was tried has taken over."""
+
+    app: str
+
+
 class ScaledModel(Model):
     """Why an app has as many workers as it has."""
 
@@ -245,6 +284,9 @@ class AppModel(Model):
     connections: int
     websockets: int = Field(default=0, description="of those, open WebSockets")
     starts: Starts
+    trial: TrialModel | None = Field(description="a new build that is tried")
+    kept: KeptModel | None = Field(description="the build before, where it is kept")
+    verdicts: dict[str, int] = Field(description="promoted, returned")
     builds_accepted: int
     builds_refused: int
     memory_bytes: int = Field(description="of its processes; that of a thread host counts for each app in it")

@@ -21,6 +21,7 @@ from ..config.check.sandbox import REHEARSED, Held, held
 from ..daemon.apps.app import App
 from ..daemon.apps.builds import Builds
 from ..daemon.apps.counters import Counters
+from ..daemon.apps.judging import Figures
 from ..daemon.apps.pool import Pool
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.addresses import address_name
@@ -34,7 +35,9 @@ from .models import (
     BuildModel,
     DaemonModel,
     FailureModel,
+    FiguresModel,
     Health,
+    KeptModel,
     ListenerModel,
     RefusedModel,
     ScaledModel,
@@ -42,6 +45,7 @@ from .models import (
     Status,
     TemplateModel,
     Traffic,
+    TrialModel,
     WorkerModel,
 )
 
@@ -250,6 +254,9 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         refusals=_refusals(seen, app.ledger, (row.worker for row in seen.rows.get(app, []))),
         last_failure=_failure(app.ledger),
         starts=_starts(app.ledger),
+        trial=_trial(app),
+        kept=_kept(app),
+        verdicts=dict(app.builds.verdicts),
         builds_accepted=app.builds.times_accepted,
         builds_refused=app.builds.times_refused,
         in_flight=vitals.plus(*(each.in_flight for each in workers)),
@@ -270,6 +277,25 @@ def _sandbox(daemon: Daemon, app: App, name: str) -> Held:
     return held(walls, landlock.abi(), is_shared=not app.spec.isolated, unwalled=unwalled)
 
 
+def _trial(app: App) -> TrialModel | None:
+    trial = app.deploys.trial
+    if trial is None:
+        return None
+    new, old = map(_figures, trial.compared())
+    return TrialModel(share=trial.share, since_at=trial.began_at, ends_at=trial.ends_at, new=new, old=old)
+
+
+def _figures(figures: Figures) -> FiguresModel:
+    return FiguresModel(requests=figures.total, errors=figures.errors, p95_s=figures.p95_s)
+
+
+def _kept(app: App) -> KeptModel | None:
+    shelf = app.deploys.shelf
+    if shelf.pool is None:
+        return None
+    return KeptModel(build=shelf.build, workers=len(shelf.pool.ready), until_at=shelf.until)
+
+
 def _shared_with(daemon: Daemon, name: str) -> list[str]:
     groups = [shared.apps for shared in daemon.running.desired.shared if name in shared.apps]
     return sorted({each for apps in groups for each in apps} - {name})
@@ -283,7 +309,7 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
     """
     if app.is_stopping:
         return "stopping"
-    if app.is_broken:
+    if app.takeover.broken is not None and not app.attempts:
         return "broken"
     if app.pool.ready:
         return "serving"

@@ -39,6 +39,10 @@ FAILURES: Final[dict[str, Code]] = {
         "a new worker did not answer a request of `warmup` as it should",
         "the message has its status, the beginning of its answer and its traceback",
     ),
+    "canary-failed": Code(
+        503, "a new build was returned after its trial", "the message has the figures, and the most frequent traceback"
+    ),
+    "rolled-back": Code(503, "somebody gave the connections back to the build before"),
     "no-such-app": Code(
         404,
         "the app of a dynamic block that this request leads to is not on disk: its folder, module, environment or user",

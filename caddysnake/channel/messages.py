@@ -130,6 +130,9 @@ AFFINITY_FIELD = b"caddysnake-affinity"
 TAKE_SINCE_SHIFT = 8
 """To an app's worker: above this many bits stands since when it waits for one, monotonic milliseconds modulo 2**24."""
 
+TAKE_COUNTED = 32
+"""To an app's worker: give it back after as many requests as stand where else the time does."""
+
 TAKE_LISTENER_SHIFT = 8
 """To a relay: the number of the listener in its routing table stands above this many bits."""
 

@@ -19,7 +19,7 @@
 ``logs``           what was logged last; ``profile``: where an app spends its time
 ``dump``           have a worker write its stacks
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end
-``scale``      another number of workers
+``scale``      another number of workers; ``promote``, ``rollback``: which build serves
 
 ``doctor``         what is wrong with a machine; ``environ``: what is found around; ``version``
 ``runtime``        libraries for another Python; ``wheels``: where they come from

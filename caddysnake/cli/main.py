@@ -22,6 +22,8 @@ COMMANDS: Final[dict[str, str]] = {
     "serve": "serve one app, without a Caddyfile",
     "reload": "have the running daemon carry out its Caddyfile as it is now, losing no request",
     "upgrade": "have the running daemon become the version that is installed now, losing no request",
+    "promote": "let a new build that is on trial take over now",
+    "rollback": "give the connections back to the build before",
     "scale": "give an app another number of workers, without a reload",
     "stop": "stop the running daemon",
     "status": "show how the running daemon is: apps, workers, what runs and what was refused",

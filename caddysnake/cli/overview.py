@@ -207,6 +207,7 @@ def _notes(now: Status, clock: float) -> list[str]:
             when = span(clock - refused["last_at"])
             what = f"build {refused['number']} was refused {when} ago ({refused['code']}{_tries(refused)}); {runs}"
             found += [f"! {name}: {what}", *_excerpt(refused["error"])]
+        found += _builds(name, app, clock)
         if app["scaled"]:
             fixed = ", until the next reload" if app["workers_asked_for"] else ""
             since, why = span(clock - app["scaled"]["at"]), app["scaled"]["reason"]
@@ -241,6 +242,24 @@ def _failure(name: str, failure: Status, clock: float, *, is_told: bool) -> list
         last = cut(failure["error"].rstrip().rpartition("\n")[2].strip(), _REASON_MAX)
         return [f"{line}, over since {span(clock - failure['over_at'])}: {last}"]
     return [line, *([] if is_told else _excerpt(failure["error"]))]
+
+
+def _builds(name: str, app: Status, clock: float) -> list[str]:
+    """Builds beside the one that serves."""
+    found = []
+    trial, kept = app["trial"], app["kept"]
+    if trial is not None:
+        left = span(max(0.0, trial["ends_at"] - clock))
+        found.append(f"- {name}: a new build is on trial with {trial['share']:.1%} of the requests, {left} left")
+        for which in ("new", "old"):
+            each = trial[which]
+            p95 = milliseconds(each["p95_s"])
+            found.append(f"    {which}: {each['requests']} requests, {each['errors']} errors, p95 {p95}")
+    if kept is not None:
+        workers = f"{kept['workers']} worker{'' if kept['workers'] == 1 else 's'}, which are not replaced"
+        left = span(max(0.0, kept["until_at"] - clock))
+        found.append(f"- {name}: build {kept['build']} is kept for {left} ({workers}): caddysnake rollback")
+    return found
 
 
 def _memory_limits(now: Status) -> list[str]:

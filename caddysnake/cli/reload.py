@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all-or-nothing", action="store_true", help="one app that does not start refuses the whole"
     )
+    parser.add_argument(
+        "--canary",
+        action=argparse.BooleanOptionalAction,
+        help="try new builds on a share of the requests first, or not, whatever their blocks say",
+    )
     parser.add_argument("-f", "--force", action="store_true", help="accepted and ignored: a reload always reloads")
 
 
@@ -41,9 +46,10 @@ def main(args: argparse.Namespace) -> int:
     """Reload, and wait for the outcome; 0 when the new workers serve."""
     try:
         if args.app is not None:
-            path, body = f"/apps/{quote(args.app, safe='')}/reload", None
+            query = "" if args.canary is None else f"?canary={str(args.canary).lower()}"
+            path, body = f"/apps/{quote(args.app, safe='')}/reload{query}", None
         else:
-            flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing}
+            flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing, "canary": args.canary}
             path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
         target = find(args.address, None if args.config == "-" else args.config)
         done = follow(target, "POST", path, body, _show)
@@ -69,7 +75,8 @@ def _tell(done: Mapping[str, Any]) -> int:
     refused = [each for each in done["outcomes"] if each["result"] == "refused"]
     for each in refused:
         goes_on = "its old build serves on" if each["serves"] else "nothing serves, and it is tried again"
-        print(f"Error: app {each['app']} does not start ({each['code']}); {goes_on}:", file=sys.stderr)
+        what = "does not start" if each["code"] != "canary-failed" else "is returned"
+        print(f"Error: app {each['app']} {what} ({each['code']}); {goes_on}:", file=sys.stderr)
         for line in each["error"].splitlines():
             print(f"  {line}", file=sys.stderr)
     but = f", but for {', '.join(each['app'] for each in refused)}" if refused else ""
@@ -78,12 +85,14 @@ def _tell(done: Mapping[str, Any]) -> int:
     return 1 if refused else 0
 
 
-def _load(config: str | None, *, is_addressed: bool, flags: Mapping[str, bool]) -> tuple[str, bytes | None]:
+def _load(config: str | None, *, is_addressed: bool, flags: Mapping[str, bool | None]) -> tuple[str, bytes | None]:
     """Target and body of the request. Without a file the daemon reads its own again, if it is that of this directory.
 
     Raises ``ReadError``, ``CallFailed``.
     """
-    parameters = {name: "true" for name, is_set in flags.items() if is_set}
+    # What is off is not said, but of what a block may ask for.
+    said = {name: value for name, value in flags.items() if value or (name == "canary" and value is not None)}
+    parameters = {name: str(value).lower() for name, value in said.items()}
     if config is None:
         if not is_addressed and os.path.exists(DEFAULT_FILE):
             parameters["file"] = file_asked_for(None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 
-from ..channel.messages import TAKE_LINK, TAKE_SINCE_SHIFT
+from ..channel.messages import TAKE_COUNTED, TAKE_LINK, TAKE_SINCE_SHIFT
 
 _SOON_S = 0.05
 """A link is made for a request, which comes on it so soon."""
@@ -28,7 +28,7 @@ def arrival(flags: int, sock: socket.socket, now: float) -> tuple[float, float]:
     """Monotonic seconds at which the first request on ``sock``, taken at ``now``, arrived, 0 when that is not known;
     and until when it must have been begun for this to hold. ``flags`` are those of ``Take``.
     """
-    since_ms = flags >> TAKE_SINCE_SHIFT
+    since_ms = 0 if flags & TAKE_COUNTED else flags >> TAKE_SINCE_SHIFT
     if not since_ms:
         return 0.0, 0.0
     waited_ms = (int(now * 1000) - since_ms) % _WRAPS_MS

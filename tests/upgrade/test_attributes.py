@@ -65,7 +65,7 @@ LOOKED_AT = {
         "spec upkeep workers"
     ),
     "apps.generation.Generation": (
-        "backoff goal last_failure leaving ready replacing restarts size state workers"
+        "backoff crashes goal last_failure leaving ready replacing restarts size state workers"
     ),
     "apps.source.WorkerSource": (
         "_build _folder _launchers _spec _threads"
@@ -74,14 +74,14 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing background builds exchange folder hurry ledger scaled "
+        "_growing _launchers _loop _reaps _renewing background builds deploys exchange folder hurry ledger scaled "
         "surroundings"
     ),
     "apps.takeover.Takeover": (
-        "attempts broken coming former is_stopping is_succeeded present retry_after_s"
+        "attempts broken coming former is_stopping is_succeeded kept present retry_after_s"
     ),
     "apps.dispatcher.Dispatcher": (
-        "_connections _queue _recourse _turn takeover waiters"
+        "_connections _queue _recourse _turn next_side takeover waiters"
     ),
     "apps.queue.ConnectionQueue": (
         "_connections _give _has_worker _retry _waiting most"
@@ -139,7 +139,7 @@ LOOKED_AT = {
         "_adopted _foreign _notifier _passed _stored"
     ),
     "sockets.connections.Connection": (
-        "app bound events fd flags parked since slot worker"
+        "app bound events fd flags parked since slot turns worker"
     ),
     "sockets.connections.Connections": (
         "_by_fd _epoll _loop _on_over _on_request on_untied shares"
@@ -171,7 +171,7 @@ LOOKED_AT = {
         "_parent cells cpu_s is_trial last_failure over_at refusals restarts starts"
     ),
     "apps.builds.Builds": (
-        "_number refused running times_accepted times_refused"
+        "_number refused running times_accepted times_refused verdicts"
     ),
     "supervisor.caddy.process.Caddy": (
         "_asking _backoff _binary _door _ended _file _folder _loop _output _part _pidfd _process _ready _restart "

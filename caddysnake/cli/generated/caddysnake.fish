@@ -50,7 +50,7 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_commands run serve reload upgrade promote rollback scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
 set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
 
 complete -c caddysnake -e
@@ -99,12 +99,23 @@ complete -c caddysnake -n '_shtab_caddysnake_using reload' -l address -x -d 'the
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -l changed -d 'only apps whose definition has changed'
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -l app -x -d 'only this app; `caddysnake status` has the names'
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -l all-or-nothing -d 'one app that does not start refuses the whole'
+complete -c caddysnake -n '_shtab_caddysnake_using reload' -l canary -l no-canary -d 'try new builds on a share of the requests first, or not, whatever their blocks say'
 complete -c caddysnake -n '_shtab_caddysnake_using reload' -s f -l force -d 'accepted and ignored: a reload always reloads'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a upgrade -d 'Have the running daemon become the version of caddysnake that is installed now, and wait until it has.'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
 complete -c caddysnake -n '_shtab_caddysnake_using upgrade' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a promote -d 'Let a new build that is on trial (a canary) take over now.'
+complete -c caddysnake -n '_shtab_caddysnake_using promote' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using promote' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using promote' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using promote' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a rollback -d 'Give the connections back to the build before, or end the trial of a new one.'
+complete -c caddysnake -n '_shtab_caddysnake_using rollback' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using rollback' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using rollback' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using rollback' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a scale -d 'Give an app another number of workers, without a reload.'
 complete -c caddysnake -n '_shtab_caddysnake_using scale' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using scale' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'

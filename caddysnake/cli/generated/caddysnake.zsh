@@ -21,7 +21,9 @@ _shtab_caddysnake_commands() {
     logs:'Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.'
     manpage:'Write the manual page, caddysnake(8), made of what --help says.'
     profile:'Look for some seconds at what an app, or one worker, is at, and write where its time went.'
+    promote:'Let a new build that is on trial (a canary) take over now.'
     reload:'Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.'
+    rollback:'Give the connections back to the build before, or end the trial of a new one.'
     run:'Run the apps of a Caddyfile, and with --caddy a stock Caddy in front of them.'
     runtime:'Install the libraries that workers need for another Python version.'
     scale:'Give an app another number of workers, without a reload.'
@@ -158,6 +160,17 @@ _shtab_caddysnake_profile_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_profile_defaults_added=0
 
+_shtab_caddysnake_promote_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":its name\; \`caddysnake status\` has them:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_promote_defaults_added=0
+
 _shtab_caddysnake_reload_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
@@ -166,11 +179,23 @@ _shtab_caddysnake_reload_options=(
   "--changed[only apps whose definition has changed]"
   "--app[only this app\; \`caddysnake status\` has the names]:NAME:"
   "--all-or-nothing[one app that does not start refuses the whole]"
+  {--canary,--no-canary}"[try new builds on a share of the requests first, or not, whatever their blocks say]"
   {-f,--force}"[accepted and ignored\: a reload always reloads]"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_reload_defaults_added=0
+
+_shtab_caddysnake_rollback_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":its name\; \`caddysnake status\` has them (default\: all):"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_rollback_defaults_added=0
 
 _shtab_caddysnake_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -333,7 +358,9 @@ _shtab_caddysnake() {
         logs) _arguments -C -s $_shtab_caddysnake_logs_options ;;
         manpage) _arguments -C -s $_shtab_caddysnake_manpage_options ;;
         profile) _arguments -C -s $_shtab_caddysnake_profile_options ;;
+        promote) _arguments -C -s $_shtab_caddysnake_promote_options ;;
         reload) _arguments -C -s $_shtab_caddysnake_reload_options ;;
+        rollback) _arguments -C -s $_shtab_caddysnake_rollback_options ;;
         run) _arguments -C -s $_shtab_caddysnake_run_options ;;
         runtime) _arguments -C -s $_shtab_caddysnake_runtime_options ;;
         scale) _arguments -C -s $_shtab_caddysnake_scale_options ;;

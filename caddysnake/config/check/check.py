@@ -52,6 +52,12 @@ def check_app(
     if most is not None and most < app.workers:
         message = f"max_in_flight {most} leaves some of {app.workers} workers without a request"
         yield error_at(app.block.at("max_in_flight"), message, f"write {app.workers} or more, or fewer workers")
+    if app.block.canary is not None and app.strategy == "stop_first":
+        hint = "take one of them away: with stop_first the new build starts when the old has ended"
+        yield error_at(app.block.at("canary"), "canary compares two builds that run at the same time", hint)
+    if app.block.keep_previous_s and app.strategy != "parallel":
+        hint = "take it away, or write reload_strategy parallel into this block"
+        yield error_at(app.block.at("keep_previous"), f"nothing is left to keep with {app.strategy}", hint)
     yield from kernel_errors(app, housed)
     if app.block.placeholders:
         if not any("{" in name for name in (app.block.user, app.block.group) if name is not None):

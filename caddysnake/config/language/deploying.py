@@ -8,7 +8,7 @@ from typing import Any
 from ...caddyfile.dispenser import Dispenser
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
-from .models import Warmup
+from .models import CanaryModel, Warmup
 from .registry import argument, arguments, lines
 from .values import InvalidValue
 
@@ -63,3 +63,61 @@ def scale_down_after(d: Dispenser, app: AppDraft) -> None:
     """How long one worker fewer must have been enough until one is let go, where `workers` has two numbers. Default:
     60s."""
     app.fields["scale_down_after_s"] = values.positive_duration(argument(d))
+
+
+_CANARY = "canary [{ share <workers>|<percent>, for <duration>, min_requests <count>, max_errors <percent>, "
+_CANARY += "max_slowdown <times> }]"
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
+_TIMES = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)x")
+
+
+def _percent(text: str, least: float, most: float) -> float:
+    found = _PERCENT.fullmatch(text)
+    if found is None or not least <= float(found[1]) <= most:
+        raise InvalidValue(f"{text!r} is no share", f"write a percentage from {least:g}% to {most:g}%")
+    return float(found[1]) / 100
+
+
+@_subdirective("canary", _CANARY)
+def canary(d: Dispenser, app: AppDraft) -> None:
+    """Try the new build of a reload beside the old one before it takes over. `share 10%`, the default, is of the
+    requests; `share 1` is one new worker, which gets its part of them. It is returned, and the reload fails, as soon
+    as it has answered `min_requests` (50) and more of them failed than `max_errors` (1%) and than of the old build's,
+    or its 95th percentile is more than `max_slowdown` (2x) times the old one's; else it takes over at the end of `for`
+    (60s). With fewer requests than that the warm-up decides. Errors are answers of the class 5xx, and requests that
+    were lost with a worker."""
+    arguments(d, 0, 0)
+    fields: dict[str, Any] = {}
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        match inner.val():
+            case "share":
+                text = argument(inner)
+                if "%" in text:
+                    fields["share"] = _percent(text, 0.1, 90)
+                else:
+                    fields["workers"] = values.count(text, most=512)
+            case "for":
+                fields["for_s"] = values.positive_duration(argument(inner))
+            case "min_requests":
+                fields["min_requests"] = values.count(argument(inner))
+            case "max_errors":
+                fields["max_errors"] = _percent(argument(inner), 0, 100)
+            case "max_slowdown":
+                text = argument(inner)
+                found = _TIMES.fullmatch(text)
+                if found is None or float(found[1]) < 1:
+                    raise InvalidValue(f"{text!r} is not so many times", "write such as 2x, or 1.5x")
+                fields["max_slowdown"] = float(found[1])
+            case unknown:
+                known = "known are share, for, min_requests, max_errors and max_slowdown"
+                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
+    app.fields["canary"] = CanaryModel(**fields)
+
+
+@_subdirective("keep_previous", "keep_previous <duration>|off")
+def keep_previous(d: Dispenser, app: AppDraft) -> None:
+    """How long the build before stays, without connections, after another has taken over: `caddysnake rollback` gives
+    it the connections back. Its workers keep their memory; one that ends is not replaced. Default: off."""
+    app.fields["keep_previous_s"] = values.duration_or_off(argument(d)) or 0.0

@@ -108,6 +108,18 @@ class AccessLog(Model):
     log_credentials: bool = False
 
 
+class CanaryModel(Model):
+    """How a new build is tried beside the old one."""
+
+    share: float = 0.1
+    workers: int = 0
+    """So many new workers, which get their part of the requests; 0: ``share`` of the requests."""
+    for_s: float = 60.0
+    min_requests: int = 50
+    max_errors: float = 0.01
+    max_slowdown: float = 2.0
+
+
 class Warmup(Model):
     """Requests that each new worker answers before it counts as ready."""
 
@@ -218,6 +230,8 @@ class PythonApp(Model):
     """``None``: the global ``grace_period``, or 10 s."""
 
     warmup: Warmup | None = None
+    canary: CanaryModel | None = None
+    keep_previous_s: float = 0.0
     reload_strategy: Literal["parallel", "rolling", "stop_first"] | None = None
     """``None``: the global ``reload_strategy``."""
 

@@ -2,13 +2,16 @@
 
 ``app``         one app, by its generations; ``takeover``: the decisions, without I/O
 ``exchange``    the old build ends before the new one starts
+``deploys``     builds beside the one that serves
+``trial``       the new beside the old, until it is judged: ``judging``; ``rota``: whose turn it is
+``shelf``       the build before, kept
 ``scaled``      as many workers as it takes; ``scaling``: the decisions, without I/O
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one
 ``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged;
                 ``warming``: those who answer their warm-up
-``source``      where workers come from
+``source``      where workers come from; ``home``: whom a generation answers to
 ``upkeep``      those that hang, or have served long enough
 ``folder``      its private folder; ``surroundings``: what its commands find around them
 ``audit``       one that is watched for what it would miss in a sandbox

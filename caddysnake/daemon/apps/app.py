@@ -16,9 +16,11 @@ from ..workers.forking.start_limiter import StartLimiter
 from ..workers.worker import Worker
 from .builds import Builds
 from .counters import Counters
+from .deploys import Deploys
 from .dispatcher import ALONE, Dispatcher, Recourse
 from .exchange import Exchange
 from .folder import PrivateFolder
+from .judging import Canary
 from .pool import Pool
 from .scaled import Scaled
 from .spec import PoolSpec, StartFailed
@@ -55,6 +57,7 @@ class App(Dispatcher):
         self._growing: asyncio.Task[None] | None = None
         self.exchange = Exchange(self)
         self.scaled = Scaled(self)
+        self.deploys = Deploys(self)
 
     @property
     def spec(self) -> PoolSpec:
@@ -75,11 +78,6 @@ class App(Dispatcher):
     def is_stopping(self) -> bool:
         """It was told to go."""
         return self.takeover.is_stopping
-
-    @property
-    def is_broken(self) -> bool:
-        """Its code has changed, does not start, and the old is not wanted."""
-        return self.takeover.broken is not None and not self.attempts
 
     @property
     def failure(self) -> StartFailed | None:
@@ -105,9 +103,15 @@ class App(Dispatcher):
         return took
 
     async def renew(
-        self, spec: PoolSpec, starts: StartLimiter | None = None, tell: Tell | None = None, releases: bool = False
+        self,
+        spec: PoolSpec,
+        starts: StartLimiter | None = None,
+        tell: Tell | None = None,
+        releases: bool = False,
+        canary: Canary | None = None,
     ) -> float:
-        """New workers that run ``spec`` take over from the old; the seconds that took. One renewal at a time.
+        """New workers that run ``spec`` take over from the old, or are tried first (``canary``); the seconds that took.
+        One renewal at a time.
 
         ``releases``: after its release commands, of which ``tell`` hears. Raises ``StartFailed``; the old ones serve on
         then.
@@ -117,11 +121,17 @@ class App(Dispatcher):
                 await self.surroundings.release(spec, tell, self.builds)
             if spec.strategy == "stop_first":
                 return await self.exchange.renew(spec, starts)
+            if canary is not None and self.pool.ready:
+                took = await self.prepare(spec, starts, first=canary.first(spec.workers))
+                self.deploys.try_out(canary, tell)
+                return took
             took = await self.prepare(spec, starts)
             self.swap()
             return took
 
-    async def prepare(self, spec: PoolSpec, starts: StartLimiter | None = None, one_first: bool = False) -> float:
+    async def prepare(
+        self, spec: PoolSpec, starts: StartLimiter | None = None, one_first: bool = False, first: int = 0
+    ) -> float:
         """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
 
         Its workers start in turn with what else ``starts`` has to start. ``one_first``, and always where ``spec`` says
@@ -129,9 +139,10 @@ class App(Dispatcher):
         ``StartFailed``; nothing has changed then, and nothing is left of the new one.
         """
         await self.exchange.settled()
+        self.deploys.end_trial("another build is to run")
         coming = self.begin_generation(spec)
         try:
-            return await coming.start(starts, one_first or spec.strategy == "rolling")
+            return await coming.start(starts, one_first or spec.strategy == "rolling", first)
         except BaseException as exc:
             if isinstance(exc, StartFailed) and not self.is_stopping:
                 self.builds.was_refused(exc.code, str(exc))
@@ -147,13 +158,21 @@ class App(Dispatcher):
 
     def swap(self) -> None:
         """The generation that was prepared takes over: idle connections move to it, requests in flight finish."""
-        orders = self.takeover.swap(self.newest.core.is_growing)
+        orders = self.takeover.swap(self.newest.core.is_growing, self.deploys.keeps())
+        self.deploys.trial_is_over("promoted")
         self.scaled.forget()
+        self.carry_out(orders)  # which keeps the build that was accepted before
         self.builds.accepted()
         self.pool.ledger.is_trial = False
         self.ledger.recovered(self.pool.core.is_whole)
-        self.carry_out(orders)
         self.surroundings.switch_over(self.background, self.spec)
+
+    def roll_back(self) -> int | None:
+        """Let the build before serve again, with its processes; its number, or None when none is kept."""
+        number = self.deploys.roll_back()
+        if number is not None:
+            self.surroundings.switch_over(self.background, self.spec)
+        return number
 
     def discard(self) -> None:
         """Give up what was prepared."""
@@ -180,11 +199,13 @@ class App(Dispatcher):
     def make_way(self) -> None:
         """Drain: the successor has what is idle, and whatever comes on it; requests in flight finish."""
         self.background.end()
+        self.deploys.end_trial("the app is told to go")
         self.carry_out(self.takeover.stop(is_succeeded=self._recourse.successor is not None))
 
     def stop(self) -> None:
         """Drain: idle connections end as they come back, requests in flight finish."""
         self.background.end()
+        self.deploys.end_trial("the app is told to go")
         self.carry_out(self.takeover.stop())
 
     def kill(self) -> None:
@@ -243,6 +264,10 @@ class App(Dispatcher):
                 pool.drain(keeps=True)
             case Do.STOP:
                 pool.drain()
+            case Do.SHELVE:
+                self.deploys.shelve(pool)
+            case Do.REVIVE:
+                pool.revive()
             case Do.KILL:
                 pool.kill()
 
@@ -265,7 +290,7 @@ class App(Dispatcher):
     def carry(self, number: int) -> CarriedApp:
         """All that whoever goes on with it must know, under the id ``number``. What is being prepared is left out."""
         broken = self.takeover.broken
-        return CarriedApp(
+        carried = CarriedApp(
             id=number,
             pool=self.pool.carry(),
             former=[pool.carry() for pool in self.takeover.former],
@@ -279,6 +304,8 @@ class App(Dispatcher):
             background=self.background.carry(),
             waiting=[connection.fd for connection in self._queue],
         )
+        self.deploys.carry(carried)
+        return carried
 
     def resume(
         self,
@@ -296,15 +323,20 @@ class App(Dispatcher):
             self.background.resume(carried.background, self.spec.commands, self.surroundings.take(self.spec))
         takeover.present = Pool(self.spec, carried.pool.generation, self._launchers, self)
         workers = self.pool.resume(carried.pool, spawner_of)
+
+        def resumed(each: CarriedPool) -> Pool:
+            pool = Pool(spec_of(each), each.generation, self._launchers, self)
+            workers.update(pool.resume(each, spawner_of))
+            return pool
+
         for each in carried.former:
-            former = Pool(spec_of(each), each.generation, self._launchers, self)
-            workers |= former.resume(each, spawner_of)
-            self.carry_out(takeover.grown(former))
+            self.carry_out(takeover.grown(resumed(each)))
         takeover.is_stopping = carried.is_stopping
         takeover.is_succeeded = carried.is_stopping and self._recourse.successor is not None
         takeover.broken = StartFailed.resumed(carried.broken)
         takeover.attempts = carried.attempts
         self.builds.resume(carried.builds)
         self.scaled.resume(carried.scale)
+        self.deploys.resume(carried, resumed)
         self.ledger.resume(carried.ledger)
         return workers

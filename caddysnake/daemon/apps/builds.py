@@ -7,6 +7,7 @@ one that is tried, refused ones too, and starts at 1 with the daemon.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import NamedTuple
 
 from ...channel.codes import today
@@ -50,6 +51,8 @@ class Builds:
         """None when the last that was tried runs."""
         self.times_accepted = 0
         self.times_refused = 0
+        self.verdicts: Counter[str] = Counter()
+        """How often a build that was tried was promoted, or returned; and rolled back."""
         self._number = 0
 
     def accepted(self) -> None:
@@ -67,6 +70,13 @@ class Builds:
         since, tries = (self.refused.since, self.refused.tries) if self.refused is not None else (now, 0)
         self.refused = RefusedBuild(self._number, since, now, tries + 1, code, text[-TEXT_MAX:])
 
+    def rolled_back(self, number: int) -> None:
+        """The build of this ``number``, which was kept, has taken over again."""
+        now, former = time.time(), self.running
+        self.running = Build(number, now)
+        what = "rolled back: until the next reload, or restart"
+        self.refused = None if former is None else RefusedBuild(former.number, now, now, 1, "rolled-back", what)
+
     def stopped(self) -> None:
         """Nothing serves any more, though what was refused does not either."""
         self.running = None
@@ -78,6 +88,7 @@ class Builds:
             number=self._number,
             running=self.running,
             refused=refused,
+            verdicts=self.verdicts,
             times_accepted=self.times_accepted,
             times_refused=self.times_refused,
         )
@@ -85,6 +96,7 @@ class Builds:
     def resume(self, carried: CarriedBuilds) -> None:
         """Go on where ``carried`` says."""
         self._number = carried.number
+        self.verdicts = Counter(carried.verdicts)
         self.times_accepted, self.times_refused = carried.times_accepted, carried.times_refused
         self.running = None if carried.running is None else Build(*carried.running)
         if carried.refused is not None:

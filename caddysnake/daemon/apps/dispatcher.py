@@ -69,6 +69,8 @@ class Dispatcher:
         self.waiters = Waiters()
         """Those who wait to be told by ``when_ready``."""
         self._turn = 0
+        self.next_side: Callable[[], tuple[list[Worker], int]] | None = None
+        """While two builds are compared: who gets the next request, and after how many it is asked again."""
 
     @property
     def pool(self) -> Pool:
@@ -126,11 +128,11 @@ class Dispatcher:
         self._queue.retry_soon()
 
     def _give(self, connection: Connection) -> bool:
-        ready = self.pool.ready
+        ready, turns = (self.pool.ready, 0) if self.next_side is None else self.next_side()
         self._turn += 1
         loads = [worker.load() for worker in ready]
         index = choose(loads, self._turn) if len(loads) != 1 else None if loads[0].saturated else 0
-        if index is None or not ready[index].give(connection):
+        if index is None or not ready[index].give(connection, turns=turns):
             return False
         self._connections.watch(connection)
         return True
@@ -186,7 +188,9 @@ class Dispatcher:
         """``worker`` gave it back at a request boundary."""
         connection.since = time.monotonic()
         self._untie(connection, worker)
-        self._see_to(connection, self.takeover.returned(worker in self.pool.ready))
+        coming = self.takeover.coming
+        serves = worker in self.pool.ready or (coming is not None and worker in coming.ready)
+        self._see_to(connection, self.takeover.returned(serves))
 
     def orphaned(self, connection: Connection, state: int) -> None:
         """Its worker is dead: what that worker had not begun to read is as good as new."""

@@ -23,6 +23,7 @@ class PoolState(Enum):
     STARTING = "starting"  # its first workers are on their way, and somebody waits for them
     SERVING = "serving"  # each place is kept: whoever fails is started again
     WINDING_DOWN = "winding down"  # those that are ready serve on, and none is started any more
+    REVIVED = "revived"  # serves again: only who would be missed altogether is started again
     FAILED = "failed"  # its first start: nothing more is started
     DRAINING = "draining"  # all were told to go
 
@@ -35,6 +36,7 @@ class PoolEvent(Enum):
     ABANDONED = "abandoned"  # nobody waits for the start any more
     FAILED = "failed"  # a worker ended against our will
     WIND_DOWN = "wind down"
+    REVIVE = "revive"
     DRAIN = "drain"
 
 
@@ -49,9 +51,12 @@ TRANSITIONS: dict[tuple[PoolState, PoolEvent], PoolState] = {
     (_S.SERVING, _E.FAILED): _S.SERVING,
     (_S.WINDING_DOWN, _E.FAILED): _S.WINDING_DOWN,
     (_S.FAILED, _E.FAILED): _S.FAILED,
+    (_S.WINDING_DOWN, _E.REVIVE): _S.REVIVED,
+    (_S.REVIVED, _E.FAILED): _S.REVIVED,
     (_S.FAILED, _E.WIND_DOWN): _S.FAILED,
     (_S.DRAINING, _E.FAILED): _S.DRAINING,
     (_S.DRAINING, _E.WIND_DOWN): _S.DRAINING,
+    (_S.REVIVED, _E.WIND_DOWN): _S.WINDING_DOWN,
     **{(state, _E.WIND_DOWN): _S.WINDING_DOWN for state in (_S.NEW, _S.STARTING, _S.SERVING, _S.WINDING_DOWN)},
     **{(state, _E.DRAIN): _S.DRAINING for state in _S},
 }
@@ -127,6 +132,8 @@ class Generation(Generic[W]):
         self.backoff = backoff or Backoff()
         self.last_failure: StartFailed | None = None
         self.restarts = 0
+        self.crashes = 0
+        """Workers that ended against our will, restarted or not."""
 
     @property
     def is_kept(self) -> bool:
@@ -159,12 +166,12 @@ class Generation(Generic[W]):
 
     # -- starting ------------------------------------------------------------------------------------------------
 
-    def start(self, one_first: bool = False) -> list[Order[W]]:
-        """Start all, or ``one_first``; the rest by ``grow``."""
+    def start(self, one_first: bool = False, first: int = 0) -> list[Order[W]]:
+        """Start all, ``one_first``, or the ``first`` so many; the rest by ``grow``, or ``resize``."""
         if self.state is not PoolState.NEW:  # it was told to go before
             return [NotStarted(None)]
         self._feed(PoolEvent.START)
-        self.goal = 1 if one_first else self.size
+        self.goal = 1 if one_first else min(first or self.size, self.size)
         return [Spawn(place, in_turn=True) for place in range(self.goal)]
 
     def refuse(self) -> None:
@@ -250,10 +257,11 @@ class Generation(Generic[W]):
     ) -> list[Order[W]]:
         """Whoever was, or was to be, at ``place`` ended against our will."""
         self.last_failure = failure
+        self.crashes += 1
         before = self._feed(PoolEvent.FAILED)
         if before is PoolState.STARTING:
             return [NotStarted(failure)]  # the whole of it has failed
-        if before is not PoolState.SERVING:
+        if before is not PoolState.SERVING and not (before is PoolState.REVIVED and not self.ready):
             return []
         pause_s = self.backoff.pause_after(ready_for_s, has_served)
         self.restarts += 1
@@ -265,6 +273,11 @@ class Generation(Generic[W]):
         """Start another in the place of ``worker``, which serves until that is ready."""
         self.replacing[place] = worker
         return [Spawn(place)]
+
+    def revive(self) -> list[Order[W]]:
+        """Let those serve again that were wound down."""
+        self._feed(PoolEvent.REVIVE)
+        return [ServeWaiting()]
 
     def wind_down(self) -> list[Order[W]]:
         """Those that are ready serve on for now, but none is started again."""

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...channel.messages import FromRelay
-from ..system.state import CarriedPool, CarriedWorker, plain
+from ..system.plain import plain
+from ..system.state import CarriedPool, CarriedWorker
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.lifecycle import Reason, State
@@ -17,7 +18,6 @@ from ..workers.sink import WorkerSink
 from ..workers.worker import Worker
 from .audit import Audit
 from .counters import Counters
-from .folder import PrivateFolder
 from .generation import (
     CancelStarts,
     Drain,
@@ -31,6 +31,7 @@ from .generation import (
     TellFailed,
     TryAgain,
 )
+from .home import Home
 from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
 from .telling import look_at_starts, tell_failed, tell_ready, warn_slow
@@ -44,28 +45,6 @@ log = logging.getLogger("caddysnake.app")
 
 _LOOK_S = 3.0
 """After so long an app that will never be ready, since it runs a server of its own, says so."""
-
-
-class Home(Protocol):
-    """Who answers for the connections of a pool's workers: their app."""
-
-    ledger: Counters
-    folder: PrivateFolder
-
-    def serve_waiting(self) -> None:
-        """A worker has become ready."""
-
-    def returned(self, connection: Connection, worker: Worker) -> None:
-        """``worker`` gave ``connection`` back at a request boundary."""
-
-    def orphaned(self, connection: Connection, state: int) -> None:
-        """The worker of ``connection`` is dead; ``state`` is what its slot said last."""
-
-    def asked(self, worker: Worker, message: FromRelay) -> None:
-        """``worker``, a relay, wants a link, or does not want it any more."""
-
-    def worker_failed(self, failure: StartFailed, is_hopeless: bool) -> None:
-        """A worker ended against our will and is started again; ``is_hopeless`` after many times in a row."""
 
 
 class Pool(WorkerSink[Worker]):
@@ -82,6 +61,7 @@ class Pool(WorkerSink[Worker]):
         self.leaving = self.core.leaving
         self._home = home
         self.ledger = Counters(home.ledger)
+        """What is counted, of it alone; the app counts it too."""
         self._source = WorkerSource(spec, launchers, home.folder)
         self._audit = Audit(spec, self._source)
         self.upkeep = Upkeep(spec, self.core, self._source, self.ledger, self._carry_out, self._do)
@@ -106,15 +86,15 @@ class Pool(WorkerSink[Worker]):
 
     @property
     def is_started(self) -> bool:
-        """All its workers have been up once, or nobody waits for that."""
+        """Return whether all its workers have been up once, or nobody waits for that."""
         return self.core.state not in (PoolState.NEW, PoolState.STARTING)
 
     # -- starting, growing, leaving ------------------------------------------------------------------------------
 
-    async def start(self, starts: StartLimiter | None = None, one_first: bool = False) -> float:
+    async def start(self, starts: StartLimiter | None = None, one_first: bool = False, first: int = 0) -> float:
         """Bring all workers up; the seconds it took. Raises ``StartFailed`` at the first that fails.
 
-        Side by side, or in turn with others that ``starts`` has to start. ``one_first``: one only, and ``grow`` next.
+        Side by side, or in turn with others of ``starts``. ``one_first``, or the ``first`` so many: ``grow`` next.
         """
         loop = asyncio.get_running_loop()
         begun_at = time.monotonic()
@@ -127,7 +107,7 @@ class Pool(WorkerSink[Worker]):
         early = loop.call_later(min(_LOOK_S, slow_s / 2), look_at_starts, self.workers)
         slow = loop.call_later(slow_s, warn_slow, self.spec, self.workers)
         self._starts = starts
-        self._carry_out(self.core.start(one_first))
+        self._carry_out(self.core.start(one_first, first))
         try:
             await self._started
         finally:
@@ -158,6 +138,10 @@ class Pool(WorkerSink[Worker]):
             return sorted(ready, key=lambda each: (each.slots.has_open_ends, -each.settings.worker_index))
 
         self._carry_out(self.core.resize(size, first))
+
+    def revive(self) -> None:
+        """Let its workers serve again, which were wound down."""
+        self._carry_out(self.core.revive())
 
     def wind_down(self) -> None:
         """Its workers serve on for now, but none is started again."""
@@ -244,6 +228,7 @@ class Pool(WorkerSink[Worker]):
             spec=plain(self.spec),
             generation=self.generation,
             size=core.size,
+            state=core.state.value,
             is_draining=not core.is_kept and core.state is not PoolState.NEW,
             is_started=self.is_started,
             workers=[worker.carry() for worker in workers],
@@ -279,6 +264,8 @@ class Pool(WorkerSink[Worker]):
         core.restarts = carried.restarts
         core.backoff.failures = carried.failures
         core.state = PoolState.DRAINING if carried.is_draining else PoolState.SERVING  # nobody waits for a start
+        if carried.state in (PoolState.WINDING_DOWN.value, PoolState.REVIVED.value):
+            core.state = PoolState(carried.state)
         if core.is_kept:
             core.size = core.goal = carried.size or self.spec.workers
             free = (index for index in range(2 * core.size) if index not in self.workers)

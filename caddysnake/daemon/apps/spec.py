@@ -12,6 +12,7 @@ from ..commands.spec import Commands
 from ..system.state import CarriedFailure
 from ..workers.child.launcher import ForkServerKey
 from ..workers.warmup import WarmUp
+from .judging import Canary
 from .restarting import Limits
 
 SLOW_START_S = 10.0
@@ -61,6 +62,10 @@ class PoolSpec(NamedTuple):
     scale_down_after_s: float = 60.0
     strategy: Literal["parallel", "rolling", "stop_first"] = "parallel"
     """How a new generation takes over."""
+    canary: Canary | None = None
+    """How a new build is tried; None: it takes over when it is ready."""
+    keep_s: float = 0.0
+    """How long the build before stays."""
     warmup: WarmUp | None = None
     """What each worker answers before it counts as ready."""
 

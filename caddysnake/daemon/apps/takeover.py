@@ -34,6 +34,8 @@ class Do(Enum):
     RETIRE = "retire"  # drain it, and wait for its end
     DRAIN = "drain"
     STOP = "stop"  # drain it, and let it keep nothing
+    SHELVE = "shelve"  # let it serve nothing, and keep it
+    REVIVE = "revive"  # let what was shelved serve again
     KILL = "kill"
     END_GROWTH = "end growth"
     SERVE_WAITING = "serve waiting"
@@ -63,6 +65,8 @@ class Takeover(Generic[G]):
     def __init__(self, present: G) -> None:
         self.present = present
         self.coming: G | None = None
+        self.kept: G | None = None
+        """The one before the present one, which has nothing to do and can take over again."""
         self.former: set[G] = set()
         """Drained, or about to be, and not gone yet."""
         self.is_stopping = False
@@ -76,18 +80,22 @@ class Takeover(Generic[G]):
 
     def all(self) -> list[G]:
         """Every generation that has a process."""
-        return [self.present, *self.former, *([self.coming] if self.coming is not None else [])]
+        beside = [each for each in (self.coming, self.kept) if each is not None]
+        return [self.present, *self.former, *beside]
 
     # -- generations ---------------------------------------------------------------------------------------------
 
-    def swap(self, is_growing: bool) -> list[Order[G]]:
-        """The coming generation takes over. ``is_growing``: worker by worker."""
+    def swap(self, is_growing: bool, keeps: bool = False) -> list[Order[G]]:
+        """The coming generation takes over. ``is_growing``: worker by worker. ``keeps``: the former stays, idle."""
         assert self.coming is not None
         former, self.present, self.coming = self.present, self.coming, None
         self.broken = None
         self.attempts = 0
-        orders: list[Order[G]] = [Act(Do.END_GROWTH)]
-        if is_growing:
+        orders: list[Order[G]] = [Act(Do.END_GROWTH), *self.drop_kept()]
+        if keeps and not is_growing:
+            self.kept = former
+            orders += [Act(Do.SHELVE, former)]
+        elif is_growing:
             self.former.add(former)
             orders += [Act(Do.WIND_DOWN, former), Act(Do.DRAIN_ONE, former), Act(Do.GROW, former)]
         else:
@@ -96,7 +104,9 @@ class Takeover(Generic[G]):
 
     def suspend(self) -> list[Order[G]]:
         """End the present generation before there is another: what comes waits."""
-        return [Act(Do.END_GROWTH), *(Act(Do.STOP, generation) for generation in [self.present, *self.former])]
+        dropped = self.drop_kept()
+        stops = [Act(Do.STOP, generation) for generation in [self.present, *self.former]]
+        return [Act(Do.END_GROWTH), *dropped, *stops]
 
     def grown(self, former: G) -> list[Order[G]]:
         """The growth of the present generation is over, or was given up: ``former`` goes whole."""
@@ -106,6 +116,24 @@ class Takeover(Generic[G]):
         """Give up the coming generation."""
         coming, self.coming = self.coming, None
         return [] if coming is None else [*self._retire(coming), Act(Do.KILL, coming)]
+
+    def return_(self) -> list[Order[G]]:
+        """The coming generation has served, and is not wanted: its connections go back to the present one."""
+        coming, self.coming = self.coming, None
+        return [] if coming is None else [*self._retire(coming), Act(Do.SERVE_WAITING)]
+
+    def drop_kept(self) -> list[Order[G]]:
+        """Keep no former generation any more."""
+        kept, self.kept = self.kept, None
+        return [] if kept is None else self._retire(kept)
+
+    def roll_back(self) -> list[Order[G]]:
+        """The generation that was kept takes over again."""
+        assert self.kept is not None
+        former, self.present, self.kept = self.present, self.kept, None
+        self.broken = None
+        revived: Order[G] = Act(Do.REVIVE, self.present)
+        return [Act(Do.END_GROWTH), revived, *self._retire(former), Act(Do.SERVE_WAITING)]
 
     def gone(self, generation: G) -> None:
         """No worker of ``generation`` is left."""

@@ -13,7 +13,7 @@ import math
 from pydantic import TypeAdapter
 
 from ..system.carried import CarriedBackground, CarriedProcess, CarriedSchedule
-from ..system.state import plain
+from ..system.plain import plain
 from .process import SupervisedProcess
 from .schedule import Schedule
 from .spec import Commands, ProcessSpec, ScheduleSpec

@@ -11,7 +11,7 @@ from enum import Enum
 from ...channel.throttle import Throttle
 from ..system.backoff import Backoff
 from ..system.carried import CarriedProcess
-from ..system.state import plain
+from ..system.plain import plain
 from .execution import Ending, Execution, NotExecuted
 from .spec import ProcessSpec
 from .surroundings import BuildSurroundings

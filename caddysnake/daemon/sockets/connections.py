@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...channel.endpoint import close_at_once
-from ...channel.messages import TAKE_BORROWED, TAKE_SINCE_SHIFT
+from ...channel.messages import TAKE_BORROWED, TAKE_COUNTED, TAKE_SINCE_SHIFT
 from .refusals import Refusal, response
 from .shares import Shares
 
@@ -89,7 +89,7 @@ class Connection:
     Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
     """
 
-    __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "since", "slot", "worker")
+    __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "since", "slot", "turns", "worker")
 
     def __init__(
         self, fd: int, flags: int, app: Owner, bound: BoundListener | None = None, since: float | None = None
@@ -104,13 +104,20 @@ class Connection:
         self.parked = False
         self.events = _WATCHED
         """What the epoll is asked for."""
+        self.turns = 0
+        """After so many requests whoever has it gives it back; 0: it does not."""
         self.since = time.monotonic() if since is None else since
         """Since when it waits for a worker, if it does."""
 
-    def flags_for(self, is_app: bool, is_borrowed: bool) -> int:
-        """What ``Take`` says of it: to an app's worker since when it waits, in the place of the listener."""
+    def flags_for(self, is_app: bool, is_borrowed: bool, turns: int = 0) -> int:
+        """What ``Take`` says of it: to an app's worker since when it waits, in the place of the listener; or, while two
+        builds are compared, after how many requests it is given back.
+        """
+        self.turns = turns
         if not is_app:
             return self.flags | TAKE_BORROWED if is_borrowed else self.flags
+        if turns:
+            return self.flags & _OWN_FLAGS | TAKE_COUNTED | turns << TAKE_SINCE_SHIFT
         since = int(self.since * 1000) & _SINCE_MASK
         return self.flags & _OWN_FLAGS | (since or 1) << TAKE_SINCE_SHIFT
 

@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple
 from ..apps.app import App
 from ..apps.beginning import Beginning
 from ..apps.exchange import as_it_ran
+from ..apps.judging import Canary
 from ..apps.spec import PoolSpec, StartFailed
+from ..apps.trial import Trial
 from ..commands.release import Tell
 from ..sockets.addresses import key_of
 from ..tenants.tenants import Tenants
@@ -33,7 +35,9 @@ class Manner(NamedTuple):
     all_or_nothing: bool = False
     """One app that does not start refuses the whole."""
     tell: Tell | None = None
-    """Hears what release commands write."""
+    """Hears what release commands write, and how a build does that is tried."""
+    canary: bool | None = None
+    """Whether new builds are tried; None: as their blocks say."""
     swaps_early: bool = False
     """An app's new build need not wait for those of others, as nothing that is prepared later can be refused."""
 
@@ -50,6 +54,17 @@ class Outcome(NamedTuple):
     failure: StartFailed | None = None
     serves: bool = True
     """Some build of it does; of one that was refused, the old."""
+    trial: Trial | None = None
+    """Its new build is tried; what becomes of that is known by ``judged``."""
+
+    async def judged(self) -> Outcome:
+        """Wait for the verdict, if there is to be one."""
+        if self.trial is None:
+            return self
+        begun = time.monotonic()
+        await asyncio.shield(self.trial.result)
+        failure, seconds = self.trial.outcome(), self.seconds + time.monotonic() - begun
+        return self._replace(result="reloaded" if failure is None else "refused", seconds=seconds, failure=failure)
 
 
 class AppsChange:
@@ -74,6 +89,9 @@ class AppsChange:
         self._started: dict[str, App] = {}
         self._renewed: dict[App, float] = {}
         """Prepared beside the old, and not swapped yet."""
+        self._judged: dict[App, Canary] = {}
+        """Of those prepared, how each is to be tried."""
+        self._trials: dict[str, Trial] = {}
         self._exchanged: dict[App, PoolSpec] = {}
         """Serving instead of the old already, with what that ran."""
 
@@ -146,7 +164,11 @@ class AppsChange:
         else:
             async with turn if spec.strategy == "rolling" else contextlib.nullcontext():
                 await app.surroundings.release(spec, self._manner.tell, app.builds)
-                took = await app.prepare(spec, running.restarts)
+                canary = self._canary(app, spec)
+                if canary is not None:
+                    self._judged[app] = canary
+                first = 0 if canary is None else canary.first(spec.workers)
+                took = await app.prepare(spec, running.restarts, first=first)
             self._renewed[app] = took
             if swaps_early:
                 await self.others_are_ready.wait()
@@ -157,7 +179,20 @@ class AppsChange:
     def _swap(self, app: App) -> None:
         del self._renewed[app]
         self._running.beginnings.end(app)
-        app.swap()
+        canary = self._judged.get(app)
+        if canary is None:
+            app.swap()
+            return
+        trial = app.deploys.try_out(canary, self._manner.tell)
+        name = next(name for name, each in self.kept.items() if each is app)
+        self._trials[name] = trial
+
+    def _canary(self, app: App, spec: PoolSpec) -> Canary | None:
+        """How its new build is to be tried, if it is: not where nothing serves, or where the old loses a listener."""
+        wanted = self._manner.canary
+        if wanted is False or not app.pool.ready or self._loses_listener(app):
+            return None
+        return spec.canary or (Canary() if wanted else None)
 
     def _loses_listener(self, app: App) -> bool:
         """Its workers have connections on which requests for others will come: it needs new ones, so they move."""
@@ -179,6 +214,8 @@ class AppsChange:
         self._listeners.bind(running.apps)
         for app in list(self._renewed):
             self._swap(app)
+        for name, trial in self._trials.items():
+            self.outcomes[name] = self.outcomes[name]._replace(trial=trial)
         remaining = {*running.apps.values(), *running.templates.values()}
         self.gone = [each for each in former if each not in remaining]
         running.watch_from(self._begun_at)
@@ -199,7 +236,7 @@ class AppsChange:
 
     def rollback(self) -> None:
         """Let the new workers and the new apps go."""
-        for app in self._running.apps.values():
+        for app in self._renewed:
             app.discard()
         for app, former in self._exchanged.items():
             self._running.spawn(_put_back(app, former))

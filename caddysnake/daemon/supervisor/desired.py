@@ -16,13 +16,13 @@ from ...caddyfile.errors import CaddyfileError
 from ...channel.settings import RelaySettings
 from ...config.check.check import check_app
 from ...config.check.tenancy import NoSuchApp, before_requests, tenant
-from ...config.language.models import Autoreload, GlobalOptions, Limits
+from ...config.language.models import Autoreload, GlobalOptions
 from ...config.plan import accounts
 from ...config.plan.accounts import Account, AccountError
 from ...config.plan.environment import worker_environ
 from ...config.plan.fence import Fence, closed_places, common_fence, fence_of, tops, unwalled
 from ...config.plan.isolation import Residents, Shared, residents, shared
-from ...config.plan.plan import AppSpec, Listener, Plan, resolve_app
+from ...config.plan.plan import AppSpec, Plan, resolve_app
 from ...config.plan.routing import app_template
 from ...config.plan.search import located
 from ...matchers.table import Table
@@ -31,14 +31,14 @@ from ..apps import restarting as recycling
 from ..apps.spec import SLOW_START_S, UNKNOWN, Identity, PoolSpec, StartFailed
 from ..commands.spec import Commands
 from ..relays.launcher import KEY as RELAY_KEY
-from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
+from ..sockets.addresses import Address
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
 from ..system.signing import affinity_key, epoch
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_start_s
-from ..workers.warmup import WarmUp
+from .resolving import address_of, canary_of, limits_of, warmup_of
 
 _RELAY_START_S = 60.0
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -121,7 +121,7 @@ def compose(
             apps[number] = known.made(spec, [*unready.get(number, ())])
     bindings = tuple(
         ListenerSpec(
-            _address(listener),
+            address_of(listener),
             plan.apps[listener.app].name if listener.kind == "direct" else None,
             listener.reason,
             tuple(plan.apps[number].name for number in listener.apps),
@@ -142,7 +142,7 @@ def compose(
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
         unwalled=frozenset(unwalled(plan)),
-        with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (_limits(app.block.limits) or {})),
+        with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (limits_of(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
         again=again,
         amiss={spec.name: _told(unready[n]) for n, spec in enumerate(plan.apps) if spec.dynamic and n in unready},
@@ -300,7 +300,7 @@ def _pool(
         websocket_keep_s=block.websocket_drain.keep_s or 0.0,
         websocket_ping_interval_s=block.websocket_ping.interval_s or 0.0,
         websocket_ping_timeout_s=block.websocket_ping.timeout_s,
-        limits=_limits(block.limits),
+        limits=limits_of(block.limits),
         max_waiting=block.max_queue,
         root_path=spec.root_path,
         access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
@@ -335,38 +335,12 @@ def _pool(
         most=spec.workers_most,
         scale_down_after_s=block.scale_down_after_s,
         strategy=spec.strategy,
-        warmup=_warmup(spec),
+        warmup=warmup_of(spec),
+        canary=None if block.canary is None or is_tenant else canary_of(block.canary),
+        keep_s=0.0 if is_tenant else block.keep_previous_s,
         commands=Commands.of(block, spec.grace_period_s),
         is_tenant=is_tenant,
     )
-
-
-def _warmup(spec: AppSpec) -> WarmUp | None:
-    asked = spec.block.warmup
-    if asked is None:
-        return None
-    return WarmUp(asked.paths, asked.host or spec.host or "localhost", asked.timeout_s, asked.expect)
-
-
-def _limits(limits: Limits | None) -> dict[str, int] | None:
-    if limits is None:
-        return None
-    given = {
-        "memory": limits.memory_bytes,
-        "open_files": limits.open_files,
-        "processes": limits.processes,
-        "file_size": limits.file_size_bytes,
-        "niceness": limits.niceness,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _address(listener: Listener) -> Address:
-    if listener.network == "unix":
-        return UnixAddress(listener.path, listener.mode, listener.owner, listener.group)
-    if listener.network == "fd":
-        return FdAddress(listener.fd)
-    return TcpAddress(listener.host, listener.port)
 
 
 def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) -> dict[str, str]:

@@ -87,12 +87,14 @@ class Reloads:
         task.add_done_callback(self.under_way.discard)
         try:
             # Whoever asked may leave; what was begun is carried out.
-            return await asyncio.shield(task)
+            done = await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
                 raise ReloadFailed("the daemon is stopping", "busy") from None
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
+        # Builds that are tried hold up neither the next reload nor an upgrade.
+        return done._replace(outcomes=[await each.judged() for each in done.outcomes])
 
     def reload_soon(self) -> None:
         """Reload, as on a signal: what comes of it is in the log alone."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from ..apps.app import App
+from ..apps.judging import Canary, Ruling
 from ..apps.spec import StartFailed
+from ..apps.trial import Trial
 from ..commands.release import Tell
 from ..sockets.connections import Connection
 from ..sockets.opener import ListenerOpener
@@ -108,18 +111,33 @@ class Supervisor:
         present = [app.spec for app in self.running.apps.values()]
         return {spec.key for spec in desired.apps.values() if spec not in present}
 
-    async def reload_app(self, name: str, key: str | None = None, tell: Tell | None = None) -> float:
+    async def reload_app(
+        self, name: str, key: str | None = None, tell: Tell | None = None, canary: bool | None = None
+    ) -> float:
         """Give one app new workers, with the definition that it has; the seconds until they serve.
 
-        ``tell`` hears what its release commands write. ``name`` and ``key`` as for ``lookup.find``. Raises
-        ``UnknownApp``; ``StartFailed``, and nothing has changed.
+        ``tell`` and ``canary`` as in ``Manner``. ``name`` and ``key`` as for ``lookup.find``. Raises ``UnknownApp``;
+        ``StartFailed``, and nothing has changed.
         """
+        begun = time.monotonic()
+        took, trial = await self._reload_app(name, key, tell, canary)
+        if trial is None:
+            return took
+        await asyncio.shield(trial.result)
+        failure = trial.outcome()
+        if failure is not None:
+            raise failure
+        return time.monotonic() - begun
+
+    async def _reload_app(
+        self, name: str, key: str | None, tell: Tell | None, canary: bool | None
+    ) -> tuple[float, Trial | None]:
         running = self.running
         async with self._changing, self._cancellable():
             found = find(running.apps, running.templates, name, key)
             if isinstance(found, DynamicApp):
                 try:
-                    return await found.tenants.reload(found.key, tell)
+                    return await found.tenants.reload(found.key, tell), None
                 except KeyError:
                     raise UnknownApp.asleep(name) from None
             await running.autoreload.pause(found)
@@ -127,23 +145,47 @@ class Supervisor:
             beginning = running.beginnings.get(found)
             try:
                 if beginning is None:
-                    return await found.renew(found.spec, running.restarts, tell, releases=True)
+                    wanted = found.spec.canary or (Canary() if canary else None)
+                    tried = None if canary is False else wanted
+                    took = await found.renew(found.spec, running.restarts, tell, releases=True, canary=tried)
+                    return took, found.deploys.trial
                 await beginning.pause()
                 took = await found.renew(await beginning.spec(), running.restarts, tell, releases=True)
                 beginning.end()
                 running.beginnings.came_up(found, took)
-                return took
+                return took, None
             finally:
                 running.autoreload.resume(found)
                 if beginning is not None:
                     beginning.resume()
 
-    def scale(self, name: str, workers: int | None) -> App:
-        """Give an app so many workers, or, with None, as many as it takes; the app. Raises ``UnknownApp``."""
+    def _awake(self, name: str) -> App:
         found = find(self.running.apps, self.running.templates, name)
         app = found if isinstance(found, App) else found.tenants.apps.get(found.key)
         if app is None:
             raise UnknownApp.asleep(name)
+        return app
+
+    async def promote(self, name: str) -> bool:
+        """Let the build of an app that is tried take over now; False when there is none. Raises ``UnknownApp``."""
+        trial = self._awake(name).deploys.trial
+        if trial is None:
+            return False
+        return (await trial.promote("asked for")).ruling is Ruling.PROMOTE
+
+    def roll_back(self, name: str) -> int | None:
+        """Let the build before serve again, or, while one is tried, the present one alone; its number, or None when
+        there is none. Raises ``UnknownApp``.
+        """
+        app = self._awake(name)
+        if app.deploys.trial is not None:
+            app.deploys.end_trial("rolled back")
+            return None if app.builds.running is None else app.builds.running.number
+        return app.roll_back()
+
+    def scale(self, name: str, workers: int | None) -> App:
+        """Give an app so many workers, or, with None, as many as it takes; the app. Raises ``UnknownApp``."""
+        app = self._awake(name)
         app.scaled.ask_for(workers)
         return app
 

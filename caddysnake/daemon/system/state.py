@@ -47,6 +47,7 @@ class CarriedBuilds(Carried):
     times_accepted: int = 0
     times_refused: int = 0
     refused: CarriedRefusedBuild | None = None
+    verdicts: dict[str, int] = {}
 
 
 class CarriedLedger(Carried):
@@ -130,12 +131,12 @@ class CarriedHost(Carried):
 
 
 class CarriedPool(Carried):
-    """``pauses``: places without a worker, each with the seconds until the next start there."""
+    """``pauses``: places without a worker, and the seconds until the next start there. ``state``: its ``PoolState``."""
 
     spec: dict[str, Any]
     generation: int
+    state: str = ""
     size: int = 0
-    """How many workers there are to be; 0: as many as the spec says."""
     is_draining: bool = False
     is_started: bool = True
     workers: list[CarriedWorker] = []
@@ -149,6 +150,24 @@ class CarriedPool(Carried):
     failures: int = 0
     seat: CarriedSeat | None = None
     ledger: CarriedLedger = CarriedLedger()
+
+
+class CarriedTrial(Carried):
+    """A generation that is tried beside the present one. ``base``: what both had done when that began, as figures."""
+
+    pool: CarriedPool
+    canary: list[float]
+    began_at: float
+    begun: float
+    base: list[tuple[int, int, int, int, float, tuple[int, ...]]]
+
+
+class CarriedKept(Carried):
+    """The build before, kept until ``until`` (``time.time()``)."""
+
+    pool: CarriedPool
+    until: float
+    build: int
 
 
 class CarriedScale(Carried):
@@ -169,11 +188,19 @@ class CarriedApp(Carried):
     attempts: int = 0
     builds: CarriedBuilds = CarriedBuilds()
     scale: CarriedScale = CarriedScale()
+    trial: CarriedTrial | None = None
+    kept: CarriedKept | None = None
     ledger: CarriedLedger = CarriedLedger()
     folder: tuple[str, int] | None = None
     """Its private one, and its user."""
     background: CarriedBackground = CarriedBackground()
     waiting: list[int] = []
+
+
+    def pools(self) -> list[CarriedPool]:
+        """Every generation."""
+        beside = [each.pool for each in (self.trial, self.kept) if each is not None]
+        return [self.pool, *self.former, *beside]
 
 
 class CarriedTenant(Carried):
@@ -351,7 +378,7 @@ class State(Carried):
         for host in self.hosts:
             found |= {host.pidfd, host.channel, *(fd for _, fd in host.threads.values()), *readers(host.outlets)}
         for app in self.all_apps():
-            for pool in (app.pool, *app.former):
+            for pool in app.pools():
                 for worker in pool.workers:
                     found |= {worker.pidfd, worker.channel, worker.page, *readers(worker.outlets)}
         for run in self._executions():
@@ -371,14 +398,3 @@ class State(Carried):
         leaving = [app for estate in self.estates for _, app in estate.leaving]
         relays = [self.relays] if self.relays is not None else []
         return [*self.apps, *self.parting, *tenants, *leaving, *relays]
-
-
-def plain(value: Any) -> Any:
-    """``value`` with every NamedTuple in it as an object by its fields' names."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: plain(each) for name, each in value._asdict().items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    return value

@@ -99,7 +99,8 @@ class Resumption:
             successor = kept.get(spec.name)
             # What starts from now on is what this version makes of the configuration; how many there are, is as it was.
             # One whose folder, say, is not there just now goes on as it is.
-            is_behind = each.builds.refused is not None  # perhaps the definition was
+            # Perhaps the definition was refused, or is being tried.
+            is_behind = each.builds.refused is not None or each.trial is not None
             later = None if successor is None or is_behind or wanted[successor].cannot else wanted[successor]
             app = running.new_app(spec if later is None else later._replace(workers=spec.workers))
             self._resume_app(each, app)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.accounts import Account
+from ..apps.judging import Canary
 from ..apps.restarting import Limits
 from ..apps.spec import PoolSpec
 from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec
@@ -33,6 +34,8 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
     whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
     whole["limits"] = _known(Limits, raw.get("limits") or {})
     whole["commands"] = _known_commands(raw.get("commands") or {})
+    if raw.get("canary"):
+        whole["canary"] = _known(Canary, raw["canary"])
     if raw.get("warmup"):
         whole["warmup"] = _known(WarmUp, raw["warmup"])
     return _validated(_SPEC, _known(PoolSpec, {**raw, **whole}))

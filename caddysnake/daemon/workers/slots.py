@@ -146,6 +146,11 @@ class SlotTable:
         return list(islice(found, most))
 
     @property
+    def uncounted(self) -> int:
+        """How many of them wait for a request, and do not come back by themselves after some."""
+        return sum(not each.turns and self._states[slot] == vitals.SLOT_IDLE for slot, each in self._held.items())
+
+    @property
     def may_ask(self) -> bool:
         """Something that it holds may become, or is, a request that no app has read."""
         return any(self._states[slot] in _UNREAD for slot in self._held)

@@ -220,12 +220,12 @@ class Worker:
         if not is_answering:
             self.kill()
 
-    def give(self, connection: Connection, borrowed: bool = False) -> bool:
+    def give(self, connection: Connection, borrowed: bool = False, turns: int = 0) -> bool:
         """Hand ``connection`` over, or keep it for what is handed over together when a burst has come; False when the
         worker, or the kernel, takes no more now. ``borrowed``: to a relay, which gives it back at the next request
-        boundary.
+        boundary; ``turns``: it is given back after so many requests.
         """
-        slot = self._giving.give(connection, connection.flags_for(isinstance(self.settings, Settings), borrowed))
+        slot = self._giving.give(connection, connection.flags_for(isinstance(self.settings, Settings), borrowed, turns))
         if slot is None:
             return False
         connection.worker, connection.slot = self, slot

@@ -4,7 +4,7 @@
 ``connection``  one connection, its requests in order
 ``bound``       requests that wait while as many as may be are being answered
 ``flow``        how fast it is read and written
-``logged``      requests for the access log
+``logged``      requests for the access log; ``counted``: given back after so many
 ``deadlines``   requests that take too long, and where they stand
 ``cycles``      one request and its answer
 ``context``     what connections and cycles share, in the place of the server

@@ -12,7 +12,18 @@ from typing import Any
 from ...aio.agent import MESSAGES_A_TURN, STDERR, TICK_S, Agent, ServerStage
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.farewell import CANCEL_S, END_S, SHUTDOWN_S
-from ...channel.messages import TAKE_LAST, TAKE_LINK, TAKE_TRUSTED, Drained, Failed, Message, Profile, Take
+from ...channel.messages import (
+    TAKE_COUNTED,
+    TAKE_LAST,
+    TAKE_LINK,
+    TAKE_SINCE_SHIFT,
+    TAKE_TRUSTED,
+    Drained,
+    Failed,
+    Message,
+    Profile,
+    Take,
+)
 from ...channel.records import say
 from ...channel.settings import Settings
 from ...channel.vitals import Page
@@ -144,6 +155,13 @@ class AsgiServer(Agent[HttpConnection]):
         flags = take.flags
         peer = Peer(sock, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
         is_last = bool(flags & TAKE_LAST)
+        if flags & TAKE_COUNTED:
+            from .counted import CountedConnection, LoggedCountedConnection  # only while two builds are compared
+
+            turns = flags >> TAKE_SINCE_SHIFT
+            if self._access is None:
+                return CountedConnection(self.context, sock, take.slot, is_last, peer, turns)
+            return LoggedCountedConnection(self.context, sock, take.slot, is_last, peer, self._access, turns)
         if self._access is None:
             connection = HttpConnection(self.context, sock, take.slot, is_last, peer)
         else:

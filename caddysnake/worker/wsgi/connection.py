@@ -101,6 +101,7 @@ class Connection(Expectant):
         "sock",
         "state",
         "trusted",
+        "turns",
         "unsent",
         "write_timeout_s",
     )
@@ -125,6 +126,8 @@ class Connection(Expectant):
         """The page's: ``slots[slot]`` is HEAD_SENT before the first byte of a response head leaves."""
         self.slot = slot
         self.trusted = trusted
+        self.turns = 0
+        """After so many requests it is given back; 0: as many as come."""
         self.base, self.origin = environ
         """The part of environ that all its requests share, and whom to believe about the rest."""
         self.parser = parser
@@ -160,6 +163,14 @@ class Connection(Expectant):
         """Have the connection end after the response being sent."""
         if self.ending is KEPT:
             self.ending = LAST
+
+    def is_over(self) -> bool:
+        """Whether one more request was the last before it is to be given back."""
+        self.turns = max(1, self.turns) - 1
+        if self.turns:
+            return False
+        self.turns = 1
+        return True
 
     def lose(self) -> None:
         """Note that nothing more will come, or that nothing more can be sent."""

@@ -386,7 +386,7 @@ class Driver:
         if has_more and not parser.at_boundary:
             self._slots[connection.slot] = SLOT_READING
             return _PROCEED
-        if self._table.returning:
+        if self._table.returning or (connection.turns and connection.is_over()):
             self._table.give_back(connection)
             return _GONE
         connection.state = IDLE

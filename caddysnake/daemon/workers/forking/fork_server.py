@@ -17,8 +17,9 @@ from ....installation import PACKAGE
 from ...system import processes
 from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets, outlets
+from ...system.plain import plain
 from ...system.processes import Process
-from ...system.state import CarriedSpawner, plain
+from ...system.state import CarriedSpawner
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer

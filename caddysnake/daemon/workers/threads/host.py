@@ -22,7 +22,8 @@ from ....channel.messages import Cancel, Join, LeftBehind, Message, Reaped, Spaw
 from ....channel.settings import Settings
 from ...system import processes
 from ...system import tempdirs as scratch
-from ...system.state import CarriedHost, plain
+from ...system.plain import plain
+from ...system.state import CarriedHost
 from ..child.child import Child
 from ..child.equipment import configure, new_page, without_memory
 from ..child.launcher import ForkServerKey, Launcher, SpawnError

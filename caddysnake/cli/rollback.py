@@ -1,0 +1,46 @@
+"""Give the connections back to the build before, or end the trial of a new one.
+
+The build before is there for as long as `keep_previous` says, and takes over within milliseconds. That holds until the
+next reload or restart: what is on disk is not touched, and what release commands have done stays done. Without APP: all
+apps that have a build to go back to.
+
+    caddysnake rollback blog:app
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from urllib.parse import quote
+
+from .calling import CallFailed, Target, add_address_argument, call, report
+from .finding import find
+from .reading import add_config_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("app", metavar="APP", nargs="?", help="its name; `caddysnake status` has them (default: all)")
+    add_config_arguments(parser)
+    add_address_argument(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Ask for it; 0 when the build before serves."""
+    try:
+        target = find(args.address, args.config)
+        names = [args.app] if args.app is not None else _with_another(target)
+        for name in names:
+            done = call(target, "POST", f"/apps/{quote(name, safe='')}/rollback")
+            print(f"{done['app']}: build {done['build']} serves again, until the next reload or restart")
+    except CallFailed as exc:
+        return report(exc)
+    if names:
+        return 0
+    print("Error: no app has a build to go back to: keep_previous keeps one", file=sys.stderr)
+    return 1
+
+
+def _with_another(target: Target) -> list[str]:
+    apps = call(target, "GET", "/apps")["apps"]
+    return [app["key"] for app in apps if app["kept"] is not None or app["trial"] is not None]

@@ -1,0 +1,119 @@
+"""What becomes of an app's builds beside the one that serves: the one that is tried, and the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from ..system.state import CarriedApp, CarriedKept, CarriedPool
+from ..workers.worker import Worker
+from .generation import PoolState
+from .judging import Canary
+from .pool import Pool
+from .shelf import Shelf
+from .spec import PoolSpec, StartFailed
+from .trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..commands.release import Tell
+    from .builds import Builds
+    from .takeover import Order, Takeover
+
+
+class Deployed(Protocol):
+    """The app."""
+
+    takeover: Takeover[Pool]
+    builds: Builds
+    next_side: Callable[[], tuple[list[Worker], int]] | None
+
+    @property
+    def spec(self) -> PoolSpec:
+        """See ``App``."""
+
+    def swap(self) -> None:
+        """See ``App``."""
+
+    def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
+        """See ``App``."""
+
+
+class Deploys:
+    """Of one app."""
+
+    def __init__(self, app: Deployed) -> None:
+        self._app = app
+        self.trial: Trial | None = None
+        """Of the generation that comes, while it has its share of the requests."""
+        self.shelf = Shelf(app)
+
+    def keeps(self) -> bool:
+        """Whether the present generation stays behind the one that comes."""
+        takeover = self._app.takeover
+        coming, present = takeover.coming, takeover.present
+        may = coming is not None and coming.spec.keep_s > 0 and self._app.builds.running is not None
+        return may and bool(present.ready) and not present.core.is_growing
+
+    def try_out(self, canary: Canary, tell: Tell | None = None) -> Trial:
+        """Let the generation that was prepared have its share of the requests until it is judged."""
+        self.trial = Trial(self._app, self, canary, tell)
+        self._app.next_side = self.trial.next_side
+        return self.trial
+
+    def end_trial(self, why: str) -> None:
+        """Give up what is being tried, if anything is."""
+        if self.trial is not None:
+            self.trial.end(why)
+
+    def give_up(self, failure: StartFailed) -> None:
+        """What was tried is not wanted: its connections go back, its requests in flight finish."""
+        self.trial_is_over("returned")
+        self._app.builds.was_refused(failure.code, str(failure))
+        self._app.carry_out(self._app.takeover.return_())
+
+    def trial_is_over(self, how: str) -> None:
+        """One build serves from now on."""
+        if self.trial is not None:
+            self._app.builds.verdicts[how] += 1
+        self.trial = self._app.next_side = None
+
+    def shelve(self, pool: Pool) -> None:
+        """Let ``pool``, which another has followed, serve nothing more, and keep it."""
+        pool.wind_down()
+        build = self._app.builds.running  # the one that follows is not accepted yet
+        self.shelf.keep(pool, self._app.spec.keep_s, 0 if build is None else build.number)
+
+    def roll_back(self) -> int | None:
+        """Let the build that was kept serve again; its number, or None when there is none."""
+        if self.shelf.pool is None:
+            return None
+        orders, number = self._app.takeover.roll_back(), self.shelf.build
+        self._app.builds.rolled_back(number)
+        self._app.carry_out(orders)
+        return number
+
+    # -- going on in another image of the daemon -------------------------------------------------------------
+
+    def carry(self, carried: CarriedApp) -> None:
+        """Put what is tried, and what is kept, into ``carried``."""
+        if self.trial is not None:
+            carried.trial = self.trial.carry()
+        kept = self._app.takeover.kept
+        if kept is not None:
+            carried.kept = CarriedKept(pool=kept.carry(), until=self.shelf.until, build=self.shelf.build)
+
+    def resume(self, carried: CarriedApp, resumed: Callable[[CarriedPool], Pool]) -> None:
+        """Go on where ``carried`` says; ``resumed`` makes a generation of a carried one."""
+        takeover = self._app.takeover
+        if carried.kept is not None:
+            takeover.kept = resumed(carried.kept.pool)
+            takeover.kept.core.state = PoolState.WINDING_DOWN
+            self.shelf.keep_until(takeover.kept, carried.kept.until, carried.kept.build)
+        if carried.trial is not None:
+            takeover.coming = resumed(carried.trial.pool)
+            share, workers, for_s, requests, errors, slowdown = carried.trial.canary
+            canary = Canary(share, int(workers), for_s, int(requests), errors, slowdown)
+            self.trial = Trial(self._app, self, canary, None, carried.trial)
+            self._app.next_side = self.trial.next_side

@@ -1,0 +1,185 @@
+"""Whether a new build of an app is better kept or returned, by what it and the old one did side by side. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import ceil, comb
+from typing import NamedTuple
+
+from ...channel import vitals
+from ...channel.vitals import LATENCY_BOUNDS_S
+
+_QUANTILE = 0.95
+_CHANCE = 0.001
+"""A p95 counts as exceeded when chance alone has it so more rarely than this: it is looked at again and again."""
+_LEAST_S = 0.001
+"""Nobody is returned for less time a request than this."""
+_CRASHES = 2
+
+
+class Canary(NamedTuple):
+    """How a new build is tried. ``share``: of the requests; or, with ``workers``, as so many new workers get."""
+
+    share: float = 0.1
+    workers: int = 0
+    for_s: float = 60.0
+    min_requests: int = 50
+    max_errors: float = 0.01
+    max_slowdown: float = 2.0
+
+    def first(self, workers: int) -> int:
+        """Return how many of the ``workers`` that there are to be are started to be tried."""
+        return min(self.workers or max(1, ceil(self.share * workers)), workers)
+
+
+class Figures(NamedTuple):
+    """What a build did in the time in which it was watched."""
+
+    requests: int = 0
+    """Completed."""
+    server_errors: int = 0
+    """Answers of the class 5xx."""
+    lost: int = 0
+    """Requests that were cut by the end of a worker."""
+    crashes: int = 0
+    """Workers that ended against our will."""
+    latency_s: float = 0.0
+    """Of all requests together."""
+    latencies: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_S) + 1)
+    """Requests by duration: up to each of ``LATENCY_BOUNDS_S``, and above the last."""
+
+    @property
+    def total(self) -> int:
+        """Requests, lost ones among them."""
+        return self.requests + self.lost
+
+    @property
+    def errors(self) -> int:
+        """Requests that went wrong on our side."""
+        return self.server_errors + self.lost
+
+    @property
+    def error_share(self) -> float:
+        """Of its requests, those that went wrong."""
+        return self.errors / self.total if self.total else 0.0
+
+    @property
+    def mean_s(self) -> float:
+        """How long a request took on the average."""
+        return self.latency_s / self.requests if self.requests else 0.0
+
+    @property
+    def p95_s(self) -> float | None:
+        """Within which 95 of 100 requests were answered; None without any. Between two bounds, in proportion."""
+        rank, below, lower = _QUANTILE * sum(self.latencies), 0, 0.0
+        for bound, count in zip(LATENCY_BOUNDS_S, self.latencies, strict=False):
+            if count and below + count >= rank:
+                return lower + (bound - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return LATENCY_BOUNDS_S[-1] if rank else None
+
+    def since(self, base: Figures) -> Figures:
+        """What has come since ``base``."""
+        return Figures(
+            max(0, self.requests - base.requests),
+            max(0, self.server_errors - base.server_errors),
+            max(0, self.lost - base.lost),
+            max(0, self.crashes - base.crashes),
+            max(0.0, self.latency_s - base.latency_s),
+            tuple(max(0, now - then) for now, then in zip(self.latencies, base.latencies, strict=True)),
+        )
+
+    def __str__(self) -> str:
+        p95 = "-" if self.p95_s is None else f"{self.p95_s * 1000:.0f} ms"
+        crashes = f", {self.crashes} workers crashed" if self.crashes else ""
+        return f"{self.total} requests, {self.errors} errors ({self.error_share:.1%}), p95 {p95}{crashes}"
+
+
+def figures_of(cells: list[int], lost: int, crashes: int) -> Figures:
+    """What the sums of the ``cells`` of a build's workers say."""
+    if not cells:
+        return Figures(lost=lost, crashes=crashes)
+    latency = cells[vitals.CELL_LATENCY : vitals.CELL_LATENCY + len(LATENCY_BOUNDS_S) + 1]
+    return Figures(
+        cells[vitals.CELL_REQUESTS],
+        cells[vitals.CELL_CLASS_1XX + 4],
+        lost,
+        crashes,
+        cells[vitals.CELL_LATENCY_SUM_US] / 1e6,
+        tuple(latency),
+    )
+
+
+class Ruling(Enum):
+    """What becomes of a build that was tried."""
+
+    PROMOTE = "promoted"
+    RETURN = "returned"
+
+
+class Judgement(NamedTuple):
+    """``why`` is for people."""
+
+    ruling: Ruling
+    why: str
+
+
+def judge(canary: Canary, elapsed_s: float, new: Figures, old: Figures) -> Judgement | None:
+    """Return what is known by now; None: go on watching."""
+    if new.crashes >= _CRASHES and new.crashes > old.crashes:
+        return Judgement(Ruling.RETURN, f"{new.crashes} of its workers crashed")
+    if new.total >= canary.min_requests:
+        if new.error_share > canary.max_errors and new.error_share > old.error_share:
+            what = f"{new.error_share:.1%} of its requests failed, of the old build's {old.error_share:.1%}"
+            return Judgement(Ruling.RETURN, what)
+        slower = _slower(canary, new, old)
+        if slower is not None:
+            return Judgement(Ruling.RETURN, slower)
+    if elapsed_s < canary.for_s:
+        return None
+    if new.total < canary.min_requests:
+        few = f"only {new.total} of {canary.min_requests} requests came in {canary.for_s:g}s"
+        return Judgement(Ruling.PROMOTE, f"{few}: its warm-up has decided")
+    return Judgement(Ruling.PROMOTE, f"no worse in {canary.for_s:g}s")
+
+
+def _slower(canary: Canary, new: Figures, old: Figures) -> str | None:
+    if old.requests < canary.min_requests:
+        return None
+    before, after = old.p95_s, new.p95_s
+    if before is None or after is None:
+        return None
+    if _bucket(before) == _bucket(after):  # the histogram does not tell them apart: the means do
+        before, after = old.mean_s, new.mean_s
+        what = "mean"
+    else:
+        what = "p95"
+        beyond = _beyond(new.latencies, before * canary.max_slowdown)
+        if _by_chance(sum(new.latencies), beyond) > _CHANCE:
+            return None
+    if after <= before * canary.max_slowdown or after - before < _LEAST_S:
+        return None
+    times = after / before if before else float("inf")
+    return f"its {what} is {times:.1f} times the old build's ({after * 1000:.1f} ms, {before * 1000:.1f} ms)"
+
+
+def _bucket(seconds: float) -> int:
+    return sum(seconds > bound for bound in LATENCY_BOUNDS_S)
+
+
+def _beyond(latencies: tuple[int, ...], seconds: float) -> int:
+    """How many took longer, as far as bounds tell: of the bucket that ``seconds`` lies in, in proportion."""
+    place = _bucket(seconds)
+    above = sum(latencies[place + 1 :])
+    if place >= len(LATENCY_BOUNDS_S):
+        return above
+    lower = LATENCY_BOUNDS_S[place - 1] if place else 0.0
+    return above + int(latencies[place] * (LATENCY_BOUNDS_S[place] - seconds) / (LATENCY_BOUNDS_S[place] - lower))
+
+
+def _by_chance(total: int, beyond: int) -> float:
+    """How likely ``beyond`` or more of ``total`` requests lie above their own p95."""
+    rest = 1 - _QUANTILE
+    if total > 1000:  # by then the share speaks for itself
+        return 0.0 if beyond / total > rest * 1.3 else 1.0
+    return sum(comb(total, k) * rest**k * _QUANTILE ** (total - k) for k in range(beyond, total + 1))

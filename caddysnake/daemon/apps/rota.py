@@ -1,0 +1,33 @@
+"""Which of two builds gets a connection's next requests, and how many of them, so that the new one's share holds. Pure.
+
+A connection stays with the new build for one request, and with the old until the next is due: so no more than the share
+sees the new one, be it over one connection or a thousand.
+"""
+
+from __future__ import annotations
+
+import math
+
+TURNS_MAX = 1000
+
+
+class Rota:
+    """``share``: of the requests, for the new build."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._given = 0
+        """Requests that the new build got, or gets on what it was given."""
+
+    def turns_of_new(self, total: int, is_new_able: bool = True) -> int:
+        """Return 1 when the next request is for the new build, 0 when it is for the old. ``total``: that have come."""
+        if is_new_able and self._given < self.share * (total + 1):
+            self._given += 1
+            return 1
+        return 0
+
+    def turns_of_old(self, total: int) -> int:
+        """Return for how many requests a connection stays with the old build."""
+        until_due = math.ceil((self._given + 1) / self.share) - total - 1
+        usual = math.ceil((1 - self.share) / self.share)
+        return min(max(1, min(until_due, usual)), TURNS_MAX)

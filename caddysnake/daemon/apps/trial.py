@@ -1,0 +1,249 @@
+"""A new build that gets its share of the requests beside the old one, until it is judged (a canary)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..system.log.asking import trouble_of
+from ..system.state import CarriedTrial
+from ..workers.worker import Worker
+from .judging import Canary, Figures, Judgement, Ruling, figures_of, judge
+from .pool import Pool
+from .rota import Rota
+from .spec import PoolSpec, StartFailed
+
+if TYPE_CHECKING:
+    from ..commands.release import Tell
+    from .takeover import Takeover
+
+log = logging.getLogger("caddysnake.app")
+
+_LOOK_S = 0.1
+_SHED_S, _SHED_OFTEN_S, _OFTEN = 0.5, 0.05, 20
+"""How often the old build is asked for connections that have not been counted yet, and how many times often."""
+_TELL_S = 2.0
+_COMPLETE_S = 120.0
+"""How long the rest of the workers of a build that was found good may take."""
+
+
+class Tried(Protocol):
+    """The app."""
+
+    takeover: Takeover[Pool]
+
+    @property
+    def spec(self) -> PoolSpec:
+        """See ``App``."""
+
+    def swap(self) -> None:
+        """See ``App``."""
+
+
+class Returning(Protocol):
+    """Who takes a build back (``Deploys``)."""
+
+    def give_up(self, failure: StartFailed) -> None:
+        """See ``Deploys``."""
+
+
+class Compared(NamedTuple):
+    """What both builds have done since the trial began."""
+
+    new: Figures
+    old: Figures
+
+
+class Trial:
+    """Of the generation that comes, which is ready. ``result``: the verdict, once it is carried out."""
+
+    def __init__(
+        self,
+        app: Tried,
+        deploys: Returning,
+        canary: Canary,
+        tell: Tell | None = None,
+        carried: CarriedTrial | None = None,
+    ) -> None:
+        """``tell`` hears how both builds do."""
+        coming = app.takeover.coming
+        assert coming is not None
+        self.canary = canary
+        self.pool = coming
+        self.old = app.takeover.present
+        self.began_at = time.time()
+        """``time.time()``."""
+        self.result: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
+        self._app = app
+        self._deploys = deploys
+        self._tell = tell
+        self._told_at = time.monotonic()
+        self._begun = time.monotonic()
+        self._base = Compared(_figures(self.pool), _figures(self.old))
+        if carried is not None:
+            self.began_at, self._begun = carried.began_at, carried.begun
+            new, old = (Figures(*each) for each in carried.base)
+            self._base = Compared(new, old)
+        workers = canary.workers
+        share = workers / (len(self.old.ready) + workers) if workers else canary.share
+        self._rota = Rota(min(max(share, 0.001), 0.99))
+        self._sheds = 0
+        self._shed_at = 0.0
+        self._turn = 0
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    @property
+    def share(self) -> float:
+        """Of the requests, for the new build."""
+        return self._rota.share
+
+    @property
+    def ends_at(self) -> float:
+        """``time.time()`` by which it is judged."""
+        return self.began_at + self.canary.for_s
+
+    def compared(self) -> Compared:
+        """What both have done so far."""
+        return Compared(_figures(self.pool).since(self._base.new), _figures(self.old).since(self._base.old))
+
+    def next_side(self) -> tuple[list[Worker], int]:
+        """Return who may get the next request, and after how many a connection comes back."""
+        new, old = self.pool.ready, self.old.ready
+        if not old:
+            return new, 1
+        now = self.compared()
+        total = now.new.total + now.old.total
+        if new and self._rota.turns_of_new(total):
+            return new, 1
+        return old, self._rota.turns_of_old(total)
+
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        fields = {"app": self._app.spec.name, "share": f"{self.share:.1%}", "for_s": self.canary.for_s}
+        log.info("the new build is on trial", extra={"fields": fields})
+        while True:
+            self._shed()
+            await asyncio.sleep(_LOOK_S)
+            verdict = judge(self.canary, time.monotonic() - self._begun, *self.compared())
+            if verdict is not None:
+                break
+            self._tell_progress()
+        if verdict.ruling is Ruling.PROMOTE:
+            verdict = await self._completed(verdict)
+        await self._carry_out(verdict)
+
+    def _tell_progress(self) -> None:
+        now = time.monotonic()
+        if self._tell is not None and now - self._told_at >= _TELL_S:
+            self._told_at = now
+            new, old = self.compared()
+            left = max(0, round(self.canary.for_s - (now - self._begun)))
+            self._tell(self.pool.spec.name, f"canary, {left}s left: new {new}; old {old}")
+
+    def _shed(self) -> None:
+        """Have connections come back that the old build was given before the trial: they are not counted."""
+        now = time.monotonic()
+        if now - self._shed_at < (_SHED_OFTEN_S if self._sheds < _OFTEN else _SHED_S):
+            return
+        self._shed_at = now
+        self._sheds += 1
+        for worker in self.old.ready:
+            count = worker.slots.uncounted
+            if count:
+                worker.shed(count)
+
+    async def _completed(self, verdict: Judgement) -> Judgement:
+        """Start the rest of its workers, where they are not to come one by one; what becomes of the verdict."""
+        pool = self.pool
+        if pool.spec.strategy == "rolling" or not pool.core.is_growing:
+            return verdict
+        pool.resize(pool.core.size)
+        until = time.monotonic() + min(pool.spec.start_timeout_s or _COMPLETE_S, _COMPLETE_S)
+        while len(pool.ready) < pool.core.size:
+            if time.monotonic() > until or pool.is_hopeless:
+                return Judgement(Ruling.RETURN, "the rest of its workers did not come up")
+            await asyncio.sleep(_LOOK_S / 4)
+        return verdict
+
+    async def _carry_out(self, verdict: Judgement) -> None:
+        new, old = self.compared()
+        fields = {"app": self._app.spec.name, "why": verdict.why, "new": str(new), "old": str(old)}
+        if verdict.ruling is Ruling.PROMOTE:
+            log.info("the new build is promoted", extra={"fields": fields})
+            self._app.swap()
+        else:
+            pids = [worker.pid for worker in self.pool.everyone()]
+            name = self.pool.spec.name
+            self._deploys.give_up(StartFailed(name, "canary-failed", _told(verdict, new, old)))
+            times, traceback = await trouble_of(name, pids)
+            if times:
+                verdict = verdict._replace(why=f"{verdict.why}\n{times} times:\n{traceback}")
+            log.error("the new build is returned", extra={"fields": {**fields, "error": verdict.why}})
+        self._conclude(verdict)
+
+    # -- its end by others ---------------------------------------------------------------------------------------
+
+    async def promote(self, why: str) -> Judgement:
+        """Let it take over now."""
+        await self._stop()
+        if not self.result.done():
+            await self._carry_out(await self._completed(Judgement(Ruling.PROMOTE, why)))
+        return self.result.result()
+
+    def end(self, why: str) -> None:
+        """Give it up: something else is to run, or somebody does not want it."""
+        self._task.cancel()
+        if not self.result.done():
+            new, old = self.compared()
+            verdict = Judgement(Ruling.RETURN, why)
+            fields = {"app": self._app.spec.name, "why": why, "new": str(new), "old": str(old)}
+            log.warning("the new build is returned", extra={"fields": fields})
+            self._deploys.give_up(StartFailed(self.pool.spec.name, "canary-failed", _told(verdict, new, old)))
+            self._conclude(verdict)
+
+    async def _stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+
+    def _conclude(self, verdict: Judgement) -> None:
+        if not self.result.done():
+            self.result.set_result(verdict)
+
+    def outcome(self) -> StartFailed | None:
+        """Why it was returned, as a start that has failed; None when it was promoted, or is not judged yet."""
+        if not self.result.done() or self.result.result().ruling is Ruling.PROMOTE:
+            return None
+        return StartFailed(self.pool.spec.name, "canary-failed", _told(self.result.result(), *self.compared()))
+
+    # -- going on in another image of the daemon -------------------------------------------------------------
+
+    def carry(self) -> CarriedTrial:
+        """For another image of the daemon."""
+        return CarriedTrial(
+            pool=self.pool.carry(),
+            canary=list(self.canary),
+            began_at=self.began_at,
+            begun=self._begun,
+            base=[_plain(self._base.new), _plain(self._base.old)],
+        )
+
+
+def _plain(of: Figures) -> tuple[int, int, int, int, float, tuple[int, ...]]:
+    return of.requests, of.server_errors, of.lost, of.crashes, of.latency_s, of.latencies
+
+
+def _told(verdict: Judgement, new: Figures, old: Figures) -> str:
+    why, _, traceback = verdict.why.partition("\n")
+    text = f"returned: {why}\n  new build: {new}\n  old build: {old}"
+    return f"{text}\n{traceback}".rstrip()
+
+
+def _figures(pool: Pool) -> Figures:
+    """All that a build has done since it began."""
+    cells = pool.ledger.cells
+    living = [worker.gauges.cells() for worker in pool.everyone() if not worker.gauges.is_over]
+    sums = [sum(column) for column in zip(*living, *([cells] if cells else []), strict=True)]
+    return figures_of(sums, pool.ledger.refusals.total(), pool.core.crashes)

@@ -1,0 +1,45 @@
+"""From what a block says to what runs: one value each."""
+
+from __future__ import annotations
+
+from ...config.language.models import CanaryModel, Limits
+from ...config.plan.plan import AppSpec, Listener
+from ..apps.judging import Canary
+from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
+from ..workers.warmup import WarmUp
+
+
+def canary_of(canary: CanaryModel) -> Canary:
+    """How a new build is tried."""
+    return Canary(*(getattr(canary, name) for name in Canary._fields))
+
+
+def warmup_of(spec: AppSpec) -> WarmUp | None:
+    """What each worker answers before it is ready."""
+    asked = spec.block.warmup
+    if asked is None:
+        return None
+    return WarmUp(asked.paths, asked.host or spec.host or "localhost", asked.timeout_s, asked.expect)
+
+
+def limits_of(limits: Limits | None) -> dict[str, int] | None:
+    """What a worker's process may use, by the names of ``worker.limits``; None: what the daemon may."""
+    if limits is None:
+        return None
+    given = {
+        "memory": limits.memory_bytes,
+        "open_files": limits.open_files,
+        "processes": limits.processes,
+        "file_size": limits.file_size_bytes,
+        "niceness": limits.niceness,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def address_of(listener: Listener) -> Address:
+    """Where a listener listens."""
+    if listener.network == "unix":
+        return UnixAddress(listener.path, listener.mode, listener.owner, listener.group)
+    if listener.network == "fd":
+        return FdAddress(listener.fd)
+    return TcpAddress(listener.host, listener.port)

@@ -1,0 +1,272 @@
+"""A new build gets its share of the requests beside the old one, is judged, and takes over or is returned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.house import run, until
+from support.load import Load, app
+from support.serving import composition, serving
+
+from caddysnake.daemon.apps.spec import StartFailed
+from caddysnake.daemon.supervisor.app_changes import AS_USUAL, Manner, Outcome
+from caddysnake.daemon.supervisor.supervisor import Supervisor
+
+SITE = """
+unix/a.sock {
+	python {
+		module_KIND main:KIND
+		working_dir code
+		workers 2
+		grace_period 2s
+		canary {
+			share 20%
+			for 1s
+			min_requests 20
+		}
+		MORE
+	}
+}
+"""
+NAME = "main:wsgi"
+SICK = """
+import itertools, threading
+COUNT = itertools.count()
+
+def sick():
+    if next(COUNT) % 4 == 3:
+        raise LookupError("no such table: shop")
+"""
+
+
+def site(kind: str = "wsgi", *more: str) -> str:
+    return SITE.replace("KIND", kind).replace("MORE", "\n\t\t".join(more))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    write(tmp_path, "1")
+    return tmp_path
+
+
+def write(folder: Path, version: str, first: str = "", inside: str = "") -> None:
+    begin = "def answer(method, body):\n"
+    source = app(version, first).replace(begin, f"{begin}    {inside or 'pass'}\n")
+    (folder / "code" / "main.py").write_text(source)
+
+
+async def changed(served: Supervisor, folder: Path, text: str, manner: Manner = AS_USUAL) -> Outcome:
+    (outcome,) = await served.change(composition(folder, text), manner)
+    return await outcome.judged()
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_good_build_has_its_share_and_then_all(folder: Path, kind: str) -> None:
+    async def work() -> None:
+        async with serving(composition(folder, site(kind))) as served, Load(folder / "a.sock", 8) as load:
+            await load.more(50)
+            load.versions.clear()
+            write(folder, "2")
+            outcome = await changed(served, folder, site(kind))
+            assert (outcome.result, outcome.failure) == ("reloaded", None)
+            share = load.versions["2"] / sum(load.versions.values())
+            assert 0.1 < share < 0.35, load.versions
+            await load.until("2")
+            assert load.failures == []
+            builds = served.running.apps[f"main:{kind}"].builds
+            assert builds.verdicts == {"promoted": 1}
+            assert builds.running is not None
+            assert builds.running.number == 2
+
+    run(work())
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_sick_build_is_returned_and_no_more_than_its_share_has_seen_it(folder: Path, kind: str) -> None:
+    async def work() -> None:
+        async with serving(composition(folder, site(kind))) as served, Load(folder / "a.sock", 6) as load:
+            await load.more(50)
+            load.versions.clear()
+            load.done = 0
+            write(folder, "2", SICK, "sick()")
+            outcome = await changed(served, folder, site(kind))
+            assert outcome.result == "refused"
+            told = str(outcome.failure)
+            assert "of its requests failed" in told
+            assert "new build: " in told
+            sick = [each for each in load.failures if "500" in each]
+            assert len(sick) == len(load.failures), "none but those that it answered"
+            seen = load.versions["2"] + len(sick)
+            assert seen <= 0.2 * (load.done + len(sick)) + 6 + 1
+            await load.until("1")
+            count = len(load.failures)
+            await load.more(100)
+            assert len(load.failures) == count
+            each = served.running.apps[f"main:{kind}"]
+            assert each.builds.verdicts == {"returned": 1}
+            await until(lambda: len(each.pools()) == 1, "the end of the new workers")
+
+    run(work())
+
+
+def test_one_connection_changes_sides_between_its_requests(folder: Path) -> None:
+    async def work() -> None:
+        text = site().replace("for 1s", "for 3s")
+        async with serving(composition(folder, text)) as served, Load(folder / "a.sock", 1) as load:
+            await load.more(20)
+            write(folder, "2")
+            load.versions.clear()
+            await changed(served, folder, text)
+            total = sum(load.versions.values())
+            assert 0.1 * total < load.versions["2"] < 0.3 * total + 2, load.versions
+            assert load.failures == []
+
+    run(work())
+
+
+def test_behind_a_relay_the_share_is_of_requests(folder: Path) -> None:
+    async def work() -> None:
+        block = site().split("{", 1)[1].rsplit("}", 1)[0]
+        other = "python {\n module_wsgi other:wsgi\n working_dir code\n workers 1\n }\n"
+        relayed = f"unix/r.sock {{\n handle /p {{\n {block} }}\n handle /q {{\n {other} }}\n }}\n"
+        (folder / "code" / "other.py").write_text(app("9"))
+        wanted = composition(folder, relayed)
+        async with serving(wanted) as served, Load(folder / "r.sock", 6) as load:
+            await load.more(50)
+            write(folder, "2")
+            begun = await served.change(wanted)
+            load.versions.clear()
+            outcomes = [await each.judged() for each in begun]
+            assert {each.result for each in outcomes} == {"reloaded"}
+            share = load.versions["2"] / sum(load.versions.values())
+            assert 0.1 < share < 0.35, load.versions
+            await load.until("2")
+            assert load.failures == []
+
+    run(work())
+
+
+def test_too_little_traffic_says_so_and_the_warm_up_decides(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with serving(composition(folder, site())) as served:
+            write(folder, "2")
+            assert (await changed(served, folder, site())).result == "reloaded"
+
+    caplog.set_level("INFO")
+    run(work())
+    told = [str(getattr(record, "fields", {})) for record in caplog.records if "promoted" in record.message]
+    assert "only 0 of 20 requests came in 1s: its warm-up has decided" in told[0]
+
+
+def test_a_second_reload_ends_the_trial_of_the_first_and_a_promotion_does_not_wait(folder: Path) -> None:
+    async def work() -> None:
+        long = site().replace("for 1s", "for 10m")
+        async with serving(composition(folder, long)) as served, Load(folder / "a.sock", 4) as load:
+            write(folder, "2")
+            (first,) = await served.change(composition(folder, long))
+            write(folder, "3")
+            (second,) = await served.change(composition(folder, long))
+            returned = await first.judged()
+            assert (returned.result, "another build is to run" in str(returned.failure)) == ("refused", True)
+            assert await served.promote(NAME)
+            assert (await second.judged()).result == "reloaded"
+            await load.until("3")
+            assert load.failures == []
+            assert not await served.promote(NAME)
+
+    run(work())
+
+
+def test_a_worker_that_is_killed_meanwhile_ends_no_trial_and_one_by_hand_does(folder: Path) -> None:
+    async def work() -> None:
+        long = site().replace("for 1s", "for 10m")
+        async with serving(composition(folder, long)) as served:
+            write(folder, "2")
+            (outcome,) = await served.change(composition(folder, long))
+            each = served.running.apps[NAME]
+            trial = each.deploys.trial
+            assert trial is not None
+            os.kill(trial.pool.ready[0].pid, signal.SIGKILL)
+            await until(lambda: trial.pool.core.restarts == 1 and trial.pool.ready, "another in its place")
+            assert each.deploys.trial is trial
+            assert served.roll_back(NAME) == 1
+            assert "rolled back" in str((await outcome.judged()).failure)
+            assert each.deploys.trial is None
+
+    run(work())
+
+
+def test_whether_it_is_tried_may_be_said_with_the_reload_and_autoreload_is_not(folder: Path) -> None:
+    async def work() -> None:
+        async with serving(composition(folder, site("wsgi", "autoreload"))) as served:
+            write(folder, "2")
+            outcome = await changed(served, folder, site("wsgi", "autoreload"), Manner(canary=False))
+            assert outcome.trial is None
+            write(folder, "3")
+            await until(lambda: served.running.apps[NAME].builds.times_accepted == 3, "the change")
+            assert served.running.apps[NAME].builds.verdicts == {}
+
+    run(work())
+
+
+# -- the build before ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_the_build_before_takes_over_again_within_a_moment(folder: Path, kind: str) -> None:
+    async def work() -> None:
+        before_canary, _, rest = site(kind, "keep_previous 1m").partition("canary {")
+        kept = before_canary + rest.partition("}")[2]
+        name = f"main:{kind}"
+        async with serving(composition(folder, kept)) as served, Load(folder / "a.sock", 8) as load:
+            await load.more(50)
+            each = served.running.apps[name]
+            before = {worker.pid for worker in each.pool.ready}
+            write(folder, "2")
+            await served.change(composition(folder, kept))
+            await load.until("2")
+            shelf = each.deploys.shelf
+            assert shelf.pool is not None
+            assert {worker.pid for worker in shelf.pool.ready} == before
+            pool = shelf.pool
+            await until(lambda: not any(worker.slots.connections for worker in pool.ready), "no connection left")
+            began = time.monotonic()
+            load.versions.clear()
+            assert served.roll_back(name) == 1
+            await until(lambda: load.versions["1"], "the first old answer")
+            print(f"{kind}: the first old answer after {(time.monotonic() - began) * 1000:.0f} ms")
+            await load.until("1")
+            assert load.failures == []
+            assert {worker.pid for worker in each.pool.ready} == before
+            assert each.builds.running is not None
+            assert (each.builds.running.number, each.builds.refused is not None) == (1, True)
+            assert served.roll_back(name) is None
+            write(folder, "3")
+            await served.change(composition(folder, kept))
+            await load.until("3")
+
+    run(work())
+
+
+def test_a_kept_build_goes_when_its_time_is_over_and_a_refused_one_never_becomes_it(folder: Path) -> None:
+    async def work() -> None:
+        text = site("wsgi", "keep_previous 1s")
+        async with serving(composition(folder, text)) as served:
+            write(folder, "2")
+            await served.change(composition(folder, text), Manner(canary=False))
+            each = served.running.apps[NAME]
+            assert each.deploys.shelf.build == 1
+            write(folder, "3", "raise LookupError('no')\n")
+            with pytest.raises(StartFailed):
+                await served.change(composition(folder, text), Manner(canary=False))
+            assert each.deploys.shelf.build == 1
+            await until(lambda: each.deploys.shelf.pool is None, "the end of its time")
+            await until(lambda: len(each.pools()) == 1, "the end of its workers")
+
+    run(work())
