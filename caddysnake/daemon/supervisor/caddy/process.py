@@ -327,6 +327,8 @@ class Caddy(FrontProxy):
         except OSError as exc:
             raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
         self._output.handed(process.pid)
+        if self._ready is None or self._ready.done():  # nobody waits for it to say why it does not serve
+            self._output.release()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as standard_input:
             standard_input.write(told)
