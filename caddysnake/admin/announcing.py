@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 
 from ..config.language.values import SocketAddress
-from ..config.plan.admin import ANNOUNCED
+from ..config.plan.rendezvous import ANNOUNCED, TCP
 
 _LONGEST_BYTES = 107  # of a name, without the zero byte that it begins with (unix(7))
 
@@ -22,11 +22,8 @@ class Announcement:
         self._name = b""
 
     def say(self, address: SocketAddress | None) -> None:
-        """Announce ``address`` from now on; None: nothing.
-
-        Nor is one over TCP, where nobody could tell whose it is, or one that does not fit into a name.
-        """
-        path = "" if address is None or address.network != "unix" else address.path
+        """Announce ``address`` from now on; None: nothing. Nor is one that does not fit into a name."""
+        path = "" if address is None else address.path if address.network == "unix" else _of_port(address)
         name = f"{ANNOUNCED}{path}".encode(errors="surrogateescape")
         if self._sock is not None and self._name == name:
             return
@@ -46,3 +43,8 @@ class Announcement:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+
+
+def _of_port(address: SocketAddress) -> str:
+    """A port is told as far as this machine goes: whose it is, the kernel says (proc_pid_net(5))."""
+    return f"{TCP}{address.port}" if address.network != "fd" and address.port else ""

@@ -305,7 +305,7 @@ async def get_logs(call: Call) -> Lines:
 
 async def get_live(call: Call) -> Health:
     """It answers, so the daemon's loop turns. Always ``ok``."""
-    return Health(status="ok", ready=True)
+    return Health(status="ok", ready=True, serves_any=call.daemon.serving.serves_any)
 
 
 async def get_ready(call: Call) -> Health:

@@ -169,6 +169,7 @@ class Health(Model):
 
     status: Literal["ok", "starting", "stopping", "degraded"]
     ready: bool = Field(description="requests may be sent: each app has been up, or failed once, and one serves")
+    serves_any: bool = Field(description="somebody is answered, or there is nobody to answer for")
     apps_without_worker: list[str] = Field(default=[], description="static apps that nobody answers for just now")
     failed: dict[str, str] = Field(default={}, description="apps, and templates, that do not come up, and a code why")
 

@@ -453,10 +453,10 @@ def health(daemon: Daemon) -> Health:
     """Whether requests are answered."""
     serving, running = daemon.serving, daemon.running
     without = [name for name, app in running.apps.items() if not app.pool.ready]
-    failed = serving.failed()
+    failed, any_ = serving.failed(), serving.serves_any
     if daemon.phase is not DaemonPhase.READY or (running.undecided and running.desired.start_policy == "each"):
         phase = DaemonPhase.STARTING if daemon.phase is DaemonPhase.READY else daemon.phase
-        return Health(status=phase.value, ready=False, apps_without_worker=without, failed=failed)
-    is_ready = not without if running.desired.start_policy == "all" else serving.serves_any
+        return Health(status=phase.value, ready=False, serves_any=any_, apps_without_worker=without, failed=failed)
+    is_ready = not without if running.desired.start_policy == "all" else any_
     status: Literal["ok", "degraded"] = "degraded" if without or failed else "ok"
-    return Health(status=status, ready=is_ready, apps_without_worker=without, failed=failed)
+    return Health(status=status, ready=is_ready, serves_any=any_, apps_without_worker=without, failed=failed)

@@ -23,7 +23,7 @@ from .reading import add_config_arguments, print_warnings, source_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    from ..config.plan.plan import default_socket_dir
+    from ..config.plan.places import default_socket_dir
 
     add_config_arguments(parser)
     parser.add_argument(

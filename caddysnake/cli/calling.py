@@ -5,19 +5,18 @@ Without an import of the daemon's: a command that asks how things are should ans
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import json
-import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .target import CallFailed, Target, connect, understood, unreachable
 
 PATIENCE_S = 30.0
 _LOOK_S = 15.0
@@ -25,33 +24,6 @@ _LONGEST_S = 3600.0
 _LINES = "application/x-ndjson"
 _SILENCE_S = 60.0
 """The daemon says something more often, while there is something to wait for."""
-_UCRED = struct.Struct("3i")
-
-
-class CallFailed(Exception):
-    """The daemon was not reached, or would not. The text is for people. ``answer`` is what it said, if it did."""
-
-    def __init__(self, text: str, answer: Mapping[str, Any] | None = None) -> None:
-        super().__init__(text)
-        self.answer = answer or {}
-
-
-class Target(NamedTuple):
-    """Where a daemon's API is: a unix socket's path, or a host and port."""
-
-    path: str = ""
-    host: str = ""
-    port: int = 0
-
-    def __str__(self) -> str:
-        return f"unix/{self.path}" if self.path else f"{self.host}:{self.port}"
-
-
-def add_address_argument(parser: argparse.ArgumentParser) -> None:
-    """The option by which a command is told where the daemon's API is."""
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="the daemon's admin API (default: found through the Caddyfile)"
-    )
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -62,12 +34,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-        uid = _UCRED.unpack(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
-        if os.geteuid() not in (0, uid) and uid != 0:
-            raise PermissionError(1, f"user {uid} answers there, who is neither this user nor root")
+        self.sock = connect(Target(self._path), self.timeout)
 
 
 def call(
@@ -90,7 +57,7 @@ def call(
             _await_answer(connection.sock, target)
         response = connection.getresponse()
         status, text = response.status, response.read()
-    return _understood(target, status, text)
+    return understood(target, status, text)
 
 
 def stream(target: Target, path: str) -> Iterator[bytes]:
@@ -99,7 +66,7 @@ def stream(target: Target, path: str) -> Iterator[bytes]:
         connection.request("GET", path, headers=_origin(target))
         response = connection.getresponse()
         if response.status >= 400:
-            _understood(target, response.status, response.read())
+            understood(target, response.status, response.read())
         if connection.sock is not None:
             connection.sock.settimeout(None)
         while line := response.readline():
@@ -131,14 +98,14 @@ def follow(
                 connection.request(method, path, body, {**headers, **_origin(target), "Accept": _LINES})
             response = connection.getresponse()
             if response.headers.get_content_type() != _LINES:
-                return _understood(target, response.status, response.read())
+                return understood(target, response.status, response.read())
             while line := response.readline():
                 try:
                     said = json.loads(line)
                 except ValueError:
                     break
                 if "answer" in said:
-                    return _understood(target, said["status"], json.dumps(said["answer"]).encode())
+                    return understood(target, said["status"], json.dumps(said["answer"]).encode())
                 if "line" in said:
                     hear(said["app"], said["line"])
     finally:
@@ -156,31 +123,14 @@ def _connected(target: Target, timeout: float) -> Iterator[http.client.HTTPConne
         connection = http.client.HTTPConnection(target.host, target.port, timeout)
     try:
         yield connection
-    except PermissionError as exc:
-        why = exc.strerror or "not permitted"
-        raise CallFailed(f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root") from None
     except (OSError, http.client.HTTPException) as exc:
-        why = str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
-        raise CallFailed(f"cannot reach the admin API at {target}: {why}") from None
+        raise unreachable(target, exc) from None
     finally:
         connection.close()
 
 
 def _origin(target: Target) -> dict[str, str]:
     return {} if target.path else {"Origin": f"http://{target.host}:{target.port}"}
-
-
-def _understood(target: Target, status: int, text: bytes) -> dict[str, Any]:
-    """Raises ``CallFailed``."""
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        raise CallFailed(f"{target} is not caddysnake's admin API: it answered {status}") from None
-    if not isinstance(answer, dict) or (status >= 400 and "code" not in answer):
-        raise CallFailed(f"{target} is not caddysnake's admin API: it answered {status}")
-    if status >= 400:
-        raise CallFailed(str(answer.get("error", status)), answer)
-    return answer
 
 
 def _await_answer(sock: socket.socket, target: Target) -> None:
@@ -195,12 +145,3 @@ def _await_answer(sock: socket.socket, target: Target) -> None:
             raise CallFailed(f"the admin API at {target} does not answer: see the daemon's log") from None
         if time.monotonic() > until:
             raise CallFailed(f"the daemon is not done after {_LONGEST_S / 60:g} minutes: see its log")
-
-
-def report(exc: CallFailed) -> int:
-    """Say what went wrong; the exit status."""
-    print(f"Error: {exc}", file=sys.stderr)
-    hint = exc.answer.get("hint")
-    if hint:
-        print(f"Hint: {hint}", file=sys.stderr)
-    return 1

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..logs.records import printable
-from .calling import CallFailed, Target, add_address_argument, call, report, stream
+from .calling import call, stream
 from .finding import find
 from .reading import add_config_arguments
+from .target import CallFailed, Target, add_address_argument, report
 
 _LISTED = 20
 _PATIENCE_S = 3.0

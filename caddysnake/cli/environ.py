@@ -30,7 +30,8 @@ def _working_directory() -> str:
 
 def main(args: argparse.Namespace) -> int:
     """Print; always 0."""
-    from ..config.plan.plan import default_socket_dir, usable_cores
+    from ..config.plan.places import default_socket_dir
+    from ..config.plan.plan import usable_cores
 
     facts = {
         "caddysnake.Version": __version__,

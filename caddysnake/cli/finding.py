@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
-import struct
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .calling import CallFailed, Target, call
+from .target import UCRED, CallFailed, Target, ask
 
-_UCRED = struct.Struct("3i")
 _PROBE_S = 1.0
 _ASK_S = 3.0
 _ASK_ALL_S = 10.0
 _ASKED_MAX = 64
 """Who announces more daemons than that is up to no good."""
+
+
+_OPTIONS = re.compile(r"(?:\s|#[^\n]*\n)*\{[ \t]*\n(.*?)^\}", re.DOTALL | re.MULTILINE)
+_OPTIONS_MAX = 1 << 20
+_ADMIN = re.compile(
+    r"^[ \t]*admin[ \t]+(?:unix/(/[^\s|{}\"`]+)(?:\|\S+)?|(localhost|127\.0\.0\.1):(\d{1,5}))[ \t]*(?:\{[ \t]*)?$",
+    re.MULTILINE,
+)
+_LISTENS = "0A"
+"""TCP_LISTEN, in /proc/net/tcp."""
 
 
 class _Seen(NamedTuple):
@@ -41,22 +51,20 @@ def find(address: str | None, config: str | None) -> Target:
 
     Raises ``CallFailed``.
     """
-    from ..config.language.values import InvalidValue
-
-    try:
-        return _find(address, config)
-    except InvalidValue as exc:
-        raise CallFailed(f"{exc}" + (f" ({exc.hint})" if exc.hint else "")) from None
-
-
-def _find(address: str | None, config: str | None) -> Target:
-    from ..config.language import values
-
     if address is not None:
-        return _target(values.socket_address(address))
+        return _at(address)
     if config is None and not os.path.exists("Caddyfile"):
         return _only_one()
     return _of_file("Caddyfile" if config is None else config)
+
+
+def _at(address: str) -> Target:
+    from ..config.language.values import InvalidValue, socket_address
+
+    try:
+        return _target(socket_address(address))
+    except InvalidValue as exc:
+        raise CallFailed(f"{exc}" + (f" ({exc.hint})" if exc.hint else "")) from None
 
 
 def file_asked_for(config: str | None) -> str:
@@ -74,9 +82,30 @@ def file_asked_for(config: str | None) -> str:
         ) from None
 
 
+def fault_of(address: str | None, config: str | None) -> None:
+    """Say what is wrong with the file by which a daemon was found, though that runs what it was before: it would keep
+    the next start from happening.
+    """
+    from ..config.language.adapt import ConfigErrors, read
+    from .reading import DEFAULT_FILE, print_errors
+
+    file = config or (DEFAULT_FILE if address is None and os.path.exists(DEFAULT_FILE) else None)
+    if file is None or file == "-":
+        return
+    try:
+        with open(file, "rb") as opened:
+            read(opened.read(), file, os.environ)
+    except OSError as exc:
+        print(f"Error: cannot read {file}, which the daemon runs as it was: {exc.strerror}", file=sys.stderr)
+    except ConfigErrors as exc:
+        why = f"The daemon runs {file} as it was; as it is now, neither a reload nor a start would take it:"
+        print(f"\n{why}", file=sys.stderr)
+        print_errors(exc.errors)
+
+
 def _of_file(file: str) -> Target:
-    from ..config.plan.admin import name_for
     from ..config.plan.places import is_same
+    from ..config.plan.rendezvous import name_for
 
     path = file_asked_for(file)
     names = {name_for(each) for each in (path, os.path.realpath(path))}
@@ -87,6 +116,9 @@ def _of_file(file: str) -> Target:
             refused.append(seen)
         elif os.path.basename(seen.target.path) in names:
             return seen.target  # before what the file says: with a supervised Caddy that address is Caddy's
+    plain = _plainly_said_in(path)
+    if plain is not None and _look(plain) is not None:
+        return plain
     said = _said_in(path)
     if said is not None and _look(said) is not None:
         return said
@@ -155,7 +187,7 @@ def _everyone(path: str) -> Iterator[_Seen]:
 
 
 def _by_default() -> Iterator[_Seen]:
-    from ..config.plan.admin import default_sockets
+    from ..config.plan.rendezvous import default_sockets
 
     for path in default_sockets(os.environ):
         seen = _look(Target(path))
@@ -165,25 +197,28 @@ def _by_default() -> Iterator[_Seen]:
 
 def _announced_ones(file: str | None) -> Iterator[_Seen]:
     """Anybody can announce anything. What comes of it is what the socket itself says: whose it is, and what it runs."""
-    for path in _announced()[:_ASKED_MAX]:
-        seen = _look(Target(path))
+    from ..config.plan.rendezvous import TCP
+
+    for said in _announced()[:_ASKED_MAX]:
+        port = said.removeprefix(TCP)
+        seen = _look_at_port(int(port)) if port != said and port.isdigit() else _look(Target(said))
         if seen is not None and (seen.is_refused or _may_be_asked(seen.uid, file)):
             yield seen
 
 
 def _announced() -> list[str]:
-    """Paths of sockets, as ``admin.announcing`` has them. All users' are in one table of the kernel's
+    """Paths of sockets, and ports, as ``admin.announcing`` has them. All users' are in one table of the kernel's
     (proc_pid_net(5)).
     """
-    from ..config.plan.admin import ANNOUNCED
+    from ..config.plan.rendezvous import ANNOUNCED, TCP
 
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
             names = [fields[7].rstrip("\n") for line in table if len(fields := line.split(" ", 7)) == 8]
     except OSError:
         return []
-    said = [name.removeprefix(f"@{ANNOUNCED}") for name in names if name.startswith(f"@{ANNOUNCED}/")]
-    return list(dict.fromkeys(said))
+    said = [name.removeprefix(f"@{ANNOUNCED}") for name in names if name.startswith(f"@{ANNOUNCED}")]
+    return [each for each in dict.fromkeys(said) if each.startswith(("/", TCP))]
 
 
 def _may_be_asked(uid: int, file: str | None) -> bool:
@@ -217,13 +252,28 @@ def _look(target: Target) -> _Seen | None:
         probe.settimeout(_PROBE_S)
         try:
             probe.connect(target.path)
-            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         except PermissionError:
             return _Seen(target, _owner_of(target.path), is_refused=True)
         except (OSError, ValueError):
             return None
-    uid = _UCRED.unpack(peer)[1]
+    uid = UCRED.unpack(peer)[1]
     return _Seen(target, uid, is_refused=os.geteuid() not in (0, uid) and uid != 0)
+
+
+def _look_at_port(port: int) -> _Seen | None:
+    """Who listens at ``port`` of this machine, by the kernel's table: anybody could have announced it."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as opened:
+                lines = [line.split() for line in opened]
+        except OSError:
+            continue
+        for fields in lines:
+            if len(fields) > 7 and fields[3] == _LISTENS and fields[1].endswith(f":{port:04X}"):
+                uid = int(fields[7])
+                return _Seen(Target("", "localhost", port), uid, is_refused=os.geteuid() not in (0, uid) and uid != 0)
+    return None
 
 
 def _owner_of(path: str) -> int:
@@ -237,9 +287,23 @@ def _owner_of(path: str) -> int:
 
 def _file_of(target: Target) -> str:
     try:
-        return str(call(target, "GET", "/status", timeout=_ASK_S)["daemon"]["file"])
+        return str(ask(target, "/status", _ASK_S)["daemon"]["file"])
     except (CallFailed, KeyError, TypeError):
         return "?"
+
+
+def _plainly_said_in(file: str) -> Target | None:
+    """The address that a line of the global options gives, read as text: at once, and whatever else is wrong there."""
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            options = _OPTIONS.match(opened.read(_OPTIONS_MAX))
+    except OSError:
+        return None
+    found = None if options is None else _ADMIN.search(options[1])
+    if found is None:
+        return None
+    path, host, port = found.groups()
+    return Target(path) if path else Target("", host, int(port))
 
 
 def _said_in(file: str) -> Target | None:

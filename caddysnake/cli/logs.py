@@ -23,9 +23,10 @@ from urllib.parse import urlencode
 
 from ..logs.formats import Console, has_colours
 from ..logs.records import LEVELS, Record, printable_json
-from .calling import CallFailed, Target, add_address_argument, report, stream
+from .calling import stream
 from .finding import find
 from .reading import add_config_arguments
+from .target import CallFailed, Target, add_address_argument, report
 from .terminal import control
 
 _TAIL = 100

@@ -17,9 +17,10 @@ import sys
 from urllib.parse import quote, urlencode
 
 from ..logs.records import printable
-from .calling import CallFailed, add_address_argument, call, report
+from .calling import call
 from .finding import find
 from .reading import add_config_arguments
+from .target import CallFailed, add_address_argument, report
 
 _FORMS = (".html", ".json", ".txt")
 _HOTTEST = 20

@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .calling import CallFailed, add_address_argument, follow, report
+from .calling import follow
 from .finding import file_asked_for, find
 from .reading import DEFAULT_FILE, ReadError, add_config_arguments, read
+from .target import CallFailed, add_address_argument, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,10 @@ import argparse
 import sys
 from urllib.parse import quote
 
-from .calling import CallFailed, Target, add_address_argument, call, report
+from .calling import call
 from .finding import find
 from .reading import add_config_arguments
+from .target import CallFailed, Target, add_address_argument, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 from urllib.parse import quote
 
-from .calling import CallFailed, add_address_argument, call, report
+from .calling import call
 from .finding import find
 from .reading import add_config_arguments
+from .target import CallFailed, add_address_argument, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

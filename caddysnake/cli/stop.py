@@ -11,9 +11,10 @@ import select
 import sys
 
 from ..channel.farewell import END_S
-from .calling import CallFailed, add_address_argument, call, report
-from .finding import find
+from .calling import call
+from .finding import fault_of, find
 from .reading import add_config_arguments
+from .target import CallFailed, add_address_argument, report
 
 _AFTER_GRACE_S = END_S + 30.0
 
@@ -30,6 +31,7 @@ def main(args: argparse.Namespace) -> int:
         done = call(find(args.address, args.config), "POST", "/stop")
     except CallFailed as exc:
         return report(exc)
+    fault_of(args.address, args.config)
     pid, patience_s = done["pid"], done["grace_s"] + _AFTER_GRACE_S
     if _wait(pid, patience_s):
         return 0

@@ -14,8 +14,8 @@ from ..config.language.adapt import ConfigErrors, load, to_json
 from ..config.language.models import Config
 from ..config.language.values import InvalidValue, socket_address
 from ..config.plan.admin import AdminEndpoint, admin_endpoint
-from ..config.plan.places import absolute, is_same
-from ..config.plan.plan import Plan, default_socket_dir, plan, usable_cores
+from ..config.plan.places import absolute, default_socket_dir, is_same
+from ..config.plan.plan import Plan, plan, usable_cores
 from ..config.stock.caddy_admin import with_admin
 from ..config.stock.garbage import without_collection
 from ..config.stock.stock import stock

@@ -16,9 +16,10 @@ import sys
 import time
 from typing import Any
 
-from .calling import CallFailed, Target, add_address_argument, call, report
+from .calling import call
 from .finding import find
 from .reading import add_config_arguments
+from .target import CallFailed, Target, add_address_argument, report
 
 _PATIENCE_S = 180.0
 _LOOK_S = 0.1

@@ -304,7 +304,7 @@ def test_root_sends_no_file_to_the_daemon_of_a_user_who_could_not_read_it() -> N
         code = (
             "import socket, sys\n"
             "sys.path[:0] = [sys.argv[1]]\n"
-            "from caddysnake.config.plan.admin import ANNOUNCED, name_for\n"
+            "from caddysnake.config.plan.rendezvous import ANNOUNCED, name_for\n"
             "path = sys.argv[2] + '/' + name_for(sys.argv[3])\n"
             "here = socket.socket(socket.AF_UNIX); here.bind(path); here.listen()\n"
             "said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"

@@ -134,6 +134,8 @@ complete -c caddysnake -n '_shtab_caddysnake_using status' -l address -x -d 'the
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l json -d 'what the API answers, as one line'
 complete -c caddysnake -n '_shtab_caddysnake_using status' -s w -l watch -d 'again and again, with rates'
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l interval -x -d 'how often (default: 1)'
+complete -c caddysnake -n '_shtab_caddysnake_using status' -l check -d 'only say whether every app, or APP, is served; 1 if not'
+complete -c caddysnake -n '_shtab_caddysnake_using status' -l any -d 'with --check: whether the daemon answers and one app is'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a logs -d 'Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.'
 complete -c caddysnake -n '_shtab_caddysnake_using logs' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using logs' -s f -l follow -d 'go on with what comes, until Ctrl-C'

@@ -271,6 +271,8 @@ _shtab_caddysnake_status_options=(
   "--json[what the API answers, as one line]"
   {-w,--watch}"[again and again, with rates]"
   "--interval[how often (default\: 1)]:SECONDS:"
+  "--check[only say whether every app, or APP, is served\; 1 if not]"
+  "--any[with --check\: whether the daemon answers and one app is]"
   ":this app only, by its name or its host:"
 )
 

@@ -6,10 +6,8 @@ from the Caddyfile's path, so that ``caddysnake reload --config F`` finds the da
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from glob import escape, glob
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from ... import files
@@ -17,12 +15,10 @@ from ..language import values
 from ..language.models import GlobalOptions
 from ..language.registry import error_at
 from ..language.values import InvalidValue, SocketAddress
-from .places import absolute, runtime_folder, service_folder, start_folder
-from .plan import default_socket_dir
+from .places import absolute, start_folder
+from .rendezvous import default_path
 
 DEFAULT_MODE: Final = 0o600
-ANNOUNCED: Final = "caddysnake:"
-"""How the name of a socket begins that announces the address behind it."""
 _HINT: Final = "write unix//run/caddysnake/admin.sock, localhost:2020, or off"
 
 
@@ -91,34 +87,6 @@ def _address(text: str, base: str) -> SocketAddress:
     if address.network != "fd" and address.port is None:
         raise InvalidValue(f"{text!r} has no port", _HINT)
     return address
-
-
-def default_path(file: str, environ: Mapping[str, str]) -> str:
-    """The default socket of a daemon that runs ``file`` (absolute) in the environment ``environ``."""
-    return f"{next(_folders(environ))}/{name_for(file)}"
-
-
-def default_sockets(environ: Mapping[str, str]) -> list[str]:
-    """Default sockets that are there, those first where a daemon of this environment would be.
-
-    A service has another runtime directory than the shell from which it is asked for.
-    """
-    folders = [*_folders(environ), *sorted(glob("/run/caddysnake*/admin")), *sorted(glob("/run/caddysnake/*/admin"))]
-    return [path for folder in dict.fromkeys(folders) for path in sorted(glob(f"{escape(folder)}/*.sock"))]
-
-
-def name_for(file: str) -> str:
-    """The name of the default socket of a daemon that runs ``file`` (absolute)."""
-    return hashlib.sha256(os.fsencode(file)).hexdigest()[:16] + ".sock"
-
-
-def _folders(environ: Mapping[str, str]) -> Iterator[str]:
-    """Where default sockets are; a daemon takes the first."""
-    if (service := service_folder(environ)) is not None:
-        yield f"{service}/admin"
-    if (runtime := runtime_folder(environ)) is not None:
-        yield f"{runtime}/caddysnake/admin"
-    yield f"{default_socket_dir()}/admin"
 
 
 def make_private(folder: str) -> None:

@@ -17,8 +17,8 @@ from ...placeholders import template
 from ...sandbox.walls import Grant, Walls
 from ..language.models import PythonApp
 from ..language.values import unescaped
-from .places import absolute, runtime_folder, service_folder
-from .plan import AppSpec, Plan, default_socket_dir
+from .places import absolute, default_socket_dir, runtime_folder, service_folder
+from .plan import AppSpec, Plan
 from .routing import fields, settled_fields
 
 _READ: Final = (

@@ -50,6 +50,14 @@ def runtime_folder(environ: Mapping[str, str]) -> str | None:
     return folder if folder and _is_ours(folder) else None
 
 
+def default_socket_dir() -> str:
+    """The folder of our own sockets: ``/run/caddysnake`` for root, else one in the user's runtime directory."""
+    if os.geteuid() == 0:
+        return "/run/caddysnake"
+    runtime = runtime_folder(os.environ)
+    return f"{runtime}/caddysnake" if runtime else f"/tmp/caddysnake-{os.geteuid()}"
+
+
 def service_folder(environ: Mapping[str, str]) -> str | None:
     """The folder that systemd has made for this service: the first in ``$RUNTIME_DIRECTORY``, if it may be used."""
     folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]

@@ -24,7 +24,7 @@ from ..language.values import InvalidValue, check_unix_path, unescaped
 from . import accounts, envfile
 from .accounts import AccountError
 from .ownership import misleads
-from .places import absolute, runtime_folder, start_folder
+from .places import absolute, default_socket_dir, start_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +193,6 @@ def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = N
     found = _app(block, name or spec.name, base, 1, spec.grace_period_s)
     kept = ("workers", "workers_most", "root_path", "host", "strategy")
     return replace(found, **{name: getattr(spec, name) for name in kept})
-
-
-def default_socket_dir() -> str:
-    """The folder of our own sockets: ``/run/caddysnake`` for root, else one in the user's runtime directory."""
-    if os.geteuid() == 0:
-        return "/run/caddysnake"
-    runtime = runtime_folder(os.environ)
-    return f"{runtime}/caddysnake" if runtime else f"/tmp/caddysnake-{os.geteuid()}"
 
 
 def usable_cores() -> int:

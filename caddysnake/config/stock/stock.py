@@ -31,8 +31,8 @@ from ..language.listeners import openings, own_socket_path
 from ..language.models import Config
 from ..language.options import OURS
 from ..language.values import is_socket
-from ..plan.places import absolute, start_folder
-from ..plan.plan import Plan, default_socket_dir, plan
+from ..plan.places import absolute, default_socket_dir, start_folder
+from ..plan.plan import Plan, plan
 from .expansion import Item, expand_python, items
 from .garbage import without_collection
 from .printing import print_token

@@ -14,13 +14,10 @@ from caddysnake.config.plan.admin import (
     OFF,
     AdminEndpoint,
     admin_endpoint,
-    default_path,
-    default_sockets,
     make_private,
-    name_for,
 )
-from caddysnake.config.plan.places import disregarded, runtime_folder
-from caddysnake.config.plan.plan import default_socket_dir
+from caddysnake.config.plan.places import default_socket_dir, disregarded, runtime_folder
+from caddysnake.config.plan.rendezvous import default_path, default_sockets, name_for
 
 
 @pytest.fixture(autouse=True)
