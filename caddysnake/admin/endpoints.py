@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..config.plan.places import is_same
+from ..daemon.apps.metrics.asking import AppMetrics, Counted
 from ..daemon.commands.release import Tell
 from ..daemon.main import Daemon
 from ..daemon.supervisor.app_changes import Manner
@@ -317,13 +318,17 @@ async def get_metrics(call: Call) -> Text:
     """The metrics, in the text format of Prometheus or in OpenMetrics, as ``Accept`` has it. Rendered in a thread."""
     status = await survey.status(call.daemon, call.admin)
     is_ready = survey.health(call.daemon).ready
-    return Text(*await asyncio.to_thread(_render, status, call.accept, is_ready))
+    counted = await _app_metrics.collect(*survey.places(call.daemon))
+    return Text(*await asyncio.to_thread(_render, status, call.accept, is_ready, counted))
 
 
-def _render(status: Status, accept: str, is_ready: bool) -> tuple[bytes, str]:
+_app_metrics = AppMetrics()
+
+
+def _render(status: Status, accept: str, is_ready: bool, counted: Mapping[str, Counted]) -> tuple[bytes, str]:
     from .metrics import render  # who does not scrape need not pay for the library
 
-    return render(status, accept, is_ready=is_ready)
+    return render(status, accept, is_ready=is_ready, counted=counted)
 
 
 async def get_tasks(call: Call) -> Tasks:

@@ -7,7 +7,7 @@ made of it; causes and codes are from fixed lists.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -15,8 +15,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from ..daemon.apps.metrics.asking import Counted
 from .models import AppModel, Status, TemplateModel, WorkerModel
 
+_RESERVED = ("caddysnake_", "process_", "python_")
+_OURS = ("app", "exported_app")
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 # Of these a zero is told as well: what appears with its first count has not increased, to Prometheus.
 _REFUSALS = dict.fromkeys(
@@ -27,11 +30,18 @@ _RESTARTS = dict.fromkeys(("crashed", "deadline", "import-failed", "max_memory",
 _WORKER_STATES = ("starting", "ready", "draining", "ending")
 
 
-def render(status: Status, accept: str, *, is_ready: bool) -> tuple[bytes, str]:
-    """The text of all metrics, and its media type, in the form that a scraper accepts. To be called in a thread."""
+def render(
+    status: Status, accept: str, *, is_ready: bool, counted: Mapping[str, Counted] | None = None
+) -> tuple[bytes, str]:
+    """The text of all metrics, and its media type, in the form that a scraper accepts. To be called in a thread.
+
+    ``counted``: what apps count themselves, by label.
+    """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Collector(status, is_ready))
+    if counted:
+        registry.register(_Apps(counted, {metric.name for metric in registry.collect()}))
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
 
@@ -242,6 +252,45 @@ class _Collector(Collector):
         yield GaugeMetricFamily(
             "caddysnake_daemon_connections", "Connections that the daemon keeps track of.", value=daemon.connections
         )
+
+
+class _Apps(Collector):
+    """What apps count themselves, each with the label ``app``. Names of ours are not theirs to use; of a name that two
+    apps have for different things, the first one's stays.
+    """
+
+    def __init__(self, counted: Mapping[str, Counted], ours: set[str]) -> None:
+        self._counted = counted
+        self._ours = ours
+
+    def describe(self) -> Iterable[Metric]:
+        """As ``_Collector.describe``."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        left_out: Counter[str] = Counter()
+        for app, told in sorted(self._counted.items()):
+            left_out[app] += told.left_out
+            for sample in told.samples:
+                if sample.metric in self._ours or sample.metric.startswith(_RESERVED):
+                    left_out[app] += 1
+                    continue
+                family = families.get(sample.metric)
+                if family is None:
+                    family = families[sample.metric] = Metric(sample.metric, sample.help, sample.type)
+                if family.type != sample.type:
+                    left_out[app] += 1
+                    continue
+                labels = {f"exported_{name}" if name in _OURS else name: value for name, value in sample.labels}
+                family.add_sample(sample.name, {"app": app, **labels}, sample.value)
+        yield from families.values()
+        told_of = GaugeMetricFamily(
+            "caddysnake_app_metrics_left_out", "Values of an app's own metrics that are not told here.", labels=["app"]
+        )
+        for app, count in sorted(left_out.items()):
+            told_of.add_metric([app], count)
+        yield told_of
 
 
 def _errors(group: _Group) -> float:

@@ -22,6 +22,7 @@ from ..daemon.apps.app import App
 from ..daemon.apps.builds import Builds
 from ..daemon.apps.counters import Counters
 from ..daemon.apps.judging import Figures
+from ..daemon.apps.metrics.asking import Place
 from ..daemon.apps.pool import Pool
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.addresses import address_name
@@ -104,6 +105,20 @@ def known_apps(daemon: Daemon) -> list[Known]:
     for tenants in daemon.running.templates.values():
         found += [Known(app, tenants.spec.name) for app in {**tenants.starting, **tenants.apps}.values()]
     return found
+
+
+def places(daemon: Daemon) -> tuple[list[Place], list[str]]:
+    """Where apps count what they count themselves, and all that there may be, by the name in metrics."""
+    running = daemon.running
+    known = [Known(app) for app in running.apps.values()]
+    for tenants in running.templates.values():
+        known += [Known(app, tenants.spec.name) for app in tenants.all_apps()]
+    found = [
+        Place(each.template or each.app.name, path, each.app.spec.key.account)
+        for each in known
+        if (path := each.app.folder.existing) is not None
+    ]
+    return found, [*running.apps, *(tenants.spec.name for tenants in running.templates.values())]
 
 
 def workers_of(app: App) -> Iterator[tuple[Pool, Worker]]:

@@ -54,6 +54,10 @@ class Settings(NamedTuple):
     max_body_bytes: int | None = None
     request_timeout_s: float | None = None
     """From the end of a head to the end of the response."""
+    app_metrics: bool = True
+    """What the app counts with prometheus-client is told in /metrics."""
+    metrics_dir: str = ""
+    """Where its processes count; empty: they do not."""
     slow_request_s: float | None = None
     """Requests that take longer are told of."""
     head_timeout_s: float = 60.0

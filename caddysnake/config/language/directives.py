@@ -262,6 +262,14 @@ def request_timeout(d: Dispenser, app: AppDraft) -> None:
     app.settings["request_timeout_s"] = values.duration_or_off(argument(d))
 
 
+@_subdirective("app_metrics", "app_metrics on|off")
+def app_metrics(d: Dispenser, app: AppDraft) -> None:
+    """Whether what the app counts with prometheus-client, over all its workers, is told in `/metrics` of the admin API
+    with the label `app`. It is off where the app's environment has a `PROMETHEUS_MULTIPROC_DIR` of its own. Default:
+    on."""
+    app.settings["app_metrics"] = values.choice(argument(d), ("on", "off")) == "on"
+
+
 @_subdirective("slow_request", "slow_request <duration>|off")
 def slow_request(d: Dispenser, app: AppDraft) -> None:
     """Log each request that takes longer, once while it runs, with where it stands, and once at its end, with how long

@@ -13,6 +13,7 @@
                 ``warming``: those who answer their warm-up
 ``source``      where workers come from; ``home``: whom a generation answers to
 ``upkeep``      those that hang, or have served long enough
+``metrics``     what apps count themselves
 ``folder``      its private folder; ``surroundings``: what its commands find around them
 ``audit``       one that is watched for what it would miss in a sandbox
 ``spec``        what a pool runs; what makes two specs the same app

@@ -10,6 +10,7 @@ import os
 
 from ...config.plan.accounts import Account
 from ..system import tempdirs
+from .metrics.asking import FOLDER
 
 TEMPORARY = "tmp"
 """Its subfolder for temporary files."""
@@ -29,12 +30,21 @@ class PrivateFolder:
         if self._path is not None and self._uid != uid:  # it has had no worker yet, and is another user's by now
             self.end()
         if self._path is None:
-            self._path, self._uid = tempdirs.make(self._app, uid, gid, (TEMPORARY,)), uid
+            self._path, self._uid = tempdirs.make(self._app, uid, gid, (TEMPORARY, FOLDER)), uid
+        return self._path
+
+    @property
+    def existing(self) -> str | None:
+        """It, if it was made."""
         return self._path
 
     def temporary(self, account: Account | None) -> str:
         """Return the folder in it for temporary files. Raises ``OSError``."""
         return f"{self.path(account)}/{TEMPORARY}"
+
+    def metrics(self, account: Account | None, build: str) -> str:
+        """Return the folder in it where the workers of ``build`` count; they make it. Raises ``OSError``."""
+        return f"{self.path(account)}/{FOLDER}/{build}"
 
     def end(self) -> None:
         """Nothing of the app is left: remove it, with what is in it."""

@@ -25,6 +25,9 @@ from .spec import PoolSpec
 log = logging.getLogger("caddysnake.app")
 
 
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus-client finds where to count for several processes."""
+
 _NEARLY = 0.9
 """Of the time after which a start is slow: who is asked then has begun a little later than the pool."""
 
@@ -83,7 +86,12 @@ class WorkerSource:
         return Plot(fence, self._folder.path(key.account))
 
     def _with_temporary(self, settings: Settings) -> Settings:
-        """``settings`` with ``TMPDIR`` in the app's private folder, unless it names one itself. Raises ``OSError``."""
+        """``settings`` with ``TMPDIR``, and where the app counts, in its private folder, unless it names one itself.
+
+        Raises ``OSError``.
+        """
+        if settings.app_metrics and METRICS not in settings.environ and not settings.shares_process:
+            settings = settings._replace(metrics_dir=self._folder.metrics(self._spec.key.account, self._build))
         if "TMPDIR" in settings.environ or (settings.shares_process and self._spec.fence is None):
             return settings
         folder = self._folder.temporary(self._spec.key.account)

@@ -24,6 +24,7 @@ def enter_process(settings: Settings) -> None:
     """Make this process the app's: environment, streams, title, limits. Raises ``AppError``."""
     os.environ.clear()
     os.environ.update(settings.environ)
+    _count_in(settings.metrics_dir)
     if "TZ" in settings.environ:
         time.tzset()
     stacks.on_signal()
@@ -44,6 +45,16 @@ def enter_process(settings: Settings) -> None:
             put_on(Walls.of(settings.sandbox), with_calls=False)  # it was forked from where they are refused
         except OSError as exc:
             raise AppError("setup-failed", f"the sandbox cannot be put up: {exc}") from None
+
+
+def _count_in(folder: str) -> None:
+    """Have prometheus-client, if the app has it, count there."""
+    if folder:
+        try:
+            os.makedirs(folder, 0o700, exist_ok=True)
+        except OSError:
+            return  # it counts for itself alone then
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
 
 
 def enter_directory(settings: Settings) -> None:
