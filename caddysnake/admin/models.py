@@ -207,6 +207,9 @@ class WorkerModel(Model):
     memory_limit: Literal["cgroup", "rlimit"] | None = Field(
         default=None, description="what keeps the limit of its memory: cgroup counts what it has started as well"
     )
+    cpu_limit: Literal["cgroup", "none"] | None = Field(
+        default=None, description="what keeps the limit of its processor time; none: nothing does here"
+    )
     cpu_s: float
     oldest_request_s: float | None = Field(description="since when a thread is at its request; null for event loops")
 
@@ -328,6 +331,7 @@ class DaemonModel(Model):
     connections: int
     cgroup: str | None = Field(description="below which workers with a limit of memory get one each; null: they do not")
     no_cgroup_because: str = Field(description="empty when there is one")
+    no_cpu_limit_because: str = Field(default="", description="why processor time cannot be limited; empty: it can")
 
 
 class TemplateModel(Model):

@@ -208,6 +208,7 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
         websockets=worker.gauges.websockets,
         memory_bytes=usage.memory_bytes,
         memory_limit=worker.process.memory_limit,
+        cpu_limit=worker.process.cpu_limit,
         cpu_s=_cpu_of(worker, usage),
         oldest_request_s=None if oldest is None else oldest / 1000,
     )
@@ -454,6 +455,7 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> Daemon
         upgrades=daemon.upgrades,
         cgroup=cgroups.root(),
         no_cgroup_because=cgroups.why_not(),
+        no_cpu_limit_because=cgroups.why_no_cpu(),
     )
 
 

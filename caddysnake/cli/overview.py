@@ -277,6 +277,11 @@ def _memory_limits(now: Status) -> list[str]:
         names, why = ", ".join(sorted(kinds["rlimit"])), now["daemon"].get("no_cgroup_because")
         found.append(f"- memory is limited for each process by itself (RLIMIT_DATA): {names}")
         found += [f"    no cgroup: {why}"] if why else []
+    free = {cut(app["template"] or app["name"]) for app in now["apps"] for worker in app["workers"]
+            if worker.get("cpu_limit") == "none"}  # fmt: skip
+    if free:
+        found.append(f"! processor time is not limited, whatever limits {{ cpu }} says: {', '.join(sorted(free))}")
+        found.append(f"    {now['daemon'].get('no_cpu_limit_because') or 'its cgroup could not be made'}")
     return found
 
 

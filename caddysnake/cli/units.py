@@ -150,8 +150,8 @@ WatchdogSec=30s
 TimeoutAbortSec=5s
 # SIGTERM is for the daemon alone: it ends its workers when they have answered what they were asked.
 KillMode=mixed
-# So that `limits {{ memory }}` may count what a worker has started as well.
-Delegate=memory
+# So that `limits {{ memory }}` and `processes` may count what a worker has started as well, and `cpu` holds.
+Delegate=cpu memory pids
 # A worker that the kernel kills for want of memory does not take the others along.
 OOMPolicy=continue
 # What an app may say is bounded for each by itself; one limit for all would let the loudest silence the others.

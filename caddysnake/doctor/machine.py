@@ -104,7 +104,7 @@ def _memory(path: Path) -> Finding:
         controllers = []
     if "memory" in controllers:
         text = "cgroup v2 with the memory controller: `limits { memory … }` can count what a worker has started, too"
-        mend = "in the unit: Delegate=memory; `caddysnake status` says what holds"
+        mend = "in the unit: Delegate=cpu memory pids; `caddysnake status` says what holds"
         return Finding(Level.GOOD, TOPIC, text, mend if runs_systemd() else "`caddysnake status` says what holds")
     text = (
         "there is no memory controller of cgroup v2: `limits { memory … }` holds for each process by itself "

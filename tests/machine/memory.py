@@ -179,6 +179,16 @@ def check_nothing_is_left_of_a_daemon_that_was_killed() -> None:
     assert one_of_them("a worker")["limit"] == -1
 
 
+def check_processor_time_and_processes_have_limits_too() -> None:
+    CONFIG.write_text(site().replace("limits {", "limits {\n\t\tcpu 50%\n\t\tprocesses 40"))
+    told = reload()
+    group = GROUP / groups()[0]
+    assert (group / "cpu.max").read_text() == "50000 100000\n"
+    assert (group / "pids.max").read_text() == "40\n"
+    assert app()["workers"][0]["cpu_limit"] == "cgroup"
+    assert told["limit"] == -1, told
+
+
 def check_the_limit_of_the_service_is_told_apart_and_does_not_stop_it() -> None:
     CONFIG.write_text(site().replace(f"memory {LIMIT}", f"memory {LIMIT * 10}"))
     before, daemon = reload(), show("MainPID")

@@ -33,7 +33,7 @@ LOOKED_AT = {
         "_outlets _reaping _theirs confinement launcher number peer pid pidfd"
     ),
     "workers.child.confinement.Confinement": (
-        "_app _group _memory_bytes _number _task"
+        "_app _bounds _group _number _task"
     ),
     "workers.child.peer.Peer": (
         "_allowance _endpoint _hear _is_writing _loop _on_breach _on_closed _per_second"

@@ -429,10 +429,13 @@ def group(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective(
     "limits",
-    "limits { memory <size>, open_files <count>, processes <count>, file_size <size>, niceness <count> }",
+    "limits { memory <size>, cpu <percent>, open_files <count>, processes <count>, file_size <size>, "
+    "niceness <count> }",
 )
 def limits(d: Dispenser, app: AppDraft) -> None:
-    """What the process of a worker may use; each line is optional."""
+    """What the process of a worker may use; each line is optional. `cpu 50%` is half of one processor, for the worker
+    with all that it starts, and holds where the daemon's cgroup is delegated; there `memory` and `processes` count what
+    it has started as well."""
     arguments(d, 0, 0)
     fields: dict[str, Any] = {}
     for line in lines(d):
@@ -447,10 +450,12 @@ def limits(d: Dispenser, app: AppDraft) -> None:
                 fields["open_files"] = values.count(argument(inner))
             case "processes":
                 fields["processes"] = values.count(argument(inner))
+            case "cpu":
+                fields["cpu_percent"] = values.percent(argument(inner), most=100 * 1024)
             case "niceness":
                 fields["niceness"] = values.count(argument(inner), least=-20, most=19)
             case unknown:
-                known = "known are memory, open_files, processes, file_size and niceness"
+                known = "known are memory, cpu, open_files, processes, file_size and niceness"
                 raise InvalidValue(f'unknown line "{unknown}" in its block', known)
     if not fields:
         raise InvalidValue("limits nothing")

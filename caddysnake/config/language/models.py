@@ -84,6 +84,8 @@ class Limits(Model):
     processes: int | None = None
     file_size_bytes: int | None = None
     niceness: int | None = None
+    cpu_percent: int | None = None
+    """Of one processor."""
 
 
 class Sandbox(Model):

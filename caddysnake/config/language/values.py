@@ -183,6 +183,13 @@ def positive_size(text: str) -> int:
     return total
 
 
+def percent(text: str, most: int = 100) -> int:
+    """``50%``: a whole number of hundredths, at least one."""
+    if not text.endswith("%"):
+        raise InvalidValue(f"{text!r} is no share", "write a percentage such as 50%")
+    return count(text[:-1], most=most)
+
+
 def on_off(text: str) -> bool:
     """``on`` or ``off``."""
     return choice(text, ("on", "off")) == "on"

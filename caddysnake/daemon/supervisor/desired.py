@@ -76,6 +76,7 @@ class Desired(NamedTuple):
     """Apps that one user runs, and so are not kept apart."""
     unwalled: frozenset[str] = frozenset()
     """Apps, and templates, in no sandbox."""
+    with_cpu_limit: tuple[str, ...] = ()
     with_memory_limit: tuple[str, ...] = ()
     """The names of those that have one."""
     start_policy: Literal["each", "all"] = "each"
@@ -142,6 +143,7 @@ def compose(
         max_spawners=plan.options.max_spawners,
         shared=tuple(shared(plan)),
         unwalled=frozenset(unwalled(plan)),
+        with_cpu_limit=tuple(app.name for app in plan.apps if "cpu" in (limits_of(app.block.limits) or {})),
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (limits_of(app.block.limits) or {})),
         start_policy=plan.options.start_policy,
         again=again,

@@ -32,6 +32,7 @@ def limits_of(limits: Limits | None) -> dict[str, int] | None:
         "processes": limits.processes,
         "file_size": limits.file_size_bytes,
         "niceness": limits.niceness,
+        "cpu": limits.cpu_percent,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -47,7 +47,7 @@ class Supervisor:
         desired = self.running.desired
         log.info("starting", extra={"fields": {"apps": len(desired.apps), "workers": _workers_of(desired)}})
         tell_shared(desired)
-        _tell_memory(desired)
+        _tell_limits(desired)
         progress = asyncio.create_task(self._tell_progress())
         listeners = ListenersChange(self.running, desired)
         kind = AppsChange if desired.start_policy == "all" else FirstStart
@@ -81,7 +81,7 @@ class Supervisor:
             relays = RelaysChange(running, desired, listeners, apps, manner.changed_only)
             await carry_out([*([each] for each in first), [listeners], [apps, relays], *([each] for each in last)])
             running.beginnings.overtake()
-        _tell_memory(desired)
+        _tell_limits(desired)
         return list(apps.outcomes.values())
 
     def cancel_change(self) -> bool:
@@ -309,8 +309,11 @@ class Supervisor:
         return "; ".join(parts)
 
 
-def _tell_memory(desired: Desired) -> None:
-    """What limits of memory are worth here."""
+def _tell_limits(desired: Desired) -> None:
+    """What limits of memory and processor time are worth here."""
+    if desired.with_cpu_limit and (why := cgroups.why_no_cpu()):
+        cpu = {"apps": ", ".join(desired.with_cpu_limit), "no_cgroup": why}
+        log.warning("processor time is not limited here, whatever limits { cpu } says", extra={"fields": cpu})
     if not desired.with_memory_limit:
         return
     fields = {"apps": ", ".join(desired.with_memory_limit)}

@@ -14,6 +14,7 @@ Nothing here is for the loop: moving a process may wait for every CPU.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -22,6 +23,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from .kinship import is_ours
 
@@ -36,6 +38,10 @@ _MOVES = 8
 _REMOVE_AFTER_S = (0.0, 0.01, 0.05, 0.2, 0.8)
 """Who is killed is not gone at once."""
 
+_BESIDES = ("cpu", "pids")
+"""Controllers that are used where they are delegated, too."""
+_CPU_PERIOD_US = 100_000
+
 _tree: Tree | None = None
 _why_not = "it has not been looked at"
 
@@ -47,6 +53,21 @@ def runs_systemd() -> bool:
 
 class Undelegated(Exception):
     """The daemon's cgroup is not its own to divide. The text says why."""
+
+
+class Quotas(NamedTuple):
+    """What the processes of a group may use together; None: no limit."""
+
+    memory_bytes: int | None = None
+    cpu_percent: int | None = None
+    """Of one processor."""
+    processes: int | None = None
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Their names, as in ``limits``."""
+        names = ("memory", "cpu", "processes")
+        return frozenset(name for name, value in zip(names, self, strict=True) if value is not None)
 
 
 class Tree:
@@ -78,19 +99,34 @@ class Tree:
             _write(root / "cgroup.subtree_control", f"+{controller}")
         except OSError as exc:
             raise Undelegated(f"{root}: {exc.strerror}") from None
+        for name in _words(root / "cgroup.controllers") & {*_BESIDES}:
+            with contextlib.suppress(OSError):
+                _write(root / "cgroup.subtree_control", f"+{name}")
         tree.tidy()
         return tree
 
-    def place(self, app: str, number: int | str, pid: int, memory_bytes: int | None) -> str:
-        """Put process ``pid`` into a new group, with what it starts from now on; its path. ``memory_bytes`` None: no
-        limit. Raises ``OSError``."""
+    def bounds(self, limits: Mapping[str, int]) -> Quotas:
+        """What of ``limits`` can be held here."""
+        has = _words(self.root / "cgroup.subtree_control")
+        return Quotas(
+            limits.get("memory"),
+            limits.get("cpu") if "cpu" in has else None,
+            limits.get("processes") if "pids" in has else None,
+        )
+
+    def place(self, app: str, number: int | str, pid: int, bounds: Quotas) -> str:
+        """Put process ``pid`` into a new group, with what it starts from now on; its path. Raises ``OSError``."""
         name = f"{PREFIX}{re.sub(r'[^A-Za-z0-9_.-]', '_', app)[:_NAME_MAX]}-{number}"
         group = self.root / name
         self.known.add(name)
         try:
             group.mkdir()
-            if memory_bytes is not None:
-                _limit_memory(group, memory_bytes)
+            if bounds.memory_bytes is not None:
+                _limit_memory(group, bounds.memory_bytes)
+            if bounds.cpu_percent is not None:
+                _write(group / "cpu.max", f"{bounds.cpu_percent * _CPU_PERIOD_US // 100} {_CPU_PERIOD_US}")
+            if bounds.processes is not None:
+                _write(group / "pids.max", str(bounds.processes))
             _write(group / "cgroup.procs", str(pid))
         except OSError:
             self.known.discard(name)
@@ -113,6 +149,14 @@ def _limit_memory(group: Path, memory_bytes: int) -> None:
         _write(group / "memory.swap.max", "0")  # or it would fill the swap first, and slow everybody down
     except OSError:
         pass  # the kernel counts no swap
+
+
+def _words(path: Path) -> set[str]:
+    """Those in a file, without signs."""
+    try:
+        return {word.lstrip("+") for word in path.read_text().split()}
+    except OSError:
+        return set()
 
 
 def own_group(proc: Path) -> Path:
@@ -276,9 +320,17 @@ def why_not() -> str:
     return _why_not
 
 
-def limit_of(limits: Mapping[str, int] | None) -> int | None:
-    """The bytes that a process with these ``limits`` is to have a group for; None: it gets none."""
-    return limits.get("memory") if limits and _tree is not None else None
+def bounds_of(limits: Mapping[str, int] | None) -> Quotas | None:
+    """What a process with these ``limits`` is to have a group for; None: it gets none."""
+    bounds = _tree.bounds(limits) if limits and _tree is not None else Quotas()
+    return bounds if bounds.held else None
+
+
+def why_no_cpu() -> str:
+    """Why there is no limit of processor time; empty when there is."""
+    if _tree is None:
+        return _why_not
+    return "" if "cpu" in _words(_tree.root / "cgroup.subtree_control") else f"{_tree.root} has no cpu controller"
 
 
 class Group:
@@ -291,16 +343,16 @@ class Group:
             _tree.known.add(Path(path).name)
 
     @classmethod
-    async def of(cls, app: str, number: int | str, pid: int, memory_bytes: int | None) -> Group | None:
+    async def of(cls, app: str, number: int | str, pid: int, bounds: Quotas) -> Group | None:
         """A new one, with process ``pid`` in it; None when that cannot be, which is in the log."""
         if _tree is None:
             return None
         try:
-            return cls(await asyncio.to_thread(_tree.place, app, number, pid, memory_bytes), memory_bytes)
+            return cls(await asyncio.to_thread(_tree.place, app, number, pid, bounds), bounds.memory_bytes)
         except OSError as exc:
             if exc.errno != errno.ESRCH:
                 fields = {"app": app, "pid": pid, "error": f"{_tree.root}: {exc.strerror}"}
-                log.warning("no cgroup for a process: its limit of memory is RLIMIT_DATA", extra={"fields": fields})
+                log.warning("no cgroup for a process: memory is limited by RLIMIT_DATA", extra={"fields": fields})
             return None
 
     def carry(self) -> tuple[str, int | None]:

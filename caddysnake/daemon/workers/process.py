@@ -14,7 +14,7 @@ from ..sockets.connections import answer
 from ..sockets.refusals import DEADLINE
 from ..system import processes
 from .child.child import Child
-from .child.equipment import configure, without_memory
+from .child.equipment import configure, without
 from .child.peer import Peer, socket_of
 from .gauges import Gauges, now_ms
 from .hanging import Finding, Frozen, Watchdog
@@ -68,11 +68,11 @@ class WorkerProcess(Child):
             self.shut()
             raise
 
-    def configure(self, is_grouped: bool = False) -> None:
-        """Tell it what to run. ``is_grouped``: a cgroup limits its memory. Raises ``OSError``."""
+    def configure(self, held: frozenset[str] = frozenset()) -> None:
+        """Tell it what to run. ``held``: which limits a cgroup holds. Raises ``OSError``."""
         settings = self._settings
-        if is_grouped and isinstance(settings, Settings):
-            settings = without_memory(settings)
+        if isinstance(settings, Settings):
+            settings = without(settings, held)
         configure(self.peer, settings, self.gauges.fd)
 
     def discard(self) -> None:
@@ -85,8 +85,19 @@ class WorkerProcess(Child):
         """What keeps its limit of memory; None: it has none."""
         if not isinstance(self._settings, Settings) or "memory" not in (self._settings.limits or {}):
             return None
-        of_host = self.launcher is not None and self.launcher.is_grouped(self.number)
-        return "cgroup" if of_host or self.confinement.is_grouped else "rlimit"
+        return "cgroup" if "memory" in self._held else "rlimit"
+
+    @property
+    def cpu_limit(self) -> Literal["cgroup", "none"] | None:
+        """What keeps its limit of processor time; None: it has none."""
+        if not isinstance(self._settings, Settings) or "cpu" not in (self._settings.limits or {}):
+            return None
+        return "cgroup" if "cpu" in self._held else "none"
+
+    @property
+    def _held(self) -> frozenset[str]:
+        of_host = self.launcher.held(self.number) if self.launcher is not None else frozenset[str]()
+        return self.confinement.held | of_host
 
     def write_stacks(self) -> None:
         """Have it write the stacks of its threads to the log, whatever they are at; nothing if it is not an app's."""

@@ -114,12 +114,12 @@ class Worker:
             self._deadline.set(self._start_timeout_s - (time.monotonic() - self.started_at))
         self.process.confinement.begin(self.pid, self._configure)
 
-    def _configure(self, is_grouped: bool) -> None:
-        """Let it know what to run, now that it is where its limit of memory holds."""
+    def _configure(self, held: frozenset[str]) -> None:
+        """Let it know what to run, now that it is where its limits hold."""
         if self.state is not State.STARTING or not self.peer.is_open:
             return
         try:
-            self.process.configure(is_grouped)
+            self.process.configure(held)
         except ChannelClosed:
             pass  # its pidfd will say the rest
         except OSError as exc:

@@ -19,7 +19,7 @@ from support.hosted import Hosted, pids, threads, write
 from support.house import run, spec, until
 
 from caddysnake.daemon.system import cgroups
-from caddysnake.daemon.system.cgroups import Group, Tree, Undelegated, own_group, why_killed
+from caddysnake.daemon.system.cgroups import Group, Quotas, Tree, Undelegated, own_group, why_killed
 
 OWN = "/system.slice/caddysnake.service"
 FILES = {
@@ -54,10 +54,20 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_daemon_moves_to_a_leaf_before_it_divides_its_group(proc: Path, own: Path) -> None:
+def test_the_daemon_moves_to_a_leaf_before_it_divides_its_group(
+    proc: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled, write = [], cgroups._write
+
+    def written(path: Path, text: str) -> None:
+        if path.name == "cgroup.subtree_control":
+            enabled.append(text)
+        write(path, text)
+
+    monkeypatch.setattr(cgroups, "_write", written)
     assert Tree.take(proc=str(proc)).root == own
     assert (own / "daemon/cgroup.procs").read_text().strip() == str(os.getpid())
-    assert (own / "cgroup.subtree_control").read_text() == "+memory"
+    assert (enabled[0], sorted(enabled[1:])) == ("+memory", ["+cpu", "+pids"])
 
 
 @pytest.mark.parametrize(
@@ -101,10 +111,34 @@ def test_it_is_found_in_a_container_and_beside_v1_and_missed_without_v2(proc: Pa
 def test_a_group_that_cannot_be_made_leaves_nothing(own: Path) -> None:
     tree = Tree(own)
     with pytest.raises(FileNotFoundError):  # a plain folder has no memory.max
-        tree.place("../etc/x y", 7, os.getpid(), 1 << 20)
+        tree.place("../etc/x y", 7, os.getpid(), Quotas(1 << 20))
     assert not tree.known
     assert not list(own.glob("app-*"))
     assert not (own.parent / "etc").exists()
+
+
+@pytest.mark.parametrize(
+    ("controllers", "wanted"),
+    [
+        ("memory cpu pids", Quotas(5, 50, 9)),
+        ("memory", Quotas(5)),
+        ("cpu memory", Quotas(5, 50)),
+    ],
+)
+def test_only_what_is_delegated_is_held(own: Path, controllers: str, wanted: Quotas) -> None:
+    (own / "cgroup.subtree_control").write_text(controllers)
+    limits = {"memory": 5, "cpu": 50, "processes": 9, "open_files": 7}
+    assert Tree(own).bounds(limits) == wanted
+    assert wanted.held == {"memory", "cpu", "processes"} - {
+        name for name, value in zip(("memory", "cpu", "processes"), wanted, strict=True) if value is None
+    }
+
+
+def test_each_bound_is_written_as_the_kernel_has_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {}
+    monkeypatch.setattr(cgroups, "_write", lambda path, text: written.update({path.name: text}))
+    Tree(own).place("blog", 7, 42, Quotas(cpu_percent=150, processes=9))
+    assert written == {"cpu.max": "150000 100000", "pids.max": "9", "cgroup.procs": "42"}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +182,7 @@ class Folders(Tree):
         self._imported = imported
         self._fails = fails
 
-    def place(self, app: str, number: int, pid: int, memory_bytes: int) -> str:
+    def place(self, app: str, number: int | str, pid: int, bounds: Quotas) -> str:
         time.sleep(0.2)
         assert not self._imported.exists(), "it runs the app already"
         if self._fails:

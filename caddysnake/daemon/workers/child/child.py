@@ -127,7 +127,7 @@ class Child:
     async def why_killed(self) -> str:
         """Return why the kernel has killed its process, if for want of memory; else an empty text. Before ``reap``."""
         await self.confinement.settled()
-        if self.confinement.is_grouped:
+        if self.confinement.held:
             return await self.confinement.why_killed()
         return self.launcher.why_killed(self.number) if self.launcher is not None else ""
 

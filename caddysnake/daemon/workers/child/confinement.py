@@ -1,4 +1,4 @@
-"""The limit of a child's memory: a cgroup, in which it is before it hears what to run."""
+"""The limits of a child with all that it starts: a cgroup, in which it is before it hears what to run."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ class Confinement:
     def __init__(self, app: str, number: int, limits: Mapping[str, int] | None) -> None:
         self._app = app
         self._number = number
-        self._memory_bytes = cgroups.limit_of(limits)
+        self._bounds = cgroups.bounds_of(limits)
         self._group: cgroups.Group | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_wanted(self) -> bool:
         """It is to be in a cgroup: ``begin`` says when it may hear what to run."""
-        return self._memory_bytes is not None
+        return self._bounds is not None
 
     @property
-    def is_grouped(self) -> bool:
-        """A cgroup limits its memory."""
-        return self._group is not None
+    def held(self) -> frozenset[str]:
+        """Which limits, by their names, a cgroup holds."""
+        return self._bounds.held if self._group is not None and self._bounds is not None else frozenset()
 
     @property
     def is_settled(self) -> bool:
         """It is not on its way into a cgroup."""
         return self._task is None or self._task.done()
 
-    def begin(self, pid: int, configure: Callable[[bool], None]) -> None:
-        """Put process ``pid`` into a cgroup, and then call ``configure`` with whether it is in one."""
-        if self._memory_bytes is not None:
-            self._task = asyncio.get_running_loop().create_task(self._place(pid, self._memory_bytes, configure))
+    def begin(self, pid: int, configure: Callable[[frozenset[str]], None]) -> None:
+        """Put process ``pid`` into a cgroup, and then call ``configure`` with what that holds."""
+        if self._bounds is not None:
+            self._task = asyncio.get_running_loop().create_task(self._place(pid, self._bounds, configure))
 
-    async def _place(self, pid: int, memory_bytes: int, configure: Callable[[bool], None]) -> None:
-        self._group = await cgroups.Group.of(self._app, self._number, pid, memory_bytes)
-        configure(self._group is not None)
+    async def _place(self, pid: int, bounds: cgroups.Quotas, configure: Callable[[frozenset[str]], None]) -> None:
+        self._group = await cgroups.Group.of(self._app, self._number, pid, bounds)
+        configure(self.held)
 
     async def settled(self) -> None:
         """Wait until it has heard what to run."""

@@ -53,6 +53,7 @@ def configure(peer: Peer, settings: Settings | RelaySettings, page_fd: int) -> N
         os.close(settings_fd)
 
 
-def without_memory(settings: Settings) -> Settings:
-    """``settings`` for a process whose memory is limited by a cgroup."""
-    return settings._replace(limits={name: n for name, n in (settings.limits or {}).items() if name != "memory"})
+def without(settings: Settings, held: frozenset[str]) -> Settings:
+    """``settings`` for a process of whose limits a cgroup holds those that are ``held``."""
+    limits = settings.limits
+    return settings if limits is None else settings._replace(limits={n: v for n, v in limits.items() if n not in held})

@@ -93,9 +93,9 @@ class Launcher(ABC):
         """Who is told what concerns the process of a worker whose channel is ``own``."""
         return own
 
-    def is_grouped(self, worker: int) -> bool:
-        """The process that it shares with others is in a cgroup that limits their memory."""
-        return False
+    def held(self, worker: int) -> frozenset[str]:
+        """Which limits, by their names, a cgroup holds for the process that it shares with others."""
+        return frozenset()
 
     def why_killed(self, worker: int) -> str:
         """Why the kernel has killed that process, if it was for want of memory; to be asked before ``reap``."""

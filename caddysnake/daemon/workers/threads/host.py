@@ -25,7 +25,7 @@ from ...system import tempdirs as scratch
 from ...system.plain import plain
 from ...system.state import CarriedHost
 from ..child.child import Child
-from ..child.equipment import configure, new_page, without_memory
+from ..child.equipment import configure, new_page, without
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer, socket_of
 
@@ -196,11 +196,11 @@ class ThreadHost:
         log.debug("thread host started", extra={"fields": {"pid": self.pid}})
         self.child.confinement.begin(self.pid, self._configure_confined)
 
-    def _configure_confined(self, is_grouped: bool) -> None:
+    def _configure_confined(self, held: frozenset[str]) -> None:
         assert self._settings is not None
         try:
             if self.is_usable:
-                self._configure(without_memory(self._settings) if is_grouped else self._settings)
+                self._configure(without(self._settings, held))
         except OSError as exc:  # ChannelClosed among them
             log.error("thread host cannot be told what to run", extra={"fields": {"pid": self.pid, "error": str(exc)}})
             self._become(HostState.CLOSED)

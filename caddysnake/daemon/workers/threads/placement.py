@@ -152,10 +152,10 @@ class Placement(ThreadLauncher):
         host = self._of.get(worker)
         return own if host is None else host.peer
 
-    def is_grouped(self, worker: int) -> bool:
-        """See ``Launcher.is_grouped``."""
+    def held(self, worker: int) -> frozenset[str]:
+        """See ``Launcher.held``."""
         host = self._of.get(worker)
-        return host is not None and host.child.confinement.is_grouped
+        return host.child.confinement.held if host is not None else frozenset()
 
     def why_killed(self, worker: int) -> str:
         """See ``Launcher.why_killed``."""
