@@ -14,6 +14,7 @@
 ``caddyfile``       the language: text to tokens to blocks
 ``http1``           HTTP/1.1 rules over httptools
 ``channel``         what the daemon, workers, fork servers and relays say to each other
+``public``          what apps may import of ours
 ``files``           files in places where somebody else may write
 ``sandbox``         walls around an app that the kernel holds
 ``keyring``         a session keyring for each app

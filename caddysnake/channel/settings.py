@@ -96,6 +96,8 @@ class Settings(NamedTuple):
     """Walls around its process, which it puts up itself before the app is imported: ``sandbox.Walls``, as a dict."""
     rehearses: bool = False
     """It is watched instead, and tells what it would have been denied."""
+    store: list[str] | None = None
+    """Variables that hold the address of its store, which is in its private folder; None: there is none."""
     shares_process: bool = False
     """It is threads of a thread host: what concerns the whole process is not its to do."""
 

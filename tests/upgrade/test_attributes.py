@@ -39,7 +39,7 @@ LOOKED_AT = {
         "_allowance _endpoint _hear _is_writing _loop _on_breach _on_closed _per_second"
     ),
     "apps.folder.PrivateFolder": (
-        "_app _path _uid"
+        "_app _lock _path _uid"
     ),
     "apps.surroundings.AppSurroundings": (
         "_coming _folder _ledger"

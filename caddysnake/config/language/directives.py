@@ -18,6 +18,7 @@ from .models import (
     AccessLog,
     Affinity,
     Autoreload,
+    Cache,
     EnvVar,
     Limits,
     Position,
@@ -61,9 +62,8 @@ class AppDraft:
 
 SUBDIRECTIVES: Registry[AppDraft] = Registry("subdirective of python")
 SUBDIRECTIVES.refused = {
-    "module_esgi": "the ESGI interface is the Go plugin's own; use module_asgi or module_wsgi",
-    "isolation": "workers do not run in containers; use user, group and limits to keep apps apart",
-    "cache": "there is no built-in cache; use one that all workers reach, such as Redis or Valkey",
+    "module_esgi": "ESGI is the Go plugin's own interface; make the app an ASGI app and write `module_asgi "
+    "module:variable`, or a WSGI app and write `module_wsgi module:variable`",
 }
 SUBDIRECTIVES.elsewhere = ELSEWHERE
 _subdirective = SUBDIRECTIVES.register
@@ -412,7 +412,60 @@ def _limit_body(text: str, app: AppDraft) -> None:
     app.settings["max_body_bytes"] = None if text == "unlimited" else values.positive_size(text)
 
 
+@_subdirective("cache", "cache [local|<url>] [{ max_size <size>, persist on|off, env <name>... }]")
+def cache(d: Dispenser, app: AppDraft) -> None:
+    """What all workers of the app share: a Valkey or Redis of its own, which the daemon supervises, or one elsewhere by
+    its address (`redis://host:6379/0`). The app finds it by `from caddysnake import cache`, and its address in
+    `CADDYSNAKE_STORE_URL`, for Celery in `CADDYSNAKE_STORE_CELERY_URL`, and in the variables after `env`. It goes on
+    over reloads. `max_size` bounds it (64MB): then keys with a time to live go first, and further writes are refused.
+    With `persist on` it is on disk too, in the daemon's state folder."""
+    words = arguments(d, 0, 1)
+    fields: dict[str, Any] = {}
+    if words == ["cluster"]:
+        raise InvalidValue(
+            "the plugin's cluster is not offered here", "name a Valkey or Redis that all reach: cache redis://host:6379/0"
+        )
+    if words and words[0] != "local":
+        fields["url"] = values.store_url(app.plain(words[0]))
+    for line in lines(d):
+        inner = Dispenser(line)
+        inner.next()
+        match inner.val():
+            case "max_size" if not words or words[0] == "local":
+                fields["max_bytes"] = values.positive_size(argument(inner))
+            case "persist" if not words or words[0] == "local":
+                fields["persist"] = values.on_off(argument(inner))
+            case "env":
+                for name in arguments(inner, 1):
+                    check_name(name)
+                    fields["env"] = (*fields.get("env", ()), name)
+            case ("max_size" | "persist") as name:
+                raise InvalidValue(f"{name} is for one that the daemon supervises", "take it away")
+            case unknown:
+                raise InvalidValue(f'unknown line "{unknown}" in its block', "known are max_size, persist and env")
+    app.fields["cache"] = Cache(**fields)
+
+
 # Who it runs as
+
+
+@_subdirective("isolation", "isolation none")
+def isolation(d: Dispenser, app: AppDraft) -> None:
+    """The Go plugin's word for workers that are not in containers, as none are here. `sandbox`, `user` and `limits`
+    keep apps apart."""
+    words = d.remaining_args()
+    block = lines(d)
+    if words == ["none"] and not block:
+        return
+    said = {line[0].text: " ".join(token.text for token in line[1:]) for line in block}
+    instead = ["user NAME", "sandbox on"]
+    inner = [f"memory {said['memory']}"] if "memory" in said else []
+    instead += [f"limits {{ {' '.join(inner)} }}"] if inner else ["limits { memory 512MiB }"]
+    raise InvalidValue(
+        f"{' '.join(words) or 'it'} is not offered here: workers do not run in containers",
+        f"write in its place: {', '.join(instead)}; or run the sidecar itself in an image",
+    )
+
 
 
 @_subdirective("user", "user <name>")

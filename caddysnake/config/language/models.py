@@ -26,6 +26,7 @@ GRACE_PERIOD_S = 10.0
 MAX_DYNAMIC_APPS = 128
 IDLE_TIMEOUT_S = 1800.0
 MAX_QUEUE = 1024
+CACHE_BYTES = 64 * 1000 * 1000
 WEBSOCKET_PING_S = 20.0
 
 
@@ -130,6 +131,16 @@ class Warmup(Model):
     """``None``: the host of the site, where it has one without a wildcard, or ``localhost``."""
     timeout_s: float = 10.0
     expect: tuple[str, ...] = ("2xx", "3xx")
+
+
+class Cache(Model):
+    """What all workers of an app share. ``url``: of one elsewhere; None: one that the daemon supervises."""
+
+    url: str | None = None
+    max_bytes: int = CACHE_BYTES
+    persist: bool = False
+    env: tuple[str, ...] = ()
+    """Variables that hold its address too."""
 
 
 class Affinity(Model):
@@ -245,6 +256,7 @@ class PythonApp(Model):
     websocket_ping: WebSocketPing = WebSocketPing()
 
     affinity: Affinity | None = None
+    cache: Cache | None = None
 
     max_dynamic_apps: int = MAX_DYNAMIC_APPS
     idle_timeout_s: float | None = IDLE_TIMEOUT_S

@@ -12,6 +12,7 @@ import math
 import re
 from decimal import Decimal
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 MAX_UNIX_PATH_BYTES: Final = 107
 """``sun_path`` holds 108 bytes on Linux, the last one a NUL (unix(7))."""
@@ -219,6 +220,21 @@ def workers(text: str) -> int | None:
     if text == "auto":
         return None
     return count(text, least=0, most=_MAX_WORKERS) or None
+
+
+def store_url(text: str) -> str:
+    """The address of a Valkey or Redis."""
+    hint = "write one such as redis://host:6379/0 or unix:///run/valkey.sock"
+    parts = urlsplit(text)
+    try:
+        is_good = parts.port is None or parts.port > 0
+    except ValueError:
+        is_good = False
+    if parts.scheme in ("redis", "rediss", "valkey", "valkeys") and parts.hostname and is_good:
+        return text
+    if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
+        return text
+    raise InvalidValue(f"{text!r} is not the address of a Valkey or Redis", hint)
 
 
 def module_variable(text: str) -> ModuleVariable:

@@ -97,6 +97,7 @@ class App(Dispatcher):
 
     async def start(self) -> float:
         """Bring the app up; the seconds it took. Raises ``StartFailed``."""
+        self.surroundings.keep(self.background, self.spec)
         took = await self.pool.start()
         self.builds.accepted()
         self.surroundings.switch_over(self.background, self.spec)
@@ -141,6 +142,7 @@ class App(Dispatcher):
         await self.exchange.settled()
         self.deploys.end_trial("another build is to run")
         coming = self.begin_generation(spec)
+        self.surroundings.keep(self.background, spec)
         try:
             return await coming.start(starts, one_first or spec.strategy == "rolling", first)
         except BaseException as exc:

@@ -7,6 +7,7 @@ the app's: what somebody puts into it later has to be put there by a process tha
 from __future__ import annotations
 
 import os
+import threading
 
 from ...config.plan.accounts import Account
 from ..system import tempdirs
@@ -23,15 +24,18 @@ class PrivateFolder:
         self._app = app
         self._path: str | None = None
         self._uid = -1
+        self._lock = threading.Lock()
+        """Commands ask for it in a thread, while workers are started."""
 
     def path(self, account: Account | None) -> str:
         """Return the folder, made if need be for who runs as ``account`` (None: as the daemon). Raises ``OSError``."""
         uid, gid = (os.geteuid(), os.getegid()) if account is None else (account.uid, account.gid)
-        if self._path is not None and self._uid != uid:  # it has had no worker yet, and is another user's by now
-            self.end()
-        if self._path is None:
-            self._path, self._uid = tempdirs.make(self._app, uid, gid, (TEMPORARY, FOLDER)), uid
-        return self._path
+        with self._lock:
+            if self._path is not None and self._uid != uid:  # it has had no worker yet, and is another user's by now
+                self.end()
+            if self._path is None:
+                self._path, self._uid = tempdirs.make(self._app, uid, gid, (TEMPORARY, FOLDER)), uid
+            return self._path
 
     @property
     def existing(self) -> str | None:

@@ -12,6 +12,7 @@ from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.fence import Fence, FenceError
 from ...sandbox import denials
+from ..commands.surroundings import store_environ
 from ..system.state import CarriedPool, CarriedSeat
 from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
 from ..workers.forking.interpreter import not_passed
@@ -57,6 +58,8 @@ class WorkerSource:
             build = self._build if settings.development else ""
             slow_at = time.monotonic() + self._spec.slow_start_s * _NEARLY
             settings = settings._replace(build=build, slow_at=slow_at)
+        if isinstance(settings, Settings) and not settings.shares_process:
+            settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_WORKER_ID": str(place)})
         if isinstance(settings, Settings) and settings.max_in_flight is not None:
             settings = settings._replace(
                 max_in_flight=share(settings.max_in_flight, place, count),
@@ -70,7 +73,9 @@ class WorkerSource:
         """
         walls = await self._launchers.look(self._spec.key, self._plot())
         if walls is not None:
-            settings = self._with_temporary(settings._replace(sandbox=walls._asdict()))
+            settings = settings._replace(sandbox=walls._asdict())
+        if walls is not None or settings.store is not None:
+            settings = self._with_temporary(settings)
         found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
         launcher = self.launcher() if settings.shares_process else None
         if isinstance(launcher, ThreadLauncher):
@@ -92,6 +97,9 @@ class WorkerSource:
         """
         if settings.app_metrics and METRICS not in settings.environ and not settings.shares_process:
             settings = settings._replace(metrics_dir=self._folder.metrics(self._spec.key.account, self._build))
+        if settings.store is not None:
+            environ = store_environ(settings, self._folder.path(self._spec.key.account))
+            settings = settings._replace(environ={**settings.environ, **environ})
         if "TMPDIR" in settings.environ or (settings.shares_process and self._spec.fence is None):
             return settings
         folder = self._folder.temporary(self._spec.key.account)
@@ -105,7 +113,8 @@ class WorkerSource:
         if self._threads is None:
             # What limits one app's use of memory can be kept for a whole process only.
             is_private = bool(settings.limits) or self._spec.limits.memory_bytes is not None
-            is_private = is_private or self._spec.fence is not None  # no two apps have the same folders
+            has_own = self._spec.fence is not None or settings.store is not None  # no two apps have the same folders
+            is_private = is_private or has_own
             self._threads = self._launchers.seat(self._spec.key, settings, is_private)
         return self._threads
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...channel.settings import Settings
 from ..commands.background import Background
 from ..commands.release import ReleaseFailed, Tell, release
+from ..commands.store import make_kept_folder
 from ..commands.surroundings import BuildSurroundings, Surroundings
 from .builds import Builds
 from .counters import Counters
@@ -39,6 +40,11 @@ class AppSurroundings:
                 builds.was_refused("release-failed", str(exc))
             raise StartFailed(spec.name, "release-failed", str(exc)) from None
 
+    def keep(self, background: Background, spec: PoolSpec) -> None:
+        """Have ``background`` begin what is to be there before the first worker of a build of ``spec``."""
+        if any(each.stays for each in spec.commands.processes) and not spec.cannot:
+            background.keep(spec.commands, self.of(spec))
+
     def switch_over(self, background: Background, spec: PoolSpec) -> None:
         """Have ``background`` run what the build of ``spec`` says, whose workers serve."""
         if isinstance(spec.settings, Settings):
@@ -54,6 +60,8 @@ class AppSurroundings:
 
         def look() -> Surroundings:
             assert isinstance(spec.settings, Settings)
+            if spec.settings.store is not None:
+                make_kept_folder(spec.name, spec.key.account)
             return Surroundings.of(spec.settings, spec.key, self._folder.temporary(spec.key.account), spec.fence)
 
         return BuildSurroundings(look)

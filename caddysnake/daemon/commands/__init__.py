@@ -2,6 +2,7 @@
 
 ``background``    what runs beside an app's workers, build by build
 ``schedule``      a command at certain times; ``timetable``: when those are, without I/O
+``store``         one that all workers share
 ``process``       one that is kept up
 ``release``       what must succeed before a build's first worker
 ``execution``     one command, from its start to its end

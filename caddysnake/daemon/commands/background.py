@@ -56,12 +56,17 @@ class Background:
         """Begin ``commands``, and let go what runs; each process begins when the one before it has ended."""
         if self._is_over:
             return
-        for each in self.processes:
+        staying = [each for each in self.processes if each.spec.stays and each.spec in commands.processes]
+        former = [each for each in self.processes if each not in staying]
+        for each in former:
             each.stop()
-        self.leaving = [each for each in (*self.leaving, *self.processes) if not each.ended.is_set()]
+        self.leaving = [each for each in (*self.leaving, *former) if not each.ended.is_set()]
         self.around = around
-        self.processes = []
+        self.processes = staying
+        there = {each.spec for each in staying}
         for spec in commands.processes:
+            if spec in there:
+                continue
             after = self._before(spec)
             for index in range(spec.copies):
                 process = SupervisedProcess(self.app, spec, index, around)
@@ -70,6 +75,15 @@ class Background:
         if self._has_schedules:
             self._replace_schedules(commands, around)
         self._sweep()
+
+    def keep(self, commands: Commands, around: BuildSurroundings) -> None:
+        """Begin what is to be there before a build's first worker, unless it is: that waits for no build."""
+        known = {each.spec.name for each in self.processes if each.spec.stays}
+        for spec in commands.processes:
+            if spec.stays and spec.name not in known and not self._is_over:
+                process = SupervisedProcess(self.app, spec, 0, around)
+                self.processes.append(process)
+                process.begin()
 
     def _before(self, spec: ProcessSpec) -> list[SupervisedProcess]:
         if spec.overlap:

@@ -28,6 +28,8 @@ class ProcessSpec(NamedTuple):
     overlap: bool = False
     """It starts before the one of the build before has ended."""
     environ: tuple[tuple[str, str], ...] = ()
+    stays: bool = False
+    """One that is the same in the next build goes on; it is there before a build's first worker."""
 
 
 class ScheduleSpec(NamedTuple):
@@ -50,8 +52,9 @@ class Commands(NamedTuple):
     schedules: tuple[ScheduleSpec, ...] = ()
 
     @classmethod
-    def of(cls, block: PythonApp, grace_s: float) -> Commands:
+    def of(cls, block: PythonApp, grace_s: float, store: ProcessSpec | None = None) -> Commands:
         """Return those of ``block``, in which no placeholders are left. ``grace_s``: for what says no ``stop_timeout``.
+        ``store``: what its workers share.
         """
         return cls(
             tuple(ReleaseCommand(_words(each.command), each.timeout_s) for each in block.releases),
@@ -67,7 +70,8 @@ class Commands(NamedTuple):
                     tuple((pair.name, unescaped(pair.value)) for pair in each.env_vars),
                 )
                 for each in block.processes
-            ),
+            )
+            + (() if store is None else (store,)),
             tuple(
                 ScheduleSpec(
                     each.name,

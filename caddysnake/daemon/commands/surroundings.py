@@ -11,11 +11,32 @@ from ...channel.settings import Settings
 from ...config.plan.accounts import Account
 from ...config.plan.fence import Fence, FenceError, Sites, walls_of
 from ...config.plan.search import located
+from ...installation import PACKAGE
 from ...sandbox.walls import Walls
 from ..workers.child.launcher import ForkServerKey
 
 PYTHON_WORDS = ("python", "python3")
 """As the first word of a command they are the app's interpreter, whatever is in its folder."""
+
+PUBLIC = str(PACKAGE / "public")
+"""Where ``from caddysnake import cache`` finds ours."""
+STORE = "\0store"
+"""A word of a command that becomes the path of the store's socket. No word of a user's can be it."""
+STORE_URL, STORE_CELERY_URL = "CADDYSNAKE_STORE_URL", "CADDYSNAKE_STORE_CELERY_URL"
+
+
+def store_environ(settings: Settings, private: str) -> dict[str, str]:
+    """The variables that say where the store is whose socket is in the private folder ``private``, if there is one."""
+    if settings.store is None:
+        return {}
+    path = store_socket(private)
+    names = {STORE_URL: f"unix://{path}", STORE_CELERY_URL: f"redis+socket://{path}"}
+    return names | dict.fromkeys(settings.store, names[STORE_URL])
+
+
+def store_socket(private: str) -> str:
+    """The socket of the store of the app whose private folder that is."""
+    return f"{private}/store.sock"
 
 
 class Surroundings(NamedTuple):
@@ -41,7 +62,8 @@ class Surroundings(NamedTuple):
         For a thread: it follows links, and blocks for as long as the file system does.
         """
         python = located(key.python)
-        environ = {"TMPDIR": temporary, **settings.environ}
+        environ = {"TMPDIR": temporary, **settings.environ, **store_environ(settings, os.path.dirname(temporary))}
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (PUBLIC, environ.get("PYTHONPATH"))))
         rest = environ.get("PATH") or os.defpath
         environ["PATH"] = os.pathsep.join((os.path.dirname(python), rest))
         folder = os.path.realpath(settings.working_dir)
@@ -59,7 +81,8 @@ class Surroundings(NamedTuple):
     def words(self, command: Sequence[str]) -> list[str]:
         """Return ``command`` with the app's interpreter for ``python``."""
         first, *others = command
-        return [self.python if first in PYTHON_WORDS else first, *others]
+        store = self.environ.get(STORE_URL, "").removeprefix("unix://")
+        return [self.python if first in PYTHON_WORDS else first, *(store if each == STORE else each for each in others)]
 
 
 class BuildSurroundings:

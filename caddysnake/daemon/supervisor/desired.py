@@ -5,7 +5,6 @@ Pure but for the environment given, and for a look at where the names of folders
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +29,13 @@ from ...placeholders.keys import UnsafeValue
 from ..apps import restarting as recycling
 from ..apps.spec import SLOW_START_S, UNKNOWN, Identity, PoolSpec, StartFailed
 from ..commands.spec import Commands
+from ..commands.store import store_of
+from ..commands.surroundings import STORE_CELERY_URL, STORE_URL
+from ..relays.affinity import affinity_of
 from ..relays.launcher import KEY as RELAY_KEY
 from ..sockets.addresses import Address
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
-from ..system.signing import affinity_key, epoch
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_start_s
@@ -201,22 +202,8 @@ def _style(options: GlobalOptions) -> Style:
 
 def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
     settings = RelaySettings(listeners=list(tables), development=development)
-    tied = {number: spec for number, spec in enumerate(plan.apps) if spec.block.affinity is not None}
-    if tied:
-        settings = settings._replace(
-            affinity={str(number): _affinity(spec) for number, spec in tied.items()},
-            affinity_key=affinity_key(),
-            affinity_epoch=epoch(),
-        )
+    settings = settings._replace(**affinity_of(plan))
     return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
-
-
-def _affinity(spec: AppSpec) -> list[str]:
-    """As ``RelaySettings.affinity`` has it."""
-    said = spec.block.affinity
-    assert said is not None
-    default = f"caddysnake-{hashlib.sha256(spec.name.encode()).hexdigest()[:8]}"
-    return [said.kind, said.name or default, spec.name]
 
 
 def _template(
@@ -290,6 +277,8 @@ def _pool(
 ) -> PoolSpec:
     own = worker_environ(spec, environ, account)
     block = spec.block
+    if (cache := block.cache) is not None and cache.url is not None:
+        own |= dict.fromkeys((STORE_URL, STORE_CELERY_URL, *cache.env), cache.url)
     settings = block.settings._replace(
         app=spec.name,
         interface=block.interface,
@@ -306,6 +295,7 @@ def _pool(
         max_waiting=block.max_queue,
         root_path=spec.root_path,
         access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
+        store=list(cache.env) if cache is not None and cache.url is None else None,
         shares_process=block.workers_runtime == "thread",
         has_affinity=block.affinity is not None,
     )
@@ -340,7 +330,7 @@ def _pool(
         warmup=warmup_of(spec),
         canary=None if block.canary is None or is_tenant else canary_of(block.canary),
         keep_s=0.0 if is_tenant else block.keep_previous_s,
-        commands=Commands.of(block, spec.grace_period_s),
+        commands=Commands.of(block, spec.grace_period_s, store_of(spec.name, cache, environ)),
         is_tenant=is_tenant,
     )
 

@@ -32,7 +32,7 @@ def affinity_key() -> str:
     folder = state_folder(dict(os.environ))
     path = os.path.join(folder, _FILE)
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(folder, mode=0o711, exist_ok=True)
         return _read(path) or _made(path)
     except OSError as exc:
         what = "affinity: the key of its cookies cannot be kept, so clients get new workers after a restart"

@@ -1,6 +1,7 @@
 """The process of a worker.
 
 ``setup``        environment, streams, title, directories, death with the daemon
+``public``       what apps may import of ours
 ``limits``       its limits
 ``stacks``       its threads' stacks, for the log
 ``looking``      a signal of the daemon's: look at the channel now, or tell where the start stands

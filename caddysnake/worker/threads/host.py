@@ -36,7 +36,7 @@ from ...channel.records import say
 from ...channel.settings import Settings, native, unseal
 from ..app.interface import load_app
 from ..app.loader import AppError, foreign_traceback
-from ..process import looking, profiling
+from ..process import looking, profiling, public
 from ..process.customize import named
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
 from ..servers import report, serve
@@ -137,6 +137,7 @@ class ThreadHost:
         enter_process(self._settings)
         sys.path[:0] = path_entries(self._settings)
         keep_path()
+        public.offer()
         self._environ = dict(os.environ)
         self._path = list(sys.path)
         ownership.keep_books()

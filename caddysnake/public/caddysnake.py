@@ -1,0 +1,479 @@
+"""What all workers of an app share: ``from caddysnake import cache, worker_id``.
+
+The calls are those of the Go plugin's module of this name. Values are kept by a store (Valkey, or Redis) that the
+environment names; each thread has a connection of its own. Calls that block wait on that connection; their twins for
+asyncio (``aget`` and so on) run them in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["Cache", "CacheConfigurationError", "CacheError", "cache", "worker_id"]
+
+_URL = "CADDYSNAKE_STORE_URL"
+_BELL = "CADDYSNAKE_STORE_BELL"
+_TIMEOUT = "CADDYSNAKE_CACHE_TIMEOUT"
+_TIMEOUT_S = 30.0
+_START_S = 15.0
+_AGAIN_S = 60.0
+_KEY_MAX = 8192
+_VALUE_MAX = 1024 * 1024
+_MEMBERS_MAX = 100_000
+_NAMES_MAX = 1000
+_WAIT_MAX_S = 300.0
+_HINT = "write `cache` into the app's python block, or name a Valkey or Redis there: `cache redis://host:6379/0`"
+
+
+class CacheError(RuntimeError):
+    """The store cannot do it; the text says why."""
+
+
+class CacheConfigurationError(CacheError):
+    """There is no store; the text says what to write."""
+
+
+def worker_id() -> int | None:
+    """The number of this worker, from 0; a replacement has the same. None outside of workers."""
+    text = os.environ.get("CADDYSNAKE_WORKER_ID", "")
+    return int(text) if text.isdecimal() else None
+
+
+# Where two commands must be one, a script runs in the store. Each begins with what there may be under the key already;
+# of another kind than the call's it is "wrong type" in the plugin's words, which Redis says as WRONGTYPE.
+_APPEND = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'string' then
+  local first = redis.call('GET', KEYS[1])
+  redis.call('DEL', KEYS[1])
+  redis.call('RPUSH', KEYS[1], first)
+elseif kind ~= 'list' and kind ~= 'none' then
+  return redis.error_reply('WRONGTYPE wrong type')
+end
+if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[2]) then
+  return redis.error_reply('ERR the list is full')
+end
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('PERSIST', KEYS[1])
+return 1
+"""
+_POP = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'list' then return false end
+return redis.call('LPOP', KEYS[1])
+"""
+_GET = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'string' then return redis.call('GET', KEYS[1]) end
+if kind == 'list' then return redis.call('LRANGE', KEYS[1], 0, -1) end
+if kind == 'none' then return false end
+return redis.error_reply('WRONGTYPE wrong type')
+"""
+_SADD = """
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) and redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
+  return redis.error_reply('ERR the set is full')
+end
+return redis.call('SADD', KEYS[1], ARGV[1])
+"""
+
+
+class _Refused(Exception):
+    """The store's answer is an error."""
+
+
+class _Link:
+    """One connection, and its half of RESP2."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._sock.settimeout(timeout_s)
+                self._sock.connect(unquote(parts.path))
+            except BaseException:
+                self._sock.close()
+                raise
+        else:
+            self._sock = socket.create_connection((parts.hostname or "localhost", parts.port or 6379), timeout_s)
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if parts.scheme in ("rediss", "valkeys"):
+                import ssl
+
+                context = ssl.create_default_context()
+                self._sock = context.wrap_socket(self._sock, server_hostname=parts.hostname)
+        self.pid = os.getpid()
+        self._timeout_s = timeout_s
+        self._buffer = b""
+        if parts.password:
+            user = [unquote(parts.username)] if parts.username else []
+            self.call("AUTH", *user, unquote(parts.password))
+        database = parts.path.strip("/") if parts.scheme != "unix" else ""
+        if database and database != "0":
+            self.call("SELECT", database)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def __del__(self) -> None:  # with the thread that it is of
+        sock: socket.socket | None = getattr(self, "_sock", None)
+        if sock is not None:
+            sock.close()
+
+    def wait(self, timeout_s: float | None) -> None:
+        self._sock.settimeout(self._timeout_s if timeout_s is None else timeout_s)
+
+    def call(self, *words: str | bytes | int) -> Any:
+        """Raises ``_Refused``, ``OSError``."""
+        self.send(*words)
+        return self.read()
+
+    def send(self, *words: str | bytes | int) -> None:
+        out = [b"*%d\r\n" % len(words)]
+        for word in words:
+            raw = word if isinstance(word, bytes) else str(word).encode()
+            out.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+        self._sock.sendall(b"".join(out))
+
+    def read(self) -> Any:
+        line = self._line()
+        kind, rest = line[:1], line[1:]
+        if kind == b"$":
+            size = int(rest)
+            return None if size < 0 else self._exactly(size + 2)[:-2]
+        if kind == b":":
+            return int(rest)
+        if kind == b"+":
+            return rest
+        if kind == b"*":
+            count = int(rest)
+            return None if count < 0 else [self.read() for _ in range(count)]
+        if kind == b"-":
+            raise _Refused(rest.decode("utf-8", "replace"))
+        raise OSError(f"not an answer of a Valkey or Redis: {line[:60]!r}")
+
+    def _line(self) -> bytes:
+        while True:
+            at = self._buffer.find(b"\r\n")
+            if at >= 0:
+                line, self._buffer = self._buffer[:at], self._buffer[at + 2 :]
+                return line
+            self._more(4096)
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more(max(4096, size - len(self._buffer)))
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def _more(self, size: int) -> None:
+        data = self._sock.recv(size)
+        if not data:
+            raise OSError("the store has ended the connection")
+        self._buffer += data
+
+
+class Cache:
+    """What all workers of the app share. Keys and values are str or bytes, results are bytes."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._gave_up = float("-inf")
+
+    # Values
+
+    def set(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> None:
+        """Keep ``value`` under ``key``, whatever was there; for ``ttl`` seconds, or for good."""
+        words: list[str | bytes | int] = ["SET", _key(key), _value(value)]
+        if ttl is not None and int(ttl) > 0:
+            words += ["EX", int(ttl)]
+        self._call(*words)
+
+    def get(self, key: str | bytes) -> bytes | list[bytes] | None:
+        """What is kept under ``key``; a list of what was appended; None when there is nothing."""
+        # Most keys hold one value: only what does not is asked for by a script.
+        try:
+            found: bytes | None = self._command("GET", _key(key))
+            return found
+        except _Refused as exc:
+            if not str(exc).startswith("WRONGTYPE"):
+                raise _failed(exc) from None
+        listed: list[bytes] | bytes | None = self._script(_GET, _key(key))
+        return listed
+
+    def delete(self, key: str | bytes) -> int:
+        """Forget ``key``; 1 when there was something, else 0."""
+        return int(self._call("DEL", _key(key)))
+
+    def setnx(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> bool:
+        """As ``set``, if there is nothing under ``key``; whether that was so."""
+        words: list[str | bytes | int] = ["SET", _key(key), _value(value), "NX"]
+        if ttl is not None and int(ttl) > 0:
+            words += ["EX", int(ttl)]
+        return self._call(*words) is not None
+
+    def keys(self, prefix: str | bytes, limit: int = _NAMES_MAX) -> list[bytes]:
+        """The names that begin with ``prefix``, sorted, at most ``limit``."""
+        raw = _key(prefix)
+        most = min(int(limit), _NAMES_MAX)
+        if most <= 0:
+            raise CacheError("keys: limit must be 1 or more")
+        pattern = b"".join(b"\\" + bytes((each,)) if each in b"*?[]\\^" else bytes((each,)) for each in raw) + b"*"
+        found: set[bytes] = set()
+        cursor: bytes = b"0"
+        while True:
+            cursor, names = self._call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            found.update(names)
+            if cursor == b"0":
+                return sorted(found)[:most]
+
+    # Lists
+
+    def append(self, key: str | bytes, chunk: str | bytes) -> None:
+        """Add ``chunk`` to the list under ``key``; one value that is there becomes its first."""
+        self._script(_APPEND, _key(key), _value(chunk), _MEMBERS_MAX)
+
+    def pop(self, key: str | bytes, timeout: float | None = None) -> bytes | None:
+        """Take the first off the list under ``key``; wait up to ``timeout`` seconds until there is one."""
+        wait_s = 0.0 if timeout is None else float(timeout)
+        if not 0 <= wait_s <= _WAIT_MAX_S:
+            raise CacheError(f"pop: timeout must be from 0 to {_WAIT_MAX_S:g} seconds")
+        found: bytes | None = self._script(_POP, _key(key))
+        if found is not None or not wait_s:
+            return found
+        try:
+            answer = self._command("BLPOP", _key(key), f"{wait_s:.3f}", wait_s=wait_s)
+        except _Refused as exc:
+            if str(exc).startswith("WRONGTYPE"):
+                return None
+            raise _failed(exc) from None
+        return None if answer is None else answer[1]
+
+    # Sets
+
+    def sadd(self, key: str | bytes, member: str | bytes) -> int:
+        """Add ``member`` to the set under ``key``; 0 when it was in it already."""
+        return int(self._script(_SADD, _key(key), _value(member), _MEMBERS_MAX))
+
+    def srem(self, key: str | bytes, member: str | bytes) -> int:
+        """Take ``member`` out of the set under ``key``; 0 when it was not in it."""
+        return int(self._call("SREM", _key(key), _value(member)))
+
+    def smembers(self, key: str | bytes) -> list[bytes]:
+        """The members of the set under ``key``, sorted."""
+        return sorted(self._call("SMEMBERS", _key(key)))
+
+    # Messages
+
+    def publish(self, channel: str | bytes, message: str | bytes) -> int:
+        """Give ``message`` to all who wait in ``subscribe``; how many those are."""
+        return int(self._call("PUBLISH", _key(channel), _value(message)))
+
+    def subscribe(self, channel: str | bytes, timeout: float) -> bytes | None:
+        """Wait up to ``timeout`` seconds for one message."""
+        wait_s = float(timeout)
+        if not 0 < wait_s <= _WAIT_MAX_S:
+            raise CacheError(f"subscribe: timeout must be more than 0 and up to {_WAIT_MAX_S:g} seconds")
+        raw = _key(channel)
+        deadline = time.monotonic() + wait_s
+        link = self._connected()
+        self._local.link = None  # a connection that subscribes is for nothing else
+        try:
+            link.send("SUBSCRIBE", raw)
+            while (left_s := deadline - time.monotonic()) > 0:
+                link.wait(left_s)
+                answer = link.read()
+                if answer and answer[0] == b"message":
+                    return answer[2]  # type: ignore[no-any-return]
+            return None
+        except TimeoutError:
+            return None
+        except (_Refused, OSError) as exc:
+            raise _failed(exc) from None
+        finally:
+            link.close()
+
+    # For asyncio
+
+    async def aset(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> None:
+        """As ``set``."""
+        await asyncio.to_thread(self.set, key, value, ttl)
+
+    async def aget(self, key: str | bytes) -> bytes | list[bytes] | None:
+        """As ``get``."""
+        return await asyncio.to_thread(self.get, key)
+
+    async def adelete(self, key: str | bytes) -> int:
+        """As ``delete``."""
+        return await asyncio.to_thread(self.delete, key)
+
+    async def asetnx(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> bool:
+        """As ``setnx``."""
+        return await asyncio.to_thread(self.setnx, key, value, ttl)
+
+    async def akeys(self, prefix: str | bytes, limit: int = _NAMES_MAX) -> list[bytes]:
+        """As ``keys``."""
+        return await asyncio.to_thread(self.keys, prefix, limit)
+
+    async def aappend(self, key: str | bytes, chunk: str | bytes) -> None:
+        """As ``append``."""
+        await asyncio.to_thread(self.append, key, chunk)
+
+    async def apop(self, key: str | bytes, timeout: float | None = None) -> bytes | None:  # noqa: ASYNC109
+        """As ``pop``."""
+        return await asyncio.to_thread(self.pop, key, timeout)
+
+    async def asadd(self, key: str | bytes, member: str | bytes) -> int:
+        """As ``sadd``."""
+        return await asyncio.to_thread(self.sadd, key, member)
+
+    async def asrem(self, key: str | bytes, member: str | bytes) -> int:
+        """As ``srem``."""
+        return await asyncio.to_thread(self.srem, key, member)
+
+    async def asmembers(self, key: str | bytes) -> list[bytes]:
+        """As ``smembers``."""
+        return await asyncio.to_thread(self.smembers, key)
+
+    async def apublish(self, channel: str | bytes, message: str | bytes) -> int:
+        """As ``publish``."""
+        return await asyncio.to_thread(self.publish, channel, message)
+
+    async def asubscribe(self, channel: str | bytes, timeout: float) -> bytes | None:  # noqa: ASYNC109
+        """As ``subscribe``."""
+        return await asyncio.to_thread(self.subscribe, channel, timeout)
+
+    # The connection
+
+    def _script(self, text: str, *words: str | bytes | int) -> Any:
+        return self._call("EVAL", text, 1, *words)
+
+    def _call(self, *words: str | bytes | int) -> Any:
+        try:
+            return self._command(*words)
+        except _Refused as exc:
+            raise _failed(exc) from None
+
+    def _command(self, *words: str | bytes | int, wait_s: float = 0.0) -> Any:
+        """Raises ``_Refused``, ``CacheError``."""
+        kept: _Link | None = getattr(self._local, "link", None)
+        if kept is not None and kept.pid != os.getpid():
+            kept = None
+        link = kept or self._connected()
+        try:
+            if wait_s:
+                link.wait(wait_s + _timeout_s())
+            answer = link.call(*words)
+            if wait_s:
+                link.wait(None)
+            return answer
+        except _Refused:
+            raise
+        except BaseException as exc:
+            self._local.link = None
+            link.close()
+            if isinstance(exc, TimeoutError) or not isinstance(exc, OSError):
+                raise _failed(exc) if isinstance(exc, OSError) else exc from None
+            if kept is None:
+                raise _failed(exc) from None
+        # The store was restarted since: what has been sent to the one before is lost with it.
+        return self._command(*words, wait_s=wait_s)
+
+    def _connected(self) -> _Link:
+        """A connection of this thread, in this process. Raises ``CacheError``."""
+        url = os.environ.get(_URL, "")
+        if not url:
+            url = _rung()
+        began = time.monotonic()
+        # Who has waited for it in vain does not wait again for a while.
+        patience_s = _START_S if began - self._gave_up > _AGAIN_S else 0.0
+        while True:
+            try:
+                link = _Link(url, _timeout_s())
+                break
+            except _Refused as exc:
+                raise _failed(exc) from None
+            except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError) as exc:
+                # It is being started, or started again.
+                if time.monotonic() - began >= patience_s:
+                    self._gave_up = began if patience_s else self._gave_up
+                    raise _failed(exc) from None
+                time.sleep(0.02)
+            except (OSError, ValueError) as exc:
+                raise _failed(exc) from None
+        self._local.link = link
+        return link
+
+
+def _rung() -> str:
+    """Ask the daemon for a store, and wait until it is there: its address. Raises ``CacheError``."""
+    path, _, app = os.environ.get(_BELL, "").partition("#")
+    if not path:
+        raise CacheConfigurationError(f"there is no store: {_HINT}")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bell:
+            bell.settimeout(_START_S * 2)
+            bell.connect(path)
+            bell.sendall(app.encode() + b"\n")
+            answer = b""
+            while data := bell.recv(4096):
+                answer += data
+    except OSError as exc:
+        raise CacheError(f"the daemon does not answer for a store ({exc}): {_HINT}") from None
+    text = answer.decode("utf-8", "replace").strip()
+    if not text.startswith("unix://"):
+        raise CacheConfigurationError(text or f"there is no store: {_HINT}")
+    os.environ[_URL] = text
+    return text
+
+
+def _timeout_s() -> float:
+    try:
+        return float(os.environ.get(_TIMEOUT, "")) or _TIMEOUT_S
+    except ValueError:
+        return _TIMEOUT_S
+
+
+def _key(key: str | bytes) -> bytes:
+    raw = _raw(key)
+    if not 1 <= len(raw) <= _KEY_MAX:
+        raise CacheError(f"a key has 1 to {_KEY_MAX} bytes, not {len(raw)}")
+    return raw
+
+
+def _value(value: str | bytes) -> bytes:
+    raw = _raw(value)
+    if len(raw) > _VALUE_MAX:
+        raise CacheError(f"a value has at most {_VALUE_MAX} bytes, not {len(raw)}")
+    return raw
+
+
+def _raw(value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"str or bytes, not {type(value).__name__}")
+
+
+def _failed(exc: BaseException) -> CacheError:
+    """What went wrong, in a sentence."""
+    text = str(exc)
+    if isinstance(exc, _Refused):
+        if text.startswith("WRONGTYPE"):
+            return CacheError("wrong type")
+        if text.startswith("OOM"):
+            return CacheError("the store is full: raise `max_size` of `cache`, or give values a time to live")
+        return CacheError(text.removeprefix("ERR "))
+    if isinstance(exc, TimeoutError):
+        return CacheError(f"the store did not answer within {_timeout_s():g} s ({_TIMEOUT} sets another time)")
+    return CacheError(f"the store cannot be reached: {text}")
+
+
+cache: Cache = Cache()

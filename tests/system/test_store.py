@@ -1,0 +1,148 @@
+"""What all workers of an app share: the store that the daemon keeps up, and what finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.admin import command
+from support.daemon import Process, children, daemon, eventually, get
+
+pytestmark = pytest.mark.system
+
+APP = """
+import json, os
+from urllib.parse import parse_qs
+from caddysnake import CacheError, cache, worker_id
+
+def app(environ, start_response):
+    asked = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    call, words = asked["call"][0], asked.get("word", [])
+    try:
+        if call == "environ":
+            found = {name: value for name, value in os.environ.items() if "STORE" in name or name in ("REDIS_URL",)}
+        elif call == "worker_id":
+            found = [worker_id(), os.getpid()]
+        elif call == "redis":
+            import redis
+            client = redis.Redis.from_url(os.environ["CADDYSNAKE_STORE_URL"])
+            client.incr("by-redis")
+            found = [client.get("by-redis"), cache.get("by-redis"), client.config_get("maxmemory")["maxmemory"]]
+        elif call == "django":
+            from django.conf import settings
+            if not settings.configured:
+                backend = "django.core.cache.backends.redis.RedisCache"
+                place = os.environ["REDIS_URL"]
+                settings.configure(CACHES={"default": {"BACKEND": backend, "LOCATION": place}})
+            from django.core.cache import cache as djangos
+            djangos.set("x", [1, 2])
+            found = djangos.get("x")
+        else:
+            found = getattr(cache, call)(*words)
+    except CacheError as exc:
+        found = {"error": str(exc)}
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(found, default=lambda raw: raw.decode("latin-1")).encode()]
+"""
+
+
+@contextlib.contextmanager
+def running(folder: Path, *lines: str, environ: dict[str, str] | None = None) -> Iterator[tuple[Process, Path]]:
+    (folder / "main.py").write_text(APP)
+    text = "\n".join(lines)
+    text = f"unix/{folder}/s.sock {{\npython {{\nmodule_wsgi main:app\nworkers 2\nthreads 1\n{text}\n}}\n}}\n"
+    with daemon(folder, text, environ={"STATE_DIRECTORY": str(folder / "state"), **(environ or {})}) as process:
+        yield process, folder / "s.sock"
+
+
+def asked(path: Path, call: str, *words: str) -> object:
+    status, body = get(f"/?call={call}" + "".join(f"&word={word}" for word in words), path=path)
+    assert status == 200, body
+    return json.loads(body)
+
+
+def stores(process: Process) -> list[int]:
+    """The processes that are stores."""
+    names = ("valkey-server", "redis-server")
+    found = []
+    for child in children(process.pid):
+        with contextlib.suppress(OSError):
+            if any(name in Path(f"/proc/{child}/cmdline").read_text() for name in names):
+                found.append(child)
+    return found
+
+
+@pytest.mark.parametrize("runtime", ["process", "thread"])
+def test_workers_share_it_and_it_outlives_reloads_and_a_kill(runtime: str, tmp_path: Path) -> None:
+    lines = (f"workers_runtime {runtime}", "cache local {\nmax_size 32MB\nenv REDIS_URL\n}")
+    with running(tmp_path, *lines) as (process, path):
+        assert asked(path, "set", "key", "value") is None
+        assert {json.dumps(asked(path, "get", "key")) for _ in range(8)} == {'"value"'}
+        found = asked(path, "environ")
+        assert isinstance(found, dict)
+        url = found["CADDYSNAKE_STORE_URL"]
+        assert found["REDIS_URL"] == url
+        assert found["CADDYSNAKE_STORE_CELERY_URL"] == url.replace("unix://", "redis+socket://")
+        socket_path = url.removeprefix("unix://")
+        assert len(socket_path) < 100
+        assert os.stat(socket_path).st_mode & 0o777 == 0o600
+        assert asked(path, "redis") == ["1", "1", "32000000"]
+        assert asked(path, "django") == [1, 2]
+        (store,) = stores(process)
+        command(process, tmp_path, "reload", check=True)
+        assert stores(process) == [store]
+        assert asked(path, "get", "key") == "value"
+        os.kill(store, signal.SIGKILL)
+        eventually(lambda: stores(process) not in ([], [store]), "another")
+        assert asked(path, "get", "key") is None, "what was not kept is gone"
+        assert asked(path, "set", "key", "again") is None
+    assert not os.path.exists(socket_path)
+
+
+def test_it_goes_on_over_an_upgrade_in_place(tmp_path: Path) -> None:
+    with running(tmp_path, "cache") as (process, path):
+        asked(path, "set", "key", "value")
+        before = stores(process)
+        command(process, tmp_path, "upgrade", check=True)
+        assert asked(path, "get", "key") == "value"
+        assert stores(process) == before
+
+
+def test_what_persists_is_there_after_a_restart(tmp_path: Path) -> None:
+    for round_, expected in (("first", None), ("second", "kept")):
+        with running(tmp_path, "cache {\npersist on\n}") as (_, path):
+            assert asked(path, "get", "key") == expected, round_
+            asked(path, "set", "key", "kept")
+
+
+def test_what_is_full_refuses_and_says_what_to_do(tmp_path: Path) -> None:
+    with running(tmp_path, "cache {\nmax_size 2MB\n}") as (_, path):
+        said: list[object] = []
+        for number in range(60):
+            said.append(asked(path, "set", f"key{number}", "x" * 60_000))
+        assert said[0] is None
+        assert said[-1] == {"error": "the store is full: raise `max_size` of `cache`, or give values a time to live"}
+        assert asked(path, "get", "key0") == "x" * 60_000
+
+
+def test_without_a_store_an_app_serves_and_each_call_says_what_to_write(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, path):
+        said = asked(path, "get", "key")
+        assert isinstance(said, dict)
+        assert "write `cache` into the app's python block" in said["error"]
+        found = [asked(path, "worker_id") for _ in range(20)]
+        assert {each[0] for each in found if isinstance(each, list)} <= {0, 1}
+
+
+def test_one_elsewhere_is_found_under_the_same_names(tmp_path: Path) -> None:
+    with running(tmp_path, "cache redis://127.0.0.1:1/0 {\nenv REDIS_URL\n}") as (process, path):
+        found = asked(path, "environ")
+        assert found == dict.fromkeys(
+            ("CADDYSNAKE_STORE_URL", "CADDYSNAKE_STORE_CELERY_URL", "REDIS_URL"), "redis://127.0.0.1:1/0"
+        )
+        assert stores(process) == []
