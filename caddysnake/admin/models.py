@@ -327,6 +327,8 @@ class DaemonModel(Model):
     cpu_s: float
     open_files: int
     open_files_limit: int
+    memory_budget_bytes: int | None = Field(description="that all workers together may have")
+    memory_used_bytes: int | None = Field(description="of it, as it was seen last")
     upgrades: int = Field(description="how often the daemon has replaced itself")
     connections: int
     cgroup: str | None = Field(description="below which workers with a limit of memory get one each; null: they do not")

@@ -110,6 +110,9 @@ def _daemon(daemon: Status, clock: float) -> list[str]:
         f"memory {size(daemon['memory_bytes'])}   cpu {daemon['cpu_s']:.1f} s   connections {daemon['connections']}   "
         f"files {daemon['open_files']} of {daemon['open_files_limit']}   admin {daemon['admin']}",
     ]
+    if daemon["memory_budget_bytes"] is not None:
+        used = "-" if daemon["memory_used_bytes"] is None else size(daemon["memory_used_bytes"])
+        lines.append(f"memory_budget {size(daemon['memory_budget_bytes'])}, of which workers have {used}")
     refused = daemon["refused"]
     if refused is not None:
         lines += ["", f"! The last reload was refused {span(clock - refused['last_at'])} ago{_tries(refused)}:"]

@@ -388,6 +388,8 @@ class GlobalOptions(Model):
     on_demand_ask: str | None = None
     reload_strategy: Literal["parallel", "rolling"] = "parallel"
     start_policy: Literal["each", "all"] = "each"
+    memory_budget: int | None = None
+    """Bytes."""
 
     where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
 

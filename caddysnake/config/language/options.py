@@ -40,6 +40,7 @@ OURS: Final = frozenset(
         "on_demand_ask",
         "reload_strategy",
         "start_policy",
+        "memory_budget",
     }
 )
 """The options that a stock Caddy does not know. The others that are read here are Caddy's too."""
@@ -257,3 +258,12 @@ def start_policy(d: Dispenser, options: OptionsDraft) -> None:
     and it is answered for with 503 and tried again; only when none comes up, the start has failed. `all`: the start has
     failed."""
     options.fields["start_policy"] = values.choice(argument(d), ("each", "all"))
+
+
+@_option("memory_budget", "memory_budget <size>|off")
+def memory_budget(d: Dispenser, options: OptionsDraft) -> None:
+    """How much memory all workers together may have, such as `4GB`. When it is more, dynamic apps that nobody has asked
+    for longest are put to sleep, then apps with two numbers of `workers` get fewer; and no app grows beyond it.
+    Default: off."""
+    text = argument(d)
+    options.fields["memory_budget"] = None if text == "off" else values.positive_size(text)

@@ -94,6 +94,12 @@ class Scaled:
         """Another build runs: what was asked for does not hold any more."""
         self._scaler.asked_for = None
 
+    def shrink(self, reason: str) -> None:
+        """Have one worker fewer, if that is allowed."""
+        pool = self._app.pool
+        if pool.core.size > pool.spec.workers:
+            self._carry_out(Decision(pool.core.size - 1, reason))
+
     # -- looking -------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:

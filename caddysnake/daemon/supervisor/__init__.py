@@ -5,6 +5,7 @@
 ``change``      a change, by those who take part in it: ``app_changes``, ``relays_change``; ``reloads``: asks for one
 ``shutdown``    the order of the end
 ``resolving``   from what a block says to what runs
+``budget``      how much memory all workers may have
 ``desired``     from the plan to what is to run, and what of it is there already
 ``document``    a Caddyfile as the daemon is given it
 ``fallback``    who answers on a listener that is given up

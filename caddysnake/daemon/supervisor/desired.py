@@ -80,6 +80,8 @@ class Desired(NamedTuple):
     with_cpu_limit: tuple[str, ...] = ()
     with_memory_limit: tuple[str, ...] = ()
     """The names of those that have one."""
+    memory_budget: int | None = None
+    """Bytes that all workers together may have."""
     start_policy: Literal["each", "all"] = "each"
     """Whether one app that does not come up fails the start."""
     again: Mapping[int, Callable[[], PoolSpec]] = MappingProxyType({})
@@ -146,6 +148,7 @@ def compose(
         unwalled=frozenset(unwalled(plan)),
         with_cpu_limit=tuple(app.name for app in plan.apps if "cpu" in (limits_of(app.block.limits) or {})),
         with_memory_limit=tuple(app.name for app in plan.apps if "memory" in (limits_of(app.block.limits) or {})),
+        memory_budget=plan.options.memory_budget,
         start_policy=plan.options.start_policy,
         again=again,
         amiss={spec.name: _told(unready[n]) for n, spec in enumerate(plan.apps) if spec.dynamic and n in unready},

@@ -28,6 +28,7 @@ from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins
 from ..workers.worker import Worker
 from .beginnings import Beginnings
+from .budget import MemoryBudget
 from .desired import Desired, successors
 from .fallback import Fallback
 
@@ -61,6 +62,7 @@ class Running:
         self.restarts = StartLimiter(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
         self.autoreload = Autoreload(self.spawners)
+        self.budget = MemoryBudget()
         self.beginnings = Beginnings(self.restarts, self._came_up)
         self.connections.on_untied = self.relays.untied
         self.parting: set[App | Tenants] = set()
@@ -139,6 +141,7 @@ class Running:
             app.pool.upkeep.watch()
             app.pool.upkeep.recycle()
             app.background.look(now)
+        self.budget.look(self)
 
     def serve_waiting(self) -> None:
         """Look again whether anybody can serve what waits."""

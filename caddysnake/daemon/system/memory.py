@@ -6,14 +6,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import cgroups
+from .processes import resident_bytes
 
 _RESERVE = 0.05
 """So much of the whole is left to others."""
 
 
+class Budget:
+    """What the file says that all workers may have: one for the daemon, as memory is."""
+
+    left_bytes: int | None = None
+    """How much of it is left; None: there is none."""
+
+
 def available_bytes(proc: str = "/proc") -> int:
-    """Return how much may be used without the kernel having to end somebody."""
-    return max(0, min(_of_machine(proc), *_of_groups(proc)))
+    """Return how much may be used without the kernel, or the budget, having to end somebody."""
+    found = max(0, min(_of_machine(proc), *_of_groups(proc)))
+    return found if Budget.left_bytes is None else min(found, Budget.left_bytes)
+
+
+def share_bytes(pid: int) -> int:
+    """Return what a process occupies, of what it shares with others its share (proc_pid_smaps(5), Pss); what it has
+    resident where that may not be read.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return resident_bytes(pid)
 
 
 def _of_machine(proc: str) -> int:

@@ -188,6 +188,11 @@ class Tenants:
             known = {key for key in watched if policy.stage(key) or policy.refusal(key, now)}
             table.guard.forget(watched - known)
 
+    def ages(self) -> list[tuple[str, float]]:
+        """Live apps by key, each with the seconds since it was last asked for."""
+        self._table.see_who_is_used()
+        return self._table.policy.ages(self._loop.time())
+
     def outdated(self, key: str) -> str | None:
         """Its code has changed: it leaves, and the next request starts it afresh. Its name, if it was there."""
         return self._table.outdated(key)

@@ -1,0 +1,176 @@
+"""How much memory all workers together may have (``memory_budget``): who gives way before the kernel has to act.
+
+Tenants that nobody has asked for longest go to sleep first, then workers that are more than the least of their app.
+What is measured is each process's share of what it occupies (PSS), where the kernel tells us that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..apps.app import App
+from ..system import memory
+from ..tenants.tenants import Tenants
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .desired import Desired
+
+log = logging.getLogger("caddysnake.daemon")
+
+_LOOK_S, _LOOK_SELDOM_S, _MANY = 2.0, 10.0, 64
+_IDLE_S = 5.0
+"""Who was asked for within this is not put to sleep for the others' sake."""
+_NEAR = 0.9
+_TELL_S = 60.0
+
+
+class Sleeper(NamedTuple):
+    """A tenant that could sleep."""
+
+    template: str
+    key: str
+    idle_s: float
+    size_bytes: int
+
+
+class Growth(NamedTuple):
+    """An app with more workers than the least that it has."""
+
+    app: str
+    spare: int
+    worker_bytes: int
+
+
+class Relief(NamedTuple):
+    """What is given up: tenants sleep, apps have one worker fewer. ``is_enough``: the rest is within the budget."""
+
+    sleep: list[Sleeper]
+    shrink: list[str]
+    is_enough: bool
+
+
+def relief(excess_bytes: int, sleepers: Iterable[Sleeper], growths: Iterable[Growth]) -> Relief:
+    """Return what to give up of what is ``excess_bytes`` too much. Pure."""
+    left = excess_bytes
+    sleep: list[Sleeper] = []
+    shrink: list[str] = []
+    for each in sorted(sleepers, key=lambda each: each.idle_s, reverse=True):
+        if left <= 0:
+            break
+        if each.idle_s >= _IDLE_S:
+            sleep.append(each)
+            left -= each.size_bytes
+    # One of each at a time: what is measured next says whether that was enough.
+    for growth in sorted(growths, key=lambda each: each.spare * each.worker_bytes, reverse=True):
+        if left <= 0:
+            break
+        if growth.spare > 0:
+            shrink.append(growth.app)
+            left -= growth.worker_bytes
+    return Relief(sleep, shrink, left <= 0)
+
+
+class Governed(Protocol):
+    """What runs."""
+
+    desired: Desired
+    is_stopping: bool
+
+    @property
+    def templates(self) -> Mapping[str, Tenants]:
+        """See ``Running``."""
+
+    def served_apps(self) -> list[App]:
+        """See ``Running``."""
+
+    def pids(self) -> set[int]:
+        """See ``Running``."""
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """See ``Running``."""
+
+
+class MemoryBudget:
+    """Looks every few seconds, where there is a budget."""
+
+    def __init__(self) -> None:
+        self.used_bytes: int | None = None
+        """What all workers have, as it was seen last; None: it was not looked at."""
+        self._next = 0.0
+        self._told_at = 0.0
+        self._is_looking = False
+
+    def look(self, running: Governed) -> None:
+        """To be called every second or so."""
+        budget = running.desired.memory_budget
+        if budget is None:
+            self.used_bytes = memory.Budget.left_bytes = None
+        elif time.monotonic() >= self._next and not self._is_looking and not running.is_stopping:
+            self._is_looking = True
+            running.spawn(self._look(running, budget)).add_done_callback(lambda _: self._done())
+
+    def _done(self) -> None:
+        self._is_looking = False
+
+    async def _look(self, running: Governed, budget: int) -> None:
+        pids = [*running.pids()]
+        sizes = await asyncio.to_thread(lambda: {pid: memory.share_bytes(pid) for pid in pids})
+        self._next = time.monotonic() + (_LOOK_S if len(pids) <= _MANY else _LOOK_SELDOM_S)
+        used = self.used_bytes = sum(sizes.values())
+        memory.Budget.left_bytes = max(0, budget - used)
+        if used <= budget:
+            if used > budget * _NEAR:
+                self._tell(f"memory is used up to {used / budget:.0%} of memory_budget", used, budget)
+            return
+        wanted = relief(used - budget, _sleepers(running, sizes), _growths(running.served_apps(), sizes))
+        for each in wanted.sleep:
+            fields = {"app": each.key, "template": each.template, "idle_s": round(each.idle_s)}
+            log.info("app is put to sleep: memory_budget", extra={"fields": fields})
+            running.spawn(_evict(running.templates[each.template], each.key))
+        for app in running.served_apps():
+            if app.name in wanted.shrink:
+                app.scaled.shrink("memory_budget")
+        if not wanted.is_enough:
+            self._tell("memory_budget is exceeded, and nobody is left to give way", used, budget)
+
+    def _tell(self, what: str, used: int, budget: int) -> None:
+        now = time.monotonic()
+        if not self._told_at or now - self._told_at >= _TELL_S:
+            self._told_at = now
+            log.warning(what, extra={"fields": {"used_bytes": used, "budget_bytes": budget}})
+
+
+async def _evict(tenants: Tenants, key: str) -> None:
+    await tenants.evict(key)
+
+
+def _size(app: App, sizes: Mapping[int, int]) -> int:
+    return sum(sizes.get(pid, 0) for pid in {worker.pid for pool in app.pools() for worker in pool.everyone()})
+
+
+def _sleepers(running: Governed, sizes: Mapping[int, int]) -> list[Sleeper]:
+    found = []
+    for name, tenants in running.templates.items():
+        apps = tenants.apps
+        found += [
+            Sleeper(name, key, idle_s, _size(apps[key], sizes))
+            for key, idle_s in tenants.ages()
+            if key in apps and apps[key].is_idle and not apps[key].has_open_ends
+        ]
+    return found
+
+
+def _growths(apps: Sequence[App], sizes: Mapping[int, int]) -> list[Growth]:
+    found = []
+    for app in apps:
+        core = app.pool.core
+        spare = 0 if app.scaled.asked_for is not None else core.size - app.spec.workers
+        if spare > 0 and app.pool.ready:
+            found.append(Growth(app.name, spare, _size(app, sizes) // len(app.pool.ready)))
+    return found
