@@ -87,7 +87,7 @@ LOOKED_AT = {
         "_connections _give _has_worker _retry _waiting most"
     ),
     "tenants.tenants.Tenants": (
-        "_connections _loop _renewals _starter _table schedules"
+        "_connections _loop _renewals _starter _table ages schedules"
     ),
     "tenants.tenant.TenantTable": (
         "_complaints _connections _successor_of _tenants guard is_stopping launchers leaving ledger loop policy "
@@ -157,7 +157,7 @@ LOOKED_AT = {
         "_by_app _is_up _starts deciding"
     ),
     "supervisor.running.Running": (
-        "_lend _loop _tasks apps autoreload beginnings connections desired fallback is_hurried is_stopping "
+        "_lend _loop _tasks apps autoreload beginnings budget connections desired fallback is_hurried is_stopping "
         "listeners parting relays restarts spawners starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (

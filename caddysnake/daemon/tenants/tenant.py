@@ -193,6 +193,11 @@ class TenantTable:
         tenant.requests = app.requests_begun() + 1
         tenant.promised_at = self.loop.time()
 
+    def ages(self) -> list[tuple[str, float]]:
+        """Live apps by key, each with the seconds since it was last asked for."""
+        self.see_who_is_used()
+        return self.policy.ages(self.loop.time())
+
     def see_who_is_used(self) -> None:
         """Look for requests over connections that apps have already: those are not asked for here."""
         now = self.loop.time()

@@ -47,6 +47,7 @@ class Tenants:
     ) -> None:
         self._connections = connections
         self._table = TenantTable(spec, launchers, connections, self._successor_of)
+        self.ages = self._table.ages
         self._starter = TenantStarter(self._table, starts)
         self._renewals = TenantRenewals(self._table)
         self.schedules = TenantSchedules(self._table)
@@ -187,11 +188,6 @@ class Tenants:
             watched = table.guard.keys()
             known = {key for key in watched if policy.stage(key) or policy.refusal(key, now)}
             table.guard.forget(watched - known)
-
-    def ages(self) -> list[tuple[str, float]]:
-        """Live apps by key, each with the seconds since it was last asked for."""
-        self._table.see_who_is_used()
-        return self._table.policy.ages(self._loop.time())
 
     def outdated(self, key: str) -> str | None:
         """Its code has changed: it leaves, and the next request starts it afresh. Its name, if it was there."""
