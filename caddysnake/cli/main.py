@@ -67,7 +67,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print *message* and leave."""
-        self.exit(EXIT_FAILED, f"Error: {message}\nSee: {self.prog} --help\n")
+        unknown, _, words = message.partition("unrecognized arguments: ")
+        hint = _of_others(self.prog, words.split()) if words and not unknown else ""
+        self.exit(EXIT_FAILED, f"Error: {message}{hint}\nSee: {self.prog} --help\n")
+
+
+def _of_others(prog: str, words: list[str]) -> str:
+    """What to write in the place of ``words``, which mean something to other servers."""
+    first = words[0] if words else ""
+    if prog.endswith(" run") and _names_an_app(first):
+        return f": {PROGRAM} serve {first} serves one app, {PROGRAM} run those of a Caddyfile"
+    if prog.endswith(" serve") and first.startswith("-"):
+        return f". For options of gunicorn, uvicorn and others `{PROGRAM} import COMMAND…` prints a Caddyfile"
+    return ""
+
+
+def _names_an_app(word: str) -> bool:
+    """``main:app``, ``main.py``."""
+    module, colon, variable = word.partition(":")
+    return word.endswith(".py") or bool(colon and module.replace(".", "_").isidentifier() and variable)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,6 +172,10 @@ def _help(words: list[str]) -> int:
 def _hint(name: str) -> str:
     import difflib
 
+    if _names_an_app(name):
+        return f" (did you mean `{PROGRAM} serve {name}`?)"
+    if os.path.isfile(name):
+        return f" (did you mean `{PROGRAM} run --config {name}`?)"
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
 

@@ -74,21 +74,28 @@ def named(word: str, working_dir: str | None) -> NamedApp:
         module, working_dir = name.removesuffix(".py"), folder or working_dir
     if not module:
         raise UnservableValue(f"{word}: write MODULE or MODULE:VARIABLE, such as main:app")
-    body = _body(module, working_dir or ".")
+    folder = working_dir or "."
+    head, _, last = module.rpartition(".")
+    if not variable and head and _file_of(module, folder) is None and _file_of(head, folder) is not None:
+        raise UnservableValue(f"{word}: there is no such module; write {head}:{last}")
+    body = _body(module, folder)
     found = variable or _variable(body) or APPS[0]
     return NamedApp(f"{module}:{found}", not variable, working_dir, _interface(body, found.partition("(")[0]))
 
 
 def _body(module: str, folder: str) -> list[ast.stmt]:
     """What is in the file of ``module``; nothing where there is none, or it is not whole."""
+    file = _file_of(module, folder)
+    try:
+        with open(file or os.devnull, "rb") as opened:
+            return list(_flat(ast.parse(opened.read(_SOURCE_MAX_BYTES)).body))
+    except (OSError, SyntaxError, ValueError):
+        return []
+
+
+def _file_of(module: str, folder: str) -> str | None:
     path = os.path.join(folder, *module.split("."))
-    for file in (f"{path}.py", os.path.join(path, "__init__.py")):
-        try:
-            with open(file, "rb") as opened:
-                return list(_flat(ast.parse(opened.read(_SOURCE_MAX_BYTES)).body))
-        except (OSError, SyntaxError, ValueError):
-            continue
-    return []
+    return next((file for file in (os.path.join(path, "__init__.py"), f"{path}.py") if os.path.isfile(file)), None)
 
 
 def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -9,6 +9,7 @@ import time
 from difflib import get_close_matches
 from typing import Any
 
+from .. import __version__
 from ..logs.records import printable, printable_json
 from .calling import call
 from .overview import one_app, overview
@@ -45,7 +46,15 @@ def _print(status: dict[str, Any], key: str | None, *, as_json: bool) -> None:
         print(printable_json(json.dumps(shown)), flush=True)
         return
     width = shutil.get_terminal_size().columns
-    print("\n".join(overview(status, width=width) if key is None else one_app(status, key, width)), flush=True)
+    try:
+        lines = overview(status, width=width) if key is None else one_app(status, key, width)
+    except (KeyError, TypeError) as exc:
+        version = status.get("daemon", {}).get("version")
+        raise CallFailed(
+            f"the daemon, caddysnake {version}, does not tell all that caddysnake {__version__} shows (no {exc}): "
+            "`caddysnake upgrade` makes them one version, --json shows what it tells"
+        ) from None
+    print("\n".join(lines), flush=True)
 
 
 def watch(target: Target, interval_s: float, name: str | None, *, as_json: bool) -> int:

@@ -151,3 +151,19 @@ def test_status_fits_shows_one_app_and_dump_writes_the_stacks_of_one_worker(tmp_
         wrong = command(process, tmp_path, "dump", "1")
         assert wrong.returncode == 1
         assert all(str(each) in wrong.stderr for each in workers(process.pid))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("main:app",), "did you mean `caddysnake serve main:app`?"),
+        (("site.caddy",), "did you mean `caddysnake run --config site.caddy`?"),
+        (("run", "main.py"), "caddysnake serve main.py serves one app"),
+        (("serve", "main:app", "--timeout", "30"), "`caddysnake import COMMAND…` prints a Caddyfile"),
+    ],
+)
+def test_a_command_line_of_another_server_gets_a_hint(tmp_path: Path, words: tuple[str, ...], hint: str) -> None:
+    (tmp_path / "site.caddy").touch()
+    done = caddysnake(tmp_path, *words)
+    assert done.returncode == 1
+    assert hint in done.stderr

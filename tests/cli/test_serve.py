@@ -103,9 +103,11 @@ def test_without_a_word_the_usual_modules_are_looked_for_a_django_project_first(
     assert found_in(str(tmp_path)) == "site.wsgi"
 
 
-def test_words_that_name_nothing_are_refused() -> None:
-    for word, working_dir in ((":app", None), ("a/b.py", "c")):
-        with pytest.raises(UnservableValue, match=r"write MODULE|name the module"):
+def test_words_that_name_nothing_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "main.py").touch()
+    for word, working_dir in ((":app", None), ("a/b.py", "c"), ("main.app", None)):
+        with pytest.raises(UnservableValue, match=r"write MODULE|name the module|write main:app"):
             named(word, working_dir)
 
 
