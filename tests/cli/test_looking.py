@@ -14,6 +14,7 @@ from support.admin import command
 from support.daemon import PATIENCE_S, daemon, workers
 from support.pythons import find_python, make_venv
 
+import caddysnake.config.language.block  # registers subdirectives
 from caddysnake.cli.overview import Columns, table, wrapped
 from caddysnake.config.language.directives import SUBDIRECTIVES
 from caddysnake.config.language.elsewhere import ELSEWHERE
