@@ -10,6 +10,7 @@
 ``actions``      what changes something: load, stop, reload, evict, dump
 ``profiling``    asks workers for a profile and puts together what they say; ``flames``: its forms. Pure.
 ``journal``      the log, as it was written last and as it goes on
+``history``      the last quarter of an hour, for the live page
 ``endpoints``    the table of endpoints: method, path, handler, models
 ``description``  the OpenAPI description, from that table
 ``streaming``    an answer that comes line by line

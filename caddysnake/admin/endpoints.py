@@ -21,6 +21,7 @@ from ..logs.ring import Query
 from . import actions, journal, profiling, survey
 from .errors import ApiError
 from .flames import FORMS, Profile
+from .history import History
 from .models import (
     AppModel,
     Apps,
@@ -30,6 +31,7 @@ from .models import (
     Dumped,
     Evicted,
     Health,
+    HistoryModel,
     Loaded,
     Profiled,
     Promoted,
@@ -58,6 +60,7 @@ class Call(NamedTuple):
     """A request, as far as handlers need to know it."""
 
     daemon: Daemon
+    history: History
     admin: str
     """Where the API listens."""
     caller: str
@@ -304,6 +307,11 @@ async def get_logs(call: Call) -> Lines:
     return Lines(await journal.read(call.daemon, wanted), journal.MEDIA_TYPE)
 
 
+async def get_history(call: Call) -> HistoryModel:
+    """The last quarter of an hour. Made in a thread."""
+    return await asyncio.to_thread(call.history.model)
+
+
 async def get_live(call: Call) -> Health:
     """It answers, so the daemon's loop turns. Always ``ok``."""
     return Health(status="ok", ready=True, serves_any=call.daemon.serving.serves_any)
@@ -510,6 +518,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (_APP, _SINCE, _LEVEL, _LINES, _FOLLOW),
         gives=journal.MEDIA_TYPE,
     ),
+    Endpoint("GET", "/history", get_history, "The last quarter of an hour, as the live page shows it.", HistoryModel),
     Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
     Endpoint("GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", Health, unhealthy=True),
     Endpoint("GET", "/metrics", get_metrics, "For Prometheus.", None, gives="text/plain"),

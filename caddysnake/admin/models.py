@@ -366,6 +366,36 @@ class Status(Model):
     queue_bounds_s: list[float]
 
 
+class SeriesModel(Model):
+    """One value for each of ``at``; durations are null where nothing was answered."""
+
+    requests_per_s: list[float]
+    errors_per_s: list[float]
+    median_s: list[float | None]
+    p95_s: list[float | None]
+    queue_s: list[float | None] = Field(description="95 % waited less before the app was called")
+    memory_bytes: list[int]
+    workers: list[int] = Field(description="that were ready")
+
+
+class MarkModel(Model):
+    """Something that happened."""
+
+    at: float
+    app: str
+    what: Literal["build", "refused", "crash"]
+    count: int
+
+
+class HistoryModel(Model):
+    """The last quarter of an hour."""
+
+    every_s: float
+    at: list[float]
+    series: dict[str, SeriesModel] = Field(description="by app, or template; the empty name is the whole")
+    marks: list[MarkModel]
+
+
 class TaskModel(Model):
     """A task of the daemon's loop."""
 

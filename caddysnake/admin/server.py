@@ -28,6 +28,7 @@ from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
 from .errors import ApiError
+from .history import History
 from .hosting import BODY_S, Hosting
 from .models import ErrorModel, Health
 from .streaming import MEDIA_TYPE, Along, stream
@@ -66,6 +67,8 @@ class Server:
         self.access = access
         self.name = name
         self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
+        self._history = History(daemon)
+        self._sampling: asyncio.Task[None] | None = None
         self._refused: set[int] = set()
         self._dismissed: deque[socket.socket] = deque()
 
@@ -80,9 +83,12 @@ class Server:
         for path, file in page.FILES.items():
             app.router.add_get(path, _page(await asyncio.to_thread(page.read, file), file.media_type))
         await self._hosting.start(app)
+        self._sampling = asyncio.create_task(self._history.run(), name="history")
 
     async def stop(self) -> None:
         """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
+        if self._sampling is not None:
+            self._sampling.cancel()
         await self._hosting.stop()
         for sock in self._dismissed:
             sock.close()
@@ -179,6 +185,7 @@ class Server:
         async def handle(request: web.Request) -> web.StreamResponse:
             call = Call(
                 daemon=self._daemon,
+                history=self._history,
                 admin=self.name,
                 caller=self._caller(request),
                 path=request.match_info,

@@ -372,11 +372,14 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
 def _traffic(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> Traffic:
     """What its workers have answered, and what should have been, and was answered in their place, or cut."""
     cells, _ = seen.gone.get(ledger, ([], 0.0))
-    lost = list(_NO_CELLS)
-    lost[vitals.CELL_REQUESTS] = lost[_CLASSES.stop - 1] = sum(
-        count for code, count in ledger.refusals.items() if codes.STATUS.get(code, 503) >= _ERROR
-    )
-    return traffic(cells, traffic(lost), *(worker.traffic for worker in workers))
+    answered = list(_NO_CELLS)
+    answered[vitals.CELL_REQUESTS] = answered[_CLASSES.stop - 1] = lost(ledger)
+    return traffic(cells, traffic(answered), *(worker.traffic for worker in workers))
+
+
+def lost(ledger: Counters) -> int:
+    """How many requests were answered with 5xx in its place, or cut."""
+    return sum(count for code, count in ledger.refusals.items() if codes.STATUS.get(code, 503) >= _ERROR)
 
 
 def _refusals(seen: Glance, ledger: Counters, workers: Iterable[Worker]) -> dict[str, int]:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..channel.quantiles import quantile
+
 Status = Mapping[str, Any]
 
 _NAME_MAX = 44
@@ -348,22 +350,6 @@ def wrapped(lines: Sequence[str], width: int | None) -> list[str]:
         further = " " * (indent + (2 if line[indent : indent + 2] in ("! ", "- ") else 4))
         found += textwrap.wrap(line, width, subsequent_indent=further, break_on_hyphens=False)
     return found
-
-
-def quantile(wanted: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Seconds below which ``wanted`` of the requests were answered, from a histogram; None without any.
-
-    Between two bounds, in proportion, as Prometheus' ``histogram_quantile`` does; beyond the last, the last.
-    """
-    total = sum(counts)
-    if not total:
-        return None
-    rank, below, lower = wanted * total, 0, 0.0
-    for bound, count in zip(bounds, counts, strict=False):
-        if count and below + count >= rank:
-            return lower + (bound - lower) * (rank - below) / count
-        below, lower = below + count, bound
-    return bounds[-1]
 
 
 def milliseconds(seconds: float | None) -> str:

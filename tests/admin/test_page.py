@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from support.admin import call
 from support.browser import Page, browser, requires_chromium
-from support.daemon import Process, daemon, free_port, get
+from support.daemon import Process, daemon, eventually, free_port, get
 from support.load import app
 
 pytestmark = [requires_chromium, pytest.mark.system]
@@ -159,6 +159,36 @@ def test_a_tenant_is_found_and_put_to_sleep(site: Site) -> None:
     page.until("document.getElementById('result').innerText.includes('its next request starts it')")
     page.until("document.querySelectorAll('#app-rows > tr').length === 0")
     assert [each["key"] for each in call(site.port, "GET", "/apps").json["apps"]] == ["main:wsgi"]
+    assert page.errors == []
+
+
+def test_the_last_quarter_of_an_hour_is_drawn_and_told(site: Site) -> None:
+    page = site.page
+    for _ in range(20):
+        version(site)
+    site.folder.joinpath("main.py").write_text(app("2"))
+    assert call(site.port, "POST", "/apps/main:wsgi/reload").status == 200
+    eventually(lambda: len(call(site.port, "GET", "/history").json["at"]) >= 2, "two samples")
+    told = call(site.port, "GET", "/history").json
+    assert set(told["series"]) >= {"", "main:wsgi"}
+    assert all(len(values) == len(told["at"]) for each in told["series"].values() for values in each.values())
+    assert max(told["series"]["main:wsgi"]["requests_per_s"]) > 0
+    assert max(told["series"][""]["memory_bytes"]) > max(told["series"]["main:wsgi"]["memory_bytes"]) > 1e6
+    assert ("main:wsgi", "build") in {(each["app"], each["what"]) for each in told["marks"]}
+    page.open(f"http://localhost:{site.port}/")
+    page.until("document.querySelectorAll('#charts figure').length === 6")
+    page.until("document.querySelector('#charts .mark.build title') !== null")
+    spoken = page.evaluate("document.querySelector('#charts svg').getAttribute('aria-label')")
+    assert spoken.startswith("Requests a second in the last ")
+    assert "new build" in spoken
+    page.evaluate("document.querySelectorAll('#app-rows button.name').forEach((each) => each.click())")
+    page.until("document.querySelectorAll('#app-rows .charts figure').length >= 6")
+    for name, width, dark in (("charts", 1280, False), ("charts-dark", 1280, True), ("charts-narrow", 390, False)):
+        page.appear(width, 900, dark=dark)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        ratio, where = page.evaluate(CONTRAST)
+        assert ratio >= 4.5, (name, ratio, where)
+        look(site, name)
     assert page.errors == []
 
 

@@ -135,6 +135,82 @@ function draw(svg, values) {
   svg.firstChild.setAttribute("points", values.length ? `${first},26 ${points.join(" ")} 120,26` : "");
 }
 
+// -- the last quarter of an hour ----------------------------------------------------------------------------------------
+
+const CHARTS = [
+  ["Requests a second", [["requests_per_s", "first"]], rate],
+  ["Errors a second", [["errors_per_s", "bad"]], rate],
+  ["Median and p95", [["median_s", "first"], ["p95_s", "second"]], duration],
+  ["Queue time, p95", [["queue_s", "first"]], duration],
+  ["Memory", [["memory_bytes", "first"]], bytes],
+  ["Workers ready", [["workers", "first"]], String],
+];
+const CHART_W = 300, CHART_H = 64;
+const WHAT = { build: "new build", refused: "refused build", crash: "crash" };
+
+function svg(tag, attributes) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+function buildChart([title, lines]) {
+  const figure = make("figure", { class: "chart" });
+  const drawn = svg("svg", { viewBox: `0 0 ${CHART_W} ${CHART_H}`, preserveAspectRatio: "none", role: "img" });
+  for (const [, name] of lines) drawn.append(svg("path", { class: `line ${name}` }));
+  drawn.append(svg("g", {}));
+  figure.append(make("figcaption", {}, make("span", {}, title), make("b")), drawn, make("p", { class: "scale" }));
+  return figure;
+}
+
+function fillChart(figure, [title, lines, show], series, at, marks) {
+  const [caption, drawn, scale] = figure.children;
+  const known = lines.flatMap(([name]) => series[name].filter((value) => value !== null));
+  const most = Math.max(...known, 0) || 1;
+  const x = (i) => (at.length > 1 ? (i / (at.length - 1)) * CHART_W : CHART_W);
+  lines.forEach(([name], n) => {
+    let path = "", pen = "M";
+    series[name].forEach((value, i) => {
+      if (value === null) { pen = "M"; return; }
+      path += `${pen}${x(i).toFixed(1)} ${(CHART_H - 3 - (value / most) * (CHART_H - 8)).toFixed(1)}`;
+      pen = "L";
+    });
+    drawn.children[n].setAttribute("d", path || "M0 0");
+  });
+  const span_s = at.length > 1 ? at[at.length - 1] - at[0] : 1;
+  drawn.lastChild.replaceChildren(...marks.map((mark) => {
+    const place = (((mark.at - at[0]) / span_s) * CHART_W).toFixed(1);
+    const line = svg("line", { class: `mark ${mark.what}`, x1: place, x2: place, y1: 0, y2: CHART_H });
+    const told = svg("title", {});
+    told.textContent = `${mark.app}: ${WHAT[mark.what]} ${ago(mark.at)}`;
+    line.append(told);
+    return line;
+  }));
+  const latest = lines.map(([name]) => series[name].findLast((value) => value !== null)).map((value) => (value === undefined ? "–" : show(value)));
+  write(caption.lastChild, latest.join(" / "));
+  write(scale, known.length ? `most ${show(Math.max(...known))}` : "nothing yet");
+  const happened = marks.length ? ` ${marks.map((mark) => `${WHAT[mark.what]} ${ago(mark.at)}`).join(", ")}.` : "";
+  drawn.setAttribute("aria-label", `${title} in the last ${span(span_s)}: now ${latest.join(" and ")}${known.length ? `, most ${show(Math.max(...known))}` : ""}.${happened}`);
+}
+
+function paintCharts(place, label) {
+  const series = past && past.series[label];
+  place.hidden = !series;
+  if (!series) return;
+  const marks = past.marks.filter((mark) => !label || mark.app === label);
+  rows(place, CHARTS, (chart) => chart[0], buildChart, (figure, chart) => fillChart(figure, chart, series, past.at, marks));
+}
+
+let past = null;
+let pastAt = 0;
+
+async function lookBack() {
+  if (past && performance.now() - pastAt < past.every_s * 1000) return;
+  pastAt = performance.now();
+  const response = await fetch("history", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+  if (response.ok) past = await response.json();
+}
+
 // -- what is done ------------------------------------------------------------------------------------------------------
 
 async function act(what, method, path, done) {
@@ -320,13 +396,14 @@ const workerKey = (worker) => `${worker.pid} ${worker.generation} ${worker.index
 function buildDetail() {
   const cell = make("td", { colspan: "14" });
   const table = make("table", { class: "cards" }, make("thead", {}, workerHead()), make("tbody"));
-  cell.append(make("dl", { class: "facts" }), make("h3", {}, "Workers"), make("div", { class: "scroll" }, table));
+  cell.append(make("div", { class: "charts" }), make("dl", { class: "facts" }), make("h3", {}, "Workers"), make("div", { class: "scroll" }, table));
   for (const title of ["Refused", "Last failure"]) cell.append(make("h3", {}, title), make("pre", { tabindex: "0" }));
   return make("tr", { class: "detail" }, cell);
 }
 
 function fillDetail(row, app) {
-  const [facts, , scroll, refusedTitle, refused, failureTitle, failure] = row.firstChild.children;
+  const [charts, facts, , scroll, refusedTitle, refused, failureTitle, failure] = row.firstChild.children;
+  paintCharts(charts, app.template === null ? app.key : app.template);
   const restarts = Object.entries(app.restarts).map(([cause, count]) => `${cause} ${count}`).join(", ");
   const refusals = Object.entries(app.refusals).map(([code, count]) => `${code} ${count}`).join(", ");
   const isolated = app.isolated ? "yes" : app.shared_with.length ? `no: shares its user with ${app.shared_with.join(", ")}` : "no: runs as the daemon's user";
@@ -410,6 +487,7 @@ function paint() {
   paintDaemon(now);
   paintAlerts(now);
   paintTiles(now, passedS);
+  paintCharts($("charts"), "");
   paintApps(now);
   paintRest(now);
 }
@@ -425,6 +503,7 @@ async function look() {
       before = { groups: new Map([...now.apps.filter((a) => !a.template).map((a) => [`a ${a.key}`, a.traffic]), ...now.templates.map((t) => [`t ${t.name}`, t.traffic])]) };
     }
     remember(status, passedS);
+    await lookBack();
     now = status;
     seenAt = at;
     failures = 0;
