@@ -57,6 +57,13 @@ class Block:
         if text not in self._notes:
             self._notes.append(text)
 
+    def command(self, name: str, words: Sequence[str]) -> None:
+        """A line ``name`` whose command is ``words``; a ``python`` of the app's is the word alone."""
+        first, *rest = words
+        if re.fullmatch(r"(.*/)?python[0-9.]*", first):
+            first = "python"
+        self.add(name, first, *rest)
+
     def environ(self, name: str, value: str) -> None:
         """A variable of the app's environment."""
         try:

@@ -107,7 +107,7 @@ def commands(launch: Launch) -> list[Launch]:
             before = launch.words[:at]
             inner = shell(launch.words[at + 2], launch)
             found = [each for one in inner for each in commands(one)]
-            return [replace(each, words=[*before, *each.words]) for each in found]
+            return [*found[:-1], *(replace(each, words=[*before, *each.words]) for each in found[-1:])]
     return [launch]
 
 

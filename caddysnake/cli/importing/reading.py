@@ -13,7 +13,6 @@ from .servers import KNOWN, block_of, server_of
 from .sources import dockerfile, kind, procfile, unit
 
 _SIZE_MAX: Final = 1_000_000
-_BEFORE: Final = "run it in the deploy, before `caddysnake reload`"
 LOOKED_FOR: Final = ("Procfile", "Dockerfile", "Containerfile", "uwsgi.ini", "gunicorn.conf.py", "hypercorn.toml")
 
 
@@ -105,5 +104,5 @@ def _blocks(launches: list[Launch], source: str) -> list[Block]:
     for block, launch in zip(blocks, served, strict=True):
         block.comments.insert(0, f"From {source or shlex.join(launch.words)}.")
     for each in found[: found.index(served[0])]:
-        blocks[0].note(shlex.join(each.words), _BEFORE)
+        blocks[0].command("release", each.words)
     return blocks

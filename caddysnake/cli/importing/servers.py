@@ -62,7 +62,9 @@ def block_of(launch: Launch) -> Block:
     if limits:
         block.put("limits", "{\n" + "\n".join(limits) + "\n}")
     for name, *words in launch.lines:
-        if name != "limits":
+        if name == "release":
+            block.command(name, words)
+        elif name != "limits":
             block.add(name, *words)
     _SERVERS[block.server](block, launch.words[at + 1 :], launch)
     for name, value in launch.environ.items():

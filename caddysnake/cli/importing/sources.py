@@ -79,6 +79,8 @@ def unit(text: str, start: Launch) -> Launch:
             launch.lines.append(("limits", _LIMITS[name], value.partition(":")[0]))
         elif name == "UMask":
             launch.notes.append((f"UMask={value}", "the mode of the socket stands in its address"))
+        elif name == "ExecStartPre" and _is_of_app(words := _words(value.lstrip("-"), start.file, line)):
+            launch.lines.append(("release", *words))
         elif name in ("ExecStartPre", "ExecStartPost", "ExecStopPost"):
             launch.notes.append((f"{name}={value}", "belongs into the deploy, before `caddysnake reload`"))
         elif name in _OF_THE_UNIT:
@@ -93,6 +95,12 @@ def unit(text: str, start: Launch) -> Launch:
         )
     words = [expand(each, launch.environ) for each in _words(command, start.file, at)]
     return replace(launch, words=words, file=f"{start.file}:{at}")
+
+
+def _is_of_app(words: list[str]) -> bool:
+    """It is a command of the app's own environment, and not one of the machine's."""
+    folder = posixpath.dirname(words[0]) if words else ""
+    return posixpath.basename(folder) == "bin" and folder not in ("/bin", "/usr/bin", "/usr/local/bin")
 
 
 def _settings(text: str, file: str) -> Iterator[tuple[int, str, str, str]]:

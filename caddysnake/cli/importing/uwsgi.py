@@ -88,7 +88,10 @@ def _when(text: str) -> str:
 
 def _daemon(block: Block, value: Any, _: Mapping[str, Any]) -> None:
     for each in value:
-        block.add("process", f"daemon{block.count('process') + 1}", *shlex.split(str(each)))
+        words = shlex.split(str(each))
+        if words and words[0].endswith(".pid"):  # smart-attach-daemon: what is to write it is supervised by it
+            del words[0]
+        block.add("process", f"daemon{block.count('process') + 1}", *words)
 
 
 USES = {
@@ -115,8 +118,8 @@ USES = {
     "worker_reload_mercy": line("grace_period", seconds),
     "py_autoreload": lambda block, value, _: block.put("autoreload") if str(value) != "0" else None,
     "cheaper": _later,
-    **dict.fromkeys(("cron", "cron2"), _cron),
-    "attach_daemon": _daemon,
+    **dict.fromkeys(("cron", "cron2", "unique_cron"), _cron),
+    **dict.fromkeys(("attach_daemon", "attach_daemon2", "smart_attach_daemon"), _daemon),
     **reasons(
         ("plugins plugin plugins_dir", "Python is all there is, by `venv` or `python_path`"),
         ("master vacuum die_on_term need_app single_interpreter enable_threads lazy_apps lazy no_orphans strict "
@@ -144,10 +147,10 @@ USES = {
         ("emperor vassals_dir emperor_tyrant vassal_set", "one block as a template: `working_dir` with a placeholder"),
         ("gevent gevent_monkey_patch asyncio greenlet loop ugreen async", "requests run on threads, or the app "
             "is an ASGI app"),
-        ("cache cache2", "a cache that all workers reach: Valkey, Redis"),
-        ("unique_cron spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet "
+        ("cache cache2", "`cache`: a store that all workers share"),
+        ("spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet "
             "mule mules "
-         "farm attach_daemon2 smart_attach_daemon import shared_import", _TASKS),
+         "farm import shared_import", _TASKS),
         ("harakiri_verbose py_tracebacker", "the stacks of what takes too long are in the log"),
         ("hook_master_start hook_post_app hook_as_root exec_asap exec_pre_app exec_post_app exec_as_user exec_as_root "
          "exec_as_user_atexit", "commands belong into the unit, or into the deploy"),
@@ -238,7 +241,8 @@ SERVER = ServerOptions(
     },
     switches=_SWITCHES,
     many=names(
-        "env socket http_socket http uwsgi_socket mount pythonpath static_map plugins cron cron2 attach_daemon mule"
+        "env socket http_socket http uwsgi_socket mount pythonpath static_map plugins cron unique_cron cron2 "
+        "attach_daemon attach_daemon2 smart_attach_daemon mule"
     ),
 )
 
