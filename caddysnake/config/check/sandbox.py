@@ -95,9 +95,8 @@ def kernel_errors(app: AppSpec, housed: Residents | None = None) -> Iterator[Cad
         yield error_at(position, f"sandbox: {why}", hint)
         return
     try:
-        account = accounts.resolve(app.block.user, app.block.group)
-        is_root = (os.geteuid() if account is None else account.uid) == 0
-    except AccountError:
+        is_root = (os.geteuid() if app.block.user is None else accounts.user_id(app.block.user)) == 0
+    except AccountError:  # a request decides, who gets nobody but ordinary users; or the checks say so
         is_root = False
     is_one_of_many = housed is not None and is_shared(app, housed)
     for at, message, hint in refusals(box, landlock.abi(), is_root=is_root, is_shared=is_one_of_many):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from ... import files
@@ -20,6 +19,7 @@ from ..language.values import unescaped
 from .places import absolute, default_socket_dir, runtime_folder, service_folder
 from .plan import AppSpec, Plan
 from .routing import fields, settled_fields
+from .search import installation
 
 _READ: Final = (
     *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store"),
@@ -216,10 +216,11 @@ def _interpreter(python: str) -> tuple[list[str], list[str]]:
     """The virtual environment of *python*, and what is needed of the installation that it is of."""
     root, real = os.path.dirname(os.path.dirname(python)), os.path.realpath(python)
     base = os.path.dirname(os.path.dirname(real))
-    # Only of what is an installation: a link of a tenant's may lead to any program.
-    is_whole = any(Path(base).glob("lib*/python3*/os.py"))
-    needed = [os.path.join(base, name) for name in _OF_INSTALLATION] if is_whole else []
-    return [root] if os.path.exists(os.path.join(root, "pyvenv.cfg")) else [], [real, *needed]
+    venv = [root] if os.path.exists(os.path.join(root, "pyvenv.cfg")) else []
+    # Only of what is an installation: a link of a tenant's may lead to any file.
+    if base == "/" or not installation(real).folders:
+        return venv, []
+    return venv, [real, *(os.path.join(base, name) for name in _OF_INSTALLATION)]
 
 
 def _check_kind(wish: Wish, real: str) -> None:
@@ -229,7 +230,11 @@ def _check_kind(wish: Wish, real: str) -> None:
     if files.is_within(real, "/proc"):
         hint = "take it away: /proc can be read in a sandbox, and written to it never is"
         raise FenceError(wish.at, f"{wish.path} may mean another file to each process", hint)
-    mode = os.stat(real).st_mode
+    try:
+        mode = os.stat(real).st_mode
+    except OSError as exc:
+        hint = "let the daemon's user look at it"
+        raise FenceError(wish.at, f"{wish.path} cannot be looked at: {exc.strerror}", hint) from None
     is_device = stat.S_ISCHR(mode) and files.is_within(real, "/dev")
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or is_device):
         hint = "name a file, a device in /dev, or the folder that it is in"

@@ -82,6 +82,8 @@ def execute(
         found = foreign_hand(command[0])
         if found is not None:
             raise SpawnError("setup-failed", f"root must not run {command[0]}: {found}. {ROOT_HINT}", fatal=True)
+        if walls is not None:
+            raise SpawnError("setup-failed", "no app runs as root in a sandbox", fatal=True)
     stdin, stdout, stderr = streams
 
     def start() -> subprocess.Popen[bytes]:
