@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 
 TURNS_MAX = 1000
+_MADE_UP_FOR = 4
+"""What the new build has missed beyond this, while connections had not come back yet, it does not get at once."""
 
 
 class Rota:
@@ -16,12 +18,14 @@ class Rota:
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self._given = 0
+        self._given = 0.0
         """Requests that the new build got, or gets on what it was given."""
 
     def turns_of_new(self, total: int, is_new_able: bool = True) -> int:
         """Return 1 when the next request is for the new build, 0 when it is for the old. ``total``: that have come."""
-        if is_new_able and self._given < self.share * (total + 1):
+        due = self.share * (total + 1)
+        self._given = max(self._given, due - _MADE_UP_FOR)
+        if is_new_able and self._given < due:
             self._given += 1
             return 1
         return 0

@@ -11,6 +11,7 @@ from ...aio.context import Context
 from ...channel.settings import Settings
 from ...channel.vitals import WORD_ACTIVE, WORD_WEBSOCKETS, Page
 from ...http1.errors import ProtocolError
+from ...http1.request import RequestHead
 from ...http1.response import Response, ResponsePhase
 from .bound import Bound
 from .scope import Scopes
@@ -31,6 +32,7 @@ _STARTED = ResponsePhase.STARTED
 class Call(Protocol):
     """A call of the app, as far as it is not its connection's affair."""
 
+    head: RequestHead
     is_counted: bool
     is_overdue: bool
     started: float

@@ -29,6 +29,7 @@ from ...channel.settings import Settings
 from ...channel.vitals import Page
 from ..access_log import access_log
 from ..arrival import arrival
+from ..cut_off import named
 from ..process import looking, profiling
 from ..process.termination import on_terminate
 from .connection import HttpConnection
@@ -136,12 +137,14 @@ class AsgiServer(Agent[HttpConnection]):
         calls = self.context.calls - self._cancelled - {each.cycle for each in kept if each.cycle is not None}
         self._cancelled |= calls  # once: a second time would end their clean-up
         if connections or calls:
+            now = monotonic()
             say(
                 "warn",
                 "the grace period is over: connections cut, requests cancelled",
                 app=self.settings.app,
                 connections=len(connections),
                 requests=len(calls),
+                cut=named((call.head, now - call.started) for call in calls),
             )
         for connection in connections:
             connection.abort()

@@ -36,6 +36,7 @@ from ...channel.messages import (
 from ...channel.records import say
 from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..arrival import arrival, has_input
+from ..cut_off import named
 from ..early_answers import STALL_S
 from ..process import looking, profiling
 from ..process.termination import on_terminate
@@ -316,7 +317,14 @@ class Controller:
         kept = self._websockets.taken() if self._kept_until else []
         held = [each for each in self._table.held.values() if each not in kept]
         if held or self._pool.busy:
-            say("warn", "the grace period is over: connections cut", connections=len(held), requests=self._pool.busy)
+            heads = [each.parser.head for each in held if each.state is State.ANSWERING]
+            say(
+                "warn",
+                "the grace period is over: connections cut",
+                connections=len(held),
+                requests=self._pool.busy,
+                cut=named((head, None) for head in heads if head is not None),
+            )
         for connection in held:
             connection.shut()
 
