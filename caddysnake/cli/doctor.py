@@ -1,21 +1,26 @@
 """Look for what is wrong with this machine and a Caddyfile's place on it, and say what mends it.
 
-Looks at the file itself, the sockets and whether Caddy's user gets to them, limits, versions, the isolation of apps and
-what a daemon that is gone has left. Nothing is changed, and no code of an app is run. Ask as the user that the daemon
-runs as. Exits with 1 when something does not work.
+Looks at the file itself, whether the daemon, its apps and Caddy run and what has crashed, the sockets and whether
+Caddy's user gets to them, limits, versions, the isolation of apps and what a daemon that is gone has left. What is
+worst comes first. Nothing is changed, and no code of an app is run. Ask as root, or as the user that the daemon runs
+as. Exits with 1 when something does not work.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..config.plan.plan import Plan
     from ..doctor.findings import Finding
+    from ..doctor.reach import Who
+
+_ASK_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,8 @@ def main(args: argparse.Namespace) -> int:
     from ..doctor.findings import Level
     from ..doctor.front import find_front
     from ..doctor.machine import check_machine
+    from ..doctor.running import check_apps, check_daemon, check_front, check_interpreters
+    from ..doctor.service import runner_of
     from ..doctor.sockets import check_sockets
     from ..doctor.software import check_software
 
@@ -40,17 +47,63 @@ def main(args: argparse.Namespace) -> int:
         print(f"Error: there is no user {args.caddy_user}", file=sys.stderr)
         return 1
     planned, findings = _read(args)
+    file = _file_of(args)
+    status, why_not = _ask(file)
+    runner = runner_of(file, None if status is None else status["daemon"]["pid"])
+    if file is not None:
+        findings += check_daemon(status, why_not, file, runner)
+    if status is not None:
+        findings += check_apps(status)
+    # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
+    findings += [] if args.caddy else check_front(front)
     findings += check_software(planned, os.environ)
     findings += check_machine(planned)
     if planned is not None:
-        # Under --caddy the daemon's own child connects: who may is not in question.
-        findings += [] if args.caddy else check_sockets(planned.listeners, front)
+        findings += [] if args.caddy else check_sockets(planned.listeners, front, runner)
+        findings += check_interpreters(planned, runner, _users(planned))
         findings += _isolation(planned)
+    findings.sort(key=lambda finding: list(Level).index(finding.level), reverse=True)
     if args.json:
         _print_json(findings)
     else:
         _print(findings)
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0
+
+
+def _file_of(args: argparse.Namespace) -> str | None:
+    """The absolute path of the file, if there is one."""
+    from .finding import file_asked_for
+    from .reading import DEFAULT_FILE
+    from .target import CallFailed
+
+    try:
+        return file_asked_for(args.config) if args.config or os.path.exists(DEFAULT_FILE) else None
+    except CallFailed:
+        return None
+
+
+def _ask(file: str | None) -> tuple[dict[str, Any] | None, str]:
+    """What the daemon of ``file`` says of itself, or why it says nothing."""
+    from .finding import find
+    from .target import CallFailed, ask
+
+    if file is None:
+        return None, ""
+    try:
+        return ask(find(None, file), "/status", _ASK_S), ""
+    except CallFailed as exc:
+        return None, str(exc).partition("\n")[0]
+
+
+def _users(planned: Plan) -> dict[str, Who]:
+    """Those that blocks name, as far as they are there."""
+    from ..doctor.front import of_database
+
+    found = {}
+    for name in {app.block.user for app in planned.apps if app.block.user and not app.block.placeholders}:
+        with contextlib.suppress(LookupError):
+            found[name] = of_database(name)
+    return found
 
 
 def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:

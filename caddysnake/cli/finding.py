@@ -128,9 +128,31 @@ def _of_file(file: str) -> Target:
             others.append((seen, _file_of(seen.target)))
             if os.path.isabs(others[-1][1]) and is_same(path, others[-1][1]):
                 return seen.target
-    if said is not None:
+    unit = _unit_of(path)
+    if said is not None and not unit:
         return said  # whoever calls it says why that cannot be
-    raise CallFailed(_nobody(path, file, [seen for seen in refused if seen.target.path.endswith(tuple(names))], others))
+    mine = [seen for seen in refused if seen.target.path.endswith(tuple(names))]
+    raise CallFailed(unit or _nobody(path, file, mine, others))
+
+
+def _unit_of(path: str) -> str:
+    """What to say of the unit that is to run ``path``, and does not; empty where there is none."""
+    from ..daemon.system.cgroups import runs_systemd
+
+    if not runs_systemd():
+        return ""
+    from ..config.plan.places import is_same
+    from ..doctor.service import last_words, units
+
+    unit = next((unit for unit in units() if unit.config and is_same(path, unit.config)), None)
+    if unit is None or not (unit.is_down or unit.restarts):
+        return ""
+    words = last_words(unit)
+    return (
+        f"no daemon answers for {path}: {unit.name} is {unit.state}, after {unit.restarts} restarts"
+        + (f": {words}" if words else "")
+        + f"\nIts log: {unit.log}"
+    )
 
 
 def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen, str]]) -> str:

@@ -14,24 +14,28 @@ from ..daemon.system.cgroups import runs_systemd
 from .findings import Finding, Level
 from .front import Front, group_name, of_database, user_name
 from .reach import Obstacle, entering, has_list, may
+from .service import Runner, runner_of
 
 TOPIC = "sockets"
 
 
-def check_sockets(listeners: Sequence[Listener], front: Front | None) -> Iterator[Finding]:
-    """What there is to say about each unix socket of ``listeners``."""
+def check_sockets(
+    listeners: Sequence[Listener], front: Front | None, runner: Runner | None = None
+) -> Iterator[Finding]:
+    """What there is to say about each unix socket of ``listeners``. ``runner``: who runs the daemon, or would."""
+    runner = runner or runner_of(None, None)
     unix = [listener for listener in listeners if listener.network == "unix"]
     if unix and front is None:
         text = "no Caddy runs and there is no user caddy: whether it gets to the sockets cannot be told"
         yield Finding(Level.DOUBT, TOPIC, text, "caddysnake doctor --caddy-user USER")
     for listener in unix:
-        yield from _check(listener, front)
+        yield from _check(listener, front, runner)
 
 
-def _check(listener: Listener, front: Front | None) -> Iterator[Finding]:
+def _check(listener: Listener, front: Front | None, runner: Runner) -> Iterator[Finding]:
     path, folder = listener.path, os.path.dirname(listener.path)
     if not os.path.isdir(folder):
-        mend = f"install -d -m 0755 {shlex.quote(folder)}"
+        mend = _folder_of(folder, runner)
         yield Finding(Level.BAD, TOPIC, f"the folder of {path} is not there", mend)
         return
     holder = _holder(path)
@@ -46,22 +50,35 @@ def _check(listener: Listener, front: Front | None) -> Iterator[Finding]:
         return
     obstacle = entering(front.who, folder)
     if obstacle is not None:
-        yield _no_entry(path, obstacle, front)
+        yield _no_entry(path, obstacle, front, runner)
         return
-    yield _connecting(listener, front) if not exists else _connected(path, front)
+    yield _connecting(listener, front, runner) if not exists else _connected(path, front, runner)
 
 
-def _no_entry(path: str, obstacle: Obstacle, front: Front) -> Finding:
+def _folder_of(folder: str, runner: Runner) -> str:
+    """How a folder that is not there comes to be: where systemd makes it, by a start of the unit."""
+    unit = runner.unit
+    if unit is not None and any(folder == each or folder.startswith(f"{each}/") for each in unit.folders):
+        return f"systemctl restart {unit.name}"
+    owner = "" if runner.who.uid == os.geteuid() else f" -o {shlex.quote(runner.who.name)}"
+    return f"install -d -m 0755{owner} {shlex.quote(folder)}"
+
+
+def _no_entry(path: str, obstacle: Obstacle, front: Front, runner: Runner) -> Finding:
     text = f"{front} cannot get to {path}: it may not enter {obstacle.path}"
     if has_list(obstacle.path):
         return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
     info = obstacle.info
-    if info is not None and info.st_mode & stat.S_IXGRP and info.st_gid != 0:
+    if info is None:
+        return Finding(Level.BAD, TOPIC, text, _folder_of(obstacle.path, runner))
+    if info.st_mode & stat.S_IXGRP and info.st_gid != 0:
         return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
-    return Finding(Level.BAD, TOPIC, text, f"chmod o+x {shlex.quote(obstacle.path)}")
+    # Others may not enter it, and are not to: only Caddy's group is let through.
+    folder = shlex.quote(obstacle.path)
+    return Finding(Level.BAD, TOPIC, text, f"chgrp {shlex.quote(_group_of(front))} {folder} && chmod g=x {folder}")
 
 
-def _connected(path: str, front: Front) -> Finding:
+def _connected(path: str, front: Front, runner: Runner) -> Finding:
     """The socket is there, and tells."""
     info = os.stat(path)
     if may(front.who, info, 2):
@@ -71,24 +88,40 @@ def _connected(path: str, front: Front) -> Finding:
     text = f"{front} may not write to {path} ({mode})"
     if has_list(path):
         return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
-    if info.st_mode & stat.S_IWGRP and info.st_gid != 0:
-        return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
-    return Finding(Level.BAD, TOPIC, text, _option(front))
+    return Finding(Level.BAD, TOPIC, text, _let_write(info, front, runner))
 
 
-def _connecting(listener: Listener, front: Front) -> Finding:
-    """The socket will be made as the file says, by whoever asks now."""
+def _connecting(listener: Listener, front: Front, runner: Runner) -> Finding:
+    """The socket will be made as the file says, by ``runner``."""
     try:
-        uid = os.geteuid() if listener.owner is None else user_id(listener.owner)
-        gid = os.getegid() if listener.group is None else group_id(listener.group)
+        uid = runner.who.uid if listener.owner is None else user_id(listener.owner)
+        gid = runner.gid if listener.group is None else group_id(listener.group)
     except AccountError as exc:
         return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint)
     planned = os.stat_result((listener.mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
     mode = f"{listener.mode:04o} {user_name(uid)}:{group_name(gid)}"
     if may(front.who, planned, 2):
         return Finding(Level.GOOD, TOPIC, f"Caddy's user {front.who.name} will get to {listener.path} ({mode})")
-    text = f"{front} will not get to {listener.path} ({mode}, if you start it)"
-    return Finding(Level.BAD, TOPIC, text, _option(front))
+    text = f"{front} will not get to {listener.path} ({mode}, if {runner.who.name} starts it)"
+    return Finding(Level.BAD, TOPIC, text, _let_write(planned, front, runner))
+
+
+def _let_write(info: os.stat_result, front: Front, runner: Runner) -> str:
+    """How Caddy comes to write to a socket like that of ``info``, by what its daemon may do."""
+    mode = "" if info.st_mode & stat.S_IWGRP else "socket_mode 0660"
+    if info.st_gid in front.who.gids:
+        return _options(mode, runner)
+    group = _group_of(front)
+    if runner.who.uid == 0 or _number_of(group) in runner.who.gids:
+        return _options(f"socket_group {group}" + (f" and {mode}" if mode else ""), runner)
+    # Only root, and who is in a group, may give a socket to it (chown(2)).
+    steps = _join(info.st_gid, front)
+    return f"{steps}; and {_options(mode, runner)}" if mode else steps
+
+
+def _options(line: str, runner: Runner) -> str:
+    verb = "reload" if runner.pid is not None else "start"
+    return f"put this into the global options (a mode behind an address goes before it), and {verb}: {line}"
 
 
 def _join(gid: int, front: Front) -> str:
@@ -104,10 +137,17 @@ def _join(gid: int, front: Front) -> str:
     return ", and ".join([*steps, "start Caddy anew"])
 
 
-def _option(front: Front) -> str:
+def _group_of(front: Front) -> str:
+    """The group that stands for Caddy: of its user's own name, if there is one."""
     groups = [group_name(gid) for gid in sorted(front.who.gids)]
-    group = front.who.name if front.who.name in groups else groups[0]
-    return f"put this into the global options and reload: socket_group {group}"
+    return front.who.name if front.who.name in groups else groups[0]
+
+
+def _number_of(group: str) -> int:
+    try:
+        return group_id(group)
+    except AccountError:
+        return -1
 
 
 def _is_socket(path: str) -> bool:

@@ -56,7 +56,7 @@ def test_a_folder_that_caddy_may_not_enter_is_named_with_what_opens_it(folder: P
     (found,) = findings(folder)
     assert found.level is Level.BAD
     assert f"may not enter {folder}/run" in found.text
-    assert found.mend == f"chmod o+x {folder}/run"
+    assert found.mend == f"chgrp 4321 {folder}/run && chmod g=x {folder}/run"
     subprocess.run(found.mend, shell=True, check=True)
     assert "may not enter" not in findings(folder)[0].text
 

@@ -151,7 +151,7 @@ LOOKED_AT = {
         "_proxies _users disbelieved"
     ),
     "sockets.listeners.Listeners": (
-        "_bound _connections _looked_at _loop _opener _trust numbers"
+        "_bound _connections _former _given _looked_at _loop _opener _trust numbers"
     ),
     "supervisor.beginnings.Beginnings": (
         "_by_app _is_up _starts deciding"

@@ -12,7 +12,7 @@ from .addresses import Address, UnixAddress, key_from_plain, key_of, plain_key
 from .connections import BoundListener, Connection, Connections, ListenerOwner
 from .listener import Listener, resume
 from .opener import ListenerOpener
-from .socket_file import ListenError
+from .socket_file import ListenError, regive
 from .trust import Trust
 
 _SOCKETS_A_SWEEP = 20
@@ -33,18 +33,27 @@ class Listeners:
         self.numbers = 0
         """How many numbers have been given."""
         self._looked_at = 0
+        self._given: dict[object, UnixAddress] = {}
+        """Which mode and owner the files of those that are bound have got."""
+        self._former: list[tuple[Listener, UnixAddress]] = []
+        """What to give them again, should those be given up that were opened last."""
 
     def __len__(self) -> int:
         return len(self._bound)
 
     def open(self, addresses: Iterable[Address]) -> Opened:
-        """Open those that are not open yet; ``bind`` or ``give_up`` next. Raises ``ListenError``, and none is then."""
+        """Open those that are not open yet; ``bind`` or ``give_up`` next. Raises ``ListenError``, and none is then.
+
+        Files of those that are open get the mode and owner that their address has now.
+        """
         opened: Opened = {}
+        self._former = []
         try:
             for address in addresses:
                 key = key_of(address)
                 if key in self._bound:
                     self._renew_if_lost(self._bound[key].listener, address)
+                    self._give(self._bound[key].listener, address)
                 elif key not in opened:
                     self.numbers += 1
                     opened[key] = BoundListener(self._opener.open(address), self.numbers - 1)
@@ -59,6 +68,19 @@ class Listeners:
         for key, bound in opened.items():
             if self._bound.get(key) is not bound:
                 self._opener.give_up(bound.listener)
+        for listener, former in self._former:
+            with contextlib.suppress(ListenError):
+                self._give(listener, former)
+        self._former = []
+
+    def _give(self, listener: Listener, address: Address) -> None:
+        """Raises ``ListenError``."""
+        if not isinstance(address, UnixAddress) or self._given.get(address.path) == address:
+            return
+        former = regive(address.path, listener.sock, address.mode, address.owner, address.group)
+        if former is not None:
+            self._former.append((listener, self._given.get(address.path, former)))
+            self._given[address.path] = address
 
     def find(self, address: Address, opened: Opened) -> BoundListener:
         """Return the listener at ``address``, one of ``opened`` or of those that are bound."""
@@ -68,6 +90,8 @@ class Listeners:
     def bind(self, owners: Mapping[Address, ListenerOwner], opened: Opened) -> None:
         """Let connections at each address go to its owner, and close the listeners at other addresses."""
         wanted = {key_of(address): owner for address, owner in owners.items()}
+        self._former = []
+        self._given = {address.path: address for address in owners if isinstance(address, UnixAddress)}
         for key in [key for key in self._bound if key not in wanted]:
             bound = self._bound.pop(key)
             bound.app = None

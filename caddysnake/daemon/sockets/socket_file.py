@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ... import files
 from ..system import kinship
+from .addresses import UnixAddress
 
 BACKLOG = 1 << 20  # the kernel cuts it to net.core.somaxconn; a full backlog is an instant 502 behind Caddy
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -167,17 +168,22 @@ def _give(handle: int, mode: int | None, uid: int, gid: int) -> None:
     os.chmod(this, mode if mode is not None else 0o666 & ~_umask())
 
 
-def regive(path: str, sock: socket.socket, mode: int | None, owner: str | None, group: str | None) -> bool:
-    """Set mode and owner of the file at ``path`` if whoever connects to it is accepted from ``sock``; else False.
-
-    Raises ``OSError``, ``ListenError``.
+def regive(
+    path: str, sock: socket.socket, mode: int | None, owner: str | None, group: str | None
+) -> UnixAddress | None:
+    """Set mode and owner of the file at ``path`` if whoever connects to it is accepted from ``sock``: as what it was
+    before; else None. Raises ``ListenError``.
     """
     uid, gid = _uid(owner), _gid(group)
-    with _looked_at(path) as handle:
-        if handle is None or not _leads_to(handle, sock):
-            return False
-        _give(handle, mode, uid, gid)
-        return True
+    try:
+        with _looked_at(path) as handle:
+            if handle is None or not _leads_to(handle, sock):
+                return None
+            info = os.fstat(handle)
+            _give(handle, mode, -1 if uid == info.st_uid else uid, -1 if gid == info.st_gid else gid)
+    except OSError as exc:
+        raise ListenError(explain(path, exc)) from None
+    return UnixAddress(path, stat.S_IMODE(info.st_mode), str(info.st_uid), str(info.st_gid))
 
 
 def leads_to(path: str, sock: socket.socket) -> bool:

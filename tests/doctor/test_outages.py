@@ -1,0 +1,218 @@
+"""What an outage is made of is found, the worst first; each mend is carried out, and heals what it was for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.admin import call, command
+from support.daemon import Process, daemon, eventually
+
+from caddysnake.config.language.adapt import load
+from caddysnake.config.plan.plan import plan
+from caddysnake.doctor.findings import Finding, Level
+from caddysnake.doctor.front import Front
+from caddysnake.doctor.reach import Who
+from caddysnake.doctor.running import check_daemon, check_interpreters
+from caddysnake.doctor.service import Runner, Unit, last_error, read_units, runner_of
+from caddysnake.doctor.sockets import check_sockets
+
+pytestmark = pytest.mark.system
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run a daemon as another user")
+
+APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
+CADDY = Who("caddy", 4321, frozenset({4321}))
+OURS = 4400
+"""The user, and group, of a daemon that is not root's."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Unlike pytest's folders one that others may enter, as /run is."""
+    with tempfile.TemporaryDirectory(prefix="cs-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "main.py").write_text(APP)
+        yield Path(name)
+
+
+def file(folder: Path, options: str = "") -> str:
+    site = f"unix/{folder}/s.sock {{\n\tpython {{\n\t\tmodule_wsgi main:app\n\t\tworkers 1\n\t}}\n}}\n"
+    return f"{{\n{options}\n}}\n{site}"
+
+
+def sockets(folder: Path, who: Who, pid: int) -> Finding:
+    """The one finding of who may use the socket of the daemon ``pid``."""
+    listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
+    (found,) = check_sockets(listeners, Front(who, None), runner_of(str(folder / "Caddyfile"), pid))
+    return found
+
+
+def doctor(process: Process, folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(command(process, folder, "doctor", "--json").stdout)
+    return found
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("group", "wanted"),
+    [("", ["socket_group 4321", "socket_mode 0660"]), ("socket_group 4321\n\t", ["socket_mode 0660"])],
+    ids=["the group is wrong too", "only the mode is wrong"],
+)
+def test_a_socket_that_caddy_may_not_use_is_opened_by_a_reload(folder: Path, group: str, wanted: list[str]) -> None:
+    with daemon(folder, file(folder, f"\t{group}socket_mode 0600")) as process:
+        found = sockets(folder, CADDY, process.pid)
+        assert found.level is Level.BAD
+        options = found.mend.rpartition(": ")[2].split(" and ")
+        assert options == wanted
+        (folder / "Caddyfile").write_text(file(folder, "\t" + group + "\n\t".join(options)))
+        command(process, folder, "reload", check=True)
+        assert sockets(folder, CADDY, process.pid).level is Level.GOOD
+        # A reload that is refused leaves the file as it was.
+        (folder / "Caddyfile").write_text(file(folder, "\tsocket_mode 0600").replace("main:app", "nosuch:app"))
+        assert command(process, folder, "reload").returncode == 1
+        assert sockets(folder, CADDY, process.pid).level is Level.GOOD
+
+
+@needs_root
+def test_a_daemon_that_may_not_give_its_socket_away_is_told_whose_group_to_join(folder: Path) -> None:
+    (folder / "Caddyfile").write_text(file(folder))
+    os.chown(folder, OURS, OURS)
+    runner = Runner(Who("ours", OURS, frozenset({OURS})), OURS)
+    listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
+    (found,) = check_sockets(listeners, Front(CADDY, None), runner)
+    assert found.level is Level.BAD
+    assert found.mend.startswith(f"usermod -aG {OURS} caddy")
+    assert "socket_group" not in found.mend
+    joined = CADDY._replace(gids=frozenset({4321, OURS}))
+    (folder / "Caddyfile").write_text(file(folder, "\tsocket_mode 0660"))
+    listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
+    (found,) = check_sockets(listeners, Front(joined, None), runner)
+    assert found.level is Level.GOOD
+
+
+@needs_root
+def test_a_private_folder_lets_caddy_through_and_nobody_else(folder: Path) -> None:
+    (folder / "Caddyfile").write_text(file(folder, "\tsocket_mode 0666"))
+    folder.chmod(0o700)
+    listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
+    (found,) = check_sockets(listeners, Front(CADDY, None), runner_of(None, None))
+    assert found.level is Level.BAD
+    subprocess.run(found.mend, shell=True, check=True)
+    assert next(check_sockets(listeners, Front(CADDY, None), runner_of(None, None))).level is Level.GOOD
+    stranger = Front(Who("other", 4999, frozenset({4999})), None)
+    assert next(check_sockets(listeners, stranger, runner_of(None, None))).level is Level.BAD
+
+
+def test_what_an_app_fails_of_comes_first_and_is_over_when_it_is_corrected(folder: Path) -> None:
+    (folder / "main.py").write_text("import nosuchmodule\n")
+    (folder / "good.py").write_text(APP)
+    good = f"unix/{folder}/g.sock {{\n\tpython {{\n\t\tmodule_wsgi good:app\n\t\tworkers 1\n\t}}\n}}\n"
+    with daemon(folder, file(folder) + good) as process:
+        worst = doctor(process, folder)[0]
+        assert (worst["level"], worst["topic"]) == ("bad", "apps")
+        assert "main:app has no worker (import-failed): " in worst["text"]
+        assert "nosuchmodule" in worst["text"]
+        (folder / "main.py").write_text(APP)
+        step, _, mend = worst["mend"].partition("; ")
+        assert step == "correct that"
+        command(process, folder, *mend.split()[1:], check=True)
+        assert [row for row in doctor(process, folder) if row["topic"] == "apps"] == [
+            {"level": "good", "topic": "apps", "text": "2 up, and none has crashed", "mend": ""}
+        ]
+
+        os.kill(call(process, "GET", "/workers").json["workers"][0]["pid"], signal.SIGKILL)
+        eventually(lambda: "SIGKILL" in str(doctor(process, folder)), "a crash that is told")
+        (row,) = (row for row in doctor(process, folder) if row["topic"] == "apps")
+        assert "have ended unasked: crashed 1" in row["text"]
+
+        (folder / "Caddyfile").write_text(file(folder) + good.replace("good:app", "}"))
+        rows = doctor(process, folder)
+        assert any(row["topic"] == "file" and row["level"] == "bad" for row in rows)
+        assert any(row["topic"] == "daemon" and f"process {process.pid} runs" in row["text"] for row in rows)
+        (folder / "Caddyfile").write_text(file(folder) + good)
+    rows = [row for row in doctor(process, folder) if row["topic"] == "daemon"]
+    assert rows[0]["mend"] == f"caddysnake run --config {folder}/Caddyfile"
+
+
+@needs_root
+def test_an_interpreter_that_the_user_cannot_get_to_is_told_and_another_heals_it(folder: Path) -> None:
+    hidden = folder / "hidden"
+    hidden.mkdir(mode=0o700)
+    python = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    (hidden / "python3").write_bytes(Path(os.path.realpath(python)).read_bytes())
+    (hidden / "python3").chmod(0o755)
+    venv = folder / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(hidden / "python3")
+    (venv / "pyvenv.cfg").write_text(f"home = {hidden}\n")
+    text = file(folder).replace("workers 1", f"venv {venv}").encode()
+    runner = Runner(Who("ours", OURS, frozenset({OURS})), OURS)
+    planned = plan(load(text, str(folder / "Caddyfile"), {}), cores=1)
+    (found,) = check_interpreters(planned, runner, {})
+    assert found.level is Level.BAD
+    assert str(hidden) in found.text
+    mend, _, rest = found.mend.partition(", and ")
+    assert rest == "install its packages again"
+    subprocess.run(f"{mend} --without-pip", shell=True, check=True)
+    assert list(check_interpreters(planned, runner, {})) == []
+
+
+SHOWN = """\
+Id=caddysnake.service
+LoadState=loaded
+ActiveState=activating
+SubState=auto-restart
+Result=exit-code
+NRestarts=12
+MainPID=0
+User=root
+Group=
+SupplementaryGroups=
+RuntimeDirectory=caddysnake
+ExecStart={ path=/bin/caddysnake ; argv[]=/bin/caddysnake run --config /etc/caddysnake/Caddyfile ; pid=0 }
+
+Id=caddysnake@blog.service
+LoadState=loaded
+ActiveState=active
+Result=success
+NRestarts=0
+MainPID=77
+User=blog
+RuntimeDirectory=caddysnake-blog
+ExecStart={ argv[]=caddysnake run --config /etc/caddysnake/blog.caddyfile ; }
+
+Id=caddysnake@gone.service
+LoadState=not-found
+"""
+
+
+def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
+    one, blog = read_units(SHOWN)
+    assert (one.name, one.is_down, one.restarts, one.folders) == ("caddysnake.service", True, 12, ("/run/caddysnake",))
+    assert (blog.user, blog.config, blog.is_down) == ("blog", "/etc/caddysnake/blog.caddyfile", False)
+    runner = Runner(Who("root", 0, frozenset({0})), 0, one)
+    (found,) = check_daemon(None, "", "/etc/caddysnake/Caddyfile", runner)
+    assert found.level is Level.BAD
+    assert "caddysnake.service is activating and has been started 12 times again" in found.text
+    assert found.mend == "journalctl --unit caddysnake.service --lines 50"
+    runner = runner._replace(unit=Unit("caddysnake@blog.service", "inactive", "success"))
+    (found,) = check_daemon(None, "", "/etc/caddysnake/blog.caddyfile", runner)
+    assert found.mend == "systemctl start caddysnake@blog.service"
+
+
+def test_the_last_error_of_a_log_is_its_reason() -> None:
+    error = "Traceback\nValueError: no"
+    record = {"level": "error", "logger": "daemon", "msg": "Error: app a does not start", "error": error}
+    log = f'Started.\n{json.dumps(record)}\n{{"level":"info","logger":"daemon","msg":"stopped"}}\nDone.\n'
+    assert last_error(log) == "Error: app a does not start: ValueError: no"
+    assert last_error("Error: Caddyfile:3: unknown\n") == "Error: Caddyfile:3: unknown"
+    assert last_error("nothing\n") == ""
