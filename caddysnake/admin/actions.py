@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import time
 
@@ -25,7 +26,9 @@ from .models import (
     Loaded,
     OutcomeModel,
     Promoted,
+    Ran,
     Reloaded,
+    Restarted,
     RolledBack,
     ScaleModel,
     Stopping,
@@ -33,12 +36,55 @@ from .models import (
 )
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
+_NAMES_HINT = "`caddysnake status APP` lists them"
 _HINTS = {
     "no-such-app": "`caddysnake status`, or GET /apps, lists them",
     "template": "`caddysnake status`, or GET /apps, lists the apps that were made of it",
     "asleep": "there is nothing to do: the next request starts it with what is there then",
     "static-app": "take its block out of the file and reload",
 }
+
+
+async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
+    """Run a schedule now; done when its command has ended. Raises ``ApiError``."""
+    _refuse_unless_ready(daemon)
+    task = asyncio.ensure_future(daemon.running.oneoffs.run_schedule(key, name))
+    try:
+        run = await asyncio.shield(task)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    except KeyError as exc:
+        raise ApiError("no-such-schedule", _none_of("schedule", name, exc.args), _NAMES_HINT) from None
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it goes on
+        raise
+    return Ran(app=key, schedule=name, seconds=round(run.duration_s, 3), reason=run.reason, ok=run.is_good)
+
+
+async def restart_process(daemon: Daemon, key: str, name: str) -> Restarted:
+    """Have the processes of that name end, each at its own pace, and start again. Raises ``ApiError``."""
+    _refuse_unless_ready(daemon)
+    try:
+        found = await daemon.running.oneoffs.find(key)
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    app = found if isinstance(found, App) else found.tenants.apps.get(found.key)
+    if app is None:
+        raise ApiError("asleep", f"{key} does not run", _HINTS["asleep"])
+    meant = [each for each in app.background.processes if name in (each.spec.name, each.label)]
+    if not meant:
+        names = dict.fromkeys(each.spec.name for each in app.background.processes)
+        raise ApiError("no-such-process", _none_of("process", name, tuple(names)), _NAMES_HINT)
+    for each in meant:
+        each.renew()
+    return Restarted(app=key, process=name, count=len(meant))
+
+
+def _none_of(kind: str, name: str, names: tuple[object, ...]) -> str:
+    known = sorted(map(str, names))
+    near = difflib.get_close_matches(name, known, 1)
+    more = f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(known) or 'none'}"
+    return f"the app has no {kind} {name!r}. {more}"
 
 
 def cancel(daemon: Daemon) -> Cancelled:

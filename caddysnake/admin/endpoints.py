@@ -35,7 +35,9 @@ from .models import (
     Loaded,
     Profiled,
     Promoted,
+    Ran,
     Reloaded,
+    Restarted,
     RolledBack,
     ScaleModel,
     Status,
@@ -227,6 +229,16 @@ async def post_scale(call: Call) -> ScaleModel:
     return actions.scale(call.daemon, call.path["key"], None if text == "auto" else int(text))
 
 
+async def post_run(call: Call) -> Ran:
+    """Run a schedule of the app now; done when its command has ended. Raises ``ApiError``."""
+    return await actions.run_schedule(call.daemon, call.path["key"], call.path["name"])
+
+
+async def post_restart(call: Call) -> Restarted:
+    """Have processes of the app end and start again; they do so at their own pace. Raises ``ApiError``."""
+    return await actions.restart_process(call.daemon, call.path["key"], call.path["name"])
+
+
 async def delete_app(call: Call) -> Evicted:
     """Let the dynamic app of this ``key`` go; done when its workers have left. Raises ``ApiError``."""
     return await actions.evict(call.daemon, call.path["key"])
@@ -367,6 +379,7 @@ def _descriptors() -> list[DescriptorModel]:
 
 
 _KEY = Parameter("key", "path", "an app's key, as GET /apps has it, percent-encoded", {"type": "string"})
+_NAME = Parameter("name", "path", "a process's, or a schedule's, as the file has it", {"type": "string"})
 _PID = Parameter("pid", "path", "a worker's process", {"type": "integer", "minimum": 1})
 _FILE = Parameter("file", "query", "the path of the Caddyfile, which its imports are relative to", {"type": "string"})
 _CHANGED = Parameter(
@@ -470,6 +483,24 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ScaleModel,
         ("no-such-app", "template", "asleep", "bad-request", "busy"),
         (_KEY, _WORKERS),
+    ),
+    Endpoint(
+        "POST",
+        "/apps/{key}/schedules/{name}/run",
+        post_run,
+        "Run a schedule now, of an app that sleeps too. Answers when its command has ended.",
+        Ran,
+        ("no-such-app", "template", "no-such-schedule", "busy"),
+        (_KEY, _NAME),
+    ),
+    Endpoint(
+        "POST",
+        "/apps/{key}/processes/{name}/restart",
+        post_restart,
+        "Have the processes of that name end, within their `stop_timeout`, and start again.",
+        Restarted,
+        ("no-such-app", "template", "asleep", "no-such-process", "busy"),
+        (_KEY, _NAME),
     ),
     Endpoint(
         "DELETE",

@@ -71,6 +71,24 @@ class Upgrade(Model):
     refused: str = Field(default="", description="why the last one was refused; empty when it was not")
 
 
+class Ran(Model):
+    """A schedule's command has ended. ``ok``: its exit status was 0."""
+
+    app: str
+    schedule: str
+    seconds: float
+    reason: str
+    ok: bool
+
+
+class Restarted(Model):
+    """Processes of that name are ended, and started again: this many."""
+
+    app: str
+    process: str
+    count: int
+
+
 class Cancelled(Model):
     """A change that was under way is given up."""
 

@@ -28,6 +28,7 @@ from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
 from .errors import ApiError
+from .executing import execute
 from .history import History
 from .hosting import BODY_S, Hosting
 from .models import ErrorModel, Health
@@ -80,6 +81,7 @@ class Server:
             if endpoint.method == "GET":
                 app.router.add_route("HEAD", _pattern(endpoint.path), self._handler(endpoint))
         app.router.add_get("/openapi.json", self._description)
+        app.router.add_post(_pattern("/apps/{key}/exec"), self._execute)
         for path, file in page.FILES.items():
             app.router.add_get(path, _page(await asyncio.to_thread(page.read, file), file.media_type))
         await self._hosting.start(app)
@@ -207,6 +209,9 @@ class Server:
             return await asyncio.to_thread(_json, answer, status)
 
         return handle
+
+    async def _execute(self, request: web.Request) -> web.StreamResponse:
+        return await execute(self._daemon, request, await self._hosting.read(request))
 
     async def _outcome(self, request: web.Request, endpoint: Endpoint, call: Call) -> tuple[int, bytes]:
         """The status and the JSON of the answer, when it comes line by line."""

@@ -21,6 +21,7 @@
 ``dump``           have a worker write its stacks
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end
 ``scale``      another number of workers; ``promote``, ``rollback``: which build serves
+``exec``       run a command as an app is; ``run_schedule``: a schedule now
 
 ``doctor``         what is wrong with a machine; ``environ``: what is found around; ``version``
 ``runtime``        libraries for another Python; ``wheels``: where they come from

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import select
 import signal
 import socket
@@ -111,6 +112,23 @@ def follow(
     finally:
         signal.signal(signal.SIGINT, before)
     raise CallFailed(f"the daemon at {target} has ended meanwhile: see its log")
+
+
+def switch(target: Target, path: str, body: bytes, protocol: str) -> socket.socket:
+    """A connection to the daemon that speaks ``protocol`` from now on. Raises ``CallFailed``."""
+    with _connected(target, PATIENCE_S) as connection:
+        headers = {"Connection": "Upgrade", "Upgrade": protocol, "Content-Type": "application/json"}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("POST", path, body, headers)
+        sock = connection.sock
+        assert sock is not None
+        response = connection.getresponse()
+        if response.status != 101:
+            understood(target, response.status, response.read())
+            raise CallFailed(f"{target} is not caddysnake's admin API: it answered {response.status}")
+        found = socket.socket(fileno=os.dup(sock.fileno()))
+        found.settimeout(None)
+        return found
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ COMMANDS: Final[dict[str, str]] = {
     "upgrade": "have the running daemon become the version that is installed now, losing no request",
     "promote": "let a new build that is on trial take over now",
     "rollback": "give the connections back to the build before",
+    "exec": "run a command as an app is",
+    "run-schedule": "run a schedule of an app now",
     "scale": "give an app another number of workers, without a reload",
     "stop": "stop the running daemon",
     "status": "show how the running daemon is: apps, workers, what runs and what was refused",
@@ -202,7 +204,7 @@ def whole_parser() -> Parser:
 
 
 def _load(name: str) -> Command:
-    return cast(Command, import_module(f".{name}", __package__))
+    return cast(Command, import_module(f".{name.replace('-', '_')}", __package__))
 
 
 def _parser(name: str, command: Command) -> Parser:

@@ -14,7 +14,7 @@ from typing import Any, Final, TextIO, cast
 
 from ..logs.records import printable
 
-VERBATIM: Final = frozenset({"caddyfile", "completion", "fmt", "import", "manpage", "systemd"})
+VERBATIM: Final = frozenset({"caddyfile", "completion", "exec", "fmt", "import", "manpage", "systemd"})
 
 
 class Escaping:

@@ -57,6 +57,12 @@ LOOKED_AT = {
     "tenants.schedules.TenantSchedules": (
         "_is_over _slots _table _tasks _waiting active last skipped timetables"
     ),
+    "commands.session.Session": (
+        "_is_starting _over _sock app command execution"
+    ),
+    "supervisor.oneoff.OneOffs": (
+        "_running _tasks sessions"
+    ),
     "commands.execution.Execution": (
         "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"
     ),
@@ -158,7 +164,7 @@ LOOKED_AT = {
     ),
     "supervisor.running.Running": (
         "_lend _loop _tasks apps autoreload beginnings budget connections desired fallback is_hurried is_stopping "
-        "listeners parting relays restarts spawners starter starts templates trust"
+        "listeners oneoffs parting relays restarts spawners starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (
         "_changer _changing _shutdown running"

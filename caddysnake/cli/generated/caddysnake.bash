@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/caddysnake
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_caddysnake_subparsers=(run serve reload upgrade promote rollback scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_subparsers=(run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run_option_strings=(-h --help -c --config -a --adapter --caddy --socket-dir --admin --debug)
 _shtab_caddysnake_serve_option_strings=(-h --help --wsgi --asgi -l -b --listen --bind -d --domain --host -p --port -w --workers --threads --working-dir --app-dir --venv --python-path --env-file --env-var --lifespan --runtime --start-timeout --request-body-max-size --static-path --static-route --autoreload --reload --factory --access-logs --debug --print)
@@ -13,6 +13,8 @@ _shtab_caddysnake_reload_option_strings=(-h --help -c --config -a --adapter --ad
 _shtab_caddysnake_upgrade_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_promote_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_rollback_option_strings=(-h --help -c --config -a --adapter --address)
+_shtab_caddysnake_exec_option_strings=(-h --help -c --config -a --adapter --address)
+_shtab_caddysnake_run_schedule_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_scale_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_stop_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_status_option_strings=(-h --help -c --config -a --adapter --address --json -w --watch --interval --check --any)
@@ -50,6 +52,10 @@ _shtab_caddysnake_promote__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_promote___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_rollback__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_rollback___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_exec__c_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_exec___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_run_schedule__c_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_run_schedule___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_scale__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_scale___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_stop__c_COMPGEN=_shtab_compgen_files
@@ -86,7 +92,7 @@ _shtab_caddysnake_serve___runtime_choices=(native uvloop sync)
 _shtab_caddysnake_logs___level_choices=(debug info warn error panic fatal)
 _shtab_caddysnake_runtime_pos_0_choices=(install path)
 _shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh powershell)
-_shtab_caddysnake_pos_0_choices=(run serve reload upgrade promote rollback scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
+_shtab_caddysnake_pos_0_choices=(run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run__h_nargs=0
 _shtab_caddysnake_run___help_nargs=0
@@ -116,6 +122,11 @@ _shtab_caddysnake_promote__h_nargs=0
 _shtab_caddysnake_promote___help_nargs=0
 _shtab_caddysnake_rollback__h_nargs=0
 _shtab_caddysnake_rollback___help_nargs=0
+_shtab_caddysnake_exec_pos_1_nargs=...
+_shtab_caddysnake_exec__h_nargs=0
+_shtab_caddysnake_exec___help_nargs=0
+_shtab_caddysnake_run_schedule__h_nargs=0
+_shtab_caddysnake_run_schedule___help_nargs=0
 _shtab_caddysnake_scale__h_nargs=0
 _shtab_caddysnake_scale___help_nargs=0
 _shtab_caddysnake_stop__h_nargs=0

@@ -50,7 +50,7 @@ function _shtab_caddysnake_using
   test "$_shtab_caddysnake_cmdpath" = "$argv"
 end
 
-set -g _shtab_caddysnake_commands run serve reload upgrade promote rollback scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
+set -g _shtab_caddysnake_commands run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
 set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
 
 complete -c caddysnake -e
@@ -116,6 +116,16 @@ complete -c caddysnake -n '_shtab_caddysnake_using rollback' -s h -l help -d 'sh
 complete -c caddysnake -n '_shtab_caddysnake_using rollback' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using rollback' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
 complete -c caddysnake -n '_shtab_caddysnake_using rollback' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a exec -d 'Run a command as an app is: its user, folder, environment, limits, its `python` first in PATH.'
+complete -c caddysnake -n '_shtab_caddysnake_using exec' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using exec' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using exec' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using exec' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a run-schedule -d 'Run a schedule of an app now, and wait for its end. What it writes is in the daemon'"'"'s log.'
+complete -c caddysnake -n '_shtab_caddysnake_using run-schedule' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using run-schedule' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'
+complete -c caddysnake -n '_shtab_caddysnake_using run-schedule' -s a -l adapter -x -d 'accepted and ignored: it is always a Caddyfile'
+complete -c caddysnake -n '_shtab_caddysnake_using run-schedule' -l address -x -d 'the daemon'"'"'s admin API (default: found through the Caddyfile)'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a scale -d 'Give an app another number of workers, without a reload.'
 complete -c caddysnake -n '_shtab_caddysnake_using scale' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using scale' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile, - for standard input (default: ./Caddyfile)'

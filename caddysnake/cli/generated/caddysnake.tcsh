@@ -44,7 +44,7 @@ complete caddysnake \
         'n/--root/d/' \
         'n/-o/d/' \
         'n/--directory/d/' \
-        'p/1/(run serve reload upgrade promote rollback scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
+        'p/1/(run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
         'n/runtime/(install path)/' \
         'n/completion/(bash zsh fish tcsh powershell)/' \
         'p/*/()/'

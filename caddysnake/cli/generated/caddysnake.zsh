@@ -16,6 +16,7 @@ _shtab_caddysnake_commands() {
     doctor:'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
     dump:'Show the stacks of a worker'"'"'s threads, and what its tasks wait for: where does it hang?'
     environ:'Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.'
+    exec:'Run a command as an app is: its user, folder, environment, limits, its `python` first in PATH.'
     fmt:'Format a Caddyfile: tabs, one space between words, braces where they belong. What it means never changes.'
     import:'Print a Caddyfile for an app that another server runs.'
     logs:'Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.'
@@ -25,6 +26,7 @@ _shtab_caddysnake_commands() {
     reload:'Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.'
     rollback:'Give the connections back to the build before, or end the trial of a new one.'
     run:'Run the apps of a Caddyfile, and with --caddy a stock Caddy in front of them.'
+    run-schedule:'Run a schedule of an app now, and wait for its end. What it writes is in the daemon'"'"'s log.'
     runtime:'Install the libraries that workers need for another Python version.'
     scale:'Give an app another number of workers, without a reload.'
     serve:'Serve one app behind a stock Caddy, without writing a Caddyfile.'
@@ -101,6 +103,18 @@ _shtab_caddysnake_environ_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_environ_defaults_added=0
+
+_shtab_caddysnake_exec_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":its name, as \`caddysnake status\` has it, or a tenant\'s host:"
+  "(-)*::default\: the app\'s python:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_exec_defaults_added=0
 
 _shtab_caddysnake_fmt_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -209,6 +223,18 @@ _shtab_caddysnake_run_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_caddysnake_run_defaults_added=0
+
+_shtab_caddysnake_run_schedule_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
+  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
+  "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
+  ":its name, as \`caddysnake status\` has it, or a tenant\'s host:"
+  ":the schedule\'s:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_caddysnake_run_schedule_defaults_added=0
 
 _shtab_caddysnake_runtime_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -355,6 +381,7 @@ _shtab_caddysnake() {
         doctor) _arguments -C -s $_shtab_caddysnake_doctor_options ;;
         dump) _arguments -C -s $_shtab_caddysnake_dump_options ;;
         environ) _arguments -C -s $_shtab_caddysnake_environ_options ;;
+        exec) _arguments -C -s $_shtab_caddysnake_exec_options ;;
         fmt) _arguments -C -s $_shtab_caddysnake_fmt_options ;;
         import) _arguments -C -s $_shtab_caddysnake_import_options ;;
         logs) _arguments -C -s $_shtab_caddysnake_logs_options ;;
@@ -364,6 +391,7 @@ _shtab_caddysnake() {
         reload) _arguments -C -s $_shtab_caddysnake_reload_options ;;
         rollback) _arguments -C -s $_shtab_caddysnake_rollback_options ;;
         run) _arguments -C -s $_shtab_caddysnake_run_options ;;
+        run-schedule) _arguments -C -s $_shtab_caddysnake_run_schedule_options ;;
         runtime) _arguments -C -s $_shtab_caddysnake_runtime_options ;;
         scale) _arguments -C -s $_shtab_caddysnake_scale_options ;;
         serve) _arguments -C -s $_shtab_caddysnake_serve_options ;;

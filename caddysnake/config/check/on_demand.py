@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from ...matchers.router import Router
 from ...matchers.table import Table
 from ...placeholders.keys import AppTemplate, UnsafeValue
+from ...placeholders.request import Request
 from ..language.listeners import Opening, Tenancy, openings, site_hosts
 from ..language.models import Config
 from ..plan import accounts
@@ -28,7 +29,7 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _WILD: Final = frozenset("*{")
 
 
-class _Head(NamedTuple):
+class FirstHead(NamedTuple):
     """The request that a browser would send first."""
 
     host: bytes
@@ -40,7 +41,16 @@ class _Head(NamedTuple):
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Its fields."""
         return ((b"host", self.host), (b"x-forwarded-proto", b"https"))
+
+
+def key_of_host(template: AppTemplate, host: str) -> str | None:
+    """Return the key of the app of *template* that answers at *host*, be it there or not; None: there can be none."""
+    try:
+        return template.key(Request(FirstHead(host.encode()), is_trusted=True))
+    except UnsafeValue:
+        return None
 
 
 class HostDirectory:
@@ -80,7 +90,7 @@ class HostDirectory:
         return any(self._leads_to_app(listener, name) for listener in range(len(self._tables)))
 
     def _leads_to_app(self, listener: int, name: str) -> bool:
-        target = self._router.route(listener, _Head(name.encode()), "", True)
+        target = self._router.route(listener, FirstHead(name.encode()), "", True)
         if target is None or target.route not in self._templates:
             return False
         spec = self._plan.apps[target.route]

@@ -4,6 +4,7 @@
 ``schedule``      a command at certain times; ``timetable``: when those are, without I/O
 ``store``         one that all workers share
 ``process``       one that is kept up
+``session``       one that somebody waits for
 ``release``       what must succeed before a build's first worker
 ``execution``     one command, from its start to its end
 ``leftovers``     what one leaves behind

@@ -210,6 +210,12 @@ class Execution:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, number)
 
+    def signal_group(self, number: int) -> None:
+        """Send a signal to it, and to those of its process group, as a terminal does."""
+        if self._pidfd >= 0 and not self.ending.done():
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, number)
+
     def kill(self) -> None:
         """End it, and what it has started, by force."""
         if self._pidfd >= 0:

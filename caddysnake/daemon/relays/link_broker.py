@@ -35,7 +35,7 @@ from ..apps.counters import Counters
 from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
-from ..system.state import CarriedDesk
+from ..system.carried import CarriedDesk
 from ..tenants.tenants import Tenants
 from ..workers.worker import Worker
 

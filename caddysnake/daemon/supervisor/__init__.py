@@ -3,6 +3,7 @@
 ``supervisor``  brings it up, changes it as a whole, ends it
 ``running``     what runs; ``beginnings``: what of it has not come up yet
 ``change``      a change, by those who take part in it: ``app_changes``, ``relays_change``; ``reloads``: asks for one
+``oneoff``      one-off commands
 ``shutdown``    the order of the end
 ``resolving``   from what a block says to what runs
 ``budget``      how much memory all workers may have

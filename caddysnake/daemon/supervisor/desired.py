@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from ...caddyfile.errors import CaddyfileError
 from ...channel.settings import RelaySettings
 from ...config.check.check import check_app
+from ...config.check.on_demand import key_of_host
 from ...config.check.tenancy import NoSuchApp, before_requests, tenant
 from ...config.language.models import Autoreload, GlobalOptions
 from ...config.plan import accounts
@@ -248,7 +250,7 @@ def _template(
     bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
     shared = None if warm is None else warm._replace(fence=common)
     schedules = Commands.of(block, spec.grace_period_s).schedules
-    return TemplateSpec(spec.name, resolve, *bounds, identity, shared, schedules)
+    return TemplateSpec(spec.name, resolve, *bounds, identity, shared, partial(key_of_host, template), schedules)
 
 
 def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:

@@ -31,6 +31,7 @@ from .beginnings import Beginnings
 from .budget import MemoryBudget
 from .desired import Desired, successors
 from .fallback import Fallback
+from .oneoff import OneOffs
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -67,6 +68,7 @@ class Running:
         self.connections.on_untied = self.relays.untied
         self.parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.oneoffs = OneOffs(self)
 
     # -- all of a kind ----------------------------------------------------------------------------------------
 
@@ -118,6 +120,7 @@ class Running:
         return (
             not any(tenants.starting or not tenants.schedules.is_settled for tenants in self.templates.values())
             and not self.spawners.is_asked
+            and self.oneoffs.is_settled
             and self.spawners.hosts.is_settled
             and all(app.is_settled for app in self.all_apps())
         )
@@ -157,6 +160,7 @@ class Running:
     def kill(self) -> None:
         """End all workers, relays too, at once by force."""
         self.is_hurried = True
+        self.oneoffs.kill()
         for each in (*self.served(), self.relays):
             each.kill()
 

@@ -38,6 +38,7 @@ class Shutdown:
         running, relays = self._running, self._running.relays
         await self._end_changes()
         grace_s = running.desired.grace_s
+        running.oneoffs.stop()
         for app in running.served_apps():
             app.background.end()
         for tenants in running.templates.values():
@@ -116,6 +117,7 @@ class Shutdown:
     async def _end(self, patience_s: float) -> None:
         running = self._running
         await self._until_ended(running.served(), patience_s)
+        running.oneoffs.kill()
         running.fallback.see_off_rest()
         await running.spawners.close(patience_s=2.0)
         await tempdirs.settle(_REMOVAL_S)

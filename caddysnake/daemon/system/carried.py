@@ -1,4 +1,4 @@
-"""What is carried over an upgrade of what is executed as an app is, and what all that is carried has in common."""
+"""What is carried over an upgrade of relays and of what is executed as an app is; and what all of it has in common."""
 
 from __future__ import annotations
 
@@ -81,6 +81,15 @@ class CarriedBackground(Carried):
         return [*found, *(run for each in (*self.schedules, *self.closed) for run, _ in each.runs)]
 
 
+class CarriedSession(Carried):
+    """A one-off command. ``sock``: the connection of whoever waits for it."""
+
+    app: str
+    command: list[str] = []
+    sock: int
+    execution: CarriedExecution
+
+
 class CarriedTenantSchedules(Carried):
     """Schedules of the apps of a template. ``times``: the next and the last of each. ``waiting``: keys and names.
 
@@ -92,3 +101,24 @@ class CarriedTenantSchedules(Carried):
     waiting: list[tuple[str, str]] = []
     last: list[tuple[str, str, tuple[float, float, str, bool]]] = []
     skipped: int = 0
+
+
+class CarriedDesk(Carried):
+    """What relays of a generation call the apps (their ids) and the templates (their names)."""
+
+    generation: int
+    apps: dict[int, int] = {}
+    estates: dict[int, str] = {}
+    max_queue: dict[int, int] = {}
+    development: list[int] = []
+
+
+class CarriedNeed(Carried):
+    """What a relay asked for, and nobody has answered yet. ``relay``: its number as a worker."""
+
+    relay: int
+    need: int
+    route: int
+    key: str
+    worker: int | None = None
+    """Of the app, where it is to be that one."""

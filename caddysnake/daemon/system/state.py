@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from ...channel.messages import PROTOCOL_VERSION
-from .carried import Carried, CarriedBackground, CarriedExecution, CarriedOutlets, CarriedTenantSchedules, readers
+from .carried import (
+    Carried,
+    CarriedBackground,
+    CarriedDesk,
+    CarriedExecution,
+    CarriedNeed,
+    CarriedOutlets,
+    CarriedSession,
+    CarriedTenantSchedules,
+    readers,
+)
 
 STATE_VERSION = 1
 """Raised whenever an older daemon's state would be misunderstood."""
@@ -284,27 +294,6 @@ class CarriedCaddy(Carried):
     """None: it has our standard error."""
 
 
-class CarriedDesk(Carried):
-    """What relays of a generation call the apps (their ids) and the templates (their names)."""
-
-    generation: int
-    apps: dict[int, int] = {}
-    estates: dict[int, str] = {}
-    max_queue: dict[int, int] = {}
-    development: list[int] = []
-
-
-class CarriedNeed(Carried):
-    """What a relay asked for, and nobody has answered yet. ``relay``: its number as a worker."""
-
-    relay: int
-    need: int
-    route: int
-    key: str
-    worker: int | None = None
-    """Of the app, where it is to be that one."""
-
-
 class CarriedSource(Carried):
     """The Caddyfile whose configuration runs."""
 
@@ -334,6 +323,8 @@ class State(Carried):
     needs: list[CarriedNeed] = []
     relay_pids: dict[int, int] = {}
     relay_outlets: dict[int, CarriedOutlets] = {}
+    sessions: list[CarriedSession] = []
+    """One-off commands."""
     spawners: list[CarriedSpawner] = []
     hosts: list[CarriedHost] = []
     host_numbers: int = 1 << 30
@@ -381,6 +372,7 @@ class State(Carried):
             for pool in app.pools():
                 for worker in pool.workers:
                     found |= {worker.pidfd, worker.channel, worker.page, *readers(worker.outlets)}
+        found |= {session.sock for session in self.sessions}
         for run in self._executions():
             found |= {run.pidfd, *readers(run.outlets)}
         if self.caddy is not None:
@@ -389,6 +381,7 @@ class State(Carried):
 
     def _executions(self) -> list[CarriedExecution]:
         found = [run for app in self.all_apps() for run in app.background.executions()]
+        found += [session.execution for session in self.sessions]
         schedules = [schedule for estate in self.estates for _, schedule in estate.schedules.active]
         return found + [run for schedule in schedules for run, _ in schedule.runs]
 

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from ...config.language import cron
 from ...config.plan.plan import usable_cores
 from ..apps.folder import PrivateFolder
+from ..apps.spec import PoolSpec
 from ..apps.surroundings import AppSurroundings
 from ..commands.schedule import Run, Schedule
 from ..commands.spec import ScheduleSpec
@@ -43,6 +44,10 @@ class TenantSchedules:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
         self.take_over()
+
+    async def resolve(self, key: str) -> PoolSpec | Refusal:
+        """Return what the app of ``key`` runs, be it asleep; or why there is none."""
+        return await self._table.resolve(key)
 
     def take_over(self) -> None:
         """Have the schedules of the template as it is now; a line that has not changed goes on."""

@@ -39,6 +39,8 @@ class TemplateSpec(NamedTuple):
     identity: Identity
     warm: ForkServerKey | None = None
     """What all its apps are forked from, if that is one: prepared before the first of them is asked for."""
+    key_of_host: Callable[[str], str | None] = lambda _: None
+    """The key of what a browser would ask for first at a host; None: there can be no such app."""
     schedules: tuple[ScheduleSpec, ...] = ()
     """Of each of its apps; what they run may differ."""
 

@@ -11,7 +11,8 @@ from ..apps.source import WorkerSource
 from ..sockets.connections import Connection
 from ..supervisor.running import Running
 from ..system import tempdirs
-from ..system.state import CarriedApp, CarriedConnection, CarriedNeed, State
+from ..system.carried import CarriedNeed
+from ..system.state import CarriedApp, CarriedConnection, State
 from ..tenants.tenants import Tenants
 
 
@@ -42,6 +43,7 @@ def capture(running: Running, state: State) -> None:
     )
     state.listener_numbers = running.listeners.numbers
     state.worker_numbers = WorkerSource.numbered()
+    state.sessions = running.oneoffs.carry()
     state.spawners = running.spawners.carry()
     running.spawners.hosts.carry(state)
     state.uids = sorted(running.spawners.uids)

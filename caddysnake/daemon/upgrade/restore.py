@@ -78,6 +78,7 @@ class Resumption:
         running.spawners.hosts.resume(state, place_of, lambda pid: self._spawners.get(pid, running.starter))
         running.listeners.resume(state.listeners, state.listener_numbers)
         self._resume_apps()
+        running.oneoffs.resume(state.sessions)
         self._resume_connections()
         for worker in self._workers.values():
             worker.slots.reconcile()

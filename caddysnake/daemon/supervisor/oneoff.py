@@ -1,0 +1,142 @@
+"""One-off commands that run: found by the app's name, begun, told to end with the daemon, carried over an upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Protocol
+
+from ...channel.settings import Settings
+from ..apps.app import App
+from ..apps.folder import PrivateFolder
+from ..apps.surroundings import AppSurroundings
+from ..commands.schedule import Run
+from ..commands.session import OneOff, Session
+from ..commands.surroundings import Surroundings
+from ..sockets.refusals import Refusal
+from ..system.carried import CarriedSession
+from ..tenants.lookup import DynamicApp, UnknownApp, find
+from ..tenants.tenants import Tenants
+
+
+class Inhabited(Protocol):
+    """What runs."""
+
+    apps: dict[str, App]
+    templates: dict[str, Tenants]
+
+
+class OneOffs:
+    """All of ``running``."""
+
+    def __init__(self, running: Inhabited) -> None:
+        self._running = running
+        self.sessions: set[Session] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def around(self, name: str) -> tuple[str, Surroundings, PrivateFolder | None]:
+        """Return the name and the surroundings of the app called ``name``, as ``find`` has it; and a folder that is to
+        end with the command. Raises ``UnknownApp``, ``OSError``."""
+        found = await self.find(name)
+        if isinstance(found, App):
+            around = found.background.around or found.surroundings.of(found.spec)
+            return found.name, await around.get(), None
+        live = found.tenants.apps.get(found.key)
+        if live is not None and live.background.around is not None:
+            return live.name, await live.background.around.get(), None
+        resolved = await found.tenants.schedules.resolve(found.key)
+        if isinstance(resolved, Refusal):
+            raise UnknownApp.among(name, self.names())
+        folder = PrivateFolder(resolved.name)
+        return resolved.name, await AppSurroundings(folder, found.tenants.ledger).of(resolved).get(), folder
+
+    async def find(self, name: str) -> App | DynamicApp:
+        """Return the app called ``name``, as logs call it; the only one of which that is the beginning, or the folder;
+        or a tenant by its host, be it asleep. Raises ``UnknownApp``."""
+        running = self._running
+        try:
+            return find(running.apps, running.templates, name)
+        except UnknownApp as exc:
+            near = [app for app in running.apps.values() if _is_meant(app, name)]
+            if len(near) == 1:
+                return near[0]
+            for tenants in running.templates.values():
+                key = tenants.spec.key_of_host(name)
+                if key is not None and not isinstance(await tenants.schedules.resolve(key), Refusal):
+                    return DynamicApp(tenants, key)
+            raise UnknownApp.among(name, self.names()) if exc.code == "no-such-app" else exc from None
+
+    def names(self) -> list[str]:
+        """Return what apps are called."""
+        running = self._running
+        return [*running.apps, *(app.name for each in running.templates.values() for app in each.apps.values())]
+
+    def begin(
+        self, sock: socket.socket, name: str, asked: OneOff, surroundings: Surroundings, folder: PrivateFolder | None
+    ) -> None:
+        """Execute what is ``asked`` for whoever is at the other end of ``sock``."""
+        session = Session(name, sock)
+        self._keep(session, asyncio.get_running_loop().create_task(session.run(asked, surroundings)), folder)
+
+    def _keep(self, session: Session, task: asyncio.Task[None], folder: PrivateFolder | None) -> None:
+        self.sessions.add(session)
+
+        def over(_: object) -> None:
+            self.sessions.discard(session)
+            if folder is not None:
+                folder.end()
+
+        task.add_done_callback(over)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def run_schedule(self, name: str, schedule: str) -> Run:
+        """Run that schedule of the app called ``name`` now, and wait for its end.
+
+        Raises ``UnknownApp``; ``KeyError`` with the names that there are.
+        """
+        found = await self.find(name)
+        if isinstance(found, App):
+            if schedule not in found.background.schedules:
+                raise KeyError(*found.background.schedules)
+            return await found.background.schedules[schedule].run()
+        if schedule not in found.tenants.schedules.timetables:
+            raise KeyError(*found.tenants.schedules.timetables)
+        run = await found.tenants.schedules.run(found.key, schedule)
+        if isinstance(run, Refusal):
+            raise UnknownApp.among(name, self.names())
+        return run
+
+    # -- the end, and going on in another image of the daemon ------------------------------------------------------
+
+    def stop(self) -> None:
+        """Tell all to end."""
+        for session in self.sessions:
+            session.stop()
+
+    def kill(self) -> None:
+        """End all by force."""
+        for session in self.sessions:
+            session.kill()
+
+    @property
+    def is_settled(self) -> bool:
+        """None is being started, or buried, just now."""
+        return all(session.is_settled for session in self.sessions)
+
+    def carry(self) -> list[CarriedSession]:
+        """Return what ``resume`` needs in another image of the daemon."""
+        return [carried for session in self.sessions if (carried := session.carry()) is not None]
+
+    def resume(self, carried: list[CarriedSession]) -> None:
+        """Go on where ``carried`` says."""
+        for each in carried:
+            session = Session(each.app, socket.socket(fileno=each.sock))
+            self._keep(session, asyncio.get_running_loop().create_task(session.go_on(each)), None)
+
+
+def _is_meant(app: App, name: str) -> bool:
+    settings = app.spec.settings
+    folder = settings.working_dir if isinstance(settings, Settings) else ""
+    return app.name.startswith((f"{name}:", f"{name}.", f"{name}/")) or os.path.basename(folder) == name
