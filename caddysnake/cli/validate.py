@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
     from ..config.check.sandbox import overlaps, sandboxes
     from ..config.language.adapt import ConfigErrors
     from ..config.plan.admin import admin_endpoint
+    from ..config.plan.fence import unwalled
     from ..config.plan.isolation import shared
     from .planning import missing_libraries, planned
 
@@ -57,7 +58,8 @@ def main(args: argparse.Namespace) -> int:
     if args.imports and not _imported(plan, tables):
         return 1
     print("Valid configuration")
-    for each in (*shared(plan), *sandboxes(plan), *overlaps(plan)):
+    together = [each for each in shared(plan) if {*each.apps}.intersection(unwalled(plan))]
+    for each in (*together, *sandboxes(plan), *overlaps(plan)):
         print(f"Note: {each}", file=sys.stderr)
     return 0
 

@@ -267,6 +267,8 @@ def test_every_view_says_what_holds_and_an_upgrade_leaves_the_walls_up(folder: P
         estate = Estate(folder, process)
         process.wait_for_log("admin API ready")
         before = estate.ask("alice", "who")["pid"]
+        process.wait_for_log('"sandbox":"walled"', 4)
+        assert "apps are not isolated" not in process.log
         (one, *_) = [app for app in call(process, "GET", "/status").json["apps"] if app["name"] == "alice/main:app"]
         assert one["sandbox"] == "walled"
         # Each has two blocks here, which are two apps.
@@ -277,6 +279,7 @@ def test_every_view_says_what_holds_and_an_upgrade_leaves_the_walls_up(folder: P
             in command(process, folder, "status").stdout
         )
         validated = command(process, folder, "validate", check=True).stderr
+        assert "not isolated" not in validated
         assert f"Note: alice/main:app: walled: {told}" in validated
         assert f"alice/main:app: walled: {told}" in command(process, folder, "doctor").stdout
 

@@ -74,6 +74,12 @@ class PoolSpec(NamedTuple):
         return "import-failed" if code == "no-such-app" and not self.is_tenant else code
 
     @property
+    def apart(self) -> dict[str, str]:
+        """For the log: how it is kept apart from others."""
+        walled = {} if self.fence is None else {"sandbox": "walled"}
+        return {"isolated": "yes" if self.isolated else "no", **walled}
+
+    @property
     def identity(self) -> Identity:
         """Of this and its successors."""
         if isinstance(self.settings, RelaySettings):

@@ -296,6 +296,8 @@ class FirstStart(AppsChange):
 def tell_shared(desired: Desired) -> None:
     """Log which apps are not kept apart."""
     for each in desired.shared:
+        if not desired.unwalled.intersection(each.apps):
+            continue  # each is in a sandbox of its own
         tell = log.warning if each.many else log.info
         tell("apps are not isolated", extra={"fields": {"user": each.user, "apps": ", ".join(each.apps)}})
         if each.uid == 0:

@@ -290,5 +290,5 @@ def tell_ready(desired: Desired, spec: PoolSpec, took: float) -> None:
     """Log that an app is up, ``took`` seconds after it was told to start."""
     direct = [address_name(each.address) for each in desired.bindings if each.app == spec.name]
     fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
-    more = {"workers": spec.workers, "isolated": "yes" if spec.isolated else "no", "ms": round(took * 1000)}
+    more = {"workers": spec.workers, **spec.apart, "ms": round(took * 1000)}
     log.info("app ready", extra={"fields": fields | more})

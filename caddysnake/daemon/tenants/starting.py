@@ -130,8 +130,7 @@ class TenantStarter:
             table.guard.begins(tenant.key, spec.settings.working_dir)
         tenant.is_outdated = False
         app, took = await self._brought_up(tenant, table.new_app(tenant.key, spec))
-        isolated = "yes" if spec.isolated else "no"
-        fields = {"app": spec.name, "mode": "relay", "isolated": isolated, "ms": round(took * 1000)}
+        fields = {"app": spec.name, "mode": "relay", **spec.apart, "ms": round(took * 1000)}
         log.info("app ready", extra={"fields": fields})
         self._took.append(took)
         table.was_started(tenant.key)
