@@ -115,6 +115,31 @@ def test_a_sick_build_is_returned_and_no_more_than_its_share_has_seen_it(folder:
     run(work())
 
 
+@pytest.mark.parametrize(
+    "line", ["workers_runtime thread", "reload_strategy rolling", "max_requests 40 10", "log", "workers 1 3"]
+)
+def test_it_gets_along_with_what_else_moves_workers(folder: Path, line: str) -> None:
+    text = site("asgi", line)
+    text = text.replace("workers 2\n", "") if line.startswith("workers ") else text
+
+    async def work() -> None:
+        async with serving(composition(folder, text)) as served, Load(folder / "a.sock", 6) as load:
+            await load.more(50)
+            write(folder, "2")
+            outcome = await changed(served, folder, text)
+            assert (outcome.result, outcome.failure) == ("reloaded", None)
+            await load.until("2")
+            if line.startswith("max_requests"):
+                return  # a worker that is replaced later runs what is on disk by then
+            write(folder, "3", SICK, "sick()")
+            assert (await changed(served, folder, text)).result == "refused"
+            load.failures[:] = [each for each in load.failures if "500" not in each]
+            await load.until("2")
+            assert load.failures == []
+
+    run(work())
+
+
 def test_one_connection_changes_sides_between_its_requests(folder: Path) -> None:
     async def work() -> None:
         text = site().replace("for 1s", "for 3s")

@@ -270,6 +270,16 @@ function paintAlerts(status) {
       const runs = app.build ? `build ${app.build.number} serves on` : "nothing serves";
       found.push([`refused ${app.key}`, `${app.name}: build ${app.refused.number} was refused ${ago(app.refused.last_at)} (${app.refused.code}); ${runs}`, app.refused.error, "alert"]);
     }
+    if (app.trial) {
+      const t = app.trial;
+      const line = (which) => `${which}: ${t[which].requests} requests, ${t[which].errors} errors, p95 ${t[which].p95_s === null ? "–" : duration(t[which].p95_s)}`;
+      const left = span(Math.max(0, t.ends_at - Date.now() / 1000));
+      found.push([`trial ${app.key}`, `${app.name}: a new build is on trial with ${(t.share * 100).toFixed(1)} % of the requests, ${left} left`, `${line("new")}\n${line("old")}`, "alert warn"]);
+    }
+    if (app.kept) {
+      const left = span(Math.max(0, app.kept.until_at - Date.now() / 1000));
+      found.push([`kept ${app.key}`, `${app.name}: build ${app.kept.build} is kept for ${left}: caddysnake rollback`, "", "alert warn"]);
+    }
     if (!app.workers_ready && app.state !== "starting" && app.state !== "stopping") {
       const why = app.last_failure ? app.last_failure.error : "";
       found.push([`down ${app.key}`, `${app.name} has no worker`, why, "alert"]);
@@ -527,5 +537,8 @@ $("pause").addEventListener("click", () => {
   $("pause").setAttribute("aria-pressed", String(paused));
   write($("live"), paused ? "paused" : "live");
 });
-$("reload").addEventListener("click", () => act("Reloading everything", "POST", "load", (a) => `${a.file} reloaded in ${a.seconds.toFixed(1)} s`));
+$("reload").addEventListener("click", () => act("Reloading everything", "POST", "load", (a) => {
+  const refused = a.outcomes.filter((o) => o.result === "refused").map((o) => o.app);
+  return `${a.file} reloaded in ${a.seconds.toFixed(1)} s${refused.length ? `, but for ${refused.join(", ")}` : ""}`;
+}));
 turn();

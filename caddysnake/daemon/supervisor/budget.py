@@ -1,6 +1,7 @@
 """How much memory all workers together may have (``memory_budget``): who gives way before the kernel has to act.
 
-Tenants that nobody has asked for longest go to sleep first, then workers that are more than the least of their app.
+Tenants that nobody has asked for longest go to sleep first, then workers that are more than the least of their app, and
+builds that are kept.
 What is measured is each process's share of what it occupies (PSS), where the kernel tells us that.
 """
 
@@ -136,7 +137,11 @@ class MemoryBudget:
         for app in running.served_apps():
             if app.name in wanted.shrink:
                 app.scaled.shrink("memory_budget")
-        if not wanted.is_enough:
+        kept = [app for app in running.served_apps() if app.deploys.shelf.pool is not None]
+        for app in [] if wanted.is_enough else kept:
+            log.info("the build before is let go: memory_budget", extra={"fields": {"app": app.name}})
+            app.carry_out(app.takeover.drop_kept())
+        if not (wanted.is_enough or kept):
             self._tell("memory_budget is exceeded, and nobody is left to give way", used, budget)
 
     def _tell(self, what: str, used: int, budget: int) -> None:

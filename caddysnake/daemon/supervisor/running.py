@@ -142,7 +142,8 @@ class Running:
         for app in self.served_apps():
             app.even_out()
             app.pool.upkeep.watch()
-            app.pool.upkeep.recycle()
+            if app.deploys.trial is None:  # a new worker of the old build could be of new code
+                app.pool.upkeep.recycle()
             app.background.look(now)
         self.budget.look(self)
 
