@@ -102,6 +102,14 @@ class Reloaded(Model):
     seconds: float
 
 
+class GenerationModel(Model):
+    """The workers of one build."""
+
+    generation: int
+    state: Literal["starting", "trial", "serving", "kept", "leaving"]
+    workers: int
+
+
 class FiguresModel(Model):
     """What a build did in the time in which it was tried."""
 
@@ -306,6 +314,7 @@ class AppModel(Model):
     connections: int
     websockets: int = Field(default=0, description="of those, open WebSockets")
     starts: Starts
+    generations: list[GenerationModel] = Field(description="builds that have processes; the one that serves first")
     trial: TrialModel | None = Field(description="a new build that is tried")
     kept: KeptModel | None = Field(description="the build before, where it is kept")
     verdicts: dict[str, int] = Field(description="promoted, returned")

@@ -37,6 +37,7 @@ from .models import (
     DaemonModel,
     FailureModel,
     FiguresModel,
+    GenerationModel,
     Health,
     KeptModel,
     ListenerModel,
@@ -270,6 +271,10 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         refusals=_refusals(seen, app.ledger, (row.worker for row in seen.rows.get(app, []))),
         last_failure=_failure(app.ledger),
         starts=_starts(app.ledger),
+        generations=[
+            GenerationModel(generation=pool.generation, state=state.value, workers=len(pool.workers))
+            for pool, state in app.takeover.states(app.deploys.trial is not None)
+        ],
         trial=_trial(app),
         kept=_kept(app),
         verdicts=dict(app.builds.verdicts),

@@ -59,6 +59,16 @@ class TellWaiters(NamedTuple):
 Order = Act[G] | TellWaiters
 
 
+class BuildState(Enum):
+    """How far a build is, whose generation of workers has processes."""
+
+    STARTING = "starting"  # beside the one that serves
+    TRIAL = "trial"  # has its share of the requests, until it is judged
+    SERVING = "serving"
+    KEPT = "kept"  # the one before, idle; can serve again
+    LEAVING = "leaving"  # finishes what it has begun
+
+
 class Takeover(Generic[G]):
     """The generations of one app."""
 
@@ -82,6 +92,13 @@ class Takeover(Generic[G]):
         """Every generation that has a process."""
         beside = [each for each in (self.coming, self.kept) if each is not None]
         return [self.present, *self.former, *beside]
+
+    def states(self, is_tried: bool) -> list[tuple[G, BuildState]]:
+        """Every generation that has a process, and how far it is. ``is_tried``: the coming one has requests."""
+        coming = BuildState.TRIAL if is_tried else BuildState.STARTING
+        named = [(self.present, BuildState.SERVING), (self.coming, coming), (self.kept, BuildState.KEPT)]
+        leaving = [(each, BuildState.LEAVING) for each in self.former]
+        return [(each, state) for each, state in named if each is not None] + leaving
 
     # -- generations ---------------------------------------------------------------------------------------------
 
