@@ -19,6 +19,7 @@ _ASKED = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "
           "SupplementaryGroups", "RuntimeDirectory", "ExecStart")  # fmt: skip
 _PATTERNS = ("caddysnake.service", "caddysnake@*.service")
 _TIMEOUT_S = 10.0
+_SOCKETS = re.compile(r"--socket-dir[ =]([^ ;]+)")
 _CONFIG = re.compile(r"(?:--config|-c)[ =]([^ ;]+)")
 
 
@@ -36,7 +37,7 @@ class Unit(NamedTuple):
     group: str = ""
     groups: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    """Those that systemd makes for it at each start, and takes away at its end: below /run."""
+    """Those that are made for it at each start."""
     config: str = ""
 
     @property
@@ -91,7 +92,8 @@ def read_units(shown: str) -> Iterator[Unit]:
 
 
 def _unit(says: Mapping[str, str]) -> Unit:
-    config = _CONFIG.search(says.get("ExecStart", ""))
+    command = says.get("ExecStart", "")
+    config = _CONFIG.search(command)
     return Unit(
         says["Id"],
         says.get("ActiveState", ""),
@@ -101,7 +103,7 @@ def _unit(says: Mapping[str, str]) -> Unit:
         says.get("User", ""),
         says.get("Group", ""),
         tuple(says.get("SupplementaryGroups", "").split()),
-        tuple(f"/run/{name}" for name in says.get("RuntimeDirectory", "").split()),
+        (*(f"/run/{name}" for name in says.get("RuntimeDirectory", "").split()), *_SOCKETS.findall(command)),
         config[1] if config else "",
     )
 

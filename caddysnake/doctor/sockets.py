@@ -95,7 +95,7 @@ def _connecting(listener: Listener, front: Front, runner: Runner) -> Finding:
     """The socket will be made as the file says, by ``runner``."""
     try:
         uid = runner.who.uid if listener.owner is None else user_id(listener.owner)
-        gid = runner.gid if listener.group is None else group_id(listener.group)
+        gid = _given_by(os.path.dirname(listener.path), runner) if listener.group is None else group_id(listener.group)
     except AccountError as exc:
         return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint)
     planned = os.stat_result((listener.mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
@@ -104,6 +104,12 @@ def _connecting(listener: Listener, front: Front, runner: Runner) -> Finding:
         return Finding(Level.GOOD, TOPIC, f"Caddy's user {front.who.name} will get to {listener.path} ({mode})")
     text = f"{front} will not get to {listener.path} ({mode}, if {runner.who.name} starts it)"
     return Finding(Level.BAD, TOPIC, text, _let_write(planned, front, runner))
+
+
+def _given_by(folder: str, runner: Runner) -> int:
+    """The group of what ``runner`` makes in ``folder``: that of the folder, if it is marked so (inode(7), S_ISGID)."""
+    info = os.stat(folder)
+    return info.st_gid if info.st_mode & stat.S_ISGID else runner.gid
 
 
 def _let_write(info: os.stat_result, front: Front, runner: Runner) -> str:

@@ -403,6 +403,56 @@ def check_one_unit_for_an_app_of_its_own() -> None:
     call("systemctl reload caddysnake@shop && systemctl stop caddysnake@shop")
 
 
+def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
+    doctor = f"{BIN}/caddysnake doctor --json --config {CONFIG}"
+
+    def bad() -> list[dict]:
+        done = subprocess.run(doctor, shell=True, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        return [row for row in json.loads(done.stdout) if row["level"] == "bad"]
+
+    CONFIG.write_text(site("max_queue 100"))
+    call("systemctl restart caddysnake caddy")
+    until(lambda: bad() == [], "a healthy machine")
+    rows = json.loads(call(doctor))
+    (daemon,) = (row for row in rows if row["topic"] == "daemon")
+    assert "as caddysnake, caddysnake.service" in daemon["text"], daemon
+    # Stopped, the daemon or Caddy.
+    for unit, topic in (("caddysnake.service", "daemon"), ("caddy", "caddy")):
+        call(f"systemctl stop {unit}")
+        (row,) = (row for row in bad() if row["topic"] == topic)
+        assert row["mend"] == f"systemctl start {unit}", row
+        call(row["mend"])
+        until(lambda: bad() == [], "a start")
+    # Only the mode is wrong.
+    CONFIG.write_text("{\n\tsocket_mode 0600\n}\n" + site("max_queue 100"))
+    call("systemctl reload caddysnake")
+    (row,) = bad()
+    line = row["mend"].rpartition(": ")[2]
+    assert (row["topic"], line) == ("sockets", "socket_mode 0660"), row
+    CONFIG.write_text(f"{{\n\t{line}\n}}\n" + site("max_queue 100"))
+    call("systemctl reload caddysnake")
+    assert bad() == []
+    # The folder is gone, and with it the socket.
+    call("systemctl stop caddysnake && rm -rf /run/caddysnake")
+    (row,) = (row for row in bad() if row["topic"] == "sockets")
+    assert row["mend"] == "systemctl restart caddysnake.service", row
+    call(row["mend"])
+    until(lambda: bad() == [], "a folder that was made")
+    # It does not come up, and is started again and again.
+    Path("/srv/blog/main.py").write_text("import nothing_of_that_name\n")
+    call("systemctl restart caddysnake || true")
+    until(lambda: int(show("NRestarts")) > 1, "restarts")
+    told = call(f"{BIN}/caddysnake status --config {CONFIG}", 1)
+    assert "journalctl --unit caddysnake.service" in told, told
+    (row,) = (row for row in bad() if row["topic"] == "daemon")
+    assert "nothing_of_that_name" in row["text"], row
+    assert "nothing_of_that_name" in call(row["mend"])
+    Path("/srv/blog/main.py").write_text(APP)
+    until(lambda: bad() == [] and ask()["version"] == "1", "a start that comes up")
+    CONFIG.write_text(site())
+    call("systemctl restart caddysnake")
+
+
 def check_it_stops_and_finishes_what_it_was_asked() -> None:
     told: list[dict] = []
     asking = threading.Thread(target=lambda: told.append(ask(**{"X-Sleep": "2"})))
