@@ -6,6 +6,7 @@
 ``models``       every request and answer
 ``errors``       what can go wrong, with stable codes
 ``survey``       from the running daemon to the models; reads, changes nothing
+``background``   what of it is about processes and schedules
 ``metrics``      from the models to Prometheus
 ``actions``      what changes something: load, stop, reload, evict, dump
 ``profiling``    asks workers for a profile and puts together what they say; ``flames``: its forms. Pure.

@@ -87,6 +87,7 @@ class _Collector(Collector):
         yield from self._traffic(groups)
         yield from self._workers(groups)
         yield from self._templates()
+        yield from self._beside(groups)
         yield from self._relays()
         yield from self._daemon()
 
@@ -191,6 +192,37 @@ class _Collector(Collector):
 
     def _is_template(self, group: _Group) -> bool:
         return group.labels[0] in {template.name for template in self._status.templates}
+
+    def _beside(self, groups: Sequence[_Group]) -> Iterator[Metric]:
+        """Processes and schedules."""
+        running = GaugeMetricFamily("caddysnake_processes", "Processes by state.", labels=["app", "process", "state"])
+        restarts = CounterMetricFamily(
+            "caddysnake_process_restarts", "Processes that were started again.", labels=["app", "process"]
+        )
+        upcoming = GaugeMetricFamily(
+            "caddysnake_schedule_next_run_timestamp_seconds", "When it is due next.", labels=["app", "schedule"]
+        )
+        good = GaugeMetricFamily(
+            "caddysnake_schedule_last_run_success", "1 when its last run ended well.", labels=["app", "schedule"]
+        )
+        skipped = CounterMetricFamily(
+            "caddysnake_schedule_left_out", "Times that were skipped or missed.", labels=["app", "schedule"]
+        )
+        templates = {template.name: template.schedules for template in self._status.templates}
+        for group in groups:
+            (name,) = group.labels
+            processes = [each for app in group.apps for each in app.processes]
+            states = Counter((each.name, "leaving" if each.is_leaving else each.state) for each in processes)
+            for (process, state), count in sorted(states.items()):
+                running.add_metric([name, process, state], count)
+            for process in sorted({each.name for each in processes}):
+                restarts.add_metric([name, process], sum(each.restarts for each in processes if each.name == process))
+            for schedule in templates.get(name) or [each for app in group.apps for each in app.schedules]:
+                upcoming.add_metric([name, schedule.name], schedule.next_at or 0.0)
+                if schedule.last_run is not None:
+                    good.add_metric([name, schedule.name], int(schedule.last_run.ok))
+                skipped.add_metric([name, schedule.name], schedule.skipped + schedule.missed)
+        yield from (running, restarts, upcoming, good, skipped)
 
     def _templates(self) -> Iterator[Metric]:
         live = GaugeMetricFamily("caddysnake_template_apps", "Dynamic apps by state.", labels=["app", "state"])

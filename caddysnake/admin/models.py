@@ -275,6 +275,48 @@ class FailureModel(Model):
     over_at: float | None = Field(default=None, description="since when all workers are ready again; null: not yet")
 
 
+class EndModel(Model):
+    """How something ended."""
+
+    at: float
+    reason: str
+
+
+class ProcessModel(Model):
+    """A process beside the workers."""
+
+    name: str = Field(description="with its number behind, where there are several")
+    state: Literal["waiting", "starting", "running", "paused", "failed", "stopping", "ended"]
+    pid: int = Field(description="0: there is none just now")
+    since_at: float
+    restarts: int
+    is_leaving: bool = Field(description="of a former build, and ending at its own pace")
+    last_end: EndModel | None
+    memory_bytes: int
+    cpu_s: float
+
+
+class RunModel(Model):
+    """A run of a schedule that has ended. ``ok``: its exit status was 0."""
+
+    at: float
+    seconds: float
+    reason: str
+    ok: bool
+
+
+class ScheduleModel(Model):
+    """A command at certain times."""
+
+    name: str
+    cron: str
+    next_at: float | None
+    running: list[int] = Field(description="process ids of what runs")
+    last_run: RunModel | None
+    skipped: int = Field(description="times that were left out, as the last run went on still")
+    missed: int = Field(description="times that the clock went past, or the machine slept through")
+
+
 class AppModel(Model):
     """An app: a python block, or what a template of apps has become for some requests."""
 
@@ -305,6 +347,8 @@ class AppModel(Model):
     scaled: ScaledModel | None = Field(description="the last change of workers_wanted; null: as the file says")
     workers_ready: int
     workers: list[WorkerModel]
+    processes: list[ProcessModel] = []
+    schedules: list[ScheduleModel] = []
     traffic: Traffic
     restarts: dict[str, int] = Field(description="workers that were replaced, or tried again, by cause")
     refusals: dict[str, int] = Field(description="requests answered in its place, or cut, by code")
@@ -378,6 +422,7 @@ class TemplateModel(Model):
     last_failure: FailureModel | None
     starts: Starts
     cpu_s: float
+    schedules: list[ScheduleModel] = Field(default=[], description="of its apps; the last run of any of them")
 
 
 class Status(Model):

@@ -31,6 +31,7 @@ from ..daemon.system.processes import cpu_seconds, resident_bytes
 from ..daemon.tenants.tenants import Tenants
 from ..daemon.workers.worker import Worker
 from ..sandbox import landlock
+from .background import processes_of, schedules_of, schedules_of_template
 from .models import (
     AppModel,
     BuildModel,
@@ -266,6 +267,8 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         scaled=None if app.scaled.last is None else ScaledModel(**app.scaled.last._asdict()),
         workers_ready=len(app.pool.ready),
         workers=workers,
+        processes=processes_of(app),
+        schedules=schedules_of(app),
         traffic=_traffic(seen, app.ledger, workers),
         restarts=dict(app.ledger.restarts),
         refusals=_refusals(seen, app.ledger, (row.worker for row in seen.rows.get(app, []))),
@@ -346,6 +349,7 @@ def _template(tenants: Tenants, workers: dict[App, list[WorkerModel]], seen: Gla
         starting=len(tenants.starting),
         leaving=len(tenants.leaving),
         idle_timeout_s=tenants.spec.idle_timeout_s,
+        schedules=schedules_of_template(tenants),
         traffic=_traffic(seen, tenants.ledger, living),
         restarts=dict(tenants.ledger.restarts),
         refusals=_refusals(

@@ -16,7 +16,7 @@
 
 ``finding``        where the running daemon is; ``calling``: what is asked of it
 ``target``         what is asked of it that must be answered at once
-``status``         how it is, ``showing``: that once or again and again, ``overview``: as text
+``status``         how it is, ``showing``: that once or again and again, ``overview``, ``beside``: as text
 ``logs``           what was logged last; ``profile``: where an app spends its time
 ``dump``           have a worker write its stacks
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel.quantiles import quantile
+from . import beside
 
 Status = Mapping[str, Any]
 
@@ -56,6 +57,7 @@ def overview(
         # Less the table's head, and the line that says that there are more.
         apps = _foremost(apps, earlier, max(lines_max - len(above) - len(below) - 2, _APPS_LEAST))
         left_out = len(now["apps"]) - len(apps)
+    below = [*_beside(now, clock, width), *below]
     more = [f"  … and {left_out} more"] if left_out else []
     rows = table(_apps(apps, bounds_of(now), earlier, passed_s, before is not None), width)
     return [*above, *rows, *more, *below]
@@ -86,9 +88,23 @@ def one_app(now: Status, key: str, width: int | None = None) -> list[str]:
     )
     lines = [*table(_apps([app], bounds_of(now), {}, 0.0, with_rates=False), width), ""]
     lines += wrapped([f"folder {app['working_dir']}", f"python {app['python']}"], width)
-    lines += ["", *table(workers, width), "", *table(_listeners(alone), width)]
+    lines += ["", *table(workers, width), *_beside({**alone, "templates": []}, clock, width)]
+    lines += ["", *table(_listeners(alone), width)]
     notes = wrapped(_notes(alone, clock), width)
     return [*lines, *([""] if notes else []), *notes]
+
+
+def _beside(now: Status, clock: float, width: int | None) -> list[str]:
+    """Processes and schedules, where there are any."""
+    found: list[str] = []
+    for head, rows in (
+        beside.processes(now["apps"], clock),
+        beside.schedules([*now["apps"], *now["templates"]], clock),
+    ):
+        if rows:
+            short = [(cut(row[0]), *row[1:]) for row in rows]
+            found += ["", *table(Columns(head, short, frozenset((3, 5)) if "PID" in head else frozenset()), width)]
+    return found
 
 
 def _foremost(apps: Sequence[Status], earlier: Mapping[str, Status], most: int) -> list[Status]:

@@ -173,3 +173,24 @@ def test_what_is_no_command_is_refused(tmp_path: Path, body: bytes) -> None:
     with daemon(tmp_path, text(tmp_path / "blog")) as process:
         answer = call(process, "POST", "/apps/main:app/exec", body, Upgrade="caddysnake-exec", Connection="Upgrade")
         assert answer.json["code"] == "bad-request"
+
+
+def test_status_and_metrics_show_processes_and_schedules(tmp_path: Path) -> None:
+    lines = ["schedule nightly `0 3 * * *` sh -c 'exit 4'", "process sleeper sleep 1000"]
+    with daemon(tmp_path, text(tmp_path / "blog", *lines)) as process:
+        process.wait_for_log('"msg":"process started"')
+        command(process, tmp_path, "run-schedule", "blog", "nightly")
+        (app,) = call(process, "GET", "/apps").json["apps"]
+        (sleeper,) = app["processes"]
+        assert (sleeper["name"], sleeper["state"], sleeper["restarts"]) == ("sleeper", "running", 0)
+        assert alive(sleeper["pid"])
+        (nightly,) = app["schedules"]
+        assert (nightly["last_run"]["reason"], nightly["last_run"]["ok"]) == ("exit status 4", False)
+        assert time.localtime(nightly["next_at"])[3:5] == (3, 0)
+        metrics = call(process, "GET", "/metrics").body.decode()
+        assert 'caddysnake_processes{app="main:app",process="sleeper",state="running"} 1.0' in metrics
+        assert 'caddysnake_schedule_last_run_success{app="main:app",schedule="nightly"} 0.0' in metrics
+        for words in (("status",), ("status", "main:app")):
+            shown = command(process, tmp_path, *words, check=True).stdout
+            assert str(sleeper["pid"]) in shown
+            assert "exit status 4" in shown
