@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import threading
 import time
 from typing import Any
@@ -23,6 +24,7 @@ _TIMEOUT = "CADDYSNAKE_CACHE_TIMEOUT"
 _TIMEOUT_S = 30.0
 _START_S = 15.0
 _AGAIN_S = 60.0
+_BELL_S = 5.0
 _KEY_MAX = 8192
 _VALUE_MAX = 1024 * 1024
 _MEMBERS_MAX = 100_000
@@ -413,13 +415,24 @@ class Cache:
 
 def _rung() -> str:
     """Ask the daemon for a store, and wait until it is there: its address. Raises ``CacheError``."""
-    path, _, app = os.environ.get(_BELL, "").partition("#")
-    if not path:
+    name, _, app = os.environ.get(_BELL, "").partition("#")
+    if not name:
         raise CacheConfigurationError(f"there is no store: {_HINT}")
+    began = time.monotonic()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bell:
             bell.settimeout(_START_S * 2)
-            bell.connect(path)
+            while True:
+                try:
+                    bell.connect("\0" + name)
+                    break
+                except ConnectionRefusedError:  # a daemon that has begun a moment ago
+                    if time.monotonic() - began > _BELL_S:
+                        raise
+                    time.sleep(0.05)
+            _, uid, _ = struct.unpack("3i", bell.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid not in (0, os.geteuid()):
+                raise CacheError("who answers for a store is not the daemon")
             bell.sendall(app.encode() + b"\n")
             answer = b""
             while data := bell.recv(4096):

@@ -130,11 +130,29 @@ def test_what_is_full_refuses_and_says_what_to_do(tmp_path: Path) -> None:
         assert asked(path, "get", "key0") == "x" * 60_000
 
 
+def test_without_a_line_the_first_call_starts_one_that_stays(tmp_path: Path) -> None:
+    with running(tmp_path) as (process, path):
+        assert stores(process) == []
+        assert asked(path, "set", "key", "value") is None
+        assert {json.dumps(asked(path, "get", "key")) for _ in range(8)} == {'"value"'}
+        before = stores(process)
+        command(process, tmp_path, "reload", check=True)
+        assert asked(path, "get", "key") == "value"
+        command(process, tmp_path, "upgrade", check=True)
+        command(process, tmp_path, "reload", check=True)
+        assert asked(path, "get", "key") == "value"
+        assert stores(process) == before
+
+
 def test_without_a_store_an_app_serves_and_each_call_says_what_to_write(tmp_path: Path) -> None:
-    with running(tmp_path) as (_, path):
+    with running(tmp_path, "workers_runtime thread") as (_, path):
         said = asked(path, "get", "key")
         assert isinstance(said, dict)
         assert "write `cache` into the app's python block" in said["error"]
+
+
+def test_workers_have_numbers(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, path):
         found = [asked(path, "worker_id") for _ in range(20)]
         assert {each[0] for each in found if isinstance(each, list)} <= {0, 1}
 

@@ -163,7 +163,7 @@ LOOKED_AT = {
         "_by_app _is_up _starts deciding"
     ),
     "supervisor.running.Running": (
-        "_lend _loop _tasks apps autoreload beginnings budget connections desired fallback is_hurried is_stopping "
+        "_lend _loop _tasks apps autoreload bell beginnings budget connections desired fallback is_hurried is_stopping "
         "listeners oneoffs parting relays restarts spawners starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (

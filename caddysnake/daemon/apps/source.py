@@ -12,7 +12,8 @@ from ...channel.messages import MOVES
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.fence import Fence, FenceError
 from ...sandbox import denials
-from ..commands.surroundings import store_environ
+from ..commands.surroundings import STORE_URL, store_environ
+from ..system.signing import bell_name
 from ..system.state import CarriedPool, CarriedSeat
 from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
 from ..workers.forking.interpreter import not_passed
@@ -60,6 +61,9 @@ class WorkerSource:
             settings = settings._replace(build=build, slow_at=slow_at)
         if isinstance(settings, Settings) and not settings.shares_process:
             settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_WORKER_ID": str(place)})
+            if STORE_URL not in settings.environ and settings.store is None:
+                bell = f"{bell_name()[1:]}#{settings.app}"
+                settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_STORE_BELL": bell})
         if isinstance(settings, Settings) and settings.max_in_flight is not None:
             settings = settings._replace(
                 max_in_flight=share(settings.max_in_flight, place, count),

@@ -56,7 +56,13 @@ class Background:
         """Begin ``commands``, and let go what runs; each process begins when the one before it has ended."""
         if self._is_over:
             return
-        staying = [each for each in self.processes if each.spec.stays and each.spec in commands.processes]
+        said = {each.name for each in commands.processes}
+        staying = [
+            each
+            for each in self.processes
+            if (each.spec.stays and each.spec in commands.processes)
+            or (each.spec.is_asked_for and each.spec.name not in said)
+        ]
         former = [each for each in self.processes if each not in staying]
         for each in former:
             each.stop()

@@ -30,6 +30,8 @@ class ProcessSpec(NamedTuple):
     environ: tuple[tuple[str, str], ...] = ()
     stays: bool = False
     """One that is the same in the next build goes on; it is there before a build's first worker."""
+    is_asked_for: bool = False
+    """By the app: it goes on, too, where a build does not say it."""
 
 
 class ScheduleSpec(NamedTuple):

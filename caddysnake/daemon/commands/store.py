@@ -56,8 +56,12 @@ def make_kept_folder(app: str, account: Account | None) -> None:
         os.chown(path, account.uid, account.gid)
 
 
-def store_of(app: str, cache: Cache | None, environ: Mapping[str, str]) -> ProcessSpec | None:
-    """The process that is the store of ``app``; None where it has none, or one elsewhere."""
+def store_of(
+    app: str, cache: Cache | None, environ: Mapping[str, str], is_asked_for: bool = False
+) -> ProcessSpec | None:
+    """The process that is the store of ``app``; None where it has none, or one elsewhere. ``is_asked_for``: by the app,
+    whose file does not say it.
+    """
     if cache is None or cache.url is not None:
         return None
     command = [
@@ -68,4 +72,4 @@ def store_of(app: str, cache: Cache | None, environ: Mapping[str, str]) -> Proce
     ]
     if cache.persist:
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--dir", kept_folder(app)]
-    return ProcessSpec(NAME, tuple(command), 1, int(signal.SIGTERM), _STOP_S, stays=True)
+    return ProcessSpec(NAME, tuple(command), 1, int(signal.SIGTERM), _STOP_S, stays=True, is_asked_for=is_asked_for)

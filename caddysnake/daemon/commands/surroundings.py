@@ -53,6 +53,8 @@ class Surroundings(NamedTuple):
     """Those of the app's sandbox."""
     cannot: str = ""
     """Why nothing must be executed there."""
+    private: str = ""
+    """Its private folder."""
 
     @classmethod
     def of(cls, settings: Settings, key: ForkServerKey, temporary: str, fence: Fence | None = None) -> Surroundings:
@@ -62,12 +64,13 @@ class Surroundings(NamedTuple):
         For a thread: it follows links, and blocks for as long as the file system does.
         """
         python = located(key.python)
-        environ = {"TMPDIR": temporary, **settings.environ, **store_environ(settings, os.path.dirname(temporary))}
+        private = os.path.dirname(temporary)
+        environ = {"TMPDIR": temporary, **settings.environ, **store_environ(settings, private)}
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, (PUBLIC, environ.get("PYTHONPATH"))))
         rest = environ.get("PATH") or os.defpath
         environ["PATH"] = os.pathsep.join((os.path.dirname(python), rest))
         folder = os.path.realpath(settings.working_dir)
-        found = cls(settings.app, key.account, python, folder, environ, settings.limits or {})
+        found = cls(settings.app, key.account, python, folder, environ, settings.limits or {}, private=private)
         return found if key.fence is None else found._walled(fence or key.fence, os.path.dirname(temporary))
 
     def _walled(self, fence: Fence, private: str) -> Surroundings:
@@ -81,7 +84,7 @@ class Surroundings(NamedTuple):
     def words(self, command: Sequence[str]) -> list[str]:
         """Return ``command`` with the app's interpreter for ``python``."""
         first, *others = command
-        store = self.environ.get(STORE_URL, "").removeprefix("unix://")
+        store = store_socket(self.private)
         return [self.python if first in PYTHON_WORDS else first, *(store if each == STORE else each for each in others)]
 
 

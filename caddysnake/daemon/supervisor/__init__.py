@@ -1,7 +1,8 @@
 """Makes what runs equal to what is wanted.
 
 ``supervisor``  brings it up, changes it as a whole, ends it
-``running``     what runs; ``beginnings``: what of it has not come up yet
+``running``     what runs; ``bell``         where apps ask for a store
+``beginnings``: what of it has not come up yet
 ``change``      a change, by those who take part in it: ``app_changes``, ``relays_change``; ``reloads``: asks for one
 ``oneoff``      one-off commands
 ``shutdown``    the order of the end

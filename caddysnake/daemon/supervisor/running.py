@@ -28,6 +28,7 @@ from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins
 from ..workers.worker import Worker
 from .beginnings import Beginnings
+from .bell import Bell
 from .budget import MemoryBudget
 from .desired import Desired, successors
 from .fallback import Fallback
@@ -66,6 +67,7 @@ class Running:
         self.budget = MemoryBudget()
         self.beginnings = Beginnings(self.restarts, self._came_up)
         self.connections.on_untied = self.relays.untied
+        self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
         self.parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.oneoffs = OneOffs(self)
@@ -131,6 +133,7 @@ class Running:
         """To be called every second or so."""
         self.connections.shares.sweep()
         if not self.is_stopping:
+            self.bell.open()
             self.listeners.sweep([binding.address for binding in self.desired.bindings])
         now = time.time()
         for tenants in self.templates.values():

@@ -72,6 +72,7 @@ class Shutdown:
 
     async def _end_changes(self) -> None:
         self._running.is_stopping = True
+        self._running.bell.close()
         await self._running.beginnings.close()
         await self._running.autoreload.close()
 

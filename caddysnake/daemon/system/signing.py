@@ -68,6 +68,11 @@ def _made(path: str) -> str:
     return content.hex()
 
 
+def bell_name() -> str:
+    """The abstract socket (unix(7)) on which this process is asked for stores; the same after an upgrade in place."""
+    return f"\0caddysnake-store-{os.getpid()}-{epoch():x}"
+
+
 def epoch() -> int:
     """A number that is this process's alone, and stays over an upgrade in place, which executes another program in it:
     when it began, in ticks of this boot of the machine (proc_pid_stat(5)).
