@@ -116,7 +116,7 @@ LOOKED_AT = {
         "_waiting gone peer process sight timings workers"
     ),
     "workers.forking.fork_servers.ForkServers": (
-        "_by_key _kept _leaving _libraries _most _outdated _sights timings uids"
+        "_by_key _kept _leaving _libraries _looked_at _most _outdated _sights _told_of timings uids"
     ),
     "workers.threads.host.ThreadHost": (
         "_answer_by _answers _ended _idle_since _left_behind _loop _lost_s _on_crash _reaping _scratch _settings "

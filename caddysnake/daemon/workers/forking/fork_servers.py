@@ -13,10 +13,11 @@ from ...system.state import CarriedSpawner
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import NO_ROOM, ForkServerKey, Plot, SpawnError
 from .fork_server import ForkServer
-from .interpreter import UNSEEN, Sight, library_folders
+from .interpreter import UNSEEN, Sight, library_folders, replaced
 
 log = logging.getLogger("caddysnake.spawner")
 
+_LOOK_INSIDE_S = 30.0
 _LAST_WORKER_S = 1.0
 """A spawner without a worker for so long has been asked for none either."""
 
@@ -32,6 +33,9 @@ class ForkServers:
         self._libraries = libraries or library_folders(os.environ)
         self._leaving: set[ForkServer] = set()
         self._outdated: set[ForkServer] = set()
+        self._looked_at = 0.0
+        self._told_of: frozenset[str] = frozenset()
+        """What workers in a sandbox cannot read any more."""
         self._kept: frozenset[ForkServerKey] = frozenset()
         self._most: int | None = None
         self.uids: set[int] = set()
@@ -120,6 +124,18 @@ class ForkServers:
             spawner.close()
             self._leaving.add(spawner)
         self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
+        if now - self._looked_at >= _LOOK_INSIDE_S:
+            self._looked_at = now
+            self._tell_replaced()
+
+    def _tell_replaced(self) -> None:
+        found = frozenset(path for spawner in self._by_key.values() for path in replaced(spawner.sight))
+        if found - self._told_of:
+            hint = "caddysnake reload gives apps in a sandbox workers that can read what is there now"
+            fields = {"files": ", ".join(sorted(found)), "hint": hint}
+            log.warning("files were replaced that workers in a sandbox may read: to them they are closed",
+                        extra={"fields": fields})  # fmt: skip
+        self._told_of = found
 
     def outdate(self, key: ForkServerKey | None = None) -> None:
         """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again, and a script

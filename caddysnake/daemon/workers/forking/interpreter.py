@@ -61,6 +61,14 @@ class Sight(NamedTuple):
         return seen._replace(walls=walls, identities=identities(walls))
 
 
+def replaced(sight: Sight) -> list[str]:
+    """Files of the system's that have given way to others since its walls were made: closed to who is inside."""
+    if sight.walls is None:
+        return []
+    pairs = zip(sight.walls.grants, sight.identities, identities(sight.walls), strict=True)
+    return [grant.path for grant, before, now in pairs if grant.path.startswith("/etc/") and before != now]
+
+
 UNSEEN = Sight("", (), "", False)
 """Of one that another image of the daemon has started."""
 
