@@ -121,7 +121,7 @@ def test_every_error_is_shown_with_its_line(folder: Path) -> None:
     done = caddysnake(folder, "validate")
     assert done.returncode == 1
     assert done.stderr == (
-        'Error: Caddyfile:3: unknown subdirective of python "worker" (did you mean "workers"?)\n'
+        'Error: Caddyfile:3: unknown subdirective of python "worker" (write workers COUNT)\n'
         "    3 | worker 2\n"
         "        ^\n"
         "Error: Caddyfile:4: module_wsgi: 'main' names a module but no variable in it "
