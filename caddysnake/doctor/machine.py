@@ -12,6 +12,7 @@ from ..daemon.sockets.shares import reserve
 from ..daemon.system.cgroups import runs_systemd
 from ..sandbox import landlock, walls
 from .findings import Finding, Level
+from .service import in_container
 
 TOPIC = "machine"
 
@@ -65,9 +66,9 @@ def _descriptors(hard: int) -> Finding:
     )
     text = f"{hard:,} open files a process: {connections}"
     if hard < _DESCRIPTORS:
-        return Finding(
-            Level.DOUBT, TOPIC, text, _unit(f"LimitNOFILE={_DESCRIPTORS * 4}", f"ulimit -n {_DESCRIPTORS * 4}")
-        )
+        most = _DESCRIPTORS * 4
+        mend = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
+        return Finding(Level.DOUBT, TOPIC, text, mend)
     return Finding(Level.GOOD, TOPIC, text)
 
 
@@ -92,9 +93,9 @@ def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
     )
     if needed > limit:
         text = f"the file asks for up to {needed:,} processes and threads, and this user may have {limit:,}"
-        yield Finding(
-            Level.DOUBT, TOPIC, text, _unit("LimitNPROC=infinity and TasksMax=infinity", "ulimit -u unlimited")
-        )
+        option = "--pids-limit -1 --ulimit nproc=-1"
+        mend = _unit("LimitNPROC=infinity and TasksMax=infinity", "ulimit -u unlimited", option)
+        yield Finding(Level.DOUBT, TOPIC, text, mend)
 
 
 def _memory(path: Path) -> Finding:
@@ -114,6 +115,10 @@ def _memory(path: Path) -> Finding:
     return Finding(Level.DOUBT, TOPIC, text, mend)
 
 
-def _unit(setting: str, command: str) -> str:
-    """How a limit is raised: by a unit's ``setting``, or where nothing reads units before the daemon is started."""
-    return f"in the unit: {setting}" if runs_systemd() else f"{command}, by root where the daemon is started"
+def _unit(setting: str, command: str, option: str) -> str:
+    """How a limit is raised: by a unit's ``setting``, a container's ``option``, or a ``command`` before the start."""
+    if runs_systemd():
+        return f"in the unit: {setting}"
+    if in_container():
+        return f"start the container with {option}, as {command} does elsewhere"
+    return f"{command}, by root where the daemon is started"

@@ -12,7 +12,7 @@ from ..daemon.system.cgroups import runs_systemd
 from .findings import Finding, Level
 from .front import Front
 from .reach import Who, entering, may
-from .service import Runner, last_words
+from .service import Runner, in_container, last_words
 
 TOPIC = "daemon"
 _APPS = "apps"
@@ -111,7 +111,8 @@ def check_front(front: Front | None) -> Iterator[Finding]:
     elif runs_systemd():
         yield Finding(Level.BAD, "caddy", "no Caddy runs on this machine", "systemctl start caddy")
     else:
-        yield Finding(Level.DOUBT, "caddy", "no Caddy can be seen here; in a container of its own it cannot be")
+        mend = "let its container be in the socket's group: --group-add GID" if in_container() else ""
+        yield Finding(Level.DOUBT, "caddy", "no Caddy can be seen here; in a container of its own it cannot be", mend)
 
 
 def _end(text: str) -> str:

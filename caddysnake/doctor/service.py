@@ -73,6 +73,11 @@ def runner_of(file: str | None, pid: int | None, proc: str = "/proc") -> Runner:
     return Runner(Who(_name(os.geteuid()), os.geteuid(), frozenset({os.getegid(), *os.getgroups()})), os.getegid())
 
 
+def in_container(root: str = "/") -> bool:
+    """Whether this is one of Docker's, or podman's: there is no unit to change, and another image is started anew."""
+    return any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
+
+
 def units() -> list[Unit]:
     """Those of ours that systemd knows."""
     command = ["systemctl", "show", *_PATTERNS, f"--property={','.join(_ASKED)}"]

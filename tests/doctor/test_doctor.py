@@ -143,6 +143,9 @@ def test_a_limit_is_raised_in_a_unit_only_where_something_reads_units(
     (mend,) = [finding.mend for finding in check_machine(None) if "open files a process" in finding.text]
     assert ("in the unit: LimitNOFILE=" in mend) is is_booted
     assert ("ulimit -n " in mend) is not is_booted
+    monkeypatch.setattr(machine, "in_container", lambda: True)
+    (mend,) = [finding.mend for finding in check_machine(None) if "open files a process" in finding.text]
+    assert ("start the container with --ulimit nofile=" in mend) is not is_booted
 
 
 def test_a_user_that_is_only_guessed_is_told_as_a_guess(folder: Path) -> None:
