@@ -113,6 +113,7 @@ class _Link:
         self.pid = os.getpid()
         self._timeout_s = timeout_s
         self._buffer = b""
+        self.wait(None)
         if parts.password:
             user = [unquote(parts.username)] if parts.username else []
             self.call("AUTH", *user, unquote(parts.password))
@@ -129,7 +130,15 @@ class _Link:
             sock.close()
 
     def wait(self, timeout_s: float | None) -> None:
-        self._sock.settimeout(self._timeout_s if timeout_s is None else timeout_s)
+        seconds = self._timeout_s if timeout_s is None else max(timeout_s, 0.001)
+        if type(self._sock) is not socket.socket:  # TLS
+            self._sock.settimeout(seconds)
+            return
+        # The kernel's own time-out: with Python's, each call is two.
+        self._sock.setblocking(True)
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def call(self, *words: str | bytes | int) -> Any:
         """Raises ``_Refused``, ``OSError``."""
@@ -137,13 +146,21 @@ class _Link:
         return self.read()
 
     def send(self, *words: str | bytes | int) -> None:
-        out = [b"*%d\r\n" % len(words)]
+        out = b"*%d\r\n" % len(words)
         for word in words:
-            raw = word if isinstance(word, bytes) else str(word).encode()
-            out.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-        self._sock.sendall(b"".join(out))
+            raw = word if type(word) is bytes else str(word).encode()
+            out += b"$%d\r\n%b\r\n" % (len(raw), raw)
+        try:
+            self._sock.sendall(out)
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def read(self) -> Any:
+        if len(self._buffer) == 0:
+            self._more(65536)
+            if self._buffer == b"+OK\r\n":  # as most are
+                self._buffer = b""
+                return b"OK"
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"$":
@@ -166,16 +183,19 @@ class _Link:
             if at >= 0:
                 line, self._buffer = self._buffer[:at], self._buffer[at + 2 :]
                 return line
-            self._more(4096)
+            self._more(65536)
 
     def _exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
-            self._more(max(4096, size - len(self._buffer)))
+            self._more(max(65536, size - len(self._buffer)))
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
     def _more(self, size: int) -> None:
-        data = self._sock.recv(size)
+        try:
+            data = self._sock.recv(size)
+        except BlockingIOError:
+            raise TimeoutError from None
         if not data:
             raise OSError("the store has ended the connection")
         self._buffer += data
