@@ -183,6 +183,8 @@ def test_tenants_of_a_template_share_a_fork_server_and_have_only_what_is_theirs(
         ]
         found = ask("alice", "tried", paths=paths)
         assert list(found.values()) == ["done", "done", "EACCES", "EACCES", "EACCES", "EACCES"]
+        reached = ask("alice", "attack", processes={}, files=[], folders=[], sockets=[f"{folder}/all.sock"])
+        assert set(reached["sockets"].values()) == {"EAFNOSUPPORT"}
         assert get("/stumble", path=folder / "all.sock", Host="alice.test")[0] == 500
         process.wait_for_log("outside of the sandbox: `read /home`", 2)  # what is raised, and what is printed
         assert "started afresh" not in process.log  # what was warm before the first request

@@ -6,6 +6,7 @@ The first functions are pure, for any kernel.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ from ..plan.isolation import Residents, residents, shared
 from ..plan.places import start_folder
 from ..plan.plan import AppSpec, Plan
 
+_UNIX_SOCKET = re.compile(
+    r"^unix:|^[\w+]*\+(?:socket|unix)://|[?&](?:host|unix_socket|unix_sock)=(?:/|%2F)|^/\S+\.sock$", re.IGNORECASE
+)
+"""In a variable: a database's address that leads to one."""
 _AS_ROOT = "an app that runs as root cannot be kept in a sandbox"
 _GIVE_USER = "give it a user of its own: user NAME in its block; or start the daemon as an ordinary user"
 
@@ -114,6 +119,11 @@ def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
                 fence = fence_of(app, closed, isolated=not is_shared(app, housed))
             if fence is not None:
                 walls_of(fence, Sites(app.python, (), ""))
+                cache = app.block.cache
+                if cache is not None and not fence.walls.has_unix and (cache.url or "unix:").startswith("unix:"):
+                    hint = "write `unix any` in its block, or a store elsewhere: cache redis://HOST"
+                    why = "the store of `cache` is reached by a unix socket, and it may have none"
+                    raise FenceError("cache", why, hint)
         except FenceError as exc:
             yield number, error_at(app.block.at(exc.at, "sandbox"), f"sandbox: {exc}", exc.hint)
 
@@ -132,6 +142,12 @@ def sandboxes(plan: Plan) -> Sequence[str]:
             others = [name for name in together.get(app.name, ()) if name in without]
             word, sentence = held(fence.walls, landlock.abi(), is_shared=is_one_of_many, unwalled=others)
             found.append(f"{app.name}: {word}: {sentence}")
+            if not fence.walls.has_unix:
+                found += [
+                    f"{app.name}: {name} names a unix socket, and its sandbox lets it have none: write `unix any`"
+                    for name, value in app.environ.items()
+                    if _UNIX_SOCKET.search(value)
+                ]
     return found
 
 

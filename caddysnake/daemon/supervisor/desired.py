@@ -193,6 +193,8 @@ def _fenced(pool: PoolSpec, own: Fence | None, shared: Fence | None = None) -> P
     """``pool`` in its sandbox. ``shared``: what it has in common with others that come from one fork server."""
     if own is None or own.is_rehearsed:
         return pool._replace(rehearsal=own)
+    if shared is not None:
+        shared = shared._replace(walls=own.walls)
     return pool._replace(fence=own, key=pool.key._replace(fence=own if shared is None else shared))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config.check.sandbox import held, overlaps, path_errors, refusals
+from caddysnake.config.check.sandbox import held, overlaps, path_errors, refusals, sandboxes
 from caddysnake.config.language.adapt import ConfigErrors, load
 from caddysnake.config.language.models import Sandbox
 from caddysnake.config.plan.plan import Plan, plan
@@ -144,3 +144,12 @@ def test_sandboxes_of_one_user_that_hold_each_others_folders_are_told(tmp_path: 
     (told,) = overlaps(planned(tmp_path, f"read {tmp_path}/app1", ""))
     assert "app0/main:app may read" in told
     assert told.endswith("app1/main:app is")
+
+
+def test_a_store_or_a_database_by_a_unix_socket_needs_one(tmp_path: Path) -> None:
+    (error,) = [error for _, error in path_errors(planned(tmp_path, "unix none\n}\ncache local {"))]
+    assert "the store of `cache` is reached by a unix socket" in str(error)
+    assert list(path_errors(planned(tmp_path, "unix any\n}\ncache local {"))) == []
+    plan_of = planned(tmp_path, "unix none\n}\nenv_var DATABASE_URL postgres:///shop?host=/run/pg\nautoreload {")
+    (_, note) = sandboxes(plan_of)
+    assert "DATABASE_URL names a unix socket" in note
