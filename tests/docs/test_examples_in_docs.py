@@ -4,6 +4,7 @@ their own parsers."""
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 from importlib import import_module
@@ -18,6 +19,7 @@ from caddysnake.caddyfile.formatter import format_source
 from caddysnake.channel.codes import CAUSES, STATUS
 from caddysnake.cli.main import COMMANDS, whole_parser
 from caddysnake.config.language.adapt import load
+from caddysnake.config.language.directives import SUBDIRECTIVES
 from caddysnake.config.plan.plan import plan
 from caddysnake.config.stock.stock import stock
 from caddysnake.http1.errors import BREACHES
@@ -25,6 +27,10 @@ from caddysnake.http1.errors import BREACHES
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md", "examples/*/*.md") for path in ROOT.glob(pattern))
 BLOCK = re.compile(r"^( *)```([a-z]+)([^\n]*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+
+
+PARTS = ("python", "handle", "handle_path", "reverse_proxy")
+"""Directives that are shown without their site."""
 
 
 class Shown(NamedTuple):
@@ -56,12 +62,18 @@ def of(language: str) -> list[object]:
     return [pytest.param(each, id=each.place) for each in SHOWN if each.language == language and "<" not in each.text]
 
 
+def whole(text: str) -> str:
+    """A file of ``text``, which may be a part of a site, or of a block."""
+    first = next(line.split()[0] for line in text.splitlines() if line and not line.startswith("#"))
+    if first in SUBDIRECTIVES.settings:
+        text = f"\tpython {{\nmodule_wsgi main:app\n{text}}}\n"
+    return f"localhost {{\n{text}}}\n" if first in (*SUBDIRECTIVES.settings, *PARTS) else text
+
+
 @pytest.mark.parametrize("block", of("caddyfile"))
 def test_a_configuration_that_is_shown_is_one_for_us_and_for_caddy(block: Shown, tmp_path: Path) -> None:
     assert format_source(block.text) == block.text
-    source = block.text.encode()
-    if block.text.startswith(("handle", "reverse_proxy")):  # a part of a site
-        source = b"localhost {\n" + source + b"}\n"
+    source = whole(block.text).encode()
     if b"\tpython" in source:
         plan(load(source, "Caddyfile", {}), cores=2)
     file = tmp_path / "Caddyfile"
@@ -118,7 +130,7 @@ def test_code_that_is_shown_with_a_name_is_served(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", of("python"))
 def test_code_that_is_shown_can_be_compiled(block: Shown) -> None:
-    compile(block.text, block.place, "exec")
+    compile(block.text, block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_every_code_of_ours_is_explained_where_somebody_looks_for_it() -> None:
