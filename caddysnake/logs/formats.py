@@ -88,7 +88,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     took = fields.get("duration")
     if isinstance(took, float):
         seen["duration"] = f"{took * 1000:.1f}ms"
-    whose = {name: fields[name] for name in ("app", "process") if name in fields}
+    whose: dict[str, Any] = {name: fields[name] for name in ("app", "process") if name in fields}
     return {"status": fields.get("status"), "size": fields.get("size"), **seen, **whose}
 
 
