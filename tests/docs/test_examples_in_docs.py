@@ -98,7 +98,7 @@ def test_a_command_that_is_shown_is_understood(block: Shown) -> None:
 def test_every_command_has_help_of_its_own() -> None:
     for name in COMMANDS:
         parser = argparse.ArgumentParser()
-        module = import_module(f"caddysnake.cli.{name}")
+        module = import_module(f"caddysnake.cli.{name.replace('-', '_')}")
         module.add_arguments(parser)
         assert module.__doc__
         assert [action.dest for action in parser._actions if not action.help] == [], name
