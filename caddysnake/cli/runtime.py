@@ -60,19 +60,10 @@ def main(args: argparse.Namespace) -> int:
             has, oldest = (".".join(map(str, version)) for version in (target.version, OLDEST_PYTHON))
             raise wheels.FetchError(f"{python} is Python {has}; apps need {oldest} or later")
         place = folder / target.suffix
-        for wanted in _versions(_REQUIRED):
-            _fetch(target, place, wanted)
+        had, missed = _install(target, place)
     except wheels.FetchError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
-    had, missed = _versions(_REQUIRED), list[str]()
-    for name, without in _WANTED.items():
-        for wanted in _versions((name,)):
-            try:
-                _fetch(target, place, wanted)
-                had.append(wanted)
-            except wheels.FetchError as exc:
-                missed.append(f"Warning: {exc}\nWithout {name} {without}.")
     _copy_speedups(target.suffix, place)
     print(f"Installed for {target.suffix}: {', '.join(had)} in {place}")
     for each in missed:
@@ -80,10 +71,33 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fetch(target: wheels.Interpreter, place: Path, wanted: str) -> None:
-    """Fetch one library by itself: that another is not to be had is none of its business. Raises ``FetchError``."""
-    print(f"Fetching {wanted} …", flush=True)
-    wheels.fetch(target, place, [wanted])
+def _install(target: wheels.Interpreter, place: Path) -> tuple[list[str], list[str]]:
+    """What was installed, and what is to be said of the rest. Raises ``FetchError`` when a worker cannot do without it.
+
+    All at once, or, when something is not to be had, each by itself: that is none of the others' business.
+    """
+    required, every = _versions(_REQUIRED), _versions((*_REQUIRED, *_WANTED))
+    try:
+        _fetch(target, place, every)
+    except wheels.FetchError:
+        pass
+    else:
+        return every, []
+    _fetch(target, place, required)
+    had, missed = required, list[str]()
+    for name, without in _WANTED.items():
+        for wanted in _versions((name,)):
+            try:
+                _fetch(target, place, [wanted])
+                had.append(wanted)
+            except wheels.FetchError as exc:
+                missed.append(f"Warning: {exc}\nWithout {name} {without}.")
+    return had, missed
+
+
+def _fetch(target: wheels.Interpreter, place: Path, wanted: list[str]) -> None:
+    print(f"Fetching {', '.join(wanted)} …", flush=True)
+    wheels.fetch(target, place, wanted)
 
 
 def _copy_speedups(suffix: str, place: Path) -> None:

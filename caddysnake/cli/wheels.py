@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +99,7 @@ def _tags(told: dict[str, object]) -> tuple[str, ...]:
 
 def fetch(target: Interpreter, folder: Path, wanted: list[str]) -> None:
     """Unpack ``wanted``, such as ``httptools==0.6.4``, built for ``target``, into ``folder``. Raises ``FetchError``."""
-    command = next(_fetchers(target), None)
+    command = _fetcher(target)
     if command is None:
         raise FetchError(
             f"there is no pip to fetch {' '.join(wanted)} with: neither {sys.executable} nor {target.path} has pip or "
@@ -127,6 +128,12 @@ def _explained(target: Interpreter, wanted: list[str], said: str) -> str:
         f"{' '.join(wanted)}` run on a machine like this one that has one, bring the folder here, and call this with "
         "PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER in the environment"
     )
+
+
+@cache
+def _fetcher(target: Interpreter) -> tuple[str, ...] | None:
+    """The best command; to look for it takes as long as to fetch something."""
+    return next(map(tuple, _fetchers(target)), None)
 
 
 def _fetchers(target: Interpreter) -> Iterator[list[str]]:
