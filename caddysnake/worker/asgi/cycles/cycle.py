@@ -299,10 +299,10 @@ class Cycle:
             "error",
             what,
             error,
-            code=code,
             app=self.connection.context.settings.app,
             method=self.head.method,
             path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),
+            code=code,
         )
 
 

@@ -44,7 +44,7 @@ def report(level: str, what: str, app: str, head: RequestHead, exc: BaseExceptio
     """
     path = head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
     error = "" if exc is None else foreign_traceback(exc)
-    say(level, what, error, **more, app=app, method=head.method, path=path)
+    say(level, what, error, app=app, method=head.method, path=path, **more)
 
 
 class CallContext(NamedTuple):
