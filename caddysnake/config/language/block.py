@@ -93,6 +93,10 @@ def _combination_errors(draft: AppDraft) -> list[CaddyfileError]:
     if interface == "wsgi" and "sendfile" in where:
         hint = "take it away: wsgi.file_wrapper always sends files so"
         errors.append(error_at(where["sendfile"], "sendfile is for ASGI apps", hint))
+    cache, sandbox = fields.get("cache"), fields.get("sandbox")
+    if cache is not None and cache.url is None and sandbox is not None and sandbox.mode == "on":
+        hint = "name one elsewhere, which the walls let it reach over TCP: cache redis://127.0.0.1:6379/0"
+        errors.append(error_at(where["cache"], "a store of its own is not offered to an app in a sandbox", hint))
     return errors
 
 
