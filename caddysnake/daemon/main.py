@@ -26,7 +26,7 @@ from .supervisor.beside import ControlEndpoint, FrontProxy
 from .supervisor.document import Configuration, Reader
 from .supervisor.reloads import Reloads, why
 from .supervisor.supervisor import Supervisor
-from .system import cgroups, processes
+from .system import cgroups, processes, tempdirs
 from .system.log import process as logger
 from .system.log import records as logs
 from .system.log.records import close_quietly, tell
@@ -164,6 +164,7 @@ class Daemon:
             self._go_on(left)
             return True
         if left is not None:
+            tempdirs.start_afresh(left.state.scratch)
             self.running.listeners.adopt(left.state.listeners)
             self._attendant.adopt(left.state.attended)
         self._attendant.prepare(self.reloads.configuration)

@@ -71,6 +71,15 @@ def resume(folder: str | None) -> None:
             _remover.add(*((each, emptied(each)) for each in gone))
 
 
+def start_afresh(folder: str | None) -> None:
+    """Go on in ``folder``, as ``resume`` does, whose apps are all gone."""
+    names = os.listdir(folder) if folder is not None and os.path.isdir(folder) else []
+    resume(folder)
+    for name in names:
+        if not name.startswith(_GONE):
+            discard(f"{folder}/{name}")
+
+
 def make(app: str, uid: int, gid: int, subfolders: Sequence[str] = ()) -> str:
     """A new folder, mode 0700, with ``subfolders``, for ``app``, which runs as ``uid``. Raises ``OSError``.
 

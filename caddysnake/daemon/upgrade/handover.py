@@ -65,7 +65,7 @@ class Inheritance:
         left.attended, left.started_at = self.state.attended, self.state.started_at
         if self.state.caddy is not None:  # its output is read to its end by the log process that does so now
             left.caddy = self.state.caddy.model_copy(update={"outlets": None})
-        left.cgroup = self.state.cgroup
+        left.cgroup, left.scratch = self.state.cgroup, self.state.scratch
         replace_image(left, None, 0)
 
     def _end_standin(self) -> None:
