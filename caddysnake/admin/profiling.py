@@ -43,7 +43,10 @@ class _Subject(NamedTuple):
 
 
 async def of_app(daemon: Daemon, key: str, seconds: float) -> Profile:
-    """All workers of an app together. Raises ``ApiError``."""
+    """All workers of an app together; a tenant may be called by its host. Raises ``ApiError``."""
+    by_host = [each.app.name for each in known_apps(daemon) if each.app.name.partition(" ")[0] == key]
+    if len(by_host) == 1:
+        key = by_host[0]
     try:
         found = find(daemon.running.apps, daemon.running.templates, key)
     except UnknownApp as exc:

@@ -203,6 +203,18 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         yield process
 
 
+def test_a_tenant_may_be_called_by_its_host(tmp_path: Path) -> None:
+    (tmp_path / "ann.test").mkdir()
+    (tmp_path / "ann.test" / "shop.py").write_text(APP)
+    text = BLOCK.format(name="shop", kind="wsgi", more="").replace("working_dir shop", "working_dir {host}")
+    with daemon(tmp_path, text) as process:
+        process.wait_for_log("admin API ready")
+        assert get("/", path=tmp_path / "shop.sock", Host="ann.test")[0] == 200
+        seen = call(process, "POST", "/apps/ann.test/profile?seconds=0.2&format=wall").json
+        assert (seen["name"], seen["warnings"]) == ("ann.test shop:wsgi", [])
+        assert call(process, "POST", "/apps/ben.test/profile?seconds=0.2").json["code"] == "no-such-app"
+
+
 def test_an_app_of_another_python_is_profiled_too(tmp_path: Path) -> None:
     python = another_version()
     make_venv(python, tmp_path / "venv")
