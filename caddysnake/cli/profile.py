@@ -28,7 +28,7 @@ _HOTTEST = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("app", metavar="APP|PID", help="an app by its name in `caddysnake status`, a tenant's host, or a pid")
+    parser.add_argument("app", metavar="APP|PID", help="a name in `caddysnake status`, a tenant's host, or a pid")
     parser.add_argument("--seconds", metavar="N", type=float, default=10.0, help="how long to look (default: 10)")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write: a name in .html, .json or .txt")
     parser.add_argument("--wall", action="store_true", help="count waiting too, in .txt and where nothing is written")

@@ -168,7 +168,7 @@ _shtab_caddysnake_profile_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":an app by its name in \`caddysnake status\`, a tenant\'s host, or a pid:"
+  ":a name in \`caddysnake status\`, a tenant\'s host, or a pid:"
 )
 
 # guard to ensure default positional specs are added only once per session
