@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
     from ..caddyfile.errors import CaddyfileError
+    from ..config.check.commands import missing_commands, told_schedules
     from ..config.check.sandbox import overlaps, sandboxes
     from ..config.language.adapt import ConfigErrors
     from ..config.plan.admin import admin_endpoint
@@ -44,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
     with source_of(args.config) as source:
         config, plan, errors, part, tables = planned(source, with_caddy=args.caddy)
-        errors += missing_libraries(plan, os.environ)
+        errors += [*missing_libraries(plan, os.environ), *missing_commands(plan, os.environ)]
         print_warnings(config.warnings)
         try:
             admin_endpoint(config.options, source.file, os.environ, for_caddy=args.caddy)
@@ -58,6 +60,8 @@ def main(args: argparse.Namespace) -> int:
     if args.imports and not _imported(plan, tables):
         return 1
     print("Valid configuration")
+    for line in told_schedules(plan, time.time()):
+        print(line)
     together = [each for each in shared(plan) if {*each.apps}.intersection(unwalled(plan))]
     for each in (*together, *sandboxes(plan), *overlaps(plan)):
         print(f"Note: {each}", file=sys.stderr)

@@ -1,0 +1,78 @@
+"""What the machine says of release commands, processes and schedules: are they there for that user, and when they come.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from ...caddyfile.errors import CaddyfileError, nearest
+from ...files import closed_to
+from ..language import cron
+from ..language.registry import error_at
+from ..language.values import unescaped
+from ..plan import accounts
+from ..plan.accounts import AccountError
+from ..plan.plan import AppSpec, Plan
+from ..plan.routing import commands
+
+_PYTHON = ("python", "python3")
+_NEXT = 3
+
+
+def missing_commands(plan: Plan, environ: Mapping[str, str]) -> list[CaddyfileError]:
+    """Commands that their user would not find, or may not execute. What a request decides is not looked at."""
+    return [error for app in plan.apps if not app.block.placeholders for error in _missing(app, environ)]
+
+
+def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileError]:
+    try:
+        account = accounts.resolve(app.block.user, app.block.group)
+    except AccountError:
+        return  # the checks say so
+    path = app.environ.get("PATH") or environ.get("PATH") or os.defpath
+    folders = [os.path.dirname(app.python), *path.split(os.pathsep)]
+    who = "this user" if account is None else f"user {account.name}"
+    for kind, each in commands(app.block):
+        word, what = unescaped(each.command[0]), kind.partition("[")[0]
+        if word in _PYTHON:
+            continue
+        if os.sep in word:
+            places = [os.path.join(app.working_dir, word)]
+        else:
+            places = [os.path.join(app.working_dir, folder, word) for folder in folders]
+        found = next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), None)
+        if found is None:
+            near = nearest(word, _names(folders[:1])) if os.sep not in word else None
+            hint = near or "install it there, or write its whole path"
+            where = "" if os.sep in word else f" in {os.pathsep.join(folders[:4])}{' …' if len(folders) > 4 else ''}"
+            yield error_at(each.position, f"{what}: there is no command {word}{where}", hint)
+        elif account is not None:
+            closed = closed_to(found, account.uid, frozenset((account.gid, *account.groups)))
+            if closed is not None:
+                message = f"{what}: {who} may not execute {found}: the mode of {closed} keeps it out"
+                yield error_at(each.position, message, "install it where that user may read it")
+
+
+def _names(folders: list[str]) -> list[str]:
+    try:
+        return [name for folder in folders for name in os.listdir(folder)][:1000]
+    except OSError:
+        return []
+
+
+def told_schedules(plan: Plan, now: float) -> Iterator[str]:
+    """What each schedule's line means, and when it is due next, for people."""
+    for app in plan.apps:
+        for each in app.block.schedules:
+            zone = cron.zone(each.timezone)
+            times, moment = [], datetime.fromtimestamp(now, zone)
+            for _ in range(_NEXT):
+                upcoming = cron.next_time(each.cron, moment)
+                if upcoming is None:
+                    break
+                moment = upcoming
+                times.append(f"{moment:%Y-%m-%d %H:%M}")
+            where = f" ({each.timezone})" if each.timezone else ""
+            yield f"schedule {each.name} of {app.name}: {cron.explained(each.cron)}{where}; next {', '.join(times)}"
