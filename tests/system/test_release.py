@@ -134,3 +134,11 @@ def test_an_app_with_placeholders_runs_it_once_before_its_first_worker(tmp_path:
         eventually(lambda: order("anna") == ["anna", "worker", "anna", "worker"], "new workers")
         command(process, tmp_path, "reload", "--app", "anna main:app", check=True)
         assert order("anna")[4:] == ["anna", "worker"]
+
+
+def test_a_reload_that_is_refused_after_an_upgrade_leaves_the_daemon_at_work(tmp_path: Path) -> None:
+    with daemon(tmp_path, block(tmp_path, "blog", "release test ! -e bad")) as process:
+        command(process, tmp_path, "upgrade", check=True)
+        (tmp_path / "blog" / "bad").touch()
+        assert command(process, tmp_path, "reload").returncode == 1
+        assert ask(tmp_path, "blog") == (200, b"first")

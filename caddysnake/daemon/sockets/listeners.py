@@ -68,7 +68,8 @@ class Listeners:
         for key, bound in opened.items():
             if self._bound.get(key) is not bound:
                 self._opener.give_up(bound.listener)
-        for listener, former in self._former:
+        given, self._former = self._former, []  # what is given back is noted there anew
+        for listener, former in given:
             with contextlib.suppress(ListenError):
                 self._give(listener, former)
         self._former = []
