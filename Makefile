@@ -24,7 +24,7 @@ help:
 	@echo 'make test        run the tests'
 	@echo 'make lint        check style and types'
 	@echo 'make docs        build the documentation into site/'
-	@echo 'make generated   write completion scripts and the manual page anew'
+	@echo 'make generated   write completion scripts, the manual page and pages of the docs anew'
 	@echo 'make bench       measure against the peers, on this machine (less than 10 minutes)'
 	@echo 'make bench-full  the same with everything, and longer (an hour or two)'
 	@echo 'make scaling     what grows with connections, workers, tenants, routes and sites'

@@ -1,10 +1,10 @@
-"""Write what is made of the code: scripts for shells and the manual page of the command line's parsers, and the
-docs' table of codes.
+"""Write what is made of the code: of the command line's parsers scripts for shells, the manual page and a page of the
+docs, and the docs' table of codes.
 
     python .ci/generate.py            write them
     python .ci/generate.py --check    only say which are out of date; 1 if any is
 
-Those of the command line are part of the package, so that no installation needs what makes them.
+The scripts and the manual page are part of the package, so that no installation needs what makes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from inspect import cleandoc
 from pathlib import Path
+from textwrap import dedent
 
 import shtab
 from argparse_manpage.manpage import Manpage
@@ -24,12 +26,13 @@ sys.path.insert(0, str(ROOT))
 from caddysnake.admin.errors import CODES as API  # noqa: E402
 from caddysnake.channel.codes import ANSWERS, FAILURES, REPLACED, Code  # noqa: E402
 from caddysnake.cli.completion import SHELLS  # noqa: E402
-from caddysnake.cli.main import PROGRAM, whole_parser  # noqa: E402
+from caddysnake.cli.main import COMMANDS, PROGRAM, whole_parser  # noqa: E402
 from caddysnake.cli.manpage import PAGE, SECTION  # noqa: E402
 from caddysnake.http1.errors import BREACHES  # noqa: E402
 
 FOLDER = ROOT / "caddysnake" / "cli" / "generated"
 CODES = ROOT / "docs" / "codes.md"
+COMMAND_LINE = ROOT / "docs" / "cli.md"
 FILES = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
 ABOUT = {
     "prog": PROGRAM,
@@ -68,6 +71,106 @@ def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
     columns = head.count("|") + 1
     lines = [f"| {head} |", "|" + " --- |" * columns]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Each argument as it is written, with what it means."""
+    for action in parser._actions:
+        if isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)) or action.help == argparse.SUPPRESS:
+            continue
+        value = ""
+        if action.nargs != 0:
+            choices = "|".join(map(str, action.choices)) if action.choices else ""
+            name = action.metavar if isinstance(action.metavar, str) else choices or action.dest.upper()
+            value = f"{name}…" if action.nargs in ("+", "*", argparse.REMAINDER) else name
+        written = ", ".join(f"{flag} {value}".rstrip() for flag in action.option_strings) or value
+        yield f"`{_cell(written)}`", _cell((action.help or "") % {**vars(action), "prog": parser.prog})
+
+
+def _described(text: str) -> str:
+    """A description, with its command lines in blocks of code."""
+    parts: list[tuple[bool, list[str]]] = []
+    for line in cleandoc(text).splitlines():
+        is_code = line.startswith((" ", f"{PROGRAM} "))
+        if not line:
+            parts.append((False, []))
+        elif parts and parts[-1][1] and parts[-1][0] == is_code:
+            parts[-1][1].append(line)
+        else:
+            parts.append((is_code, [line]))
+    blocks = ((code, "\n".join(map(str.rstrip, lines))) for code, lines in parts if lines)
+    return "\n\n".join(f"```text\n{dedent(block)}\n```" if code else block for code, block in blocks)
+
+
+def _command(name: str, parser: argparse.ArgumentParser, depth: int = 2) -> Iterator[str]:
+    yield f"{'#' * depth} {name}"
+    if parser.description:
+        yield _described(parser.description)
+    if rows := list(_arguments(parser)):
+        yield _table("argument | meaning", rows)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner_name, inner in action.choices.items():
+                yield from _command(f"{name} {inner_name}", inner, depth + 1)
+
+
+def command_line_page() -> str:
+    (commands,) = (each for each in whole_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    rows = ((f"[`{name}`](#{name})", _cell(about)) for name, about in COMMANDS.items())
+    sections = "\n\n".join(part for name, each in commands.choices.items() for part in _command(name, each))
+    return f"""# Command line
+
+```text
+{PROGRAM} COMMAND [ARGUMENTS]
+```
+
+{_table("command | does", rows)}
+
+`{PROGRAM} COMMAND --help` prints what is on this page, which is made of the code (`make generated`). The exit status
+is 0 for success, 1 for a command that failed, and 2 for a daemon that was forced to end.
+
+Commands that talk to a daemon find it through its Caddyfile: `--config FILE`, or `./Caddyfile`, or what `serve` runs in
+this folder. `--address` names its admin API instead.
+
+## In your shell
+
+[`completion`](#completion) prints a script that completes commands, options, and the files that options name. For bash,
+as root:
+
+```console
+# {PROGRAM} completion bash > /etc/bash_completion.d/{PROGRAM}
+```
+
+for yourself alone:
+
+```console
+$ mkdir -p ~/.local/share/bash-completion/completions
+$ {PROGRAM} completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}
+```
+
+The package `bash-completion` has to be there. For zsh, a folder of `fpath`, before `compinit` runs:
+
+```console
+$ {PROGRAM} completion zsh > "${{fpath[1]}}/_{PROGRAM}"
+```
+
+and for fish:
+
+```console
+$ {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish
+```
+
+A new shell has it; write the script again after an upgrade of {PROGRAM}. Names of apps (`--app NAME`, `status APP`) are
+not completed, as only a running daemon knows them: copy them from `{PROGRAM} status`, which takes the host of an app's
+site as well.
+[`manpage`](#manpage) writes the manual page.
+
+{sections}
+"""
 
 
 def _codes(codes: dict[str, Code]) -> str:
@@ -118,7 +221,7 @@ The status is 400, or 413, 414, 417, 426, 431, 501, 505 where one of those says 
 def main() -> int:
     only_checks = "--check" in sys.argv
     made = {FOLDER / f"{PROGRAM}.{shell}": completion(shell) for shell in SHELLS}
-    made |= {FOLDER / PAGE: manual_page(), CODES: codes_page()}
+    made |= {FOLDER / PAGE: manual_page(), CODES: codes_page(), COMMAND_LINE: command_line_page()}
     stale = []
     for path, made_text in made.items():
         text = made_text.rstrip("\n") + "\n"
