@@ -7,7 +7,7 @@ from ..daemon.supervisor.document import ReloadFailed
 
 CODES: dict[str, Code] = {
     "bad-request": Code(400, "a parameter, or the content, is not what it should be"),
-    "config": Code(400, "the configuration is wrong", "mend the file; nothing has changed"),
+    "config": Code(400, "the configuration is wrong", "fix the file; nothing has changed"),
     "forbidden-host": Code(403, "its Host is not one of the API's"),
     "forbidden-origin": Code(403, "it comes from a page of somebody else"),
     "forbidden-user": Code(403, "the caller's user is not the daemon's, nor root"),
@@ -24,9 +24,9 @@ CODES: dict[str, Code] = {
     "asleep": Code(409, "the app of a dynamic block does not run just now"),
     "static-app": Code(409, "only apps of dynamic blocks can be told to go"),
     "restart": Code(409, "a reload cannot carry this out", "restart the daemon"),
-    "caddy": Code(409, "the supervised Caddy refuses its part", "mend Caddy's part of the file; nothing has changed"),
+    "caddy": Code(409, "the supervised Caddy refuses its part", "fix Caddy's part of the file; nothing has changed"),
     "upgrade": Code(
-        409, "the upgrade was refused", "the daemon goes on as it is; mend what is installed, or restart it"
+        409, "the upgrade was refused", "the daemon keeps running as it is; fix what is installed, or restart it"
     ),
     "listen": Code(
         409, "an address cannot be listened on", "free the address, or name another; nothing has changed"
@@ -40,7 +40,9 @@ CODES: dict[str, Code] = {
     "too-large": Code(413, "the content is larger than it may be"),
     "unsupported-media-type": Code(415, "the content is of a type that is not read here"),
     "start": Code(
-        422, "an app does not start: `app` says which, `detail` its code above", "mend the app; what ran goes on"
+        422,
+        "an app does not start: `app` says which, `detail` its code above",
+        "fix the app; the old code keeps serving",
     ),
     "internal": Code(500, "an error inside caddysnake", "the log has the traceback: please report it"),
     "profile": Code(502, "a profile could not be made"),

@@ -60,7 +60,7 @@ FAILURES: Final[dict[str, Code]] = {
     ),
     "crashed": Code(
         503,
-        "a worker ended unasked, by a signal or an exit; the next try is after `Retry-After`",
+        "a worker crashed, by a signal or an exit; the next try is after `Retry-After`",
         "the log has the signal or the exit status; SIGSEGV is an extension module, SIGKILL often the kernel, out of "
         "memory (`journalctl -k`)",
     ),

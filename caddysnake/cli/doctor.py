@@ -1,4 +1,4 @@
-"""Look for what is wrong with this machine and a Caddyfile's place on it, and say what mends it.
+"""Look for what is wrong with this machine and a Caddyfile's place on it, and say how to fix it.
 
 Looks at the file itself, whether the daemon, its apps and Caddy run and what has crashed, the sockets and whether
 Caddy's user gets to them, limits, versions, the isolation of apps and what a daemon that is gone has left. What is
@@ -152,7 +152,7 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         print(f"{finding.level.value:5}  {finding.topic:{width}}  {finding.text}")
         if finding.mend:
-            print(f"{'':5}  {'':{width}}    mend: {finding.mend}")
+            print(f"{'':5}  {'':{width}}    fix: {finding.mend}")
 
 
 def _print_json(findings: list[Finding]) -> None:

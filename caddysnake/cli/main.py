@@ -37,7 +37,7 @@ COMMANDS: Final[dict[str, str]] = {
     "caddyfile": "print a Caddyfile as a stock Caddy needs it",
     "fmt": "format a Caddyfile",
     "import": "print a Caddyfile for an app that gunicorn, uvicorn, granian, hypercorn or uWSGI runs",
-    "doctor": "look for what is wrong with this machine, and say what mends it",
+    "doctor": "look for what is wrong with this machine, and say how to fix it",
     "systemd": "print or install the units by which systemd runs it",
     "runtime": "install what workers need for another Python version",
     "environ": "print the environment",

@@ -193,7 +193,7 @@ complete -c caddysnake -n '_shtab_caddysnake_using fmt' -s w -l overwrite -d 'wr
 complete -c caddysnake -n '_shtab_caddysnake_using fmt' -s d -l diff -d 'print what would change instead of the result'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a import -d 'Print a Caddyfile for an app that another server runs.'
 complete -c caddysnake -n '_shtab_caddysnake_using import' -s h -l help -d 'show this help message and exit'
-complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a doctor -d 'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
+complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a doctor -d 'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say how to fix it.'
 complete -c caddysnake -n '_shtab_caddysnake_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using doctor' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the Caddyfile (default: ./Caddyfile, if there is one)'
 complete -c caddysnake -n '_shtab_caddysnake_using doctor' -l caddy -d 'look at it as run --caddy would read it'

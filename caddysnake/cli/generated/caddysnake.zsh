@@ -13,7 +13,7 @@ _shtab_caddysnake_commands() {
     adapt:'Print what a Caddyfile means, as JSON: options, sites, routes and apps, and which sockets follow from them.'
     caddyfile:'Print a Caddyfile as a stock Caddy needs it.'
     completion:'Print a script that completes commands and options in your shell.'
-    doctor:'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say what mends it.'
+    doctor:'Look for what is wrong with this machine and a Caddyfile'"'"'s place on it, and say how to fix it.'
     dump:'Show the stacks of a worker'"'"'s threads, and what its tasks wait for: where does it hang?'
     environ:'Print what caddysnake finds around it: versions, folders, and the environment variables it was started with.'
     exec:'Run a command as an app is: its user, folder, environment, limits, its `python` first in PATH.'
