@@ -26,7 +26,7 @@ def _section(setting: Setting[Any]) -> str:
 def _sections(registry: Registry[Any]) -> str:
     sections = [_section(setting) for setting in registry.settings.values()]
     if registry.refused:
-        sections.append(f"### Not offered\n\nOther {registry.kind}s that are known, and why they are refused:\n")
+        sections.append("### Not offered\n\nKnown, and refused, with the reason:\n")
         sections.append("\n".join(f"- `{name}`: {reason}." for name, reason in registry.refused.items()))
     return "\n".join(sections)
 

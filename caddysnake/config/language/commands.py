@@ -87,10 +87,10 @@ def process(d: Dispenser, app: AppDraft) -> None:
 def schedule(d: Dispenser, app: AppDraft) -> None:
     """A command that runs at certain times, once for the app and not for each worker, executed as `release` is.
     `<cron>` is in quotes: five fields as in crontab(5), with names, or `@hourly`, `@daily`, `@weekly`, `@monthly`,
-    `@yearly`. Daylight saving is kept as Vixie cron keeps it: a time that is left out runs right after, one that comes
-    twice runs once. What is missed while the daemon is down is told, not made up for. In the block: `overlap skip`, the
-    default, leaves a time out when the last run goes on still; `timeout` ends a run; `jitter` begins up to so much
-    later; `timezone` is one such as `Europe/Berlin`, by default the machine's."""
+    `@yearly`. Daylight saving time is handled as by Vixie cron: a time that is skipped runs right after, one that comes
+    twice runs once. What is missed while the daemon is down is logged, not made up for. In the block: `overlap skip`,
+    the default, skips a run while the last one is not done; `timeout` stops a run; `jitter` begins up to so much later;
+    `timezone` is one such as `Europe/Berlin`, by default the machine's."""
     name, words = _named(d, app, "schedules")
     position = position_of(d.token())
     if len(words) < 2:

@@ -117,7 +117,7 @@ def venv(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("python_path", "python_path <path>")
 def python_path(d: Dispenser, app: AppDraft) -> None:
-    """The Python interpreter that runs the app. It goes before the one of `venv`."""
+    """The Python interpreter that runs the app. It overrides that of `venv`."""
     app.fields["python_path"] = app.plain(argument(d))
 
 
@@ -163,8 +163,8 @@ def runtime(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("lifespan", "lifespan on|off|auto")
 def lifespan(d: Dispenser, app: AppDraft) -> None:
-    """Whether an ASGI app is told of startup and shutdown. `auto`, the default: it is, and one that does not know of it
-    is served all the same. `on`: a failure fails the start. `off`: it is not."""
+    """Whether the lifespan of an ASGI app is run. `auto`, the default: it is, and an app that has none is served as
+    well. `on`: a failure fails the start. `off`: it is not."""
     app.settings["lifespan"] = values.choice(argument(d), ("on", "off", "auto"))
 
 
@@ -191,7 +191,7 @@ def env_file(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("env_var", "env_var <name> <value>", repeatable=True)
 def env_var(d: Dispenser, app: AppDraft) -> None:
-    """A variable of the app's environment; it goes before one of the same name in an `env_file`. The value may hold
+    """A variable of the app's environment; it overrides one of the same name in an `env_file`. The value may hold
     placeholders."""
     name, value = arguments(d, 2, 2)
     check_name(name)
@@ -264,9 +264,8 @@ def request_timeout(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("app_metrics", "app_metrics on|off")
 def app_metrics(d: Dispenser, app: AppDraft) -> None:
-    """Whether what the app counts with prometheus-client, over all its workers, is told in `/metrics` of the admin API
-    with the label `app`. It is off where the app's environment has a `PROMETHEUS_MULTIPROC_DIR` of its own. Default:
-    on."""
+    """Whether what the app counts with prometheus-client, over all its workers, is in `/metrics` of the admin API with
+    the label `app`. It is off where the app's environment has a `PROMETHEUS_MULTIPROC_DIR` of its own. Default: on."""
     app.settings["app_metrics"] = values.choice(argument(d), ("on", "off")) == "on"
 
 
@@ -313,8 +312,8 @@ def websocket_drain(d: Dispenser, app: AppDraft) -> None:
 
 @_subdirective("websocket_ping", "websocket_ping <interval>|off [<timeout>]")
 def websocket_ping(d: Dispenser, app: AppDraft) -> None:
-    """How long nothing may come over a WebSocket until its client is asked for a sign of life, and how long the answer
-    may take before it is closed. Default: 20s 20s."""
+    """After how long without data the client of a WebSocket is pinged, and how long its answer may take before the
+    connection is closed. Default: 20s 20s."""
     interval, *timeout = arguments(d, 1, 2)
     if interval == "off" and timeout:
         raise InvalidValue("off takes no timeout")
@@ -416,9 +415,9 @@ def _limit_body(text: str, app: AppDraft) -> None:
 def cache(d: Dispenser, app: AppDraft) -> None:
     """What all workers of the app share: a Valkey or Redis of its own, which the daemon supervises, or one elsewhere by
     its address (`redis://host:6379/0`). The app finds it by `from caddysnake import cache`, and its address in
-    `CADDYSNAKE_STORE_URL`, for Celery in `CADDYSNAKE_STORE_CELERY_URL`, and in the variables after `env`. It goes on
-    over reloads. `max_size` bounds it (64MB): then keys with a time to live go first, and further writes are refused.
-    With `persist on` it is on disk too, in the daemon's state folder."""
+    `CADDYSNAKE_STORE_URL`, for Celery in `CADDYSNAKE_STORE_CELERY_URL`, and in the variables after `env`. It keeps
+    running over reloads. `max_size` bounds it (64MB): then keys with a time to live go first, and further writes are
+    refused. With `persist on` it is on disk too, in the daemon's state folder."""
     words = arguments(d, 0, 1)
     fields: dict[str, Any] = {}
     if words == ["cluster"]:
@@ -521,13 +520,13 @@ def limits(d: Dispenser, app: AppDraft) -> None:
     "unix any|none }]",
 )
 def sandbox(d: Dispenser, app: AppDraft) -> None:
-    """Walls of the kernel's (Landlock and seccomp) around the app and all that it starts, without root too. `on`: it
-    may read its `working_dir`, its Python and what programs need of the system, and write to its `TMPDIR`. In the
+    """Limits that the kernel enforces (Landlock and seccomp) on the app and all that it starts, without root too. `on`:
+    it may read its `working_dir`, its Python and what programs need of the system, and write to its `TMPDIR`. In the
     block: `read` and `write` add files and folders, which must be there unless they begin with `-`, and may hold
     placeholders; `connect`, TCP ports that it may connect to (default any); `listen`, TCP ports that it may open
-    (default none); `unix`, whether it may have unix sockets (default: any with a user of its own, else none).
-    `audit`: it is in no sandbox; with each build one more worker is started, watched while it is imported and warmed
-    up, and the lines that it would need are in the log. `off` is the default."""
+    (default none); `unix`, whether it may have unix sockets (default: any with a user of its own, else none). `audit`:
+    it is in no sandbox; with each build one more worker is started, watched while it is imported and warmed up, and the
+    lines that it would need are in the log. `off` is the default."""
     mode = values.choice(arguments(d, 1, 1)[0], ("on", "audit", "off"))
     fields: dict[str, Any] = {"mode": mode}
     for line in lines(d):

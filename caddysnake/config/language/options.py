@@ -100,7 +100,7 @@ def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
 
 @_option("default_bind", "default_bind <address>...", repeatable=True)
 def default_bind(d: Dispenser, options: OptionsDraft) -> None:
-    """Where sites listen that say nothing themselves: sockets such as `unix//run/caddysnake/apps.sock|0660` or
+    """Where sites listen that have no `bind` of their own: sockets such as `unix//run/caddysnake/apps.sock|0660` or
     `tcp/127.0.0.1:9000`."""
     options.fields["default_bind"] = (*options.fields.get("default_bind", ()), *read_bind(d))
 
