@@ -84,6 +84,8 @@ def unreachable(target: Target, exc: Exception) -> CallFailed:
     if isinstance(exc, PermissionError):
         why = exc.strerror or "not permitted"
         return CallFailed(f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root")
+    if isinstance(exc, TimeoutError):
+        return CallFailed(f"the admin API at {target} does not answer: see the daemon's log")
     why = str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
     return CallFailed(f"cannot reach the admin API at {target}: {why}")
 

@@ -133,6 +133,7 @@ class Polling:
         self.target = f"{PATH}polling"
         self.session: dict[str, Any] = {}
         self.sid = ""
+        self._cookie = ""
 
     def __enter__(self) -> Polling:
         self.session = json.loads(self.packet()[1:])
@@ -145,8 +146,10 @@ class Polling:
         self._connection.close()
 
     def ask(self, method: str, body: str | None = None) -> tuple[int, str]:
-        self._connection.request(method, self.target, body, {"Host": self._host})
+        headers = {"Host": self._host, **({"Cookie": self._cookie} if self._cookie else {})}
+        self._connection.request(method, self.target, body, headers)
         response = self._connection.getresponse()
+        self._cookie = (response.headers["Set-Cookie"] or self._cookie).partition(";")[0]
         return response.status, response.read().decode()
 
     def packet(self) -> str:

@@ -104,7 +104,7 @@ def test_a_worker_that_crashes_after_its_venv_was_made_anew_is_started_from_the_
         assert said(tmp_path) == f"{OWN} old"
         make_venv(other, tmp_path / "venv", "--clear", name="new")
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-        process.wait_for_log("interpreter is another than it was")
+        process.wait_for_log("is another than it was")
         assert said(tmp_path) == f"{version_of(other)} new"
 
 

@@ -218,7 +218,7 @@ def test_no_request_fails_when_workers_are_replaced(folder: Path, interface: str
             assert load.failures == []
 
         go(work())
-        assert f'"reason":"{limit.partition(" ")[0]}"' in process.log
+        assert f'"code":"{limit.partition(" ")[0]}"' in process.log
 
 
 def test_a_worker_that_has_grown_is_replaced(folder: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_worker_that_has_grown_is_replaced(folder: Path) -> None:
 
         async def work() -> None:
             async with Load(target, 4) as load:
-                await said(process, '"reason":"max_memory"')
+                await said(process, '"code":"max_memory"')
                 await load.more(100)
             assert load.failures == []
 

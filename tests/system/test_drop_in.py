@@ -198,4 +198,4 @@ def test_tenants_are_told_apart_by_the_labels_of_their_hosts(site: tuple[int, Pa
 def test_the_addresses_of_the_sites_are_told_as_a_browser_needs_them(site: tuple[int, Path, Process]) -> None:
     port, _, process = site
     assert " ready in " in process.log
-    assert f" http://localhost:{port}/\n" in process.log
+    assert f" http://localhost:{port}/" in process.log

@@ -120,7 +120,7 @@ def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
             if fence is not None:
                 walls_of(fence, Sites(app.python, (), ""))
                 cache = app.block.cache
-                if cache is not None and not fence.walls.has_unix and (cache.url or "unix:").startswith("unix:"):
+                if cache is not None and not fence.walls.has_unix and (cache.url or "").startswith("unix:"):
                     hint = "write `unix any` in its block, or a store elsewhere: cache redis://HOST"
                     why = "the store of `cache` is reached by a unix socket, and it may have none"
                     raise FenceError("cache", why, hint)

@@ -147,9 +147,12 @@ def test_sandboxes_of_one_user_that_hold_each_others_folders_are_told(tmp_path: 
 
 
 def test_a_store_or_a_database_by_a_unix_socket_needs_one(tmp_path: Path) -> None:
-    (error,) = [error for _, error in path_errors(planned(tmp_path, "unix none\n}\ncache local {"))]
+    store = "}\ncache unix:///run/valkey.sock\nautoreload {"
+    (error,) = [error for _, error in path_errors(planned(tmp_path, f"unix none\n{store}"))]
     assert "the store of `cache` is reached by a unix socket" in str(error)
-    assert list(path_errors(planned(tmp_path, "unix any\n}\ncache local {"))) == []
+    assert list(path_errors(planned(tmp_path, f"unix any\n{store}"))) == []
+    with pytest.raises(ConfigErrors, match="a store of its own is not offered to an app in a sandbox"):
+        planned(tmp_path, "unix any\n}\ncache local {")
     plan_of = planned(tmp_path, "unix none\n}\nenv_var DATABASE_URL postgres:///shop?host=/run/pg\nautoreload {")
     (_, note) = sandboxes(plan_of)
     assert "DATABASE_URL names a unix socket" in note

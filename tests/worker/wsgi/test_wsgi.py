@@ -438,7 +438,7 @@ def test_a_request_that_dies_is_logged_once_with_its_reason(capfd: pytest.Captur
     assert log.count("Traceback") == 1
     assert "During handling" not in log
     assert log.count("ValueError: raised before the response") == 1
-    assert "app=wsgi_apps:application method=GET path=/raises\n" in log
+    assert "app=wsgi_apps:application method=GET path=/raises code=app-error\n" in log
     assert "caddysnake/worker" not in log
     assert "close()" not in log
 
