@@ -20,6 +20,11 @@ SITES = """unix/x.sock {
 	python {
 		module_wsgi main:wsgi
 		workers 1
+		canary {
+			share 1
+			for 1s
+			min_requests 1
+		}
 	}
 }
 unix/t.sock {

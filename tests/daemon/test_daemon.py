@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, alive, children, daemon, get, workers
+from support.leaks import remove_folders_of
 from support.probe import write
 
 SOURCE = """
@@ -218,6 +219,7 @@ def test_a_request_in_flight_is_answered_although_the_daemon_is_killed(folder: P
         client.close()
         assert told == (200, b'"done"')
         until(lambda: none_alive(below), "the end of everybody else")
+        remove_folders_of(process.pid)
 
 
 KILLS = int(os.environ.get("CADDYSNAKE_KILLS", "1"))

@@ -40,9 +40,10 @@ def example(name: str, folder: Path) -> Iterator[int]:
             assert "Traceback" not in process.log
 
 
-def websocket(port: int, target: str, origin: str | None = None) -> ClientConnection:
+def websocket(port: int, target: str, origin: str | None = None, cookie: str = "") -> ClientConnection:
     return connect(
         f"ws://localhost:{port}{target}",
+        additional_headers={"Cookie": cookie} if cookie else None,
         origin=Origin(origin or f"http://localhost:{port}"),
         open_timeout=PATIENCE_S,
         close_timeout=PATIENCE_S,
@@ -133,7 +134,7 @@ class Polling:
         self.target = f"{PATH}polling"
         self.session: dict[str, Any] = {}
         self.sid = ""
-        self._cookie = ""
+        self.cookie = ""
 
     def __enter__(self) -> Polling:
         self.session = json.loads(self.packet()[1:])
@@ -146,10 +147,10 @@ class Polling:
         self._connection.close()
 
     def ask(self, method: str, body: str | None = None) -> tuple[int, str]:
-        headers = {"Host": self._host, **({"Cookie": self._cookie} if self._cookie else {})}
+        headers = {"Host": self._host, **({"Cookie": self.cookie} if self.cookie else {})}
         self._connection.request(method, self.target, body, headers)
         response = self._connection.getresponse()
-        self._cookie = (response.headers["Set-Cookie"] or self._cookie).partition(";")[0]
+        self.cookie = (response.headers["Set-Cookie"] or self.cookie).partition(";")[0]
         return response.status, response.read().decode()
 
     def packet(self) -> str:
@@ -228,7 +229,7 @@ def test_socketio_echoes_and_broadcasts_over_websocket_and_over_polling(socketio
 def test_a_socketio_client_that_polls_changes_to_websocket(socketio: int) -> None:
     with Polling(socketio) as client:
         assert client.session["upgrades"] == ["websocket"]
-        with websocket(socketio, f"{PATH}websocket&sid={client.session['sid']}") as upgraded:
+        with websocket(socketio, f"{PATH}websocket&sid={client.session['sid']}", cookie=client.cookie) as upgraded:
             upgraded.send("2probe")
             assert upgraded.recv(PATIENCE_S) == "3probe"
             assert client.packet() == "6"

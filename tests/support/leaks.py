@@ -88,6 +88,13 @@ def _files() -> frozenset[str]:
     return frozenset(f"{folder}/{name}" for name in os.listdir(folder))
 
 
+def remove_folders_of(pid: int) -> None:
+    """Remove what a daemon that was killed has left, as the next one that starts would."""
+    for name in os.listdir(tempfile.gettempdir()):
+        if name.startswith(f"caddysnake-{pid}-"):
+            shutil.rmtree(f"{tempfile.gettempdir()}/{name}")
+
+
 def holdings() -> Holdings:
     return Holdings(_children(), _descriptors(), _files())
 

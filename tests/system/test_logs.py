@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, children, daemon, get, workers
+from support.leaks import remove_folders_of
 from support.probe import write
 
 pytestmark = pytest.mark.system
@@ -248,6 +249,7 @@ def test_when_the_daemon_is_killed_the_log_process_is_the_last_to_leave(folder: 
             assert time.monotonic() < deadline
             assert _alive(log) or not any(_alive(pid) for pid in below)
             time.sleep(0.02)
+        remove_folders_of(process.pid)
 
 
 def _alive(pid: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Process, alive, children, free_port, get
+from support.leaks import remove_folders_of
 from support.manager import Manager
 from support.probe import write
 
@@ -214,6 +215,7 @@ def kill(process: Process) -> None:
     for pid in below:
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
+    remove_folders_of(process.pid)
 
 
 @pytest.mark.parametrize("address", ["unix/app.sock|0640", "tcp/127.0.0.1:{port}"])
