@@ -51,6 +51,16 @@ def test_each_verb_of_make_that_is_named_exists(document: Path) -> None:
     assert [verb for verb in verbs if not re.search(rf"^{verb}:", makefile, re.MULTILINE)] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_no_table_and_no_figure_is_missing_or_empty(document: Path) -> None:
+    text = re.sub(r"```.*?```", "(code)", document.read_text(), flags=re.DOTALL)
+    tables = re.findall(r"^\|[-:| ]+\|\n((?:\|.*\n?)*)", text, re.MULTILINE)
+    assert all(tables), "a table that has a head has rows"
+    rows = [row for table in tables for row in table.splitlines()]
+    assert [row for row in rows if not row.replace("|", "").strip()] == []
+    assert "\n\n\n" not in text, "something stood between these empty lines"
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
