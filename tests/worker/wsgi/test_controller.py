@@ -375,9 +375,13 @@ def test_the_stacks_of_all_threads_can_be_asked_for(capfd: pytest.CaptureFixture
     with serving() as worker, RawClient(worker.connect()) as client:
         client.send(b"GET /closing?2 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.answer()
-        worker.endpoint.send(Dump())
+        log = ""
+        deadline = time.monotonic() + 2
+        while "in close" not in log and time.monotonic() < deadline:  # it begins behind the answer's end
+            worker.endpoint.send(Dump())
+            time.sleep(0.1)
+            log += capfd.readouterr().err
         client.get("/plain")
-        time.sleep(0.2)
-    log = capfd.readouterr().err
+    log += capfd.readouterr().err
     assert "in close" in log
     assert "wsgi/controller.py" in log
