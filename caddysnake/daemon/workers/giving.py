@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...channel.endpoint import ChannelClosed
-from ...channel.messages import Take, Takes
+from ...channel.messages import TAKES_MAX, Take, Takes
 from ...channel.vitals import KNOWS_TAKES
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Giving:
         take = Take(slot, flags)
         gathering = None if connection.bound is None else connection.bound.gathering
         if gathering is not None and self._process.knows(KNOWS_TAKES):
+            if len(self._gathered) == TAKES_MAX:
+                self._end_burst()
             if not self._gathered:
                 gathering.append(self._end_burst)
             self._gathered.append((take, connection))
@@ -48,6 +50,8 @@ class Giving:
 
     def _end_burst(self) -> None:
         gathered, self._gathered = self._gathered, []
+        if not gathered:  # sent already, as there were so many
+            return
         takes = [take for take, _ in gathered]
         if self._send(takes[0] if len(takes) == 1 else Takes.several(takes), [each.fd for _, each in gathered]):
             return

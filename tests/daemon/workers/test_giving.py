@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from caddysnake.channel.endpoint import Endpoint, pair
-from caddysnake.channel.messages import Message, Take, Takes
+from caddysnake.channel.messages import TAKES_MAX, Message, Take, Takes
 from caddysnake.channel.vitals import SLOT_CLOSED
 from caddysnake.daemon.sockets.connections import BoundListener, Connection
 from caddysnake.daemon.workers.giving import Giving
@@ -76,6 +76,16 @@ def test_a_burst_is_one_message_and_one_connection_as_before(stack: ExitStack) -
     rig.burst(1)
     assert rig.messages() == [Takes.several([Take(slot, 0) for slot in range(5)]), Take(5, 0)]
     assert (rig.slots.connections, rig.slots.untaken, rig.back) == (6, 6, [])
+
+
+def test_a_burst_of_many_is_as_many_messages_as_it_takes(stack: ExitStack) -> None:
+    """A worker takes one with more connections for a breach, and would end."""
+    rig = Rig(stack, knows=True)
+    assert len(rig.burst(2 * TAKES_MAX + 3)) == 2 * TAKES_MAX + 3
+    sent = [message for message in rig.messages() if isinstance(message, Takes)]
+    assert [message.descriptors for message in sent] == [TAKES_MAX, TAKES_MAX, 3]
+    assert [take.slot for message in sent for take in message.each()] == list(range(2 * TAKES_MAX + 3))
+    assert rig.back == []
 
 
 def test_a_worker_of_an_older_version_gets_them_one_by_one(stack: ExitStack) -> None:
