@@ -11,7 +11,7 @@ from ...caddyfile.dispenser import Dispenser
 from . import cron, values
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import EnvVar, ProcessLine, ReleaseLine, ScheduleLine
-from .registry import argument, arguments, lines, position_of
+from .registry import argument, arguments, block_lines, position_of
 from .values import InvalidValue
 from .variables import check_name, check_value
 
@@ -31,7 +31,7 @@ def release(d: Dispenser, app: AppDraft) -> None:
     input. A word may hold placeholders, as the value of `env_var` may; `${NAME}` and `{}` are left to the command."""
     position = position_of(d.token())
     fields: dict[str, Any] = {"command": _command(_words(d), app)}
-    for inner in _block(d):
+    for inner in block_lines(d):
         match inner.val():
             case "timeout":
                 fields["timeout_s"] = values.positive_duration(argument(inner))
@@ -55,7 +55,7 @@ def process(d: Dispenser, app: AppDraft) -> None:
     name, words = _named(d, app, "processes")
     position = position_of(d.token())
     fields: dict[str, Any] = {"name": name, "command": _command(words, app)}
-    for inner in _block(d):
+    for inner in block_lines(d):
         match inner.val():
             case "count":
                 fields["count"] = values.count(argument(inner), most=1024)
@@ -96,7 +96,7 @@ def schedule(d: Dispenser, app: AppDraft) -> None:
     if len(words) < 2:
         raise InvalidValue("takes a name, a cron line in quotes, and a command")
     fields: dict[str, Any] = {"name": name, "cron": words[0], "command": _command(words[1:], app)}
-    for inner in _block(d):
+    for inner in block_lines(d):
         match inner.val():
             case "overlap":
                 fields["overlap"] = values.choice(argument(inner), ("skip", "allow"))
@@ -144,15 +144,6 @@ def _words(d: Dispenser) -> list[str]:
             inside = None
     if inside is not None:
         raise InvalidValue("a word in single quotes does not end", "close it, or put the word into `backquotes`")
-    return found
-
-
-def _block(d: Dispenser) -> list[Dispenser]:
-    found = []
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
-        found.append(inner)
     return found
 
 

@@ -9,7 +9,7 @@ from ...caddyfile.dispenser import Dispenser
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import CanaryModel, Warmup
-from .registry import argument, arguments, lines
+from .registry import argument, arguments, block_lines
 from .values import InvalidValue
 
 _subdirective = SUBDIRECTIVES.register
@@ -29,9 +29,7 @@ def warmup(d: Dispenser, app: AppDraft) -> None:
     for path in fields["paths"]:
         if not _PATH.fullmatch(path) or "#" in path:
             raise InvalidValue(f"{path!r} is not a path", "write one such as /healthz, with %20 for a space")
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         match inner.val():
             case "host":
                 fields["host"] = argument(inner)
@@ -88,9 +86,7 @@ def canary(d: Dispenser, app: AppDraft) -> None:
     were lost with a worker."""
     arguments(d, 0, 0)
     fields: dict[str, Any] = {}
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         match inner.val():
             case "share":
                 text = argument(inner)

@@ -26,7 +26,7 @@ from .models import (
     WebSocketDrain,
     WebSocketPing,
 )
-from .registry import Registry, argument, arguments, lines, position_of
+from .registry import Registry, argument, arguments, block_lines, lines, position_of
 from .values import InvalidValue
 from .variables import check_name, check_pattern, check_value
 
@@ -228,9 +228,7 @@ def autoreload(d: Dispenser, app: AppDraft) -> None:
     code serving when the new one does not start, instead of showing the traceback."""
     switched = values.on_off((arguments(d, 0, 1) or ["on"])[0])
     fields: dict[str, Any] = {}
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         match inner.val():
             case "on_error":
                 fields["on_error"] = values.choice(argument(inner), ("show", "keep"))
@@ -394,9 +392,7 @@ def request_body_max_size(d: Dispenser, app: AppDraft) -> None:
 def request_body(d: Dispenser, app: AppDraft) -> None:
     """The Go plugin's spelling of `request_body_max_size`."""
     given = arguments(d, 0, 1)
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         if inner.val() != "max_size":
             raise InvalidValue(f'unknown line "{inner.val()}" in its block')
         given.append(argument(inner))
@@ -426,9 +422,7 @@ def cache(d: Dispenser, app: AppDraft) -> None:
         )
     if words and words[0] != "local":
         fields["url"] = values.store_url(app.plain(words[0]))
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         match inner.val():
             case "max_size" if not words or words[0] == "local":
                 fields["max_bytes"] = values.positive_size(argument(inner))
@@ -490,9 +484,7 @@ def limits(d: Dispenser, app: AppDraft) -> None:
     it has started as well."""
     arguments(d, 0, 0)
     fields: dict[str, Any] = {}
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         match inner.val():
             case "memory":
                 fields["memory_bytes"] = values.memory_size(argument(inner))
@@ -529,9 +521,7 @@ def sandbox(d: Dispenser, app: AppDraft) -> None:
     lines that it would need are in the log. `off` is the default."""
     mode = values.choice(arguments(d, 1, 1)[0], ("on", "audit", "off"))
     fields: dict[str, Any] = {"mode": mode}
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         if inner.val() in ("connect", "listen", "unix") and inner.val() in fields:
             raise InvalidValue(f"{inner.val()} is written twice in its block", "make one line of them")
         match inner.val():
@@ -586,9 +576,7 @@ def log(d: Dispenser, app: AppDraft) -> None:
     block."""
     arguments(d, 0, 0)
     with_credentials = False
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         if inner.val() in ("output", "format", "level"):
             raise InvalidValue(f"{inner.val()} is not for one app", "it belongs into the global option log")
         if inner.val() != "log_credentials":

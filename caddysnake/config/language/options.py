@@ -14,7 +14,7 @@ from ...caddyfile.errors import CaddyfileError, nearest
 from ...caddyfile.tokens import Token
 from . import values
 from .models import Admin, GlobalOptions, Log, Position
-from .registry import Registry, argument, arguments, lines, position_of
+from .registry import Registry, argument, arguments, block_lines, lines, position_of
 from .values import InvalidValue
 
 
@@ -207,9 +207,7 @@ def log(d: Dispenser, options: OptionsDraft) -> None:
     `INFO`, the default, `WARN`, `ERROR`), as `json` or in `console` style. Default: console style on a terminal, else
     JSON. It is Caddy's option too: a log of another name than `default`, and what else is said of one, is Caddy's."""
     name = (arguments(d, 0, 1) or ["default"])[0]
-    for line in lines(d):
-        inner = Dispenser(line)
-        inner.next()
+    for inner in block_lines(d):
         if name != "default":
             continue
         if inner.val() == "level":

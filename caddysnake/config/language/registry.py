@@ -132,6 +132,16 @@ def lines(dispenser: Dispenser) -> list[list[Token]]:
     return found
 
 
+def block_lines(dispenser: Dispenser) -> list[Dispenser]:
+    """The same lines, each to be read, at its first word."""
+    found = []
+    for line in lines(dispenser):
+        inner = Dispenser(line)
+        inner.next()
+        found.append(inner)
+    return found
+
+
 def expect_end(dispenser: Dispenser) -> None:
     """Raise ``InvalidValue`` when anything is left: an argument too many, or a block that nobody asked for."""
     if not dispenser.next():
