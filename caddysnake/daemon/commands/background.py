@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 
-from pydantic import TypeAdapter
-
 from ..system.carried import CarriedBackground, CarriedProcess, CarriedSchedule
-from ..system.plain import plain
+from ..system.plain import named, plain
 from .process import SupervisedProcess
 from .schedule import Schedule
 from .spec import Commands, ProcessSpec, ScheduleSpec
@@ -173,7 +171,7 @@ class Background:
     def resume(self, carried: CarriedBackground, commands: Commands, around: BuildSurroundings) -> None:
         """Go on where ``carried`` says. What starts from now on is as ``commands`` and ``around`` have it."""
         if carried.surroundings is not None:
-            around.known = _SURROUNDINGS.validate_python(carried.surroundings)
+            around.known = named(Surroundings, carried.surroundings)
         self.around = around
         self.leaving = [self._resumed_process(each, around) for each in carried.leaving]
         for each in carried.leaving:
@@ -191,7 +189,7 @@ class Background:
         self.closed = [self._resumed_gone(each, around) for each in (*carried.closed, *known.values())]
 
     def _resumed_process(self, carried: CarriedProcess, around: BuildSurroundings) -> SupervisedProcess:
-        return SupervisedProcess(self.app, _PROCESS.validate_python(carried.spec), carried.index, around)
+        return SupervisedProcess(self.app, named(ProcessSpec, carried.spec), carried.index, around)
 
     def _begin_again(self, process: SupervisedProcess, carried: CarriedProcess) -> None:
         process.resume(carried, [each for each in self._before(process.spec) if each is not process])
@@ -207,7 +205,3 @@ class Background:
         schedule = self._resumed_schedule(ScheduleSpec(carried.name, "@yearly", ()), carried, around)
         schedule.close()
         return schedule
-
-
-_PROCESS: TypeAdapter[ProcessSpec] = TypeAdapter(ProcessSpec)
-_SURROUNDINGS: TypeAdapter[Surroundings] = TypeAdapter(Surroundings)

@@ -1,8 +1,14 @@
-"""Named tuples as what JSON has a form for."""
+"""Named tuples as what JSON has a form for, and back."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter
+
+_Kind = TypeVar("_Kind")
 
 
 def plain(value: Any) -> Any:
@@ -14,3 +20,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(each) for name, each in value.items()}
     return value
+
+
+def named(kind: type[_Kind], value: Any) -> _Kind:
+    """The NamedTuple ``kind`` of which ``plain`` made ``value``. Raises ``ValidationError``."""
+    adapter: TypeAdapter[_Kind] = _adapter(cast(Hashable, kind))
+    return adapter.validate_python(value)
+
+
+@cache  # and not at import: only a daemon that takes over from another needs one, and the first answer waits
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from ...channel.settings import RelaySettings, Settings
 from ...config.plan.accounts import Account
@@ -15,15 +15,13 @@ from ..apps.judging import Canary
 from ..apps.restarting import Limits
 from ..apps.spec import PoolSpec
 from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec
+from ..system.plain import named
 from ..system.sealed import malformed
 from ..system.state import CarriedHost
 from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import Place
 from ..workers.warmup import WarmUp
 
-_SPEC: TypeAdapter[PoolSpec] = TypeAdapter(PoolSpec)
-_KEY: TypeAdapter[ForkServerKey] = TypeAdapter(ForkServerKey)
-_PLACE: TypeAdapter[Place] = TypeAdapter(Place)
 _Kind = TypeVar("_Kind")
 
 
@@ -38,18 +36,18 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
         whole["canary"] = _known(Canary, raw["canary"])
     if raw.get("warmup"):
         whole["warmup"] = _known(WarmUp, raw["warmup"])
-    return _validated(_SPEC, _known(PoolSpec, {**raw, **whole}))
+    return _validated(PoolSpec, _known(PoolSpec, {**raw, **whole}))
 
 
 def spawner_key_of(raw: dict[str, Any]) -> ForkServerKey:
     """The key of which ``carried.plain`` made ``raw``. Raises ``StateError``."""
-    return _validated(_KEY, _known_key(raw))
+    return _validated(ForkServerKey, _known_key(raw))
 
 
 def place_of(host: CarriedHost) -> Place:
     """Where ``host`` is. Raises ``StateError``."""
     raw = host.place
-    return _validated(_PLACE, _known(Place, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
+    return _validated(Place, _known(Place, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
 
 
 def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +64,8 @@ def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if name in kind._fields}
 
 
-def _validated(adapter: TypeAdapter[_Kind], raw: dict[str, Any]) -> _Kind:
+def _validated(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:
     try:
-        return adapter.validate_python(raw)
+        return named(kind, raw)
     except ValidationError as exc:
         raise malformed(exc) from None
