@@ -32,6 +32,11 @@ class Canary(NamedTuple):
         return min(self.workers or max(1, ceil(self.share * workers)), workers)
 
 
+def chosen(line: Canary | None, asked: bool | None) -> Canary | None:
+    """Return how a new build is tried: as the app's ``line`` says, unless it was ``asked`` for, or was not to be."""
+    return None if asked is False else line or (Canary() if asked else None)
+
+
 class Figures(NamedTuple):
     """What a build did in the time in which it was watched."""
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from ..apps.app import App
 from ..apps.beginning import Beginning
 from ..apps.exchange import as_it_ran
-from ..apps.judging import Canary
+from ..apps.judging import Canary, chosen
 from ..apps.spec import PoolSpec, StartFailed
 from ..apps.trial import Trial
 from ..commands.release import Tell
@@ -189,10 +189,9 @@ class AppsChange:
 
     def _canary(self, app: App, spec: PoolSpec) -> Canary | None:
         """How its new build is to be tried, if it is: not where nothing serves, or where the old loses a listener."""
-        wanted = self._manner.canary
-        if wanted is False or not app.pool.ready or self._loses_listener(app):
+        if not app.pool.ready or self._loses_listener(app):
             return None
-        return spec.canary or (Canary() if wanted else None)
+        return chosen(spec.canary, self._manner.canary)
 
     def _loses_listener(self, app: App) -> bool:
         """Its workers have connections on which requests for others will come: it needs new ones, so they move."""

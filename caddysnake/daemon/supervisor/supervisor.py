@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from ..apps.app import App
-from ..apps.judging import Canary, Ruling
+from ..apps.judging import Ruling, chosen
 from ..apps.spec import StartFailed
 from ..apps.trial import Trial
 from ..commands.release import Tell
@@ -145,8 +145,7 @@ class Supervisor:
             beginning = running.beginnings.get(found)
             try:
                 if beginning is None:
-                    wanted = found.spec.canary or (Canary() if canary else None)
-                    tried = None if canary is False else wanted
+                    tried = chosen(found.spec.canary, canary)
                     took = await found.renew(found.spec, running.restarts, tell, releases=True, canary=tried)
                     return took, found.deploys.trial
                 await beginning.pause()
