@@ -21,7 +21,7 @@ from .load import Figures
 from .processes import busy_us, cpu_us, pss_bytes
 from .running import environ_of, free_port, running, start_caddy, wait_for_answer
 from .scenarios import Scenario
-from .servers import OURS, BenchmarkError, Launch, Reach, Server
+from .servers import OURS, BenchmarkError, Interface, Launch, Reach, Server
 
 WARM_UP_S = 1
 
@@ -154,7 +154,9 @@ def _start(
             scenario.reach,
             0 if path else port,
             path,
-            extra="sendfile on\nenv_var BENCHMARK_FILE " + environ["BENCHMARK_FILE"],
+            extra=("sendfile on\n" if scenario.interface is Interface.ASGI else "")
+            + "env_var BENCHMARK_FILE "
+            + environ["BENCHMARK_FILE"],
         )
         log = own / "log"
         pid = stack.enter_context(running(server.name, server.command(launch), log, core=core, environ=environ))
