@@ -15,6 +15,7 @@
 ``arrival``      since when a request has waited that was there before
 ``early_answers``  answers to requests that are not read: what both servers hold to
 ``in_flight``      what becomes of requests when as many as may be are being answered
+``file_parts``  parts of files on their way to a socket
 ``cut_off``     which requests are cut, for the log
 ``access_log``   records of requests
 

@@ -147,6 +147,14 @@ class Worker:
         self.give(server, flags)
         return client
 
+    def connect_tcp(self, flags: int = TAKE_TRUSTED) -> socket.socket:
+        """As ``connect``, over TCP."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname(), PATIENCE_S)
+            server, _ = listener.accept()
+        self.give(server, flags)
+        return client
+
     def duplicate(self, slot: int) -> socket.socket:
         """The daemon's duplicate of the connection in ``slot``."""
         return self._kept[slot]

@@ -21,19 +21,15 @@ _REST = 4096
 """Over TCP others may go on connecting while the last ones are accepted."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _UNIX = int(socket.AF_UNIX)
-_UNSENT_BYTES = 256 * 1024
 
 
 def set_tcp_options(sock: socket.socket) -> None:
     """Set on a listening socket what each connection that it accepts is to inherit; nothing unless it is TCP.
 
-    Heads and small bodies must not wait for an acknowledgement. And of a large body no more is taken from a worker than
-    will leave soon (tcp(7), TCP_NOTSENT_LOWAT): what the kernel holds beyond that, it would send when the client reads,
-    in the client's time and on the client's processor, while ours has nothing to do.
+    Heads and small bodies must not wait for an acknowledgement.
     """
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 class Listener:

@@ -19,10 +19,10 @@ from ...http1.chunked import Piece
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestParser
 from .. import early_answers
+from ..file_parts import send_part
 from .environ import Origin
 
 RECEIVE_BYTES = 120 * 1024
-SENDFILE_BYTES = 1 << 20
 
 
 class ClientGone(ConnectionError):
@@ -417,14 +417,15 @@ class Connection(Expectant):
 
 
 class FileRange:
-    """Part of an open file on its way out by sendfile. Owns its descriptor, a duplicate."""
+    """Part of an open file on its way out. Owns its descriptor, a duplicate."""
 
-    __slots__ = ("fd", "offset", "remaining")
+    __slots__ = ("fd", "is_tcp", "offset", "remaining")
 
-    def __init__(self, fd: int, offset: int, size: int) -> None:
+    def __init__(self, fd: int, offset: int, size: int, is_tcp: bool) -> None:
         self.fd = os.dup(fd)
         self.offset = offset
         self.remaining = size
+        self.is_tcp = is_tcp
 
     def send_to(self, out: int) -> None:
         """Send until done, or until the kernel takes no more (``BlockingIOError``).
@@ -432,8 +433,7 @@ class FileRange:
         Raises ``OSError`` for the reader, ``FileCutShort`` for the file.
         """
         while self.remaining:
-            # The offset is given, so the file's own position, which the app may share, stays where it is.
-            sent = os.sendfile(out, self.fd, self.offset, min(self.remaining, SENDFILE_BYTES))
+            sent = send_part(out, self.fd, self.offset, self.remaining, self.is_tcp)
             if sent == 0:
                 raise FileCutShort(f"a file became shorter while it was sent: {self.remaining} bytes are missing")
             self.offset += sent

@@ -521,17 +521,3 @@ def test_a_listener_can_be_closed_while_it_is_out_of_descriptors(tmp_path: Path)
     begun = time.monotonic()
     asyncio.run(close())
     assert time.monotonic() - begun < 30
-
-
-def test_the_kernel_holds_little_of_what_a_client_over_tcp_does_not_read() -> None:
-    """Of many megabytes: it would send them in the client's time."""
-    listener = open_tcp("127.0.0.1", 0)
-    try:
-        with socket.create_connection(listener.sock.getsockname()) as client:
-            client.setblocking(False)
-            accepted, _ = listener.sock.accept()
-            with accepted:
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 256 * 1024
-    finally:
-        listener.close()

@@ -90,16 +90,12 @@ def test_nobody_else_is_believed(stranger: RawClient) -> None:
 
 
 def test_a_tcp_connection_has_addresses(worker: Worker) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        sock = socket.create_connection(listener.getsockname(), timeout=20)
-        accepted, address = listener.accept()
-        worker.give(accepted, flags=0)
-        with RawClient(sock) as client:
-            scope = json.loads(client.ask(b"GET /scope HTTP/1.0\r\n\r\n").body)
-            assert scope["client"] == list(address)
-            assert scope["server"] == list(listener.getsockname())
-            assert scope["http_version"] == "1.0"
-            assert client.is_ended()
+    with RawClient(worker.connect_tcp(flags=0)) as client:
+        scope = json.loads(client.ask(b"GET /scope HTTP/1.0\r\n\r\n").body)
+        assert scope["client"] == list(client.sock.getsockname())
+        assert scope["server"] == list(client.sock.getpeername())
+        assert scope["http_version"] == "1.0"
+        assert client.is_ended()
     worker.drop_duplicates()
 
 
@@ -604,6 +600,16 @@ def test_a_file_is_sent_to_a_slow_reader_and_others_are_served_meanwhile(
         assert client.get("/hello").body == b"hello"
         assert slow.exactly(5_120_000) == file.read_bytes()
         assert slow.get("/hello").body == b"hello"
+
+
+def test_a_file_is_sent_over_tcp_as_well(worker: Worker, file: Path) -> None:
+    with RawClient(worker.connect_tcp()) as client:
+        client.send(f"GET /pathsend?{file} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        client.head()
+        time.sleep(0.2)  # more than the kernel holds is waiting by now
+        assert client.exactly(5_120_000) == file.read_bytes()
+        assert client.get("/hello").body == b"hello"
+    worker.drop_duplicates()
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_file(client: RawClient, worker: Worker, file: Path) -> None:

@@ -347,6 +347,18 @@ def test_a_large_file_arrives_whole(client: RawClient) -> None:
     assert client.get("/file?2000000").body == b"0123456789" * 2_000_000
 
 
+def test_a_file_over_tcp_arrives_whole_also_where_its_reader_is_slow(worker: Worker) -> None:
+    with RawClient(worker.connect_tcp()) as client:
+        assert client.get("/file?1", "X-Seek: 3").body == b"3456789"
+        assert client.get("/file?10", "X-Length: 12").body == b"012345678901"
+        client.send(b"GET /file?2000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.head()
+        time.sleep(0.2)  # more than the kernel holds is waiting by now
+        assert client.exactly(20_000_000) == b"0123456789" * 2_000_000
+        assert client.get("/plain").status == 200
+    worker.drop_duplicates()
+
+
 def test_a_file_that_is_none_of_the_kernels_is_read(client: RawClient) -> None:
     answer = client.get("/memory_file")
     assert answer.body == b"from memory"

@@ -1,6 +1,6 @@
-"""``http.response.pathsend``: a file from the page cache to the socket, without passing through Python.
+"""``http.response.pathsend``: a file from the page cache to the socket.
 
-``os.sendfile`` writes to the socket itself, so everything the transport still holds must be out first; and since the
+Its parts are written to the socket itself, so everything the transport still holds must be out first; and since the
 event loop refuses a second watcher on a transport's descriptor, its duplicate is watched. (uvloop has no
 ``loop.sendfile``, and asyncio's would not let us bound a slow reader.)
 """
@@ -13,10 +13,8 @@ import stat
 from time import monotonic
 
 from ....http1.errors import ResponseError
+from ...file_parts import send_part
 from .cycle import ClientDisconnected, Transport
-
-CHUNK_BYTES = 512 * 1024
-"""The loop may turn after each."""
 
 
 def open_file(path: object) -> tuple[int, int]:
@@ -42,11 +40,12 @@ async def send_file(connection: Transport, file: int, size: int) -> None:
     await connection.flush()
     turns = connection.context.turns
     out = os.dup(connection.fileno())
+    is_tcp = connection.peer.local is not None
     try:
         sent = 0
         while sent < size:
             try:
-                count = os.sendfile(out, file, sent, min(size - sent, CHUNK_BYTES))
+                count = send_part(out, file, sent, size - sent, is_tcp)
             except BlockingIOError:
                 await _writable(connection, out)
                 continue

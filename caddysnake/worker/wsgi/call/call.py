@@ -8,6 +8,7 @@ response delays nobody but itself.
 from __future__ import annotations
 
 import io
+import socket
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -337,7 +338,7 @@ class Call(Response):
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         if size and self.has_content:
             self.sent_bytes = size
-            connection.file = FileRange(fd, offset, size)
+            connection.file = FileRange(fd, offset, size, connection.sock.family != socket.AF_UNIX)
         connection.offer(head)
         connection.flush()
 
