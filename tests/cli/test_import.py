@@ -131,6 +131,42 @@ if __name__ == "__main__":
         (FOLDER / each / "Caddyfile").write_text(outcome(each))
 
 
+SHELL = {
+    "env A=1 nohup gunicorn -w $(( 2 * $(nproc) + 1 )) app:app > x.log 2>&1 &": [
+        "module_wsgi app:app",
+        "workers auto",
+        "env_var A 1",
+        "# gunicorn workers $(( 2 * $(nproc) + 1 )): nothing is run to count",
+    ],
+    "cd /srv/x && . venv/bin/activate; : ${A:=1}; exec uvicorn x:app": ["venv /srv/x/venv", "working_dir /srv/x"],
+}
+
+
+@pytest.mark.parametrize("line", SHELL)
+def test_a_shells_line_is_read_without_a_shell(line: str) -> None:
+    text = imported([line], {})
+    for each in SHELL[line]:
+        assert each in text
+    load(text.encode(), "Caddyfile", {})
+
+
+def test_what_stands_in_files_in_other_ways_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("max_requests, max_requests_jitter = 1000, 50\nuser = group = 'www'\n")
+    text = imported([str(tmp_path / "gunicorn.conf.py")], {})
+    assert all(f"\t\t{each}\n" in text for each in ("max_requests 1000 50", "user www", "group www"))
+    (tmp_path / "uwsgi.ini").write_text("[uwsgi]\nprocesses = %k\nif-env = DEV\nthreads = 9\nendif =\nmodule = x:y\n")
+    text = imported([str(tmp_path / "uwsgi.ini")], {})
+    assert "threads = 9 (below if-env = DEV)" in text
+    assert all(each in text for each in ("module_wsgi x:y", "workers auto", "\t\tthreads 1\n"))
+    (tmp_path / "Procfile").write_text("web: gunicorn app:app\nbeat: A=1 celery beat\n")
+    text = imported([str(tmp_path / "Procfile")], {})
+    assert "process beat celery beat {\n\t\t\tenv_var A 1\n\t\t}" in text
+    (tmp_path / "Dockerfile").write_text('FROM x\nCMD ["gunicorn", \\\n\n# no more\n "app:app"]\n')
+    assert "module_wsgi app:app" in imported([str(tmp_path / "Dockerfile")], {})
+    with pytest.raises(CannotImport, match="starts none of gunicorn"):
+        imported(["daphne -p 80 x:app"], {})
+
+
 def test_a_list_on_the_command_line_replaces_that_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text("bind = '0.0.0.0:8000'\nworkers = 3\n")
     (tmp_path / "Procfile").write_text("web: gunicorn -b 127.0.0.1:9000 app:app\n")

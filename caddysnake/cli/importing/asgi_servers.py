@@ -28,6 +28,7 @@ from .options import (
     seconds,
     switch,
     trust,
+    workers,
 )
 
 _PREFIX = "write `handle_path PREFIX/*` around the block in Caddy's site: the app is told what it takes off"
@@ -111,7 +112,7 @@ UVICORN = ServerOptions(
         "host": _later, "port": _later, "uds": _later, "fd": _later, "factory": _later, "interface": _later,
         "proxy_headers": _later, "forwarded_allow_ips": _later, "ws_ping_timeout": _later,
         "limit_max_requests_jitter": _later,
-        "workers": line("workers", number),
+        "workers": workers,
         "loop": _loop,
         "lifespan": line("lifespan"),
         "env_file": _env_files,
@@ -176,7 +177,7 @@ GRANIAN = ServerOptions(
     {
         "host": _later, "port": _later, "uds": _later, "uds_permissions": _later, "factory": _later,
         "interface": _later,
-        "workers": line("workers", number),
+        "workers": workers,
         "blocking_threads": _later,
         "loop": _loop,
         "working_dir": line("working_dir"),
@@ -250,7 +251,7 @@ HYPERCORN = ServerOptions(
     "hypercorn",
     {
         "bind": _later, "application_path": _later, "config": _later, "max_requests_jitter": _later,
-        "workers": line("workers", number),
+        "workers": workers,
         "worker_class": _loop,
         "accesslog": lambda block, value, _: block.put("log") if value else None,
         "loglevel": level,

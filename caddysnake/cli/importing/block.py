@@ -71,6 +71,9 @@ class Block:
         except InvalidValue as exc:
             self.note(name, f"{exc}")
             return
+        if "$(" in value or "`" in value:
+            self.note(f"{name}={value}", "no shell is run: write its value")
+            return
         self._lines["env_var"] = [each for each in self._lines.get("env_var", []) if each[0] != name]
         self.add("env_var", name, value)
 

@@ -34,6 +34,7 @@ from .options import (
     seconds,
     switch,
     trust,
+    workers,
 )
 
 CONFIG = "gunicorn.conf.py"
@@ -101,7 +102,7 @@ def _watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
 
 
 USES = {
-    "workers": line("workers", number),
+    "workers": workers,
     "threads": line("threads", number),
     "worker_class": _class,
     "max_requests": limit("max_requests"),
@@ -261,7 +262,7 @@ def literals(text: str, file: str, block: Block) -> list[tuple[str, Any]]:
         reason = exc.msg if isinstance(exc, SyntaxError) else str(exc)
         raise CannotImport(f"{where}: {reason} (the file must be valid Python; it is read, not run)") from None
     found: list[tuple[str, Any]] = []
-    for node in tree.body:
+    for node in [each for statement in tree.body for each in _single(statement)]:
         match node:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
@@ -283,6 +284,17 @@ def literals(text: str, file: str, block: Block) -> list[tuple[str, Any]]:
             case _:
                 _unread(node, text, file, block)
     return found
+
+
+def _single(node: ast.stmt) -> list[ast.stmt]:
+    """``a, b = 1, 2`` and ``a = b = 1`` as assignments of one name each."""
+    if not isinstance(node, ast.Assign):
+        return [node]
+    pairs = [(target, node.value) for target in node.targets]
+    match node:
+        case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=given)) if len(names) == len(given):
+            pairs = list(zip(names, given, strict=True))
+    return [ast.copy_location(ast.Assign([target], value), node) for target, value in pairs]
 
 
 def _unread(node: ast.stmt, text: str, file: str, block: Block) -> None:

@@ -12,6 +12,15 @@ from typing import Final
 _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^}]*))?\})")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _SHELLS: Final = ("sh", "bash", "dash", "ash")
+_ACTIVATE = re.compile(r"(?P<venv>.+)/bin/activate")
+_PREFIXES: Final = ("exec", "export", "env")
+_PASSED_OVER: Final = re.compile(
+    r":|set|trap|echo|if|elif|then|fi|else|\[\[?|test|for|while|do|done|case|esac|exit|return|wait|umask|ulimit|shift"
+)
+_SUBSTITUTION = re.compile(r"\$\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)|`[^`]*`")
+_REDIRECTION = re.compile(r"\d?[<>]{1,2}(?P<file>[^<>]*)")
+_GLUE: Final = {ord(each): chr(0xE000 + number) for number, each in enumerate(" \t\n;&|\"'")}
+_UNGLUE: Final = {ord(value): chr(key) for key, value in _GLUE.items()}
 _DEFAULTS: Final = {"PORT": "8000", "WEB_CONCURRENCY": "auto"}
 """What stands for a variable that the place sets, where it is not set."""
 
@@ -78,12 +87,17 @@ def shell(text: str, start: Launch) -> list[Launch]:
     found: list[Launch] = []
     here = start
     for words in _split(text, start.file):
-        while words and (words[0] == "exec" or words[0] == "export" or _ASSIGNMENT.match(words[0])):
+        while words and (words[0] in _PREFIXES or _ASSIGNMENT.match(words[0])):
             first = words.pop(0)
             if _ASSIGNMENT.match(first):
                 name, _, value = first.partition("=")
                 here = replace(here, environ={**here.environ, name: expand(value, here.environ)})
-        if not words or words[0] in ("set", "source", ".", "trap", "echo", "if", "then", "fi", "else", "["):
+        if not words or _PASSED_OVER.fullmatch(words[0]):
+            continue
+        if words[0] in ("source", "."):
+            if len(words) > 1 and (activated := _ACTIVATE.fullmatch(expand(words[1], here.environ))):
+                venv = posixpath.join(here.folder, activated["venv"])
+                here = replace(here, environ={**here.environ, "VIRTUAL_ENV": venv})
             continue
         if words[0] == "cd" and len(words) == 2:
             here = replace(here, folder=posixpath.normpath(posixpath.join(here.folder, expand(words[1], here.environ))))
@@ -112,19 +126,25 @@ def commands(launch: Launch) -> list[Launch]:
 
 
 def _split(text: str, file: str) -> list[list[str]]:
-    lexer = shlex.shlex(text.replace("\\\n", " "), posix=True, punctuation_chars=";&|\n")
+    glued = _SUBSTITUTION.sub(lambda match: match[0].translate(_GLUE), text.replace("\\\n", " "))
+    lexer = shlex.shlex(glued, posix=True, punctuation_chars=";&|\n")
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
     lexer.commenters = ""
     commands: list[list[str]] = [[]]
+    is_redirected = False
     try:
         for token in lexer:
-            if token and set(token) <= set(";&|\n"):
+            if is_redirected:
+                is_redirected = token == "&"
+            elif match := _REDIRECTION.fullmatch(token):
+                is_redirected = not match["file"]
+            elif token and set(token) <= set(";&|\n"):
                 commands.append([])
             elif token.startswith("#") and not commands[-1]:
                 commands[-1].append("#")
             elif commands[-1][:1] != ["#"]:
-                commands[-1].append(token)
+                commands[-1].append(token.translate(_UNGLUE))
     except ValueError as exc:
         raise CannotImport(
             f"{file or 'the command'}: {exc} (a quotation mark is missing)".replace("No c", "no c")

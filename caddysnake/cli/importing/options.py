@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -132,6 +133,14 @@ def number(value: Any) -> str:
     if text.isdecimal() or text.startswith(VARIABLE):
         return text
     raise InvalidValue("not a number")
+
+
+def workers(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """Use how many workers there are; what a shell would count is left to us. Raises ``InvalidValue``."""
+    if re.search(r"\$\(|`|%k", str(value)):
+        block.put("workers", "auto")
+        raise InvalidValue("nothing is run to count; `workers auto` is one for each core")
+    block.put("workers", number(value))
 
 
 def seconds(value: Any) -> str:

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import replace
 from typing import Final
 
-from .block import Block, caddyfile
+from .block import Block, caddyfile, word
 from .launch import CannotImport, Launch, commands, shell
 from .servers import KNOWN, block_of, server_of
 from .sources import dockerfile, kind, procfile, unit
@@ -29,7 +29,7 @@ def imported(words: list[str], environ: dict[str, str]) -> str:
                 f"there is none of {', '.join(LOOKED_FOR)} here (name a file, or the command that starts it)"
             )
         words = found[:1]
-    if len(words) == 1 and (os.path.exists(words[0]) or not server_of(Launch(_split(words[0])))):
+    if len(words) == 1 and (os.path.exists(words[0]) or len(_split(words[0])) < 2):
         blocks = _file(words[0])
     else:
         line = words[0] if len(words) == 1 else shlex.join(words)
@@ -87,7 +87,12 @@ def _procfile(text: str, start: Launch) -> list[Block]:
         raise CannotImport(f"{start.file}: no process in it starts one of {KNOWN} (name the command that does)")
     for name, launch in found:
         if not server_of(launch):
-            blocks[0].add(*(("release",) if name == "release" else ("process", name)), *launch.words)
+            own = ["{\n" + "".join(f"env_var {each} {word(text)}\n" for each, text in launch.environ.items()) + "}"]
+            blocks[0].add(
+                *(("release",) if name == "release" else ("process", name)),
+                *launch.words,
+                *(own if launch.environ and name != "release" else ()),
+            )
     return blocks
 
 

@@ -103,29 +103,31 @@ def _is_of_app(words: list[str]) -> bool:
     return posixpath.basename(folder) == "bin" and folder not in ("/bin", "/usr/bin", "/usr/local/bin")
 
 
+def _joined(lines: Iterator[tuple[int, str]], passed_over: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Join ``lines`` that a backslash continues; each with the number of its first. ``passed_over``: what lines begin
+    with that are none, also in the middle of another.
+    """
+    for at, raw in lines:
+        written = raw.strip()
+        if not written or written[0] in passed_over:
+            continue
+        while written.endswith("\\") and (following := next(lines, None)) is not None:
+            more = following[1].strip()
+            if more[:1] not in passed_over:
+                written = f"{written[:-1].rstrip()} {more}"
+        yield at, written
+
+
 def _settings(text: str, file: str) -> Iterator[tuple[int, str, str, str]]:
     section = ""
-    lines = text.splitlines()
-    at = 0
-    while at < len(lines):
-        first = at
-        written = lines[at].strip()
-        at += 1
-        while written.endswith("\\") and at < len(lines):
-            following = lines[at].strip()
-            at += 1
-            written = written[:-1] + " " + ("" if following.startswith(("#", ";")) else following)
-            if following.startswith(("#", ";")):
-                written += "\\"
-        if not written or written[0] in "#;":
-            continue
+    for at, written in _joined(enumerate(text.splitlines(), 1), ("#", ";")):
         if written.startswith("[") and written.endswith("]"):
             section = written[1:-1]
             continue
         name, equals, value = written.partition("=")
         if not equals or not section:
-            raise CannotImport(f"{file}:{first + 1}: {written!r} is no setting (write Name=value below a [Section])")
-        yield first + 1, section, name.strip(), value.strip()
+            raise CannotImport(f"{file}:{at}: {written!r} is no setting (write Name=value below a [Section])")
+        yield at, section, name.strip(), value.strip()
 
 
 def _words(text: str, file: str, line: int) -> list[str]:
@@ -212,26 +214,13 @@ def _pairs(text: str, environ: dict[str, str], file: str, line: int) -> dict[str
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    lines = text.splitlines()
-    at = 0
-    while at < len(lines):
-        first = at
-        written = lines[at].strip()
-        at += 1
-        if not written or written.startswith("#"):
-            continue
-        while written.endswith("\\") and at < len(lines):
-            following = lines[at].strip()
-            at += 1
-            if not following.startswith("#"):
-                written = f"{written[:-1].rstrip()} {following}"
+    lines = enumerate(text.splitlines(), 1)
+    for at, written in _joined(lines, ("#", "")):
         heredoc = re.search(r"<<-?[\"']?(\w+)[\"']?", written)
         if heredoc:
-            while at < len(lines) and lines[at].strip() != heredoc[1]:
-                at += 1
-            at += 1
+            next((raw for _, raw in lines if raw.strip() == heredoc[1]), None)
         instruction, _, rest = written.partition(" ")
-        yield first + 1, instruction.upper(), rest.strip()
+        yield at, instruction.upper(), rest.strip()
 
 
 def kind(path: str, text: str) -> str:

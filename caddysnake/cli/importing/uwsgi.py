@@ -28,6 +28,7 @@ from .options import (
     python_folders,
     reasons,
     seconds,
+    workers,
 )
 
 _ALWAYS: Final = "always so"
@@ -98,7 +99,7 @@ USES = {
     **dict.fromkeys(names(
         "module wsgi callable wsgi_file socket http_socket http uwsgi_socket mount pypy_wsgi"
     ), _later),
-    "processes": line("workers", number),
+    "processes": workers,
     "threads": line("threads", number),
     "chdir": line("working_dir"),
     "virtualenv": line("venv"),
@@ -151,6 +152,7 @@ USES = {
         ("spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet "
             "mule mules "
          "farm import shared_import", _TASKS),
+        ("conditional", "whether it holds is not looked at"),
         ("harakiri_verbose py_tracebacker", "the stacks of what takes too long are in the log"),
         ("hook_master_start hook_post_app hook_as_root exec_asap exec_pre_app exec_post_app exec_as_user exec_as_root "
          "exec_as_user_atexit", "commands belong into the unit, or into the deploy"),
@@ -242,7 +244,7 @@ SERVER = ServerOptions(
     switches=_SWITCHES,
     many=names(
         "env socket http_socket http uwsgi_socket mount pythonpath static_map plugins cron unique_cron cron2 "
-        "attach_daemon attach_daemon2 smart_attach_daemon mule"
+        "attach_daemon attach_daemon2 smart_attach_daemon mule conditional"
     ),
 )
 
@@ -276,7 +278,7 @@ def ini(text: str, file: str, launch: Launch) -> list[tuple[str, Any]]:
         "n": os.path.splitext(os.path.basename(path))[0], "c": os.path.basename(os.path.dirname(path)),
     }  # fmt: skip
     found: list[tuple[str, Any]] = []
-    section = ""
+    section = condition = ""
     for at, raw in enumerate(text.splitlines(), 1):
         written = raw.strip()
         if not written or written[0] in "#;":
@@ -295,6 +297,13 @@ def ini(text: str, file: str, launch: Launch) -> list[tuple[str, Any]]:
         value = re.sub(r"\$\((\w+)\)", lambda match: launch.environ.get(match[1], f"{{${match[1]}}}"), value)
         key = name.replace("-", "_")
         key = _ALIASES.get(key, key)
+        if key.startswith("if_"):
+            condition = f"{name} = {value}"
+        elif key == "endif":
+            condition = ""
+        elif condition:
+            found.append(("conditional", f"{name} = {value} (below {condition})"))
+            continue
         known[name] = value
         if key in ("set", "set_placeholder", "set_ph", "for_readline", "if_env", "endif", "print"):
             inner, _, inner_value = value.partition("=")
