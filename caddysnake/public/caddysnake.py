@@ -30,6 +30,9 @@ _VALUE_MAX = 1024 * 1024
 _MEMBERS_MAX = 100_000
 _NAMES_MAX = 1000
 _WAIT_MAX_S = 300.0
+_IN_A_ROW = 8
+_GAP_S = 20e-6
+_UNREAD_MAX = 256
 _HINT = "write `cache` into the app's python block, or name a Valkey or Redis there: `cache redis://host:6379/0`"
 
 
@@ -39,6 +42,10 @@ class CacheError(RuntimeError):
 
 class CacheConfigurationError(CacheError):
     """There is no store; the text says what to write."""
+
+
+class _Misuse(CacheError, ValueError):
+    """An argument is none that there can be."""
 
 
 def worker_id() -> int | None:
@@ -65,17 +72,23 @@ redis.call('RPUSH', KEYS[1], ARGV[1])
 redis.call('PERSIST', KEYS[1])
 return 1
 """
+# A list that was emptied is still one for the plugin, and none for Redis: what says so has a name of its own.
+_EMPTIED = "caddysnake:emptied:"
+_NOTE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.pcall('SET', ARGV[1] .. KEYS[1], '', 'EX', 3600) end
+"""
 _POP = """
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'list' then return false end
-return redis.call('LPOP', KEYS[1])
+if redis.call('TYPE', KEYS[1]).ok ~= 'list' then return false end
+local found = redis.call('LPOP', KEYS[1])
+""" + _NOTE + """
+return found
 """
 _GET = """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'string' then return redis.call('GET', KEYS[1]) end
 if kind == 'list' then return redis.call('LRANGE', KEYS[1], 0, -1) end
-if kind == 'none' then return false end
-return redis.error_reply('WRONGTYPE wrong type')
+if kind ~= 'none' then return redis.error_reply('WRONGTYPE wrong type') end
+return redis.call('EXISTS', ARGV[1] .. KEYS[1]) == 1 and {}
 """
 _SADD = """
 if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) and redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
@@ -111,6 +124,9 @@ class _Link:
                 context = ssl.create_default_context()
                 self._sock = context.wrap_socket(self._sock, server_hostname=parts.hostname)
         self.pid = os.getpid()
+        self.unread = 0
+        """Answers to sets that were not waited for."""
+        self._row, self._last = 0, 0.0
         self._timeout_s = timeout_s
         self._buffer = b""
         self.wait(None)
@@ -145,6 +161,29 @@ class _Link:
         self.send(*words)
         return self.read()
 
+    def put(self, *words: str | bytes | int) -> None:
+        """Send a set; its answer is waited for, unless it is one of many, right behind each other: those are confirmed
+        together. Raises as ``call`` does, also for those before.
+        """
+        self._row = self._row + 1 if time.perf_counter() - self._last < _GAP_S else 0
+        self.send(*words)
+        self.unread += 1
+        if self._row < _IN_A_ROW or self.unread >= _UNREAD_MAX:
+            self.confirm()
+        self._last = time.perf_counter()
+
+    def confirm(self) -> None:
+        """Read what was not waited for. Raises ``_Refused`` for the first that was refused."""
+        refused = None
+        while self.unread:
+            try:
+                self.read()
+            except _Refused as exc:
+                refused = refused or exc
+            self.unread -= 1
+        if refused is not None:
+            raise refused
+
     def send(self, *words: str | bytes | int) -> None:
         out = b"*%d\r\n" % len(words)
         for word in words:
@@ -156,11 +195,11 @@ class _Link:
             raise TimeoutError from None
 
     def read(self) -> Any:
-        if len(self._buffer) == 0:
-            self._more(65536)
-            if self._buffer == b"+OK\r\n":  # as most are
-                self._buffer = b""
-                return b"OK"
+        if not self._buffer:
+            self._more(4096)
+        if self._buffer.startswith(b"+OK\r\n"):  # as most do
+            self._buffer = self._buffer[5:]
+            return b"OK"
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"$":
@@ -211,27 +250,34 @@ class Cache:
     # Values
 
     def set(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> None:
-        """Keep ``value`` under ``key``, whatever was there; for ``ttl`` seconds, or for good."""
+        """Keep ``value`` under ``key``, whatever was there; for ``ttl`` seconds, or for good.
+
+        When it returns, the value is stored. Of many calls right behind each other, from the ninth on, up to 256 are
+        confirmed together: what one of those was refused for is raised by a later call of the thread.
+        """
         words: list[str | bytes | int] = ["SET", _key(key), _value(value)]
         if ttl is not None and int(ttl) > 0:
             words += ["EX", int(ttl)]
-        self._call(*words)
+        try:
+            self._command(*words, is_set=True)
+        except _Refused as exc:
+            raise _failed(exc) from None
 
     def get(self, key: str | bytes) -> bytes | list[bytes] | None:
         """What is kept under ``key``; a list of what was appended; None when there is nothing."""
-        # Most keys hold one value: only what does not is asked for by a script.
+        # Most keys hold one value: only for others, or for none, a script looks.
+        found: bytes | list[bytes] | None = None
         try:
-            found: bytes | None = self._command("GET", _key(key))
-            return found
+            found = self._command("GET", _key(key))
         except _Refused as exc:
             if not str(exc).startswith("WRONGTYPE"):
                 raise _failed(exc) from None
-        listed: list[bytes] | bytes | None = self._script(_GET, _key(key))
-        return listed
+        return self._script(_GET, _key(key), _EMPTIED) if found is None else found
 
     def delete(self, key: str | bytes) -> int:
         """Forget ``key``; 1 when there was something, else 0."""
-        return int(self._call("DEL", _key(key)))
+        raw = _key(key)
+        return min(int(self._call("DEL", raw, _EMPTIED.encode() + raw)), 1)
 
     def setnx(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> bool:
         """As ``set``, if there is nothing under ``key``; whether that was so."""
@@ -243,9 +289,9 @@ class Cache:
     def keys(self, prefix: str | bytes, limit: int = _NAMES_MAX) -> list[bytes]:
         """The names that begin with ``prefix``, sorted, at most ``limit``."""
         raw = _key(prefix)
-        most = min(int(limit), _NAMES_MAX)
-        if most <= 0:
-            raise CacheError("keys: limit must be 1 or more")
+        if int(limit) < 0:
+            raise _Misuse("keys: limit must be 0, for all that there can be, or more")
+        most = min(int(limit) or _NAMES_MAX, _NAMES_MAX)
         pattern = b"".join(b"\\" + bytes((each,)) if each in b"*?[]\\^" else bytes((each,)) for each in raw) + b"*"
         found: set[bytes] = set()
         cursor: bytes = b"0"
@@ -257,16 +303,16 @@ class Cache:
 
     # Lists
 
-    def append(self, key: str | bytes, chunk: str | bytes) -> None:
-        """Add ``chunk`` to the list under ``key``; one value that is there becomes its first."""
-        self._script(_APPEND, _key(key), _value(chunk), _MEMBERS_MAX)
+    def append(self, key: str | bytes, value: str | bytes) -> None:
+        """Add ``value`` to the list under ``key``; one value that is there becomes its first."""
+        self._script(_APPEND, _key(key), _value(value), _MEMBERS_MAX)
 
     def pop(self, key: str | bytes, timeout: float | None = None) -> bytes | None:
         """Take the first off the list under ``key``; wait up to ``timeout`` seconds until there is one."""
         wait_s = 0.0 if timeout is None else float(timeout)
         if not 0 <= wait_s <= _WAIT_MAX_S:
-            raise CacheError(f"pop: timeout must be from 0 to {_WAIT_MAX_S:g} seconds")
-        found: bytes | None = self._script(_POP, _key(key))
+            raise _Misuse(f"pop: timeout must be from 0 to {_WAIT_MAX_S:g} seconds")
+        found: bytes | None = self._script(_POP, _key(key), _EMPTIED)
         if found is not None or not wait_s:
             return found
         try:
@@ -275,7 +321,10 @@ class Cache:
             if str(exc).startswith("WRONGTYPE"):
                 return None
             raise _failed(exc) from None
-        return None if answer is None else answer[1]
+        if answer is None:
+            return None
+        self._script(_NOTE, _key(key), _EMPTIED)
+        return answer[1]  # type: ignore[no-any-return]
 
     # Sets
 
@@ -301,7 +350,7 @@ class Cache:
         """Wait up to ``timeout`` seconds for one message."""
         wait_s = float(timeout)
         if not 0 < wait_s <= _WAIT_MAX_S:
-            raise CacheError(f"subscribe: timeout must be more than 0 and up to {_WAIT_MAX_S:g} seconds")
+            raise _Misuse(f"subscribe: timeout must be more than 0 and up to {_WAIT_MAX_S:g} seconds")
         raw = _key(channel)
         deadline = time.monotonic() + wait_s
         link = self._connected()
@@ -339,13 +388,13 @@ class Cache:
         """As ``setnx``."""
         return await asyncio.to_thread(self.setnx, key, value, ttl)
 
-    async def akeys(self, prefix: str | bytes, limit: int = _NAMES_MAX) -> list[bytes]:
+    async def akeys(self, prefix: str | bytes = "", limit: int = _NAMES_MAX) -> list[bytes]:
         """As ``keys``."""
         return await asyncio.to_thread(self.keys, prefix, limit)
 
-    async def aappend(self, key: str | bytes, chunk: str | bytes) -> None:
+    async def aappend(self, key: str | bytes, value: str | bytes) -> None:
         """As ``append``."""
-        await asyncio.to_thread(self.append, key, chunk)
+        await asyncio.to_thread(self.append, key, value)
 
     async def apop(self, key: str | bytes, timeout: float | None = None) -> bytes | None:  # noqa: ASYNC109
         """As ``pop``."""
@@ -382,13 +431,17 @@ class Cache:
         except _Refused as exc:
             raise _failed(exc) from None
 
-    def _command(self, *words: str | bytes | int, wait_s: float = 0.0) -> Any:
+    def _command(self, *words: str | bytes | int, wait_s: float = 0.0, is_set: bool = False) -> Any:
         """Raises ``_Refused``, ``CacheError``."""
         kept: _Link | None = getattr(self._local, "link", None)
         if kept is not None and kept.pid != os.getpid():
             kept = None
         link = kept or self._connected()
         try:
+            if is_set:
+                return link.put(*words)
+            if link.unread:
+                link.confirm()
             if wait_s:
                 link.wait(wait_s + _timeout_s())
             answer = link.call(*words)
@@ -402,10 +455,10 @@ class Cache:
             link.close()
             if isinstance(exc, TimeoutError) or not isinstance(exc, OSError):
                 raise _failed(exc) if isinstance(exc, OSError) else exc from None
-            if kept is None:
+            if kept is None or link.unread > is_set:
                 raise _failed(exc) from None
         # The store was restarted since: what has been sent to the one before is lost with it.
-        return self._command(*words, wait_s=wait_s)
+        return self._command(*words, wait_s=wait_s, is_set=is_set)
 
     def _connected(self) -> _Link:
         """A connection of this thread, in this process. Raises ``CacheError``."""
@@ -415,6 +468,7 @@ class Cache:
         began = time.monotonic()
         # Who has waited for it in vain does not wait again for a while.
         patience_s = _START_S if began - self._gave_up > _AGAIN_S else 0.0
+        is_told = not os.environ.get(_BELL)
         while True:
             try:
                 link = _Link(url, _timeout_s())
@@ -422,7 +476,9 @@ class Cache:
             except _Refused as exc:
                 raise _failed(exc) from None
             except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError) as exc:
-                # It is being started, or started again.
+                # It is being started, or started again; or the daemon says why it is not.
+                if not is_told:
+                    is_told, url = True, _rung()
                 if time.monotonic() - began >= patience_s:
                     self._gave_up = began if patience_s else self._gave_up
                     raise _failed(exc) from None
@@ -476,14 +532,14 @@ def _timeout_s() -> float:
 def _key(key: str | bytes) -> bytes:
     raw = _raw(key)
     if not 1 <= len(raw) <= _KEY_MAX:
-        raise CacheError(f"a key has 1 to {_KEY_MAX} bytes, not {len(raw)}")
+        raise _Misuse(f"a key has 1 to {_KEY_MAX} bytes, not {len(raw)}")
     return raw
 
 
 def _value(value: str | bytes) -> bytes:
     raw = _raw(value)
     if len(raw) > _VALUE_MAX:
-        raise CacheError(f"a value has at most {_VALUE_MAX} bytes, not {len(raw)}")
+        raise _Misuse(f"a value has at most {_VALUE_MAX} bytes, not {len(raw)}")
     return raw
 
 
@@ -492,7 +548,7 @@ def _raw(value: str | bytes) -> bytes:
         return value.encode()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    raise TypeError(f"str or bytes, not {type(value).__name__}")
+    return str(value).encode()
 
 
 def _failed(exc: BaseException) -> CacheError:

@@ -89,7 +89,8 @@ def test_lists_are_what_the_plugin_has_them_to_be(ours: Any) -> None:
     cache.append("l", b"third")
     assert cache.get("l") == [b"first", b"second", b"third"]
     assert [cache.pop("l") for _ in range(4)] == [b"first", b"second", b"third", None]
-    assert cache.get("l") is None
+    assert cache.get("l") == [], "an emptied list is one"
+    assert (cache.delete("l"), cache.delete("l"), cache.get("l")) == (1, 0, None)
     cache.set("scalar", "x")
     cache.sadd("set", "x")
     assert (cache.pop("scalar"), cache.pop("set"), cache.pop("missing")) == (None, None, None)
@@ -100,6 +101,9 @@ def test_lists_are_what_the_plugin_has_them_to_be(ours: Any) -> None:
     later.start()
     assert cache.pop("late", timeout=60) == b"came"
     later.join()
+    assert cache.get("late") == []
+    cache.append(key="late", value="again")
+    assert cache.get("late") == [b"again"]
 
 
 def test_sets_are_what_the_plugin_has_them_to_be(ours: Any) -> None:
@@ -151,7 +155,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "a value has at most 1048576 bytes, not 1048577": lambda cache: cache.set("x", b"x" * 1048577),
     "pop: timeout must be from 0 to 300 seconds": lambda cache: cache.pop("x", 301),
     "subscribe: timeout must be more than 0 and up to 300 seconds": lambda cache: cache.subscribe("x", 0),
-    "keys: limit must be 1 or more": lambda cache: cache.keys("x", 0),
+    "keys: limit must be 0, for all that there can be, or more": lambda cache: cache.keys("x", -1),
 }
 
 
@@ -162,11 +166,39 @@ def test_what_cannot_be_done_is_a_cache_error_with_a_sentence(ours: Any) -> None
         with pytest.raises(ours.CacheError) as caught:
             call(ours.cache)
         assert str(caught.value) == text.strip()
-    with pytest.raises(TypeError):
-        ours.cache.set("x", 1)
+    for call in (lambda: ours.cache.subscribe("x", 0), lambda: ours.cache.keys("")):
+        with pytest.raises(ValueError, match=r"must be|1 to 8192"):  # as the plugin's client has it
+            call()
+    ours.cache.set("number", 1)
+    assert ours.cache.get("number") == b"1"
+    assert ours.cache.keys("value", 0) == [b"value"]
     assert ours.cache.get("value") == b"x", "the connection is as good as before"
     assert issubclass(ours.CacheConfigurationError, ours.CacheError)
     assert issubclass(ours.CacheError, RuntimeError)
+
+
+def test_many_sets_in_a_row_are_confirmed_together_and_none_is_lost(ours: Any, server: Server) -> None:
+    def fill(cache: Any) -> None:
+        for number in range(1000):
+            cache.set(f"key{number}", "x" * 100)
+
+    thread = threading.Thread(target=lambda: fill(ours.cache))  # its connection ends with it
+    thread.start()
+    thread.join()
+    deadline = time.monotonic() + 60
+    while len(ours.cache.keys("key")) < 1000:
+        assert time.monotonic() < deadline
+    ours.cache._call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(ours.CacheError, match="the store is full"):
+        fill(ours.cache)
+    ours.cache._call("CONFIG", "SET", "maxmemory", "0")
+    fill(ours.cache)
+    assert ours.cache.get("key7") == b"x" * 100
+    fill(ours.cache)
+    if ours.cache._local.link.unread:
+        server.process.kill()
+        with pytest.raises(ours.CacheError, match="cannot be reached"):
+            ours.cache.get("key7")
 
 
 def test_a_store_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -61,9 +61,13 @@ class WorkerSource:
             settings = settings._replace(build=build, slow_at=slow_at)
         if isinstance(settings, Settings) and not settings.shares_process:
             settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_WORKER_ID": str(place)})
-            if STORE_URL not in settings.environ and settings.store is None:
-                bell = f"{bell_name()[1:]}#{settings.app}"
-                settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_STORE_BELL": bell})
+        if (
+            isinstance(settings, Settings)
+            and STORE_URL not in settings.environ
+            and (not settings.shares_process or settings.store is not None)
+        ):
+            bell = f"{bell_name()[1:]}#{settings.app}"
+            settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_STORE_BELL": bell})
         if isinstance(settings, Settings) and settings.max_in_flight is not None:
             settings = settings._replace(
                 max_in_flight=share(settings.max_in_flight, place, count),

@@ -14,6 +14,7 @@ from ..system.carried import CarriedProcess
 from ..system.plain import plain
 from .execution import Ending, Execution, NotExecuted
 from .spec import ProcessSpec
+from .store import trouble
 from .surroundings import BuildSurroundings
 
 log = logging.getLogger("caddysnake.app")
@@ -153,6 +154,8 @@ class SupervisedProcess:
             try:
                 environ = {**dict(spec.environ), "CADDYSNAKE_PROCESS": self.label}
                 around = await self._surroundings.get()
+                if spec.stays and (why := await asyncio.to_thread(trouble, spec.command[0])):
+                    raise NotExecuted(why)
                 self._execution = await Execution.begin(
                     around, spec.command, self.label, death_signal=spec.stop_signal, environ=environ
                 )

