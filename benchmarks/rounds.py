@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,9 +120,10 @@ def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: 
 
         def once(server: Server) -> Figures:
             contestant = contestants[server.name]
-            before = _Clocks.read(contestant.pid, caddy)
-            figures = scenario.load.run(contestant.url, seconds, load_core)
-            after = _Clocks.read(contestant.pid, caddy)
+            with _at_rest(contestants[each.name].pid for each in servers if each.spins and each is not server):
+                before = _Clocks.read(contestant.pid, caddy)
+                figures = scenario.load.run(contestant.url, seconds, load_core)
+                after = _Clocks.read(contestant.pid, caddy)
             memory = pss_bytes(contestant.pid)
             return {
                 **figures,
@@ -130,6 +132,19 @@ def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: 
             }
 
         return interleaved(servers, rounds, once)
+
+
+@contextmanager
+def _at_rest(sessions: Iterator[int]) -> Iterator[None]:
+    """Stop all processes of `sessions` for the length of the block."""
+    stopped = list(sessions)
+    for each in stopped:
+        os.killpg(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in stopped:
+            os.killpg(each, signal.SIGCONT)
 
 
 def _start(

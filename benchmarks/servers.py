@@ -85,6 +85,8 @@ class Server:
     """What its apps must run on; the Python that runs the benchmarks when that is not older."""
     program: str | None = None
     """A program that must be on PATH; the server is left out where it is not."""
+    spins: bool = False
+    """It uses a processor also while nobody asks for anything, and is stopped while others are measured."""
 
     def missing(self) -> str | None:
         if self.program is not None and find_program(self.program) is None:
@@ -228,7 +230,7 @@ SERVERS = {
         Server(RELAY, caddysnake_relay, reaches=_BEHIND),
         Server("uvicorn", uvicorn, ("uvicorn[standard]",), interfaces=_ASGI),
         Server("granian", granian, ("granian",)),
-        Server("fastpysgi", fastpysgi, ("fastpysgi",), reaches=_DIRECT),
+        Server("fastpysgi", fastpysgi, ("fastpysgi",), reaches=_DIRECT, spins=True),
         Server("pyvoy", pyvoy, ("pyvoy",), reaches=_DIRECT),
         Server("hypercorn", hypercorn, ("hypercorn[uvloop]",), interfaces=_ASGI),
         Server(
