@@ -41,7 +41,7 @@ class Event(Enum):
     """What happens to a worker."""
 
     READY = "ready"
-    FAILED = "failed"  # it told why it could not become ready
+    FAILED = "failed"  # it told why it could not become ready, or drains although nobody of ours has asked for it
     START_TIMEOUT = "start timeout"
     DRAIN = "drain"  # we want it gone, orderly
     KEEP = "keep"  # the same, but its WebSockets may stay for a while
@@ -99,6 +99,7 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.STARTING, _E.EXIT): (_S.EXITED, (_A.REPORT, _A.REAP)),
     (_S.READY, _E.DRAIN): (_S.DRAINING, (_A.WITHDRAW, _A.ASK_TO_DRAIN, _A.LET_NOTHING_STAY)),
     (_S.READY, _E.KEEP): (_S.KEEPING, (_A.WITHDRAW, _A.ASK_TO_DRAIN, _A.LET_STAY)),
+    (_S.READY, _E.FAILED): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.LET_NOTHING_STAY)),
     (_S.READY, _E.HUNG): (_S.DRAINING, (_A.WITHDRAW, _A.REPORT, _A.ASK_TO_DRAIN, _A.LET_NOTHING_STAY)),
     (_S.READY, _E.BREACH): (_S.ENDING, (_A.WITHDRAW, _A.REPORT, _A.KILL)),
     (_S.READY, _E.EXIT): (_S.EXITED, (_A.WITHDRAW, _A.REPORT, _A.REAP)),
@@ -106,6 +107,7 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.KEEPING, _E.DRAIN): (_S.DRAINING, (_A.LET_NOTHING_STAY,)),
     (_S.KEEPING, _E.KEEP): (_S.KEEPING, ()),
     (_S.KEEPING, _E.HUNG): (_S.KEEPING, ()),
+    (_S.KEEPING, _E.FAILED): (_S.DRAINING, (_A.LET_NOTHING_STAY,)),
     (_S.KEEPING, _E.DRAINED): (_S.ENDING, ()),
     (_S.KEEPING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
     (_S.KEEPING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
@@ -113,6 +115,7 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.DRAINING, _E.DRAIN): (_S.DRAINING, ()),
     (_S.DRAINING, _E.KEEP): (_S.DRAINING, ()),  # what was let go without WebSockets does not get them back
     (_S.DRAINING, _E.HUNG): (_S.DRAINING, ()),
+    (_S.DRAINING, _E.FAILED): (_S.DRAINING, ()),  # it was told twice
     (_S.DRAINING, _E.DRAINED): (_S.ENDING, ()),
     (_S.DRAINING, _E.DEADLINE): (_S.ENDING, (_A.TERMINATE,)),
     (_S.DRAINING, _E.BREACH): (_S.ENDING, (_A.KILL,)),
@@ -131,9 +134,9 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
 
 MAY_SAY: dict[State, frozenset[type]] = {
     State.STARTING: frozenset({Ready, Failed}),
-    State.READY: frozenset({Returned}),
-    State.KEEPING: frozenset({Returned, Drained}),
-    State.DRAINING: frozenset({Returned, Drained}),
+    State.READY: frozenset({Returned, Failed}),
+    State.KEEPING: frozenset({Returned, Failed, Drained}),
+    State.DRAINING: frozenset({Returned, Failed, Drained}),
     # Told to end while its last words were on their way: they mean nothing any more.
     State.ENDING: frozenset({Ready, Failed, Returned, Drained}),
     State.EXITED: frozenset(),

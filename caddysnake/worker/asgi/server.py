@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import socket
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -31,7 +32,7 @@ from ..access_log import access_log
 from ..arrival import arrival
 from ..cut_off import named
 from ..process import looking, profiling
-from ..process.termination import on_terminate
+from ..process.termination import TOLD, hear_terminate, on_terminate
 from .connection import HttpConnection
 from .context import AsgiContext, Call
 from .deadlines import Deadlines, describe
@@ -86,8 +87,9 @@ class AsgiServer(Agent[HttpConnection]):
 
     async def _main(self) -> int:
         loop = self._loop
+        on_terminate(partial(loop.call_soon_threadsafe, self._end_now))
         if not self.settings.shares_process:
-            on_terminate(lambda: loop.call_soon_threadsafe(self._end_now))
+            hear_terminate()
             looking.on_signal_do(self._hear_now)
         lifespan = Lifespan(self.context.app, self.settings.lifespan)
         self._listen()
@@ -120,6 +122,8 @@ class AsgiServer(Agent[HttpConnection]):
         if self._stage is ServerStage.STARTING:
             self._give_up()
             return
+        if self._stage is ServerStage.SERVING:
+            self._tell(Failed("stopping", TOLD))
         self.context.keeps_upgraded = False
         self._leave(ServerStage.DRAINING, 0.0)
         self.context.keeps_upgraded = False

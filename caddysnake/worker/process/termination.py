@@ -1,14 +1,26 @@
-"""SIGTERM for a worker that is a process of its own: it ends now, but in order."""
+"""SIGTERM for a worker, or for a process with many: each ends now, but in order."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+TOLD = "it was told to end by SIGTERM"
+
+_ends: WeakKeyDictionary[threading.Thread, Callable[[], object]] = WeakKeyDictionary()
 
 
 def on_terminate(end: Callable[[], object]) -> None:
-    """Have SIGTERM call ``end``, in the main thread, which must call this. An app's own handler stays.
+    """Have SIGTERM call ``end``, in the main thread, for as long as the calling thread lives."""
+    _ends[threading.current_thread()] = end
+
+
+def hear_terminate() -> None:
+    """Hear SIGTERM. For the main thread. An app's own handler stays.
 
     Only in this process: a child that the app forks (``multiprocessing``) has our handler too, and ends as if it had
     none.
@@ -19,7 +31,9 @@ def on_terminate(end: Callable[[], object]) -> None:
 
     def terminate(number: int, _: object) -> None:
         if os.getpid() == pid:
-            end()
+            for end in list(_ends.values()):
+                with contextlib.suppress(RuntimeError):  # the loop of a thread that ends just now
+                    end()
         else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

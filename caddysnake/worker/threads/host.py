@@ -39,6 +39,7 @@ from ..app.loader import AppError, foreign_traceback
 from ..process import looking, profiling, public
 from ..process.customize import named
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
+from ..process.termination import hear_terminate, on_terminate
 from ..servers import report, serve
 from . import modules, ownership
 from .conflicts import Survey, interpreter_names, survey
@@ -129,6 +130,7 @@ class ThreadHost:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._grace_s = 0.0
         self._left_behind = 0
+        self._is_told_to_end = False
         self._names: frozenset[str] | None = None
         self._private: _Group | None = None
 
@@ -140,13 +142,15 @@ class ThreadHost:
         public.offer()
         self._environ = dict(os.environ)
         self._path = list(sys.path)
+        on_terminate(self._told_to_end)
+        hear_terminate()
         ownership.keep_books()
         share()
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
         poller.register(self._endpoint.fileno(), select.POLLIN)
         try:
-            while True:
+            while self._group_of or not self._is_told_to_end:
                 poller.modify(self._endpoint.fileno(), select.POLLIN | (select.POLLOUT if self._endpoint.outbox else 0))
                 poller.poll(_LOOK_S * 1000 if self._leaving else None)
                 self._note_ended()
@@ -156,7 +160,12 @@ class ThreadHost:
         except (ChannelClosed, ChannelError) as exc:
             if not isinstance(exc, ChannelClosed):
                 say("error", "the daemon broke a rule of the channel", reason=str(exc))
-            return self._leave()
+        return self._leave()
+
+    def _told_to_end(self) -> None:
+        """SIGTERM, between two instructions; the workers are told as well. Nobody joins any more."""
+        self._is_told_to_end = True
+        os.eventfd_write(self._wake_fd, 1)
 
     # -- what the daemon says ----------------------------------------------------------------------------------
 
@@ -185,7 +194,7 @@ class ThreadHost:
         group = self._groups.get(message.group)
         if group is None or group.is_over:
             group = self._admitted(message)
-        if group is None or not group.enters(message.worker):
+        if group is None or self._is_told_to_end or not group.enters(message.worker):
             channel.close()
             self._endpoint.send(Spawned(message.worker, -errno.EEXIST))
             return

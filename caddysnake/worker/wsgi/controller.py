@@ -26,6 +26,7 @@ from ...channel.messages import (
     Drain,
     Drained,
     Dump,
+    Failed,
     Profile,
     Ready,
     Returned,
@@ -39,7 +40,7 @@ from ..arrival import arrival, has_input
 from ..cut_off import named
 from ..early_answers import STALL_S
 from ..process import looking, profiling
-from ..process.termination import on_terminate
+from ..process.termination import TOLD, hear_terminate, on_terminate
 from .call.deadlines import Deadlines
 from .connection import Connection, State
 from .connection_table import ConnectionTable
@@ -131,8 +132,9 @@ class Controller:
 
     def run(self, ready: Ready) -> None:
         """Serve the channel until this worker is to leave and holds nothing any more, or has used up its time."""
+        on_terminate(self._terminate)
         if self._may_exit:
-            on_terminate(self._terminate)
+            hear_terminate()
             looking.on_signal_do(self.wake)
         self._guarded(lambda: self._endpoint.send(ready))
         while not self._is_finished():
@@ -150,6 +152,7 @@ class Controller:
             elif fd == self._endpoint.fileno():
                 self._guarded(self._channel)
         if self._is_told_to_end and self._phase is ControllerPhase.SERVING:
+            self._guarded(lambda: self._endpoint.send(Failed("stopping", TOLD)))
             self._drain(0.0)
         now = time.monotonic()
         if self._kept_until and now >= self._kept_until:
