@@ -362,6 +362,9 @@ def test_a_file_over_tcp_arrives_whole_also_where_its_reader_is_slow(worker: Wor
 def test_a_file_that_is_none_of_the_kernels_is_read(client: RawClient) -> None:
     answer = client.get("/memory_file")
     assert answer.body == b"from memory"
+    assert client.get("/memory_file", "X-Length: 7").body == b"from me"
+    assert client.get("/memory_file", "X-Length: 6").body == b"from m"
+    assert client.get("/memory_file", "X-Length: 12").whole is False
 
 
 # environ and the rest

@@ -357,8 +357,11 @@ def file(environ, start_response):
 def memory_file(environ, start_response):
     import io
 
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return environ["wsgi.file_wrapper"](io.BytesIO(b"from memory"))
+    headers = [("Content-Type", "text/plain")]
+    if "HTTP_X_LENGTH" in environ:
+        headers.append(("Content-Length", environ["HTTP_X_LENGTH"]))
+    start_response("200 OK", headers)
+    return environ["wsgi.file_wrapper"](io.BytesIO(b"from memory"), 3)
 
 
 def large(environ, start_response):

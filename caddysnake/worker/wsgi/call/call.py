@@ -327,7 +327,7 @@ class Call(Response):
         assert connection is not None
         found = wrapper.sendable() if self.phase is _STARTED else None
         if found is None:
-            self._stream(wrapper)
+            self._stream(wrapper if self.declared_length is None else wrapper.limited(self.declared_length))
             return
         fd, offset, size = found
         if self.declared_length is not None:

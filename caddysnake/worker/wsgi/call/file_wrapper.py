@@ -25,6 +25,14 @@ class FileWrapper:
         read, size = self.filelike.read, self.block_size
         return iter(lambda: read(size), b"")
 
+    def limited(self, size: int) -> Iterator[bytes]:
+        """What is read, up to ``size`` bytes (PEP 3333: as far as Content-Length says)."""
+        for block in self:
+            yield block[:size]
+            size -= len(block)
+            if size <= 0:
+                return
+
     def sendable(self) -> tuple[int, int, int] | None:
         """Descriptor, offset and size of what is left to send; None when only reading can tell.
 
