@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -217,7 +218,7 @@ def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
     portions: list[str] = []
     is_packed = False
     for folder in folders:
-        is_packed = is_packed or os.path.isfile(folder)
+        is_packed = is_packed or _is_packed(folder)
         package = os.path.join(folder, first)
         if os.path.isfile(os.path.join(package, "__init__.py")):
             return _find_below(package, rest)
@@ -242,6 +243,16 @@ def _find_below(package: str, rest: list[str]) -> Verdict:
     if not rest:
         return Verdict.FOUND
     return find_module(".".join(rest), (package,))
+
+
+def _is_packed(folder: str) -> bool:
+    """Whether it is an archive, or in one."""
+    try:
+        return stat.S_ISREG(os.stat(folder).st_mode)
+    except NotADirectoryError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _is_module(folder: str, name: str) -> bool | None:

@@ -162,7 +162,8 @@ def test_a_module_on_the_apps_own_path_is_found(app: Path, tmp_path_factory: pyt
 def test_what_is_in_an_archive_on_the_apps_own_path_is_left_to_its_interpreter(app: Path) -> None:
     with zipfile.ZipFile(app / "packed.pyz", "w") as archive:
         archive.writestr("inside.py", "def app(environ, start_response): ...")
-    for path in (f"{app}/packed.pyz", "packed.pyz"):
+        archive.writestr("lib/inside.py", "def app(environ, start_response): ...")
+    for path in (f"{app}/packed.pyz", "packed.pyz", f"{app}/packed.pyz/lib"):
         assert errors_of(app, "module_wsgi inside:app", f"env_var PYTHONPATH {path}") == []
 
 
