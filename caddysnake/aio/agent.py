@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import platform
@@ -259,6 +260,14 @@ class Agent(Generic[C]):
             return
         # Only its family is asked for: each question is a system call. The transport sees to it that it does not block.
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
+        try:
+            self._serve(message, sock)
+        except Exception as exc:  # others came with it
+            self.context.mishap(exc)
+            self._refuse(slot, sock)
+
+    def _serve(self, message: Take, sock: socket.socket) -> None:
+        slot = message.slot
         connection = self._connections[slot] = self._connection_for(message, sock)
         if self.context.is_leaving:
             connection.is_awaited = True
@@ -268,10 +277,15 @@ class Agent(Generic[C]):
 
         def failed(exc: OSError) -> None:
             say("warn", "a connection could not be taken", **self._named, reason=str(exc))
-            sock.close()
-            self.context.release(slot, returned=False)
+            self._refuse(slot, sock)
 
         adopt(self._loop, connection, sock, failed)
+
+    def _refuse(self, slot: int, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # the daemon has a duplicate
+        sock.close()
+        self.context.release(slot, returned=False)
 
     def _ended(self, slot: int, returned: bool) -> None:
         """A connection is ours no more: tell the daemon if it goes on with it."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
+from ..channel.records import say
 from ..channel.settings import RelaySettings, Settings
+from ..channel.throttle import Throttle, kind_of
 from ..channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_ACTIVE, WORD_TICK, Page
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
@@ -21,6 +24,10 @@ class Watched(Protocol):
 
     def overdue(self, now: float) -> bool:
         """Act if it does, at ``now`` (monotonic seconds); False when there is nothing to watch any more."""
+        ...
+
+    def cut(self) -> None:
+        """End it at once."""
         ...
 
 
@@ -67,6 +74,7 @@ class Context:
         self._cells = page.thread(0)
         self._ended = ended
         self._watched: set[Watched] = set()
+        self._mishaps = Throttle()
 
     # Connections
 
@@ -97,8 +105,19 @@ class Context:
         self.header[WORD_TICK] = int(now * 1000)
         self.publish()
         for connection in list(self._watched):
-            if not connection.overdue(now):
+            try:
+                if not connection.overdue(now):
+                    self._watched.discard(connection)
+            except Exception as exc:  # the others have deadlines too
                 self._watched.discard(connection)
+                self.mishap(exc)
+                connection.cut()
+
+    def mishap(self, exc: BaseException, what: str = "a connection is ended") -> None:
+        """Tell of ``exc``, an error of ours, and ``what`` became of it; what one line raises, once a minute."""
+        if self._mishaps.is_due(kind_of(exc), monotonic()):
+            trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+            say("error", f"an error inside caddysnake: {what}", trace, code="internal")
 
     # Vital signs
 

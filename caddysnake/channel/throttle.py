@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from types import TracebackType
 
 AGAIN_S = 60.0
 """How long nothing is said of a thing that has been told."""
@@ -41,6 +42,16 @@ class TokenBucket:
         """Take one unit at ``now``; False when it is one too many."""
         self._left = self.left(now) - 1.0
         return self._left >= -self._overdraft
+
+
+
+def kind_of(exc: BaseException) -> tuple[type[BaseException], str, int]:
+    """What ``exc`` is, and the line that raised it: for ``Throttle.is_due``."""
+    trace: TracebackType | None = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = ("", -1) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+    return type(exc), *place
 
 
 class Throttle:

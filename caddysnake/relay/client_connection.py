@@ -412,8 +412,12 @@ class ClientConnection(ClientFlow):
             self.leave()
 
     def _begin_held(self) -> None:
-        if self.phase is _REQUEST and self._exchange is None:
-            self._begin()
+        try:
+            if self.phase is _REQUEST and self._exchange is None:
+                self._begin()
+        except Exception as exc:
+            self.context.mishap(exc)
+            self.cut()
 
     # Ends
 

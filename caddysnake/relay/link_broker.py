@@ -61,7 +61,7 @@ class LinkBroker:
         """``link`` is clean and carries no request."""
         user = self._links.release(link, self._context.now)
         if user is not None:
-            user.linked(link)
+            self._give(user, link)
             return
         surplus = self._links.surplus(link)
         if surplus is not None:
@@ -104,12 +104,27 @@ class LinkBroker:
     def _refuse(self, need: int, answer: Answer) -> None:
         user = self._links.refused(need)
         if user is not None:
-            user.refused(answer)
+            self._turn_away(user, answer)
 
     def give_up(self) -> None:
         """The daemon is gone: nobody who waits gets a link any more."""
         for user in self._links.give_up():
-            user.refused(STOPPING)
+            self._turn_away(user, STOPPING)
+
+    def _give(self, user: LinkUser, link: LinkConnection) -> None:
+        try:
+            user.linked(link)
+        except Exception as exc:
+            self._context.mishap(exc)
+            link.discard()
+            user.cut()
+
+    def _turn_away(self, user: LinkUser, answer: Answer) -> None:
+        try:
+            user.refused(answer)
+        except Exception as exc:
+            self._context.mishap(exc)
+            user.cut()
 
     # For links
 
@@ -123,7 +138,7 @@ class LinkBroker:
             return
         user = self._links.arrived(link.need, link, link.owner)
         if user is not None:
-            user.linked(link)
+            self._give(user, link)
         else:
             self.release(link)
 

@@ -38,6 +38,9 @@ class LinkUser(Hashable, Protocol):
 
     app_id: AppId
 
+    def cut(self) -> None:
+        """End: there is nothing more to be had."""
+
     def linked(self, link: LinkConnection) -> None:
         """There is a link for the request."""
 
@@ -248,6 +251,16 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._context.turns.later(self.client.app_id, self._go_on)
 
     def _go_on(self) -> None:
+        client = self.client
+        try:
+            self._take_step()
+        except Exception as exc:
+            self._context.mishap(exc)
+            self.discard()
+            if client is not None:
+                client.cut()
+
+    def _take_step(self) -> None:
         self._is_put_off = False
         self._context.backlog.change(-READ_BYTES)
         client = self.client

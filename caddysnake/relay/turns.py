@@ -74,12 +74,14 @@ class Turns(Generic[A]):
         self._spent.clear()
         self._total = 0
         waiting = self._waiting
-        while waiting and self._total < QUEUE_UNITS:
-            app = next(iter(waiting))
-            queue = waiting.pop(app)
-            step = queue.popleft()
-            if queue:
-                waiting[app] = queue  # behind all others
-            step()
-        if waiting:
-            self._schedule()
+        try:
+            while waiting and self._total < QUEUE_UNITS:
+                app = next(iter(waiting))
+                queue = waiting.pop(app)
+                step = queue.popleft()
+                if queue:
+                    waiting[app] = queue  # behind all others
+                step()
+        finally:
+            if waiting:
+                self._schedule()

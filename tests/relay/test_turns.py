@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from caddysnake.relay.turns import APP_UNITS, QUEUE_UNITS, TURN_UNITS, Turns
@@ -62,3 +63,18 @@ def test_what_was_put_off_is_done_an_app_at_a_time_and_some_of_it_each_turn() ->
         loop.turn()
     assert len(done) == 21
     assert not loop.turn()
+
+
+def test_work_that_fails_leaves_the_others_their_turns() -> None:
+    loop = Loop()
+    done: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("an error of ours")
+
+    loop.turns.later("a", fail)
+    loop.turns.later("b", lambda: done.append("b"))
+    with contextlib.suppress(RuntimeError):
+        loop.turn()
+    loop.turn()
+    assert done == ["b"]

@@ -10,6 +10,7 @@ from ...channel import vitals
 from ...channel.messages import TAKE_LAST, TAKE_TIED
 from ..sockets.connections import Connection, Connections, Holder, ListenerOwner
 from ..sockets.refusals import QUEUE_FULL, Refusal
+from ..system import mishaps
 from ..workers.balancer import choose, excess
 from ..workers.worker import Worker
 from .counters import Counters
@@ -108,6 +109,7 @@ class Dispatcher:
 
     # -- giving --------------------------------------------------------------------------------------------------
 
+    @mishaps.or_else(lambda self, connection, *_: self.over(connection))
     def place(self, connection: Connection) -> None:
         """Give ``connection`` to the least busy worker, or let it wait."""
         fate = self.takeover.placed(connection.bound is not None and connection.bound.app is not connection.app)
@@ -184,6 +186,7 @@ class Dispatcher:
                 self.successor.left(connection)
             self._connections.end(connection)
 
+    @mishaps.or_else(lambda self, connection, *_: self.over(connection))
     def returned(self, connection: Connection, worker: Worker) -> None:
         """``worker`` gave it back at a request boundary."""
         connection.since = time.monotonic()
@@ -192,6 +195,7 @@ class Dispatcher:
         serves = worker in self.pool.ready or (coming is not None and worker in coming.ready)
         self._see_to(connection, self.takeover.returned(serves))
 
+    @mishaps.or_else(lambda self, connection, *_: self.over(connection))
     def orphaned(self, connection: Connection, state: int) -> None:
         """Its worker is dead: what that worker had not begun to read is as good as new."""
         self._untie(connection, connection.worker)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from ...config.language.models import MAX_QUEUE
 from ..sockets.connections import Connection, Connections
+from ..system import mishaps
 
 _RETRY_S = 0.01
 """How long a connection waits before saturated workers are looked at again: they say nothing on the hot path."""
@@ -56,9 +57,14 @@ class ConnectionQueue:
     def serve(self) -> None:
         """Give away what waits, as far as there are workers to take it."""
         while self._waiting:
-            if not self._give(self._waiting[0]):
-                self.retry_soon()
-                return
+            connection = self._waiting[0]
+            try:
+                if not self._give(connection):
+                    self.retry_soon()
+                    return
+            except Exception as exc:  # the others wait behind it
+                mishaps.tell(exc)
+                self._connections.end(connection)
             self._waiting.popleft()
 
     def retry_soon(self) -> None:

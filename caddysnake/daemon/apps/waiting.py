@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from ..sockets.refusals import Refusal
+from ..system import mishaps
 
 Tell = Callable[[Refusal | None], None]
 
@@ -30,4 +31,4 @@ class Waiters:
         """Tell all of them, who wait no more."""
         tells, self._tells = self._tells, {}
         for each in tells.values():
-            each(refusal)
+            mishaps.or_else(lambda _: None)(each)(refusal)

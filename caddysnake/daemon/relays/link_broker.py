@@ -33,8 +33,9 @@ from ...channel.messages import (
 from ..apps.app import App
 from ..apps.counters import Counters
 from ..sockets.connections import Connection, Connections
-from ..sockets.refusals import NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
+from ..sockets.refusals import INTERNAL, NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
+from ..system import mishaps
 from ..system.carried import CarriedDesk
 from ..tenants.tenants import Tenants
 from ..workers.worker import Worker
@@ -88,6 +89,11 @@ class LinkBroker:
                 undo()
             return
         self._needs[token] = message
+        self._seek(relay, message)
+
+    @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
+    def _seek(self, relay: Worker, message: Need | Seek) -> None:
+        token = (relay.number, message.need)
         since = time.monotonic()
         app = self._apps.get(message.route)
         tenants = self._templates.get(message.route)
@@ -129,6 +135,7 @@ class LinkBroker:
         self._needs.pop(token, None)
         return self._open.pop(token, None)
 
+    @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
     def _found(self, relay: Worker, message: Need | Seek, found: App | Refusal, since: float) -> None:
         if isinstance(found, Refusal):
             self._refuse(relay, message, found)
@@ -143,22 +150,27 @@ class LinkBroker:
         self._open[token] = lambda: app.waiters.never_mind(token)
         app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal, since))
 
+    @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
     def _settle(self, relay: Worker, message: Need | Seek, app: App, refusal: Refusal | None, since: float) -> None:
         if refusal is not None:
             self._refuse(relay, message, refusal)
             return
         try:
             theirs, ours = socket.socketpair()
-            if is_scarce(ours.fileno()):
+            try:
+                if is_scarce(ours.fileno()):
+                    raise OSError(errno.EMFILE, "the last descriptors are kept for others")
+                connection = Connection(ours.fileno(), TAKE_TRUSTED | TAKE_LINK, app, since=since)
+                self._connections.adopt(connection)
+            except OSError:
                 theirs.close()
                 ours.close()
-                raise OSError(errno.EMFILE, "the last descriptors are kept for others")
+                raise
         except OSError as exc:
             log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
             self._refuse(relay, message, NO_DESCRIPTORS)
             return
-        connection = Connection(ours.detach(), TAKE_TRUSTED | TAKE_LINK, app, since=since)
-        self._connections.adopt(connection)
+        ours.detach()
         fd = theirs.detach()
         if isinstance(message, Need):
             app.place(connection)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...channel.endpoint import close_at_once
 from ...channel.messages import TAKE_BORROWED, TAKE_COUNTED, TAKE_SINCE_SHIFT
+from ..system import mishaps
 from .refusals import Refusal, response
 from .shares import Shares
 
@@ -163,12 +164,12 @@ class Connections:
         return [(self._epoll.fileno(), self._drain_events)]
 
     def adopt(self, connection: Connection) -> None:
-        """Know a new connection; ``watch``, ``hold`` or ``park`` it next."""
+        """Know a new connection; ``watch``, ``hold`` or ``park`` it next. Raises ``OSError``."""
+        # As `watch` has it, since most are given to a worker at once.
+        self._epoll.register(connection.fd, _WATCHED)
         self._by_fd[connection.fd] = connection
         if connection.bound is not None:
             self.shares.change(connection.bound, 1)
-        # As `watch` has it, since most are given to a worker at once.
-        self._epoll.register(connection.fd, _WATCHED)
 
     def park(self, connection: Connection) -> None:
         """Watch for its next request as well: nobody serves it."""
@@ -232,10 +233,14 @@ class Connections:
             if connection is None:
                 continue
             # What came before a hang-up is a request still: a client may have said all.
-            if events & _OVER and not (connection.parked and has_input(fd)):
-                self._on_over(connection)
-            else:
-                self._on_request(connection)
+            try:
+                if events & _OVER and not (connection.parked and has_input(fd)):
+                    self._on_over(connection)
+                else:
+                    self._on_request(connection)
+            except Exception as exc:  # it would be raised again in each turn
+                mishaps.tell(exc)
+                self.end(connection)
 
 
 def has_input(fd: int) -> bool:

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from ..system import mishaps
 from ..system.state import CarriedListener
 from .socket_file import identity, is_locked_by, listen_at, lock_path, remove, unlock_path
 
@@ -53,7 +54,8 @@ class Listener:
 
     def accept_into(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
         """Call ``on_connection`` with each accepted socket, which is the callee's then."""
-        self.accept_descriptors(loop, lambda fd: on_connection(self.socket_of(fd)))
+        see_to = mishaps.or_else(socket.socket.close)(on_connection)
+        self.accept_descriptors(loop, lambda fd: see_to(self.socket_of(fd)))
 
     def accept_descriptors(
         self,
@@ -61,11 +63,12 @@ class Listener:
         on_connection: Callable[[int], None],
         on_burst: Callable[[], object] = lambda: None,
     ) -> None:
-        """Call ``on_connection`` with the descriptor of each, which is the callee's then: an object would cost more.
+        """Call ``on_connection`` with the descriptor of each, which is the callee's then, unless it raises: an object
+        would cost more.
         ``on_burst``: called when no more of them are to be had at once.
         """
         self._loop = loop
-        self._on_connection = on_connection
+        self._on_connection = mishaps.or_else(os.close)(on_connection)
         self._on_burst = on_burst
         loop.add_reader(self.sock.fileno(), self._accept)
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
+from ..system import mishaps
 from ..system.state import CarriedListener, StateError
 from .addresses import Address, UnixAddress, key_from_plain, key_of, plain_key
 from .connections import BoundListener, Connection, Connections, ListenerOwner
@@ -119,7 +120,7 @@ class Listeners:
     def _hand_over(bound: BoundListener) -> None:
         gathered, bound.gathering = bound.gathering, None
         for hand_over in gathered or ():
-            hand_over()
+            mishaps.or_else(lambda: None)(hand_over)()
 
     def _acceptor(self, bound: BoundListener) -> Callable[[int], None]:
         listener = bound.listener

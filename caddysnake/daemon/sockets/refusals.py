@@ -25,6 +25,7 @@ CAPACITY = refusal("capacity", "as many apps as may run are busy", retry_after_s
 QUEUE_FULL = refusal("queue-full", "as many requests as may wait for this app do", retry_after_s=1)
 STOPPING = refusal("stopping", "the app is being stopped", retry_after_s=1)
 NO_SUCH_APP = refusal("no-such-app", "there is no such app")
+INTERNAL = refusal("internal", "an error inside caddysnake")
 NO_DESCRIPTORS = refusal("resources", "too many open files", retry_after_s=1)
 DEADLINE = refusal("deadline", "the app took too long")
 

@@ -11,5 +11,6 @@
 ``backoff``    how soon what failed is tried again
 ``signing``    what outlives the daemon: the key of its cookies
 ``timings``    how long the daemon waits for others
+``mishaps``    errors of our own
 ``log``        the log process and our records
 """

@@ -15,6 +15,7 @@ import pytest
 from support.house import run, until
 
 from caddysnake.daemon.apps.app import App
+from caddysnake.daemon.apps.queue import ConnectionQueue
 from caddysnake.daemon.sockets.connections import Connection, Connections
 
 NO_APP = cast(App, None)
@@ -194,3 +195,47 @@ def test_closing_all_ends_all() -> None:
             it.connections = Connections(asyncio.get_running_loop(), lambda _: None, lambda _: None)
 
     run(work())
+
+
+def test_a_connection_that_cannot_be_seen_to_is_ended_and_others_are_heard() -> None:
+    async def work() -> None:
+        async with watched() as it, watched() as other:
+            it.hear = _fail  # type: ignore[method-assign]
+            for each in (it, other):
+                each.connections.park(each.connection)
+                each.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await other.is_told("request")
+            await until(lambda: not len(it.connections))
+            assert it.client.recv(1) == b""
+
+    run(work())
+
+
+def test_a_connection_that_cannot_be_given_to_a_worker_does_not_hold_up_those_behind_it() -> None:
+    async def work() -> None:
+        async with watched() as it:
+            theirs, ours = socket.socketpair()
+            with theirs:
+                second = Connection(ours.detach(), 0, NO_APP)
+                it.connections.adopt(second)
+                given: list[Connection] = []
+
+                def give(connection: Connection) -> bool:
+                    if connection is it.connection:
+                        _fail()
+                    given.append(connection)
+                    return True
+
+                queue = ConnectionQueue(it.connections, give, lambda: True)
+                queue.add(it.connection)
+                queue.add(second)
+                queue.serve()
+                assert given == [second]
+                assert it.client.recv(1) == b""
+                it.connections.end(second)
+
+    run(work())
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("an error of ours")

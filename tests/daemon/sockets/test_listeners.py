@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from caddysnake.channel.throttle import Throttle
 from caddysnake.daemon.sockets.binding import open_inherited, open_tcp, open_unix
 from caddysnake.daemon.sockets.listener import Listener
 from caddysnake.daemon.sockets.socket_file import ListenError, lock_path, unlock_path
+from caddysnake.daemon.system import mishaps
 from caddysnake.daemon.system.kinship import peer_uid
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -446,6 +448,36 @@ def test_a_burst_is_accepted_whole(tmp_path: Path) -> None:
             await asyncio.wait_for(enough.wait(), 30)
 
     asyncio.run(accept())
+
+
+@pytest.mark.parametrize("as_sockets", [True, False])
+def test_a_connection_that_cannot_be_seen_to_is_ended_and_the_others_are_served(
+    as_sockets: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def accept() -> None:
+        with listening(tmp_path / "app.sock") as listener, contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(6)]
+            for client in clients:
+                client.settimeout(30)
+                client.connect(str(tmp_path / "app.sock"))
+            seen: list[object] = []
+
+            def see_to(connection: socket.socket | int) -> None:
+                seen.append(connection)
+                if len(seen) < 6:
+                    raise RuntimeError("an error of ours")
+                sock = listener.socket_of(connection) if isinstance(connection, int) else connection
+                with sock:
+                    sock.sendall(b"x")
+
+            loop = asyncio.get_running_loop()
+            listener.accept_into(loop, see_to) if as_sockets else listener.accept_descriptors(loop, see_to)
+            said = await asyncio.to_thread(lambda: [client.recv(1) for client in clients])
+            assert said == [b"", b"", b"", b"", b"", b"x"]
+
+    monkeypatch.setattr(mishaps, "_told", Throttle())
+    asyncio.run(accept())
+    assert [record.getMessage() for record in caplog.records] == ["an error inside caddysnake: a connection is ended"]
 
 
 def test_nobody_is_accepted_any_more_after_it_was_told_to_stop(tmp_path: Path) -> None:
