@@ -84,10 +84,6 @@ def _combination_errors(draft: AppDraft) -> list[CaddyfileError]:
     if interface == "asgi" and "threads" in where:
         hint = "take it away: an ASGI app runs on one event loop in each worker"
         errors.append(error_at(where["threads"], "threads is for WSGI apps", hint))
-    if any(name.startswith(("http.", "time.")) for name in draft.placeholders):
-        for name in sorted({"canary", "keep_previous"} & where.keys()):
-            what = f"{name} means nothing to apps that are made when they are asked for: their warm-up decides"
-            draft.warnings.append(error_at(where[name], what))
     if interface == "wsgi" and "lifespan" in where:
         draft.warnings.append(error_at(where["lifespan"], "lifespan means nothing to a WSGI app"))
     if interface == "wsgi" and "sendfile" in where:

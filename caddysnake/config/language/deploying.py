@@ -8,7 +8,7 @@ from typing import Any
 from ...caddyfile.dispenser import Dispenser
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
-from .models import CanaryModel, Warmup
+from .models import Canary, Warmup
 from .registry import argument, arguments, block_lines
 from .values import InvalidValue
 
@@ -65,15 +65,7 @@ def scale_down_after(d: Dispenser, app: AppDraft) -> None:
 
 _CANARY = "canary [{ share <workers>|<percent>, for <duration>, min_requests <count>, max_errors <percent>, "
 _CANARY += "max_slowdown <times> }]"
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
 _TIMES = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)x")
-
-
-def _percent(text: str, least: float, most: float) -> float:
-    found = _PERCENT.fullmatch(text)
-    if found is None or not least <= float(found[1]) <= most:
-        raise InvalidValue(f"{text!r} is no share", f"write a percentage from {least:g}% to {most:g}%")
-    return float(found[1]) / 100
 
 
 @_subdirective("canary", _CANARY)
@@ -91,7 +83,7 @@ def canary(d: Dispenser, app: AppDraft) -> None:
             case "share":
                 text = argument(inner)
                 if "%" in text:
-                    fields["share"] = _percent(text, 0.1, 90)
+                    fields["share"] = values.percent(text, 0.1, 90, 3) / 100
                 else:
                     fields["workers"] = values.count(text, most=512)
             case "for":
@@ -99,7 +91,7 @@ def canary(d: Dispenser, app: AppDraft) -> None:
             case "min_requests":
                 fields["min_requests"] = values.count(argument(inner))
             case "max_errors":
-                fields["max_errors"] = _percent(argument(inner), 0, 100)
+                fields["max_errors"] = values.percent(argument(inner), 0, 100, 3) / 100
             case "max_slowdown":
                 text = argument(inner)
                 found = _TIMES.fullmatch(text)
@@ -109,7 +101,7 @@ def canary(d: Dispenser, app: AppDraft) -> None:
             case unknown:
                 known = "known are share, for, min_requests, max_errors and max_slowdown"
                 raise InvalidValue(f'unknown line "{unknown}" in its block', known)
-    app.fields["canary"] = CanaryModel(**fields)
+    app.fields["canary"] = Canary(**fields)
 
 
 @_subdirective("keep_previous", "keep_previous <duration>|off")

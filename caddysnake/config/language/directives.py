@@ -495,7 +495,7 @@ def limits(d: Dispenser, app: AppDraft) -> None:
             case "processes":
                 fields["processes"] = values.count(argument(inner))
             case "cpu":
-                fields["cpu_percent"] = values.percent(argument(inner), most=100 * 1024)
+                fields["cpu_percent"] = int(values.percent(argument(inner), 1, 100 * 1024))
             case "niceness":
                 fields["niceness"] = values.count(argument(inner), least=-20, most=19)
             case unknown:

@@ -69,6 +69,10 @@ def _said(model: Model) -> dict[str, Any]:
     return {name: getattr(model, name) for name, field in fields.items() if not field.exclude}
 
 
+def _changed(said: Settings | Canary, default: Settings | Canary) -> dict[str, Any]:
+    return {name: value for name, value in said._asdict().items() if value != getattr(default, name)}
+
+
 class Autoreload(Model):
     """Watch the working directory and start afresh when it changes."""
 
@@ -111,7 +115,7 @@ class AccessLog(Model):
     log_credentials: bool = False
 
 
-class CanaryModel(Model):
+class Canary(NamedTuple):
     """How a new build is tried beside the old one."""
 
     share: float = 0.1
@@ -243,7 +247,7 @@ class PythonApp(Model):
     """``None``: the global ``grace_period``, or 10 s."""
 
     warmup: Warmup | None = None
-    canary: CanaryModel | None = None
+    canary: Annotated[Canary, PlainSerializer(lambda said: _changed(said, Canary()))] | None = None
     keep_previous_s: float = 0.0
     reload_strategy: Literal["parallel", "rolling", "stop_first"] | None = None
     """``None``: the global ``reload_strategy``."""
@@ -293,7 +297,7 @@ class PythonApp(Model):
         """Those settings that are not the default stand among the fields."""
         shown: dict[str, Any] = rest(self)
         shown.pop("settings", None)
-        changed = {name: value for name, value in self.settings._asdict().items() if value != getattr(UNSAID, name)}
+        changed = _changed(self.settings, UNSAID)
         return shown | {_SHOWN_AS.get(name, name): value for name, value in changed.items()}
 
     def at(self, *subdirectives: str) -> Position:

@@ -46,6 +46,8 @@ _BYTES: Final = {
 
 _LEAST_MEMORY_BYTES: Final = 1_000_000
 
+_PERCENT = re.compile(r"([0-9]{1,6}(?:\.([0-9]{1,3}))?)%")
+
 _VARIABLE = re.compile(r"(?P<path>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -184,11 +186,12 @@ def positive_size(text: str) -> int:
     return total
 
 
-def percent(text: str, most: int = 100) -> int:
-    """``50%``: a whole number of hundredths, at least one."""
-    if not text.endswith("%"):
-        raise InvalidValue(f"{text!r} is no share", "write a percentage such as 50%")
-    return count(text[:-1], most=most)
+def percent(text: str, least: float, most: float, places: int = 0) -> float:
+    """``50%``: a number of hundredths from *least* to *most*, with up to so many decimal *places*."""
+    found = _PERCENT.fullmatch(text)
+    if found is None or len(found[2] or "") > places or not least <= float(found[1]) <= most:
+        raise InvalidValue(f"{text!r} is no share", f"write a percentage from {least:g}% to {most:g}%")
+    return float(found[1])
 
 
 def on_off(text: str) -> bool:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from enum import Enum
-from math import ceil, comb
+from itertools import pairwise
 from typing import NamedTuple
 
 from ...channel import vitals
 from ...channel.vitals import LATENCY_BOUNDS_S
+from ...config.language.models import Canary
 
 _QUANTILE = 0.95
-_CHANCE = 0.001
-"""A p95 counts as exceeded when chance alone has it so more rarely than this: it is looked at again and again."""
+_CHANCE, _ERRORS = 0.001, 3.1
+"""A p95 counts as exceeded when chance alone has it so more rarely than this: it is looked at again and again. A mean,
+by so many of its standard errors, which is as rare.
+"""
 _LEAST_S = 0.001
 """Nobody is returned for less time a request than this."""
 _CRASHES = 2
+_EDGES = (0.0, *LATENCY_BOUNDS_S, 2 * LATENCY_BOUNDS_S[-1])
+"""Of the buckets that requests are counted in; nothing is known of the last."""
 
 
-class Canary(NamedTuple):
-    """How a new build is tried. ``share``: of the requests; or, with ``workers``, as so many new workers get."""
-
-    share: float = 0.1
-    workers: int = 0
-    for_s: float = 60.0
-    min_requests: int = 50
-    max_errors: float = 0.01
-    max_slowdown: float = 2.0
-
-    def first(self, workers: int) -> int:
-        """Return how many of the ``workers`` that there are to be are started to be tried."""
-        return min(self.workers or max(1, ceil(self.share * workers)), workers)
+def first_few(canary: Canary, workers: int) -> int:
+    """Return how many of the ``workers`` that there are to be are started to be tried."""
+    return min(canary.workers or max(1, math.ceil(canary.share * workers)), workers)
 
 
 def chosen(line: Canary | None, asked: bool | None) -> Canary | None:
@@ -72,6 +69,13 @@ class Figures(NamedTuple):
     def mean_s(self) -> float:
         """How long a request took on the average."""
         return self.latency_s / self.requests if self.requests else 0.0
+
+    @property
+    def mean_error_s(self) -> float:
+        """The standard error of ``mean_s``, as far as bounds tell."""
+        middles = [(lower + upper) / 2 for lower, upper in pairwise(_EDGES)]
+        squares = sum(count * (each - self.mean_s) ** 2 for count, each in zip(self.latencies, middles, strict=True))
+        return math.sqrt(squares) / self.requests if self.requests else 0.0
 
     @property
     def p95_s(self) -> float | None:
@@ -149,37 +153,36 @@ def judge(canary: Canary, elapsed_s: float, new: Figures, old: Figures) -> Judge
 
 
 def _slower(canary: Canary, new: Figures, old: Figures) -> str | None:
-    if old.requests < canary.min_requests:
-        return None
     before, after = old.p95_s, new.p95_s
-    if before is None or after is None:
+    if old.requests < canary.min_requests or before is None or after is None:
         return None
-    if _bucket(before) == _bucket(after):  # the histogram does not tell them apart: the means do
-        before, after = old.mean_s, new.mean_s
-        what = "mean"
-    else:
-        what = "p95"
-        beyond = _beyond(new.latencies, before * canary.max_slowdown)
-        if _by_chance(sum(new.latencies), beyond) > _CHANCE:
-            return None
-    if after <= before * canary.max_slowdown or after - before < _LEAST_S:
+    least, most = _bounds(after)
+    if most <= _bounds(before)[0] * canary.max_slowdown:
+        return None
+    if least >= _bounds(before)[1] * canary.max_slowdown:
+        what, beyond = "p95", _beyond(new.latencies, before * canary.max_slowdown)
+        is_sure = _by_chance(sum(new.latencies), beyond) <= _CHANCE
+    else:  # the bounds are too far apart to tell: the means do
+        what, before, after = "mean", old.mean_s, new.mean_s
+        error = math.hypot(new.mean_error_s, old.mean_error_s * canary.max_slowdown)
+        is_sure = after - before * canary.max_slowdown > _ERRORS * error
+    if not is_sure or after - before < _LEAST_S:
         return None
     times = after / before if before else float("inf")
     return f"its {what} is {times:.1f} times the old build's ({after * 1000:.1f} ms, {before * 1000:.1f} ms)"
 
 
-def _bucket(seconds: float) -> int:
-    return sum(seconds > bound for bound in LATENCY_BOUNDS_S)
+def _bounds(seconds: float) -> tuple[float, float]:
+    """Of the bucket that it lies in."""
+    place = bisect_left(LATENCY_BOUNDS_S, seconds)
+    return _EDGES[place], _EDGES[place + 1]
 
 
 def _beyond(latencies: tuple[int, ...], seconds: float) -> int:
     """How many took longer, as far as bounds tell: of the bucket that ``seconds`` lies in, in proportion."""
-    place = _bucket(seconds)
-    above = sum(latencies[place + 1 :])
-    if place >= len(LATENCY_BOUNDS_S):
-        return above
-    lower = LATENCY_BOUNDS_S[place - 1] if place else 0.0
-    return above + int(latencies[place] * (LATENCY_BOUNDS_S[place] - seconds) / (LATENCY_BOUNDS_S[place] - lower))
+    place = bisect_left(LATENCY_BOUNDS_S, seconds)
+    lower, upper = _bounds(seconds)
+    return sum(latencies[place + 1 :]) + int(latencies[place] * max(0.0, upper - seconds) / (upper - lower))
 
 
 def _by_chance(total: int, beyond: int) -> float:
@@ -187,4 +190,4 @@ def _by_chance(total: int, beyond: int) -> float:
     rest = 1 - _QUANTILE
     if total > 1000:  # by then the share speaks for itself
         return 0.0 if beyond / total > rest * 1.3 else 1.0
-    return sum(comb(total, k) * rest**k * _QUANTILE ** (total - k) for k in range(beyond, total + 1))
+    return sum(math.comb(total, k) * rest**k * _QUANTILE ** (total - k) for k in range(beyond, total + 1))

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 from ...channel.codes import failure
 from ...channel.settings import RelaySettings, Settings
+from ...config.language.models import Canary
 from ...config.plan.fence import Fence
 from ..commands.spec import Commands
 from ..system.state import CarriedFailure
 from ..workers.child.launcher import ForkServerKey
 from ..workers.warmup import WarmUp
-from .judging import Canary
 from .restarting import Limits
 
 SLOW_START_S = 10.0

@@ -41,7 +41,7 @@ from ..system.log.records import Style, printable
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
 from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_start_s
-from .resolving import address_of, canary_of, limits_of, warmup_of
+from .resolving import address_of, limits_of, warmup_of
 
 _RELAY_START_S = 60.0
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -335,8 +335,8 @@ def _pool(
         scale_down_after_s=block.scale_down_after_s,
         strategy=spec.strategy,
         warmup=warmup_of(spec),
-        canary=None if block.canary is None or is_tenant else canary_of(block.canary),
-        keep_s=0.0 if is_tenant else block.keep_previous_s,
+        canary=block.canary,
+        keep_s=block.keep_previous_s,
         commands=Commands.of(block, spec.grace_period_s, store_of(spec.name, cache, environ)),
         is_tenant=is_tenant,
     )

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from ...config.language.models import CanaryModel, Limits
+from ...config.language.models import Limits
 from ...config.plan.plan import AppSpec, Listener
-from ..apps.judging import Canary
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..workers.warmup import WarmUp
-
-
-def canary_of(canary: CanaryModel) -> Canary:
-    """How a new build is tried."""
-    return Canary(*(getattr(canary, name) for name in Canary._fields))
 
 
 def warmup_of(spec: AppSpec) -> WarmUp | None:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ...channel.settings import RelaySettings, Settings
+from ...config.language.models import Canary
 from ...config.plan.accounts import Account
-from ..apps.judging import Canary
 from ..apps.restarting import Limits
 from ..apps.spec import PoolSpec
 from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec

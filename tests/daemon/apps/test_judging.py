@@ -7,7 +7,8 @@ import random
 import pytest
 
 from caddysnake.channel.vitals import CELL_LATENCY, latency_cell
-from caddysnake.daemon.apps.judging import Canary, Figures, Ruling, judge
+from caddysnake.config.language.models import Canary
+from caddysnake.daemon.apps.judging import Figures, Ruling, judge
 from caddysnake.daemon.apps.rota import Rota
 
 CANARY = Canary(for_s=60.0)
@@ -39,6 +40,11 @@ GOOD = figures(steady(0.02, 1000))
         (figures(steady(0.02), errors=20), figures(steady(0.02, 1000), errors=200), 1.0, None, "the old one is worse"),
         (figures(steady(0.06)), GOOD, 1.0, Ruling.RETURN, "its p95 is"),
         (figures(steady(0.003)), figures(steady(0.001, 1000)), 1.0, Ruling.RETURN, "its mean is 3.0 times"),
+        (figures(steady(0.033, 50)), figures(steady(0.011, 500)), 1.0, Ruling.RETURN, "its mean is 3.0 times"),
+        (figures(steady(0.09, 50)), figures(steady(0.03, 500)), 1.0, Ruling.RETURN, "its mean is 3.0 times"),
+        (figures(steady(0.0501, 50)), figures(steady(0.026, 500)), 1.0, None, "1.9 times, in the next bucket"),
+        (figures([*steady(0.004, 49), 0.5]), figures(steady(0.004, 500)), 1.0, None, "one may be chance"),
+        (figures(steady(12.0, 50)), figures(steady(4.0, 500)), 1.0, Ruling.RETURN, "its mean is 3.0 times"),
         (figures(steady(0.0008)), figures(steady(0.0002, 1000)), 1.0, None, "less than a millisecond"),
         (figures([*steady(0.02, 95), *steady(0.3, 6)]), GOOD, 1.0, None, "six of a hundred may be chance"),
         (figures(steady(0.06)), figures(steady(0.02, 9)), 1.0, None, "nothing to compare with"),
