@@ -87,10 +87,13 @@ def _none_of(kind: str, name: str, names: tuple[object, ...]) -> str:
     return f"the app has no {kind} {name!r}. {more}"
 
 
-def cancel(daemon: Daemon) -> Cancelled:
-    """Cancel the change that is under way. Raises ``ApiError``."""
-    if not daemon.serving.cancel_change():
-        raise ApiError("no-change", "no change is under way", "there is nothing to do")
+def cancel(daemon: Daemon, key: str | None = None) -> Cancelled:
+    """Cancel the change that is under way, or that of one app. Raises ``ApiError``."""
+    try:
+        if not daemon.serving.cancel_change(key):
+            raise ApiError("no-change", "no change is under way", "there is nothing to do")
+    except UnknownApp as exc:
+        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
     return Cancelled(cancelled=True)
 
 

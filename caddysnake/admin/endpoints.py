@@ -149,8 +149,8 @@ async def post_load(call: Call) -> Loaded:
 
 
 async def delete_load(call: Call) -> Cancelled:
-    """Cancel the change that is under way. Raises ``ApiError`` (``no-change``)."""
-    return actions.cancel(call.daemon)
+    """Cancel the change that is under way, or that of one app. Raises ``ApiError`` (``no-change``)."""
+    return actions.cancel(call.daemon, call.query.get("app"))
 
 
 def _expect(running: str, file: str) -> None:
@@ -428,9 +428,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "DELETE",
         "/load",
         delete_load,
-        "Cancel the reload that is under way: a release command is ended, and what ran goes on.",
+        "Cancel the reload that is under way: a release command is ended, what is on trial is returned, and what ran "
+        "goes on.",
         Cancelled,
-        ("no-change",),
+        ("no-change", "no-such-app", "asleep"),
+        (_APP,),
     ),
     Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),
     Endpoint(

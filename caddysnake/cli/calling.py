@@ -76,18 +76,18 @@ def stream(target: Target, path: str) -> Iterator[bytes]:
 
 def follow(
     target: Target, method: str, path: str, body: bytes | None, hear: Callable[[str, str], None],
-    content_type: str = "text/caddyfile",
+    content_type: str = "text/caddyfile", change: str = "/load",
 ) -> dict[str, Any]:  # fmt: skip
     """What the API answers, parsed; until then ``hear(app, line)`` gets each line that is told of an app.
 
-    Who presses Ctrl-C cancels the change, and hears what became of it. Raises ``CallFailed``.
+    Who presses Ctrl-C cancels the ``change``, and hears what became of it. Raises ``CallFailed``.
     """
 
     def cancel(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # who presses it again leaves
         print("cancelling …", file=sys.stderr)
         try:
-            call(target, "DELETE", "/load")
+            call(target, "DELETE", change)
         except CallFailed as exc:
             print(f"Warning: {exc}", file=sys.stderr)
 

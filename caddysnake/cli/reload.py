@@ -49,11 +49,13 @@ def main(args: argparse.Namespace) -> int:
         if args.app is not None:
             query = "" if args.canary is None else f"?canary={str(args.canary).lower()}"
             path, body = f"/apps/{quote(args.app, safe='')}/reload{query}", None
+            change = f"/load?{urlencode({'app': args.app})}"
         else:
             flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing, "canary": args.canary}
             path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
+            change = "/load"
         target = find(args.address, None if args.config == "-" else args.config)
-        done = follow(target, "POST", path, body, _show)
+        done = follow(target, "POST", path, body, _show, change=change)
     except ReadError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from support.serving import composition, serving
 
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.supervisor.app_changes import AS_USUAL, Manner, Outcome
+from caddysnake.daemon.supervisor.desired import Desired
 from caddysnake.daemon.supervisor.supervisor import Supervisor
 
 SITE = """
@@ -155,13 +157,16 @@ def test_one_connection_changes_sides_between_its_requests(folder: Path) -> None
     run(work())
 
 
+def relayed(folder: Path) -> Desired:
+    block = site().split("{", 1)[1].rsplit("}", 1)[0]
+    other = "python {\n module_wsgi other:wsgi\n working_dir code\n workers 1\n }\n"
+    (folder / "code" / "other.py").write_text(app("9"))
+    return composition(folder, f"unix/r.sock {{\n handle /p {{\n {block} }}\n handle /q {{\n {other} }}\n }}\n")
+
+
 def test_behind_a_relay_the_share_is_of_requests(folder: Path) -> None:
     async def work() -> None:
-        block = site().split("{", 1)[1].rsplit("}", 1)[0]
-        other = "python {\n module_wsgi other:wsgi\n working_dir code\n workers 1\n }\n"
-        relayed = f"unix/r.sock {{\n handle /p {{\n {block} }}\n handle /q {{\n {other} }}\n }}\n"
-        (folder / "code" / "other.py").write_text(app("9"))
-        wanted = composition(folder, relayed)
+        wanted = relayed(folder)
         async with serving(wanted) as served, Load(folder / "r.sock", 6) as load:
             await load.more(50)
             write(folder, "2")
@@ -173,6 +178,56 @@ def test_behind_a_relay_the_share_is_of_requests(folder: Path) -> None:
             assert 0.1 < share < 0.35, load.versions
             await load.until("2")
             assert load.failures == []
+
+    run(work())
+
+
+def test_what_a_worker_takes_with_it_behind_a_relay_is_its_builds(folder: Path) -> None:
+    async def work() -> None:
+        wanted = relayed(folder)
+        async with serving(wanted) as served, Load(folder / "r.sock", 6) as load:
+            await load.more(50)
+            write(folder, "2", "import itertools, os\nCOUNT = itertools.count()\n", "next(COUNT) < 9 or os._exit(3)")
+            begun = await served.change(wanted)
+            outcomes = {each.app: await each.judged() for each in begun}
+            (told,) = [str(each.failure) for each in outcomes.values() if each.failure is not None]
+            _, _, new = told.partition("new build: ")
+            assert int(new.split()[2]) > 0, told
+            await load.until("1")
+
+    run(work())
+
+
+@pytest.mark.parametrize("is_by_name", [True, False])
+def test_an_app_of_a_template_is_tried_by_itself(folder: Path, is_by_name: bool) -> None:
+    async def work() -> None:
+        wanted = site().replace("working_dir code", "working_dir {host}")
+        path = folder / "a.sock"
+        async with serving(composition(folder, wanted)) as served, Load(path, 6, host="code") as load:
+            await load.more(50)
+
+            async def again() -> None:
+                if is_by_name:
+                    await served.reload_app("code main:wsgi")
+                    return
+                await served.change(composition(folder, wanted))
+                builds = served.running.templates["main:wsgi"].apps["code"].builds
+                before = builds.verdicts.total()
+                await until(lambda: builds.verdicts.total() > before, "the verdict")
+                if builds.refused is not None:
+                    raise StartFailed("code", builds.refused.code, builds.refused.text)
+
+            load.versions.clear()
+            write(folder, "2")
+            await again()
+            assert 0.1 < load.versions["2"] / sum(load.versions.values()) < 0.35, load.versions
+            await load.until("2")
+            assert load.failures == []
+            write(folder, "3", SICK, "sick()")
+            with pytest.raises(StartFailed, match="of its requests failed"):
+                await again()
+            assert all("500" in each for each in load.failures), load.failures
+            await load.until("2")
 
     run(work())
 
@@ -223,6 +278,23 @@ def test_a_worker_that_is_killed_meanwhile_ends_no_trial_and_one_by_hand_does(fo
             assert served.roll_back(NAME) == 1
             assert "rolled back" in str((await outcome.judged()).failure)
             assert each.deploys.trial is None
+
+    run(work())
+
+
+def test_who_cancels_has_it_returned(folder: Path) -> None:
+    async def work() -> None:
+        long = site().replace("for 1s", "for 10m")
+        async with serving(composition(folder, long)) as served:
+            (outcome,) = await served.change(composition(folder, long))
+            assert served.cancel_change()
+            assert "cancelled" in str((await outcome.judged()).failure)
+            asked = asyncio.create_task(served.reload_app(NAME))
+            await until(lambda: served.running.apps[NAME].deploys.trial, "the trial")
+            assert served.cancel_change(NAME)
+            with pytest.raises(StartFailed, match="cancelled"):
+                await asked
+            assert not served.cancel_change()
 
     run(work())
 

@@ -106,6 +106,44 @@ def test_one_slow_app_holds_up_nobody_elses_new_build(folder: Path) -> None:
     run(work())
 
 
+def test_a_reload_by_name_waits_for_nobody_elses(folder: Path) -> None:
+    async def work() -> None:
+        wanted = composition(folder, site("one") + site("two"))
+        slow = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+        early = Manner(swaps_early=True)
+        async with serving(wanted) as served:
+            quick = served.running.apps["one/main:wsgi"].builds
+            write(folder, "two", "2", slow)
+            change = asyncio.create_task(served.change(wanted, early))
+            await until(lambda: quick.times_accepted == 2, "the quick one")
+            await served.reload_app("one/main:wsgi")
+            assert (quick.times_accepted, change.done()) == (3, False)
+            (folder / "two" / "go").touch()
+            await change
+            (folder / "two" / "go").unlink()
+
+            write(folder, "two", "3", slow)
+            alone = asyncio.create_task(served.reload_app("two/main:wsgi"))
+            await until(lambda: served.running.apps["two/main:wsgi"].takeover.coming, "its start")
+            await served.reload_app("one/main:wsgi")
+            change = asyncio.create_task(served.change(wanted, early))
+            await until(lambda: quick.times_accepted == 5, "the quick one of the file")
+            assert [each.done() for each in (alone, change)] == [False, False]
+            held = asyncio.create_task(served.hold_changes())
+            (folder / "two" / "go").touch()
+            await alone
+            assert {each.result for each in await change} == {"reloaded"}
+            await held
+            after = asyncio.create_task(served.reload_app("one/main:wsgi"))
+            await asyncio.sleep(0)
+            assert quick.times_accepted == 5
+            served.release_changes()
+            await after
+            assert await asyncio.to_thread(version, folder, "two") == "3"
+
+    run(work())
+
+
 def test_a_refused_app_that_loses_its_listener_refuses_the_file(folder: Path) -> None:
     """Its workers have connections on which requests for another app will come."""
 

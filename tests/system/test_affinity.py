@@ -198,6 +198,38 @@ def test_at_a_reload_a_client_stays_while_its_worker_is_there(interface: str, tm
         assert client.get() == (moved, "")
 
 
+def test_while_a_build_is_tried_new_clients_are_shared_out_and_those_of_a_returned_one_move(tmp_path: Path) -> None:
+    canary = ("canary {", "share 20%", "for 10m", "min_requests 5000", "}", "keep_previous 10m", "grace_period 60s")
+    with running(tmp_path, "cookie", "asgi", *canary) as (process, path):
+        known = [Client(path) for _ in range(20)]
+        homes = [client.get()[0] for client in known]
+        reload = threading.Thread(target=lambda: command(process, tmp_path, "reload"))
+        reload.start()
+        process.wait_for_log("the new build is on trial")
+        fresh = [Client(path) for _ in range(100)]
+        given = [client.get()[0] for client in fresh]
+        tried = [(client, home) for client, home in zip(fresh, given, strict=True) if home not in homes]
+        assert 15 <= len(tried) <= 21
+        assert [client.get()[0] for client in fresh] == given
+        assert [client.get() for client in known] == [(home, "") for home in homes]
+        client = tried[0][0]
+        holds = threading.Thread(target=client.get, args=("/slow",))
+        holds.start()
+        eventually(lambda: call(process, "GET", "/apps").json["apps"][0]["in_flight"] == 1, "the slow request")
+        assert command(process, tmp_path, "rollback").returncode == 0
+        reload.join(PATIENCE_S)
+        for client, _ in tried[1:]:
+            moved, said = client.get()
+            assert moved in homes, "also while the returned worker has something to do"
+            assert said == "lost"
+            assert client.get() == (moved, "")
+        (tmp_path / "go").touch()
+        holds.join(PATIENCE_S)
+
+        assert command(process, tmp_path, "reload", "--no-canary").returncode == 0
+        assert {client.get()[1] for client in known} == {"lost"}, "a build that is kept keeps no clients"
+
+
 def test_socketio_polls_over_four_workers_and_nobody_is_refused(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(SOCKETIO)
     block = "python {\nmodule_asgi main:app\nworkers 4\naffinity cookie\n}"

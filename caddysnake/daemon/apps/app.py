@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from ...channel.messages import FromRelay
 from ...channel.settings import Settings
+from ...config.language.models import Canary
 from ..commands.background import Background
 from ..commands.release import Tell
 from ..sockets.connections import Connection, Connections
@@ -20,7 +21,7 @@ from .deploys import Deploys
 from .dispatcher import ALONE, Dispatcher, Recourse
 from .exchange import Exchange
 from .folder import PrivateFolder
-from .judging import Canary
+from .judging import first_few
 from .pool import Pool
 from .scaled import Scaled
 from .spec import PoolSpec, StartFailed
@@ -53,6 +54,8 @@ class App(Dispatcher):
         """Has it tried again at once, while it has not been up yet."""
         self.builds = Builds()
         """Which code runs since when, and which was refused."""
+        self.changing = asyncio.Lock()
+        """Whoever has another build of it made at somebody's wish holds it."""
         self._renewing = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
         self.exchange = Exchange(self)
@@ -123,7 +126,7 @@ class App(Dispatcher):
             if spec.strategy == "stop_first":
                 return await self.exchange.renew(spec, starts)
             if canary is not None and self.pool.ready:
-                took = await self.prepare(spec, starts, first=canary.first(spec.workers))
+                took = await self.prepare(spec, starts, first=first_few(canary, spec.workers))
                 self.deploys.try_out(canary, tell)
                 return took
             took = await self.prepare(spec, starts)
@@ -154,7 +157,8 @@ class App(Dispatcher):
     def begin_generation(self, spec: PoolSpec) -> Pool:
         """Return the generation that comes, which has not been started."""
         size = self.scaled.size_for(spec.workers, spec.most)
-        coming = self.takeover.coming = Pool(spec, self.pool.generation + 1, self._launchers, self, size)
+        number = max(pool.generation for pool in self.pools()) + 1
+        coming = self.takeover.coming = Pool(spec, number, self._launchers, self, size)
         coming.ledger.is_trial = bool(self.pool.ready)
         return coming
 

@@ -40,7 +40,8 @@ class Beginning:
         self._pool = app.pool
         self._first: asyncio.Task[None] | None = None
         self._retrying: asyncio.Task[None] | None = None
-        self._is_paused = self._is_over = self._is_hurried = False
+        self._pauses = 0
+        self._is_over = self._is_hurried = False
         self._is_releasing = False
         self._is_released = False
         """Its release commands have done what they do: what fails afterwards does not have them run again."""
@@ -76,7 +77,7 @@ class Beginning:
                 return
             self.app.builds.was_refused(exc.code, str(exc))
             pause_s = self._failed(exc)
-            if not self._is_paused:
+            if not self._pauses:
                 self._retry(pause_s)
         else:
             self._done(took)
@@ -134,7 +135,7 @@ class Beginning:
 
     def hurry(self) -> None:
         """Its code has changed: what is being tried is given up, and the next attempt begins now."""
-        if self._is_over or self._is_paused:
+        if self._is_over or self._pauses:
             return
         if self._first is not None and not self._first.done():
             self._is_hurried = True
@@ -145,7 +146,7 @@ class Beginning:
 
     async def pause(self) -> None:
         """Try no more until ``resume``; what is being tried is given up, but for the workers of the first attempt."""
-        self._is_paused = True
+        self._pauses += 1
         trying = self._first if self._is_releasing and self._retrying is None else self._retrying
         if trying is not None and not trying.done():
             trying.cancel()
@@ -153,8 +154,8 @@ class Beginning:
 
     def resume(self) -> None:
         """Undo ``pause``."""
-        self._is_paused = False
-        if not self._is_over and (self._first is None or self._first.done()):
+        self._pauses = max(0, self._pauses - 1)
+        if not self._is_over and not self._pauses and (self._first is None or self._first.done()):
             self._retry(_LEAST_S)
 
     def end(self) -> None:

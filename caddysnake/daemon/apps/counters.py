@@ -57,6 +57,8 @@ class Counters:
         """Requests that were answered in the place of the app, or cut, by code. Those that a worker itself answered in
         its app's place are in ``cells``.
         """
+        self.relayed = 0
+        """Of a generation: requests that ended with a worker, and that a relay repeats, or counts for the app."""
         self.starts = Histogram(START_BOUNDS_S)
         """Seconds from the fork to ready."""
         self.last_failure: Failed | None = None
@@ -121,6 +123,7 @@ class Counters:
             cells=self.cells,
             restarts=self.restarts,
             refusals=self.refusals,
+            relayed=self.relayed,
             starts=self.starts.counts,
             starts_s=self.starts.total,
             cpu_s=self.cpu_s,
@@ -137,7 +140,7 @@ class Counters:
         if len(carried.starts) == len(self.starts.counts):
             self.starts.counts, self.starts.total = carried.starts, carried.starts_s
         self.cpu_s, self.over_at, self.is_trial = carried.cpu_s, carried.over_at, carried.is_trial
-        self.refusals = Counter(carried.refusals)
+        self.refusals, self.relayed = Counter(carried.refusals), carried.relayed
         for said, count in carried.restarts.items():
             self.restarts[codes.cause(said)] += count
         if carried.last_failure is not None:

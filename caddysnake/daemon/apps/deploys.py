@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from ...config.language.models import Canary
 from ..system.state import CarriedApp, CarriedKept, CarriedPool
 from ..workers.worker import Worker
+from .builds import TEXT_MAX
 from .generation import PoolState
-from .judging import Canary
 from .pool import Pool
 from .shelf import Shelf
 from .spec import PoolSpec, StartFailed
@@ -27,13 +28,16 @@ class Deployed(Protocol):
 
     takeover: Takeover[Pool]
     builds: Builds
-    next_side: Callable[[], tuple[list[Worker], int]] | None
+    next_side: Callable[[bool], tuple[list[Worker], int]] | None
 
     @property
     def spec(self) -> PoolSpec:
         """See ``App``."""
 
     def swap(self) -> None:
+        """See ``App``."""
+
+    def choose_for_clients(self) -> None:
         """See ``App``."""
 
     def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
@@ -60,6 +64,7 @@ class Deploys:
         """Let the generation that was prepared have its share of the requests until it is judged."""
         self.trial = Trial(self._app, self, canary, tell)
         self._app.next_side = self.trial.next_side
+        self._app.choose_for_clients()
         return self.trial
 
     def end_trial(self, why: str) -> None:
@@ -72,6 +77,12 @@ class Deploys:
         self.trial_is_over("returned")
         self._app.builds.was_refused(failure.code, str(failure))
         self._app.carry_out(self._app.takeover.return_())
+
+    def explain(self, text: str) -> None:
+        """Say more of why the build was returned that was refused last."""
+        builds = self._app.builds
+        if builds.refused is not None and builds.refused.code == "canary-failed":
+            builds.refused = builds.refused._replace(text=text[-TEXT_MAX:])
 
     def trial_is_over(self, how: str) -> None:
         """One build serves from now on."""

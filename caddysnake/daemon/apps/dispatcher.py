@@ -70,8 +70,10 @@ class Dispatcher:
         self.waiters = Waiters()
         """Those who wait to be told by ``when_ready``."""
         self._turn = 0
-        self.next_side: Callable[[], tuple[list[Worker], int]] | None = None
-        """While two builds are compared: who gets the next request, and after how many it is asked again."""
+        self.next_side: Callable[[bool], tuple[list[Worker], int]] | None = None
+        """While two builds are compared: who gets the next request, and after how many it is asked again; or, when
+        called with True, who gets all that a client will ask.
+        """
 
     @property
     def pool(self) -> Pool:
@@ -130,7 +132,7 @@ class Dispatcher:
         self._queue.retry_soon()
 
     def _give(self, connection: Connection) -> bool:
-        ready, turns = (self.pool.ready, 0) if self.next_side is None else self.next_side()
+        ready, turns = (self.pool.ready, 0) if self.next_side is None else self.next_side(False)
         self._turn += 1
         loads = [worker.load() for worker in ready]
         index = choose(loads, self._turn) if len(loads) != 1 else None if loads[0].saturated else 0
@@ -142,13 +144,22 @@ class Dispatcher:
     def tie(self, connection: Connection, wanted: Worker | None) -> Worker | None:
         """Give ``connection`` to the worker that is ``wanted``, else to one in turn: who has it, if anybody."""
         self._turn += 1
-        ready = self.pool.ready
+        ready = self.pool.ready if wanted is not None or self.next_side is None else self.next_side(True)[0]
         first = self._turn % len(ready) if ready else 0
         for worker in (*([wanted] if wanted is not None else []), *ready[first:], *ready[:first]):
             if worker.give(connection):
                 self._connections.watch(connection)
                 return worker
         return None
+
+    def known_to_clients(self) -> list[Worker]:
+        """Return whom a relay may choose for a client that is new; nobody while two builds are compared: it asks."""
+        return self.pool.ready if self.next_side is None else []
+
+    def choose_for_clients(self) -> None:
+        """Have relays ask, from now on, who gets a client that is new."""
+        for worker in self.pool.ready:
+            self._connections.on_untied(worker.number)
 
     def serve_waiting(self) -> None:
         """Give away what waits, as far as there are workers to take it."""
@@ -191,9 +202,7 @@ class Dispatcher:
         """``worker`` gave it back at a request boundary."""
         connection.since = time.monotonic()
         self._untie(connection, worker)
-        coming = self.takeover.coming
-        serves = worker in self.pool.ready or (coming is not None and worker in coming.ready)
-        self._see_to(connection, self.takeover.returned(serves))
+        self._see_to(connection, self.takeover.returned(worker in self._serving()))
 
     @mishaps.or_else(lambda self, connection, *_: self.over(connection))
     def orphaned(self, connection: Connection, state: int) -> None:
@@ -234,19 +243,24 @@ class Dispatcher:
         """There is no worker, and there have been many failures in a row, or its code is broken."""
         return not self.pool.ready and (self.takeover.broken is not None or self.pool.is_hopeless)
 
+    def _serving(self) -> list[Worker]:
+        """Those that get requests, of a build that is tried, too."""
+        coming = self.takeover.coming
+        return self.pool.ready if coming is None else [*self.pool.ready, *coming.ready]
+
     @property
     def is_idle(self) -> bool:
         """Nothing is being answered, and nobody waits."""
-        return not self._queue and not any(worker.load().busy for worker in self.pool.ready)
+        return not self._queue and not any(worker.load().busy for worker in self._serving())
 
     @property
     def has_open_ends(self) -> bool:
         """See ``SlotTable.has_open_ends``."""
-        return any(worker.slots.has_open_ends for worker in self.pool.ready)
+        return any(worker.slots.has_open_ends for worker in self._serving())
 
     def requests_begun(self) -> int:
         """A number that grows with each request, for as long as no worker is replaced."""
-        return sum(worker.gauges.requests() for worker in self.pool.ready)
+        return sum(worker.gauges.requests() for worker in self._serving())
 
     def when_ready(self, token: Hashable, tell: Callable[[Refusal | None], None]) -> None:
         """Call ``tell(None)`` once there is a worker, at once if there is; with a refusal when there will be none."""

@@ -305,7 +305,9 @@ class Pool(WorkerSink[Worker]):
         """``worker`` is gone. ``orphans``: what it held, each with the state of its slot (``SLOT_*``)."""
         self.upkeep.end(worker)
         self.ledger.counted(worker.gauges.last_cells, worker.last_cpu_s)
-        self.ledger.lost({"worker-gone": worker.gauges.cut(orphans), "deadline": worker.gauges.answered_for})
+        cut, relayed = worker.gauges.cut(orphans)
+        self.ledger.lost({"worker-gone": cut, "deadline": worker.gauges.answered_for})
+        self.ledger.relayed += relayed
         forget_ended(self.core)
         self.core.exited(worker.settings.worker_index, worker)
         for connection, state in orphans:

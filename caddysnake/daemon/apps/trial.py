@@ -7,10 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ...config.language.models import Canary
 from ..system.log.asking import trouble_of
 from ..system.state import CarriedTrial
 from ..workers.worker import Worker
-from .judging import Canary, Figures, Judgement, Ruling, figures_of, judge
+from .judging import Figures, Judgement, Ruling, figures_of, judge
 from .pool import Pool
 from .rota import Rota
 from .spec import PoolSpec, StartFailed
@@ -48,6 +49,9 @@ class Returning(Protocol):
     def give_up(self, failure: StartFailed) -> None:
         """See ``Deploys``."""
 
+    def explain(self, text: str) -> None:
+        """See ``Deploys``."""
+
 
 class Compared(NamedTuple):
     """What both builds have done since the trial began."""
@@ -78,6 +82,8 @@ class Trial:
         self.result: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
         self._app = app
         self._deploys = deploys
+        self._verdict: Compared | None = None
+        """What it was judged by."""
         self._tell = tell
         self._told_at = time.monotonic()
         self._begun = time.monotonic()
@@ -105,17 +111,21 @@ class Trial:
         return self.began_at + self.canary.for_s
 
     def compared(self) -> Compared:
-        """What both have done so far."""
-        return Compared(_figures(self.pool).since(self._base.new), _figures(self.old).since(self._base.old))
+        """What both have done so far, or had when the trial ended."""
+        new, old = self._base
+        return self._verdict or Compared(_figures(self.pool).since(new), _figures(self.old).since(old))
 
-    def next_side(self) -> tuple[list[Worker], int]:
-        """Return who may get the next request, and after how many a connection comes back."""
+    def next_side(self, is_client: bool = False) -> tuple[list[Worker], int]:
+        """Return who may get the next request, and after how many a connection comes back; or who gets a client
+        (``is_client``), whose requests will all go there: none, while the new build has more than its share.
+        """
         new, old = self.pool.ready, self.old.ready
         if not old:
             return new, 1
         now = self.compared()
         total = now.new.total + now.old.total
-        if new and self._rota.turns_of_new(total):
+        is_due = not is_client or now.new.total <= self.share * total
+        if new and is_due and self._rota.turns_of_new(total):
             return new, 1
         return old, self._rota.turns_of_old(total)
 
@@ -169,7 +179,7 @@ class Trial:
         return verdict
 
     async def _carry_out(self, verdict: Judgement) -> None:
-        new, old = self.compared()
+        new, old = self._verdict = self.compared()
         fields = {"app": self._app.spec.name, "why": verdict.why, "new": str(new), "old": str(old)}
         if verdict.ruling is Ruling.PROMOTE:
             log.info("the new build is promoted", extra={"fields": fields})
@@ -181,6 +191,7 @@ class Trial:
             times, traceback = await trouble_of(name, pids)
             if times:
                 verdict = verdict._replace(why=f"{verdict.why}\n{times} times:\n{traceback}")
+                self._deploys.explain(_told(verdict, new, old))
             log.error("the new build is returned", extra={"fields": {**fields, "error": verdict.why}})
         self._conclude(verdict)
 
@@ -197,7 +208,7 @@ class Trial:
         """Give it up: something else is to run, or somebody does not want it."""
         self._task.cancel()
         if not self.result.done():
-            new, old = self.compared()
+            new, old = self._verdict = self.compared()
             verdict = Judgement(Ruling.RETURN, why)
             fields = {"app": self._app.spec.name, "why": why, "new": str(new), "old": str(old)}
             log.warning("the new build is returned", extra={"fields": fields})
@@ -246,4 +257,4 @@ def _figures(pool: Pool) -> Figures:
     cells = pool.ledger.cells
     living = [worker.gauges.cells() for worker in pool.everyone() if not worker.gauges.is_over]
     sums = [sum(column) for column in zip(*living, *([cells] if cells else []), strict=True)]
-    return figures_of(sums, pool.ledger.refusals.total(), pool.core.crashes)
+    return figures_of(sums, pool.ledger.refusals.total() + pool.ledger.relayed, pool.core.crashes)

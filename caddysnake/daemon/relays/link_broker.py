@@ -178,7 +178,7 @@ class LinkBroker:
             return
         connection.flags |= TAKE_TIED
         tied = app.tie(connection, _serving(app, message.worker))
-        workers = " ".join(str(worker.number) for worker in app.pool.ready)
+        workers = " ".join(str(worker.number) for worker in app.known_to_clients())
         if tied is None:
             # Nobody takes it now: whoever does next, for one request.
             connection.flags = TAKE_TRUSTED | TAKE_LINK | TAKE_LAST
@@ -216,6 +216,9 @@ class LinkBroker:
 
 
 def _serving(app: App, number: int) -> Worker | None:
-    """The worker of that ``number``, of any generation, while it is there."""
-    found = (each for pool in app.pools() for each in pool.everyone() if each.number == number)
+    """The worker of that ``number``, while it is there: not of a build that was returned, or is kept."""
+    takeover, present = app.takeover, app.pool
+    stay = [each for each in app.pools() if each.generation <= present.generation and each is not takeover.kept]
+    pools = stay if app.next_side is None or takeover.coming is None else [*stay, takeover.coming]
+    found = (each for pool in pools for each in pool.everyone() if each.number == number)
     return next((each for each in found if each.state.is_serving), None)

@@ -8,10 +8,11 @@ import logging
 import time
 from typing import Literal, NamedTuple
 
+from ...config.language.models import Canary
 from ..apps.app import App
 from ..apps.beginning import Beginning
 from ..apps.exchange import as_it_ran
-from ..apps.judging import Canary, chosen
+from ..apps.judging import chosen, first_few
 from ..apps.spec import PoolSpec, StartFailed
 from ..apps.trial import Trial
 from ..commands.release import Tell
@@ -135,13 +136,18 @@ class AppsChange:
 
     async def _tried(self, spec: PoolSpec, turn: asyncio.Semaphore, swaps_early: bool) -> None:
         name = spec.name
+        app = self.kept.get(name)
+        if app is not None:
+            await app.changing.acquire()  # somebody may have it reloaded by its name
         try:
             self.outcomes[name] = await self._ready(spec, turn, swaps_early)
         except StartFailed as exc:
             if self._manner.all_or_nothing:
                 raise
-            app = self.kept.get(name)
             self.outcomes[name] = Outcome(name, "refused", 0.0, exc, app is not None and bool(app.pool.ready))
+        finally:
+            if app is not None and app not in self._renewed:
+                app.changing.release()
 
     async def _ready(self, spec: PoolSpec, turn: asyncio.Semaphore, swaps_early: bool) -> Outcome:
         running = self._running
@@ -167,8 +173,8 @@ class AppsChange:
                 canary = self._canary(app, spec)
                 if canary is not None:
                     self._judged[app] = canary
-                first = 0 if canary is None else canary.first(spec.workers)
-                took = await app.prepare(spec, running.restarts, first=first)
+                few = 0 if canary is None else first_few(canary, spec.workers)
+                took = await app.prepare(spec, running.restarts, first=few)
             self._renewed[app] = took
             if swaps_early:
                 await self.others_are_ready.wait()
@@ -209,10 +215,11 @@ class AppsChange:
         former: list[App | Tenants] = [*running.apps.values(), *running.templates.values()]
         running.apps = self.kept | self._started
         running.bound_queues(desired)
-        running.make_templates(desired, self._manner.changed_only)
+        running.make_templates(desired, self._manner.changed_only, self._manner.canary)
         self._listeners.bind(running.apps)
         for app in list(self._renewed):
             self._swap(app)
+            app.changing.release()
         for name, trial in self._trials.items():
             self.outcomes[name] = self.outcomes[name]._replace(trial=trial)
         remaining = {*running.apps.values(), *running.templates.values()}
@@ -237,6 +244,7 @@ class AppsChange:
         """Let the new workers and the new apps go."""
         for app in self._renewed:
             app.discard()
+            app.changing.release()
         for app, former in self._exchanged.items():
             self._running.spawn(_put_back(app, former))
         for app in self._started.values():

@@ -66,7 +66,7 @@ class Running:
         self.autoreload = Autoreload(self.spawners)
         self.budget = MemoryBudget()
         self.beginnings = Beginnings(self.restarts, self._came_up)
-        self.connections.on_untied = self.relays.untied
+        self.connections.on_untied = self._untied
         self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
         self.parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,6 +173,9 @@ class Running:
     def _over(self, connection: Connection) -> None:
         connection.app.over(connection)
 
+    def _untied(self, worker: int) -> None:
+        self.relays.untied(worker)
+
     def _requested(self, connection: Connection) -> None:
         connection.app.place(connection)
 
@@ -215,8 +218,10 @@ class Running:
             if number in desired.max_queue and spec.name in self.apps:
                 self.apps[spec.name].max_queue = desired.max_queue[number]
 
-    def make_templates(self, desired: Desired, changed_only: bool = False) -> None:
-        """Have the templates of ``desired``; those that continue one that runs have its apps."""
+    def make_templates(self, desired: Desired, changed_only: bool = False, canary: bool | None = None) -> None:
+        """Have the templates of ``desired``; those that continue one that runs have its apps. ``canary``: see
+        ``Manner``.
+        """
         wanted = {spec.name: spec for spec in desired.templates.values()}
         running = {name: tenants.spec.identity for name, tenants in self.templates.items()}
         kept = successors(running, {name: spec.identity for name, spec in wanted.items()})
@@ -228,7 +233,7 @@ class Running:
                 continue
             tenants = self.templates[name] = former[kept[name]]
             if tenants.spec is not spec:
-                tenants.renew(spec, changed_only)
+                tenants.renew(spec, changed_only, canary)
 
     def begin(self, app: App) -> None:
         """Start ``app`` for the first time, or go on trying when it was carried here."""

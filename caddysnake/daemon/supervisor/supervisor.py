@@ -31,13 +31,15 @@ _PROGRESS_S = 2.0
 
 
 class Supervisor:
-    """Everything that runs is in ``running``. One change at a time."""
+    """Everything that runs is in ``running``. One change of all at a time; single apps change beside it."""
 
     def __init__(self, desired: Desired, opener: ListenerOpener | None = None) -> None:
         self.running = Running(desired, opener or ListenerOpener(), self._lend)
         self._changing = asyncio.Lock()
-        self._changer: asyncio.Task[object] | None = None
-        """Who carries a change out that may be cancelled."""
+        self._may_change = asyncio.Event()
+        self._may_change.set()
+        self._changers: dict[asyncio.Future[None], tuple[asyncio.Task[object] | None, str | None]] = {}
+        """Who carries a change out that may be cancelled, until when, and of which app; None: of all."""
         self._shutdown = Shutdown(self.running)
 
     # -- starting and changing --------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ class Supervisor:
         what those raise; nothing has changed then. What was refused, and why, is in each app's ``builds``.
         """
         running = self.running
-        async with self._changing, self._cancellable(), self._at_rest():
+        async with self._changing, self._cancellable(None), self._at_rest():
             for key in self._keys_of_changed(desired) if manner.changed_only else [None]:
                 running.spawners.outdate(key)
             listeners = ListenersChange(running, desired)
@@ -84,17 +86,31 @@ class Supervisor:
         _tell_limits(desired)
         return list(apps.outcomes.values())
 
-    def cancel_change(self) -> bool:
-        """Cancel the change that is under way, and have what ran go on; False when there is none."""
-        return self._changer is not None and self._changer.cancel()
+    def cancel_change(self, name: str | None = None) -> bool:
+        """Cancel the change of all, or of the app that was asked for by ``name``, and have what ran go on; what is on
+        trial is returned. False when there is nothing of that. Raises ``UnknownApp``.
+        """
+        changers = [(task, app) for task, app in self._changers.values() if task is not None]
+        tasks = [task for task, app in changers if app == name] or [task for task, _ in changers if name is None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            return True
+        apps = self.running.served_apps() if name is None else [self._awake(name)]
+        tried = [app for app in apps if app.deploys.trial is not None]
+        for app in tried:
+            app.deploys.end_trial("cancelled")
+        return bool(tried)
 
     @contextlib.asynccontextmanager
-    async def _cancellable(self) -> AsyncIterator[None]:
-        self._changer = asyncio.current_task()
+    async def _cancellable(self, name: str | None) -> AsyncIterator[None]:
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changers[over] = asyncio.current_task(), name
         try:
             yield
         finally:
-            self._changer = None
+            del self._changers[over]
+            over.set_result(None)
 
     @contextlib.asynccontextmanager
     async def _at_rest(self) -> AsyncIterator[None]:
@@ -133,30 +149,41 @@ class Supervisor:
         self, name: str, key: str | None, tell: Tell | None, canary: bool | None
     ) -> tuple[float, Trial | None]:
         running = self.running
-        async with self._changing, self._cancellable():
+        await self._may_change.wait()
+        async with self._cancellable(name):
             found = find(running.apps, running.templates, name, key)
             if isinstance(found, DynamicApp):
                 try:
-                    return await found.tenants.reload(found.key, tell), None
+                    return await found.tenants.reload(found.key, tell, canary)
                 except KeyError:
                     raise UnknownApp.asleep(name) from None
-            await running.autoreload.pause(found)
+            while True:
+                async with found.changing:
+                    again = find(running.apps, running.templates, name, key)  # the file may have been reloaded
+                    if again is found or not isinstance(again, App):
+                        return await self._renew(found, tell, canary)
+                found = again
+
+    async def _renew(self, found: App, tell: Tell | None, canary: bool | None) -> tuple[float, Trial | None]:
+        running = self.running
+        beginning = running.beginnings.get(found)
+        await running.autoreload.pause(found)
+        try:
             running.spawners.outdate(found.spec.key)
-            beginning = running.beginnings.get(found)
+            if beginning is None:
+                tried = chosen(found.spec.canary, canary)
+                took = await found.renew(found.spec, running.restarts, tell, releases=True, canary=tried)
+                return took, found.deploys.trial
+            await beginning.pause()
             try:
-                if beginning is None:
-                    tried = chosen(found.spec.canary, canary)
-                    took = await found.renew(found.spec, running.restarts, tell, releases=True, canary=tried)
-                    return took, found.deploys.trial
-                await beginning.pause()
                 took = await found.renew(await beginning.spec(), running.restarts, tell, releases=True)
                 beginning.end()
                 running.beginnings.came_up(found, took)
                 return took, None
             finally:
-                running.autoreload.resume(found)
-                if beginning is not None:
-                    beginning.resume()
+                beginning.resume()
+        finally:
+            running.autoreload.resume(found)
 
     def _awake(self, name: str) -> App:
         found = find(self.running.apps, self.running.templates, name)
@@ -228,7 +255,10 @@ class Supervisor:
         """Wait for what changes, and begin nothing more until ``release_changes``."""
         running = self.running
         await self._changing.acquire()
+        self._may_change.clear()
         try:
+            if self._changers:
+                await asyncio.wait(self._changers)
             await running.autoreload.pause()
             await running.beginnings.pause()
             running.starts.hold()
@@ -246,6 +276,7 @@ class Supervisor:
         running.starts.release()
         running.autoreload.resume()
         running.beginnings.resume()
+        self._may_change.set()
         self._changing.release()
 
     # -- stopping ---------------------------------------------------------------------------------------------

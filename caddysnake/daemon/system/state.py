@@ -66,6 +66,7 @@ class CarriedLedger(Carried):
     cells: list[int] = []
     restarts: dict[str, int] = {}
     refusals: dict[str, int] = {}
+    relayed: int = 0
     starts: list[int] = []
     starts_s: float = 0.0
     cpu_s: float = 0.0

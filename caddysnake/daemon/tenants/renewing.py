@@ -1,16 +1,24 @@
-"""New workers for live dynamic apps: one after the other when the template has changed, or one by its name."""
+"""New workers for live dynamic apps: one after the other when the template has changed, or one by its name.
+
+Where new builds are tried, the next begins meanwhile, as long as not too many are on trial at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
+from ..apps.judging import chosen
 from ..apps.spec import PoolSpec, StartFailed
+from ..apps.trial import Trial
 from ..commands.release import Tell
 from ..sockets.refusals import Refusal
 from .tenant import Tenant, TenantTable
 
 log = logging.getLogger("caddysnake.tenants")
+
+_TRIALS_OF, _TRIALS_LEAST = 8, 8
+"""Of so many live apps one may be on trial at a time, with workers of both builds; so many in any case."""
 
 
 class TenantRenewals:
@@ -19,9 +27,13 @@ class TenantRenewals:
     def __init__(self, table: TenantTable) -> None:
         self._table = table
         self._task: asyncio.Task[None] | None = None
+        self._canary: bool | None = None
 
-    def want_all(self, changed_only: bool) -> None:
-        """Renew all that are live. ``changed_only``: those that run what they should keep their workers."""
+    def want_all(self, changed_only: bool, canary: bool | None = None) -> None:
+        """Renew all that are live. ``changed_only``: those that run what they should keep their workers. ``canary``:
+        whether new builds are tried; None: as their blocks say.
+        """
+        self._canary = canary
         for tenant, _ in self._table.live():
             tenant.renewal = bool(tenant.renewal) or not changed_only
         if self._task is not None:
@@ -44,6 +56,10 @@ class TenantRenewals:
             tenant = next((tenant for tenant, _ in self._table.live() if tenant.renewal is not None), None)
             if tenant is None:
                 return
+            trials = [app.deploys.trial.result for _, app in self._table.live() if app.deploys.trial is not None]
+            if len(trials) >= max(_TRIALS_LEAST, len(self._table.live()) // _TRIALS_OF):
+                await asyncio.wait(trials, return_when=asyncio.FIRST_COMPLETED)
+                continue
             await self._renew(tenant)
             tenant.renewal = None  # not before: whoever cancels this wants it done again
 
@@ -59,7 +75,8 @@ class TenantRenewals:
             self._table.drain(tenant)
             return
         try:
-            await app.renew(resolved, releases=tenant.key not in self._table.released)
+            canary = chosen(resolved.canary, self._canary)
+            await app.renew(resolved, releases=tenant.key not in self._table.released, canary=canary)
         except StartFailed as exc:
             if not app.is_stopping:
                 fields = {"app": app.name, "code": exc.code, "error": str(exc)}
@@ -67,8 +84,11 @@ class TenantRenewals:
             return
         self._released(tenant.key, resolved)
 
-    async def reload(self, key: str, tell: Tell | None = None) -> float:
-        """Give the live app of ``key`` new workers; the seconds that took. ``tell`` hears its release commands.
+    async def reload(
+        self, key: str, tell: Tell | None = None, canary: bool | None = None
+    ) -> tuple[float, Trial | None]:
+        """Give the live app of ``key`` new workers; the seconds that took, and the trial of those, if they are tried.
+        ``tell`` hears its release commands.
 
         Raises ``StartFailed``, and the old ones serve on; ``KeyError`` when there is no such live app: the next request
         starts it with what is there then, and whatever failed is forgiven.
@@ -83,9 +103,9 @@ class TenantRenewals:
             app.builds.was_refused(resolved.code, resolved.text)
             raise StartFailed(app.name, resolved.code, resolved.text)
         self._table.launchers.outdate(resolved.key)
-        took = await app.renew(resolved, tell=tell, releases=True)
+        took = await app.renew(resolved, tell=tell, releases=True, canary=chosen(resolved.canary, canary))
         self._released(key, resolved)
-        return took
+        return took, app.deploys.trial
 
     def _released(self, key: str, spec: PoolSpec) -> None:
         if spec.commands.release:

@@ -18,6 +18,7 @@ from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
 from ..apps.dispatcher import Recourse
+from ..apps.trial import Trial
 from ..commands import release
 from ..sockets.connections import Connections
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
@@ -207,10 +208,10 @@ class Tenants:
 
     # -- another configuration ---------------------------------------------------------------------------------
 
-    def renew(self, spec: TemplateSpec, changed_only: bool = False) -> None:
+    def renew(self, spec: TemplateSpec, changed_only: bool = False, canary: bool | None = None) -> None:
         """Run what ``spec`` says from now on: live apps get new workers one after the other, and serve on meanwhile.
 
-        ``changed_only``: those of which ``spec`` says nothing new keep theirs.
+        ``changed_only``: those of which ``spec`` says nothing new keep theirs. ``canary``: see ``Manner``.
         """
         self._table.spec = spec
         for tenant in self._table.all():
@@ -220,11 +221,13 @@ class Tenants:
         self._table.released.clear()
         self.schedules.take_over()
         self._table.spawn(self._starter.warm_up())
-        self._renewals.want_all(changed_only)
+        self._renewals.want_all(changed_only, canary)
 
-    async def reload(self, key: str, tell: release.Tell | None = None) -> float:
+    async def reload(
+        self, key: str, tell: release.Tell | None = None, canary: bool | None = None
+    ) -> tuple[float, Trial | None]:
         """Give the live app of ``key`` new workers; see ``TenantRenewals.reload``."""
-        return await self._renewals.reload(key, tell)
+        return await self._renewals.reload(key, tell, canary)
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 

@@ -111,13 +111,15 @@ class Gauges:
         active, overdue = word(vitals.WORD_ACTIVE), word(vitals.WORD_OVERDUE)
         return Pulse(word(vitals.WORD_TICK), not self._threads, active, self._started(), overdue)
 
-    def cut(self, orphans: Sequence[tuple[Connection, int]]) -> int:
-        """Return how many requests ended with it, which is gone, as far as nobody else says so: a relay does, of those
-        that had no answer yet. WebSockets are none. ``orphans``: what it held, each with the state of its slot.
+    def cut(self, orphans: Sequence[tuple[Connection, int]]) -> tuple[int, int]:
+        """Return how many requests ended with it, which is gone, as far as nobody else says so, and of how many a relay
+        does: those that had no answer yet. WebSockets are none. ``orphans``: what it held, each with the state of its
+        slot.
         """
         begun = sum(state == vitals.SLOT_HEAD_SENT for _, state in orphans)
-        read = sum(state == vitals.SLOT_READING and connection.bound is not None for connection, state in orphans)
-        return min(begun + (0 if self.answered_for else read), self._at_the_end)
+        read = [connection.bound is not None for connection, state in orphans if state == vitals.SLOT_READING]
+        own = min(begun + (0 if self.answered_for else sum(read)), self._at_the_end)
+        return own, 0 if self.answered_for else min(len(read) - sum(read), self._at_the_end - own)
 
     def close(self) -> None:
         """Look at the page a last time, and close it."""

@@ -126,7 +126,7 @@ class Renewal:
         self._loop = asyncio.get_running_loop()
         self._paths: set[str] = set()
         self._since: float | None = None  # when those began to change
-        self._is_paused = False
+        self._pauses = 0
         self._task: asyncio.Task[None] | None = None
         self._watch = watching.watch(root, options.debounce_s, self._changed, since)
 
@@ -138,7 +138,7 @@ class Renewal:
 
     async def pause(self) -> None:
         """Start no generation until ``resume``; one that is starting is given up, and is gone when this returns."""
-        self._is_paused = True
+        self._pauses += 1
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -149,9 +149,9 @@ class Renewal:
         return min(known, default=None)
 
     def resume(self) -> None:
-        """Undo ``pause``; what changed meanwhile is seen to now."""
-        self._is_paused = False
-        if self._paths:
+        """Undo ``pause``; what changed meanwhile is seen to now, when nobody else has paused it."""
+        self._pauses = max(0, self._pauses - 1)
+        if self._paths and not self._pauses:
             self._begin()
 
     def _changed(self, paths: Paths) -> None:
@@ -159,7 +159,7 @@ class Renewal:
             self._paths |= paths
         if self._since is None:
             self._since = self._watch.debounce.told_from
-        if not self._is_paused:
+        if not self._pauses:
             self._begin()
 
     def _begin(self) -> None:
