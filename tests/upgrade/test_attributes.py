@@ -80,8 +80,8 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing background builds deploys exchange folder hurry ledger scaled "
-        "surroundings"
+        "_growing _launchers _loop _reaps _renewing background builds changing deploys exchange folder hurry ledger "
+        "scaled surroundings"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded kept present retry_after_s"
@@ -106,7 +106,7 @@ LOOKED_AT = {
         "_late _starts _table _took _under_way"
     ),
     "tenants.renewing.TenantRenewals": (
-        "_table _task"
+        "_canary _table _task"
     ),
     "tenants.policy.TenantPolicy": (
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
@@ -167,14 +167,14 @@ LOOKED_AT = {
         "listeners oneoffs parting relays restarts spawners starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (
-        "_changer _changing _shutdown running"
+        "_changers _changing _may_change _shutdown running"
     ),
     "supervisor.reloads.Reloads": (
         "_attendant _companion _is_stopping _is_up _loop _service _serving _turn _unasked builds "
         "configuration reader under_way"
     ),
     "apps.counters.Counters": (
-        "_parent cells cpu_s is_trial last_failure over_at refusals restarts starts"
+        "_parent cells cpu_s is_trial last_failure over_at refusals relayed restarts starts"
     ),
     "apps.builds.Builds": (
         "_number refused running times_accepted times_refused verdicts"

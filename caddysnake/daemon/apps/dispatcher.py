@@ -158,7 +158,7 @@ class Dispatcher:
 
     def choose_for_clients(self) -> None:
         """Have relays ask, from now on, who gets a client that is new."""
-        for worker in self.pool.ready:
+        for worker in self.pool.ready if self.pool.spec.ties else ():
             self._connections.on_untied(worker.number)
 
     def serve_waiting(self) -> None:
@@ -178,7 +178,7 @@ class Dispatcher:
 
     def even_out(self) -> None:
         """To be called every second or so: after a death or a slow spell some workers hold more than their share."""
-        ready = self.pool.ready
+        ready = [] if self.pool.spec.ties else self.pool.ready
         for worker, surplus in zip(ready, excess([worker.slots.connections for worker in ready]), strict=True):
             if surplus:
                 worker.shed(surplus)

@@ -74,6 +74,11 @@ class PoolSpec(NamedTuple):
         return "import-failed" if code == "no-such-app" and not self.is_tenant else code
 
     @property
+    def ties(self) -> bool:
+        """Clients stay with its workers: no connection is moved that need not be."""
+        return isinstance(self.settings, Settings) and self.settings.has_affinity
+
+    @property
     def apart(self) -> dict[str, str]:
         """For the log: how it is kept apart from others."""
         walled = {} if self.fence is None else {"sandbox": "walled"}

@@ -156,7 +156,7 @@ class Trial:
     def _shed(self) -> None:
         """Have connections come back that the old build was given before the trial: they are not counted."""
         now = time.monotonic()
-        if now - self._shed_at < (_SHED_OFTEN_S if self._sheds < _OFTEN else _SHED_S):
+        if self.old.spec.ties or now - self._shed_at < (_SHED_OFTEN_S if self._sheds < _OFTEN else _SHED_S):
             return
         self._shed_at = now
         self._sheds += 1

@@ -66,7 +66,6 @@ class Running:
         self.autoreload = Autoreload(self.spawners)
         self.budget = MemoryBudget()
         self.beginnings = Beginnings(self.restarts, self._came_up)
-        self.connections.on_untied = self._untied
         self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
         self.parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,9 +172,6 @@ class Running:
     def _over(self, connection: Connection) -> None:
         connection.app.over(connection)
 
-    def _untied(self, worker: int) -> None:
-        self.relays.untied(worker)
-
     def _requested(self, connection: Connection) -> None:
         connection.app.place(connection)
 
@@ -203,7 +199,9 @@ class Running:
 
     def new_relays(self, spec: PoolSpec) -> Relays:
         """Return relays that have not been started."""
-        return Relays(spec, self.starter, self.connections, Recourse(pass_on=self.pass_on))
+        relays = Relays(spec, self.starter, self.connections, Recourse(pass_on=self.pass_on))
+        self.connections.on_untied = relays.untied
+        return relays
 
     def new_broker(self, desired: Desired) -> LinkBroker:
         """Return who answers relays that call apps by their numbers in ``desired``."""
