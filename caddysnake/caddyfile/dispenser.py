@@ -27,6 +27,8 @@ class Dispenser:
         self._cursor = -1
         self._nesting = 0
         self._place = place
+        self.inner: Dispenser | None = None
+        """The line of its block that is being read, where that is read by itself."""
 
     def next(self) -> bool:
         """Go to the next token, on whatever line; ``False`` when there is none, and the cursor then stays."""

@@ -20,7 +20,7 @@ def block(*lines: str) -> bytes:
     ("lines", "told"),
     [
         (["process a true", "process a false"], "Caddyfile:5: process: a is there twice, first on line 4"),
-        (["process a true {", "count 0", "}"], "Caddyfile:6: process: 0 is too few"),
+        (["process a true {", "count 0", "}"], "Caddyfile:5: process: 0 is too few"),
         (["process a true {", "stop_signal FOO", "}"], "'FOO' is no signal (write one such as TERM"),
         (["process a"], "process: names no command"),
         (["process -x true"], "'-x' is no name"),

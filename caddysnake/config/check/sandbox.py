@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import permutations, product
 from typing import NamedTuple
 
 from ... import files
@@ -18,7 +19,7 @@ from ..language.models import Sandbox
 from ..language.registry import error_at
 from ..plan import accounts
 from ..plan.accounts import AccountError
-from ..plan.fence import Fence, FenceError, Sites, closed_places, common_fence, fence_of, unwalled, walls_of
+from ..plan.fence import Fence, FenceError, Sites, Wish, closed_places, common_fence, fence_of, unwalled, walls_of
 from ..plan.isolation import Residents, residents, shared
 from ..plan.places import start_folder
 from ..plan.plan import AppSpec, Plan
@@ -152,20 +153,28 @@ def sandboxes(plan: Plan) -> Sequence[str]:
 
 
 def overlaps(plan: Plan) -> Sequence[str]:
-    """Sandboxes of one user of which one holds a folder of another."""
+    """Sandboxes of one user of which one reaches what is another's."""
     housed = residents(plan)
     fences: list[tuple[AppSpec, Fence]] = []
     for app in plan.apps:
         found = None if app.dynamic else fence_of(app, (), isolated=False)
-        if found is not None and is_shared(app, housed):
+        if found is not None and not found.is_rehearsed and is_shared(app, housed):
             fences.append((app, found))
     told = []
-    for app, fence in fences:
-        for other, _ in fences:
-            inner = os.path.realpath(other.working_dir)
-            for wish in fence.wishes:
-                outer = os.path.realpath(wish.path)
-                if other is not app and app.block.user == other.block.user and files.is_within(inner, outer):
+    for (app, fence), (other, theirs) in permutations(fences, 2):
+        if app.block.user == other.block.user:
+            for wish, their in product(fence.wishes, theirs.wishes):
+                if met := _met(wish, their):
                     may = "read" if wish.how == "read" else "read and write"
-                    told.append(f"the sandbox of {app.name} may {may} {wish.path}, in which {other.name} is")
+                    told.append(f"the sandbox of {app.name} may {may} {wish.path}, {met.format(other.name)}")
     return list(dict.fromkeys(told))
+
+
+def _met(wish: Wish, their: Wish) -> str:
+    """How ``wish`` reaches ``their``, another app's."""
+    mine, others = os.path.realpath(wish.path), os.path.realpath(their.path)
+    if files.is_within(others, mine) and (their.at == "working_dir" or their.how == "write"):
+        return "in which {} is" if their.at == "working_dir" else "in which {} writes"
+    if wish.how == "write" and files.is_within(mine, others):
+        return f"which {{}} may {their.how}"
+    return ""

@@ -78,7 +78,7 @@ def read(source: bytes, file: str, environ: Mapping[str, str]) -> Reading:
         options=options,
         sites=sites,
         warnings=tuple(str(warning) for warning in (*parsed.warnings, *reader.warnings)),
-        files=tuple(parsed.files),
+        files=(file, *parsed.files),
     )
     return Reading(parsed, nodes, config, reader.apps)
 

@@ -539,7 +539,7 @@ def sandbox(d: Dispenser, app: AppDraft) -> None:
     app.fields["sandbox"] = Sandbox(**fields) if mode != "off" else None
 
 
-_PATHS_MAX = 64
+_MOST = 64
 
 
 def _paths(line: Dispenser, how: str, fields: dict[str, Any], app: AppDraft) -> None:
@@ -550,9 +550,9 @@ def _paths(line: Dispenser, how: str, fields: dict[str, Any], app: AppDraft) -> 
             raise InvalidValue(f"{how}: {text} leaves a folder by ..", "write the whole path")
         app.where[f"{how}[{len(fields.get(how, ()))}]"] = position_of(line.token())
         fields[how] = (*fields.get(how, ()), app.template(text))
-        if len(fields[how]) > _PATHS_MAX:
+        if len(fields[how]) > _MOST:
             hint = "name the folders that they are in; each path makes every start, and every file opened, slower"
-            raise InvalidValue(f"more than {_PATHS_MAX} paths after {how}", hint)
+            raise InvalidValue(f"more than {_MOST} paths after {how}", hint)
 
 
 def _ports(words: list[str], *single: str) -> tuple[int, ...] | None:
@@ -563,6 +563,8 @@ def _ports(words: list[str], *single: str) -> tuple[int, ...] | None:
         if word in single:
             raise InvalidValue(f"{word} stands alone")
         found.append(values.count(word, most=65535))
+    if len(found) > _MOST:
+        raise InvalidValue(f"more than {_MOST} ports", "write any, or those that it needs")
     return tuple(sorted(set(found)))
 
 

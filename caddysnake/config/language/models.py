@@ -410,7 +410,7 @@ class Config(Model):
     warnings: tuple[str, ...] = Field(default=(), exclude=True)
     """What was accepted but is likely a mistake, each with file and line."""
     files: tuple[str, ...] = Field(default=(), exclude=True)
-    """The files that were imported, absolute."""
+    """The file itself, and those that were imported, absolute."""
 
     def apps(self) -> list[PythonApp]:
         """Every app, in the order of the sites and, within one, in the order in which they are tried."""

@@ -8,7 +8,7 @@ the syntax.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from ...caddyfile.dispenser import Dispenser
@@ -84,7 +84,8 @@ class Registry(Generic[Draft]):
             setting.handler(dispenser, draft)
             expect_end(dispenser)
         except InvalidValue as exc:
-            raise dispenser.error(f"{name}: {exc}", exc.hint or f"the syntax is: {setting.syntax}") from None
+            where = dispenser.inner or dispenser
+            raise where.error(f"{name}: {exc}", exc.hint or f"the syntax is: {setting.syntax}") from None
 
 
 def position_of(token: Token) -> Position:
@@ -132,14 +133,13 @@ def lines(dispenser: Dispenser) -> list[list[Token]]:
     return found
 
 
-def block_lines(dispenser: Dispenser) -> list[Dispenser]:
-    """The same lines, each to be read, at its first word."""
-    found = []
+def block_lines(dispenser: Dispenser) -> Iterator[Dispenser]:
+    """The same lines, each to be read, at its first word. What is wrong until the next is that line's."""
     for line in lines(dispenser):
-        inner = Dispenser(line)
-        inner.next()
-        found.append(inner)
-    return found
+        dispenser.inner = Dispenser(line)
+        dispenser.inner.next()
+        yield dispenser.inner
+    dispenser.inner = None
 
 
 def expect_end(dispenser: Dispenser) -> None:

@@ -55,7 +55,7 @@ def read(
     Args:
         path: the file.
         refuse: why the file of this descriptor, which is not yet opened, must not be read; ``None`` when it may.
-        within: the folder that it must be in once more when it is opened: a link may lead elsewhere by then.
+        within: the folder that it must be in when it is opened: a link may lead elsewhere by then.
 
     Raises:
         InvalidValue: the file is missing, is not a regular file, is too large, or is refused.
@@ -64,7 +64,7 @@ def read(
 
     def why_not(descriptor: int) -> str | None:
         if within is not None and not Path(files.name_of(descriptor) or "/").is_relative_to(os.path.realpath(within)):
-            return "leads out of the working directory"
+            return f"leads out of {within}"
         return None if refuse is None else refuse(descriptor)
 
     try:

@@ -6,7 +6,9 @@ Rules are of inodes: where names lead is looked at when a process is about to st
 from __future__ import annotations
 
 import os
+import site
 import stat
+import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -86,8 +88,10 @@ class Fence(NamedTuple):
 
 
 def closed_places(plan: Plan, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What no app in a sandbox may write to: files that say what runs, and the folders of sockets."""
-    found = [os.path.realpath(spec.file) for spec in plan.apps if spec.file]
+    """What no app in a sandbox may write to: files that say what runs, what our own Python imports when it starts, and
+    the folders of sockets.
+    """
+    found = [*map(os.path.realpath, filter(os.path.isfile, plan.files)), site.getusersitepackages()]
     found += [os.path.dirname(listener.path) for listener in plan.listeners if listener.path]
     found += [default_socket_dir(), runtime_folder(environ) or "", service_folder(environ) or ""]
     return tuple(dict.fromkeys(path for path in found if path))
@@ -190,6 +194,8 @@ def walls_of(fence: Fence, sites: Sites) -> Walls:
                 continue
             raise FenceError(wish.at, f"{wish.path} does not exist", f"create it, correct it, or write -{wish.path}")
         _check_kind(wish, real)
+        if fence.owner:
+            _check_apart(wish, real, private)
         if not any(files.is_within(real, each) for each in (*loose, *settled)):
             _check_way(wish, real, loose)
         if wish.how == "write":
@@ -240,6 +246,14 @@ def _check_kind(wish: Wish, real: str) -> None:
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or is_device):
         hint = "name a file, a device in /dev, or the folder that it is in"
         raise FenceError(wish.at, f"{wish.path} is neither a file nor a folder", hint)
+
+
+def _check_apart(wish: Wish, real: str, private: str) -> None:
+    """The private folders of all apps are in one: that of ``private``, or one that is yet to be made."""
+    base = os.path.dirname(private) if private else os.path.realpath(os.path.join(tempfile.gettempdir(), "caddysnake-"))
+    if files.is_within(base, real) or files.is_within(real, base):
+        message = f"the private folders of all apps are in {wish.path}"
+        raise FenceError(wish.at, message, "name a folder in it: TMPDIR is the app's own already")
 
 
 def _check_way(wish: Wish, real: str, loose: list[str]) -> None:

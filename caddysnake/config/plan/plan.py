@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from ... import files
 from ...caddyfile.errors import CaddyfileError
 from ..language.listeners import Kind, Opening, openings, own_hosts, own_socket_path, root_paths
 from ..language.models import GRACE_PERIOD_S, Config, GlobalOptions, Position, PythonApp
@@ -79,16 +80,6 @@ class AppSpec:
         """Where the ``python`` block begins."""
         return self.block.position
 
-    @property
-    def file(self) -> str:
-        """The file the block is in."""
-        return self.block.position.file
-
-    @property
-    def line(self) -> int:
-        """The line the block begins on."""
-        return self.block.position.line
-
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -145,6 +136,8 @@ class Plan:
     """Of the daemon: the longest of the apps'."""
     problems: tuple[CaddyfileError, ...] = field(default=(), compare=False)
     """What could not be resolved, but for what is one app's. A plan with problems must not be carried out."""
+    files: tuple[str, ...] = field(default=(), compare=False)
+    """Those that it was read from, absolute."""
 
     def with_apps(self, apps: tuple[AppSpec, ...]) -> Plan:
         """The same with other apps, in the same order."""
@@ -185,7 +178,8 @@ def plan(
     index = {id(spec.block): number for number, spec in enumerate(apps)}
     listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
     longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
-    return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems))
+    read_from = tuple(absolute(file, base) for file in config.files)
+    return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems), read_from)
 
 
 def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = None) -> AppSpec:
@@ -283,7 +277,7 @@ def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[
         position = block.where[f"env_file[{number}]"]
         try:
             path = envfile.locate(unescaped(text), working_dir)
-            within = None if os.path.isabs(unescaped(text)) else working_dir
+            within = _written(block, path, working_dir) if os.path.isabs(unescaped(text)) else working_dir
             found.update(envfile.read(path, partial(misleads, str(path), account=account), within))
         except InvalidValue as exc:
             problems.append(error_at(position, str(exc), exc.hint))
@@ -292,6 +286,16 @@ def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[
             problems.append(exc)
     found.update((variable.name, unescaped(variable.value)) for variable in block.env_vars)
     return found, problems
+
+
+def _written(block: PythonApp, path: Path, working_dir: Path) -> Path | None:
+    """The folder through which *path* leads, and in which the app, in a sandbox, may make links: to what it must not
+    read itself.
+    """
+    texts = () if block.sandbox is None or block.sandbox.mode == "audit" else block.sandbox.write
+    written = [os.path.realpath(absolute(unescaped(text.removeprefix("-")), str(working_dir))) for text in texts]
+    places = [os.path.realpath(place) for place in path.parents]
+    return next((Path(each) for each in written if any(files.is_within(place, each) for place in places)), None)
 
 
 def _listener(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,19 @@ def test_paths_that_are_there_and_nobodys_else_are_taken(tmp_path: Path) -> None
         ("read {folder}/fifo", "neither a file nor a folder", "the folder that it is in"),
         ("write {package}", "{package} is there", "nothing but what the app writes"),
         ("write {package}/daemon", "{package} is there", "nothing but what the app writes"),
+        ("read {temporary}", "the private folders of all apps are in {temporary}", "TMPDIR is the app's own"),
+        ("write {temporary}", "the private folders of all apps are in {temporary}", "TMPDIR is the app's own"),
     ],
 )
 def test_paths_that_must_not_be_had_are_refused(tmp_path: Path, lines: str, message: str, hint: str) -> None:
     import caddysnake
 
     os.mkfifo(tmp_path / "fifo")
-    names = {"folder": str(tmp_path), "package": os.path.dirname(caddysnake.__file__)}
+    names = {
+        "folder": str(tmp_path),
+        "package": os.path.dirname(caddysnake.__file__),
+        "temporary": os.path.realpath(tempfile.gettempdir()),
+    }
     error = error_of(tmp_path, lines.format(**names))
     assert message.format(**names) in str(error)
     assert hint in (error.hint or "")
@@ -130,20 +137,65 @@ def test_a_link_in_what_the_app_writes_leads_nowhere_else(tmp_path: Path) -> Non
         ("unix 5", "'5' is not one of any, none"),
         ("reed /srv", 'unknown line "reed"'),
         ("read " + " ".join(f"/srv/{n}" for n in range(10_000)), "more than 64 paths"),
+        ("connect " + " ".join(map(str, range(1, 10_000))), "more than 64 ports"),
         ("read ../other", "../other leaves a folder"),
     ],
 )
 def test_lines_that_make_no_sense_are_refused(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
-        planned(tmp_path, lines)
+        planned(tmp_path, f"{lines}\nread -/srv")
     assert message in str(caught.value.errors[0])
+    assert caught.value.errors[0].line == 6 + lines.count("\n")
+
+
+def test_no_file_that_was_read_can_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    (tmp_path / "sites").mkdir()
+    app = f"module_wsgi main:app\nworking_dir {tmp_path}/sites\nsandbox on {{\nwrite {tmp_path}/main\n}}"
+    (tmp_path / "sites" / "main.py").write_text("app = None\n")
+    (tmp_path / "sites" / "blog.caddy").write_text(f"unix/{tmp_path}/run/a.sock {{\npython {{\n{app}\n}}\n}}\n")
+    file = tmp_path / "main" / "Caddyfile"
+    file.write_text(f"import {tmp_path}/sites/*.caddy\n")
+    ((_, error),) = path_errors(plan(load(file.read_bytes(), str(file), {}), cores=1, base_dir=str(tmp_path)))
+    assert f"{file} is there" in str(error)
+
+
+def test_an_env_file_where_the_app_may_put_links_leads_nowhere_else(tmp_path: Path) -> None:
+    media = tmp_path / "app0" / "media"
+    (media / "inner").mkdir(parents=True)
+    (media / "inner" / "own.env").write_text("WORD=own\n")
+    (tmp_path / "secret.env").write_text("WORD=secret\n")
+
+    def problems(target: str) -> list[str]:
+        (media / "env").unlink(missing_ok=True)
+        (media / "env").symlink_to(target)
+        (app,) = planned(tmp_path, f"write media\n}}\nenv_file {tmp_path}/app0/media/env\nautoreload {{").apps
+        return [*app.environ.values(), *map(str, app.problems)]
+
+    assert problems("inner/own.env") == ["own"]
+    (problem,) = problems(f"{tmp_path}/secret.env")
+    assert f"leads out of {media}" in problem
+    (media / "inner" / "own.env").unlink()
+    (media / "inner").rmdir()
+    (media / "inner").symlink_to(tmp_path)
+    (problem,) = problems("inner/secret.env")
+    assert f"leads out of {media}" in problem
 
 
 def test_sandboxes_of_one_user_that_hold_each_others_folders_are_told(tmp_path: Path) -> None:
     assert overlaps(planned(tmp_path, "", "")) == []
-    (told,) = overlaps(planned(tmp_path, f"read {tmp_path}/app1", ""))
-    assert "app0/main:app may read" in told
-    assert told.endswith("app1/main:app is")
+    (tmp_path / "app1" / "data").mkdir()
+    (tmp_path / "all" / "one").mkdir(parents=True)
+    models = f"read {tmp_path}/all"
+    assert overlaps(planned(tmp_path, models, models)) == []
+    for lines, others, ending in [
+        (f"read {tmp_path}/app1", "", f"may read {tmp_path}/app1, in which app1/main:app is"),
+        (f"write {tmp_path}/app1/data", "", f"may read and write {tmp_path}/app1/data, which app1/main:app may read"),
+        (models, f"write {tmp_path}/all/one", f"may read {tmp_path}/all, in which app1/main:app writes"),
+    ]:
+        told = [each for each in overlaps(planned(tmp_path, lines, others)) if "sandbox of app0/main:app" in each]
+        assert [each.endswith(ending) for each in told] == [True], told
+    assert len(overlaps(planned(tmp_path, f"write {tmp_path}/all", f"write {tmp_path}/all"))) == 2
 
 
 def test_a_store_or_a_database_by_a_unix_socket_needs_one(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_two_specs_are_equal_wherever_they_were_written() -> None:
     one = planned("unix//run/x.sock {\n\tpython a:b\n}\n")
     other = planned("# a comment\n\nunix//run/x.sock {\n\n\tpython a:b\n}\n")
     assert one == other
-    assert one.apps[0].line != other.apps[0].line
+    assert one.apps[0].position != other.apps[0].position
 
 
 def test_a_listener_is_resolved() -> None:
