@@ -6,12 +6,12 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from ..config.plan.places import is_same
-from ..daemon.apps.metrics.asking import AppMetrics, Counted
 from ..daemon.commands.release import Tell
 from ..daemon.main import Daemon
 from ..daemon.supervisor.app_changes import Manner
@@ -338,17 +338,11 @@ async def get_metrics(call: Call) -> Text:
     """The metrics, in the text format of Prometheus or in OpenMetrics, as ``Accept`` has it. Rendered in a thread."""
     status = await survey.status(call.daemon, call.admin)
     is_ready = survey.health(call.daemon).ready
-    counted = await _app_metrics.collect(*survey.places(call.daemon))
-    return Text(*await asyncio.to_thread(_render, status, call.accept, is_ready, counted))
-
-
-_app_metrics = AppMetrics()
-
-
-def _render(status: Status, accept: str, is_ready: bool, counted: Mapping[str, Counted]) -> tuple[bytes, str]:
-    from .metrics import render  # who does not scrape need not pay for the library
-
-    return render(status, accept, is_ready=is_ready, counted=counted)
+    metrics = await asyncio.to_thread(import_module, ".metrics", __package__)  # a library that who scrapes pays for
+    running = call.daemon.running
+    templates = [tenants.spec.name for tenants in running.templates.values()]
+    counted = await running.app_metrics.collect(survey.places(running), templates, metrics.is_open(call.accept))
+    return Text(*await asyncio.to_thread(metrics.render, status, call.accept, is_ready=is_ready, counted=counted))
 
 
 async def get_tasks(call: Call) -> Tasks:

@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from ..daemon.apps.metrics.asking import Counted
 from .models import AppModel, Status, TemplateModel, WorkerModel
 
-_RESERVED = ("caddysnake_", "process_", "python_")
-_OURS = ("app", "exported_app")
+_END = b"# EOF\n"
+"""Of OpenMetrics."""
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 # Of these a zero is told as well: what appears with its first count has not increased, to Prometheus.
 _REFUSALS = dict.fromkeys(
@@ -31,19 +31,20 @@ _WORKER_STATES = ("starting", "ready", "draining", "ending")
 
 
 def render(
-    status: Status, accept: str, *, is_ready: bool, counted: Mapping[str, Counted] | None = None
+    status: Status, accept: str, *, is_ready: bool, counted: Counted
 ) -> tuple[bytes, str]:
-    """The text of all metrics, and its media type, in the form that a scraper accepts. To be called in a thread.
-
-    ``counted``: what apps count themselves, by label.
-    """
+    """The text of all metrics, and its media type, in the form that a scraper accepts. To be called in a thread."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_Collector(status, is_ready))
-    if counted:
-        registry.register(_Apps(counted, {metric.name for metric in registry.collect()}))
+    registry.register(_Collector(status, is_ready, counted.left_out))
     encode, media_type = choose_encoder(accept)
-    return encode(registry), media_type
+    text = encode(registry).removesuffix(_END)
+    return text + counted.text + (_END if is_open(accept) else b""), media_type
+
+
+def is_open(accept: str) -> bool:
+    """Whether a scraper accepts OpenMetrics."""
+    return choose_encoder(accept)[1].startswith("application/openmetrics-text")
 
 
 class _Group:
@@ -74,9 +75,10 @@ def _groups(status: Status) -> list[_Group]:
 class _Collector(Collector):
     """Of one status."""
 
-    def __init__(self, status: Status, is_ready: bool) -> None:
+    def __init__(self, status: Status, is_ready: bool, left_out: Mapping[str, int]) -> None:
         self._status = status
         self._is_ready = is_ready
+        self._left_out = left_out
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is registered twice here, so nothing is asked for ahead."""
@@ -90,6 +92,12 @@ class _Collector(Collector):
         yield from self._beside(groups)
         yield from self._relays()
         yield from self._daemon()
+        left_out = GaugeMetricFamily(
+            "caddysnake_app_metrics_left_out", "Values of an app's own metrics that are not told here.", labels=["app"]
+        )
+        for app, count in sorted(self._left_out.items()):
+            left_out.add_metric([app], count)
+        yield left_out
 
     def _traffic(self, groups: Sequence[_Group]) -> Iterator[Metric]:
         bounds = self._status.latency_bounds_s
@@ -284,45 +292,6 @@ class _Collector(Collector):
         yield GaugeMetricFamily(
             "caddysnake_daemon_connections", "Connections that the daemon keeps track of.", value=daemon.connections
         )
-
-
-class _Apps(Collector):
-    """What apps count themselves, each with the label ``app``. Names of ours are not theirs to use; of a name that two
-    apps have for different things, the first one's stays.
-    """
-
-    def __init__(self, counted: Mapping[str, Counted], ours: set[str]) -> None:
-        self._counted = counted
-        self._ours = ours
-
-    def describe(self) -> Iterable[Metric]:
-        """As ``_Collector.describe``."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
-        left_out: Counter[str] = Counter()
-        for app, told in sorted(self._counted.items()):
-            left_out[app] += told.left_out
-            for sample in told.samples:
-                if sample.metric in self._ours or sample.metric.startswith(_RESERVED):
-                    left_out[app] += 1
-                    continue
-                family = families.get(sample.metric)
-                if family is None:
-                    family = families[sample.metric] = Metric(sample.metric, sample.help, sample.type)
-                if family.type != sample.type:
-                    left_out[app] += 1
-                    continue
-                labels = {f"exported_{name}" if name in _OURS else name: value for name, value in sample.labels}
-                family.add_sample(sample.name, {"app": app, **labels}, sample.value)
-        yield from families.values()
-        told_of = GaugeMetricFamily(
-            "caddysnake_app_metrics_left_out", "Values of an app's own metrics that are not told here.", labels=["app"]
-        )
-        for app, count in sorted(left_out.items()):
-            told_of.add_metric([app], count)
-        yield told_of
 
 
 def _errors(group: _Group) -> float:

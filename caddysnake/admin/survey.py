@@ -26,6 +26,7 @@ from ..daemon.apps.metrics.asking import Place
 from ..daemon.apps.pool import Pool
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.addresses import address_name
+from ..daemon.supervisor.running import Running
 from ..daemon.system import cgroups
 from ..daemon.system.processes import cpu_seconds, resident_bytes
 from ..daemon.tenants.tenants import Tenants
@@ -109,18 +110,16 @@ def known_apps(daemon: Daemon) -> list[Known]:
     return found
 
 
-def places(daemon: Daemon) -> tuple[list[Place], list[str]]:
-    """Where apps count what they count themselves, and all that there may be, by the name in metrics."""
-    running = daemon.running
+def places(running: Running) -> list[Place]:
+    """Where apps count what they count themselves."""
     known = [Known(app) for app in running.apps.values()]
     for tenants in running.templates.values():
         known += [Known(app, tenants.spec.name) for app in tenants.all_apps()]
-    found = [
+    return [
         Place(each.template or each.app.name, path, each.app.spec.key.account)
         for each in known
         if (path := each.app.folder.existing) is not None
     ]
-    return found, [*running.apps, *(tenants.spec.name for tenants in running.templates.values())]
 
 
 def workers_of(app: App) -> Iterator[tuple[Pool, Worker]]:

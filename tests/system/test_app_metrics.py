@@ -161,8 +161,13 @@ def test_of_tenants_that_come_and_go_no_counter_goes_back(tmp_path: Path) -> Non
         assert metrics(process)["orders_total"] == {label: 7}
         assert call(process, "DELETE", "/apps/ben.test%20shop:wsgi").status == 200
         assert metrics(process)["orders_total"] == {label: 7}
+        assert command(process, tmp_path, "upgrade").returncode == 0
+        assert metrics(process)["orders_total"] == {label: 7}
         assert get("/", path=tmp_path / "shop.sock", Host="ben.test")[0] == 200
         assert metrics(process)["orders_total"] == {label: 8}
+        for host in ("ann.test", "ben.test"):
+            assert call(process, "DELETE", f"/apps/{host}%20shop:wsgi").status == 200
+        assert metrics(process)["orders_total"] == {label: 8}, "of apps that are all asleep"
 
 
 def test_many_who_scrape_at_once_see_the_same(tmp_path: Path) -> None:

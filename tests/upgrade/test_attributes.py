@@ -163,8 +163,8 @@ LOOKED_AT = {
         "_by_app _is_up _starts deciding"
     ),
     "supervisor.running.Running": (
-        "_lend _loop _tasks apps autoreload bell beginnings budget connections desired fallback is_hurried is_stopping "
-        "listeners oneoffs parting relays restarts spawners starter starts templates trust"
+        "_lend _loop _tasks app_metrics apps autoreload bell beginnings budget connections desired fallback is_hurried "
+        "is_stopping listeners oneoffs parting relays restarts spawners starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (
         "_changers _changing _may_change _shutdown running"
@@ -185,7 +185,7 @@ LOOKED_AT = {
     ),
     "system.log.process.LogProcess": (
         "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "
-        "_process _remembers _unanswered asking"
+        "_process _remembers _unanswered asking unmarks"
     ),
     "main.Daemon": (
         "_attendant _attending _companion _exchanging _forced _has_served _inheritance _loop _service "

@@ -12,6 +12,7 @@ from ...config.plan.plan import usable_cores
 from ..apps.app import App
 from ..apps.autoreload.renewal import Autoreload, Watched
 from ..apps.dispatcher import Recourse
+from ..apps.metrics.asking import AppMetrics
 from ..apps.pool import Pool
 from ..apps.spec import PoolSpec
 from ..commands import execution
@@ -65,6 +66,7 @@ class Running:
         """Workers of a reload: requests need the other cores meanwhile."""
         self.autoreload = Autoreload(self.spawners)
         self.budget = MemoryBudget()
+        self.app_metrics = AppMetrics()
         self.beginnings = Beginnings(self.restarts, self._came_up)
         self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
         self.parting: set[App | Tenants] = set()
@@ -96,7 +98,7 @@ class Running:
         """Return the processes that somebody here reaps."""
         pools: list[Pool] = [pool for app in self.served_apps() for pool in app.pools()]
         known = {worker.pid for pool in pools for worker in (*pool.workers.values(), *pool.leaving)}
-        return known | self.spawners.pids() | self.starter.pids() | execution.pids()
+        return known | self.spawners.pids() | self.starter.pids() | execution.pids() | self.app_metrics.pids()
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:
         """Return descriptors, each with what to call when there is something to read: for who stands in."""

@@ -332,6 +332,8 @@ class State(Carried):
     uids: list[int] = []
     disbelieved: list[int] = []
     scratch: str | None = None
+    app_metrics: str = ""
+    """What who reads them is to remember."""
     cgroup: str | None = None
     """Below it are those of workers."""
     changes_from: float = 0.0
@@ -343,6 +345,8 @@ class State(Carried):
     """The log process, as ``logger`` has it."""
     attended: list[CarriedListener] = []
     """What the daemon listens on for itself."""
+    memory: str = ""
+    """Of whoever does."""
     started_at: float = 0.0
     """``time.time()`` of the first start."""
     upgrades: int = 0

@@ -49,6 +49,7 @@ def capture(running: Running, state: State) -> None:
     state.uids = sorted(running.spawners.uids)
     state.disbelieved = sorted(running.trust.disbelieved)
     state.scratch = tempdirs.base()
+    state.app_metrics = running.app_metrics.carry()
     state.changes_from = running.autoreload.unheeded_since()
 
 

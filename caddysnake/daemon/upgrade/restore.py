@@ -70,6 +70,7 @@ class Resumption:
         running, state = self._running, self._state
         WorkerSource.number_from(state.worker_numbers)
         tempdirs.resume(state.scratch)
+        running.app_metrics.resume(state.app_metrics)
         running.spawners.uids |= set(state.uids)
         running.trust.disbelieved |= set(state.disbelieved)
         running.expect(running.desired)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,11 +15,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from caddysnake.daemon.apps.metrics.files import Kind, kind_of, read
+from caddysnake.daemon.apps.metrics.asking import AppMetrics, Counted, Place
+from caddysnake.daemon.apps.metrics.exposition import exposed
+from caddysnake.daemon.apps.metrics.files import Kind, kind_of
 from caddysnake.daemon.apps.metrics.folder import KEPT, collect
-from caddysnake.daemon.apps.metrics.merging import Merged
+from caddysnake.daemon.apps.metrics.merging import ENTRIES_MAX, SERIES_MAX, Merged, Sample
+from caddysnake.daemon.apps.metrics.remembering import Memory, kept_up
 
 COUNTS = """
 import os, sys, time
@@ -55,7 +61,7 @@ def ours(root: Path) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     merged = Merged()
     collect(str(root), merged)
     assert merged.left_out == 0
-    return {(name, frozenset((a, b) for a, b in labels)): value for *_, name, labels, value in merged.samples()}
+    return {(sample.name, frozenset(sample.labels)): sample.value for sample in merged.samples()}
 
 
 def theirs(folder: Path) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -101,12 +107,17 @@ def test_ended_processes_keep_their_counts_and_lose_what_is_of_the_living(tmp_pa
 def test_a_merge_that_was_cut_short_counts_nothing_twice(tmp_path: Path) -> None:
     process = counting(tmp_path / "b1", 2)
     end(process)
-    saved = {each: each.read_bytes() for each in (tmp_path / "b1").iterdir()}
+    saved = {each: tmp_path / each.name for each in (tmp_path / "b1").iterdir()}
+    for path, link in saved.items():
+        link.hardlink_to(path)
     assert ours(tmp_path)["plain_total", frozenset()] == 2
-    for path, data in saved.items():
-        path.write_bytes(data)  # as if it had been ended before it removed them
+    for path, link in saved.items():
+        path.hardlink_to(link)  # as if it had been ended before it removed them
     for _ in range(2):
         assert ours(tmp_path)["plain_total", frozenset()] == 2
+    for path, link in saved.items():
+        path.write_bytes(link.read_bytes())  # and another process had the same number
+    assert ours(tmp_path)["plain_total", frozenset()] == 4
 
 
 def entry(key: Any, value: float = 1.0) -> bytes:
@@ -133,10 +144,100 @@ GOOD = entry(["a", "a_total", {}, "A."])
         file(entry(["a", "a_total", {f"l{n}": "x" for n in range(50)}, "A."])),
         file(entry(["a", "a_total", {}, "A."], float("nan"))), file(entry(["a", "a_total", {}, "A."], -1)),
         file(entry(["a", "a_total", {}, "A."], float("inf"))), file(entry([1, 2, 3, 4])),
+        file(entry(["caddysnake_a", "caddysnake_a_total", {}, "A."])),
+        file(entry(["a", "a_total", {"x": "y" * 4000}, ""])),
     ],
 )  # fmt: skip
 def test_what_is_no_proper_value_is_left_out(data: bytes) -> None:
-    assert [value for value in read(data, Kind("counter", "", False, 1)) if value is not None] == []
+    merged = Merged()
+    merged.read(data, Kind("counter", "", False, 1))
+    assert merged.samples() == []
+
+
+def test_whatever_is_told_prometheus_can_read(tmp_path: Path) -> None:
+    """By the library's two parsers, which refuse more than Prometheus does, and by promtool where it is there."""
+    mine = os.getpid()
+    files = {
+        "counter": [
+            entry(b'["s", "s_total", {"a": "\\ud800", "b": "\\n\\"\\\\"}, "\\udfff"]'),
+            entry(["o", "o_total", {}, "A\n\"b"]),
+            entry(["s", "s_total", {"app": "x", "exported_app": "y"}, ""]), entry(["up", "up_total", {}, ""], 1e22),
+        ],
+        "histogram": [
+            *(
+                entry(["h", "h_bucket", {"le": le}, ""])
+                for le in ("nan", " 1 ", "1_0", "1", "1.0", "inf", "1000000", "x")
+            ),
+            entry(["h", "h_bucket", {"le": "5"}, ""], 0.5), entry(["h", "h_sum", {}, ""], 2.5),
+            entry(["no_sum", "no_sum_bucket", {"le": "1.0"}, ""]), entry(["h", "h_sum", {"le": "1"}, ""]),
+        ],
+        "summary": [
+            entry(["q", "q_count", {"quantile": "x"}, ""]), entry(["z", "z_count", {}, ""]),
+            entry(["z", "z_sum", {}, ""]),
+        ],
+        "gauge_all": [
+            entry([name, name, {"pid": "me"}, ""], float("nan")) for name in ("o_total", "h_count", "z_created")
+        ],
+        "gauge_max": [entry(["o", "o", {}, ""]), entry(["m", "m", {}, ""], float("inf"))],
+        "gauge_min": [entry(["m", "m", {}, ""], float("-inf"))],
+    }  # fmt: skip
+    (tmp_path / "b1").mkdir()
+    for kind, entries in files.items():
+        (tmp_path / "b1" / f"{kind}_{mine}.db").write_bytes(file(*entries))
+    merged = Merged()
+    collect(str(tmp_path), merged)
+    told = {"one": merged.samples(), "two": [Sample("gauge", "z_sum", "", "z_sum", (), 1.0)]}
+    for is_open in (False, True):
+        text, _, left_out = exposed(told, is_open)
+        parse = openmetrics.text_string_to_metric_families if is_open else text_string_to_metric_families
+        samples = [each for family in parse(text + ("# EOF\n" if is_open else "")) for each in family.samples]
+        names = {each.name for each in samples}
+        assert {"s_total", "up_total", "h_bucket", "h_count", "h_sum", "m"} <= names
+        assert "no_sum_count" not in names
+        assert left_out["one"] >= 1
+        assert [each.labels["le"] for each in samples if each.name == "h_bucket"] == ["1.0", "10.0", "1e+06", "+Inf"]
+        assert {each.labels.get("exported_exported_app") for each in samples} == {None, "y"}
+        assert len({(each.name, *sorted(each.labels.items())) for each in samples}) == len(samples)
+        if not is_open and (promtool := shutil.which("promtool")):
+            asked = [promtool, "check", "metrics"]
+            done = subprocess.run(asked, input=text, text=True, capture_output=True, check=False)
+            assert done.returncode in (0, 3), done.stderr  # 3: bad style
+            assert "error" not in done.stderr.lower()
+
+
+def test_of_what_comes_and_goes_no_counter_does() -> None:
+    def of(name: str, value: float) -> Sample:
+        return Sample("counter", "a", "", name, (("x", "1"),), value)
+
+    memory: Memory = {}
+    assert kept_up([of("a_total", 5), of("b_total", 1)], memory) == [of("a_total", 5), of("b_total", 1)]
+    memory = json.loads(json.dumps(memory))
+    assert kept_up([of("a_total", 2)], memory) == [of("a_total", 5), of("b_total", 1)]
+    assert kept_up([], memory) == [of("a_total", 5), of("b_total", 1)]
+    assert kept_up([of("b_total", 3), of("a_total", 1)], memory) == [of("b_total", 4), of("a_total", 6)]
+
+
+def test_a_flood_of_one_app_is_bounded_told_and_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    mine = os.getpid()
+    for app, entries in (
+        ("good", [GOOD]),
+        ("bad", [entry(["f", "f_total", {"n": str(n)}, ""]) for n in range(ENTRIES_MAX + 1000)]),
+    ):
+        (tmp_path / app / "metrics" / "b1").mkdir(parents=True)
+        (tmp_path / app / "metrics" / "b1" / f"counter_{mine}.db").write_bytes(file(*entries))
+    with (tmp_path / "bad" / "metrics" / "b1" / "counter_1.db").open("wb") as huge:
+        huge.write(struct.pack("=ii", (1 << 31) - 1, 0))
+        huge.truncate(1 << 40)
+    places = [Place(app, str(tmp_path / app), None) for app in ("good", "bad")]
+
+    async def collected() -> Counted:
+        return await AppMetrics().collect(places, [], is_open=False)
+
+    counted = asyncio.run(collected())
+    assert b'a_total{app="good"} 1.0' in counted.text
+    assert counted.text.count(b"f_total{") == SERIES_MAX
+    assert counted.left_out["bad"] >= ENTRIES_MAX - SERIES_MAX
+    assert counted.left_out["good"] == 0
 
 
 def test_names_of_files_say_what_they_hold() -> None:
@@ -165,6 +266,6 @@ def test_no_link_pipe_or_flood_of_an_app_harms_who_reads(tmp_path: Path) -> None
     (tmp_path / "b3" / f"counter_{mine}.db").write_bytes(file(*flood))
     merged = Merged()
     collect(str(tmp_path), merged)
-    assert {metric for _, metric, *_ in merged.samples()} == {"f"}
+    assert {sample.metric for sample in merged.samples()} == {"f"}
     assert len(merged.samples()) == 5000
-    assert merged.left_out == 3000
+    assert merged.left_out == 3000 + 3, "a link, a folder, and what is too large"

@@ -1,6 +1,5 @@
-"""The daemon's side: what all apps count, asked of a helper when somebody scrapes, and now and then when nobody does.
-
-Of what comes and goes (tenants that sleep) no counter goes back: what is missing is added from then on.
+"""The daemon's side: what all apps count, asked of a helper when somebody scrapes. The daemon passes on what that says,
+and keeps what it is to remember, without a look at either.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ....channel.throttle import Throttle
@@ -25,8 +24,7 @@ FOLDER = "metrics"
 """Of an app's private folder."""
 
 _PATIENCE_S = 10.0
-_ANSWER_MAX = 64 << 20
-_COUNTS = ("_total", "_bucket", "_sum", "_count")
+_ANSWER_MAX = 128 << 20
 
 
 class Place(NamedTuple):
@@ -37,22 +35,14 @@ class Place(NamedTuple):
     account: Account | None
 
 
-class Sample(NamedTuple):
-    """One series of an app."""
-
-    type: str
-    metric: str
-    help: str
-    name: str
-    labels: tuple[tuple[str, str], ...]
-    value: float
-
-
 class Counted(NamedTuple):
-    """What the apps of one label count. ``left_out``: values that are not among it."""
+    """What apps count. ``text``: without an end; ``left_out``: by label, how many values are not among it."""
 
-    samples: list[Sample]
-    left_out: int
+    text: bytes
+    left_out: Mapping[str, int]
+
+
+_NOTHING = Counted(b"", {})
 
 
 class AppMetrics:
@@ -60,38 +50,56 @@ class AppMetrics:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._highest: dict[str, dict[tuple[str, Any], tuple[float, float]]] = {}
-        """By label and series: what it came to last, and what is added to it."""
+        self._remembered = b""
         self._throttle = Throttle()
+        self._live: set[int] = set()
 
-    async def collect(self, places: Iterable[Place], labels: Iterable[str]) -> Mapping[str, Counted]:
-        """By label, of which ``labels`` are all that there are. What cannot be read is left out, and told."""
+    def pids(self) -> set[int]:
+        """Return the processes that read, which are reaped here."""
+        return set(self._live)
+
+    def carry(self) -> str:
+        """Return what is remembered, for another image of the daemon."""
+        return self._remembered.decode()
+
+    def resume(self, carried: str) -> None:
+        """Go on with it."""
+        self._remembered = carried.encode()
+
+    async def collect(self, places: Iterable[Place], renewed: Collection[str], is_open: bool) -> Counted:
+        """``renewed``: labels of which places come and go. ``is_open``: in the form of OpenMetrics. What cannot be read
+        is left out, and told.
+        """
         async with self._lock:
-            for label in self._highest.keys() - set(labels):
-                del self._highest[label]
             there = await asyncio.to_thread(_with_files, list(places))
-            return await asyncio.to_thread(self._understood, await self._ask(there)) if there else {}
+            if not there and not self._remembered:
+                return _NOTHING
+            told = self._understood(await self._ask(there, renewed, is_open))
+            for label, count in told.left_out.items():
+                if count:
+                    self._warn("some of what an app counts is left out", app=label, count=count, most=SERIES_MAX)
+            return told
 
-    async def _ask(self, places: list[Place]) -> bytes:
+    async def _ask(self, places: list[Place], renewed: Collection[str], is_open: bool) -> bytes:
         jobs: dict[str, Any] = {}
         for place in places:
             user = place.account and (place.account.uid, place.account.gid, place.account.groups)
             job = jobs.setdefault(place.label, {"label": place.label, "folders": []})
             job["folders"].append((f"{place.path}/{FOLDER}", user))
+        asked = {"jobs": list(jobs.values()), "renewed": list(renewed), "is_open": is_open}
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-S", "-m", f"{__package__}.helper",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
                 cwd="/", env={"PYTHONPATH": str(PACKAGE.parent), "PYTHONSAFEPATH": "1"}, start_new_session=True,
-                limit=_ANSWER_MAX,
             )  # fmt: skip
         except OSError as exc:
             self._warn("apps' metrics cannot be read", error=exc.strerror)
             return b""
-        _live.add(process.pid)
+        self._live.add(process.pid)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                said, _ = await process.communicate(json.dumps(list(jobs.values())).encode())
+                said, _ = await process.communicate(json.dumps(asked).encode() + b"\n" + self._remembered)
             return said if len(said) <= _ANSWER_MAX else b""
         except TimeoutError:
             self._warn("apps' metrics were not read in time")
@@ -100,47 +108,21 @@ class AppMetrics:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            _live.discard(process.pid)
+            self._live.discard(process.pid)
 
-    def _understood(self, said: bytes) -> dict[str, Counted]:
+    def _understood(self, said: bytes) -> Counted:
         try:
-            told = json.loads(said) if said else {}
-        except ValueError:
-            return {}
-        found = {}
-        for label, each in told.items():
-            samples = [
-                Sample(kind, metric, about, name, tuple((a, b) for a, b in labels), value)
-                for kind, metric, about, name, labels, value in each["samples"]
-            ]
-            highest = self._highest.setdefault(label, {})
-            found[label] = Counted([_kept_up(sample, highest) for sample in samples], each["left_out"])
-            if each["left_out"]:
-                self._warn("some of what an app counts is left out", app=label, count=each["left_out"], most=SERIES_MAX)
-        return found
+            end = said.index(b"\n") + 1
+            head = json.loads(said[:end])
+            behind = end + int(head["text"])
+            self._remembered = said[behind:].removeprefix(b"{}")
+            return Counted(said[end:behind], head["left_out"])
+        except (ValueError, TypeError, KeyError):
+            return _NOTHING
 
     def _warn(self, what: str, **fields: Any) -> None:
         if self._throttle.is_due((what, fields.get("app")), time.monotonic()):
             log.warning(what, extra={"fields": fields})
-
-
-_live: set[int] = set()
-
-
-def pids() -> set[int]:
-    """Return the processes that read: whoever reaps strays leaves them alone."""
-    return set(_live)
-
-
-def _kept_up(sample: Sample, highest: dict[tuple[str, Any], tuple[float, float]]) -> Sample:
-    if sample.type == "gauge" or not sample.name.endswith(_COUNTS):
-        return sample
-    key = (sample.name, sample.labels)
-    last, added = highest.get(key, (0.0, 0.0))
-    if sample.value < last:
-        added += last - sample.value
-    highest[key] = sample.value, added
-    return sample._replace(value=sample.value + added)
 
 
 def _with_files(places: list[Place]) -> list[Place]:

@@ -25,7 +25,8 @@ _SUFFIXES = {
     "histogram": ("_bucket", "_sum"),
     "summary": ("_count", "_sum"),
 }
-_TEXT_MAX = 1000
+_RESERVED = ("caddysnake_", "process_", "python_")
+_KEY_MAX = 3000
 _LABELS_MAX = 20
 _FILE = re.compile(r"(?:(counter|histogram|summary)|gauge_([a-z]+))_(\d{1,10})\.db\Z")
 MODES = frozenset(("all", "max", "min", "sum", "mostrecent"))
@@ -43,8 +44,8 @@ class Kind(NamedTuple):
     pid: int
 
 
-class Value(NamedTuple):
-    """One entry."""
+class Series(NamedTuple):
+    """What a key names."""
 
     type: str
     mode: str
@@ -52,9 +53,6 @@ class Value(NamedTuple):
     name: str
     """Of the sample: the metric's, and a suffix."""
     labels: tuple[tuple[str, str], ...]
-    help: str
-    value: float
-    at: float
 
 
 def kind_of(name: str) -> Kind | None:
@@ -70,8 +68,8 @@ def kind_of(name: str) -> Kind | None:
     return Kind("gauge", bare, is_live, int(pid)) if bare in MODES else None
 
 
-def read(data: bytes, kind: Kind) -> Iterator[Value | None]:
-    """Every entry of ``data``; None for one that is no proper one. What is behind one that is cut is left out."""
+def entries(data: bytes) -> Iterator[tuple[bytes, float, float]]:
+    """Key, value and time of every entry of ``data``. What is behind one that is cut is left out."""
     if len(data) < 8:
         return
     used = min(_INT.unpack_from(data)[0], len(data))
@@ -82,31 +80,68 @@ def read(data: bytes, kind: Kind) -> Iterator[Value | None]:
         if length <= 0 or end + 16 > used:
             return
         value, moment = _DOUBLES.unpack_from(data, end)
-        yield _value(data[at + 4 : at + 4 + length], kind, value, moment)
+        yield data[at + 4 : at + 4 + length], value, moment
         at = end + 16
 
 
-def _value(key: bytes, kind: Kind, value: float, moment: float) -> Value | None:
+def series(key: bytes | str, kind: Kind) -> tuple[Series, str] | None:
+    """What ``key`` in a file of ``kind`` names, and the help of its metric; None for what is no proper one, or is not
+    the app's to use.
+    """
+    if len(key) > _KEY_MAX:
+        return None
     try:
         metric, name, labels, about = json.loads(key)
         is_good = (
             isinstance(labels, dict)
             and _METRIC.match(metric) is not None
-            and len(name) <= _TEXT_MAX
+            and not metric.startswith(_RESERVED)
             and len(labels) <= _LABELS_MAX
             and all(_LABEL.match(each) and not each.startswith("__") for each in labels)
             and name.removeprefix(metric) in _SUFFIXES[kind.type]
-            and (name.endswith("_bucket") == ("le" in labels) or kind.type != "histogram")
-            and (kind.type == "gauge" or (math.isfinite(value) and value >= 0) or name.endswith("_sum"))
-            and (kind.type == "gauge" or math.isfinite(value))
+            and (kind.type != "histogram" or name.endswith("_bucket") == ("le" in labels))
+            and (kind.type != "summary" or "quantile" not in labels)
         )
         if not is_good:
             return None
-        if "le" in labels and kind.type == "histogram":
-            float(labels["le"])
-        pairs = tuple(sorted((each, str(said)[:_TEXT_MAX]) for each, said in labels.items()))
+        said = {each: _clean(str(value)) for each, value in labels.items()}
+        if kind.type == "histogram" and "le" in said:
+            said["le"] = number(_bound(said["le"]))
         if kind.mode == "all":
-            pairs = (*pairs, ("pid", str(kind.pid)))
-        return Value(kind.type, kind.mode, metric, name, pairs, str(about)[:_TEXT_MAX], value, moment)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+            said["pid"] = str(kind.pid)
+        return Series(kind.type, kind.mode, metric, name, tuple(sorted(said.items()))), _clean(str(about))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def is_value(of: Series, value: float) -> bool:
+    """Whether ``of`` may have that value: what is counted is finite, and not less than nothing."""
+    if of.type == "gauge":
+        return True
+    is_sum, is_whole = of.name.endswith("_sum"), of.type != "counter"
+    return math.isfinite(value) and (is_sum or (value >= 0 and (not is_whole or value.is_integer())))
+
+
+def _clean(text: str) -> str:
+    """``text`` without what has no form in UTF-8."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _bound(text: str) -> float:
+    """Of a bucket. Raises ``ValueError``."""
+    found = float(text)
+    if math.isnan(found):
+        raise ValueError(text)
+    return found
+
+
+def number(value: float) -> str:
+    """``value`` as Prometheus writes it, to the letter: the bound of a bucket is a label."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("+Inf" if value > 0 else "-Inf")
+    text = repr(value)
+    dot = text.find(".")
+    if value > 0 and dot > 6 and "e" not in text:  # Go takes to exponents sooner
+        digits = f"{text[0]}.{text[1:dot]}{text[dot + 1 :]}".rstrip("0.")
+        return f"{digits}e+{dot - 1:02}"
+    return text

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
+import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .files import Kind, Value, kind_of, read
-from .merging import Merged
+from .files import Kind, kind_of, series
+from .merging import Merged, Row
 
 KEPT = "ended.json"
 _FILES_MAX = 4000
@@ -33,6 +33,8 @@ _OLD_S = 60.0
 class _File(NamedTuple):
     path: str
     kind: Kind
+    identity: str
+    """Another process may get the same number, and make a file of the same name."""
 
 
 def collect(root: str, merged: Merged) -> None:
@@ -41,23 +43,22 @@ def collect(root: str, merged: Merged) -> None:
         files = list(_files(root))
         kept, included = _kept(root)
         dead = Merged()
-        for value in kept:
-            dead.add(value)
+        for row in kept:
+            dead.add(*row)
         ended = {each: None for each in files if not _is_alive(each.kind.pid)}
         budget = _BYTES_MAX
         for file in files:
-            data = b"" if file.path in included else _content(f"{root}/{file.path}", budget)
-            budget -= len(data)
-            is_ended = file in ended
-            if is_ended and file.kind.is_live:
+            if file.identity in included or (file in ended and file.kind.is_live):
                 continue
-            for found in read(data, file.kind):
-                (dead if is_ended else merged).add(found)
-        if ended and budget > 0:
-            _keep(root, dead, [each.path for each in ended])
-        for value in dead.values():
-            merged.add(value)
-        merged.left_out += dead.left_out
+            data = _content(f"{root}/{file.path}", budget)
+            budget -= len(data or b"")
+            if data is None:
+                merged.left_out += 1
+            else:
+                (dead if file in ended else merged).read(data, file.kind)
+        if ended:
+            _keep(root, dead, list(ended))
+        merged.merge(dead)
 
 
 def _files(root: str) -> Iterator[_File]:
@@ -73,33 +74,21 @@ def _files(root: str) -> Iterator[_File]:
                     kind = kind_of(file.name)
                     if kind is not None and count < _FILES_MAX:
                         count += 1
-                        yield _File(f"{build.name}/{file.name}", kind)
+                        yield _File(f"{build.name}/{file.name}", kind, f"{build.name}/{file.name}#{file.inode()}")
             if is_empty and time.time() - build.stat(follow_symlinks=False).st_mtime > _OLD_S:
                 with contextlib.suppress(OSError):
                     os.rmdir(build.path)  # a worker to come makes it again
 
 
-def _content(path: str, most: int) -> bytes:
-    """Of a file that is one; nothing of what is none, or too large."""
+def _content(path: str, most: int) -> bytes | None:
+    """Of a file, as far as it is used; None for what is none, or is too large."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return b""
-        head = os.read(fd, 8)
-        used = int.from_bytes(head[:4], "little", signed=True) if len(head) == 8 else 0
-        if not 0 < used <= min(found.st_size, most):
-            return b""
-        with open(fd, "rb", closefd=False) as file:
-            file.seek(0)
-            return file.read(used)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            used = int.from_bytes(file.peek(4)[:4], sys.byteorder, signed=True) if size else 0
+            return file.read(used) if 0 <= used <= min(size, most) else None
+    except OSError:  # a folder, a link, nothing any more
+        return None
 
 
 def _is_alive(pid: int) -> bool:
@@ -112,32 +101,34 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _kept(root: str) -> tuple[list[Value], frozenset[str]]:
+def _kept(root: str) -> tuple[list[Row], frozenset[str]]:
     try:
         fd = os.open(f"{root}/{KEPT}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             told = json.loads(file.read(_KEPT_MAX_BYTES))
-        values = [
-            Value(kind, mode, metric, name, tuple((str(a), str(b)) for a, b in labels), about, float(value), float(at))
-            for kind, mode, metric, name, labels, about, value, at in told["values"]
-        ]
-        return values, frozenset(map(str, told["files"]))
+        found = []
+        for kind, mode, metric, name, labels, about, value, at in told["values"]:
+            pid = int(dict(labels)["pid"]) if mode == "all" else 0
+            made = series(json.dumps([metric, name, dict(labels), about]), Kind(str(kind), str(mode), False, pid))
+            if made is not None:
+                found.append((made[0], float(value), float(at), made[1]))
+        return found, frozenset(map(str, told["files"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return [], frozenset()
 
 
-def _keep(root: str, dead: Merged, files: list[str]) -> None:
-    values = dead.values()
-    forgotten = [each for each in values if each.mode == "all"][:-_ENDED_MAX]
-    values = [each for each in values if each not in forgotten] if forgotten else values
+def _keep(root: str, dead: Merged, ended: list[_File]) -> None:
+    rows = dead.rows()
+    forgotten = {row[0] for row in [each for each in rows if each[0].mode == "all"][:-_ENDED_MAX]}
+    values = [(*of, about, value, at) for of, value, at, about in rows if of not in forgotten]
     with contextlib.suppress(OSError):
         path = f"{root}/.{KEPT}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
-            json.dump({"files": files, "values": values}, file)
+            json.dump({"files": [each.identity for each in ended], "values": values}, file)
         os.rename(path, f"{root}/{KEPT}")
-        for name in files:
+        for each in ended:
             with contextlib.suppress(OSError):
-                os.unlink(f"{root}/{name}")
+                os.unlink(f"{root}/{each.path}")

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from itertools import islice
+from typing import NamedTuple
 
-from .files import Value
+from .files import Kind, Series, entries, is_value, number, series
 
 SERIES_MAX = 5000
 """Of one app, or template: what is beyond is left out, and told."""
+ROOM_CHARACTERS = 2 << 20
+"""For their names and labels."""
+ENTRIES_MAX = 300_000
+"""So many are looked at, in all files: those of 60 workers with as many series as there may be."""
 
-Key = tuple[str, str, str, str, tuple[tuple[str, str], ...]]
-"""Type, mode, metric, sample, labels."""
+
+Row = tuple[Series, float, float, str]
+"""A series, its value and the time of it, and the help of its metric."""
+
+
+class Sample(NamedTuple):
+    """One line of what is told."""
+
+    type: str
+    metric: str
+    help: str
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
 
 
 class Merged:
@@ -19,52 +35,87 @@ class Merged:
 
     def __init__(self, most: int = SERIES_MAX) -> None:
         self._most = most
-        self._values: dict[Key, tuple[float, float]] = {}
-        self._help: dict[str, str] = {}
+        self._room = ROOM_CHARACTERS
+        self._to_look_at = ENTRIES_MAX
+        self._values: dict[Series, tuple[float, float]] = {}
+        self._helps: dict[str, str] = {}
+        self._known: dict[Kind, dict[bytes, Series | None]] = {}
+        """What keys name: there is one of each in each worker's files."""
         self.left_out = 0
         """Values that are not among them: no proper ones, or too many."""
 
-    def add(self, value: Value | None) -> None:
-        """One more."""
-        if value is None:
+    def read(self, data: bytes, kind: Kind) -> None:
+        """All that is in a file of ``kind``."""
+        shared = kind._replace(is_live=False, pid=kind.pid if kind.mode == "all" else 0)
+        known = self._known.setdefault(shared, {})
+        for key, value, at in islice(entries(data), self._to_look_at + 1):
+            self._to_look_at -= 1
+            of = known.get(key)
+            if of is None and not self._is_full and key not in known:  # of a flood none is looked at
+                found = series(key, kind)
+                of = known[key] = self._named(found) if found is not None else None
+            if of is None:
+                self.left_out += 1
+            else:
+                self.add(of, value, at)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._values) >= self._most or self._room <= 0
+
+    def _named(self, found: tuple[Series, str]) -> Series:
+        of, about = found
+        self._helps.setdefault(of.metric, about)
+        return of
+
+    def add(self, of: Series, value: float, at: float, about: str | None = None) -> None:
+        """One more. ``about``: the help of its metric, unless that is known."""
+        before = self._values.get(of)
+        if not is_value(of, value) or (before is None and self._is_full):
             self.left_out += 1
             return
-        key = value[:5]
-        before = self._values.get(key)
         if before is None:
-            if len(self._values) >= self._most:
-                self.left_out += 1
-                return
-            self._help.setdefault(value.metric, value.help)
-            self._values[key] = value.value, value.at
-        else:
-            self._values[key] = _combined(value.mode, before, (value.value, value.at))
+            self._room -= len(of.name) + sum(len(name) + len(said) for name, said in of.labels)
+        if about is not None:
+            self._helps.setdefault(of.metric, about)
+        self._values[of] = (value, at) if before is None else _combined(of.mode, before, (value, at))
 
-    def values(self) -> list[Value]:
+    def merge(self, other: Merged) -> None:
+        """All of ``other`` too."""
+        self.left_out += other.left_out
+        for row in other.rows():
+            self.add(*row)
+
+    def rows(self) -> list[Row]:
         """All of them, as ``add`` takes them."""
-        return [Value(*key, self._help[key[2]], *found) for key, found in self._values.items()]
+        return [(of, value, at, self._helps.get(of.metric, "")) for of, (value, at) in self._values.items()]
 
-    def samples(self) -> list[list[Any]]:
-        """Type, metric, help, sample, labels and value of each series, buckets of histograms added up."""
-        found: list[list[Any]] = []
-        buckets: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, str, float]]] = {}
-        for value in self.values():
-            if value.type == "histogram" and value.name.endswith("_bucket"):
-                rest = tuple(pair for pair in value.labels if pair[0] != "le")
-                le = dict(value.labels)["le"]
-                buckets.setdefault((value.metric, rest), []).append((float(le), le, value.value))
+    def samples(self) -> list[Sample]:
+        """A sample of each series, buckets of histograms added up. A histogram without a sum is none."""
+        found: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
+        buckets: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}
+
+        def tell(kind: str, metric: str, name: str, labels: tuple[tuple[str, str], ...], value: float) -> None:
+            found.setdefault((name, labels), Sample(kind, metric, self._helps.get(metric, ""), name, labels, value))
+
+        for of, (value, _) in self._values.items():
+            if of.type == "histogram" and of.name.endswith("_bucket"):
+                rest = tuple(pair for pair in of.labels if pair[0] != "le")
+                buckets.setdefault((of.metric, rest), []).append((float(dict(of.labels)["le"]), value))
             else:
-                found.append([value.type, value.metric, value.help, value.name, value.labels, value.value])
+                tell(of.type, of.metric, of.name, of.labels, value)
         for (metric, labels), counts in buckets.items():
             total = 0.0
-            row = ["histogram", metric, self._help[metric]]
-            for _, le, count in sorted(counts):
+            if (f"{metric}_sum", labels) not in found:
+                self.left_out += len(counts)
+                continue
+            if max(counts)[0] != float("inf"):
+                counts.append((float("inf"), 0.0))
+            for le, count in sorted(counts):
                 total += count
-                found.append([*row, f"{metric}_bucket", (*labels, ("le", le)), total])
-            if counts and max(counts)[0] != float("inf"):
-                found.append([*row, f"{metric}_bucket", (*labels, ("le", "+Inf")), total])
-            found.append([*row, f"{metric}_count", labels, total])
-        return found
+                tell("histogram", metric, f"{metric}_bucket", (*labels, ("le", number(le))), total)
+            tell("histogram", metric, f"{metric}_count", labels, total)
+        return list(found.values())
 
 
 def _combined(mode: str, one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
@@ -76,11 +127,3 @@ def _combined(mode: str, one: tuple[float, float], other: tuple[float, float]) -
         case "mostrecent" | "all":
             return max(one, other, key=lambda found: found[1])
     return one[0] + other[0], max(one[1], other[1])
-
-
-def merged(values: Iterable[Value | None]) -> Merged:
-    """All of ``values``."""
-    found = Merged()
-    for value in values:
-        found.add(value)
-    return found
