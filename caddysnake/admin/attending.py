@@ -27,6 +27,7 @@ from .announcing import Announcement
 
 if TYPE_CHECKING:
     from ..daemon.main import Daemon
+    from .history import History
     from .server import Server
 
 log = logging.getLogger("caddysnake.admin")
@@ -49,6 +50,8 @@ class Admin(ControlEndpoint):
         self._is_kept = False
         """What was prepared listens where the present one does."""
         self._carried: list[CarriedListener] = []
+        self._memory = ""
+        self._history: History | None = None
         self._is_started = False
         self._server: Server | None = None
         self._served: Listener | None = None
@@ -110,6 +113,14 @@ class Admin(ControlEndpoint):
         """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
         self._carried = carried
 
+    def memory(self) -> str:
+        """The history that the live page shows."""
+        return self._memory if self._history is None else self._history.carry()
+
+    def recall(self, memory: str) -> None:
+        """Go on with it."""
+        self._memory = memory
+
     def sweep(self) -> None:
         """Make its socket anew when somebody has removed that."""
         if self._present is not None:
@@ -143,7 +154,10 @@ class Admin(ControlEndpoint):
             if self._served is present.listener:
                 return
             module = await asyncio.to_thread(import_module, ".server", __package__)
-            server = module.Server(self._daemon, Access(present.endpoint), present.listener.name)
+            if self._history is None:
+                self._history = module.History(self._daemon, self._memory)
+                self._begin(self._history.run())
+            server = module.Server(self._daemon, Access(present.endpoint), present.listener.name, self._history)
             await server.start()
             current = self._present
             if current is None or current.listener is not present.listener or self._served is present.listener:

@@ -1,6 +1,6 @@
 """The last quarter of an hour, for the live page: a sample every few seconds, of the whole and of each app or template.
 
-Kept in memory, of so many apps and no more points than are shown; an upgrade of the daemon begins anew.
+Kept in memory, also over an upgrade of the daemon, of so many apps and no more points than are shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import starmap
 from operator import sub
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from ..channel import vitals
 from ..channel.quantiles import quantile
@@ -60,7 +62,8 @@ class _Group(NamedTuple):
 class History:
     """Of one daemon; ``run`` samples until it is cancelled."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, carried: str = "") -> None:
+        """``carried``: what another image of the daemon has left."""
         self._daemon = daemon
         self._at: deque[float] = deque(maxlen=KEPT)
         self._points: dict[str, deque[Point]] = {}
@@ -68,6 +71,32 @@ class History:
         self._before: dict[str, list[int]] = {}
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._sampled_at = 0.0
+        try:
+            self._resume(orjson.loads(carried or "{}"))
+        except (ValueError, TypeError, KeyError):  # of a version that has another form
+            log.warning("the live page's history begins anew")
+
+    def carry(self) -> str:
+        """All of it, for another image of the daemon."""
+        told = {
+            "at": list(self._at),
+            "points": {label: list(map(tuple, points)) for label, points in self._points.items()},
+            "marks": [mark.model_dump() for mark in self._marks],
+            "before": self._before,
+            "seen": self._seen,
+            "sampled_at": self._sampled_at,
+        }
+        return orjson.dumps(told).decode()
+
+    def _resume(self, told: dict[str, Any]) -> None:
+        if told:
+            points = {label: [Point(*point) for point in each] for label, each in told["points"].items()}
+            self._marks.extend([MarkModel(**mark) for mark in told["marks"]])
+            self._before = {label: each for label, each in told["before"].items() if len(each) == vitals.CELLS}
+            self._seen = {label: tuple(each) for label, each in told["seen"].items()}
+            self._sampled_at = told["sampled_at"]
+            self._at.extend(told["at"])
+            self._points = {label: deque(each, maxlen=KEPT) for label, each in points.items()}
 
     async def run(self) -> None:
         """Sample, again and again."""

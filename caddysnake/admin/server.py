@@ -62,14 +62,13 @@ _NO_PROCESS = {
 class Server:
     """Answers on connections that ``accept`` is given."""
 
-    def __init__(self, daemon: Daemon, access: Access, name: str) -> None:
+    def __init__(self, daemon: Daemon, access: Access, name: str, history: History) -> None:
         """``access`` says who may call, and ``name`` is where."""
         self._daemon = daemon
         self.access = access
         self.name = name
         self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
-        self._history = History(daemon)
-        self._sampling: asyncio.Task[None] | None = None
+        self._history = history
         self._refused: set[int] = set()
         self._dismissed: deque[socket.socket] = deque()
 
@@ -85,12 +84,9 @@ class Server:
         for path, file in page.FILES.items():
             app.router.add_get(path, _page(await asyncio.to_thread(page.read, file), file.media_type))
         await self._hosting.start(app)
-        self._sampling = asyncio.create_task(self._history.run(), name="history")
 
     async def stop(self) -> None:
         """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
-        if self._sampling is not None:
-            self._sampling.cancel()
         await self._hosting.stop()
         for sock in self._dismissed:
             sock.close()

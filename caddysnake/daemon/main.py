@@ -213,6 +213,7 @@ class Daemon:
                 folder="" if self.reloads.reader is None else self.reloads.reader.base,
             ),
             attended=self._attendant.carry(),
+            memory=self._attendant.memory(),
             builds=self.reloads.builds.carry(),
             caddy=self._companion.carry(),
             log=logger.carry(),
@@ -233,6 +234,7 @@ class Daemon:
             self._companion.resume(state.caddy)
             self._loop.run_in_executor(None, cgroups.tidy)
             self._attendant.adopt(state.attended)
+            self._attendant.recall(state.memory)
             self._attendant.prepare(self.reloads.configuration)
         except Exception:
             log.exception("what runs cannot be taken over: everything is started afresh")

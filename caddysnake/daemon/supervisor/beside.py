@@ -69,6 +69,13 @@ class ControlEndpoint:
     def adopt(self, carried: list[CarriedListener]) -> None:
         """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
 
+    def memory(self) -> str:
+        """What it knows that another image of the daemon could not find out."""
+        return ""
+
+    def recall(self, memory: str) -> None:
+        """Go on with the ``memory`` of another image of the daemon."""
+
     def sweep(self) -> None:
         """To be called every second or so."""
 
@@ -115,6 +122,15 @@ class Attendants(ControlEndpoint):
         """Offer all of ``carried`` to each: it takes what it knows as its own."""
         for attendant in self._each:
             attendant.adopt(carried)
+
+    def memory(self) -> str:
+        """That of the one which has any."""
+        return "".join(attendant.memory() for attendant in self._each)
+
+    def recall(self, memory: str) -> None:
+        """As ``ControlEndpoint.recall``."""
+        for attendant in self._each:
+            attendant.recall(memory)
 
     def sweep(self) -> None:
         """As ``ControlEndpoint.sweep``."""
