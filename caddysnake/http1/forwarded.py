@@ -6,12 +6,12 @@ without one, and nothing that a stranger made up. Of a trusted peer they stay as
 
 from __future__ import annotations
 
-_NAMES = frozenset((b"forwarded", b"x-real-ip"))
+_NAMES = frozenset((b"forwarded", b"x-real-ip", b"x-request-start"))
 _PREFIX = b"x-forwarded-"
 
 
 def is_forwarded(name: bytes) -> bool:
-    """Whether a field of that lower-case name tells of a client further away (RFC 7239, and what is customary)."""
+    """Whether a field of that lower-case name is a proxy's word on its client (RFC 7239, and what is customary)."""
     return name.startswith(_PREFIX) or name in _NAMES
 
 

@@ -213,7 +213,7 @@ role_of(struct span name)
     if (equals(name, "transfer-encoding") || equals(name, "expect") || equals(name, "upgrade") || equals(name, "te")
         || equals(name, "proxy"))
         return NOT_PLAIN;
-    if (equals(name, "forwarded") || equals(name, "x-real-ip")
+    if (equals(name, "forwarded") || equals(name, "x-real-ip") || equals(name, "x-request-start")
         || (name.size >= 12 && memcmp(name.at, "x-forwarded-", 12) == 0))
         return FORWARDED_OTHER;
     if (name.size >= 11 && memcmp(name.at, "caddysnake-", 11) == 0)
