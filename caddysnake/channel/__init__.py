@@ -13,6 +13,7 @@
 ``gate``      what an interpreter waits for before it becomes a command
 ``vitals``    the shared page: counters and one state byte per connection slot
 ``quantiles``  from a histogram to durations
+``traces``  which trace a request belongs to, and a line that is printed meanwhile
 ``throttle``  how much is said: a token bucket, and what is told once a minute
 
 Guest code: Python 3.10, standard library only. The two ends may run different Python versions, and the far end may run

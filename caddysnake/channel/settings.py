@@ -58,6 +58,8 @@ class Settings(NamedTuple):
     """What the app counts with prometheus-client is told in /metrics."""
     metrics_dir: str = ""
     """Where its processes count; empty: they do not."""
+    marks_traces: bool = False
+    """Lines that are printed while a request of a trace is answered get its mark."""
     slow_request_s: float | None = None
     """Requests that take longer are told of."""
     head_timeout_s: float = 60.0

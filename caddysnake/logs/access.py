@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..channel.traces import trace_of
 from .records import Record
 
 LOGGER = "http.log.access"
@@ -30,7 +31,6 @@ _HOP = frozenset((b"connection", b"transfer-encoding", b"keep-alive"))
 _PREFIX = b"caddysnake-prefix"
 """Between a relay and a worker, and for nobody to see."""
 _OWN = frozenset((b"host", _PREFIX))
-_HEX = b"0123456789abcdef"
 _names: dict[bytes, tuple[str, bytes]] = {}
 _NAMES_MAX = 1024
 
@@ -86,18 +86,10 @@ def read(line: bytes, with_credentials: bool, ts: float) -> Record:
         "resp_headers": _headers([(name, value.lstrip()) for name, _, value in answer], _HOP, with_credentials),
         "queue": (flags >> _QUEUE_SHIFT) / 1e6,
     }
-    trace = trace_of(last.get(b"traceparent", b""))
+    trace = trace_of(_text(last.get(b"traceparent", b"")))
     if trace:
         entry["traceID"] = trace
     return Record("error" if status >= 500 else "info", ts, LOGGER, MESSAGE, entry)
-
-
-def trace_of(traceparent: bytes) -> str:
-    """The trace id in the value of a ``traceparent`` (W3C Trace Context, section 3.2); empty for what is none."""
-    parts = traceparent.split(b"-")
-    if len(parts) < 4 or len(parts[1]) != 32 or parts[1].strip(_HEX) or not parts[1].strip(b"0"):
-        return ""
-    return parts[1].decode()
 
 
 def _headers(

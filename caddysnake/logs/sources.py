@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from ..channel.throttle import TokenBucket
+from ..channel.traces import unmarked
 from ..sandbox import denials
 from . import access, caddy
 from .lines import LINE_MAX_BYTES, Lines
@@ -279,15 +280,18 @@ class Printed(Stream):
         return found
 
     def _group(self, line: str, now: float) -> list[Record]:
-        return [record for group in self._groups.feed(line) for record in self._told(group, now)]
+        return [record for group in self._groups.feed(*unmarked(line)) for record in self._told(group, now)]
 
     def _told(self, group: Group, now: float) -> list[Record]:
         if group.is_error:
             self.source.troubles.note(group.text)
         repeats = self._repeats
-        found = [self._repeated(times) for _, times in repeats.ended(now, group)]
-        if repeats.see(group, now):
+        what = group._replace(trace="")
+        found = [self._repeated(times) for _, times in repeats.ended(now, what)]
+        if repeats.see(what, now):
             fields = {"error": group.text} if group.text else {}
+            if group.trace:
+                fields["traceID"] = group.trace
             level = "error" if group.is_error else "info"
             found.append(self.source.record(level, self._logger, group.title, fields, time.time()))
         return found

@@ -28,6 +28,8 @@ class Group(NamedTuple):
     title: str
     text: str
     is_error: bool
+    trace: str = ""
+    """Of the request that was being answered, where that is known."""
 
 
 class Grouping:
@@ -47,15 +49,16 @@ class Grouping:
         self._state = "plain"
         self._lines: list[str] = []
         self._size = 0
+        self._trace = ""
 
     def __bool__(self) -> bool:
         """A group may go on with the next line."""
         return bool(self._lines)
 
-    def feed(self, line: str) -> list[Group]:
-        """What ``line`` completes."""
+    def feed(self, line: str, trace: str = "") -> list[Group]:
+        """What ``line``, which belongs to ``trace``, completes."""
         if self._lines and (len(self._lines) >= GROUP_MAX_LINES or self._size > GROUP_MAX_CHARACTERS):
-            return [*self.take(), *self.feed(line)]
+            return [*self.take(), *self.feed(line, trace)]
         state = self._state
         if state == "frames":
             self._add(line, "frames" if line[:1] in (" ", "\t", "") else "after")
@@ -71,12 +74,13 @@ class Grouping:
             self._add(line, "stack")
             return []
         done = self.take()
+        self._trace = trace
         if line == _TRACEBACK:
             self._add(line, "frames")
         elif _STACK.match(line):
             self._add(line, "stack")
         else:
-            done.append(Group(line, "", False))
+            done.append(Group(line, "", False, trace))
         return done
 
     def take(self) -> list[Group]:
@@ -93,7 +97,7 @@ class Grouping:
             empty += 1
         title = lines[0] if was_stack else lines[-1]
         text = "\n".join(lines) if len(lines) > 1 else ""
-        return [Group(title, text, True), *[Group("", "", False)] * empty]
+        return [Group(title, text, True, self._trace), *[Group("", "", False)] * empty]
 
     def _add(self, line: str, state: str) -> None:
         self._lines.append(line)

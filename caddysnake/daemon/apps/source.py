@@ -13,6 +13,7 @@ from ...channel.settings import RelaySettings, Settings
 from ...config.plan.fence import Fence, FenceError
 from ...sandbox import denials
 from ..commands.surroundings import STORE_URL, store_environ
+from ..system.log import process as logger
 from ..system.signing import bell_name
 from ..system.state import CarriedPool, CarriedSeat
 from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
@@ -58,7 +59,7 @@ class WorkerSource:
         if isinstance(settings, Settings):
             build = self._build if settings.development else ""
             slow_at = time.monotonic() + self._spec.slow_start_s * _NEARLY
-            settings = settings._replace(build=build, slow_at=slow_at)
+            settings = settings._replace(build=build, slow_at=slow_at, marks_traces=logger.unmarks())
         if isinstance(settings, Settings) and not settings.shares_process:
             settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_WORKER_ID": str(place)})
         if (

@@ -18,6 +18,8 @@ from typing import Any
 from ...channel.records import Records, current
 from ...channel.settings import Settings
 from ...channel.throttle import TokenBucket
+from ...channel.traces import trace_of
+from ..process.tracing import trace_in
 
 _RECORDS_A_SECOND, _RECORDS_AT_ONCE = 1, 20
 _LOOK_LEAST_S, _LOOK_MOST_S = 0.05, 1.0
@@ -148,13 +150,6 @@ def _is_foreign(place: _Place) -> bool:
     return name.startswith((_NOT_THE_APPS[0], "<frozen")) or _NOT_THE_APPS[1] in name
 
 
-def trace_id(traceparent: str) -> str:
-    """The trace id of a ``traceparent`` (W3C Trace Context, section 3.2); empty for what is none."""
-    parts = traceparent.split("-")
-    is_one = len(parts) >= 4 and len(parts[1]) == 32 and not parts[1].strip("0123456789abcdef") and parts[1].strip("0")
-    return parts[1] if is_one else ""
-
-
 def before_asgi(app: Any, slow: SlowRequests) -> Any:
     """``app``, an ASGI 3 app, whose HTTP requests ``slow`` tells of."""
 
@@ -163,9 +158,8 @@ def before_asgi(app: Any, slow: SlowRequests) -> Any:
         return noted(scope, returned) if scope["type"] == "http" else returned
 
     async def noted(scope: Any, returned: Awaitable[None]) -> None:
-        trace = next((value for name, value in scope["headers"] if name == b"traceparent"), b"").decode("latin-1")
         path = scope["path"][:_PATH_MAX]
-        call = slow.begin(scope["method"], path, trace_id(trace), asyncio.current_task())
+        call = slow.begin(scope["method"], path, trace_in(scope["headers"]), asyncio.current_task())
         try:
             await returned
         finally:
@@ -181,7 +175,7 @@ def before_wsgi(app: Any, slow: SlowRequests) -> Any:
 
     def noting(environ: dict[str, Any], start_response: Any) -> Any:
         path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "backslashreplace")[:_PATH_MAX]
-        call = slow.begin(environ["REQUEST_METHOD"], path, trace_id(environ.get("HTTP_TRACEPARENT", "")))
+        call = slow.begin(environ["REQUEST_METHOD"], path, trace_of(environ.get("HTTP_TRACEPARENT", "")))
         try:
             returned = app(environ, start_response)
         except BaseException:

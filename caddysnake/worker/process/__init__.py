@@ -6,6 +6,7 @@
 ``stacks``       its threads' stacks, for the log
 ``looking``      a signal of the daemon's: look at the channel now, or tell where the start stands
 ``profiling``    what its threads and tasks are at
+``tracing``      whose trace a line belongs to that is printed
 ``termination``  SIGTERM: it ends now, in order
 ``customize``    what an interpreter does by itself when it starts with the app's environment
 ``lingering``    threads of the app that hold up its end

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...channel.settings import Settings
 from ..app.loader import AppError
-from . import limits, stacks
+from . import limits, stacks, tracing
 
 _PR_SET_NAME = 15
 _F_SETSIG = 10  # fcntl.F_SETSIG is not in every build of the module
@@ -29,6 +29,7 @@ def enter_process(settings: Settings) -> None:
         time.tzset()
     stacks.on_signal()
     by_line()
+    tracing.turn(settings.marks_traces)
     set_title(_title(settings))
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:  # a preload may have asked, when there was no TMPDIR of this app's
@@ -90,6 +91,7 @@ def _title(settings: Settings) -> str:
 
 def by_line() -> None:
     """A line printed is a line in the log now, not when a buffer is full."""
+    tracing.mark_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -36,7 +36,7 @@ from ...channel.records import say
 from ...channel.settings import Settings, native, unseal
 from ..app.interface import load_app
 from ..app.loader import AppError, foreign_traceback
-from ..process import looking, profiling, public
+from ..process import looking, profiling, public, tracing
 from ..process.customize import named
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
 from ..process.termination import hear_terminate, on_terminate
@@ -255,6 +255,7 @@ class ThreadHost:
     def _serve(self, number: int, group: _Group, endpoint: Endpoint) -> int:
         settings, page = await_configuration(endpoint, unseal, partial(speak_as, number))
         group.owner.name = settings.app
+        tracing.turn(settings.marks_traces)
         looking.knows(page)
         try:
             if not _own_directory() and len({each.survey.root for each in self._groups.values()}) > 1:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...channel.configuring import OutputPipes
 from ...channel.records import Records, speak_for_thread
+from ..process.tracing import with_mark
 from .ownership import lodger_of
 
 _PENDING_MAX = 8192
@@ -76,6 +77,7 @@ class _Shared(io.BufferedIOBase):
             self._emit(line)
 
     def _emit(self, line: bytes) -> None:
+        line = with_mark(line)
         lodger = lodger_of(threading.current_thread())
         pipe = _pipes.get((lodger.worker, self._standard)) if lodger is not None else None
         if pipe is None or not pipe.write(line):

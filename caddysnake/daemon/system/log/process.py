@@ -64,20 +64,21 @@ class LogProcess:
         self._is_closing = False
         self._lost = 0
         self._again: asyncio.TimerHandle | None = None
-        self._answers = self._remembers = True
+        self._answers = self._remembers = self.unmarks = True
         self._unanswered = 0
         self._beat_at = 0.0
         self.asking = Asking(self._send)
         if state is not None:
             self._pid = state["pid"]
             self._answers, self._remembers = bool(state.get("answers")), bool(state.get("remembers"))
+            self.unmarks = bool(state.get("unmarks"))
             self._run_on(socket.socket(fileno=state["channel"]), os.pidfd_open(self._pid))
 
     def state(self) -> dict[str, int] | None:
         """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
         if self._channel is None:
             return None
-        can = {"answers": int(self._answers), "remembers": int(self._remembers)}
+        can = {"answers": int(self._answers), "remembers": int(self._remembers), "unmarks": int(self.unmarks)}
         return {"pid": self._pid, "channel": self._channel.fileno(), **can}
 
     @property
@@ -119,7 +120,7 @@ class LogProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         self._pid = self._process.pid
-        self._answers = self._remembers = True
+        self._answers = self._remembers = self.unmarks = True
         self._outbox.extendleft(reversed([outlets.order() for outlets in self._outlets]))
         self._run_on(ours, pidfd)
 
@@ -387,6 +388,11 @@ def read(query: Query, fd: int) -> bool:
 def pids() -> set[int]:
     """Its pid, if there is one."""
     return _Current.logger.pids if _Current.logger is not None else set()
+
+
+def unmarks() -> bool:
+    """Return whether it reads the marks of traces (``channel.traces``) off lines."""
+    return _Current.logger is not None and _Current.logger.unmarks
 
 
 def outlets(

@@ -13,6 +13,7 @@ from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead, RequestParser
 from ....http1.response import Output, Response, ResponsePhase
 from ...app.loader import foreign_traceback
+from ...process import tracing
 from ..context import AsgiContext
 from ..scope import Peer
 
@@ -161,6 +162,7 @@ class Cycle:
         """Call the app, and answer for it where it does not."""
         self.begun = begun = monotonic()
         self.waited = begun - self.arrived
+        tracing.headers.set(self.scope["headers"])
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as exc:  # foreign code; SystemExit must not end the loop
@@ -295,15 +297,11 @@ class Cycle:
 
     def log(self, code: str, what: str, error: str = "") -> None:
         """One record, without the query: it is where people put secrets. ``code``: see ``channel.codes``."""
-        say(
-            "error",
-            what,
-            error,
-            app=self.connection.context.settings.app,
-            method=self.head.method,
-            path=self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace"),
-            code=code,
-        )
+        path = self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
+        more = {"method": self.head.method, "path": path, "code": code}
+        if trace := tracing.trace_in(self.scope["headers"]):
+            more["traceID"] = trace
+        say("error", what, error, app=self.connection.context.settings.app, **more)
 
 
 def is_about_leaving(exc: BaseException) -> bool:

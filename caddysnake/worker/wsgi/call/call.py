@@ -23,6 +23,7 @@ from ....http1.request import RequestHead
 from ....http1.response import Response, ResponsePhase, informational
 from ...app.loader import foreign_traceback
 from ...early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
+from ...process import tracing
 from ..connection import BROKEN, GONE, ClientGone, Connection, ContentRefused, FileRange
 from .file_wrapper import FileWrapper
 from .input import LazyInput
@@ -45,6 +46,8 @@ def report(level: str, what: str, app: str, head: RequestHead, exc: BaseExceptio
     """
     path = head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
     error = "" if exc is None else foreign_traceback(exc)
+    if trace := tracing.current():
+        more["traceID"] = trace
     say(level, what, error, app=app, method=head.method, path=path, **more)
 
 
@@ -397,3 +400,6 @@ def _clients_part(exc: BaseException) -> BaseException | None:
             break
         seen = seen.__cause__ or seen.__context__
     return seen if isinstance(seen, (ClientGone, ContentRefused)) else None
+
+
+tracing.is_call(Call.run.__code__)
