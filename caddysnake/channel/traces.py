@@ -6,6 +6,7 @@ A mark stands before each line. It is the log process's to read: nobody else get
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _HEX = "0123456789abcdef"
 _BEGIN, _END = "\x1e", "\x1f"
@@ -17,6 +18,11 @@ def trace_of(traceparent: str) -> str:
     parts = traceparent.split("-")
     is_one = len(parts) >= 4 and len(parts[1]) == 32 and not parts[1].strip(_HEX) and parts[1].strip("0")
     return parts[1] if is_one else ""
+
+
+def trace_in(fields: Iterable[tuple[bytes, bytes]]) -> str:
+    """That of a request with these ``fields``, whose names are in lower case."""
+    return next((trace_of(value.decode("latin-1")) for name, value in fields if name == b"traceparent"), "")
 
 
 def marked(lines: bytes, trace: str) -> bytes:

@@ -18,8 +18,7 @@ from typing import Any
 from ...channel.records import Records, current
 from ...channel.settings import Settings
 from ...channel.throttle import TokenBucket
-from ...channel.traces import trace_of
-from ..process.tracing import trace_in
+from ...channel.traces import trace_in, trace_of
 
 _RECORDS_A_SECOND, _RECORDS_AT_ONCE = 1, 20
 _LOOK_LEAST_S, _LOOK_MOST_S = 0.05, 1.0

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from types import CodeType
 from typing import Any
 
-from ...channel.traces import marked, trace_of
+from ...channel.traces import marked, trace_in, trace_of
 
 headers: ContextVar[Iterable[tuple[bytes, bytes]]] = ContextVar("headers", default=())
 """Of the request that is being answered by an event loop."""
@@ -47,11 +47,6 @@ def current() -> str:
             return trace_of(frame.f_locals["environ"].get("HTTP_TRACEPARENT", ""))
         frame = frame.f_back
     return trace
-
-
-def trace_in(found: Iterable[tuple[bytes, bytes]]) -> str:
-    """That of a request with these fields."""
-    return next((trace_of(value.decode("latin-1")) for name, value in found if name == b"traceparent"), "")
 
 
 def with_mark(lines: bytes) -> bytes:

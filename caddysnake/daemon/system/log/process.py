@@ -104,12 +104,8 @@ class LogProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__.partition('.')[0]}.logs.main",
                  json.dumps({"channel": theirs.fileno()})],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=_environ(),
-                cwd="/",
-                start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                env=_environ(), cwd="/", start_new_session=True,
             )  # fmt: skip
             pidfd = os.pidfd_open(self._process.pid)
         except OSError as exc:

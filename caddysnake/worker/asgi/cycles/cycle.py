@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ....channel.records import say
+from ....channel.traces import trace_in
 from ....http1.answers import plain
 from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead, RequestParser
@@ -299,7 +300,7 @@ class Cycle:
         """One record, without the query: it is where people put secrets. ``code``: see ``channel.codes``."""
         path = self.head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
         more = {"method": self.head.method, "path": path, "code": code}
-        if trace := tracing.trace_in(self.scope["headers"]):
+        if trace := trace_in(self.scope["headers"]):
             more["traceID"] = trace
         say("error", what, error, app=self.connection.context.settings.app, **more)
 
