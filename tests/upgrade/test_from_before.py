@@ -30,16 +30,17 @@ RELAYED = "unix/x.sock {\n\thandle /other* {\n\t\tpython main:wsgi\n\t}\n\tpytho
 TENANTS = "unix/x.sock {\n\tpython {\n\t\tmodule_%s main:%s\n\t\tworking_dir {host}\n%s\t}\n}\n"
 
 
-def lay_out_before(folder: Path) -> None:
-    """Put the package of then into ``folder``."""
+def lay_out_before(folder: Path) -> str:
+    """Put the package of then into ``folder``; its version."""
     archive = subprocess.run(
         ["git", "archive", BEFORE, "caddysnake"], cwd=PACKAGE.parent, capture_output=True, check=False
     )
     if archive.returncode == 0:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as opened:
             opened.extractall(folder, filter="data")
-    else:
-        lay_out_present(folder)
+        return "0.1.0"
+    lay_out_present(folder)
+    return caddysnake.__version__
 
 
 def lay_out_present(folder: Path) -> None:
@@ -59,7 +60,7 @@ def lay_out_present(folder: Path) -> None:
 )
 def test_it_becomes_this_one_and_loses_nothing(tmp_path: Path, text: str, interface: str, more: str) -> None:
     library = tmp_path / "lib"
-    lay_out_before(library)
+    version = lay_out_before(library)
     for folder in (tmp_path, tmp_path / "test"):
         folder.mkdir(exist_ok=True)
         (folder / "main.py").write_text(app("1"))
@@ -82,4 +83,4 @@ def test_it_becomes_this_one_and_loses_nothing(tmp_path: Path, text: str, interf
         process.wait_for_log(" ready in ")
         process.wait_for_log("admin API ready")
         asyncio.run(work())
-        assert f'"version":"{caddysnake.__version__}"' in process.log
+        assert f'"version":"{caddysnake.__version__}","before":"{version}"' in process.log
