@@ -1,4 +1,4 @@
-"""From the plan to what the daemon runs: each app's settings, spawner and place.
+"""From the plan to what the daemon runs: each app's settings, fork server and place.
 
 Pure but for the environment given, and for a look at where the names of folders and interpreters lead.
 """
@@ -310,8 +310,8 @@ def _pool(
         python=spec.python,
         interface=block.interface,
         preload=block.preload,
-        # A preload may be a module of the app's own. Apps without preloads share a spawner whatever their folder, and
-        # so do the tenants of a template: what they share cannot be in one's folder.
+        # A preload may be a module of the app's own. Apps without preloads share a fork server whatever their folder,
+        # and so do the tenants of a template: what they share cannot be in one's folder.
         path=(spec.working_dir,) if block.preload and not is_tenant else (),
         environ=tuple(sorted(for_interpreter(own).items())),
         account=account,

@@ -5,7 +5,7 @@ Of cgroup v2 (the kernel's admin-guide/cgroup-v2). A group that has limits for i
 so the daemon moves over, before it starts anything:
 
     …/caddysnake.service/          what the service manager has made, and delegated
-        daemon/                    the daemon, spawners, relays, the log process, workers without such a limit
+        daemon/                    the daemon, fork servers, relays, the log process, workers without such a limit
         app-blog-17/               one worker process, thread host or command, and whatever it starts
 
 Nothing here is for the loop: moving a process may wait for every CPU.

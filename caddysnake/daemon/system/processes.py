@@ -38,7 +38,7 @@ def become_supervisor() -> tuple[int, int]:
     Returns the soft limit of open files as it was and as it is.
     """
     undumpable()
-    # A worker whose spawner died becomes our child, so that somebody can reap it.
+    # A worker whose fork server died becomes our child, so that somebody can reap it.
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -27,7 +27,7 @@ _USUAL_OF, _USUAL_FACTOR = 9, 1.5
 """A start may take this many times what is usual here, the median of so many, before it has used up its time."""
 
 _ROOM_PATIENCE_S = 5.0
-"""How long an app that needs a spawner of its own waits for another's to leave, when there are ``max_spawners``."""
+"""How long an app that needs a fork server of its own waits for another's to leave, when there are ``max_spawners``."""
 
 
 class TenantStarter:
@@ -164,7 +164,7 @@ class TenantStarter:
                 app = table.new_app(tenant.key, app.spec, app.ledger)
 
     def _make_room_for_a_spawner(self) -> None:
-        """Let an app go that has nothing to do, the one that was used longest ago; its spawner makes room then."""
+        """Let an app go that has nothing to do, the one that was used longest ago; its fork server makes room then."""
         table = self._table
         if table.leaving - {tenant.starting for tenant in self._under_way}:
             return  # somebody is on the way out

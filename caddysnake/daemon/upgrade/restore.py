@@ -159,7 +159,7 @@ class Resumption:
         return app
 
     def _spawner_of(self, worker: CarriedWorker) -> Launcher:
-        # The children of a spawner that has died are ours, as relays are.
+        # The children of a fork server that has died are ours, as relays are.
         return self._spawners.get(worker.spawner, self._running.starter)
 
     def _resume_connections(self) -> None:

@@ -27,10 +27,10 @@ class WorkerOrigins(ForkServers):
         super().sweep()
 
     def pids(self) -> set[int]:
-        """Processes of spawners and hosts."""
+        """Processes of fork servers and hosts."""
         return super().pids() | self.hosts.pids()
 
     async def close(self, patience_s: float) -> None:
-        """Let hosts leave, then spawners; each gets ``patience_s`` seconds before it is killed."""
+        """Let hosts leave, then fork servers; each gets ``patience_s`` seconds before it is killed."""
         await self.hosts.close(patience_s)
         await super().close(patience_s)

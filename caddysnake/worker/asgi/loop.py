@@ -18,7 +18,7 @@ def new_loop(kind: str) -> tuple[asyncio.AbstractEventLoop, str]:
 
 
 def import_uvloop() -> Any:
-    """The library, or None, with a warning, when it cannot be had. No loop is made: a spawner may call this."""
+    """The library, or None, with a warning, when it cannot be had. No loop is made: a fork server may call this."""
     try:
         return load("uvloop")
     except ImportError as exc:

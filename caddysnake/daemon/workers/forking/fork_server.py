@@ -34,7 +34,7 @@ _HEARD_S, _HEARD_LOOK_S = 5.0, 0.25
 
 
 class ForkServer(Launcher):
-    """One spawner process. ``gone`` is set when it has ended."""
+    """One fork server process. ``gone`` is set when it has ended."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ForkServer(Launcher):
 
     @property
     def pid(self) -> int:
-        """The spawner's, the parent of its workers."""
+        """The fork server's, the parent of its workers."""
         return self.process.pid
 
     def _execute(self) -> tuple[Process, socket.socket]:
@@ -284,7 +284,7 @@ class ForkServer(Launcher):
                 pass
             finally:
                 self._reaps.pop(worker, None)
-        return processes.reap(gone)  # its spawner is dead, and we are the heir
+        return processes.reap(gone)  # its fork server is dead, and we are the heir
 
     @property
     def is_asked(self) -> bool:

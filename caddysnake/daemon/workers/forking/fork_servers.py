@@ -19,17 +19,17 @@ log = logging.getLogger("caddysnake.spawner")
 
 _LOOK_INSIDE_S = 30.0
 _LAST_WORKER_S = 1.0
-"""A spawner without a worker for so long has been asked for none either."""
+"""A fork server without a worker for so long has been asked for none either."""
 
 
 class ForkServers:
-    """All spawners, by key. Those that ``keep`` names stay, warm, until ``close``; others leave after their workers."""
+    """All fork servers, by key. Those that ``keep`` names stay, warm, until ``close``; others go with their workers."""
 
     def __init__(self, libraries: list[str] | None = None, timings: Timings = TIMINGS) -> None:
         self.timings = timings
         self._by_key: dict[ForkServerKey, ForkServer] = {}
         self._sights: dict[ForkServerKey, Sight] = {}
-        """What was seen by those who are about to ask for a spawner."""
+        """What was seen by those who are about to ask for a fork server."""
         self._libraries = libraries or library_folders(os.environ)
         self._leaving: set[ForkServer] = set()
         self._outdated: set[ForkServer] = set()
@@ -39,10 +39,10 @@ class ForkServers:
         self._kept: frozenset[ForkServerKey] = frozenset()
         self._most: int | None = None
         self.uids: set[int] = set()
-        """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a spawner."""
+        """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a fork server."""
 
     async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
-        """See ``Launchers.look``: ``get`` gives a spawner of what is there now, whoever made it so, and when.
+        """See ``Launchers.look``: ``get`` gives a fork server of what is there now, whoever made it so, and when.
 
         The one that there is keeps the workers that it has.
         """
@@ -60,7 +60,7 @@ class ForkServers:
         return await asyncio.to_thread(walls_of, plot.fence, Sites(sight.python, tuple(self._libraries), plot.private))
 
     def get(self, key: ForkServerKey) -> ForkServer:
-        """The live spawner for ``key``, started if there is none. Raises ``SpawnError``."""
+        """The live fork server for ``key``, started if there is none. Raises ``SpawnError``."""
         sight = self._sights.pop(key, None)
         spawner = self._by_key.get(key)
         if spawner is not None and not spawner.is_open:
@@ -114,7 +114,7 @@ class ForkServers:
             self._leaving.add(spawner)
 
     def sweep(self) -> None:
-        """To be called every second or so: a spawner that has had no worker for a while is let go."""
+        """To be called every second or so: a fork server that has had no worker for a while is let go."""
         now = asyncio.get_running_loop().time()
         for key, spawner in list(self._by_key.items()):
             if key not in self._kept and spawner.idle_for(now) > self.timings.fork_server_idle_s:

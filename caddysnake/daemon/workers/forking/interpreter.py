@@ -32,7 +32,7 @@ _PRIVATE_UMASK = 0o027
 
 
 class Sight(NamedTuple):
-    """What there is on disk of an interpreter: a spawner belongs to what it was started from, not to its name."""
+    """What there is on disk of an interpreter: a fork server belongs to what it was started from, not to its name."""
 
     python: str
     path: tuple[str, ...]
@@ -132,9 +132,9 @@ def library_folders(environ: Mapping[str, str]) -> list[str]:
 
 
 def for_interpreter(app: Mapping[str, str]) -> dict[str, str]:
-    """What of an app's environment its spawner is started with: what an interpreter only reads when it starts.
+    """What of an app's environment its fork server is started with: what an interpreter only reads when it starts.
 
-    Part of what decides whether two apps may share a spawner; holds nothing secret.
+    Part of what decides whether two apps may share a fork server; holds nothing secret.
     """
     return {
         name: value

@@ -186,7 +186,7 @@ class ThreadHosts:
             del self._locks[place]
 
     def pids(self) -> set[int]:
-        """Processes of theirs; each is its spawner's child."""
+        """Processes of theirs; each is its fork server's child."""
         return {host.pid for host in self._hosts if host.pid}
 
     async def close(self, patience_s: float) -> None:
