@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def block(*lines: str) -> bytes:
         (["process a true {", "stop_signal FOO", "}"], "'FOO' is no signal (write one such as TERM"),
         (["process a"], "process: names no command"),
         (["process -x true"], "'-x' is no name"),
-        (["schedule a `0 0 30 2 *` true"], '"0 0 30 2 *"'),
+        (["schedule a `0 0 30 2 *` true"], "never comes: that month has no such day"),
         (["schedule a 0 3 * * * true"], "put all of it into quotes"),
         (["schedule a @reboot true"], "@reboot is no time (use release"),
         (["schedule a @daily true {", "timezone Mars/Base", "}"], "there is no time zone Mars/Base"),
@@ -52,7 +53,16 @@ def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
     told = [str(error) for error in missing_commands(found, os.environ)]
     assert len(told) == 2
     assert told[0].startswith("Caddyfile:5: process: there is no command no-such-tool in ")
-    assert told[1].startswith("Caddyfile:6: process: there is no command ./tool")
+    assert told[1] == f"Caddyfile:6: process: {tmp_path}/./tool may not be executed (chmod +x {tmp_path}/./tool)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to name another user")
+def test_a_folder_that_the_user_may_not_enter_is_told() -> None:
+    with tempfile.TemporaryDirectory(prefix="cs-", dir="/tmp") as folder:  # 0700
+        found = plan(load(block("user nobody", f"working_dir {folder}"), "Caddyfile", {}), cores=1)
+        (told,) = map(str, missing_commands(found, os.environ))
+    hint = f"chmod a+x {folder}, or name a folder that it may enter"
+    assert told == f"Caddyfile:5: working_dir {folder}: user nobody may not enter {folder} ({hint})"
 
 
 def test_a_schedule_is_explained_with_its_next_times() -> None:

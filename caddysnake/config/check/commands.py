@@ -31,6 +31,12 @@ def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileErro
         account = accounts.resolve(app.block.user, app.block.group)
     except AccountError:
         return  # the checks say so
+    if account is not None:
+        closed = closed_to(app.working_dir, account.uid, frozenset((account.gid, *account.groups)))
+        if closed is not None:
+            message = f"working_dir {app.working_dir}: user {account.name} may not enter {closed}"
+            hint = f"chmod a+x {closed}, or name a folder that it may enter"
+            yield error_at(app.block.at("working_dir", "user"), message, hint)
     path = app.environ.get("PATH") or environ.get("PATH") or os.defpath
     folders = [os.path.dirname(app.python), *path.split(os.pathsep)]
     who = "this user" if account is None else f"user {account.name}"
@@ -43,7 +49,10 @@ def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileErro
         else:
             places = [os.path.join(app.working_dir, folder, word) for folder in folders]
         found = next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), None)
-        if found is None:
+        plain = next(filter(os.path.isfile, places), None)
+        if found is None and plain is not None:
+            yield error_at(each.position, f"{what}: {plain} may not be executed", f"chmod +x {plain}")
+        elif found is None:
             near = nearest(word, _names(folders[:1])) if os.sep not in word else None
             hint = near or "install it there, or write its whole path"
             where = "" if os.sep in word else f" in {os.pathsep.join(folders[:4])}{' …' if len(folders) > 4 else ''}"

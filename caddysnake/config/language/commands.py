@@ -96,6 +96,7 @@ def schedule(d: Dispenser, app: AppDraft) -> None:
     if len(words) < 2:
         raise InvalidValue("takes a name, a cron line in quotes, and a command")
     fields: dict[str, Any] = {"name": name, "cron": words[0], "command": _command(words[1:], app)}
+    cron.check(words[0])
     for inner in block_lines(d):
         match inner.val():
             case "overlap":
@@ -109,7 +110,6 @@ def schedule(d: Dispenser, app: AppDraft) -> None:
             case unknown:
                 known = "known are overlap, timeout, jitter and timezone"
                 raise InvalidValue(f'unknown line "{unknown}" in its block', known)
-    cron.check(fields["cron"])
     app.add("schedules", ScheduleLine(**fields, position=position))
 
 

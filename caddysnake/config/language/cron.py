@@ -48,6 +48,9 @@ def check(text: str) -> None:
     try:
         CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC))
     except CronSimError as exc:
+        minute, hour, day, _, weekday = fields.split()
+        if next_time(f"{minute} {hour} {day} * {weekday}", datetime(2024, 1, 1, tzinfo=UTC)) is not None:
+            raise InvalidValue(f'"{text}" never comes: that month has no such day', _HINT) from None
         raise InvalidValue(f'"{text}": {str(exc).lower()}', _HINT) from None
     if next_time(text, datetime(2024, 1, 1, tzinfo=UTC)) is None:
         raise InvalidValue(f'"{text}" never comes', _HINT)
