@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from support.admin import command
@@ -134,6 +136,33 @@ def test_an_app_with_placeholders_runs_it_once_before_its_first_worker(tmp_path:
         eventually(lambda: order("anna") == ["anna", "worker", "anna", "worker"], "new workers")
         command(process, tmp_path, "reload", "--app", "anna main:app", check=True)
         assert order("anna")[4:] == ["anna", "worker"]
+
+
+def test_an_upgrade_waits_for_a_release_that_runs_and_breaks_off_none(tmp_path: Path) -> None:
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "main.py").write_text(APP.replace("{answer}", "anna"))
+    text = f"""
+	http://*.test {{
+		bind unix/all.sock
+		python {{
+			module_wsgi main:app
+			working_dir {tmp_path}/{{http.request.host.labels.1}}
+			release sh -c `echo begun >> order; while ! test -e go; do sleep 0.05; done; echo done >> order`
+		}}
+	}}
+	"""
+    order = tmp_path / "anna" / "order"
+    with daemon(tmp_path, text) as process, ThreadPoolExecutor() as pool:
+        asked = pool.submit(get, "/", path=tmp_path / "all.sock", Host="anna.test")
+        eventually(order.exists, "the release")
+        upgraded = pool.submit(command, process, tmp_path, "upgrade")
+        process.wait_for_log('"msg":"upgrading"')
+        time.sleep(0.5)
+        assert not upgraded.done()
+        (tmp_path / "anna" / "go").touch()
+        assert asked.result() == (200, b"anna")
+        assert upgraded.result().returncode == 0
+        assert order.read_text().split() == ["begun", "done", "worker"]
 
 
 def test_a_reload_that_is_refused_after_an_upgrade_leaves_the_daemon_at_work(tmp_path: Path) -> None:

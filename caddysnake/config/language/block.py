@@ -29,7 +29,7 @@ def read_app(tokens: Sequence[Token]) -> tuple[PythonApp | None, list[CaddyfileE
     if len(simple) > 1:
         hint = "write python module:variable, or a block"
         errors.append(dispenser.error(f"python takes one argument, got {len(simple)}", hint))
-    block = list(lines(dispenser))
+    block = lines(dispenser)
     if simple and block:
         hint = "write the module inside the block, as module_wsgi or module_asgi"
         errors.append(error_at(draft.position, "python takes either an argument or a block, not both", hint))

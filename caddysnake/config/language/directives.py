@@ -447,7 +447,7 @@ def isolation(d: Dispenser, app: AppDraft) -> None:
     """The Go plugin's word for workers that are not in containers, as none are here. `sandbox`, `user` and `limits`
     keep apps apart."""
     words = d.remaining_args()
-    block = list(lines(d))
+    block = lines(d)
     if words == ["none"] and not block:
         return
     said = {line[0].text: " ".join(token.text for token in line[1:]) for line in block}

@@ -23,7 +23,28 @@ _PATIENCE_S = 10.0
 """What is to end has so long until it is ended by force."""
 _CHUNK, _LINE_MAX, _KEPT = 16 * 1024, 4096, 40
 _LINES_A_SECOND = 2000
+_LOOK_S = 0.02
 _ENDED_INPUT = ("EOFError", "EOF when reading", "end of file", "not a tty")
+
+
+class Releases:
+    """Those that run. An upgrade of the daemon waits for them: what was half done would be begun anew."""
+
+    def __init__(self) -> None:
+        self.under_way: list[str] = []
+        """For people: whose they are."""
+        self.is_held = False
+        """None begins."""
+
+    async def hold(self) -> None:
+        """Begin none until ``is_held`` is taken back, and wait for those that run."""
+        self.is_held = True
+        while self.under_way:  # noqa: ASYNC110  # seldom, and for a moment or for minutes
+            await asyncio.sleep(_LOOK_S)
+
+
+releases = Releases()
+"""Of this process."""
 
 
 class ReleaseFailed(Exception):
@@ -37,8 +58,14 @@ def told(command: Iterable[str]) -> str:
 
 async def release(commands: Iterable[ReleaseCommand], surroundings: Surroundings, tell: Tell | None = None) -> None:
     """Run ``commands``. Raises ``ReleaseFailed``; who is cancelled ends the one that runs."""
-    for each in commands:
-        await _run(each, surroundings, tell)
+    while releases.is_held:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_S)
+    releases.under_way.append(surroundings.app)
+    try:
+        for each in commands:
+            await _run(each, surroundings, tell)
+    finally:
+        releases.under_way.remove(surroundings.app)
 
 
 async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | None) -> None:

@@ -12,7 +12,7 @@ from ..apps.app import App
 from ..apps.judging import Ruling, chosen
 from ..apps.spec import StartFailed
 from ..apps.trial import Trial
-from ..commands.release import Tell
+from ..commands.release import Tell, releases
 from ..sockets.connections import Connection
 from ..sockets.opener import ListenerOpener
 from ..system import cgroups
@@ -259,6 +259,7 @@ class Supervisor:
         try:
             if self._changers:
                 await asyncio.wait(self._changers)
+            await releases.hold()
             await running.autoreload.pause()
             await running.beginnings.pause()
             running.starts.hold()
@@ -271,6 +272,7 @@ class Supervisor:
     def release_changes(self) -> None:
         """Undo ``hold_changes``: what waited goes on."""
         running = self.running
+        releases.is_held = False
         for tenants in running.templates.values():
             tenants.release_renewals()
         running.starts.release()

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import NoReturn, Protocol
 
+from ..commands.release import releases
 from ..supervisor.supervisor import Supervisor
 from ..system.log import process as logger
 from ..system.log.records import printable
@@ -188,7 +189,8 @@ async def _quiet(serving: Supervisor) -> AsyncIterator[None]:
         async with asyncio.timeout(_RELOAD_S):
             await serving.hold_changes()
     except TimeoutError:
-        raise UpgradeRefused("a reload is under way and does not end") from None
+        what = f"the release of {releases.under_way[0]}" if releases.under_way else "a reload"
+        raise UpgradeRefused(f"{what} is under way, and has not ended within {_RELOAD_S:g} s") from None
     try:
         until = time.monotonic() + _SETTLING_S
         while not (serving.running.is_settled and logger.is_settled()) and time.monotonic() < until:  # noqa: ASYNC110  # many things, none says so
