@@ -12,6 +12,7 @@ from ..channel.codec import shorten
 from ..daemon.apps.app import App
 from ..daemon.apps.spec import StartFailed
 from ..daemon.commands.release import Tell
+from ..daemon.commands.schedule import StillRuns
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.app_changes import Manner, Outcome
@@ -55,6 +56,8 @@ async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
         raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
     except KeyError as exc:
         raise ApiError("no-such-schedule", _none_of("schedule", name, exc.args), _NAMES_HINT) from None
+    except StillRuns as exc:
+        raise ApiError("busy", str(exc), "wait for its end, or write `overlap allow` in its block") from None
     except asyncio.CancelledError:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it goes on
         raise

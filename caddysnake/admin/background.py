@@ -50,7 +50,7 @@ def _schedule(each: Schedule) -> ScheduleModel:
 
 
 def schedules_of_template(tenants: Tenants) -> list[ScheduleModel]:
-    """Return the schedules of all apps of a template; ``last_run`` is the last of any of them."""
+    """Return the schedules of all apps of a template; ``last_run`` is one that failed, if the last of any has."""
     found = []
     for spec in tenants.spec.schedules:
         own = tenants.schedules
@@ -60,9 +60,9 @@ def schedules_of_template(tenants: Tenants) -> list[ScheduleModel]:
                 name=spec.name,
                 cron=spec.cron,
                 next_at=own.timetables[spec.name].next,
-                running=[run.pid for (_, name), each in own.active.items() if name == spec.name for run in each.runs],
-                last_run=_run(max(runs, key=lambda run: run.at, default=None)),
-                skipped=own.skipped,
+                running=[run.pid for each in own.active if each.spec.name == spec.name for run in each.runs],
+                last_run=_run(max(runs, key=lambda run: (not run.is_good, run.at), default=None)),
+                skipped=own.left_out[spec.name],
                 missed=0,
             )
         )

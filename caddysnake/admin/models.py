@@ -422,7 +422,9 @@ class TemplateModel(Model):
     last_failure: FailureModel | None
     starts: Starts
     cpu_s: float
-    schedules: list[ScheduleModel] = Field(default=[], description="of its apps; the last run of any of them")
+    schedules: list[ScheduleModel] = Field(
+        default=[], description="of its apps; the last run: one that failed, if any has"
+    )
 
 
 class Status(Model):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,41 @@ def test_a_schedule_is_run_and_a_process_restarted_by_hand(tmp_path: Path) -> No
         assert (answer.status, answer.json["count"]) == (200, 1)
         process.wait_for_log('"msg":"process started"', times=2)
         assert call(process, "POST", "/apps/main:app/processes/slepper/restart").json["code"] == "no-such-process"
+
+
+def test_what_runs_is_not_run_beside_itself_unless_it_may_and_all_of_it_is_carried_and_ended(tmp_path: Path) -> None:
+    text(tmp_path / "anna")
+    caddyfile = f"""
+	http://*.test {{
+		bind unix/all.sock
+		python {{
+			module_wsgi main:app
+			working_dir {tmp_path}/{{http.request.host.labels.1}}
+			schedule single @yearly sleep 1000
+			schedule many @yearly sleep 1000 {{
+				overlap allow
+			}}
+		}}
+	}}
+	"""
+    with daemon(tmp_path, caddyfile) as process, ThreadPoolExecutor() as pool:
+
+        def pids(name: str) -> list[int]:
+            (template,) = call(process, "GET", "/status").json["templates"]
+            return next(each["running"] for each in template["schedules"] if each["name"] == name)
+
+        for name in ("single", "many", "many"):
+            count = len(pids(name))
+            pool.submit(command, process, tmp_path, "run-schedule", "anna.test", name)
+            eventually(lambda name=name, count=count: len(pids(name)) > count, name)  # type: ignore[misc]
+        done = command(process, tmp_path, "run-schedule", "anna.test", "single")
+        assert (done.returncode, f"single runs already, as process {pids('single')[0]}" in done.stderr) == (1, True)
+        before = {*pids("single"), *pids("many")}
+        command(process, tmp_path, "upgrade", check=True)
+        assert {*pids("single"), *pids("many")} == before
+        assert len(before) == 3
+        process.stop()
+        assert not any(map(alive, before))
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"command": []}', b'{"command": ["a\\u0000b"]}', b"[1]"])

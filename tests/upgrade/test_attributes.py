@@ -55,10 +55,10 @@ LOOKED_AT = {
         "_is_over _stops_at _surroundings _tasks _timetable _waiting app last_run missed runs skipped spec"
     ),
     "tenants.schedules.TenantSchedules": (
-        "_is_over _slots _table _tasks _waiting active last skipped timetables"
+        "_is_over _looked_up _may_begin _slots _table _tasks _told _waiting active last left_out timetables"
     ),
     "commands.session.Session": (
-        "_is_starting _over _sock app command execution"
+        "_is_starting _sock app command execution"
     ),
     "supervisor.oneoff.OneOffs": (
         "_running _tasks sessions"

@@ -60,6 +60,13 @@ class PrivateFolder:
         """Return what ``resume`` needs in another image of the daemon."""
         return None if self._path is None else (self._path, self._uid)
 
+    @classmethod
+    def resumed(cls, app: str, carried: tuple[str, int] | None) -> PrivateFolder | None:
+        """Return what ``carry`` told of, if there was any."""
+        folder = cls(app)
+        folder.resume(carried)
+        return folder if folder.existing else None
+
     def resume(self, carried: tuple[str, int] | None) -> None:
         """Go on where ``carried`` says."""
         if carried is not None:

@@ -7,7 +7,7 @@ import logging
 import random
 import signal
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...channel.throttle import Throttle
 from ...config.language import cron
@@ -33,6 +33,16 @@ class Run(NamedTuple):
     is_good: bool
 
 
+class StillRuns(Exception):
+    """It was asked for, and its last run goes on. The text says which."""
+
+    @classmethod
+    def of(cls, schedule: Schedule) -> StillRuns:
+        """Return that of ``schedule``."""
+        what = f"runs already, as process {schedule.runs[0].pid}" if schedule.runs else "is about to run"
+        return cls(f"{schedule.spec.name} {what}")
+
+
 class Schedule:
     """``surroundings``: of the build that runs when it is due."""
 
@@ -52,10 +62,10 @@ class Schedule:
         self.missed = 0
         self._surroundings = surroundings
         self._timetable = Timetable(spec.cron, cron.zone(spec.timezone), time.time())
-        self._waiting: dict[asyncio.Task[None], float] = {}
+        self._waiting: dict[asyncio.Task[Run], float] = {}
         """What is about to begin, and when, on the clock of ``time.monotonic()``."""
         self._stops_at: dict[Execution, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_over = False
 
     @property
@@ -94,23 +104,25 @@ class Schedule:
         if _told.is_due((self.app, self.spec.name, what), time.monotonic()):
             log.warning(what, extra={"fields": {"app": self.app, "process": self.spec.name, **fields}})
 
-    def _begin(self, in_s: float) -> None:
+    def _begin(self, in_s: float) -> asyncio.Task[Run]:
         task = asyncio.get_running_loop().create_task(self._run_in(in_s))
         self._waiting[task] = time.monotonic() + in_s
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+        return task
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, task: asyncio.Task[Run]) -> None:
         self._waiting.pop(task, None)
         self._tasks.discard(task)
 
-    async def _run_in(self, in_s: float) -> None:
-        if in_s:
-            await asyncio.sleep(in_s)
-        await self.run()
+    def run(self) -> asyncio.Task[Run]:
+        """Run it now; done when it has ended. Raises ``StillRuns``."""
+        if self.is_busy and not self.spec.overlap:
+            raise StillRuns.of(self)
+        return self._begin(0.0)
 
-    async def run(self) -> Run:
-        """Run it now, and wait for its end."""
+    async def _run_in(self, in_s: float) -> Run:
+        await asyncio.sleep(in_s)
         begun = time.time()
         fields = {"app": self.app, "process": self.spec.name}
         try:
@@ -194,6 +206,7 @@ class Schedule:
         """Return what ``resume`` needs in another image of the daemon."""
         now = time.monotonic()
         return CarriedSchedule(
+            app=self.app,
             name=self.spec.name,
             last=self._timetable.last,
             next=self._timetable.next,

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..system.carried import CarriedSession
@@ -49,13 +49,11 @@ class OneOff(NamedTuple):
 class Session:
     """One command, and the connection of whoever asked, which is the session's from now on."""
 
-    def __init__(self, app: str, sock: socket.socket, over: Callable[[], None] = lambda: None) -> None:
-        """``over()`` is called at the end."""
+    def __init__(self, app: str, sock: socket.socket) -> None:
         self.app = app
         self.command: tuple[str, ...] = ()
         self.execution: Execution | None = None
         self._sock = sock
-        self._over = over
         self._is_starting = True
         sock.setblocking(False)
 
@@ -151,7 +149,6 @@ class Session:
     def _end(self) -> None:
         self._is_starting = False
         self._sock.close()
-        self._over()
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
 

@@ -32,7 +32,8 @@ class OneOffs:
 
     def __init__(self, running: Inhabited) -> None:
         self._running = running
-        self.sessions: set[Session] = set()
+        self.sessions: dict[Session, PrivateFolder | None] = {}
+        """Each with the folder that is to end with it, of an app that sleeps."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def around(self, name: str) -> tuple[str, Surroundings, PrivateFolder | None]:
@@ -80,10 +81,10 @@ class OneOffs:
         self._keep(session, asyncio.get_running_loop().create_task(session.run(asked, surroundings)), folder)
 
     def _keep(self, session: Session, task: asyncio.Task[None], folder: PrivateFolder | None) -> None:
-        self.sessions.add(session)
+        self.sessions[session] = folder
 
         def over(_: object) -> None:
-            self.sessions.discard(session)
+            del self.sessions[session]
             if folder is not None:
                 folder.end()
 
@@ -127,13 +128,19 @@ class OneOffs:
 
     def carry(self) -> list[CarriedSession]:
         """Return what ``resume`` needs in another image of the daemon."""
-        return [carried for session in self.sessions if (carried := session.carry()) is not None]
+        found = []
+        for session, folder in self.sessions.items():
+            if (carried := session.carry()) is not None:
+                carried.folder = None if folder is None else folder.carry()
+                found.append(carried)
+        return found
 
     def resume(self, carried: list[CarriedSession]) -> None:
         """Go on where ``carried`` says."""
         for each in carried:
             session = Session(each.app, socket.socket(fileno=each.sock))
-            self._keep(session, asyncio.get_running_loop().create_task(session.go_on(each)), None)
+            folder = PrivateFolder.resumed(each.app, each.folder)
+            self._keep(session, asyncio.get_running_loop().create_task(session.go_on(each)), folder)
 
 
 def _is_meant(app: App, name: str) -> bool:

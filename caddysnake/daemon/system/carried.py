@@ -53,9 +53,10 @@ class CarriedProcess(Carried):
 class CarriedSchedule(Carried):
     """A schedule. ``last``: the time that was begun last. ``runs``: each with the seconds until it is ended.
 
-    ``waits``: the seconds until a run begins that is due.
+    ``waits``: the seconds until a run begins that is due. ``folder``: what is to end with its run.
     """
 
+    app: str = ""
     name: str
     last: float | None = None
     next: float | None = None
@@ -64,6 +65,7 @@ class CarriedSchedule(Carried):
     last_run: tuple[float, float, str, bool] | None = None
     skipped: int = 0
     missed: int = 0
+    folder: tuple[str, int] | None = None
 
 
 class CarriedBackground(Carried):
@@ -82,12 +84,13 @@ class CarriedBackground(Carried):
 
 
 class CarriedSession(Carried):
-    """A one-off command. ``sock``: the connection of whoever waits for it."""
+    """A one-off command. ``sock``: the connection of whoever waits for it. ``folder``: what is to end with it."""
 
     app: str
     command: list[str] = []
     sock: int
     execution: CarriedExecution
+    folder: tuple[str, int] | None = None
 
 
 class CarriedTenantSchedules(Carried):
@@ -100,7 +103,7 @@ class CarriedTenantSchedules(Carried):
     active: list[tuple[str, CarriedSchedule]] = []
     waiting: list[tuple[str, str]] = []
     last: list[tuple[str, str, tuple[float, float, str, bool]]] = []
-    skipped: int = 0
+    left_out: dict[str, int] = {}
 
 
 class CarriedDesk(Carried):

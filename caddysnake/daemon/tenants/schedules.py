@@ -7,17 +7,20 @@ knows them; of what is due as many run at a time as there are cores, and the res
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Coroutine
 
+from ...channel.throttle import Throttle
 from ...config.language import cron
 from ...config.plan.plan import usable_cores
 from ..apps.folder import PrivateFolder
 from ..apps.spec import PoolSpec
 from ..apps.surroundings import AppSurroundings
-from ..commands.schedule import Run, Schedule
+from ..commands.schedule import Run, Schedule, StillRuns
 from ..commands.spec import ScheduleSpec
 from ..commands.surroundings import BuildSurroundings, Surroundings
 from ..commands.timetable import Timetable
@@ -35,11 +38,17 @@ class TenantSchedules:
     def __init__(self, table: TenantTable) -> None:
         self._table = table
         self.timetables: dict[str, Timetable] = {}
-        self.active: dict[tuple[str, str], Schedule] = {}
-        """What runs, by the key of its app and its own name."""
+        self.active: dict[Schedule, tuple[str, PrivateFolder | None]] = {}
+        """What runs, with the key of its app and, where that sleeps, the folder that is to end with it."""
         self.last: dict[tuple[str, str], Run] = {}
-        self.skipped = 0
+        self.left_out: Counter[str] = Counter()
+        """Times of each that were skipped or missed."""
         self._waiting: set[tuple[str, str]] = set()
+        self._looked_up = 0
+        """So many are about to begin."""
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
+        self._told = Throttle()
         self._slots = asyncio.Semaphore(usable_cores())
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
@@ -63,19 +72,27 @@ class TenantSchedules:
         for spec in self._table.spec.schedules:
             found = self.timetables[spec.name].look(now)
             if found.missed:
-                fields = {"template": self._table.spec.name, "process": spec.name, "missed": found.missed}
-                what = "scheduled times were missed: the clock went on, or the machine slept"
-                log.warning(what, extra={"fields": fields})
+                self.left_out[spec.name] += found.missed
+                self._tell("scheduled times were missed: the clock went on, or the machine slept", spec)
             if found.due is not None:
                 for key in list(self._table.seen):
                     self._begin(key, spec)
 
     def _begin(self, key: str, spec: ScheduleSpec) -> None:
-        if (key, spec.name) in self._waiting or ((key, spec.name) in self.active and not spec.overlap):
-            self.skipped += 1
+        if (key, spec.name) in self._waiting or (not spec.overlap and self._running(key, spec.name)):
+            self.left_out[spec.name] += 1
+            self._tell("schedule is due, and last runs go on still: skipped", spec)
             return
         self._waiting.add((key, spec.name))
         self._spawn(self._run_in_turn(key, spec, random.uniform(0.0, spec.jitter_s) if spec.jitter_s else 0.0))
+
+    def _running(self, key: str, name: str) -> list[Schedule]:
+        return [each for each, (owner, _) in self.active.items() if (owner, each.spec.name) == (key, name)]
+
+    def _tell(self, what: str, spec: ScheduleSpec) -> None:
+        if self._told.is_due((what, spec.name), time.monotonic()):
+            fields = {"template": self._table.spec.name, "process": spec.name, "left_out": self.left_out[spec.name]}
+            log.warning(what, extra={"fields": fields})
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -85,56 +102,62 @@ class TenantSchedules:
     async def _run_in_turn(self, key: str, spec: ScheduleSpec, in_s: float) -> None:
         await asyncio.sleep(in_s)
         async with self._slots:
-            self._waiting.discard((key, spec.name))
+            await self._may_begin.wait()
             if not self._is_over:
-                await self.run(key, spec.name)
+                with contextlib.suppress(KeyError, StillRuns):
+                    await self.run(key, spec.name)
 
     async def run(self, key: str, name: str) -> Run | Refusal:
         """Run the schedule ``name`` of the app of ``key`` now, and wait for its end. Raises ``KeyError``: it has none.
 
-        A ``Refusal``: there is no such app (any more).
+        A ``Refusal``: there is no such app (any more). Raises ``StillRuns``.
         """
-        resolved = await self._table.resolve(key)
+        self._looked_up += 1
+        try:
+            resolved = await self._table.resolve(key)
+        finally:
+            self._looked_up -= 1
+            self._waiting.discard((key, name))
         if isinstance(resolved, Refusal):
             self._table.seen.discard(key)
+            self.last.pop((key, name), None)
             return resolved
         spec = next((each for each in resolved.commands.schedules if each.name == name), None)
         if spec is None:
             raise KeyError(name)
+        if not spec.overlap and (running := self._running(key, name)):
+            raise StillRuns.of(running[0])
         tenant = self._table.get(key)
         live = None if tenant is None or tenant.app is None else tenant.app.background.around
-        folder = None if live is not None else PrivateFolder(resolved.name)
+        folder = PrivateFolder(resolved.name)
+        around = live or AppSurroundings(folder, self._table.ledger).of(resolved)
+        schedule = Schedule(resolved.name, spec, around)
+        self.active[schedule] = key, None if live is not None else folder
         try:
-            around = live or AppSurroundings(folder or PrivateFolder(resolved.name), self._table.ledger).of(resolved)
-            schedule = Schedule(resolved.name, spec, around)
-            return await self._ran(key, schedule)
-        finally:
-            if folder is not None:
-                folder.end()
-
-    async def _ran(self, key: str, schedule: Schedule) -> Run:
-        at = (key, schedule.spec.name)
-        self.active[at] = schedule
-        try:
-            self.last[at] = run = await schedule.run()
+            self.last[key, name] = run = await schedule.run()
             return run
         finally:
-            if self.active.get(at) is schedule:
-                del self.active[at]
+            self._forget(schedule)
+
+    def _forget(self, schedule: Schedule) -> None:
+        _, folder = self.active.pop(schedule)
+        if folder is not None:
+            folder.end()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
         """Begin nothing more, and tell what runs to end."""
         self._is_over = True
-        for schedule in self.active.values():
+        self._may_begin.set()
+        for schedule in self.active:
             schedule.end()
         self._waiting.clear()
 
     def kill(self) -> None:
         """End what runs by force."""
         self.end()
-        for schedule in self.active.values():
+        for schedule in self.active:
             schedule.kill()
         for task in self._tasks:
             task.cancel()
@@ -143,23 +166,31 @@ class TenantSchedules:
         """Wait until nothing runs."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.gather(*(each.ended() for each in list(self.active.values())))
+        await asyncio.gather(*(each.ended() for each in list(self.active)))
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Begin nothing until ``go_on``: what is due waits."""
+        self._may_begin.clear()
+
+    def go_on(self) -> None:
+        """Undo ``hold``."""
+        self._may_begin.set()
 
     @property
     def is_settled(self) -> bool:
         """Nothing is being started, or buried, just now."""
-        return all(each.runs and each.is_settled for each in self.active.values())
+        return not self._looked_up and all(each.runs and each.is_settled for each in self.active)
 
     def carry(self) -> CarriedTenantSchedules:
         """Return what ``resume`` needs in another image of the daemon."""
         return CarriedTenantSchedules(
             times={name: (each.next, each.last) for name, each in self.timetables.items()},
-            active=[(key, each.carry()) for (key, _), each in self.active.items()],
+            active=[(key, _with(folder, each.carry())) for each, (key, folder) in self.active.items()],
             waiting=sorted(self._waiting),
             last=[(key, name, run) for (key, name), run in self.last.items()],
-            skipped=self.skipped,
+            left_out=self.left_out,
         )
 
     def resume(self, estate: CarriedEstate) -> None:
@@ -168,7 +199,7 @@ class TenantSchedules:
         for name, times in carried.times.items():
             if name in self.timetables:
                 self.timetables[name].resume(*times)
-        self.skipped = carried.skipped
+        self.left_out.update(carried.left_out)
         self.last = {(key, name): Run(*run) for key, name, run in carried.last}
         for key, each in carried.active:
             self._spawn(self._go_on(key, each))
@@ -179,13 +210,19 @@ class TenantSchedules:
 
     async def _go_on(self, key: str, carried: CarriedSchedule) -> None:
         around = BuildSurroundings(_nowhere)
-        schedule = Schedule(self._table.spec.name, ScheduleSpec(carried.name, "@yearly", ()), around)
+        app = carried.app or self._table.spec.name
+        schedule = Schedule(app, ScheduleSpec(carried.name, "@yearly", ()), around)
         schedule.resume(carried)
-        self.active[key, carried.name] = schedule
+        self.active[schedule] = key, PrivateFolder.resumed(app, carried.folder)
         await schedule.ended()
         if schedule.last_run is not None:
             self.last[key, carried.name] = schedule.last_run
-        self.active.pop((key, carried.name), None)
+        self._forget(schedule)
+
+
+def _with(folder: PrivateFolder | None, carried: CarriedSchedule) -> CarriedSchedule:
+    carried.folder = None if folder is None else folder.carry()
+    return carried
 
 
 def _nowhere() -> Surroundings:

@@ -149,7 +149,7 @@ def test_an_upgrade_carries_a_run_and_the_next_times(tmp_path: Path) -> None:
         commands = Commands(schedules=(spec("echo ran >> log; while ! test -e go; do sleep 0.02; done"),))
         first.switch_over(commands, around(tmp_path))
         first.look(minute(0))
-        await until((tmp_path / "log").exists)
+        await until(lambda: bool(first.schedules["job"].runs) and (tmp_path / "log").exists())
         (old,) = first.schedules["job"].runs
         assert first.is_settled
         asyncio.get_running_loop().remove_reader(old.carry().pidfd)

@@ -229,7 +229,8 @@ class LogProcess:
         if self._channel is None or self._outbox or not self._remembers:
             return False
         try:
-            orders.send(self._channel, orders.frame(orders.READ, query._asdict()), (fd,))
+            asked = {name: value for name, value in query._asdict().items() if value is not None}
+            orders.send(self._channel, orders.frame(orders.READ, asked), (fd,))
         except OSError:  # full; or it has ended, and its pidfd says so
             return False
         return True
