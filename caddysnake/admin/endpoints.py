@@ -315,7 +315,7 @@ async def get_logs(call: Call) -> Lines:
     except ValueError:
         hint = f"since is seconds since 1970, lines is a number up to {LINES_MAX}"
         raise ApiError("bad-request", "since or lines cannot be read", hint) from None
-    wanted = Query(query.get("app") or None, since, LEVELS[level], lines, _flag(call, "follow"))
+    wanted = Query(query.get("app") or None, since, LEVELS[level], lines, _flag(call, "follow"), query.get("process"))
     return Lines(await journal.read(call.daemon, wanted), journal.MEDIA_TYPE)
 
 
@@ -389,6 +389,7 @@ _FORMAT = Parameter(
     {"type": "string", "enum": [*FORMS], "default": "html"},
 )
 _APP = Parameter("app", "query", "only of this app: its name, or a tenant's host", {"type": "string"})
+_PROCESS = Parameter("process", "query", "only of this process, or schedule, beside the workers", {"type": "string"})
 _SINCE = Parameter("since", "query", "only what is later: seconds since 1970", {"type": "number"})
 _LEVEL = Parameter("level", "query", "only of this level, or above", {"type": "string", "enum": [*LEVELS]})
 _LINES = Parameter("lines", "query", "only so many of the last", {"type": "integer", "maximum": LINES_MAX})
@@ -542,7 +543,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "What was logged last, one JSON object a line, and with `follow` what is logged from now on.",
         None,
         ("bad-request", "no-such-app", "busy"),
-        (_APP, _SINCE, _LEVEL, _LINES, _FOLLOW),
+        (_APP, _PROCESS, _SINCE, _LEVEL, _LINES, _FOLLOW),
         gives=journal.MEDIA_TYPE,
     ),
     Endpoint("GET", "/history", get_history, "The last quarter of an hour, as the live page shows it.", HistoryModel),

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     from ..doctor.findings import Level
     from ..doctor.front import find_front
     from ..doctor.machine import check_machine
-    from ..doctor.running import check_apps, check_daemon, check_front, check_interpreters
+    from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_interpreters
     from ..doctor.service import runner_of
     from ..doctor.sockets import check_sockets
     from ..doctor.software import check_software
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if file is not None:
         findings += check_daemon(status, why_not, file, runner)
     if status is not None:
-        findings += check_apps(status)
+        findings += [*check_apps(status), *check_beside(status)]
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
     findings += [] if args.caddy else check_front(front)
     findings += check_software(planned, os.environ)
@@ -108,6 +108,7 @@ def _users(planned: Plan) -> dict[str, Who]:
 
 def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     """The plan of the file, if there is one that can be read, and what is wrong with it."""
+    from ..config.check.commands import missing_commands
     from ..config.language.adapt import ConfigErrors
     from ..doctor.findings import Finding, Level
     from .planning import planned
@@ -125,6 +126,7 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     except ConfigErrors as exc:
         mend = f"caddysnake validate -c {source.file}"
         return None, [Finding(Level.BAD, "file", str(error), mend) for error in exc.errors]
+    errors = [*errors, *missing_commands(plan, os.environ)]
     if errors:
         return plan, [Finding(Level.BAD, "file", str(error)) for error in errors]
     return plan, [Finding(Level.GOOD, "file", f"{source.file} can be run")]

@@ -5,6 +5,7 @@ memory, some 20,000 records, of each app its share.
 
     caddysnake logs                             everything
     caddysnake logs blog:app -f                 of one app, and what comes
+    caddysnake logs blog:app --process celery   of a process, or a schedule, beside its workers
     caddysnake logs --since 10m --level warn    what went wrong in the last ten minutes
     caddysnake logs blog:app --grep 'GET /cart'
 """
@@ -38,6 +39,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("app", metavar="APP", nargs="?", help="only of this app, by its name in `caddysnake status`")
+    parser.add_argument("--process", metavar="NAME", help="only of this process, or schedule, beside the workers")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until Ctrl-C")
     parser.add_argument("--since", metavar="TIME", type=_seconds, help="only of the last 10m, 1h30m, 2d")
     about = "only this and above: debug, info, warn, error"
@@ -72,7 +74,8 @@ def _count(text: str) -> int:
 def main(args: argparse.Namespace) -> int:
     """Show it; 0 when the daemon answers."""
     lines = args.lines if args.lines is not None or args.since is not None or not args.follow else _TAIL
-    query: dict[str, Any] = {"app": args.app, "level": args.level, "lines": None if args.grep else lines}
+    query: dict[str, Any] = {"app": args.app, "process": args.process, "level": args.level}
+    query["lines"] = None if args.grep else lines
     if args.follow:
         query["follow"] = "true"
     since = time.time() - args.since if args.since is not None else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -76,6 +77,23 @@ def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
             is_well = False
     if is_well and status["apps"]:
         yield Finding(Level.GOOD, _APPS, f"{len(status['apps'])} up, and none has crashed")
+
+
+def check_beside(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Processes that end again and again, and schedules whose last run has failed."""
+    for owner in (*status["apps"], *status["templates"]):
+        name = owner["name"]
+        log = f"caddysnake logs {shlex.quote(name) if 'key' in owner else ''} --process".replace("  ", " ")
+        for each in owner.get("processes", ()):
+            if each["state"] == "failed":
+                text = f"process {each['name']} of {name} ends again and again: {_end(each['last_end']['reason'])}"
+                yield Finding(Level.BAD, _APPS, text, f"{log} {each['name']}")
+        for each in owner["schedules"]:
+            run = each["last_run"]
+            if run is not None and not run["ok"]:
+                when = time.strftime("%F %H:%M", time.localtime(run["at"]))
+                text = f"schedule {each['name']} of {name}: its last run, {when}, failed: {_end(run['reason'])}"
+                yield Finding(Level.BAD, _APPS, text, f"{log} {each['name']}")
 
 
 def _of_crashes(causes: Mapping[str, int]) -> str:

@@ -35,10 +35,13 @@ class Query(NamedTuple):
     lines: int | None = None
     """So many of the last; None: all."""
     follow: bool = False
+    process: str | None = None
+    """Of this process, or schedule, beside the workers; None: of all."""
 
     def wants(self, entry: Entry) -> bool:
         """Whether ``entry`` is what is wanted."""
-        return entry.level >= self.level and entry.ts > self.since and self.names(entry.app)
+        is_wanted = self.process is None or self.process == entry.process
+        return is_wanted and entry.level >= self.level and entry.ts > self.since and self.names(entry.app)
 
     def names(self, app: str) -> bool:
         """Whether it is about ``app``."""
@@ -55,6 +58,8 @@ class Entry(NamedTuple):
     """Empty for one that is about none."""
     line: bytes
     """As JSON, with its end."""
+    process: object = None
+    """The field of that name."""
 
 
 class Ring:
@@ -73,7 +78,8 @@ class Ring:
         line = text[start:] if start >= 0 else json_line(record)
         app = record.fields.get("app")
         self._number += 1
-        entry = Entry(self._number, record.ts, LEVELS.get(record.level, 20), app if isinstance(app, str) else "", line)
+        entry = Entry(self._number, record.ts, LEVELS.get(record.level, 20), app if isinstance(app, str) else "", line,
+                      record.fields.get("process"))  # fmt: skip
         self._entries.setdefault(entry.app, deque()).append(entry)
         cost = len(line) + _COST_BYTES
         self._sizes[entry.app] = self._sizes.get(entry.app, 0) + cost

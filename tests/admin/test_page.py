@@ -221,3 +221,59 @@ def test_another_sites_page_can_do_nothing(site: Site) -> None:
         assert outcome in ("failed", "opaque")
     assert call(site.port, "GET", "/apps/main:wsgi").json["build"] == before
     assert "reloading" not in site.process.log
+
+
+BESIDE = """{
+	admin localhost:PORT
+}
+unix/x.sock {
+	python {
+		module_wsgi main:wsgi
+		process sleeper sh -c 'echo zzz; exec sleep 1000'
+		process crasher sh -c `echo "<img src=x onerror=document.title=1>"; exit 3`
+		schedule nightly "0 3 * * *" sh -c 'echo no disk; exit 4'
+	}
+}
+"""
+
+
+def test_what_runs_beside_the_workers_is_shown_and_acted_on(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(app("1"))
+    port = free_port()
+    with daemon(tmp_path, BESIDE.replace("PORT", str(port))) as process, browser() as page:
+        page.appear(1280, 900, dark=False)
+        page.open(f"http://localhost:{port}/")
+        site = Site(tmp_path, process, page, port)
+
+        def rows(of: str) -> str:
+            return f"[...document.querySelectorAll('#{of} tbody > tr')]"
+
+        def button(of: str, name: str) -> str:
+            all_of_it = f"[...document.querySelectorAll('#{of} button')]"
+            return f"{all_of_it}.find((b) => b.textContent === '{name} of main:wsgi')"
+
+        page.until(f"{rows('processes')}.length === 2 && {rows('schedules')}.length === 1")
+        page.until(f"{rows('processes')}[0].innerText.includes('running')")
+        page.until(f"{rows('processes')}[1].innerText.includes('failed')")
+        assert "exit status 3" in page.evaluate(f"{rows('processes')}[1].innerText")
+        page.until("document.querySelector('#alerts').innerText.includes('process crasher ends again and again')")
+        assert "0 3 * * *" in page.evaluate(f"{rows('schedules')}[0].innerText")
+        page.evaluate(f"{button('schedules', 'Run now of nightly')}.click()")
+        page.until(f"{rows('schedules')}[0].innerText.includes('exit status 4')")
+        page.until("document.querySelector('#alerts').innerText.includes('the last run of nightly failed')")
+        pid = page.evaluate(f"{rows('processes')}[0].cells[2].textContent")
+        page.evaluate(f"{button('processes', 'Restart of sleeper')}.click()")
+        page.until(f"!['–', '{pid}'].includes({rows('processes')}[0].cells[2].textContent)")
+        for of, name in (("schedules", "nightly"), ("processes", "sleeper"), ("processes", "crasher")):
+            page.evaluate(f"{button(of, f'Output of {name}')}.click()")
+        page.until("document.querySelector('#schedules pre')?.innerText.includes('no disk')")
+        page.until("document.querySelector('#processes pre')?.innerText.includes('zzz')")
+        page.until("document.querySelectorAll('#processes pre')[1]?.innerText.includes('<img src=x')")
+        assert page.evaluate("document.querySelectorAll('img').length") == 0
+        for name, width, dark in (("beside-light", 1280, False), ("beside-dark", 390, True), ("beside", 390, False)):
+            page.appear(width, 900, dark=dark)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+            ratio, where = page.evaluate(CONTRAST)
+            assert ratio >= 4.5, (name, ratio, where)
+            look(site, name)
+        assert page.errors == []

@@ -142,6 +142,28 @@ def test_what_an_app_fails_of_comes_first_and_is_over_when_it_is_corrected(folde
 
 
 @needs_root
+def test_what_fails_beside_the_workers_is_told_and_leads_to_what_it_wrote(folder: Path) -> None:
+    lines = ("process queue no-such-queue", "schedule nightly `0 3 * * *` sh -c 'echo no disk; exit 4'")
+    with daemon(folder, file(folder).replace("workers 1", "\n\t\t".join(("workers 1", *lines)))) as process:
+        command(process, folder, "run-schedule", "main:app", "nightly")
+
+        def texts() -> str:
+            return "\n".join(f"{each['level']} {each['text']} {each['mend']}" for each in doctor(process, folder))
+
+        eventually(lambda: "bad process queue of main:app ends again and again" in texts(), "five ends in a row")
+        told = texts()
+        assert "bad Caddyfile:8: process: there is no command no-such-queue" in told
+        assert "there is no such command for this user in" in told
+        assert "schedule nightly of main:app: its last run, " in told
+        mend = "caddysnake logs main:app --process nightly"
+        assert f"failed: exit status 4 {mend}" in told
+        assert "no disk" in command(process, folder, *mend.split()[1:], check=True).stdout
+        (folder / "Caddyfile").write_text(file(folder))
+        command(process, folder, "reload", check=True)
+        told = texts()
+        assert not any(word in told for word in ("process queue", "nightly", "Caddyfile:"))
+
+
 def test_an_interpreter_that_the_user_cannot_get_to_is_told_and_another_heals_it(folder: Path) -> None:
     hidden = folder / "hidden"
     hidden.mkdir(mode=0o700)

@@ -280,6 +280,12 @@ function paintAlerts(status) {
       const left = span(Math.max(0, app.kept.until_at - Date.now() / 1000));
       found.push([`kept ${app.key}`, `${app.name}: build ${app.kept.build} is kept for ${left}: caddysnake rollback`, "", "alert warn"]);
     }
+    for (const each of app.processes.filter((p) => p.state === "failed")) {
+      found.push([`process ${app.key} ${each.name}`, `${app.name}: process ${each.name} ends again and again`, endOf(each.last_end), "alert"]);
+    }
+    for (const each of app.schedules.filter((s) => stateOf(s) === "failed")) {
+      found.push([`schedule ${app.key} ${each.name}`, `${app.name}: the last run of ${each.name} failed`, endOf(each.last_run), "alert warn"]);
+    }
     if (!app.workers_ready && app.state !== "starting" && app.state !== "stopping") {
       const why = app.last_failure ? app.last_failure.error : "";
       found.push([`down ${app.key}`, `${app.name} has no worker`, why, "alert"]);
@@ -378,9 +384,9 @@ function fillApp(row, app, status) {
 
 const WORKER_CELLS = [["Process", "full"], ["State"], ["Runs"], ["Age", "n"], ["Requests", "n"], ["In flight", "n"], ["Oldest request", "n"], ["Connections", "n"], ["Memory", "n"], ["Processor", "n"], ["", "actions full"]];
 
-function workerHead() {
+function headOf(labels) {
   const row = make("tr");
-  for (const [label, name] of WORKER_CELLS) row.append(make("th", { scope: "col", class: name === "n" ? "n" : null }, label || make("span", { class: "hidden" }, "Actions")));
+  for (const [label, name] of labels) row.append(make("th", { scope: "col", class: name === "n" ? "n" : null }, label || make("span", { class: "hidden" }, "Actions")));
   return row;
 }
 
@@ -405,7 +411,7 @@ const workerKey = (worker) => `${worker.pid} ${worker.generation} ${worker.index
 
 function buildDetail() {
   const cell = make("td", { colspan: "14" });
-  const table = make("table", { class: "cards" }, make("thead", {}, workerHead()), make("tbody"));
+  const table = make("table", { class: "cards" }, make("thead", {}, headOf(WORKER_CELLS)), make("tbody"));
   cell.append(make("div", { class: "charts" }), make("dl", { class: "facts" }), make("h3", {}, "Workers"), make("div", { class: "scroll" }, table));
   for (const title of ["Refused", "Last failure"]) cell.append(make("h3", {}, title), make("pre", { tabindex: "0" }));
   return make("tr", { class: "detail" }, cell);
@@ -456,6 +462,70 @@ function paintApps(status) {
   write($("no-apps"), status.apps.length ? "No app has this in its name." : "No app runs.");
 }
 
+// -- beside the workers --------------------------------------------------------------------------------------------------
+
+const PROCESS_CELLS = [["Process", "full"], ["State"], ["Id", "n"], ["Since", "n"], ["Restarts", "n"], ["Memory", "n"], ["Processor", "n"], ["Last end", "path"], ["", "full actions"]];
+const SCHEDULE_CELLS = [["Schedule", "full"], ["State"], ["Times"], ["Next run", "n"], ["Took", "n"], ["Left out", "n"], ["Last run", "path"], ["", "full actions"]];
+const OUTPUT_LINES = 20;
+const outputs = new Map(); // what was written last, by where in the log that is, while it is shown
+
+const endOf = (end) => (end ? `${ago(end.at)}: ${end.reason}` : "–");
+const stateOf = (each) => (each.is_leaving ? "leaving" : each.state || (each.running.length ? "running" : each.last_run && !each.last_run.ok ? "failed" : "waiting"));
+
+function processValues(each) {
+  return [each.pid || "–", span(Date.now() / 1000 - each.since_at), each.restarts, bytes(each.memory_bytes), `${each.cpu_s.toFixed(1)} s`, endOf(each.last_end)];
+}
+
+function scheduleValues(each) {
+  const next = each.next_at === null ? "never" : `in ${span(each.next_at - Date.now() / 1000)}`;
+  return [each.cron, next, duration(each.last_run && each.last_run.seconds), each.skipped + each.missed, endOf(each.last_run)];
+}
+
+function buildBeside({ owner, each, log, isOutput }, labels, [what, path]) {
+  if (isOutput) return make("tr", { class: "detail" }, make("td", { colspan: String(labels.length) }, make("pre", { tabindex: "0" })));
+  const row = cells(labels);
+  row.cells[1].append(make("span"));
+  const button = (name, done) => {
+    const made = make("button", { type: "button", class: "small" }, name, make("span", { class: "hidden" }, ` of ${each.name} of ${owner.name}`));
+    made.addEventListener("click", done);
+    row.lastChild.append(made);
+  };
+  button("Output", () => {
+    if (!outputs.delete(log)) outputs.set(log, "…");
+    look();
+  });
+  if (owner.key && !each.is_leaving) button(what, () => act(`${what} ${each.name}`, "POST", `${appPath(owner.key)}/${path(encodeURIComponent(each.name))}`, (a) => (a.reason ? `${a.schedule} has ended: ${a.reason}` : `${a.process} ends, and starts again`)));
+  return row;
+}
+
+function paintBeside(place, owners, labels, valuesOf, action) {
+  const shown = owners.flatMap((owner) => owner[place].map((each) => {
+    const log = `logs?${new URLSearchParams({ process: each.name, lines: OUTPUT_LINES, ...(owner.key && { app: owner.name }) })}`;
+    return { owner, each, log, key: `${owner.key || owner.name} ${each.name} ${each.is_leaving ? each.pid : ""}` };
+  }));
+  $(place).hidden = !shown.length;
+  const [head, body] = $(place).querySelector("table").children;
+  if (!head.children.length) head.append(headOf(labels));
+  const items = shown.flatMap((item) => (outputs.has(item.log) ? [item, { ...item, isOutput: true, key: `output ${item.key}` }] : [item]));
+  rows(body, items, (item) => item.key, (item) => buildBeside(item, labels, action), (row, { owner, each, log, isOutput }) => {
+    if (isOutput) return write(row.querySelector("pre"), outputs.get(log));
+    const state = stateOf(each);
+    write(row.cells[1].firstChild, state);
+    classes(row.cells[1].firstChild, `badge ${{ running: "good", failed: "bad", ended: "plain", waiting: each.cron ? "plain" : "warn" }[state] || "warn"}`);
+    row.lastChild.firstChild.setAttribute("aria-expanded", String(outputs.has(log)));
+    fillCells(row, [`${each.name} of ${owner.name}`, undefined, ...valuesOf(each)]);
+  });
+}
+
+async function readOutputs() {
+  for (const log of outputs.keys()) {
+    const response = await fetch(log, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    const lines = (await response.text()).split("\n").filter(Boolean).map(JSON.parse);
+    const told = lines.map((each) => (response.ok ? [new Date(each.ts * 1000).toLocaleTimeString(), each.msg, each.reason].filter(Boolean).join("  ") : each.error));
+    outputs.set(log, told.join("\n") || "It has written nothing of late.");
+  }
+}
+
 const TEMPLATE_CELLS = [["", "full path"], ["Live", "n"], ["Starting", "n"], ["Leaving", "n"], ["Requests", "n"], ["Restarts", "n"], ["Answered in their place"]];
 const LISTENER_CELLS = [["", "full path"], ["Mode"], ["Why", "path"], ["Apps", "path"]];
 
@@ -466,7 +536,7 @@ function paintRest(status) {
     Object.entries(t.refusals).map(([code, count]) => `${code} ${count}`).join(", ") || "–"]));
   rows($("listener-rows"), status.listeners, (l) => l.address, () => cells(LISTENER_CELLS), (row, l) => fillCells(row, [l.address, l.mode, l.reason || "–", l.apps.join(", ")]));
   $("relays").hidden = !status.relays.length;
-  if (!$("relay-head").children.length) $("relay-head").append(workerHead());
+  if (!$("relay-head").children.length) $("relay-head").append(headOf(WORKER_CELLS));
   rows($("relay-rows"), status.relays, workerKey, buildWorker, fillWorker);
 }
 
@@ -499,6 +569,8 @@ function paint() {
   paintTiles(now, passedS);
   paintCharts($("charts"), "");
   paintApps(now);
+  paintBeside("processes", now.apps, PROCESS_CELLS, processValues, ["Restart", (name) => `processes/${name}/restart`]);
+  paintBeside("schedules", [...now.apps, ...now.templates], SCHEDULE_CELLS, scheduleValues, ["Run now", (name) => `schedules/${name}/run`]);
   paintRest(now);
 }
 
@@ -514,6 +586,7 @@ async function look() {
     }
     remember(status, passedS);
     await lookBack();
+    await readOutputs();
     now = status;
     seenAt = at;
     failures = 0;

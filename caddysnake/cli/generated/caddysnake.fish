@@ -51,7 +51,7 @@ function _shtab_caddysnake_using
 end
 
 set -g _shtab_caddysnake_commands run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version
-set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
+set -g _shtab_caddysnake_opts_with_value --adapter --address --admin --app --app-dir --bind --caddy-group --caddy-user --config --directory --domain --env-file --env-var --grep --host --interval --level --lifespan --lines --listen --output --port --process --python --python-path --request-body-max-size --root --runtime --seconds --since --socket-dir --start-timeout --static-path --static-route --threads --venv --workers --working-dir -a -b -c -d -l -n -o -p -w
 
 complete -c caddysnake -e
 complete -c caddysnake -f
@@ -148,6 +148,7 @@ complete -c caddysnake -n '_shtab_caddysnake_using status' -l check -d 'only say
 complete -c caddysnake -n '_shtab_caddysnake_using status' -l any -d 'with --check: whether the daemon answers and one app is'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a logs -d 'Show what the daemon, its apps and their requests have logged last: in colours on a terminal, as JSON elsewhere.'
 complete -c caddysnake -n '_shtab_caddysnake_using logs' -s h -l help -d 'show this help message and exit'
+complete -c caddysnake -n '_shtab_caddysnake_using logs' -l process -x -d 'only of this process, or schedule, beside the workers'
 complete -c caddysnake -n '_shtab_caddysnake_using logs' -s f -l follow -d 'go on with what comes, until Ctrl-C'
 complete -c caddysnake -n '_shtab_caddysnake_using logs' -l since -x -d 'only of the last 10m, 1h30m, 2d'
 complete -c caddysnake -n '_shtab_caddysnake_using logs' -l level -xka "debug info warn error panic fatal" -d 'only this and above: debug, info, warn, error'

@@ -137,6 +137,7 @@ _shtab_caddysnake_import_defaults_added=0
 
 _shtab_caddysnake_logs_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--process[only of this process, or schedule, beside the workers]:NAME:"
   {-f,--follow}"[go on with what comes, until Ctrl-C]"
   "--since[only of the last 10m, 1h30m, 2d]:TIME:"
   "--level[only this and above\: debug, info, warn, error]:LEVEL:(debug info warn error panic fatal)"
