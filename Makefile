@@ -27,7 +27,7 @@ help:
 	@echo 'make generated   write completion scripts, the manual page and pages of the docs anew'
 	@echo 'make bench       measure against the peers, on this machine (less than 10 minutes)'
 	@echo 'make bench-full  the same with everything, and longer (an hour or two)'
-	@echo 'make scaling     what grows with connections, workers, tenants, routes and sites'
+	@echo 'make scaling     what grows with connections, workers, tenants, sites, processes and schedules'
 	@echo 'make build       make the wheel and the source distribution in dist/'
 	@echo 'make clean       remove everything that the above made'
 

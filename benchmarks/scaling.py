@@ -20,6 +20,7 @@ from pathlib import Path
 
 from . import report
 from .__main__ import RESULTS, describe
+from .beside import commands, processes, schedules
 from .load import Figures, Wrk, require_wrk
 from .processes import cpu_us, pss_bytes
 from .rounds import cores
@@ -199,13 +200,25 @@ def _some(figures: Figures, *names: str) -> Figures:
 
 
 SERIES: dict[str, Callable[[argparse.Namespace], list[Figures]]] = {
-    each.__name__: each for each in (connections, workers, routes, tenants, tenants_as_threads, configuration)
+    each.__name__: each
+    for each in (
+        connections, workers, routes, tenants, tenants_as_threads, configuration, processes, schedules, commands,
+    )
 }
 _TITLES = {
     "asleep_mb": "PSS MB, all asleep",
     "daemon_files": "files of the daemon",
     "again_ms": "first byte after sleep ms",
     "rate": "requests/s",
+    "wakeups_a_s": "wake-ups a second",
+    "cpu_ms_a_s": "CPU ms a second",
+    "rss_mb": "RSS MB of the daemon",
+    "alone_ms": "Python alone ms",
+    "exec_ms": "by exec ms",
+    "gigabyte_s": "1 GB by exec s",
+    "gigabyte_cpu_s": "daemon's CPU s of that",
+    "reload_ms": "reload ms",
+    "release_ms": "with a release ms",
 }
 _TITLES |= {"check_s": "validate, CPU s", "caddyfile_s": "caddyfile, CPU s"}
 
