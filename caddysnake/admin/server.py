@@ -22,7 +22,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel
 
 from ..daemon.main import Daemon
-from ..daemon.system.kinship import Peer, peer_of, peer_pid, peer_uid
+from ..daemon.system.kinship import Peer, holder_of, peer_of, peer_pid, peer_uid, tcp_end
 from . import page
 from .access import Access, Denial
 from .description import describe
@@ -39,6 +39,7 @@ log = logging.getLogger("caddysnake.admin")
 CONNECTIONS_MAX = 256
 _SHUTDOWN_S = 2.0
 _DISMISSED_MAX = 16
+_UNKNOWN_MAX = 16
 _DISMISSED_S = 1.0
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -71,6 +72,8 @@ class Server:
         self._history = history
         self._refused: set[int] = set()
         self._dismissed: deque[socket.socket] = deque()
+        self._unknown: set[asyncio.Task[None]] = set()
+        self._finding_out = asyncio.Lock()
 
     async def start(self) -> None:
         """Be ready for connections."""
@@ -87,13 +90,43 @@ class Server:
 
     async def stop(self) -> None:
         """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
+        for task in self._unknown:
+            task.cancel()
         await self._hosting.stop()
         for sock in self._dismissed:
             sock.close()
 
     def accept(self, sock: socket.socket) -> None:
         """Serve a new connection, if it is somebody's who may call."""
-        refusal = self._refusal(sock) if sock.family == socket.AF_UNIX else None
+        desired = self._daemon.running.desired
+        if sock.family == socket.AF_UNIX:
+            self._admit(sock, self._refusal(sock, peer_uid(sock), lambda: peer_of(sock)))
+        elif len(desired.unwalled) == len(desired.apps) + len(desired.templates):
+            self._admit(sock, None)
+        elif len(self._unknown) < _UNKNOWN_MAX:  # a sandbox says of ports whether they may be reached, not by whom
+            task = asyncio.create_task(self._find_out(sock))
+            self._unknown.add(task)
+            task.add_done_callback(self._unknown.discard)
+        else:
+            sock.close()
+
+    async def _find_out(self, sock: socket.socket) -> None:
+        """Admit who comes over TCP, unless it is an app. One after the other: it takes a while."""
+
+        def look() -> ErrorModel | None:
+            end = tcp_end(sock)
+            return None if end is None else self._refusal(sock, end[0], lambda: holder_of(end[1]))
+
+        try:
+            async with self._finding_out:
+                refusal = await asyncio.to_thread(look)
+            self._admit(sock, refusal)
+        except BaseException as exc:
+            sock.close()
+            if not isinstance(exc, OSError):
+                raise
+
+    def _admit(self, sock: socket.socket, refusal: ErrorModel | None) -> None:
         if refusal is None:
             self._hosting.accept(sock)
             return
@@ -109,26 +142,24 @@ class Server:
             self._dismissed.popleft().close()
         asyncio.get_running_loop().call_later(_DISMISSED_S, sock.close)
 
-    def _refusal(self, sock: socket.socket) -> ErrorModel | None:
+    def _refusal(self, sock: socket.socket, uid: int, comes_from: Callable[[], Peer]) -> ErrorModel | None:
         """Why whoever has connected is refused. A user who runs apps is one whose apps may try this; where they have
         the daemon's own user, they are told by their descent. Root is neither, unless the daemon is.
         """
-        uid = peer_uid(sock)
         if uid in self._daemon.running.spawners.uids:
-            self._warn("a user who runs apps tried the admin API", sock)
+            self._warn("a user who runs apps tried the admin API", sock, uid)
             return _NO_USER
         if uid == 0 != os.geteuid():
             return None
-        peer = peer_of(sock)
+        peer = comes_from()
         if peer is Peer.OUTSIDE:
             return None
         if peer is not Peer.ENDED:
-            self._warn("a process of an app tried the admin API", sock)
+            self._warn("a process of an app tried the admin API", sock, uid)
         return ErrorModel(error=_NO_PROCESS[peer], code="forbidden-process", hint=_OUTSIDE)
 
-    def _warn(self, what: str, sock: socket.socket) -> None:
+    def _warn(self, what: str, sock: socket.socket, uid: int) -> None:
         """Once for each user."""
-        uid = peer_uid(sock)
         if uid not in self._refused:
             self._refused.add(uid)
             log.warning(what, extra={"fields": {"uid": uid, "pid": peer_pid(sock)}})

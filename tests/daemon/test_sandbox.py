@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, eventually, get
+from support.daemon import PATIENCE_S, Process, eventually, free_port, get
 from support.estate import Estate, block
 from support.siege import APP
 from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
@@ -326,6 +326,27 @@ def test_where_the_kernel_or_a_container_offers_none_nothing_is_started_with_les
         )
         assert done.returncode == 1, done
         assert told in done.stdout + done.stderr
+
+
+def test_an_admin_api_on_tcp_answers_no_app_and_everybody_else(folder: Path, public: Public) -> None:
+    text = text_of(folder, public, "sandbox on")
+    port = free_port()
+    process = run(folder, public, text.replace("{\n", f"{{\n\tadmin localhost:{port}\n", 1), ALICE)
+    try:
+        process.wait_for_log("admin API ready")
+        asking = (
+            "import socket; s = socket.create_connection(('127.0.0.1', int(__import__('sys').argv[1])));"
+            "s.sendall(b'GET /status HTTP/1.1\\r\\nHost: localhost:%d\\r\\n\\r\\n' % s.getpeername()[1]);"
+            "print(s.recv(12).decode())"
+        )
+        command_line = [public.python, "-c", asking, str(port)]
+        found = Estate(folder, process).ask("alice", "answered", port=port, command=command_line)
+        assert found == {"itself": "HTTP/1.1 403", "a child": "HTTP/1.1 403"}
+        for user in (None, ALICE):
+            asked = subprocess.run(command_line, stdout=-1, user=user, group=user, timeout=PATIENCE_S, check=True)
+            assert asked.stdout == b"HTTP/1.1 200\n"
+    finally:
+        process.close()
 
 
 REACHING = """

@@ -220,6 +220,15 @@ def stumble(told_to):
         raise
 
 
+def answered(told_to):
+    """The status line that the admin API has for this process, and for one that it starts."""
+    with socket.create_connection(("127.0.0.1", told_to["port"])) as sock:
+        sock.sendall(b"GET /status HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % told_to["port"])
+        own = sock.recv(12).decode()
+    done = subprocess.run(told_to["command"], stdout=subprocess.PIPE, text=True, check=True)
+    return {"itself": own, "a child": done.stdout.strip()}
+
+
 def tried(told_to):
     return {path: told(lambda: open(path, mode)) for path, mode in told_to["paths"]}
 '''

@@ -129,6 +129,26 @@ def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
             yield number, error_at(app.block.at(exc.at, "sandbox"), f"sandbox: {exc}", exc.hint)
 
 
+def admin_errors(plan: Plan) -> Iterator[CaddyfileError]:
+    """An app in a sandbox reaches the admin API of the Caddy that reads this file: that asks nobody who he is."""
+    admin, housed = plan.options.admin, residents(plan)
+    address = "" if admin is None or admin.disabled else (admin.listen or "").partition("|")[0]
+    for app in plan.apps if address else ():
+        is_one_of_many = is_shared(app, housed)
+        fence = fence_of(app, (), isolated=not is_one_of_many)
+        if fence is None or fence.is_rehearsed:
+            continue
+        connect = fence.walls.connect
+        if address.startswith("unix/"):
+            is_reached = fence.walls.has_unix and is_one_of_many
+        else:
+            is_reached = connect is None or address.rpartition(":")[2] in map(str, connect)
+        if is_reached:
+            message = f"admin: {app.name} is in a sandbox, and would reach Caddy's admin API at {address}"
+            hint = "take the line away: Caddy then gets a socket that no app reaches; or name its ports with `connect`"
+            yield error_at(plan.options.at("admin"), message, hint)
+
+
 def sandboxes(plan: Plan) -> Sequence[str]:
     """What the sandbox of each app in one comes to here."""
     housed, found = residents(plan), []

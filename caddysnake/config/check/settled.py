@@ -13,6 +13,7 @@ from ..language.models import Config
 from ..plan.plan import Plan
 from ..plan.routing import tables
 from .check import check_apps, check_sockets
+from .sandbox import admin_errors
 from .tenancy import settle_plan
 
 
@@ -49,4 +50,5 @@ def settle(
     written, errors = tables(config, planned, environ, own_sockets=own_sockets)
     if not errors:  # a placeholder that cannot be used cannot be filled in either
         planned = settle_plan(planned, environ, base_dir)
-    return Settled(planned, written, [*errors, *planned.problems, *check_sockets(planned)], check_apps(planned))
+    errors += [*planned.problems, *check_sockets(planned), *(admin_errors(planned) if own_sockets else ())]
+    return Settled(planned, written, errors, check_apps(planned))

@@ -8,6 +8,7 @@ that is asked first.
 from __future__ import annotations
 
 import array
+import contextlib
 import enum
 import errno
 import fcntl
@@ -16,6 +17,8 @@ import select
 import signal
 import socket
 import struct
+import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 _PIDFD_GET_INFO: Final = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), of its first version
@@ -193,6 +196,11 @@ def peer_of(sock: socket.socket) -> Peer:
         return Peer.ENDED
     except OSError:
         return Peer.UNKNOWN
+    return _origin(pidfd, pid)
+
+
+def _origin(pidfd: int, pid: int) -> Peer:
+    """Where ``pid`` comes from, which ``pidfd`` is of: that is closed."""
     try:
         if has_ended(pidfd):
             return Peer.ENDED
@@ -215,3 +223,63 @@ def _pidfd_of(sock: socket.socket, pid: int) -> int:
         if exc.errno != errno.ENOPROTOOPT:
             raise
     return os.pidfd_open(pid)
+
+
+def tcp_end(sock: socket.socket) -> tuple[int, int] | None:
+    """The user and the inode of the other end of the TCP connection ``sock``; None: it is on another machine.
+
+    Blocks: the kernel lists its connections for this (proc(5), /proc/net/tcp). Inode 0: it is closed.
+    """
+    (host, port), (own, own_port) = sock.getpeername()[:2], sock.getsockname()[:2]
+    wanted = [(_plain_address(ip_address(host)), port), (_plain_address(ip_address(own)), own_port)]
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", encoding="ascii") as file:
+            for fields in map(str.split, file):
+                if fields[1].endswith(f":{port:04X}") and [*map(_listed_address, fields[1:3])] == wanted:
+                    return int(fields[7]), int(fields[9])
+    return (-1, 0) if _is_of_this_machine(sock.family, host) else None
+
+
+def _listed_address(text: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """``0100007F:0016``: words of four bytes, in the order of this machine."""
+    words, _, port = text.partition(":")
+    raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
+    return _plain_address(ip_address(raw)), int(port, 16)
+
+
+def _plain_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_of_this_machine(family: int, host: str) -> bool:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def holder_of(inode: int) -> Peer:
+    """Where the process comes from that has the socket ``inode`` open. Blocks: all that can be looked at is.
+
+    Nobody sees what an app has open, as it is undumpable: so who cannot be found is not believed.
+    """
+    if inode == 0:
+        return Peer.ENDED
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if _holds(pid, inode):
+            try:
+                found = _origin(os.pidfd_open(pid), pid)
+            except ProcessLookupError:
+                return Peer.ENDED
+            return found if _holds(pid, inode) else Peer.ENDED
+    return Peer.UNKNOWN
+
+
+def _holds(pid: int, inode: int) -> bool:
+    folder = f"/proc/{pid}/fd"
+    try:
+        return any(os.readlink(f"{folder}/{fd}") == f"socket:[{inode}]" for fd in os.listdir(folder))
+    except OSError:
+        return False

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config.check.sandbox import held, overlaps, path_errors, refusals, sandboxes
+from caddysnake.config.check.sandbox import admin_errors, held, overlaps, path_errors, refusals, sandboxes
 from caddysnake.config.language.adapt import ConfigErrors, load
 from caddysnake.config.language.models import Sandbox
 from caddysnake.config.plan.plan import Plan, plan
@@ -58,9 +58,9 @@ def test_it_comes_to_a_word_and_a_sentence(
     assert has_not not in found.sentence
 
 
-def planned(folder: Path, *apps: str) -> Plan:
+def planned(folder: Path, *apps: str, options: str = "") -> Plan:
     """One app a text, each the lines of its ``sandbox``, in a folder of its own named ``app0`` …"""
-    text = ""
+    text = options
     for number, lines in enumerate(apps):
         own = folder / f"app{number}"
         own.mkdir(exist_ok=True)
@@ -208,3 +208,22 @@ def test_a_store_or_a_database_by_a_unix_socket_needs_one(tmp_path: Path) -> Non
     plan_of = planned(tmp_path, "unix none\n}\nenv_var DATABASE_URL postgres:///shop?host=/run/pg\nautoreload {")
     (_, note) = sandboxes(plan_of)
     assert "DATABASE_URL names a unix socket" in note
+
+
+@pytest.mark.parametrize(
+    ("admin", "lines", "is_reached"),
+    [
+        ("localhost:2019", "", True),
+        ("localhost:2019", "connect 443", False),
+        ("localhost:2019", "connect 443 2019", True),
+        ("unix//run/caddy/admin.sock|0600", "", False),
+        ("unix//run/caddy/admin.sock|0600", "unix any", True),
+        ("off", "unix any", False),
+    ],
+)
+def test_no_app_in_a_sandbox_may_reach_the_admin_api_of_caddy(
+    tmp_path: Path, admin: str, lines: str, is_reached: bool
+) -> None:
+    found = [*admin_errors(planned(tmp_path, lines, options=f"{{\n\tadmin {admin}\n}}\n"))]
+    assert [error.line for error in found] == [2] * is_reached
+    assert all("would reach Caddy's admin API" in str(error) for error in found)
