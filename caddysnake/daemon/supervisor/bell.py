@@ -44,7 +44,10 @@ class Bell:
         """
         if self._sock is not None:
             return
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor is left
+            return
         try:
             sock.bind(bell_name())
             sock.listen(_ASKING_MAX)

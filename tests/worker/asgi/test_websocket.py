@@ -231,6 +231,24 @@ def test_messages_of_every_size_come_back(client: RawClient, worker: Worker, com
         assert ws.recv(20) == "in fragments"
 
 
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_burst_comes_in_order_with_what_is_large_and_the_end(
+    client: RawClient, worker: Worker, compression: str | None
+) -> None:
+    with connected(worker, "/burst", compression=compression) as websocket:
+        said = [str(websocket.recv(30)).rstrip(".") for _ in range(500)]
+        assert said == [str(number) for number in range(500)]
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv(30)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 4001
+
+
+def test_the_last_of_a_burst_waits_for_nothing(client: RawClient, ws: RawSocket) -> None:
+    assert ws.handshake("/burst_and_silence")[0] == 101
+    assert [ws.next() for _ in range(10)] == [(TEXT, b"%d" % number) for number in range(10)]
+
+
 def test_text_and_bytes_may_be_given_as_none(client: RawClient, ws: RawSocket) -> None:
     ws.handshake("/none_keys")
     assert ws.next() == (BINARY, b"b")

@@ -216,6 +216,21 @@ async def ws_flood(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.send", "bytes": bytes(1 << 20)})
 
 
+async def ws_burst(scope: Any, receive: Any, send: Any) -> None:
+    await accept(receive, send)
+    for number in range(500):
+        await send({"type": "websocket.send", "text": f"{number}" + "." * (5000 if number % 100 == 99 else 0)})
+    await send({"type": "websocket.close", "code": 4001})
+
+
+async def ws_burst_and_silence(scope: Any, receive: Any, send: Any) -> None:
+    await accept(receive, send)
+    for number in range(10):
+        await send({"type": "websocket.send", "text": f"{number}"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
 async def ws_late_accept(scope: Any, receive: Any, send: Any) -> None:
     assert (await receive()) == {"type": "websocket.connect"}
     NOTES.append("connecting")

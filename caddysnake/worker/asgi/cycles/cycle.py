@@ -23,6 +23,11 @@ _PATH_MAX = 200
 LOOK_S = 0.01
 """A client that was there so lately is taken to be there still."""
 
+PIECE_MAX_BYTES = 1024
+PIECES_MAX = 64
+BURST_S = 0.001
+"""Pieces that come sooner than this after another are let wait for each other, within one turn of the loop."""
+
 REFUSALS_MAX = 8
 """So often an app is told at once that its client is gone; one that goes on all the same waits for its turn."""
 
@@ -223,8 +228,36 @@ class Cycle:
         if not self.is_gone:
             self.connection.write(self.response.flush_head(), 0)
 
+    # Small pieces
+
+    def _let_wait(self, piece: Any, content_bytes: int) -> None:
+        """Let ``piece``, soon behind another, leave at the end of this turn of the loop at the latest."""
+        pieces = self.pieces
+        self.held_bytes += content_bytes
+        if pieces is None:
+            self.pieces = [piece]
+            self.connection.context.head_waits(self)
+            return
+        pieces.append(piece)
+        if len(pieces) >= PIECES_MAX:
+            if self.connection.is_closing():
+                self.look_for_client(self.looked)
+            self.flush_pieces()
+
+    def _write(self, output: Output, content_bytes: int = 0) -> None:
+        """Write ``output`` behind the pieces that wait."""
+        pieces = self.pieces
+        if pieces:
+            self.pieces = None
+            content_bytes += self.held_bytes
+            self.held_bytes = 0
+            output = b"".join((*pieces, output)) if isinstance(output, bytes) else (*pieces, *output)
+        self.connection.write(output, content_bytes)
+
     def flush_pieces(self) -> None:
         """Let the pieces leave that were sent in the same turn of the loop."""
+        if self.pieces and not self.is_gone:
+            self._write(b"")
 
     def wake(self) -> None:
         """Something that ``receive`` may wait for has happened."""

@@ -30,10 +30,10 @@ from time import monotonic
 from typing import Any
 
 from ....http1.errors import ResponseError
-from ....http1.response import Output, ResponsePhase, informational
+from ....http1.response import ResponsePhase, informational
 from ...early_answers import LARGE_BYTES
 from ..turns import SLICE_S
-from .cycle import LOOK_S, ClientDisconnected, Cycle
+from .cycle import BURST_S, LOOK_S, PIECE_MAX_BYTES, ClientDisconnected, Cycle
 from .sendfile import open_file, send_file
 
 Message = MutableMapping[str, Any]
@@ -43,13 +43,8 @@ _STREAMING = ResponsePhase.STREAMING
 _DONE = ResponsePhase.DONE
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _EARLY_HINTS = 103
-_PIECE_MAX_BYTES = 1024
-_PIECES_MAX = 64
 ANSWERED_S = 5.0
 """So long an app may go on to send behind the last that its client can get; then it is told that nobody is there."""
-
-_BURST_S = 0.001
-"""Pieces that come sooner than this after another are let wait for each other, within one turn of the loop."""
 
 
 class HttpCycle(Cycle):
@@ -112,8 +107,8 @@ class HttpCycle(Cycle):
                     if not connection.parser.complete and response.declared_length == len(body):
                         await self._hold_declared_end()
                     output = response.send(body, True)
-                    is_small = type(output) is bytes and len(output) <= _PIECE_MAX_BYTES
-                    if is_small and now - self.wrote <= _BURST_S:
+                    is_small = type(output) is bytes and len(output) <= PIECE_MAX_BYTES
+                    if is_small and now - self.wrote <= BURST_S:
                         self._let_wait(output, len(body))
                     else:
                         if connection.is_closing():
@@ -283,36 +278,10 @@ class HttpCycle(Cycle):
             raise ClientDisconnected("the client is gone")
         return comes
 
-    # Small pieces
-
-    def _let_wait(self, piece: Any, content_bytes: int) -> None:
-        """Let ``piece``, soon behind another, leave at the end of this turn of the loop at the latest."""
-        pieces = self.pieces
-        self.held_bytes += content_bytes
-        if pieces is None:
-            self.pieces = [piece]
-            self.connection.context.head_waits(self)
-            return
-        pieces.append(piece)
-        if len(pieces) >= _PIECES_MAX:
-            if self.connection.is_closing():
-                self.look_for_client(self.looked)
-            self.flush_pieces()
-
-    def _write(self, output: Output, content_bytes: int) -> None:
-        """Write ``output`` behind the pieces that wait."""
-        pieces = self.pieces
-        if pieces:
-            self.pieces = None
-            content_bytes += self.held_bytes
-            self.held_bytes = 0
-            output = b"".join((*pieces, output)) if isinstance(output, bytes) else (*pieces, *output)
-        self.connection.write(output, content_bytes)
-
     def flush_pieces(self) -> None:
         """Let the pieces leave that were sent in the same turn of the loop."""
         if self.pieces and not self.is_gone:
-            self._write(b"", 0)
+            super().flush_pieces()
             if self.response.is_satisfied:
                 self._answered()
 

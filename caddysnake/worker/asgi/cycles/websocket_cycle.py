@@ -56,7 +56,7 @@ from ...websocket.frames import (
 from ...websocket.handshake import Offer
 from ...websocket.keepalive import Due, KeepAlive
 from ..turns import SLICE_S
-from .cycle import LOOK_S, ClientDisconnected, Cycle, Transport, is_about_leaving
+from .cycle import BURST_S, LOOK_S, PIECE_MAX_BYTES, PIECES_MAX, ClientDisconnected, Cycle, Transport, is_about_leaving
 
 Message = MutableMapping[str, Any]
 
@@ -191,6 +191,7 @@ class WebSocketCycle(Cycle):
             now = monotonic()
             if now - self.looked > LOOK_S:
                 self.look_for_client(now)
+            output: Any
             text = message.get("text")
             if text is not None:
                 if not isinstance(text, str):
@@ -202,9 +203,19 @@ class WebSocketCycle(Cycle):
                 content = message.get("bytes")
                 opcode, data = BINARY, content if isinstance(content, bytes) else _to_bytes(content)
             if self._deflate is not None:
-                connection.write(frame(opcode, self._deflate.deflate(data), rsv1=True), len(data))
+                output = frame(opcode, self._deflate.deflate(data), rsv1=True)
             else:
-                connection.write(frame(opcode, data), len(data))
+                output = frame(opcode, data)
+            if len(data) <= PIECE_MAX_BYTES and now - self.wrote <= BURST_S and not has_waited:
+                pieces = self.pieces
+                if pieces and len(pieces) < PIECES_MAX - 1:  # `_let_wait`, written out
+                    pieces.append(output)
+                    self.held_bytes += len(data)
+                else:
+                    self._let_wait(output, len(data))
+            else:
+                self.wrote = now
+                self._write(output, len(data))
             if connection.is_write_paused:
                 await connection.drain()
             if not has_waited:
@@ -369,9 +380,6 @@ class WebSocketCycle(Cycle):
         if self._pong is not None and self._phase is _OPEN:
             content, self._pong = self._pong, None
             self._write(control_frame(PONG, content))
-
-    def _write(self, output: bytes | tuple[bytes, bytes]) -> None:
-        self.connection.write(output, 0)
 
     # The end
 
