@@ -8,6 +8,7 @@ asyncio (``aget`` and so on) run them in a thread.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import struct
@@ -286,7 +287,7 @@ class Cache:
             words += ["EX", int(ttl)]
         return self._call(*words) is not None
 
-    def keys(self, prefix: str | bytes, limit: int = _NAMES_MAX) -> list[bytes]:
+    def keys(self, prefix: str | bytes = "", limit: int = _NAMES_MAX) -> list[bytes]:
         """The names that begin with ``prefix``, sorted, at most ``limit``."""
         raw = _key(prefix)
         if int(limit) < 0:
@@ -370,56 +371,6 @@ class Cache:
         finally:
             link.close()
 
-    # For asyncio
-
-    async def aset(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> None:
-        """As ``set``."""
-        await asyncio.to_thread(self.set, key, value, ttl)
-
-    async def aget(self, key: str | bytes) -> bytes | list[bytes] | None:
-        """As ``get``."""
-        return await asyncio.to_thread(self.get, key)
-
-    async def adelete(self, key: str | bytes) -> int:
-        """As ``delete``."""
-        return await asyncio.to_thread(self.delete, key)
-
-    async def asetnx(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> bool:
-        """As ``setnx``."""
-        return await asyncio.to_thread(self.setnx, key, value, ttl)
-
-    async def akeys(self, prefix: str | bytes = "", limit: int = _NAMES_MAX) -> list[bytes]:
-        """As ``keys``."""
-        return await asyncio.to_thread(self.keys, prefix, limit)
-
-    async def aappend(self, key: str | bytes, value: str | bytes) -> None:
-        """As ``append``."""
-        await asyncio.to_thread(self.append, key, value)
-
-    async def apop(self, key: str | bytes, timeout: float | None = None) -> bytes | None:  # noqa: ASYNC109
-        """As ``pop``."""
-        return await asyncio.to_thread(self.pop, key, timeout)
-
-    async def asadd(self, key: str | bytes, member: str | bytes) -> int:
-        """As ``sadd``."""
-        return await asyncio.to_thread(self.sadd, key, member)
-
-    async def asrem(self, key: str | bytes, member: str | bytes) -> int:
-        """As ``srem``."""
-        return await asyncio.to_thread(self.srem, key, member)
-
-    async def asmembers(self, key: str | bytes) -> list[bytes]:
-        """As ``smembers``."""
-        return await asyncio.to_thread(self.smembers, key)
-
-    async def apublish(self, channel: str | bytes, message: str | bytes) -> int:
-        """As ``publish``."""
-        return await asyncio.to_thread(self.publish, channel, message)
-
-    async def asubscribe(self, channel: str | bytes, timeout: float) -> bytes | None:  # noqa: ASYNC109
-        """As ``subscribe``."""
-        return await asyncio.to_thread(self.subscribe, channel, timeout)
-
     # The connection
 
     def _script(self, text: str, *words: str | bytes | int) -> Any:
@@ -487,6 +438,23 @@ class Cache:
                 raise _failed(exc) from None
         self._local.link = link
         return link
+
+
+def _twin(name: str) -> Any:
+    """``name`` of ``Cache`` for asyncio: in a thread."""
+    call = getattr(Cache, name)
+
+    @functools.wraps(call)
+    async def twin(*args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(call, *args, **kwargs)
+
+    twin.__name__ = f"a{name}"
+    twin.__qualname__ = f"Cache.a{name}"
+    return twin
+
+
+for _name in "set get delete append pop sadd srem smembers setnx keys publish subscribe".split():  # noqa: SIM905
+    setattr(Cache, f"a{_name}", _twin(_name))
 
 
 def _rung() -> str:

@@ -42,6 +42,28 @@ def app(environ, start_response):
             from django.core.cache import cache as djangos
             djangos.set("x", [1, 2])
             found = djangos.get("x")
+        elif call == "flask_caching":
+            import flask, flask_caching
+            kept = flask_caching.Cache(config={"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": os.environ["REDIS_URL"]})
+            with flask.Flask("x").app_context() as context:
+                kept.init_app(context.app)
+                kept.set("y", {"a": 1})
+                found = kept.get("y")
+        elif call == "channels":
+            import asyncio
+            from channels_redis.core import RedisChannelLayer
+            async def talk():
+                layers = [RedisChannelLayer(hosts=[os.environ["REDIS_URL"]]) for _ in range(2)]
+                await layers[0].group_add("all", "one")
+                await layers[1].group_send("all", {"type": "hello"})
+                heard = await layers[0].receive("one")
+                for each in layers:
+                    await each.close_pools()
+                return heard
+            found = asyncio.run(talk())
+        elif call == "celery":
+            import tasks
+            found = tasks.double.delay(21).get(timeout=60)
         else:
             found = getattr(cache, call)(*words)
     except CacheError as exc:
@@ -102,6 +124,50 @@ def test_workers_share_it_and_it_outlives_reloads_and_a_kill(runtime: str, tmp_p
         assert asked(path, "get", "key") is None, "what was not kept is gone"
         assert asked(path, "set", "key", "again") is None
     assert not os.path.exists(socket_path)
+
+
+TASKS = """
+import os
+from celery import Celery
+from caddysnake import cache
+
+url = os.environ["CADDYSNAKE_STORE_CELERY_URL"]
+app = Celery("tasks", broker=url, backend=url)
+
+@app.task
+def double(number):
+    cache.append("done", number)
+    return number * 2
+"""
+
+
+def test_celery_flask_caching_and_channels_work_on_it(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(TASKS)
+    process = "process celery python -m celery -A tasks worker --pool solo --without-mingle --without-gossip"
+    with running(tmp_path, "cache {\nenv REDIS_URL\n}", process) as (_, path):
+        assert asked(path, "celery") == 42
+        assert asked(path, "get", "done") == ["21"]
+        assert asked(path, "flask_caching") == {"a": 1}
+        assert asked(path, "channels") == {"type": "hello"}
+
+
+def test_a_store_that_is_missing_or_too_old_is_said_at_once_and_the_app_serves(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    server = tmp_path / "bin" / "redis-server"
+    server.write_text("#!/bin/sh\necho 'Redis server v=5.0.7 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64'\n")
+    server.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}/bin:/nonexistent"}
+    for lines in (("cache",), ()):
+        with running(tmp_path, *lines, environ=environ) as (process, path):
+            said = asked(path, "set", "key", "value")
+            assert isinstance(said, dict)
+            assert said["error"].startswith(f"there is no store: {server} is of version 5.0.7, and 6.0 or later")
+            assert asked(path, "worker_id")
+            if lines:
+                process.wait_for_log("is of version 5.0.7")
+                server.write_text("#!/bin/sh\nif [ -n \"$2\" ]; then exit 3; fi\necho 'Valkey server v=9.0.0 sha='\n")
+                eventually(lambda: "does not start: exit status 3" in str(asked(path, "get", "key")), "what it is")
+                server.write_text("#!/bin/sh\necho 'Redis server v=5.0.7 sha=00000000:0'\n")
 
 
 def test_it_goes_on_over_an_upgrade_in_place(tmp_path: Path) -> None:

@@ -17,26 +17,25 @@ from .options import (
     TITLE,
     ServerOptions,
     grace,
+    later,
     level,
     limit,
     line,
     listed,
     listen,
+    mebibytes,
     names,
     number,
     reasons,
     seconds,
     switch,
     trust,
+    watch,
     workers,
 )
 
 _PREFIX = "write `handle_path PREFIX/*` around the block in Caddy's site: the app is told what it takes off"
 _HTTP = "HTTP/1.1 between Caddy and here; Caddy speaks HTTP/2 and HTTP/3"
-
-
-def _later(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    """``finish`` looks at it."""
 
 
 def _loop(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -58,11 +57,6 @@ def _ping(block: Block, value: Any, values: Mapping[str, Any]) -> None:
         block.put("websocket_ping", "off")
     else:
         block.put("websocket_ping", interval, *([seconds(timeout)] if timeout else []))
-
-
-def _watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    if values.get("reload"):
-        block.put("autoreload", "{\nwatch " + " ".join(listed(value)) + "\n}")
 
 
 def _address(block: Block, values: Mapping[str, Any], launch: Launch, mode: str | None) -> None:
@@ -109,16 +103,16 @@ def _finish_uvicorn(block: Block, values: dict[str, Any], launch: Launch) -> Non
 UVICORN = ServerOptions(
     "uvicorn",
     {
-        "host": _later, "port": _later, "uds": _later, "fd": _later, "factory": _later, "interface": _later,
-        "proxy_headers": _later, "forwarded_allow_ips": _later, "ws_ping_timeout": _later,
-        "limit_max_requests_jitter": _later,
+        "host": later, "port": later, "uds": later, "fd": later, "factory": later, "interface": later,
+        "proxy_headers": later, "forwarded_allow_ips": later, "ws_ping_timeout": later,
+        "limit_max_requests_jitter": later,
         "workers": workers,
         "loop": _loop,
         "lifespan": line("lifespan"),
         "env_file": _env_files,
         "app_dir": lambda block, value, _: None if value in (".", "") else block.put("working_dir", str(value)),
         "reload": switch("autoreload"),
-        "reload_include": _watch,
+        "reload_include": watch,
         "log_level": level,
         "access_log": switch("log"),
         "limit_max_requests": limit("max_requests"),
@@ -168,17 +162,13 @@ def _finish_granian(block: Block, values: dict[str, Any], launch: Launch) -> Non
         block.put("threads", number(values["blocking_threads"]))
 
 
-def _mebibytes(value: Any) -> str:
-    return f"{number(value)}MiB"
-
-
 GRANIAN = ServerOptions(
     "granian",
     {
-        "host": _later, "port": _later, "uds": _later, "uds_permissions": _later, "factory": _later,
-        "interface": _later,
+        "host": later, "port": later, "uds": later, "uds_permissions": later, "factory": later,
+        "interface": later,
         "workers": workers,
-        "blocking_threads": _later,
+        "blocking_threads": later,
         "loop": _loop,
         "working_dir": line("working_dir"),
         "env_files": _env_files,
@@ -187,7 +177,7 @@ GRANIAN = ServerOptions(
         "access_log": switch("log"),
         "backpressure": lambda block, value, _: block.put("max_queue", number(value)),
         "workers_lifetime": line("max_lifetime", seconds),
-        "workers_max_rss": line("max_memory", _mebibytes),
+        "workers_max_rss": line("max_memory", mebibytes),
         "workers_kill_timeout": grace,
         **reasons(
             (
@@ -250,7 +240,7 @@ def _finish_hypercorn(block: Block, values: dict[str, Any], launch: Launch) -> N
 HYPERCORN = ServerOptions(
     "hypercorn",
     {
-        "bind": _later, "application_path": _later, "config": _later, "max_requests_jitter": _later,
+        "bind": later, "application_path": later, "config": later, "max_requests_jitter": later,
         "workers": workers,
         "worker_class": _loop,
         "accesslog": lambda block, value, _: block.put("log") if value else None,
@@ -330,7 +320,7 @@ def fastapi(block: Block, words: list[str], launch: Launch) -> None:
     path = str(values.get("app") or "main.py")
     module = path.removesuffix(".py").strip("./").replace("/", ".")
     rest = [each for each in given if each[0] != "app"]
-    UVICORN.uses.setdefault("entrypoint", _later)
+    UVICORN.uses.setdefault("entrypoint", later)
     host = [] if "host" in values else [("host", "0.0.0.0")]
     app = str(values.get("entrypoint") or f"{module}:app")
     block.note("fastapi run", f"the app was looked for in {path}; if it has another name than app, write it")

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ...config.language.values import InvalidValue
 from .block import Block
 from .launch import CannotImport, Launch
 from .options import (
@@ -22,6 +21,7 @@ from .options import (
     TITLE,
     ServerOptions,
     grace,
+    later,
     level,
     limit,
     line,
@@ -34,6 +34,8 @@ from .options import (
     seconds,
     switch,
     trust,
+    variables,
+    watch,
     workers,
 )
 
@@ -43,14 +45,6 @@ _HOOK = (
 )
 _ASGI = ("uvicorn", "asgi")
 _GREEN_THREADS = "64"
-
-
-def _environ(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    for each in value if isinstance(value, list | tuple) else [value]:
-        name, equals, text = str(each).partition("=")
-        if not equals:
-            raise InvalidValue("not NAME=VALUE")
-        block.environ(name, text)
 
 
 def _class(block: Block, value: Any, values: Mapping[str, Any]) -> None:
@@ -91,16 +85,6 @@ def _umask(block: Block, value: Any, _: Mapping[str, Any]) -> None:
     block.mode = f"{0o666 & ~mask:04o}"
 
 
-def _proxies(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    """Wait for the addresses: ``finish`` does it."""
-
-
-def _watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    files = listed(value)
-    if files and values.get("reload"):
-        block.put("autoreload", "{\nwatch " + " ".join(files) + "\n}")
-
-
 USES = {
     "workers": workers,
     "threads": line("threads", number),
@@ -111,17 +95,17 @@ USES = {
     "graceful_timeout": grace,
     "chdir": line("working_dir"),
     "pythonpath": python_folders,
-    "raw_env": _environ,
+    "raw_env": variables,
     "user": line("user"),
     "group": line("group"),
     "umask": _umask,
     "reload": switch("autoreload"),
     "accesslog": lambda block, value, _: block.put("log") if value else None,
     "loglevel": level,
-    "bind": _proxies,
-    "forwarded_allow_ips": _proxies,
-    "wsgi_app": _proxies,
-    "reload_extra_files": _watch,
+    "bind": later,
+    "forwarded_allow_ips": later,
+    "wsgi_app": later,
+    "reload_extra_files": watch,
     **reasons(
         ("config paste raw_paste_global_conf", "read by gunicorn alone; name the app as module:variable"),
         ("backlog", "as long as the kernel allows"),

@@ -155,6 +155,31 @@ def seconds(value: Any) -> str:
         return text
 
 
+def mebibytes(value: Any) -> str:
+    """A size. Raises ``InvalidValue``."""
+    return f"{number(value)}MiB"
+
+
+def later(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+    """Nothing yet: ``finish`` looks at it."""
+
+
+def watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+    """Use what files a reloader looks at besides."""
+    files = listed(value)
+    if files and values.get("reload"):
+        block.put("autoreload", "{\nwatch " + " ".join(files) + "\n}")
+
+
+def variables(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """Use variables of the app's environment. Raises ``InvalidValue``."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        name, equals, text = str(each).partition("=")
+        if not equals:
+            raise InvalidValue("not NAME=VALUE")
+        block.environ(name.strip(), text.strip())
+
+
 def line(name: str, read: Callable[[Any], str] = str) -> Use:
     """The value is the argument of one subdirective."""
     return lambda block, value, _: block.put(name, read(value))

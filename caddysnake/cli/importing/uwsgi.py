@@ -20,32 +20,23 @@ from .options import (
     SYSTEMD,
     TITLE,
     ServerOptions,
+    later,
     limit,
     line,
     listen,
+    mebibytes,
     names,
     number,
     python_folders,
     reasons,
     seconds,
+    variables,
     workers,
 )
 
 _ALWAYS: Final = "always so"
 _TASKS: Final = "not a server's work here: a task queue, or a line `process NAME COMMAND`"
 _FIELDS: Final = ("minute", "hour", "day", "month", "week")
-
-
-def _later(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    """``finish`` looks at it."""
-
-
-def _environ(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    for each in value:
-        name, equals, text = str(each).partition("=")
-        if not equals:
-            raise InvalidValue("not NAME=VALUE")
-        block.environ(name.strip(), text.strip())
 
 
 def _owner(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -58,10 +49,6 @@ def _owner(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 
 def _mode(block: Block, value: Any, _: Mapping[str, Any]) -> None:
     block.mode = f"{int(str(value), 8) & 0o666 or 0o666:04o}" if value is not True else "0666"
-
-
-def _mebibytes(value: Any) -> str:
-    return f"{number(value)}MiB"
 
 
 def _cron(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -98,27 +85,27 @@ def _daemon(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 USES = {
     **dict.fromkeys(names(
         "module wsgi callable wsgi_file socket http_socket http uwsgi_socket mount pypy_wsgi"
-    ), _later),
+    ), later),
     "processes": workers,
     "threads": line("threads", number),
     "chdir": line("working_dir"),
     "virtualenv": line("venv"),
     "pythonpath": python_folders,
-    "env": _environ,
+    "env": variables,
     "uid": line("user"),
     "gid": line("group"),
     "chmod_socket": _mode,
     "chown_socket": _owner,
     "harakiri": lambda block, value, _: None if number(value) == "0" else block.put("request_timeout", seconds(value)),
     "max_requests": limit("max_requests"),
-    "max_requests_delta": _later,
+    "max_requests_delta": later,
     "max_worker_lifetime": line("max_lifetime", seconds),
-    "reload_on_rss": line("max_memory", _mebibytes),
-    "limit_as": _later,
+    "reload_on_rss": line("max_memory", mebibytes),
+    "limit_as": later,
     "limit_post": line("request_body_max_size", number),
     "worker_reload_mercy": line("grace_period", seconds),
     "py_autoreload": lambda block, value, _: block.put("autoreload") if str(value) != "0" else None,
-    "cheaper": _later,
+    "cheaper": later,
     **dict.fromkeys(("cron", "cron2", "unique_cron"), _cron),
     **dict.fromkeys(("attach_daemon", "attach_daemon2", "smart_attach_daemon"), _daemon),
     **reasons(
