@@ -18,8 +18,20 @@ from enum import Enum
 from time import monotonic
 from typing import Generic, TypeVar
 
-from ..channel.endpoint import ChannelClosed, ChannelError, Endpoint
-from ..channel.messages import PROTOCOL_VERSION, TAKE_TIED, Drain, Dump, Message, Ready, Returned, Shed, Take, Takes
+from ..channel.endpoint import STARVED, ChannelClosed, ChannelError, DescriptorsLost, Endpoint
+from ..channel.messages import (
+    PROTOCOL_VERSION,
+    TAKE_TIED,
+    Drain,
+    Dump,
+    Failed,
+    Message,
+    Ready,
+    Returned,
+    Shed,
+    Take,
+    Takes,
+)
 from ..channel.records import say
 from ..channel.vitals import SLOT_IDLE, SLOT_RETURNED, WORD_CONNECTIONS
 from .context import Context
@@ -185,8 +197,21 @@ class Agent(Generic[C]):
                 if received is None:
                     return
                 self._obey(*received)
+        except DescriptorsLost as exc:
+            self._starve(exc)
         except (ChannelClosed, ChannelError) as exc:
             self._channel_ended(exc)
+
+    def _starve(self, exc: DescriptorsLost) -> None:
+        """Nothing more can be taken: give back what was lost, which the daemon has as well, and leave."""
+        if not exc.slots:
+            self._channel_ended(exc)
+        for slot in exc.slots:
+            self.context.slots[slot] = SLOT_RETURNED
+            self._tell(Returned(slot))
+        if self._stage is ServerStage.SERVING:
+            self._tell(Failed("resources", f"{exc}: {STARVED}"))
+            self._leave(ServerStage.DRAINING, ORPHAN_GRACE_S)
 
     def _channel_ended(self, exc: Exception) -> None:
         self._loop.remove_reader(self._endpoint.fileno())

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .codec import MAX_FRAME, FrameError, decode, encode
-from .messages import DESCRIPTORS, Message, Takes
+from .messages import DESCRIPTORS, Message, Take, Takes
 
 _INT = array.array("i").itemsize
 # The most that one message may carry (SCM_MAX_FD): what the kernel cuts off it also closes, in our time.
@@ -30,12 +30,25 @@ _NOSIGNAL = int(socket.MSG_NOSIGNAL)
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # unix(7): descriptors in flight are counted per user
 
 
+STARVED = "the app may leak them, or needs more: limits { open_files }"
+"""What may be done about it."""
+
+
 class ChannelClosed(ConnectionError):
     """The other end is gone."""
 
 
 class ChannelError(Exception):
     """The other end broke a rule of the channel."""
+
+
+class DescriptorsLost(ChannelError):
+    """At RLIMIT_NOFILE the kernel has dropped what came with a message. ``slots``: of the connections in it."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__("descriptors were lost: too many open files, or too many sent")
+        takes = message.each() if type(message) is Takes else [message] if type(message) is Take else []
+        self.slots = [take.slot for take in takes]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -167,9 +180,6 @@ class Endpoint:
         return message, descriptors
 
     def _check(self, frame: bytes, flags: int, descriptors: list[int]) -> Message:
-        if flags & _CTRUNC:
-            # At RLIMIT_NOFILE the kernel drops descriptors and says so only here.
-            raise ChannelError("descriptors were lost: too many open files, or too many sent")
         if flags & _TRUNC:
             raise ChannelError(f"a message over {MAX_FRAME} bytes")
         if not frame:
@@ -180,6 +190,8 @@ class Endpoint:
             message = decode(frame)
         except FrameError as exc:
             raise ChannelError(str(exc)) from None
+        if flags & _CTRUNC:
+            raise DescriptorsLost(message)
         expected = 0
         if self._takes_descriptors:
             expected = message.descriptors if type(message) is Takes else DESCRIPTORS.get(type(message), 0)

@@ -117,6 +117,35 @@ def test_a_sick_build_is_returned_and_no_more_than_its_share_has_seen_it(folder:
     run(work())
 
 
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_build_that_uses_up_its_descriptors_is_returned_and_loses_nothing_that_it_was_given(
+    folder: Path, kind: str
+) -> None:
+    async def work() -> None:
+        text = site(kind, "limits {", "open_files 100", "}")
+        async with serving(composition(folder, text)) as served, Load(folder / "a.sock", 6) as load:
+            await load.more(50)
+            write(folder, "2", "LEAK = []\n", "LEAK.extend(open('/dev/null') for _ in range(8))")
+            assert (await changed(served, folder, text)).result == "refused"
+            assert all("500" in each for each in load.failures), load.failures
+            await load.until("1")
+
+    run(work())
+
+
+def test_a_build_that_does_not_answer_is_returned(folder: Path) -> None:
+    async def work() -> None:
+        text = site().replace("for 1s", "for 20s")
+        async with serving(composition(folder, text)) as served, Load(folder / "a.sock", 6) as load:
+            await load.more(50)
+            write(folder, "2", "", "time.sleep(100)")
+            outcome = await changed(served, folder, text)
+            assert "of its requests got no answer" in str(outcome.failure)
+            await load.until("1")
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     "line", ["workers_runtime thread", "reload_strategy rolling", "max_requests 40 10", "log", "workers 1 3"]
 )

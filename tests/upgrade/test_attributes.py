@@ -71,7 +71,7 @@ LOOKED_AT = {
         "spec upkeep workers"
     ),
     "apps.generation.Generation": (
-        "backoff crashes goal last_failure leaving ready replacing restarts size state workers"
+        "awaited backoff crashes goal last_failure leaving ready replacing restarts size state workers"
     ),
     "apps.source.WorkerSource": (
         "_build _folder _launchers _spec _threads"

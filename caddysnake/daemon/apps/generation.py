@@ -124,6 +124,8 @@ class Generation(Generic[W]):
         """How many there should be by now."""
         self.workers: dict[int, W] = {}
         """All that live, by their place, which a replacement takes over."""
+        self.awaited: set[int] = set()
+        """Places for which one has been ordered that is not there yet."""
         self.ready: list[W] = []
         self.leaving: set[W] = set()
         """Those that are gone from their place, and have not ended."""
@@ -172,6 +174,7 @@ class Generation(Generic[W]):
             return [NotStarted(None)]
         self._feed(PoolEvent.START)
         self.goal = 1 if one_first else min(first or self.size, self.size)
+        self.awaited.update(range(self.goal))
         return [Spawn(place, in_turn=True) for place in range(self.goal)]
 
     def refuse(self) -> None:
@@ -188,16 +191,21 @@ class Generation(Generic[W]):
         if not self.is_growing or not self.is_kept:
             return []
         self.goal += 1
+        self.awaited.add(self.goal - 1)
         return [Spawn(self.goal - 1, in_turn=True)]
 
     def resize(self, size: int, first: Callable[[list[W]], list[W]] = list) -> list[Order[W]]:
         """Have ``size`` workers. ``first``: those that serve, in the order in which they go; the last of it first."""
-        if self.state is not PoolState.SERVING:
+        if self.state is PoolState.STARTING:
+            size = max(size, self.goal)  # who waits for the start waits for those that have begun
+        elif self.state is not PoolState.SERVING:
             self.size = self.goal = size
             return []
         orders: list[Order[W]] = []
-        free = (place for place in range(size + len(self.workers)) if place not in self.workers)
-        orders += [Spawn(next(free)) for _ in range(size - self.goal)]
+        taken = self.awaited | self.workers.keys()
+        free = [place for place in range(size + len(taken)) if place not in taken][: max(0, size - self.goal)]
+        self.awaited.update(free)
+        orders += map(Spawn, free)
         orders += [Drain(worker, keeps=True) for worker in first(self.ready)[: max(0, self.goal - size)]]
         self.size = self.goal = size
         return orders
@@ -208,6 +216,7 @@ class Generation(Generic[W]):
         if former is not None:
             self.leaving.add(former)
         self.workers[place] = worker
+        self.awaited.discard(place)
 
     def not_begun(self, place: int, worker: W) -> None:
         """``worker`` was not forked."""
@@ -265,6 +274,7 @@ class Generation(Generic[W]):
             return []
         pause_s = self.backoff.pause_after(ready_for_s, has_served)
         self.restarts += 1
+        self.awaited.add(place)
         return [TryAgain(place, pause_s, failure), TellFailed(failure, self.backoff.exhausted)]
 
     # -- letting go ----------------------------------------------------------------------------------------------

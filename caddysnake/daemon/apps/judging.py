@@ -19,6 +19,8 @@ by so many of its standard errors, which is as rare.
 """
 _LEAST_S = 0.001
 """Nobody is returned for less time a request than this."""
+_LATE_S, _LATE_LEAST_S = 10.0, 2.0
+"""So long a request may wait for its answer when nothing is known of the old build, and in any case."""
 _CRASHES = 2
 _EDGES = (0.0, *LATENCY_BOUNDS_S, 2 * LATENCY_BOUNDS_S[-1])
 """Of the buckets that requests are counted in; nothing is known of the last."""
@@ -133,8 +135,20 @@ class Judgement(NamedTuple):
     why: str
 
 
-def judge(canary: Canary, elapsed_s: float, new: Figures, old: Figures) -> Judgement | None:
-    """Return what is known by now; None: go on watching."""
+def late_s(canary: Canary, old: Figures) -> float:
+    """Return after how long a request that has no answer is later than the old build's p95 allows."""
+    before = old.p95_s if old.requests >= canary.min_requests else None
+    return _LATE_S if before is None else max(_LATE_LEAST_S, _bounds(before)[1] * canary.max_slowdown)
+
+
+def judge(canary: Canary, elapsed_s: float, new: Figures, old: Figures, unanswered: int = 0) -> Judgement | None:
+    """Return what is known by now; None: go on watching. ``unanswered``: requests of the new build that have waited for
+    longer than ``late_s``.
+    """
+    if unanswered:
+        usual = _beyond(old.latencies, late_s(canary, old)) / old.requests if old.requests else 0.0
+        if _by_chance(new.total + unanswered, unanswered, max(canary.max_errors, usual)) <= _CHANCE:
+            return Judgement(Ruling.RETURN, f"{unanswered} of its requests got no answer")
     if new.crashes >= _CRASHES and new.crashes > old.crashes:
         return Judgement(Ruling.RETURN, f"{new.crashes} of its workers crashed")
     if new.total >= canary.min_requests:
@@ -185,9 +199,8 @@ def _beyond(latencies: tuple[int, ...], seconds: float) -> int:
     return sum(latencies[place + 1 :]) + int(latencies[place] * max(0.0, upper - seconds) / (upper - lower))
 
 
-def _by_chance(total: int, beyond: int) -> float:
-    """How likely ``beyond`` or more of ``total`` requests lie above their own p95."""
-    rest = 1 - _QUANTILE
+def _by_chance(total: int, beyond: int, rest: float = 1 - _QUANTILE) -> float:
+    """How likely it is for ``beyond`` or more of ``total`` requests, when it is ``rest`` for each."""
     if total > 1000:  # by then the share speaks for itself
         return 0.0 if beyond / total > rest * 1.3 else 1.0
-    return sum(math.comb(total, k) * rest**k * _QUANTILE ** (total - k) for k in range(beyond, total + 1))
+    return sum(math.comb(total, k) * rest**k * (1 - rest) ** (total - k) for k in range(beyond, total + 1))

@@ -270,6 +270,7 @@ class Pool(WorkerSink[Worker]):
             core.size = core.goal = carried.size or self.spec.workers
             free = (index for index in range(2 * core.size) if index not in self.workers)
             missing = [next(free) for _ in range(core.size - len(self.workers))]
+            core.awaited.update(missing)
             self._carry_out(Spawn(index, carried.pauses.get(index, 0.0)) for index in missing)
         return workers
 

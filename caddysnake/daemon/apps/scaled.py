@@ -109,7 +109,7 @@ class Scaled:
         if app.is_stopping or spec.most <= spec.workers:
             return
         sight = self._sight(pool)
-        if core.is_kept and not core.is_growing and not core.replacing:
+        if core.is_kept and pool.is_started and not core.is_growing and not core.replacing:
             bounds = Bounds(spec.workers, spec.most, spec.scale_down_after_s)
             decision = self._scaler.look(time.monotonic(), bounds, sight, lambda: self._room(pool))
             if decision is not None:

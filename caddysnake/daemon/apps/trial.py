@@ -11,13 +11,14 @@ from ...config.language.models import Canary
 from ..system.log.asking import trouble_of
 from ..system.state import CarriedTrial
 from ..workers.worker import Worker
-from .judging import Figures, Judgement, Ruling, figures_of, judge
+from .judging import Figures, Judgement, Ruling, figures_of, judge, late_s
 from .pool import Pool
 from .rota import Rota
 from .spec import PoolSpec, StartFailed
 
 if TYPE_CHECKING:
     from ..commands.release import Tell
+    from ..sockets.connections import Connection
     from .takeover import Takeover
 
 log = logging.getLogger("caddysnake.app")
@@ -95,6 +96,8 @@ class Trial:
         workers = canary.workers
         share = workers / (len(self.old.ready) + workers) if workers else canary.share
         self._rota = Rota(min(max(share, 0.001), 0.99))
+        self._since: dict[tuple[Connection, float], float] = {}
+        """Requests of the new build that have no answer, and since when that was seen."""
         self._sheds = 0
         self._shed_at = 0.0
         self._turn = 0
@@ -137,13 +140,23 @@ class Trial:
         while True:
             self._shed()
             await asyncio.sleep(_LOOK_S)
-            verdict = judge(self.canary, time.monotonic() - self._begun, *self.compared())
+            now, figures = time.monotonic(), self.compared()
+            verdict = judge(self.canary, now - self._begun, *figures, self._unanswered(now, figures.old))
             if verdict is not None:
                 break
             self._tell_progress()
         if verdict.ruling is Ruling.PROMOTE:
             verdict = await self._completed(verdict)
         await self._carry_out(verdict)
+
+    def _unanswered(self, now: float, old: Figures) -> int:
+        """How many requests of the new build have been without an answer for too long. One that is looked at twice has
+        its connection for one request.
+        """
+        held = {each for worker in self.pool.ready for each in worker.slots.unanswered() if each.turns}
+        self._since = {(each, each.since): self._since.get((each, each.since), now) for each in held}
+        limit_s = late_s(self.canary, old)
+        return sum(now - at > limit_s for at in self._since.values())
 
     def _tell_progress(self) -> None:
         now = time.monotonic()

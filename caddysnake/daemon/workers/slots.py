@@ -164,6 +164,11 @@ class SlotTable:
         """Return those of which something has been read, and nothing been answered."""
         return [each for slot, each in self._held.items() if self._states[slot] == vitals.SLOT_READING]
 
+    def unanswered(self) -> list[Connection]:
+        """Return ours of those of which it has read something, or should have, and answered nothing."""
+        waiting = (vitals.SLOT_READING, vitals.SLOT_GIVEN)
+        return [each for slot, each in self._held.items() if self._states[slot] in waiting]
+
     # -- going on in another image of the daemon --------------------------------------------------------------
 
     def state(self) -> SlotsState:

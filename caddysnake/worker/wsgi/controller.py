@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
+from ...channel.endpoint import STARVED, ChannelClosed, ChannelError, DescriptorsLost, Endpoint
 from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import (
     TAKE_COUNTED,
@@ -204,6 +204,8 @@ class Controller:
             return
         try:
             act()
+        except DescriptorsLost as exc:
+            self._starve(exc)
         except (ChannelClosed, ChannelError) as exc:
             if not isinstance(exc, ChannelClosed):
                 say("error", "the daemon broke a rule of the channel", reason=str(exc))
@@ -230,6 +232,15 @@ class Controller:
                 profiling.begin(message.worker, message.seconds, descriptors[0])
             elif isinstance(message, Dump):
                 faulthandler.dump_traceback(_STDERR, all_threads=True)
+
+    def _starve(self, exc: DescriptorsLost) -> None:
+        """Nothing more can be taken: give back what was lost, which the daemon has as well, and leave."""
+        for slot in exc.slots:
+            self._page.slots[slot] = SLOT_RETURNED
+        self._table.returned.extend(exc.slots)
+        if self._phase is ControllerPhase.SERVING:
+            self._guarded(lambda: self._endpoint.send(Failed("resources", f"{exc}: {STARVED}")))
+            self._drain(self._grace_s)
 
     def _tell(self) -> None:
         """Send what is to be told, and have poll watch for room if not all of it found any."""

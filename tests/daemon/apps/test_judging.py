@@ -63,6 +63,24 @@ def test_a_build_is_judged_by_what_it_did_beside_the_old_one(
         assert why in verdict.why
 
 
+@pytest.mark.parametrize(
+    ("unanswered", "new", "old", "is_returned"),
+    [
+        (1, [], steady(0.02), False),
+        (2, [], steady(0.02), True),
+        (2, [], [], True),
+        (2, steady(0.02, 100), steady(0.02), False),
+        (8, steady(0.02, 100), steady(0.02), True),
+        (8, steady(0.02, 100), [*steady(0.02, 180), *steady(8.0, 9)], False),
+    ],
+)
+def test_a_build_that_does_not_answer_is_returned_before_it_has_answered_many(
+    unanswered: int, new: list[float], old: list[float], is_returned: bool
+) -> None:
+    verdict = judge(CANARY, 1.0, figures(new), figures(old), unanswered)
+    assert (verdict is not None) == is_returned
+
+
 def test_a_good_build_is_hardly_ever_returned_by_chance() -> None:
     """Looked at after every request, with durations as a busy machine has them."""
     chance, returned = random.Random(1), 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.house import House, run, spec, until
 
+from caddysnake.daemon.apps.generation import Generation, Spawn, Started
 from caddysnake.daemon.apps.scaling import Bounds, Decision, Observation, Scaler
 
 BOUNDS = Bounds(1, 8, 60.0)
@@ -65,6 +66,15 @@ def test_a_load_that_comes_and_goes_makes_it_patient() -> None:
     """Busy for five seconds every seventy: it does not shrink and grow each time for ever."""
     found = replay(lambda now, workers: (9, 0) if now % 70 < 5 else (0, 0), 3600.0)
     assert len([workers for at, workers in found if at > 700]) <= 4
+
+
+def test_more_that_are_asked_for_while_the_first_start_are_started() -> None:
+    generation = Generation[int](1)
+    generation.start()
+    assert [order.place for order in generation.resize(3) if isinstance(order, Spawn)] == [1, 2]
+    assert generation.resize(1) == []
+    orders = [generation.admitted(place, place) for place in range(3)]
+    assert [any(isinstance(each, Started) for each in some) for some in orders] == [False, False, True]
 
 
 def test_what_somebody_asked_for_holds() -> None:
