@@ -11,7 +11,9 @@ ARGS ?=
 
 # Looked for in this order when PYTHON is not given. A name may be there and not work (a shim of pyenv).
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+# Who looks on sees what pip and mkdocs do, which takes a minute; a log has the outcome.
+QUIET := $(shell test -t 2 || echo --quiet)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check $(QUIET)
 # pip rewrites these; a stamp is stale when what it was installed from has changed.
 METADATA := pyproject.toml caddysnake/__init__.py
 SPEEDUPS := $(wildcard speedups/*.py speedups/pyproject.toml speedups/src/*)
@@ -42,7 +44,7 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict $(QUIET)
 
 generated: $(VENV)/.installed-test
 	$(VENV)/bin/python .ci/generate.py

@@ -34,6 +34,32 @@ FOLDER = ROOT / "caddysnake" / "cli" / "generated"
 CODES = ROOT / "docs" / "codes.md"
 COMMAND_LINE = ROOT / "docs" / "cli.md"
 FILES = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
+# Names of apps: of the daemon of the file that the line names, or of the one that is found without.
+APPS = {
+    "bash": "_caddysnake_apps",
+    "zsh": "_caddysnake_apps",
+    "fish": "(caddysnake status --names 2>/dev/null)",
+    "preamble": {
+        "bash": """\
+_caddysnake_apps() {
+  local name number config=()
+  for ((number = 1; number < COMP_CWORD; number++)); do
+    case "${COMP_WORDS[number]}" in
+      -c|--config) config=(--config "${COMP_WORDS[number + 1]}") ;;
+    esac
+  done
+  while IFS= read -r name; do
+    [[ "$name" == "$1"* ]] && printf '%s\\n' "$name"
+  done < <(caddysnake status --names "${config[@]}" 2>/dev/null)
+}""",
+        "zsh": """\
+_caddysnake_apps() {
+  local -a names
+  names=(${(f)"$(caddysnake status --names 2>/dev/null)"})
+  compadd -a names
+}""",
+    },
+}
 ABOUT = {
     "prog": PROGRAM,
     "project_name": PROGRAM,
@@ -58,6 +84,8 @@ def completion(shell: str) -> str:
         for action in parser._actions:
             if isinstance(action.metavar, str) and action.metavar in FILES:
                 action.complete = FILES[action.metavar]
+            elif action.dest == "app" and action.metavar in ("APP", "APP|PID", "NAME"):
+                action.complete = APPS
     return shtab.complete(whole, shell)
 
 
@@ -138,8 +166,8 @@ this folder. `--address` names its admin API instead.
 
 ## In your shell
 
-[`completion`](#completion) prints a script that completes commands, options, and the files that options name. For bash,
-as root:
+[`completion`](#completion) prints a script that completes commands, options, files, and names of apps. For bash, as
+root:
 
 ```console
 # {PROGRAM} completion bash > /etc/bash_completion.d/{PROGRAM}
@@ -164,9 +192,9 @@ and for fish:
 $ {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish
 ```
 
-A new shell has it; write the script again after an upgrade of {PROGRAM}. Names of apps (`--app NAME`, `status APP`) are
-not completed, as only a running daemon knows them: copy them from `{PROGRAM} status`, which takes the host of an app's
-site as well.
+A new shell has it; write the script again after an upgrade of {PROGRAM}. In these three shells names of apps (`--app
+NAME`, `status APP`) are completed too: the running daemon is asked for them, in bash that of the file that `--config`
+names where the line has one.
 [`manpage`](#manpage) writes the manual page.
 
 {sections}

@@ -33,7 +33,7 @@ def abi_tag() -> str:
 def use(folders: list[str]) -> None:
     """Load libraries from the first of ``folders`` (or its child named by ``abi_tag``) made for this interpreter.
 
-    Raises ``LibraryMissing``, naming the command that mends it, when none is.
+    Raises ``LibraryMissing``, naming the command that fixes it, when none is.
     """
     extension = os.path.join("httptools", "parser", "parser" + EXTENSION_SUFFIXES[0])
     for folder in folders:

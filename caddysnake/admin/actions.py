@@ -169,7 +169,7 @@ def upgrading(daemon: Daemon) -> Upgrade:
 async def reload_app(
     daemon: Daemon, key: str, tell: Tell | None = None, canary: bool | None = None
 ) -> Reloaded:
-    """Give one app new workers. ``tell`` hears its release commands. Raises ``ApiError``; what ran goes on then."""
+    """Give one app new workers. ``tell`` hears its release commands. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell, canary=canary))
     try:
@@ -181,7 +181,8 @@ async def reload_app(
         raise ApiError("start", f"app {key} does not start ({code}):\n{exc}", app=key, detail=code) from None
     except asyncio.CancelledError:
         if task.cancelled():
-            raise ApiError("cancelled", f"the reload of {key} was cancelled; what ran goes on", app=key) from None
+            what = f"the reload of {key} was cancelled; the old code keeps serving"
+            raise ApiError("cancelled", what, app=key) from None
         # Whoever asked has left; what was begun is carried out, and the app's builds say how it went.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise

@@ -423,8 +423,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "DELETE",
         "/load",
         delete_load,
-        "Cancel the reload that is under way: a release command is ended, what is on trial is returned, and what ran "
-        "goes on.",
+        "Cancel the reload that is under way: a release command is killed, what is on trial is returned, and the old "
+        "code keeps serving.",
         Cancelled,
         ("no-change", "no-such-app", "asleep"),
         (_APP,),

@@ -238,6 +238,9 @@ class WorkerModel(Model):
     )
     cpu_s: float
     oldest_request_s: float | None = Field(description="since when a thread is at its request; null for event loops")
+    blocked_s: float | None = Field(
+        default=None, description="since when its event loop is blocked, or all of its threads are; null: they are not"
+    )
 
 
 class BuildModel(Model):

@@ -194,7 +194,8 @@ def cells_of(worker: Worker) -> list[int]:
 
 def _worker(row: Row, usage: Usage) -> WorkerModel:
     worker = row.worker
-    oldest = None if worker.gauges.is_over else worker.gauges.oldest_ms()
+    over = worker.gauges.is_over
+    oldest, blocked = (None, None) if over else (worker.gauges.oldest_ms(), worker.gauges.blocked_ms())
     return WorkerModel(
         pid=worker.pid,
         app=row.name,
@@ -204,7 +205,7 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
         runs=worker.detail,
         age_s=round(time.monotonic() - worker.started_at, 3),
         traffic=traffic(cells_of(worker)),
-        in_flight=0 if worker.gauges.is_over else worker.load().busy,
+        in_flight=0 if over else worker.load().busy,
         connections=worker.slots.connections,
         websockets=worker.gauges.websockets,
         memory_bytes=usage.memory_bytes,
@@ -212,6 +213,7 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
         cpu_limit=worker.process.cpu_limit,
         cpu_s=_cpu_of(worker, usage),
         oldest_request_s=None if oldest is None else oldest / 1000,
+        blocked_s=None if blocked is None else blocked / 1000,
     )
 
 

@@ -3,7 +3,6 @@
   caddysnake completion bash > /etc/bash_completion.d/caddysnake
   caddysnake completion zsh > "${fpath[1]}/_caddysnake"
   caddysnake completion fish > ~/.config/fish/completions/caddysnake.fish
-  caddysnake completion powershell >> $PROFILE
 
 A new shell has it.
 """
@@ -14,7 +13,7 @@ import argparse
 
 from .generated_files import read
 
-SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

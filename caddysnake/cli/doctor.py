@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..config.plan.plan import Plan
     from ..doctor.findings import Finding
     from ..doctor.reach import Who
+    from ..doctor.service import Runner
 
 _ASK_S = 10.0
 
@@ -34,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Examine; 1 when something does not work, else 0."""
     from ..doctor.findings import Level
-    from ..doctor.front import find_front
+    from ..doctor.front import find_front, upstreams
     from ..doctor.machine import check_machine
-    from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_interpreters
+    from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_reach
     from ..doctor.service import runner_of
-    from ..doctor.sockets import check_sockets
+    from ..doctor.sockets import check_sockets, check_upstreams
     from ..doctor.software import check_software
 
     try:
@@ -46,21 +47,24 @@ def main(args: argparse.Namespace) -> int:
     except LookupError:
         print(f"Error: there is no user {args.caddy_user}", file=sys.stderr)
         return 1
-    planned, findings = _read(args)
     file = _file_of(args)
     status, why_not = _ask(file)
     runner = runner_of(file, None if status is None else status["daemon"]["pid"])
+    planned, findings = _read(args, runner)
     if file is not None:
         findings += check_daemon(status, why_not, file, runner)
     if status is not None:
         findings += [*check_apps(status), *check_beside(status)]
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
-    findings += [] if args.caddy else check_front(front)
+    findings += [] if args.caddy else check_front(front, planned, runner)
     findings += check_software(planned, os.environ)
     findings += check_machine(planned)
     if planned is not None:
-        findings += [] if args.caddy else check_sockets(planned.listeners, front, runner)
-        findings += check_interpreters(planned, runner, _users(planned))
+        if not args.caddy:
+            findings += check_sockets(planned.listeners, front, runner)
+            named = upstreams() if front is not None and front.pid is not None else None
+            findings += check_upstreams(planned.listeners, named, file or "Caddyfile")
+        findings += check_reach(planned, runner, _users(planned))
         findings += _isolation(planned)
     findings.sort(key=lambda finding: list(Level).index(finding.level), reverse=True)
     if args.json:
@@ -97,7 +101,7 @@ def _ask(file: str | None) -> tuple[dict[str, Any] | None, str]:
 
 def _users(planned: Plan) -> dict[str, Who]:
     """Those that blocks name, as far as they are there."""
-    from ..doctor.front import of_database
+    from ..doctor.reach import of_database
 
     found = {}
     for name in {app.block.user for app in planned.apps if app.block.user and not app.block.placeholders}:
@@ -106,7 +110,7 @@ def _users(planned: Plan) -> dict[str, Who]:
     return found
 
 
-def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
+def _read(args: argparse.Namespace, runner: Runner) -> tuple[Plan | None, list[Finding]]:
     """The plan of the file, if there is one that can be read, and what is wrong with it."""
     from ..config.check.commands import missing_commands
     from ..config.language.adapt import ConfigErrors
@@ -122,10 +126,11 @@ def _read(args: argparse.Namespace) -> tuple[Plan | None, list[Finding]]:
     except ReadError as exc:
         return None, [Finding(Level.BAD, "file", str(exc))]
     try:
-        plan, errors = planned(source, with_caddy=args.caddy)[1:3]
+        socket_dir = None if runner.unit is None else runner.unit.socket_dir
+        plan, errors = planned(source, with_caddy=args.caddy, socket_dir=socket_dir)[1:3]
     except ConfigErrors as exc:
-        mend = f"caddysnake validate -c {source.file}"
-        return None, [Finding(Level.BAD, "file", str(error), mend) for error in exc.errors]
+        fix = f"caddysnake validate -c {source.file}"
+        return None, [Finding(Level.BAD, "file", str(error), fix) for error in exc.errors]
     errors = [*errors, *missing_commands(plan, os.environ)]
     if errors:
         return plan, [Finding(Level.BAD, "file", str(error)) for error in errors]
@@ -141,8 +146,8 @@ def _isolation(planned: Plan) -> Iterator[Finding]:
     walled = {app.name for app in planned.apps} - set(unwalled(planned))
     found = [each for each in shared(planned) if not walled.issuperset(each.apps)]
     for each in found:
-        mend = "give each app a user of its own: user NAME in its block; or put each into a sandbox: sandbox on"
-        yield Finding(Level.DOUBT, "isolation", str(each), mend)
+        fix = "give each app a user of its own: user NAME in its block; or put each into a sandbox: sandbox on"
+        yield Finding(Level.DOUBT, "isolation", str(each), fix)
     for text in sandboxes(planned):
         yield Finding(Level.GOOD, "isolation", text)
     if not walled and not found and len(planned.apps) > 1:
@@ -153,8 +158,8 @@ def _print(findings: list[Finding]) -> None:
     width = max(len(finding.topic) for finding in findings)
     for finding in findings:
         print(f"{finding.level.value:5}  {finding.topic:{width}}  {finding.text}")
-        if finding.mend:
-            print(f"{'':5}  {'':{width}}    fix: {finding.mend}")
+        if finding.fix:
+            print(f"{'':5}  {'':{width}}    fix: {finding.fix}")
 
 
 def _print_json(findings: list[Finding]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel.quantiles import quantile
+from ..doctor.stuck import stuck
 from . import beside
 
 Status = Mapping[str, Any]
@@ -224,10 +225,12 @@ def _notes(now: Status, clock: float) -> list[str]:
     for app in now["apps"]:
         name, refused, failure = cut(app["name"]), app["refused"], app["last_failure"]
         if refused is not None:
-            runs = f"build {app['build']['number']} serves on" if app["build"] else "nothing serves"
+            runs = f"build {app['build']['number']} keeps serving" if app["build"] else "nothing serves"
             when = span(clock - refused["last_at"])
             what = f"build {refused['number']} was refused {when} ago ({refused['code']}{_tries(refused)}); {runs}"
             found += [f"! {name}: {what}", *_excerpt(refused["error"])]
+        if (held := stuck(app)) is not None:
+            found.append(f"! {name}: {held[0]} (caddysnake dump {held[1]})")
         found += _builds(name, app, clock)
         if app["scaled"]:
             fixed = ", until the next reload" if app["workers_asked_for"] else ""

@@ -33,14 +33,14 @@ class Planned(NamedTuple):
     """The routes of each listener of the plan."""
 
 
-def planned(source: Source, *, with_caddy: bool) -> Planned:
+def planned(source: Source, *, with_caddy: bool, socket_dir: str | None = None) -> Planned:
     """Plan ``source`` as ``run`` would, ``with_caddy`` as ``run --caddy``. Raises ``ConfigErrors``."""
     if with_caddy:
         text, found, config = stock(source.content, source.file, os.environ, cores=usable_cores())
     else:
         text = ""
         config = load(source.content, source.file, os.environ)
-        found = plan(config, cores=usable_cores())
+        found = plan(config, cores=usable_cores(), socket_dir=socket_dir)
     settled = settle(config, found, os.environ, own_sockets=with_caddy)
     return Planned(config, settled.plan, settled.all_errors, CaddyPart(text, source=Document(*source)), settled.tables)
 

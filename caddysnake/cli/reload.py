@@ -1,8 +1,8 @@
 """Have the running daemon carry out its Caddyfile as it is now, with new workers for every app.
 
 Run it after a deploy. New workers take over when they are ready; no request fails. If the file is wrong, nothing
-changes. An app that does not start keeps its old build, and the others go on: this says which, why, and exits with 1.
-What release commands write is shown as it comes; Ctrl-C cancels the reload.
+changes. An app that does not start keeps its old build, and the others are reloaded: this says which, why, and exits
+with 1. What release commands write is shown as it comes; Ctrl-C cancels the reload.
 
     caddysnake reload --config /etc/caddysnake/Caddyfile
     caddysnake reload --changed          only apps whose definition in the file has changed
@@ -77,7 +77,7 @@ def _tell(done: Mapping[str, Any]) -> int:
     """Say what became of each app; the exit status."""
     refused = [each for each in done["outcomes"] if each["result"] == "refused"]
     for each in refused:
-        goes_on = "its old build serves on" if each["serves"] else "nothing serves, and it is tried again"
+        goes_on = "its old build keeps serving" if each["serves"] else "nothing serves, and it is tried again"
         what = "does not start" if each["code"] != "canary-failed" else "is returned"
         print(f"Error: app {each['app']} {what} ({each['code']}); {goes_on}:", file=sys.stderr)
         for line in each["error"].splitlines():

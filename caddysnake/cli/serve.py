@@ -110,6 +110,8 @@ def _listen(args: argparse.Namespace) -> str:
     """``HOST:PORT``. Raises ``UnservableValue``."""
     if args.listen is None and args.domain is None:
         host = args.host or _DEFAULT_HOST
+        if args.port is not None and not args.port.isdecimal():
+            raise UnservableValue(f"--port {args.port}: write a number, such as {_DEFAULT_PORT}")
         return f"{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{args.port or _DEFAULT_PORT}"
     if args.host is not None or args.port is not None:
         other = "--listen" if args.listen else "--domain"

@@ -25,6 +25,13 @@ def show(target: Target, name: str | None, *, as_json: bool) -> None:
     _print(status, None if name is None else _key_of(name, status), as_json=as_json)
 
 
+def names(target: Target) -> int:
+    """Print the names of the apps; always 0. Raises ``CallFailed``."""
+    for app in call(target, "GET", "/status")["apps"]:
+        print(printable(app["name"]))
+    return 0
+
+
 def _key_of(name: str, status: dict[str, Any]) -> str:
     """The key of the app that is called ``name``, or whose it is. Raises ``CallFailed``, with the nearest names."""
     apps = status["apps"]

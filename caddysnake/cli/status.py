@@ -4,6 +4,7 @@ caddysnake status                 a table
 caddysnake status blog:app        one app: its workers, where it listens, what ails it
 caddysnake status --watch         again every second, with rates, until Ctrl-C
 caddysnake status --json          for programs (see the admin API's description)
+caddysnake status --names         only the names of the apps, one a line
 caddysnake status --check         exits with 1 unless every app is served: for deploy scripts and readiness
 caddysnake status --check APP     unless that app is
 caddysnake status --check --any   unless something is: for liveness, where one broken app must restart no other
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     add_address_argument(parser)
     parser.add_argument("--json", action="store_true", help="what the API answers, as one line")
+    parser.add_argument("--names", action="store_true", help="only the names of the apps, one a line")
     parser.add_argument("-w", "--watch", action="store_true", help="again and again, with rates")
     parser.add_argument("--interval", metavar="SECONDS", type=float, default=1.0, help="how often (default: 1)")
     parser.add_argument("--check", action="store_true", help="only say whether every app, or APP, is served; 1 if not")
@@ -43,8 +45,10 @@ def main(args: argparse.Namespace) -> int:
         target = find(args.address, args.config)
         if args.check:
             return _check(target, args.app, is_any=args.any)
-        from .showing import show, watch
+        from .showing import names, show, watch
 
+        if args.names:
+            return names(target)
         if args.watch:
             return watch(target, max(args.interval, 0.1), args.app, as_json=args.json)
         show(target, args.app, as_json=args.json)

@@ -1,7 +1,8 @@
 """Print, or install, the files by which systemd runs caddysnake: units, and an account.
 
     caddysnake systemd                      print them
-    caddysnake systemd --install            write them, make the account, and a first Caddyfile if there is none
+    caddysnake systemd --install            write them, make the account, a first Caddyfile if there is none, and a link
+                                            in /usr/local/bin where there is no command caddysnake on PATH
     caddysnake systemd --install --now      and start the service, now and at each boot
 
 The service runs /etc/caddysnake/Caddyfile as the user caddysnake, with its sockets in /run/caddysnake, where Caddy can
@@ -16,6 +17,7 @@ import grp
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,7 @@ _GROUPS: Final = ("caddy", "www-data", "http")
 """Of Caddy's user, on Debian and elsewhere; the first that there is."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@:.,/+=-]+")
 _TIMEOUT_S: Final = 120.0
+_LINK: Final = "/usr/local/bin/caddysnake"
 
 _FIRST_CADDYFILE: Final = """\
 # What caddysnake serves. Write a site here, then:
@@ -141,6 +144,11 @@ def _install(found: dict[str, str], args: argparse.Namespace) -> None:
         _write(root + path, text)
     if not os.path.lexists(root + args.config):
         _write(root + args.config, _FIRST_CADDYFILE)
+    program = _program()
+    if not os.path.lexists(root + _LINK) and " " not in program and (root or shutil.which("caddysnake") is None):
+        Path(root + _LINK).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(program, root + _LINK)
+        print(f"wrote {root}{_LINK}, a link to {program}", file=sys.stderr)
     if root:
         return
     _call("systemd-sysusers", "/etc/sysusers.d/caddysnake.conf")

@@ -106,10 +106,9 @@ def fetch(target: Interpreter, folder: Path, wanted: list[str]) -> None:
             "ensurepip, and there is neither pip nor uv on PATH. Install one, such as python3-pip or python3-venv"
         )
     words = [*command, "--no-deps", "--upgrade", "--only-binary=:all:", "--target", str(folder), *wanted]
+    shown = None if sys.stdout.isatty() else subprocess.DEVNULL
     try:
-        done = subprocess.run(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_FETCHING_S, check=False, cwd="/"
-        )
+        done = subprocess.run(words, stdout=shown, stderr=subprocess.PIPE, timeout=_FETCHING_S, check=False, cwd="/")
     except subprocess.TimeoutExpired:
         raise FetchError(f"{words[0]} did not fetch {' '.join(wanted)} within {_FETCHING_S:g}s") from None
     except OSError as exc:
@@ -138,7 +137,7 @@ def _fetcher(target: Interpreter) -> tuple[str, ...] | None:
 
 def _fetchers(target: Interpreter) -> Iterator[list[str]]:
     """Commands that install for ``target``, best first: each has just been seen to run."""
-    own = ["install", "--quiet", "--disable-pip-version-check"]
+    own = ["install", *([] if sys.stdout.isatty() else ["--quiet"]), "--disable-pip-version-check"]
     foreign = [*own, *target.tags]
     for python, words in ((sys.executable, foreign if target.tags else None), (target.path, own)):
         if words is None:

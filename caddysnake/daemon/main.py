@@ -302,7 +302,7 @@ class Daemon:
 
     def _refuse_upgrade(self, exc: UpgradeRefused) -> None:
         self.upgrade_refused = str(exc)
-        log.error("upgrade refused; what ran goes on", extra={"fields": {"error": str(exc)}})
+        log.error("upgrade refused; the old version keeps running", extra={"fields": {"error": str(exc)}})
 
     # -- stopping ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What is found: how bad it is, in one sentence, and the command that mends it."""
+"""What is found: how bad it is, in one sentence, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Finding(NamedTuple):
     level: Level
     topic: str
     text: str
-    mend: str = ""
-    """A command for a shell, or a line for a file; empty where there is nothing to mend."""
+    fix: str = ""
+    """A command for a shell, or a line for a file; empty where there is nothing to fix."""

@@ -1,17 +1,23 @@
-"""Who Caddy runs as: a process that is there tells it best, for it has the groups that it was started with."""
+"""Caddy: who it runs as (a process that is there tells it best, for it has the groups that it was started with), and
+which sockets its configuration names.
+"""
 
 from __future__ import annotations
 
-import grp
+import http.client
+import json
 import os
-import pwd
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .reach import Who
+from .reach import Who, of_database, of_process
 
 USERS = ("caddy", "www-data")
 """What packages of Caddy name its user."""
+
+_ADMIN = ("localhost", 2019)
+_ADMIN_S = 2.0
+_CONFIG_MAX = 1 << 26
 
 
 class Front(NamedTuple):
@@ -34,10 +40,10 @@ def find_front(name: str | None, proc: str = "/proc") -> Front | None:
     Raises:
         LookupError: there is no user ``name``.
     """
-    running = [found for pid in _pids(proc) if (found := _process(proc, pid)) is not None]
-    for found in running:
-        if name is None or found.who.name == name or str(found.who.uid) == name:
-            return found
+    for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
+        found = of_process(pid, proc) if _is_caddy(Path(proc, str(pid))) else None
+        if found is not None and name in (None, found[0].name, str(found[0].uid)):
+            return Front(found[0], pid)
     if name is not None:
         return Front(of_database(name), None)
     for candidate in USERS:
@@ -48,41 +54,27 @@ def find_front(name: str | None, proc: str = "/proc") -> Front | None:
     return None
 
 
-def of_database(name: str) -> Who:
-    """The user ``name`` (or number) with its groups. Raises ``LookupError``."""
-    entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    return Who(entry.pw_name, entry.pw_uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)))
-
-
-def group_name(gid: int) -> str:
-    """The name of a group, or its number where it has none."""
+def upstreams(address: tuple[str, int] = _ADMIN) -> frozenset[str] | None:
+    """Where the Caddy of this machine forwards to, by the configuration that it runs; None: it does not say."""
+    connection = http.client.HTTPConnection(*address, timeout=_ADMIN_S)
     try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-def user_name(uid: int) -> str:
-    """The name of a user, or its number where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _pids(proc: str) -> list[int]:
-    return sorted(int(name) for name in os.listdir(proc) if name.isdigit())
-
-
-def _process(proc: str, pid: int) -> Front | None:
-    """The Caddy that is process ``pid``, if it is one and not the child of one of us."""
-    try:
-        if (Path(proc) / str(pid) / "comm").read_text().strip() != "caddy":
-            return None
-        lines = (Path(proc) / str(pid) / "status").read_text().splitlines()
-    except OSError:
+        connection.request("GET", "/config/apps/http")
+        return frozenset(_dials(json.loads(connection.getresponse().read(_CONFIG_MAX))))
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
-    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    uid, gid = int(fields["Uid"].split()[1]), int(fields["Gid"].split()[1])
-    gids = frozenset({gid, *map(int, fields.get("Groups", "").split())})
-    return Front(Who(user_name(uid), uid, gids), pid)
+    finally:
+        connection.close()
+
+
+def _dials(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["dial"]] if isinstance(value.get("dial"), str) else []
+        return own + [each for inner in value.values() for each in _dials(inner)]
+    return [each for inner in value for each in _dials(inner)] if isinstance(value, list) else []
+
+
+def _is_caddy(process: Path) -> bool:
+    try:
+        return (process / "comm").read_text().strip() == "caddy"
+    except OSError:
+        return False

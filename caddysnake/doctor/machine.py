@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ TOPIC = "machine"
 
 _BACKLOG = 4096
 _DESCRIPTORS = 16_384
+_SPACE = 1 << 20
 _OLDEST_KERNEL = (5, 6)
 """waitid(2) on a pidfd came with 5.4, and what else is used not later than this."""
 
@@ -28,6 +30,7 @@ def check_machine(plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/f
     yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from _backlog(Path(proc) / "sys/net/core/somaxconn")
     yield _walls(walls.why_not(), landlock.abi())
+    yield from _space(plan)
     yield from _processes(resource.getrlimit(resource.RLIMIT_NPROC)[1], plan)
     if plan is not None and any(limits.memory_bytes is not None for app in plan.apps if (limits := app.block.limits)):
         yield _memory(Path(cgroups) / "cgroup.controllers")
@@ -67,8 +70,8 @@ def _descriptors(hard: int) -> Finding:
     text = f"{hard:,} open files a process: {connections}"
     if hard < _DESCRIPTORS:
         most = _DESCRIPTORS * 4
-        mend = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
-        return Finding(Level.DOUBT, TOPIC, text, mend)
+        fix = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
+        return Finding(Level.DOUBT, TOPIC, text, fix)
     return Finding(Level.GOOD, TOPIC, text)
 
 
@@ -84,6 +87,36 @@ def _backlog(path: Path) -> Iterator[Finding]:
         yield Finding(Level.GOOD, TOPIC, f"a socket's queue holds {longest:,} connections")
 
 
+def _space(plan: Plan | None) -> Iterator[Finding]:
+    """File systems that are full, of those that a daemon and its apps write to."""
+    folders = {os.environ.get("TMPDIR", "/tmp"), "/var/log", "/var/lib"}
+    if plan is not None:
+        folders |= {os.path.dirname(listener.path) for listener in plan.listeners if listener.path}
+        folders |= {app.working_dir for app in plan.apps if not app.block.placeholders}
+    seen = set()
+    for folder in sorted(folders):
+        try:
+            device, system = os.stat(folder).st_dev, os.statvfs(folder)
+        except OSError:
+            continue
+        if device in seen or system.f_flag & os.ST_RDONLY or not system.f_blocks:
+            continue
+        seen.add(device)
+        free = system.f_bavail * system.f_frsize
+        if free < _SPACE or (system.f_files and not system.f_favail):
+            what = f"{free:,} bytes are free" if free < _SPACE else "it takes no more files, however small"
+            option = "" if free < _SPACE else " --inodes"
+            fix = f"find what can go: du -x{option} {shlex.quote(_mount_of(folder))} | sort -n | tail -n 30"
+            yield Finding(Level.BAD, TOPIC, f"the file system of {folder} is full: {what}", fix)
+
+
+def _mount_of(folder: str) -> str:
+    folder = os.path.realpath(folder)
+    while not os.path.ismount(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
 def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
     if plan is None or limit == resource.RLIM_INFINITY or os.geteuid() == 0:
         return
@@ -94,8 +127,8 @@ def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
     if needed > limit:
         text = f"the file asks for up to {needed:,} processes and threads, and this user may have {limit:,}"
         option = "--pids-limit -1 --ulimit nproc=-1"
-        mend = _unit("LimitNPROC=infinity and TasksMax=infinity", "ulimit -u unlimited", option)
-        yield Finding(Level.DOUBT, TOPIC, text, mend)
+        fix = _unit("LimitNPROC=infinity and TasksMax=infinity", "ulimit -u unlimited", option)
+        yield Finding(Level.DOUBT, TOPIC, text, fix)
 
 
 def _memory(path: Path) -> Finding:
@@ -104,15 +137,17 @@ def _memory(path: Path) -> Finding:
     except OSError:
         controllers = []
     if "memory" in controllers:
-        text = "cgroup v2 with the memory controller: `limits { memory … }` can count what a worker has started, too"
-        mend = "in the unit: Delegate=cpu memory pids; `caddysnake status` says what holds"
-        return Finding(Level.GOOD, TOPIC, text, mend if runs_systemd() else "`caddysnake status` says what holds")
+        text = (
+            "cgroup v2 with the memory controller: `limits { memory … }` can count what a worker has started, too; "
+            "`caddysnake status` says what holds"
+        )
+        return Finding(Level.GOOD, TOPIC, text)
     text = (
         "there is no memory controller of cgroup v2: `limits { memory … }` holds for each process by itself "
         "(RLIMIT_DATA), not for a worker with what it has started"
     )
-    mend = "boot with systemd.unified_cgroup_hierarchy=1, or leave it so" if runs_systemd() else ""
-    return Finding(Level.DOUBT, TOPIC, text, mend)
+    fix = "boot with systemd.unified_cgroup_hierarchy=1, or leave it so" if runs_systemd() else ""
+    return Finding(Level.DOUBT, TOPIC, text, fix)
 
 
 def _unit(setting: str, command: str, option: str) -> str:

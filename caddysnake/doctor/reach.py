@@ -1,12 +1,15 @@
-"""Whether a user can get to a path: owners and modes of everything on the way (path_resolution(7)).
+"""Users, and whether one can get to a path: owners and modes of everything on the way (path_resolution(7)).
 
 Access control lists and security modules are not looked at; ``has_list`` says where there is a list.
 """
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -24,6 +27,45 @@ class Obstacle(NamedTuple):
     path: str
     info: os.stat_result | None
     """None: it is not there."""
+
+
+def of_process(pid: int, proc: str = "/proc") -> tuple[Who, int] | None:
+    """Who process ``pid`` is, and the group of what it makes; None: it is not there."""
+    try:
+        lines = (Path(proc) / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid, gid = int(fields["Uid"].split()[1]), int(fields["Gid"].split()[1])
+    return Who(user_name(uid), uid, frozenset({gid, *map(int, fields.get("Groups", "").split())})), gid
+
+
+def of_database(name: str) -> Who:
+    """The user ``name`` (or number) with its groups. Raises ``LookupError``."""
+    entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    return Who(entry.pw_name, entry.pw_uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)))
+
+
+def group_name(gid: int) -> str:
+    """The name of a group, or its number where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_of(who: Who) -> str:
+    """The group that stands for ``who``: of the user's own name, if it is in one."""
+    groups = [group_name(gid) for gid in sorted(who.gids)]
+    return who.name if who.name in groups else groups[0]
 
 
 def may(who: Who, info: os.stat_result, bit: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
@@ -12,13 +13,16 @@ from ..config.plan.plan import Plan
 from ..daemon.system.cgroups import runs_systemd
 from .findings import Finding, Level
 from .front import Front
-from .reach import Who, entering, may
-from .service import Runner, in_container, last_words
+from .reach import Who, entering, group_of, may
+from .service import Runner, in_container, last_words, units
+from .stuck import stuck
 
 TOPIC = "daemon"
 _APPS = "apps"
 _CRASHES = ("crashed", "memory", "deadline")
 _REASON_MAX = 200
+_ERRORS = 20
+"""One request in so many may fail without a word."""
 
 
 def check_daemon(status: Mapping[str, Any] | None, why_not: str, file: str, runner: Runner) -> Iterator[Finding]:
@@ -31,11 +35,11 @@ def check_daemon(status: Mapping[str, Any] | None, why_not: str, file: str, runn
         yield Finding(Level.GOOD, TOPIC, text)
         if daemon["refused"] is not None:
             text = f"it runs an older configuration: the last reload was refused ({daemon['refused']['code']})"
-            mend = f"correct what caddysnake validate --config {quoted} names; caddysnake reload --config {quoted}"
-            yield Finding(Level.BAD, TOPIC, f"{text}: {_end(daemon['refused']['error'])}", mend)
+            fix = f"correct what caddysnake validate --config {quoted} names; caddysnake reload --config {quoted}"
+            yield Finding(Level.BAD, TOPIC, f"{text}: {_end(daemon['refused']['error'])}", fix)
         return
     if unit is not None and (unit.is_down or unit.restarts):
-        again = f" and has been started {unit.restarts} times again" if unit.restarts else ""
+        again = f", after {unit.restarts} restart{'' if unit.restarts == 1 else 's'}" if unit.restarts else ""
         words = last_words(unit)
         said = f": {words[:_REASON_MAX]}" if words else f" ({unit.result})"
         yield Finding(Level.BAD, TOPIC, f"{unit.name} is {unit.state}{again}{said}", unit.log)
@@ -50,10 +54,11 @@ def check_daemon(status: Mapping[str, Any] | None, why_not: str, file: str, runn
 
 def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
     """What of the apps does not run, or has failed."""
-    is_well = True
+    is_well, file = True, shlex.quote(status["daemon"]["file"])
+    logs = f"caddysnake logs --level error --config {file}"
     for app in status["apps"]:
         name, failure, refused = app["name"], app["last_failure"], app["refused"]
-        again = f"caddysnake reload --app {shlex.quote(app['key'])}"
+        again = f"caddysnake reload --app {shlex.quote(app['key'])} --config {file}"
         crashes = {cause: count for cause, count in app["restarts"].items() if cause in _CRASHES}
         told = ", ".join(f"{cause} {count}" for cause, count in sorted(crashes.items()))
         if app["state"] in ("failing", "broken") or (not app["workers_ready"] and failure is not None):
@@ -66,10 +71,17 @@ def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
         elif crashes:
             level = Level.DOUBT if failure is None or failure["over_at"] is not None else Level.BAD
             last = f"; the last: {_end(failure['error'])}" if failure is not None else ""
-            yield Finding(level, _APPS, f"workers of {name} have ended unasked: {told}{last}", _of_crashes(crashes))
-        else:
-            continue
-        is_well = False
+            yield Finding(level, _APPS, f"workers of {name} failed: {told}{last}", _of_crashes(crashes, last, logs))
+        if (found := stuck(app)) is not None:
+            text, pid = found
+            fix = f"`caddysnake dump {pid} --config {file}` shows what it waits for; request_timeout bounds it"
+            yield Finding(Level.BAD, _APPS, f"{name}: {text}", fix)
+        errors, requests = app["traffic"]["errors"], app["traffic"]["requests"]
+        fails = errors * _ERRORS > requests
+        if fails:
+            text = f"{name}: {errors} of {requests} requests since the daemon's start were answered with 5xx, or cut"
+            yield Finding(Level.DOUBT, _APPS, text, f"`{logs}` has the exceptions, and the codes")
+        is_well = is_well and not (crashes or found or refused or fails) and app["state"] == "serving"
     for listener in status["listeners"]:
         if listener.get("trouble"):
             text = f"nobody can connect to {listener['address']}: {listener['trouble']}"
@@ -96,41 +108,74 @@ def check_beside(status: Mapping[str, Any]) -> Iterator[Finding]:
                 yield Finding(Level.BAD, _APPS, text, f"{log} {each['name']}")
 
 
-def _of_crashes(causes: Mapping[str, int]) -> str:
-    if "crashed" in causes:
-        return "`caddysnake logs --level error` has the signal or the exit status of each"
-    return "raise `limits { memory }`" if "memory" in causes else "`caddysnake logs --level error` has its stacks"
+def _of_crashes(causes: Mapping[str, int], last: str, logs: str) -> str:
+    if "SIGKILL" in last:
+        return "`journalctl --dmesg --grep 'out of memory'` says whether the kernel did it; `max_memory` acts before"
+    if "memory" not in causes:
+        return f"`{logs}` has the signal or the exit status, and the stacks, of each"
+    if "service" in last:
+        return "raise MemoryMax= of the unit, or replace workers before it is reached: `max_memory` in the block"
+    return "raise `limits { memory }`, or replace workers before it is reached: `max_memory` in the block"
 
 
-def check_interpreters(plan: Plan, runner: Runner, users: Mapping[str, Who]) -> Iterator[Finding]:
-    """Whether each app's user gets to its interpreter. ``users``: those that blocks name."""
+def check_reach(plan: Plan, runner: Runner, users: Mapping[str, Who]) -> Iterator[Finding]:
+    """Whether each app's user gets to its interpreter and its folder. ``users``: those that blocks name."""
     for app in plan.apps:
         if app.block.placeholders or not app.python:
             continue
         who = users.get(app.block.user or "", runner.who)
-        real = os.path.realpath(app.python)
-        obstacle = entering(who, os.path.dirname(real)) or entering(who, os.path.dirname(app.python))
-        try:
-            is_barred = obstacle is None and not may(who, os.stat(real), 1)
-        except OSError:
-            continue  # the file's own check has said so
-        if obstacle is not None or is_barred:
-            where = real if obstacle is None else obstacle.path
-            text = f"{app.name}: user {who.name} cannot execute {app.python}: it may not enter, or execute, {where}"
-            venv = os.path.dirname(os.path.dirname(app.python))
-            mend = f"/usr/bin/python3 -m venv --clear {shlex.quote(venv)}, and install its packages again"
-            yield Finding(Level.BAD, "software", text, mend)
+        real, venv = os.path.realpath(app.python), os.path.dirname(os.path.dirname(app.python))
+        closed = _closed(who, real, os.path.dirname(real), 1)
+        if closed is not None:
+            text = f"{app.name}: user {who.name} cannot execute {app.python}: it may not enter, or execute, {closed}"
+            is_venv = os.path.isfile(os.path.join(venv, "pyvenv.cfg"))
+            anew = f"/usr/bin/python3 -m venv --clear {shlex.quote(venv)}, and install its packages again"
+            yield Finding(Level.BAD, "software", text, anew if is_venv else _let_in(who, closed))
+            continue
+        for path in (os.path.dirname(app.python), app.working_dir):
+            closed = _closed(who, path, path, 5)
+            if closed is not None:
+                text = f"{app.name}: user {who.name} may not enter {closed}"
+                yield Finding(Level.BAD, _APPS, text, _let_in(who, closed))
+                break
 
 
-def check_front(front: Front | None) -> Iterator[Finding]:
-    """Whether a Caddy runs."""
+def _let_in(who: Who, path: str) -> str:
+    """The group of ``who``, and nobody else."""
+    return f"chgrp {shlex.quote(group_of(who))} {shlex.quote(path)} && chmod g+rx {shlex.quote(path)}"
+
+
+def _closed(who: Who, path: str, folder: str, bits: int) -> str | None:
+    """What keeps ``who`` from doing ``bits`` with ``path``, which is or is in ``folder``; None also of what is not
+    there: the file's own check says so.
+    """
+    obstacle = entering(who, folder)
+    if obstacle is not None:
+        return obstacle.path if obstacle.info is not None else None
+    with contextlib.suppress(OSError):
+        info = os.stat(path)
+        return None if all(may(who, info, bit) for bit in (1, 4) if bits & bit) else path
+    return None
+
+
+def check_front(front: Front | None, plan: Plan | None, runner: Runner) -> Iterator[Finding]:
+    """Whether a Caddy runs, where the file has a socket that only one on this machine can connect to."""
     if front is not None and front.pid is not None:
         yield Finding(Level.GOOD, "caddy", f"Caddy runs: process {front.pid}, user {front.who.name}")
-    elif runs_systemd():
-        yield Finding(Level.BAD, "caddy", "no Caddy runs on this machine", "systemctl start caddy")
+    elif plan is not None and all(listener.network != "unix" for listener in plan.listeners):
+        return
+    elif not runs_systemd():
+        fix = f"let its container be in the socket's group: --group-add {runner.gid}" if in_container() else ""
+        yield Finding(Level.DOUBT, "caddy", "no Caddy can be seen here; in a container of its own it cannot be", fix)
+    elif not (found := units("caddy.service")):
+        text = "no Caddy runs on this machine, and there is no caddy.service"
+        yield Finding(Level.BAD, "caddy", text, "start yours, or apt-get install caddy")
+    elif found[0].is_down:
+        words = last_words(found[0])[:_REASON_MAX]
+        fix = "correct that; systemctl restart caddy" if words else found[0].log
+        yield Finding(Level.BAD, "caddy", f"caddy.service is {found[0].state}: {words or found[0].result}", fix)
     else:
-        mend = "let its container be in the socket's group: --group-add GID" if in_container() else ""
-        yield Finding(Level.DOUBT, "caddy", "no Caddy can be seen here; in a container of its own it cannot be", mend)
+        yield Finding(Level.BAD, "caddy", "no Caddy runs on this machine", "systemctl start caddy")
 
 
 def _end(text: str) -> str:

@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 from ..config.plan.places import is_same
 from ..daemon.system.cgroups import runs_systemd
-from .reach import Who
+from .reach import Who, of_process, user_name
 
 _ASKED = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "MainPID", "User", "Group",
           "SupplementaryGroups", "RuntimeDirectory", "ExecStart")  # fmt: skip
 _PATTERNS = ("caddysnake.service", "caddysnake@*.service")
 _TIMEOUT_S = 10.0
 _SOCKETS = re.compile(r"--socket-dir[ =]([^ ;]+)")
+_EXCERPT = re.compile(r"\d+ \| ")
+"""Of a file, with a mark below: its message has said all."""
 _CONFIG = re.compile(r"(?:--config|-c)[ =]([^ ;]+)")
 
 
@@ -39,6 +41,8 @@ class Unit(NamedTuple):
     folders: tuple[str, ...] = ()
     """Those that are made for it at each start."""
     config: str = ""
+    socket_dir: str | None = None
+    """Where it has the sockets of blocks whose site names none; None: where it is by default."""
 
     @property
     def is_down(self) -> bool:
@@ -64,13 +68,13 @@ class Runner(NamedTuple):
 def runner_of(file: str | None, pid: int | None, proc: str = "/proc") -> Runner:
     """Of the daemon ``pid``; where none runs, of the unit that runs ``file``; else whoever asks."""
     known = units() if runs_systemd() else []
-    if pid is not None and (found := _process(proc, pid)) is not None:
+    if pid is not None and (found := of_process(pid, proc)) is not None:
         who, gid = found
         return Runner(who, gid, next((unit for unit in known if unit.name == _unit_of(proc, pid)), None), pid)
     unit = next((unit for unit in known if file and unit.config and is_same(file, unit.config)), None)
     if unit is not None and (account := _account(unit)) is not None:
         return Runner(*account, unit)
-    return Runner(Who(_name(os.geteuid()), os.geteuid(), frozenset({os.getegid(), *os.getgroups()})), os.getegid())
+    return Runner(Who(user_name(os.geteuid()), os.geteuid(), frozenset({os.getegid(), *os.getgroups()})), os.getegid())
 
 
 def in_container(root: str = "/") -> bool:
@@ -78,9 +82,9 @@ def in_container(root: str = "/") -> bool:
     return any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
 
 
-def units() -> list[Unit]:
-    """Those of ours that systemd knows."""
-    command = ["systemctl", "show", *_PATTERNS, f"--property={','.join(_ASKED)}"]
+def units(*patterns: str) -> list[Unit]:
+    """Those that systemd knows, of ours if no others are asked for."""
+    command = ["systemctl", "show", *(patterns or _PATTERNS), f"--property={','.join(_ASKED)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.SubprocessError):
@@ -98,7 +102,7 @@ def read_units(shown: str) -> Iterator[Unit]:
 
 def _unit(says: Mapping[str, str]) -> Unit:
     command = says.get("ExecStart", "")
-    config = _CONFIG.search(command)
+    config, sockets = _CONFIG.search(command), _SOCKETS.findall(command)
     return Unit(
         says["Id"],
         says.get("ActiveState", ""),
@@ -108,8 +112,9 @@ def _unit(says: Mapping[str, str]) -> Unit:
         says.get("User", ""),
         says.get("Group", ""),
         tuple(says.get("SupplementaryGroups", "").split()),
-        (*(f"/run/{name}" for name in says.get("RuntimeDirectory", "").split()), *_SOCKETS.findall(command)),
+        (*(f"/run/{name}" for name in says.get("RuntimeDirectory", "").split()), *sockets),
         config[1] if config else "",
+        sockets[-1] if sockets else None,
     )
 
 
@@ -133,7 +138,8 @@ def last_error(log: str) -> str:
                 return line
             continue
         if isinstance(record, dict) and record.get("level") in ("error", "fatal") and record.get("logger") == "daemon":
-            end = str(record.get("error", "")).rstrip().rpartition("\n")[2].strip()
+            error = str(record.get("error", "")).strip()
+            end = "" if _EXCERPT.match(error) else error.rpartition("\n")[2].strip()
             return f"{record.get('msg', '')}{': ' if end else ''}{end}"
     return ""
 
@@ -154,16 +160,6 @@ def _gid(name: str) -> int:
     return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
 
 
-def _process(proc: str, pid: int) -> tuple[Who, int] | None:
-    try:
-        lines = (Path(proc) / str(pid) / "status").read_text().splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    uid, gid = int(fields["Uid"].split()[1]), int(fields["Gid"].split()[1])
-    return Who(_name(uid), uid, frozenset({gid, *map(int, fields.get("Groups", "").split())})), gid
-
-
 def _unit_of(proc: str, pid: int) -> str:
     try:
         said = (Path(proc) / str(pid) / "cgroup").read_text()
@@ -171,10 +167,3 @@ def _unit_of(proc: str, pid: int) -> str:
         return ""
     found = re.findall(r"/([^/\s]+\.service)", said)
     return found[-1] if found else ""
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

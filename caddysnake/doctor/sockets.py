@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -11,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from ..config.plan.accounts import AccountError, group_id, user_id
 from ..config.plan.plan import Listener
 from ..daemon.system.cgroups import runs_systemd
+from ..daemon.system.log.records import printable
 from .findings import Finding, Level
-from .front import Front, group_name, of_database, user_name
-from .reach import Obstacle, entering, has_list, may
+from .front import Front
+from .reach import Obstacle, entering, group_name, group_of, has_list, may, of_database, user_name
 from .service import Runner, runner_of
 
 TOPIC = "sockets"
@@ -35,8 +37,8 @@ def check_sockets(
 def _check(listener: Listener, front: Front | None, runner: Runner) -> Iterator[Finding]:
     path, folder = listener.path, os.path.dirname(listener.path)
     if not os.path.isdir(folder):
-        mend = _folder_of(folder, runner)
-        yield Finding(Level.BAD, TOPIC, f"the folder of {path} is not there", mend)
+        fix = _folder_of(folder, runner)
+        yield Finding(Level.BAD, TOPIC, f"the folder of {path} is not there", fix)
         return
     holder = _holder(path)
     exists = _is_socket(path)
@@ -52,7 +54,25 @@ def _check(listener: Listener, front: Front | None, runner: Runner) -> Iterator[
     if obstacle is not None:
         yield _no_entry(path, obstacle, front, runner)
         return
-    yield _connecting(listener, front, runner) if not exists else _connected(path, front, runner)
+    yield _connecting(listener, front, runner) if not exists else _connected(listener, front, runner)
+
+
+def check_upstreams(listeners: Sequence[Listener], named: frozenset[str] | None, file: str) -> Iterator[Finding]:
+    """Whether the Caddy of this machine forwards to the sockets of ``file``. ``named``: where it forwards to."""
+    unix = {f"unix/{listener.path}": listener for listener in listeners if listener.network == "unix"}
+    if named is None or not unix:
+        return
+    folder = os.path.dirname(next(iter(unix.values())).path)
+    part = f"reverse_proxy {next(iter(unix))}"
+    if all(listener.own for listener in unix.values()):
+        part = f"what `caddysnake caddyfile --config {shlex.quote(file)} --socket-dir {shlex.quote(folder)}` prints"
+    fix = f"put {part} into Caddy's file, in the place of what is wrong there, and reload Caddy"
+    for each in sorted(unix.keys() - named):
+        yield Finding(Level.DOUBT, TOPIC, f"the configuration of the Caddy that runs here does not name {each}", fix)
+    for each in sorted(named - unix.keys()):
+        path = each.removeprefix("unix/")
+        if path != each and os.path.dirname(path) == folder and not _accepts(path):
+            yield Finding(Level.BAD, TOPIC, f"Caddy forwards to {printable(each)}, where nobody listens: 502", fix)
 
 
 def _folder_of(folder: str, runner: Runner) -> str:
@@ -71,39 +91,55 @@ def _no_entry(path: str, obstacle: Obstacle, front: Front, runner: Runner) -> Fi
     info = obstacle.info
     if info is None:
         return Finding(Level.BAD, TOPIC, text, _folder_of(obstacle.path, runner))
-    if info.st_mode & stat.S_IXGRP and info.st_gid != 0:
+    units = runner.unit.folders if runner.unit is not None else ()
+    if info.st_mode & stat.S_IXGRP and info.st_gid != 0 and obstacle.path not in units:
         return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
     # Others may not enter it, and are not to: only Caddy's group is let through.
     folder = shlex.quote(obstacle.path)
-    return Finding(Level.BAD, TOPIC, text, f"chgrp {shlex.quote(_group_of(front))} {folder} && chmod g=x {folder}")
+    return Finding(Level.BAD, TOPIC, text, f"chgrp {shlex.quote(group_of(front.who))} {folder} && chmod g=x {folder}")
 
 
-def _connected(path: str, front: Front, runner: Runner) -> Finding:
+def _connected(listener: Listener, front: Front, runner: Runner) -> Finding:
     """The socket is there, and tells."""
-    info = os.stat(path)
+    path, info = listener.path, os.stat(listener.path)
     if may(front.who, info, 2):
         who = f"process {front.pid}" if front.pid is not None else f"user {front.who.name}"
         return Finding(Level.GOOD, TOPIC, f"Caddy ({who}) gets to {path}")
-    mode = f"{stat.S_IMODE(info.st_mode):04o} {user_name(info.st_uid)}:{group_name(info.st_gid)}"
-    text = f"{front} may not write to {path} ({mode})"
+    text = f"{front} may not write to {path} ({_mode(info)})"
     if has_list(path):
         return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
+    with contextlib.suppress(AccountError):
+        planned = _planned(listener, runner)
+        if may(front.who, planned, 2):
+            quoted = shlex.quote(path)
+            steps = [f"chgrp {group_name(planned.st_gid)} {quoted}"] * (info.st_gid != planned.st_gid)
+            steps += [f"chmod {planned.st_mode:04o} {quoted}"] * (stat.S_IMODE(info.st_mode) != planned.st_mode)
+            return Finding(Level.BAD, TOPIC, f"{text}: somebody has changed it", " && ".join(steps))
     return Finding(Level.BAD, TOPIC, text, _let_write(info, front, runner))
 
 
 def _connecting(listener: Listener, front: Front, runner: Runner) -> Finding:
     """The socket will be made as the file says, by ``runner``."""
     try:
-        uid = runner.who.uid if listener.owner is None else user_id(listener.owner)
-        gid = _given_by(os.path.dirname(listener.path), runner) if listener.group is None else group_id(listener.group)
+        planned = _planned(listener, runner)
     except AccountError as exc:
         return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint)
-    planned = os.stat_result((listener.mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
-    mode = f"{listener.mode:04o} {user_name(uid)}:{group_name(gid)}"
     if may(front.who, planned, 2):
-        return Finding(Level.GOOD, TOPIC, f"Caddy's user {front.who.name} will get to {listener.path} ({mode})")
-    text = f"{front} will not get to {listener.path} ({mode}, if {runner.who.name} starts it)"
+        text = f"Caddy's user {front.who.name} will get to {listener.path} ({_mode(planned)})"
+        return Finding(Level.GOOD, TOPIC, text)
+    text = f"{front} will not get to {listener.path} ({_mode(planned)}, if {runner.who.name} starts it)"
     return Finding(Level.BAD, TOPIC, text, _let_write(planned, front, runner))
+
+
+def _planned(listener: Listener, runner: Runner) -> os.stat_result:
+    """Mode and owners that the socket has when ``runner`` makes it. Raises ``AccountError``."""
+    uid = runner.who.uid if listener.owner is None else user_id(listener.owner)
+    gid = _given_by(os.path.dirname(listener.path), runner) if listener.group is None else group_id(listener.group)
+    return os.stat_result((listener.mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
+
+
+def _mode(info: os.stat_result) -> str:
+    return f"{stat.S_IMODE(info.st_mode):04o} {user_name(info.st_uid)}:{group_name(info.st_gid)}"
 
 
 def _given_by(folder: str, runner: Runner) -> int:
@@ -117,7 +153,7 @@ def _let_write(info: os.stat_result, front: Front, runner: Runner) -> str:
     mode = "" if info.st_mode & stat.S_IWGRP else "socket_mode 0660"
     if info.st_gid in front.who.gids:
         return _options(mode, runner)
-    group = _group_of(front)
+    group = group_of(front.who)
     if runner.who.uid == 0 or _number_of(group) in runner.who.gids:
         return _options(f"socket_group {group}" + (f" and {mode}" if mode else ""), runner)
     # Only root, and who is in a group, may give a socket to it (chown(2)).
@@ -141,12 +177,6 @@ def _join(gid: int, front: Front) -> str:
     if runs_systemd():
         return " && ".join([*steps, "systemctl restart caddy"])
     return ", and ".join([*steps, "start Caddy anew"])
-
-
-def _group_of(front: Front) -> str:
-    """The group that stands for Caddy: of its user's own name, if there is one."""
-    groups = [group_name(gid) for gid in sorted(front.who.gids)]
-    return front.who.name if front.who.name in groups else groups[0]
 
 
 def _number_of(group: str) -> int:

@@ -66,7 +66,7 @@ def test_the_table_says_what_runs_and_what_was_refused(folder: Path) -> None:
         assert "no-such-app 1" in table
         assert "! The last reload was refused" in table
         assert "build 2 was refused" in table
-        assert "build 1 serves on" in table
+        assert "build 1 keeps serving" in table
         assert r"LookupError: no \x1b[31mdatabase" in table
         assert "not isolated" in table
         found = json.loads(command(process, folder, "status", "--json", check=True).stdout)
@@ -145,7 +145,7 @@ def test_counts_only_grow_when_workers_are_replaced(folder: Path) -> None:
         found = of_app(process)
         assert found["traffic"]["requests"] == sum(found["traffic"]["latencies"]) == sent
         assert found["traffic"]["responses"][1] == sent
-        assert found["last_failure"]["error"] == "it ended unasked with signal SIGKILL"
+        assert found["last_failure"]["error"] == "worker crashed: signal SIGKILL"
         # What a tenant counted stays its template's when it is gone.
         for _ in range(3):
             assert get("/", path=folder / "t.sock", Host="ann.test")[0] == 200

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.daemon import daemon
 
 from caddysnake.cli.completion import SHELLS
 from caddysnake.cli.main import COMMANDS
@@ -23,8 +25,8 @@ def caddysnake(*words: str) -> str:
     return done.stdout
 
 
-def completed(script: Path, *words: str) -> set[str]:
-    """What bash offers for the last of ``words``."""
+def completed(script: Path, *words: str, cwd: Path | None = None, **environ: str) -> set[str]:
+    """What bash offers for the last of ``words``, in ``cwd`` and with these variables."""
     quoted = " ".join(f"'{word}'" for word in words)
     text = f"""
     source {script}
@@ -32,7 +34,11 @@ def completed(script: Path, *words: str) -> set[str]:
     $(complete -p caddysnake | sed 's/.*-F \\([^ ]*\\).*/\\1/')
     printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, timeout=60)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=60, cwd=cwd,
+        env={**os.environ, "PATH": path, **environ},
+    )  # fmt: skip
     return set(done.stdout.split())
 
 
@@ -56,6 +62,18 @@ def test_bash_completes_options_and_choices(script: Path) -> None:
 def test_bash_completes_files_where_an_option_takes_one(script: Path, tmp_path: Path) -> None:
     (tmp_path / "Caddyfile.mine").touch()
     assert completed(script, "caddysnake", "run", "--config", f"{tmp_path}/Ca") == {f"{tmp_path}/Caddyfile.mine"}
+
+
+def test_bash_completes_names_of_the_apps_that_run(script: Path, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("def app(environ, start_response): ...\ndef api(environ, start_response): ...\n")
+    text = "".join(f"unix/{tmp_path}/{name}.sock {{\n\tpython main:{name}\n}}\n" for name in ("app", "api"))
+    with daemon(tmp_path, text) as process:
+        here = {"cwd": tmp_path, "XDG_RUNTIME_DIR": process.runtime_dir}
+        assert completed(script, "caddysnake", "reload", "--app", "ma", **here) == {"main:app", "main:api"}
+        assert completed(script, "caddysnake", "status", "n", **here) == set()
+        there = {"cwd": Path("/"), "XDG_RUNTIME_DIR": process.runtime_dir}
+        words = ("caddysnake", "exec", "--config", str(tmp_path / "Caddyfile"), "m")
+        assert completed(script, *words, **there) == {"main:app", "main:api"}
 
 
 @pytest.mark.once

@@ -1,4 +1,4 @@
-"""Alert rules: each leads to its section of the runbook, and does what its test says, where promtool can be asked."""
+"""Alert rules: each leads to its section of the runbook, and does what its test says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -21,6 +23,8 @@ def test_each_rule_has_its_section_in_the_runbook() -> None:
 def test_the_rules_fire_when_their_test_says_so() -> None:
     tested = set(re.findall(r"alertname: (\w+)", (DOCS / "monitoring" / "alerts_test.yml").read_text()))
     assert {"CaddysnakeDeadlines", "CaddysnakeErrors", "CaddysnakeMemory", "CaddysnakeRefusals"} <= tested
-    if promtool := shutil.which("promtool"):
-        for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
-            subprocess.run([promtool, *command], cwd=DOCS / "monitoring", check=True)
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("apt-get install prometheus")
+    for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        subprocess.run([promtool, *command], cwd=DOCS / "monitoring", check=True)

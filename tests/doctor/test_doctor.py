@@ -1,4 +1,4 @@
-"""The doctor names what does not work, and the command that mends it; a healthy machine gets a clean bill."""
+"""The doctor names what does not work, and the command that fixes it; a healthy machine gets a clean bill."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def findings(folder: Path, front: Front | None = STRANGER, more: str = "") -> li
 
 def test_a_folder_that_is_missing_is_made(folder: Path) -> None:
     (found,) = findings(folder)
-    assert (found.level, found.mend) == (Level.BAD, f"install -d -m 0755 {folder}/run")
+    assert (found.level, found.fix) == (Level.BAD, f"install -d -m 0755 {folder}/run")
 
 
 def test_a_folder_that_caddy_may_not_enter_is_named_with_what_opens_it(folder: Path) -> None:
@@ -56,8 +56,8 @@ def test_a_folder_that_caddy_may_not_enter_is_named_with_what_opens_it(folder: P
     (found,) = findings(folder)
     assert found.level is Level.BAD
     assert f"may not enter {folder}/run" in found.text
-    assert found.mend == f"chgrp 4321 {folder}/run && chmod g=x {folder}/run"
-    subprocess.run(found.mend, shell=True, check=True)
+    assert found.fix == f"chgrp 4321 {folder}/run && chmod g=x {folder}/run"
+    subprocess.run(found.fix, shell=True, check=True)
     assert "may not enter" not in findings(folder)[0].text
 
 
@@ -70,10 +70,10 @@ def test_a_folder_of_a_group_that_caddy_is_not_in_says_how_to_join(
     (folder / "run").chmod(0o750)
     monkeypatch.setattr(cgroups, "_SYSTEMD", str(folder))
     (found,) = findings(folder)
-    assert found.mend == "usermod -aG 54321 caddy && systemctl restart caddy"
+    assert found.fix == "usermod -aG 54321 caddy && systemctl restart caddy"
     monkeypatch.setattr(cgroups, "_SYSTEMD", str(folder / "nothing"))
     (found,) = findings(folder)
-    assert found.mend == "usermod -aG 54321 caddy, and start Caddy anew"
+    assert found.fix == "usermod -aG 54321 caddy, and start Caddy anew"
     (fine,) = findings(folder, Front(Who("caddy", 4321, frozenset({54321})), None), "socket_group 54321")
     assert fine.level is Level.GOOD
 
@@ -83,7 +83,7 @@ def test_a_socket_to_come_that_caddy_will_not_get_to_is_told_before_it_is_there(
     (found,) = findings(folder)
     assert found.level is Level.BAD
     assert "will not get to" in found.text
-    assert "socket_group" in found.mend
+    assert "socket_group" in found.fix
     assert findings(folder, more="socket_mode 0666")[0].level is Level.GOOD
 
 
@@ -101,13 +101,13 @@ def test_a_socket_that_is_there_tells_by_its_own_mode(folder: Path) -> None:
         (found,) = findings(folder)
         assert found.level is Level.GOOD
     stale = findings(folder)[0]  # nobody listens any more
-    assert (stale.level, stale.mend) == (Level.DOUBT, f"rm {path}")
+    assert (stale.level, stale.fix) == (Level.DOUBT, f"rm {path}")
 
 
 def test_without_a_caddy_nothing_is_promised(folder: Path) -> None:
     (folder / "run").mkdir()
     (found,) = findings(folder, None)
-    assert (found.level, found.mend) == (Level.DOUBT, "caddysnake doctor --caddy-user USER")
+    assert (found.level, found.fix) == (Level.DOUBT, "caddysnake doctor --caddy-user USER")
 
 
 def test_a_caddy_that_runs_tells_its_user_and_groups(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_limits_that_are_low_are_told_with_what_raises_them(tmp_path: Path) -> N
     planned = plan(load(text.encode(), "Caddyfile", {}), cores=1)
     found = {finding.text: finding for finding in check_machine(planned, str(tmp_path), str(tmp_path))}
     (queue,) = [finding for said, finding in found.items() if "queue holds 128" in said]
-    assert (queue.level, queue.mend) == (Level.DOUBT, "sysctl -w net.core.somaxconn=4096")
+    assert (queue.level, queue.fix) == (Level.DOUBT, "sysctl -w net.core.somaxconn=4096")
     assert any("no memory controller" in said for said in found)
 
 
@@ -140,12 +140,12 @@ def test_a_limit_is_raised_in_a_unit_only_where_something_reads_units(
     monkeypatch.setattr(cgroups, "_SYSTEMD", str(tmp_path if is_booted else tmp_path / "nothing"))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(machine, "_DESCRIPTORS", before[1] + 1)
-    (mend,) = [finding.mend for finding in check_machine(None) if "open files a process" in finding.text]
-    assert ("in the unit: LimitNOFILE=" in mend) is is_booted
-    assert ("ulimit -n " in mend) is not is_booted
+    (fix,) = [finding.fix for finding in check_machine(None) if "open files a process" in finding.text]
+    assert ("in the unit: LimitNOFILE=" in fix) is is_booted
+    assert ("ulimit -n " in fix) is not is_booted
     monkeypatch.setattr(machine, "in_container", lambda: True)
-    (mend,) = [finding.mend for finding in check_machine(None) if "open files a process" in finding.text]
-    assert ("start the container with --ulimit nofile=" in mend) is not is_booted
+    (fix,) = [finding.fix for finding in check_machine(None) if "open files a process" in finding.text]
+    assert ("start the container with --ulimit nofile=" in fix) is not is_booted
 
 
 def test_a_user_that_is_only_guessed_is_told_as_a_guess(folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""What an outage is made of is found, the worst first; each mend is carried out, and heals what it was for."""
+"""What an outage is made of is found, the worst first; each fix is carried out, and heals what it was for."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from caddysnake.config.plan.plan import plan
 from caddysnake.doctor.findings import Finding, Level
 from caddysnake.doctor.front import Front
 from caddysnake.doctor.reach import Who
-from caddysnake.doctor.running import check_daemon, check_interpreters
+from caddysnake.doctor.running import check_daemon, check_reach
 from caddysnake.doctor.service import Runner, Unit, last_error, read_units, runner_of
 from caddysnake.doctor.sockets import check_sockets
 
@@ -69,7 +70,7 @@ def test_a_socket_that_caddy_may_not_use_is_opened_by_a_reload(folder: Path, gro
     with daemon(folder, file(folder, f"\t{group}socket_mode 0600")) as process:
         found = sockets(folder, CADDY, process.pid)
         assert found.level is Level.BAD
-        options = found.mend.rpartition(": ")[2].split(" and ")
+        options = found.fix.rpartition(": ")[2].split(" and ")
         assert options == wanted
         (folder / "Caddyfile").write_text(file(folder, "\t" + group + "\n\t".join(options)))
         command(process, folder, "reload", check=True)
@@ -88,8 +89,8 @@ def test_a_daemon_that_may_not_give_its_socket_away_is_told_whose_group_to_join(
     listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
     (found,) = check_sockets(listeners, Front(CADDY, None), runner)
     assert found.level is Level.BAD
-    assert found.mend.startswith(f"usermod -aG {OURS} caddy")
-    assert "socket_group" not in found.mend
+    assert found.fix.startswith(f"usermod -aG {OURS} caddy")
+    assert "socket_group" not in found.fix
     joined = CADDY._replace(gids=frozenset({4321, OURS}))
     (folder / "Caddyfile").write_text(file(folder, "\tsocket_mode 0660"))
     listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
@@ -104,7 +105,7 @@ def test_a_private_folder_lets_caddy_through_and_nobody_else(folder: Path) -> No
     listeners = plan(load((folder / "Caddyfile").read_bytes(), "Caddyfile", {}), cores=1).listeners
     (found,) = check_sockets(listeners, Front(CADDY, None), runner_of(None, None))
     assert found.level is Level.BAD
-    subprocess.run(found.mend, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True)
     assert next(check_sockets(listeners, Front(CADDY, None), runner_of(None, None))).level is Level.GOOD
     stranger = Front(Who("other", 4999, frozenset({4999})), None)
     assert next(check_sockets(listeners, stranger, runner_of(None, None))).level is Level.BAD
@@ -120,17 +121,17 @@ def test_what_an_app_fails_of_comes_first_and_is_over_when_it_is_corrected(folde
         assert "main:app has no worker (import-failed): " in worst["text"]
         assert "nosuchmodule" in worst["text"]
         (folder / "main.py").write_text(APP)
-        step, _, mend = worst["mend"].partition("; ")
+        step, _, fix = worst["fix"].partition("; ")
         assert step == "correct that"
-        command(process, folder, *mend.split()[1:], check=True)
+        command(process, folder, *shlex.split(fix)[1:], check=True)
         assert [row for row in doctor(process, folder) if row["topic"] == "apps"] == [
-            {"level": "good", "topic": "apps", "text": "2 up, and none has crashed", "mend": ""}
+            {"level": "good", "topic": "apps", "text": "2 up, and none has crashed", "fix": ""}
         ]
 
         os.kill(call(process, "GET", "/workers").json["workers"][0]["pid"], signal.SIGKILL)
         eventually(lambda: "SIGKILL" in str(doctor(process, folder)), "a crash that is told")
         (row,) = (row for row in doctor(process, folder) if row["topic"] == "apps")
-        assert "have ended unasked: crashed 1" in row["text"]
+        assert "failed: crashed 1" in row["text"]
 
         (folder / "Caddyfile").write_text(file(folder) + good.replace("good:app", "}"))
         rows = doctor(process, folder)
@@ -138,7 +139,7 @@ def test_what_an_app_fails_of_comes_first_and_is_over_when_it_is_corrected(folde
         assert any(row["topic"] == "daemon" and f"process {process.pid} runs" in row["text"] for row in rows)
         (folder / "Caddyfile").write_text(file(folder) + good)
     rows = [row for row in doctor(process, folder) if row["topic"] == "daemon"]
-    assert rows[0]["mend"] == f"caddysnake run --config {folder}/Caddyfile"
+    assert rows[0]["fix"] == f"caddysnake run --config {folder}/Caddyfile"
 
 
 @needs_root
@@ -148,7 +149,7 @@ def test_what_fails_beside_the_workers_is_told_and_leads_to_what_it_wrote(folder
         command(process, folder, "run-schedule", "main:app", "nightly")
 
         def texts() -> str:
-            return "\n".join(f"{each['level']} {each['text']} {each['mend']}" for each in doctor(process, folder))
+            return "\n".join(f"{each['level']} {each['text']} {each['fix']}" for each in doctor(process, folder))
 
         eventually(lambda: "bad process queue of main:app ends again and again" in texts(), "five ends in a row")
         told = texts()
@@ -179,13 +180,13 @@ def test_an_interpreter_that_the_user_cannot_get_to_is_told_and_another_heals_it
     text = file(folder).replace("workers 1", f"venv {venv}").encode()
     runner = Runner(Who("ours", OURS, frozenset({OURS})), OURS)
     planned = plan(load(text, str(folder / "Caddyfile"), {}), cores=1)
-    (found,) = check_interpreters(planned, runner, {})
+    (found,) = check_reach(planned, runner, {})
     assert found.level is Level.BAD
     assert str(hidden) in found.text
-    mend, _, rest = found.mend.partition(", and ")
+    fix, _, rest = found.fix.partition(", and ")
     assert rest == "install its packages again"
-    subprocess.run(f"{mend} --without-pip", shell=True, check=True)
-    assert list(check_interpreters(planned, runner, {})) == []
+    subprocess.run(f"{fix} --without-pip", shell=True, check=True)
+    assert list(check_reach(planned, runner, {})) == []
 
 
 SHOWN = """\
@@ -224,11 +225,11 @@ def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
     runner = Runner(Who("root", 0, frozenset({0})), 0, one)
     (found,) = check_daemon(None, "", "/etc/caddysnake/Caddyfile", runner)
     assert found.level is Level.BAD
-    assert "caddysnake.service is activating and has been started 12 times again" in found.text
-    assert found.mend == "journalctl --unit caddysnake.service --lines 50"
+    assert "caddysnake.service is activating, after 12 restarts" in found.text
+    assert found.fix == "journalctl --unit caddysnake.service --lines 50"
     runner = runner._replace(unit=Unit("caddysnake@blog.service", "inactive", "success"))
     (found,) = check_daemon(None, "", "/etc/caddysnake/blog.caddyfile", runner)
-    assert found.mend == "systemctl start caddysnake@blog.service"
+    assert found.fix == "systemctl start caddysnake@blog.service"
 
 
 def test_the_last_error_of_a_log_is_its_reason() -> None:

@@ -213,6 +213,7 @@ def check_five_commands_lead_to_a_site_with_https() -> None:
         "\t\tworking_dir /srv/blog\n\t\tworkers 2\n\t}\n}\n"
     )
     call(f"{BIN}/caddysnake systemd --install --now")
+    assert call("caddysnake version") == call(f"{BIN}/caddysnake version")
     call(
         f"{BIN}/caddysnake caddyfile --config {CONFIG} --socket-dir /run/caddysnake >/etc/caddy/Caddyfile"
         " && systemctl reload-or-restart caddy"
@@ -348,7 +349,7 @@ def check_a_wrong_file_is_told_and_leaves_nobody_waiting() -> None:
         ask()
         raise AssertionError("somebody answers")
     CONFIG.write_text(site())
-    until(lambda: ask()["version"] == "1", "a start once the file is mended")
+    until(lambda: ask()["version"] == "1", "a start once the file is fixed")
 
 
 def check_apps_with_users_of_their_own_under_the_drop_in() -> None:
@@ -400,7 +401,18 @@ def check_one_unit_for_an_app_of_its_own() -> None:
     assert ask(path)["uid"] == pwd.getpwnam("shop").pw_uid
     assert as_user("caddy", lambda: ask(path)) == "ok"
     assert as_user("caddysnake", lambda: ask(path)) == "Permission denied"
-    call("systemctl reload caddysnake@shop && systemctl stop caddysnake@shop")
+    # The doctor knows this unit from the other one, and its folder.
+    Path("/etc/caddysnake/shop.caddyfile").write_text("shop.test {\n\tpython {\n\t\tmodule_wsgi main:app\n"
+                                                      "\t\tworking_dir /srv/blog\n\t}\n}\n")  # fmt: skip
+    call("systemctl reload caddysnake@shop && chgrp shop /run/caddysnake-shop")
+    doctor = f"{BIN}/caddysnake doctor --json --config /etc/caddysnake/shop.caddyfile"
+    rows = json.loads(call(doctor, 1))
+    assert any("as shop, caddysnake@shop.service: ready" in row["text"] for row in rows), rows
+    (row,) = (row for row in rows if row["level"] == "bad")
+    assert row["fix"] == "chgrp caddy /run/caddysnake-shop && chmod g=x /run/caddysnake-shop", row
+    call(row["fix"])
+    assert "bad" not in [row["level"] for row in json.loads(call(doctor))]
+    call("systemctl stop caddysnake@shop")
 
 
 def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
@@ -410,6 +422,8 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
         done = subprocess.run(doctor, shell=True, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         return [row for row in json.loads(done.stdout) if row["level"] == "bad"]
 
+    caddyfile = Path("/etc/caddy/Caddyfile")
+    caddyfile.write_text(f":80 {{\n\treverse_proxy unix/{SOCKET}\n}}\n")
     CONFIG.write_text(site("max_queue 100"))
     call("systemctl restart caddysnake caddy")
     until(lambda: bad() == [], "a healthy machine")
@@ -420,23 +434,64 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
     for unit, topic in (("caddysnake.service", "daemon"), ("caddy", "caddy")):
         call(f"systemctl stop {unit}")
         (row,) = (row for row in bad() if row["topic"] == topic)
-        assert row["mend"] == f"systemctl start {unit}", row
-        call(row["mend"])
+        assert row["fix"] == f"systemctl start {unit}", row
+        call(row["fix"])
         until(lambda: bad() == [], "a start")
     # Only the mode is wrong.
     CONFIG.write_text("{\n\tsocket_mode 0600\n}\n" + site("max_queue 100"))
     call("systemctl reload caddysnake")
     (row,) = bad()
-    line = row["mend"].rpartition(": ")[2]
+    line = row["fix"].rpartition(": ")[2]
     assert (row["topic"], line) == ("sockets", "socket_mode 0660"), row
     CONFIG.write_text(f"{{\n\t{line}\n}}\n" + site("max_queue 100"))
     call("systemctl reload caddysnake")
     assert bad() == []
+    # Somebody has changed the socket, or its folder: what the unit makes is made so again, and nobody joins a group.
+    for what, fix in (
+        (f"chmod 0600 {SOCKET}", f"chmod 0660 {SOCKET}"),
+        (f"chgrp root {SOCKET}", f"chgrp caddy {SOCKET}"),
+        ("chgrp caddysnake /run/caddysnake", "chgrp caddy /run/caddysnake && chmod g=x /run/caddysnake"),
+    ):
+        call(what)
+        (row,) = bad()
+        assert (row["topic"], row["fix"]) == ("sockets", fix), row
+        call(fix)
+        assert bad() == []
+    call("chmod 2750 /run/caddysnake")
+    # Caddy's own file has a fault, or names a socket that is no more.
+    caddyfile.write_text(f":80 {{\n\treverse_proxy unix/{SOCKET}\n\tnonsense\n}}\n")
+    call("systemctl restart caddy", 1)
+    (row,) = bad()
+    assert row["topic"] == "caddy", row
+    assert "nonsense" in row["text"], row
+    caddyfile.write_text(f":80 {{\n\treverse_proxy unix/{SOCKET}old\n}}\n")
+    call(row["fix"].partition("; ")[2])
+    until(lambda: "where nobody listens" in str(bad()), "what Caddy's configuration says")
+    (row,) = bad()
+    assert f"put reverse_proxy unix/{SOCKET} into Caddy's file" in row["fix"], row
+    caddyfile.write_text(f":80 {{\n\treverse_proxy unix/{SOCKET}\n}}\n")
+    call("systemctl reload caddy")
+    until(lambda: bad() == [], "Caddy's new configuration")
+    # The app's folder may not be entered by the service's user.
+    call("chmod 0700 /srv/blog && ! systemctl reload caddysnake")
+    (row,) = (row for row in bad() if row["topic"] == "apps")
+    call(row["fix"] + " && systemctl reload caddysnake")
+    assert bad() == []
+    call("chmod 0755 /srv/blog")
+    # A disk is full.
+    call("systemctl stop caddysnake && mount -t tmpfs -o size=1M tmpfs /tmp && systemctl start caddysnake")
+    call("dd if=/dev/zero of=/tmp/fill bs=64k", 1)
+    (row,) = (row for row in bad() if row["topic"] == "machine")
+    assert row["text"].startswith("the file system of /tmp is full"), row
+    assert "/tmp" in call(row["fix"].partition(": ")[2])
+    call("rm /tmp/fill")
+    assert bad() == []
+    call("systemctl stop caddysnake && umount /tmp && systemctl start caddysnake")
     # The folder is gone, and with it the socket.
     call("systemctl stop caddysnake && rm -rf /run/caddysnake")
     (row,) = (row for row in bad() if row["topic"] == "sockets")
-    assert row["mend"] == "systemctl restart caddysnake.service", row
-    call(row["mend"])
+    assert row["fix"] == "systemctl restart caddysnake.service", row
+    call(row["fix"])
     until(lambda: bad() == [], "a folder that was made")
     # It does not come up, and is started again and again.
     Path("/srv/blog/main.py").write_text("import nothing_of_that_name\n")
@@ -446,7 +501,7 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
     assert "journalctl --unit caddysnake.service" in told, told
     (row,) = (row for row in bad() if row["topic"] == "daemon")
     assert "nothing_of_that_name" in row["text"], row
-    assert "nothing_of_that_name" in call(row["mend"])
+    assert "nothing_of_that_name" in call(row["fix"])
     Path("/srv/blog/main.py").write_text(APP)
     until(lambda: bad() == [] and ask()["version"] == "1", "a start that comes up")
     CONFIG.write_text(site())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,29 @@ print([line for line in told if line.rpartition(")")[2].split()[0] == "Z"])
 KNOCK = """
 import socket
 socket.socket(socket.AF_UNIX).connect("/run/caddysnake/app.sock")
+"""
+BLOG = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"blog"})
+"""
+# Caddy may still be starting when it is asked the first time.
+ASKING = """
+import http.client, sys, time
+found, until = {}, time.monotonic() + 40
+while sum(found.values()) < int(sys.argv[1]) and time.monotonic() < until:
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=30)
+    try:
+        connection.request("GET", "/")
+        status = connection.getresponse().status
+    except ConnectionRefusedError:
+        time.sleep(0.2)
+        continue
+    found[status] = found.get(status, 0) + 1
+    connection.close()
+    time.sleep(0.1)
+print(found)
 """
 
 
@@ -145,6 +169,38 @@ def test_a_caddy_that_is_not_root_needs_the_group(podman: Podman, tmp_path: Path
         for name in names:
             podman("rm", "--force", "--time=5", name)
         podman("volume", "rm", "--force", volume)
+
+
+def test_the_pod_of_the_page_answers_and_waits_for_a_sidecar_that_is_started_again(podman: Podman) -> None:
+    page = (machine.ROOT / "docs/guides/kubernetes.md").read_text()
+    pod, sidecar, front = re.findall(r"```(?:yaml|caddyfile)\n(.*?)```", page, re.DOTALL)[:3]
+    probes = [each["exec"]["command"] for each in _probes(yaml.safe_load(pod))]
+    assert len(probes) == 2
+    # No registry, no load balancer: an image of here, one pod, whose ports are asked inside.
+    for written, here in (("image: caddy:2", f"image: {containers.CADDY}"), ("replicas: 2", "replicas: 1"),
+                          ("image: registry.example.com/", "image: localhost/"),
+                          ("ports: [{containerPort: 8080}]", "imagePullPolicy: Never")):  # fmt: skip
+        assert written in pod
+        pod = pod.replace(written, here)
+    for name, text in (("blog-caddy", front), ("blog-sidecar", sidecar)):
+        lines = "".join(f"    {line}\n" for line in text.splitlines())
+        pod += f"---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  Caddyfile: |\n{lines}"
+    (podman.folder / "main.py").write_text(BLOG)
+    podman.make("localhost/blog:1.4", "FROM caddysnake\nCOPY main.py /srv/blog/\n")
+    with podman.play(pod) as inside:
+        assert podman("exec", inside, "python3", "-c", ASKING, "1") == "{200: 1}"
+        for probe in probes:
+            podman("exec", "blog-pod-0-app", *probe)
+        asking = podman.begin("exec", inside, "python3", "-c", ASKING, "40")
+        podman("restart", "--time=10", "blog-pod-0-app")
+        assert asking() == "{200: 40}"
+        for probe in probes:
+            podman("exec", "blog-pod-0-app", *probe)
+
+
+def _probes(deployment: dict) -> list[dict]:  # type: ignore[type-arg]
+    (app,) = (each for each in deployment["spec"]["template"]["spec"]["containers"] if each["name"] == "app")
+    return [app[name] for name in ("readinessProbe", "livenessProbe")]
 
 
 @pytest.mark.parametrize("file", ["compose.yaml", "compose.tenants.yaml"])

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.formatter import format_source
+from caddysnake.cli import units
 from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import plan
+from caddysnake.config.plan.rendezvous import name_for
 
 ROOT = Path(__file__).resolve().parents[2]
 # Only ours: a virtual environment is full of other people's documents.
@@ -49,6 +51,10 @@ def test_each_verb_of_make_that_is_named_exists(document: Path) -> None:
     verbs = set(re.findall(r"(?:^\$ |`)make ([a-z]+)", document.read_text(), re.MULTILINE))
     assert verbs
     assert [verb for verb in verbs if not re.search(rf"^{verb}:", makefile, re.MULTILINE)] == []
+
+
+def test_the_socket_of_the_services_admin_api_is_called_as_the_page_says() -> None:
+    assert f"/run/caddysnake/admin/{name_for(units.CONFIG)} root@" in (ROOT / "docs/monitoring.md").read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

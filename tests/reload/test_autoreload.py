@@ -1,4 +1,4 @@
-"""Apps start afresh when their code changes; code that does not start is told to whoever asks, until it is mended."""
+"""Apps start afresh when their code changes; code that does not start is told to whoever asks, until it is fixed."""
 
 from __future__ import annotations
 

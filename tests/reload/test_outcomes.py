@@ -55,6 +55,17 @@ def command(process: Process, folder: Path, *arguments: str) -> subprocess.Compl
     return subprocess.run(asked, check=False, cwd=folder, capture_output=True, text=True, env=environ, timeout=60)
 
 
+def test_a_site_that_is_taken_away_is_told_since_caddys_file_may_still_name_it(folder: Path) -> None:
+    with daemon(folder, OPTIONS + site("one") + site("two")) as process:
+        (folder / "Caddyfile").write_text(OPTIONS + site("one"))
+        done = command(process, folder, "reload")
+        assert done.returncode == 0, done.stderr
+        assert f"Warning: unix/{folder}/two.sock is closed. Where Caddy's file still names it" in done.stderr
+        assert "one.sock is closed" not in done.stderr
+        assert "is closed" in process.log
+        assert "is closed" not in command(process, folder, "reload").stderr
+
+
 def test_one_refused_app_keeps_its_build_and_refuses_nobody_elses(folder: Path) -> None:
     with daemon(folder, OPTIONS + site("one") + site("two")) as process:
         write(folder, "one", "2")
@@ -65,7 +76,7 @@ def test_one_refused_app_keeps_its_build_and_refuses_nobody_elses(folder: Path) 
         assert (version(folder, "one"), version(folder, "two")) == ("1", "1")
         done = command(process, folder, "reload")
         assert done.returncode == 1
-        assert "Error: app two/main:wsgi does not start (import-failed); its old build serves on:" in done.stderr
+        assert "Error: app two/main:wsgi does not start (import-failed); its old build keeps serving:" in done.stderr
         assert "LookupError: no database" in done.stderr
         assert "(2 apps) reloaded in" in done.stderr
         assert "but for two/main:wsgi" in done.stderr

@@ -102,7 +102,7 @@ def test_code_that_does_not_start_leaves_the_old_serving_where_autoreload_is_tol
         async def work() -> None:
             async with Load(target) as load:
                 (folder / "main.py").write_text(app("2", "raise LookupError('no database')\n"))
-                await said(process, "the old serves on")
+                await said(process, "the old code keeps serving")
                 await load.until("1")
                 (folder / "main.py").write_text(app("3"))
                 await said(process, '"app reloaded"')

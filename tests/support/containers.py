@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,10 +26,12 @@ _CONFIGURATION = """\
 runtime="runc"
 cgroup_manager="cgroupfs"
 events_logger="file"
+infra_image="localhost/pause"
 [containers]
 default_ulimits=["nofile=1024:1024","nproc=1000:1000"]
 """
 _BUILD_S = 300.0
+_PAUSE = f'FROM {PYTHON}\nENTRYPOINT ["sleep", "infinity"]\n'
 _NOT_IN_IMAGES = ("./usr/lib/systemd", "./var/lib/apt", "./var/lib/dpkg/info")
 
 
@@ -49,6 +52,20 @@ class Podman:
     def __call__(self, *arguments: str, timeout: float = 60.0) -> str:
         """What ``podman`` prints; fails when it does."""
         return machine.run(["podman", *arguments], timeout, **self.environ).strip()
+
+    def begin(self, *arguments: str) -> Callable[[], str]:
+        """Begin ``podman`` with these; calling what is returned waits for what it prints."""
+        environ = {**os.environ, **self.environ}
+        process = subprocess.Popen(["podman", *arguments], stdout=subprocess.PIPE, text=True, env=environ)
+
+        def finish() -> str:
+            try:
+                return process.communicate(timeout=60)[0].strip()
+            finally:
+                process.kill()
+                process.wait()
+
+        return finish
 
     def fails(self, *arguments: str) -> str:
         """What ``podman`` complains of."""
@@ -96,6 +113,26 @@ class Podman:
             *("--file", f"{ROOT}/docker/Dockerfile", "--tag", "caddysnake", str(ROOT)),
             timeout=_BUILD_S,
         )
+
+    def make(self, image: str, dockerfile: str) -> None:
+        """``image``, of what stands in the folder."""
+        (self.folder / "Dockerfile").write_text(dockerfile)
+        self("build", "--quiet", "--isolation", "chroot", "--format", "docker", "--tag", image, str(self.folder))
+
+    @contextmanager
+    def play(self, pod: str) -> Iterator[str]:
+        """``podman kube play``, with a network of nothing but loopback; the container that has it, and Python."""
+        self.make("localhost/pause", _PAUSE)
+        file = self.folder / "pod.yaml"
+        file.write_text(pod)
+        try:
+            self("kube", "play", "--network=none", str(file))
+            found = [name for name in self("ps", "--format={{.Names}}").split() if name.endswith("-infra")]
+            yield found[0]
+        finally:
+            self("kube", "down", str(file))
+            for name in re.findall(r"^kind: ConfigMap\nmetadata:\n  name: (\S+)", pod, re.MULTILINE):
+                self("volume", "rm", "--force", name)
 
     @contextmanager
     def up(self, file: str, port: int) -> Iterator[str]:

@@ -91,7 +91,7 @@ def test_a_deploy_is_judged_under_load_and_the_page_the_log_and_the_status_agree
                 write(tmp_path, "3", SICK)
                 done = await command(process, tmp_path, "reload")
                 assert done.returncode == 1
-                assert "app main:asgi is returned (canary-failed); its old build serves on" in done.stderr
+                assert "app main:asgi is returned (canary-failed); its old build keeps serving" in done.stderr
                 assert "LookupError: no such table: shop" in done.stderr
                 assert all("500" in each for each in load.failures), load.failures
                 load.failures.clear()

@@ -93,7 +93,7 @@ def test_a_version_that_does_not_load_is_refused_until_it_is_mended(installed: I
     assert refused.returncode == 1
     assert "cannot take over" in refused.stderr
     assert "NameError: name 'Missing' is not defined" in refused.stderr
-    assert "upgrade refused; what ran goes on" in installed.process.log
+    assert "upgrade refused; the old version keeps running" in installed.process.log
     assert installed.ask() in before
     installed.change("daemon/supervisor/supervisor.py", "class Supervisor(Missing):", "class Supervisor:")
     done = installed.upgrade()

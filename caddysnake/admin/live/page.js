@@ -267,7 +267,7 @@ function paintAlerts(status) {
   if (d.refused) found.push(["reload", `The last reload was refused ${ago(d.refused.last_at)}: ${d.refused.code}`, d.refused.error, "alert"]);
   for (const app of status.apps) {
     if (app.refused && !(d.refused && d.refused.error.includes(app.refused.error.trim().split("\n").pop()))) {
-      const runs = app.build ? `build ${app.build.number} serves on` : "nothing serves";
+      const runs = app.build ? `build ${app.build.number} keeps serving` : "nothing serves";
       found.push([`refused ${app.key}`, `${app.name}: build ${app.refused.number} was refused ${ago(app.refused.last_at)} (${app.refused.code}); ${runs}`, app.refused.error, "alert"]);
     }
     if (app.trial) {

@@ -17,7 +17,7 @@ _shtab_caddysnake_exec_option_strings=(-h --help -c --config -a --adapter --addr
 _shtab_caddysnake_run_schedule_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_scale_option_strings=(-h --help -c --config -a --adapter --address)
 _shtab_caddysnake_stop_option_strings=(-h --help -c --config -a --adapter --address)
-_shtab_caddysnake_status_option_strings=(-h --help -c --config -a --adapter --address --json -w --watch --interval --check --any)
+_shtab_caddysnake_status_option_strings=(-h --help -c --config -a --adapter --address --json --names -w --watch --interval --check --any)
 _shtab_caddysnake_logs_option_strings=(-h --help --process -f --follow --since --level --grep -n --lines --json -c --config -a --adapter --address)
 _shtab_caddysnake_profile_option_strings=(-h --help --seconds -o --output --wall -c --config -a --adapter --address)
 _shtab_caddysnake_dump_option_strings=(-h --help -c --config -a --adapter --address)
@@ -46,24 +46,33 @@ _shtab_caddysnake_serve___env_file_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_serve___static_path_COMPGEN=_shtab_compgen_dirs
 _shtab_caddysnake_reload__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_reload___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_reload___app_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_upgrade__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_upgrade___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_promote_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_promote__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_promote___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_rollback_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_rollback__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_rollback___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_exec_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_exec__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_exec___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_run_schedule_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_run_schedule__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_run_schedule___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_scale_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_scale__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_scale___config_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_stop__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_stop___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_status_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_status__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_status___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_logs_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_logs__c_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_logs___config_COMPGEN=_shtab_compgen_files
+_shtab_caddysnake_profile_pos_0_COMPGEN=_caddysnake_apps
 _shtab_caddysnake_profile__o_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile___output_COMPGEN=_shtab_compgen_files
 _shtab_caddysnake_profile__c_COMPGEN=_shtab_compgen_files
@@ -91,7 +100,7 @@ _shtab_caddysnake_serve___lifespan_choices=(on off auto)
 _shtab_caddysnake_serve___runtime_choices=(native uvloop sync)
 _shtab_caddysnake_logs___level_choices=(debug info warn error panic fatal)
 _shtab_caddysnake_runtime_pos_0_choices=(install path)
-_shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh powershell)
+_shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh)
 _shtab_caddysnake_pos_0_choices=(run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run__h_nargs=0
@@ -134,6 +143,7 @@ _shtab_caddysnake_stop___help_nargs=0
 _shtab_caddysnake_status__h_nargs=0
 _shtab_caddysnake_status___help_nargs=0
 _shtab_caddysnake_status___json_nargs=0
+_shtab_caddysnake_status___names_nargs=0
 _shtab_caddysnake_status__w_nargs=0
 _shtab_caddysnake_status___watch_nargs=0
 _shtab_caddysnake_status___check_nargs=0
@@ -190,6 +200,20 @@ _shtab_caddysnake_pos_0_nargs=A...
 _shtab_caddysnake__h_nargs=0
 _shtab_caddysnake___help_nargs=0
 
+
+# Custom Preamble
+_caddysnake_apps() {
+  local name number config=()
+  for ((number = 1; number < COMP_CWORD; number++)); do
+    case "${COMP_WORDS[number]}" in
+      -c|--config) config=(--config "${COMP_WORDS[number + 1]}") ;;
+    esac
+  done
+  while IFS= read -r name; do
+    [[ "$name" == "$1"* ]] && printf '%s\n' "$name"
+  done < <(caddysnake status --names "${config[@]}" 2>/dev/null)
+}
+# End Custom Preamble
 
 # $1=COMP_WORDS[1]
 _shtab_compgen_files() {

@@ -25,7 +25,7 @@ complete caddysnake \
         'c/--root=/d/' \
         'c/-o=/d/' \
         'c/--directory=/d/' \
-        'c/--/(access-logs adapter address admin all-or-nothing any app app-dir asgi autoreload bind caddy caddy-group caddy-user canary changed check config debug diff directory domain env-file env-var factory follow force grep help host import install interval json level lifespan lines listen no-canary now output overwrite port pretty print process python python-path reload request-body-max-size root runtime seconds since socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
+        'c/--/(access-logs adapter address admin all-or-nothing any app app-dir asgi autoreload bind caddy caddy-group caddy-user canary changed check config debug diff directory domain env-file env-var factory follow force grep help host import install interval json level lifespan lines listen names no-canary now output overwrite port pretty print process python python-path reload request-body-max-size root runtime seconds since socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
         'c/-/(- a b c d f h l n o p w)/' \
         'n/-c/f/' \
         'n/--config/f/' \
@@ -46,5 +46,5 @@ complete caddysnake \
         'n/--directory/d/' \
         'p/1/(run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)/' \
         'n/runtime/(install path)/' \
-        'n/completion/(bash zsh fish tcsh powershell)/' \
+        'n/completion/(bash zsh fish tcsh)/' \
         'p/*/()/'

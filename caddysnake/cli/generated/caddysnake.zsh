@@ -69,7 +69,7 @@ _shtab_caddysnake_caddyfile_defaults_added=0
 
 _shtab_caddysnake_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":the shell to write for:(bash zsh fish tcsh powershell)"
+  ":the shell to write for:(bash zsh fish tcsh)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -109,7 +109,7 @@ _shtab_caddysnake_exec_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":its name, as \`caddysnake status\` has it, or a tenant\'s host:"
+  ":its name, as \`caddysnake status\` has it, or a tenant\'s host:_caddysnake_apps"
   "(-)*::default\: the app\'s python:"
 )
 
@@ -147,7 +147,7 @@ _shtab_caddysnake_logs_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":only of this app, by its name in \`caddysnake status\`:"
+  ":only of this app, by its name in \`caddysnake status\`:_caddysnake_apps"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -169,7 +169,7 @@ _shtab_caddysnake_profile_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":a name in \`caddysnake status\`, a tenant\'s host, or a pid:"
+  ":a name in \`caddysnake status\`, a tenant\'s host, or a pid:_caddysnake_apps"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -180,7 +180,7 @@ _shtab_caddysnake_promote_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":its name\; \`caddysnake status\` has them:"
+  ":its name\; \`caddysnake status\` has them:_caddysnake_apps"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -192,7 +192,7 @@ _shtab_caddysnake_reload_options=(
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   "--changed[only apps whose definition has changed]"
-  "--app[only this app\; \`caddysnake status\` has the names]:NAME:"
+  "--app[only this app\; \`caddysnake status\` has the names]:NAME:_caddysnake_apps"
   "--all-or-nothing[one app that does not start refuses the whole]"
   {--canary,--no-canary}"[try new builds on a share of the requests first, or not, whatever their blocks say]"
   {-f,--force}"[accepted and ignored\: a reload always reloads]"
@@ -206,7 +206,7 @@ _shtab_caddysnake_rollback_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":its name\; \`caddysnake status\` has them (default\: all):"
+  ":its name\; \`caddysnake status\` has them (default\: all):_caddysnake_apps"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -230,7 +230,7 @@ _shtab_caddysnake_run_schedule_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":its name, as \`caddysnake status\` has it, or a tenant\'s host:"
+  ":its name, as \`caddysnake status\` has it, or a tenant\'s host:_caddysnake_apps"
   ":the schedule\'s:"
 )
 
@@ -251,7 +251,7 @@ _shtab_caddysnake_scale_options=(
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
-  ":its name\; \`caddysnake status\` has them:"
+  ":its name\; \`caddysnake status\` has them:_caddysnake_apps"
   ":a number, or auto:"
 )
 
@@ -296,11 +296,12 @@ _shtab_caddysnake_status_options=(
   {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   "--json[what the API answers, as one line]"
+  "--names[only the names of the apps, one a line]"
   {-w,--watch}"[again and again, with rates]"
   "--interval[how often (default\: 1)]:SECONDS:"
   "--check[only say whether every app, or APP, is served\; 1 if not]"
   "--any[with --check\: whether the daemon answers and one app is]"
-  ":this app only, by its name or its host:"
+  ":this app only, by its name or its host:_caddysnake_apps"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -406,6 +407,13 @@ _shtab_caddysnake() {
   esac
 }
 
+# Custom Preamble
+_caddysnake_apps() {
+  local -a names
+  names=(${(f)"$(caddysnake status --names 2>/dev/null)"})
+  compadd -a names
+}
+# End Custom Preamble
 
 
 typeset -A opt_args

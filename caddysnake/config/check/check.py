@@ -122,7 +122,8 @@ def _venv_error(app: AppSpec) -> CaddyfileError | None:
     if app.block.python_path is not None or os.path.exists(app.python):
         return None
     if os.path.islink(app.python):
-        message = f"the Python of venv {app.venv} is gone: {app.python} leads to {os.readlink(app.python)}"
+        leads = f"{app.python} leads to {os.readlink(app.python)}"
+        message = f"the Python of venv {app.venv} is gone, or this user may not get to it: {leads}"
         return error_at(position, message, f"make it anew with: python3 -m venv --clear {app.venv}")
     message = f"venv {app.venv} has no Python: neither bin/python3 nor bin/python is there"
     return error_at(position, message, f"make it with: python3 -m venv {app.venv}")

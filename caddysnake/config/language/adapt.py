@@ -17,7 +17,7 @@ from .block import read_app
 from .listeners import Opening, openings
 from .models import NOWHERE, Config, PythonApp, Route, Site, SiteAddress
 from .options import read_bind, read_options
-from .registry import position_of
+from .registry import error_at, position_of
 from .values import InvalidValue
 
 
@@ -138,6 +138,13 @@ class _SiteReader:
     def _routes(self, nodes: Iterable[RouteNode], *, shared: bool = False) -> tuple[Route, ...]:
         """The routes that lead to apps, and those that keep requests away from them."""
         routes = [route for node in nodes if (route := self._route(node, shared=shared)) is not None]
+        whole: Route | None = None
+        for route in routes:
+            if route.app is not None and whole is not None:
+                what = f"this app is never asked: the one of line {whole.position.line} takes every request"
+                self.warnings.append(error_at(route.position, what, "give it a matcher, or a site of its own"))
+            elif route.app is not None and not route.matcher:
+                whole = route
         groups = {route.group for route in routes if route.group is not None and route.apps()}
         return tuple(route for route in routes if route.app is not None or route.apps() or route.group in groups)
 

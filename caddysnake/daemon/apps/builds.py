@@ -25,7 +25,7 @@ class Build(NamedTuple):
 
 
 class RefusedBuild(NamedTuple):
-    """What does not start. A mended build, or the next one that is refused, takes its place."""
+    """What does not start. A fixed build, or the next one that is refused, takes its place."""
 
     number: int
     """Of the last one that was tried."""

@@ -61,7 +61,7 @@ class Upkeep:
         settings = self._spec.settings
         limit_s = settings.request_timeout_s if isinstance(settings, Settings) else None
         if finding is Finding.HANGS and limit_s is not None and not worker.is_hung:
-            log.error("worker hangs and is ended; its stacks are in its output", extra={"fields": fields})
+            log.error("worker hangs, and is replaced; its stacks are in its output", extra={"fields": fields})
             self._spawn(worker.end_hung(limit_s))
         elif finding is Finding.OVERDUE:
             if self._generation.may_replace:
@@ -70,11 +70,11 @@ class Upkeep:
                 self._ledger.restarted("deadline")
                 self._replace(worker)
         elif finding is Finding.LOOP_STILL:
-            what = f"event loop has not turned for {LOOP_STILL_S:g} s; its stacks are in its output"
+            what = f"event loop has been blocked for {LOOP_STILL_S:g} s; its stacks are in its output"
             log.warning(what, extra={"fields": fields})
             worker.write_stacks()
         elif finding is Finding.THREAD_STILL:
-            what = f"a thread is at one request for {THREAD_STILL_S:g} s; its stack is in the worker's output"
+            what = f"a thread has been at one request for {THREAD_STILL_S:g} s; its stack is in the worker's output"
             log.warning(what, extra={"fields": fields})
             worker.write_stacks()
 

@@ -180,7 +180,7 @@ class SupervisedProcess:
             await asyncio.wait((execution.ending,), timeout=max(0.0, self._stop_by - time.monotonic()))
             if not execution.ending.done():
                 fields = {**self._fields(), "stop_timeout": patience_s}
-                log.warning("process did not end in its stop_timeout, and is ended by force", extra={"fields": fields})
+                log.warning("process did not end in its stop_timeout, and is killed", extra={"fields": fields})
                 execution.kill()
         ending = await asyncio.shield(execution.ending)
         self._stop_by = None

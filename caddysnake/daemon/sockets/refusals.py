@@ -46,7 +46,7 @@ def of_failure(failure: Failure) -> Refusal:
 
 
 def of_broken(failure: Failure) -> Refusal:
-    """What to answer for an app whose code was changed and does not start: 500, until somebody mends it."""
+    """What to answer for an app whose code was changed and does not start: 500, until somebody fixes it."""
     return Refusal(500, failure.code, str(failure))
 
 

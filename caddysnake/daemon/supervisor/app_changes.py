@@ -234,7 +234,7 @@ class AppsChange:
         app = self._running.apps[outcome.app]
         fields = {"app": outcome.app, "code": failure.code, "error": str(failure)}
         if app.pool.ready:
-            log.error("app is not reloaded; its old build serves on", extra={"fields": fields})
+            log.error("app is not reloaded; its old build keeps serving", extra={"fields": fields})
             return
         log.error("app is not reloaded, and does not serve", extra={"fields": fields})
         number = next(number for number, spec in self._desired.apps.items() if spec.name == outcome.app)

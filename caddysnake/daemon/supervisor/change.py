@@ -1,7 +1,7 @@
 """A change of what runs, as a whole: each participant prepares beside what runs; then all commit, or all roll back.
 
 Nothing that runs hears of a change before all of it is prepared (sockets open, new workers ready). If any part of it
-fails, all of it is taken back, and what ran goes on.
+fails, all of it is taken back, and the old code keeps serving.
 """
 
 from __future__ import annotations

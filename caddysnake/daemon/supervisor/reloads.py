@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..apps.builds import Builds
 from ..apps.spec import StartFailed
+from ..sockets.addresses import address_name
 from ..sockets.socket_file import ListenError
 from ..system.log import records as logs
 from ..system.log.records import Style
@@ -122,7 +123,7 @@ class Reloads:
                     raise
                 refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
                 self.builds.was_refused(refused.detail or refused.code, str(refused))
-                log.error("reload refused; what ran goes on", extra={"fields": {"error": str(refused)}})
+                log.error("reload refused; the old code keeps serving", extra={"fields": {"error": str(refused)}})
                 raise refused from None
             self.builds.accepted()
             refusals = [each.app for each in done.outcomes if each.failure is not None]
@@ -146,10 +147,23 @@ class Reloads:
             outcomes = await self._serving.change(desired, manner._replace(swaps_early=is_same), first, last)
         except (ListenError, StartFailed) as exc:
             raise _refused(exc) from None
-        self.configuration = configuration
+        closed = _closed(self.configuration, configuration)
+        self.configuration = configuration = configuration._replace(warnings=(*configuration.warnings, *closed))
         for warning in configuration.warnings:
             log.warning("configuration", extra={"fields": {"warning": warning}})
         return ReloadResult(configuration, outcomes)
+
+
+def _closed(old: Configuration, new: Configuration) -> list[str]:
+    """What to say of sockets that ``new`` has no more: a Caddy that nobody tells of it still connects to them."""
+    if new.caddy.text:
+        return []
+    had, has = ({address_name(each.address) for each in one.composition.bindings} for one in (old, new))
+    return [
+        f"{each} is closed. Where Caddy's file still names it, Caddy answers 502: take that site out there, or write "
+        f"that file anew with `caddysnake caddyfile --config {new.document.file}`"
+        for each in sorted(had - has)
+    ]
 
 
 class AdminChange:
@@ -226,6 +240,6 @@ def _refused(exc: ListenError | StartFailed) -> ReloadFailed:
 def _unforeseen(exc: BaseException) -> ReloadFailed:
     """It was cancelled, or nobody has thought of it; whoever asked is told all the same, and so is the log."""
     if isinstance(exc, asyncio.CancelledError):
-        return ReloadFailed("the reload was cancelled; what ran goes on", "cancelled")
+        return ReloadFailed("the reload was cancelled; the old code keeps serving", "cancelled")
     log.error("a reload has met what it was not made for", exc_info=exc)
     return ReloadFailed(f"{type(exc).__name__}: {exc}", "internal")

@@ -87,8 +87,8 @@ class Supervisor:
         return list(apps.outcomes.values())
 
     def cancel_change(self, name: str | None = None) -> bool:
-        """Cancel the change of all, or of the app that was asked for by ``name``, and have what ran go on; what is on
-        trial is returned. False when there is nothing of that. Raises ``UnknownApp``.
+        """Cancel the change of all, or of the app that was asked for by ``name``: the old code keeps serving; what is
+        on trial is returned. False when there is nothing of that. Raises ``UnknownApp``.
         """
         changers = [(task, app) for task, app in self._changers.values() if task is not None]
         tasks = [task for task, app in changers if app == name] or [task for task, _ in changers if name is None]

@@ -80,7 +80,7 @@ class TenantRenewals:
         except StartFailed as exc:
             if not app.is_stopping:
                 fields = {"app": app.name, "code": exc.code, "error": str(exc)}
-                log.error("new code does not start; the old serves on", extra={"fields": fields})
+                log.error("new code does not start; the old code keeps serving", extra={"fields": fields})
             return
         self._released(tenant.key, resolved)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..sockets.connections import Connection
 
 
+_BLOCKED_MS = 2_000
 _CELL_5XX = vitals.CELL_CLASS_1XX + 4
 
 
@@ -104,6 +105,14 @@ class Gauges:
     def still_ms(self) -> int:
         """Return for how long it has not turned, in milliseconds."""
         return now_ms() - self.page.word(vitals.WORD_TICK)
+
+    def blocked_ms(self) -> int | None:
+        """Return for how long it could begin no request, if that is long: each thread is at one, or its event loop,
+        which turns every second, stands still; else None.
+        """
+        begun = list(self._started()) if self._threads else [self.page.word(vitals.WORD_TICK)]
+        blocked = now_ms() - max(begun) if all(begun) else 0
+        return blocked if blocked > _BLOCKED_MS else None
 
     def pulse(self) -> Pulse:
         """Return what tells whether it moves."""

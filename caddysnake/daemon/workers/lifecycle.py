@@ -81,7 +81,7 @@ def reason_of_end(status: int | None, for_memory: str, was_ready: bool) -> Reaso
     how = "an unknown status" if status is None else describe_exit(status)
     if status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) in _FAULTS:
         how += ", and its Python stack is in the log"
-    return Reason("crashed", f"it ended {'unasked' if was_ready else 'while it was starting'} with {how}")
+    return Reason("crashed", f"worker crashed{'' if was_ready else ' while starting'}: {how}")
 
 
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})

@@ -215,7 +215,7 @@ class Worker:
         if is_answering is None:
             self.is_hung = False
             return
-        self._failure = Reason("deadline", f"it stood still for longer than request_timeout ({limit_s:g} s)")
+        self._failure = Reason("deadline", f"it hung for longer than request_timeout ({limit_s:g} s)")
         self._feed(Event.HUNG)
         if not is_answering:
             self.kill()
@@ -306,7 +306,7 @@ class Worker:
     def _on_breach(self, what: str) -> None:
         if self.state is State.EXITED:
             return
-        log.error("worker broke a rule of the channel and is ended", extra={"fields": _fields(self, error=what)})
+        log.error("worker broke a rule of the channel, and is killed", extra={"fields": _fields(self, error=what)})
         self._failure = Reason("breach", what)
         self._feed(Event.BREACH)
 

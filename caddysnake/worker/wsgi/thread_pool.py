@@ -145,7 +145,7 @@ class ThreadPool:
             elapsed = time.perf_counter() - start
             after = resource.getrusage(resource.RUSAGE_THREAD)
             blocked = 0.0
-            if after.ru_nvcsw > before.ru_nvcsw:  # else it was merely not scheduled, which more threads do not mend
+            if after.ru_nvcsw > before.ru_nvcsw:  # else it was merely not scheduled, which more threads do not cure
                 worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
                 blocked = max(0.0, elapsed - worked)
             self._note(elapsed, blocked)

@@ -187,7 +187,7 @@ class Renewal:
                 exc = StartFailed(app.name, "resources", str(exc))
             fields |= {"code": exc.code, "error": str(exc)}
             if self._options.on_error == "keep":
-                log.error("new code does not start; the old serves on", extra={"fields": fields})
+                log.error("new code does not start; the old code keeps serving", extra={"fields": fields})
             else:
                 app.fail(exc)
                 log.error("new code does not start; requests get 500 until it does", extra={"fields": fields})

@@ -262,7 +262,7 @@ class LogProcess:
     def _give_up(self) -> None:
         logs.attach(None)
         what = "stopped" if is_stopped(self._pid) else "silent"
-        why = f"the log process is {what}: it is ended, and started again; what it had not yet written is lost"
+        why = f"the log process is {what}: it is killed, and started again; what it had not yet written is lost"
         log.error(why, extra={"fields": {"pid": self._pid, "seconds": round(self._unanswered * _BEAT_S)}})
         self._answers = False  # asked no more
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

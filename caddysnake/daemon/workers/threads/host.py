@@ -374,7 +374,7 @@ class ThreadHost:
         self.child.close_pidfd()
         if not is_wanted:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
-            error = self.why_killed or f"it ended unasked with {how}"
+            error = self.why_killed or f"crashed: {how}"
             fields = {"pid": self.pid, "workers": len(self._threads), "error": error}
             log.error("thread host died with all its workers", extra={"fields": fields})
             self._on_crash(self)
