@@ -16,7 +16,7 @@ from ..config.plan.plan import Plan, plan, usable_cores
 from ..config.plan.search import installation
 from ..config.stock.stock import stock
 from ..daemon.supervisor.document import CaddyPart, Document
-from ..daemon.workers.forking.interpreter import runtime_folder
+from ..installation import runtime_folder
 from ..matchers.table import Table
 from .reading import Source
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ..admin.asked import OnDemandEndpoint
 from ..admin.attending import Admin, import_all
@@ -23,13 +24,12 @@ from ..config.language.values import InvalidValue
 from ..config.plan.places import absolute, disregarded, start_folder
 from ..daemon.main import not_started, run
 from ..daemon.supervisor.beside import Attendants, FrontProxy
-from ..daemon.supervisor.caddy.binary import find_caddy, knows_full_duplex
-from ..daemon.supervisor.caddy.process import Caddy
 from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
 from ..daemon.upgrade.handover import Inheritance, Rehearsal, inherited
 from ..daemon.upgrade.restore import differences
+from ..daemon.workers.forking import ahead
 from .announcing import ready_line, whereabouts
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, private_folder, remove_folder
@@ -88,9 +88,11 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
     setting = setting._replace(base=_base(left))
     if (told := disregarded(os.environ)) is not None:
         logs.tell(f"Note: {told}")
-    caddy = find_caddy(os.environ) if with_caddy else None
     if not with_caddy:
-        return _serve(source, caddy, setting, left)
+        return _serve(source, None, setting, left)
+    from ..daemon.supervisor.caddy.binary import find_caddy, knows_full_duplex  # much that is not needed without
+
+    caddy = find_caddy(os.environ)
     if caddy is None:
         return _report(NO_CADDY)
     try:
@@ -125,13 +127,12 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
         logs.tell(f"Note: {source.file} has no python directive: there is no app to run")
     companion: Callable[[], FrontProxy] | None = None
     if caddy is not None and setting.folder is not None:
-        binary, place = caddy, setting.folder
+        from ..daemon.supervisor.caddy.process import Caddy
 
-        def companion() -> FrontProxy:
-            return Caddy(binary, wanted.configuration.caddy, place)
-
+        companion = partial(Caddy, caddy, wanted.configuration.caddy, setting.folder)
 
     def told(seconds: float, failed: Mapping[str, str]) -> None:
+        ahead.discard()
         part = wanted.configuration.caddy
         where = [] if caddy is None else whereabouts(wanted.config, part.text, os.environ)
         logs.tell(ready_line(composition, where, seconds, failed))

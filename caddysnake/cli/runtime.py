@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..config.plan.ownership import foreign_hand
 from ..config.plan.search import OLDEST_PYTHON
-from ..daemon.workers.forking.interpreter import runtime_folder
+from ..installation import runtime_folder
 from ..libraries import abi_tag
 from . import wheels
 

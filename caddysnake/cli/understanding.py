@@ -16,9 +16,7 @@ from ..config.language.values import InvalidValue, socket_address
 from ..config.plan.admin import AdminEndpoint, admin_endpoint
 from ..config.plan.places import absolute, default_socket_dir, is_same
 from ..config.plan.plan import Plan, plan, usable_cores
-from ..config.stock.caddy_admin import with_admin
 from ..config.stock.garbage import without_collection
-from ..config.stock.stock import stock
 from ..daemon.supervisor.desired import Desired, compose
 from ..daemon.supervisor.document import Asked, CaddyPart, Configuration, Document, Problem, ReloadFailed
 from .reading import ReadError, Source, read
@@ -84,6 +82,9 @@ def understand(source: Source, setting: Setting, is_start: bool = False, goes_on
 
 def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
     if setting.folder is not None:
+        from ..config.stock.caddy_admin import with_admin  # not needed without a Caddy
+        from ..config.stock.stock import stock
+
         folder = str(setting.folder)
         both = stock(
             source.content,

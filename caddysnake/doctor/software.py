@@ -16,7 +16,7 @@ from ..config.plan.plan import Plan
 from ..config.plan.search import OLDEST_PYTHON, installation
 from ..daemon.commands.store import GET_ONE, SERVERS, find_server, trouble
 from ..daemon.supervisor.caddy.binary import find_caddy
-from ..daemon.workers.forking.interpreter import runtime_folder
+from ..installation import runtime_folder
 from .findings import Finding, Level
 
 TOPIC = "software"

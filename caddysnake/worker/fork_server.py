@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import json
 import os
 import platform
 import select
@@ -37,6 +38,7 @@ from .process import setup
 
 _PR_SET_DUMPABLE = 4
 _POLL_S = 0.05
+_OPTIONS_BYTES = 1 << 20
 
 
 class PreloadError(Exception):
@@ -51,11 +53,18 @@ def main(options: dict[str, Any]) -> int:
     """
     undumpable()  # first of all: who had attached to this process would have its children, too
     channel = socket.socket(fileno=options["channel"])
-    endpoint = Endpoint(channel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the operator's terminal is for the daemon to act on
     try:
         setup.by_line()
         libraries.use([native(folder) for folder in options["libraries"]])
+        if "is_ahead" in options:  # it was started before it was known whether it is wanted
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            servers.prepare(options["interface"])
+            told = channel.recv(_OPTIONS_BYTES)
+            if not told:
+                return 0  # nothing is to run here
+            options |= json.loads(told)
+        endpoint = Endpoint(channel)
         if options.get("is_walled"):
             from ..sandbox import walls  # noqa: F401  # for its workers
         servers.prepare(options["interface"])  # what every worker needs is shared when it is imported before the fork
@@ -63,7 +72,7 @@ def main(options: dict[str, Any]) -> int:
             _preload(options["preload"], [native(entry) for entry in options["path"]])
     except (libraries.LibraryMissing, PreloadError) as exc:
         code = "setup-failed" if isinstance(exc, libraries.LibraryMissing) else "import-failed"
-        _tell(endpoint, Failed(code, str(exc)))
+        _tell(Endpoint(channel), Failed(code, str(exc)))
         return 1
     _tell(endpoint, Prepared(PROTOCOL_VERSION, f"{platform.python_implementation()} {platform.python_version()}"))
     return _ForkServer(endpoint).serve()

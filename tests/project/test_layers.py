@@ -37,9 +37,9 @@ OURS: dict[str, set[str]] = {
     "daemon": {"caddyfile", "channel", "config", "files", "http1", "installation", "keyring", "libraries", "logs"}
     | {"matchers", "placeholders", "sandbox"},
     "admin": {"channel", "config", "daemon", "logs", "sandbox"},
-    "doctor": {"config", "daemon", "files", "sandbox"},
-    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "libraries", "logs", "matchers"}
-    | {"placeholders", "relay"},
+    "doctor": {"config", "daemon", "files", "installation", "sandbox"},
+    "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "installation", "libraries"}
+    | {"logs", "matchers", "placeholders", "relay"},
     "__main__": {"cli"},
 }
 THEIRS: dict[str, set[str]] = {

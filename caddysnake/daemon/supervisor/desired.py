@@ -40,7 +40,8 @@ from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure
 from ..system.log.records import Style, printable
 from ..tenants.tenant import TemplateSpec
 from ..workers.child.launcher import ForkServerKey
-from ..workers.forking.interpreter import for_interpreter, runs_the_same, slow_start_s
+from ..workers.forking.ahead import for_interpreter
+from ..workers.forking.interpreter import runs_the_same, slow_start_s
 from .resolving import address_of, limits_of, warmup_of
 
 _RELAY_START_S = 60.0

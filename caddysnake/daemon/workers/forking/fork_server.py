@@ -23,6 +23,7 @@ from ...system.state import CarriedSpawner
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer
+from . import ahead
 from .interpreter import Sight, execute
 
 log = logging.getLogger("caddysnake.spawner")
@@ -88,15 +89,20 @@ class ForkServer(Launcher):
         key = self._key
         if self.sight.cannot:
             raise SpawnError("setup-failed", self.sight.cannot)
-        ours, theirs = pair()
-        options = {
-            "channel": theirs.fileno(),
-            "libraries": self._libraries,
+        options: dict[str, object] = {
             "interface": key.interface,
             "preload": list(key.preload),
             "path": list(self.sight.path),
             "is_walled": self.sight.walls is not None,
         }
+        if key.account is None and self.sight.walls is None:
+            found = ahead.claim(self.sight.python, key.interface, dict(key.environ), options)
+            if found is not None:
+                content = {"logger": "spawner", "fields": self._fields(), "streams": ["stdout", "stderr"]}
+                self._outlets = adopt_outlets({"content": content, "readers": found.readers})
+                return found.process, found.channel
+        ours, theirs = pair()
+        options |= {"channel": theirs.fileno(), "libraries": self._libraries}
         bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
         try:
             self._outlets = outlets("spawner", self._fields(), ("stdout", "stderr"))

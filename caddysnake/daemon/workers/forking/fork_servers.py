@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterable
 
 from ....config.plan.fence import Sites, walls_of
+from ....installation import library_folders
 from ....sandbox.walls import Walls
 from ...system.state import CarriedSpawner
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import NO_ROOM, ForkServerKey, Plot, SpawnError
 from .fork_server import ForkServer
-from .interpreter import UNSEEN, Sight, library_folders, replaced
+from .interpreter import UNSEEN, Sight, replaced
 
 log = logging.getLogger("caddysnake.spawner")
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import NamedTuple
 
 from ....config.language.values import InvalidValue, positive_duration
@@ -23,10 +20,6 @@ from ..child.launcher import ForkServerKey, SpawnError
 SLOW_START_NAME = "CADDYSNAKE_START_TIMEOUT_WARN_AFTER"
 """As users of the Go plugin know it. It changes a log line only, so it is no directive."""
 
-_BASE = ("PATH", "HOME", "LANG", "LC_*", "TZ", "TMPDIR")
-_FOR_INTERPRETER = ("PYTHON*", "MALLOC_*")
-# The first is applied in the worker, the second is for terminals.
-_NOT_FOR_INTERPRETER = ("PYTHONPATH", "PYTHONSTARTUP")
 _PRIVATE_UMASK = 0o027
 """Of an app with a user of its own: what it writes is no other tenant's to read, and its group's still is."""
 
@@ -115,34 +108,6 @@ def execute(
     return processes.without_new_privileges(start)
 
 
-def runtime_folder(environ: Mapping[str, str]) -> Path:
-    """Where ``caddysnake runtime install`` puts libraries for interpreters that are not the daemon's."""
-    state = environ.get("CADDYSNAKE_RUNTIME_DIR")
-    if state:
-        return Path(state)
-    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
-    return Path(data) / "caddysnake" / "runtime"
-
-
-def library_folders(environ: Mapping[str, str]) -> list[str]:
-    """Folders a guest searches for our libraries: the daemon's own, then the runtime folder."""
-    found = importlib.util.find_spec("httptools")
-    own = [str(Path(found.origin).resolve().parent.parent)] if found is not None and found.origin else []
-    return [*own, str(runtime_folder(environ))]
-
-
-def for_interpreter(app: Mapping[str, str]) -> dict[str, str]:
-    """What of an app's environment its fork server is started with: what an interpreter only reads when it starts.
-
-    Part of what decides whether two apps may share a fork server; holds nothing secret.
-    """
-    return {
-        name: value
-        for name, value in app.items()
-        if _any(name, _BASE) or (_any(name, _FOR_INTERPRETER) and name not in _NOT_FOR_INTERPRETER)
-    }
-
-
 def runs_the_same(one: ForkServerKey, other: ForkServerKey) -> bool:
     """Neither can have code run in its interpreter that the other has not: by its Python, or by variables that say
     where modules are.
@@ -165,7 +130,3 @@ def slow_start_s(daemon: Mapping[str, str], default: float) -> float:
         return positive_duration(daemon[SLOW_START_NAME])
     except (KeyError, InvalidValue):
         return default
-
-
-def _any(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from caddysnake.daemon.workers.forking.interpreter import for_interpreter, not_passed
+from caddysnake.daemon.workers.forking.ahead import for_interpreter
+from caddysnake.daemon.workers.forking.interpreter import not_passed
 
 APP = {
     "PATH": "/bin",
