@@ -462,6 +462,19 @@ function paintApps(status) {
   write($("no-apps"), status.apps.length ? "No app has this in its name." : "No app runs.");
 }
 
+// A section with a table of its own, made when there is something in it.
+function table(id, title, labels, items, key, build, fill) {
+  let place = $(id);
+  if (!place && !items.length) return;
+  if (!place) {
+    const inside = make("table", { class: "cards" }, make("thead", {}, headOf(labels)), make("tbody"));
+    place = make("section", { id, "aria-labelledby": `${id}-title` }, make("h2", { id: `${id}-title` }, title), make("div", { class: "scroll" }, inside));
+    $("main").append(place);
+  }
+  place.hidden = !items.length;
+  rows(place.querySelector("tbody"), items, key, build, fill);
+}
+
 // -- beside the workers --------------------------------------------------------------------------------------------------
 
 const PROCESS_CELLS = [["Process", "full"], ["State"], ["Id", "n"], ["Since", "n"], ["Restarts", "n"], ["Memory", "n"], ["Processor", "n"], ["Last end", "path"], ["", "full actions"]];
@@ -498,16 +511,13 @@ function buildBeside({ owner, each, log, isOutput }, labels, [what, path]) {
   return row;
 }
 
-function paintBeside(place, owners, labels, valuesOf, action) {
+function paintBeside(place, title, owners, labels, valuesOf, action) {
   const shown = owners.flatMap((owner) => owner[place].map((each) => {
     const log = `logs?${new URLSearchParams({ process: each.name, lines: OUTPUT_LINES, ...(owner.key && { app: owner.name }) })}`;
     return { owner, each, log, key: `${owner.key || owner.name} ${each.name} ${each.is_leaving ? each.pid : ""}` };
   }));
-  $(place).hidden = !shown.length;
-  const [head, body] = $(place).querySelector("table").children;
-  if (!head.children.length) head.append(headOf(labels));
   const items = shown.flatMap((item) => (outputs.has(item.log) ? [item, { ...item, isOutput: true, key: `output ${item.key}` }] : [item]));
-  rows(body, items, (item) => item.key, (item) => buildBeside(item, labels, action), (row, { owner, each, log, isOutput }) => {
+  table(place, title, labels, items, (item) => item.key, (item) => buildBeside(item, labels, action), (row, { owner, each, log, isOutput }) => {
     if (isOutput) return write(row.querySelector("pre"), outputs.get(log));
     const state = stateOf(each);
     write(row.cells[1].firstChild, state);
@@ -526,18 +536,15 @@ async function readOutputs() {
   }
 }
 
-const TEMPLATE_CELLS = [["", "full path"], ["Live", "n"], ["Starting", "n"], ["Leaving", "n"], ["Requests", "n"], ["Restarts", "n"], ["Answered in their place"]];
-const LISTENER_CELLS = [["", "full path"], ["Mode"], ["Why", "path"], ["Apps", "path"]];
+const TEMPLATE_CELLS = [["Template", "full path"], ["Live", "n"], ["Starting", "n"], ["Leaving", "n"], ["Requests", "n"], ["Restarts", "n"], ["Answered in their place"]];
+const LISTENER_CELLS = [["Socket", "full path"], ["Mode"], ["Why", "path"], ["Apps", "path"]];
 
 function paintRest(status) {
-  $("templates").hidden = !status.templates.length;
-  rows($("template-rows"), status.templates, (t) => t.name, () => cells(TEMPLATE_CELLS), (row, t) => fillCells(row, [
+  table("templates", "Templates of apps", TEMPLATE_CELLS, status.templates, (t) => t.name, () => cells(TEMPLATE_CELLS), (row, t) => fillCells(row, [
     t.name, `${t.live} of ${t.capacity}`, t.starting, t.leaving, t.traffic.requests, sum(Object.values(t.restarts)),
     Object.entries(t.refusals).map(([code, count]) => `${code} ${count}`).join(", ") || "–"]));
-  rows($("listener-rows"), status.listeners, (l) => l.address, () => cells(LISTENER_CELLS), (row, l) => fillCells(row, [l.address, l.mode, l.reason || "–", l.apps.join(", ")]));
-  $("relays").hidden = !status.relays.length;
-  if (!$("relay-head").children.length) $("relay-head").append(headOf(WORKER_CELLS));
-  rows($("relay-rows"), status.relays, workerKey, buildWorker, fillWorker);
+  table("listeners", "Listeners", LISTENER_CELLS, status.listeners, (l) => l.address, () => cells(LISTENER_CELLS), (row, l) => fillCells(row, [l.address, l.mode, l.reason || "–", l.apps.join(", ")]));
+  table("relays", "Relays", WORKER_CELLS, status.relays, workerKey, buildWorker, fillWorker);
 }
 
 function remember(status, passed) {
@@ -569,8 +576,8 @@ function paint() {
   paintTiles(now, passedS);
   paintCharts($("charts"), "");
   paintApps(now);
-  paintBeside("processes", now.apps, PROCESS_CELLS, processValues, ["Restart", (name) => `processes/${name}/restart`]);
-  paintBeside("schedules", [...now.apps, ...now.templates], SCHEDULE_CELLS, scheduleValues, ["Run now", (name) => `schedules/${name}/run`]);
+  paintBeside("processes", "Processes", now.apps, PROCESS_CELLS, processValues, ["Restart", (name) => `processes/${name}/restart`]);
+  paintBeside("schedules", "Schedules", [...now.apps, ...now.templates], SCHEDULE_CELLS, scheduleValues, ["Run now", (name) => `schedules/${name}/run`]);
   paintRest(now);
 }
 
