@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     add_address_argument(parser)
     parser.add_argument("app", metavar="APP", help="its name, as `caddysnake status` has it, or a tenant's host")
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="default: the app's python")
+    rest = parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="default: the app's python")
+    rest.required = False
 
 
 def main(args: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ _ADMIN = re.compile(
     r"^[ \t]*admin[ \t]+(?:unix/(/[^\s|{}\"`]+)(?:\|\S+)?|(localhost|127\.0\.0\.1):(\d{1,5}))[ \t]*(?:\{[ \t]*)?$",
     re.MULTILINE,
 )
+_ADMIN_OFF = re.compile(r"^[ \t]*admin[ \t]+off[ \t]*$", re.MULTILINE)
 _LISTENS = "0A"
 """TCP_LISTEN, in /proc/net/tcp."""
 
@@ -163,6 +164,11 @@ def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen
         f"no daemon answers for {path}: start it with `caddysnake run --config {file}`, "
         "or say where its admin API is with --address"
     )
+    if _ADMIN_OFF.search(_options_of(path)):
+        text = (
+            f"{path} says `admin off`, so a daemon that runs it can be asked nothing: take that line out, "
+            f"or write `admin unix//path`, and start it anew with `caddysnake run --config {file}`"
+        )
     if others:
         text += "\nThese run something else:" + "".join(f"\n  {_listed(*each)}" for each in others)
     return text
@@ -314,14 +320,19 @@ def _file_of(target: Target) -> str:
         return "?"
 
 
-def _plainly_said_in(file: str) -> Target | None:
-    """The address that a line of the global options gives, read as text: at once, and whatever else is wrong there."""
+def _options_of(file: str) -> str:
+    """Its global options, read as text: at once, and whatever else is wrong there."""
     try:
         with open(file, encoding="utf-8", errors="replace") as opened:
-            options = _OPTIONS.match(opened.read(_OPTIONS_MAX))
+            found = _OPTIONS.match(opened.read(_OPTIONS_MAX))
     except OSError:
-        return None
-    found = None if options is None else _ADMIN.search(options[1])
+        return ""
+    return "" if found is None else found[1]
+
+
+def _plainly_said_in(file: str) -> Target | None:
+    """The address that a line of the global options gives."""
+    found = _ADMIN.search(_options_of(file))
     if found is None:
         return None
     path, host, port = found.groups()

@@ -215,6 +215,8 @@ def test_it_can_be_off(folder: Path) -> None:
     with daemon(folder, "{\n\tadmin off\n}\n" + SITES) as process:
         assert not list(Path(process.runtime_dir).glob("caddysnake/admin/*.sock"))
         assert "admin API" not in process.log
+        done = command(process, folder, "exec", "x", "true")
+        assert (done.returncode, f"{folder / 'Caddyfile'} says `admin off`" in done.stderr) == (1, True)
 
 
 def test_an_address_that_cannot_be_had_keeps_the_daemon_from_starting_and_a_default_does_not(folder: Path) -> None:

@@ -67,6 +67,10 @@ def test_what_fails_is_refused_with_what_it_said_and_what_ran_goes_on(tmp_path: 
         assert "app main:app does not start (release-failed)" in done.stderr
         assert "EOFError" in done.stderr
         assert "Nothing is on its standard input" in done.stderr
+        asks = block(tmp_path, "blog", "release sh -c `printf 'Continue? '; read answer || exit 3`", "second")
+        (tmp_path / "Caddyfile").write_text(asks)
+        done = command(process, tmp_path, "reload")
+        assert "exit status 3\n  Continue?\n  (Nothing is on its standard input" in done.stderr
         late = block(tmp_path, "blog", "release sleep 1000 {\n timeout 200ms\n}", "second")
         (tmp_path / "Caddyfile").write_text(late)
         done = command(process, tmp_path, "reload")

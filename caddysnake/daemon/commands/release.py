@@ -116,6 +116,7 @@ class _Output:
         self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reader, False)
         self._rest = b""
+        """Of a line that has no end yet; at last, of one that never got one, as that of a question."""
         self._kept: deque[str] = deque(maxlen=_KEPT)
         self._pause: asyncio.TimerHandle | None = None
 
@@ -157,7 +158,7 @@ class _Output:
         """What it said at last, as the end of a message."""
         said = "\n".join(self._kept).rstrip()
         hint = ""
-        if any(word.lower() in said.lower() for word in _ENDED_INPUT):
+        if self._rest or any(word.lower() in said.lower() for word in _ENDED_INPUT):
             hint = "\n(Nothing is on its standard input: give it an option that asks no questions, such as --noinput.)"
         return f"\n{said}{hint}" if said else hint
 
@@ -173,10 +174,9 @@ class _Output:
                 left += data
         except BlockingIOError:
             pass  # somebody else has the other end still
-        for line in (self._rest + left).split(b"\n"):
-            if line:
-                self._say(line)
-        self._rest = b""
+        *lines, self._rest = (self._rest + left).split(b"\n")
+        for line in filter(None, (*lines, self._rest)):
+            self._say(line)
         self.close()
 
     def close(self) -> None:
