@@ -55,7 +55,7 @@ LOOKED_AT = {
         "_is_over _stops_at _surroundings _tasks _timetable _waiting app last_run missed runs skipped spec"
     ),
     "tenants.schedules.TenantSchedules": (
-        "_is_over _looked_up _may_begin _slots _table _tasks _told _waiting active last left_out timetables"
+        "_is_over _looked_up _slots _table _tasks _told _waiting active last left_out may_begin timetables"
     ),
     "commands.session.Session": (
         "_is_starting _sock app command execution"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from ..system.carried import CarriedBackground, CarriedProcess, CarriedSchedule
+from ..system.carried import CarriedBackground
 from ..system.plain import named, plain
 from .process import SupervisedProcess
 from .schedule import Schedule
@@ -45,6 +45,9 @@ class Background:
     def everyone(self) -> list[SupervisedProcess]:
         """Return the processes that are kept up, and those that leave."""
         return [*self.processes, *self.leaving]
+
+    def _all_schedules(self) -> list[Schedule]:
+        return [*self.schedules.values(), *self.closed]
 
     def follow(self, other: Background) -> None:
         """Begin processes once those of ``other``, which was told to go, have ended."""
@@ -98,12 +101,9 @@ class Background:
     def _replace_schedules(self, commands: Commands, around: BuildSurroundings) -> None:
         former, self.schedules = self.schedules, {}
         for spec in commands.schedules:
-            before = former.pop(spec.name, None)
-            if before is None:
-                before = Schedule(self.app, spec, around)
-            else:
-                before.follow(spec, around)
-            self.schedules[spec.name] = before
+            same = former.pop(spec.name) if spec.name in former else Schedule(self.app, spec, around)
+            same.follow(spec, around)
+            self.schedules[spec.name] = same
         for gone in former.values():
             gone.close()
             self.closed.append(gone)
@@ -131,7 +131,7 @@ class Background:
     def end(self) -> None:
         """Begin nothing more; schedules' commands, then processes, are told to end."""
         self._is_over = True
-        for schedule in (*self.schedules.values(), *self.closed):
+        for schedule in self._all_schedules():
             schedule.end()
         for process in self.everyone():
             process.stop()
@@ -139,23 +139,23 @@ class Background:
     def kill(self) -> None:
         """End all of it by force."""
         self.end()
-        for schedule in (*self.schedules.values(), *self.closed):
+        for schedule in self._all_schedules():
             schedule.kill()
         for process in self.everyone():
             process.kill()
 
     async def ended(self) -> None:
         """Wait until nothing of it is left."""
-        schedules = (*self.schedules.values(), *self.closed)
-        await asyncio.gather(*(each.ended.wait() for each in self.everyone()), *(each.ended() for each in schedules))
+        processes = (each.ended.wait() for each in self.everyone())
+        await asyncio.gather(*processes, *(each.ended() for each in self._all_schedules()))
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
 
     @property
     def is_settled(self) -> bool:
         """Nothing of it is being started, or buried, just now."""
-        schedules = (*self.schedules.values(), *self.closed)
-        return all(each.is_settled for each in self.everyone()) and all(each.is_settled for each in schedules)
+        are_settled = [each.is_settled for each in self.everyone()]
+        return all(are_settled) and all(each.is_settled for each in self._all_schedules())
 
     def carry(self) -> CarriedBackground:
         """Return what ``resume`` needs in another image of the daemon."""
@@ -173,35 +173,18 @@ class Background:
         if carried.surroundings is not None:
             around.known = named(Surroundings, carried.surroundings)
         self.around = around
-        self.leaving = [self._resumed_process(each, around) for each in carried.leaving]
-        for each in carried.leaving:
-            self._begin_again(self.leaving[carried.leaving.index(each)], each)
-        for each in carried.processes:
-            process = self._resumed_process(each, around)
-            self.processes.append(process)
-            self._begin_again(process, each)
+        for group, those in ((self.leaving, carried.leaving), (self.processes, carried.processes)):
+            for each in those:
+                group.append(SupervisedProcess(self.app, named(ProcessSpec, each.spec), each.index, around))
+            for process, each in zip(group, those, strict=True):
+                process.resume(each, [other for other in self._before(process.spec) if other is not process])
         if self._has_schedules:
             self._replace_schedules(commands, around)
         known = {each.name: each for each in carried.schedules}
-        for name, schedule in self.schedules.items():
-            if name in known:
-                self.schedules[name] = self._resumed_schedule(schedule.spec, known.pop(name), around)
-        self.closed = [self._resumed_gone(each, around) for each in (*carried.closed, *known.values())]
-
-    def _resumed_process(self, carried: CarriedProcess, around: BuildSurroundings) -> SupervisedProcess:
-        return SupervisedProcess(self.app, named(ProcessSpec, carried.spec), carried.index, around)
-
-    def _begin_again(self, process: SupervisedProcess, carried: CarriedProcess) -> None:
-        process.resume(carried, [each for each in self._before(process.spec) if each is not process])
-
-    def _resumed_schedule(
-        self, spec: ScheduleSpec, carried: CarriedSchedule, around: BuildSurroundings
-    ) -> Schedule:
-        schedule = Schedule(self.app, spec, around)
-        schedule.resume(carried)
-        return schedule
-
-    def _resumed_gone(self, carried: CarriedSchedule, around: BuildSurroundings) -> Schedule:
-        schedule = self._resumed_schedule(ScheduleSpec(carried.name, "@yearly", ()), carried, around)
-        schedule.close()
-        return schedule
+        for name in self.schedules.keys() & known.keys():
+            self.schedules[name].resume(known.pop(name))
+        for left in (*carried.closed, *known.values()):
+            gone = Schedule(self.app, ScheduleSpec(left.name, "@yearly", ()), around)
+            gone.resume(left)
+            gone.close()
+            self.closed.append(gone)

@@ -46,8 +46,9 @@ class TenantSchedules:
         self._waiting: set[tuple[str, str]] = set()
         self._looked_up = 0
         """So many are about to begin."""
-        self._may_begin = asyncio.Event()
-        self._may_begin.set()
+        self.may_begin = asyncio.Event()
+        """Until then what is due waits."""
+        self.may_begin.set()
         self._told = Throttle()
         self._slots = asyncio.Semaphore(usable_cores())
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,7 +103,7 @@ class TenantSchedules:
     async def _run_in_turn(self, key: str, spec: ScheduleSpec, in_s: float) -> None:
         await asyncio.sleep(in_s)
         async with self._slots:
-            await self._may_begin.wait()
+            await self.may_begin.wait()
             if not self._is_over:
                 with contextlib.suppress(KeyError, StillRuns):
                     await self.run(key, spec.name)
@@ -149,7 +150,7 @@ class TenantSchedules:
     def end(self) -> None:
         """Begin nothing more, and tell what runs to end."""
         self._is_over = True
-        self._may_begin.set()
+        self.may_begin.set()
         for schedule in self.active:
             schedule.end()
         self._waiting.clear()
@@ -169,14 +170,6 @@ class TenantSchedules:
         await asyncio.gather(*(each.ended() for each in list(self.active)))
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
-
-    def hold(self) -> None:
-        """Begin nothing until ``go_on``: what is due waits."""
-        self._may_begin.clear()
-
-    def go_on(self) -> None:
-        """Undo ``hold``."""
-        self._may_begin.set()
 
     @property
     def is_settled(self) -> bool:

@@ -269,12 +269,12 @@ class Tenants:
 
     async def hold_renewals(self) -> None:
         """Renew no live app until ``release_renewals``. One that is being renewed is as it was."""
-        self.schedules.hold()
+        self.schedules.may_begin.clear()
         await self._renewals.hold()
 
     def release_renewals(self) -> None:
         """Undo ``hold_renewals``: what is still due is renewed now."""
-        self.schedules.go_on()
+        self.schedules.may_begin.set()
         if not self._table.is_stopping:
             self._renewals.go_on()
 
