@@ -337,7 +337,7 @@ function paintTiles(status, passed) {
     });
 }
 
-const APP_CELLS = [["", "full"], ["State"], ["Workers", "n"], ["Requests/s", "n"], ["", "wide"], ["Queue time", "n"], ["Median", "n"], ["p95", "n"], ["In flight", "n"], ["Queue", "n"], ["Errors", "n"], ["Memory", "n"], ["Restarts", "n"], ["", "full actions"]];
+const APP_CELLS = [["App", "full"], ["State"], ["Workers", "n"], ["Requests/s", "n"], ["Last two minutes", "wide"], ["Queue time", "n", "95 % waited less before the app was called"], ["Median", "n"], ["p95", "n"], ["In flight", "n"], ["Queue", "n"], ["Errors", "n"], ["Memory", "n"], ["Restarts", "n"], ["", "full actions"]];
 
 function buildApp(app) {
   const row = cells(APP_CELLS);
@@ -386,7 +386,7 @@ const WORKER_CELLS = [["Process", "full"], ["State"], ["Runs"], ["Age", "n"], ["
 
 function headOf(labels) {
   const row = make("tr");
-  for (const [label, name] of labels) row.append(make("th", { scope: "col", class: name === "n" ? "n" : null }, label || make("span", { class: "hidden" }, "Actions")));
+  for (const [label, name, title] of labels) row.append(make("th", { scope: "col", class: ["n", "wide"].includes(name) ? name : null, title: title || null }, label || make("span", { class: "hidden" }, "Actions")));
   return row;
 }
 
@@ -455,6 +455,7 @@ function paintApps(status) {
   const wanted = $("filter").value.trim().toLowerCase();
   const shown = status.apps.filter((app) => app.name.toLowerCase().includes(wanted));
   const items = shown.flatMap((app) => (open.has(app.key) ? [{ app, detail: false }, { app, detail: true }] : [{ app, detail: false }]));
+  if (!$("app-head").children.length) $("app-head").append(headOf(APP_CELLS));
   rows($("app-rows"), items, (item) => `${item.detail ? "detail" : "app"} ${item.app.key}`,
     (item) => (item.detail ? buildDetail() : buildApp(item.app)),
     (row, item) => (item.detail ? fillDetail(row, item.app) : fillApp(row, item.app, status)));
