@@ -52,7 +52,7 @@ LOOKED_AT = {
         "restarts since spec state"
     ),
     "commands.schedule.Schedule": (
-        "_is_over _stops_at _surroundings _tasks _timetable _waiting app last_run missed runs skipped spec"
+        "_is_over _surroundings _tasks _timetable app last_run missed runs skipped spec"
     ),
     "tenants.schedules.TenantSchedules": (
         "_is_over _looked_up _slots _table _tasks _told _waiting active last left_out may_begin timetables"

@@ -41,9 +41,7 @@ def pause_after(restart: str, ending: Ending, backoff: Backoff) -> float | None:
 class SupervisedProcess:
     """One of the copies of a ``ProcessSpec``. ``surroundings``: of its build."""
 
-    def __init__(
-        self, app: str, spec: ProcessSpec, index: int, surroundings: BuildSurroundings
-    ) -> None:
+    def __init__(self, app: str, spec: ProcessSpec, index: int, surroundings: BuildSurroundings) -> None:
         self.app = app
         self.spec = spec
         self.index = index
@@ -111,7 +109,7 @@ class SupervisedProcess:
 
     async def _run(self, after: Sequence[SupervisedProcess], pause_s: float = 0.0) -> None:
         try:
-            await self._first(*(each.ended.wait() for each in after), whole=True)
+            await self._first(asyncio.gather(*(each.ended.wait() for each in after)))
             while self._execution is not None or not self._leaving.is_set():
                 if pause_s > 0.0 and self._execution is None:
                     self._enter(ProcessState.PAUSED)
@@ -132,11 +130,9 @@ class SupervisedProcess:
             self._enter(ProcessState.ENDED)
             self.ended.set()
 
-    async def _first(self, *work: Awaitable[object], whole: bool = False) -> None:
-        """Wait until the first of ``work`` is done (``whole``: all of it), or it is to leave, or to be renewed."""
-        if not work:
-            return
-        done = asyncio.ensure_future(asyncio.gather(*work)) if whole else asyncio.ensure_future(_only(*work))
+    async def _first(self, work: Awaitable[object]) -> None:
+        """Wait until ``work`` is done, or it is to leave, or to be renewed."""
+        done = asyncio.ensure_future(work)
         asked = [asyncio.ensure_future(event.wait()) for event in (self._leaving, self._renewing)]
         try:
             await asyncio.wait((done, *asked), return_when=asyncio.FIRST_COMPLETED)
@@ -260,6 +256,3 @@ class SupervisedProcess:
         waits = after if self.state is ProcessState.WAITING else ()
         self._task = asyncio.get_running_loop().create_task(self._run(waits, carried.pause_s))
 
-
-async def _only(work: Awaitable[object]) -> object:
-    return await work

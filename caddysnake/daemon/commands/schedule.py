@@ -7,7 +7,8 @@ import logging
 import random
 import signal
 import time
-from typing import Any, NamedTuple
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from ...channel.throttle import Throttle
 from ...config.language import cron
@@ -22,6 +23,9 @@ log = logging.getLogger("caddysnake.app")
 _PATIENCE_S = 10.0
 """A run that is told to end has so long until it is ended by force."""
 _told = Throttle()
+
+
+_Done = TypeVar("_Done")
 
 
 class Run(NamedTuple):
@@ -39,7 +43,8 @@ class StillRuns(Exception):
     @classmethod
     def of(cls, schedule: Schedule) -> StillRuns:
         """Return that of ``schedule``."""
-        what = f"runs already, as process {schedule.runs[0].pid}" if schedule.runs else "is about to run"
+        pid = next((run.pid for run in schedule.runs), None)
+        what = "is about to run" if pid is None else f"runs already, as process {pid}"
         return cls(f"{schedule.spec.name} {what}")
 
 
@@ -47,25 +52,21 @@ class Schedule:
     """``surroundings``: of the build that runs when it is due."""
 
     __slots__ = (
-        "_is_over", "_stops_at", "_surroundings", "_tasks", "_timetable", "_waiting", "app", "last_run", "missed",
-        "runs", "skipped", "spec",
+        "_is_over", "_surroundings", "_tasks", "_timetable", "app", "last_run", "missed", "runs", "skipped", "spec",
     )  # fmt: skip
 
-    def __init__(
-        self, app: str, spec: ScheduleSpec, surroundings: BuildSurroundings
-    ) -> None:
+    def __init__(self, app: str, spec: ScheduleSpec, surroundings: BuildSurroundings) -> None:
         self.app = app
         self.spec = spec
-        self.runs: list[Execution] = []
+        self.runs: dict[Execution, float | None] = {}
+        """What runs, each with when it is to be ended, on the clock of ``time.monotonic()``."""
         self.last_run: Run | None = None
         self.skipped = 0
         self.missed = 0
         self._surroundings = surroundings
         self._timetable = Timetable(spec.cron, cron.zone(spec.timezone), time.time())
-        self._waiting: dict[asyncio.Task[Run], float] = {}
-        """What is about to begin, and when, on the clock of ``time.monotonic()``."""
-        self._stops_at: dict[Execution, float] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], float | None] = {}
+        """Whoever sees to a run; with when that is to begin, on the same clock, while it has not."""
         self._is_over = False
 
     @property
@@ -76,7 +77,10 @@ class Schedule:
     @property
     def is_busy(self) -> bool:
         """A run of it goes on, or is about to begin."""
-        return bool(self.runs or self._waiting)
+        return bool(self.runs or self._waiting())
+
+    def _waiting(self) -> list[float]:
+        return [due for due in self._tasks.values() if due is not None]
 
     def follow(self, spec: ScheduleSpec, surroundings: BuildSurroundings) -> None:
         """Go on as ``spec``, of the build that runs now. What runs already runs on."""
@@ -105,15 +109,13 @@ class Schedule:
             log.warning(what, extra={"fields": {"app": self.app, "process": self.spec.name, **fields}})
 
     def _begin(self, in_s: float) -> asyncio.Task[Run]:
-        task = asyncio.get_running_loop().create_task(self._run_in(in_s))
-        self._waiting[task] = time.monotonic() + in_s
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return task
+        return self._spawn(self._run_in(in_s), time.monotonic() + in_s)
 
-    def _forget(self, task: asyncio.Task[Run]) -> None:
-        self._waiting.pop(task, None)
-        self._tasks.discard(task)
+    def _spawn(self, work: Coroutine[Any, Any, _Done], due: float | None = None) -> asyncio.Task[_Done]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = due
+        task.add_done_callback(self._tasks.pop)
+        return task
 
     def run(self) -> asyncio.Task[Run]:
         """Run it now; done when it has ended. Raises ``StillRuns``."""
@@ -142,10 +144,8 @@ class Schedule:
     async def _watched(self, execution: Execution, left_s: float | None) -> Run:
         current = asyncio.current_task()
         if current is not None:
-            self._waiting.pop(current, None)
-        self.runs.append(execution)
-        if left_s is not None:
-            self._stops_at[execution] = time.monotonic() + left_s
+            self._tasks[current] = None
+        self.runs[execution] = None if left_s is None else time.monotonic() + left_s
         try:
             await asyncio.wait((execution.ending,), timeout=left_s)
             is_late = not execution.ending.done()
@@ -153,8 +153,7 @@ class Schedule:
                 await execution.stop(signal.SIGTERM, _PATIENCE_S)
             ending = execution.ending.result()
         finally:
-            self.runs.remove(execution)
-            self._stops_at.pop(execution, None)
+            del self.runs[execution]
         self.last_run = self._done(execution, ending, is_late)
         return self.last_run
 
@@ -171,16 +170,15 @@ class Schedule:
     def close(self) -> None:
         """Begin nothing more. What runs, runs on."""
         self._is_over = True
-        for task in list(self._waiting):
-            task.cancel()
+        for task, due in list(self._tasks.items()):
+            if due is not None:
+                task.cancel()
 
     def end(self) -> None:
         """Begin nothing more, and tell what runs to end."""
         self.close()
         for execution in list(self.runs):
-            task = asyncio.get_running_loop().create_task(_ended(execution))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(execution.stop(signal.SIGTERM, _PATIENCE_S))
 
     def kill(self) -> None:
         """End what runs by force."""
@@ -199,7 +197,7 @@ class Schedule:
     @property
     def is_settled(self) -> bool:
         """Nothing of it is being started, or buried, just now."""
-        is_starting = any(due <= time.monotonic() for due in self._waiting.values())
+        is_starting = any(due <= time.monotonic() for due in self._waiting())
         return not is_starting and all(run.is_settled for run in self.runs)
 
     def carry(self) -> CarriedSchedule:
@@ -210,15 +208,12 @@ class Schedule:
             name=self.spec.name,
             last=self._timetable.last,
             next=self._timetable.next,
-            runs=[(run.carry(), self._left(run, now)) for run in self.runs],
-            waits=[max(0.0, due - now) for due in self._waiting.values()],
+            runs=[(run.carry(), None if at is None else max(0.0, at - now)) for run, at in self.runs.items()],
+            waits=[max(0.0, due - now) for due in self._waiting()],
             last_run=self.last_run,
             skipped=self.skipped,
             missed=self.missed,
         )
-
-    def _left(self, run: Execution, now: float) -> float | None:
-        return max(0.0, self._stops_at[run] - now) if run in self._stops_at else None
 
     def resume(self, carried: CarriedSchedule) -> None:
         """Go on where ``carried`` says."""
@@ -226,16 +221,6 @@ class Schedule:
         self.skipped, self.missed = carried.skipped, carried.missed
         self.last_run = None if carried.last_run is None else Run(*carried.last_run)
         for run, left_s in carried.runs:
-            execution = Execution.resumed(self.app, run)
-            task = asyncio.get_running_loop().create_task(self._go_on(execution, left_s))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._watched(Execution.resumed(self.app, run), left_s))
         for wait_s in carried.waits:
             self._begin(wait_s)
-
-    async def _go_on(self, execution: Execution, left_s: float | None) -> None:
-        await self._watched(execution, left_s)
-
-
-async def _ended(execution: Execution) -> None:
-    await execution.stop(signal.SIGTERM, _PATIENCE_S)

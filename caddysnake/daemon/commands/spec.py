@@ -90,4 +90,5 @@ class Commands(NamedTuple):
 
 
 def _words(command: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(unescaped, command))
+    words = tuple(map(unescaped, command))
+    return command if words == command else words

@@ -128,12 +128,8 @@ class OneOffs:
 
     def carry(self) -> list[CarriedSession]:
         """Return what ``resume`` needs in another image of the daemon."""
-        found = []
-        for session, folder in self.sessions.items():
-            if (carried := session.carry()) is not None:
-                carried.folder = None if folder is None else folder.carry()
-                found.append(carried)
-        return found
+        found = [(session.carry(), folder and folder.carry()) for session, folder in self.sessions.items()]
+        return [carried.model_copy(update={"folder": folder}) for carried, folder in found if carried is not None]
 
     def resume(self, carried: list[CarriedSession]) -> None:
         """Go on where ``carried`` says."""

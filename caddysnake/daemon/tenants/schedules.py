@@ -180,7 +180,10 @@ class TenantSchedules:
         """Return what ``resume`` needs in another image of the daemon."""
         return CarriedTenantSchedules(
             times={name: (each.next, each.last) for name, each in self.timetables.items()},
-            active=[(key, _with(folder, each.carry())) for each, (key, folder) in self.active.items()],
+            active=[
+                (key, each.carry().model_copy(update={"folder": folder and folder.carry()}))
+                for each, (key, folder) in self.active.items()
+            ],
             waiting=sorted(self._waiting),
             last=[(key, name, run) for (key, name), run in self.last.items()],
             left_out=self.left_out,
@@ -211,11 +214,6 @@ class TenantSchedules:
         if schedule.last_run is not None:
             self.last[key, carried.name] = schedule.last_run
         self._forget(schedule)
-
-
-def _with(folder: PrivateFolder | None, carried: CarriedSchedule) -> CarriedSchedule:
-    carried.folder = None if folder is None else folder.carry()
-    return carried
 
 
 def _nowhere() -> Surroundings:
