@@ -178,10 +178,11 @@ class HttpConnection(FlowControl):
         self.arrived_by = 0.0
         self.asks_arrival = False
         if self.peer.is_trusted:
-            for name, value in cycle.scope["headers"]:
+            for name, value in reversed(cycle.scope["headers"]):  # Caddy sorts them: it is among the last
                 if name == b"x-request-start":
                     self.asks_arrival = True
                     cycle.arrived = min(cycle.arrived, cycle.started - waited_since(value, time()))
+                    break
 
     def _begin_websocket(self, head: RequestHead) -> bool:
         """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
