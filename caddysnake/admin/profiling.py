@@ -28,8 +28,14 @@ _READ_BYTES = 1 << 18
 _LATE_S = 5.0
 """How long after its time a worker may take to write what it has seen."""
 _TEXT_MAX, _DEPTH_MAX = 400, 256
+_WHOLE = 0.8
+"""Of the time that was asked for: a worker that has looked for less has left."""
 
 _under_way: set[Worker] = set()
+
+
+class _NoProfile(Exception):
+    """What a worker has said is none. The text says why."""
 
 
 class _Subject(NamedTuple):
@@ -85,13 +91,15 @@ async def _of(name: str, subjects: list[_Subject], seconds: float) -> Profile:
     warnings, count = [], 0
     is_mixed = len({each.app for each in subjects}) > 1
     for subject, said in zip(subjects, heard, strict=True):
-        why = said if isinstance(said, str) else await asyncio.to_thread(
-            _take_in, said, f"{subject.app}: " if is_mixed else "", stacks
-        )
-        if why:
-            warnings.append(f"{subject}: {why}")
-        else:
+        try:
+            if isinstance(said, str):
+                raise _NoProfile(said)
+            looked_s = await asyncio.to_thread(_take_in, said, f"{subject.app}: " if is_mixed else "", stacks)
             count += 1
+            if looked_s < seconds * _WHOLE:
+                warnings.append(f"{subject}: it was replaced, or left, after {looked_s:.1f} s; those are in it")
+        except _NoProfile as exc:
+            warnings.append(f"{subject}: {exc}")
     if not count:
         raise ApiError("profile", "no profile: " + "; ".join(warnings), "the log may say more")
     return Profile(name, seconds, count, warnings, stacks)
@@ -151,8 +159,10 @@ async def _read(fd: int) -> bytes | str:
         loop.remove_reader(fd)
 
 
-def _take_in(said: bytes, of: str, stacks: Stacks) -> str:
-    """Add what a worker has said to ``stacks``; why not, when that cannot be. ``of``: before its threads' names."""
+def _take_in(said: bytes, of: str, stacks: Stacks) -> float:
+    """Add what a worker has said to ``stacks``; for how many seconds it has looked. ``of``: before its threads' names.
+    Raises ``_NoProfile``.
+    """
     try:
         told: Any = orjson.loads(said)
         frames = [
@@ -162,9 +172,9 @@ def _take_in(said: bytes, of: str, stacks: Stacks) -> str:
             key: Key = (of + _text(name), *(frames[_number(number)] for number in numbers[:_DEPTH_MAX]))
             wall, cpu = stacks.get(key, (0, 0))
             stacks[key] = (min(wall + _number(wall_us), LARGEST), min(cpu + _number(cpu_us), LARGEST))
+        return float(told["seconds"])
     except (ValueError, TypeError, KeyError, IndexError):
-        return "what it says is no profile"
-    return ""
+        raise _NoProfile("what it says is no profile") from None
 
 
 def _text(found: Any) -> str:

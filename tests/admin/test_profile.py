@@ -151,6 +151,13 @@ def test_a_worker_that_cannot_tell_is_told_of_and_costs_the_others_nothing(tmp_p
         assert [f"pid {first}" in each and "ended" in each for each in seen["warnings"]] == [True]
         eventually(lambda: len(workers(process.pid)) == 2, "another worker")
 
+        reloading = threading.Timer(0.5, call, (process, "POST", "/apps/shop:wsgi/reload"))
+        reloading.start()
+        seen = call(process, "POST", "/apps/shop:wsgi/profile?seconds=5&format=txt").json
+        reloading.join()
+        assert seen["workers"] == 2
+        assert len([each for each in seen["warnings"] if "it was replaced, or left, after " in each]) == 2
+
         # One whose C code keeps the GIL.
         asking = threading.Thread(target=get, args=("/?hold=7",), kwargs={"path": tmp_path / "shop.sock"})
         asking.start()
