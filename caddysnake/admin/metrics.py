@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ..daemon.apps.metrics.asking import Counted
-from .models import AppModel, Status, TemplateModel, WorkerModel
+from .models import AppModel, Status, TemplateModel
 
 _END = b"# EOF\n"
 """Of OpenMetrics."""
@@ -30,9 +31,7 @@ _RESTARTS = dict.fromkeys(("crashed", "deadline", "import-failed", "max_memory",
 _WORKER_STATES = ("starting", "ready", "draining", "ending")
 
 
-def render(
-    status: Status, accept: str, *, is_ready: bool, counted: Counted
-) -> tuple[bytes, str]:
+def render(status: Status, accept: str, *, is_ready: bool, counted: Counted) -> tuple[bytes, str]:
     """The text of all metrics, and its media type, in the form that a scraper accepts. To be called in a thread."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -50,26 +49,42 @@ def is_open(accept: str) -> bool:
 class _Group:
     """An app, or a template with all that was made of it."""
 
-    def __init__(self, name: str, of: AppModel | TemplateModel, apps: Sequence[AppModel]) -> None:
-        self.labels = [name]
+    def __init__(self, of: AppModel | TemplateModel, apps: Sequence[AppModel]) -> None:
+        self.name = of.name
+        self.of = of
         self.traffic = of.traffic
-        self.restarts = of.restarts
-        self.refusals = of.refusals
-        self.starts = of.starts
-        self.cpu_s = of.cpu_s
         self.apps = apps
+        self.workers = [worker for app in apps for worker in app.workers]
 
-    @property
-    def workers(self) -> Iterator[WorkerModel]:
-        return (worker for app in self.apps for worker in app.workers)
+    def sum(self, field: str) -> int:
+        """Of all its apps."""
+        return sum(getattr(app, field) for app in self.apps)
 
 
-def _groups(status: Status) -> list[_Group]:
-    static = [app for app in status.apps if app.template is None]
-    groups = [_Group(app.name, app, [app]) for app in static]
-    for template in status.templates:
-        groups.append(_Group(template.name, template, [app for app in status.apps if app.template == template.name]))
-    return groups
+_BY_APP: Sequence[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[_Group], float]]] = (
+    (CounterMetricFamily, "http_requests", "Requests that were answered.", lambda of: of.traffic.requests),
+    (CounterMetricFamily, "http_request_errors",
+     "Requests that were answered with 5xx, by the app or in its place, or cut.", lambda of: of.traffic.errors),
+    (CounterMetricFamily, "http_request_exceptions", "Requests that the app ended with an exception.",
+     lambda of: of.traffic.exceptions),
+    (CounterMetricFamily, "http_request_body_bytes", "Bytes of request bodies.", lambda of: of.traffic.bytes_in),
+    (CounterMetricFamily, "http_response_body_bytes", "Bytes of response bodies.", lambda of: of.traffic.bytes_out),
+    (GaugeMetricFamily, "http_requests_in_flight", "Requests being answered.", lambda of: of.sum("in_flight")),
+    (GaugeMetricFamily, "queue_length", "Connections and requests that no worker has taken yet.",
+     lambda of: of.sum("waiting")),
+    (GaugeMetricFamily, "connections", "Connections that workers hold.", lambda of: of.sum("connections")),
+    (GaugeMetricFamily, "websockets", "WebSockets that are open.", lambda of: of.sum("websockets")),
+    (GaugeMetricFamily, "workers_wanted", "Workers that there should be.", lambda of: of.sum("workers_wanted")),
+    (GaugeMetricFamily, "worker_memory_bytes", "Resident memory of workers.",
+     lambda of: sum({worker.pid: worker.memory_bytes for worker in of.workers}.values())),
+    (CounterMetricFamily, "worker_cpu_seconds", "Processor time of workers.", lambda of: of.of.cpu_s),
+    (GaugeMetricFamily, "build_refused",
+     "1 when what was tried last does not start, and something older runs, or nothing.",
+     lambda of: any(app.refused is not None for app in of.apps)),
+)  # fmt: skip
+
+Rows = Iterable[tuple[Sequence[str], float]]
+"""Values of labels, and the value."""
 
 
 class _Collector(Collector):
@@ -79,245 +94,156 @@ class _Collector(Collector):
         self._status = status
         self._is_ready = is_ready
         self._left_out = left_out
+        self._groups = [_Group(app, [app]) for app in status.apps if app.template is None]
+        self._static = len(self._groups)
+        for template in status.templates:
+            self._groups.append(_Group(template, [app for app in status.apps if app.template == template.name]))
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is registered twice here, so nothing is asked for ahead."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        groups = _groups(self._status)
-        yield from self._traffic(groups)
-        yield from self._workers(groups)
-        yield from self._templates()
-        yield from self._beside(groups)
-        yield from self._relays()
+        for kind, name, about, value in _BY_APP:
+            rows: Rows = [([group.name], float(value(group))) for group in self._groups]
+            yield _told(kind, name, about, ["app"], rows)
+        yield from self._traffic()
+        yield from self._workers()
+        yield from self._beside()
         yield from self._daemon()
-        left_out = GaugeMetricFamily(
-            "caddysnake_app_metrics_left_out", "Values of an app's own metrics that are not told here.", labels=["app"]
-        )
-        for app, count in sorted(self._left_out.items()):
-            left_out.add_metric([app], count)
-        yield left_out
 
-    def _traffic(self, groups: Sequence[_Group]) -> Iterator[Metric]:
-        bounds = self._status.latency_bounds_s
-        yield _counter("http_requests", "Requests that were answered.", groups, lambda of: of.traffic.requests)
-        responses = CounterMetricFamily(
-            "caddysnake_http_responses", "Responses by class of status.", labels=["app", "class"]
+    def _traffic(self) -> Iterator[Metric]:
+        groups, status = self._groups, self._status
+        yield _counters("http_responses", "Responses by class of status.", ["app", "class"], (
+            ([group.name, name], count)
+            for group in groups
+            for name, count in zip(_CLASSES, group.traffic.responses, strict=True)
+        ))  # fmt: skip
+        yield _counters(
+            "http_refusals", "Requests that were answered in the place of an app, or cut.", ["app", "code"], (
+            ([group.name, code], count)
+            for group in groups
+            for code, count in sorted((_REFUSALS | group.of.refusals).items())
+        ))  # fmt: skip
+        durations = _histogram(
+            "http_request_duration_seconds", "From the call of the app to the end of its response.", ["app"]
         )
-        durations = HistogramMetricFamily(
-            "caddysnake_http_request_duration_seconds",
-            "From the call of the app to the end of its response.",
-            labels=["app"],
-        )
-        queues = HistogramMetricFamily(
-            "caddysnake_request_queue_seconds",
-            "From the arrival of a request until the app was called.",
-            labels=["app"],
-        )
-        refusals = CounterMetricFamily(
-            "caddysnake_http_refusals",
-            "Requests that were answered in the place of an app, or cut.",
-            labels=["app", "code"],
-        )
+        queues = _histogram("request_queue_seconds", "From the arrival of a request until the app was called.", ["app"])
         for group in groups:
-            for name, count in zip(_CLASSES, group.traffic.responses, strict=True):
-                responses.add_metric([*group.labels, name], count)
-            _add_histogram(durations, group.labels, bounds, group.traffic.latencies, group.traffic.latency_sum_us / 1e6)
-            waited_s = group.traffic.queue_sum_us / 1e6
-            _add_histogram(queues, group.labels, self._status.queue_bounds_s, group.traffic.queues, waited_s)
-            for code, count in sorted((_REFUSALS | group.refusals).items()):
-                refusals.add_metric([*group.labels, code], count)
-        yield responses
+            told, label = group.traffic, [group.name]
+            _add_histogram(durations, label, status.latency_bounds_s, told.latencies, told.latency_sum_us / 1e6)
+            _add_histogram(queues, label, status.queue_bounds_s, told.queues, told.queue_sum_us / 1e6)
         yield durations
         yield queues
-        yield refusals
-        yield _counter(
-            "http_request_errors",
-            "Requests that were answered with 5xx, by the app or in its place, or cut.",
-            groups,
-            lambda of: of.traffic.errors,
-        )
-        yield _counter("http_request_exceptions", "Requests that the app ended with an exception.", groups, _errors)
-        yield _counter("http_request_body_bytes", "Bytes of request bodies.", groups, lambda of: of.traffic.bytes_in)
-        yield _counter("http_response_body_bytes", "Bytes of response bodies.", groups, lambda of: of.traffic.bytes_out)
-        yield _gauge("http_requests_in_flight", "Requests being answered.", groups, lambda of: _sum(of, "in_flight"))
-        yield _gauge(
-            "queue_length",
-            "Connections and requests that no worker has taken yet.",
-            groups,
-            lambda of: _sum(of, "waiting"),
-        )
-        yield _gauge("connections", "Connections that workers hold.", groups, lambda of: _sum(of, "connections"))
-        yield _gauge("websockets", "WebSockets that are open.", groups, lambda of: _sum(of, "websockets"))
+        yield _gauges(
+            "app_metrics_left_out", "Values of an app's own metrics that are not told here.", ["app"],
+            (([app], count) for app, count in sorted(self._left_out.items())),
+        )  # fmt: skip
 
-    def _workers(self, groups: Sequence[_Group]) -> Iterator[Metric]:
-        workers = GaugeMetricFamily("caddysnake_workers", "Workers by state.", labels=["app", "state"])
-        restarts = CounterMetricFamily(
-            "caddysnake_worker_restarts",
-            "Workers that were replaced, or tried again, by cause.",
-            labels=["app", "cause"],
-        )
-        starts = HistogramMetricFamily(
-            "caddysnake_worker_start_duration_seconds", "From the start of a worker to ready.", labels=["app"]
-        )
+    def _workers(self) -> Iterator[Metric]:
+        groups = self._groups
+        yield _gauges("workers", "Workers by state.", ["app", "state"], (
+            ([group.name, state], sum(worker.state == state for worker in group.workers))
+            for group in groups
+            for state in _WORKER_STATES
+        ))  # fmt: skip
+        yield _counters(
+            "worker_restarts", "Workers that were replaced, or tried again, by cause.", ["app", "cause"], (
+            ([group.name, cause], count)
+            for group in groups
+            for cause, count in sorted((_RESTARTS | group.of.restarts).items())
+        ))  # fmt: skip
+        starts = _histogram("worker_start_duration_seconds", "From the start of a worker to ready.", ["app"])
         for group in groups:
-            states = Counter(worker.state for worker in group.workers)
-            for state in _WORKER_STATES:
-                workers.add_metric([*group.labels, state], states[state])
-            for cause, count in sorted((_RESTARTS | group.restarts).items()):
-                restarts.add_metric([*group.labels, cause], count)
-            _add_histogram(starts, group.labels, group.starts.bounds_s, group.starts.counts, group.starts.sum_s)
-        yield workers
-        yield restarts
+            its = group.of.starts
+            _add_histogram(starts, [group.name], its.bounds_s, its.counts, its.sum_s)
         yield starts
-        verdicts = CounterMetricFamily(
-            "caddysnake_app_verdicts", "Trials of new builds by what became of them.", labels=["app", "verdict"]
-        )
-        for group in groups:
-            for verdict in ("promoted", "returned"):
-                count = sum(app.verdicts.get(verdict, 0) for app in group.apps)
-                verdicts.add_metric([*group.labels, verdict], count)
-        yield verdicts
-        yield _gauge("workers_wanted", "Workers that there should be.", groups, lambda of: _sum(of, "workers_wanted"))
-        yield _gauge("worker_memory_bytes", "Resident memory of workers.", groups, _memory)
-        yield _counter("worker_cpu_seconds", "Processor time of workers.", groups, lambda of: of.cpu_s)
-        builds = CounterMetricFamily(
-            "caddysnake_builds", "What was tried to be run, by result.", labels=["app", "result"]
-        )
-        for group in groups:
-            if self._is_template(group):
-                continue
-            builds.add_metric([*group.labels, "accepted"], group.apps[0].builds_accepted)
-            builds.add_metric([*group.labels, "refused"], group.apps[0].builds_refused)
-        yield builds
-        yield _gauge(
-            "build_refused",
-            "1 when what was tried last does not start, and something older runs, or nothing.",
-            groups,
-            lambda of: int(any(app.refused is not None for app in of.apps)),
-        )
+        yield _counters("app_verdicts", "Trials of new builds by what became of them.", ["app", "verdict"], (
+            ([group.name, verdict], sum(app.verdicts.get(verdict, 0) for app in group.apps))
+            for group in groups
+            for verdict in ("promoted", "returned")
+        ))  # fmt: skip
+        yield _counters("builds", "What was tried to be run, by result.", ["app", "result"], (
+            ([group.name, result], group.sum(f"builds_{result}"))
+            for group in groups[: self._static]
+            for result in ("accepted", "refused")
+        ))  # fmt: skip
+        templates = self._status.templates
+        yield _gauges("template_apps", "Dynamic apps by state.", ["app", "state"], (
+            ([template.name, state], getattr(template, state))
+            for template in templates
+            for state in ("live", "starting", "leaving")
+        ))  # fmt: skip
+        most = (([template.name], template.capacity) for template in templates)
+        yield _gauges("template_apps_max", "As many may live at a time.", ["app"], most)
 
-    def _is_template(self, group: _Group) -> bool:
-        return group.labels[0] in {template.name for template in self._status.templates}
-
-    def _beside(self, groups: Sequence[_Group]) -> Iterator[Metric]:
+    def _beside(self) -> Iterator[Metric]:
         """Processes and schedules."""
-        running = GaugeMetricFamily("caddysnake_processes", "Processes by state.", labels=["app", "process", "state"])
-        restarts = CounterMetricFamily(
-            "caddysnake_process_restarts", "Processes that were started again.", labels=["app", "process"]
-        )
-        upcoming = GaugeMetricFamily(
-            "caddysnake_schedule_next_run_timestamp_seconds", "When it is due next.", labels=["app", "schedule"]
-        )
-        good = GaugeMetricFamily(
-            "caddysnake_schedule_last_run_success", "1 when its last run ended well.", labels=["app", "schedule"]
-        )
-        skipped = CounterMetricFamily(
-            "caddysnake_schedule_left_out", "Times that were skipped or missed.", labels=["app", "schedule"]
-        )
+        running = Counter[tuple[str, str, str]]()
+        restarts = Counter[tuple[str, str]]()
+        schedules = []
         templates = {template.name: template.schedules for template in self._status.templates}
-        for group in groups:
-            (name,) = group.labels
-            processes = [each for app in group.apps for each in app.processes]
-            states = Counter((each.name, "leaving" if each.is_leaving else each.state) for each in processes)
-            for (process, state), count in sorted(states.items()):
-                running.add_metric([name, process, state], count)
-            for process in sorted({each.name for each in processes}):
-                restarts.add_metric([name, process], sum(each.restarts for each in processes if each.name == process))
-            for schedule in templates.get(name) or [each for app in group.apps for each in app.schedules]:
-                upcoming.add_metric([name, schedule.name], schedule.next_at or 0.0)
-                if schedule.last_run is not None:
-                    good.add_metric([name, schedule.name], int(schedule.last_run.ok))
-                skipped.add_metric([name, schedule.name], schedule.skipped + schedule.missed)
-        yield from (running, restarts, upcoming, good, skipped)
+        for group in self._groups:
+            for each in (each for app in group.apps for each in app.processes):
+                running[group.name, each.name, "leaving" if each.is_leaving else each.state] += 1
+                restarts[group.name, each.name] += each.restarts
+            its = templates.get(group.name) or [each for app in group.apps for each in app.schedules]
+            schedules += [([group.name, each.name], each) for each in its]
+        yield _gauges("processes", "Processes by state.", ["app", "process", "state"], sorted(running.items()))
+        about = "Processes that were started again."
+        yield _counters("process_restarts", about, ["app", "process"], sorted(restarts.items()))
+        labels = ["app", "schedule"]
+        upcoming = ((names, each.next_at or 0.0) for names, each in schedules)
+        yield _gauges("schedule_next_run_timestamp_seconds", "When it is due next.", labels, upcoming)
+        good = ((names, each.last_run.ok) for names, each in schedules if each.last_run is not None)
+        yield _gauges("schedule_last_run_success", "1 when its last run ended well.", labels, good)
+        skipped = ((names, each.skipped + each.missed) for names, each in schedules)
+        yield _counters("schedule_left_out", "Times that were skipped or missed.", labels, skipped)
 
-    def _templates(self) -> Iterator[Metric]:
-        live = GaugeMetricFamily("caddysnake_template_apps", "Dynamic apps by state.", labels=["app", "state"])
-        most = GaugeMetricFamily("caddysnake_template_apps_max", "As many may live at a time.", labels=["app"])
-        for template in self._status.templates:
-            live.add_metric([template.name, "live"], template.live)
-            live.add_metric([template.name, "starting"], template.starting)
-            live.add_metric([template.name, "leaving"], template.leaving)
-            most.add_metric([template.name], template.capacity)
-        yield live
-        yield most
-
-    def _relays(self) -> Iterator[Metric]:
-        relays, traffic = self._status.relays, self._status.relay_traffic
-        yield GaugeMetricFamily("caddysnake_relays", "Relay processes.", value=len(relays))
-        responses = CounterMetricFamily(
-            "caddysnake_relay_responses", "Responses that relays passed on, or gave, by class.", labels=["class"]
-        )
-        for name, count in zip(_CLASSES, traffic.responses, strict=True):
-            responses.add_metric([name], count)
-        yield responses
-        durations = HistogramMetricFamily(
-            "caddysnake_relay_request_duration_seconds",
-            "From the head of a request to the end of its response.",
-            labels=[],
+    def _daemon(self) -> Iterator[Metric]:
+        """And its relays."""
+        daemon, relays, traffic = self._status.daemon, self._status.relays, self._status.relay_traffic
+        passed_on = zip(([name] for name in _CLASSES), traffic.responses, strict=True)
+        yield _counters("relay_responses", "Responses that relays passed on, or gave, by class.", ["class"], passed_on)
+        durations = _histogram(
+            "relay_request_duration_seconds", "From the head of a request to the end of its response.", []
         )
         _add_histogram(durations, [], self._status.latency_bounds_s, traffic.latencies, traffic.latency_sum_us / 1e6)
         yield durations
-        yield CounterMetricFamily(
-            "caddysnake_relay_failures",
-            "Requests that no worker answered, or not to the end.",
-            value=traffic.exceptions,
-        )
-        in_flight = sum(relay.in_flight for relay in relays)
-        yield GaugeMetricFamily("caddysnake_relay_requests_in_flight", "Requests in relays.", value=in_flight)
-        memory = sum(relay.memory_bytes for relay in relays)
-        yield GaugeMetricFamily("caddysnake_relay_memory_bytes", "Resident memory of relays.", value=memory)
-
-    def _daemon(self) -> Iterator[Metric]:
-        daemon = self._status.daemon
-        info = GaugeMetricFamily("caddysnake_build_info", "What runs.", labels=["version", "python"])
-        info.add_metric([daemon.version, daemon.python], 1)
-        yield info
-        yield GaugeMetricFamily("caddysnake_ready", "1 when every static app has a worker.", value=int(self._is_ready))
-        reloads = CounterMetricFamily("caddysnake_config_reloads", "Reloads by result.", labels=["result"])
-        reloads.add_metric(["accepted"], daemon.reloads_accepted)
-        reloads.add_metric(["refused"], daemon.reloads_refused)
-        yield reloads
-        yield GaugeMetricFamily(
-            "caddysnake_config_last_reload_successful",
-            "1 unless the last was refused.",
-            value=int(daemon.refused is None),
-        )
-        yield GaugeMetricFamily(
-            "caddysnake_config_last_reload_success_timestamp_seconds",
-            "When a configuration was carried out last.",
-            value=daemon.last_reload_at or 0,
-        )
-        yield GaugeMetricFamily(
-            "caddysnake_daemon_connections", "Connections that the daemon keeps track of.", value=daemon.connections
-        )
+        failures = "Requests that no worker answered, or not to the end."
+        yield _counters("relay_failures", failures, [], [([], traffic.exceptions)])
+        info = [([daemon.version, daemon.python], 1)]
+        yield _gauges("build_info", "What runs.", ["version", "python"], info)
+        reloads = [(["accepted"], daemon.reloads_accepted), (["refused"], daemon.reloads_refused)]
+        yield _counters("config_reloads", "Reloads by result.", ["result"], reloads)
+        for name, about, value in (
+            ("relays", "Relay processes.", len(relays)),
+            ("relay_requests_in_flight", "Requests in relays.", sum(relay.in_flight for relay in relays)),
+            ("relay_memory_bytes", "Resident memory of relays.", sum(relay.memory_bytes for relay in relays)),
+            ("ready", "1 when every static app has a worker.", self._is_ready),
+            ("config_last_reload_successful", "1 unless the last was refused.", daemon.refused is None),
+            ("config_last_reload_success_timestamp_seconds", "When a configuration was carried out last.",
+             daemon.last_reload_at or 0),
+            ("daemon_connections", "Connections that the daemon keeps track of.", daemon.connections),
+        ):  # fmt: skip
+            yield _gauges(name, about, [], [([], value)])
 
 
-def _errors(group: _Group) -> float:
-    return group.traffic.exceptions
-
-
-def _memory(group: _Group) -> float:
-    return sum({worker.pid: worker.memory_bytes for worker in group.workers}.values())
-
-
-def _sum(group: _Group, field: str) -> int:
-    return sum(getattr(app, field) for app in group.apps)
-
-
-def _counter(name: str, about: str, groups: Sequence[_Group], value: Callable[[_Group], float]) -> Metric:
-    family = CounterMetricFamily(f"caddysnake_{name}", about, labels=["app"])
-    for group in groups:
-        family.add_metric(group.labels, value(group))
+def _told(
+    kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, about: str, labels: Sequence[str], rows: Rows
+) -> Metric:
+    family = kind(f"caddysnake_{name}", about, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
     return family
 
 
-def _gauge(name: str, about: str, groups: Sequence[_Group], value: Callable[[_Group], float]) -> Metric:
-    family = GaugeMetricFamily(f"caddysnake_{name}", about, labels=["app"])
-    for group in groups:
-        family.add_metric(group.labels, value(group))
-    return family
+_counters = partial(_told, CounterMetricFamily)
+_gauges = partial(_told, GaugeMetricFamily)
+
+
+def _histogram(name: str, about: str, labels: Sequence[str]) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"caddysnake_{name}", about, labels=labels)
 
 
 def _add_histogram(
