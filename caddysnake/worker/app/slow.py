@@ -29,14 +29,12 @@ _NOT_THE_APPS = (os.path.dirname(os.__file__) + os.sep, f"{os.sep}site-packages{
 
 
 class _Running:
-    """A call of the app."""
+    """A call of the app with ``request``, a scope or an environ: what that is called is looked up when it is told."""
 
-    __slots__ = ("is_told", "method", "path", "since", "task", "thread", "trace")
+    __slots__ = ("is_told", "request", "since", "task", "thread")
 
-    def __init__(self, method: str, path: str, trace: str, task: Any) -> None:
-        self.method = method
-        self.path = path
-        self.trace = trace
+    def __init__(self, request: dict[str, Any], task: Any) -> None:
+        self.request = request
         self.task = task
         """Of an event loop; None: the thread runs nothing else."""
         self.thread = threading.get_ident()
@@ -57,11 +55,11 @@ class SlowRequests:
         self._lock = threading.Lock()
         self._pid = 0
 
-    def begin(self, method: str, path: str, trace: str, task: Any = None) -> _Running:
+    def begin(self, request: dict[str, Any], task: Any = None) -> _Running:
         """The app is called."""
         if self._pid != os.getpid():
             self._watch()
-        call = _Running(method, path, trace, task)
+        call = _Running(request, task)
         self._running[call] = None
         return call
 
@@ -70,7 +68,7 @@ class SlowRequests:
         self._running.pop(call, None)
         took_s = monotonic() - call.since
         if call.is_told or took_s >= self._limit_s:
-            self._say(call, f"slow request: {call.method} {call.path} took {took_s:.2f} s", took_s)
+            self._say(call, f"took {took_s:.2f} s", took_s)
 
     def _watch(self) -> None:
         with self._lock:
@@ -95,8 +93,7 @@ class SlowRequests:
         own = [frame for frame in frames if not _is_foreign(frame)]
         shown = (own or frames)[:_FRAMES_MAX]
         at = f", at {_told(shown[0])}" if shown else ""
-        what = f"slow request: {call.method} {call.path} has taken {seconds:.2f} s{at}"
-        self._say(call, what, seconds, "\n".join(map(_told, shown)))
+        self._say(call, f"has taken {seconds:.2f} s{at}", seconds, "\n".join(map(_told, shown)))
 
     def _say(self, call: _Running, what: str, seconds: float, error: str = "") -> None:
         with self._lock:
@@ -105,13 +102,23 @@ class SlowRequests:
                 self._untold += 1
                 return
             untold, self._untold = self._untold, 0
-        fields: dict[str, Any] = {"app": self._app, "method": call.method, "path": call.path}
-        fields["duration"] = round(seconds, 3)
-        if call.trace:
-            fields["traceID"] = call.trace
+        method, path, trace = (_of_scope if "headers" in call.request else _of_environ)(call.request)
+        fields: dict[str, Any] = {"app": self._app, "method": method, "path": path, "duration": round(seconds, 3)}
+        if trace:
+            fields["traceID"] = trace
         if untold:
             fields["not_told"] = untold
-        self._records.say("warn", what, fields, error)
+        self._records.say("warn", f"slow request: {method} {path} {what}", fields, error)
+
+
+def _of_scope(scope: dict[str, Any]) -> tuple[str, str, str]:
+    return scope["method"], scope["path"][:_PATH_MAX], trace_in(scope["headers"])
+
+
+def _of_environ(environ: dict[str, Any]) -> tuple[str, str, str]:
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")  # which a dispatcher may have divided anew
+    shown = path.encode("latin-1", "replace").decode("utf-8", "backslashreplace")[:_PATH_MAX]
+    return environ.get("REQUEST_METHOD", ""), shown, trace_of(environ.get("HTTP_TRACEPARENT", ""))
 
 
 _Place = tuple[FrameType, int]
@@ -157,8 +164,7 @@ def before_asgi(app: Any, slow: SlowRequests) -> Any:
         return noted(scope, returned) if scope["type"] == "http" else returned
 
     async def noted(scope: Any, returned: Awaitable[None]) -> None:
-        path = scope["path"][:_PATH_MAX]
-        call = slow.begin(scope["method"], path, trace_in(scope["headers"]), asyncio.current_task())
+        call = slow.begin(scope, asyncio.current_task())
         try:
             await returned
         finally:
@@ -173,8 +179,7 @@ def before_wsgi(app: Any, slow: SlowRequests) -> Any:
     """
 
     def noting(environ: dict[str, Any], start_response: Any) -> Any:
-        path = environ["PATH_INFO"].encode("latin-1", "replace").decode("utf-8", "backslashreplace")[:_PATH_MAX]
-        call = slow.begin(environ["REQUEST_METHOD"], path, trace_of(environ.get("HTTP_TRACEPARENT", "")))
+        call = slow.begin(environ)
         try:
             returned = app(environ, start_response)
         except BaseException:
