@@ -27,6 +27,10 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
         note("shutdown")
         await send({"type": "lifespan.shutdown.complete"})
         return
+    if scope["path"] == "/short":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        return
     try:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while True:
@@ -41,6 +45,10 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
 
 
 def wsgi(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    if environ["PATH_INFO"] == "/short":
+        start_response("200 OK", [("Content-Length", "2")])
+        yield b"ok"
+        return
     start_response("200 OK", [])
     try:
         while True:

@@ -124,10 +124,11 @@ class AsgiServer(Agent[HttpConnection]):
             return
         if self._stage is ServerStage.SERVING:
             self._tell(Failed("stopping", TOLD))
-        self.context.keeps_upgraded = False
-        self._leave(ServerStage.DRAINING, 0.0)
-        self.context.keeps_upgraded = False
-        self._force()
+            self._leave(ServerStage.DRAINING, 0.0)
+            self.context.keeps_upgraded = False
+        else:
+            self.context.keeps_upgraded = False
+            self._force()
 
     def _orphaned(self) -> None:
         for call in self.context.calls:

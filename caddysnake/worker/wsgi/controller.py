@@ -328,6 +328,7 @@ class Controller:
             return
         self._is_cut = True
         self._cut_at = now
+        self._sweep()  # a grace of nothing has left no time for it
         kept = self._websockets.taken() if self._kept_until else []
         held = [each for each in self._table.held.values() if each not in kept]
         if held or self._pool.busy:

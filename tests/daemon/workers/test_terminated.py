@@ -34,26 +34,31 @@ def test_it_ends_in_order_and_is_replaced(interface: str, runtime: str, host: st
     text = BLOCK.format(folder=tmp_path, interface=interface, host=host, runtime=runtime)
     notes = tmp_path / "notes"
 
-    def stream() -> RawClient:
+    def connected() -> RawClient:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE_S)
         sock.connect(str(tmp_path / "a.sock"))
-        client = RawClient(sock)
+        return RawClient(sock)
+
+    def stream() -> RawClient:
+        client = connected()
         client.send(b"GET /loud HTTP/1.1\r\nHost: a\r\n\r\n")
         client.head()
         return client
 
-    with daemon(tmp_path, text) as process:
+    with daemon(tmp_path, text) as process, connected() as idle:
         (pid,) = (
             child
             for child in children(process.pid)
             if Path(f"/proc/{child}/cmdline").read_bytes().startswith(TITLES[host])
         )
+        assert idle.get("/short").body == b"ok"
         with stream():
             os.kill(pid, signal.SIGTERM)
             eventually(lambda: notes.exists() and "atexit" in notes.read_text(), "its end")
             assert notes.read_text().splitlines() == STEPS[interface]
         with stream():
             pass
+        assert idle.get("/short").body == b"ok"
         assert "it was told to end by SIGTERM" in process.log
         assert "broke a rule" not in process.log
