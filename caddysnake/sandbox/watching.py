@@ -12,6 +12,8 @@ import fcntl
 import os
 import socket
 import struct
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -26,6 +28,12 @@ _PIDFD_GETFD: Final = 438
 _PATH_MAX: Final = 4096
 _AT_FDCWD: Final = -100
 _O_PATH: Final = 0o10000000
+_NSCD: Final = b"/var/run/nscd/socket"
+"""Which glibc tries for names of users and hosts, and does well without."""
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_STATX_BTIME: Final = 0x800
+_BUILD_S: Final = 60
+_CACHE: Final = "/__pycache__/"
 
 
 class Place(NamedTuple):
@@ -37,7 +45,7 @@ class Place(NamedTuple):
 
 class Watched(NamedTuple):
     """A system call. ``how``: ``open`` (``flags`` says for what), ``read``, ``write`` (the file), ``change`` (its
-    folder), ``connect``, ``bind`` or ``socket``.
+    folder), ``make``, ``remove`` (likewise, where it is missing, or there), ``connect``, ``bind`` or ``socket``.
     """
 
     numbers: tuple[int, int]
@@ -54,18 +62,18 @@ WATCHED: Final[dict[str, Watched]] = {
     "execve": Watched((59, 221), "read", (Place(0),)),
     "execveat": Watched((322, 281), "read", (Place(1, 0),)),
     "truncate": Watched((76, 45), "write", (Place(0),)),
-    "unlink": Watched((87, -1), "change", (Place(0),)),
-    "unlinkat": Watched((263, 35), "change", (Place(1, 0),)),
-    "rmdir": Watched((84, -1), "change", (Place(0),)),
-    "mkdir": Watched((83, -1), "change", (Place(0),)),
-    "mkdirat": Watched((258, 34), "change", (Place(1, 0),)),
+    "unlink": Watched((87, -1), "remove", (Place(0),)),
+    "unlinkat": Watched((263, 35), "remove", (Place(1, 0),)),
+    "rmdir": Watched((84, -1), "remove", (Place(0),)),
+    "mkdir": Watched((83, -1), "make", (Place(0),)),
+    "mkdirat": Watched((258, 34), "make", (Place(1, 0),)),
     "rename": Watched((82, -1), "change", (Place(0), Place(1))),
     "renameat": Watched((264, 38), "change", (Place(1, 0), Place(3, 2))),
     "renameat2": Watched((316, 276), "change", (Place(1, 0), Place(3, 2))),
-    "symlink": Watched((88, -1), "change", (Place(1),)),
-    "symlinkat": Watched((266, 36), "change", (Place(2, 1),)),
-    "link": Watched((86, -1), "change", (Place(1),)),
-    "linkat": Watched((265, 37), "change", (Place(3, 2),)),
+    "symlink": Watched((88, -1), "make", (Place(1),)),
+    "symlinkat": Watched((266, 36), "make", (Place(2, 1),)),
+    "link": Watched((86, -1), "make", (Place(1),)),
+    "linkat": Watched((265, 37), "make", (Place(3, 2),)),
     "connect": Watched((42, 203), "connect"),
     "bind": Watched((49, 200), "bind"),
     "socket": Watched((41, 198), "socket"),
@@ -93,6 +101,8 @@ class Listener:
     def __init__(self, fd: int, machine: str) -> None:
         self.fd = fd
         self.unseen = 0
+        self._unix: Counter[int] = Counter()
+        """Unix sockets, by who has made them."""
         place = MACHINES.index(machine)
         self._calls = {each.numbers[place]: each for each in WATCHED.values() if each.numbers[place] >= 0}
 
@@ -118,10 +128,14 @@ class Listener:
                 raise
         return found
 
+    @property
+    def wants_unix(self) -> bool:
+        """It has made unix sockets itself, not the C library for it."""
+        return any(count > 0 for count in self._unix.values())
+
     def _looked_at(self, pid: int, call: Watched, arguments: list[int]) -> Iterator[Wanted]:
         if call.how == "socket":
-            if arguments[0] & 0xFFFFFFFF == socket.AF_UNIX:
-                yield Wanted("unix", "")
+            self._unix[pid] += arguments[0] & 0xFFFFFFFF == socket.AF_UNIX
         elif call.how in ("connect", "bind"):
             yield from self._addressed(pid, call.how, arguments)
         else:
@@ -156,7 +170,7 @@ class Listener:
         raw = _memory(pid, arguments[1], min(arguments[2] & 0xFFFFFFFF, 128))
         family = int.from_bytes(raw[:2], "little")
         if family == socket.AF_UNIX:
-            yield Wanted("unix", os.fsdecode(raw[2:].rstrip(b"\0")))
+            self._unix[pid] -= how == "connect" and raw[2:].rstrip(b"\0") == _NSCD
         elif family in (socket.AF_INET, socket.AF_INET6) and _is_stream(pid, arguments[0] & 0xFFFFFFFF):
             yield Wanted("connect" if how == "connect" else "listen", str(int.from_bytes(raw[2:4], "big")))
 
@@ -165,17 +179,30 @@ def _of_file(path: str, how: str, flags: int) -> Iterator[Wanted]:
     if how in ("open", "openat2"):
         if flags & _O_PATH:
             return
-        is_there = os.path.lexists(path)
-        if flags & os.O_CREAT and not is_there:
+        if flags & os.O_CREAT and not _was_there(path):
             how = "change"
         elif flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
             how = "write"
         else:
             how = "read"
-    if how == "change":
-        yield Wanted("write", os.path.realpath(os.path.dirname(path)))
-    elif os.path.exists(path):  # what is missing is missing in a sandbox, too
+    if how != "read" and _CACHE in f"{path}/":
+        return  # Python does without
+    if (how == "make" and _was_there(path)) or (how == "remove" and not os.path.lexists(path)):
+        return  # the error is the same in a sandbox
+    if how in ("change", "make", "remove"):
+        how, path = "write", os.path.dirname(path)
+    # What is missing, or closed to it, is so in a sandbox, too.
+    if os.access(path, os.R_OK if how == "read" else os.W_OK):
         yield Wanted(how, os.path.realpath(path))
+
+
+def _was_there(path: str) -> bool:
+    """And not only since another worker of the same build has made it (statx(2): when it was made)."""
+    buffer = ctypes.create_string_buffer(256)
+    if ctypes.CDLL(None).statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer) != 0:
+        return False
+    mask, made_at = struct.unpack_from("=I76xq", buffer)
+    return not mask & _STATX_BTIME or made_at < time.time() - _BUILD_S
 
 
 def _memory(pid: int, address: int, size: int) -> bytes:

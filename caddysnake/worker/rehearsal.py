@@ -82,6 +82,8 @@ def _watch(pid: int, ours: socket.socket, machine: str, app: str, walls: Walls) 
             elif pidfd in events or listener.fd in events:
                 break
         unseen = listener.unseen
+        if listener.wants_unix:
+            wanted.add(watching.Wanted("unix", ""))
     _, status = os.waitpid(pid, 0)
     _tell(app, lines.missing(wanted, walls), len(wanted), unseen)
     return os.waitstatus_to_exitcode(status) & 0xFF

@@ -351,6 +351,8 @@ def test_an_admin_api_on_tcp_answers_no_app_and_everybody_else(folder: Path, pub
 
 REACHING = """
 import glob, os, socket, subprocess, sys
+sys.dont_write_bytecode = False
+import beside
 for name in sorted(glob.glob({models!r} + "/*")):
     open(name).read()
 open({single!r}).read()
@@ -379,7 +381,8 @@ def test_an_audit_prints_the_lines_with_which_the_app_comes_up_in_a_sandbox(fold
         port = server.getsockname()[1]
         names = {"models": f"{folder}/models", "single": f"{folder}/single/x", "media": f"{folder}/media"}
         (folder / "alice" / "main.py").write_text(REACHING.format(**names, secret=f"{folder}/own/secret", port=port))
-        for name in ("models", "media", "single", "own"):
+        (folder / "alice" / "beside.py").touch()
+        for name in ("models", "media", "single", "own", "alice"):
             give(folder / name, ALICE)
 
         def text(*lines: str) -> str:
@@ -394,7 +397,7 @@ def test_an_audit_prints_the_lines_with_which_the_app_comes_up_in_a_sandbox(fold
                 f"read {folder}/models",
                 f"read {folder}/single/x",
                 f"write {folder}/media",
-                f"write {folder}/own/secret",
+                f"write {folder}/own",
                 f"connect {port}",
                 "unix any",
             ]
