@@ -28,7 +28,7 @@ _PIDFD_GETFD: Final = 438
 _PATH_MAX: Final = 4096
 _AT_FDCWD: Final = -100
 _O_PATH: Final = 0o10000000
-_NSCD: Final = b"/var/run/nscd/socket"
+_NSCD: Final = b"/var/run/nscd/socket\0"
 """Which glibc tries for names of users and hosts, and does well without."""
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _STATX_BTIME: Final = 0x800
@@ -170,7 +170,7 @@ class Listener:
         raw = _memory(pid, arguments[1], min(arguments[2] & 0xFFFFFFFF, 128))
         family = int.from_bytes(raw[:2], "little")
         if family == socket.AF_UNIX:
-            self._unix[pid] -= how == "connect" and raw[2:].rstrip(b"\0") == _NSCD
+            self._unix[pid] -= how == "connect" and raw[2:].startswith(_NSCD)
         elif family in (socket.AF_INET, socket.AF_INET6) and _is_stream(pid, arguments[0] & 0xFFFFFFFF):
             yield Wanted("connect" if how == "connect" else "listen", str(int.from_bytes(raw[2:4], "big")))
 
