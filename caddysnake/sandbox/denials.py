@@ -1,15 +1,27 @@
-"""What an error says of a path that the sandbox has kept from whoever it happened to. Pure.
+"""What an error says of what the sandbox has kept from whoever it happened to, and which line would let him have it.
 
 Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations
 
+import os
 import re
 
 _DENIED = re.compile(
     r"""PermissionError: \[Errno 13\] [^\n]*?: (?:b?'(?P<single>/[^'\n]*)'|b?"(?P<double>/[^"\n]*)")"""
     r"|(?<=: )(?P<library>/[^:\n]+): cannot open shared object file: Permission denied"
+)
+_NAMELESS = r"\([^\n]*\n(?:[ ^~]+\n)?PermissionError: \[Errno 13\] Permission denied[ \n]*\Z"
+"""The last line of a traceback: what was called is in the line before."""
+_OTHERS = (
+    (re.compile(r"\[Errno 13\] Connect call failed \('[^']*', (\d+)"), "connect {}"),
+    (re.compile(r"port (\d+) failed: Permission denied"), "connect {}"),
+    (re.compile(r"connecting to \S+?:(\d+)\. Permission denied"), "connect {}"),
+    (re.compile(r"\[Errno 13\][^\n]* attempting to bind on address \('[^']*', ([1-9]\d*)"), "listen {}"),
+    (re.compile(r"\.connect(?:_ex)?" + _NAMELESS), "connect PORT"),
+    (re.compile(r"\.(?:bind|listen)" + _NAMELESS), "listen PORT"),
+    (re.compile(r"OSError: \[Errno 97\] Address family not supported"), "unix any"),
 )
 
 
@@ -24,6 +36,9 @@ def denied_path(text: str) -> str:
 def hint(text: str) -> str:
     """What would let an app in a sandbox, which has failed with ``text``, have what it was denied; else empty."""
     path = denied_path(text)
-    if not path:
-        return ""
-    return f"(outside of the sandbox: `read {path}` or `write {path}` in the block of sandbox would allow it)"
+    if path:
+        lines = [f"read {path}", f"write {path}"] if os.path.lexists(path) else [f"write {os.path.dirname(path)}"]
+    else:
+        lines = [line.format(*found.groups()) for each, line in _OTHERS if (found := each.search(text))][:1]
+    named = " or ".join(f"`{line}`" for line in lines)
+    return f"(outside of the sandbox: {named} in the block of sandbox would allow it)" if lines else ""

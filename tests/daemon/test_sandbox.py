@@ -16,6 +16,7 @@ import pytest
 from support.admin import call, command
 from support.daemon import PATIENCE_S, Process, eventually, free_port, get
 from support.estate import Estate, block
+from support.pythons import make_venv, site_of
 from support.siege import APP
 from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
 
@@ -227,13 +228,18 @@ def test_after_a_deploy_by_a_link_a_reload_is_enough(folder: Path, public: Publi
 
 
 def test_what_keeps_an_app_from_starting_is_told_with_the_line_that_would_let_it(folder: Path, public: Public) -> None:
-    (folder / "alice" / "main.py").write_text(f"open({str(folder / 'bob' / 'secret.txt')!r})\n")
-    app = block(folder, "alice", public, "sandbox on")
-    text = f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n"
-    with pytest.raises(AssertionError, match="ended with 1"):
-        run(folder, public, text, ALICE)
-    log = (folder / "daemon.log").read_text()
-    assert f"outside of the sandbox: `read {folder}/bob/secret.txt`" in log
+    venv = make_venv(public.python, folder / "venv")
+    (site_of(venv) / "beside.pth").write_text(f"{folder}/bob\n")  # as of what is installed as editable
+    app = block(folder, "alice", public, "sandbox on").replace(f"python_path {public.python}", f"venv {venv}")
+    for source, line in (
+        (f"open({str(folder / 'bob' / 'secret.txt')!r})", f"`read {folder}/bob/secret.txt`"),
+        ("import program", f"`read {folder}/bob`"),
+        ("import socket\nsocket.create_server(('127.0.0.1', 54321))", "`listen 54321`"),
+    ):
+        (folder / "alice" / "main.py").write_text(f"{source}\n")
+        with pytest.raises(AssertionError, match="ended with 1"):
+            run(folder, public, f"unix/{folder}/alice.sock|0600 {{\n{app}}}\n", ALICE)
+        assert line in (folder / "daemon.log").read_text()
 
 
 def test_what_an_app_runs_besides_is_in_its_sandbox_too(folder: Path, public: Public) -> None:

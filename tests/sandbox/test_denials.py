@@ -31,4 +31,26 @@ from caddysnake.sandbox.denials import denied_path, hint
 )
 def test_the_last_path_that_was_denied_is_named(text: str, path: str) -> None:
     assert denied_path(text) == path
-    assert (f"`read {path}`" in hint(text)) == bool(path)
+
+
+CALLED = "Traceback …\n  File \"/srv/a.py\", line 5, in app\n    {}\nPermissionError: [Errno 13] Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("PermissionError: [Errno 13] Permission denied: '/etc/passwd'", "`read /etc/passwd` or `write /etc/passwd`"),
+        ("PermissionError: [Errno 13] Permission denied: '/etc/not there'", "`write /etc`"),
+        ("PermissionError: [Errno 13] Connect call failed ('127.0.0.1', 5432)", "`connect 5432`"),
+        ('connection to server at "127.0.0.1", port 5432 failed: Permission denied', "`connect 5432`"),
+        ("redis.ConnectionError: Error 13 connecting to localhost:6379. Permission denied.", "`connect 6379`"),
+        ("[Errno 13] error while attempting to bind on address ('::1', 80, 0, 0): permission denied", "`listen 80`"),
+        (CALLED.format("sock.connect(sa)"), "`connect PORT`"),
+        (CALLED.format("server.bind(address)\n    ^^^^^^^^^^^^^^^^^^^^"), "`listen PORT`"),
+        ("OSError: [Errno 97] Address family not supported by protocol", "`unix any`"),
+        (CALLED.format("os.setpriority(0, 7, 5)"), ""),
+        ("", ""),
+    ],
+)
+def test_the_line_that_would_allow_it_is_named(text: str, lines: str) -> None:
+    assert hint(text) == (f"(outside of the sandbox: {lines} in the block of sandbox would allow it)" if lines else "")

@@ -44,6 +44,8 @@ def _of_module(exc: ModuleNotFoundError, working_dir: str) -> str:
     name = (exc.name or "").partition(".")[0]
     if not name:
         return ""
+    if closed := next(filter(_is_closed, sys.path), None):
+        return f"(it may be in {closed}, which may not be read here: in a sandbox, `read {closed}` would allow it)"
     missing = f"{name} is not installed for {sys.executable}"
     for folder in (working_dir, os.path.dirname(working_dir)):
         for venv in (os.path.join(folder, each) for each in _VENVS):
@@ -52,6 +54,15 @@ def _of_module(exc: ModuleNotFoundError, working_dir: str) -> str:
                 has = "has it" if _holds(venv, name) else "is a virtual environment"
                 return f"({missing}. {venv} {has}: write `venv {venv}` in the python block, or `--venv {venv}`.)"
     return f"({missing}: install it there, or name the Python that has it with `venv`.)"
+
+
+def _is_closed(folder: str) -> bool:
+    """Python passes over it as if it were empty: a ``.pth`` file names it, and the sandbox does not."""
+    try:
+        os.scandir(folder).close()
+    except OSError as exc:
+        return isinstance(exc, PermissionError)
+    return False
 
 
 def _holds(venv: str, name: str) -> bool:
