@@ -6,6 +6,7 @@ such a signal would end it; held back, it comes when the daemon can carry it out
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ def main() -> int:
     """Carry out the command line of this process; the exit status."""
     if sys.argv[1:2] and sys.argv[1] in DAEMONS:
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        gc.disable()  # what is imported stays; `run` goes on with it
         if (interface := _likely(sys.argv[1:])) is not None:
             from ..daemon.workers.forking import ahead
 

@@ -13,6 +13,7 @@ Stops on SIGTERM or SIGINT when requests in flight are done (grace_period); a se
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -139,6 +140,7 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
 
     if left is not None and not left.state.is_afresh:
         import_all()  # somebody stands in meanwhile; later, a thread that imports would hold up who serves
+    gc.enable()
     return run(
         wanted.configuration,
         companion,

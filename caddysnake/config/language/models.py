@@ -8,10 +8,9 @@ Every model knows where it was written (``position``, ``where``), for the checks
 the JSON, nor of a comparison.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` where models are: pydantic would compile each of them again.
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 
@@ -46,12 +45,16 @@ NOWHERE = Position("", 0)
 Socket = Annotated[SocketAddress, PlainSerializer(str)]
 Mode = Annotated[int, PlainSerializer(lambda mode: f"{mode:04o}", return_type=str)]
 Module = Annotated[ModuleVariable, PlainSerializer(str)]
+if TYPE_CHECKING:
+    Opaque = Settings
+else:
+    Opaque = Any  # sixty fields that pydantic need not know
 
 
 class Model(BaseModel):
     """The base of all: frozen, no unknown fields, compared without positions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, defer_build=True)
 
     position: Position = Field(default=NOWHERE, exclude=True, repr=False)
 
@@ -69,7 +72,7 @@ def _said(model: Model) -> dict[str, Any]:
     return {name: getattr(model, name) for name, field in fields.items() if not field.exclude}
 
 
-def _changed(said: Settings | Canary, default: Settings | Canary) -> dict[str, Any]:
+def _changed(said: "Settings | Canary", default: "Settings | Canary") -> dict[str, Any]:
     return {name: value for name, value in said._asdict().items() if value != getattr(default, name)}
 
 
@@ -277,7 +280,7 @@ class PythonApp(Model):
     processes: tuple[ProcessLine, ...] = ()
     schedules: tuple[ScheduleLine, ...] = ()
 
-    settings: Settings = UNSAID
+    settings: Opaque = UNSAID
     """What is its workers' alone to carry out. Which app they run, and where, is not in it yet."""
 
     placeholders: tuple[str, ...] = ()
@@ -319,7 +322,7 @@ class Route(Model):
     group: str | None = None
     strip_prefix: str | None = None
     app: PythonApp | None = None
-    routes: tuple[Route, ...] = ()
+    routes: tuple["Route", ...] = ()
 
     def apps(self) -> list[PythonApp]:
         """The apps below, in the order in which they are tried."""
@@ -344,7 +347,7 @@ class Site(Model):
     addresses: tuple[SiteAddress, ...]
     bind: tuple[Socket, ...] = ()
     bind_position: Position = Field(default=NOWHERE, exclude=True, repr=False)
-    routes: tuple[Route, ...] = ()
+    routes: tuple["Route", ...] = ()
 
     def apps(self) -> list[PythonApp]:
         """The apps of the site, in the order in which they are tried."""

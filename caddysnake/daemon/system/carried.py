@@ -1,7 +1,5 @@
 """What is carried over an upgrade of relays and of what is executed as an app is; and what all of it has in common."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +8,14 @@ from pydantic import BaseModel, ConfigDict
 class Carried(BaseModel):
     """A part of the state. What a newer or older daemon knows besides is passed over."""
 
-    model_config = ConfigDict(extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+    # What reads and writes them is built when there is an upgrade, and not before the first answer.
+    model_config = ConfigDict(extra="ignore", defer_build=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+
+def build_all() -> None:
+    """Build what reads and writes all parts; for a thread, since that takes long."""
+    for kind in Carried.__subclasses__():
+        kind.model_rebuild()
 
 
 CarriedOutlets = dict[str, Any]

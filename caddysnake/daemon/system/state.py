@@ -5,9 +5,9 @@ form is versioned: a daemon takes over from one that speaks a version it knows, 
 the other still runs. A field that is added needs a default; one that nobody knows any more is passed over.
 """
 
-from __future__ import annotations
-
 from typing import Any
+
+from pydantic import Field
 
 from ...channel.messages import PROTOCOL_VERSION
 from .carried import (
@@ -160,7 +160,7 @@ class CarriedPool(Carried):
     restarts: int = 0
     failures: int = 0
     seat: CarriedSeat | None = None
-    ledger: CarriedLedger = CarriedLedger()
+    ledger: CarriedLedger = Field(default_factory=CarriedLedger)
 
 
 class CarriedTrial(Carried):
@@ -197,14 +197,14 @@ class CarriedApp(Carried):
     is_stopping: bool = False
     broken: CarriedFailure | None = None
     attempts: int = 0
-    builds: CarriedBuilds = CarriedBuilds()
-    scale: CarriedScale = CarriedScale()
+    builds: CarriedBuilds = Field(default_factory=CarriedBuilds)
+    scale: CarriedScale = Field(default_factory=CarriedScale)
     trial: CarriedTrial | None = None
     kept: CarriedKept | None = None
-    ledger: CarriedLedger = CarriedLedger()
+    ledger: CarriedLedger = Field(default_factory=CarriedLedger)
     folder: tuple[str, int] | None = None
     """Its private one, and its user."""
-    background: CarriedBackground = CarriedBackground()
+    background: CarriedBackground = Field(default_factory=CarriedBackground)
     waiting: list[int] = []
 
 
@@ -230,12 +230,12 @@ class CarriedEstate(Carried):
     name: str
     apps: list[CarriedTenant] = []
     leaving: list[tuple[str | None, CarriedApp]] = []
-    ledger: CarriedLedger = CarriedLedger()
+    ledger: CarriedLedger = Field(default_factory=CarriedLedger)
     released: list[str] = []
     """The keys of those whose release commands have run."""
     seen: list[str] = []
     """The keys of those that take part in schedules."""
-    schedules: CarriedTenantSchedules = CarriedTenantSchedules()
+    schedules: CarriedTenantSchedules = Field(default_factory=CarriedTenantSchedules)
 
 
 class CarriedConnection(Carried):
@@ -338,7 +338,7 @@ class State(Carried):
     """Below it are those of workers."""
     changes_from: float = 0.0
     """``time.time()``: changes of code from then on may not have been noticed."""
-    builds: CarriedBuilds = CarriedBuilds()
+    builds: CarriedBuilds = Field(default_factory=CarriedBuilds)
     """Of the configuration."""
     caddy: CarriedCaddy | None = None
     log: dict[str, int] | None = None

@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 
 from ..commands.release import releases
 from ..supervisor.supervisor import Supervisor
+from ..system.carried import build_all
 from ..system.log import process as logger
 from ..system.log.records import printable
 from ..system.sealed import seal
@@ -89,6 +90,7 @@ class Upgrade:
 
     async def rehearse(self) -> str:
         """The version that is installed, which could take over. Raises ``UpgradeRefused``."""
+        await asyncio.to_thread(build_all)
         try:
             state_fd = seal(self._state())
             try:
