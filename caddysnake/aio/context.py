@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..channel.records import say
 from ..channel.settings import RelaySettings, Settings
-from ..channel.throttle import Throttle, kind_of
+from ..channel.throttle import MISHAP, Throttle, raised_at
 from ..channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_ACTIVE, WORD_TICK, Page
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
@@ -113,11 +113,10 @@ class Context:
                 self.mishap(exc)
                 connection.cut()
 
-    def mishap(self, exc: BaseException, what: str = "a connection is ended") -> None:
-        """Tell of ``exc``, an error of ours, and ``what`` became of it; what one line raises, once a minute."""
-        if self._mishaps.is_due(kind_of(exc), monotonic()):
-            trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-            say("error", f"an error inside caddysnake: {what}", trace, code="internal")
+    def mishap(self, exc: Exception) -> None:
+        """Tell of ``exc``, an error of ours, for which a connection is ended; what one line raises, once a minute."""
+        if self._mishaps.is_due(raised_at(exc), monotonic()):
+            say("error", MISHAP, "".join(traceback.format_exception(exc)), code="internal")
 
     # Vital signs
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import OrderedDict
 from collections.abc import Hashable
-from types import TracebackType
 
 AGAIN_S = 60.0
 """How long nothing is said of a thing that has been told."""
+
+MISHAP = "an error inside caddysnake: a connection is ended"
+"""What is said of an error of our own."""
 
 LINES_MAX = 30
 """So many different things are told in that time; of the rest, the number."""
@@ -45,13 +48,9 @@ class TokenBucket:
 
 
 
-def kind_of(exc: BaseException) -> tuple[type[BaseException], str, int]:
-    """What ``exc`` is, and the line that raised it: for ``Throttle.is_due``."""
-    trace: TracebackType | None = exc.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = ("", -1) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-    return type(exc), *place
+def raised_at(exc: Exception) -> str:
+    """The line that raised ``exc``: for ``Throttle.is_due``."""
+    return repr((type(exc), traceback.extract_tb(exc.__traceback__, -1)))
 
 
 class Throttle:

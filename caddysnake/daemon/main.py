@@ -26,7 +26,7 @@ from .supervisor.beside import ControlEndpoint, FrontProxy
 from .supervisor.document import Configuration, Reader
 from .supervisor.reloads import Reloads, why
 from .supervisor.supervisor import Supervisor
-from .system import cgroups, mishaps, processes, tempdirs
+from .system import cgroups, processes, tempdirs
 from .system.log import process as logger
 from .system.log import records as logs
 from .system.log.records import close_quietly, tell
@@ -387,7 +387,6 @@ def run(
     notifier = Notifier.from_environ(os.environ)
 
     async def main() -> int:
-        asyncio.get_running_loop().set_exception_handler(mishaps.of_loop)
         told = companion() if companion is not None else None
         daemon = Daemon(configuration, told, reader, notifier, inheritance, attendant)
         return await daemon.run(on_ready)

@@ -61,7 +61,7 @@ class LinkBroker:
         """``link`` is clean and carries no request."""
         user = self._links.release(link, self._context.now)
         if user is not None:
-            self._give(user, link)
+            self._tell_user(user, link)
             return
         surplus = self._links.surplus(link)
         if surplus is not None:
@@ -104,27 +104,21 @@ class LinkBroker:
     def _refuse(self, need: int, answer: Answer) -> None:
         user = self._links.refused(need)
         if user is not None:
-            self._turn_away(user, answer)
+            self._tell_user(user, answer)
 
     def give_up(self) -> None:
         """The daemon is gone: nobody who waits gets a link any more."""
         for user in self._links.give_up():
-            self._turn_away(user, STOPPING)
+            self._tell_user(user, STOPPING)
 
-    def _give(self, user: LinkUser, link: LinkConnection) -> None:
+    def _tell_user(self, user: LinkUser, found: LinkConnection | Answer) -> None:
         try:
-            user.linked(link)
-        except Exception as exc:
-            self._context.mishap(exc)
-            link.discard()
-            user.cut()
-
-    def _turn_away(self, user: LinkUser, answer: Answer) -> None:
-        try:
-            user.refused(answer)
+            user.refused(found) if isinstance(found, Answer) else user.linked(found)
         except Exception as exc:
             self._context.mishap(exc)
             user.cut()
+            if not isinstance(found, Answer):
+                found.discard()
 
     # For links
 
@@ -138,7 +132,7 @@ class LinkBroker:
             return
         user = self._links.arrived(link.need, link, link.owner)
         if user is not None:
-            self._give(user, link)
+            self._tell_user(user, link)
         else:
             self.release(link)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import socket
-from typing import Any
 
 from ..aio.agent import FAREWELL_S, STDERR, Agent
 from ..channel.endpoint import Endpoint
@@ -46,7 +45,6 @@ class RelayServer(Agent[ClientConnection]):
         context = RelayContext(settings, page, router, loop, self._ended, self._read_less)
         super().__init__(context, endpoint, keep_s=settings.tunnel_keep_s, cut_s=CUT_S, end_s=FAREWELL_S)
         self._broker = LinkBroker(context, self._tell)
-        loop.set_exception_handler(self._raised)
 
     async def run(self) -> int:
         """Serve, drain; the process's exit status."""
@@ -71,13 +69,6 @@ class RelayServer(Agent[ClientConnection]):
             self._broker.refused(message)
         else:
             super()._obey(message, descriptors)
-
-    def _raised(self, loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
-        exc = what.get("exception")
-        if exc is None:
-            loop.default_exception_handler(what)
-        else:
-            self.context.mishap(exc, str(what.get("message", "")))
 
     def _connection_for(self, take: Take, sock: socket.socket) -> ClientConnection:
         flags = take.flags

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
-from ...channel.throttle import Throttle, kind_of
+from ...channel.throttle import MISHAP, Throttle, raised_at
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -17,11 +16,10 @@ P = ParamSpec("P")
 _told = Throttle()
 
 
-def tell(exc: BaseException, what: str = "a connection is ended") -> None:
-    """Log ``exc`` with its traceback, and ``what`` became of it; what one line raises, once a minute."""
-    if _told.is_due(kind_of(exc), time.monotonic()):
-        fields = {"code": "internal"}
-        log.error("an error inside caddysnake: %s", what, exc_info=exc, extra={"fields": fields})
+def tell(exc: Exception) -> None:
+    """Log ``exc`` with its traceback; what one line raises, once a minute."""
+    if _told.is_due(raised_at(exc), time.monotonic()):
+        log.error(MISHAP, exc_info=exc, extra={"fields": {"code": "internal"}})
 
 
 def or_else(amends: Callable[..., object]) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -38,12 +36,3 @@ def or_else(amends: Callable[..., object]) -> Callable[[Callable[P, None]], Call
         return taken
 
     return guard
-
-
-def of_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Tell what a callback has raised: for ``loop.set_exception_handler``."""
-    exc = context.get("exception")
-    if exc is None:
-        loop.default_exception_handler(context)
-    else:
-        tell(exc, str(context.get("message", "")))
