@@ -6,6 +6,7 @@ carries out in ``channel.settings``, all else in ``models``.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -26,7 +27,7 @@ from .models import (
     WebSocketDrain,
     WebSocketPing,
 )
-from .registry import Registry, argument, arguments, block_lines, lines, position_of
+from .registry import Registry, argument, arguments, block_lines, error_at, lines, position_of
 from .values import InvalidValue
 from .variables import check_name, check_pattern, check_value
 
@@ -446,19 +447,21 @@ def cache(d: Dispenser, app: AppDraft) -> None:
 def isolation(d: Dispenser, app: AppDraft) -> None:
     """The Go plugin's word for workers that are not in containers, as none are here. `sandbox`, `user` and `limits`
     keep apps apart."""
+    here = position_of(d.token())
     words = d.remaining_args()
     block = lines(d)
     if words == ["none"] and not block:
         return
     said = {line[0].text: " ".join(token.text for token in line[1:]) for line in block}
-    instead = ["user NAME", "sandbox on"]
-    inner = [f"memory {said['memory']}"] if "memory" in said else []
-    instead += [f"limits {{ {' '.join(inner)} }}"] if inner else ["limits { memory 512MiB }"]
-    raise InvalidValue(
-        f"{' '.join(words) or 'it'} is not offered here: workers do not run in containers",
-        f"write in its place: {', '.join(instead)}; or run the sidecar itself in an image",
+    inner = [f"`memory {said.get('memory', '512MiB')}`"]
+    with contextlib.suppress(ValueError):
+        inner += [f"`cpu {float(said['cpus']) * 100:g}%`"] if "cpus" in said else []
+    raise error_at(
+        here,
+        f"isolation: {' '.join(words) or 'it'} is not offered here: workers do not run in containers",
+        f"write in its place the lines `user NAME`, `sandbox on`, and `limits` with {' and '.join(inner)} in its block; or "
+        "run the sidecar itself in an image",
     )
-
 
 
 @_subdirective("user", "user <name>")
