@@ -19,9 +19,11 @@ def processes_of(app: App) -> list[ProcessModel]:
 
 
 def _process(each: SupervisedProcess, *, is_leaving: bool) -> ProcessModel:
+    is_running = each.state.value == "running"
     return ProcessModel(
         name=each.label,
-        state="failed" if each.has_failed and each.state.value in ("paused", "starting") else each.state.value,
+        state="full" if each.is_full and is_running
+        else "failed" if each.has_failed and each.state.value in ("paused", "starting") else each.state.value,
         pid=each.pid,
         since_at=each.since,
         restarts=each.restarts,

@@ -289,7 +289,9 @@ class ProcessModel(Model):
     """A process beside the workers."""
 
     name: str = Field(description="with its number behind, where there are several")
-    state: Literal["waiting", "starting", "running", "paused", "failed", "stopping", "ended"]
+    state: Literal["waiting", "starting", "running", "full", "paused", "failed", "stopping", "ended"] = Field(
+        description="full: a store that refuses writes"
+    )
     pid: int = Field(description="0: there is none just now")
     since_at: float
     restarts: int

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.admin import command
+from support.admin import call, command
 from support.daemon import Process, children, daemon, eventually, get
 
 pytestmark = pytest.mark.system
@@ -187,13 +187,26 @@ def test_what_persists_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_what_is_full_refuses_and_says_what_to_do(tmp_path: Path) -> None:
-    with running(tmp_path, "cache {\nmax_size 2MB\n}") as (_, path):
+    with running(tmp_path, "cache {\nmax_size 2MB\n}") as (process, path):
         said: list[object] = []
         for number in range(60):
             said.append(asked(path, "set", f"key{number}", "x" * 60_000))
         assert said[0] is None
         assert said[-1] == {"error": "the store is full: raise `max_size` of `cache`, or give values a time to live"}
         assert asked(path, "get", "key0") == "x" * 60_000
+
+        def state() -> object:
+            asked(path, "set", "more", "x" * 60_000)
+            return call(process, "GET", "/apps").json["apps"][0]["processes"][0]["state"]
+
+        eventually(lambda: state() == "full", "that it is shown")
+        assert "the store is full, and refuses writes" in process.log
+        assert " full " in command(process, tmp_path, "status").stdout
+        assert b'caddysnake_processes{app="main:app",process="store",state="full"} 1.0' in call(
+            process, "GET", "/metrics"
+        ).body
+        asked(path, "delete", "key1")
+        eventually(lambda: " running " in command(process, tmp_path, "status").stdout, "that it is over")
 
 
 def test_without_a_line_the_first_call_starts_one_that_stays(tmp_path: Path) -> None:

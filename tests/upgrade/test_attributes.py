@@ -45,11 +45,11 @@ LOOKED_AT = {
         "_coming _folder _ledger"
     ),
     "commands.background.Background": (
-        "_due _has_schedules _is_over _predecessors _seen app around closed leaving processes schedules"
+        "_due _fullness _has_schedules _is_over _predecessors _seen app around closed leaving processes schedules"
     ),
     "commands.process.SupervisedProcess": (
-        "_backoff _due _execution _leaving _pid _renewing _stop_by _surroundings _task _told app ended index last_end "
-        "restarts since spec state"
+        "_backoff _due _execution _leaving _pid _renewing _stop_by _surroundings _task _told app ended index is_full "
+        "last_end restarts since spec state"
     ),
     "commands.schedule.Schedule": (
         "_is_over _surroundings _tasks _timetable app last_run missed runs skipped spec"

@@ -459,7 +459,7 @@ def isolation(d: Dispenser, app: AppDraft) -> None:
     raise error_at(
         here,
         f"isolation: {' '.join(words) or 'it'} is not offered here: workers do not run in containers",
-        f"write in its place the lines `user NAME`, `sandbox on`, and `limits` with {' and '.join(inner)} in its block; or "
+        f"write in its place the lines `user NAME`, `sandbox on`, `limits` with {' and '.join(inner)} in its block; or "
         "run the sidecar itself in an image",
     )
 

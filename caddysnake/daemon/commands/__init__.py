@@ -2,7 +2,7 @@
 
 ``background``    what runs beside an app's workers, build by build
 ``schedule``      a command at certain times; ``timetable``: when those are, without I/O
-``store``         one that all workers share
+``store``         one that all workers share; ``fullness``: whether it takes more
 ``process``       one that is kept up
 ``session``       one that somebody waits for
 ``release``       what must succeed before a build's first worker

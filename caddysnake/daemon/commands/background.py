@@ -12,6 +12,7 @@ import math
 
 from ..system.carried import CarriedBackground
 from ..system.plain import named, plain
+from .fullness import Fullness
 from .process import SupervisedProcess
 from .schedule import Schedule
 from .spec import Commands, ProcessSpec, ScheduleSpec
@@ -36,6 +37,7 @@ class Background:
         self._seen = 0.0
         self._is_over = False
         self._predecessors: list[Background] = []
+        self._fullness = Fullness()
 
     @property
     def longest_stop_s(self) -> float:
@@ -113,6 +115,9 @@ class Background:
         """Begin the commands that are due at ``now`` (``time.time()``); to be called every second or so."""
         if self.leaving or self.closed:
             self._sweep()
+        for store in self.processes:
+            if store.spec.stays:
+                self._fullness.look(store)
         if self._seen <= now < self._due:
             self._seen = now
             return

@@ -15,7 +15,7 @@ from ..system.plain import plain
 from .execution import Ending, Execution, NotExecuted
 from .spec import ProcessSpec
 from .store import trouble
-from .surroundings import BuildSurroundings
+from .surroundings import BuildSurroundings, store_socket
 
 log = logging.getLogger("caddysnake.app")
 
@@ -53,6 +53,8 @@ class SupervisedProcess:
         """``time.time()`` of its last end, and how that was."""
         self.ended = asyncio.Event()
         """Nothing of it is left, and nothing more is started."""
+        self.is_full = False
+        """It is a store that refuses writes."""
         self._surroundings = surroundings
         self._execution: Execution | None = None
         self._pid = 0
@@ -74,6 +76,11 @@ class SupervisedProcess:
     def pid(self) -> int:
         """Its process; 0 while there is none."""
         return self._execution.pid if self._execution is not None else 0
+
+    @property
+    def socket(self) -> str:
+        """Where it listens, if it is a store that runs."""
+        return store_socket(self._surroundings.known.private) if self._surroundings.known is not None else ""
 
     @property
     def is_leaving(self) -> bool:
@@ -164,6 +171,7 @@ class SupervisedProcess:
             self._enter(ProcessState.RUNNING)
             level = logging.INFO if self._backoff.failures <= 1 else logging.DEBUG
             log.log(level, "process started", extra={"fields": self._fields()})
+        self.is_full = False
         execution = self._execution
         if self._stop_by is None:
             await self._first(asyncio.shield(execution.ending))
