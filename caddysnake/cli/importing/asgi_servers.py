@@ -30,6 +30,7 @@ from .options import (
     seconds,
     switch,
     trust,
+    umask,
     watch,
     workers,
 )
@@ -221,11 +222,6 @@ GRANIAN = ServerOptions(
 )  # fmt: skip
 
 
-def _mask(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    mask = value if isinstance(value, int) else int(str(value), 8)
-    block.mode = f"{0o666 & ~mask:04o}"
-
-
 def _finish_hypercorn(block: Block, values: dict[str, Any], launch: Launch) -> None:
     app = str(values.get("app") or values.get("application_path") or "")
     kind, colon, rest = app.partition(":")
@@ -247,7 +243,7 @@ HYPERCORN = ServerOptions(
         "loglevel": level,
         "graceful_timeout": grace,
         "max_requests": limit("max_requests"),
-        "umask": _mask,
+        "umask": umask,
         "user": line("user"),
         "group": line("group"),
         "use_reloader": switch("autoreload"),

@@ -34,6 +34,7 @@ from .options import (
     seconds,
     switch,
     trust,
+    umask,
     variables,
     watch,
     workers,
@@ -66,7 +67,7 @@ def _timeout(block: Block, value: Any, values: Mapping[str, Any]) -> None:
     text = seconds(value)
     if text == "0s":
         return
-    if _is_sync(values):
+    if str(values.get("worker_class") or "sync") == "sync" and str(values.get("threads") or "1") == "1":
         block.put("request_timeout", text)
     else:
         block.note(
@@ -74,15 +75,6 @@ def _timeout(block: Block, value: Any, values: Mapping[str, Any]) -> None:
             "it was about workers that hang, not about requests; a hanging one is told here with its stacks, and "
             f"`request_timeout {text}` would end requests",
         )
-
-
-def _is_sync(values: Mapping[str, Any]) -> bool:
-    return str(values.get("worker_class") or "sync") == "sync" and str(values.get("threads") or "1") == "1"
-
-
-def _umask(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    mask = value if isinstance(value, int) else int(str(value), 0 if str(value)[:2] in ("0o", "0x") else 8)
-    block.mode = f"{0o666 & ~mask:04o}"
 
 
 USES = {
@@ -98,7 +90,7 @@ USES = {
     "raw_env": variables,
     "user": line("user"),
     "group": line("group"),
-    "umask": _umask,
+    "umask": umask,
     "reload": switch("autoreload"),
     "accesslog": lambda block, value, _: block.put("log") if value else None,
     "loglevel": level,
@@ -201,10 +193,9 @@ SERVER = ServerOptions(
         "--log-syslog-facility": "syslog_facility",
     },
     switches=names(
-        "reload preload_app daemon spew check_config print_config initgroups reuse_port capture_output "
-        "syslog sendfile enable_stdio_inheritance proxy_protocol do_handshake_on_connect "
-        "suppress_ragged_eofs permit_obsolete_folding strip_header_spaces "
-        "permit_unconventional_http_method permit_unconventional_http_version casefold_http_method "
+        "reload preload_app daemon spew check_config print_config initgroups reuse_port capture_output syslog sendfile "
+        "enable_stdio_inheritance proxy_protocol do_handshake_on_connect suppress_ragged_eofs permit_obsolete_folding "
+        "strip_header_spaces permit_unconventional_http_method permit_unconventional_http_version casefold_http_method "
         "disable_redirect_access_to_syslog no_control_socket enable_backlog_metric"
     ),
     many=frozenset({"bind", "raw_env", "reload_extra_files", "pythonpath"}),

@@ -180,6 +180,12 @@ def variables(block: Block, value: Any, _: Mapping[str, Any]) -> None:
         block.environ(name.strip(), text.strip())
 
 
+def umask(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    """Use what is taken off the mode of sockets."""
+    mask = value if isinstance(value, int) else int(str(value), 0 if str(value)[:2] in ("0o", "0x") else 8)
+    block.mode = f"{0o666 & ~mask:04o}"
+
+
 def line(name: str, read: Callable[[Any], str] = str) -> Use:
     """The value is the argument of one subdirective."""
     return lambda block, value, _: block.put(name, read(value))

@@ -120,15 +120,13 @@ USES = {
         ("stats stats_http stats_push carbon memory_report", METRICS),
         ("listen", "as long as the kernel allows"),
         ("buffer_size post_buffering http_keepalive http_auto_chunked http_timeout socket_timeout so_keepalive "
-            "add_header "
-         "http_raw_body http_chunked_input", "built in: HTTP is spoken with Caddy, with bounds of its own"),
+         "add_header http_raw_body http_chunked_input", "built in: HTTP is spoken with Caddy, with bounds of its own"),
         ("static_map static_map2 static_index check_static static_safe static_expires static_gzip_all offload_threads",
          "Caddy's: `file_server`"),
         ("route route_uri route_host http_to https_socket https", CADDYS),
         ("logto logto2 daemonize log_format log_date logger req_logger disable_logging log_4xx log_5xx "
-            "log_x_forwarded_for "
-         "log_master log_maxsize log_reopen logfile_chown logfile_chmod ignore_sigpipe ignore_write_errors "
-         "disable_write_exception log_slow log_micros threaded_logger", LOGS),
+         "log_x_forwarded_for log_master log_maxsize log_reopen logfile_chown logfile_chmod ignore_sigpipe "
+         "ignore_write_errors disable_write_exception log_slow log_micros threaded_logger", LOGS),
         ("pidfile pidfile2 safe_pidfile", SYSTEMD),
         ("procname procname_prefix procname_prefix_spaced procname_master procname_append", TITLE),
         ("touch_reload touch_chain_reload touch_workers_reload", "`caddysnake reload` loses no request"),
@@ -136,9 +134,8 @@ USES = {
         ("gevent gevent_monkey_patch asyncio greenlet loop ugreen async", "requests run on threads, or the app "
             "is an ASGI app"),
         ("cache cache2", "`cache`: a store that all workers share"),
-        ("spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet "
-            "mule mules "
-         "farm import shared_import", _TASKS),
+        ("spooler spooler_processes spooler_frequency spooler_max_tasks spooler_quiet mule mules farm import "
+         "shared_import", _TASKS),
         ("conditional", "whether it holds is not looked at"),
         ("harakiri_verbose py_tracebacker", "the stacks of what takes too long are in the log"),
         ("hook_master_start hook_post_app hook_as_root exec_asap exec_pre_app exec_post_app exec_as_user exec_as_root "
@@ -150,11 +147,10 @@ USES = {
 }  # fmt: skip
 
 _SWITCHES = names(
-    "master vacuum die_on_term need_app single_interpreter enable_threads lazy_apps lazy no_orphans "
-    "strict thunder_lock harakiri_verbose auto_procname disable_logging log_4xx log_5xx "
-    "memory_report manage_script_name http_keepalive http_auto_chunked so_keepalive ignore_sigpipe "
-    "ignore_write_errors disable_write_exception gevent_monkey_patch log_x_forwarded_for log_master "
-    "close_on_exec"
+    "master vacuum die_on_term need_app single_interpreter enable_threads lazy_apps lazy no_orphans strict "
+    "thunder_lock harakiri_verbose auto_procname disable_logging log_4xx log_5xx memory_report manage_script_name "
+    "http_keepalive http_auto_chunked so_keepalive ignore_sigpipe ignore_write_errors disable_write_exception "
+    "gevent_monkey_patch log_x_forwarded_for log_master close_on_exec"
 )
 _ALIASES: Final = {
     "p": "processes", "workers": "processes", "w": "module", "H": "virtualenv", "home": "virtualenv", "venv":

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import stat
 from collections.abc import Callable
 
 from ...channel.settings import Settings
@@ -106,17 +105,10 @@ class Bell:
         app.background.keep(Commands(processes=(store,)), app.surroundings.of(app.spec))
         path = store_socket(app.folder.path(account))
         patience = asyncio.get_running_loop().time() + _UP_S
-        while not _is_there(path):  # a file of the app's, which nobody tells of
+        while not os.access(path, os.F_OK):  # a file of the app's, which nobody tells of
             kept = [each for each in app.background.processes if each.spec.name == NAME]
             if any(each.has_failed for each in kept) or asyncio.get_running_loop().time() > patience:
                 ends = [each.last_end[1] for each in kept if each.last_end is not None]
                 return f"the store does not start{': '.join(['', *ends])}; what it wrote is in the daemon's log"
             await asyncio.sleep(_LOOK_S)
         return f"unix://{path}"
-
-
-def _is_there(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.lstat(path).st_mode)
-    except OSError:
-        return False
