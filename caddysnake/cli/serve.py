@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
         app = named(args.app or found_in(args.working_dir or "."), args.working_dir)
         text = caddyfile(args, app)
     except UnservableValue as exc:
-        print(f"Error: {exc}", file=sys.stderr)
+        logs.tell(f"Error: {exc}", "error")
         return EXIT_FAILED
     if args.print_only:
         print(text, end="")

@@ -153,6 +153,7 @@ def test_a_venv_beside_the_app_is_used_and_said_and_print_validates(tmp_path: Pa
         (("nothing:app",), "Error: no module named nothing in "),
         (("main", "--workers", "many"), "Error: workers: 'many' is not a whole number"),
         (("main", "--env-file", "gone"), "Error: env_file "),
+        (("main", "--port", "eighty"), "Error: --port eighty: write a number"),
     ],
 )
 def test_a_file_that_nobody_wrote_is_never_cited(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,16 +16,16 @@ from typing import Any
 
 import pytest
 from support.admin import call, command
-from support.daemon import Process, daemon, eventually
+from support.daemon import Process, caddy, daemon, eventually, free_port, get
 
 from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import plan
 from caddysnake.doctor.findings import Finding, Level
-from caddysnake.doctor.front import Front
+from caddysnake.doctor.front import Front, upstreams
 from caddysnake.doctor.reach import Who
 from caddysnake.doctor.running import check_daemon, check_reach
 from caddysnake.doctor.service import Runner, Unit, last_error, read_units, runner_of
-from caddysnake.doctor.sockets import check_sockets
+from caddysnake.doctor.sockets import check_sockets, check_upstreams
 
 pytestmark = pytest.mark.system
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run a daemon as another user")
@@ -140,6 +142,48 @@ def test_what_an_app_fails_of_comes_first_and_is_over_when_it_is_corrected(folde
         (folder / "Caddyfile").write_text(file(folder) + good)
     rows = [row for row in doctor(process, folder) if row["topic"] == "daemon"]
     assert rows[0]["fix"] == f"caddysnake run --config {folder}/Caddyfile"
+
+
+def test_workers_that_take_nothing_are_named_and_a_dump_shows_what_they_wait_for(folder: Path) -> None:
+    (folder / "main.py").write_text(
+        "import time\n" + APP.replace("    start_response", "    stand(environ)\n    start_response")
+        + "def stand(environ):\n    if environ['PATH_INFO'] != '/':\n        time.sleep(60)\n"
+        "async def block(scope, receive, send):\n    if scope['type'] == 'http':\n        time.sleep(60)\n"
+    )  # fmt: skip
+    threads = file(folder).replace("workers 1", "workers 1\n\t\tthreads 2")
+    loop = file(folder).replace("s.sock", "a.sock").replace("wsgi main:app", "asgi main:block").partition("}\n")[2]
+    with daemon(folder, threads + loop) as process, contextlib.ExitStack() as kept:
+        assert get("/", path=folder / "s.sock")[0] == 200
+        for name in ("s.sock", "s.sock", "a.sock"):
+            hanging = kept.enter_context(socket.socket(socket.AF_UNIX))
+            hanging.connect(str(folder / name))
+            hanging.sendall(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: str(doctor(process, folder)).count("has taken no request for") == 2, "two blocked workers")
+        rows = [row for row in doctor(process, folder) if "has taken no request for" in row["text"]]
+        assert {row["level"] for row in rows} == {"bad"}
+        shown = [command(process, folder, *row["fix"].split("`")[1].split()[1:], check=True).stdout for row in rows]
+        assert "in stand" in shown[0]
+        assert "in block" in shown[1]
+        table = command(process, folder, "status").stdout
+        assert table.count("has taken no request for") == 2
+        assert all(row["fix"].split("`")[1].rpartition(" --config")[0] in table for row in rows)
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
+        process.wait()
+
+
+def test_caddys_configuration_tells_where_it_forwards_to(folder: Path) -> None:
+    listeners = plan(load(file(folder).encode(), "Caddyfile", {}), cores=1).listeners
+    site = f"http://127.0.0.1:{{port}} {{\n\treverse_proxy unix/{folder}/s.sock unix/{folder}/old.sock\n}}\n"
+    port = free_port()
+    with caddy(folder, site, options=f"\tadmin 127.0.0.1:{port}\n"):
+        named = upstreams(("127.0.0.1", port))
+    assert named == {f"unix/{folder}/s.sock", f"unix/{folder}/old.sock"}
+    (found,) = check_upstreams(listeners, named, "Caddyfile")
+    assert found.level is Level.BAD
+    assert found.text == f"Caddy forwards to unix/{folder}/old.sock, where nobody listens: 502"
+    assert upstreams(("127.0.0.1", port)) is None
+    assert list(check_upstreams(listeners, None, "Caddyfile")) == []
 
 
 @needs_root
