@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -167,6 +168,9 @@ def test_workers_that_take_nothing_are_named_and_a_dump_shows_what_they_wait_for
         table = command(process, folder, "status").stdout
         assert table.count("has taken no request for") == 2
         assert all(row["fix"].split("`")[1].rpartition(" --config")[0] in table for row in rows)
+        metrics = call(process, "GET", "/metrics").body.decode()
+        told = re.findall(r'^caddysnake_worker_blocked_seconds\{app="\S+"\} (\S+)', metrics, re.MULTILINE)
+        assert sorted(float(each) > 10 for each in told) == [True, True]
         os.kill(process.pid, signal.SIGINT)
         os.kill(process.pid, signal.SIGINT)
         process.wait()

@@ -280,6 +280,10 @@ function paintAlerts(status) {
       const left = span(Math.max(0, app.kept.until_at - Date.now() / 1000));
       found.push([`kept ${app.key}`, `${app.name}: build ${app.kept.build} is kept for ${left}: caddysnake rollback`, "", "alert warn"]);
     }
+    for (const each of app.workers.filter((w) => w.blocked_s >= 10)) {
+      const what = `${app.name}: worker ${each.pid} has taken no request for ${duration(each.blocked_s)}: its event loop is blocked, or all of its threads are`;
+      found.push([`blocked ${each.pid}`, what, `caddysnake dump ${each.pid}`, "alert"]);
+    }
     for (const each of app.processes.filter((p) => p.state === "failed")) {
       found.push([`process ${app.key} ${each.name}`, `${app.name}: process ${each.name} ends again and again`, endOf(each.last_end), "alert"]);
     }
