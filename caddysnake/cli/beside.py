@@ -16,9 +16,9 @@ def processes(apps: Sequence[Mapping[str, Any]], clock: float) -> tuple[tuple[st
         for each in app["processes"]:
             end = each["last_end"]
             state = "leaving" if each["is_leaving"] else each["state"]
-            last = "-" if end is None else f"{_ago(clock - end['at'])} ago: {_first_line(end['reason'])}"
+            last = "-" if end is None else f"{span(clock - end['at'])} ago: {_first_line(end['reason'])}"
             pid = str(each["pid"] or "-")
-            since = _ago(clock - each["since_at"])
+            since = span(clock - each["since_at"])
             rows.append((app["name"], each["name"], state, pid, since, str(each["restarts"]), last))
     return ("APP", "PROCESS", "STATE", "PID", "SINCE", "RESTARTS", "LAST END"), rows[:_ROWS_MAX]
 
@@ -31,7 +31,7 @@ def schedules(owners: Sequence[Mapping[str, Any]], clock: float) -> tuple[tuple[
             run = each["last_run"]
             last = "-"
             if run is not None:
-                last = f"{_ago(clock - run['at'])} ago, {run['seconds']:.1f} s: {_first_line(run['reason'])}"
+                last = f"{span(clock - run['at'])} ago, {run['seconds']:.1f} s: {_first_line(run['reason'])}"
             if each["running"]:
                 last = f"runs now ({', '.join(map(str, each['running'][:3]))})"
             next_at = each["next_at"]
@@ -45,9 +45,10 @@ def _first_line(text: str) -> str:
     return (text.splitlines() or [""])[0][:60]
 
 
-def _ago(seconds: float) -> str:
-    seconds = max(seconds, 0.0)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"
+def span(seconds: float) -> str:
+    """``45s``, ``3m12s``, ``5h02m``, ``12d04h``."""
+    whole = max(int(seconds), 0)
+    for length, unit, rest, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= length:
+            return f"{whole // length}{unit}{whole % length // rest:02d}{below}"
+    return f"{whole}s"

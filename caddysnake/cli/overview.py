@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..channel.quantiles import quantile
 from ..doctor.stuck import stuck
 from . import beside
+from .beside import span
 
 Status = Mapping[str, Any]
 
@@ -386,15 +387,6 @@ def size(count: int) -> str:
         return f"{count} B"
     power = min(int(math.log10(count) // 3), 4)
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
-
-
-def span(seconds: float) -> str:
-    """``45s``, ``3m12s``, ``5h02m``, ``12d04h``."""
-    whole = max(int(seconds), 0)
-    for length, unit, rest, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= length:
-            return f"{whole // length}{unit}{whole % length // rest:02d}{below}"
-    return f"{whole}s"
 
 
 def cut(text: str, most: int = _NAME_MAX) -> str:

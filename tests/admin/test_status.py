@@ -19,7 +19,8 @@ from support.load import app
 
 from caddysnake.channel.quantiles import quantile
 from caddysnake.channel.vitals import LARGEST, LATENCY_BOUNDS_S
-from caddysnake.cli.overview import cut, milliseconds, overview, size, span
+from caddysnake.cli.beside import span
+from caddysnake.cli.overview import cut, milliseconds, overview, size
 
 APP = "main:wsgi"
 SITE = """unix/x.sock {

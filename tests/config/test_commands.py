@@ -22,6 +22,7 @@ def block(*lines: str) -> bytes:
     [
         (["process a true", "process a false"], "Caddyfile:5: process: a is there twice, first on line 4"),
         (["process a true {", "count 0", "}"], "Caddyfile:5: process: 0 is too few"),
+        (["process a true {", "count 2", "count 3", "}"], "Caddyfile:6: process: count is written twice in its block"),
         (["process a true {", "stop_signal FOO", "}"], "'FOO' is no signal (write one such as TERM"),
         (["process a"], "process: names no command"),
         (["process -x true"], "'-x' is no name"),

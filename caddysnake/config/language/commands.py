@@ -11,13 +11,14 @@ from ...caddyfile.dispenser import Dispenser
 from . import cron, values
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import EnvVar, ProcessLine, ReleaseLine, ScheduleLine
-from .registry import argument, arguments, block_lines, position_of
+from .registry import arguments, block_fields, one, position_of
 from .values import InvalidValue
 from .variables import check_name, check_value
 
 _subdirective = SUBDIRECTIVES.register
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_TIMEOUT = ("timeout_s", one(values.positive_duration))
 _LEFT_ALONE = re.compile(r"\$\{|\{\}")
 """Braces that are for the command: a shell's ``${NAME}``, and the ``{}`` of ``find`` and ``xargs``."""
 
@@ -30,14 +31,8 @@ def release(d: Dispenser, app: AppDraft) -> None:
     refused. It is executed as the app is, with its `python` first in `PATH`, no shell, and nothing on its standard
     input. A word may hold placeholders, as the value of `env_var` may; `${NAME}` and `{}` are left to the command."""
     position = position_of(d.token())
-    fields: dict[str, Any] = {"command": _command(_words(d), app)}
-    for inner in block_lines(d):
-        match inner.val():
-            case "timeout":
-                fields["timeout_s"] = values.positive_duration(argument(inner))
-            case unknown:
-                raise InvalidValue(f'unknown line "{unknown}" in its block', "known is timeout")
-    app.add("releases", ReleaseLine(**fields, position=position))
+    command = _command(_words(d), app)
+    app.add("releases", ReleaseLine(command=command, **block_fields(d, timeout=_TIMEOUT), position=position))
 
 
 @_subdirective(
@@ -55,26 +50,15 @@ def process(d: Dispenser, app: AppDraft) -> None:
     name, words = _named(d, app, "processes")
     position = position_of(d.token())
     fields: dict[str, Any] = {"name": name, "command": _command(words, app)}
-    for inner in block_lines(d):
-        match inner.val():
-            case "count":
-                fields["count"] = values.count(argument(inner), most=1024)
-            case "stop_signal":
-                fields["stop_signal"] = _signal(argument(inner))
-            case "stop_timeout":
-                fields["stop_timeout_s"] = values.positive_duration(argument(inner))
-            case "restart":
-                fields["restart"] = values.choice(argument(inner), ("always", "on_failure", "never"))
-            case "overlap":
-                fields["overlap"] = values.on_off(argument(inner))
-            case "env_var":
-                variable, value = arguments(inner, 2, 2)
-                check_name(variable)
-                check_value(value)
-                fields["env_vars"] = (*fields.get("env_vars", ()), EnvVar(variable, app.template(value)))
-            case unknown:
-                known = "known are count, stop_signal, stop_timeout, restart, overlap and env_var"
-                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
+    fields |= block_fields(
+        d,
+        count=("count", one(values.count, most=1024)),
+        stop_signal=("stop_signal", one(_signal)),
+        stop_timeout=("stop_timeout_s", one(values.positive_duration)),
+        restart=("restart", one(values.choice, ("always", "on_failure", "never"))),
+        overlap=("overlap", one(values.on_off)),
+        env_var=("env_vars", lambda inner: (_variable(inner, app),)),
+    )
     app.add("processes", ProcessLine(**fields, position=position))
 
 
@@ -97,20 +81,21 @@ def schedule(d: Dispenser, app: AppDraft) -> None:
         raise InvalidValue("takes a name, a cron line in quotes, and a command")
     fields: dict[str, Any] = {"name": name, "cron": words[0], "command": _command(words[1:], app)}
     cron.check(words[0])
-    for inner in block_lines(d):
-        match inner.val():
-            case "overlap":
-                fields["overlap"] = values.choice(argument(inner), ("skip", "allow"))
-            case "timeout":
-                fields["timeout_s"] = values.positive_duration(argument(inner))
-            case "jitter":
-                fields["jitter_s"] = values.positive_duration(argument(inner))
-            case "timezone":
-                fields["timezone"] = cron.check_zone(argument(inner))
-            case unknown:
-                known = "known are overlap, timeout, jitter and timezone"
-                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
+    fields |= block_fields(
+        d,
+        overlap=("overlap", one(values.choice, ("skip", "allow"))),
+        timeout=_TIMEOUT,
+        jitter=("jitter_s", one(values.positive_duration)),
+        timezone=("timezone", one(cron.check_zone)),
+    )
     app.add("schedules", ScheduleLine(**fields, position=position))
+
+
+def _variable(line: Dispenser, app: AppDraft) -> EnvVar:
+    name, value = arguments(line, 2, 2)
+    check_name(name)
+    check_value(value)
+    return EnvVar(name, app.template(value))
 
 
 def _named(d: Dispenser, app: AppDraft, field: str) -> tuple[str, list[str]]:

@@ -9,7 +9,7 @@ from ...caddyfile.dispenser import Dispenser
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import Canary, Warmup
-from .registry import argument, arguments, block_lines
+from .registry import argument, arguments, block_fields, block_lines, one
 from .values import InvalidValue
 
 _subdirective = SUBDIRECTIVES.register
@@ -29,22 +29,25 @@ def warmup(d: Dispenser, app: AppDraft) -> None:
     for path in fields["paths"]:
         if not _PATH.fullmatch(path) or "#" in path:
             raise InvalidValue(f"{path!r} is not a path", "write one such as /healthz, with %20 for a space")
-    for inner in block_lines(d):
-        match inner.val():
-            case "host":
-                fields["host"] = argument(inner)
-                if not _HOST.fullmatch(fields["host"]):
-                    raise InvalidValue(f"{fields['host']!r} is not a host", "write one such as example.com")
-            case "timeout":
-                fields["timeout_s"] = values.positive_duration(argument(inner))
-            case "expect":
-                expected = [each for text in arguments(inner, 1) for each in text.split("|")]
-                if wrong := next((each for each in expected if not _STATUS.fullmatch(each)), None):
-                    raise InvalidValue(f"{wrong!r} is not a status", "write such as 200, or 2xx for all of a class")
-                fields["expect"] = (*fields.get("expect", ()), *expected)
-            case unknown:
-                raise InvalidValue(f'unknown line "{unknown}" in its block', "known are host, timeout and expect")
+    fields |= block_fields(
+        d,
+        host=("host", one(_host)),
+        timeout=("timeout_s", one(values.positive_duration)),
+        expect=("expect", lambda inner: tuple(map(_status, "|".join(arguments(inner, 1)).split("|")))),
+    )
     app.fields["warmup"] = Warmup(**fields)
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise InvalidValue(f"{text!r} is not a host", "write one such as example.com")
+    return text
+
+
+def _status(text: str) -> str:
+    if not _STATUS.fullmatch(text):
+        raise InvalidValue(f"{text!r} is not a status", "write such as 200, or 2xx for all of a class")
+    return text
 
 
 @_subdirective("reload_strategy", "reload_strategy parallel|rolling|stop_first")

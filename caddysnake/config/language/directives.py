@@ -27,7 +27,17 @@ from .models import (
     WebSocketDrain,
     WebSocketPing,
 )
-from .registry import Registry, argument, arguments, block_lines, error_at, lines, position_of
+from .registry import (
+    Registry,
+    argument,
+    arguments,
+    block_fields,
+    block_lines,
+    error_at,
+    lines,
+    one,
+    position_of,
+)
 from .values import InvalidValue
 from .variables import check_name, check_pattern, check_value
 
@@ -228,17 +238,12 @@ def autoreload(d: Dispenser, app: AppDraft) -> None:
     such as `*.html`; `debounce` is how long to wait for further changes (default 500ms); `on_error keep` keeps the old
     code serving when the new one does not start, instead of showing the traceback."""
     switched = values.on_off((arguments(d, 0, 1) or ["on"])[0])
-    fields: dict[str, Any] = {}
-    for inner in block_lines(d):
-        match inner.val():
-            case "on_error":
-                fields["on_error"] = values.choice(argument(inner), ("show", "keep"))
-            case "watch":
-                fields["watch"] = (*fields.get("watch", ()), *arguments(inner, 1))
-            case "debounce":
-                fields["debounce_s"] = values.positive_duration(argument(inner))
-            case unknown:
-                raise InvalidValue(f'unknown line "{unknown}" in its block', "known are on_error, watch and debounce")
+    fields = block_fields(
+        d,
+        on_error=("on_error", one(values.choice, ("show", "keep"))),
+        watch=("watch", lambda inner: tuple(arguments(inner, 1))),
+        debounce=("debounce_s", one(values.positive_duration)),
+    )
     app.fields["autoreload"] = Autoreload(**fields) if switched else None
 
 
@@ -486,24 +491,15 @@ def limits(d: Dispenser, app: AppDraft) -> None:
     with all that it starts, and holds where the daemon's cgroup is delegated; there `memory` and `processes` count what
     it has started as well."""
     arguments(d, 0, 0)
-    fields: dict[str, Any] = {}
-    for inner in block_lines(d):
-        match inner.val():
-            case "memory":
-                fields["memory_bytes"] = values.memory_size(argument(inner))
-            case "file_size":
-                fields["file_size_bytes"] = values.positive_size(argument(inner))
-            case "open_files":
-                fields["open_files"] = values.count(argument(inner))
-            case "processes":
-                fields["processes"] = values.count(argument(inner))
-            case "cpu":
-                fields["cpu_percent"] = int(values.percent(argument(inner), 1, 100 * 1024))
-            case "niceness":
-                fields["niceness"] = values.count(argument(inner), least=-20, most=19)
-            case unknown:
-                known = "known are memory, cpu, open_files, processes, file_size and niceness"
-                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
+    fields = block_fields(
+        d,
+        memory=("memory_bytes", one(values.memory_size)),
+        cpu=("cpu_percent", lambda inner: int(values.percent(argument(inner), 1, 100 * 1024))),
+        open_files=("open_files", one(values.count)),
+        processes=("processes", one(values.count)),
+        file_size=("file_size_bytes", one(values.positive_size)),
+        niceness=("niceness", one(values.count, least=-20, most=19)),
+    )
     if not fields:
         raise InvalidValue("limits nothing")
     app.fields["limits"] = Limits(**fields)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError, nearest
@@ -140,6 +140,30 @@ def block_lines(dispenser: Dispenser) -> Iterator[Dispenser]:
         dispenser.inner.next()
         yield dispenser.inner
     dispenser.inner = None
+
+
+def block_fields(dispenser: Dispenser, **known: tuple[str, Callable[[Dispenser], object]]) -> dict[str, Any]:
+    """What the lines of the block that is opened here say. ``known``: by the name of a line, its field, and what reads
+    it; where that is a tuple, further lines add to it.
+    """
+    found: dict[str, Any] = {}
+    for inner in block_lines(dispenser):
+        name = inner.val()
+        if name not in known:
+            *others, last = known
+            hint = f"known are {', '.join(others)} and {last}" if others else f"known is {last}"
+            raise InvalidValue(f'unknown line "{name}" in its block', hint)
+        field, read = known[name]
+        said = read(inner)
+        if field in found and not isinstance(said, tuple):
+            raise InvalidValue(f"{name} is written twice in its block", "take one of them away")
+        found[field] = found[field] + said if field in found else said
+    return found
+
+
+def one(read: Callable[..., object], *more: object, **options: object) -> Callable[[Dispenser], object]:
+    """For ``block_fields``: the line's one argument, as ``read`` understands it."""
+    return lambda inner: read(argument(inner), *more, **options)
 
 
 def expect_end(dispenser: Dispenser) -> None:
