@@ -80,8 +80,8 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing background builds changing deploys exchange folder hurry ledger "
-        "scaled surroundings"
+        "_growing _launchers _loop _reaps _renewing background builds changing comes_up deploys exchange folder hurry "
+        "ledger scaled surroundings"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded kept present retry_after_s"

@@ -58,6 +58,8 @@ class App(Dispatcher):
         """Whoever has another build of it made at somebody's wish holds it."""
         self._renewing = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
+        self.comes_up = False
+        """It was being started for the first time when the daemon was replaced by this image."""
         self.exchange = Exchange(self)
         self.scaled = Scaled(self)
         self.deploys = Deploys(self)
@@ -345,4 +347,5 @@ class App(Dispatcher):
         self.scaled.resume(carried.scale)
         self.deploys.resume(carried, resumed)
         self.ledger.resume(carried.ledger)
+        self.comes_up = self.builds.running is None and not self.attempts
         return workers

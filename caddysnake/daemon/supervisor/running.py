@@ -148,6 +148,10 @@ class Running:
             app.pool.upkeep.watch()
             if app.deploys.trial is None:  # a new worker of the old build could be of new code
                 app.pool.upkeep.recycle()
+            if app.comes_up and app.pool.ready and app.builds.running is None:
+                app.comes_up = False
+                app.builds.accepted()
+                app.surroundings.switch_over(app.background, app.spec)
             app.background.look(now)
         self.budget.look(self)
 
