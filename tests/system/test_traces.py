@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.admin import command
-from support.daemon import Process, daemon, eventually, get
+from support.daemon import Process, UnixHTTPConnection, daemon, eventually
 
 pytestmark = pytest.mark.system
 
@@ -66,11 +66,14 @@ def records(process: Process) -> list[dict[str, Any]]:
 def test_what_is_printed_for_a_request_has_the_id_of_its_trace(tmp_path: Path, kind: str, more: str) -> None:
     (tmp_path / "main.py").write_text(APP)
     with daemon(tmp_path, SITE.format(kind=kind, more=more)) as process:
-        for what, trace in TRACES.items():
-            get(f"/?{what}", path=tmp_path / "a.sock", traceparent=f"00-{trace}-00f067aa0ba902b7-01")
-        get("/?raises", path=tmp_path / "a.sock", traceparent=f"00-{TRACES['first']}-00f067aa0ba902b7-01")
+        kept = UnixHTTPConnection(tmp_path / "a.sock")
+        for what, trace in {"plain": None, **TRACES, "raises": TRACES["first"]}.items():
+            fields = {} if trace is None else {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+            kept.request("GET", f"/?{what}", headers=fields)
+            kept.getresponse().read()
+        kept.close()
         process.wait_for_log('"the app raised an exception"')
-        eventually(lambda: process.log.count('"LookupError: ') == (12 if kind == "asgi" else 4), "all lines")
+        eventually(lambda: process.log.count('"LookupError: ') == (15 if kind == "asgi" else 5), "all lines")
         said = [each for each in records(process) if each["logger"].startswith("app.std")]
         for what, trace in TRACES.items():
             its = [each for each in said if what in each["msg"]]

@@ -15,6 +15,7 @@ from ...http1.request import RequestHead
 from ...http1.response import Response
 from .. import early_answers
 from ..arrival import waited_since
+from ..process import tracing
 from .context import AsgiContext
 from .cycles.cycle import Cycle
 from .cycles.http_cycle import HttpCycle
@@ -149,7 +150,10 @@ class HttpConnection(FlowControl):
         context.calls.add(cycle)  # `context.begin`, written out
         context.active += 1
         context.header[WORD_ACTIVE] = context.active
-        cycle.task = context.variables.copy().run(context.create_task, cycle.run(context.app), name="request")
+        variables = context.variables.copy()
+        if context.traced or ((context.looks or cycle.started >= context.looks_from) and context.seeks_trace(cycle)):
+            variables.run(tracing.headers.set, cycle.scope["headers"])
+        cycle.task = variables.run(context.create_task, cycle.run(context.app), name="request")
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self.pause_reading()

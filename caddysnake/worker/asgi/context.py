@@ -26,6 +26,7 @@ FIRST_READ_BYTES = 64 * 1024
 SMALL_READ_BYTES = 4 * 1024
 """So much is read at once of a request that comes in tiny chunks: taking those apart costs a hundred times more."""
 
+_LOOKS, _LOOKS_S = 20, 0.05
 _STARTED = ResponsePhase.STARTED
 
 
@@ -33,6 +34,7 @@ class Call(Protocol):
     """A call of the app, as far as it is not its connection's affair."""
 
     head: RequestHead
+    scope: dict[str, Any]
     is_counted: bool
     is_overdue: bool
     started: float
@@ -89,6 +91,11 @@ class AsgiContext(Context):
         or ends its answer before a pipelined request). ``create_task``'s own ``context`` is unknown to Python 3.10 and
         to some task factories.
         """
+        self.traced = False
+        """A request of a trace has been seen: from then on each tells what it prints where it belongs to. That costs a
+        request 1 %, so as long as there is none they are looked for in so many only, of each short while."""
+        self.looks = 0
+        self.looks_from = 0.0 if settings.marks_traces else float("inf")
         self.bound: Bound | None = None
         """How many requests may be answered at a time, if there is a limit."""
         self.websockets = 0
@@ -99,6 +106,14 @@ class AsgiContext(Context):
         self._call_ended = call_ended
         if settings.max_in_flight is not None:
             self.bound = Bound(self, settings, settings.max_in_flight)
+
+    def seeks_trace(self, call: Call) -> bool:
+        """Whether ``call`` is of a trace."""
+        if call.started >= self.looks_from:
+            self.looks, self.looks_from = _LOOKS, call.started + _LOOKS_S
+        self.looks -= 1
+        self.traced = any(name == b"traceparent" for name, _ in call.scope["headers"])
+        return self.traced
 
     def begin(self, call: Call) -> None:
         """Call the app in a task of its own; it counts as active until ``end``."""

@@ -14,7 +14,6 @@ from ....http1.errors import ProtocolError
 from ....http1.request import RequestHead, RequestParser
 from ....http1.response import Output, Response, ResponsePhase
 from ...app.loader import foreign_traceback
-from ...process import tracing
 from ..context import AsgiContext
 from ..scope import Peer
 
@@ -168,7 +167,6 @@ class Cycle:
         """Call the app, and answer for it where it does not."""
         self.begun = begun = monotonic()
         self.waited = begun - self.arrived
-        tracing.headers.set(self.scope["headers"])
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as exc:  # foreign code; SystemExit must not end the loop
