@@ -7,16 +7,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 TOLD = "it was told to end by SIGTERM"
 
-_ends: WeakKeyDictionary[threading.Thread, Callable[[], object]] = WeakKeyDictionary()
+_ends: dict[int, Callable[[], object]] = {}
 
 
 def on_terminate(end: Callable[[], object]) -> None:
-    """Have SIGTERM call ``end``, in the main thread, for as long as the calling thread lives."""
-    _ends[threading.current_thread()] = end
+    """Have SIGTERM call ``end``, in the main thread, for this thread, until ``forget_terminate``."""
+    _ends[threading.get_ident()] = end
+
+
+def forget_terminate() -> None:
+    """This thread ends, and nothing of its app is to be kept."""
+    _ends.pop(threading.get_ident(), None)
 
 
 def hear_terminate() -> None:

@@ -39,7 +39,7 @@ from ..app.loader import AppError, foreign_traceback
 from ..process import looking, profiling, public, tracing
 from ..process.customize import named
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
-from ..process.termination import hear_terminate, on_terminate
+from ..process.termination import forget_terminate, hear_terminate, on_terminate
 from ..servers import report, serve
 from . import modules, ownership
 from .conflicts import Survey, interpreter_names, survey
@@ -248,6 +248,7 @@ class ThreadHost:
             say("error", "worker ends", foreign_traceback(exc))
         finally:
             endpoint.close()
+            forget_terminate()
             group.leaves(number)
             self._ended.append((number, status))
             os.eventfd_write(self._wake_fd, 1)
