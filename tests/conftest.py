@@ -41,6 +41,7 @@ ONCE = (
     "system/test_popular_apps.py",
     "system/test_reload_with_caddy.py",
     "system/test_turns.py",
+    "system/test_walled_apps.py",
     "system/test_with_caddy.py",
     "tenants/test_behind_caddy.py",
     "upgrade/test_under_load.py",

@@ -9,6 +9,7 @@ Guest code: Python 3.10, standard library only.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -80,4 +81,8 @@ def put_on(walls: Walls, *, with_calls: bool = True) -> None:
     grants = [(grant.path, HOW[grant.how], not grant.is_plain) for grant in walls.grants]
     landlock.restrict(grants, walls.connect, walls.listen)
     if with_calls:
-        seccomp.install(seccomp.program(walls.calls(), machine), machine)
+        seccomp.install(_program(tuple(walls.calls()), machine), machine)
+
+
+_program = functools.lru_cache(maxsize=8)(seccomp.program)
+"""It takes a millisecond to write, and there are few."""

@@ -163,6 +163,8 @@ def sandboxes(plan: Plan) -> Sequence[str]:
             others = [name for name in together.get(app.name, ()) if name in without]
             word, sentence = held(fence.walls, landlock.abi(), is_shared=is_one_of_many, unwalled=others)
             found.append(f"{app.name}: {word}: {sentence}")
+            if app.block.workers_runtime == "thread":
+                found.append(f"{app.name}: its threads have a process of their own: no two sandboxes have equal rules")
             if not fence.walls.has_unix:
                 found += [
                     f"{app.name}: {name} names a unix socket, and its sandbox lets it have none: write `unix any`"

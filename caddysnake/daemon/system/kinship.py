@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 import sys
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Final
 
 _PIDFD_GET_INFO: Final = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), of its first version
@@ -230,25 +230,23 @@ def tcp_end(sock: socket.socket) -> tuple[int, int] | None:
 
     Blocks: the kernel lists its connections for this (proc(5), /proc/net/tcp). Inode 0: it is closed.
     """
-    (host, port), (own, own_port) = sock.getpeername()[:2], sock.getsockname()[:2]
-    wanted = [(_plain_address(ip_address(host)), port), (_plain_address(ip_address(own)), own_port)]
+    far, near = sock.getpeername(), sock.getsockname()
+    theirs, ours = _listed(*far[:2]), _listed(*near[:2])
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", encoding="ascii") as file:
             for fields in map(str.split, file):
-                if fields[1].endswith(f":{port:04X}") and [*map(_listed_address, fields[1:3])] == wanted:
+                if fields[1] in theirs and fields[2] in ours:
                     return int(fields[7]), int(fields[9])
-    return (-1, 0) if _is_of_this_machine(sock.family, host) else None
+    return (-1, 0) if _is_of_this_machine(sock.family, far[0]) else None
 
 
-def _listed_address(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """``0100007F:0016``: words of four bytes, in the order of this machine."""
-    words, _, port = text.partition(":")
-    raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
-    return _plain_address(ip_address(raw)), int(port, 16)
-
-
-def _plain_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    return getattr(address, "ipv4_mapped", None) or address
+def _listed(host: str, port: int) -> set[str]:
+    """How it is listed, IPv4 in both lists: ``0100007F:0016``, words of four bytes in the order of this machine."""
+    address = ip_address(host)
+    raw = getattr(address, "ipv4_mapped", None) or address
+    ways = [raw.packed, bytes(10) + b"\xff\xff" + raw.packed]
+    words = [[int.from_bytes(way[at : at + 4], sys.byteorder) for at in range(0, len(way), 4)] for way in ways]
+    return {f"{''.join(f'{word:08X}' for word in each)}:{port:04X}" for each in words}
 
 
 def _is_of_this_machine(family: int, host: str) -> bool:

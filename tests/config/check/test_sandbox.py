@@ -198,6 +198,11 @@ def test_sandboxes_of_one_user_that_hold_each_others_folders_are_told(tmp_path: 
     assert len(overlaps(planned(tmp_path, f"write {tmp_path}/all", f"write {tmp_path}/all"))) == 2
 
 
+def test_threads_in_a_sandbox_are_told_to_have_a_process_of_their_own(tmp_path: Path) -> None:
+    told = sandboxes(planned(tmp_path, "unix any\n}\nworkers_runtime thread\nautoreload {"))
+    assert [each for each in told if "a process of their own" in each] == [told[1]]
+
+
 def test_a_store_or_a_database_by_a_unix_socket_needs_one(tmp_path: Path) -> None:
     store = "}\ncache unix:///run/valkey.sock\nautoreload {"
     (error,) = [error for _, error in path_errors(planned(tmp_path, f"unix none\n{store}"))]
