@@ -365,6 +365,7 @@ def test_a_user_that_cannot_read_the_interpreter_is_told_why(folder: Path, publi
 
 
 def test_validate_says_who_is_not_isolated(folder: Path, public: Public) -> None:
+    (folder / "bob").chmod(0o755)
     (folder / "Caddyfile").write_text(caddyfile(folder, public, (f"user {ALICE}",), (f"user {ALICE}",)))
     done = command(folder, public, "validate")
     assert done.returncode == 0, done.stderr

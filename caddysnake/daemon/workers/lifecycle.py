@@ -141,6 +141,8 @@ MAY_SAY: dict[State, frozenset[type]] = {
     State.ENDING: frozenset({Ready, Failed, Returned, Drained}),
     State.EXITED: frozenset(),
 }
+LEAVES_FOR = frozenset({"stopping", "resources"})
+"""For what a worker that serves may be ``Failed``: somebody told it to end, or it can take no more connections."""
 
 
 RELAY_MAY_SAY: dict[State, frozenset[type]] = {

@@ -41,7 +41,7 @@ from .child.launcher import Launcher, SpawnError
 from .deadline import TURNS_MS, Deadline
 from .giving import Giving
 from .hanging import Watchdog
-from .lifecycle import MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, State, next_state, reason_of_end
+from .lifecycle import LEAVES_FOR, MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, State, next_state, reason_of_end
 from .process import WorkerProcess
 from .sink import WorkerSink
 from .slots import SlotsState
@@ -287,6 +287,8 @@ class Worker:
             self.detail = shorten(message.detail, 200)
             self._feed(Event.READY)
         elif isinstance(message, Failed):
+            if self.state is not State.STARTING and message.code not in LEAVES_FOR:
+                raise ChannelError(f"Failed while {self.state.told}, for {shorten(message.code, 40)}")
             self._failure = Reason(message.code if message.code == MOVES else failure(message.code), message.text)
             self._feed(Event.FAILED)
         elif isinstance(message, Drained):

@@ -122,15 +122,16 @@ def test_it_is_in_the_sandbox_of_the_app_and_is_not_executed_without_it(
         "    except OSError as exc: print(exc.errno)\n"
     )
 
-    async def work(folder: Path) -> None:
-        (folder / "tmp").mkdir()
+    async def work(folder: Path, private: Path) -> None:
+        (private / "own" / "tmp").mkdir(parents=True)
         (folder / "own").touch()
         give(folder, ALICE)
+        give(private / "own", ALICE)
         settings = Settings("blog", "wsgi", "blog", "app", str(folder), {"PATH": os.environ["PATH"]})
         own = Fence((Wish(str(folder), "read", "working_dir"),), Walls(), owner="blog")
         account = accounts.resolve(str(ALICE), None)
         key = ForkServerKey(public.python, "wsgi", (), (), (), account, own)
-        found = Surroundings.of(settings, key, str(folder / "tmp"))
+        found = Surroundings.of(settings, key, str(private / "own" / "tmp"))
         text, ending = await output_of(found, "python", "-c", script)
         assert text.split() == [str(folder), "done", "done", "13", "13"]
         assert ending.is_good
@@ -149,10 +150,10 @@ def test_it_is_in_the_sandbox_of_the_app_and_is_not_executed_without_it(
         common = key._replace(fence=own._replace(owner=""))
         for each in (common, key._replace(fence=own._replace(wishes=(Wish("/no/such", "read", "read[0]"),)))):
             with pytest.raises(NotExecuted):
-                await Execution.begin(Surroundings.of(settings, each, str(folder / "tmp")), ["true"], "test")
+                await Execution.begin(Surroundings.of(settings, each, str(private / "own" / "tmp")), ["true"], "test")
 
-    with public_folder() as folder:
-        run(lambda: work(folder))
+    with public_folder() as folder, public_folder() as private:
+        run(lambda: work(folder, private))
 
 
 def test_signals_that_python_ignores_are_not_ignored_by_it(tmp_path: Path) -> None:
