@@ -13,6 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import dedent
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from caddysnake.admin.errors import CODES as API  # noqa: E402
 from caddysnake.channel.codes import ANSWERS, FAILURES, REPLACED, Code  # noqa: E402
 from caddysnake.cli.completion import SHELLS  # noqa: E402
-from caddysnake.cli.main import COMMANDS, PROGRAM, whole_parser  # noqa: E402
+from caddysnake.cli.main import COMMANDS, PROGRAM, Parser  # noqa: E402
 from caddysnake.cli.manpage import PAGE, SECTION  # noqa: E402
 from caddysnake.http1.errors import BREACHES  # noqa: E402
 
@@ -68,6 +69,27 @@ ABOUT = {
     "manual_title": "System administration",
     "url": "https://pypi.org/project/caddysnake-sidecar/",
 }
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """All commands in one parser: for what describes the command line rather than reads one."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Runs Python web apps behind a stock Caddy.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
+    for name, summary in COMMANDS.items():
+        command = import_module(f"caddysnake.cli.{name.replace('-', '_')}")
+        inner = commands.add_parser(
+            name,
+            help=summary,
+            description=command.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(inner)
+    return parser
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 
-from .addresses import Address, parse_addresses, specificity, split_port
+from .addresses import Address, parse_addresses, split_port
 from .dispenser import Dispenser
 from .errors import CaddyfileError, nearest
 from .matchers import MatcherSet, define, matcher_of
@@ -53,8 +53,8 @@ class Site:
 def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
     """Every site of a file, in the order of the text, and what is wrong: the first mistake of each site.
 
-    A site with a mistake is left out. What is merely suspicious is added to ``parsed.warnings``. See
-    :func:`most_specific_first` for the order in which sites are tried.
+    A site with a mistake is left out. What is merely suspicious is added to ``parsed.warnings``. Those that share a
+    listener are tried in the order of ``addresses.specificity``.
     """
     errors: list[CaddyfileError] = []
     sites: list[Site] = []
@@ -105,11 +105,6 @@ def _not_too_deep(token: Token) -> Iterator[None]:
         yield
     except RecursionError:
         raise CaddyfileError.at(token, "the blocks in here are nested too deeply", "use snippets") from None
-
-
-def most_specific_first(sites: Sequence[Site]) -> list[Site]:
-    """*sites*, which share a listener, in the order in which Caddy tries them."""
-    return sorted(sites, key=lambda site: specificity(site.addresses))
 
 
 def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError:

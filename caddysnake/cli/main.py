@@ -182,27 +182,6 @@ def _hint(name: str) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
-def whole_parser() -> Parser:
-    """All commands in one parser: for what describes the command line rather than reads one."""
-    parser = Parser(
-        prog=PROGRAM,
-        description="Runs Python web apps behind a stock Caddy.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
-    for name, summary in COMMANDS.items():
-        command = _load(name)
-        inner = commands.add_parser(
-            name,
-            help=summary,
-            description=command.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.add_arguments(inner)
-    return parser
-
-
 def _load(name: str) -> Command:
     return cast(Command, import_module(f".{name.replace('-', '_')}", __package__))
 

@@ -7,10 +7,11 @@ import random
 from typing import Any
 
 import pytest
+from support.outline import most_specific_first
 
 from caddysnake.caddyfile.ordering import DIRECTIVE_ORDER, sort_routes
 from caddysnake.caddyfile.parser import parse
-from caddysnake.caddyfile.structure import build_sites, most_specific_first
+from caddysnake.caddyfile.structure import build_sites
 
 
 def described(route: tuple[str, dict[str, Any] | None]) -> tuple[str, dict[str, Any] | None]:

@@ -17,7 +17,8 @@ from typing import Any
 from caddysnake.caddyfile.addresses import Address, host_matchers
 from caddysnake.caddyfile.dispenser import Dispenser
 from caddysnake.caddyfile.parser import Segment
-from caddysnake.caddyfile.structure import RouteNode, Site, most_specific_first
+from caddysnake.caddyfile.structure import RouteNode, Site
+from support.outline import most_specific_first
 
 Shape = dict[str, list[dict[str, Any]]]
 Step = dict[str, Any]

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from caddysnake.caddyfile.structure import RouteNode, Site, most_specific_first
+from caddysnake.caddyfile.addresses import specificity
+from caddysnake.caddyfile.structure import RouteNode, Site
 from caddysnake.caddyfile.tokens import Token
+
+
+def most_specific_first(sites: Sequence[Site]) -> list[Site]:
+    """*sites*, which share a listener, in the order in which Caddy tries them."""
+    return sorted(sites, key=lambda site: specificity(site.addresses))
 
 
 def outline(sites: Sequence[Site]) -> str:
