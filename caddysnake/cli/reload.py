@@ -15,14 +15,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .calling import follow
+from .calling import call, follow
 from .finding import file_asked_for, find
 from .reading import DEFAULT_FILE, ReadError, add_config_arguments, read
-from .target import CallFailed, add_address_argument, report
+from .target import CallFailed, Target, add_address_argument, report
+
+_GONE_S, _LOOK_S = 15.0, 0.5
+"""How long a daemon may be away that becomes another version of itself, and how often is looked."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,12 @@ def main(args: argparse.Namespace) -> int:
             path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
             change = "/load"
         target = find(args.address, None if args.config == "-" else args.config)
-        done = follow(target, "POST", path, body, _show, change=change)
+        try:
+            done = follow(target, "POST", path, body, _show, change=change)
+        except CallFailed as exc:
+            if exc.answer or not _tried:
+                raise
+            return _verdicts(target, exc)
     except ReadError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
@@ -69,19 +78,52 @@ def main(args: argparse.Namespace) -> int:
     return _tell(done)
 
 
+_tried: set[str] = set()
+"""Apps of which it was heard that a build is tried."""
+
+
 def _show(app: str, line: str) -> None:
     print(f"{app} | {line}", file=sys.stderr)
+    if line.startswith("canary, "):
+        _tried.add(app)
+
+
+def _verdicts(target: Target, failed: CallFailed) -> int:
+    """Wait for what becomes of builds on trial, which go on where the daemon is upgraded; the exit status.
+
+    Raises ``failed`` when no daemon is there any more.
+    """
+    until = time.monotonic() + _GONE_S
+    while True:
+        try:
+            apps = [each for each in call(target, "GET", "/apps")["apps"] if each["name"] in _tried]
+        except CallFailed:
+            if time.monotonic() > until:
+                raise failed from None
+        else:
+            if not any(each["trial"] for each in apps):
+                break
+        time.sleep(_LOOK_S)
+    refused = [each for each in apps if each["refused"]]
+    for each in refused:
+        _refused(each["name"], True, **each["refused"])
+    print(f"the daemon was upgraded meanwhile; taken over: {len(apps) - len(refused)} of {len(apps)}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _refused(app: str, serves: bool, code: str, error: str, **_: object) -> None:
+    goes_on = "its old build keeps serving" if serves else "nothing serves, and it is tried again"
+    what = "does not start" if code != "canary-failed" else "is returned"
+    print(f"Error: app {app} {what} ({code}); {goes_on}:", file=sys.stderr)
+    for line in error.splitlines():
+        print(f"  {line}", file=sys.stderr)
 
 
 def _tell(done: Mapping[str, Any]) -> int:
     """Say what became of each app; the exit status."""
     refused = [each for each in done["outcomes"] if each["result"] == "refused"]
     for each in refused:
-        goes_on = "its old build keeps serving" if each["serves"] else "nothing serves, and it is tried again"
-        what = "does not start" if each["code"] != "canary-failed" else "is returned"
-        print(f"Error: app {each['app']} {what} ({each['code']}); {goes_on}:", file=sys.stderr)
-        for line in each["error"].splitlines():
-            print(f"  {line}", file=sys.stderr)
+        _refused(**each)
     but = f", but for {', '.join(each['app'] for each in refused)}" if refused else ""
     what = f"{done['file']} ({_count(done['apps'], done['templates'])})"
     print(f"{what} reloaded in {done['seconds']:.1f} s{but}", file=sys.stderr)

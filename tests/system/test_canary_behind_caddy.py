@@ -138,7 +138,8 @@ def test_a_trial_goes_on_in_another_image_of_the_daemon(tmp_path: Path) -> None:
             await asyncio.to_thread(process.wait_for_log, "the new build is on trial")
             done = await command(process, tmp_path, "upgrade")
             assert done.returncode == 0, done.stderr
-            await asked
+            whole = await asked
+            assert (whole.returncode, "taken over: 1 of 1" in whole.stderr) == (0, True), whole.stderr
             found = json.loads((await command(process, tmp_path, "status", "--json")).stdout)["apps"][0]
             states = {each["state"] for each in found["generations"]}
             assert states in ({"serving", "trial"}, {"serving", "kept"})

@@ -9,6 +9,7 @@
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker
 ``waiting``     those who ask whether there is one
+``owner``       the app, as those see it who change its generations
 ``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged;
                 ``warming``: those who answer their warm-up
 ``source``      where workers come from; ``home``: whom a generation answers to

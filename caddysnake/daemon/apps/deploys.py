@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ...config.language.models import Canary
 from ..system.state import CarriedApp, CarriedKept, CarriedPool
-from ..workers.worker import Worker
 from .builds import TEXT_MAX
 from .generation import PoolState
+from .owner import Owner
 from .pool import Pool
 from .shelf import Shelf
-from .spec import PoolSpec, StartFailed
+from .spec import StartFailed
 from .trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..commands.release import Tell
-    from .builds import Builds
-    from .takeover import Order, Takeover
-
-
-class Deployed(Protocol):
-    """The app."""
-
-    takeover: Takeover[Pool]
-    builds: Builds
-    next_side: Callable[[bool], tuple[list[Worker], int]] | None
-
-    @property
-    def spec(self) -> PoolSpec:
-        """See ``App``."""
-
-    def swap(self) -> None:
-        """See ``App``."""
-
-    def choose_for_clients(self) -> None:
-        """See ``App``."""
-
-    def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
-        """See ``App``."""
 
 
 class Deploys:
     """Of one app."""
 
-    def __init__(self, app: Deployed) -> None:
+    def __init__(self, app: Owner) -> None:
         self._app = app
         self.trial: Trial | None = None
         """Of the generation that comes, while it has its share of the requests."""
@@ -62,7 +37,7 @@ class Deploys:
 
     def try_out(self, canary: Canary, tell: Tell | None = None) -> Trial:
         """Let the generation that was prepared have its share of the requests until it is judged."""
-        self.trial = Trial(self._app, self, canary, tell)
+        self.trial = Trial(self._app, self.returned, canary, tell)
         self._app.next_side = self.trial.next_side
         self._app.choose_for_clients()
         return self.trial
@@ -72,17 +47,15 @@ class Deploys:
         if self.trial is not None:
             self.trial.end(why)
 
-    def give_up(self, failure: StartFailed) -> None:
-        """What was tried is not wanted: its connections go back, its requests in flight finish."""
-        self.trial_is_over("returned")
-        self._app.builds.was_refused(failure.code, str(failure))
-        self._app.carry_out(self._app.takeover.return_())
-
-    def explain(self, text: str) -> None:
-        """Say more of why the build was returned that was refused last."""
+    def returned(self, failure: StartFailed) -> None:
+        """What was tried is not wanted: its connections go back, its requests in flight finish. More may follow."""
         builds = self._app.builds
-        if builds.refused is not None and builds.refused.code == "canary-failed":
-            builds.refused = builds.refused._replace(text=text[-TEXT_MAX:])
+        if self.trial is not None:
+            self.trial_is_over("returned")
+            builds.was_refused(failure.code, str(failure))
+            self._app.carry_out(self._app.takeover.return_())
+        elif builds.refused is not None and builds.refused.code == failure.code:
+            builds.refused = builds.refused._replace(text=str(failure)[-TEXT_MAX:])
 
     def trial_is_over(self, how: str) -> None:
         """One build serves from now on."""
@@ -124,7 +97,5 @@ class Deploys:
             self.shelf.keep_until(takeover.kept, carried.kept.until, carried.kept.build)
         if carried.trial is not None:
             takeover.coming = resumed(carried.trial.pool)
-            share, workers, for_s, requests, errors, slowdown = carried.trial.canary
-            canary = Canary(share, int(workers), for_s, int(requests), errors, slowdown)
-            self.trial = Trial(self._app, self, canary, None, carried.trial)
+            self.trial = Trial(self._app, self.returned, Canary(*carried.trial.canary), None, carried.trial)
             self._app.next_side = self.trial.next_side

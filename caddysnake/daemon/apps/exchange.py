@@ -8,49 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
 
 from ...channel.settings import Settings
 from ..workers.forking.start_limiter import StartLimiter
+from .owner import Owner
 from .pool import Pool
 from .spec import PoolSpec, StartFailed
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .takeover import Order, Takeover
-
 log = logging.getLogger("caddysnake.app")
-
-
-class Exchanged(Protocol):
-    """The app."""
-
-    takeover: Takeover[Pool]
-
-    def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
-        """See ``App``."""
-
-    def begin_generation(self, spec: PoolSpec) -> Pool:
-        """See ``App``."""
-
-    async def prepare(self, spec: PoolSpec, starts: StartLimiter | None = None) -> float:
-        """See ``App``."""
-
-    def swap(self) -> None:
-        """See ``App``."""
-
-    def discard(self) -> None:
-        """See ``App``."""
-
-    def fail(self, failure: StartFailed) -> None:
-        """See ``App``."""
 
 
 class Exchange:
     """Of one app; one at a time."""
 
-    def __init__(self, app: Exchanged) -> None:
+    def __init__(self, app: Owner) -> None:
         self._app = app
         self._is_running = False
         self._back: asyncio.Task[None] | None = None

@@ -21,11 +21,11 @@ class Rota:
         self._given = 0.0
         """Requests that the new build got, or gets on what it was given."""
 
-    def turns_of_new(self, total: int, is_new_able: bool = True) -> int:
+    def turns_of_new(self, total: int) -> int:
         """Return 1 when the next request is for the new build, 0 when it is for the old. ``total``: that have come."""
         due = self.share * (total + 1)
         self._given = max(self._given, due - _MADE_UP_FOR)
-        if is_new_able and self._given < due:
+        if self._given < due:
             self._given += 1
             return 1
         return 0

@@ -9,14 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
 
+from .owner import Owner
 from .pool import Pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .takeover import Order, Takeover
 
 log = logging.getLogger("caddysnake.app")
 
@@ -24,19 +19,10 @@ _SHED_S, _SHED_SELDOM_S, _OFTEN = 0.02, 1.0, 100
 """How often it is asked for connections that have become idle, and how many times often."""
 
 
-class Keeping(Protocol):
-    """The app."""
-
-    takeover: Takeover[Pool]
-
-    def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
-        """See ``App``."""
-
-
 class Shelf:
     """Of one app."""
 
-    def __init__(self, app: Keeping) -> None:
+    def __init__(self, app: Owner) -> None:
         self._app = app
         self._pool: Pool | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...config.language.models import Canary
 from ..system.log.asking import trouble_of
 from ..system.state import CarriedTrial
 from ..workers.worker import Worker
 from .judging import Figures, Judgement, Ruling, figures_of, judge, late_s
+from .owner import Owner
 from .pool import Pool
 from .rota import Rota
-from .spec import PoolSpec, StartFailed
+from .spec import StartFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..commands.release import Tell
     from ..sockets.connections import Connection
-    from .takeover import Takeover
 
 log = logging.getLogger("caddysnake.app")
 
@@ -29,29 +31,6 @@ _SHED_S, _SHED_OFTEN_S, _OFTEN = 0.5, 0.05, 20
 _TELL_S = 2.0
 _COMPLETE_S = 120.0
 """How long the rest of the workers of a build that was found good may take."""
-
-
-class Tried(Protocol):
-    """The app."""
-
-    takeover: Takeover[Pool]
-
-    @property
-    def spec(self) -> PoolSpec:
-        """See ``App``."""
-
-    def swap(self) -> None:
-        """See ``App``."""
-
-
-class Returning(Protocol):
-    """Who takes a build back (``Deploys``)."""
-
-    def give_up(self, failure: StartFailed) -> None:
-        """See ``Deploys``."""
-
-    def explain(self, text: str) -> None:
-        """See ``Deploys``."""
 
 
 class Compared(NamedTuple):
@@ -66,13 +45,13 @@ class Trial:
 
     def __init__(
         self,
-        app: Tried,
-        deploys: Returning,
+        app: Owner,
+        returned: Callable[[StartFailed], None],
         canary: Canary,
         tell: Tell | None = None,
         carried: CarriedTrial | None = None,
     ) -> None:
-        """``tell`` hears how both builds do."""
+        """``returned(why)`` has it given up, and may be told more of why later. ``tell`` hears how both builds do."""
         coming = app.takeover.coming
         assert coming is not None
         self.canary = canary
@@ -82,17 +61,16 @@ class Trial:
         """``time.time()``."""
         self.result: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
         self._app = app
-        self._deploys = deploys
+        self._returned = returned
         self._verdict: Compared | None = None
         """What it was judged by."""
         self._tell = tell
-        self._told_at = time.monotonic()
+        self._told_at = 0.0
         self._begun = time.monotonic()
         self._base = Compared(_figures(self.pool), _figures(self.old))
         if carried is not None:
             self.began_at, self._begun = carried.began_at, carried.begun
-            new, old = (Figures(*each) for each in carried.base)
-            self._base = Compared(new, old)
+            self._base = Compared(*(Figures(*each) for each in carried.base))
         workers = canary.workers
         share = workers / (len(self.old.ready) + workers) if workers else canary.share
         self._rota = Rota(min(max(share, 0.001), 0.99))
@@ -199,12 +177,11 @@ class Trial:
             self._app.swap()
         else:
             pids = [worker.pid for worker in self.pool.everyone()]
-            name = self.pool.spec.name
-            self._deploys.give_up(StartFailed(name, "canary-failed", _told(verdict, new, old)))
-            times, traceback = await trouble_of(name, pids)
+            self._returned(self._failure(verdict))
+            times, traceback = await trouble_of(self.pool.spec.name, pids)
             if times:
                 verdict = verdict._replace(why=f"{verdict.why}\n{times} times:\n{traceback}")
-                self._deploys.explain(_told(verdict, new, old))
+                self._returned(self._failure(verdict))
             log.error("the new build is returned", extra={"fields": {**fields, "error": verdict.why}})
         self._conclude(verdict)
 
@@ -225,7 +202,7 @@ class Trial:
             verdict = Judgement(Ruling.RETURN, why)
             fields = {"app": self._app.spec.name, "why": why, "new": str(new), "old": str(old)}
             log.warning("the new build is returned", extra={"fields": fields})
-            self._deploys.give_up(StartFailed(self.pool.spec.name, "canary-failed", _told(verdict, new, old)))
+            self._returned(self._failure(verdict))
             self._conclude(verdict)
 
     async def _stop(self) -> None:
@@ -240,7 +217,12 @@ class Trial:
         """Why it was returned, as a start that has failed; None when it was promoted, or is not judged yet."""
         if not self.result.done() or self.result.result().ruling is Ruling.PROMOTE:
             return None
-        return StartFailed(self.pool.spec.name, "canary-failed", _told(self.result.result(), *self.compared()))
+        return self._failure(self.result.result())
+
+    def _failure(self, verdict: Judgement) -> StartFailed:
+        (new, old), (why, _, traceback) = self.compared(), verdict.why.partition("\n")
+        text = f"returned: {why}\n  new build: {new}\n  old build: {old}\n{traceback}".rstrip()
+        return StartFailed(self.pool.spec.name, "canary-failed", text)
 
     # -- going on in another image of the daemon -------------------------------------------------------------
 
@@ -248,21 +230,11 @@ class Trial:
         """For another image of the daemon."""
         return CarriedTrial(
             pool=self.pool.carry(),
-            canary=list(self.canary),
+            canary=self.canary,
             began_at=self.began_at,
             begun=self._begun,
-            base=[_plain(self._base.new), _plain(self._base.old)],
+            base=list(self._base),
         )
-
-
-def _plain(of: Figures) -> tuple[int, int, int, int, float, tuple[int, ...]]:
-    return of.requests, of.server_errors, of.lost, of.crashes, of.latency_s, of.latencies
-
-
-def _told(verdict: Judgement, new: Figures, old: Figures) -> str:
-    why, _, traceback = verdict.why.partition("\n")
-    text = f"returned: {why}\n  new build: {new}\n  old build: {old}"
-    return f"{text}\n{traceback}".rstrip()
 
 
 def _figures(pool: Pool) -> Figures:

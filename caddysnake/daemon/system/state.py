@@ -167,7 +167,7 @@ class CarriedTrial(Carried):
     """A generation that is tried beside the present one. ``base``: what both had done when that began, as figures."""
 
     pool: CarriedPool
-    canary: list[float]
+    canary: tuple[float, int, float, int, float, float]
     began_at: float
     begun: float
     base: list[tuple[int, int, int, int, float, tuple[int, ...]]]
