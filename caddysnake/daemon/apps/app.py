@@ -61,8 +61,8 @@ class App(Dispatcher):
         self.comes_up = False
         """It was being started for the first time when the daemon was replaced by this image."""
         self.exchange = Exchange(self)
-        self.scaled = Scaled(self)
         self.deploys = Deploys(self)
+        self.scaled = Scaled(self, lambda: not self.deploys.is_other_on_disk)
 
     @property
     def spec(self) -> PoolSpec:

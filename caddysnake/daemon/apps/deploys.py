@@ -28,6 +28,12 @@ class Deploys:
         """Of the generation that comes, while it has its share of the requests."""
         self.shelf = Shelf(app)
 
+    @property
+    def is_other_on_disk(self) -> bool:
+        """What a new worker of the present build would find may be a build that is tried, or was returned."""
+        refused = self._app.builds.refused
+        return self.trial is not None or (refused is not None and refused.code == "canary-failed")
+
     def keeps(self) -> bool:
         """Whether the present generation stays behind the one that comes."""
         takeover = self._app.takeover

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import select
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ...channel.settings import Settings
@@ -53,8 +54,9 @@ class Scalable(Protocol):
 class Scaled:
     """One app's number of workers."""
 
-    def __init__(self, app: Scalable) -> None:
+    def __init__(self, app: Scalable, may_grow: Callable[[], bool]) -> None:
         self._app = app
+        self._may_grow = may_grow
         self._scaler = Scaler()
         self._timer: asyncio.TimerHandle | None = None
         self._pending: set[int] = set()
@@ -112,7 +114,7 @@ class Scaled:
         if core.is_kept and pool.is_started and not core.is_growing and not core.replacing:
             bounds = Bounds(spec.workers, spec.most, spec.scale_down_after_s)
             decision = self._scaler.look(time.monotonic(), bounds, sight, lambda: self._room(pool))
-            if decision is not None:
+            if decision is not None and (decision.workers < core.size or self._may_grow()):
                 self._carry_out(decision)
         if sight.ready > self._ready:
             app.even_out()  # what waits at a busy one goes to the new one

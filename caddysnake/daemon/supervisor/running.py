@@ -146,7 +146,7 @@ class Running:
         for app in self.served_apps():
             app.even_out()
             app.pool.upkeep.watch()
-            if app.deploys.trial is None:  # a new worker of the old build could be of new code
+            if not app.deploys.is_other_on_disk:
                 app.pool.upkeep.recycle()
             if app.comes_up and app.pool.ready and app.builds.running is None:
                 app.comes_up = False
