@@ -17,7 +17,7 @@ from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.app_changes import Manner, Outcome
 from ..daemon.supervisor.document import Document, ReloadFailed
-from ..daemon.tenants.lookup import UnknownApp, find
+from ..daemon.tenants.lookup import UnknownApp
 from ..daemon.upgrade.upgrade import UpgradeRefused
 from .errors import ApiError, of_reload
 from .models import (
@@ -38,12 +38,6 @@ from .models import (
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
 _NAMES_HINT = "`caddysnake status APP` lists them"
-_HINTS = {
-    "no-such-app": "`caddysnake status`, or GET /apps, lists them",
-    "template": "`caddysnake status`, or GET /apps, lists the apps that were made of it",
-    "asleep": "there is nothing to do: the next request starts it with what is there then",
-    "static-app": "take its block out of the file and reload",
-}
 
 
 async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
@@ -52,8 +46,6 @@ async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
     task = asyncio.ensure_future(daemon.running.oneoffs.run_schedule(key, name))
     try:
         run = await asyncio.shield(task)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
     except KeyError as exc:
         raise ApiError("no-such-schedule", _none_of("schedule", name, exc.args), _NAMES_HINT) from None
     except StillRuns as exc:
@@ -67,13 +59,10 @@ async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
 async def restart_process(daemon: Daemon, key: str, name: str) -> Restarted:
     """Have the processes of that name end, each at its own pace, and start again. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
-    try:
-        found = await daemon.running.oneoffs.find(key)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    found = await daemon.running.oneoffs.find(key)
     app = found if isinstance(found, App) else found.tenants.apps.get(found.key)
     if app is None:
-        raise ApiError("asleep", f"{key} does not run", _HINTS["asleep"])
+        raise UnknownApp.asleep(key)
     meant = [each for each in app.background.processes if name in (each.spec.name, each.label)]
     if not meant:
         names = dict.fromkeys(each.spec.name for each in app.background.processes)
@@ -92,11 +81,8 @@ def _none_of(kind: str, name: str, names: tuple[object, ...]) -> str:
 
 def cancel(daemon: Daemon, key: str | None = None) -> Cancelled:
     """Cancel the change that is under way, or that of one app. Raises ``ApiError``."""
-    try:
-        if not daemon.serving.cancel_change(key):
-            raise ApiError("no-change", "no change is under way", "there is nothing to do")
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    if not daemon.serving.cancel_change(key):
+        raise ApiError("no-change", "no change is under way", "there is nothing to do")
     return Cancelled(cancelled=True)
 
 
@@ -174,8 +160,6 @@ async def reload_app(
     task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell, canary=canary))
     try:
         seconds = await asyncio.shield(task)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
     except (StartFailed, ListenError) as exc:
         code = exc.code if isinstance(exc, StartFailed) else "listen"
         raise ApiError("start", f"app {key} does not start ({code}):\n{exc}", app=key, detail=code) from None
@@ -192,10 +176,7 @@ async def reload_app(
 async def promote(daemon: Daemon, key: str) -> Promoted:
     """Let the build that is tried take over. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
-    try:
-        is_promoted = await daemon.serving.promote(key)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    is_promoted = await daemon.serving.promote(key)
     if not is_promoted:
         raise ApiError("nothing-to-promote", f"no build of {key} is on trial")
     return Promoted(app=key)
@@ -204,10 +185,7 @@ async def promote(daemon: Daemon, key: str) -> Promoted:
 def roll_back(daemon: Daemon, key: str) -> RolledBack:
     """Let the build before serve again. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
-    try:
-        number = daemon.serving.roll_back(key)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    number = daemon.serving.roll_back(key)
     if number is None:
         raise ApiError("nothing-kept", f"no build of {key} is kept, and none is on trial")
     return RolledBack(app=key, build=number)
@@ -216,10 +194,7 @@ def roll_back(daemon: Daemon, key: str) -> RolledBack:
 def scale(daemon: Daemon, key: str, workers: int | None) -> ScaleModel:
     """Give an app so many workers; None: as many as it takes. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
-    try:
-        app = daemon.serving.scale(key, workers)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    app = daemon.serving.scale(key, workers)
     least = app.spec.workers
     most = max(least, app.spec.most)
     return ScaleModel(app=key, workers=app.pool.core.size, least=least, most=most, is_fixed=workers is not None)
@@ -228,12 +203,7 @@ def scale(daemon: Daemon, key: str, workers: int | None) -> ScaleModel:
 async def evict(daemon: Daemon, key: str) -> Evicted:
     """Let a dynamic app go; done when its workers have left. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
-    try:
-        if isinstance(find(daemon.running.apps, daemon.running.templates, key), App):
-            raise UnknownApp.static(key)
-        await daemon.serving.evict(key)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), _HINTS[exc.code]) from None
+    await daemon.serving.evict(key)
     return Evicted(app=key)
 
 

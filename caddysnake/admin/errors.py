@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..channel.codes import Code
 from ..daemon.supervisor.document import ReloadFailed
+from ..daemon.tenants.lookup import UnknownApp
 
 CODES: dict[str, Code] = {
     "bad-request": Code(400, "a parameter, or the content, is not what it should be"),
@@ -61,6 +62,19 @@ class ApiError(Exception):
         self.hint = hint or CODES[code].remedy
         self.more = more
         """Further fields of the answer."""
+
+
+_HINTS = {
+    "no-such-app": "`caddysnake status`, or GET /apps, lists them",
+    "template": "`caddysnake status`, or GET /apps, lists the apps that were made of it",
+    "asleep": "there is nothing to do: the next request starts it with what is there then",
+    "static-app": "take its block out of the file and reload",
+}
+
+
+def of_unknown(unknown: UnknownApp) -> ApiError:
+    """The answer to whoever asked for an app that is not there."""
+    return ApiError(unknown.code, str(unknown), _HINTS[unknown.code])
 
 
 def of_reload(failure: ReloadFailed) -> ApiError:

@@ -15,7 +15,6 @@ from aiohttp import web
 
 from ..daemon.commands.session import STREAMS, OneOff
 from ..daemon.main import Daemon, DaemonPhase
-from ..daemon.tenants.lookup import UnknownApp
 from .errors import ApiError
 
 PROTOCOL = "caddysnake-exec"
@@ -37,8 +36,6 @@ async def execute(daemon: Daemon, request: web.Request, body: bytes) -> web.Stre
     oneoffs = daemon.running.oneoffs
     try:
         name, surroundings, folder = await oneoffs.around(request.match_info["key"])
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), "`caddysnake status`, or GET /apps, lists them") from None
     except OSError as exc:
         raise ApiError("start", f"its surroundings cannot be looked at: {exc}") from None
     transport.pause_reading()

@@ -55,8 +55,7 @@ def _expect(daemon: Daemon, query: Query, *, is_known: bool) -> None:
         return
     names = {*(each.app.name for each in known_apps(daemon)), *daemon.running.templates}
     if not any(query.names(name) for name in names):
-        exc = UnknownApp.among(query.app, names)
-        raise ApiError(exc.code, str(exc), "`caddysnake status`, or GET /apps, lists them")
+        raise UnknownApp.among(query.app, names)
 
 
 async def _pieces(

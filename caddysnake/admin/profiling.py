@@ -15,7 +15,7 @@ from ..channel.vitals import LARGEST
 from ..daemon.apps.app import App
 from ..daemon.main import Daemon
 from ..daemon.system.log.records import printable
-from ..daemon.tenants.lookup import DynamicApp, UnknownApp, find
+from ..daemon.tenants.lookup import DynamicApp, find
 from ..daemon.workers.worker import Worker
 from .errors import ApiError
 from .flames import Frame, Key, Profile, Stacks
@@ -53,10 +53,7 @@ async def of_app(daemon: Daemon, key: str, seconds: float) -> Profile:
     by_host = [each.app.name for each in known_apps(daemon) if each.app.name.partition(" ")[0] == key]
     if len(by_host) == 1:
         key = by_host[0]
-    try:
-        found = find(daemon.running.apps, daemon.running.templates, key)
-    except UnknownApp as exc:
-        raise ApiError(exc.code, str(exc), "`caddysnake status`, or GET /apps, lists them") from None
+    found = find(daemon.running.apps, daemon.running.templates, key)
     if isinstance(found, DynamicApp):
         found = next(each.app for each in known_apps(daemon) if each.app.name == key)
     return await _of(key, _subjects([found]), seconds)

@@ -23,11 +23,12 @@ from pydantic import BaseModel
 
 from ..daemon.main import Daemon
 from ..daemon.system.kinship import Peer, holder_of, peer_of, peer_pid, peer_uid, tcp_end
+from ..daemon.tenants.lookup import UnknownApp
 from . import page
 from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
-from .errors import ApiError
+from .errors import ApiError, of_unknown
 from .executing import execute
 from .history import History
 from .hosting import BODY_S, Hosting
@@ -193,6 +194,8 @@ class Server:
 
     def _understood(self, request: web.Request, exc: Exception) -> ApiError:
         match exc:
+            case UnknownApp():
+                return of_unknown(exc)
             case ApiError():
                 return exc
             case web.HTTPRequestEntityTooLarge():

@@ -7,8 +7,8 @@ fails, all of it is taken back, and the old code keeps serving.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from ...channel.settings import RelaySettings
 from ...matchers.table import Table
@@ -32,6 +32,18 @@ class Participant(Protocol):
 
     def rollback(self) -> None:
         """Give up what was prepared, and be as before."""
+
+
+async def _nothing() -> None:
+    """There is nothing to prepare."""
+
+
+class Step(NamedTuple):
+    """A participant made of functions."""
+
+    prepare: Callable[[], Coroutine[object, object, None]] = _nothing
+    commit: Callable[[], None] = lambda: None
+    rollback: Callable[[], None] = lambda: None
 
 
 async def carry_out(stages: Iterable[Sequence[Participant]]) -> None:

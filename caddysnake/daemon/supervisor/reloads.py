@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 from typing import NamedTuple
 
 from ..apps.builds import Builds
@@ -13,12 +14,11 @@ from ..apps.spec import StartFailed
 from ..sockets.addresses import address_name
 from ..sockets.socket_file import ListenError
 from ..system.log import records as logs
-from ..system.log.records import Style
 from ..system.service import Service
 from .app_changes import AS_USUAL, Manner, Outcome
 from .beside import ControlEndpoint, FrontProxy
-from .change import Participant
-from .document import CaddyPart, Configuration, Document, Reader, ReloadFailed
+from .change import Step
+from .document import Configuration, Document, Reader, ReloadFailed
 from .supervisor import Supervisor
 
 log = logging.getLogger("caddysnake.daemon")
@@ -140,8 +140,14 @@ class Reloads:
         configuration = await asyncio.to_thread(reader.understand, document)
         await self._companion.check(configuration.caddy)
         desired = configuration.composition
-        first = [AdminChange(self._attendant, configuration)]
-        last: list[Participant] = [CaddyChange(self._companion, configuration.caddy), LogChange(desired.log)]
+
+        async def admin() -> None:
+            self._attendant.prepare(configuration)
+
+        first = [Step(admin, self._attendant.commit, self._attendant.revert)]
+        # A supervised Caddy may use at once what it is told last: all of that is ready.
+        caddy = Step(partial(self._companion.change, configuration.caddy))
+        last = [caddy, Step(commit=partial(logs.restyle, desired.log))]
         try:
             is_same = configuration.caddy == self.configuration.caddy
             outcomes = await self._serving.change(desired, manner._replace(swaps_early=is_same), first, last)
@@ -164,61 +170,6 @@ def _closed(old: Configuration, new: Configuration) -> list[str]:
         f"that file anew with `caddysnake caddyfile --config {new.document.file}`"
         for each in sorted(had - has)
     ]
-
-
-class AdminChange:
-    """Opens what the admin API is to listen on."""
-
-    def __init__(self, attendant: ControlEndpoint, configuration: Configuration) -> None:
-        self._attendant = attendant
-        self._configuration = configuration
-
-    async def prepare(self) -> None:
-        """Raises ``ListenError``."""
-        self._attendant.prepare(self._configuration)
-
-    def commit(self) -> None:
-        """Answer there from now on."""
-        self._attendant.commit()
-
-    def rollback(self) -> None:
-        """Close what was opened."""
-        self._attendant.revert()
-
-
-class CaddyChange:
-    """Tells a supervised Caddy its part, when all that it needs is ready: it may use that at once."""
-
-    def __init__(self, companion: FrontProxy, part: CaddyPart) -> None:
-        self._companion = companion
-        self._part = part
-
-    async def prepare(self) -> None:
-        """Raises ``ReloadFailed``."""
-        await self._companion.change(self._part)
-
-    def commit(self) -> None:
-        """It has it already."""
-
-    def rollback(self) -> None:
-        """Nothing that can fail is prepared later."""
-
-
-class LogChange:
-    """Writes the log in another style."""
-
-    def __init__(self, style: Style) -> None:
-        self._style = style
-
-    async def prepare(self) -> None:
-        """There is nothing to prepare."""
-
-    def commit(self) -> None:
-        """Write so from now on."""
-        logs.restyle(self._style)
-
-    def rollback(self) -> None:
-        """Nothing was prepared."""
 
 
 def why(exc: ListenError | StartFailed) -> str:
