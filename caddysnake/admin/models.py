@@ -251,7 +251,7 @@ class BuildModel(Model):
 
 
 class RefusedModel(Model):
-    """What was tried last, and does not start. What ran goes on."""
+    """What was tried last, and does not start. The old code keeps serving."""
 
     number: int
     since_at: float = Field(description="of the first refusal since something was accepted")

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     from ..doctor.front import find_front, upstreams
     from ..doctor.machine import check_machine
     from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_reach
-    from ..doctor.service import runner_of
+    from ..doctor.service import in_container, runner_of
     from ..doctor.sockets import check_sockets, check_upstreams
     from ..doctor.software import check_software
 
@@ -47,6 +47,8 @@ def main(args: argparse.Namespace) -> int:
     except LookupError:
         print(f"Error: there is no user {args.caddy_user}", file=sys.stderr)
         return 1
+    if front is not None and front.is_guess and in_container():
+        front = None  # it is in a container of its own, with users of its own
     file = _file_of(args)
     status, why_not = _ask(file)
     runner = runner_of(file, None if status is None else status["daemon"]["pid"])

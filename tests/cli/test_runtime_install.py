@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.pythons import find_python, make_venv, site_of
+from support.terminals import on_terminal
 
 import caddysnake
 
@@ -64,6 +65,14 @@ def test_an_old_pip_installs_for_a_newer_python(tmp_path: Path) -> None:
     done = install(ours, theirs, tmp_path / "runtime")
     assert done.returncode == 0, done.stderr
     assert imports(theirs, tmp_path / "runtime")
+
+
+def test_a_terminal_is_shown_what_pip_does(tmp_path: Path) -> None:
+    theirs = make_venv(find_python("3.12"), tmp_path / "app") / "bin" / "python"
+    environ = {"CADDYSNAKE_RUNTIME_DIR": str(tmp_path / "runtime")}
+    shown = on_terminal(tmp_path, "runtime", "install", "--python", str(theirs), environ=environ)
+    assert b"Collecting httptools==" in shown
+    assert b"Installed for cpython-312" in shown
 
 
 def test_without_a_network_it_says_what_to_bring(tmp_path: Path) -> None:

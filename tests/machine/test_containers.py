@@ -146,6 +146,9 @@ def test_a_caddy_that_is_not_root_needs_the_group(podman: Podman, tmp_path: Path
                 "caddysnake",
             )
         )
+        told = podman("exec", names[0], "caddysnake", "doctor", "--config", "/etc/caddysnake/Caddyfile")
+        assert "fix: let its container be in the socket's group: --group-add 10001" in told
+        assert not any(word in told for word in ("systemctl", "usermod", "in the unit"))
         for groups, expected in ((["--group-add=10001"], 200), ([], 502)):
             port = free_port()
             names.append(

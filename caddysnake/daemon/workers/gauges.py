@@ -103,7 +103,7 @@ class Gauges:
         return None if oldest is None else max(0, now_ms() - oldest)
 
     def still_ms(self) -> int:
-        """Return for how long it has not turned, in milliseconds."""
+        """Return for how long it has been blocked, in milliseconds."""
         return now_ms() - self.page.word(vitals.WORD_TICK)
 
     def blocked_ms(self) -> int | None:

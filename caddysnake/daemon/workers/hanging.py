@@ -20,7 +20,7 @@ from enum import Enum
 from typing import NamedTuple
 
 LOOP_STILL_S = 10.0
-"""An event loop that has not turned for so long is told of."""
+"""An event loop that has been blocked for so long is told of."""
 
 THREAD_STILL_S = 60.0
 """A thread that is at one request for so long is told of: a download or a long poll may take its time."""
