@@ -95,7 +95,7 @@ def test_nobody_else_may_say_what_was_taken_off(prefix: bytes) -> None:
 
 def test_a_stranger_cannot_say_who_it_is() -> None:
     raw = (
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nx-forwarded-proto: https\r\n"
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nx-forwarded-proto: https\r\nX-Request-Start: t=1\r\n"
         b"X-FORWARDED-HOST: bank\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"
     )
     known = fields(sent(raw, peer="10.0.0.9", is_trusted=False))

@@ -95,6 +95,7 @@ NAMES = [
     b"!#$%&'*+-.^`|~",
     b"traceparent",
     b"X-Real-Ip",
+    b"X-Request-Start",
 ]
 VALUES = [
     b"",

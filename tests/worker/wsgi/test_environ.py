@@ -235,6 +235,7 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(
 
 def test_what_a_stranger_says_of_its_client_is_replaced() -> None:
     forged = ("X-Forwarded-For: 6.6.6.6", "X-Forwarded-Port: 1", "Forwarded: for=6.6.6.6", "X-Real-IP: 6.6.6.6")
+    forged += ("X-Request-Start: t=1",)
     raw = "\r\n".join(["GET / HTTP/1.1", "Host: ex.com", "X-Forwarded-Proto: https", *forged, "", ""]).encode()
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         accepted, _ = server.accept()
