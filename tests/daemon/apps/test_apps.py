@@ -139,11 +139,11 @@ def test_an_app_that_loads_too_long_is_given_up_in_the_words_operators_search_fo
 
 
 def test_a_slow_start_says_where_it_stands(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (folder / "slow").write_text("2")
+    (folder / "slow").write_text("5")
 
     async def work() -> None:
         async with House() as house:
-            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=30.0)._replace(slow_start_s=0.3))
+            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=30.0)._replace(slow_start_s=2.0))
             await app.start()
 
     run(work())
