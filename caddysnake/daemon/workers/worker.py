@@ -269,8 +269,7 @@ class Worker:
     def _hear(self, message: Message) -> None:
         self.peer.count()
         may_say = RELAY_MAY_SAY if isinstance(self.settings, RelaySettings) else MAY_SAY
-        is_odd = isinstance(message, Failed) and self.state.is_serving and message.code != "stopping"
-        if is_odd or type(message) not in may_say[self.state]:
+        if type(message) not in may_say[self.state]:
             raise ChannelError(f"{type(message).__name__} while {self.state.told}")
         if self.state is State.ENDING:
             return
