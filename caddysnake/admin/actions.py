@@ -33,7 +33,7 @@ from .models import (
     RolledBack,
     ScaleModel,
     Stopping,
-    Upgrade,
+    UpgradeAnswer,
 )
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
@@ -130,7 +130,7 @@ def stop(daemon: Daemon, asked_by: str) -> Stopping:
     return Stopping(pid=os.getpid(), grace_s=daemon.running.desired.grace_s)
 
 
-async def upgrade(daemon: Daemon) -> Upgrade:
+async def upgrade(daemon: Daemon) -> UpgradeAnswer:
     """Rehearse the version that is installed now; it takes over in a moment. Raises ``ApiError``."""
     if daemon.phase is not DaemonPhase.READY or daemon.is_upgrading:
         raise ApiError("busy", "the daemon is " + ("upgrading" if daemon.is_upgrading else daemon.phase.value))
@@ -141,9 +141,9 @@ async def upgrade(daemon: Daemon) -> Upgrade:
     return upgrading(daemon).model_copy(update={"version": version})
 
 
-def upgrading(daemon: Daemon) -> Upgrade:
+def upgrading(daemon: Daemon) -> UpgradeAnswer:
     """Whether an upgrade is under way, and why the last one was refused."""
-    return Upgrade(
+    return UpgradeAnswer(
         pid=os.getpid(),
         version=__version__,
         upgrades=daemon.upgrades,

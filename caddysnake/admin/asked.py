@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..daemon.sockets.binding import open_tcp
 from ..daemon.sockets.listener import Listener
 from ..daemon.sockets.socket_file import ListenError
-from ..daemon.supervisor.beside import ControlEndpoint, persist, take_carried
+from ..daemon.supervisor.beside import ControlEndpoint, persist, take_saved
 from ..daemon.supervisor.document import Asked, Configuration
-from ..daemon.system.state import CarriedListener
+from ..daemon.system.state import ListenerSnapshot
 from ..daemon.tenants.known_hosts import KnownHosts
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OnDemandEndpoint(ControlEndpoint):
     def __init__(self) -> None:
         self._present: _Open | None = None
         self._coming: _Open | None = None
-        self._carried: list[CarriedListener] = []
+        self._saved: list[ListenerSnapshot] = []
         self._desk = KnownHosts(lambda _: False)
         self._server: AskServer | None = None
         self._is_started = False
@@ -49,7 +49,7 @@ class OnDemandEndpoint(ControlEndpoint):
         else:
             try:
                 key: list[str | int] = ["ask", asked.listen.name]
-                listener = take_carried(self._carried, key) or open_tcp(asked.listen.host, asked.listen.port or 0)
+                listener = take_saved(self._saved, key) or open_tcp(asked.listen.host, asked.listen.port or 0)
             except ListenError as exc:
                 raise ListenError(f"on_demand_ask: {exc}") from None
             self._coming = _Open(asked, listener)
@@ -70,14 +70,14 @@ class OnDemandEndpoint(ControlEndpoint):
             if self._is_started and (former is None or former.listener is not self._present.listener):
                 self._starting = asyncio.get_running_loop().create_task(persist(self._accept, "on_demand_ask"))
 
-    def carry(self) -> list[CarriedListener]:
+    def snapshot(self) -> list[ListenerSnapshot]:
         """Its listener, for another image of the daemon; empty when it has none."""
         present = self._present
-        return [] if present is None else [present.listener.carry(-1, ["ask", present.asked.listen.name], -1)]
+        return [] if present is None else [present.listener.snapshot(-1, ["ask", present.asked.listen.name], -1)]
 
-    def adopt(self, carried: list[CarriedListener]) -> None:
+    def adopt(self, saved: list[ListenerSnapshot]) -> None:
         """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
-        self._carried = carried
+        self._saved = saved
 
     async def start(self) -> None:
         """Begin to answer, and with each ``commit`` that asks for it."""

@@ -6,11 +6,11 @@ import socket
 
 from aiohttp import web
 
-from ..daemon.tenants.known_hosts import Answer, KnownHosts
+from ..daemon.tenants.known_hosts import HostAnswer, KnownHosts
 from .hosting import Hosting
 
 CONNECTIONS_MAX = 64
-_STATUS = {Answer.YES: 200, Answer.NO: 404, Answer.BUSY: 503}
+_STATUS = {HostAnswer.YES: 200, HostAnswer.NO: 404, HostAnswer.BUSY: 503}
 _SHUTDOWN_S = 1.0
 
 

@@ -18,9 +18,9 @@ from ..config.plan.admin import AdminEndpoint, make_private
 from ..daemon.sockets.binding import open_inherited, open_tcp, open_unix
 from ..daemon.sockets.listener import Listener
 from ..daemon.sockets.socket_file import ListenError
-from ..daemon.supervisor.beside import ControlEndpoint, persist, take_carried
+from ..daemon.supervisor.beside import ControlEndpoint, persist, take_saved
 from ..daemon.supervisor.document import Configuration
-from ..daemon.system.state import CarriedListener
+from ..daemon.system.state import ListenerSnapshot
 from ..daemon.system.timings import TIMINGS, Timings
 from .access import Access
 from .announcing import Announcement
@@ -39,7 +39,7 @@ class _Open(NamedTuple):
     listener: Listener
 
 
-class Admin(ControlEndpoint):
+class AdminServer(ControlEndpoint):
     """Of ``daemon``."""
 
     def __init__(self, daemon: Daemon, timings: Timings = TIMINGS) -> None:
@@ -49,7 +49,7 @@ class Admin(ControlEndpoint):
         self._coming: _Open | None = None
         self._is_kept = False
         """What was prepared listens where the present one does."""
-        self._carried: list[CarriedListener] = []
+        self._saved: list[ListenerSnapshot] = []
         self._memory = ""
         self._history: History | None = None
         self._is_started = False
@@ -75,7 +75,7 @@ class Admin(ControlEndpoint):
             _renew_if_lost(present)
             self._coming = _Open(endpoint, present.listener)
             return
-        listener = _carried(self._carried, endpoint) or _open(endpoint)
+        listener = _saved(self._saved, endpoint) or _open(endpoint)
         self._missing = endpoint if listener is None and endpoint.listen is not None else None
         self._coming = None if listener is None else _Open(endpoint, listener)
 
@@ -102,20 +102,20 @@ class Admin(ControlEndpoint):
         if self._is_started:
             self._begin(persist(self._replace_server, "the admin API"))
 
-    def carry(self) -> list[CarriedListener]:
+    def snapshot(self) -> list[ListenerSnapshot]:
         """Its listener, for another image of the daemon; empty when it has none."""
         present = self._present
         if present is None or present.endpoint.listen is None:
             return []
-        return [present.listener.carry(-1, ["admin", present.endpoint.listen.name], -1)]
+        return [present.listener.snapshot(-1, ["admin", present.endpoint.listen.name], -1)]
 
-    def adopt(self, carried: list[CarriedListener]) -> None:
+    def adopt(self, saved: list[ListenerSnapshot]) -> None:
         """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
-        self._carried = carried
+        self._saved = saved
 
     def memory(self) -> str:
         """The history that the live page shows."""
-        return self._memory if self._history is None else self._history.carry()
+        return self._memory if self._history is None else self._history.snapshot()
 
     def recall(self, memory: str) -> None:
         """Go on with it."""
@@ -199,8 +199,8 @@ def import_all() -> None:
     import_module(".server", __package__)
 
 
-def _carried(carried: list[CarriedListener], endpoint: AdminEndpoint) -> Listener | None:
-    return None if endpoint.listen is None else take_carried(carried, ["admin", endpoint.listen.name])
+def _saved(saved: list[ListenerSnapshot], endpoint: AdminEndpoint) -> Listener | None:
+    return None if endpoint.listen is None else take_saved(saved, ["admin", endpoint.listen.name])
 
 
 def _open(endpoint: AdminEndpoint) -> Listener | None:

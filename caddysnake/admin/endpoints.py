@@ -44,7 +44,7 @@ from .models import (
     Stopping,
     TaskModel,
     Tasks,
-    Upgrade,
+    UpgradeAnswer,
     Workers,
 )
 
@@ -177,12 +177,12 @@ async def post_stop(call: Call) -> Stopping:
     return actions.stop(call.daemon, call.caller)
 
 
-async def post_upgrade(call: Call) -> Upgrade:
+async def post_upgrade(call: Call) -> UpgradeAnswer:
     """Become the version that is installed; answered once that is rehearsed. Raises ``ApiError``."""
     return await actions.upgrade(call.daemon)
 
 
-async def get_upgrade(call: Call) -> Upgrade:
+async def get_upgrade(call: Call) -> UpgradeAnswer:
     """Whether an upgrade is under way, and how the last one went."""
     return actions.upgrading(call.daemon)
 
@@ -436,10 +436,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         post_upgrade,
         "Become the version that is installed now, without losing a request. Answers when that has been rehearsed; "
         "it is done when `upgrades` has grown.",
-        Upgrade,
+        UpgradeAnswer,
         ("upgrade", "busy"),
     ),
-    Endpoint("GET", "/upgrade", get_upgrade, "Whether an upgrade is under way, or was refused.", Upgrade),
+    Endpoint("GET", "/upgrade", get_upgrade, "Whether an upgrade is under way, or was refused.", UpgradeAnswer),
     Endpoint("GET", "/status", get_status, "Everything at a glance.", Status),
     Endpoint("GET", "/apps", get_apps, "All apps, and their workers.", Apps),
     Endpoint("GET", "/apps/{key}", get_app, "One app.", AppModel, ("no-such-app",), (_KEY,)),

@@ -62,8 +62,8 @@ class _Group(NamedTuple):
 class History:
     """Of one daemon; ``run`` samples until it is cancelled."""
 
-    def __init__(self, daemon: Daemon, carried: str = "") -> None:
-        """``carried``: what another image of the daemon has left."""
+    def __init__(self, daemon: Daemon, saved: str = "") -> None:
+        """``saved``: what another image of the daemon has left."""
         self._daemon = daemon
         self._at: deque[float] = deque(maxlen=KEPT)
         self._points: dict[str, deque[Point]] = {}
@@ -72,11 +72,11 @@ class History:
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._sampled_at = 0.0
         try:
-            self._resume(orjson.loads(carried or "{}"))
+            self._resume(orjson.loads(saved or "{}"))
         except (ValueError, TypeError, KeyError):  # of a version that has another form
             log.warning("the live page's history begins anew")
 
-    def carry(self) -> str:
+    def snapshot(self) -> str:
         """All of it, for another image of the daemon."""
         told = {
             "at": list(self._at),

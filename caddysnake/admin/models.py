@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Model(BaseModel):
+class AnswerModel(BaseModel):
     """An answer: immutable, and without fields that are not declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ProblemModel(Model):
+class ProblemModel(AnswerModel):
     """One thing that is wrong with a configuration."""
 
     file: str
@@ -21,7 +21,7 @@ class ProblemModel(Model):
     text: str
 
 
-class ErrorModel(Model):
+class ErrorModel(AnswerModel):
     """Why a request was not carried out."""
 
     error: str = Field(description="for people")
@@ -32,7 +32,7 @@ class ErrorModel(Model):
     detail: str = Field(default="", description="the app's own code for why, such as import or crashed")
 
 
-class OutcomeModel(Model):
+class OutcomeModel(AnswerModel):
     """What became of one app in a reload."""
 
     app: str
@@ -43,7 +43,7 @@ class OutcomeModel(Model):
     error: str = Field(description="often a traceback, cut to a few KiB")
 
 
-class Loaded(Model):
+class Loaded(AnswerModel):
     """A reload that was carried out. One app that was refused keeps its old build."""
 
     apps: int
@@ -54,14 +54,14 @@ class Loaded(Model):
     outcomes: list[OutcomeModel] = Field(default=[], description="of each static app")
 
 
-class Stopping(Model):
+class Stopping(AnswerModel):
     """The daemon has begun to stop. It ends when requests in flight are done."""
 
     pid: int
     grace_s: float
 
 
-class Upgrade(Model):
+class UpgradeAnswer(AnswerModel):
     """Whether the daemon is about to become another version."""
 
     pid: int
@@ -71,7 +71,7 @@ class Upgrade(Model):
     refused: str = Field(default="", description="why the last one was refused; empty when it was not")
 
 
-class Ran(Model):
+class Ran(AnswerModel):
     """A schedule's command has ended. ``ok``: its exit status was 0."""
 
     app: str
@@ -81,7 +81,7 @@ class Ran(Model):
     ok: bool
 
 
-class Restarted(Model):
+class Restarted(AnswerModel):
     """Processes of that name are ended, and started again: this many."""
 
     app: str
@@ -89,20 +89,20 @@ class Restarted(Model):
     count: int
 
 
-class Cancelled(Model):
+class Cancelled(AnswerModel):
     """A change that was under way is given up."""
 
     cancelled: bool
 
 
-class Reloaded(Model):
+class Reloaded(AnswerModel):
     """New workers serve."""
 
     app: str
     seconds: float
 
 
-class GenerationModel(Model):
+class GenerationModel(AnswerModel):
     """The workers of one build."""
 
     generation: int
@@ -110,7 +110,7 @@ class GenerationModel(Model):
     workers: int
 
 
-class FiguresModel(Model):
+class FiguresModel(AnswerModel):
     """What a build did in the time in which it was tried."""
 
     requests: int = Field(description="lost ones among them")
@@ -118,7 +118,7 @@ class FiguresModel(Model):
     p95_s: float | None
 
 
-class TrialModel(Model):
+class TrialModel(AnswerModel):
     """A new build that gets its share of the requests until it is judged."""
 
     share: float
@@ -128,7 +128,7 @@ class TrialModel(Model):
     old: FiguresModel
 
 
-class KeptModel(Model):
+class KeptModel(AnswerModel):
     """The build before, which `rollback` gives the connections back."""
 
     build: int
@@ -136,20 +136,20 @@ class KeptModel(Model):
     until_at: float
 
 
-class RolledBack(Model):
+class RolledBack(AnswerModel):
     """The build before serves again, until the next reload or restart."""
 
     app: str
     build: int
 
 
-class Promoted(Model):
+class Promoted(AnswerModel):
     """The build that was tried has taken over."""
 
     app: str
 
 
-class ScaledModel(Model):
+class ScaledModel(AnswerModel):
     """Why an app has as many workers as it has."""
 
     at: float
@@ -157,7 +157,7 @@ class ScaledModel(Model):
     reason: str
 
 
-class ScaleModel(Model):
+class ScaleModel(AnswerModel):
     """An app was given another number of workers: those that are new are on their way."""
 
     app: str
@@ -167,20 +167,20 @@ class ScaleModel(Model):
     is_fixed: bool = Field(description="somebody asked for this number, which holds until the next reload")
 
 
-class Evicted(Model):
+class Evicted(AnswerModel):
     """The app has no process any more. The next request for it starts it."""
 
     app: str
 
 
-class Dumped(Model):
+class Dumped(AnswerModel):
     """The worker was told to write its stacks into the log."""
 
     pid: int
     app: str
 
 
-class Profiled(Model):
+class Profiled(AnswerModel):
     """A profile of an app's workers, or of one process."""
 
     name: str = Field(description="of what")
@@ -190,7 +190,7 @@ class Profiled(Model):
     content: str = Field(description="the profile, in the form that was asked for")
 
 
-class Health(Model):
+class Health(AnswerModel):
     """``status`` is ok, or why not. ``degraded``: some are not answered for, as ``failed`` says."""
 
     status: Literal["ok", "starting", "stopping", "degraded"]
@@ -200,7 +200,7 @@ class Health(Model):
     failed: dict[str, str] = Field(default={}, description="apps, and templates, that do not come up, and a code why")
 
 
-class Traffic(Model):
+class Traffic(AnswerModel):
     """What was answered. Counts only grow, also when workers are replaced."""
 
     requests: int
@@ -215,7 +215,7 @@ class Traffic(Model):
     queue_sum_us: int
 
 
-class WorkerModel(Model):
+class WorkerModel(AnswerModel):
     """A process that runs an app, or a relay."""
 
     pid: int
@@ -243,14 +243,14 @@ class WorkerModel(Model):
     )
 
 
-class BuildModel(Model):
+class BuildModel(AnswerModel):
     """What runs: the code and settings of a moment. Numbers count up with every one that is tried."""
 
     number: int
     since_at: float
 
 
-class RefusedModel(Model):
+class RefusedModel(AnswerModel):
     """What was tried last, and does not start. The old code keeps serving."""
 
     number: int
@@ -261,7 +261,7 @@ class RefusedModel(Model):
     error: str = Field(description="often a traceback, cut to a few KiB")
 
 
-class Starts(Model):
+class Starts(AnswerModel):
     """How long workers took from their start to ready."""
 
     bounds_s: list[float]
@@ -269,7 +269,7 @@ class Starts(Model):
     sum_s: float
 
 
-class FailureModel(Model):
+class FailureModel(AnswerModel):
     """Why a worker ended."""
 
     at: float
@@ -278,14 +278,14 @@ class FailureModel(Model):
     over_at: float | None = Field(default=None, description="since when all workers are ready again; null: not yet")
 
 
-class EndModel(Model):
+class EndModel(AnswerModel):
     """How something ended."""
 
     at: float
     reason: str
 
 
-class ProcessModel(Model):
+class ProcessModel(AnswerModel):
     """A process beside the workers."""
 
     name: str = Field(description="with its number behind, where there are several")
@@ -301,7 +301,7 @@ class ProcessModel(Model):
     cpu_s: float
 
 
-class RunModel(Model):
+class RunModel(AnswerModel):
     """A run of a schedule that has ended. ``ok``: its exit status was 0."""
 
     at: float
@@ -310,7 +310,7 @@ class RunModel(Model):
     ok: bool
 
 
-class ScheduleModel(Model):
+class ScheduleModel(AnswerModel):
     """A command at certain times."""
 
     name: str
@@ -322,7 +322,7 @@ class ScheduleModel(Model):
     missed: int = Field(description="times that the clock went past, or the machine slept through")
 
 
-class AppModel(Model):
+class AppModel(AnswerModel):
     """An app: a python block, or what a template of apps has become for some requests."""
 
     key: str = Field(description="by which /apps/{key} knows it")
@@ -373,7 +373,7 @@ class AppModel(Model):
     cpu_s: float = Field(description="of its processes, those that are gone included; 0 for threads")
 
 
-class ListenerModel(Model):
+class ListenerModel(AnswerModel):
     """A socket that Caddy connects to."""
 
     address: str
@@ -384,7 +384,7 @@ class ListenerModel(Model):
     """Why nobody can connect to it, when that is so."""
 
 
-class DaemonModel(Model):
+class DaemonModel(AnswerModel):
     """The daemon itself."""
 
     pid: int
@@ -412,7 +412,7 @@ class DaemonModel(Model):
     no_cpu_limit_because: str = Field(default="", description="why processor time cannot be limited; empty: it can")
 
 
-class TemplateModel(Model):
+class TemplateModel(AnswerModel):
     """A dynamic block: apps are made of it when requests ask for them."""
 
     name: str
@@ -432,7 +432,7 @@ class TemplateModel(Model):
     )
 
 
-class Status(Model):
+class Status(AnswerModel):
     """Everything at a glance."""
 
     daemon: DaemonModel
@@ -445,7 +445,7 @@ class Status(Model):
     queue_bounds_s: list[float]
 
 
-class SeriesModel(Model):
+class SeriesModel(AnswerModel):
     """One value for each of ``at``; durations are null where nothing was answered."""
 
     requests_per_s: list[float]
@@ -457,7 +457,7 @@ class SeriesModel(Model):
     workers: list[int] = Field(description="that were ready")
 
 
-class MarkModel(Model):
+class MarkModel(AnswerModel):
     """Something that happened."""
 
     at: float
@@ -466,7 +466,7 @@ class MarkModel(Model):
     count: int
 
 
-class HistoryModel(Model):
+class HistoryModel(AnswerModel):
     """The last quarter of an hour."""
 
     every_s: float
@@ -475,7 +475,7 @@ class HistoryModel(Model):
     marks: list[MarkModel]
 
 
-class TaskModel(Model):
+class TaskModel(AnswerModel):
     """A task of the daemon's loop."""
 
     name: str
@@ -483,32 +483,32 @@ class TaskModel(Model):
     stack: list[str]
 
 
-class DescriptorModel(Model):
+class DescriptorModel(AnswerModel):
     """An open file of the daemon."""
 
     number: int
     target: str
 
 
-class Apps(Model):
+class Apps(AnswerModel):
     """The apps that run."""
 
     apps: list[AppModel]
 
 
-class Workers(Model):
+class Workers(AnswerModel):
     """The workers that run, and the relays."""
 
     workers: list[WorkerModel]
 
 
-class Tasks(Model):
+class Tasks(AnswerModel):
     """The tasks of the daemon's loop."""
 
     tasks: list[TaskModel]
 
 
-class Descriptors(Model):
+class Descriptors(AnswerModel):
     """The open files of the daemon."""
 
     descriptors: list[DescriptorModel]

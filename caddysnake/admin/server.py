@@ -22,7 +22,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel
 
 from ..daemon.main import Daemon
-from ..daemon.system.kinship import Peer, holder_of, peer_of, peer_pid, peer_uid, tcp_end
+from ..daemon.system.kinship import PeerKind, holder_of, peer_of, peer_pid, peer_uid, tcp_end
 from ..daemon.tenants.lookup import UnknownApp
 from . import page
 from .access import Access, Denial
@@ -55,9 +55,9 @@ _NO_USER = ErrorModel(
     hint="call it as the daemon's user, or as root",
 )
 _NO_PROCESS = {
-    Peer.OURS: "a process that the daemon, or one of its apps, has started may not use the admin API",
-    Peer.ENDED: "whoever connected to the admin API has ended",
-    Peer.UNKNOWN: "it cannot be told whether an app has started the process that calls the admin API",
+    PeerKind.OURS: "a process that the daemon, or one of its apps, has started may not use the admin API",
+    PeerKind.ENDED: "whoever connected to the admin API has ended",
+    PeerKind.UNKNOWN: "it cannot be told whether an app has started the process that calls the admin API",
 }
 
 
@@ -143,7 +143,7 @@ class Server:
             self._dismissed.popleft().close()
         asyncio.get_running_loop().call_later(_DISMISSED_S, sock.close)
 
-    def _refusal(self, sock: socket.socket, uid: int, comes_from: Callable[[], Peer]) -> ErrorModel | None:
+    def _refusal(self, sock: socket.socket, uid: int, comes_from: Callable[[], PeerKind]) -> ErrorModel | None:
         """Why whoever has connected is refused. A user who runs apps is one whose apps may try this; where they have
         the daemon's own user, they are told by their descent. Root is neither, unless the daemon is.
         """
@@ -153,9 +153,9 @@ class Server:
         if uid == 0 != os.geteuid():
             return None
         peer = comes_from()
-        if peer is Peer.OUTSIDE:
+        if peer is PeerKind.OUTSIDE:
             return None
-        if peer is not Peer.ENDED:
+        if peer is not PeerKind.ENDED:
             self._warn("a process of an app tried the admin API", sock, uid)
         return ErrorModel(error=_NO_PROCESS[peer], code="forbidden-process", hint=_OUTSIDE)
 

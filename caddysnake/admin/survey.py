@@ -22,7 +22,7 @@ from ..daemon.apps.app import App
 from ..daemon.apps.builds import Builds
 from ..daemon.apps.counters import Counters
 from ..daemon.apps.judging import Figures
-from ..daemon.apps.metrics.asking import Place
+from ..daemon.apps.metrics.asking import MetricsPlace
 from ..daemon.apps.pool import Pool
 from ..daemon.main import Daemon, DaemonPhase
 from ..daemon.sockets.addresses import address_name
@@ -110,13 +110,13 @@ def known_apps(daemon: Daemon) -> list[Known]:
     return found
 
 
-def places(running: Running) -> list[Place]:
+def places(running: Running) -> list[MetricsPlace]:
     """Where apps count what they count themselves."""
     known = [Known(app) for app in running.apps.values()]
     for tenants in running.templates.values():
         known += [Known(app, tenants.spec.name) for app in tenants.all_apps()]
     return [
-        Place(each.template or each.app.name, path, each.app.spec.key.account)
+        MetricsPlace(each.template or each.app.name, path, each.app.spec.key.account)
         for each in known
         if (path := each.app.folder.existing) is not None
     ]

@@ -40,7 +40,7 @@ class RouteNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class StructuredSite:
     """One site block, understood."""
 
     block: SiteBlock
@@ -50,14 +50,14 @@ class Site:
     routes: tuple[RouteNode, ...]
 
 
-def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
+def build_sites(parsed: ParsedFile) -> tuple[list[StructuredSite], list[CaddyfileError]]:
     """Every site of a file, in the order of the text, and what is wrong: the first mistake of each site.
 
     A site with a mistake is left out. What is merely suspicious is added to ``parsed.warnings``. Those that share a
     listener are tried in the order of ``addresses.specificity``.
     """
     errors: list[CaddyfileError] = []
-    sites: list[Site] = []
+    sites: list[StructuredSite] = []
     try:
         order = directive_order(parsed.options)
         for name, route in parsed.named_routes.items():
@@ -75,7 +75,7 @@ def build_sites(parsed: ParsedFile) -> tuple[list[Site], list[CaddyfileError]]:
     return sites, errors
 
 
-def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str, Segment]) -> Site:
+def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str, Segment]) -> StructuredSite:
     """One site.
 
     Raises:
@@ -95,7 +95,7 @@ def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str
     directives = tuple(segment for segment in segments if segment.name in SITE_DIRECTIVES)
     handlers = [segment for segment in segments if segment.name not in SITE_DIRECTIVES]
     routes = _Block(order, named_routes).routes(handlers, definitions, keep_order=False, invoked=())
-    return Site(block, tuple(addresses), directives, routes)
+    return StructuredSite(block, tuple(addresses), directives, routes)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError
     return CaddyfileError.at(name, f'unknown directive "{name.text}"', hint or "is a brace missing, or one too many?")
 
 
-def _repeated(sites: Sequence[Site], warnings: list[CaddyfileError]) -> list[CaddyfileError]:
+def _repeated(sites: Sequence[StructuredSite], warnings: list[CaddyfileError]) -> list[CaddyfileError]:
     """An error for each address that an earlier site on the same listener has already.
 
     As in Caddy only the same text is refused; the same address written in another way is worth a warning.
@@ -137,7 +137,7 @@ def _repeated(sites: Sequence[Site], warnings: list[CaddyfileError]) -> list[Cad
     return errors
 
 
-def _listeners(site: Site) -> dict[Address, list[str]]:
+def _listeners(site: StructuredSite) -> dict[Address, list[str]]:
     """Where each address of a site is listened for; sockets stand as they are written.
 
     A socket among the addresses is a listener for the others. Alone, it is an address for every host.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from ..admin.asked import OnDemandEndpoint
-from ..admin.attending import Admin, import_all
+from ..admin.attending import AdminServer, import_all
 from ..config.language.adapt import ConfigErrors
 from ..config.language.values import InvalidValue
 from ..config.plan.places import absolute, disregarded, start_folder
@@ -34,7 +34,7 @@ from ..daemon.workers.forking import ahead
 from .announcing import ready_line, whereabouts
 from .reading import ReadError, Source, add_config_arguments, print_errors, print_warnings, read
 from .runtime_dir import RuntimeDirError, private_folder, remove_folder
-from .understanding import FileReader, Setting, understand
+from .understanding import FileReader, RunSetting, understand
 
 Left = Inheritance | Rehearsal | None
 EXIT_FAILED = 1
@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         source = _source_of(left) or read(args.config)
     except (ReadError, StateError) as exc:
         return _report(str(exc))
-    return serve_file(source, args.caddy, Setting("", socket_dir=args.socket_dir, admin=args.admin), left)
+    return serve_file(source, args.caddy, RunSetting("", socket_dir=args.socket_dir, admin=args.admin), left)
 
 
 def _source_of(left: Left) -> Source | None:
@@ -80,7 +80,7 @@ def _base(left: Left) -> str:
     return start_folder(os.environ)
 
 
-def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -> int:
+def serve_file(source: Source, with_caddy: bool, setting: RunSetting, left: Left) -> int:
     """Check the Caddyfile ``source``, carry it out until a signal comes; the process's exit status.
 
     ``setting`` is completed by where relative paths begin.
@@ -107,7 +107,7 @@ def serve_file(source: Source, with_caddy: bool, setting: Setting, left: Left) -
         remove_folder(folder)
 
 
-def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> int:
+def _serve(source: Source, caddy: str | None, setting: RunSetting, left: Left) -> int:
     try:
         wanted = understand(source, setting, is_start=True, goes_on=left is not None)
     except ConfigErrors as exc:
@@ -126,11 +126,11 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
         print_warnings(wanted.config.warnings, logs.tell)
     if not composition.apps and not composition.templates:
         logs.tell(f"Note: {source.file} has no python directive: there is no app to run")
-    companion: Callable[[], FrontProxy] | None = None
+    front_proxy: Callable[[], FrontProxy] | None = None
     if caddy is not None and setting.folder is not None:
         from ..daemon.supervisor.caddy.process import Caddy
 
-        companion = partial(Caddy, caddy, wanted.configuration.caddy, setting.folder)
+        front_proxy = partial(Caddy, caddy, wanted.configuration.caddy, setting.folder)
 
     def told(seconds: float, failed: Mapping[str, str]) -> None:
         ahead.discard()
@@ -143,10 +143,10 @@ def _serve(source: Source, caddy: str | None, setting: Setting, left: Left) -> i
     gc.enable()
     return run(
         wanted.configuration,
-        companion,
+        front_proxy,
         told,
         FileReader(wanted, setting),
-        lambda daemon: Attendants([Admin(daemon), OnDemandEndpoint()]),
+        lambda daemon: Attendants([AdminServer(daemon), OnDemandEndpoint()]),
         left,
     )
 

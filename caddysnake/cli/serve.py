@@ -28,7 +28,7 @@ from ..daemon.upgrade.handover import inherited
 from .named_app import NamedApp, UnservableValue, Venv, found_in, named, venv_of
 from .reading import Source
 from .run import EXIT_FAILED, serve_file
-from .understanding import Setting
+from .understanding import RunSetting
 
 _DEFAULT_HOST, _DEFAULT_PORT = "127.0.0.1", "9080"
 
@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         logs.tell(f"Note: the app runs in {venv.path}, {venv.why} (--venv or --python-path names another)")
     source = Source(text.encode(), f"(serve {args.domain or _listen(args)})")  # its sockets get a folder by this name
     adjust = partial(_adjust, args=args, app=app)
-    setting = Setting("", adjust=adjust, is_written=False, is_patient=args.autoreload)
+    setting = RunSetting("", adjust=adjust, is_written=False, is_patient=args.autoreload)
     return serve_file(source, True, setting, left)
 
 

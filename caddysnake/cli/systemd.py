@@ -26,7 +26,7 @@ from typing import Final
 from ..daemon.system.cgroups import runs_systemd
 from ..files import closed_to
 from . import units
-from .units import Place
+from .units import UnitPlace
 
 _GROUPS: Final = ("caddy", "www-data", "http")
 """Of Caddy's user, on Debian and elsewhere; the first that there is."""
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         _check(args)
         group, why = (args.caddy_group, "--caddy-group names it") if args.caddy_group else _caddy_group()
-        place = Place(_program(), args.config, group, _version())
+        place = UnitPlace(_program(), args.config, group, _version())
         found = units.files(place, args.users)
         print(f"Caddy's group, for which the sockets are: {group} ({why})", file=sys.stderr)
         if args.install:

@@ -25,7 +25,7 @@ from .runtime_dir import RuntimeDirError, make_folder
 _SECRET = "(set)"
 
 
-class Setting(NamedTuple):
+class RunSetting(NamedTuple):
     """What the command line says, for as long as the daemon runs."""
 
     base: str
@@ -52,7 +52,7 @@ class Understood(NamedTuple):
 
 
 @without_collection
-def understand(source: Source, setting: Setting, is_start: bool = False, goes_on: bool = False) -> Understood:
+def understand(source: Source, setting: RunSetting, is_start: bool = False, goes_on: bool = False) -> Understood:
     """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``).
 
     ``is_start``: what keeps single apps from being started is no error, unless it does so with all of them, or the file
@@ -80,7 +80,7 @@ def understand(source: Source, setting: Setting, is_start: bool = False, goes_on
     return Understood(config, configuration)
 
 
-def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
+def _plan(source: Source, setting: RunSetting) -> tuple[CaddyPart, Config, Plan]:
     if setting.folder is not None:
         from ..config.stock.caddy_admin import with_admin  # not needed without a Caddy
         from ..config.stock.stock import stock
@@ -105,7 +105,7 @@ def _plan(source: Source, setting: Setting) -> tuple[CaddyPart, Config, Plan]:
     return CaddyPart(), config, planned
 
 
-def _endpoint(config: Config, source: Source, setting: Setting) -> tuple[AdminEndpoint, list[CaddyfileError]]:
+def _endpoint(config: Config, source: Source, setting: RunSetting) -> tuple[AdminEndpoint, list[CaddyfileError]]:
     for_caddy = setting.folder is not None
     try:
         return (
@@ -139,7 +139,7 @@ def _take_secrets(meaning: object) -> None:
 class FileReader:
     """Reads the configuration again for a daemon that runs ``first``."""
 
-    def __init__(self, first: Understood, setting: Setting) -> None:
+    def __init__(self, first: Understood, setting: RunSetting) -> None:
         self._first = first
         self._setting = setting
 

@@ -18,7 +18,7 @@ OLDEST = 252
 _RESTART_STEPS_SINCE = 254
 
 
-class Place(NamedTuple):
+class UnitPlace(NamedTuple):
     """What the units name on this machine."""
 
     program: str
@@ -30,7 +30,7 @@ class Place(NamedTuple):
     """systemd's version."""
 
 
-def files(place: Place, with_users: bool = False) -> dict[str, str]:
+def files(place: UnitPlace, with_users: bool = False) -> dict[str, str]:
     """Every file, by its path. ``with_users``: also the drop-in for apps that have users of their own."""
     found = {
         "/etc/sysusers.d/caddysnake.conf": sysusers(),
@@ -48,7 +48,7 @@ def sysusers() -> str:
     return f'u {ACCOUNT} - "Python web apps behind Caddy" /var/lib/caddysnake\n'
 
 
-def service(place: Place) -> str:
+def service(place: UnitPlace) -> str:
     """One daemon for all apps of one Caddyfile."""
     return f"""\
 [Unit]
@@ -68,7 +68,7 @@ WantedBy=multi-user.target
 """
 
 
-def template(place: Place) -> str:
+def template(place: UnitPlace) -> str:
     """One daemon for each instance, as the user of that name."""
     folder = place.config.rpartition("/")[0]
     return f"""\
@@ -89,7 +89,7 @@ WantedBy=multi-user.target
 """
 
 
-def activation(place: Place) -> str:
+def activation(place: UnitPlace) -> str:
     """A socket that is there before the daemon is, and stays when it goes."""
     return f"""\
 # Optional. For a site on unix/{SOCKETS}/apps.sock; name others here, or in a drop-in, one ListenStream= for each.
@@ -110,7 +110,7 @@ WantedBy=sockets.target
 """
 
 
-def users(place: Place) -> str:
+def users(place: UnitPlace) -> str:
     """The drop-in for blocks with `user`: only root can become somebody else."""
     return f"""\
 # For python blocks with `user`: the daemon runs as root, with no more of root's rights than that takes.
@@ -129,7 +129,7 @@ CapabilityBoundingSet=CAP_SYS_RESOURCE CAP_SYS_NICE CAP_SYS_PTRACE
 """
 
 
-def _service(place: Place, user: str, config: str, folder: str) -> str:
+def _service(place: UnitPlace, user: str, config: str, folder: str) -> str:
     if place.systemd >= _RESTART_STEPS_SINCE:
         restart = "RestartSec=100ms\nRestartSteps=8\nRestartMaxDelaySec=15s"
     else:
@@ -160,7 +160,7 @@ LogRateLimitIntervalSec=0
 FileDescriptorStoreMax=1024"""
 
 
-def _make_folder(place: Place, user: str, folder: str) -> str:
+def _make_folder(place: UnitPlace, user: str, folder: str) -> str:
     return f"/usr/bin/install -d -o {user} -g {place.group} -m 2750 {folder}"
 
 

@@ -23,7 +23,7 @@ from .apps.spec import StartFailed
 from .sockets.opener import ListenerOpener, forsake
 from .sockets.socket_file import ListenError
 from .supervisor.beside import ControlEndpoint, FrontProxy
-from .supervisor.document import Configuration, Reader
+from .supervisor.document import Configuration, ConfigurationReader
 from .supervisor.reloads import Reloads, why
 from .supervisor.supervisor import Supervisor
 from .system import cgroups, processes, tempdirs
@@ -32,7 +32,7 @@ from .system.log import records as logs
 from .system.log.records import close_quietly, tell
 from .system.notify import Notifier
 from .system.service import Service
-from .system.state import CarriedSource, State
+from .system.state import DaemonSnapshot, SourceSnapshot
 from .upgrade.handover import Inheritance, let_signals_in
 from .upgrade.restore import Resumption, differences
 from .upgrade.upgrade import Upgrade, UpgradeRefused
@@ -74,11 +74,11 @@ class Daemon:
     def __init__(
         self,
         configuration: Configuration,
-        companion: FrontProxy | None = None,
-        reader: Reader | None = None,
+        front_proxy: FrontProxy | None = None,
+        reader: ConfigurationReader | None = None,
         notifier: Notifier | None = None,
         inheritance: Inheritance | None = None,
-        attendant: Callable[[Daemon], ControlEndpoint] | None = None,
+        control_endpoint: Callable[[Daemon], ControlEndpoint] | None = None,
     ) -> None:
         """``inheritance``: what runs already, to go on with."""
         self._inheritance = inheritance
@@ -93,19 +93,19 @@ class Daemon:
         self.serving = Supervisor(configuration.composition, ListenerOpener.from_environ(os.environ, notifier))
         self.running = self.serving.running
         self._service = Service.from_environ(os.environ, notifier, self.serving.summary)
-        self._attendant = ControlEndpoint() if attendant is None else attendant(self)
+        self._control_endpoint = ControlEndpoint() if control_endpoint is None else control_endpoint(self)
         self.phase = DaemonPhase.STARTING
         self.started_at = time.time()
-        self._companion = companion or FrontProxy()
+        self._front_proxy = front_proxy or FrontProxy()
         self.reloads = Reloads(
-            configuration, self.serving, self._attendant, self._companion, self._service, reader
+            configuration, self.serving, self._control_endpoint, self._front_proxy, self._service, reader
         )
         self._loop = asyncio.get_running_loop()
         notifier.attach(self._loop)
         self._stop = asyncio.Event()
         self._forced = False
         self._told_at = 0.0
-        self._attending: asyncio.Task[None] | None = None
+        self._control_task: asyncio.Task[None] | None = None
         self._has_served = asyncio.Event()
         self._signalled: set[asyncio.Task[Any]] = set()
 
@@ -124,9 +124,9 @@ class Daemon:
         if left is None:
             cgroups.begin()
         else:
-            cgroups.resume(left.state.cgroup)
+            cgroups.restore(left.state.cgroup)
         if left is not None and not left.state.is_afresh and left.state.log is not None:
-            logger.resume(left.state.log)
+            logger.restore(left.state.log)
         else:
             logger.start()
         try:
@@ -135,8 +135,8 @@ class Daemon:
                 self.reloads.begin()
                 if on_ready is not None and not self.upgrades:
                     took = time.monotonic() - begun
-                    if logs.is_on_terminal() and self._attending is not None:
-                        await asyncio.wait((self._attending,), timeout=_LAST_S)
+                    if logs.is_on_terminal() and self._control_task is not None:
+                        await asyncio.wait((self._control_task,), timeout=_LAST_S)
                     late = dict.fromkeys(self.running.undecided, "still starting")
                     on_ready(took, self.serving.failed() | late)
                 self._service.ready()
@@ -147,15 +147,15 @@ class Daemon:
         except (ListenError, StartFailed) as exc:
             _complain(exc)
             self._service.failed(why(exc))
-            self._companion.kill()
+            self._front_proxy.kill()
             await self.serving.abandon()
             return EXIT_FAILED
         finally:
             self._sweeping.cancel()
-            if self._attending is not None:
-                self._attending.cancel()
-                await asyncio.wait((self._attending,))
-            await self._attendant.stop()
+            if self._control_task is not None:
+                self._control_task.cancel()
+                await asyncio.wait((self._control_task,))
+            await self._control_endpoint.stop()
             await logger.close()
 
     async def _start_all(self) -> bool:
@@ -166,19 +166,19 @@ class Daemon:
         if left is not None:
             tempdirs.start_afresh(left.state.scratch)
             self.running.listeners.adopt(left.state.listeners)
-            self._attendant.adopt(left.state.attended)
-        self._attendant.prepare(self.reloads.configuration)
-        self._attendant.commit()
-        self._attending = self._loop.create_task(self._attend())
+            self._control_endpoint.adopt(left.state.attended)
+        self._control_endpoint.prepare(self.reloads.configuration)
+        self._control_endpoint.commit()
+        self._control_task = self._loop.create_task(self._attend())
         try:
             await self.serving.start()
         finally:
             self._has_served.set()
         self.reloads.builds.accepted()
         if left is not None and left.state.caddy is not None:
-            self._companion.resume(left.state.caddy)
+            self._front_proxy.restore(left.state.caddy)
         else:
-            await self._companion.start()
+            await self._front_proxy.start()
         return True
 
     async def _attend(self) -> None:
@@ -186,7 +186,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ATTEND_AFTER_S):
                 await self._has_served.wait()
-        await self._attendant.start()
+        await self._control_endpoint.start()
 
     async def _first_of_stop_and(self, work: Awaitable[_Done]) -> _Done | None:
         """What came of ``work``; None when somebody asked to stop before. Raises what ``work`` raised."""
@@ -202,21 +202,21 @@ class Daemon:
 
     # -- going on in another image of this process ------------------------------------------------------------
 
-    def state(self) -> State:
+    def state(self) -> DaemonSnapshot:
         """Everything but what ``serving`` runs, for the next image."""
         document = self.reloads.configuration.document
-        return State(
+        return DaemonSnapshot(
             release=__version__,
-            source=CarriedSource(
+            source=SourceSnapshot(
                 content=document.content,
                 file=document.file,
                 folder="" if self.reloads.reader is None else self.reloads.reader.base,
             ),
-            attended=self._attendant.carry(),
-            memory=self._attendant.memory(),
-            builds=self.reloads.builds.carry(),
-            caddy=self._companion.carry(),
-            log=logger.carry(),
+            attended=self._control_endpoint.snapshot(),
+            memory=self._control_endpoint.memory(),
+            builds=self.reloads.builds.snapshot(),
+            caddy=self._front_proxy.snapshot(),
+            log=logger.snapshot(),
             cgroup=cgroups.root(),
             started_at=self.started_at,
             upgrades=self.upgrades,
@@ -231,17 +231,17 @@ class Daemon:
             resumption = Resumption(self.running, state)
             resumption.run()
             resumption.serve()
-            self._companion.resume(state.caddy)
+            self._front_proxy.restore(state.caddy)
             self._loop.run_in_executor(None, cgroups.tidy)
-            self._attendant.adopt(state.attended)
-            self._attendant.recall(state.memory)
-            self._attendant.prepare(self.reloads.configuration)
+            self._control_endpoint.adopt(state.attended)
+            self._control_endpoint.recall(state.memory)
+            self._control_endpoint.prepare(self.reloads.configuration)
         except Exception:
             log.exception("what runs cannot be taken over: everything is started afresh")
             inheritance.abandon()
-        self._attendant.commit()
-        self._attending = self._loop.create_task(self._attendant.start())
-        self.reloads.builds.resume(state.builds)
+        self._control_endpoint.commit()
+        self._control_task = self._loop.create_task(self._control_endpoint.start())
+        self.reloads.builds.restore(state.builds)
         self.upgrades = state.upgrades
         self.started_at = state.started_at
         now = time.monotonic()
@@ -323,7 +323,7 @@ class Daemon:
         elif self._loop.time() - self._told_at >= _SAME_SIGNAL_S:
             log.warning("stopping at once", extra={"fields": {"signal": number.name}})
             self._forced = True
-            self._companion.kill()
+            self._front_proxy.kill()
             self.running.kill()
 
     def _on_unserved_signal(self, number: signal.Signals) -> None:
@@ -339,7 +339,7 @@ class Daemon:
                 task.cancel()
             await asyncio.wait(under_way)
         # Caddy first: what it has in flight needs the apps.
-        await self._companion.stop(self.running.desired.grace_s)
+        await self._front_proxy.stop(self.running.desired.grace_s)
         await self.serving.stop()
         log.info("stopped")
 
@@ -347,8 +347,8 @@ class Daemon:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
         self.running.sweep()
-        self._attendant.sweep()
-        known = self.running.pids() | self._companion.pids() | logger.pids() | self._upgrade.pids()
+        self._control_endpoint.sweep()
+        known = self.running.pids() | self._front_proxy.pids() | logger.pids() | self._upgrade.pids()
         processes.reap_strays(known)
         logger.beat()
         self._service.beat()  # last: a daemon that cannot do the above is not well
@@ -369,10 +369,10 @@ def not_started(why: str) -> None:
 
 def run(
     configuration: Configuration,
-    companion: Callable[[], FrontProxy] | None = None,
+    front_proxy: Callable[[], FrontProxy] | None = None,
     on_ready: Ready | None = None,
-    reader: Reader | None = None,
-    attendant: Callable[[Daemon], ControlEndpoint] | None = None,
+    reader: ConfigurationReader | None = None,
+    control_endpoint: Callable[[Daemon], ControlEndpoint] | None = None,
     inheritance: Inheritance | None = None,
 ) -> int:
     """Run a daemon in this process until it is told to stop; the exit status."""
@@ -387,8 +387,8 @@ def run(
     notifier = Notifier.from_environ(os.environ)
 
     async def main() -> int:
-        told = companion() if companion is not None else None
-        daemon = Daemon(configuration, told, reader, notifier, inheritance, attendant)
+        told = front_proxy() if front_proxy is not None else None
+        daemon = Daemon(configuration, told, reader, notifier, inheritance, control_endpoint)
         return await daemon.run(on_ready)
 
     try:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from ..config.plan.accounts import AccountError, group_id, user_id
-from ..config.plan.plan import Listener
+from ..config.plan.plan import PlannedListener
 from ..daemon.system.cgroups import runs_systemd
 from ..daemon.system.log.records import printable
 from .findings import Finding, Level
@@ -22,7 +22,7 @@ TOPIC = "sockets"
 
 
 def check_sockets(
-    listeners: Sequence[Listener], front: Front | None, runner: Runner | None = None
+    listeners: Sequence[PlannedListener], front: Front | None, runner: Runner | None = None
 ) -> Iterator[Finding]:
     """What there is to say about each unix socket of ``listeners``. ``runner``: who runs the daemon, or would."""
     runner = runner or runner_of(None, None)
@@ -34,7 +34,7 @@ def check_sockets(
         yield from _check(listener, front, runner)
 
 
-def _check(listener: Listener, front: Front | None, runner: Runner) -> Iterator[Finding]:
+def _check(listener: PlannedListener, front: Front | None, runner: Runner) -> Iterator[Finding]:
     path, folder = listener.path, os.path.dirname(listener.path)
     if not os.path.isdir(folder):
         fix = _folder_of(folder, runner)
@@ -57,7 +57,7 @@ def _check(listener: Listener, front: Front | None, runner: Runner) -> Iterator[
     yield _connecting(listener, front, runner) if not exists else _connected(listener, front, runner)
 
 
-def check_upstreams(listeners: Sequence[Listener], named: frozenset[str] | None, file: str) -> Iterator[Finding]:
+def check_upstreams(listeners: Sequence[PlannedListener], named: frozenset[str] | None, file: str) -> Iterator[Finding]:
     """Whether the Caddy of this machine forwards to the sockets of ``file``. ``named``: where it forwards to."""
     unix = {f"unix/{listener.path}": listener for listener in listeners if listener.network == "unix"}
     if named is None or not unix:
@@ -99,7 +99,7 @@ def _no_entry(path: str, obstacle: Obstacle, front: Front, runner: Runner) -> Fi
     return Finding(Level.BAD, TOPIC, text, f"chgrp {shlex.quote(group_of(front.who))} {folder} && chmod g=x {folder}")
 
 
-def _connected(listener: Listener, front: Front, runner: Runner) -> Finding:
+def _connected(listener: PlannedListener, front: Front, runner: Runner) -> Finding:
     """The socket is there, and tells."""
     path, info = listener.path, os.stat(listener.path)
     if may(front.who, info, 2):
@@ -118,7 +118,7 @@ def _connected(listener: Listener, front: Front, runner: Runner) -> Finding:
     return Finding(Level.BAD, TOPIC, text, _let_write(info, front, runner))
 
 
-def _connecting(listener: Listener, front: Front, runner: Runner) -> Finding:
+def _connecting(listener: PlannedListener, front: Front, runner: Runner) -> Finding:
     """The socket will be made as the file says, by ``runner``."""
     try:
         planned = _planned(listener, runner)
@@ -131,7 +131,7 @@ def _connecting(listener: Listener, front: Front, runner: Runner) -> Finding:
     return Finding(Level.BAD, TOPIC, text, _let_write(planned, front, runner))
 
 
-def _planned(listener: Listener, runner: Runner) -> os.stat_result:
+def _planned(listener: PlannedListener, runner: Runner) -> os.stat_result:
     """Mode and owners that the socket has when ``runner`` makes it. Raises ``AccountError``."""
     uid = runner.who.uid if listener.owner is None else user_id(listener.owner)
     gid = _given_by(os.path.dirname(listener.path), runner) if listener.group is None else group_id(listener.group)

@@ -21,7 +21,7 @@ from support.admin import call, command, socket_of
 from support.daemon import PATIENCE_S, daemon, free_port
 from support.load import app
 
-from caddysnake.admin.attending import Admin, _Open
+from caddysnake.admin.attending import AdminServer, _Open
 from caddysnake.admin.hosting import BODY_S, HEAD_S
 from caddysnake.config.language.values import SocketAddress
 from caddysnake.config.plan.admin import AdminEndpoint
@@ -99,7 +99,7 @@ def test_what_fails_at_the_start_for_want_of_descriptors_is_tried_again(
 
     async def bring_up() -> bytes:
         nobody = SimpleNamespace(running=SimpleNamespace(spawners=SimpleNamespace(uids=())))
-        admin = Admin(cast(Daemon, nobody))
+        admin = AdminServer(cast(Daemon, nobody))
         endpoint = AdminEndpoint(SocketAddress("unix", str(path)))
         admin._coming = _Open(endpoint, open_unix(str(path), None, None, None))
         admin.commit()
@@ -152,7 +152,7 @@ def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(tmp_pa
     endpoint = AdminEndpoint(SocketAddress("unix", str(folder / "x.sock")), is_default=True)
 
     async def bring_up() -> None:
-        admin = Admin(cast(Daemon, None), Timings(admin_again_s=0.05))
+        admin = AdminServer(cast(Daemon, None), Timings(admin_again_s=0.05))
         admin.prepare(cast(Configuration, SimpleNamespace(admin=endpoint)))
         admin.commit()
         assert admin._present is None

@@ -16,12 +16,12 @@ from support.tables import ENVIRON, Case, as_address, as_arguments, as_matcher, 
 from caddysnake.caddyfile.dispenser import Dispenser
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.caddyfile.parser import ParsedFile, parse
-from caddysnake.caddyfile.structure import Site, build_sites
+from caddysnake.caddyfile.structure import StructuredSite, build_sites
 
 TABLES = Path(__file__).parent / "tables"
 
 
-def understood(text: str, file: str = "Caddyfile") -> tuple[ParsedFile, list[Site], list[CaddyfileError]]:
+def understood(text: str, file: str = "Caddyfile") -> tuple[ParsedFile, list[StructuredSite], list[CaddyfileError]]:
     try:
         parsed = parse(text.encode(), file, ENVIRON)
     except CaddyfileError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from caddysnake.cli import units
-from caddysnake.cli.units import Place
+from caddysnake.cli.units import UnitPlace
 
 
 def systemd(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,8 +71,8 @@ def test_it_says_which_group_the_sockets_are_for_and_why(tmp_path: Path, argumen
 
 
 def test_a_newer_systemd_waits_longer_before_each_new_start() -> None:
-    assert "RestartSteps=" not in units.service(Place("x", systemd=252))
-    assert "RestartSteps=" in units.service(Place("x", systemd=254))
+    assert "RestartSteps=" not in units.service(UnitPlace("x", systemd=252))
+    assert "RestartSteps=" in units.service(UnitPlace("x", systemd=254))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_what_could_not_be_handed_over_frees_its_slot() -> None:
     slot = slots.reserve()
     assert slot is not None
     assert states[slot] == vitals.SLOT_GIVEN
-    slots.restore(slot)
+    slots.put_back(slot)
     assert (states[slot], slots.connections) == (vitals.SLOT_CLOSED, 0)
     assert slots.reserve() == slot
 
@@ -110,12 +110,12 @@ def test_another_image_goes_on_and_leaves_slots_alone_of_which_it_knows_nothing(
     kept, dropped, unknown = give(slots, 1), give(slots, 2), give(slots, 3)
     slots.drop(dropped)
     states[kept] = states[dropped] = states[unknown] = vitals.SLOT_HEAD_SENT
-    resumed = SlotTable(memoryview(states), 6)
-    resumed.resume(slots.state())
-    resumed.attach(kept, connection(1))
-    resumed.reconcile()
-    assert {give(resumed, 4), give(resumed, 5), give(resumed, 6)}.isdisjoint({kept, dropped, unknown})
-    assert resumed.reserve() is None
+    restored = SlotTable(memoryview(states), 6)
+    restored.restore(slots.state())
+    restored.attach(kept, connection(1))
+    restored.reconcile()
+    assert {give(restored, 4), give(restored, 5), give(restored, 6)}.isdisjoint({kept, dropped, unknown})
+    assert restored.reserve() is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(["give", "back", "drop", "write"]), st.integers(0, 7), st.integers(0, 255))))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from caddysnake.config.language.adapt import load
-from caddysnake.config.plan.plan import Listener, plan
+from caddysnake.config.plan.plan import PlannedListener, plan
 from caddysnake.daemon.system import cgroups
 from caddysnake.doctor import machine
 from caddysnake.doctor.findings import Finding, Level
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def listeners(text: str) -> tuple[Listener, ...]:
+def listeners(text: str) -> tuple[PlannedListener, ...]:
     return plan(load(text.encode(), "Caddyfile", {}), cores=1).listeners
 
 

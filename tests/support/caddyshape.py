@@ -17,7 +17,7 @@ from typing import Any
 from caddysnake.caddyfile.addresses import Address, host_matchers
 from caddysnake.caddyfile.dispenser import Dispenser
 from caddysnake.caddyfile.parser import Segment
-from caddysnake.caddyfile.structure import RouteNode, Site
+from caddysnake.caddyfile.structure import RouteNode, StructuredSite
 from support.outline import most_specific_first
 
 Shape = dict[str, list[dict[str, Any]]]
@@ -88,9 +88,9 @@ def _regrouped(steps: list[Step], names: dict[str, str] | None = None) -> list[S
 # Our side
 
 
-def our_shape(sites: Sequence[Site]) -> Shape:
+def our_shape(sites: Sequence[StructuredSite]) -> Shape:
     """The shape of the *sites* of one file."""
-    on_listener: dict[str, list[tuple[Site, list[Address]]]] = {}
+    on_listener: dict[str, list[tuple[StructuredSite, list[Address]]]] = {}
     for site in sites:
         for listener, addresses in _listeners(site).items():
             on_listener.setdefault(listener, []).append((site, addresses))
@@ -101,7 +101,7 @@ def our_shape(sites: Sequence[Site]) -> Shape:
     return shape
 
 
-def _listeners(site: Site) -> dict[str, list[Address]]:
+def _listeners(site: StructuredSite) -> dict[str, list[Address]]:
     binds = [word.text for line in site.directives if line.name == "bind" for word in line.tokens[1:]] or [""]
     listeners: dict[str, list[Address]] = {}
     for address in site.addresses:

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 
 from caddysnake.caddyfile.addresses import specificity
-from caddysnake.caddyfile.structure import RouteNode, Site
+from caddysnake.caddyfile.structure import RouteNode, StructuredSite
 from caddysnake.caddyfile.tokens import Token
 
 
-def most_specific_first(sites: Sequence[Site]) -> list[Site]:
+def most_specific_first(sites: Sequence[StructuredSite]) -> list[StructuredSite]:
     """*sites*, which share a listener, in the order in which Caddy tries them."""
     return sorted(sites, key=lambda site: specificity(site.addresses))
 
 
-def outline(sites: Sequence[Site]) -> str:
+def outline(sites: Sequence[StructuredSite]) -> str:
     """One line for each site and each of its directives, in the order in which they are tried."""
     lines: list[str] = []
     for site in most_specific_first(sites):

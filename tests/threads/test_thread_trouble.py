@@ -12,7 +12,7 @@ from support.house import run, until
 from support.probe import exchange
 
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.restarting import Limits
+from caddysnake.daemon.apps.restarting import RestartLimits
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.workers.threads import hosts as hosts_module
@@ -196,7 +196,7 @@ def test_what_limits_a_process_is_for_one_app(tmp_path: Path, limit: dict[str, A
             for name in ("one", "two"):
                 wanted = threads(write(tmp_path, name, "wsgi", "b'x'"), "wsgi", **limit)
                 if not limit:
-                    wanted = wanted._replace(limits=Limits(memory_bytes=1 << 40))
+                    wanted = wanted._replace(limits=RestartLimits(memory_bytes=1 << 40))
                 apps.append(await house.started(wanted))
             assert len(set(pids(*apps))) == 2
 
@@ -207,7 +207,7 @@ def test_a_worker_that_has_grown_too_large_is_replaced_in_another_process(tmp_pa
     async def work() -> None:
         async with Hosted() as house:
             wanted = threads(write(tmp_path, "one", "wsgi", "b'x'"), "wsgi", workers=2)
-            app = await house.started(wanted._replace(limits=Limits(requests=4)))
+            app = await house.started(wanted._replace(limits=RestartLimits(requests=4)))
             (former,) = set(pids(app))
             for _ in range(12):
                 assert await house.ask(app) == (200, b"x")

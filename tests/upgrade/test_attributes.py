@@ -1,6 +1,6 @@
 """Whatever the daemon remembers is carried into its next image, or left out knowingly.
 
-Who gives one of these classes another attribute decides which: `carry` and `resume` beside it, and a field with a
+Who gives one of these classes another attribute decides which: `snapshot` and `restore` beside it, and a field with a
 default in `daemon/system/state.py`; or nothing, where it comes about anew. Then its name belongs in the table.
 """
 
@@ -170,7 +170,7 @@ LOOKED_AT = {
         "_changers _changing _may_change _shutdown running"
     ),
     "supervisor.reloads.Reloads": (
-        "_attendant _companion _is_stopping _is_up _loop _service _serving _turn _unasked builds "
+        "_control_endpoint _front_proxy _is_stopping _is_up _loop _service _serving _turn _unasked builds "
         "configuration reader under_way"
     ),
     "apps.counters.Counters": (
@@ -188,7 +188,7 @@ LOOKED_AT = {
         "_process _remembers _unanswered asking unmarks"
     ),
     "main.Daemon": (
-        "_attendant _attending _companion _exchanging _forced _has_served _inheritance _loop _service "
+        "_control_endpoint _control_task _front_proxy _exchanging _forced _has_served _inheritance _loop _service "
         "_signalled _stop _sweeping _told_at _upgrade _upgrading phase reloads running serving started_at "
         "upgrade_refused upgrades"
     ),

@@ -20,7 +20,7 @@ from ..plan import accounts
 from ..plan.accounts import AccountError
 from ..plan.isolation import Residents, residents
 from ..plan.ownership import ROOT_HINT, foreign_hand
-from ..plan.plan import AppSpec, Listener, Plan
+from ..plan.plan import AppSpec, Plan, PlannedListener
 from ..plan.search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
 from .sandbox import kernel_errors, path_errors
 
@@ -185,7 +185,7 @@ def _module_hint(name: str, app: AppSpec) -> str:
 
 def check_sockets(plan: Plan) -> Iterator[CaddyfileError]:
     """What keeps sockets of *plan* from being opened."""
-    seen: dict[str, Listener] = {}
+    seen: dict[str, PlannedListener] = {}
     for listener in plan.listeners:
         first = seen.setdefault(os.path.realpath(listener.path) if listener.path else listener.address, listener)
         if first is not listener:
@@ -195,7 +195,7 @@ def check_sockets(plan: Plan) -> Iterator[CaddyfileError]:
             yield from _check_unix(listener)
 
 
-def _check_unix(listener: Listener) -> Iterator[CaddyfileError]:
+def _check_unix(listener: PlannedListener) -> Iterator[CaddyfileError]:
     yield from _check_folder(listener)
     try:
         mode = os.lstat(listener.path).st_mode
@@ -221,7 +221,7 @@ def _check_unix(listener: Listener) -> Iterator[CaddyfileError]:
             yield error_at(listener.position, message, f"add the user to it: usermod -aG {listener.group} USER")
 
 
-def _check_folder(listener: Listener) -> Iterator[CaddyfileError]:
+def _check_folder(listener: PlannedListener) -> Iterator[CaddyfileError]:
     folder = os.path.dirname(listener.path)
     if listener.own and not os.path.lexists(folder):
         # The daemon makes this one itself, in the first folder above it that is there.

@@ -10,7 +10,7 @@ from ...caddyfile.addresses import Address
 from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.parser import ParsedFile, Segment, parse
 from ...caddyfile.structure import RouteNode, build_sites
-from ...caddyfile.structure import Site as SiteNode
+from ...caddyfile.structure import StructuredSite as SiteNode
 from ...caddyfile.tokens import on_new_line
 from . import values
 from .block import read_app

@@ -82,7 +82,7 @@ class AppSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class PlannedListener:
     """One socket, resolved.
 
     ``network`` is ``unix``, ``tcp``, ``tcp4``, ``tcp6`` or ``fd``; ``address`` a path, ``host:port`` or a number.
@@ -129,7 +129,7 @@ class Listener:
 class Plan:
     """Everything to open and to run. Nothing in it refers to the text any more but for messages."""
 
-    listeners: tuple[Listener, ...]
+    listeners: tuple[PlannedListener, ...]
     apps: tuple[AppSpec, ...]
     options: GlobalOptions
     grace_period_s: float
@@ -305,7 +305,7 @@ def _listener(
     socket_dir: str,
     index: dict[int, int],
     problems: list[CaddyfileError],
-) -> Listener:
+) -> PlannedListener:
     socket = opening.socket
     path = ""
     if socket.network == "unix":
@@ -316,7 +316,7 @@ def _listener(
         except InvalidValue as exc:
             problems.append(error_at(opening.position, str(exc), exc.hint))
     hosts = {host for tenancy in opening.tenancies for host in tenancy.hosts}
-    return Listener(
+    return PlannedListener(
         network=socket.network,
         address=path or socket.name.partition("/")[2],
         path=path,

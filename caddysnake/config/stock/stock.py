@@ -24,7 +24,7 @@ from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.formatter import format_source
 from ...caddyfile.ordering import directive_order
 from ...caddyfile.structure import RouteNode
-from ...caddyfile.structure import Site as SiteNode
+from ...caddyfile.structure import StructuredSite as SiteNode
 from ...caddyfile.tokens import Token, on_new_line
 from ..language.adapt import ConfigErrors, Reading, read
 from ..language.listeners import openings, own_socket_path

@@ -11,7 +11,7 @@ from ...config.language.models import Canary
 from ..commands.background import Background
 from ..commands.release import Tell
 from ..sockets.connections import Connection, Connections
-from ..system.state import CarriedApp, CarriedPool, CarriedWorker
+from ..system.state import AppSnapshot, PoolSnapshot, WorkerSnapshot
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.worker import Worker
@@ -295,57 +295,57 @@ class App(Dispatcher):
         is_changing = is_growing or self.exchange.is_under_way or not self.background.is_settled
         return not is_changing and all(pool.is_settled for pool in self.pools())
 
-    def carry(self, number: int) -> CarriedApp:
+    def snapshot(self, number: int) -> AppSnapshot:
         """All that whoever goes on with it must know, under the id ``number``. What is being prepared is left out."""
         broken = self.takeover.broken
-        carried = CarriedApp(
+        saved = AppSnapshot(
             id=number,
-            pool=self.pool.carry(),
-            former=[pool.carry() for pool in self.takeover.former],
+            pool=self.pool.snapshot(),
+            former=[pool.snapshot() for pool in self.takeover.former],
             is_stopping=self.is_stopping,
-            broken=broken.carry() if broken is not None else None,
+            broken=broken.snapshot() if broken is not None else None,
             attempts=self.attempts,
-            builds=self.builds.carry(),
-            scale=self.scaled.carry(),
-            ledger=self.ledger.carry(),
-            folder=self.folder.carry(),
-            background=self.background.carry(),
+            builds=self.builds.snapshot(),
+            scale=self.scaled.snapshot(),
+            ledger=self.ledger.snapshot(),
+            folder=self.folder.snapshot(),
+            background=self.background.snapshot(),
             waiting=[connection.fd for connection in self._queue],
         )
-        self.deploys.carry(carried)
-        return carried
+        self.deploys.snapshot(saved)
+        return saved
 
-    def resume(
+    def restore(
         self,
-        carried: CarriedApp,
-        spec_of: Callable[[CarriedPool], PoolSpec],
-        spawner_of: Callable[[CarriedWorker], Launcher],
+        saved: AppSnapshot,
+        spec_of: Callable[[PoolSnapshot], PoolSpec],
+        spawner_of: Callable[[WorkerSnapshot], Launcher],
     ) -> dict[int, Worker]:
-        """Go on where ``carried`` says; its workers by their numbers. Its connections come by ``await_worker``.
+        """Go on where ``saved`` says; its workers by their numbers. Its connections come by ``await_worker``.
 
         Raises ``StateError`` as ``spec_of`` does.
         """
         takeover = self.takeover
-        self.folder.resume(carried.folder)
+        self.folder.restore(saved.folder)
         if isinstance(self.spec.settings, Settings):
-            self.background.resume(carried.background, self.spec.commands, self.surroundings.take(self.spec))
-        takeover.present = Pool(self.spec, carried.pool.generation, self._launchers, self)
-        workers = self.pool.resume(carried.pool, spawner_of)
+            self.background.restore(saved.background, self.spec.commands, self.surroundings.take(self.spec))
+        takeover.present = Pool(self.spec, saved.pool.generation, self._launchers, self)
+        workers = self.pool.restore(saved.pool, spawner_of)
 
-        def resumed(each: CarriedPool) -> Pool:
+        def restored(each: PoolSnapshot) -> Pool:
             pool = Pool(spec_of(each), each.generation, self._launchers, self)
-            workers.update(pool.resume(each, spawner_of))
+            workers.update(pool.restore(each, spawner_of))
             return pool
 
-        for each in carried.former:
-            self.carry_out(takeover.grown(resumed(each)))
-        takeover.is_stopping = carried.is_stopping
-        takeover.is_succeeded = carried.is_stopping and self._recourse.successor is not None
-        takeover.broken = StartFailed.resumed(carried.broken)
-        takeover.attempts = carried.attempts
-        self.builds.resume(carried.builds)
-        self.scaled.resume(carried.scale)
-        self.deploys.resume(carried, resumed)
-        self.ledger.resume(carried.ledger)
+        for each in saved.former:
+            self.carry_out(takeover.grown(restored(each)))
+        takeover.is_stopping = saved.is_stopping
+        takeover.is_succeeded = saved.is_stopping and self._recourse.successor is not None
+        takeover.broken = StartFailed.restored(saved.broken)
+        takeover.attempts = saved.attempts
+        self.builds.restore(saved.builds)
+        self.scaled.restore(saved.scale)
+        self.deploys.restore(saved, restored)
+        self.ledger.restore(saved.ledger)
         self.comes_up = self.builds.running is None and not self.attempts
         return workers

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from ...channel.codes import today
-from ..system.state import CarriedBuilds, CarriedRefusedBuild
+from ..system.state import BuildsSnapshot, RefusedBuildSnapshot
 
 TEXT_MAX = 16 * 1024
 """A traceback is kept for as long as nothing else is tried: long ones are cut at their beginning."""
@@ -81,10 +81,10 @@ class Builds:
         """Nothing serves any more, though what was refused does not either."""
         self.running = None
 
-    def carry(self) -> CarriedBuilds:
+    def snapshot(self) -> BuildsSnapshot:
         """For another image of the daemon."""
-        refused = None if self.refused is None else CarriedRefusedBuild(**self.refused._asdict())
-        return CarriedBuilds(
+        refused = None if self.refused is None else RefusedBuildSnapshot(**self.refused._asdict())
+        return BuildsSnapshot(
             number=self._number,
             running=self.running,
             refused=refused,
@@ -93,12 +93,12 @@ class Builds:
             times_refused=self.times_refused,
         )
 
-    def resume(self, carried: CarriedBuilds) -> None:
-        """Go on where ``carried`` says."""
-        self._number = carried.number
-        self.verdicts = Counter(carried.verdicts)
-        self.times_accepted, self.times_refused = carried.times_accepted, carried.times_refused
-        self.running = None if carried.running is None else Build(*carried.running)
-        if carried.refused is not None:
-            refused = RefusedBuild(**carried.refused.model_dump())
+    def restore(self, saved: BuildsSnapshot) -> None:
+        """Go on where ``saved`` says."""
+        self._number = saved.number
+        self.verdicts = Counter(saved.verdicts)
+        self.times_accepted, self.times_refused = saved.times_accepted, saved.times_refused
+        self.running = None if saved.running is None else Build(*saved.running)
+        if saved.refused is not None:
+            refused = RefusedBuild(**saved.refused.model_dump())
             self.refused = refused._replace(code=today(refused.code))

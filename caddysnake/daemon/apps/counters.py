@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from ...channel import codes, vitals
 from ...channel.codec import shorten
-from ..system.state import CarriedLedger
+from ..system.state import CountersSnapshot
 
 START_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histogram of starts: from a fork with everything preloaded to a large app on a small machine."""
@@ -117,9 +117,9 @@ class Counters:
         if self._parent is not None:
             self._parent.counted(cells, cpu_s)
 
-    def carry(self) -> CarriedLedger:
+    def snapshot(self) -> CountersSnapshot:
         """For another image of the daemon."""
-        return CarriedLedger(
+        return CountersSnapshot(
             cells=self.cells,
             restarts=self.restarts,
             refusals=self.refusals,
@@ -132,17 +132,17 @@ class Counters:
             is_trial=self.is_trial,
         )
 
-    def resume(self, carried: CarriedLedger) -> None:
-        """Go on where ``carried`` says. What another version counted otherwise begins anew."""
-        if carried.cells:
-            known = list(map(vitals.plus, carried.cells))  # an older version may have let them grow without end
+    def restore(self, saved: CountersSnapshot) -> None:
+        """Go on where ``saved`` says. What another version counted otherwise begins anew."""
+        if saved.cells:
+            known = list(map(vitals.plus, saved.cells))  # an older version may have let them grow without end
             self.cells = [*known, *[0] * vitals.CELLS][: vitals.CELLS]  # or have had fewer
-        if len(carried.starts) == len(self.starts.counts):
-            self.starts.counts, self.starts.total = carried.starts, carried.starts_s
-        self.cpu_s, self.over_at, self.is_trial = carried.cpu_s, carried.over_at, carried.is_trial
-        self.refusals, self.relayed = Counter(carried.refusals), carried.relayed
-        for said, count in carried.restarts.items():
+        if len(saved.starts) == len(self.starts.counts):
+            self.starts.counts, self.starts.total = saved.starts, saved.starts_s
+        self.cpu_s, self.over_at, self.is_trial = saved.cpu_s, saved.over_at, saved.is_trial
+        self.refusals, self.relayed = Counter(saved.refusals), saved.relayed
+        for said, count in saved.restarts.items():
             self.restarts[codes.cause(said)] += count
-        if carried.last_failure is not None:
-            at, said, text = carried.last_failure
+        if saved.last_failure is not None:
+            at, said, text = saved.last_failure
             self.last_failure = Failed(at, codes.failure(said), text)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...config.language.models import Canary
-from ..system.state import CarriedApp, CarriedKept, CarriedPool
+from ..system.state import AppSnapshot, KeptBuildSnapshot, PoolSnapshot
 from .builds import TEXT_MAX
 from .generation import PoolState
 from .owner import Owner
@@ -86,22 +86,22 @@ class Deploys:
 
     # -- going on in another image of the daemon -------------------------------------------------------------
 
-    def carry(self, carried: CarriedApp) -> None:
-        """Put what is tried, and what is kept, into ``carried``."""
+    def snapshot(self, saved: AppSnapshot) -> None:
+        """Put what is tried, and what is kept, into ``saved``."""
         if self.trial is not None:
-            carried.trial = self.trial.carry()
+            saved.trial = self.trial.snapshot()
         kept = self._app.takeover.kept
         if kept is not None:
-            carried.kept = CarriedKept(pool=kept.carry(), until=self.shelf.until, build=self.shelf.build)
+            saved.kept = KeptBuildSnapshot(pool=kept.snapshot(), until=self.shelf.until, build=self.shelf.build)
 
-    def resume(self, carried: CarriedApp, resumed: Callable[[CarriedPool], Pool]) -> None:
-        """Go on where ``carried`` says; ``resumed`` makes a generation of a carried one."""
+    def restore(self, saved: AppSnapshot, restored: Callable[[PoolSnapshot], Pool]) -> None:
+        """Go on where ``saved`` says; ``restored`` makes a generation of a carried one."""
         takeover = self._app.takeover
-        if carried.kept is not None:
-            takeover.kept = resumed(carried.kept.pool)
+        if saved.kept is not None:
+            takeover.kept = restored(saved.kept.pool)
             takeover.kept.core.state = PoolState.WINDING_DOWN
-            self.shelf.keep_until(takeover.kept, carried.kept.until, carried.kept.build)
-        if carried.trial is not None:
-            takeover.coming = resumed(carried.trial.pool)
-            self.trial = Trial(self._app, self.returned, Canary(*carried.trial.canary), None, carried.trial)
+            self.shelf.keep_until(takeover.kept, saved.kept.until, saved.kept.build)
+        if saved.trial is not None:
+            takeover.coming = restored(saved.trial.pool)
+            self.trial = Trial(self._app, self.returned, Canary(*saved.trial.canary), None, saved.trial)
             self._app.next_side = self.trial.next_side

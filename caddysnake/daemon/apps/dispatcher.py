@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel import vitals
 from ...channel.messages import TAKE_LAST, TAKE_TIED
-from ..sockets.connections import Connection, Connections, Holder, ListenerOwner
+from ..sockets.connections import Connection, ConnectionHolder, Connections, ListenerOwner
 from ..sockets.refusals import QUEUE_FULL, Refusal
 from ..system import mishaps
 from ..workers.balancer import choose, excess
@@ -211,7 +211,7 @@ class Dispatcher:
         connection.worker = None
         self._see_to(connection, self.takeover.orphaned(state in _UNTOUCHED))
 
-    def _untie(self, connection: Connection, worker: Holder | None) -> None:
+    def _untie(self, connection: Connection, worker: ConnectionHolder | None) -> None:
         """It stays with ``worker`` no more: another may answer what is on its way on it, and nothing behind that."""
         if connection.flags & TAKE_TIED:
             connection.flags = (connection.flags | TAKE_LAST) & ~TAKE_TIED

@@ -56,18 +56,18 @@ class PrivateFolder:
             path, self._path = self._path, None
             tempdirs.discard(path)
 
-    def carry(self) -> tuple[str, int] | None:
-        """Return what ``resume`` needs in another image of the daemon."""
+    def snapshot(self) -> tuple[str, int] | None:
+        """Return what ``restore`` needs in another image of the daemon."""
         return None if self._path is None else (self._path, self._uid)
 
     @classmethod
-    def resumed(cls, app: str, carried: tuple[str, int] | None) -> PrivateFolder | None:
-        """Return what ``carry`` told of, if there was any."""
+    def restored(cls, app: str, saved: tuple[str, int] | None) -> PrivateFolder | None:
+        """Return what ``snapshot`` told of, if there was any."""
         folder = cls(app)
-        folder.resume(carried)
+        folder.restore(saved)
         return folder if folder.existing else None
 
-    def resume(self, carried: tuple[str, int] | None) -> None:
-        """Go on where ``carried`` says."""
-        if carried is not None:
-            self._path, self._uid = carried
+    def restore(self, saved: tuple[str, int] | None) -> None:
+        """Go on where ``saved`` says."""
+        if saved is not None:
+            self._path, self._uid = saved

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...channel.messages import FromRelay
 from ..system.plain import plain
-from ..system.state import CarriedPool, CarriedWorker
+from ..system.state import PoolSnapshot, WorkerSnapshot
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
-from ..workers.lifecycle import Reason, State
+from ..workers.lifecycle import Reason, WorkerState
 from ..workers.sink import WorkerSink
 from ..workers.worker import Worker
 from .audit import Audit
@@ -219,59 +219,59 @@ class Pool(WorkerSink[Worker]):
         """Every worker that has, or may have, a process."""
         return self.core.everyone()
 
-    def carry(self) -> CarriedPool:
+    def snapshot(self) -> PoolSnapshot:
         """All that whoever goes on with it must know. Workers that are being forked or reaped are left out."""
         core = self.core
         workers = [worker for worker in self.everyone() if worker.is_settled]
         now = time.monotonic()
-        return CarriedPool(
+        return PoolSnapshot(
             spec=plain(self.spec),
             generation=self.generation,
             size=core.size,
             state=core.state.value,
             is_draining=not core.is_kept and core.state is not PoolState.NEW,
             is_started=self.is_started,
-            workers=[worker.carry() for worker in workers],
+            workers=[worker.snapshot() for worker in workers],
             places={index: worker.number for index, worker in self.workers.items() if worker in workers},
             leaving=[worker.number for worker in self.leaving if worker in workers],
             ready=[worker.number for worker in self.ready if worker in workers],
             replacing={index: worker.number for index, worker in core.replacing.items() if worker in workers},
             pauses={index: max(0.0, due - now) for index, due in self._pauses.items()},
-            last_failure=self.core.last_failure.carry() if self.core.last_failure is not None else None,
+            last_failure=self.core.last_failure.snapshot() if self.core.last_failure is not None else None,
             restarts=self.core.restarts,
             failures=core.backoff.failures,
-            seat=self._source.carry(),
-            ledger=self.ledger.carry(),
+            seat=self._source.snapshot(),
+            ledger=self.ledger.snapshot(),
         )
 
-    def resume(self, carried: CarriedPool, spawner_of: Callable[[CarriedWorker], Launcher]) -> dict[int, Worker]:
-        """Go on where ``carried`` says; its workers by their numbers."""
+    def restore(self, saved: PoolSnapshot, spawner_of: Callable[[WorkerSnapshot], Launcher]) -> dict[int, Worker]:
+        """Go on where ``saved`` says; its workers by their numbers."""
         core, workers = self.core, dict[int, Worker]()
-        threads = self._source.resume(carried)
-        for each in carried.workers:
+        threads = self._source.restore(saved)
+        for each in saved.workers:
             settings = self.spec.settings._replace(worker_index=each.index, workers=self.spec.workers)
             worker = Worker(each.number, settings, self.spec.start_timeout_s, self.spec.grace_s, self, each)
-            worker.resume(each, threads or spawner_of(each))
+            worker.restore(each, threads or spawner_of(each))
             workers[each.number] = worker
-        core.workers.update((index, workers[number]) for index, number in carried.places.items())
-        core.leaving.update(workers[number] for number in carried.leaving)
-        core.ready.extend(workers[number] for number in carried.ready)
-        core.replacing.update((index, workers[number]) for index, number in carried.replacing.items())
+        core.workers.update((index, workers[number]) for index, number in saved.places.items())
+        core.leaving.update(workers[number] for number in saved.leaving)
+        core.ready.extend(workers[number] for number in saved.ready)
+        core.replacing.update((index, workers[number]) for index, number in saved.replacing.items())
         for worker in core.ready:
             self.upkeep.begin(worker)
-        self.ledger.resume(carried.ledger)
-        core.last_failure = StartFailed.resumed(carried.last_failure)
-        core.restarts = carried.restarts
-        core.backoff.failures = carried.failures
-        core.state = PoolState.DRAINING if carried.is_draining else PoolState.SERVING  # nobody waits for a start
-        if carried.state in (PoolState.WINDING_DOWN.value, PoolState.REVIVED.value):
-            core.state = PoolState(carried.state)
+        self.ledger.restore(saved.ledger)
+        core.last_failure = StartFailed.restored(saved.last_failure)
+        core.restarts = saved.restarts
+        core.backoff.failures = saved.failures
+        core.state = PoolState.DRAINING if saved.is_draining else PoolState.SERVING  # nobody waits for a start
+        if saved.state in (PoolState.WINDING_DOWN.value, PoolState.REVIVED.value):
+            core.state = PoolState(saved.state)
         if core.is_kept:
-            core.size = core.goal = carried.size or self.spec.workers
+            core.size = core.goal = saved.size or self.spec.workers
             free = (index for index in range(2 * core.size) if index not in self.workers)
             missing = [next(free) for _ in range(core.size - len(self.workers))]
             core.awaited.update(missing)
-            self._carry_out(Spawn(index, carried.pauses.get(index, 0.0)) for index in missing)
+            self._carry_out(Spawn(index, saved.pauses.get(index, 0.0)) for index in missing)
         return workers
 
     # -- what workers say (WorkerSink) -------------------------------------------------------------------------
@@ -370,7 +370,7 @@ class Pool(WorkerSink[Worker]):
         reason = await self._source.spawn(place, self.core, self)
         if reason is not None:
             self._failed(place, Reason(self.spec.named(reason.code), reason.text), None)
-        while waits and place in self.workers and self.workers[place].state is State.STARTING:
+        while waits and place in self.workers and self.workers[place].state is WorkerState.STARTING:
             self._news.clear()
             await self._news.wait()
 

@@ -15,7 +15,7 @@ SETTLED_S = 5.0
 """A worker that is too large sooner than this would be followed by another that is."""
 
 
-class Limits(NamedTuple):
+class RestartLimits(NamedTuple):
     """None: no limit. ``requests_jitter`` is added to ``requests`` at most."""
 
     requests: int | None = None
@@ -29,7 +29,7 @@ class Limits(NamedTuple):
         return (self.requests, self.lifetime_s, self.memory_bytes) != (None, None, None)
 
 
-class Reading(NamedTuple):
+class WorkerReading(NamedTuple):
     """What is known of a worker: since when it is ready, what it did, what it occupies."""
 
     requests: int
@@ -40,14 +40,14 @@ class Reading(NamedTuple):
 class RecycleLimit:
     """One worker's own limits."""
 
-    def __init__(self, limits: Limits, draw: random.Random | None = None) -> None:
+    def __init__(self, limits: RestartLimits, draw: random.Random | None = None) -> None:
         draw = draw or random.Random()
         self._memory_bytes = limits.memory_bytes
         self._requests = None if limits.requests is None else limits.requests + draw.randint(0, limits.requests_jitter)
         shortened = 1 - _LIFETIME_JITTER * draw.random()
         self._lifetime_s = None if limits.lifetime_s is None else limits.lifetime_s * shortened
 
-    def over(self, reading: Reading) -> str | None:
+    def over(self, reading: WorkerReading) -> str | None:
         """Which limit the worker has reached, by its name in a Caddyfile; None while it may go on."""
         if self._requests is not None and reading.requests >= self._requests:
             return "max_requests"

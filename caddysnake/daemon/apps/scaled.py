@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from ...channel.settings import Settings
 from ..system.memory import available_bytes
 from ..system.processes import cpu_seconds, resident_bytes, run_delay_s
-from ..system.state import CarriedScale
+from ..system.state import ScaleSnapshot
 from .pool import Pool
 from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Observation, Scaler
 
@@ -167,14 +167,14 @@ class Scaled:
 
     # -- going on in another image of the daemon -------------------------------------------------------------
 
-    def carry(self) -> CarriedScale:
+    def snapshot(self) -> ScaleSnapshot:
         """For another image of the daemon."""
-        return CarriedScale(asked_for=self.asked_for, last=self.last)
+        return ScaleSnapshot(asked_for=self.asked_for, last=self.last)
 
-    def resume(self, carried: CarriedScale) -> None:
-        """Go on where ``carried`` says."""
-        self._scaler.asked_for = carried.asked_for
-        self.last = None if carried.last is None else Change(*carried.last)
+    def restore(self, saved: ScaleSnapshot) -> None:
+        """Go on where ``saved`` says."""
+        self._scaler.asked_for = saved.asked_for
+        self.last = None if saved.last is None else Change(*saved.last)
         self.wake()
 
 

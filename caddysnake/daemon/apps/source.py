@@ -15,7 +15,7 @@ from ...sandbox import denials
 from ..commands.surroundings import STORE_URL, store_environ
 from ..system.log import process as logger
 from ..system.signing import bell_name
-from ..system.state import CarriedPool, CarriedSeat
+from ..system.state import PoolSnapshot, ThreadPlacementSnapshot
 from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
 from ..workers.forking.interpreter import not_passed
 from ..workers.lifecycle import Reason
@@ -230,14 +230,14 @@ class WorkerSource:
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
 
-    def carry(self) -> CarriedSeat | None:
+    def snapshot(self) -> ThreadPlacementSnapshot | None:
         """The place among threads, for whoever goes on with it."""
-        return self._threads.carry() if self._threads is not None else None
+        return self._threads.snapshot() if self._threads is not None else None
 
-    def resume(self, carried: CarriedPool) -> ThreadLauncher | None:
-        """Go on where ``carried`` says; the launcher of its threads, if they are."""
-        launcher = self.launcher() if carried.seat is not None else None
-        if not isinstance(launcher, ThreadLauncher) or carried.seat is None:
+    def restore(self, saved: PoolSnapshot) -> ThreadLauncher | None:
+        """Go on where ``saved`` says; the launcher of its threads, if they are."""
+        launcher = self.launcher() if saved.seat is not None else None
+        if not isinstance(launcher, ThreadLauncher) or saved.seat is None:
             return None
-        launcher.resume(carried.seat)
+        launcher.restore(saved.seat)
         return launcher

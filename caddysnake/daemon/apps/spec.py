@@ -10,10 +10,10 @@ from ...channel.settings import RelaySettings, Settings
 from ...config.language.models import Canary
 from ...config.plan.fence import Fence
 from ..commands.spec import Commands
-from ..system.state import CarriedFailure
+from ..system.state import FailureSnapshot
 from ..workers.child.launcher import ForkServerKey
 from ..workers.warmup import WarmUp
-from .restarting import Limits
+from .restarting import RestartLimits
 
 SLOW_START_S = 10.0
 """After how long a start that still goes on is told, unless the environment says otherwise (``composition``)."""
@@ -40,7 +40,7 @@ class PoolSpec(NamedTuple):
     grace_s: float
     isolated: bool = False
     """Nobody else, not even the daemon, runs as its user."""
-    limits: Limits = Limits()
+    limits: RestartLimits = RestartLimits()
     """When its workers are replaced."""
     slow_start_s: float = SLOW_START_S
     """After how long a start that still goes on is told."""
@@ -102,11 +102,11 @@ class StartFailed(Exception):
         self.app = app
         self.code = code
 
-    def carry(self) -> CarriedFailure:
+    def snapshot(self) -> FailureSnapshot:
         """It, for another image of the daemon."""
-        return CarriedFailure(app=self.app, code=self.code, text=str(self))
+        return FailureSnapshot(app=self.app, code=self.code, text=str(self))
 
     @classmethod
-    def resumed(cls, carried: CarriedFailure | None) -> StartFailed | None:
-        """What ``carry`` gave, as an exception again."""
-        return None if carried is None else cls(carried.app, failure(carried.code), carried.text)
+    def restored(cls, saved: FailureSnapshot | None) -> StartFailed | None:
+        """What ``snapshot`` gave, as an exception again."""
+        return None if saved is None else cls(saved.app, failure(saved.code), saved.text)

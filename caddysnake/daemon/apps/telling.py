@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from ..workers.lifecycle import State
+from ..workers.lifecycle import WorkerState
 from ..workers.worker import Worker
 from .generation import TryAgain
 from .spec import PoolSpec
@@ -25,7 +25,7 @@ def tell_ready(app: str, worker: Worker) -> float:
 def look_at_starts(workers: Mapping[int, Worker]) -> None:
     """Have each of the ``workers`` that are starting look whether it will ever be ready."""
     for worker in workers.values():
-        if worker.state is State.STARTING and worker.pid:
+        if worker.state is WorkerState.STARTING and worker.pid:
             worker.process.ask_where()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...config.language.models import Canary
 from ..system.log.asking import trouble_of
-from ..system.state import CarriedTrial
+from ..system.state import TrialSnapshot
 from ..workers.worker import Worker
 from .judging import Figures, Judgement, Ruling, figures_of, judge, late_s
 from .owner import Owner
@@ -49,7 +49,7 @@ class Trial:
         returned: Callable[[StartFailed], None],
         canary: Canary,
         tell: Tell | None = None,
-        carried: CarriedTrial | None = None,
+        saved: TrialSnapshot | None = None,
     ) -> None:
         """``returned(why)`` has it given up, and may be told more of why later. ``tell`` hears how both builds do."""
         coming = app.takeover.coming
@@ -68,9 +68,9 @@ class Trial:
         self._told_at = 0.0
         self._begun = time.monotonic()
         self._base = Compared(_figures(self.pool), _figures(self.old))
-        if carried is not None:
-            self.began_at, self._begun = carried.began_at, carried.begun
-            self._base = Compared(*(Figures(*each) for each in carried.base))
+        if saved is not None:
+            self.began_at, self._begun = saved.began_at, saved.begun
+            self._base = Compared(*(Figures(*each) for each in saved.base))
         workers = canary.workers
         share = workers / (len(self.old.ready) + workers) if workers else canary.share
         self._rota = Rota(min(max(share, 0.001), 0.99))
@@ -226,10 +226,10 @@ class Trial:
 
     # -- going on in another image of the daemon -------------------------------------------------------------
 
-    def carry(self) -> CarriedTrial:
+    def snapshot(self) -> TrialSnapshot:
         """For another image of the daemon."""
-        return CarriedTrial(
-            pool=self.pool.carry(),
+        return TrialSnapshot(
+            pool=self.pool.snapshot(),
             canary=self.canary,
             began_at=self.began_at,
             begun=self._begun,

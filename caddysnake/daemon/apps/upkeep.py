@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 
 from ...channel.settings import Settings
 from ..system.processes import resident_bytes
-from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, Finding
+from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, HangFinding
 from ..workers.worker import Worker
 from .counters import Counters
 from .generation import Generation, Order
-from .restarting import Reading, RecycleLimit
+from .restarting import RecycleLimit, WorkerReading
 from .source import WorkerSource
 from .spec import PoolSpec
 
@@ -56,24 +56,24 @@ class Upkeep:
             if finding is not None:
                 self._found(worker, finding)
 
-    def _found(self, worker: Worker, finding: Finding) -> None:
+    def _found(self, worker: Worker, finding: HangFinding) -> None:
         fields = self._fields(worker)
         settings = self._spec.settings
         limit_s = settings.request_timeout_s if isinstance(settings, Settings) else None
-        if finding is Finding.HANGS and limit_s is not None and not worker.is_hung:
+        if finding is HangFinding.HANGS and limit_s is not None and not worker.is_hung:
             log.error("worker hangs, and is replaced; its stacks are in its output", extra={"fields": fields})
             self._spawn(worker.end_hung(limit_s))
-        elif finding is Finding.OVERDUE:
+        elif finding is HangFinding.OVERDUE:
             if self._generation.may_replace:
                 reason = "requests that do not end at request_timeout"
                 log.error("worker is replaced", extra={"fields": {**fields, "code": "deadline", "reason": reason}})
                 self._ledger.restarted("deadline")
                 self._replace(worker)
-        elif finding is Finding.LOOP_STILL:
+        elif finding is HangFinding.LOOP_STILL:
             what = f"event loop has been blocked for {LOOP_STILL_S:g} s; its stacks are in its output"
             log.warning(what, extra={"fields": fields})
             worker.write_stacks()
-        elif finding is Finding.THREAD_STILL:
+        elif finding is HangFinding.THREAD_STILL:
             what = f"a thread has been at one request for {THREAD_STILL_S:g} s; its stack is in the worker's output"
             log.warning(what, extra={"fields": fields})
             worker.write_stacks()
@@ -101,9 +101,9 @@ class Upkeep:
         return {"app": self._spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
 
 
-def _reading(worker: Worker) -> Reading:
+def _reading(worker: Worker) -> WorkerReading:
     age_s = time.monotonic() - worker.ready_at if worker.ready_at is not None else 0.0
-    return Reading(worker.gauges.requests(), age_s, resident_bytes(worker.pid))
+    return WorkerReading(worker.gauges.requests(), age_s, resident_bytes(worker.pid))
 
 
 def forget_ended(core: Generation[Worker]) -> None:

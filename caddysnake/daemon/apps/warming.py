@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..system.log.asking import trouble_of
-from ..workers.lifecycle import Reason, State
+from ..workers.lifecycle import Reason, WorkerState
 from ..workers.warmup import WarmUp, warm_up
 from ..workers.worker import Worker
 
@@ -24,7 +24,7 @@ class Warming:
         self.workers.add(worker)
         try:
             why = await warm_up(worker, asked)
-            if worker.state is not State.READY:
+            if worker.state is not WorkerState.READY:
                 return  # it ended, or was told to
             if why is None:
                 self._admit(worker)

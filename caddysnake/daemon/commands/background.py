@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 
-from ..system.carried import CarriedBackground
 from ..system.plain import named, plain
+from ..system.snapshots import BackgroundSnapshot
 from .fullness import Fullness
 from .process import SupervisedProcess
 from .schedule import Schedule
@@ -162,34 +162,34 @@ class Background:
         are_settled = [each.is_settled for each in self.everyone()]
         return all(are_settled) and all(each.is_settled for each in self._all_schedules())
 
-    def carry(self) -> CarriedBackground:
-        """Return what ``resume`` needs in another image of the daemon."""
+    def snapshot(self) -> BackgroundSnapshot:
+        """Return what ``restore`` needs in another image of the daemon."""
         known = None if self.around is None else self.around.known
-        return CarriedBackground(
+        return BackgroundSnapshot(
             surroundings=None if known is None else plain(known),
-            processes=[each.carry() for each in self.processes],
-            leaving=[each.carry() for each in self.leaving if not each.ended.is_set()],
-            schedules=[each.carry() for each in self.schedules.values()],
-            closed=[each.carry() for each in self.closed if each.is_busy],
+            processes=[each.snapshot() for each in self.processes],
+            leaving=[each.snapshot() for each in self.leaving if not each.ended.is_set()],
+            schedules=[each.snapshot() for each in self.schedules.values()],
+            closed=[each.snapshot() for each in self.closed if each.is_busy],
         )
 
-    def resume(self, carried: CarriedBackground, commands: Commands, around: BuildSurroundings) -> None:
-        """Go on where ``carried`` says. What starts from now on is as ``commands`` and ``around`` have it."""
-        if carried.surroundings is not None:
-            around.known = named(Surroundings, carried.surroundings)
+    def restore(self, saved: BackgroundSnapshot, commands: Commands, around: BuildSurroundings) -> None:
+        """Go on where ``saved`` says. What starts from now on is as ``commands`` and ``around`` have it."""
+        if saved.surroundings is not None:
+            around.known = named(Surroundings, saved.surroundings)
         self.around = around
-        for group, those in ((self.leaving, carried.leaving), (self.processes, carried.processes)):
+        for group, those in ((self.leaving, saved.leaving), (self.processes, saved.processes)):
             for each in those:
                 group.append(SupervisedProcess(self.app, named(ProcessSpec, each.spec), each.index, around))
             for process, each in zip(group, those, strict=True):
-                process.resume(each, [other for other in self._before(process.spec) if other is not process])
+                process.restore(each, [other for other in self._before(process.spec) if other is not process])
         if self._has_schedules:
             self._replace_schedules(commands, around)
-        known = {each.name: each for each in carried.schedules}
+        known = {each.name: each for each in saved.schedules}
         for name in self.schedules.keys() & known.keys():
-            self.schedules[name].resume(known.pop(name))
-        for left in (*carried.closed, *known.values()):
+            self.schedules[name].restore(known.pop(name))
+        for left in (*saved.closed, *known.values()):
             gone = Schedule(self.app, ScheduleSpec(left.name, "@yearly", ()), around)
-            gone.resume(left)
+            gone.restore(left)
             gone.close()
             self.closed.append(gone)

@@ -24,10 +24,10 @@ from ...channel.gate import GO, GO_GROUPED
 from ...config.plan.accounts import Account
 from ...installation import PACKAGE
 from ..system import cgroups, processes
-from ..system.carried import CarriedExecution
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
-from ..system.processes import Child, Process
+from ..system.processes import InheritedChild, Process
+from ..system.snapshots import ExecutionSnapshot
 from ..workers.child.launcher import SpawnError
 from ..workers.forking.interpreter import execute
 from . import leftovers
@@ -274,25 +274,25 @@ class Execution:
         """It is not being buried just now."""
         return self._burial is None or self._burial.done()
 
-    def carry(self) -> CarriedExecution:
-        """Return what ``resumed`` needs in another image of the daemon."""
-        return CarriedExecution(
+    def snapshot(self) -> ExecutionSnapshot:
+        """Return what ``restored`` needs in another image of the daemon."""
+        return ExecutionSnapshot(
             name=self.name,
             pid=self.pid,
             pidfd=self._pidfd,
             mark=self._mark,
             started_at=self.started_at,
-            group=self._group.carry() if self._group is not None else None,
+            group=self._group.snapshot() if self._group is not None else None,
             outlets=self._outlets.state() if self._outlets is not None else None,
         )
 
     @classmethod
-    def resumed(cls, app: str, carried: CarriedExecution) -> Execution:
-        """Return what ``carry`` told of."""
-        found = cls(app, carried.name, Child(carried.pid), carried.pidfd, carried.mark)
-        found.started_at = carried.started_at
-        found._group = cgroups.Group(*carried.group) if carried.group is not None else None
-        found._outlets = adopt_outlets(carried.outlets)
+    def restored(cls, app: str, saved: ExecutionSnapshot) -> Execution:
+        """Return what ``snapshot`` told of."""
+        found = cls(app, saved.name, InheritedChild(saved.pid), saved.pidfd, saved.mark)
+        found.started_at = saved.started_at
+        found._group = cgroups.Group(*saved.group) if saved.group is not None else None
+        found._outlets = adopt_outlets(saved.outlets)
         return found
 
 

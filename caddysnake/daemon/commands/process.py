@@ -10,8 +10,8 @@ from enum import Enum
 
 from ...channel.throttle import Throttle
 from ..system.backoff import Backoff
-from ..system.carried import CarriedProcess
 from ..system.plain import plain
+from ..system.snapshots import ProcessSnapshot
 from .execution import Ending, Execution, NotExecuted
 from .spec import ProcessSpec
 from .store import trouble
@@ -231,10 +231,10 @@ class SupervisedProcess:
         """It is not being started or buried just now."""
         return self.state is not ProcessState.STARTING and (self._execution is None or self._execution.is_settled)
 
-    def carry(self) -> CarriedProcess:
-        """Return what ``resumed`` needs in another image of the daemon."""
+    def snapshot(self) -> ProcessSnapshot:
+        """Return what ``restored`` needs in another image of the daemon."""
         now = time.monotonic()
-        return CarriedProcess(
+        return ProcessSnapshot(
             spec=plain(self.spec),
             index=self.index,
             state=self.state.value,
@@ -245,22 +245,22 @@ class SupervisedProcess:
             is_leaving=self.is_leaving,
             stop_in_s=None if self._stop_by is None else max(0.0, self._stop_by - now),
             pause_s=0.0 if self._due is None else max(0.0, self._due - now),
-            execution=None if self._execution is None else self._execution.carry(),
+            execution=None if self._execution is None else self._execution.snapshot(),
         )
 
-    def resume(self, carried: CarriedProcess, after: Sequence[SupervisedProcess] = ()) -> None:
-        """Go on where ``carried`` says."""
-        if carried.execution is not None:
-            self._execution = Execution.resumed(self.app, carried.execution)
-        self.state, self.since, self.restarts = ProcessState(carried.state), carried.since, carried.restarts
-        self.last_end, self._backoff.failures = carried.last_end, carried.failures
-        if carried.stop_in_s is not None:
-            self._stop_by = time.monotonic() + carried.stop_in_s
-        if carried.is_leaving:
+    def restore(self, saved: ProcessSnapshot, after: Sequence[SupervisedProcess] = ()) -> None:
+        """Go on where ``saved`` says."""
+        if saved.execution is not None:
+            self._execution = Execution.restored(self.app, saved.execution)
+        self.state, self.since, self.restarts = ProcessState(saved.state), saved.since, saved.restarts
+        self.last_end, self._backoff.failures = saved.last_end, saved.failures
+        if saved.stop_in_s is not None:
+            self._stop_by = time.monotonic() + saved.stop_in_s
+        if saved.is_leaving:
             self._leaving.set()
         if self.state is ProcessState.ENDED:
             self.ended.set()
             return
         waits = after if self.state is ProcessState.WAITING else ()
-        self._task = asyncio.get_running_loop().create_task(self._run(waits, carried.pause_s))
+        self._task = asyncio.get_running_loop().create_task(self._run(waits, saved.pause_s))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ...channel.throttle import Throttle
 from ...config.language import cron
-from ..system.carried import CarriedSchedule
+from ..system.snapshots import ScheduleSnapshot
 from .execution import Ending, Execution, NotExecuted
 from .spec import ScheduleSpec
 from .surroundings import BuildSurroundings
@@ -200,27 +200,27 @@ class Schedule:
         is_starting = any(due <= time.monotonic() for due in self._waiting())
         return not is_starting and all(run.is_settled for run in self.runs)
 
-    def carry(self) -> CarriedSchedule:
-        """Return what ``resume`` needs in another image of the daemon."""
+    def snapshot(self) -> ScheduleSnapshot:
+        """Return what ``restore`` needs in another image of the daemon."""
         now = time.monotonic()
-        return CarriedSchedule(
+        return ScheduleSnapshot(
             app=self.app,
             name=self.spec.name,
             last=self._timetable.last,
             next=self._timetable.next,
-            runs=[(run.carry(), None if at is None else max(0.0, at - now)) for run, at in self.runs.items()],
+            runs=[(run.snapshot(), None if at is None else max(0.0, at - now)) for run, at in self.runs.items()],
             waits=[max(0.0, due - now) for due in self._waiting()],
             last_run=self.last_run,
             skipped=self.skipped,
             missed=self.missed,
         )
 
-    def resume(self, carried: CarriedSchedule) -> None:
-        """Go on where ``carried`` says."""
-        self._timetable.resume(carried.next, carried.last)
-        self.skipped, self.missed = carried.skipped, carried.missed
-        self.last_run = None if carried.last_run is None else Run(*carried.last_run)
-        for run, left_s in carried.runs:
-            self._spawn(self._watched(Execution.resumed(self.app, run), left_s))
-        for wait_s in carried.waits:
+    def restore(self, saved: ScheduleSnapshot) -> None:
+        """Go on where ``saved`` says."""
+        self._timetable.restore(saved.next, saved.last)
+        self.skipped, self.missed = saved.skipped, saved.missed
+        self.last_run = None if saved.last_run is None else Run(*saved.last_run)
+        for run, left_s in saved.runs:
+            self._spawn(self._watched(Execution.restored(self.app, run), left_s))
+        for wait_s in saved.waits:
             self._begin(wait_s)

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..system.carried import CarriedSession
+from ..system.snapshots import SessionSnapshot
 from .execution import Execution, NotExecuted
 from .surroundings import Surroundings
 
@@ -157,18 +157,18 @@ class Session:
         """It is not being started, or buried, just now."""
         return not self._is_starting and self.execution is not None and self.execution.is_settled
 
-    def carry(self) -> CarriedSession | None:
+    def snapshot(self) -> SessionSnapshot | None:
         """Return what ``go_on`` needs in another image of the daemon; None when nothing runs yet."""
         if self.execution is None or self._sock.fileno() < 0:
             return None
-        return CarriedSession(
-            app=self.app, command=list(self.command), sock=self._sock.fileno(), execution=self.execution.carry()
+        return SessionSnapshot(
+            app=self.app, command=list(self.command), sock=self._sock.fileno(), execution=self.execution.snapshot()
         )
 
-    async def go_on(self, carried: CarriedSession) -> None:
-        """Go on where ``carried`` says."""
-        self.command = tuple(carried.command)
-        self.execution = Execution.resumed(self.app, carried.execution)
+    async def go_on(self, saved: SessionSnapshot) -> None:
+        """Go on where ``saved`` says."""
+        self.command = tuple(saved.command)
+        self.execution = Execution.restored(self.app, saved.execution)
         self._is_starting = False
         await self._attend(self.execution)
 

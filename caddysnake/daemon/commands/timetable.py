@@ -48,7 +48,7 @@ class Timetable:
         """Both have the same line, in the same time zone."""
         return (self._line, str(self._zone)) == (other._line, str(other._zone))
 
-    def resume(self, upcoming: float | None, last: float | None) -> None:
+    def restore(self, upcoming: float | None, last: float | None) -> None:
         """Go on where another of the same line was: its times up to ``upcoming`` have been looked at."""
         self.next, self.last = upcoming, last
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from ...channel.settings import Settings
 from ...installation import PACKAGE
 from ..system import processes
-from ..system.carried import CarriedOutlets
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
-from ..system.processes import Child, Process
+from ..system.processes import InheritedChild, Process
+from ..system.snapshots import OutputPipesSnapshot
 from ..system.timings import TIMINGS
 from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
 
@@ -169,19 +169,19 @@ class RelayStarter(Launcher):
         code = await asyncio.to_thread(process.wait)
         return -code if code < 0 else code << 8
 
-    def carry(self) -> dict[int, int]:
+    def snapshot(self) -> dict[int, int]:
         """The pids by the relays' numbers. None stands by any more: another image of the daemon starts its own."""
         self.let_spare_go()
         return {number: process.pid for number, process in self._processes.items()}
 
-    def carry_outlets(self) -> dict[int, CarriedOutlets]:
+    def snapshot_pipes(self) -> dict[int, OutputPipesSnapshot]:
         """Where they write what they say early, by their numbers."""
         return {number: early.state() for number, early in self._early.items()}
 
-    def resume(self, pids: dict[int, int], early: dict[int, CarriedOutlets]) -> None:
+    def restore(self, pids: dict[int, int], early: dict[int, OutputPipesSnapshot]) -> None:
         """Go on with those of another image of the daemon."""
-        self._processes.update((number, Child(pid)) for number, pid in pids.items())
-        for number, carried in early.items():
-            outlets = adopt_outlets(carried)
+        self._processes.update((number, InheritedChild(pid)) for number, pid in pids.items())
+        for number, saved in early.items():
+            outlets = adopt_outlets(saved)
             if outlets is not None:
                 self._early[number] = outlets

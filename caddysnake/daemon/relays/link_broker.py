@@ -36,7 +36,7 @@ from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import INTERNAL, NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
 from ..system import mishaps
-from ..system.carried import CarriedDesk
+from ..system.snapshots import LinkBrokerSnapshot
 from ..tenants.tenants import Tenants
 from ..workers.worker import Worker
 
@@ -110,9 +110,9 @@ class LinkBroker:
         """What is open, each with the number of the relay that asks."""
         return [(number, message) for (number, _), message in self._needs.items()]
 
-    def carry(self, generation: int, numbers: Mapping[App, int]) -> CarriedDesk:
+    def snapshot(self, generation: int, numbers: Mapping[App, int]) -> LinkBrokerSnapshot:
         """What it calls the apps, which have ``numbers``, and the templates, for another image of the daemon."""
-        return CarriedDesk(
+        return LinkBrokerSnapshot(
             generation=generation,
             apps={route: numbers[app] for route, app in self._apps.items() if app in numbers},
             estates={route: tenants.spec.name for route, tenants in self._templates.items()},

@@ -70,7 +70,7 @@ class Relays(App):
         """The desks of living generations, by generation."""
         return dict(self._desks)
 
-    def resume_desks(self, desks: dict[int, LinkBroker]) -> None:
+    def restore_brokers(self, desks: dict[int, LinkBroker]) -> None:
         """Go on with those of another image of the daemon."""
         self.is_wanted = True
         self._desks = desks

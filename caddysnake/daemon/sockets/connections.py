@@ -34,7 +34,7 @@ _WATCHED = select.EPOLLRDHUP
 _PARKED = select.EPOLLRDHUP | select.EPOLLIN
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Who answers for a connection: usually its app."""
 
     def place(self, connection: Connection) -> None:
@@ -44,7 +44,7 @@ class Owner(Protocol):
         """Its other side has left."""
 
 
-class ListenerOwner(Owner, Protocol):
+class ListenerOwner(ConnectionOwner, Protocol):
     """Who gets the connections of a listener."""
 
     @property
@@ -56,7 +56,7 @@ class ListenerOwner(Owner, Protocol):
         """The user that its workers run as; None: the daemon's."""
 
 
-class Holder(Protocol):
+class ConnectionHolder(Protocol):
     """Who serves a connection: a worker."""
 
     number: int
@@ -93,14 +93,14 @@ class Connection:
     __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "since", "slot", "turns", "worker")
 
     def __init__(
-        self, fd: int, flags: int, app: Owner, bound: BoundListener | None = None, since: float | None = None
+        self, fd: int, flags: int, app: ConnectionOwner, bound: BoundListener | None = None, since: float | None = None
     ) -> None:
         self.fd = fd
         self.flags = flags
         self.app = app
         self.bound = bound
         """The listener it came from; None for a link."""
-        self.worker: Holder | None = None
+        self.worker: ConnectionHolder | None = None
         self.slot = -1
         self.parked = False
         self.events = _WATCHED

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 
 from ..system import mishaps
-from ..system.state import CarriedListener
+from ..system.state import ListenerSnapshot
 from .socket_file import identity, is_locked_by, listen_at, lock_path, remove, unlock_path
 
 log = logging.getLogger("caddysnake.listener")
@@ -81,9 +81,9 @@ class Listener:
         """It listens on a unix socket."""
         return self._kind[0] == _UNIX
 
-    def carry(self, number: int, key: list[str | int], app: int) -> CarriedListener:
+    def snapshot(self, number: int, key: list[str | int], app: int) -> ListenerSnapshot:
         """All that whoever goes on with it must know: also that it is ``number``, and whose its connections are."""
-        return CarriedListener(
+        return ListenerSnapshot(
             number=number,
             key=key,
             fd=self.sock.fileno(),
@@ -234,10 +234,10 @@ class Listener:
             remove(self.path, self._identity)
 
 
-def resume(carried: CarriedListener) -> Listener:
+def restore(saved: ListenerSnapshot) -> Listener:
     """The listener of another image of the daemon. Raises ``OSError``."""
-    listener = Listener(socket.socket(fileno=carried.fd), carried.name, carried.path, carried.lock)
-    listener._identity = carried.identity
+    listener = Listener(socket.socket(fileno=saved.fd), saved.name, saved.path, saved.lock)
+    listener._identity = saved.identity
     return listener
 
 

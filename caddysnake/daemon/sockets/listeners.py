@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ..system import mishaps
-from ..system.state import CarriedListener, StateError
+from ..system.state import ListenerSnapshot, StateError
 from .addresses import Address, UnixAddress, key_from_plain, key_of, plain_key
 from .connections import BoundListener, Connection, Connections, ListenerOwner
-from .listener import Listener, resume
+from .listener import Listener, restore
 from .opener import ListenerOpener
 from .socket_file import ListenError, regive
 from .trust import Trust
@@ -176,34 +176,34 @@ class Listeners:
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
-    def carry(self, number_of: Callable[[ListenerOwner | None], int]) -> list[CarriedListener]:
+    def snapshot(self, number_of: Callable[[ListenerOwner | None], int]) -> list[ListenerSnapshot]:
         """Return all that whoever goes on with them must know; ``number_of`` their owners."""
         found = []
         for key, bound in self._bound.items():
-            carried = bound.listener.carry(bound.number, plain_key(key), number_of(bound.app))
-            carried.origin = self._opener.origin(bound.listener)
-            found.append(carried)
+            saved = bound.listener.snapshot(bound.number, plain_key(key), number_of(bound.app))
+            saved.origin = self._opener.origin(bound.listener)
+            found.append(saved)
         return found
 
-    def adopt(self, carried: Iterable[CarriedListener]) -> None:
+    def adopt(self, saved: Iterable[ListenerSnapshot]) -> None:
         """Have ``open`` find listeners of another image of the daemon, of which nothing else goes on."""
-        for each in carried:
+        for each in saved:
             self._opener.adopt(key_from_plain(each.key), self._resume(each))
 
-    def resume(self, carried: Iterable[CarriedListener], numbers: int) -> None:
-        """Go on with those of another image of the daemon, which are nobody's until ``resume_owners``."""
+    def restore(self, saved: Iterable[ListenerSnapshot], numbers: int) -> None:
+        """Go on with those of another image of the daemon, which are nobody's until ``restore_owners``."""
         self.numbers = numbers
-        for each in carried:
+        for each in saved:
             self._bound[key_from_plain(each.key)] = BoundListener(self._resume(each), each.number)
 
-    def _resume(self, carried: CarriedListener) -> Listener:
-        listener = resume(carried)
-        self._opener.resume(listener, carried.origin)
+    def _resume(self, saved: ListenerSnapshot) -> Listener:
+        listener = restore(saved)
+        self._opener.restore(listener, saved.origin)
         return listener
 
-    def resume_owners(self, carried: Iterable[CarriedListener], owner_of: Callable[[int], ListenerOwner]) -> None:
+    def restore_owners(self, saved: Iterable[ListenerSnapshot], owner_of: Callable[[int], ListenerOwner]) -> None:
         """Accept on each again, for whom ``owner_of`` its number has. Raises ``StateError``."""
-        for each, bound in zip(carried, self._bound.values(), strict=True):
+        for each, bound in zip(saved, self._bound.values(), strict=True):
             try:
                 bound.app = owner_of(each.app)
             except KeyError:

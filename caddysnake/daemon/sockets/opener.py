@@ -74,7 +74,7 @@ class ListenerOpener:
         """Where it is left, or comes from, for another image of the daemon."""
         return "stored" if listener in self._stored else "foreign" if listener in self._foreign else ""
 
-    def resume(self, listener: Listener, origin: str) -> None:
+    def restore(self, listener: Listener, origin: str) -> None:
         """It comes from another image of the daemon, where this was its ``origin``."""
         if origin:
             (self._stored if origin == "stored" else self._foreign).add(listener)

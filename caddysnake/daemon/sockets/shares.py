@@ -22,7 +22,7 @@ _COUNT_COST = 200
 """Counting one by one may take the 200th part of the time."""
 
 
-class Holder(Protocol):
+class ShareHolder(Protocol):
     """A listener, as far as its share goes."""
 
     held: int
@@ -60,8 +60,8 @@ class Shares:
         self._base = 0
         """Descriptors that are no connections."""
         self._counted_until = 0.0
-        self._holders: set[Holder] = set()
-        self._leavers: set[Holder] = set()
+        self._holders: set[ShareHolder] = set()
+        self._leavers: set[ShareHolder] = set()
         """They accept no more, and may still have connections."""
         self._part = 0
         """What is promised to each."""
@@ -69,18 +69,18 @@ class Shares:
         self._promised = 0
         """What has been promised and is not taken."""
 
-    def enter(self, holder: Holder) -> None:
+    def enter(self, holder: ShareHolder) -> None:
         """``holder`` accepts from now on."""
         self._holders.add(holder)
         self._is_stale = True
 
-    def leave(self, holder: Holder) -> None:
+    def leave(self, holder: ShareHolder) -> None:
         """``holder`` accepts no more. What it has still counts."""
         self._holders.discard(holder)
         self._leavers.add(holder)
         self._is_stale = True
 
-    def change(self, holder: Holder, by: int) -> None:
+    def change(self, holder: ShareHolder, by: int) -> None:
         """``holder`` has one connection more, or less (``by`` 1 or -1)."""
         weight = holder.weight
         open_before = self._part - holder.held * weight
@@ -89,7 +89,7 @@ class Shares:
         if holder in self._holders:
             self._promised += max(0, open_before - by * weight) - max(0, open_before)
 
-    def has_room(self, holder: Holder) -> bool:
+    def has_room(self, holder: ShareHolder) -> bool:
         """Whether ``holder`` may accept one more."""
         if self._is_stale:
             self.sweep()

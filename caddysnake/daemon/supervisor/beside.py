@@ -7,8 +7,8 @@ import importlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from ..sockets.listener import Listener, resume
-from ..system.state import CarriedCaddy, CarriedListener
+from ..sockets.listener import Listener, restore
+from ..system.state import CaddySnapshot, ListenerSnapshot
 from .document import CaddyPart, Configuration
 
 log = logging.getLogger("caddysnake.daemon")
@@ -32,11 +32,11 @@ class FrontProxy:
     async def stop(self, grace_s: float) -> None:
         """End it, and wait for that."""
 
-    def carry(self) -> CarriedCaddy | None:
+    def snapshot(self) -> CaddySnapshot | None:
         """What whoever goes on with it must know."""
         return None
 
-    def resume(self, carried: CarriedCaddy | None) -> None:
+    def restore(self, saved: CaddySnapshot | None) -> None:
         """Go on with it in another image of the daemon."""
 
     def kill(self) -> None:
@@ -62,11 +62,11 @@ class ControlEndpoint:
     def revert(self) -> None:
         """Give up what was prepared."""
 
-    def carry(self) -> list[CarriedListener]:
+    def snapshot(self) -> list[ListenerSnapshot]:
         """What it listens on, for another image of the daemon."""
         return []
 
-    def adopt(self, carried: list[CarriedListener]) -> None:
+    def adopt(self, saved: list[ListenerSnapshot]) -> None:
         """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
 
     def memory(self) -> str:
@@ -96,55 +96,55 @@ class Attendants(ControlEndpoint):
         """As ``ControlEndpoint.prepare``; when one raises, those before it are reverted."""
         prepared: list[ControlEndpoint] = []
         try:
-            for attendant in self._each:
-                attendant.prepare(configuration)
-                prepared.append(attendant)
+            for control_endpoint in self._each:
+                control_endpoint.prepare(configuration)
+                prepared.append(control_endpoint)
         except BaseException:
-            for attendant in prepared:
-                attendant.revert()
+            for control_endpoint in prepared:
+                control_endpoint.revert()
             raise
 
     def commit(self) -> None:
         """What each has prepared holds from now on."""
-        for attendant in self._each:
-            attendant.commit()
+        for control_endpoint in self._each:
+            control_endpoint.commit()
 
     def revert(self) -> None:
         """Each gives up what it has prepared."""
-        for attendant in self._each:
-            attendant.revert()
+        for control_endpoint in self._each:
+            control_endpoint.revert()
 
-    def carry(self) -> list[CarriedListener]:
+    def snapshot(self) -> list[ListenerSnapshot]:
         """What all of them listen on."""
-        return [listener for attendant in self._each for listener in attendant.carry()]
+        return [listener for control_endpoint in self._each for listener in control_endpoint.snapshot()]
 
-    def adopt(self, carried: list[CarriedListener]) -> None:
-        """Offer all of ``carried`` to each: it takes what it knows as its own."""
-        for attendant in self._each:
-            attendant.adopt(carried)
+    def adopt(self, saved: list[ListenerSnapshot]) -> None:
+        """Offer all of ``saved`` to each: it takes what it knows as its own."""
+        for control_endpoint in self._each:
+            control_endpoint.adopt(saved)
 
     def memory(self) -> str:
         """That of the one which has any."""
-        return "".join(attendant.memory() for attendant in self._each)
+        return "".join(control_endpoint.memory() for control_endpoint in self._each)
 
     def recall(self, memory: str) -> None:
         """As ``ControlEndpoint.recall``."""
-        for attendant in self._each:
-            attendant.recall(memory)
+        for control_endpoint in self._each:
+            control_endpoint.recall(memory)
 
     def sweep(self) -> None:
         """As ``ControlEndpoint.sweep``."""
-        for attendant in self._each:
-            attendant.sweep()
+        for control_endpoint in self._each:
+            control_endpoint.sweep()
 
     async def start(self) -> None:
         """Start all; one that has to try again keeps no other waiting."""
-        await asyncio.gather(*(attendant.start() for attendant in self._each))
+        await asyncio.gather(*(control_endpoint.start() for control_endpoint in self._each))
 
     async def stop(self) -> None:
         """Stop one after the other, in their order."""
-        for attendant in self._each:
-            await attendant.stop()
+        for control_endpoint in self._each:
+            await control_endpoint.stop()
 
 
 async def persist(bring_up: Callable[[], Awaitable[None]], what: str) -> None:
@@ -168,10 +168,10 @@ async def persist(bring_up: Callable[[], Awaitable[None]], what: str) -> None:
         importlib.invalidate_caches()
 
 
-def take_carried(carried: list[CarriedListener], key: list[str | int]) -> Listener | None:
+def take_saved(saved: list[ListenerSnapshot], key: list[str | int]) -> Listener | None:
     """The one of ``key``, taken out of them. Raises ``OSError``."""
-    for each in carried:
+    for each in saved:
         if each.key == key:
-            carried.remove(each)
-            return resume(each)
+            saved.remove(each)
+            return restore(each)
     return None

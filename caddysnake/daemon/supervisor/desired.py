@@ -318,7 +318,7 @@ def _pool(
         account=account,
     )
     isolated = account is not None and housed.is_alone(account.uid, spec.name)
-    limits = recycling.Limits(
+    limits = recycling.RestartLimits(
         block.max_requests, block.max_requests_jitter, block.max_lifetime_s, block.max_memory_bytes
     )
     return PoolSpec(

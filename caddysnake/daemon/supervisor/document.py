@@ -78,7 +78,7 @@ class ReloadFailed(Exception):
         self.detail = detail
 
 
-class Reader(Protocol):
+class ConfigurationReader(Protocol):
     """Reads configurations, in a thread: it may look at the file system for as long as that takes."""
 
     @property

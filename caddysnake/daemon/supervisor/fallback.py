@@ -50,9 +50,9 @@ class Fallback:
     def turn_away(self, connection: Connection) -> None:
         """``connection`` is new, and as many as may wait for its app do."""
         self._too_many.add(connection)
-        self.see_off(connection)
+        self.drain_out(connection)
 
-    def see_off(self, connection: Connection) -> None:
+    def drain_out(self, connection: Connection) -> None:
         """The daemon stops, and nobody has ``connection``. What has come on it is answered, or comes within moments;
         after that it ends, so that Caddy sends nothing more on it.
         """
@@ -67,7 +67,7 @@ class Fallback:
             self._connections.park(connection)
             asyncio.get_running_loop().call_later(_LAST_S, self._last_look, connection)
 
-    def see_off_rest(self) -> None:
+    def drain_out_rest(self) -> None:
         """Nobody serves any more: answer what has come on connections that nobody has."""
         for connection in self._connections.all():
             if connection.worker is None and connection.parked:

@@ -15,7 +15,7 @@ from ..commands.schedule import Run
 from ..commands.session import OneOff, Session
 from ..commands.surroundings import Surroundings
 from ..sockets.refusals import Refusal
-from ..system.carried import CarriedSession
+from ..system.snapshots import SessionSnapshot
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..tenants.tenants import Tenants
 
@@ -126,16 +126,16 @@ class OneOffs:
         """None is being started, or buried, just now."""
         return all(session.is_settled for session in self.sessions)
 
-    def carry(self) -> list[CarriedSession]:
-        """Return what ``resume`` needs in another image of the daemon."""
-        found = [(session.carry(), folder and folder.carry()) for session, folder in self.sessions.items()]
-        return [carried.model_copy(update={"folder": folder}) for carried, folder in found if carried is not None]
+    def snapshot(self) -> list[SessionSnapshot]:
+        """Return what ``restore`` needs in another image of the daemon."""
+        found = [(session.snapshot(), folder and folder.snapshot()) for session, folder in self.sessions.items()]
+        return [saved.model_copy(update={"folder": folder}) for saved, folder in found if saved is not None]
 
-    def resume(self, carried: list[CarriedSession]) -> None:
-        """Go on where ``carried`` says."""
-        for each in carried:
+    def restore(self, saved: list[SessionSnapshot]) -> None:
+        """Go on where ``saved`` says."""
+        for each in saved:
             session = Session(each.app, socket.socket(fileno=each.sock))
-            folder = PrivateFolder.resumed(each.app, each.folder)
+            folder = PrivateFolder.restored(each.app, each.folder)
             self._keep(session, asyncio.get_running_loop().create_task(session.go_on(each)), folder)
 
 

@@ -18,7 +18,7 @@ from ..system.service import Service
 from .app_changes import AS_USUAL, Manner, Outcome
 from .beside import ControlEndpoint, FrontProxy
 from .change import Step
-from .document import Configuration, Document, Reader, ReloadFailed
+from .document import Configuration, ConfigurationReader, Document, ReloadFailed
 from .supervisor import Supervisor
 
 log = logging.getLogger("caddysnake.daemon")
@@ -42,18 +42,18 @@ class Reloads:
         self,
         configuration: Configuration,
         serving: Supervisor,
-        attendant: ControlEndpoint,
-        companion: FrontProxy,
+        control_endpoint: ControlEndpoint,
+        front_proxy: FrontProxy,
         service: Service,
-        reader: Reader | None,
+        reader: ConfigurationReader | None,
     ) -> None:
         self.configuration = configuration
         """What runs."""
         self.builds = Builds()
         """Which configuration runs since when, and which was refused; each app has its own."""
         self._serving = serving
-        self._attendant = attendant
-        self._companion = companion
+        self._control_endpoint = control_endpoint
+        self._front_proxy = front_proxy
         self._service = service
         self.reader = reader
         self._is_up = asyncio.Event()
@@ -138,15 +138,15 @@ class Reloads:
         if document is None:
             document = await asyncio.to_thread(reader.read, self.configuration.document.file)
         configuration = await asyncio.to_thread(reader.understand, document)
-        await self._companion.check(configuration.caddy)
+        await self._front_proxy.check(configuration.caddy)
         desired = configuration.composition
 
         async def admin() -> None:
-            self._attendant.prepare(configuration)
+            self._control_endpoint.prepare(configuration)
 
-        first = [Step(admin, self._attendant.commit, self._attendant.revert)]
+        first = [Step(admin, self._control_endpoint.commit, self._control_endpoint.revert)]
         # A supervised Caddy may use at once what it is told last: all of that is ready.
-        caddy = Step(partial(self._companion.change, configuration.caddy))
+        caddy = Step(partial(self._front_proxy.change, configuration.caddy))
         last = [caddy, Step(commit=partial(logs.restyle, desired.log))]
         try:
             is_same = configuration.caddy == self.configuration.caddy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...config.language.models import Limits
-from ...config.plan.plan import AppSpec, Listener
+from ...config.plan.plan import AppSpec, PlannedListener
 from ..sockets.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from ..workers.warmup import WarmUp
 
@@ -31,7 +31,7 @@ def limits_of(limits: Limits | None) -> dict[str, int] | None:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def address_of(listener: Listener) -> Address:
+def address_of(listener: PlannedListener) -> Address:
     """Where a listener listens."""
     if listener.network == "unix":
         return UnixAddress(listener.path, listener.mode, listener.owner, listener.group)

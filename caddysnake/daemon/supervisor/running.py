@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from ...config.language.models import Autoreload as Options
 from ...config.plan.plan import usable_cores
 from ..apps.app import App
-from ..apps.autoreload.renewal import Autoreload, Watched
+from ..apps.autoreload.renewal import Renewals, Watched
 from ..apps.dispatcher import Recourse
 from ..apps.metrics.asking import AppMetrics
 from ..apps.pool import Pool
@@ -64,7 +64,7 @@ class Running:
         self.starts = StartLimiter(usable_cores())
         self.restarts = StartLimiter(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
-        self.autoreload = Autoreload(self.spawners)
+        self.autoreload = Renewals(self.spawners)
         self.budget = MemoryBudget()
         self.app_metrics = AppMetrics()
         self.beginnings = Beginnings(self.restarts, self._came_up)
@@ -184,7 +184,7 @@ class Running:
     def pass_on(self, connection: Connection, former: ListenerOwner) -> None:
         """See to a connection that ``former`` has no use for any more."""
         if self.is_stopping:
-            self.fallback.see_off(connection)
+            self.fallback.drain_out(connection)
         else:
             self.fallback.pass_on(connection, former)
 
@@ -270,9 +270,9 @@ class Running:
         self.beginnings.end(each)
         if not asking:
             each.stop()
-        self.see_off(each, asking)
+        self.drain_out(each, asking)
 
-    def see_off(self, each: App | Tenants, asking: Sequence[Worker] = ()) -> None:
+    def drain_out(self, each: App | Tenants, asking: Sequence[Worker] = ()) -> None:
         """Know it until it has ended; it was told to go, or is when none of ``asking`` may ask for it any more."""
         self.parting.add(each)
         self.spawn(self._ended(each, asking)).add_done_callback(lambda _: self.parting.discard(each))

@@ -119,7 +119,7 @@ class Shutdown:
         running = self._running
         await self._until_ended(running.served(), patience_s)
         running.oneoffs.kill()
-        running.fallback.see_off_rest()
+        running.fallback.drain_out_rest()
         await running.spawners.close(patience_s=2.0)
         await tempdirs.settle(_REMOVAL_S)
         running.connections.close()

@@ -6,7 +6,7 @@
 ``cgroups``    where a worker has its limit of memory with all that it starts
 ``tempdirs``   the private folders of apps
 ``notify``     the words of a service manager; ``service``: talks to it
-``state``      what is carried over an upgrade; ``carried``: parts of it; ``sealed``: the descriptor that it is in;
+``state``      what is carried over an upgrade; ``snapshots``: parts of it; ``sealed``: the descriptor that it is in;
                ``plain``: what JSON has no form for, in one
 ``backoff``    how soon what failed is tried again
 ``signing``    what outlives the daemon: the key of its cookies

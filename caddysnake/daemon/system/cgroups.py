@@ -42,7 +42,7 @@ _BESIDES = ("cpu", "pids")
 """Controllers that are used where they are delegated, too."""
 _CPU_PERIOD_US = 100_000
 
-_tree: Tree | None = None
+_tree: CgroupTree | None = None
 _why_not = "it has not been looked at"
 
 
@@ -70,7 +70,7 @@ class Quotas(NamedTuple):
         return frozenset(name for name, value in zip(names, self, strict=True) if value is not None)
 
 
-class Tree:
+class CgroupTree:
     """The daemon's own cgroup, below which others are made."""
 
     def __init__(self, root: Path) -> None:
@@ -79,7 +79,7 @@ class Tree:
         """The names of those that are in use."""
 
     @classmethod
-    def take(cls, controller: str = "memory", proc: str = "/proc") -> Tree:
+    def take(cls, controller: str = "memory", proc: str = "/proc") -> CgroupTree:
         """Move this process, and what it has started, into the leaf, so that others may get limits.
 
         Raises ``Undelegated``; at most the move has happened then.
@@ -289,23 +289,23 @@ def begin() -> None:
     """Look whether there can be any; to be called before anything is started."""
     global _tree, _why_not
     try:
-        _tree, _why_not = Tree.take(), ""
+        _tree, _why_not = CgroupTree.take(), ""
     except Undelegated as exc:
         _tree, _why_not = None, str(exc)
     log.debug("cgroups", extra={"fields": {"root": root() or "", "why_not": _why_not}})
 
 
-def resume(root: str | None) -> None:
+def restore(root: str | None) -> None:
     """Another image of this daemon has taken ``root``; None: it had none."""
     global _tree, _why_not
     if root is None or not os.path.isdir(root):
         begin()
     else:
-        _tree, _why_not = Tree(Path(root)), ""
+        _tree, _why_not = CgroupTree(Path(root)), ""
 
 
 def tidy() -> None:
-    """Remove those that no worker is known to have; for a thread, after ``resume``, when the workers have resumed."""
+    """Remove those that no worker is known to have; for a thread, after ``restore``, when the workers have resumed."""
     if _tree is not None:
         _tree.tidy()
 
@@ -355,7 +355,7 @@ class Group:
                 log.warning("no cgroup for a process: memory is limited by RLIMIT_DATA", extra={"fields": fields})
             return None
 
-    def carry(self) -> tuple[str, int | None]:
+    def snapshot(self) -> tuple[str, int | None]:
         """What to make it of in another image of the daemon."""
         return self.path, self._memory_bytes
 

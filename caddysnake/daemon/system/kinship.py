@@ -154,7 +154,7 @@ def is_ours(pid: int) -> bool:
         os.close(fd)
 
 
-class Peer(enum.Enum):
+class PeerKind(enum.Enum):
     """Where the process at the other end of a connection comes from."""
 
     OUTSIDE = "outside"
@@ -178,7 +178,7 @@ def peer_pid(sock: socket.socket) -> int:
     return pid
 
 
-def peer_of(sock: socket.socket) -> Peer:
+def peer_of(sock: socket.socket) -> PeerKind:
     """Who has made the unix connection ``sock``, just accepted, seen from this process, which must be the subreaper of
     what it starts: then nothing leaves its descent by forking twice (prctl(2), PR_SET_CHILD_SUBREAPER).
 
@@ -187,28 +187,28 @@ def peer_of(sock: socket.socket) -> Peer:
     """
     pid = peer_pid(sock)
     if pid == os.getpid():
-        return Peer.OUTSIDE  # no app's code runs here
+        return PeerKind.OUTSIDE  # no app's code runs here
     if pid == 0:
-        return Peer.OUTSIDE  # of a namespace of pids around ours: what we start is never there
+        return PeerKind.OUTSIDE  # of a namespace of pids around ours: what we start is never there
     try:
         pidfd = _pidfd_of(sock, pid)
     except ProcessLookupError:
-        return Peer.ENDED
+        return PeerKind.ENDED
     except OSError:
-        return Peer.UNKNOWN
+        return PeerKind.UNKNOWN
     return _origin(pidfd, pid)
 
 
-def _origin(pidfd: int, pid: int) -> Peer:
+def _origin(pidfd: int, pid: int) -> PeerKind:
     """Where ``pid`` comes from, which ``pidfd`` is of: that is closed."""
     try:
         if has_ended(pidfd):
-            return Peer.ENDED
-        return Peer.OURS if descends_from(pidfd, pid, os.getpid()) else Peer.OUTSIDE
+            return PeerKind.ENDED
+        return PeerKind.OURS if descends_from(pidfd, pid, os.getpid()) else PeerKind.OUTSIDE
     except ProcessLookupError:
-        return Peer.ENDED
+        return PeerKind.ENDED
     except OSError:
-        return Peer.UNKNOWN
+        return PeerKind.UNKNOWN
     finally:
         os.close(pidfd)
 
@@ -258,21 +258,21 @@ def _is_of_this_machine(family: int, host: str) -> bool:
     return True
 
 
-def holder_of(inode: int) -> Peer:
+def holder_of(inode: int) -> PeerKind:
     """Where the process comes from that has the socket ``inode`` open. Blocks: all that can be looked at is.
 
     Nobody sees what an app has open, as it is undumpable: so who cannot be found is not believed.
     """
     if inode == 0:
-        return Peer.ENDED
+        return PeerKind.ENDED
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         if _holds(pid, inode):
             try:
                 found = _origin(os.pidfd_open(pid), pid)
             except ProcessLookupError:
-                return Peer.ENDED
-            return found if _holds(pid, inode) else Peer.ENDED
-    return Peer.UNKNOWN
+                return PeerKind.ENDED
+            return found if _holds(pid, inode) else PeerKind.ENDED
+    return PeerKind.UNKNOWN
 
 
 def _holds(pid: int, inode: int) -> bool:

@@ -102,7 +102,7 @@ class Process(Protocol):
         """SIGKILL."""
 
 
-class Child:
+class InheritedChild:
     """A child that was started before this process executed the program that it now runs."""
 
     def __init__(self, pid: int) -> None:

@@ -8,18 +8,18 @@ from pydantic import ValidationError
 
 from ...channel import memfd
 from ...channel.messages import PROTOCOL_VERSION
-from .carried import Carried
-from .state import STATE_VERSION, State, StateError
+from .snapshots import Snapshot
+from .state import STATE_VERSION, DaemonSnapshot, StateError
 
 _LIMIT = 256 * 1024 * 1024
 
 
-def seal(state: State) -> int:
+def seal(state: DaemonSnapshot) -> int:
     """A sealed memfd that holds ``state``; the descriptor is the caller's. Raises ``OSError``."""
     return memfd.sealed("caddysnake-state", state.model_dump_json().encode())
 
 
-class _Versions(Carried):
+class _Versions(Snapshot):
     """What every state says, of whatever version."""
 
     version: int
@@ -27,7 +27,7 @@ class _Versions(Carried):
     release: str = "?"
 
 
-def unseal(fd: int) -> State:
+def unseal(fd: int) -> DaemonSnapshot:
     """The state in ``fd``, which stays the caller's. Raises ``StateError``."""
     try:
         size = os.fstat(fd).st_size
@@ -45,7 +45,7 @@ def unseal(fd: int) -> State:
                 f"the workers of version {versions.release} speak version {versions.protocol} of the channel, "
                 f"and version {PROTOCOL_VERSION} is spoken here"
             )
-        return State.model_validate_json(raw)
+        return DaemonSnapshot.model_validate_json(raw)
     except OSError as exc:
         raise StateError(f"there is no state to be read: {exc.strerror}") from None
     except ValidationError as exc:

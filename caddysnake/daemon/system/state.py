@@ -10,15 +10,15 @@ from typing import Any
 from pydantic import Field
 
 from ...channel.messages import PROTOCOL_VERSION
-from .carried import (
-    Carried,
-    CarriedBackground,
-    CarriedDesk,
-    CarriedExecution,
-    CarriedNeed,
-    CarriedOutlets,
-    CarriedSession,
-    CarriedTenantSchedules,
+from .snapshots import (
+    BackgroundSnapshot,
+    ExecutionSnapshot,
+    LinkBrokerSnapshot,
+    LinkNeedSnapshot,
+    OutputPipesSnapshot,
+    SessionSnapshot,
+    Snapshot,
+    TenantSchedulesSnapshot,
     readers,
 )
 
@@ -30,7 +30,7 @@ class StateError(Exception):
     """The state cannot be taken over. The text says why."""
 
 
-class CarriedFailure(Carried):
+class FailureSnapshot(Snapshot):
     """A ``StartFailed`` of the pool of ``app``; ``code`` is a stable word, ``text`` its traceback or reason."""
 
     app: str
@@ -38,7 +38,7 @@ class CarriedFailure(Carried):
     text: str
 
 
-class CarriedRefusedBuild(Carried):
+class RefusedBuildSnapshot(Snapshot):
     """A ``RefusedBuild``. ``since`` and ``at``: ``time.time()`` of the first and the last of its ``tries``."""
 
     number: int
@@ -49,18 +49,18 @@ class CarriedRefusedBuild(Carried):
     text: str
 
 
-class CarriedBuilds(Carried):
+class BuildsSnapshot(Snapshot):
     """What ``Builds`` counts. ``running``: the number of the build that serves, and ``time.time()`` since when."""
 
     number: int = 0
     running: tuple[int, float] | None = None
     times_accepted: int = 0
     times_refused: int = 0
-    refused: CarriedRefusedBuild | None = None
+    refused: RefusedBuildSnapshot | None = None
     verdicts: dict[str, int] = {}
 
 
-class CarriedLedger(Carried):
+class CountersSnapshot(Snapshot):
     """What was counted. ``starts``: a histogram."""
 
     cells: list[int] = []
@@ -75,7 +75,7 @@ class CarriedLedger(Carried):
     is_trial: bool = False
 
 
-class CarriedWorker(Carried):
+class WorkerSnapshot(Snapshot):
     """``channel`` is -1 when it is closed; ``deadline_in_s``: when its present state must have ended."""
 
     number: int
@@ -96,7 +96,7 @@ class CarriedWorker(Carried):
     kept_for_s: float | None = None
     """For so long its WebSockets may stay."""
     failure: tuple[str, str] = ("", "")
-    outlets: CarriedOutlets | None = None
+    outlets: OutputPipesSnapshot | None = None
     group: tuple[str, int | None] | None = None
     """The path of its cgroup, and the bytes that it may have there."""
     outbox: list[bytes] = []
@@ -108,7 +108,7 @@ class CarriedWorker(Carried):
     """The pid of its parent."""
 
 
-class CarriedSeat(Carried):
+class ThreadPlacementSnapshot(Snapshot):
     """Where the workers of a pool are threads: ``hosts`` by the workers' numbers. ``host`` 0: none yet for others."""
 
     group: int
@@ -117,7 +117,7 @@ class CarriedSeat(Carried):
     hosts: dict[int, int] = {}
 
 
-class CarriedHost(Carried):
+class ThreadHostSnapshot(Snapshot):
     """A thread host. ``threads``: by the worker's number, its group and what tells of its end."""
 
     number: int
@@ -137,11 +137,11 @@ class CarriedHost(Carried):
     scratch: str | None = None
     group: tuple[str, int | None] | None = None
     """As a worker's."""
-    outlets: CarriedOutlets | None = None
+    outlets: OutputPipesSnapshot | None = None
     outbox: list[bytes] = []
 
 
-class CarriedPool(Carried):
+class PoolSnapshot(Snapshot):
     """``pauses``: places without a worker, and the seconds until the next start there. ``state``: its ``PoolState``."""
 
     spec: dict[str, Any]
@@ -150,95 +150,95 @@ class CarriedPool(Carried):
     size: int = 0
     is_draining: bool = False
     is_started: bool = True
-    workers: list[CarriedWorker] = []
+    workers: list[WorkerSnapshot] = []
     places: dict[int, int] = {}
     leaving: list[int] = []
     ready: list[int] = []
     replacing: dict[int, int] = {}
     pauses: dict[int, float] = {}
-    last_failure: CarriedFailure | None = None
+    last_failure: FailureSnapshot | None = None
     restarts: int = 0
     failures: int = 0
-    seat: CarriedSeat | None = None
-    ledger: CarriedLedger = Field(default_factory=CarriedLedger)
+    seat: ThreadPlacementSnapshot | None = None
+    ledger: CountersSnapshot = Field(default_factory=CountersSnapshot)
 
 
-class CarriedTrial(Carried):
+class TrialSnapshot(Snapshot):
     """A generation that is tried beside the present one. ``base``: what both had done when that began, as figures."""
 
-    pool: CarriedPool
+    pool: PoolSnapshot
     canary: tuple[float, int, float, int, float, float]
     began_at: float
     begun: float
     base: list[tuple[int, int, int, int, float, tuple[int, ...]]]
 
 
-class CarriedKept(Carried):
+class KeptBuildSnapshot(Snapshot):
     """The build before, kept until ``until`` (``time.time()``)."""
 
-    pool: CarriedPool
+    pool: PoolSnapshot
     until: float
     build: int
 
 
-class CarriedScale(Carried):
+class ScaleSnapshot(Snapshot):
     """How many workers somebody asked for, and the last change: ``time.time()``, how many, why."""
 
     asked_for: int | None = None
     last: tuple[float, int, str] | None = None
 
 
-class CarriedApp(Carried):
+class AppSnapshot(Snapshot):
     """``waiting``: descriptors of connections, in their order."""
 
     id: int
-    pool: CarriedPool
-    former: list[CarriedPool] = []
+    pool: PoolSnapshot
+    former: list[PoolSnapshot] = []
     is_stopping: bool = False
-    broken: CarriedFailure | None = None
+    broken: FailureSnapshot | None = None
     attempts: int = 0
-    builds: CarriedBuilds = Field(default_factory=CarriedBuilds)
-    scale: CarriedScale = Field(default_factory=CarriedScale)
-    trial: CarriedTrial | None = None
-    kept: CarriedKept | None = None
-    ledger: CarriedLedger = Field(default_factory=CarriedLedger)
+    builds: BuildsSnapshot = Field(default_factory=BuildsSnapshot)
+    scale: ScaleSnapshot = Field(default_factory=ScaleSnapshot)
+    trial: TrialSnapshot | None = None
+    kept: KeptBuildSnapshot | None = None
+    ledger: CountersSnapshot = Field(default_factory=CountersSnapshot)
     folder: tuple[str, int] | None = None
     """Its private one, and its user."""
-    background: CarriedBackground = Field(default_factory=CarriedBackground)
+    background: BackgroundSnapshot = Field(default_factory=BackgroundSnapshot)
     waiting: list[int] = []
 
 
-    def pools(self) -> list[CarriedPool]:
+    def pools(self) -> list[PoolSnapshot]:
         """Every generation."""
         beside = [each.pool for each in (self.trial, self.kept) if each is not None]
         return [self.pool, *self.former, *beside]
 
 
-class CarriedTenant(Carried):
+class TenantSnapshot(Snapshot):
     """``idle_s``: since it was last asked for."""
 
     key: str
-    app: CarriedApp
+    app: AppSnapshot
     idle_s: float = 0.0
     is_due: bool = False
     """Its new workers were on their way."""
 
 
-class CarriedEstate(Carried):
+class TenantsSnapshot(Snapshot):
     """``apps``: live ones, the least recently used first. ``leaving``: by whose key their connections ask anew."""
 
     name: str
-    apps: list[CarriedTenant] = []
-    leaving: list[tuple[str | None, CarriedApp]] = []
-    ledger: CarriedLedger = Field(default_factory=CarriedLedger)
+    apps: list[TenantSnapshot] = []
+    leaving: list[tuple[str | None, AppSnapshot]] = []
+    ledger: CountersSnapshot = Field(default_factory=CountersSnapshot)
     released: list[str] = []
     """The keys of those whose release commands have run."""
     seen: list[str] = []
     """The keys of those that take part in schedules."""
-    schedules: CarriedTenantSchedules = Field(default_factory=CarriedTenantSchedules)
+    schedules: TenantSchedulesSnapshot = Field(default_factory=TenantSchedulesSnapshot)
 
 
-class CarriedConnection(Carried):
+class ConnectionSnapshot(Snapshot):
     """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it;
     ``worker`` -1: nobody serves it."""
 
@@ -250,7 +250,7 @@ class CarriedConnection(Carried):
     slot: int = -1
 
 
-class CarriedListener(Carried):
+class ListenerSnapshot(Snapshot):
     """``key``: what makes it the same as one of the configuration's. ``app``: its id; -1: the relays."""
 
     number: int
@@ -265,7 +265,7 @@ class CarriedListener(Carried):
     """``stored``: a service manager has a copy. ``foreign``: somebody else made it, and takes it away."""
 
 
-class CarriedSpawner(Carried):
+class ForkServerSnapshot(Snapshot):
     """``place``: ``current``, ``outdated`` or ``leaving``. ``prepared`` None: its preloads are being imported."""
 
     pid: int
@@ -275,12 +275,12 @@ class CarriedSpawner(Carried):
     place: str = "current"
     prepared: str | None = None
     useless: tuple[str, str] | None = None
-    outlets: CarriedOutlets | None = None
+    outlets: OutputPipesSnapshot | None = None
     workers: list[int] = []
     idle_s: float = 0.0
 
 
-class CarriedCaddy(Carried):
+class CaddySnapshot(Snapshot):
     """A supervised Caddy; ``pid`` 0: it ended, and is to be started again in ``restart_in_s``."""
 
     pid: int = 0
@@ -291,11 +291,11 @@ class CarriedCaddy(Carried):
     listening: int = -1
     door: int = -1
     """Of its admin API: what it listens on, and how it is reached. -1: where the file says."""
-    outlets: CarriedOutlets | None = None
+    outlets: OutputPipesSnapshot | None = None
     """None: it has our standard error."""
 
 
-class CarriedSource(Carried):
+class SourceSnapshot(Snapshot):
     """The Caddyfile whose configuration runs."""
 
     content: bytes
@@ -304,30 +304,30 @@ class CarriedSource(Carried):
     """Where relative paths begin."""
 
 
-class State(Carried):
+class DaemonSnapshot(Snapshot):
     """Everything."""
 
     version: int = STATE_VERSION
     protocol: int = PROTOCOL_VERSION
     release: str
     """The version of caddysnake that wrote it."""
-    source: CarriedSource | None = None
-    listeners: list[CarriedListener] = []
+    source: SourceSnapshot | None = None
+    listeners: list[ListenerSnapshot] = []
     listener_numbers: int = 0
     worker_numbers: int = 1
-    connections: list[CarriedConnection] = []
-    apps: list[CarriedApp] = []
-    parting: list[CarriedApp] = []
-    estates: list[CarriedEstate] = []
-    relays: CarriedApp | None = None
-    desks: list[CarriedDesk] = []
-    needs: list[CarriedNeed] = []
+    connections: list[ConnectionSnapshot] = []
+    apps: list[AppSnapshot] = []
+    parting: list[AppSnapshot] = []
+    estates: list[TenantsSnapshot] = []
+    relays: AppSnapshot | None = None
+    desks: list[LinkBrokerSnapshot] = []
+    needs: list[LinkNeedSnapshot] = []
     relay_pids: dict[int, int] = {}
-    relay_outlets: dict[int, CarriedOutlets] = {}
-    sessions: list[CarriedSession] = []
+    relay_outlets: dict[int, OutputPipesSnapshot] = {}
+    sessions: list[SessionSnapshot] = []
     """One-off commands."""
-    spawners: list[CarriedSpawner] = []
-    hosts: list[CarriedHost] = []
+    spawners: list[ForkServerSnapshot] = []
+    hosts: list[ThreadHostSnapshot] = []
     host_numbers: int = 1 << 30
     uids: list[int] = []
     disbelieved: list[int] = []
@@ -338,12 +338,12 @@ class State(Carried):
     """Below it are those of workers."""
     changes_from: float = 0.0
     """``time.time()``: changes of code from then on may not have been noticed."""
-    builds: CarriedBuilds = Field(default_factory=CarriedBuilds)
+    builds: BuildsSnapshot = Field(default_factory=BuildsSnapshot)
     """Of the configuration."""
-    caddy: CarriedCaddy | None = None
+    caddy: CaddySnapshot | None = None
     log: dict[str, int] | None = None
     """The log process, as ``logger`` has it."""
-    attended: list[CarriedListener] = []
+    attended: list[ListenerSnapshot] = []
     """What the daemon listens on for itself."""
     memory: str = ""
     """Of whoever does."""
@@ -384,13 +384,13 @@ class State(Carried):
             found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door, *readers(self.caddy.outlets)}
         return found - {-1}
 
-    def _executions(self) -> list[CarriedExecution]:
+    def _executions(self) -> list[ExecutionSnapshot]:
         found = [run for app in self.all_apps() for run in app.background.executions()]
         found += [session.execution for session in self.sessions]
         schedules = [schedule for estate in self.estates for _, schedule in estate.schedules.active]
         return found + [run for schedule in schedules for run, _ in schedule.runs]
 
-    def all_apps(self) -> list[CarriedApp]:
+    def all_apps(self) -> list[AppSnapshot]:
         """Apps of every kind: static, leaving, dynamic, relays."""
         tenants = [tenant.app for estate in self.estates for tenant in estate.apps]
         leaving = [app for estate in self.estates for _, app in estate.leaving]

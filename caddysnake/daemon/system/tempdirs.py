@@ -61,7 +61,7 @@ def _new_base() -> str:
     return _base
 
 
-def resume(folder: str | None) -> None:
+def restore(folder: str | None) -> None:
     """Another image of this daemon has made ``folder`` for all of them, and may not have removed all that is gone."""
     global _base
     _base = folder
@@ -72,9 +72,9 @@ def resume(folder: str | None) -> None:
 
 
 def start_afresh(folder: str | None) -> None:
-    """Go on in ``folder``, as ``resume`` does, whose apps are all gone."""
+    """Go on in ``folder``, as ``restore`` does, whose apps are all gone."""
     names = os.listdir(folder) if folder is not None and os.path.isdir(folder) else []
-    resume(folder)
+    restore(folder)
     for name in names:
         if not name.startswith(_GONE):
             discard(f"{folder}/{name}")

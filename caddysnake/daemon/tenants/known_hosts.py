@@ -24,7 +24,7 @@ PENDING_MAX: Final = 256
 _THREADS: Final = 2
 
 
-class Answer(Enum):
+class HostAnswer(Enum):
     """What Caddy is told. Only ``YES`` lets it get a certificate."""
 
     YES = "yes"
@@ -65,23 +65,23 @@ class KnownHosts:
         """Nobody asks any more. A look that is under way is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, host: str) -> Answer:
+    async def answer(self, host: str) -> HostAnswer:
         """Whether ``host`` is served here."""
         name = host.lower()
         until, known = self._remembered.get(name, (0.0, False))
         if self._loop.time() < until:
-            return Answer.YES if known else Answer.NO
+            return HostAnswer.YES if known else HostAnswer.NO
         pending = self._pending.get(name)
         if pending is None:
             if len(self._pending) >= self._pending_max:
-                return Answer.BUSY
+                return HostAnswer.BUSY
             pending = self._look(name)
         try:
             # Whoever gives up must not end the look for the others.
             is_served = await asyncio.wait_for(asyncio.shield(pending), self._timings.lookup_s)
         except (TimeoutError, OSError):
-            return Answer.BUSY
-        return Answer.YES if is_served else Answer.NO
+            return HostAnswer.BUSY
+        return HostAnswer.YES if is_served else HostAnswer.NO
 
     def _look(self, name: str) -> asyncio.Future[bool]:
         pending = self._pending[name] = self._loop.run_in_executor(self._threads, self._serves, name)

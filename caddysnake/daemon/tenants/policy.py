@@ -40,7 +40,7 @@ class TenantStage(Enum):
     LIVE = "live"
 
 
-class Answer(Enum):
+class Admission(Enum):
     """What becomes of a need."""
 
     USE = "use"  # the app is live
@@ -125,12 +125,12 @@ class TenantPolicy(Generic[Key]):
 
     # -- whoever asks ------------------------------------------------------------------------------------------
 
-    def need(self, key: Key, now: float) -> Answer | Refusal:
+    def need(self, key: Key, now: float) -> Admission | Refusal:
         """Somebody asks for ``key``; the same answer for all who ask while it starts (single flight)."""
         stage = self._stages.get(key)
         if stage is TenantStage.LIVE:
             self._touch(key, now)
-            return Answer.USE
+            return Admission.USE
         if stage is None:
             refusal = self.refusal(key, now) or (QUEUE_FULL if self._max_queue < 1 else self._make_room())
             if refusal is not None:
@@ -140,7 +140,7 @@ class TenantPolicy(Generic[Key]):
         if self.waiting(key) >= self._max_queue:
             return QUEUE_FULL
         self._waiting[key] = self.waiting(key) + 1
-        return Answer.WAIT
+        return Admission.WAIT
 
     def unneed(self, key: Key) -> None:
         """One of those who wait has left."""
@@ -164,7 +164,7 @@ class TenantPolicy(Generic[Key]):
             return None
         for key in self._used:
             if self._is_idle(key):
-                self.let_go(key)
+                self.release(key)
                 self._evicted.append(key)
                 return None
         return CAPACITY
@@ -200,7 +200,7 @@ class TenantPolicy(Generic[Key]):
 
     def failed(self, key: Key, refusal: Refusal, now: float) -> None:
         """It could not be started, or kept up. Whoever waits is refused, and so is whoever asks soon."""
-        self.let_go(key)
+        self.release(key)
         self._waiting.pop(key, None)
         self._failures.add(key, refusal, now)
 
@@ -218,7 +218,7 @@ class TenantPolicy(Generic[Key]):
         self._failures.forget_all()
         self._absent.forget_all()
 
-    def let_go(self, key: Key) -> None:
+    def release(self, key: Key) -> None:
         """It is told to go: unknown from now on."""
         self._stages.pop(key, None)
         self._queue.pop(key, None)

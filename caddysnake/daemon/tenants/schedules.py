@@ -25,8 +25,8 @@ from ..commands.spec import ScheduleSpec
 from ..commands.surroundings import BuildSurroundings, Surroundings
 from ..commands.timetable import Timetable
 from ..sockets.refusals import Refusal
-from ..system.carried import CarriedSchedule, CarriedTenantSchedules
-from ..system.state import CarriedEstate
+from ..system.snapshots import ScheduleSnapshot, TenantSchedulesSnapshot
+from ..system.state import TenantsSnapshot
 from .tenant import TenantTable
 
 log = logging.getLogger("caddysnake.tenants")
@@ -176,12 +176,12 @@ class TenantSchedules:
         """Nothing is being started, or buried, just now."""
         return not self._looked_up and all(each.runs and each.is_settled for each in self.active)
 
-    def carry(self) -> CarriedTenantSchedules:
-        """Return what ``resume`` needs in another image of the daemon."""
-        return CarriedTenantSchedules(
+    def snapshot(self) -> TenantSchedulesSnapshot:
+        """Return what ``restore`` needs in another image of the daemon."""
+        return TenantSchedulesSnapshot(
             times={name: (each.next, each.last) for name, each in self.timetables.items()},
             active=[
-                (key, each.carry().model_copy(update={"folder": folder and folder.carry()}))
+                (key, each.snapshot().model_copy(update={"folder": folder and folder.snapshot()}))
                 for each, (key, folder) in self.active.items()
             ],
             waiting=sorted(self._waiting),
@@ -189,30 +189,30 @@ class TenantSchedules:
             left_out=self.left_out,
         )
 
-    def resume(self, estate: CarriedEstate) -> None:
+    def restore(self, estate: TenantsSnapshot) -> None:
         """Go on where ``estate`` says."""
-        carried = estate.schedules
-        for name, times in carried.times.items():
+        saved = estate.schedules
+        for name, times in saved.times.items():
             if name in self.timetables:
-                self.timetables[name].resume(*times)
-        self.left_out.update(carried.left_out)
-        self.last = {(key, name): Run(*run) for key, name, run in carried.last}
-        for key, each in carried.active:
+                self.timetables[name].restore(*times)
+        self.left_out.update(saved.left_out)
+        self.last = {(key, name): Run(*run) for key, name, run in saved.last}
+        for key, each in saved.active:
             self._spawn(self._go_on(key, each))
         specs = {each.name: each for each in self._table.spec.schedules}
-        for key, name in carried.waiting:
+        for key, name in saved.waiting:
             if name in specs:
                 self._begin(key, specs[name])
 
-    async def _go_on(self, key: str, carried: CarriedSchedule) -> None:
+    async def _go_on(self, key: str, saved: ScheduleSnapshot) -> None:
         around = BuildSurroundings(_nowhere)
-        app = carried.app or self._table.spec.name
-        schedule = Schedule(app, ScheduleSpec(carried.name, "@yearly", ()), around)
-        schedule.resume(carried)
-        self.active[schedule] = key, PrivateFolder.resumed(app, carried.folder)
+        app = saved.app or self._table.spec.name
+        schedule = Schedule(app, ScheduleSpec(saved.name, "@yearly", ()), around)
+        schedule.restore(saved)
+        self.active[schedule] = key, PrivateFolder.restored(app, saved.folder)
         await schedule.ended()
         if schedule.last_run is not None:
-            self.last[key, carried.name] = schedule.last_run
+            self.last[key, saved.name] = schedule.last_run
         self._forget(schedule)
 
 

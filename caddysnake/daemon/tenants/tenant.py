@@ -245,18 +245,18 @@ class TenantTable:
         """Drain its live app; whoever asks for the key from now on gets another."""
         app, tenant.app = tenant.app, None
         assert app is not None
-        self.policy.let_go(tenant.key)
+        self.policy.release(tenant.key)
         tenant.requests, tenant.promised_at, tenant.renewal = 0, None, None
         self.forget(tenant)
         app.make_way()
-        self.see_off(app)
+        self.drain_out(app)
 
     def discard(self, app: App) -> None:
         """Drain ``app``, whose start has failed."""
         app.stop()
-        self.see_off(app)
+        self.drain_out(app)
 
-    def see_off(self, app: App) -> None:
+    def drain_out(self, app: App) -> None:
         """Wait for the end of ``app``, which was told to go."""
         self.leaving.add(app)
         task = self.loop.create_task(app.ended())

@@ -22,10 +22,10 @@ from ..apps.trial import Trial
 from ..commands import release
 from ..sockets.connections import Connections
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
-from ..system.state import CarriedApp, CarriedEstate, CarriedTenant
+from ..system.state import AppSnapshot, TenantSnapshot, TenantsSnapshot
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins
-from .policy import Answer, TenantStage
+from .policy import Admission, TenantStage
 from .renewing import TenantRenewals
 from .reopening import Reopener
 from .schedules import TenantSchedules
@@ -149,7 +149,7 @@ class Tenants:
                 tenant.spec = None
                 self._table.forget(tenant)
             asker.tell(answer)
-        elif answer is Answer.USE:
+        elif answer is Admission.USE:
             assert tenant.app is not None
             self._table.promise(tenant, tenant.app)
             asker.tell(tenant.app)
@@ -231,34 +231,34 @@ class Tenants:
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
-    def carry(self, carried: Callable[[App], CarriedApp]) -> CarriedEstate:
-        """All that whoever goes on with it must know; ``carried`` carries one app. What is starting is left out."""
+    def snapshot(self, saved: Callable[[App], AppSnapshot]) -> TenantsSnapshot:
+        """All that whoever goes on with it must know; ``saved`` carries one app. What is starting is left out."""
         apps = []
         for key, idle_s in self._table.policy.ages(self._loop.time()):
             tenant = self._table.get(key)
             if tenant is not None and tenant.app is not None:
                 is_due = tenant.renewal is not None
-                apps.append(CarriedTenant(key=key, app=carried(tenant.app), idle_s=idle_s, is_due=is_due))
-        leaving = [(self.successor_key(app), carried(app)) for app in self._table.leaving]
-        return CarriedEstate(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.carry(),
-            released=sorted(self._table.released), seen=sorted(self._table.seen), schedules=self.schedules.carry(),
+                apps.append(TenantSnapshot(key=key, app=saved(tenant.app), idle_s=idle_s, is_due=is_due))
+        leaving = [(self.successor_key(app), saved(app)) for app in self._table.leaving]
+        return TenantsSnapshot(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.snapshot(),
+            released=sorted(self._table.released), seen=sorted(self._table.seen), schedules=self.schedules.snapshot(),
         )  # fmt: skip
 
-    def resume(self, carried: CarriedEstate, resumed: Callable[[CarriedApp, Recourse], App]) -> None:
-        """Go on where ``carried`` says; ``resumed`` makes one app. Not watched yet: ``watch_from``."""
+    def restore(self, saved: TenantsSnapshot, restored: Callable[[AppSnapshot, Recourse], App]) -> None:
+        """Go on where ``saved`` says; ``restored`` makes one app. Not watched yet: ``watch_from``."""
         now = self._loop.time()
-        for each in carried.apps:
-            app = resumed(each.app, Recourse(successor=self._successor_of(each.key)))
+        for each in saved.apps:
+            app = restored(each.app, Recourse(successor=self._successor_of(each.key)))
             tenant = self._table.enter(each.key)
             tenant.app, tenant.requests = app, app.requests_begun()
             tenant.renewal = True if each.is_due else None
             self._table.policy.revive(each.key, now, each.idle_s)
-        self._table.released |= set(carried.released)
-        self._table.seen |= set(carried.seen)
-        self.schedules.resume(carried)
-        for key, left in carried.leaving:
+        self._table.released |= set(saved.released)
+        self._table.seen |= set(saved.seen)
+        self.schedules.restore(saved)
+        for key, left in saved.leaving:
             successor = None if key is None else self._successor_of(key)
-            self._table.see_off(resumed(left, Recourse(successor=successor)))
+            self._table.drain_out(restored(left, Recourse(successor=successor)))
         self._renewals.go_on()
 
     def watch_from(self, since: float) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from ... import __version__
 from ..system.sealed import seal, unseal
-from ..system.state import State, StateError
+from ..system.state import DaemonSnapshot, StateError
 from .stand_in import take_over
 
 log = logging.getLogger("caddysnake.daemon")
@@ -32,13 +32,13 @@ HELD_BACK: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, sign
 class Inheritance:
     """What this process was left. ``state`` is as of the moment in which the last image ended."""
 
-    def __init__(self, state: State, standin: socket.socket | None, standin_pid: int) -> None:
+    def __init__(self, state: DaemonSnapshot, standin: socket.socket | None, standin_pid: int) -> None:
         self.state = state
         self._standin = standin
         self._standin_pid = standin_pid
         set_inheritable(state.descriptors(), False)
 
-    def settle(self) -> State:
+    def settle(self) -> DaemonSnapshot:
         """The state as it is now, after the stand-in; it is ended."""
         if self._standin is None:
             return self.state
@@ -61,7 +61,8 @@ class Inheritance:
         if self._standin is not None:
             self._standin.close()
             self._end_standin()
-        left = State(release=__version__, is_afresh=True, source=self.state.source, listeners=self.state.listeners)
+        source, listeners = self.state.source, self.state.listeners
+        left = DaemonSnapshot(release=__version__, is_afresh=True, source=source, listeners=listeners)
         left.attended, left.started_at = self.state.attended, self.state.started_at
         if self.state.caddy is not None:  # its output is read to its end by the log process that does so now
             left.caddy = self.state.caddy.model_copy(update={"outlets": None})
@@ -77,7 +78,7 @@ class Inheritance:
 class Rehearsal:
     """Somebody asks whether this version could take over from it."""
 
-    def __init__(self, state: State, answer: int) -> None:
+    def __init__(self, state: DaemonSnapshot, answer: int) -> None:
         self.state = state
         self._answer = answer
 
@@ -112,7 +113,7 @@ def _numbers(told: str, count: int) -> list[int]:
     return numbers
 
 
-def replace_image(state: State, standin: socket.socket | None, standin_pid: int) -> None:
+def replace_image(state: DaemonSnapshot, standin: socket.socket | None, standin_pid: int) -> None:
     """Execute this program's command line once more, in this process. Raises ``OSError``; nothing has changed then."""
     import sys
 

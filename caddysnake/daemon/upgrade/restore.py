@@ -15,13 +15,13 @@ from ..supervisor.change import ListenersChange
 from ..supervisor.desired import Desired, successors
 from ..supervisor.running import Running
 from ..system import tempdirs
-from ..system.state import CarriedApp, CarriedEstate, CarriedPool, CarriedWorker, State
+from ..system.state import AppSnapshot, DaemonSnapshot, PoolSnapshot, TenantsSnapshot, WorkerSnapshot
 from ..workers.child.launcher import Launcher
 from ..workers.worker import Worker
 from .specs import place_of, spawner_key_of, spec_of
 
 
-def differences(state: State, composition: Desired) -> list[str]:
+def differences(state: DaemonSnapshot, composition: Desired) -> list[str]:
     """What ``composition`` has otherwise than what runs. None is what should be: an upgrade is not a reload.
 
     Raises ``StateError`` for a state that cannot be read.
@@ -57,7 +57,7 @@ def _written(key: tuple[str | int, ...]) -> str:
 class Resumption:
     """Lets ``running``, which is new and runs nothing, go on where ``state`` says."""
 
-    def __init__(self, running: Running, state: State) -> None:
+    def __init__(self, running: Running, state: DaemonSnapshot) -> None:
         self._running = running
         self._state = state
         self._spawners: dict[int, Launcher] = {}
@@ -69,17 +69,17 @@ class Resumption:
         """All of it, at once. Raises ``StateError``, ``OSError``, ``ValueError``."""
         running, state = self._running, self._state
         WorkerSource.number_from(state.worker_numbers)
-        tempdirs.resume(state.scratch)
-        running.app_metrics.resume(state.app_metrics)
+        tempdirs.restore(state.scratch)
+        running.app_metrics.restore(state.app_metrics)
         running.spawners.uids |= set(state.uids)
         running.trust.disbelieved |= set(state.disbelieved)
         running.expect(running.desired)
-        self._spawners.update(running.spawners.resume((each, spawner_key_of(each.key)) for each in state.spawners))
-        running.starter.resume(state.relay_pids, state.relay_outlets)
-        running.spawners.hosts.resume(state, place_of, lambda pid: self._spawners.get(pid, running.starter))
-        running.listeners.resume(state.listeners, state.listener_numbers)
+        self._spawners.update(running.spawners.restore((each, spawner_key_of(each.key)) for each in state.spawners))
+        running.starter.restore(state.relay_pids, state.relay_outlets)
+        running.spawners.hosts.restore(state, place_of, lambda pid: self._spawners.get(pid, running.starter))
+        running.listeners.restore(state.listeners, state.listener_numbers)
         self._resume_apps()
-        running.oneoffs.resume(state.sessions)
+        running.oneoffs.restore(state.sessions)
         self._resume_connections()
         for worker in self._workers.values():
             worker.slots.reconcile()
@@ -115,13 +115,13 @@ class Resumption:
         for each in state.parting:
             app = self._resume_tenant(each, Recourse(pass_on=running.pass_on))
             if app.is_stopping:
-                running.see_off(app)
+                running.drain_out(app)
             else:
                 running.part_with(app)
         running.bound_queues(desired)
         running.make_templates(desired)
-        for carried in state.estates:
-            self._resume_template(carried)
+        for saved in state.estates:
+            self._resume_template(saved)
         if state.relays is not None:
             former = spec_of(state.relays.pool.spec)
             spec = former if differences(state, desired) else self._arranged()._replace(workers=former.workers)
@@ -130,57 +130,57 @@ class Resumption:
         owners: dict[int, ListenerOwner] = {**self._apps}
         if state.relays is not None:
             owners[-1] = running.relays
-        running.listeners.resume_owners(state.listeners, owners.__getitem__)
+        running.listeners.restore_owners(state.listeners, owners.__getitem__)
 
     def _arranged(self) -> PoolSpec:
         """How relays are to run, now that listeners are open."""
         return ListenersChange(self._running, self._running.desired).arranged(self._running.desired.relay)
 
-    def _resume_template(self, carried: CarriedEstate) -> None:
+    def _resume_template(self, saved: TenantsSnapshot) -> None:
         running = self._running
-        tenants = running.templates.get(carried.name)
+        tenants = running.templates.get(saved.name)
         if tenants is not None:
-            tenants.ledger.resume(carried.ledger)
-            tenants.resume(carried, lambda each, recourse: self._resume_tenant(each, recourse, tenants.ledger))
+            tenants.ledger.restore(saved.ledger)
+            tenants.restore(saved, lambda each, recourse: self._resume_tenant(each, recourse, tenants.ledger))
             return
-        for each in [*(tenant.app for tenant in carried.apps), *(app for _, app in carried.leaving)]:
+        for each in [*(tenant.app for tenant in saved.apps), *(app for _, app in saved.leaving)]:
             running.part_with(self._resume_tenant(each))
 
     def _resume_tenant(
-        self, carried: CarriedApp, recourse: Recourse = ALONE, ledger: Counters | None = None
+        self, saved: AppSnapshot, recourse: Recourse = ALONE, ledger: Counters | None = None
     ) -> App:
-        spec, running = spec_of(carried.pool.spec), self._running
+        spec, running = spec_of(saved.pool.spec), self._running
         app = App(spec, running.spawners, running.connections, recourse, Counters(ledger), has_schedules=False)
-        return self._resume_app(carried, app)
+        return self._resume_app(saved, app)
 
-    def _resume_app(self, carried: CarriedApp, app: App) -> App:
-        self._workers |= app.resume(carried, _spec_of, self._spawner_of)
-        self._apps[carried.id] = app
+    def _resume_app(self, saved: AppSnapshot, app: App) -> App:
+        self._workers |= app.restore(saved, _spec_of, self._spawner_of)
+        self._apps[saved.id] = app
         return app
 
-    def _spawner_of(self, worker: CarriedWorker) -> Launcher:
+    def _spawner_of(self, worker: WorkerSnapshot) -> Launcher:
         # The children of a fork server that has died are ours, as relays are.
         return self._spawners.get(worker.spawner, self._running.starter)
 
     def _resume_connections(self) -> None:
         connections = self._running.connections
         listeners = self._running.listeners.by_number()
-        resumed: dict[int, Connection] = {}
+        restored: dict[int, Connection] = {}
         for each in self._state.connections:
             app = self._apps[each.app] if each.app >= 0 else self._running.fallback
             connection = Connection(each.fd, each.flags, app, listeners.get(each.listener))
             connections.adopt(connection)
-            resumed[each.fd] = connection
+            restored[each.fd] = connection
             worker = self._workers.get(each.worker)
             if worker is not None:
                 worker.attach(connection, each.slot)
                 connections.watch(connection)
             else:
                 connections.park(connection)
-        for carried in self._state.all_apps():
-            for fd in carried.waiting:
-                if fd in resumed:
-                    self._apps[carried.id].await_worker(resumed[fd])
+        for saved in self._state.all_apps():
+            for fd in saved.waiting:
+                if fd in restored:
+                    self._apps[saved.id].await_worker(restored[fd])
 
     def _resume_desks(self) -> None:
         if self._state.relays is None:
@@ -193,7 +193,7 @@ class Resumption:
             desks[each.generation] = LinkBroker(
                 self._running.connections, apps, templates, each.max_queue, frozenset(each.development)
             )
-        self._running.relays.resume_desks(desks)
+        self._running.relays.restore_brokers(desks)
 
     def serve(self) -> None:
         """Take up what waited: to be called when everything can be answered."""
@@ -208,6 +208,6 @@ class Resumption:
                 self._running.relays.asked(relay, need)
 
 
-def _spec_of(pool: CarriedPool) -> PoolSpec:
+def _spec_of(pool: PoolSnapshot) -> PoolSpec:
     return spec_of(pool.spec)
 

@@ -12,25 +12,25 @@ from pydantic import ValidationError
 from ...channel.settings import RelaySettings, Settings
 from ...config.language.models import Canary
 from ...config.plan.accounts import Account
-from ..apps.restarting import Limits
+from ..apps.restarting import RestartLimits
 from ..apps.spec import PoolSpec
 from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec
 from ..system.plain import named
 from ..system.sealed import malformed
-from ..system.state import CarriedHost
+from ..system.state import ThreadHostSnapshot
 from ..workers.child.launcher import ForkServerKey
-from ..workers.threads.host import Place
+from ..workers.threads.host import HostPlace
 from ..workers.warmup import WarmUp
 
 _Kind = TypeVar("_Kind")
 
 
 def spec_of(raw: dict[str, Any]) -> PoolSpec:
-    """The spec of which ``carried.plain`` made ``raw``. Raises ``StateError``."""
+    """The spec of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
     settings = raw.get("settings") or {}
     kind = RelaySettings if "listeners" in settings else Settings
     whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
-    whole["limits"] = _known(Limits, raw.get("limits") or {})
+    whole["limits"] = _known(RestartLimits, raw.get("limits") or {})
     whole["commands"] = _known_commands(raw.get("commands") or {})
     if raw.get("canary"):
         whole["canary"] = _known(Canary, raw["canary"])
@@ -40,14 +40,14 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
 
 
 def spawner_key_of(raw: dict[str, Any]) -> ForkServerKey:
-    """The key of which ``carried.plain`` made ``raw``. Raises ``StateError``."""
+    """The key of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
     return _validated(ForkServerKey, _known_key(raw))
 
 
-def place_of(host: CarriedHost) -> Place:
+def place_of(host: ThreadHostSnapshot) -> HostPlace:
     """Where ``host`` is. Raises ``StateError``."""
     raw = host.place
-    return _validated(Place, _known(Place, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
+    return _validated(HostPlace, _known(HostPlace, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
 
 
 def _known_key(raw: dict[str, Any]) -> dict[str, Any]:

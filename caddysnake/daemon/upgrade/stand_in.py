@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..system.sealed import seal, unseal
-from ..system.state import State, StateError
+from ..system.state import DaemonSnapshot, StateError
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
@@ -48,7 +48,7 @@ class StandIn:
         control: socket.socket,
         sources: Sources,
         again: Callable[[], None],
-        state: Callable[[], State],
+        state: Callable[[], DaemonSnapshot],
         connections: Callable[[], list[Connection]],
     ) -> None:
         self._control = control
@@ -120,7 +120,7 @@ def _send(control: socket.socket, text: bytes, descriptors: list[int]) -> None:
     control.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
 
 
-def take_over(control: socket.socket, before: State) -> State:
+def take_over(control: socket.socket, before: DaemonSnapshot) -> DaemonSnapshot:
     """Ask the stand-in for the state, which was ``before`` when it began. Raises ``StateError``.
 
     Descriptors that are not needed any more are closed.
@@ -157,7 +157,7 @@ def take_over(control: socket.socket, before: State) -> State:
     return state
 
 
-def _renumber(state: State, numbers: dict[int, int]) -> None:
+def _renumber(state: DaemonSnapshot, numbers: dict[int, int]) -> None:
     """Connections that have come have other numbers here."""
     for connection in state.connections:
         connection.fd = numbers.get(connection.fd, connection.fd)

@@ -21,11 +21,11 @@ from typing import NoReturn, Protocol
 
 from ..commands.release import releases
 from ..supervisor.supervisor import Supervisor
-from ..system.carried import build_all
 from ..system.log import process as logger
 from ..system.log.records import printable
 from ..system.sealed import seal
-from ..system.state import State
+from ..system.snapshots import build_all
+from ..system.state import DaemonSnapshot
 from .capture import capture
 from .handover import ACCEPTED, HELD_BACK, REHEARSAL, replace_image
 from .stand_in import StandIn
@@ -45,7 +45,7 @@ class UpgradeRefused(Exception):
     """The daemon goes on as it is; the text says why."""
 
 
-class Owner(Protocol):
+class UpgradeOwner(Protocol):
     """The daemon, as far as it matters here."""
 
     serving: Supervisor
@@ -54,14 +54,14 @@ class Owner(Protocol):
     def is_stopping(self) -> bool:
         """It was told to."""
 
-    def state(self) -> State:
+    def state(self) -> DaemonSnapshot:
         """Everything but what ``serving`` runs."""
 
 
 class Upgrade:
     """One at a time. ``pids()``: children that it reaps itself."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: UpgradeOwner) -> None:
         self._owner = owner
         self._rehearsing: subprocess.Popen[bytes] | None = None
 
@@ -81,7 +81,7 @@ class Upgrade:
             except OSError as exc:
                 raise UpgradeRefused(f"cannot execute {sys.executable}: {exc}") from None
 
-    def _state(self) -> State:
+    def _state(self) -> DaemonSnapshot:
         state = self._owner.state()
         capture(self._owner.serving.running, state)
         return state
@@ -170,7 +170,7 @@ class Upgrade:
         finally:
             os._exit(1)
 
-    def _state_now(self) -> State:
+    def _state_now(self) -> DaemonSnapshot:
         state = self._state()
         state.upgrades += 1
         state.begun_at = time.monotonic()

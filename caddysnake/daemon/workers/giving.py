@@ -43,7 +43,7 @@ class Giving:
                 gathering.append(self._end_burst)
             self._gathered.append((take, connection))
         elif not self._send(take, [connection.fd]):
-            slots.restore(slot)
+            slots.put_back(slot)
             return None
         slots.hold(slot, connection)
         return slot

@@ -50,7 +50,7 @@ class Pulse(NamedTuple):
     """Requests that go on although their time was over some seconds ago."""
 
 
-class Finding(Enum):
+class HangFinding(Enum):
     """What is wrong with a worker; only the last two are for the daemon to act on, the others to be told."""
 
     LOOP_STILL = "loop still"
@@ -68,26 +68,26 @@ class Watchdog:
         self._told_started = 0
         self._told_at_ms = -1_000_000_000
 
-    def look(self, pulse: Pulse, now_ms: int) -> Finding | None:
+    def look(self, pulse: Pulse, now_ms: int) -> HangFinding | None:
         """What is to be done about it now; to be called every second or so."""
         still_s = (now_ms - pulse.tick) / 1000 if pulse.tick else 0.0
         limit_s = self._limit_s
         if limit_s is not None:
             if still_s > limit_s + _SLACK_S and (pulse.active or any(pulse.started)):
-                return Finding.HANGS
+                return HangFinding.HANGS
             if pulse.overdue:
-                return Finding.OVERDUE
+                return HangFinding.OVERDUE
         if pulse.is_loop:
             if still_s > LOOP_STILL_S and pulse.tick != self._told_tick:
                 self._told_tick = pulse.tick
-                return Finding.LOOP_STILL
+                return HangFinding.LOOP_STILL
             return None
         oldest = min((begun for begun in pulse.started if begun > self._told_started), default=None)
         if oldest is None or now_ms - oldest < THREAD_STILL_S * 1000 or now_ms < self._told_at_ms + TELL_AGAIN_S * 1000:
             return None
         self._told_started = max(begun for begun in pulse.started if now_ms - begun >= THREAD_STILL_S * 1000)
         self._told_at_ms = now_ms
-        return Finding.THREAD_STILL
+        return HangFinding.THREAD_STILL
 
 
 class Frozen:

@@ -16,7 +16,7 @@ from ...channel.messages import Drained, Failed, Lost, Need, Ready, Returned, Se
 from ..system.processes import describe_exit
 
 
-class State(Enum):
+class WorkerState(Enum):
     """How far a worker is."""
 
     STARTING = "starting"  # spawned or about to be; the app is being imported
@@ -29,12 +29,12 @@ class State(Enum):
     @property
     def told(self) -> str:
         """How it is called elsewhere: that something is kept while it drains is nobody else's business."""
-        return State.DRAINING.value if self is State.KEEPING else self.value
+        return WorkerState.DRAINING.value if self is WorkerState.KEEPING else self.value
 
     @property
     def is_serving(self) -> bool:
         """It has begun to serve, and goes on with what it was given."""
-        return self in (State.READY, State.KEEPING, State.DRAINING)
+        return self in (WorkerState.READY, WorkerState.KEEPING, WorkerState.DRAINING)
 
 
 class Event(Enum):
@@ -87,9 +87,9 @@ def reason_of_end(status: int | None, for_memory: str, was_ready: bool) -> Reaso
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 """What ``faulthandler`` hears."""
 
-_S, _E, _A = State, Event, Action
+_S, _E, _A = WorkerState, Event, Action
 
-TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
+TRANSITIONS: dict[tuple[WorkerState, Event], tuple[WorkerState, tuple[Action, ...]]] = {
     (_S.STARTING, _E.READY): (_S.READY, (_A.ADMIT,)),
     (_S.STARTING, _E.FAILED): (_S.ENDING, (_A.REPORT,)),
     (_S.STARTING, _E.START_TIMEOUT): (_S.ENDING, (_A.REPORT, _A.KILL)),
@@ -132,26 +132,26 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.EXITED, _E.DRAIN): (_S.EXITED, ()),  # asked in the moment between its exit and its reaping
 }
 
-MAY_SAY: dict[State, frozenset[type]] = {
-    State.STARTING: frozenset({Ready, Failed}),
-    State.READY: frozenset({Returned, Failed}),
-    State.KEEPING: frozenset({Returned, Failed, Drained}),
-    State.DRAINING: frozenset({Returned, Failed, Drained}),
+MAY_SAY: dict[WorkerState, frozenset[type]] = {
+    WorkerState.STARTING: frozenset({Ready, Failed}),
+    WorkerState.READY: frozenset({Returned, Failed}),
+    WorkerState.KEEPING: frozenset({Returned, Failed, Drained}),
+    WorkerState.DRAINING: frozenset({Returned, Failed, Drained}),
     # Told to end while its last words were on their way: they mean nothing any more.
-    State.ENDING: frozenset({Ready, Failed, Returned, Drained}),
-    State.EXITED: frozenset(),
+    WorkerState.ENDING: frozenset({Ready, Failed, Returned, Drained}),
+    WorkerState.EXITED: frozenset(),
 }
 LEAVES_FOR = frozenset({"stopping", "resources"})
 """For what a worker that serves may be ``Failed``: somebody told it to end, or it can take no more connections."""
 
 
-RELAY_MAY_SAY: dict[State, frozenset[type]] = {
-    state: said | {Need, Seek, Unneed, Lost} if state.is_serving or state is State.ENDING else said
+RELAY_MAY_SAY: dict[WorkerState, frozenset[type]] = {
+    state: said | {Need, Seek, Unneed, Lost} if state.is_serving or state is WorkerState.ENDING else said
     for state, said in MAY_SAY.items()
 }
 """A relay asks for links, and tells what it has answered, as well, also for what it finishes while it drains."""
 
 
-def next_state(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
+def next_state(state: WorkerState, event: Event) -> tuple[WorkerState, tuple[Action, ...]]:
     """What ``event`` makes of ``state``, and what must be done. Raises ``KeyError`` for a pair that cannot happen."""
     return TRANSITIONS[state, event]

@@ -17,7 +17,7 @@ from .child.child import Child
 from .child.equipment import configure, without
 from .child.peer import Peer, socket_of
 from .gauges import Gauges, now_ms
-from .hanging import Finding, Frozen, Watchdog
+from .hanging import Frozen, HangFinding, Watchdog
 
 MESSAGES_A_SECOND = 1000
 MESSAGES_AT_ONCE = vitals.SLOTS
@@ -36,9 +36,9 @@ class WorkerProcess(Child):
         hear: Callable[[Message], None],
         on_closed: Callable[[], None],
         on_breach: Callable[[str], None],
-        carried: tuple[int, int] | None,
+        saved: tuple[int, int] | None,
     ) -> None:
-        """``hear``, ``on_closed``, ``on_breach``: see ``Peer``. ``carried``: the channel and the page that it has.
+        """``hear``, ``on_closed``, ``on_breach``: see ``Peer``. ``saved``: the channel and the page that it has.
 
         Raises ``OSError``.
         """
@@ -46,20 +46,20 @@ class WorkerProcess(Child):
         self.shares_process = isinstance(settings, Settings) and settings.shares_process
         is_relay = isinstance(settings, RelaySettings)
         per_second = _RELAY_MESSAGES_A_SECOND if is_relay else MESSAGES_A_SECOND
-        ours, theirs = pair() if carried is None else (socket_of(carried[0]), None)
+        ours, theirs = pair() if saved is None else (socket_of(saved[0]), None)
         peer = Peer(ours, per_second, hear, on_closed, on_breach, MESSAGES_AT_ONCE)
         own_limits = settings.limits if isinstance(settings, Settings) and not self.shares_process else None
         super().__init__(number, settings.app, own_limits, peer, theirs)
         try:
-            if carried is None:
+            if saved is None:
                 fields: dict[str, Any] = {"app": settings.app, "worker": settings.worker_index}
                 if isinstance(settings, Settings) and settings.sandbox is not None and not settings.rehearses:
                     fields["walled"] = True
                 access = settings.access_log if isinstance(settings, Settings) else None
                 self.equip("relay" if is_relay else "app", fields, access)
-            self.gauges = Gauges(_threads_of(settings), _slots_of(settings), None if carried is None else carried[1])
+            self.gauges = Gauges(_threads_of(settings), _slots_of(settings), None if saved is None else saved[1])
             try:
-                if carried is None and not self.confinement.is_wanted:
+                if saved is None and not self.confinement.is_wanted:
                     self.configure()
             except BaseException:
                 self.gauges.close()
@@ -138,7 +138,7 @@ class WorkerProcess(Child):
         None: it has come to life.
         """
         async with Frozen(self.pid, self.process_fd()) as frozen:
-            if self.gauges.is_over or watch.look(self.gauges.pulse(), now_ms()) is not Finding.HANGS:
+            if self.gauges.is_over or watch.look(self.gauges.pulse(), now_ms()) is not HangFinding.HANGS:
                 return None
             if not frozen.is_sure:
                 return False

@@ -70,7 +70,7 @@ class SlotTable:
             return self._fresh - 1
         return None
 
-    def restore(self, slot: int) -> None:
+    def put_back(self, slot: int) -> None:
         """Undo ``reserve``: the worker has not been given it."""
         self._states[slot] = vitals.SLOT_CLOSED
         self._free.append(slot)
@@ -84,7 +84,7 @@ class SlotTable:
         """Undo ``hold`` and ``reserve``: the worker has not been given it after all."""
         del self._held[slot]
         self._untaken.remove(slot)
-        self.restore(slot)
+        self.put_back(slot)
 
     def disown(self, slot: int) -> None:
         """Leave a reserved ``slot`` to the worker: what it was given there is nobody's to take back."""
@@ -98,7 +98,7 @@ class SlotTable:
             if slot not in self._dropped:
                 raise ChannelError(f"it returned slot {slot}, which it does not hold")
             self._dropped.discard(slot)
-        self.restore(slot)
+        self.put_back(slot)
         return connection
 
     def drop(self, slot: int) -> None:
@@ -172,11 +172,11 @@ class SlotTable:
     # -- going on in another image of the daemon --------------------------------------------------------------
 
     def state(self) -> SlotsState:
-        """Return what ``resume`` needs."""
+        """Return what ``restore`` needs."""
         dropped = [slot for slot in self._drop_order if slot in self._dropped]
         return SlotsState(dropped, self._fresh, list(self._free), list(self._untaken))
 
-    def resume(self, state: SlotsState) -> None:
+    def restore(self, state: SlotsState) -> None:
         """Go on where ``state`` says. The connections come by ``attach``, and then ``reconcile``."""
         self._dropped, self._drop_order = set(state.dropped), deque(state.dropped)
         self._fresh, self._free, self._untaken = state.fresh, deque(state.free), deque(state.untaken)

@@ -117,7 +117,7 @@ def _give(worker: Worker, fd: int) -> bool:
         return False
     try:
         if not worker.peer.hand_over(Take(slot, TAKE_TRUSTED), [fd]):
-            worker.slots.restore(slot)
+            worker.slots.put_back(slot)
             return False
     except ChannelClosed:
         pass  # its pidfd will say the rest

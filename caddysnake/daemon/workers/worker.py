@@ -34,14 +34,14 @@ from ...channel.messages import (
     Tied,
 )
 from ...channel.settings import RelaySettings, Settings
-from ..system.state import CarriedWorker
+from ..system.state import WorkerSnapshot
 from ..system.timings import TIMINGS, Timings
 from .balancer import Load
 from .child.launcher import Launcher, SpawnError
 from .deadline import TURNS_MS, Deadline
 from .giving import Giving
 from .hanging import Watchdog
-from .lifecycle import LEAVES_FOR, MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, State, next_state, reason_of_end
+from .lifecycle import LEAVES_FOR, MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason, WorkerState, next_state, reason_of_end
 from .process import WorkerProcess
 from .sink import WorkerSink
 from .slots import SlotsState
@@ -65,16 +65,16 @@ class Worker:
         start_timeout_s: float | None,
         grace_s: float,
         sink: WorkerSink[Worker],
-        carried: CarriedWorker | None = None,
+        saved: WorkerSnapshot | None = None,
         timings: Timings = TIMINGS,
     ) -> None:
         """Raises ``OSError`` when there are no descriptors, or no memory, for another worker.
 
-        ``carried``: it runs already, and is taken over; ``resume`` it.
+        ``saved``: it runs already, and is taken over; ``restore`` it.
         """
         self.number = number
         self.settings = settings
-        self.state = State.STARTING
+        self.state = WorkerState.STARTING
         self.detail = ""
         self.started_at = time.monotonic()
         self.ready_at: float | None = None
@@ -93,7 +93,7 @@ class Worker:
         self._failure = Reason("", "")
         self._is_held = False
         self._reaping: asyncio.Task[None] | None = None
-        has = (carried.channel, carried.page) if carried is not None else None
+        has = (saved.channel, saved.page) if saved is not None else None
         self.process = WorkerProcess(number, settings, self._hear, self._on_closed, self._on_breach, has)
         self.peer, self.gauges, self.slots = self.process.peer, self.process.gauges, self.process.gauges.slots
         self._giving = Giving(self.process, lambda connection: sink.returned(self, connection))
@@ -108,7 +108,7 @@ class Worker:
             launcher.gave_up()
             why = f"not ready within {self._start_timeout_s:g}s: its interpreter, or a preload, is not either"
             raise SpawnError("start-timeout", why) from None
-        if self.state is not State.STARTING:  # told to end while it was being forked
+        if self.state is not WorkerState.STARTING:  # told to end while it was being forked
             self.kill()
         elif self._start_timeout_s is not None:
             self._deadline.set(self._start_timeout_s - (time.monotonic() - self.started_at))
@@ -116,7 +116,7 @@ class Worker:
 
     def _configure(self, held: frozenset[str]) -> None:
         """Let it know what to run, now that it is where its limits hold."""
-        if self.state is not State.STARTING or not self.peer.is_open:
+        if self.state is not WorkerState.STARTING or not self.peer.is_open:
             return
         try:
             self.process.configure(held)
@@ -128,23 +128,23 @@ class Worker:
 
     def discard(self) -> None:
         """Give up a worker whose start was never done."""
-        self.state = State.EXITED
+        self.state = WorkerState.EXITED
         self.process.discard()
         self.ended.set()
 
     @property
     def is_settled(self) -> bool:
         """It is there, and not being forked or reaped just now."""
-        return self.process.is_settled and self.state is not State.EXITED
+        return self.process.is_settled and self.state is not WorkerState.EXITED
 
     @property
     def is_at_rest(self) -> bool:
         """Nobody is in the middle of doing something to it."""
         return self.ended.is_set() or (self.is_settled and not self._is_held)
 
-    def carry(self) -> CarriedWorker:
+    def snapshot(self) -> WorkerSnapshot:
         """All that whoever goes on with it must know, but for its connections, which know it. It must be settled."""
-        return CarriedWorker(
+        return WorkerSnapshot(
             number=self.number,
             index=self.settings.worker_index,
             page=self.gauges.fd,
@@ -160,30 +160,30 @@ class Worker:
             kept_for_s=self._deadline.kept_for_s,
             failure=self._failure,
             **self.slots.state()._asdict(),
-            **self.process.carry(),
+            **self.process.snapshot(),
         )
 
-    def resume(self, carried: CarriedWorker, launcher: Launcher) -> None:
-        """Go on where ``carried`` says. Its connections come by ``attach``, and then ``slots.reconcile``."""
-        self.state = State(carried.state)
-        if self.state is State.DRAINING and carried.kept_for_s is not None:
-            self.state = State.KEEPING
-        self.detail, self.is_hung = carried.detail, carried.is_hung
-        self.gauges.answered_for = carried.answered_for
-        self.started_at, self.ready_at = carried.started_at, carried.ready_at
-        self.reported, self.has_served = carried.reported, carried.has_served
-        self._failure = Reason(today(carried.failure[0]), carried.failure[1])
-        self.slots.resume(SlotsState(carried.dropped, carried.fresh, carried.free, carried.untaken))
-        self.process.resume(launcher, carried, self._on_exit)
+    def restore(self, saved: WorkerSnapshot, launcher: Launcher) -> None:
+        """Go on where ``saved`` says. Its connections come by ``attach``, and then ``slots.reconcile``."""
+        self.state = WorkerState(saved.state)
+        if self.state is WorkerState.DRAINING and saved.kept_for_s is not None:
+            self.state = WorkerState.KEEPING
+        self.detail, self.is_hung = saved.detail, saved.is_hung
+        self.gauges.answered_for = saved.answered_for
+        self.started_at, self.ready_at = saved.started_at, saved.ready_at
+        self.reported, self.has_served = saved.reported, saved.has_served
+        self._failure = Reason(today(saved.failure[0]), saved.failure[1])
+        self.slots.restore(SlotsState(saved.dropped, saved.fresh, saved.free, saved.untaken))
+        self.process.restore(launcher, saved, self._on_exit)
         if not self.peer.is_open:
             self._deadline.of_silence(self._timings.last_word_s, self._outlived_its_channel)
-        if self.state is State.KEEPING:
-            self._deadline.of_keeping(carried.kept_for_s or 0.0, carried.deadline_in_s or 0.0)
-        elif carried.deadline_in_s is not None:
-            if self.state is State.DRAINING:
-                self._deadline.of_drain(carried.deadline_in_s)
+        if self.state is WorkerState.KEEPING:
+            self._deadline.of_keeping(saved.kept_for_s or 0.0, saved.deadline_in_s or 0.0)
+        elif saved.deadline_in_s is not None:
+            if self.state is WorkerState.DRAINING:
+                self._deadline.of_drain(saved.deadline_in_s)
             else:
-                self._deadline.set(carried.deadline_in_s)
+                self._deadline.set(saved.deadline_in_s)
 
     def attach(self, connection: Connection, slot: int) -> None:
         """It has ``connection``, in ``slot``."""
@@ -271,7 +271,7 @@ class Worker:
         may_say = RELAY_MAY_SAY if isinstance(self.settings, RelaySettings) else MAY_SAY
         if type(message) not in may_say[self.state]:
             raise ChannelError(f"{type(message).__name__} while {self.state.told}")
-        if self.state is State.ENDING:
+        if self.state is WorkerState.ENDING:
             return
         if isinstance(message, Returned):
             connection = self.slots.take_back(message.slot)
@@ -286,7 +286,7 @@ class Worker:
             self.detail = shorten(message.detail, 200)
             self._feed(Event.READY)
         elif isinstance(message, Failed):
-            if self.state is not State.STARTING and message.code not in LEAVES_FOR:
+            if self.state is not WorkerState.STARTING and message.code not in LEAVES_FOR:
                 raise ChannelError(f"Failed while {self.state.told}, for {shorten(message.code, 40)}")
             self._failure = Reason(message.code if message.code == MOVES else failure(message.code), message.text)
             self._feed(Event.FAILED)
@@ -300,33 +300,33 @@ class Worker:
         self._deadline.of_silence(self._timings.last_word_s, self._outlived_its_channel)
 
     def _outlived_its_channel(self) -> None:
-        if self.state is State.ENDING:
+        if self.state is WorkerState.ENDING:
             self.kill()
         else:
             self._on_breach("it closed its channel and lives on")
 
     def _on_breach(self, what: str) -> None:
-        if self.state is State.EXITED:
+        if self.state is WorkerState.EXITED:
             return
         log.error("worker broke a rule of the channel, and is killed", extra={"fields": _fields(self, error=what)})
         self._failure = Reason("breach", what)
         self._feed(Event.BREACH)
 
     def _on_exit(self) -> None:
-        if self.state is State.STARTING or self.state.is_serving:
+        if self.state is WorkerState.STARTING or self.state.is_serving:
             self.peer.hear_last_words()
         self.process.unwatch()
         self.kill()  # what it started
         self._feed(Event.EXIT)
 
     def _on_deadline(self) -> None:
-        self._feed(Event.START_TIMEOUT if self.state in (State.STARTING, State.READY) else Event.DEADLINE)
+        self._feed(Event.START_TIMEOUT if self.state in (WorkerState.STARTING, WorkerState.READY) else Event.DEADLINE)
 
     def _feed(self, event: Event) -> None:
-        if event is Event.START_TIMEOUT and self.state is State.STARTING:
+        if event is Event.START_TIMEOUT and self.state is WorkerState.STARTING:
             self._failure = Reason("start-timeout", f"not ready within {self._start_timeout_s:g}s")
         self.state, actions = next_state(self.state, event)
-        if self.state is State.ENDING and event in (Event.FAILED, Event.DRAINED):
+        if self.state is WorkerState.ENDING and event in (Event.FAILED, Event.DRAINED):
             self._deadline.set(self._timings.last_word_s)
         for action in actions:
             self._carry_out(action)

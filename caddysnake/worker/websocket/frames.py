@@ -42,7 +42,7 @@ _SHORT = frozenset((_SHORT_TEXT, _FIN | BINARY))
 _DECODER = codecs.getincrementaldecoder("utf-8")
 
 
-class FrameError(Exception):
+class WebSocketError(Exception):
     """The peer broke a rule; ``code`` is the close code that says so."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -121,7 +121,7 @@ class Receiver:
         self._content_bytes = 0
         try:
             at = self._feed(data, events)
-        except FrameError as error:
+        except WebSocketError as error:
             self.is_done = True
             events.append((FAIL, (error.code, str(error))))
             at = len(data)
@@ -151,7 +151,7 @@ class Receiver:
                 stop = at + 6 + (second & 127)
                 if stop <= end:
                     if stop - at - 6 > self._limit:
-                        raise FrameError(TOO_BIG, "the message is too big")
+                        raise WebSocketError(TOO_BIG, "the message is too big")
                     payload = unmask(data[at + 6 : stop], data[at + 2 : at + 6])
                     events.append((TEXT, _text(payload)) if first == _SHORT_TEXT else (BINARY, payload))
                     at = stop
@@ -167,7 +167,7 @@ class Receiver:
         return end
 
     def _head(self, data: bytes, at: int, end: int) -> int:
-        """Take a frame's head; where its payload begins, -1 when the head is not complete. Raises ``FrameError``."""
+        """Take a frame's head; where its payload begins, -1: the head is not complete. Raises ``WebSocketError``."""
         first, second = data[at], data[at + 1]
         opcode, length = first & 15, second & 127
         self._check_head(first, opcode, second & _MASKED, length)
@@ -179,9 +179,9 @@ class Receiver:
             length = int.from_bytes(data[start : start + width], "big")
             start += width
             if length >> 63:
-                raise FrameError(PROTOCOL_ERROR, "a length with its highest bit set")
+                raise WebSocketError(PROTOCOL_ERROR, "a length with its highest bit set")
         if opcode < CLOSE and self._size + length > self._limit and not (first & _RSV1 or self._inflating):
-            raise FrameError(TOO_BIG, "the message is too big")
+            raise WebSocketError(TOO_BIG, "the message is too big")
         if end - start < 4:
             return -1
         self._mask = data[start : start + 4]
@@ -195,20 +195,20 @@ class Receiver:
 
     def _check_head(self, first: int, opcode: int, is_masked: int, length: int) -> None:
         if first & _RSV and not (first & _RSV == _RSV1 and self._deflate is not None and opcode in (TEXT, BINARY)):
-            raise FrameError(PROTOCOL_ERROR, "a reserved bit is set")
+            raise WebSocketError(PROTOCOL_ERROR, "a reserved bit is set")
         if not is_masked:
-            raise FrameError(PROTOCOL_ERROR, "a frame that is not masked")
+            raise WebSocketError(PROTOCOL_ERROR, "a frame that is not masked")
         if opcode >= CLOSE:
             if opcode > PONG:
-                raise FrameError(PROTOCOL_ERROR, "a reserved opcode")
+                raise WebSocketError(PROTOCOL_ERROR, "a reserved opcode")
             if not first & _FIN:
-                raise FrameError(PROTOCOL_ERROR, "a control frame in pieces")
+                raise WebSocketError(PROTOCOL_ERROR, "a control frame in pieces")
             if length > 125:
-                raise FrameError(PROTOCOL_ERROR, "a control frame of more than 125 bytes")
+                raise WebSocketError(PROTOCOL_ERROR, "a control frame of more than 125 bytes")
         elif opcode > BINARY:
-            raise FrameError(PROTOCOL_ERROR, "a reserved opcode")
+            raise WebSocketError(PROTOCOL_ERROR, "a reserved opcode")
         elif (opcode == CONTINUATION) is (self._opcode < 0):
-            raise FrameError(PROTOCOL_ERROR, "a continuation of nothing, or a message inside another")
+            raise WebSocketError(PROTOCOL_ERROR, "a continuation of nothing, or a message inside another")
 
     def _open(self, opcode: int, inflating: bool) -> None:
         self._opcode = opcode
@@ -261,9 +261,9 @@ class Receiver:
         try:
             piece, self._deflated = self._deflate.inflate(data, most, is_end)
         except DeflateError as error:
-            raise FrameError(PROTOCOL_ERROR, str(error)) from None
+            raise WebSocketError(PROTOCOL_ERROR, str(error)) from None
         if self._size + len(piece) > self._limit:
-            raise FrameError(TOO_BIG, "the message is too big")
+            raise WebSocketError(TOO_BIG, "the message is too big")
         self._content(piece, is_end and self._deflated is None)
 
     def _content(self, piece: bytes, is_end: bool) -> None:
@@ -279,7 +279,7 @@ class Receiver:
         try:
             message.write(self._validate(piece, is_end))
         except UnicodeDecodeError:
-            raise FrameError(INVALID_DATA, "a text that is not UTF-8") from None
+            raise WebSocketError(INVALID_DATA, "a text that is not UTF-8") from None
 
     def _finish(self, events: list[Event]) -> None:
         message = self._message
@@ -304,7 +304,7 @@ def _text(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError:
-        raise FrameError(INVALID_DATA, "a text that is not UTF-8") from None
+        raise WebSocketError(INVALID_DATA, "a text that is not UTF-8") from None
 
 
 def _read_close(payload: bytes) -> tuple[int, str]:
@@ -312,7 +312,7 @@ def _read_close(payload: bytes) -> tuple[int, str]:
         return NO_STATUS, ""
     code = int.from_bytes(payload[:2], "big")
     if len(payload) == 1 or not is_sendable(code):
-        raise FrameError(PROTOCOL_ERROR, "a malformed close frame")
+        raise WebSocketError(PROTOCOL_ERROR, "a malformed close frame")
     return code, _text(payload[2:])
 
 

@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from caddysnake.daemon.apps.metrics.asking import AppMetrics, Counted, Place
+from caddysnake.daemon.apps.metrics.asking import AppMetrics, Counted, MetricsPlace
 from caddysnake.daemon.apps.metrics.exposition import exposed
 from caddysnake.daemon.apps.metrics.files import Kind, kind_of
 from caddysnake.daemon.apps.metrics.folder import KEPT, collect
@@ -228,7 +228,7 @@ def test_a_flood_of_one_app_is_bounded_told_and_leaves_its_neighbours_alone(tmp_
     with (tmp_path / "bad" / "metrics" / "b1" / "counter_1.db").open("wb") as huge:
         huge.write(struct.pack("=ii", (1 << 31) - 1, 0))
         huge.truncate(1 << 40)
-    places = [Place(app, str(tmp_path / app), None) for app in ("good", "bad")]
+    places = [MetricsPlace(app, str(tmp_path / app), None) for app in ("good", "bad")]
 
     async def collected() -> Counted:
         return await AppMetrics().collect(places, [], is_open=False)

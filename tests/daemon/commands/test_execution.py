@@ -237,8 +237,8 @@ def test_one_that_nobody_waits_for_any_more_is_ended(tmp_path: Path) -> None:
 def test_another_image_of_the_daemon_goes_on_with_it(tmp_path: Path) -> None:
     async def work() -> None:
         first = await Execution.begin(around(tmp_path), ["sh", "-c", "read line < fifo; exit 7"], "test")
-        asyncio.get_running_loop().remove_reader(first.carry().pidfd)
-        second = Execution.resumed("blog", first.carry())
+        asyncio.get_running_loop().remove_reader(first.snapshot().pidfd)
+        second = Execution.restored("blog", first.snapshot())
         assert (second.pid, second.started_at) == (first.pid, first.started_at)
         os.kill(second.pid, signal.SIGKILL)
         assert (await asyncio.wait_for(second.ending, PATIENCE_S)).reason == "signal SIGKILL"
@@ -255,7 +255,7 @@ def test_the_private_folder_of_an_app_is_its_users_alone_and_goes_with_it() -> N
     assert (info.st_mode & 0o777, info.st_uid) == (0o700, os.geteuid())
     assert Path(folder.temporary(None)).is_dir()
     later = PrivateFolder("blog")
-    later.resume(folder.carry())
+    later.restore(folder.snapshot())
     assert later.path(None) == str(path)
     later.end()
     asyncio.run(tempdirs.settle(PATIENCE_S))

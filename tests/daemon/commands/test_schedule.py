@@ -152,9 +152,9 @@ def test_an_upgrade_carries_a_run_and_the_next_times(tmp_path: Path) -> None:
         await until(lambda: bool(first.schedules["job"].runs) and (tmp_path / "log").exists())
         (old,) = first.schedules["job"].runs
         assert first.is_settled
-        asyncio.get_running_loop().remove_reader(old.carry().pidfd)
+        asyncio.get_running_loop().remove_reader(old.snapshot().pidfd)
         later = Background("blog")
-        later.resume(first.carry(), commands, around(tmp_path))
+        later.restore(first.snapshot(), commands, around(tmp_path))
         job = later.schedules["job"]
         await until(lambda: [each.pid for each in job.runs] == [old.pid])
         later.look(minute(0))

@@ -90,7 +90,7 @@ def test_another_image_of_the_daemon_loses_no_time_and_brings_none_twice() -> No
     first = Timetable("* * * * *", BERLIN, at("2026-06-01 02:59:30"))
     first.look(at("2026-06-01 03:00"))
     later = Timetable("* * * * *", BERLIN, at("2026-06-01 03:01:02"))
-    later.resume(first.next, first.last)
+    later.restore(first.next, first.last)
     assert later.look(at("2026-06-01 03:01:02")).due == at("2026-06-01 03:01")
 
 

@@ -19,7 +19,7 @@ from support.hosted import Hosted, pids, threads, write
 from support.house import run, spec, until
 
 from caddysnake.daemon.system import cgroups
-from caddysnake.daemon.system.cgroups import Group, Quotas, Tree, Undelegated, own_group, why_killed
+from caddysnake.daemon.system.cgroups import CgroupTree, Group, Quotas, Undelegated, own_group, why_killed
 
 OWN = "/system.slice/caddysnake.service"
 FILES = {
@@ -65,7 +65,7 @@ def test_the_daemon_moves_to_a_leaf_before_it_divides_its_group(
         write(path, text)
 
     monkeypatch.setattr(cgroups, "_write", written)
-    assert Tree.take(proc=str(proc)).root == own
+    assert CgroupTree.take(proc=str(proc)).root == own
     assert (own / "daemon/cgroup.procs").read_text().strip() == str(os.getpid())
     assert (enabled[0], sorted(enabled[1:])) == ("+memory", ["+cpu", "+pids"])
 
@@ -89,14 +89,14 @@ def test_a_group_that_is_not_its_own_is_left_alone(
         (own / name).write_text(text)
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
     with pytest.raises(Undelegated, match=reason):
-        Tree.take(proc=str(proc))
+        CgroupTree.take(proc=str(proc))
     assert before == {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
 
 
 def test_what_systemd_has_not_delegated_is_left_alone(proc: Path, own: Path, tmp_path: Path) -> None:
     (tmp_path / "systemd").mkdir()
     with pytest.raises(Undelegated, match="systemd has not delegated"):
-        Tree.take(proc=str(proc))
+        CgroupTree.take(proc=str(proc))
 
 
 def test_it_is_found_in_a_container_and_beside_v1_and_missed_without_v2(proc: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_it_is_found_in_a_container_and_beside_v1_and_missed_without_v2(proc: Pa
 
 
 def test_a_group_that_cannot_be_made_leaves_nothing(own: Path) -> None:
-    tree = Tree(own)
+    tree = CgroupTree(own)
     with pytest.raises(FileNotFoundError):  # a plain folder has no memory.max
         tree.place("../etc/x y", 7, os.getpid(), Quotas(1 << 20))
     assert not tree.known
@@ -128,7 +128,7 @@ def test_a_group_that_cannot_be_made_leaves_nothing(own: Path) -> None:
 def test_only_what_is_delegated_is_held(own: Path, controllers: str, wanted: Quotas) -> None:
     (own / "cgroup.subtree_control").write_text(controllers)
     limits = {"memory": 5, "cpu": 50, "processes": 9, "open_files": 7}
-    assert Tree(own).bounds(limits) == wanted
+    assert CgroupTree(own).bounds(limits) == wanted
     assert wanted.held == {"memory", "cpu", "processes"} - {
         name for name, value in zip(("memory", "cpu", "processes"), wanted, strict=True) if value is None
     }
@@ -137,7 +137,7 @@ def test_only_what_is_delegated_is_held(own: Path, controllers: str, wanted: Quo
 def test_each_bound_is_written_as_the_kernel_has_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = {}
     monkeypatch.setattr(cgroups, "_write", lambda path, text: written.update({path.name: text}))
-    Tree(own).place("blog", 7, 42, Quotas(cpu_percent=150, processes=9))
+    CgroupTree(own).place("blog", 7, 42, Quotas(cpu_percent=150, processes=9))
     assert written == {"cpu.max": "150000 100000", "pids.max": "9", "cgroup.procs": "42"}
 
 
@@ -160,20 +160,20 @@ def test_why_the_kernel_killed_is_read_from_its_counts(tmp_path: Path, events: s
 def test_what_nobody_answers_for_is_removed(own: Path) -> None:
     for name in ("app-blog-1", "app-blog-2"):
         (own / name / "made-by-the-app").mkdir(parents=True)
-    tree = Tree(own)
+    tree = CgroupTree(own)
     tree.known.add("app-blog-2")
     tree.tidy()
     assert [path.name for path in own.glob("app-*")] == ["app-blog-2"]
 
 
 def test_a_group_is_carried_by_its_path() -> None:
-    assert Group(*Group("/sys/fs/cgroup/x/app-blog-1", 5).carry()).path == "/sys/fs/cgroup/x/app-blog-1"
+    assert Group(*Group("/sys/fs/cgroup/x/app-blog-1", 5).snapshot()).path == "/sys/fs/cgroup/x/app-blog-1"
 
 
 # -- workers, in a tree of folders --------------------------------------------------------------------------------
 
 
-class Folders(Tree):
+class Folders(CgroupTree):
     """Where each group is a folder. ``fails``: none can be made."""
 
     def __init__(self, root: Path, imported: Path, fails: bool = False) -> None:

@@ -106,7 +106,7 @@ def test_what_another_image_of_the_daemon_had_not_removed_is_removed(place: Path
     nest(folder, 10)
     gone = folder.rename(folder.parent / "gone-0123456789abcdef")
     kept = made()
-    tempdirs.resume(str(gone.parent))
+    tempdirs.restore(str(gone.parent))
     asyncio.run(tempdirs.settle(PATIENCE_S))
     assert not gone.exists()
     assert kept.exists()

@@ -15,10 +15,10 @@ from support.house import run, until
 from caddysnake.daemon.sockets.refusals import CAPACITY, NO_SUCH_APP, QUEUE_FULL, Refusal
 from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.tenants import policy as tenants_module
-from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Answer, TenantPolicy, TenantStage
+from caddysnake.daemon.tenants.policy import ABSENT_S, FAILURE_S, Admission, TenantPolicy, TenantStage
 from caddysnake.daemon.workers.forking.start_limiter import Starting, StartLimiter
 
-USE, WAIT = Answer.USE, Answer.WAIT
+USE, WAIT = Admission.USE, Admission.WAIT
 BROKEN = Refusal(500, "import-failed", "no database", 5)
 
 
@@ -161,7 +161,7 @@ def test_that_an_app_is_absent_is_remembered_for_a_moment_only() -> None:
 def test_nobody_waits_for_what_is_leaving() -> None:
     town = Town()
     town.live("a")
-    town.tenants.let_go("a")
+    town.tenants.release("a")
     assert town.tenants.need("a", 0.0) is WAIT
     assert town.tenants.next_start() == "a"
 
@@ -249,7 +249,7 @@ def test_whatever_happens_nobody_is_forgotten_and_no_limit_is_passed(
             for expired in tenants.expired(now):
                 assert tenants.stage(expired) is TenantStage.LIVE
                 assert expired not in town.busy
-                tenants.let_go(expired)
+                tenants.release(expired)
         elif event == "time":
             now += 4.0
         assert len(tenants) <= capacity

@@ -32,7 +32,7 @@ _NOTICE_S = 2.0
 """So much later than it happens a change is noticed at most."""
 
 
-class Autoreload:
+class Renewals:
     """All that is to be started afresh when it changes."""
 
     def __init__(self, spawners: ForkServers) -> None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from .trees import FOLDERS_MAX, Root, TooMuch, Tree, identify, is_skipped, walk
+from .trees import FOLDERS_MAX, Root, TooMuch, WatchedTree, identify, is_skipped, walk
 
 if TYPE_CHECKING:
     from watchfiles._rust_notify import RustNotify
@@ -63,7 +63,7 @@ class Scout(threading.Thread):
         self._wake = threading.Event()
         self._is_over = False
         self._wanted: dict[Root, float] = {}
-        self._trees: dict[Root, Tree] = {}
+        self._trees: dict[Root, WatchedTree] = {}
         self._roots: dict[str, list[Root]] = {}
         """Whose the folders are that are watched."""
         self._stale: set[Root] = set()
@@ -166,7 +166,7 @@ class Scout(threading.Thread):
         before = self._trees
         due = self._due()
         again = {root for root in wanted if not self._is_out(root) and (root not in before or root in due)}
-        trees: dict[Root, Tree] = {}
+        trees: dict[Root, WatchedTree] = {}
         for root in wanted:
             tree = self._walk(root) if root in again else before.get(root)
             if tree is not None:
@@ -207,7 +207,7 @@ class Scout(threading.Thread):
         now = time.monotonic()
         return {root for root in self._stale if self._not_before.get(root, 0.0) <= now}
 
-    def _walk(self, root: Root) -> Tree | None:
+    def _walk(self, root: Root) -> WatchedTree | None:
         """Look at all of ``root``; None, and it is left out, when that is too much."""
         begun = time.monotonic()
         try:
@@ -219,7 +219,7 @@ class Scout(threading.Thread):
             now = time.monotonic()
             self._not_before[root] = now + (now - begun) * _RARER
 
-    def _open(self, folders: set[str], trees: dict[Root, Tree]) -> bool:
+    def _open(self, folders: set[str], trees: dict[Root, WatchedTree]) -> bool:
         from watchfiles._rust_notify import RustNotify  # here, since most daemons watch nothing
 
         former = self._notify
@@ -299,7 +299,7 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _blamed(text: str, trees: Iterable[tuple[Root, Tree]]) -> list[Root]:
+def _blamed(text: str, trees: Iterable[tuple[Root, WatchedTree]]) -> list[Root]:
     """The roots in which the path is that an error of watchfiles names, as Rust quotes it."""
     path = text.partition('"')[2]
     found = [(len(tree.resolved), root) for root, tree in trees if path.startswith(tree.resolved.rstrip("/") + "/")]
@@ -311,7 +311,7 @@ def _is_folder(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _has_moved(root: Root, tree: Tree) -> bool:
+def _has_moved(root: Root, tree: WatchedTree) -> bool:
     resolved = os.path.realpath(root.folder)
     return resolved != tree.resolved or identify(resolved) != tree.identity
 

@@ -43,7 +43,7 @@ class Root(NamedTuple):
         return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.patterns)
 
 
-class Tree(NamedTuple):
+class WatchedTree(NamedTuple):
     """What a root held when it was looked at. Paths are absolute and resolved."""
 
     resolved: str
@@ -54,7 +54,7 @@ class Tree(NamedTuple):
     """Those that matter."""
 
 
-def walk(root: Root) -> Tree:
+def walk(root: Root) -> WatchedTree:
     """Look at all of ``root``. Raises ``TooMuch``.
 
     What cannot be read is left out, and a folder whose name is not UTF-8, which watchfiles cannot be given.
@@ -102,7 +102,7 @@ def walk(root: Root) -> Tree:
             raise TooMuch(f"there are more than {FOLDERS_MAX:,} folders in it")
         if len(matter) > FILES_MAX:
             raise TooMuch(f"there are more than {FILES_MAX:,} files to watch in it")
-    return Tree(resolved, identity, frozenset(folders), matter)
+    return WatchedTree(resolved, identity, frozenset(folders), matter)
 
 
 def _refuse_stranger(folder: str) -> None:

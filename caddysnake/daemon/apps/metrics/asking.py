@@ -27,7 +27,7 @@ _PATIENCE_S = 10.0
 _ANSWER_MAX = 128 << 20
 
 
-class Place(NamedTuple):
+class MetricsPlace(NamedTuple):
     """A private folder. ``label``: of its app, or the template that was made of."""
 
     label: str
@@ -58,15 +58,15 @@ class AppMetrics:
         """Return the processes that read, which are reaped here."""
         return set(self._live)
 
-    def carry(self) -> str:
+    def snapshot(self) -> str:
         """Return what is remembered, for another image of the daemon."""
         return self._remembered.decode()
 
-    def resume(self, carried: str) -> None:
+    def restore(self, saved: str) -> None:
         """Go on with it."""
-        self._remembered = carried.encode()
+        self._remembered = saved.encode()
 
-    async def collect(self, places: Iterable[Place], renewed: Collection[str], is_open: bool) -> Counted:
+    async def collect(self, places: Iterable[MetricsPlace], renewed: Collection[str], is_open: bool) -> Counted:
         """``renewed``: labels of which places come and go. ``is_open``: in the form of OpenMetrics. What cannot be read
         is left out, and told.
         """
@@ -80,7 +80,7 @@ class AppMetrics:
                     self._warn("some of what an app counts is left out", app=label, count=count, most=SERIES_MAX)
             return told
 
-    async def _ask(self, places: list[Place], renewed: Collection[str], is_open: bool) -> bytes:
+    async def _ask(self, places: list[MetricsPlace], renewed: Collection[str], is_open: bool) -> bytes:
         jobs: dict[str, Any] = {}
         for place in places:
             user = place.account and (place.account.uid, place.account.gid, place.account.groups)
@@ -125,7 +125,7 @@ class AppMetrics:
             log.warning(what, extra={"fields": fields})
 
 
-def _with_files(places: list[Place]) -> list[Place]:
+def _with_files(places: list[MetricsPlace]) -> list[MetricsPlace]:
     """Those that have any. Names alone are looked at."""
     return [place for place in places if _has_files(f"{place.path}/{FOLDER}")]
 

@@ -68,11 +68,11 @@ class Output:
             self._pipes.end()
             self._pipes = None
 
-    def carry(self) -> dict[str, Any] | None:
+    def snapshot(self) -> dict[str, Any] | None:
         """For another image of the daemon."""
         self.release()
         return None if self._pipes is None else self._pipes.state()
 
-    def resume(self, carried: dict[str, Any] | None) -> None:
-        """Go on where ``carried`` says."""
-        self._pipes = adopt_outlets(carried)
+    def restore(self, saved: dict[str, Any] | None) -> None:
+        """Go on where ``saved`` says."""
+        self._pipes = adopt_outlets(saved)

@@ -25,7 +25,7 @@ from ....config.stock.caddy_admin import OFF
 from ...apps.spec import StartFailed
 from ...system import kinship, processes
 from ...system.backoff import Backoff
-from ...system.state import CarriedCaddy
+from ...system.state import CaddySnapshot
 from ..beside import FrontProxy
 from ..document import CaddyPart, ReloadFailed
 from .binary import ASKING_S, environment
@@ -246,40 +246,40 @@ class Caddy(FrontProxy):
             await self._ended.wait()
         self._remove_files()
 
-    def carry(self) -> CarriedCaddy | None:
+    def snapshot(self) -> CaddySnapshot | None:
         """All that whoever goes on with it must know; None when it was never started."""
         if self._process is None:
             return None
         is_up = not self._ended.is_set()
-        return CarriedCaddy(
+        return CaddySnapshot(
             pid=self._process.pid if is_up else 0,
             pidfd=self._pidfd if is_up else -1,
             started_at=self._started_at,
             failures=self._backoff.failures,
             listening=-1 if self._door is None else self._door.listening,
             door=-1 if self._door is None else self._door.handle,
-            outlets=self._output.carry() if is_up else None,
+            outlets=self._output.snapshot() if is_up else None,
             restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
         )
 
-    def resume(self, carried: CarriedCaddy | None) -> None:
+    def restore(self, saved: CaddySnapshot | None) -> None:
         """What it runs is what the former version wrote; the next start is of what this one has."""
-        if carried is None:
+        if saved is None:
             return
-        self._started_at = carried.started_at
-        self._backoff.failures = carried.failures
-        self._output.resume(carried.outlets)
-        if carried.listening >= 0:
-            self._door = Door(carried.listening, carried.door)
+        self._started_at = saved.started_at
+        self._backoff.failures = saved.failures
+        self._output.restore(saved.outlets)
+        if saved.listening >= 0:
+            self._door = Door(saved.listening, saved.door)
             former, self._file = self._file, self._write(self._part)
             self._forget(former)
-        if carried.pid:
-            self._process = processes.Child(carried.pid)
-            self._pidfd = carried.pidfd
+        if saved.pid:
+            self._process = processes.InheritedChild(saved.pid)
+            self._pidfd = saved.pidfd
             self._loop.add_reader(self._pidfd, self._on_exit)
         else:
             self._ended.set()
-            self._restart = self._loop.call_later(carried.restart_in_s, self._spawn_again)
+            self._restart = self._loop.call_later(saved.restart_in_s, self._spawn_again)
 
     def kill(self) -> None:
         """SIGKILL, without waiting; it is not started again."""

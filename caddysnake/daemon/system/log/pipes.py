@@ -27,7 +27,7 @@ _SPLICE_F_NONBLOCK = 2
 _LINE_MAX = 300
 
 
-class Reader(Protocol):
+class OutputReader(Protocol):
     """Has pipes read: the log process."""
 
     def add(self, outlets: OutputPipes) -> None:
@@ -42,7 +42,7 @@ class OutputPipes:
 
     def __init__(
         self,
-        logger: Reader,
+        logger: OutputReader,
         name: str,
         fields: dict[str, Any],
         streams: tuple[str, ...],
@@ -68,7 +68,7 @@ class OutputPipes:
             raise
 
     @classmethod
-    def resumed(cls, logger: Reader, state: dict[str, Any]) -> OutputPipes:
+    def restored(cls, logger: OutputReader, state: dict[str, Any]) -> OutputPipes:
         """Return the pipes of which ``state()`` told in another image of the daemon."""
         pipes = cls(logger, state["content"]["logger"], {}, (), None)
         pipes._content, pipes._readers = state["content"], list(state["readers"])

@@ -88,7 +88,7 @@ class LogProcess:
 
     def adopt(self, state: dict[str, Any]) -> OutputPipes:
         """Pipes that a former daemon opened, and its log process reads."""
-        outlets = OutputPipes.resumed(self, state)
+        outlets = OutputPipes.restored(self, state)
         self._outlets[outlets] = None
         return outlets
 
@@ -344,12 +344,12 @@ def start() -> LogProcess:
     return _Current.logger
 
 
-def carry() -> dict[str, int] | None:
+def snapshot() -> dict[str, int] | None:
     """What another image of this daemon needs to go on with it; None when there is none now."""
     return _Current.logger.state() if _Current.logger is not None else None
 
 
-def resume(state: dict[str, int]) -> None:
+def restore(state: dict[str, int]) -> None:
     """Go on with the log process of another image of this daemon."""
     _Current.logger = LogProcess(state)
 

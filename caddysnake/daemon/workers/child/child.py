@@ -10,7 +10,7 @@ from typing import Any
 
 from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets
-from ...system.state import CarriedHost, CarriedWorker
+from ...system.state import ThreadHostSnapshot, WorkerSnapshot
 from .confinement import Confinement
 from .equipment import outlets_for
 from .launcher import Launcher
@@ -60,25 +60,27 @@ class Child:
         self._watch(on_exit)
         self.peer.listen()
 
-    def carry(self) -> dict[str, Any]:
-        """Return what ``resume`` needs in another image of the daemon, by the names of the fields there."""
+    def snapshot(self) -> dict[str, Any]:
+        """Return what ``restore`` needs in another image of the daemon, by the names of the fields there."""
         return {
             "pid": self.pid,
             "pidfd": self.pidfd,
             "channel": self.peer.channel,
             "outlets": self._outlets.state() if self._outlets is not None else None,
-            "group": self.confinement.carry(),
+            "group": self.confinement.snapshot(),
             "outbox": self.peer.outbox,
             "spawner": self.launcher.pid if self.launcher is not None else 0,
         }
 
-    def resume(self, launcher: Launcher, carried: CarriedWorker | CarriedHost, on_exit: Callable[[], None]) -> None:
-        """Go on where ``carried`` says."""
-        self.launcher, self.pid, self.pidfd = launcher, carried.pid, carried.pidfd
-        self._outlets = adopt_outlets(carried.outlets)
-        self.confinement.resume(carried.group)
+    def restore(
+        self, launcher: Launcher, saved: WorkerSnapshot | ThreadHostSnapshot, on_exit: Callable[[], None]
+    ) -> None:
+        """Go on where ``saved`` says."""
+        self.launcher, self.pid, self.pidfd = launcher, saved.pid, saved.pidfd
+        self._outlets = adopt_outlets(saved.outlets)
+        self.confinement.restore(saved.group)
         self._watch(on_exit)
-        self.peer.listen(carried.outbox)
+        self.peer.listen(saved.outbox)
 
     def _watch(self, on_exit: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_reader(self.pidfd, on_exit)

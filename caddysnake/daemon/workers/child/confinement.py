@@ -56,10 +56,10 @@ class Confinement:
         if self._group is not None:
             await self._group.remove()
 
-    def carry(self) -> tuple[str, int | None] | None:
-        """Return what ``resume`` needs in another image of the daemon."""
-        return self._group.carry() if self._group is not None else None
+    def snapshot(self) -> tuple[str, int | None] | None:
+        """Return what ``restore`` needs in another image of the daemon."""
+        return self._group.snapshot() if self._group is not None else None
 
-    def resume(self, carried: tuple[str, int | None] | None) -> None:
-        """Go on where ``carried`` says."""
-        self._group = cgroups.Group(*carried) if carried is not None else None
+    def restore(self, saved: tuple[str, int | None] | None) -> None:
+        """Go on where ``saved`` says."""
+        self._group = cgroups.Group(*saved) if saved is not None else None

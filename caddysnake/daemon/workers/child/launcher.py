@@ -11,7 +11,7 @@ from ....config.plan.accounts import Account
 from ....config.plan.fence import Fence
 from ....sandbox.walls import Walls
 from ...system import processes
-from ...system.state import CarriedSeat
+from ...system.state import ThreadPlacementSnapshot
 from ...system.timings import Timings
 from .peer import Peer
 
@@ -145,12 +145,12 @@ class ThreadLauncher(Launcher):
         """Workers to come do not share a process with ``worker``."""
 
     @abstractmethod
-    def carry(self) -> CarriedSeat:
+    def snapshot(self) -> ThreadPlacementSnapshot:
         """All that whoever goes on with it must know."""
 
     @abstractmethod
-    def resume(self, carried: CarriedSeat) -> None:
-        """Go on where ``carried`` says."""
+    def restore(self, saved: ThreadPlacementSnapshot) -> None:
+        """Go on where ``saved`` says."""
 
     @abstractmethod
     def needs_own_host(self, for_good: bool) -> bool:

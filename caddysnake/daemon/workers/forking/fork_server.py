@@ -19,7 +19,7 @@ from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets, outlets
 from ...system.plain import plain
 from ...system.processes import Process
-from ...system.state import CarriedSpawner
+from ...system.state import ForkServerSnapshot
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer
@@ -42,10 +42,10 @@ class ForkServer(Launcher):
         key: ForkServerKey,
         libraries: list[str],
         sight: Sight,
-        carried: CarriedSpawner | None = None,
+        saved: ForkServerSnapshot | None = None,
         timings: Timings = TIMINGS,
     ) -> None:
-        """``sight``: what it is started from. ``carried``: it runs already, and is taken over.
+        """``sight``: what it is started from. ``saved``: it runs already, and is taken over.
 
         Raises ``OSError``, ``SpawnError``.
         """
@@ -57,13 +57,13 @@ class ForkServer(Launcher):
         self.process: Process
         self._outlets: OutputPipes | None = None
         self._unheard: asyncio.TimerHandle | None = None
-        if carried is None:
+        if saved is None:
             self.process, ours = self._execute()
             self._pidfd = os.pidfd_open(self.process.pid)
         else:
-            self.process, ours = processes.Child(carried.pid), socket.socket(fileno=carried.channel)
-            self._pidfd = carried.pidfd
-            self._outlets = adopt_outlets(carried.outlets)
+            self.process, ours = processes.InheritedChild(saved.pid), socket.socket(fileno=saved.channel)
+            self._pidfd = saved.pidfd
+            self._outlets = adopt_outlets(saved.outlets)
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._busy_at = self._loop.time()
@@ -75,8 +75,8 @@ class ForkServer(Launcher):
         self._reapings: set[asyncio.Task[None]] = set()
         self._waiting = 0  # for it to be ready
         self._broken = ""  # the rule that it was killed for
-        if carried is not None:
-            self._resume(carried)
+        if saved is not None:
+            self._resume(saved)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self.peer.listen()
 
@@ -144,7 +144,7 @@ class ForkServer(Launcher):
             if self._outlets is not None:
                 self._outlets.begin(self.pid)
 
-    def carry(self, place: str) -> CarriedSpawner:
+    def snapshot(self, place: str) -> ForkServerSnapshot:
         """All that whoever goes on with it must know."""
         self._read_output()
         prepared, useless = None, None
@@ -154,7 +154,7 @@ class ForkServer(Launcher):
                 prepared = self._prepared.result()
             else:
                 useless = (getattr(problem, "code", "spawn-failed"), str(problem))
-        return CarriedSpawner(
+        return ForkServerSnapshot(
             pid=self.pid,
             pidfd=self._pidfd,
             channel=self.peer.channel,
@@ -167,13 +167,13 @@ class ForkServer(Launcher):
             idle_s=self.idle_for(self._loop.time()),
         )
 
-    def _resume(self, carried: CarriedSpawner) -> None:
-        self.workers = set(carried.workers)
-        self._busy_at -= carried.idle_s
-        if carried.prepared is not None:
-            self._prepared.set_result(carried.prepared)
-        elif carried.useless is not None:
-            self._fail_prepared(SpawnError(failure(carried.useless[0]), carried.useless[1], fatal=True))
+    def _resume(self, saved: ForkServerSnapshot) -> None:
+        self.workers = set(saved.workers)
+        self._busy_at -= saved.idle_s
+        if saved.prepared is not None:
+            self._prepared.set_result(saved.prepared)
+        elif saved.useless is not None:
+            self._fail_prepared(SpawnError(failure(saved.useless[0]), saved.useless[1], fatal=True))
 
     def _end_outlets(self) -> None:
         if self._outlets is not None:

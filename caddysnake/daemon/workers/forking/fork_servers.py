@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ....config.plan.fence import Sites, walls_of
 from ....installation import library_folders
 from ....sandbox.walls import Walls
-from ...system.state import CarriedSpawner
+from ...system.state import ForkServerSnapshot
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import NO_ROOM, ForkServerKey, Plot, SpawnError
 from .fork_server import ForkServer
@@ -162,17 +162,17 @@ class ForkServers:
     def _everyone(self) -> list[ForkServer]:
         return [*self._by_key.values(), *self._outdated, *self._leaving]
 
-    def carry(self) -> list[CarriedSpawner]:
+    def snapshot(self) -> list[ForkServerSnapshot]:
         """All that whoever goes on with them must know. One that was told to leave does so by itself."""
-        current = [spawner.carry("current") for spawner in self._by_key.values() if spawner.is_open]
-        return current + [spawner.carry("outdated") for spawner in self._outdated if spawner.is_open]
+        current = [spawner.snapshot("current") for spawner in self._by_key.values() if spawner.is_open]
+        return current + [spawner.snapshot("outdated") for spawner in self._outdated if spawner.is_open]
 
-    def resume(self, carried: Iterable[tuple[CarriedSpawner, ForkServerKey]]) -> dict[int, ForkServer]:
+    def restore(self, saved: Iterable[tuple[ForkServerSnapshot, ForkServerKey]]) -> dict[int, ForkServer]:
         """Go on with those of another image of the daemon, each of them by its pid.
 
         They hold the code of that image: they keep the workers that they have, and get no new ones.
         """
-        spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each, self.timings) for each, key in carried}
+        spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each, self.timings) for each, key in saved}
         self._outdated.update(spawners.values())
         return spawners
 

@@ -23,7 +23,7 @@ from ....channel.settings import Settings
 from ...system import processes
 from ...system import tempdirs as scratch
 from ...system.plain import plain
-from ...system.state import CarriedHost
+from ...system.state import ThreadHostSnapshot
 from ..child.child import Child
 from ..child.equipment import configure, new_page, without
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
@@ -42,7 +42,7 @@ _GRACE_S = 30.0
 _NAME = "thread host"
 
 
-class Place(NamedTuple):
+class HostPlace(NamedTuple):
     """What decides whether apps may be in one host, as far as the daemon knows it."""
 
     spawner: ForkServerKey
@@ -69,17 +69,17 @@ class ThreadHost:
 
     def __init__(
         self,
-        place: Place,
+        place: HostPlace,
         spawner: Launcher,
         on_crash: Callable[[ThreadHost], None],
         number: int,
         lost_s: float,
         settings: Settings | None,
-        carried: CarriedHost | None = None,
+        saved: ThreadHostSnapshot | None = None,
     ) -> None:
         """``lost_s``: as in ``Timings``. ``settings``: those of its first app.
 
-        ``carried``: it runs already, and is taken over; ``resume`` it.
+        ``saved``: it runs already, and is taken over; ``restore`` it.
 
         Raises ``OSError``: there are no descriptors, or no memory, for it.
         """
@@ -108,12 +108,12 @@ class ThreadHost:
         self._reaping: asyncio.Task[None] | None = None
         self._on_crash = on_crash
         self._scratch: str | None = None
-        ours, theirs = pair() if carried is None else (socket_of(carried.channel), None)
+        ours, theirs = pair() if saved is None else (socket_of(saved.channel), None)
         self.peer = Peer(ours, UNASKED_A_SECOND, self._hear, lambda: self._hang_up(HostState.LOST), self._on_breach)
         limits = settings.limits if settings is not None else None
         self.child = Child(number, _NAME, limits, self.peer, theirs)
         self._settings = settings
-        if carried is None:
+        if saved is None:
             self._equip()
 
     def _equip(self) -> None:
@@ -153,10 +153,10 @@ class ThreadHost:
         """It is there, and not being forked or reaped just now."""
         return self.child.is_settled and self.state is not HostState.GONE
 
-    def carry(self) -> CarriedHost:
+    def snapshot(self) -> ThreadHostSnapshot:
         """All that whoever goes on with it must know. It must be settled."""
         now = self._loop.time()
-        return CarriedHost(
+        return ThreadHostSnapshot(
             number=self.number,
             place=plain(self.place),
             groups=self.groups,
@@ -167,19 +167,19 @@ class ThreadHost:
             left_behind=self._left_behind,
             is_doomed=self.state is HostState.DOOMED,
             scratch=self._scratch,
-            **self.child.carry(),
+            **self.child.snapshot(),
         )
 
-    def resume(self, carried: CarriedHost) -> None:
-        """Go on where ``carried`` says. It holds the code of another image of the daemon, so it takes no more apps."""
+    def restore(self, saved: ThreadHostSnapshot) -> None:
+        """Go on where ``saved`` says. It holds the code of another image of the daemon, so it takes no more apps."""
         now = self._loop.time()
-        self.state = HostState.DOOMED if carried.is_doomed else HostState.CLOSED
-        self.groups, self.is_private = carried.groups, carried.is_private
-        self._threads, self._ended = carried.threads, carried.ended
-        self._stragglers = {worker: (group, now - age_s) for worker, (group, age_s) in carried.stragglers.items()}
-        self._left_behind = carried.left_behind
-        self._scratch = carried.scratch
-        self.child.resume(self.spawner, carried, self._on_exit)
+        self.state = HostState.DOOMED if saved.is_doomed else HostState.CLOSED
+        self.groups, self.is_private = saved.groups, saved.is_private
+        self._threads, self._ended = saved.threads, saved.ended
+        self._stragglers = {worker: (group, now - age_s) for worker, (group, age_s) in saved.stragglers.items()}
+        self._left_behind = saved.left_behind
+        self._scratch = saved.scratch
+        self.child.restore(self.spawner, saved, self._on_exit)
         if not self.peer.is_open:
             self.state = HostState.LEAVING
             self._loop.call_later(_LEAVE_S, self.kill)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ....channel.settings import Settings
-from ...system.state import CarriedHost, State
+from ...system.state import DaemonSnapshot, ThreadHostSnapshot
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..forking.fork_servers import ForkServers
-from .host import Place, ThreadHost
+from .host import HostPlace, ThreadHost
 
 APPS_MAX = 64
 """In one host: so many at most are gone when one crashes."""
@@ -52,9 +52,9 @@ class ThreadHosts:
     def __init__(self, spawners: ForkServers) -> None:
         self._spawners = spawners
         self._hosts: list[ThreadHost] = []
-        self._locks: dict[Place, asyncio.Lock] = {}
-        self._private: set[tuple[Place, str]] = set()
-        self._crashes: dict[tuple[Place, str], list[float]] = {}
+        self._locks: dict[HostPlace, asyncio.Lock] = {}
+        self._private: set[tuple[HostPlace, str]] = set()
+        self._crashes: dict[tuple[HostPlace, str], list[float]] = {}
         self._may_share_folders: bool | None = None
         self._numbers = itertools.count(1 << 30)  # workers have the numbers below
 
@@ -64,20 +64,23 @@ class ThreadHosts:
         return all(host.is_settled or host.gone.is_set() for host in self._hosts)
 
     def by_number(self) -> dict[int, ThreadHost]:
-        """All of them, by the number that ``CarriedHost`` has."""
+        """All of them, by the number that ``ThreadHostSnapshot`` has."""
         return {host.number: host for host in self._hosts}
 
     def number(self) -> int:
         """Return a number that nothing else has: for a host, or a group of workers in one."""
         return next(self._numbers)
 
-    def carry(self, state: State) -> None:
+    def snapshot(self, state: DaemonSnapshot) -> None:
         """All that whoever goes on with them must know, but for what is suspected of apps."""
-        state.hosts = [host.carry() for host in self._hosts if host.is_settled]
+        state.hosts = [host.snapshot() for host in self._hosts if host.is_settled]
         state.host_numbers = self.number()
 
-    def resume(
-        self, state: State, place_of: Callable[[CarriedHost], Place], spawner_of: Callable[[int], Launcher]
+    def restore(
+        self,
+        state: DaemonSnapshot,
+        place_of: Callable[[ThreadHostSnapshot], HostPlace],
+        spawner_of: Callable[[int], Launcher],
     ) -> None:
         """Go on with those of another image of the daemon."""
         self._numbers = itertools.count(state.host_numbers)
@@ -91,19 +94,19 @@ class ThreadHosts:
                 None,
                 each,
             )
-            host.resume(each)
+            host.restore(each)
             self._hosts.append(host)
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:
         """Their channels, each with what to call when there is something to read."""
         return [source for host in self._hosts for source in host.peer.sources()]
 
-    def place_of(self, wanted: Wanted) -> Place:
+    def place_of(self, wanted: Wanted) -> HostPlace:
         """What a host and an app must have in common; folders count only where a thread cannot have its own."""
         if self._may_share_folders is None:
             self._may_share_folders = can_have_folders()
         settings = wanted.settings
-        return Place(
+        return HostPlace(
             wanted.key._replace(interface=""),
             tuple(sorted(settings.environ.items())),
             tuple(sorted((settings.limits or {}).items())),

@@ -8,7 +8,7 @@ generation has a placement of its own, in another host than the old one's, which
 from __future__ import annotations
 
 from ....channel.settings import Settings
-from ...system.state import CarriedSeat
+from ...system.state import ThreadPlacementSnapshot
 from ..child.launcher import ForkServerKey, SpawnError, ThreadLauncher
 from ..child.peer import Peer
 from .host import ThreadHost
@@ -101,22 +101,22 @@ class Placement(ThreadLauncher):
         host = self._of.get(worker)
         return host is not None and host.is_doomed
 
-    def carry(self) -> CarriedSeat:
-        """See ``ThreadLauncher.carry``. Hosts that are being forked or reaped are left out."""
-        return CarriedSeat(
+    def snapshot(self) -> ThreadPlacementSnapshot:
+        """See ``ThreadLauncher.snapshot``. Hosts that are being forked or reaped are left out."""
+        return ThreadPlacementSnapshot(
             group=self._group,
             host=self._host.number if self._host is not None and self._host.is_settled else 0,
             is_private=self.is_private,
             hosts={worker: host.number for worker, host in self._of.items() if host.is_settled},
         )
 
-    def resume(self, carried: CarriedSeat) -> None:
-        """See ``ThreadLauncher.resume``. Hosts that are gone by now are forgotten. After ``ThreadHosts.resume``."""
+    def restore(self, saved: ThreadPlacementSnapshot) -> None:
+        """See ``ThreadLauncher.restore``. Hosts that are gone by now are forgotten. After ``ThreadHosts.restore``."""
         hosts = self._hosts.by_number()
-        self._group = carried.group
-        self._host = hosts.get(carried.host)
-        self.is_private = carried.is_private
-        self._of = {worker: hosts[number] for worker, number in carried.hosts.items() if number in hosts}
+        self._group = saved.group
+        self._host = hosts.get(saved.host)
+        self.is_private = saved.is_private
+        self._of = {worker: hosts[number] for worker, number in saved.hosts.items() if number in hosts}
 
     async def reap(self, worker: int, gone: int) -> int | None:
         """The exit status of its threads, that of the process when it has ended; None when it cannot be learnt."""

@@ -35,7 +35,7 @@ class ClientDisconnected(OSError):
     """Raised by ``send`` when the client is gone (ASGI HTTP and WebSocket specification, since 2.4)."""
 
 
-class Transport(Protocol):
+class CycleTransport(Protocol):
     """What a cycle needs of its connection; see there."""
 
     context: AsgiContext
@@ -127,7 +127,9 @@ class Cycle:
         "wrote",
     )
 
-    def __init__(self, connection: Transport, head: RequestHead, response: Response, scope: dict[str, Any]) -> None:
+    def __init__(
+        self, connection: CycleTransport, head: RequestHead, response: Response, scope: dict[str, Any]
+    ) -> None:
         self.connection = connection
         self.head = head
         self.response = response

@@ -14,7 +14,7 @@ from time import monotonic
 
 from ....http1.errors import ResponseError
 from ...file_parts import send_part
-from .cycle import ClientDisconnected, Transport
+from .cycle import ClientDisconnected, CycleTransport
 
 
 def open_file(path: object) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def open_file(path: object) -> tuple[int, int]:
     return fd, found.st_size
 
 
-async def send_file(connection: Transport, file: int, size: int) -> None:
+async def send_file(connection: CycleTransport, file: int, size: int) -> None:
     """Send ``size`` bytes of ``file`` behind what was written already.
 
     Raises ``ClientDisconnected``; ``ResponseError`` when the file has become shorter. The response is broken then.
@@ -60,7 +60,7 @@ async def send_file(connection: Transport, file: int, size: int) -> None:
         os.close(out)
 
 
-async def _writable(connection: Transport, fd: int) -> None:
+async def _writable(connection: CycleTransport, fd: int) -> None:
     loop = connection.context.loop
     ready = loop.create_future()
     loop.add_writer(fd, _resolve, ready)

@@ -56,7 +56,16 @@ from ...websocket.frames import (
 from ...websocket.handshake import Offer
 from ...websocket.keepalive import Due, KeepAlive
 from ..turns import SLICE_S
-from .cycle import BURST_S, LOOK_S, PIECE_MAX_BYTES, PIECES_MAX, ClientDisconnected, Cycle, Transport, is_about_leaving
+from .cycle import (
+    BURST_S,
+    LOOK_S,
+    PIECE_MAX_BYTES,
+    PIECES_MAX,
+    ClientDisconnected,
+    Cycle,
+    CycleTransport,
+    is_about_leaving,
+)
 
 Message = MutableMapping[str, Any]
 
@@ -111,7 +120,7 @@ class WebSocketCycle(Cycle):
 
     def __init__(
         self,
-        connection: Transport,
+        connection: CycleTransport,
         head: RequestHead,
         response: Response,
         scope: dict[str, Any],

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
-class Carried(BaseModel):
+class Snapshot(BaseModel):
     """A part of the state. What a newer or older daemon knows besides is passed over."""
 
     # What reads and writes them is built when there is an upgrade, and not before the first answer.
@@ -14,20 +14,20 @@ class Carried(BaseModel):
 
 def build_all() -> None:
     """Build what reads and writes all parts; for a thread, since that takes long."""
-    for kind in Carried.__subclasses__():
+    for kind in Snapshot.__subclasses__():
         kind.model_rebuild()
 
 
-CarriedOutlets = dict[str, Any]
+OutputPipesSnapshot = dict[str, Any]
 """Pipes of a process, as ``logger`` has them."""
 
 
-def readers(outlets: CarriedOutlets | None) -> set[int]:
+def readers(outlets: OutputPipesSnapshot | None) -> set[int]:
     """The descriptors of ``outlets`` that must stay open."""
     return set() if outlets is None else set(outlets["readers"])
 
 
-class CarriedExecution(Carried):
+class ExecutionSnapshot(Snapshot):
     """A command that is executed as an app is. ``group``: as a worker's."""
 
     name: str
@@ -36,10 +36,10 @@ class CarriedExecution(Carried):
     mark: str
     started_at: float
     group: tuple[str, int | None] | None = None
-    outlets: CarriedOutlets | None = None
+    outlets: OutputPipesSnapshot | None = None
 
 
-class CarriedProcess(Carried):
+class ProcessSnapshot(Snapshot):
     """A process beside the workers. ``stop_in_s``: until it is ended by force; ``pause_s``: until it starts again."""
 
     spec: dict[str, Any]
@@ -52,10 +52,10 @@ class CarriedProcess(Carried):
     is_leaving: bool = False
     stop_in_s: float | None = None
     pause_s: float = 0.0
-    execution: CarriedExecution | None = None
+    execution: ExecutionSnapshot | None = None
 
 
-class CarriedSchedule(Carried):
+class ScheduleSnapshot(Snapshot):
     """A schedule. ``last``: the time that was begun last. ``runs``: each with the seconds until it is ended.
 
     ``waits``: the seconds until a run begins that is due. ``folder``: what is to end with its run.
@@ -65,7 +65,7 @@ class CarriedSchedule(Carried):
     name: str
     last: float | None = None
     next: float | None = None
-    runs: list[tuple[CarriedExecution, float | None]] = []
+    runs: list[tuple[ExecutionSnapshot, float | None]] = []
     waits: list[float] = []
     last_run: tuple[float, float, str, bool] | None = None
     skipped: int = 0
@@ -73,45 +73,45 @@ class CarriedSchedule(Carried):
     folder: tuple[str, int] | None = None
 
 
-class CarriedBackground(Carried):
+class BackgroundSnapshot(Snapshot):
     """What of an app runs beside its workers. ``closed``: schedules that are no more, whose runs go on."""
 
     surroundings: dict[str, Any] | None = None
-    processes: list[CarriedProcess] = []
-    leaving: list[CarriedProcess] = []
-    schedules: list[CarriedSchedule] = []
-    closed: list[CarriedSchedule] = []
+    processes: list[ProcessSnapshot] = []
+    leaving: list[ProcessSnapshot] = []
+    schedules: list[ScheduleSnapshot] = []
+    closed: list[ScheduleSnapshot] = []
 
-    def executions(self) -> list[CarriedExecution]:
+    def executions(self) -> list[ExecutionSnapshot]:
         """All that runs."""
         found = [each.execution for each in (*self.processes, *self.leaving) if each.execution is not None]
         return [*found, *(run for each in (*self.schedules, *self.closed) for run, _ in each.runs)]
 
 
-class CarriedSession(Carried):
+class SessionSnapshot(Snapshot):
     """A one-off command. ``sock``: the connection of whoever waits for it. ``folder``: what is to end with it."""
 
     app: str
     command: list[str] = []
     sock: int
-    execution: CarriedExecution
+    execution: ExecutionSnapshot
     folder: tuple[str, int] | None = None
 
 
-class CarriedTenantSchedules(Carried):
+class TenantSchedulesSnapshot(Snapshot):
     """Schedules of the apps of a template. ``times``: the next and the last of each. ``waiting``: keys and names.
 
     ``last``: key, name, and how that run went.
     """
 
     times: dict[str, tuple[float | None, float | None]] = {}
-    active: list[tuple[str, CarriedSchedule]] = []
+    active: list[tuple[str, ScheduleSnapshot]] = []
     waiting: list[tuple[str, str]] = []
     last: list[tuple[str, str, tuple[float, float, str, bool]]] = []
     left_out: dict[str, int] = {}
 
 
-class CarriedDesk(Carried):
+class LinkBrokerSnapshot(Snapshot):
     """What relays of a generation call the apps (their ids) and the templates (their names)."""
 
     generation: int
@@ -121,7 +121,7 @@ class CarriedDesk(Carried):
     development: list[int] = []
 
 
-class CarriedNeed(Carried):
+class LinkNeedSnapshot(Snapshot):
     """What a relay asked for, and nobody has answered yet. ``relay``: its number as a worker."""
 
     relay: int
