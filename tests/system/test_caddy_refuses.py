@@ -21,7 +21,7 @@ pytestmark = pytest.mark.system
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
 OPTION = "\ton_demand_tls {\n\t\tpermission python_dir {\n\t\t\troot /srv\n\t\t}\n\t}\n"
-SNIPPET = "}\n(common) {\n\trespond one two three four\n\tpython main:app\n"
+SNIPPET = "}\n(common) {\n\trespond one two three four\n"
 MISTAKES = {
     "too many words": ("", "\trespond one two three four\n", "Caddyfile:5: ", "respond one two three four"),
     "a plugin's option": (OPTION, "", "Caddyfile:4: ", "python_dir"),

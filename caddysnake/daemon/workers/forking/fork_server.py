@@ -100,7 +100,10 @@ class ForkServer(Launcher):
             if found is not None:
                 content = {"logger": "spawner", "fields": self._fields(), "streams": ["stdout", "stderr"]}
                 self._outlets = adopt_outlets({"content": content, "readers": found.readers})
-                return found.process, found.channel
+                if self._outlets is not None:
+                    self._read_output_soon()
+                    return found.process, found.channel
+                found.end()  # nobody would read what it writes: the next one has our own output
         ours, theirs = pair()
         options |= {"channel": theirs.fileno(), "libraries": self._libraries}
         bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
@@ -122,8 +125,12 @@ class ForkServer(Launcher):
             theirs.close()
         if self._outlets is not None:
             self._outlets.handed()
-            self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
+            self._read_output_soon()
         return process, ours
+
+    def _read_output_soon(self) -> None:
+        """Leave it in the pipe until it is plain that it does not end at once."""
+        self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
 
     def _fields(self) -> dict[str, object]:
         """What names it in the log."""
