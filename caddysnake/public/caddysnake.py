@@ -137,6 +137,21 @@ class _Link:
         database = parts.path.strip("/") if parts.scheme != "unix" else ""
         if database and database != "0":
             self.call("SELECT", database)
+        self._await_data()
+
+    def _await_data(self) -> None:
+        """A store that has just been started reads what it kept."""
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                self.call("PING")
+                return
+            except _Refused as exc:
+                if not str(exc).startswith("LOADING"):
+                    return  # who may not ask for that may still do the rest
+            if time.monotonic() > until:
+                raise TimeoutError
+            time.sleep(0.02)
 
     def close(self) -> None:
         self._sock.close()

@@ -98,7 +98,9 @@ def test_what_fails_at_the_start_for_want_of_descriptors_is_tried_again(
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def bring_up() -> bytes:
-        nobody = SimpleNamespace(running=SimpleNamespace(spawners=SimpleNamespace(uids=())))
+        nothing = SimpleNamespace(unwalled=frozenset(), apps={}, templates={})
+        running = SimpleNamespace(spawners=SimpleNamespace(uids=()), desired=nothing, apps={}, templates={})
+        nobody = SimpleNamespace(running=running)
         admin = AdminServer(cast(Daemon, nobody))
         endpoint = AdminEndpoint(SocketAddress("unix", str(path)))
         admin._coming = _Open(endpoint, open_unix(str(path), None, None, None))

@@ -17,7 +17,7 @@ from support.daemon import daemon, free_port, get
 
 from caddysnake.caddyfile.formatter import format_source
 from caddysnake.channel.codes import CAUSES, STATUS
-from caddysnake.cli.main import COMMANDS, whole_parser
+from caddysnake.cli.main import COMMANDS, Parser
 from caddysnake.config.language.adapt import load
 from caddysnake.config.language.directives import SUBDIRECTIVES
 from caddysnake.config.plan.plan import plan
@@ -83,14 +83,15 @@ def test_a_configuration_that_is_shown_is_one_for_us_and_for_caddy(block: Shown,
 
 @pytest.mark.parametrize("block", of("console"))
 def test_a_command_that_is_shown_is_understood(block: Shown) -> None:
-    parser = whole_parser()
     for line in re.findall(r"^\$ (.*)$", block.text, re.MULTILINE):
         words = shlex.split(line.partition(" | ")[0].partition(" > ")[0].partition(" && ")[0], comments=True)
         if words[:1] != ["caddysnake"] or words[1:] == ["COMMAND", "--help"]:
             continue
         assert words[1] in COMMANDS, line
+        parser = Parser()
+        import_module(f"caddysnake.cli.{words[1].replace('-', '_')}").add_arguments(parser)
         try:
-            parser.parse_args(words[1:])
+            parser.parse_args(words[2:])
         except SystemExit:
             raise AssertionError(f"{block.place}: {line}") from None
 

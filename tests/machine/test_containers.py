@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support import containers, machine
 from support.containers import Podman
-from support.daemon import PATIENCE_S, free_port, get
+from support.daemon import PATIENCE_S, eventually, free_port, get
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200)]
 
@@ -97,9 +97,8 @@ def test_an_app_behind_caddys_image(podman: Podman) -> None:
         first = wait_for(port)
         assert first.endswith(b" of user 10001\n")
         # What the app prints is in the container's log, and so is the daemon's own.
-        log = podman.log(sidecar)
-        assert '"msg":"asked for /"' in log
-        assert '"msg":"app ready"' in log
+        eventually(lambda: '"msg":"asked for /"' in podman.log(sidecar), "what the app printed")
+        assert '"msg":"app ready"' in podman.log(sidecar)
         podman("healthcheck", "run", sidecar)
         assert "Read-only file system" in podman.fails("exec", sidecar, "touch", "/x")
         assert "Permission denied" in podman.fails("exec", "--user=12345:12345", sidecar, "python3", "-c", KNOCK)
