@@ -387,13 +387,12 @@ def test_a_worker_tells_how_many_lines_found_no_room(log: LogProcess) -> None:
 
 def test_journald_is_told_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
-    os.dup2(writer, 15)
     where = os.fstat(writer)
     monkeypatch.setenv("JOURNAL_STREAM", f"{where.st_dev}:{where.st_ino}")
     assert is_journal(dict(os.environ), writer)
     assert not is_journal(dict(os.environ), 0)
     assert not is_journal({}, writer)
-    for fd in (reader, writer, 15):
+    for fd in (reader, writer):
         os.close(fd)
     record = Record("warn", 1.5, "daemon", "m", {})
     assert journal_line(record) == b'<4>{"level":"warn","ts":1.5,"logger":"daemon","msg":"m"}\n'

@@ -74,7 +74,7 @@ def test_requests_are_counted(worker: Worker) -> None:
         assert page.total(vitals.CELL_BYTES_IN, 1) == 5
         assert page.total(vitals.CELL_BYTES_OUT, 1) >= 3 * 5 + 5
         bounds = len(vitals.LATENCY_BOUNDS_S) + 1
-        assert sum(page.total(vitals.CELL_LATENCY + at, 1) for at in range(bounds)) == 5
+        eventually(lambda: sum(page.total(vitals.CELL_LATENCY + at, 1) for at in range(bounds)) == 5)
         assert page.word(vitals.WORD_ACTIVE) == 0
         first = page.word(vitals.WORD_TICK)
         eventually(lambda: page.word(vitals.WORD_TICK) > first)

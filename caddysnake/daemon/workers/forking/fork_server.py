@@ -101,7 +101,8 @@ class ForkServer(Launcher):
                 content = {"logger": "spawner", "fields": self._fields(), "streams": ["stdout", "stderr"]}
                 self._outlets = adopt_outlets({"content": content, "readers": found.readers})
                 if self._outlets is not None:
-                    self._read_output_soon()
+                    until = self._loop.time() + _HEARD_S
+                    self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
                     return found.process, found.channel
                 found.end()  # nobody would read what it writes: the next one has our own output
         ours, theirs = pair()
@@ -125,12 +126,8 @@ class ForkServer(Launcher):
             theirs.close()
         if self._outlets is not None:
             self._outlets.handed()
-            self._read_output_soon()
+            self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
         return process, ours
-
-    def _read_output_soon(self) -> None:
-        """Leave it in the pipe until it is plain that it does not end at once."""
-        self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
 
     def _fields(self) -> dict[str, object]:
         """What names it in the log."""
