@@ -47,7 +47,6 @@ class TokenBucket:
         return self._left >= -self._overdraft
 
 
-
 def raised_at(exc: Exception) -> str:
     """The line that raised ``exc``: for ``Throttle.is_due``."""
     return repr((type(exc), traceback.extract_tb(exc.__traceback__, -1)))

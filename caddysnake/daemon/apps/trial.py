@@ -74,6 +74,9 @@ class Trial:
         workers = canary.workers
         share = workers / (len(self.old.ready) + workers) if workers else canary.share
         self._rota = Rota(min(max(share, 0.001), 0.99))
+        self._rota_of_clients = Rota(self._rota.share)
+        self._clients = 0
+        """So many have been given to a worker, to stay with it."""
         self._since: dict[tuple[Connection, float], float] = {}
         """Requests of the new build that have no answer, and since when that was seen."""
         self._sheds = 0
@@ -105,10 +108,11 @@ class Trial:
             return new, 1
         now = self.compared()
         total = now.new.total + now.old.total
-        is_due = not is_client or now.new.total <= self.share * total
-        if new and is_due and self._rota.turns_of_new(total):
-            return new, 1
-        return old, self._rota.turns_of_old(total)
+        if is_client:  # they are counted here: of what has been answered workers tell a little later
+            self._clients += 1
+            has_room = now.new.total <= self.share * total
+            return (new if new and has_room and self._rota_of_clients.turns_of_new(self._clients - 1) else old), 1
+        return (new, 1) if new and self._rota.turns_of_new(total) else (old, self._rota.turns_of_old(total))
 
     # -- watching ------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,9 @@ class ForkServer(Launcher):
         self._unheard: asyncio.TimerHandle | None = None
         if saved is None:
             self.process, ours = self._execute()
+            if self._outlets is not None:
+                until = self._loop.time() + _HEARD_S
+                self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
             self._pidfd = os.pidfd_open(self.process.pid)
         else:
             self.process, ours = processes.InheritedChild(saved.pid), socket.socket(fileno=saved.channel)
@@ -101,8 +104,6 @@ class ForkServer(Launcher):
                 content = {"logger": "spawner", "fields": self._fields(), "streams": ["stdout", "stderr"]}
                 self._outlets = adopt_outlets({"content": content, "readers": found.readers})
                 if self._outlets is not None:
-                    until = self._loop.time() + _HEARD_S
-                    self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
                     return found.process, found.channel
                 found.end()  # nobody would read what it writes: the next one has our own output
         ours, theirs = pair()
@@ -126,7 +127,6 @@ class ForkServer(Launcher):
             theirs.close()
         if self._outlets is not None:
             self._outlets.handed()
-            self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, self._loop.time() + _HEARD_S)
         return process, ours
 
     def _fields(self) -> dict[str, object]:
