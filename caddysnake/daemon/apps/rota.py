@@ -20,11 +20,15 @@ class Rota:
         self.share = share
         self._given = 0.0
         """Requests that the new build got, or gets on what it was given."""
+        self._seen = self._told = 0
+        """``total`` when it last changed, and by how much: workers tell of many requests together."""
 
     def turns_of_new(self, total: int) -> int:
         """Return 1 when the next request is for the new build, 0 when it is for the old. ``total``: that have come."""
+        if total != self._seen:
+            self._told, self._seen = total - self._seen, total
         due = self.share * (total + 1)
-        self._given = max(self._given, due - _MADE_UP_FOR)
+        self._given = max(self._given, due - _MADE_UP_FOR - self.share * self._told)
         if self._given < due:
             self._given += 1
             return 1

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("caddysnake.app")
 
 _LOOK_S = 0.1
+_AHEAD = 4
+"""So many requests more than its share still let the new build have clients: each worker tells in its time."""
 _SHED_S, _SHED_OFTEN_S, _OFTEN = 0.5, 0.05, 20
 """How often the old build is asked for connections that have not been counted yet, and how many times often."""
 _TELL_S = 2.0
@@ -110,7 +112,7 @@ class Trial:
         total = now.new.total + now.old.total
         if is_client:  # they are counted here: of what has been answered workers tell a little later
             self._clients += 1
-            has_room = now.new.total <= self.share * total
+            has_room = now.new.total <= self.share * total + _AHEAD
             return (new if new and has_room and self._rota_of_clients.turns_of_new(self._clients - 1) else old), 1
         return (new, 1) if new and self._rota.turns_of_new(total) else (old, self._rota.turns_of_old(total))
 
