@@ -34,6 +34,7 @@ _WAIT_MAX_S = 300.0
 _IN_A_ROW = 8
 _GAP_S = 20e-6
 _UNREAD_MAX = 256
+_OK = b"+OK\r\n"
 _HINT = "write `cache` into the app's python block, or name a Valkey or Redis there: `cache redis://host:6379/0`"
 
 
@@ -91,6 +92,11 @@ if kind == 'list' then return redis.call('LRANGE', KEYS[1], 0, -1) end
 if kind ~= 'none' then return redis.error_reply('WRONGTYPE wrong type') end
 return redis.call('EXISTS', ARGV[1] .. KEYS[1]) == 1 and {}
 """
+_SETNX = """
+if redis.call('EXISTS', KEYS[1], ARGV[3] .. KEYS[1]) > 0 then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], unpack(tonumber(ARGV[2]) > 0 and {'EX', ARGV[2]} or {}))
+return 1
+"""
 _SADD = """
 if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) and redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
   return redis.error_reply('ERR the set is full')
@@ -124,7 +130,6 @@ class _Link:
 
                 context = ssl.create_default_context()
                 self._sock = context.wrap_socket(self._sock, server_hostname=parts.hostname)
-        self.pid = os.getpid()
         self.unread = 0
         """Answers to sets that were not waited for."""
         self._row, self._last = 0, 0.0
@@ -133,10 +138,10 @@ class _Link:
         self.wait(None)
         if parts.password:
             user = [unquote(parts.username)] if parts.username else []
-            self.call("AUTH", *user, unquote(parts.password))
+            self.call(_packed("AUTH", *user, unquote(parts.password)))
         database = parts.path.strip("/") if parts.scheme != "unix" else ""
         if database and database != "0":
-            self.call("SELECT", database)
+            self.call(_packed("SELECT", database))
         self._await_data()
 
     def _await_data(self) -> None:
@@ -144,7 +149,7 @@ class _Link:
         until = time.monotonic() + self._timeout_s
         while True:
             try:
-                self.call("PING")
+                self.call(_packed("PING"))
                 return
             except _Refused as exc:
                 if not str(exc).startswith("LOADING"):
@@ -172,17 +177,17 @@ class _Link:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
-    def call(self, *words: str | bytes | int) -> Any:
+    def call(self, message: bytes) -> Any:
         """Raises ``_Refused``, ``OSError``."""
-        self.send(*words)
+        self.send(message)
         return self.read()
 
-    def put(self, *words: str | bytes | int) -> None:
+    def put(self, message: bytes) -> None:
         """Send a set; its answer is waited for, unless it is one of many, right behind each other: those are confirmed
         together. Raises as ``call`` does, also for those before.
         """
         self._row = self._row + 1 if time.perf_counter() - self._last < _GAP_S else 0
-        self.send(*words)
+        self.send(message)
         self.unread += 1
         if self._row < _IN_A_ROW or self.unread >= _UNREAD_MAX:
             self.confirm()
@@ -192,6 +197,13 @@ class _Link:
         """Read what was not waited for. Raises ``_Refused`` for the first that was refused."""
         refused = None
         while self.unread:
+            if not self._buffer:
+                self._more(4096)
+            count = len(self._buffer) // len(_OK)
+            if self._buffer == _OK * count:  # as most are
+                self._buffer = b""
+                self.unread -= count
+                continue
             try:
                 self.read()
             except _Refused as exc:
@@ -200,22 +212,15 @@ class _Link:
         if refused is not None:
             raise refused
 
-    def send(self, *words: str | bytes | int) -> None:
-        out = b"*%d\r\n" % len(words)
-        for word in words:
-            raw = word if type(word) is bytes else str(word).encode()
-            out += b"$%d\r\n%b\r\n" % (len(raw), raw)
+    def send(self, message: bytes) -> None:
         try:
-            self._sock.sendall(out)
+            self._sock.sendall(message)
         except BlockingIOError:
             raise TimeoutError from None
 
     def read(self) -> Any:
         if not self._buffer:
             self._more(4096)
-        if self._buffer.startswith(b"+OK\r\n"):  # as most do
-            self._buffer = self._buffer[5:]
-            return b"OK"
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"$":
@@ -259,9 +264,8 @@ class _Link:
 class Cache:
     """What all workers of the app share. Keys and values are str or bytes, results are bytes."""
 
-    def __init__(self) -> None:
-        self._local = threading.local()
-        self._gave_up = float("-inf")
+    _local = threading.local()
+    _gave_up = float("-inf")
 
     # Values
 
@@ -271,11 +275,13 @@ class Cache:
         When it returns, the value is stored. Of many calls right behind each other, from the ninth on, up to 256 are
         confirmed together: what one of those was refused for is raised by a later call of the thread.
         """
-        words: list[str | bytes | int] = ["SET", _key(key), _value(value)]
-        if ttl is not None and int(ttl) > 0:
-            words += ["EX", int(ttl)]
+        raw, data = _key(key), _value(value)
+        if ttl is None or int(ttl) <= 0:
+            message = b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(raw), raw, len(data), data)
+        else:
+            message = _packed("SET", raw, data, "EX", int(ttl))
         try:
-            self._command(*words, is_set=True)
+            self._command(message, is_set=True)
         except _Refused as exc:
             raise _failed(exc) from None
 
@@ -284,7 +290,7 @@ class Cache:
         # Most keys hold one value: only for others, or for none, a script looks.
         found: bytes | list[bytes] | None = None
         try:
-            found = self._command("GET", _key(key))
+            found = self._command(_packed("GET", _key(key)))
         except _Refused as exc:
             if not str(exc).startswith("WRONGTYPE"):
                 raise _failed(exc) from None
@@ -297,10 +303,7 @@ class Cache:
 
     def setnx(self, key: str | bytes, value: str | bytes, ttl: int | None = None) -> bool:
         """As ``set``, if there is nothing under ``key``; whether that was so."""
-        words: list[str | bytes | int] = ["SET", _key(key), _value(value), "NX"]
-        if ttl is not None and int(ttl) > 0:
-            words += ["EX", int(ttl)]
-        return self._call(*words) is not None
+        return bool(self._script(_SETNX, _key(key), _value(value), int(ttl or 0), _EMPTIED))
 
     def keys(self, prefix: str | bytes = "", limit: int = _NAMES_MAX) -> list[bytes]:
         """The names that begin with ``prefix``, sorted, at most ``limit``."""
@@ -332,7 +335,7 @@ class Cache:
         if found is not None or not wait_s:
             return found
         try:
-            answer = self._command("BLPOP", _key(key), f"{wait_s:.3f}", wait_s=wait_s)
+            answer = self._command(_packed("BLPOP", _key(key), f"{wait_s:.3f}"), wait_s=wait_s)
         except _Refused as exc:
             if str(exc).startswith("WRONGTYPE"):
                 return None
@@ -372,7 +375,7 @@ class Cache:
         link = self._connected()
         self._local.link = None  # a connection that subscribes is for nothing else
         try:
-            link.send("SUBSCRIBE", raw)
+            link.send(_packed("SUBSCRIBE", raw))
             while (left_s := deadline - time.monotonic()) > 0:
                 link.wait(left_s)
                 answer = link.read()
@@ -393,24 +396,22 @@ class Cache:
 
     def _call(self, *words: str | bytes | int) -> Any:
         try:
-            return self._command(*words)
+            return self._command(_packed(*words))
         except _Refused as exc:
             raise _failed(exc) from None
 
-    def _command(self, *words: str | bytes | int, wait_s: float = 0.0, is_set: bool = False) -> Any:
+    def _command(self, message: bytes, wait_s: float = 0.0, is_set: bool = False) -> Any:
         """Raises ``_Refused``, ``CacheError``."""
         kept: _Link | None = getattr(self._local, "link", None)
-        if kept is not None and kept.pid != os.getpid():
-            kept = None
         link = kept or self._connected()
         try:
             if is_set:
-                return link.put(*words)
+                return link.put(message)
             if link.unread:
                 link.confirm()
             if wait_s:
                 link.wait(wait_s + _timeout_s())
-            answer = link.call(*words)
+            answer = link.call(message)
             if wait_s:
                 link.wait(None)
             return answer
@@ -424,7 +425,7 @@ class Cache:
             if kept is None or link.unread > is_set:
                 raise _failed(exc) from None
         # The store was restarted since: what has been sent to the one before is lost with it.
-        return self._command(*words, wait_s=wait_s, is_set=is_set)
+        return self._command(message, wait_s, is_set)
 
     def _connected(self) -> _Link:
         """A connection of this thread, in this process. Raises ``CacheError``."""
@@ -505,6 +506,14 @@ def _rung() -> str:
     return text
 
 
+def _packed(*words: str | bytes | int) -> bytes:
+    out = b"*%d\r\n" % len(words)
+    for word in words:
+        raw = word if type(word) is bytes else str(word).encode()
+        out += b"$%d\r\n%b\r\n" % (len(raw), raw)
+    return out
+
+
 def _timeout_s() -> float:
     try:
         return float(os.environ.get(_TIMEOUT, "")) or _TIMEOUT_S
@@ -513,22 +522,20 @@ def _timeout_s() -> float:
 
 
 def _key(key: str | bytes) -> bytes:
-    raw = _raw(key)
+    raw = key.encode() if type(key) is str else _raw(key)
     if not 1 <= len(raw) <= _KEY_MAX:
         raise _Misuse(f"a key has 1 to {_KEY_MAX} bytes, not {len(raw)}")
     return raw
 
 
 def _value(value: str | bytes) -> bytes:
-    raw = _raw(value)
+    raw = value if type(value) is bytes else _raw(value)
     if len(raw) > _VALUE_MAX:
         raise _Misuse(f"a value has at most {_VALUE_MAX} bytes, not {len(raw)}")
     return raw
 
 
 def _raw(value: str | bytes) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     return str(value).encode()
@@ -540,7 +547,7 @@ def _failed(exc: BaseException) -> CacheError:
     if isinstance(exc, _Refused):
         if text.startswith("WRONGTYPE"):
             return CacheError("wrong type")
-        if text.startswith("OOM"):
+        if "OOM" in text:  # older ones say in front of it that it came from a script
             return CacheError("the store is full: raise `max_size` of `cache`, or give values a time to live")
         return CacheError(text.removeprefix("ERR "))
     if isinstance(exc, TimeoutError):
@@ -549,3 +556,5 @@ def _failed(exc: BaseException) -> CacheError:
 
 
 cache: Cache = Cache()
+# A connection belongs to one process: who is forked begins anew.
+os.register_at_fork(after_in_child=lambda: setattr(Cache, "_local", threading.local()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import subprocess
 import threading
 import time
@@ -90,6 +91,7 @@ def test_lists_are_what_the_plugin_has_them_to_be(ours: Any) -> None:
     assert cache.get("l") == [b"first", b"second", b"third"]
     assert [cache.pop("l") for _ in range(4)] == [b"first", b"second", b"third", None]
     assert cache.get("l") == [], "an emptied list is one"
+    assert cache.setnx("l", "x") is False
     assert (cache.delete("l"), cache.delete("l"), cache.get("l")) == (1, 0, None)
     cache.set("scalar", "x")
     cache.sadd("set", "x")
@@ -173,6 +175,10 @@ def test_what_cannot_be_done_is_a_cache_error_with_a_sentence(ours: Any) -> None
     assert ours.cache.get("number") == b"1"
     assert ours.cache.keys("value", 0) == [b"value"]
     assert ours.cache.get("value") == b"x", "the connection is as good as before"
+    ours.cache._call("CONFIG", "SET", "maxmemory", "1")
+    for call in (lambda: ours.cache.setnx("new", "x"), lambda: ours.cache.append("new", "x")):
+        with pytest.raises(ours.CacheError, match="the store is full"):
+            call()
     assert issubclass(ours.CacheConfigurationError, ours.CacheError)
     assert issubclass(ours.CacheError, RuntimeError)
 
@@ -199,6 +205,17 @@ def test_many_sets_in_a_row_are_confirmed_together_and_none_is_lost(ours: Any, s
         server.process.kill()
         with pytest.raises(ours.CacheError, match="cannot be reached"):
             ours.cache.get("key7")
+
+
+def test_a_child_that_is_forked_has_a_connection_of_its_own(ours: Any) -> None:
+    ours.cache.set("whose", "parent")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(ours.cache.get("whose") == b"parent" for _ in range(500)) else 1)
+    for number in range(500):
+        ours.cache.set("number", str(number))
+        assert ours.cache.get("number") == str(number).encode()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_store_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
