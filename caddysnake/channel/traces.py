@@ -8,21 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_HEX = "0123456789abcdef"
 _BEGIN, _END = "\x1e", "\x1f"
-_MARK = re.compile(f"{_BEGIN}([{_HEX}]{{32}}){_END}")
+_MARK = re.compile(f"{_BEGIN}([0-9a-f]{{32}}){_END}")
+_HEADER = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:\Z|-)")
+"""W3C Trace Context, section 3.2: of a version to come more may follow."""
 
 
 def trace_of(traceparent: str) -> str:
-    """The trace id in the value of a ``traceparent`` (section 3.2); empty for what is none."""
-    parts = traceparent.split("-")
-    is_one = len(parts) >= 4 and len(parts[1]) == 32 and not parts[1].strip(_HEX) and parts[1].strip("0")
-    return parts[1] if is_one else ""
+    """The trace id in the value of a ``traceparent``; empty for what is none."""
+    found = _HEADER.match(traceparent)
+    return "" if found is None else found[1]
 
 
 def trace_in(fields: Iterable[tuple[bytes, bytes]]) -> str:
-    """That of a request with these ``fields``, whose names are in lower case."""
-    return next((trace_of(value.decode("latin-1")) for name, value in fields if name == b"traceparent"), "")
+    """That of a request with these ``fields``, whose names are in lower case. Two fields say nothing."""
+    return trace_of(",".join([value.decode("latin-1") for name, value in fields if name == b"traceparent"]))
 
 
 def marked(lines: bytes, trace: str) -> bytes:

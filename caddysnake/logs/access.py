@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..channel.traces import trace_of
+from ..channel.traces import trace_in
 from .records import Record
 
 LOGGER = "http.log.access"
@@ -86,7 +86,7 @@ def read(line: bytes, with_credentials: bool, ts: float) -> Record:
         "resp_headers": _headers([(name, value.lstrip()) for name, _, value in answer], _HOP, with_credentials),
         "queue": (flags >> _QUEUE_SHIFT) / 1e6,
     }
-    trace = trace_of(_text(last.get(b"traceparent", b"")))
+    trace = trace_in(fields)
     if trace:
         entry["traceID"] = trace
     return Record("error" if status >= 500 else "info", ts, LOGGER, MESSAGE, entry)
