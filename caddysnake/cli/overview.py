@@ -20,8 +20,8 @@ _REASON_MAX = 100
 _TRACEBACK_LINES = 8
 _APPS_LEAST = 5
 _LEAST_WIDTH = 8
-_APPS_SPARED = (3, 11, 9, 8, 4, 12, 10, 6)
-"""Of the table of apps: which build it is and how large, then how fast, how much, how often replaced."""
+_APPS_SPARED = (3, 11, 9, 6, 4, 12, 10, 8)
+"""Of the table of apps: which build it is and how large, then how busy, how often replaced, how fast."""
 
 
 class Columns(NamedTuple):
