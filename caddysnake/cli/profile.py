@@ -55,8 +55,10 @@ def main(args: argparse.Namespace) -> int:
         return report(exc)
     for warning in seen["warnings"]:
         print(f"Warning: {printable(warning)}", file=sys.stderr)
+    count = f"{seen['workers']} worker{'' if seen['workers'] == 1 else 's'}"
+    about = f"{printable(seen['name'])}, {count}, {seen['seconds']:g} s"
     if args.output is None:
-        _show(seen["content"])
+        _show(about, seen["content"], "of all threads and tasks together" if args.wall else "of the processors")
         return 0
     try:
         with open(args.output, "w", encoding="utf-8", errors="replace") as file:
@@ -64,20 +66,18 @@ def main(args: argparse.Namespace) -> int:
     except OSError as exc:
         print(f"Error: {args.output}: {exc.strerror}", file=sys.stderr)
         return 1
-    count = f"{seen['workers']} worker{'' if seen['workers'] == 1 else 's'}"
-    print(f"{args.output}: {printable(seen['name'])}, {count}, {seen['seconds']:g} s", file=sys.stderr)
+    print(f"{args.output}: {about}", file=sys.stderr)
     return 0
 
 
-def _show(content: str) -> None:
-    """The functions that took most, each for itself."""
+def _show(about: str, content: str, whose: str) -> None:
+    """How much time of ``whose`` was used, and the functions that took most, each for itself."""
     own: dict[str, int] = {}
     for line in content.splitlines():
         stack, _, took = line.rpartition(" ")
         name = stack.rpartition(";")[2]
         own[name] = own.get(name, 0) + int(took)
     whole = sum(own.values())
-    if not whole:
-        print("No processor time was used. --wall counts waiting too.")
+    print(f"{about}: {whole / 1e6:.3f} s {whose}{'' if whole else '; --wall counts waiting too'}")
     for name, its in sorted(own.items(), key=lambda each: -each[1])[:_HOTTEST]:
         print(f"{100 * its / whole:6.1f} %  {printable(name)}")
