@@ -30,7 +30,8 @@ log = logging.getLogger("caddysnake.admin")
 EVERY_S = 5.0
 KEPT = 180
 _LABELS_MAX = 200
-_MARKS_MAX = 100
+"""So many apps have points of their own; the whole has those of all."""
+_MARKS_MAX = 1000
 _WHOLE = ""
 _LATENCIES = slice(vitals.CELL_LATENCY, vitals.CELL_LATENCY + len(vitals.LATENCY_BOUNDS_S) + 1)
 _QUEUES = slice(vitals.CELL_QUEUE, vitals.CELL_QUEUE + len(vitals.QUEUE_BOUNDS_S) + 1)
@@ -139,7 +140,7 @@ class History:
         whole = [0] * vitals.CELLS
         points: dict[str, Point] = {}
         ready = 0
-        for group in groups:
+        for number, group in enumerate(groups):
             await asyncio.sleep(0)
             rows = [row for app in group.apps for row in seen.rows.get(app, [])]
             cells = list(seen.gone.get(group.ledger, ([], 0.0))[0]) or [0] * vitals.CELLS
@@ -151,13 +152,16 @@ class History:
             whole = list(map(vitals.plus, whole, cells))
             workers = sum(len(app.pool.ready) for app in group.apps)
             ready += workers
-            used = sum(usage[pid].memory_bytes for pid in {row.worker.pid for row in rows} if pid in usage)
-            points[group.label] = self._point(group.label, cells, passed, used, workers)
             self._mark(group, clock)
+            if number < _LABELS_MAX:
+                used = sum(usage[pid].memory_bytes for pid in {row.worker.pid for row in rows} if pid in usage)
+                points[group.label] = self._point(group.label, cells, passed, used, workers)
         memory = sum(each.memory_bytes for each in usage.values())
         points[_WHOLE] = self._point(_WHOLE, whole, passed, memory, ready)
         if passed:
             self._keep(clock, points)
+        for label in self._seen.keys() - {group.label for group in groups}:
+            del self._seen[label]
 
     def _groups(self) -> list[_Group]:
         running = self._daemon.running
@@ -169,7 +173,7 @@ class History:
             _Group(tenants.spec.name, tenants.ledger, list(tenants.all_apps()), (0, 0))
             for tenants in running.templates.values()
         ]
-        return found[:_LABELS_MAX]
+        return found
 
     def _point(self, label: str, cells: list[int], passed: float, memory: int, workers: int) -> Point:
         before = self._before.get(label)
@@ -201,9 +205,8 @@ class History:
         self._at.append(clock)
         for label in self._points.keys() - points.keys():
             del self._points[label]
-        for known in (self._before, self._seen):
-            for label in known.keys() - points.keys():
-                del known[label]
+        for label in self._before.keys() - points.keys():
+            del self._before[label]
         nothing = Point(0.0, 0.0, None, None, None, 0, 0)
         for label, point in points.items():
             kept = self._points.get(label)

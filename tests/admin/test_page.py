@@ -180,7 +180,9 @@ def test_the_last_quarter_of_an_hour_is_drawn_and_told(site: Site) -> None:
     page.until("document.querySelector('#charts .mark.build title') !== null")
     spoken = page.evaluate("document.querySelector('#charts svg').getAttribute('aria-label')")
     assert spoken.startswith("Requests a second in the last ")
-    assert "new build" in spoken
+    assert "new build of main:wsgi" in spoken
+    marks = "['a', 'b'].map((app) => ({ at: past.at[0], what: 'build', app, count: 1 }))"
+    assert page.evaluate(f"together({marks}).map(happening).join()").startswith("new build of 2 apps ")
     page.evaluate("document.querySelectorAll('#app-rows button.name').forEach((each) => each.click())")
     page.until("document.querySelectorAll('#app-rows .charts figure').length >= 6")
     for name, width, dark in (("charts", 1280, False), ("charts-dark", 1280, True), ("charts-narrow", 390, False)):

@@ -146,7 +146,20 @@ const CHARTS = [
   ["Workers ready", [["workers", "first"]], String],
 ];
 const CHART_W = 300, CHART_H = 64;
+const MARKS_READ = 10; // the latest, to who hears the page
 const WHAT = { build: "new build", refused: "refused build", crash: "crash" };
+
+// What happened to several apps at one time is one mark.
+function together(marks) {
+  const found = new Map();
+  for (const mark of marks) {
+    const key = `${mark.at} ${mark.what}`, former = found.get(key);
+    found.set(key, former ? { ...former, app: `${former.app}, ${mark.app}`, apps: former.apps + 1 } : { ...mark, apps: 1 });
+  }
+  return [...found.values()];
+}
+
+const happening = (mark) => `${WHAT[mark.what]} of ${mark.apps > 1 ? `${mark.apps} apps` : mark.app} ${ago(mark.at)}`;
 
 function svg(tag, attributes) {
   const element = document.createElementNS(SVG, tag);
@@ -182,14 +195,14 @@ function fillChart(figure, [title, lines, show], series, at, marks) {
     const place = (((mark.at - at[0]) / span_s) * CHART_W).toFixed(1);
     const line = svg("line", { class: `mark ${mark.what}`, x1: place, x2: place, y1: 0, y2: CHART_H });
     const told = svg("title", {});
-    told.textContent = `${mark.app}: ${WHAT[mark.what]} ${ago(mark.at)}`;
+    told.textContent = happening(mark) + (mark.apps > 1 ? `: ${mark.app}` : "");
     line.append(told);
     return line;
   }));
   const latest = lines.map(([name]) => series[name].findLast((value) => value !== null)).map((value) => (value === undefined ? "–" : show(value)));
   write(caption.lastChild, latest.join(" / "));
   write(scale, known.length ? `most ${show(Math.max(...known))}` : "nothing yet");
-  const happened = marks.length ? ` ${marks.map((mark) => `${WHAT[mark.what]} ${ago(mark.at)}`).join(", ")}.` : "";
+  const happened = marks.length ? ` ${marks.slice(-MARKS_READ).map(happening).join(", ")}.` : "";
   drawn.setAttribute("aria-label", `${title} in the last ${span(span_s)}: now ${latest.join(" and ")}${known.length ? `, most ${show(Math.max(...known))}` : ""}.${happened}`);
 }
 
@@ -197,7 +210,7 @@ function paintCharts(place, label) {
   const series = past && past.series[label];
   place.hidden = !series;
   if (!series) return;
-  const marks = past.marks.filter((mark) => !label || mark.app === label);
+  const marks = together(past.marks.filter((mark) => !label || mark.app === label));
   rows(place, CHARTS, (chart) => chart[0], buildChart, (figure, chart) => fillChart(figure, chart, series, past.at, marks));
 }
 
