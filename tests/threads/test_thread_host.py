@@ -117,6 +117,32 @@ def test_an_app_that_changes_the_process_when_it_is_imported_gets_one_of_its_own
     run(work())
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_app_that_a_library_does_not_take_in_beside_another_gets_a_process_of_its_own(
+    tmp_path: Path, workers: int
+) -> None:
+    """What prometheus-client has counted under a name stays, and nobody else may use that."""
+    counts = "import prometheus_client; prometheus_client.Counter('orders', 'Orders.')"
+
+    async def work() -> None:
+        async with Hosted() as house:
+            one, two = [
+                await house.started(
+                    threads(write(tmp_path, name, "wsgi", f"b'{name}'", counts), "wsgi", workers=workers)
+                )
+                for name in ("one", "two")
+            ]
+            assert len(set(pids(one, two))) == 2
+            for _ in range(3):
+                await one.prepare(one.spec)
+                one.swap()
+                await until(lambda: len(one.pools()) == 1, "the end of the old generation")
+            assert await house.ask(one) == (200, b"one")
+            assert await house.ask(two) == (200, b"two")
+
+    run(work())
+
+
 def test_groups_of_threads_share_one_import(tmp_path: Path, interface: str) -> None:
     count = "COUNT = globals().get('COUNT', 0) + 1\nopen('imports', 'a').write('x')\n"
 

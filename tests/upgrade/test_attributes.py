@@ -120,7 +120,7 @@ LOOKED_AT = {
     ),
     "workers.threads.host.ThreadHost": (
         "_answer_by _answers _ended _idle_since _left_behind _loop _lost_s _on_crash _reaping _scratch _settings "
-        "_stragglers _threads child gone groups is_private number peer place spawner state status why_killed"
+        "_stragglers _threads child ever gone groups is_private number peer place spawner state status why_killed"
     ),
     "workers.threads.placement.Placement": (
         "_group _host _hosts _of is_private key root settings"

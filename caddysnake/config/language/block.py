@@ -89,6 +89,9 @@ def _combination_errors(draft: AppDraft) -> list[CaddyfileError]:
     if interface == "wsgi" and "sendfile" in where:
         hint = "take it away: wsgi.file_wrapper always sends files so"
         errors.append(error_at(where["sendfile"], "sendfile is for ASGI apps", hint))
+    if fields.get("workers_runtime") == "thread" and draft.settings.get("app_metrics"):
+        hint = "take it away, or write workers_runtime process: threads of a process count in one place for all apps"
+        errors.append(error_at(where["app_metrics"], "app_metrics is for workers that are processes", hint))
     cache, sandbox = fields.get("cache"), fields.get("sandbox")
     if cache is not None and cache.url is None and sandbox is not None and sandbox.mode == "on":
         hint = "name one elsewhere, which the walls let it reach over TCP: cache redis://127.0.0.1:6379/0"

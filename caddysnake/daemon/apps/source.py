@@ -219,14 +219,15 @@ class WorkerSource:
             self._threads.move_out(worker.number)
 
     def is_better_alone(self, worker: Worker, code: str) -> bool:
-        """Move it to a host of its own: it cannot share one, or its host crashed before it was ready, which another app
-        may have caused. False where that is no help.
+        """Move it to a host of its own: it cannot share one, or it failed before it was ready, which another app may
+        have caused: its host crashed, or what a library remembers of others keeps it from being imported. False where
+        that is no help.
         """
         if self._threads is None:
             return False
-        if code == "crashed" and worker.ready_at is None:
-            return self._threads.needs_own_host(for_good=False)
-        return code == MOVES and self._threads.needs_own_host(for_good=True)
+        if code in ("crashed", "import-failed") and worker.ready_at is None:
+            return self._threads.needs_own_host(worker.number, for_good=False)
+        return code == MOVES and self._threads.needs_own_host(worker.number, for_good=True)
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
 

@@ -153,8 +153,8 @@ class ThreadLauncher(Launcher):
         """Go on where ``saved`` says."""
 
     @abstractmethod
-    def needs_own_host(self, for_good: bool) -> bool:
-        """Its workers do not share a process with other apps; ``for_good``: nor those of its successors.
+    def needs_own_host(self, worker: int, for_good: bool) -> bool:
+        """Workers to come do not share a process with other apps; ``for_good``: nor those of its successors.
 
-        False when that was known.
+        False when ``worker`` did not, so far as that is known.
         """

@@ -92,6 +92,8 @@ class ThreadHost:
         """Working directory and top-level module of each group that has a worker here."""
         self.is_private = False
         """For one app."""
+        self.ever: set[int] = set()
+        """All groups that have been here: libraries may remember them. After an upgrade none comes."""
         self.gone: asyncio.Event = asyncio.Event()
         self.status: int | None = None
         self.why_killed = ""
@@ -241,6 +243,7 @@ class ThreadHost:
             raise SpawnError("resources", f"no room for another thread: {os.strerror(-result)}")
         fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.groups[group] = (root, module)
+        self.ever.add(group)
         self._threads[worker] = (group, fd)
         self._idle_since = None
         if worker in self._ended:  # as quick as that

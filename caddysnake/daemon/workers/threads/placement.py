@@ -86,12 +86,14 @@ class Placement(ThreadLauncher):
         if self._host is self._of.get(worker):
             self._host = None
 
-    def needs_own_host(self, for_good: bool) -> bool:
-        """Its app is not to be with others. False when that was known."""
-        if self.is_private:
+    def needs_own_host(self, worker: int, for_good: bool) -> bool:
+        """See ``ThreadLauncher.needs_own_host``."""
+        host = self._of.get(worker)
+        if self.is_private if host is None else len(host.ever) == 1:
             return False
-        self.is_private = True
-        self._host = None
+        if not self.is_private:
+            self.is_private = True
+            self._host = None
         if for_good:
             self._hosts.remember_private(self._wanted())
         return True
