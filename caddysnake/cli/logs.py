@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -76,15 +77,17 @@ def main(args: argparse.Namespace) -> int:
     lines = args.lines if args.lines is not None or args.since is not None or not args.follow else _TAIL
     query: dict[str, Any] = {"app": args.app, "process": args.process, "level": args.level}
     query["lines"] = None if args.grep else lines
-    if args.follow:
-        query["follow"] = "true"
     since = time.time() - args.since if args.since is not None else 0.0
     try:
         target = find(args.address, args.config)
         shown = _Shown(args, lines if args.grep else None)
-        for line in _follow(target, query, since) if args.follow else _lines(target, query, since):
-            shown.take(line)
-        shown.end()
+        if args.grep or not args.follow:
+            for line in _lines(target, query, since):
+                since = max(since, shown.take(line))
+            shown.end()
+        if args.follow:
+            for line in _follow(target, {**query, "follow": "true"}, since):
+                shown.take(line)
     except CallFailed as exc:
         return report(exc)
     except KeyboardInterrupt:
@@ -94,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _lines(target: Target, query: dict[str, Any], since: float) -> Iterator[bytes]:
     known = {name: value for name, value in query.items() if value is not None}
-    return stream(target, f"/logs?{urlencode({**known, 'since': f'{since:.6f}'})}")
+    return stream(target, f"/logs?{urlencode({**known, 'since': since})}")
 
 
 def _follow(target: Target, query: dict[str, Any], since: float) -> Iterator[bytes]:
@@ -115,7 +118,7 @@ def _follow(target: Target, query: dict[str, Any], since: float) -> Iterator[byt
 
 
 class _Shown:
-    """What is printed. ``last``: only so many, once all are known."""
+    """What is printed. ``last``: only so many of what is there already."""
 
     def __init__(self, args: argparse.Namespace, last: int | None) -> None:
         is_terminal = sys.stdout.isatty()
@@ -124,20 +127,20 @@ class _Shown:
         self._plain = Console(colour=False)
         self._pattern: re.Pattern[str] | None = args.grep
         self._last = last
-        self._kept: list[bytes] = []
+        self._kept: deque[tuple[bytes, Record]] = deque(maxlen=last)
         self._follows = args.follow
 
-    def take(self, line: bytes) -> None:
-        """A record has come."""
+    def take(self, line: bytes) -> float:
+        """A record has come; the time of it."""
         record = _record(line)
         if record is None:
-            return
-        if self._pattern is not None and not any(map(self._pattern.search, self._forms(line, record))):
-            return
-        if self._last is not None and not self._follows:
-            self._kept = [*self._kept, line][-self._last :] if self._last else []
-            return
-        self._print(line, record)
+            return 0.0
+        if self._pattern is None or any(map(self._pattern.search, self._forms(line, record))):
+            if self._last is None:
+                self._print(line, record)
+            else:
+                self._kept.append((line, record))
+        return record.ts
 
     def _forms(self, line: bytes, record: Record) -> Iterator[str]:
         """What a pattern may be found in."""
@@ -146,11 +149,11 @@ class _Shown:
         yield line.decode(errors="replace")
 
     def end(self) -> None:
-        """No more will come."""
-        for line in self._kept:
-            record = _record(line)
-            if record is not None:
-                self._print(line, record)
+        """All that was there has come."""
+        for line, record in list(self._kept):
+            self._print(line, record)
+        self._kept.clear()
+        self._last = None
 
     def _print(self, line: bytes, record: Record) -> None:
         if self._is_json:

@@ -86,12 +86,14 @@ def test_what_was_logged_is_found_by_app_level_time_and_text(process: Process, t
     assert "printed first" in told("--since", "1h30m")
 
 
-def test_it_goes_on_with_what_comes_also_over_an_upgrade(process: Process, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [[], ["--grep", "printed", "-n", "1"]])
+def test_it_goes_on_with_what_comes_also_over_an_upgrade(process: Process, tmp_path: Path, words: list[str]) -> None:
+    get("/?earlier", path=tmp_path / "a.sock")
     get("/?before", path=tmp_path / "a.sock")
     process.wait_for_log("printed before")
     environ = {**os.environ, "XDG_RUNTIME_DIR": process.runtime_dir, "HOME": str(tmp_path)}
     following = subprocess.Popen(
-        [sys.executable, "-m", "caddysnake", "logs", "-f", "one:wsgi"],
+        [sys.executable, "-m", "caddysnake", "logs", "-f", "one:wsgi", *words],
         cwd=tmp_path,
         env=environ,
         stdout=subprocess.PIPE,
@@ -117,6 +119,7 @@ def test_it_goes_on_with_what_comes_also_over_an_upgrade(process: Process, tmp_p
         get("/?upgraded", path=tmp_path / "a.sock")
         until("printed upgraded")
         assert seen.count(b"printed before") == seen.count(b"printed after") == 1
+        assert (b"printed earlier" in seen) == (not words)
         assert "printed before" in command(process, tmp_path, "logs", check=True).stdout, "it survives an upgrade"
         following.send_signal(signal.SIGINT)
         assert following.wait(PATIENCE_S) in (0, 130)
