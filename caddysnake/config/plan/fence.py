@@ -18,6 +18,8 @@ from ...placeholders import template
 from ...sandbox.walls import Grant, Walls
 from ..language.models import PythonApp
 from ..language.values import unescaped
+from . import accounts
+from .environment import worker_environ
 from .places import absolute, default_socket_dir, runtime_folder, service_folder
 from .plan import AppSpec, Plan
 from .routing import fields, settled_fields
@@ -132,7 +134,20 @@ def common_fence(spec: AppSpec, closed: Iterable[str], environ: Mapping[str, str
             wishes.append(Wish(path, "write" if at.startswith("write") else "read", at, is_optional=True))
     # System calls are refused in this layer alone. Tenants who share a fork server have one user.
     walls = Walls((), box.connect, box.listen, bool(box.unix))
-    return Fence(tuple(wishes), walls, closed=tuple(closed))
+    return Fence(tuple(wishes), walls, closed=(*closed, *_imported_from(spec, environ)))
+
+
+def _imported_from(spec: AppSpec, environ: Mapping[str, str]) -> list[str]:
+    """Where an interpreter finds code that tenants must not put there: it runs before they are apart."""
+    try:
+        own = worker_environ(spec, environ, accounts.resolve(spec.block.user, spec.block.group))
+    except accounts.AccountError:  # a request decides, and no two tenants share one
+        return []
+    values = settled_fields(spec.block, environ)
+    own |= {pair.name: values.get(f"env_var[{n}]", pair.value) for n, pair in enumerate(spec.block.env_vars)}
+    bases = (("PYTHONUSERBASE", "lib"), ("HOME", ".local/lib"), ("PYTHONPYCACHEPREFIX", ""))
+    # Who has one of his own shares no fork server.
+    return [os.path.join(own[name], below) for name, below in bases if own.get(name) and "{" not in own[name]]
 
 
 def tops(spec: AppSpec, values: Mapping[str, str], environ: Mapping[str, str], base: str) -> tuple[str, ...]:
@@ -178,16 +193,16 @@ def walls_of(fence: Fence, sites: Sites) -> Walls:
         FenceError: a path is missing, of the wrong kind, leads astray, or must not be had.
     """
     venv, roots = _interpreter(sites.python)
-    ours = (*roots, str(PACKAGE), *sites.libraries)
+    ours = (str(PACKAGE), *sites.libraries)
     found = {**dict.fromkeys((*_READ, *ours), "read"), **dict.fromkeys(_USE, "use"), **dict.fromkeys(_SHARE, "share")}
     grants = [Grant(path, how) for path, how in found.items()]
-    reals = {
-        wish: os.path.realpath(wish.path) for wish in (*(Wish(path, "read", "venv") for path in venv), *fence.wishes)
-    }
+    wishes = [Wish(path, "read", "venv", is_optional=True) for path in (*venv, *roots)]
+    reals = {wish: os.path.realpath(wish.path) for wish in (*wishes, *fence.wishes)}
     private = os.path.realpath(sites.private) if sites.private else ""
     loose = [*map(os.path.realpath, fence.loose), *(real for wish, real in reals.items() if wish.how == "write")]
     loose += [private] if private else []
     settled = [real for wish, real in reals.items() if not any(files.is_within(wish.path, each) for each in loose)]
+    _check_program(sites.python, fence, [*loose, *(reals[wish] for wish in fence.wishes)])
     for wish, real in reals.items():
         if not os.path.lexists(real):
             if wish.is_optional:
@@ -199,7 +214,7 @@ def walls_of(fence: Fence, sites: Sites) -> Walls:
         if not any(files.is_within(real, each) for each in (*loose, *settled)):
             _check_way(wish, real, loose)
         if wish.how == "write":
-            _check_written(wish, real, fence.closed, (*venv, *ours))
+            _check_written(wish, real, fence.closed, (*venv, *roots, *ours))
         grants.append(Grant(real, wish.how, is_plain=True))
     if private:
         grants.append(Grant(private, "write", is_plain=True))
@@ -263,6 +278,14 @@ def _check_way(wish: Wish, real: str, loose: list[str]) -> None:
             if files.is_within(place, each):
                 message = f"{wish.path} leads to {real}, by a link in {each}, where it must not lead out of that"
                 raise FenceError(wish.at, message, f"write `read {real}` in the block of sandbox, or end the link")
+
+
+def _check_program(python: str, fence: Fence, own: list[str]) -> None:
+    """What a request has chosen may have any interpreter, but for a neighbour's, with the packages that are there."""
+    real = os.path.realpath(python)
+    near = [each for each in fence.loose if files.is_within(real, os.path.dirname(each))]
+    if not any(files.is_within(real, each) for each in own):
+        _check_way(Wish(python, "read", "venv"), real, near)
 
 
 def _check_written(wish: Wish, real: str, closed: Iterable[str], code: Iterable[str]) -> None:

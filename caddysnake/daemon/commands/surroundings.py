@@ -71,13 +71,13 @@ class Surroundings(NamedTuple):
         environ["PATH"] = os.pathsep.join((os.path.dirname(python), rest))
         folder = os.path.realpath(settings.working_dir)
         found = cls(settings.app, key.account, python, folder, environ, settings.limits or {}, private=private)
-        return found if key.fence is None else found._walled(fence or key.fence, os.path.dirname(temporary))
+        return found if key.fence is None else found._walled(fence or key.fence, key.python)
 
-    def _walled(self, fence: Fence, private: str) -> Surroundings:
+    def _walled(self, fence: Fence, python: str) -> Surroundings:
         if not fence.owner:
             return self._replace(cannot="which sandbox is its own is not known")
         try:
-            return self._replace(walls=walls_of(fence, Sites(self.python, (), private)))
+            return self._replace(walls=walls_of(fence, Sites(python, (), self.private)))
         except FenceError as exc:
             return self._replace(cannot=f"{exc} ({exc.hint})")
 

@@ -12,6 +12,7 @@ from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.config.check.sandbox import admin_errors, held, overlaps, path_errors, refusals, sandboxes
 from caddysnake.config.language.adapt import ConfigErrors, load
 from caddysnake.config.language.models import Sandbox
+from caddysnake.config.plan.fence import Fence, FenceError, Sites, Wish, walls_of
 from caddysnake.config.plan.plan import Plan, plan
 from caddysnake.sandbox.walls import Walls
 
@@ -124,6 +125,58 @@ def test_a_link_in_what_the_app_writes_leads_nowhere_else(tmp_path: Path) -> Non
     assert list(path_errors(planned(tmp_path, "write media\nread media/in out"))) == []
     error = error_of(tmp_path, "write media\nread media/out")
     assert f"leads to {tmp_path}/secret, by a link in {tmp_path}/app0/media" in str(error)
+
+
+def a_python(root: Path) -> str:
+    """What looks like a whole installation of one."""
+    (root / "bin").mkdir(parents=True)
+    (root / "lib" / "python3.11").mkdir(parents=True)
+    (root / "lib" / "python3.11" / "os.py").touch()
+    (root / "bin" / "python3.11").write_bytes(b"\x7fELF")
+    return str(root / "bin" / "python3.11")
+
+
+def test_no_tenants_interpreter_leads_to_a_neighbours_folders(tmp_path: Path) -> None:
+    everybodys, bobs = a_python(tmp_path / "opt" / "python"), a_python(tmp_path / "srv" / "bob" / "python")
+    (tmp_path / "srv" / "bob" / "v").mkdir()
+    (tmp_path / "srv" / "bob" / "v" / "pyvenv.cfg").touch()
+    alice = tmp_path / "srv" / "alice"
+    own = a_python(alice / "python")
+    forged = a_python(alice / "forged")
+    (alice / "forged" / "share").symlink_to(tmp_path / "srv" / "bob")
+    (alice / "linked").symlink_to(tmp_path / "srv" / "bob" / "v")
+
+    def granted(link: str | None, venv: str = "v", *lines: str) -> list[str]:
+        if link is not None:
+            (alice / venv / "bin").mkdir(parents=True, exist_ok=True)
+            (alice / venv / "pyvenv.cfg").touch()
+            (alice / venv / "bin" / "python").unlink(missing_ok=True)
+            (alice / venv / "bin" / "python").symlink_to(link)
+        wishes = (Wish(str(alice), "read", "working_dir"), *(Wish(line, "read", "read[0]") for line in lines))
+        fence = Fence(wishes, Walls(), loose=(str(alice),), owner="alice")
+        return [each.path for each in walls_of(fence, Sites(str(alice / venv / "bin" / "python"), (), "")).grants]
+
+    assert f"{tmp_path}/opt/python/lib" in granted(everybodys)
+    assert f"{alice}/python/lib" in granted(own)
+    assert f"{tmp_path}/srv/bob/python/lib" in granted(bobs, "v", f"{tmp_path}/srv/bob/python")
+    for link, venv, leads_to in ((bobs, "v", bobs), (forged, "v", "srv/bob"), (None, "linked", "srv/bob/v/bin/python")):
+        with pytest.raises(FenceError, match=f"leads to .*{leads_to}, by a link in {alice}") as caught:
+            granted(link, venv)
+        assert caught.value.at == "venv"
+
+
+def test_no_tenant_writes_what_the_fork_server_of_all_imports(tmp_path: Path) -> None:
+    for number, (variable, below) in enumerate((("HOME", "/.local/lib"), ("PYTHONUSERBASE", "/lib"))):
+        folder = tmp_path / f"{number}"
+        (folder / "home" / "data").mkdir(parents=True)
+        for written, value, is_refused in (
+            ("home", "home", True),
+            ("home/data", "home", False),
+            ("home", "home/{host}", False),  # which has a fork server of its own
+        ):
+            lines = f"write {folder}/{written}\n}}\nenv_var {variable} {folder}/{value}\nenv_var HOST {{host}}"
+            errors = list(path_errors(planned(folder, f"{lines}\nautoreload {{")))
+            assert [f"{folder}/home{below} is there" in str(error) for _, error in errors] == [True] * is_refused
 
 
 @pytest.mark.parametrize(

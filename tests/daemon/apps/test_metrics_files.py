@@ -269,3 +269,10 @@ def test_no_link_pipe_or_flood_of_an_app_harms_who_reads(tmp_path: Path) -> None
     assert {sample.metric for sample in merged.samples()} == {"f"}
     assert len(merged.samples()) == 5000
     assert merged.left_out == 3000 + 3, "a link, a folder, and what is too large"
+    root = tmp_path.parent / "in its place"
+    root.symlink_to(tmp_path)  # a neighbour's, where what is empty and what has ended would be removed
+    (tmp_path / "empty").mkdir()
+    os.utime(tmp_path / "empty", (1, 1))
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        collect(str(root), Merged())
+    assert (tmp_path / "empty").is_dir()

@@ -39,8 +39,9 @@ class _File(NamedTuple):
 
 def collect(root: str, merged: Merged) -> None:
     """Add what is below ``root`` to ``merged``. Raises ``OSError`` when it cannot be read at all."""
-    with contextlib.suppress(FileNotFoundError):
-        files = list(_files(root))
+    with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as held:
+        root = _pinned(root, held)
+        files = list(_files(root, held))
         kept, included = _kept(root)
         dead = Merged()
         for row in kept:
@@ -50,7 +51,7 @@ def collect(root: str, merged: Merged) -> None:
         for file in files:
             if file.identity in included or (file in ended and file.kind.is_live):
                 continue
-            data = _content(f"{root}/{file.path}", budget)
+            data = _content(file.path, budget)
             budget -= len(data or b"")
             if data is None:
                 merged.left_out += 1
@@ -61,20 +62,27 @@ def collect(root: str, merged: Merged) -> None:
         merged.merge(dead)
 
 
-def _files(root: str) -> Iterator[_File]:
+def _pinned(folder: str, held: contextlib.ExitStack) -> str:
+    """A name of ``folder`` that stays its own, whatever an app puts in its place; it is no link."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    held.callback(os.close, fd)
+    return f"/proc/self/fd/{fd}"
+
+
+def _files(root: str, held: contextlib.ExitStack) -> Iterator[_File]:
     count = 0
     with os.scandir(root) as builds:
         for number, build in enumerate(builds):
             if number >= _BUILDS_MAX or not build.is_dir(follow_symlinks=False):
                 continue
             is_empty = True
-            with contextlib.suppress(OSError), os.scandir(build.path) as files:
+            with contextlib.suppress(OSError), os.scandir(_pinned(build.path, held)) as files:
                 for file in files:
                     is_empty = False
                     kind = kind_of(file.name)
                     if kind is not None and count < _FILES_MAX:
                         count += 1
-                        yield _File(f"{build.name}/{file.name}", kind, f"{build.name}/{file.name}#{file.inode()}")
+                        yield _File(file.path, kind, f"{build.name}/{file.name}#{file.inode()}")
             if is_empty and time.time() - build.stat(follow_symlinks=False).st_mtime > _OLD_S:
                 with contextlib.suppress(OSError):
                     os.rmdir(build.path)  # a worker to come makes it again
@@ -131,4 +139,4 @@ def _keep(root: str, dead: Merged, ended: list[_File]) -> None:
         os.rename(path, f"{root}/{KEPT}")
         for each in ended:
             with contextlib.suppress(OSError):
-                os.unlink(f"{root}/{each.path}")
+                os.unlink(each.path)

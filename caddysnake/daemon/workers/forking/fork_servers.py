@@ -58,7 +58,7 @@ class ForkServers:
             self._sights[key] = sight
         if plot is None:
             return None
-        return await asyncio.to_thread(walls_of, plot.fence, Sites(sight.python, tuple(self._libraries), plot.private))
+        return await asyncio.to_thread(walls_of, plot.fence, Sites(key.python, tuple(self._libraries), plot.private))
 
     def get(self, key: ForkServerKey) -> ForkServer:
         """The live fork server for ``key``, started if there is none. Raises ``SpawnError``."""

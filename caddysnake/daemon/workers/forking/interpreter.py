@@ -48,7 +48,7 @@ class Sight(NamedTuple):
             return seen
         try:
             folder = private if key.fence.owner else tempdirs.kept_base()
-            walls = walls_of(key.fence, Sites(seen.python, tuple(libraries), folder))
+            walls = walls_of(key.fence, Sites(key.python, tuple(libraries), folder))
         except FenceError as exc:
             return seen._replace(cannot=f"{exc} ({exc.hint})")
         return seen._replace(walls=walls, identities=identities(walls))
