@@ -138,6 +138,29 @@ SHELL = {
         "env_var A 1",
         "# gunicorn workers $(( 2 * $(nproc) + 1 )): nothing is run to count",
     ],
+    'cd "$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/src" && uvicorn x:app --app-dir lib': [
+        "working_dir src",
+        "env_var PYTHONPATH lib",
+    ],
+    'case "$1" in web|serve) exec gosu www:data gunicorn -k uvicorn.workers.UvicornWorker --threads 8 x:app ;; esac': [
+        "module_asgi x:app",
+        "user www",
+        "group data",
+        "# gunicorn threads: an ASGI app runs on one event loop",
+    ],
+    "if x; then uvicorn x:app --reload; else A='-w 3 --timeout 9'; gunicorn $A $B -b $C --umask $D y:app; fi": [
+        "module_wsgi y:app",
+        "workers 3",
+        "tcp/{$C:127.0.0.1:8000}",
+        "# {$B}: its value is not known here",
+        "# gunicorn umask {$D}: not octal digits",
+    ],
+    "if x; then uvicorn x:app --reload; else gunicorn x:app --max-requests $A; fi": [
+        "# uvicorn x:app --reload: only one can listen at this address",
+        "# gunicorn max_requests {$A}: the variable's value is not known here",
+    ],
+    "uv run --no-dev fastapi run -e pkg.main:web --port 9": ["module_asgi pkg.main:web", "tcp/0.0.0.0:9"],
+    "uvicorn x:app --lifespan maybe --ws-max-size 0": ["# lifespan maybe: 'maybe' is not one of on, off, auto"],
     "cd /srv/x && . venv/bin/activate; : ${A:=1}; exec uvicorn x:app": ["venv /srv/x/venv", "working_dir /srv/x"],
 }
 
@@ -158,6 +181,13 @@ def test_what_stands_in_files_in_other_ways_is_read_too(tmp_path: Path) -> None:
     text = imported([str(tmp_path / "uwsgi.ini")], {})
     assert "threads = 9 (below if-env = DEV)" in text
     assert all(each in text for each in ("module_wsgi x:y", "workers auto", "\t\tthreads 1\n"))
+    (tmp_path / "uwsgi.ini").write_text("[uwsgi]\nini = :base\nsocket = @x\n[base]\nprocesses = 3\nmodule = x:y\n")
+    text = imported([str(tmp_path / "uwsgi.ini")], {})
+    assert all(each in text for each in ("module_wsgi x:y", "workers 3", "unix//run/x.sock {"))
+    (tmp_path / "env").write_text("W=4\n")
+    unit = f"[Service]\nEnvironmentFile={tmp_path}/env\nExecStart=/x/bin/gunicorn -w $W app:app\n"
+    (tmp_path / "a.service").write_text(unit)
+    assert "workers 4" in imported([str(tmp_path / "a.service")], {})
     (tmp_path / "Procfile").write_text("web: gunicorn app:app\nbeat: A=1 celery beat\n")
     text = imported([str(tmp_path / "Procfile")], {})
     assert "process beat celery beat {\n\t\t\tenv_var A 1\n\t\t}" in text

@@ -6,34 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...config.language.values import InvalidValue
+from . import options
 from .block import Block
 from .launch import CannotImport, Launch
-from .options import (
-    BUILT_IN,
-    CADDYS,
-    LOGS,
-    METRICS,
-    SYSTEMD,
-    TITLE,
-    ServerOptions,
-    grace,
-    later,
-    level,
-    limit,
-    line,
-    listed,
-    listen,
-    mebibytes,
-    names,
-    number,
-    reasons,
-    seconds,
-    switch,
-    trust,
-    umask,
-    watch,
-    workers,
-)
 
 _PREFIX = "write `handle_path PREFIX/*` around the block in Caddy's site: the app is told what it takes off"
 _HTTP = "HTTP/1.1 between Caddy and here; Caddy speaks HTTP/2 and HTTP/3"
@@ -47,28 +22,32 @@ def _loop(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 
 
 def _env_files(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    for path in listed(value):
+    for path in options.listed(value):
         block.add("env_file", path)
+
+
+def _mode(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    block.mode = f"{options.octal(value) & 0o666:04o}"
 
 
 def _ping(block: Block, value: Any, values: Mapping[str, Any]) -> None:
     timeout = values.get("ws_ping_timeout")
-    interval = seconds(value)
+    interval = options.seconds(value)
     if interval == "0s":
         block.put("websocket_ping", "off")
     else:
-        block.put("websocket_ping", interval, *([seconds(timeout)] if timeout else []))
+        block.put("websocket_ping", interval, *([options.seconds(timeout)] if timeout else []))
 
 
 def _address(block: Block, values: Mapping[str, Any], launch: Launch, mode: str | None) -> None:
     if values.get("uds"):
-        listen(block, f"unix:{values['uds']}")
+        options.listen(block, f"unix:{values['uds']}")
         block.mode = mode
     elif values.get("fd"):
         block.addresses.append(f"fd/{values['fd']}")
     else:
         host = str(values.get("host") or "127.0.0.1")
-        listen(
+        options.listen(
             block, f"{f'[{host}]' if ':' in host and not host.startswith('{$') else host}:{values.get('port') or 8000}"
         )
 
@@ -98,51 +77,54 @@ def _finish_uvicorn(block: Block, values: dict[str, Any], launch: Launch) -> Non
     _address(block, values, launch, "0666")
     _workers(block, launch)
     if values.get("proxy_headers", True):
-        trust(block, values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None), "127.0.0.1")
+        options.trust(
+            block, values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None), "127.0.0.1"
+        )
 
 
-UVICORN = ServerOptions(
+UVICORN = options.ServerOptions(
     "uvicorn",
     {
-        "host": later, "port": later, "uds": later, "fd": later, "factory": later, "interface": later,
-        "proxy_headers": later, "forwarded_allow_ips": later, "ws_ping_timeout": later,
-        "limit_max_requests_jitter": later,
-        "workers": workers,
+        **options.later(
+            "host port uds fd factory interface proxy_headers forwarded_allow_ips ws_ping_timeout "
+            "limit_max_requests_jitter entrypoint"
+        ),
+        "workers": options.workers,
         "loop": _loop,
-        "lifespan": line("lifespan"),
+        "lifespan": options.line("lifespan"),
         "env_file": _env_files,
-        "app_dir": lambda block, value, _: None if value in (".", "") else block.put("working_dir", str(value)),
-        "reload": switch("autoreload"),
-        "reload_include": watch,
-        "log_level": level,
-        "access_log": switch("log"),
-        "limit_max_requests": limit("max_requests"),
-        "limit_concurrency": lambda block, value, _: block.put("max_queue", number(value)),
-        "timeout_graceful_shutdown": grace,
-        "ws_max_size": line("websocket_max_size", number),
+        "app_dir": lambda block, value, _: None if value in (".", "") else block.environ("PYTHONPATH", str(value)),
+        "reload": options.switch("autoreload"),
+        "reload_include": options.watch,
+        "log_level": options.level,
+        "access_log": options.switch("log"),
+        "limit_max_requests": options.limit("max_requests"),
+        "limit_concurrency": lambda block, value, _: block.put("max_queue", options.number(value)),
+        "timeout_graceful_shutdown": options.grace,
+        "ws_max_size": options.line("websocket_max_size", options.number),
         "ws_ping_interval": _ping,
-        **reasons(
+        **options.reasons(
             ("reload_dir reload_exclude reload_delay", "`autoreload` watches `working_dir`, and knows what is no code"),
             ("timeout_keep_alive", "an idle connection of Caddy's is never closed from here"),
             ("timeout_worker_healthcheck", "a worker may be busy for minutes and be healthy; one that hangs is "
                 "told in the log"),
-            ("log_config use_colors", LOGS),
+            ("log_config use_colors", options.LOGS),
             ("backlog", "as long as the kernel allows"),
             ("http", "always httptools"),
             ("ws ws_per_message_deflate", "WebSockets are built in, with compression where the client asks for it"),
             ("ws_max_queue", "a client that sends too fast is not read until the app has caught up"),
-            ("h11_max_incomplete_event_size", BUILT_IN),
+            ("h11_max_incomplete_event_size", options.BUILT_IN),
             ("server_header date_header header", "Caddy's: `header` in its site"),
             ("root_path", _PREFIX),
             (
                 "ssl_keyfile ssl_certfile ssl_keyfile_password ssl_version ssl_cert_reqs ssl_ca_certs ssl_ciphers",
-                CADDYS,
+                options.CADDYS,
             ),
             ("reset_contextvars", "each request has a context of its own"),
         ),
     },
     _finish_uvicorn,
-    switches=names(
+    switches=options.names(
         "reload factory access_log use_colors proxy_headers server_header date_header reset_contextvars"
     ),
     many=frozenset({"reload_include", "reload_dir", "reload_exclude", "header"}),
@@ -156,31 +138,29 @@ def _finish_granian(block: Block, values: dict[str, Any], launch: Launch) -> Non
     if interface == "asginl":
         block.put("lifespan", "off")
     _app(block, values, "granian")
-    permissions = values.get("uds_permissions")
-    _address(block, values, launch, f"{int(str(permissions), 8) & 0o666:04o}" if permissions else None)
+    _address(block, values, launch, block.mode)
     _workers(block, launch)
     if values.get("blocking_threads") and block.has("module_wsgi"):
-        block.put("threads", number(values["blocking_threads"]))
+        block.put("threads", options.number(values["blocking_threads"]))
 
 
-GRANIAN = ServerOptions(
+GRANIAN = options.ServerOptions(
     "granian",
     {
-        "host": later, "port": later, "uds": later, "uds_permissions": later, "factory": later,
-        "interface": later,
-        "workers": workers,
-        "blocking_threads": later,
+        **options.later("host port uds factory interface blocking_threads"),
+        "uds_permissions": _mode,
+        "workers": options.workers,
         "loop": _loop,
-        "working_dir": line("working_dir"),
+        "working_dir": options.line("working_dir"),
         "env_files": _env_files,
-        "reload": switch("autoreload"),
-        "log_level": level,
-        "access_log": switch("log"),
-        "backpressure": lambda block, value, _: block.put("max_queue", number(value)),
-        "workers_lifetime": line("max_lifetime", seconds),
-        "workers_max_rss": line("max_memory", mebibytes),
-        "workers_kill_timeout": grace,
-        **reasons(
+        "reload": options.switch("autoreload"),
+        "log_level": options.level,
+        "access_log": options.switch("log"),
+        "backpressure": lambda block, value, _: block.put("max_queue", options.number(value)),
+        "workers_lifetime": options.line("max_lifetime", options.seconds),
+        "workers_max_rss": options.line("max_memory", options.mebibytes),
+        "workers_kill_timeout": options.grace,
+        **options.reasons(
             (
                 "runtime_threads runtime_mode runtime_blocking_threads blocking_threads_idle_timeout task_impl",
                 "granian's own runtime; `threads` is for WSGI",
@@ -197,23 +177,23 @@ GRANIAN = ServerOptions(
             ),
             ("ws", "WebSockets are always spoken where the app accepts them"),
             ("backlog", "as long as the kernel allows"),
-            ("log log_config access_log_fmt", LOGS),
-            ("metrics metrics_address metrics_port metrics_scrape_interval", METRICS),
+            ("log log_config access_log_fmt", options.LOGS),
+            ("metrics metrics_address metrics_port metrics_scrape_interval", options.METRICS),
             ("respawn_failed_workers respawn_interval rss_sample_interval rss_samples", "workers that die are "
                 "always replaced, with back-off"),
             (
                 "ssl_certificate ssl_keyfile ssl_keyfile_password ssl_protocol_min ssl_ca ssl_crl ssl_client_verify",
-                CADDYS,
+                options.CADDYS,
             ),
             ("url_path_prefix", _PREFIX),
             ("static_path_route static_path_mount static_path_expires static_path_dir_to_file", "Caddy's: "
                 "`file_server`"),
-            ("process_name", TITLE),
-            ("pid_file", SYSTEMD),
+            ("process_name", options.TITLE),
+            ("pid_file", options.SYSTEMD),
         ),
     },
     _finish_granian,
-    switches=names(
+    switches=options.names(
         "reload factory access_log ws log respawn_failed_workers http1_keep_alive http1_pipeline_flush "
         "http2_adaptive_window ssl_client_verify metrics reload_ignore_worker_failure"
     ),
@@ -228,44 +208,44 @@ def _finish_hypercorn(block: Block, values: dict[str, Any], launch: Launch) -> N
     if kind in ("asgi", "wsgi") and colon and ":" in rest:
         values["interface"], app = kind, rest
     _app(block, {**values, "app": app}, "hypercorn")
-    for text in listed(values.get("bind") or "127.0.0.1:8000"):
-        listen(block, text)
+    for text in options.listed(values.get("bind") or "") or ["127.0.0.1:8000"]:
+        options.listen(block, text)
     _workers(block, launch)
 
 
-HYPERCORN = ServerOptions(
+HYPERCORN = options.ServerOptions(
     "hypercorn",
     {
-        "bind": later, "application_path": later, "config": later, "max_requests_jitter": later,
-        "workers": workers,
+        **options.later("bind application_path config max_requests_jitter"),
+        "workers": options.workers,
         "worker_class": _loop,
         "accesslog": lambda block, value, _: block.put("log") if value else None,
-        "loglevel": level,
-        "graceful_timeout": grace,
-        "max_requests": limit("max_requests"),
-        "umask": umask,
-        "user": line("user"),
-        "group": line("group"),
-        "use_reloader": switch("autoreload"),
+        "loglevel": options.level,
+        "graceful_timeout": options.grace,
+        "max_requests": options.limit("max_requests"),
+        "umask": options.umask,
+        "user": options.line("user"),
+        "group": options.line("group"),
+        "use_reloader": options.switch("autoreload"),
         "websocket_ping_interval": _ping,
-        "websocket_max_message_size": line("websocket_max_size", number),
-        **reasons(
+        "websocket_max_message_size": options.line("websocket_max_size", options.number),
+        **options.reasons(
             ("insecure_bind quic_bind alt_svc_headers alpn_protocols include_server_header include_date_header "
              "h2_max_concurrent_streams h2_max_header_list_size h2_max_inbound_frame_size", _HTTP),
             ("backlog", "as long as the kernel allows"),
             ("keep_alive_timeout keep_alive_max_requests read_timeout", "an idle connection of Caddy's is never "
                 "closed from here"),
             ("ca_certs certfile ciphers keyfile keyfile_password verify_flags verify_mode "
-                "ssl_handshake_timeout", CADDYS),
-            ("access_log_format errorlog logconfig logconfig_dict logger_class", LOGS),
-            ("statsd_host statsd_prefix dogstatsd_tags", METRICS),
-            ("pid_path", SYSTEMD),
+                "ssl_handshake_timeout", options.CADDYS),
+            ("access_log_format errorlog logconfig logconfig_dict logger_class", options.LOGS),
+            ("statsd_host statsd_prefix dogstatsd_tags", options.METRICS),
+            ("pid_path", options.SYSTEMD),
             ("root_path", _PREFIX),
             ("server_names", "hosts are Caddy's, or those of the site"),
             ("debug", "the global option `debug`"),
             ("startup_timeout shutdown_timeout", "`start_timeout` is for the whole start; the lifespan has ten "
                 "seconds to end"),
-            ("h11_max_incomplete_size h11_pass_raw_headers max_app_queue_size wsgi_max_body_size", BUILT_IN),
+            ("h11_max_incomplete_size h11_pass_raw_headers max_app_queue_size wsgi_max_body_size", options.BUILT_IN),
         ),
     },
     _finish_hypercorn,
@@ -279,16 +259,6 @@ HYPERCORN = ServerOptions(
     switches=frozenset({"use_reloader", "debug"}),
     many=frozenset({"bind", "insecure_bind", "quic_bind", "server_names"}),
 )  # fmt: skip
-
-
-def uvicorn(block: Block, words: list[str], launch: Launch) -> None:
-    """Read a command line, with what its environment adds."""
-    UVICORN.carry_out([*UVICORN.environ_values(launch.environ), *UVICORN.values(words)], block, launch)
-
-
-def granian(block: Block, words: list[str], launch: Launch) -> None:
-    """Read a command line, with what its environment adds."""
-    GRANIAN.carry_out([*GRANIAN.environ_values(launch.environ), *GRANIAN.values(words)], block, launch)
 
 
 def hypercorn(block: Block, words: list[str], launch: Launch) -> None:
@@ -311,13 +281,13 @@ def hypercorn(block: Block, words: list[str], launch: Launch) -> None:
 
 def fastapi(block: Block, words: list[str], launch: Launch) -> None:
     """Read ``fastapi run PATH``, which starts uvicorn."""
-    given = list(UVICORN.values(words[1:]))
+    given = list(UVICORN.values(["--entrypoint" if each == "-e" else each for each in words[1:]]))
     values = dict(given)
     path = str(values.get("app") or "main.py")
     module = path.removesuffix(".py").strip("./").replace("/", ".")
     rest = [each for each in given if each[0] != "app"]
-    UVICORN.uses.setdefault("entrypoint", later)
     host = [] if "host" in values else [("host", "0.0.0.0")]
     app = str(values.get("entrypoint") or f"{module}:app")
-    block.note("fastapi run", f"the app was looked for in {path}; if it has another name than app, write it")
+    if "entrypoint" not in values:
+        block.note("fastapi run", f"the app was looked for in {path}; if it has another name than app, write it")
     UVICORN.carry_out([*host, *rest, ("app", app)], block, launch)

@@ -45,7 +45,14 @@ class Block:
 
     def put(self, name: str, *words: str) -> None:
         """The only line of its kind."""
-        self._lines[name] = [words]
+        if any("$(" in each or "`" in each for each in words):
+            self.note(f"{name} {' '.join(words)}", "no shell is run: write its value")
+        else:
+            self._lines[name] = [words]
+
+    def drop(self, name: str) -> None:
+        """No line of that subdirective."""
+        self._lines.pop(name, None)
 
     def add(self, name: str, *words: str) -> None:
         """One more line of its kind."""
@@ -79,15 +86,18 @@ class Block:
 
     def app(self, interface: str, text: str) -> None:
         """The app as ``module:variable``; what of it is not understood is said."""
-        if not placeholders(text):
+        name, brace, rest = text.partition("}")
+        if name.startswith(VARIABLE) and ":" not in name:
+            text = f"{name}:app:app{brace}{rest if rest.startswith('(') else ''}"
+        elif not placeholders(text):
             try:
                 module_variable(text)
             except InvalidValue as exc:
                 self.note(text, f"{exc}; {exc.hint}" if exc.hint else str(exc))
                 text = re.sub(r"\(.+\)\Z", "()", text, flags=re.DOTALL)
                 text = text if re.fullmatch(r"[\w.]+:[\w.]+(\(\))?", text) else "app:app"
-        self._lines.pop("module_wsgi", None)
-        self._lines.pop("module_asgi", None)
+        self.drop("module_wsgi")
+        self.drop("module_asgi")
         self.put(f"module_{interface}", text)
 
     def text(self) -> str:

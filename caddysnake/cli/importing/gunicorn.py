@@ -9,36 +9,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from . import options
 from .block import Block
 from .launch import CannotImport, Launch
-from .options import (
-    BUILT_IN,
-    CADDYS,
-    LOGS,
-    METRICS,
-    NOT_NEEDED,
-    SYSTEMD,
-    TITLE,
-    ServerOptions,
-    grace,
-    later,
-    level,
-    limit,
-    line,
-    listed,
-    listen,
-    names,
-    number,
-    python_folders,
-    reasons,
-    seconds,
-    switch,
-    trust,
-    umask,
-    variables,
-    watch,
-    workers,
-)
 
 CONFIG = "gunicorn.conf.py"
 _HOOK = (
@@ -54,9 +27,8 @@ def _class(block: Block, value: Any, values: Mapping[str, Any]) -> None:
         wanted = str(values.get("worker_connections") or 1000)
         block.put("threads", _GREEN_THREADS)
         why = (
-            f"requests run on threads here, {_GREEN_THREADS} at a time in each worker where it had {wanted} "
-            f"green ones: "
-            "more with `threads`, or an ASGI app for very many; take monkey patching out of the app"
+            f"requests run on threads here, {_GREEN_THREADS} at a time in each worker where it had {wanted} green "
+            "ones: more with `threads`, or an ASGI app for very many; take monkey patching out of the app"
         )
         block.note(f"gunicorn worker_class {name}", why)
     elif "trio" in name:
@@ -64,7 +36,7 @@ def _class(block: Block, value: Any, values: Mapping[str, Any]) -> None:
 
 
 def _timeout(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    text = seconds(value)
+    text = options.seconds(value)
     if text == "0s":
         return
     if str(values.get("worker_class") or "sync") == "sync" and str(values.get("threads") or "1") == "1":
@@ -78,55 +50,51 @@ def _timeout(block: Block, value: Any, values: Mapping[str, Any]) -> None:
 
 
 USES = {
-    "workers": workers,
-    "threads": line("threads", number),
+    "workers": options.workers,
+    "threads": options.line("threads", options.number),
     "worker_class": _class,
-    "max_requests": limit("max_requests"),
-    "max_requests_jitter": lambda *_: None,
+    "max_requests": options.limit("max_requests"),
     "timeout": _timeout,
-    "graceful_timeout": grace,
-    "chdir": line("working_dir"),
-    "pythonpath": python_folders,
-    "raw_env": variables,
-    "user": line("user"),
-    "group": line("group"),
-    "umask": umask,
-    "reload": switch("autoreload"),
+    "graceful_timeout": options.grace,
+    "chdir": options.line("working_dir"),
+    "pythonpath": options.python_folders,
+    "raw_env": options.variables,
+    "user": options.line("user"),
+    "group": options.line("group"),
+    "umask": options.umask,
+    "reload": options.switch("autoreload"),
     "accesslog": lambda block, value, _: block.put("log") if value else None,
-    "loglevel": level,
-    "bind": later,
-    "forwarded_allow_ips": later,
-    "wsgi_app": later,
-    "reload_extra_files": watch,
-    **reasons(
+    "loglevel": options.level,
+    **options.later("bind forwarded_allow_ips wsgi_app max_requests_jitter"),
+    "reload_extra_files": options.watch,
+    **options.reasons(
         ("config paste raw_paste_global_conf", "read by gunicorn alone; name the app as module:variable"),
         ("backlog", "as long as the kernel allows"),
         ("worker_connections", "connections cost next to nothing; `max_queue` bounds those that wait for a worker"),
         ("keepalive keep_alive", "an idle connection of Caddy's is never closed from here"),
-        ("limit_request_line limit_request_fields limit_request_field_size", BUILT_IN),
+        ("limit_request_line limit_request_fields limit_request_field_size", options.BUILT_IN),
         ("preload_app", "each worker imports the app itself; `preload` names modules, a framework say, that are "
             "shared"),
-        ("worker_tmp_dir tmp_upload_dir reuse_port sendfile no_sendfile initgroups", NOT_NEEDED),
+        ("worker_tmp_dir tmp_upload_dir reuse_port sendfile no_sendfile initgroups", options.NOT_NEEDED),
         ("reload_engine", "inotify, where there is one"),
         ("check_config print_config print_config_and_exit", "`caddysnake validate`, `caddysnake adapt`"),
-        ("spew", NOT_NEEDED),
+        ("spew", options.NOT_NEEDED),
         ("daemon", "`caddysnake systemd` writes units, or a container runs it"),
-        ("pidfile", SYSTEMD),
+        ("pidfile", options.SYSTEMD),
         (
-            "errorlog access_log_format logger_class logconfig logconfig_dict logconfig_json capture_output "
-            "syslog_addr "
-            "syslog syslog_prefix syslog_facility disable_redirect_access_to_syslog enable_stdio_inheritance",
-            LOGS,
+            "errorlog access_log_format logger_class logconfig logconfig_dict logconfig_json capture_output syslog "
+            "syslog_addr syslog_prefix syslog_facility disable_redirect_access_to_syslog enable_stdio_inheritance",
+            options.LOGS,
         ),
-        ("statsd_host statsd_prefix dogstatsd_tags enable_backlog_metric", METRICS),
-        ("proc_name default_proc_name", TITLE),
+        ("statsd_host statsd_prefix dogstatsd_tags enable_backlog_metric", options.METRICS),
+        ("proc_name default_proc_name", options.TITLE),
         ("secure_scheme_headers forwarder_headers header_map", "X-Forwarded-* of a trusted proxy are read, as "
             "Caddy sends them"),
         ("proxy_protocol proxy_allow_ips", "Caddy's: the listener wrapper proxy_protocol"),
         (
             "keyfile certfile ssl_version cert_reqs ca_certs suppress_ragged_eofs do_handshake_on_connect ciphers "
             "ssl_context http_protocols",
-            CADDYS,
+            options.CADDYS,
         ),
         (
             "permit_obsolete_folding strip_header_spaces permit_unconventional_http_method casefold_http_method "
@@ -155,16 +123,19 @@ def _finish(block: Block, values: dict[str, Any], launch: Launch) -> None:
     elif ":" not in app:
         app += ":application"
     block.app("asgi" if any(part in kind.lower() for part in _ASGI) else "wsgi", app)
+    if block.has("module_asgi") and block.has("threads"):
+        block.drop("threads")
+        block.note("gunicorn threads", "an ASGI app runs on one event loop in each worker")
     binds = [str(each) for each in (values.get("bind") or [])] or [""]
-    for text in [part for each in binds for part in (listed(each) or [""])]:
+    for text in [part for each in binds for part in (options.listed(each) or [""])]:
         default = "0.0.0.0:{$PORT:8000}" if launch.is_port_given else "127.0.0.1:8000"
         if "PORT" in launch.environ and not text:
             default = f"0.0.0.0:{launch.environ['PORT']}"
-        listen(block, text or default)
+        options.listen(block, text or default)
     if any(address.startswith("unix/") for address in block.addresses) and block.mode is None:
         block.mode = "0666"
         block.note("gunicorn umask", "its socket was open to all users, and still is; |0660 in the address is narrower")
-    trust(block, values.get("forwarded_allow_ips"))
+    options.trust(block, values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None))
     if not block.has("workers"):
         block.put(
             "workers", launch.environ.pop("WEB_CONCURRENCY", "{$WEB_CONCURRENCY:1}" if launch.is_port_given else "1")
@@ -177,7 +148,7 @@ def _finish(block: Block, values: dict[str, Any], launch: Launch) -> None:
         )
 
 
-SERVER = ServerOptions(
+SERVER = options.ServerOptions(
     "gunicorn",
     USES,
     _finish,
@@ -192,7 +163,7 @@ SERVER = ServerOptions(
         "--reload-extra-file": "reload_extra_files", "--no-sendfile": "sendfile", "--log-config-json": "logconfig_json",
         "--log-syslog-facility": "syslog_facility",
     },
-    switches=names(
+    switches=options.names(
         "reload preload_app daemon spew check_config print_config initgroups reuse_port capture_output syslog sendfile "
         "enable_stdio_inheritance proxy_protocol do_handshake_on_connect suppress_ragged_eofs permit_obsolete_folding "
         "strip_header_spaces permit_unconventional_http_method permit_unconventional_http_version casefold_http_method "

@@ -13,10 +13,20 @@ _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _SHELLS: Final = ("sh", "bash", "dash", "ash")
 _ACTIVATE = re.compile(r"(?P<venv>.+)/bin/activate")
-_PREFIXES: Final = ("exec", "export", "env")
+_PREFIXES: Final = ("exec", "export", "env", "then", "else", "do", "{", "!")
 _PASSED_OVER: Final = re.compile(
-    r":|set|trap|echo|if|elif|then|fi|else|\[\[?|test|for|while|do|done|case|esac|exit|return|wait|umask|ulimit|shift"
+    r":|set|trap|echo|if|elif|fi|\[\[?|test|for|while|done|case|esac|exit|return|wait|umask|ulimit|shift|"
+    r"until|local|readonly|declare|shopt|true|false|unset|printf|sleep|\}|\S+\(\)|function"
 )
+_SCRIPT: Final = r'"?\$(?:0|\{?BASH_SOURCE(?:\[0\])?(?::-\$0)?\}?)"?'
+_OWN_FOLDER: Final = (
+    (re.compile(r"\$\{0%/\*\}|\$PWD\b|\$\(\s*pwd\s*\)"), "."),
+    (re.compile(rf"\$\(\s*(?:readlink -f|realpath) {_SCRIPT}\s*\)"), "$0"),
+    (re.compile(rf"\$\(\s*dirname (?:-- )?{_SCRIPT}\s*\)"), "."),
+    (re.compile(r"\$\(\s*cd (?:-- )?\"?(?P<to>[^\"()\s;&]+)\"?[^()]*\bpwd\b[^()]*\)"), r"\g<to>"),
+)
+"""How scripts find the folder that they are in, from the inside out."""
+_CASE: Final = re.compile(r"(?m)(?:^|;;|\bin\b)[ \t]*\(?[\"'\w*|. ?\[\]$-]+\)(?!\))")
 _SUBSTITUTION = re.compile(r"\$\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)|`[^`]*`")
 _REDIRECTION = re.compile(r"\d?[<>]{1,2}(?P<file>[^<>]*)")
 _GLUE: Final = {ord(each): chr(0xE000 + number) for number, each in enumerate(" \t\n;&|\"'")}
@@ -78,6 +88,16 @@ def expand(text: str, environ: dict[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
+def expanded(words: list[str], environ: dict[str, str]) -> list[str]:
+    """``words`` with their variables; one that is a variable alone may stand for several."""
+    found: list[str] = []
+    for each in words:
+        whole = _VARIABLE.fullmatch(each)
+        known = environ.get(whole["plain"] or "") if whole is not None else None
+        found += [expand(each, environ)] if known is None else shlex.split(known)
+    return found
+
+
 def shell(text: str, start: Launch) -> list[Launch]:
     """The commands of a shell's line or script, each with the folder and environment that it has there.
 
@@ -86,6 +106,10 @@ def shell(text: str, start: Launch) -> list[Launch]:
     """
     found: list[Launch] = []
     here = start
+    for pattern, value in _OWN_FOLDER:
+        text = pattern.sub(value, text)
+    if re.search(r"\besac\b", text):
+        text = _CASE.sub("\n", text)
     for words in _split(text, start.file):
         while words and (words[0] in _PREFIXES or _ASSIGNMENT.match(words[0])):
             first = words.pop(0)
@@ -96,7 +120,7 @@ def shell(text: str, start: Launch) -> list[Launch]:
             continue
         if words[0] in ("source", "."):
             if len(words) > 1 and (activated := _ACTIVATE.fullmatch(expand(words[1], here.environ))):
-                venv = posixpath.join(here.folder, activated["venv"])
+                venv = posixpath.normpath(posixpath.join(here.folder, activated["venv"]))
                 here = replace(here, environ={**here.environ, "VIRTUAL_ENV": venv})
             continue
         if words[0] == "cd" and len(words) == 2:
@@ -105,7 +129,7 @@ def shell(text: str, start: Launch) -> list[Launch]:
         found.append(
             replace(
                 here,
-                words=[expand(each, here.environ) for each in words],
+                words=expanded(words, here.environ),
                 lines=[*here.lines],
                 notes=[*here.notes],
                 environ={**here.environ},

@@ -78,14 +78,21 @@ class ServerOptions:
             if name in self.uses or name == "app":
                 yield name, environ.pop(variable)
 
+    def read(self, block: Block, words: list[str], launch: Launch) -> None:
+        """Put what a command line says into ``block``, with what its environment adds."""
+        self.carry_out([*self.environ_values(launch.environ), *self.values(words)], block, launch)
+
     def carry_out(self, given: list[tuple[str, Any]], block: Block, launch: Launch) -> None:
         """Put all options that were ``given``, the later ones first in rank, into ``block``."""
         found: dict[str, Any] = {}
+        is_app_known = any(name == "app" and not str(value).startswith(VARIABLE) for name, value in given)
         for name, value in given:
             if name in self.many:
                 found[name] = [*found.get(name, []), *(value if isinstance(value, list | tuple) else [value])]
             elif name in self.switches:
                 found[name] = is_on(value)
+            elif name == "app" and is_app_known and str(value).startswith(VARIABLE):
+                block.note(str(value), "its value is not known here: write the lines that its options stand for")
             else:
                 found[name] = value
         for name, value in found.items():
@@ -99,7 +106,7 @@ class ServerOptions:
             else:
                 try:
                     use(block, value, found)
-                except InvalidValue as exc:
+                except (InvalidValue, ValueError) as exc:
                     block.note(shown(self.name, name, value), f"{exc}")
         self.finish(block, found, launch)
 
@@ -127,9 +134,16 @@ def is_on(value: Any) -> bool:
     return str(value).strip().lower() not in ("false", "0", "no", "off", "none", "")
 
 
+def with_default(text: str, default: str) -> str:
+    """``text``, with a default when it is a variable without one."""
+    return f"{text[:-1]}:{default}}}" if re.fullmatch(r"\{\$\w+\}", text) else text
+
+
 def number(value: Any) -> str:
     """A count. Raises ``InvalidValue``."""
     text = str(value).strip()
+    if text.startswith(VARIABLE) and ":" not in text:
+        raise InvalidValue("the variable's value is not known here: write it")
     if text.isdecimal() or text.startswith(VARIABLE):
         return text
     raise InvalidValue("not a number")
@@ -140,14 +154,14 @@ def workers(block: Block, value: Any, _: Mapping[str, Any]) -> None:
     if re.search(r"\$\(|`|%k", str(value)):
         block.put("workers", "auto")
         raise InvalidValue("nothing is run to count; `workers auto` is one for each core")
-    block.put("workers", number(value))
+    block.put("workers", number(with_default(str(value).strip(), "auto")))
 
 
 def seconds(value: Any) -> str:
     """A duration. Raises ``InvalidValue``."""
     text = str(value).strip()
     if text.startswith(VARIABLE):
-        return f"{text}s"
+        return f"{number(text)}s"
     try:
         return f"{float(text):g}s"
     except ValueError:
@@ -160,8 +174,9 @@ def mebibytes(value: Any) -> str:
     return f"{number(value)}MiB"
 
 
-def later(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-    """Nothing yet: ``finish`` looks at it."""
+def later(text: str) -> dict[str, Use | str]:
+    """Names, with blanks between them, whose values ``finish`` or another option looks at."""
+    return dict.fromkeys(text.split(), lambda *_: None)
 
 
 def watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
@@ -182,8 +197,15 @@ def variables(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 
 def umask(block: Block, value: Any, _: Mapping[str, Any]) -> None:
     """Use what is taken off the mode of sockets."""
-    mask = value if isinstance(value, int) else int(str(value), 0 if str(value)[:2] in ("0o", "0x") else 8)
-    block.mode = f"{0o666 & ~mask:04o}"
+    block.mode = f"{0o666 & ~(value if isinstance(value, int) else octal(value)):04o}"
+
+
+def octal(value: Any) -> int:
+    """A mode. Raises ``InvalidValue``."""
+    try:
+        return int(str(value), 8)
+    except ValueError:
+        raise InvalidValue("not octal digits") from None
 
 
 def line(name: str, read: Callable[[Any], str] = str) -> Use:
@@ -256,15 +278,22 @@ def listen(block: Block, text: str, port: str = "8000") -> None:
     text = text.removeprefix("tcp://").removeprefix("http://")
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
+        if path.startswith("@"):
+            block.note(text, "an abstract socket has no owner and no mode: this one is a file")
+            path = f"/run/{path[1:]}.sock"
         block.addresses.append(f"unix/{'/' + path.lstrip('/') if path.startswith('/') else path}")
     elif text.startswith("fd://"):
         block.addresses.append(f"fd/{text.removeprefix('fd://')}")
     else:
+        if re.fullmatch(r"\{\$\w+\}", text) and "PORT" not in text:
+            block.addresses.append(f"tcp/{with_default(text, f'127.0.0.1:{port}')}")
+            return
         host, colon, given = text.rpartition(":") if not text.endswith("]") and VARIABLE not in text else ("", "", "")
         if VARIABLE in text:
             host, colon, given = text.partition(":")
             if host.startswith("{$") and not given.startswith("{"):
                 host, colon, given = "0.0.0.0", ":", text
+            host, given = with_default(host, "127.0.0.1"), with_default(given, port)
         if not colon:
             host, given = text, port
         host = host or "0.0.0.0"

@@ -7,12 +7,16 @@ import shlex
 from dataclasses import replace
 from typing import Final
 
+from ...caddyfile.formatter import format_source
+from ...config.language.adapt import ConfigErrors, load
 from .block import Block, caddyfile, word
 from .launch import CannotImport, Launch, commands, shell
 from .servers import KNOWN, block_of, server_of
 from .sources import dockerfile, kind, procfile, unit
 
 _SIZE_MAX: Final = 1_000_000
+READ_BY_SERVERS: Final = ("GUNICORN_CMD_ARGS", "UVICORN_", "GRANIAN_", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
+"""What names of variables begin with that a command finds in its environment."""
 LOOKED_FOR: Final = ("Procfile", "Dockerfile", "Containerfile", "uwsgi.ini", "gunicorn.conf.py", "hypercorn.toml")
 
 
@@ -34,7 +38,24 @@ def imported(words: list[str], environ: dict[str, str]) -> str:
     else:
         line = words[0] if len(words) == 1 else shlex.join(words)
         blocks = _blocks(shell(line, Launch([], environ=environ)), "")
-    return caddyfile(blocks)
+    return _loadable(caddyfile(blocks).encode(errors="replace").decode())
+
+
+def _loadable(text: str) -> str:
+    """``text`` with every line that is none as a comment that says why."""
+    while True:
+        try:
+            load(text.encode(), "Caddyfile", {})
+            return text
+        except ConfigErrors as exc:
+            lines = text.splitlines()
+            for error in exc.errors:
+                written = lines[error.line - 1].lstrip()
+                if not written.startswith(("#", "module_", "{", "}")) and not written.endswith("{"):
+                    lines[error.line - 1] = f"# {written}: {error.message.removeprefix(written.split()[0] + ': ')}"
+            if lines == text.splitlines():
+                return text
+            text = format_source("\n".join([*lines, ""]))
 
 
 def _split(text: str) -> list[str]:
@@ -66,17 +87,14 @@ def _file(path: str) -> list[Block]:
             return _blocks([dockerfile(text, elsewhere)], path)
         case "ini":
             return _blocks([replace(here, words=["uwsgi", "--ini", name])], path)
-        case "gunicorn":
-            return _blocks([replace(here, words=["gunicorn", "--config", name])], path)
-        case "hypercorn":
-            return _blocks([replace(here, words=["hypercorn", "--config", name])], path)
+        case "gunicorn" | "hypercorn" as server:
+            return _blocks([replace(here, words=[server, "--config", name])], path)
         case "shell":
             return _blocks(shell(text, here), path)
         case _:
             raise CannotImport(
                 f"{path}: what this is cannot be told (known are gunicorn.conf.py, uwsgi.ini, hypercorn.toml, a "
-                f"Procfile, "
-                "a Dockerfile, a unit of systemd, a shell script)"
+                "Procfile, a Dockerfile, a unit of systemd, a shell script)"
             )
 
 
@@ -105,9 +123,17 @@ def _blocks(launches: list[Launch], source: str) -> list[Block]:
         if len(found) == 1:
             where, source = f"{found[0].file or where}: {shlex.join(found[0].words)!r}", ""
         raise CannotImport(f"{where} starts none of {KNOWN} (name the command that does)")
-    blocks = [block_of(each) for each in served]
-    for block, launch in zip(blocks, served, strict=True):
+    made = [(block_of(each), each) for each in served]
+    blocks: list[Block] = []
+    listening: dict[str, Block] = {}
+    for block, launch in sorted(made, key=lambda each: each[0].has("autoreload")):
+        places = [each.rpartition(":")[2].rstrip("}") for each in block.addresses]
+        if first := next((listening[each] for each in places if each in listening), None):
+            first.note(shlex.join(launch.words), "only one can listen at this address; write the one that is meant")
+            continue
+        listening.update(dict.fromkeys(places, block))
         block.comments.insert(0, f"From {source or shlex.join(launch.words)}.")
+        blocks.append(block)
     for each in found[: found.index(served[0])]:
         blocks[0].command("release", each.words)
     return blocks

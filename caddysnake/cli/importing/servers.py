@@ -6,23 +6,30 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from .asgi_servers import fastapi, granian, hypercorn, uvicorn
+from .asgi_servers import GRANIAN, UVICORN, fastapi, hypercorn
 from .block import Block
 from .gunicorn import gunicorn
 from .launch import Launch
+from .options import names as words_of
 from .uwsgi import uwsgi
 
 _SERVERS: Final[dict[str, Callable[[Block, list[str], Launch], None]]] = {
     "gunicorn": gunicorn,
-    "uvicorn": uvicorn,
-    "granian": granian,
+    "uvicorn": UVICORN.read,
+    "granian": GRANIAN.read,
     "hypercorn": hypercorn,
     "uwsgi": uwsgi,
     "fastapi": fastapi,
 }
 _SYSTEM: Final = ("", "/usr", "/usr/local", "/bin", ".")
+_TAKES_A_NAME: Final = words_of(
+    "-u -g -p -n --user --group --name --extra --with --from --package --only-group gosu su-exec"
+)
+"""What stands in front of words that may be called as a server is."""
+_SWITCHES_USER = re.compile(r"(?:\S*/)?(?:gosu|su-exec|(?:sudo|runuser) (?:-u|--user)) ([^ :]+):?(\S*)")
 _INTERPRETER = re.compile(r"python(3(\.\d+)?)?")
 KNOWN: Final = ", ".join(_SERVERS)
 
@@ -35,9 +42,7 @@ def server_of(launch: Launch) -> str:
 
 def _place(words: list[str]) -> int | None:
     for at, word in enumerate(words):
-        if posixpath.basename(word) in _SERVERS and (
-            at == 0 or not words[at - 1].startswith("-") or words[at - 1] in ("-m", "--")
-        ):
+        if posixpath.basename(word) in _SERVERS and (at == 0 or words[at - 1] not in _TAKES_A_NAME):
             return at
     return None
 
@@ -49,6 +54,9 @@ def block_of(launch: Launch) -> Block:
     block = Block()
     block.server = posixpath.basename(launch.words[at])
     before, path = launch.words[:at], launch.words[at]
+    if switched := _SWITCHES_USER.match(" ".join(before)):
+        launch = replace(launch, user=switched[1], group=switched[2])
+        del before[: switched[0].count(" ") + 1]
     if launch.folder and launch.folder != ".":
         block.put("working_dir", launch.folder)
     if launch.user and launch.user not in ("root", "0"):

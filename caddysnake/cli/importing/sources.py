@@ -8,10 +8,13 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from .launch import CannotImport, Launch, expand, shell
+from ...caddyfile.errors import CaddyfileError
+from ...config.plan.envfile import parse
+from .launch import CannotImport, Launch, expand, expanded, shell
 
 _PROCFILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)")
 _UNITS_OWN: Final = "the unit's own: `caddysnake systemd` writes one for the daemon"
@@ -52,6 +55,7 @@ def unit(text: str, start: Launch) -> Launch:
         CannotImport: it has none.
     """
     launch = replace(start)
+    from_files: dict[str, str] = {}
     command = ""
     at = 0
     for line, section, name, value in _settings(text, start.file):
@@ -59,10 +63,13 @@ def unit(text: str, start: Launch) -> Launch:
             if section not in ("Unit", "Install"):
                 launch.notes.append((f"[{section}] {name}={value}", _UNITS_OWN))
             continue
-        if name == "ExecStart" and value:
+        if name == "ExecStart":
             command, at = value.lstrip("@-:+!"), line
         elif name == "WorkingDirectory":
             launch.folder = value.lstrip("-")
+            if launch.folder == "~":
+                launch.folder = ""
+                launch.notes.append(("WorkingDirectory=~", "write the home folder of the user as `working_dir`"))
         elif name == "User":
             launch.user = value
         elif name == "Group":
@@ -72,6 +79,9 @@ def unit(text: str, start: Launch) -> Launch:
                 variable, _, text_of = pair.partition("=")
                 launch.environ[variable] = text_of
         elif name == "EnvironmentFile":
+            if (found := launch.read(value.lstrip("-"))) is not None:
+                with suppress(CaddyfileError):
+                    from_files.update(parse(found[1].encode(), found[0]))
             launch.lines.append(("env_file", value.lstrip("-")))
             if value.startswith("-"):
                 launch.notes.append((f"EnvironmentFile={value}", "the file must be there"))
@@ -79,7 +89,7 @@ def unit(text: str, start: Launch) -> Launch:
             launch.lines.append(("limits", _LIMITS[name], value.partition(":")[0]))
         elif name == "UMask":
             launch.notes.append((f"UMask={value}", "the mode of the socket stands in its address"))
-        elif name == "ExecStartPre" and _is_of_app(words := _words(value.lstrip("-"), start.file, line)):
+        elif name == "ExecStartPre" and _is_of_app(words := _words(value.lstrip("@-:+!"), start.file, line)):
             launch.lines.append(("release", *words))
         elif name in ("ExecStartPre", "ExecStartPost", "ExecStopPost"):
             launch.notes.append((f"{name}={value}", "belongs into the deploy, before `caddysnake reload`"))
@@ -93,7 +103,7 @@ def unit(text: str, start: Launch) -> Launch:
         launch.notes.append(
             ("%i and the like", "specifiers of systemd are not replaced here: write what they stand for")
         )
-    words = [expand(each, launch.environ) for each in _words(command, start.file, at)]
+    words = expanded(_words(command, start.file, at), {**launch.environ, **from_files})
     return replace(launch, words=words, file=f"{start.file}:{at}")
 
 

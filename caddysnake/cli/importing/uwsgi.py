@@ -10,33 +10,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...config.language.values import InvalidValue
+from . import options
 from .block import Block
 from .launch import CannotImport, Launch
-from .options import (
-    CADDYS,
-    LOGS,
-    METRICS,
-    NOT_NEEDED,
-    SYSTEMD,
-    TITLE,
-    ServerOptions,
-    later,
-    limit,
-    line,
-    listen,
-    mebibytes,
-    names,
-    number,
-    python_folders,
-    reasons,
-    seconds,
-    variables,
-    workers,
-)
 
 _ALWAYS: Final = "always so"
 _TASKS: Final = "not a server's work here: a task queue, or a line `process NAME COMMAND`"
+_INI: Final = ("ini", "i", "include", "inherit")
+_DEEPEST: Final = 5
 _FIELDS: Final = ("minute", "hour", "day", "month", "week")
+
+
+def _harakiri(block: Block, value: Any, _: Mapping[str, Any]) -> None:
+    if options.number(value) != "0":
+        block.put("request_timeout", options.seconds(value))
 
 
 def _owner(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -48,7 +35,7 @@ def _owner(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 
 
 def _mode(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-    block.mode = f"{int(str(value), 8) & 0o666 or 0o666:04o}" if value is not True else "0666"
+    block.mode = f"{options.octal(value) & 0o666 or 0o666:04o}" if value is not True else "0666"
 
 
 def _cron(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -83,32 +70,30 @@ def _daemon(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 
 
 USES = {
-    **dict.fromkeys(names(
-        "module wsgi callable wsgi_file socket http_socket http uwsgi_socket mount pypy_wsgi"
-    ), later),
-    "processes": workers,
-    "threads": line("threads", number),
-    "chdir": line("working_dir"),
-    "virtualenv": line("venv"),
-    "pythonpath": python_folders,
-    "env": variables,
-    "uid": line("user"),
-    "gid": line("group"),
+    **options.later(
+        "module wsgi callable wsgi_file socket http_socket http uwsgi_socket mount pypy_wsgi max_requests_delta "
+        "limit_as cheaper"
+    ),
+    "processes": options.workers,
+    "threads": options.line("threads", options.number),
+    "chdir": options.line("working_dir"),
+    "virtualenv": options.line("venv"),
+    "pythonpath": options.python_folders,
+    "env": options.variables,
+    "uid": options.line("user"),
+    "gid": options.line("group"),
     "chmod_socket": _mode,
     "chown_socket": _owner,
-    "harakiri": lambda block, value, _: None if number(value) == "0" else block.put("request_timeout", seconds(value)),
-    "max_requests": limit("max_requests"),
-    "max_requests_delta": later,
-    "max_worker_lifetime": line("max_lifetime", seconds),
-    "reload_on_rss": line("max_memory", mebibytes),
-    "limit_as": later,
-    "limit_post": line("request_body_max_size", number),
-    "worker_reload_mercy": line("grace_period", seconds),
+    "harakiri": _harakiri,
+    "max_requests": options.limit("max_requests"),
+    "max_worker_lifetime": options.line("max_lifetime", options.seconds),
+    "reload_on_rss": options.line("max_memory", options.mebibytes),
+    "limit_post": options.line("request_body_max_size", options.number),
+    "worker_reload_mercy": options.line("grace_period", options.seconds),
     "py_autoreload": lambda block, value, _: block.put("autoreload") if str(value) != "0" else None,
-    "cheaper": later,
     **dict.fromkeys(("cron", "cron2", "unique_cron"), _cron),
     **dict.fromkeys(("attach_daemon", "attach_daemon2", "smart_attach_daemon"), _daemon),
-    **reasons(
+    **options.reasons(
         ("plugins plugin plugins_dir", "Python is all there is, by `venv` or `python_path`"),
         ("master vacuum die_on_term need_app single_interpreter enable_threads lazy_apps lazy no_orphans strict "
          "thunder_lock close_on_exec auto_procname", _ALWAYS),
@@ -117,20 +102,23 @@ USES = {
          "idle cheap",
          "goes with `cheaper`"),
         ("master_fifo", "the admin API"),
-        ("stats stats_http stats_push carbon memory_report", METRICS),
+        ("stats stats_http stats_push carbon memory_report", options.METRICS),
         ("listen", "as long as the kernel allows"),
         ("buffer_size post_buffering http_keepalive http_auto_chunked http_timeout socket_timeout so_keepalive "
          "add_header http_raw_body http_chunked_input", "built in: HTTP is spoken with Caddy, with bounds of its own"),
+        ("http_websockets websocket_max_size", "WebSockets are spoken to ASGI apps, and to simple_websocket's"),
         ("static_map static_map2 static_index check_static static_safe static_expires static_gzip_all offload_threads",
          "Caddy's: `file_server`"),
-        ("route route_uri route_host http_to https_socket https", CADDYS),
+        ("https_socket https", options.CADDYS),
+        ("route route_uri route_host http_to", "Caddy's: `redir`, `rewrite`, `header` and matchers in its site"),
         ("logto logto2 daemonize log_format log_date logger req_logger disable_logging log_4xx log_5xx "
          "log_x_forwarded_for log_master log_maxsize log_reopen logfile_chown logfile_chmod ignore_sigpipe "
-         "ignore_write_errors disable_write_exception log_slow log_micros threaded_logger", LOGS),
-        ("pidfile pidfile2 safe_pidfile", SYSTEMD),
-        ("procname procname_prefix procname_prefix_spaced procname_master procname_append", TITLE),
+         "ignore_write_errors disable_write_exception log_slow log_micros threaded_logger", options.LOGS),
+        ("pidfile pidfile2 safe_pidfile", options.SYSTEMD),
+        ("procname procname_prefix procname_prefix_spaced procname_master procname_append", options.TITLE),
         ("touch_reload touch_chain_reload touch_workers_reload", "`caddysnake reload` loses no request"),
-        ("emperor vassals_dir emperor_tyrant vassal_set", "one block as a template: `working_dir` with a placeholder"),
+        ("emperor emperor_stats vassals_dir emperor_tyrant vassal_set",
+         "`caddysnake import` reads each vassal's file; many alike are one block with a placeholder in `working_dir`"),
         ("gevent gevent_monkey_patch asyncio greenlet loop ugreen async", "requests run on threads, or the app "
             "is an ASGI app"),
         ("cache cache2", "`cache`: a store that all workers share"),
@@ -142,11 +130,12 @@ USES = {
          "exec_as_user_atexit", "commands belong into the unit, or into the deploy"),
         ("reload_mercy mule_reload_mercy evil_reload_on_rss evil_reload_on_as reload_on_as reload_on_exception max_fd "
          "cpu_affinity manage_script_name umask buffer_size_limit py_call_osafterfork "
-         "py_call_uwsgi_fork_hooks wsgi_env_behaviour honour_stdin optimize no_site uwsgi_env skip_zero", NOT_NEEDED),
+         "py_call_uwsgi_fork_hooks wsgi_env_behaviour honour_stdin optimize no_site uwsgi_env skip_zero",
+         options.NOT_NEEDED),
     ),
 }  # fmt: skip
 
-_SWITCHES = names(
+_SWITCHES = options.names(
     "master vacuum die_on_term need_app single_interpreter enable_threads lazy_apps lazy no_orphans strict "
     "thunder_lock harakiri_verbose auto_procname disable_logging log_4xx log_5xx memory_report manage_script_name "
     "http_keepalive http_auto_chunked so_keepalive ignore_sigpipe ignore_write_errors disable_write_exception "
@@ -168,8 +157,8 @@ def _finish(block: Block, values: dict[str, Any], launch: Launch) -> None:
     for name in ("http_socket", "http", "socket", "uwsgi_socket"):
         for text in values.get(name) or []:
             path = str(text)
-            is_file = ":" not in path or path.startswith(("/", "./"))
-            listen(block, f"unix:{path}" if is_file and not path.startswith("unix:") else path)
+            is_file = ":" not in path or path.startswith(("/", "./", "@"))
+            options.listen(block, f"unix:{path}" if is_file and not path.startswith("unix:") else path)
             if name.endswith("uwsgi_socket") or name == "socket":
                 block.note(
                     f"uwsgi {name} {path}",
@@ -177,7 +166,7 @@ def _finish(block: Block, values: dict[str, Any], launch: Launch) -> None:
                     "of `uwsgi_pass`",
                 )
     if not block.addresses:
-        listen(block, "127.0.0.1:8000")
+        options.listen(block, "127.0.0.1:8000")
         block.note("uwsgi socket", "none is named; write the one that Caddy connects to")
     least, most = (str(values.get(name) or "") for name in ("cheaper", "processes"))
     if least.isdecimal() and most.isdecimal() and 0 < int(least) < int(most):
@@ -217,7 +206,7 @@ def _app(values: dict[str, Any], block: Block) -> str:
     return f"{path.removesuffix('.py').strip('./').replace('/', '.')}:{variable}"
 
 
-SERVER = ServerOptions(
+SERVER = options.ServerOptions(
     "uwsgi",
     USES,
     _finish,
@@ -225,7 +214,7 @@ SERVER = ServerOptions(
         f"-{short}" if len(short) == 1 else f"--{short.replace('_', '-')}": name for short, name in _ALIASES.items()
     },
     switches=_SWITCHES,
-    many=names(
+    many=options.names(
         "env socket http_socket http uwsgi_socket mount pythonpath static_map plugins cron unique_cron cron2 "
         "attach_daemon attach_daemon2 smart_attach_daemon mule conditional"
     ),
@@ -236,21 +225,31 @@ def uwsgi(block: Block, words: list[str], launch: Launch) -> None:
     """Read a command line, with the ini files that it names."""
     given: list[tuple[str, Any]] = []
     for name, value in SERVER.values(words):
-        if name in ("ini", "i") or (name == "app" and str(value).endswith(".ini")):
-            found = launch.read(str(value))
-            if found is None:
-                block.note(
-                    f"uwsgi ini {value}", "it cannot be read from here; `caddysnake import` takes it by itself too"
-                )
-            else:
-                given += ini(found[1], found[0], launch)
+        if name in _INI or (name == "app" and re.search(r"\.ini(:\w+)?$", str(value))):
+            given += _ini_file(str(value), block, launch, "", 0)
         else:
             given.append((name, value))
     SERVER.carry_out(given, block, launch)
 
 
-def ini(text: str, file: str, launch: Launch) -> list[tuple[str, Any]]:
-    """The options of the section ``uwsgi``, in order; a name may come several times.
+def _ini_file(value: str, block: Block, launch: Launch, beside: str, depth: int) -> list[tuple[str, Any]]:
+    """What ``FILE``, ``FILE:SECTION`` or, in the file ``beside``, ``:SECTION`` says. Raises ``CannotImport``."""
+    path, _, section = value.partition(":")
+    found = launch.read(path or beside) if depth <= _DEEPEST else None
+    if found is None:
+        block.note(f"uwsgi ini {value}", "it cannot be read from here; `caddysnake import` takes it by itself too")
+        return []
+    given: list[tuple[str, Any]] = []
+    for name, inner in ini(found[1], found[0], launch, section or "uwsgi"):
+        if name in _INI:
+            given += _ini_file(str(inner), block, launch, path or beside, depth + 1)
+        else:
+            given.append((name, inner))
+    return given
+
+
+def ini(text: str, file: str, launch: Launch, wanted: str = "uwsgi") -> list[tuple[str, Any]]:
+    """The options of the section ``wanted``, in order; a name may come several times.
 
     Raises:
         CannotImport: a line is no option, or there is no such section.
@@ -269,7 +268,7 @@ def ini(text: str, file: str, launch: Launch) -> list[tuple[str, Any]]:
         if written.startswith("[") and written.endswith("]"):
             section = written[1:-1]
             continue
-        if section != "uwsgi":
+        if section != wanted:
             continue
         name, equals, value = (part.strip() for part in written.partition("="))
         if not name or (not equals and " " in name):
@@ -297,6 +296,8 @@ def ini(text: str, file: str, launch: Launch) -> list[tuple[str, Any]]:
             found.append((key, value or True))
         else:
             found.append((key, value))
-    if not any(line.strip() == "[uwsgi]" for line in text.splitlines()):
-        raise CannotImport(f"{file}: there is no section [uwsgi] in it (name the ini file that uWSGI is started with)")
+    if not any(line.strip() == f"[{wanted}]" for line in text.splitlines()):
+        raise CannotImport(
+            f"{file}: there is no section [{wanted}] in it (name the ini file that uWSGI is started with)"
+        )
     return found
