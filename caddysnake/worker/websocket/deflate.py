@@ -98,14 +98,21 @@ class Deflate:
         self._compressor: zlib._Compress | None = None
         self._decompressor: zlib._Decompress | None = None
 
-    def deflate(self, data: bytes) -> bytes:
-        """The payload of a whole message with content ``data``."""
+    def deflate(self, data: bytes | memoryview, is_end: bool = True) -> bytes:
+        """The payload of a message with content ``data``; or of a part of one, of which ``is_end`` is the last."""
         compressor = self._compressor
         if compressor is None:
             bits = self._agreed.server_window_bits
-            compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits, _MEMORY_LEVEL)
-            self._compressor = None if self._agreed.server_no_context else compressor
+            compressor = self._compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits, _MEMORY_LEVEL)
+        if not is_end:
+            return compressor.compress(data)
+        if self._agreed.server_no_context:
+            self._compressor = None
         return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(TAIL)]
+
+    def forget(self) -> None:
+        """Begin anew: a message was deflated in part and is not sent."""
+        self._compressor = None
 
     def inflate(self, data: bytes, most_bytes: int, is_end: bool) -> tuple[bytes, bytes | None]:
         """Some of the content that ``data``, a part of a message, brings, at most ``most_bytes``; and what is to be

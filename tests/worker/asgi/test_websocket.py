@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -242,6 +243,16 @@ def test_a_burst_comes_in_order_with_what_is_large_and_the_end(
             websocket.recv(30)
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 4001
+
+
+def test_large_messages_are_deflated_in_turns_and_come_whole(client: RawClient, worker: Worker) -> None:
+    client.get("/forget")
+    with connected(worker, "/large_at_once", compression="deflate") as websocket:
+        came = sorted((websocket.recv(60) for _ in range(4)), key=len)
+        assert came == [b"small", *(random.Random(number).randbytes(3_000_000 + number) for number in range(3))]
+        was_given_up, longest_s = wait_for_notes(client, 2)
+        assert was_given_up
+        assert longest_s < 0.05
 
 
 def test_the_last_of_a_burst_waits_for_nothing(client: RawClient, ws: RawSocket) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,25 @@ async def ws_burst(scope: Any, receive: Any, send: Any) -> None:
     for number in range(500):
         await send({"type": "websocket.send", "text": f"{number}" + "." * (5000 if number % 100 == 99 else 0)})
     await send({"type": "websocket.close", "code": 4001})
+
+
+async def ws_large_at_once(scope: Any, receive: Any, send: Any) -> None:
+    """One large message is given up, then several are sent at once. Notes how long the loop stood still."""
+    await accept(receive, send)
+    large = [random.Random(number).randbytes(3_000_000 + number) for number in range(3)]
+    given_up = asyncio.create_task(send({"type": "websocket.send", "bytes": large[0]}))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    messages = ({"type": "websocket.send", "bytes": each} for each in (*large, b"small"))
+    sending = asyncio.gather(*(send(each) for each in messages))
+    longest_s = 0.0
+    while not sending.done():
+        since = time.thread_time()
+        await asyncio.sleep(0)
+        longest_s = max(longest_s, time.thread_time() - since)
+    NOTES.extend([given_up.cancelled(), longest_s])
+    await receive()
 
 
 async def ws_burst_and_silence(scope: Any, receive: Any, send: Any) -> None:

@@ -74,6 +74,9 @@ HIGH_MESSAGES = 64
 CLOSE_TIMEOUT_S = 10.0
 """How long the client's close frame is awaited, after ours."""
 
+SLICE_BYTES = 32 * 1024
+"""So much of a message is deflated before others have their turn: a millisecond or two."""
+
 RESTART_SPREAD_S = 2.0
 """Sockets that are told to reconnect elsewhere are told at random moments within this time."""
 
@@ -104,6 +107,7 @@ class WebSocketCycle(Cycle):
         "_closing_since",
         "_connect_given",
         "_deflate",
+        "_deflating",
         "_disconnect",
         "_has_waited",
         "_heard_at",
@@ -131,6 +135,7 @@ class WebSocketCycle(Cycle):
         self._phase = _CONNECTING
         self._receiver: Receiver | None = None
         self._deflate: Deflate | None = None
+        self._deflating = asyncio.Lock()  # held for a large message
         self._connect_given = False
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
@@ -212,6 +217,9 @@ class WebSocketCycle(Cycle):
                 content = message.get("bytes")
                 opcode, data = BINARY, content if isinstance(content, bytes) else _to_bytes(content)
             if self._deflate is not None:
+                if len(data) > SLICE_BYTES or self._deflating.locked():
+                    await self._deflate_and_write(opcode, data)
+                    return
                 output = frame(opcode, self._deflate.deflate(data), rsv1=True)
             else:
                 output = frame(opcode, data)
@@ -250,6 +258,27 @@ class WebSocketCycle(Cycle):
         else:
             await self.refuse()
             raise ResponseError(f"{kind!r} cannot be sent while the WebSocket is {self._phase.value}")
+
+    async def _deflate_and_write(self, opcode: int, data: bytes) -> None:
+        """Send a large message, which takes long to deflate, or one behind such a message."""
+        deflate, view, pieces = self._deflate, memoryview(data), []
+        assert deflate is not None
+        async with self._deflating:
+            try:
+                for at in range(0, max(len(data), 1), SLICE_BYTES):
+                    await self.share()
+                    if self._phase is not _OPEN:
+                        raise ClientDisconnected("the WebSocket is closed")
+                    self.look_for_client(monotonic())
+                    pieces.append(deflate.deflate(view[at : at + SLICE_BYTES], at + SLICE_BYTES >= len(data)))
+            except BaseException:
+                deflate.forget()
+                raise
+            self.wrote = monotonic()
+            self._write(frame(opcode, b"".join(pieces), rsv1=True), len(data))
+        if self.connection.is_write_paused:
+            await self.connection.drain()
+        await self.share()
 
     # The handshake
 
