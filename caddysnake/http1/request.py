@@ -315,7 +315,7 @@ class RequestParser:
     # The header section
 
     def _more_head(self, data: bytes, at: int) -> int:
-        stop = self._blank_line(data, at)
+        stop = behind_blank_line(self._tail, data, at)
         self._feed_head(data[at : stop if stop > 0 else None], complete=stop > 0)
         return stop if stop > 0 else len(data)
 
@@ -469,16 +469,6 @@ class RequestParser:
 
     # llhttp
 
-    def _blank_line(self, data: bytes, at: int) -> int:
-        """Where the first blank line ends that ends in ``data[at:]``, be it begun in an earlier feed; else -1."""
-        tail = self._tail
-        if tail:
-            joint = (tail + data[at : at + 3]).find(_END)
-            if joint >= 0:
-                return at + joint + 4 - len(tail)
-        stop = data.find(_END, at)
-        return stop + 4 if stop >= 0 else -1
-
     def _execute(self, piece: bytes) -> None:
         llhttp = self._llhttp
         if llhttp is None:
@@ -530,3 +520,15 @@ def _spaced(piece: bytes, begun: bytes = b"") -> bytes:
         if name in FRAMING:
             lines[at] = line.replace(b"\t", b" ")
     return b"\n".join(lines)
+
+
+def behind_blank_line(tail: bytes, data: bytes, at: int) -> int:
+    """Where the first blank line ends that ends in ``data[at:]``, be it begun in what came before, of which ``tail`` is
+    the end; else -1.
+    """
+    if tail:
+        joint = (tail + data[at : at + 3]).find(_END)
+        if joint >= 0:
+            return at + joint + 4 - len(tail)
+    stop = data.find(_END, at)
+    return stop + 4 if stop >= 0 else -1

@@ -17,6 +17,7 @@ from enum import Enum
 from ..http1.fields import tokens
 from ..http1.limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO
 from ..http1.memory import Memory
+from ..http1.request import behind_blank_line
 
 HEAD_MAX_BYTES = 256 * 1024
 """Status line and header section; and all interim responses to one request together. Caddy takes 10 MiB of one head;
@@ -283,7 +284,7 @@ class ResponseReader:
         informational: list[bytes] = []
         end = len(data)
         while at < end and self.units < most:
-            stop = _behind_blank_line(self._held, data, at)
+            stop = behind_blank_line(bytes(self._held[-3:]), data, at)
             if stop < 0:
                 self._hold_head(data[at:])
                 at = end
@@ -401,7 +402,7 @@ class ResponseReader:
         if len(held) < 2 and (bytes(held) + data[at : at + 2])[:2] == b"\r\n":
             stop = at + 2 - len(held)  # there are none
         else:
-            stop = _behind_blank_line(held, data, at)
+            stop = behind_blank_line(bytes(held[-3:]), data, at)
         if len(held) + (stop if stop > 0 else len(data)) - at > TRAILERS_MAX_BYTES:
             raise BadResponse(f"trailers over {TRAILERS_MAX_BYTES} bytes")
         if stop < 0:
@@ -419,17 +420,6 @@ class ResponseReader:
             raise BadResponse("a trailer that cannot be one")
         self.complete = True
         return section, stop
-
-
-def _behind_blank_line(held: bytearray, data: bytes, at: int) -> int:
-    """Where in ``data`` the first blank line ends, be it begun in ``held``, which has none; else -1."""
-    if held:
-        tail = bytes(held[-3:])
-        joint = (tail + data[at : at + 3]).find(_END)
-        if joint >= 0:
-            return at + joint + 4 - len(tail)
-    stop = data.find(_END, at)
-    return stop + 4 if stop >= 0 else -1
 
 
 def rewritten(head: ResponseHead, added: list[bytes], drops_framing: bool) -> bytes:
