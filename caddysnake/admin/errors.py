@@ -47,6 +47,9 @@ CODES: dict[str, Code] = {
     ),
     "internal": Code(500, "an error inside caddysnake", "the log has the traceback: please report it"),
     "profile": Code(502, "a profile could not be made"),
+    "resources": Code(
+        503, "nothing was left to look who calls with", "try again; `caddysnake doctor` says which limit is near"
+    ),
     "busy": Code(503, "the daemon starts or stops, or other reloads wait", "try again in a moment"),
 }
 """Every code."""

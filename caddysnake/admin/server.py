@@ -28,7 +28,7 @@ from . import page
 from .access import Access, Denial
 from .description import describe
 from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
-from .errors import ApiError, of_unknown
+from .errors import CODES, ApiError, of_unknown
 from .executing import execute
 from .history import History
 from .hosting import BODY_S, Hosting
@@ -47,7 +47,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Server": "caddysnake",
 }
-_REFUSED = b"HTTP/1.1 403 \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+_REFUSED = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _OUTSIDE = "call it from outside of the apps: from a shell, a timer, or in a container by exec, and wait for the answer"
 _NO_USER = ErrorModel(
     error="a user who runs apps may not use the admin API",
@@ -101,7 +101,7 @@ class Server:
         """Serve a new connection, if it is somebody's who may call."""
         desired = self._daemon.running.desired
         if sock.family == socket.AF_UNIX:
-            self._admit(sock, self._refusal(sock, peer_uid(sock), lambda: peer_of(sock)))
+            self._admit(sock, _looked(lambda: self._refusal(sock, peer_uid(sock), lambda: peer_of(sock))))
         elif len(desired.unwalled) == len(desired.apps) + len(desired.templates):
             self._admit(sock, None)
         elif len(self._unknown) < _UNKNOWN_MAX:  # a sandbox says of ports whether they may be reached, not by whom
@@ -120,20 +120,20 @@ class Server:
 
         try:
             async with self._finding_out:
-                refusal = await asyncio.to_thread(look)
+                refusal = await asyncio.to_thread(_looked, look)
             self._admit(sock, refusal)
-        except BaseException as exc:
+        except BaseException:
             sock.close()
-            if not isinstance(exc, OSError):
-                raise
+            raise
 
     def _admit(self, sock: socket.socket, refusal: ErrorModel | None) -> None:
         if refusal is None:
             self._hosting.accept(sock)
             return
         body = refusal.model_dump_json().encode()
+        head = _REFUSED % (CODES[refusal.code].status, len(body))
         try:
-            sock.send(_REFUSED % len(body) + body, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sock.send(head + body, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass
@@ -264,6 +264,15 @@ class Server:
 
     async def _description(self, request: web.Request) -> web.Response:
         return _json(describe(), 200)
+
+
+def _looked(look: Callable[[], ErrorModel | None]) -> ErrorModel | None:
+    """What ``look`` says of a caller; that there is nothing left to look with is no word on who calls."""
+    try:
+        return look()
+    except OSError as exc:
+        error = f"who calls cannot be looked at: {exc.strerror}"
+        return ErrorModel(error=error, code="resources", hint=CODES["resources"].remedy)
 
 
 async def _pass_on(request: web.Request, lines: Lines) -> web.StreamResponse:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,26 @@ def test_an_older_kernel_tells_enough(tmp_path: Path, way: str) -> None:
     with started(tmp_path, sys.executable, kernels.__file__):
         _, body = get(f"/?{way}", path=tmp_path / "a.sock")
         assert b'"forbidden-process"' in body
+        assert call(tmp_path / "admin.sock", "GET", "/upgrade").status == 200
+
+
+def test_a_caller_who_cannot_be_looked_at_for_want_of_descriptors_is_not_called_an_app(tmp_path: Path) -> None:
+    with daemon(tmp_path, site(tmp_path)) as process:
+        process.wait_for_log("admin API ready")
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        deadline = time.monotonic() + PATIENCE_S
+        codes: list[str] = []
+        try:
+            while "resources" not in codes and time.monotonic() < deadline:
+                taken = {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
+                lowest = next(fd for fd in range(len(taken) + 1) if fd not in taken)
+                resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest + 1, before[1]))  # for the connection
+                answer = call(tmp_path / "admin.sock", "GET", "/upgrade")
+                codes.append(answer.json["code"] if answer.status != 200 else "")
+                assert answer.status in (200, 503), answer
+        finally:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+        assert codes[-1] == "resources"
         assert call(tmp_path / "admin.sock", "GET", "/upgrade").status == 200
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import socket
 from collections.abc import Callable
 
 from ..system import mishaps
+from ..system.kinship import OUT_OF
 from ..system.state import ListenerSnapshot
 from .socket_file import identity, is_locked_by, listen_at, lock_path, remove, unlock_path
 
@@ -20,7 +20,6 @@ _PAUSE_S = 0.1
 _TELL_AGAIN_S = 60.0
 _REST = 4096
 """Over TCP others may go on connecting while the last ones are accepted."""
-_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _UNIX = int(socket.AF_UNIX)
 
 
@@ -115,7 +114,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
-                if exc.errno not in _OUT_OF:
+                if exc.errno not in OUT_OF:
                     raise
                 self._pause(exc)
                 return

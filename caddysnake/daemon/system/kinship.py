@@ -28,6 +28,7 @@ _SO_PEERPIDFD: Final = 77
 """Linux 6.5."""
 _UCRED: Final = struct.Struct("3i")
 _TRIES: Final = 10
+OUT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _DEPTH_MAX: Final = 256
 
 HIDDEN: Final = (
@@ -74,10 +75,8 @@ def _parent_in_proc(pidfd: int, pid: int) -> int:
 def _is_reaped(pidfd: int) -> bool:
     try:
         signal.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    except OSError as exc:
+        return exc.errno == errno.ESRCH
     return False
 
 
@@ -92,10 +91,8 @@ def exists(pid: int) -> bool:
     """There is a process ``pid``, perhaps one that ``/proc`` hides, or that has ended and is not reaped."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as exc:
+        return exc.errno != errno.ESRCH
     return True
 
 
@@ -184,6 +181,7 @@ def peer_of(sock: socket.socket) -> PeerKind:
 
     The kernel gives a pidfd of who called connect(2) since Linux 6.5. Before, there is its number alone, and who has
     ended before this is called may have left that to another.
+    Raises ``OSError`` when there is nothing left to look with.
     """
     pid = peer_pid(sock)
     if pid == os.getpid():
@@ -192,23 +190,26 @@ def peer_of(sock: socket.socket) -> PeerKind:
         return PeerKind.OUTSIDE  # of a namespace of pids around ours: what we start is never there
     try:
         pidfd = _pidfd_of(sock, pid)
-    except ProcessLookupError:
-        return PeerKind.ENDED
-    except OSError:
-        return PeerKind.UNKNOWN
+    except OSError as exc:
+        return _unseen(exc)
     return _origin(pidfd, pid)
 
 
+def _unseen(exc: OSError) -> PeerKind:
+    """What is known of who cannot be looked at for ``exc``; raises that if it says nothing of them."""
+    if exc.errno in OUT_OF:
+        raise exc
+    return PeerKind.ENDED if isinstance(exc, ProcessLookupError) else PeerKind.UNKNOWN
+
+
 def _origin(pidfd: int, pid: int) -> PeerKind:
-    """Where ``pid`` comes from, which ``pidfd`` is of: that is closed."""
+    """Where ``pid`` comes from, which ``pidfd`` is of: that is closed. Raises ``OSError``, as ``peer_of``."""
     try:
         if has_ended(pidfd):
             return PeerKind.ENDED
         return PeerKind.OURS if descends_from(pidfd, pid, os.getpid()) else PeerKind.OUTSIDE
-    except ProcessLookupError:
-        return PeerKind.ENDED
-    except OSError:
-        return PeerKind.UNKNOWN
+    except OSError as exc:
+        return _unseen(exc)
     finally:
         os.close(pidfd)
 
@@ -259,7 +260,8 @@ def _is_of_this_machine(family: int, host: str) -> bool:
 
 
 def holder_of(inode: int) -> PeerKind:
-    """Where the process comes from that has the socket ``inode`` open. Blocks: all that can be looked at is.
+    """Where the process comes from that has the socket ``inode`` open. Blocks: all that can be looked at is. Raises
+    ``OSError``, as ``peer_of``.
 
     Nobody sees what an app has open, as it is undumpable: so who cannot be found is not believed.
     """
@@ -279,5 +281,6 @@ def _holds(pid: int, inode: int) -> bool:
     folder = f"/proc/{pid}/fd"
     try:
         return any(os.readlink(f"{folder}/{fd}") == f"socket:[{inode}]" for fd in os.listdir(folder))
-    except OSError:
+    except OSError as exc:
+        _unseen(exc)
         return False
