@@ -34,7 +34,7 @@ from .generation import (
 from .home import Home
 from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
-from .telling import look_at_starts, tell_failed, tell_ready, warn_slow
+from .telling import tell_failed, tell_ready, watch_start
 from .upkeep import Upkeep, forget_ended
 from .warming import Warming
 
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from ..sockets.connections import Connection
 
 log = logging.getLogger("caddysnake.app")
-
-_LOOK_S = 3.0
-"""After so long an app that will never be ready, since it runs a server of its own, says so."""
 
 
 class Pool(WorkerSink[Worker]):
@@ -103,16 +100,13 @@ class Pool(WorkerSink[Worker]):
             self.core.refuse()
             raise StartFailed(self.spec.name, "setup-failed", self.spec.cannot)
         self._started = loop.create_future()
-        slow_s = self.spec.slow_start_s
-        early = loop.call_later(min(_LOOK_S, slow_s / 2), look_at_starts, self.workers)
-        slow = loop.call_later(slow_s, warn_slow, self.spec, self.workers)
+        watch = loop.create_task(watch_start(self.spec, self.workers))
         self._starts = starts
         self._carry_out(self.core.start(one_first, first))
         try:
             await self._started
         finally:
-            early.cancel()
-            slow.cancel()
+            watch.cancel()
             if self._started.done() and not self._started.cancelled():
                 self._started.exception()  # whoever waited may have been cancelled by another app's failure
             self._started = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
+from itertools import chain, repeat
 
 from ..workers.lifecycle import WorkerState
 from ..workers.worker import Worker
@@ -12,6 +15,12 @@ from .generation import TryAgain
 from .spec import PoolSpec
 
 log = logging.getLogger("caddysnake.app")
+
+_EARLY_S = 3.0
+"""After so long an app that will never be ready, since it runs a server of its own, says so."""
+
+_AGAIN_S = 1.0
+_ASKED_MAX = 2
 
 
 def tell_ready(app: str, worker: Worker) -> float:
@@ -22,18 +31,20 @@ def tell_ready(app: str, worker: Worker) -> float:
     return took
 
 
-def look_at_starts(workers: Mapping[int, Worker]) -> None:
-    """Have each of the ``workers`` that are starting look whether it will ever be ready."""
-    for worker in workers.values():
-        if worker.state is WorkerState.STARTING and worker.pid:
-            worker.process.ask_where()
-
-
-def warn_slow(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
-    """Log that a start still goes on; each of the ``workers`` that are starting tells where it stands."""
-    fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
-    log.warning("app is taking a long time to load", extra={"fields": fields})
-    look_at_starts(workers)
+async def watch_start(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
+    """Until cancelled, have the ``workers`` that are starting look whether they will ever be ready, and tell where they
+    stand when that is due; log that the start still goes on. One that only listens by then is asked later.
+    """
+    asked = Counter[Worker]()
+    early_s = min(_EARLY_S, spec.slow_start_s / 2)
+    for turn, pause_s in enumerate(chain((early_s, spec.slow_start_s - early_s), repeat(_AGAIN_S))):
+        await asyncio.sleep(pause_s)
+        if turn == 1:
+            fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
+            log.warning("app is taking a long time to load", extra={"fields": fields})
+        for worker in workers.values():
+            if worker.state is WorkerState.STARTING and worker.pid and asked[worker] < _ASKED_MAX:
+                asked[worker] += worker.process.ask_where()
 
 
 def tell_failed(order: TryAgain, worker: Worker | None, failures: int) -> None:

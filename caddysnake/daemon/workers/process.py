@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from typing import Any, Literal
@@ -102,10 +103,8 @@ class WorkerProcess(Child):
     def write_stacks(self) -> None:
         """Have it write the stacks of its threads to the log, whatever they are at; nothing if it is not an app's."""
         if isinstance(self._settings, Settings):
-            try:
+            with contextlib.suppress(OSError):  # it is gone
                 signal.pidfd_send_signal(self.process_fd(), vitals.STACKS_SIGNAL)
-            except OSError:
-                pass  # it is gone
 
     def profile(self, seconds: float, fd: int) -> bool:
         """Have it look for ``seconds`` at what runs, and write that into ``fd``; False when it cannot be asked."""
@@ -124,13 +123,13 @@ class WorkerProcess(Child):
         """Whether it knows ``what`` (``vitals.KNOWS_*``): a worker of an older version would end at it."""
         return not self.gauges.is_over and self.gauges.page.word(vitals.WORD_GUEST) & what != 0
 
-    def ask_where(self) -> None:
-        """Have it tell where its start stands, if it can."""
-        if not self.shares_process and self.knows(vitals.KNOWS_PROFILE):
-            try:
-                signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)
-            except OSError:
-                pass  # it is gone
+    def ask_where(self) -> bool:
+        """Have it tell where its start stands; False when it does not listen."""
+        if self.shares_process or not self.knows(vitals.KNOWS_PROFILE):
+            return False
+        with contextlib.suppress(OSError):  # it is gone
+            signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)
+        return True
 
     async def answer_if_hung(self, watch: Watchdog) -> bool | None:
         """Answer requests that it has read, if nothing in it runs: whether others are half answered.

@@ -20,6 +20,7 @@ from ...channel.vitals import KNOWS_PROFILE, KNOWS_TAKES, LOOK_SIGNAL, WORD_GUES
 
 _FRAMES_MAX = 20
 _EARLY_S = 3.0
+_BEGUN_S = 0.5
 _SERVERS = {
     "uvicorn": ("run", "serve"),
     "flask.app": ("run",),
@@ -64,16 +65,18 @@ class _Look:
             return
         if self.act is not None:
             self.act()
-        else:
-            _tell(frame, self.app, self.told_from, self.refuse)
+        elif _tell(frame, self.app, self.told_from, self.refuse):
+            self.told_from = float("inf")
 
 
-def _tell(frame: FrameType | None, app: str, told_from: float, refuse: Callable[[str], object]) -> None:
+def _tell(frame: FrameType | None, app: str, told_from: float, refuse: Callable[[str], object]) -> bool:
     if (why := serves_itself(frame)) is not None:
         refuse("\n".join([why, *frames_of(frame)]))
     elif monotonic() >= told_from:
         where = place_of(frame) or f"{sys.implementation.name}, before any code of the app's"
         say("warn", f"still starting, at {where}", "\n".join(frames_of(frame)), app=app)
+        return True
+    return False
 
 
 class Overseen:
@@ -82,7 +85,7 @@ class Overseen:
     """
 
     def __init__(self, app: str, slow_at: float, refuse: Callable[[str], object]) -> None:
-        self._app, self._slow_at, self._refuse = app, slow_at, refuse
+        self._app, self._slow_at, self._refuse = app, _due(slow_at), refuse
         self._ident = threading.get_ident()
         self._records = current()
         self._is_over = threading.Event()
@@ -109,10 +112,15 @@ def on_signal(app: str, page: Page, slow_at: float, refuse: Callable[[str], obje
     """Have the daemon's signal tell where the start of ``app`` stands, from ``slow_at`` (``monotonic()``) on; or
     ``refuse``, with why, once it is plain that it will never be ready. In the main thread, before that is imported.
     """
-    _look.pid, _look.app, _look.refuse, _look.told_from = os.getpid(), app, refuse, slow_at
+    _look.pid, _look.app, _look.refuse, _look.told_from = os.getpid(), app, refuse, _due(slow_at)
     signal.signal(LOOK_SIGNAL, _look)
     signal.siginterrupt(LOOK_SIGNAL, False)
     knows(page)
+
+
+def _due(slow_at: float) -> float:
+    """From when on it is told where a start stands that begins now: it has to be somewhere first."""
+    return max(slow_at, monotonic() + _BEGUN_S)
 
 
 def on_signal_do(act: Callable[[], object]) -> None:

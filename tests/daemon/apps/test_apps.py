@@ -138,18 +138,23 @@ def test_an_app_that_loads_too_long_is_given_up_in_the_words_operators_search_fo
     assert "taking a long time to load" in caplog.text
 
 
-def test_a_slow_start_says_where_it_stands(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("slow_start_s", [2.0, 0.01])  # by then its interpreter does not listen yet
+def test_a_slow_start_says_where_it_stands(
+    folder: Path, capfd: pytest.CaptureFixture[str], slow_start_s: float
+) -> None:
     (folder / "slow").write_text("5")
 
     async def work() -> None:
         async with House() as house:
-            app = house.app(spec("probe:wsgi", "wsgi", folder, start_timeout_s=30.0)._replace(slow_start_s=2.0))
+            slow = spec("probe:wsgi", "wsgi", folder, start_timeout_s=30.0)._replace(slow_start_s=slow_start_s)
+            app = house.app(slow)
             await app.start()
 
     run(work())
     told = capfd.readouterr().err
     here = r"\S+/probe\.py:\d+ in <module>"
     assert re.search(rf"WARN still starting, at {here}: app=probe:wsgi\n{here}", told), told
+    assert told.count("still starting") == 1
 
 
 def test_an_app_that_is_quick_enough_is_not_talked_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
