@@ -18,13 +18,12 @@ from enum import Enum
 from time import monotonic
 from typing import Generic, TypeVar
 
-from ..channel.endpoint import STARVED, ChannelClosed, ChannelError, DescriptorsLost, Endpoint
+from ..channel.endpoint import ChannelClosed, ChannelError, DescriptorsLost, Endpoint
 from ..channel.messages import (
     PROTOCOL_VERSION,
     TAKE_TIED,
     Drain,
     Dump,
-    Failed,
     Message,
     Ready,
     Returned,
@@ -210,7 +209,7 @@ class Agent(Generic[C]):
             self.context.slots[slot] = SLOT_RETURNED
             self._tell(Returned(slot))
         if self._stage is ServerStage.SERVING:
-            self._tell(Failed("resources", f"{exc}: {STARVED}"))
+            self._tell(exc.failure())
             self._leave(ServerStage.DRAINING, ORPHAN_GRACE_S)
 
     def _channel_ended(self, exc: Exception) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from ..channel.records import say
+from ..channel.records import Mishaps
 from ..channel.settings import RelaySettings, Settings
-from ..channel.throttle import MISHAP, Throttle, raised_at
 from ..channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_ACTIVE, WORD_TICK, Page
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
@@ -74,7 +72,8 @@ class Context:
         self._cells = page.thread(0)
         self._ended = ended
         self._watched: set[Watched] = set()
-        self._mishaps = Throttle()
+        self.mishap = Mishaps().tell
+        """For an error of ours, for which a connection is ended."""
 
     # Connections
 
@@ -112,11 +111,6 @@ class Context:
                 self._watched.discard(connection)
                 self.mishap(exc)
                 connection.cut()
-
-    def mishap(self, exc: Exception) -> None:
-        """Tell of ``exc``, an error of ours, for which a connection is ended; what one line raises, once a minute."""
-        if self._mishaps.is_due(raised_at(exc), monotonic()):
-            say("error", MISHAP, "".join(traceback.format_exception(exc)), code="internal")
 
     # Vital signs
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .codec import MAX_FRAME, FrameError, decode, encode
-from .messages import DESCRIPTORS, Message, Take, Takes
+from .messages import DESCRIPTORS, Failed, Message, Take, Takes
 
 _INT = array.array("i").itemsize
 # The most that one message may carry (SCM_MAX_FD): what the kernel cuts off it also closes, in our time.
@@ -28,10 +28,6 @@ _CTRUNC = int(socket.MSG_CTRUNC)
 _TRUNC = int(socket.MSG_TRUNC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # unix(7): descriptors in flight are counted per user
-
-
-STARVED = "the app may leak them, or needs more: limits { open_files }"
-"""What may be done about it."""
 
 
 class ChannelClosed(ConnectionError):
@@ -49,6 +45,10 @@ class DescriptorsLost(ChannelError):
         super().__init__("descriptors were lost: too many open files, or too many sent")
         takes = message.each() if type(message) is Takes else [message] if type(message) is Take else []
         self.slots = [take.slot for take in takes]
+
+    def failure(self) -> Failed:
+        """Why whoever has lost them leaves."""
+        return Failed("resources", f"{self}: the app may leak them, or needs more: limits {{ open_files }}")
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -13,7 +13,11 @@ import json
 import os
 import sys
 import threading
+import traceback
+from time import monotonic
 from typing import Any
+
+from .throttle import MISHAP, Throttle, raised_at
 
 
 class Records:
@@ -100,6 +104,21 @@ def current() -> Records:
 def say(level: str, msg: str, error: str = "", **fields: Any) -> None:
     """One record of this thread's worker, or of this relay. ``level``: debug, info, warn, error."""
     current().say(level, msg, fields, error)
+
+
+class Mishaps:
+    """Errors of ours, for each of which a connection is ended. What one line raises is told once a minute."""
+
+    def __init__(self) -> None:
+        self._told = Throttle()
+        self._lock = threading.Lock()
+
+    def tell(self, exc: Exception) -> None:
+        """Tell of ``exc``, with its traceback; from any thread."""
+        with self._lock:
+            is_due = self._told.is_due(raised_at(exc), monotonic())
+        if is_due:
+            say("error", MISHAP, "".join(traceback.format_exception(exc)), code="internal")
 
 
 def _print(level: str, msg: str, fields: dict[str, Any], error: str) -> None:

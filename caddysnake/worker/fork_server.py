@@ -217,23 +217,17 @@ class _ForkServer:
 def flush() -> None:
     """What a preload has written and not flushed would be written by each child once more."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
     ctypes.CDLL(None).fflush(None)
 
 
 def _kill_group(pid: int) -> None:
     for send in (os.killpg, os.kill):  # a child that has not yet called setsid leads no group
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             send(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def _tell(endpoint: Endpoint, message: Prepared | Failed) -> None:
-    try:
+    with contextlib.suppress(ChannelClosed):
         endpoint.send(message)
-    except ChannelClosed:
-        pass

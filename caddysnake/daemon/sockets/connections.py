@@ -6,6 +6,7 @@ connection that nobody serves (parked) asks for EPOLLIN too: its next request de
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -198,10 +199,8 @@ class Connections:
         # EPOLL_CTL_DEL must come first: the registration belongs to the open file, which a worker's copy keeps alive.
         self._epoll.unregister(connection.fd)
         sock = socket.socket(fileno=connection.fd)
-        try:
+        with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         close_at_once((sock.detach(),))
 
     def forget(self, connection: Connection) -> None:

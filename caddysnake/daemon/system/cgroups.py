@@ -145,10 +145,8 @@ def _limit_memory(group: Path, memory_bytes: int) -> None:
     _write(group / "memory.max", str(memory_bytes))
     # One of them gone and the others left would be an app that is half there.
     _write(group / "memory.oom.group", "1")
-    try:
+    with contextlib.suppress(OSError):  # the kernel counts no swap
         _write(group / "memory.swap.max", "0")  # or it would fill the swap first, and slow everybody down
-    except OSError:
-        pass  # the kernel counts no swap
 
 
 def _words(path: Path) -> set[str]:
@@ -215,10 +213,8 @@ def _pids(group: Path) -> list[int]:
 
 def _move(source: Path, target: Path) -> None:
     for pid in _pids(source):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             _write(target / "cgroup.procs", str(pid))
-        except ProcessLookupError:
-            pass
 
 
 def _write(path: Path, text: str) -> None:
@@ -246,11 +242,9 @@ def end(group: Path) -> None:
     try:
         _write(group / "cgroup.kill", "1")
     except FileNotFoundError:  # before Linux 5.14
-        try:
+        with contextlib.suppress(OSError):
             for pid in _pids(group):
                 os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
     except OSError:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import logging
@@ -123,10 +124,8 @@ class InheritedChild:
     def send_signal(self, sig: int) -> None:
         """Nothing happens when it has ended, or was reaped."""
         if self._code is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, sig)
-            except ProcessLookupError:
-                pass
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -165,19 +164,15 @@ def kill_group(pidfd: int, pid: int) -> None:
         if exc.errno != errno.EINVAL:
             return
         _kill_group_by_number(pidfd, pid)
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _kill_group_by_number(pidfd: int, pid: int) -> None:
     """For Linux before 6.9."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         if number_of(pidfd) == pid:
             os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def number_of(pidfd: int) -> int:

@@ -13,6 +13,7 @@ Guest code: Python 3.10, standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
 import errno
@@ -293,10 +294,8 @@ class ThreadHost:
     # -- those that have ended ---------------------------------------------------------------------------------
 
     def _note_ended(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_fd)
-        except BlockingIOError:
-            pass
         while self._ended:
             number, status = self._ended.popleft()
             thread = self._threads.pop(number)
@@ -348,10 +347,8 @@ class ThreadHost:
         poller.register(self._wake_fd, select.POLLIN)
         while self._group_of and time.monotonic() < deadline:
             poller.poll(_LOOK_S * 1000)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
-            except BlockingIOError:
-                pass
             while self._ended:
                 number, _ = self._ended.popleft()
                 self._group_of.pop(number)

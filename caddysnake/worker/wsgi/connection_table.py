@@ -24,6 +24,7 @@ import select
 from collections import deque
 from collections.abc import Callable
 
+from ...channel.records import Mishaps
 from ...channel.vitals import SLOT_IDLE, SLOT_RETURNED
 from .connection import Connection, State
 
@@ -56,6 +57,8 @@ class ConnectionTable:
         self.floor = 0.0
         """Monotonic seconds before which nothing arrived that a thread has yet to be told of: epoll tells in turn."""
         self.is_stopping = False
+        self.mishap = Mishaps().tell
+        """For an error of ours, for which a connection is ended."""
         self._stop_fd = -1
         self._on_news = on_news
 
@@ -76,12 +79,16 @@ class ConnectionTable:
         os.close(self._stop_fd)
 
     def admit(self, connection: Connection) -> None:
-        """Take a new connection in."""
+        """Take a new connection in. Raises ``OSError``, and knows nothing of it then."""
         fd = connection.fd
         connection.slots[connection.slot] = SLOT_IDLE
         self.held[fd] = connection
         self.parked[fd] = connection
-        self.epoll.register(fd, READ)
+        try:
+            self.epoll.register(fd, READ)
+        except OSError:
+            del self.held[fd], self.parked[fd]
+            raise
 
     def take_ready(self) -> list[int]:
         """What would be told to threads now, all of it; as in ``ready``."""

@@ -6,6 +6,7 @@ at allows; with nothing to look at, for ever.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import select
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from ...channel.endpoint import STARVED, ChannelClosed, ChannelError, DescriptorsLost, Endpoint
+from ...channel.endpoint import ChannelClosed, ChannelError, DescriptorsLost, Endpoint
 from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import (
     TAKE_COUNTED,
@@ -35,7 +36,7 @@ from ...channel.messages import (
     Takes,
 )
 from ...channel.records import say
-from ...channel.vitals import SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
+from ...channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..arrival import arrival, has_input
 from ..cut_off import named
 from ..early_answers import STALL_S
@@ -192,10 +193,8 @@ class Controller:
         return None if wait_s < 0 else wait_s * 1000
 
     def _quiet(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_fd)
-        except BlockingIOError:
-            pass
 
     # The channel.
 
@@ -239,7 +238,7 @@ class Controller:
             self._page.slots[slot] = SLOT_RETURNED
         self._table.returned.extend(exc.slots)
         if self._phase is ControllerPhase.SERVING:
-            self._guarded(lambda: self._endpoint.send(Failed("resources", f"{exc}: {STARVED}")))
+            self._guarded(lambda: self._endpoint.send(exc.failure()))
             self._drain(self._grace_s)
 
     def _tell(self) -> None:
@@ -259,6 +258,16 @@ class Controller:
             os.close(fd)
             say("error", "a descriptor that is no socket was handed over", reason=str(exc))
             return
+        try:
+            self._serve(message, sock)
+        except Exception as exc:  # others came with it
+            self._table.mishap(exc)
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # the daemon has a duplicate
+            sock.close()
+            self._page.slots[message.slot] = SLOT_CLOSED
+
+    def _serve(self, message: Take, sock: socket.socket) -> None:
         flags = message.flags
         is_welcome = self._phase is ControllerPhase.DRAINING and flags & TAKE_TIED and not self._is_cut
         if self._phase is not ControllerPhase.SERVING and not is_welcome:

@@ -19,14 +19,12 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...channel.records import say
 from ...channel.settings import Settings
 from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
 from ...http1.answers import refusal
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ..access_log import AccessLog
-from ..app.loader import foreign_traceback
 from ..arrival import waited_since
 from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
 from .call.call import CallContext
@@ -131,11 +129,15 @@ class Driver:
                 parked[connection.fd] = connection
                 if not connection.signalled or parked.pop(connection.fd, None) is None:
                     return
-        except Exception as exc:  # a bug of ours costs its connection, not the thread
-            say("error", "internal error", foreign_traceback(exc), app=self._context.name)
+        except Exception as exc:
             counters.write()
-            if connection.state is not ENDED:
-                self._table.end(connection)
+            self._give_up(connection, exc)
+
+    def _give_up(self, connection: Connection, exc: Exception) -> None:
+        """A bug of ours costs its connection, not the thread."""
+        self._table.mishap(exc)
+        if connection.state is not ENDED:
+            self._table.end(connection)
 
     def _resume(self, connection: Connection, state: State, counters: Counters) -> bool:
         """Go on after a response. True when it is to be parked, False when it is no longer ours."""
@@ -313,10 +315,8 @@ class Driver:
                 self._table.end(connection)
             elif owned:
                 self.hand_on(connection)
-        except Exception as exc:  # as in ``handle``
-            say("error", "internal error", foreign_traceback(exc), app=self._context.name)
-            if connection.state is not ENDED:
-                self._table.end(connection)
+        except Exception as exc:
+            self._give_up(connection, exc)
 
     def hand_on(self, connection: Connection) -> None:
         """Settle a connection while the app that answered on it is still busy."""
@@ -458,10 +458,13 @@ class Driver:
 
     def expire(self, connection: Connection) -> None:
         """End an owned connection whose deadline has passed."""
-        if connection.state is READING:
-            what = "head" if connection.parser.head is None else "content"
-            exc = ProtocolError(408, "timeout", f"the request's {what} took too long")
-            if self._refuse(connection, exc) is _PARK:
-                self._table.leave(connection)
+        if connection.state is not READING:
+            self._table.end(connection)
             return
-        self._table.end(connection)
+        what = "head" if connection.parser.head is None else "content"
+        refused = ProtocolError(408, "timeout", f"the request's {what} took too long")
+        try:
+            if self._refuse(connection, refused) is _PARK:
+                self._table.leave(connection)
+        except Exception as exc:
+            self._give_up(connection, exc)

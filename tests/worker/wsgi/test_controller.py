@@ -113,6 +113,16 @@ def test_an_end_reaches_the_client_whoever_holds_a_duplicate(worker: Worker) -> 
         assert worker.duplicate(slot).recv(10) == b""
 
 
+def test_a_connection_that_cannot_be_taken_is_ended_and_the_others_are_served(worker: Worker) -> None:
+    with RawClient(worker.connect()) as client:
+        client.get("/fail_to_take")
+        failed, slot = given(worker)
+        with failed, RawClient(worker.connect()) as other:
+            assert failed.is_ended()
+            wait_until(lambda: worker.page.slots[slot] == vitals.SLOT_CLOSED, "not closed")
+            assert other.get("/plain").body == client.get("/plain").body == b"plain"
+
+
 # Giving back
 
 

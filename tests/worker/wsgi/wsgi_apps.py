@@ -116,6 +116,19 @@ def waiting(environ, start_response):
     return [b"waited"]
 
 
+def fail_to_take(environ, start_response):
+    """The next connection cannot be taken, as by an error of ours."""
+    table = sys.modules["_caddysnake.worker.wsgi.connection_table"].ConnectionTable
+    admit = table.admit
+
+    def fail(*_):
+        table.admit = admit
+        raise RuntimeError("an error of ours")
+
+    table.admit = fail
+    return plain(environ, start_response)
+
+
 def open_gate(environ, start_response):
     gate.set()
     start_response("200 OK", [])

@@ -157,10 +157,8 @@ def tell(text: str, level: str = "info") -> None:
             if not isinstance(handler.formatter, ConsoleFormatter):
                 form = journal_line if isinstance(handler.formatter, JournalFormatter) else json_line
                 shown = form(told.record(time.time())).decode().removesuffix("\n")
-    try:
+    with contextlib.suppress(OSError):
         print(shown, file=sys.stderr, flush=True)
-    except OSError:
-        pass
 
 
 def close_quietly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
@@ -76,10 +77,8 @@ class Launcher(ABC):
 
     def terminate(self, worker: int, pidfd: int) -> None:
         """Ask a worker to end that does not listen to its channel."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
 
     def end(self, worker: int, pid: int, gone: int) -> None:
         """End it, and what it started, by force. ``pid`` and ``gone``: what ``fork`` gave."""

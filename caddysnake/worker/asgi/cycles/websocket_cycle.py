@@ -218,7 +218,7 @@ class WebSocketCycle(Cycle):
                 opcode, data = BINARY, content if isinstance(content, bytes) else _to_bytes(content)
             if self._deflate is not None:
                 if len(data) > SLICE_BYTES or self._deflating.locked():
-                    await self._deflate_and_write(opcode, data)
+                    await self._deflate_and_write(self._deflate, opcode, data)
                     return
                 output = frame(opcode, self._deflate.deflate(data), rsv1=True)
             else:
@@ -259,10 +259,9 @@ class WebSocketCycle(Cycle):
             await self.refuse()
             raise ResponseError(f"{kind!r} cannot be sent while the WebSocket is {self._phase.value}")
 
-    async def _deflate_and_write(self, opcode: int, data: bytes) -> None:
+    async def _deflate_and_write(self, deflate: Deflate, opcode: int, data: bytes) -> None:
         """Send a large message, which takes long to deflate, or one behind such a message."""
-        deflate, view, pieces = self._deflate, memoryview(data), []
-        assert deflate is not None
+        view, pieces = memoryview(data), []
         async with self._deflating:
             try:
                 for at in range(0, max(len(data), 1), SLICE_BYTES):
