@@ -92,7 +92,7 @@ async def load(daemon: Daemon, document: Document | None, manner: Manner) -> Loa
     try:
         configuration, outcomes = await daemon.reloads.reload(document, manner)
     except ReloadFailed as exc:
-        raise of_reload(exc) from None
+        raise of_reload(exc, _hint(daemon, exc.app) if exc.app in daemon.running.apps else "") from None
     return Loaded(
         apps=len(configuration.composition.apps),
         templates=len(configuration.composition.templates),
@@ -101,6 +101,11 @@ async def load(daemon: Daemon, document: Document | None, manner: Manner) -> Loa
         warnings=[*configuration.warnings, *_still_under_way(daemon)],
         outcomes=[_outcome(each) for each in outcomes],
     )
+
+
+def _hint(daemon: Daemon, name: str) -> str:
+    serves = any(app.name == name and app.pool.ready for app in daemon.running.served_apps())
+    return "" if serves else "fix the app: nothing of it serves, and it is tried again"
 
 
 def _outcome(outcome: Outcome) -> OutcomeModel:
@@ -162,7 +167,9 @@ async def reload_app(
         seconds = await asyncio.shield(task)
     except (StartFailed, ListenError) as exc:
         code = exc.code if isinstance(exc, StartFailed) else "listen"
-        raise ApiError("start", f"app {key} does not start ({code}):\n{exc}", app=key, detail=code) from None
+        what = "is returned" if code == "canary-failed" else "does not start"
+        hint = _hint(daemon, key)
+        raise ApiError("start", f"app {key} {what} ({code}):\n{exc}", hint, app=key, detail=code) from None
     except asyncio.CancelledError:
         if task.cancelled():
             what = f"the reload of {key} was cancelled; the old code keeps serving"

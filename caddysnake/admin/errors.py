@@ -80,7 +80,7 @@ def of_unknown(unknown: UnknownApp) -> ApiError:
     return ApiError(unknown.code, str(unknown), _HINTS[unknown.code])
 
 
-def of_reload(failure: ReloadFailed) -> ApiError:
+def of_reload(failure: ReloadFailed, hint: str) -> ApiError:
     """The answer to whoever asked for a reload that was refused."""
     problems = [problem._asdict() for problem in failure.problems]
-    return ApiError(failure.code, str(failure), problems=problems, app=failure.app, detail=failure.detail)
+    return ApiError(failure.code, str(failure), hint, problems=problems, app=failure.app, detail=failure.detail)

@@ -217,3 +217,17 @@ def test_a_build_that_ended_first_comes_back_when_the_new_one_does_not_start(fol
             assert builds.refused is not None
 
     run(work())
+
+
+def test_one_that_cannot_come_back_is_told_as_not_serving_and_tried_again(folder: Path) -> None:
+    """Its code was overwritten in place."""
+    with daemon(folder, OPTIONS + site("one", "reload_strategy stop_first")) as process:
+        for arguments in ((), ("--all-or-nothing",), ("--app", "main:wsgi")):
+            write(folder, "one", "2", SICK)
+            done = command(process, folder, "reload", *arguments)
+            assert done.returncode == 1
+            assert "nothing of it serves, and it is" in done.stderr or "; nothing serves, and it is" in done.stderr
+            assert "keeps serving" not in done.stderr
+            assert version(folder, "one") == "503"
+            write(folder, "one", "3", LOCKED)
+            eventually(lambda: version(folder, "one") == "3", "another try")

@@ -129,10 +129,12 @@ def test_a_deploy_is_judged_under_load_and_the_page_the_log_and_the_status_agree
 def test_a_trial_goes_on_in_another_image_of_the_daemon(tmp_path: Path) -> None:
     write(tmp_path, "1")
     text = CADDYFILE.replace("for 3s", "for 8s").replace("keep_previous 1m", "keep_previous 5m")
+    text = text.replace("workers 2", "workers 1 3")
 
     async def work(process: Process) -> None:
         async with Load(tmp_path / "app.sock", 6) as load:
             await load.more(50)
+            assert (await command(process, tmp_path, "scale", "main:asgi", "2")).returncode == 0
             write(tmp_path, "2")
             asked = asyncio.create_task(command(process, tmp_path, "reload"))
             await asyncio.to_thread(process.wait_for_log, "the new build is on trial")
@@ -151,6 +153,8 @@ def test_a_trial_goes_on_in_another_image_of_the_daemon(tmp_path: Path) -> None:
             assert (await command(process, tmp_path, "rollback")).returncode == 0, "what is kept is carried as well"
             await load.until("1")
             assert load.failures == []
+            found = json.loads((await command(process, tmp_path, "status", "--json")).stdout)["apps"][0]
+            assert (found["workers_ready"], found["workers_wanted"]) == (2, 2)
 
     with daemon(tmp_path, text) as process:
         asyncio.run(work(process))

@@ -80,8 +80,8 @@ LOOKED_AT = {
         "_carry_out _generation _ledger _limits _source _spawn _spec"
     ),
     "apps.app.App": (
-        "_growing _launchers _loop _reaps _renewing background builds changing comes_up deploys exchange folder hurry "
-        "ledger scaled surroundings"
+        "_growing _launchers _loop _reaps _renewing background builds changing comes_up deploys exchange fallen folder "
+        "hurry ledger scaled surroundings"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded kept present retry_after_s"
@@ -160,7 +160,7 @@ LOOKED_AT = {
         "_bound _connections _former _given _looked_at _loop _opener _trust numbers"
     ),
     "supervisor.beginnings.Beginnings": (
-        "_by_app _is_up _starts deciding"
+        "_again _by_app _is_up _starts deciding"
     ),
     "supervisor.running.Running": (
         "_lend _loop _tasks app_metrics apps autoreload bell beginnings budget connections desired fallback is_hurried "

@@ -52,6 +52,8 @@ class App(Dispatcher):
         self._reaps: set[asyncio.Task[None]] = set()
         self.hurry: Callable[[], None] | None = None
         """Has it tried again at once, while it has not been up yet."""
+        self.fallen: Callable[[StartFailed], None] = self.fail
+        """Sees to it when the build that was ended for another one does not come back."""
         self.builds = Builds()
         """Which code runs since when, and which was refused."""
         self.changing = asyncio.Lock()

@@ -39,7 +39,7 @@ class Exchange:
     async def renew(self, spec: PoolSpec, starts: StartLimiter | None = None) -> float:
         """Let the old go, and start what ``spec`` says; the seconds until that serves.
 
-        Raises ``StartFailed``; the old serves again then, or, if it does not come up either, ``fail`` was called.
+        Raises ``StartFailed``; the old serves again then, or, if it does not come up either, ``fallen`` was called.
         """
         app, takeover = self._app, self._app.takeover
         await self.settled()
@@ -78,7 +78,7 @@ class Exchange:
             app.discard()
             if not app.takeover.is_stopping:
                 log.error("the old build does not come back", extra={"fields": {"app": exc.app, "error": str(exc)}})
-                app.fail(exc)
+                app.fallen(exc)
         else:
             app.carry_out(app.takeover.swap(is_growing=False))
 

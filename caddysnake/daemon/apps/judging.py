@@ -173,10 +173,9 @@ def _slower(canary: Canary, new: Figures, old: Figures) -> str | None:
     least, most = _bounds(after)
     if most <= _bounds(before)[0] * canary.max_slowdown:
         return None
-    if least >= _bounds(before)[1] * canary.max_slowdown:
-        what, beyond = "p95", _beyond(new.latencies, before * canary.max_slowdown)
-        is_sure = _by_chance(sum(new.latencies), beyond) <= _CHANCE
-    else:  # the bounds are too far apart to tell: the means do
+    what, beyond = "p95", _beyond(new.latencies, before * canary.max_slowdown)
+    is_sure = least >= _bounds(before)[1] * canary.max_slowdown and _by_chance(sum(new.latencies), beyond) <= _CHANCE
+    if not is_sure:  # the bounds are too far apart to tell, or the requests too few: the means may
         what, before, after = "mean", old.mean_s, new.mean_s
         error = math.hypot(new.mean_error_s, old.mean_error_s * canary.max_slowdown)
         is_sure = after - before * canary.max_slowdown > _ERRORS * error

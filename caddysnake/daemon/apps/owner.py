@@ -39,8 +39,9 @@ class Owner(Protocol):
     def discard(self) -> None:
         """Give it up."""
 
-    def fail(self, failure: StartFailed) -> None:
-        """Nothing serves."""
+    @property
+    def fallen(self) -> Callable[[StartFailed], None]:
+        """See ``App``."""
 
     def choose_for_clients(self) -> None:
         """While two builds are compared."""

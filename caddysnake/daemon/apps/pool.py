@@ -260,8 +260,8 @@ class Pool(WorkerSink[Worker]):
         core.state = PoolState.DRAINING if saved.is_draining else PoolState.SERVING  # nobody waits for a start
         if saved.state in (PoolState.WINDING_DOWN.value, PoolState.REVIVED.value):
             core.state = PoolState(saved.state)
+        core.size = core.goal = saved.size or self.spec.workers
         if core.is_kept:
-            core.size = core.goal = saved.size or self.spec.workers
             free = (index for index in range(2 * core.size) if index not in self.workers)
             missing = [next(free) for _ in range(core.size - len(self.workers))]
             core.awaited.update(missing)

@@ -95,6 +95,8 @@ class AppsChange:
         self._trials: dict[str, Trial] = {}
         self._exchanged: dict[App, PoolSpec] = {}
         """Serving instead of the old already, with what that ran."""
+        self._have_fallen = False
+        """What ended for another build has not come back: it cannot be said that nothing has changed."""
 
     def introduce(self) -> None:
         """Let connections that come while the first apps are starting wait: nobody else could answer them."""
@@ -126,6 +128,7 @@ class AppsChange:
         refused = {each.app: each.failure for each in self.outcomes.values() if each.failure is not None}
         # What becomes of dynamic apps is not known before they are asked for, or renewed, when this is done.
         taken = any(each.result in ("started", "reloaded") for each in self.outcomes.values())
+        taken |= self._have_fallen
         hopeless = next((failure for name, failure in refused.items() if name in losing or not taken), None)
         if hopeless is not None:
             raise hopeless
@@ -139,12 +142,15 @@ class AppsChange:
         app = self.kept.get(name)
         if app is not None:
             await app.changing.acquire()  # somebody may have it reloaded by its name
+        was_up = app is not None and bool(app.pool.ready)
         try:
             self.outcomes[name] = await self._ready(spec, turn, swaps_early)
         except StartFailed as exc:
             if self._manner.all_or_nothing:
                 raise
-            self.outcomes[name] = Outcome(name, "refused", 0.0, exc, app is not None and bool(app.pool.ready))
+            serves = app is not None and bool(app.pool.ready)
+            self._have_fallen |= was_up and not serves
+            self.outcomes[name] = Outcome(name, "refused", 0.0, exc, serves)
         finally:
             if app is not None and app not in self._renewed:
                 app.changing.release()
@@ -237,8 +243,7 @@ class AppsChange:
             log.error("app is not reloaded; its old build keeps serving", extra={"fields": fields})
             return
         log.error("app is not reloaded, and does not serve", extra={"fields": fields})
-        number = next(number for number, spec in self._desired.apps.items() if spec.name == outcome.app)
-        self._running.beginnings.try_again(app, self._desired.again[number], failure)
+        self._running.beginnings.try_again(app, failure)
 
     def rollback(self) -> None:
         """Let the new workers and the new apps go."""

@@ -12,10 +12,15 @@ from ..workers.forking.start_limiter import StartLimiter
 
 
 class Beginnings:
-    """``is_up(app, took)`` hears of each app that has come up, after how many seconds."""
+    """``is_up(app, took)`` hears of each app that has come up, after how many seconds. ``again(app)`` returns what says
+    what is to run by now, in a thread.
+    """
 
-    def __init__(self, starts: StartLimiter, is_up: Callable[[App, float], None]) -> None:
+    def __init__(
+        self, starts: StartLimiter, is_up: Callable[[App, float], None], again: Callable[[App], Callable[[], PoolSpec]]
+    ) -> None:
         self._starts = starts
+        self._again = again
         self._is_up = is_up
         self._by_app: dict[App, Beginning] = {}
         self.deciding: asyncio.Future[None] | None = None
@@ -32,16 +37,16 @@ class Beginnings:
         """Return a copy of what there is, for who ends some of them meanwhile."""
         return list(self._by_app.values())
 
-    def add(self, app: App, again: Callable[[], PoolSpec]) -> Beginning:
+    def add(self, app: App) -> Beginning:
         """Return a beginning of ``app``, which is to be told to begin, or to go on."""
-        beginning = self._by_app[app] = Beginning(app, again, self._starts, self.came_up)
+        beginning = self._by_app[app] = Beginning(app, self._again(app), self._starts, self.came_up)
         return beginning
 
-    def try_again(self, app: App, again: Callable[[], PoolSpec], failure: StartFailed) -> None:
+    def try_again(self, app: App, failure: StartFailed) -> None:
         """Go on trying to start ``app``, which does not serve because of ``failure``."""
         self.end(app)
         app.not_started(failure, 1)
-        self.add(app, again).go_on()
+        self.add(app).go_on()
 
     def came_up(self, app: App, took: float) -> None:
         """Know that ``app`` is up for the first time."""

@@ -94,6 +94,10 @@ class Desired(NamedTuple):
     is_patient: bool = False
     """Somebody is at work on the code: it goes on when no app comes up."""
 
+    def again_of(self, name: str) -> Callable[[], PoolSpec]:
+        """Return the one of ``again`` that is of the app of that name."""
+        return self.again[next(number for number, spec in self.apps.items() if spec.name == name)]
+
 
 def compose(
     plan: Plan,

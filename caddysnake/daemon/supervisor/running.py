@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 from ...config.language.models import Autoreload as Options
 from ...config.plan.plan import usable_cores
@@ -67,7 +68,7 @@ class Running:
         self.autoreload = Renewals(self.spawners)
         self.budget = MemoryBudget()
         self.app_metrics = AppMetrics()
-        self.beginnings = Beginnings(self.restarts, self._came_up)
+        self.beginnings = Beginnings(self.restarts, self._came_up, lambda app: self.desired.again_of(app.name))
         self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
         self.parting: set[App | Tenants] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -201,7 +202,9 @@ class Running:
     def new_app(self, spec: PoolSpec) -> App:
         """Return an app that has not been started."""
         recourse = Recourse(self._lend, self.pass_on, self.fallback.turn_away)
-        return App(spec, self.spawners, self.connections, recourse)
+        app = App(spec, self.spawners, self.connections, recourse)
+        app.fallen = partial(self.beginnings.try_again, app)
+        return app
 
     def new_relays(self, spec: PoolSpec) -> Relays:
         """Return relays that have not been started."""
@@ -241,8 +244,7 @@ class Running:
 
     def begin(self, app: App) -> None:
         """Start ``app`` for the first time, or go on trying when it was carried here."""
-        number = next(number for number, spec in self.desired.apps.items() if spec.name == app.name)
-        beginning = self.beginnings.add(app, self.desired.again[number])
+        beginning = self.beginnings.add(app)
         if app.attempts:
             beginning.go_on()
         else:

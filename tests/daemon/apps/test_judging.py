@@ -47,6 +47,7 @@ GOOD = figures(steady(0.02, 1000))
         (figures(steady(12.0, 50)), figures(steady(4.0, 500)), 1.0, Ruling.RETURN, "its mean is 3.0 times"),
         (figures(steady(0.0008)), figures(steady(0.0002, 1000)), 1.0, None, "less than a millisecond"),
         (figures([*steady(0.02, 95), *steady(0.3, 6)]), GOOD, 1.0, None, "six of a hundred may be chance"),
+        (figures([*steady(0.03, 55), *steady(0.07, 5)]), figures(steady(0.011, 500)), 1.0, Ruling.RETURN, "mean"),
         (figures(steady(0.06)), figures(steady(0.02, 9)), 1.0, None, "nothing to compare with"),
         (figures(steady(0.02, 3), errors=3), GOOD, 60.0, Ruling.PROMOTE, "only 3 of 50 requests came in 60s"),
         (figures([], crashes=2), GOOD, 1.0, Ruling.RETURN, "2 of its workers crashed"),
