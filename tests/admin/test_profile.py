@@ -224,6 +224,8 @@ def test_a_tenant_may_be_called_by_its_host(tmp_path: Path) -> None:
         assert get("/", path=tmp_path / "shop.sock", Host="ann.test")[0] == 200
         seen = call(process, "POST", "/apps/ann.test/profile?seconds=0.2&format=wall").json
         assert (seen["name"], seen["warnings"]) == ("ann.test shop:wsgi", [])
+        waited_us = sum(int(line.rpartition(" ")[2]) for line in seen["content"].splitlines())
+        assert waited_us < 100_000, "threads that wait for requests"
         assert call(process, "POST", "/apps/ben.test/profile?seconds=0.2").json["code"] == "no-such-app"
 
 

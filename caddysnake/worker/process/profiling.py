@@ -31,6 +31,7 @@ _TASKS_S = 0.1
 _NUMBER = "0123456789-_ "
 _STDLIB = os.path.dirname(os.__file__) + os.sep
 _MACHINERY = (OURS, f"{_STDLIB}threading.py", f"{_STDLIB}asyncio{os.sep}")
+_WAITS = (*_MACHINERY, f"{_STDLIB}selectors.py")
 
 Stack = tuple[str, tuple[int, ...]]
 """What it is of, and the ids of its code objects, the innermost first."""
@@ -227,7 +228,10 @@ class Profiler:
         stacks = []
         for (name, ids), (wall_us, cpu_ns) in self._stacks.items():
             numbers = []
-            for key in self._outermost_first(ids):
+            shown = self._outermost_first(ids)
+            if len(shown) == 1 and self._codes[shown[0]].co_filename.startswith(_WAITS):
+                wall_us = min(wall_us, cpu_ns // 1000)  # it waits for work
+            for key in shown:
                 if key not in frames:
                     code = self._codes[key]
                     frames[key] = len(table)
