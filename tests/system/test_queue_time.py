@@ -102,6 +102,26 @@ def test_a_queue_that_is_made_to_wait_shows_as_queue_and_not_as_the_apps_time(
         assert f'caddysnake_request_queue_seconds_bucket{{app="main:{kind}",le="0.25"}} 3.0' in metrics
 
 
+@pytest.mark.parametrize(("kind", "more"), [("wsgi", "threads 1"), ("asgi", ""), ("asgi", "runtime native")])
+def test_on_connections_that_are_kept_too(tmp_path: Path, kind: str, more: str) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    with daemon(tmp_path, DIRECT.format(kind=kind, more=more)) as process:
+        kept = [UnixHTTPConnection(tmp_path / "a.sock") for _ in range(3)]
+        for target in ("/?0", "/?0.5"):
+            for connection in kept:
+                connection.request("GET", target)
+                if target == "/?0":
+                    connection.getresponse().read()
+                    time.sleep(0.1)
+        for connection in kept:
+            connection.getresponse().read()
+            connection.close()
+        waited = queues(process, 6)
+        for seconds, least in zip(waited, (0.0, 0.0, 0.0, 0.0, 0.35, 0.8), strict=True):
+            assert least <= seconds < least + 1, waited
+        assert waited[3] < 0.2
+
+
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
 def test_waiting_for_an_app_that_starts_is_waiting_in_a_queue(tmp_path: Path, kind: str) -> None:
     (tmp_path / "ann.test").mkdir()
@@ -131,12 +151,13 @@ def test_what_a_proxy_says_of_the_beginning_is_believed(tmp_path: Path, kind: st
         assert all(2.9 < each < 6 for each in waited[5:]), waited
 
 
-def test_a_connection_that_was_idle_has_not_waited(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "more"), [("wsgi", "threads 2"), ("asgi", "")])
+def test_a_connection_that_was_idle_has_not_waited(tmp_path: Path, kind: str, more: str) -> None:
     """A proxy opens more connections than it needs at once, and keeps them."""
     import socket
 
     (tmp_path / "main.py").write_text(APP)
-    with daemon(tmp_path, DIRECT.format(kind="wsgi", more="threads 2")) as process:
+    with daemon(tmp_path, DIRECT.format(kind=kind, more=more)) as process:
         with socket.socket(socket.AF_UNIX) as kept:
             kept.settimeout(30)
             kept.connect(str(tmp_path / "a.sock"))

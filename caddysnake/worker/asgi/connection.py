@@ -147,6 +147,8 @@ class HttpConnection(FlowControl):
         cycle = self.cycle = HttpCycle(self, head, response, context.scopes.http(head, self.peer))
         if self.asks_arrival:
             self._note_arrival(cycle)
+        if cycle.started > context.late_at:
+            context.late(cycle)
         context.calls.add(cycle)  # `context.begin`, written out
         context.active += 1
         context.header[WORD_ACTIVE] = context.active

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from ...aio.context import Context
@@ -27,6 +28,7 @@ SMALL_READ_BYTES = 4 * 1024
 """So much is read at once of a request that comes in tiny chunks: taking those apart costs a hundred times more."""
 
 _LOOKS, _LOOKS_S = 20, 0.05
+_PULSE_S, _LATE_S = 0.05, 0.01
 _STARTED = ResponsePhase.STARTED
 
 
@@ -37,6 +39,7 @@ class Call(Protocol):
     scope: dict[str, Any]
     is_counted: bool
     is_overdue: bool
+    arrived: float
     started: float
     task: asyncio.Task[None] | None
     response: Response
@@ -96,6 +99,8 @@ class AsgiContext(Context):
         request 1 %, so as long as there is none they are looked for in so many only, of each short while."""
         self.looks = 0
         self.looks_from = 0.0 if settings.marks_traces else float("inf")
+        self.late_at = 0.0
+        """Monotonic seconds from which on the loop has stood still; 0: nobody looks, since nothing is answered."""
         self.bound: Bound | None = None
         """How many requests may be answered at a time, if there is a limit."""
         self.websockets = 0
@@ -114,6 +119,22 @@ class AsgiContext(Context):
         self.looks -= 1
         self.traced = any(name == b"traceparent" for name, _ in call.scope["headers"])
         return self.traced
+
+    def late(self, call: Call) -> None:
+        """``call`` started when the loop had stood still, if somebody looks: it may have been there since."""
+        if not self.late_at:
+            self._await_pulse(call.started)
+        elif call.arrived == call.started:
+            call.arrived = self.late_at - _LATE_S
+
+    def _await_pulse(self, now: float) -> None:
+        self.late_at = now + _PULSE_S + _LATE_S
+        self.loop.call_later(_PULSE_S, self._pulse)
+
+    def _pulse(self) -> None:
+        self.late_at = 0.0
+        if self.active:
+            self._await_pulse(monotonic())
 
     def begin(self, call: Call) -> None:
         """Call the app in a task of its own; it counts as active until ``end``."""

@@ -229,15 +229,15 @@ class Profiler:
         for (name, ids), (wall_us, cpu_ns) in self._stacks.items():
             numbers = []
             shown = self._outermost_first(ids)
-            if len(shown) == 1 and self._codes[shown[0]].co_filename.startswith(_WAITS):
-                wall_us = min(wall_us, cpu_ns // 1000)  # it waits for work
+            cpu_us = cpu_ns // 1000
+            waits_for_work = len(shown) == 1 and self._codes[shown[0]].co_filename.startswith(_WAITS)
             for key in shown:
                 if key not in frames:
                     code = self._codes[key]
                     frames[key] = len(table)
                     table.append((getattr(code, "co_qualname", code.co_name), code.co_filename, code.co_firstlineno))
                 numbers.append(frames[key])
-            stacks.append((name, numbers, wall_us, cpu_ns // 1000))
+            stacks.append((name, numbers, min(wall_us, cpu_us) if waits_for_work else wall_us, cpu_us))
         told = {"seconds": round(seconds, 3), "looks": self._looks, "frames": table, "stacks": stacks}
         body = json.dumps(told).encode("utf-8", "replace")
         data = b"%d\n" % len(body) + body
