@@ -1,7 +1,6 @@
 """The admin API: what the daemon tells, and does, for its operator. An HTTP server of aiohttp on a unix socket.
 
-``attending``    opens its listener, and brings the server up beside the apps (imports no aiohttp)
-``announcing``   tells commands where that is
+``attending``    opens its listener, and tells commands where that is; brings the server up beside the apps
 ``access``       who may call: Host, Origin, the user at the other end. Pure.
 ``models``       every request and answer
 ``errors``       what can go wrong, with stable codes

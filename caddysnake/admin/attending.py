@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.language.values import SocketAddress
 from ..config.plan.admin import AdminEndpoint, make_private
+from ..config.plan.rendezvous import ANNOUNCED, TCP
 from ..daemon.sockets.binding import open_inherited, open_tcp, open_unix
 from ..daemon.sockets.listener import Listener
 from ..daemon.sockets.socket_file import ListenError
@@ -23,15 +25,53 @@ from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import ListenerSnapshot
 from ..daemon.system.timings import TIMINGS, Timings
 from .access import Access
-from .announcing import Announcement
 
 if TYPE_CHECKING:
     from ..daemon.main import Daemon
     from .history import History
     from .server import Server
 
-log = logging.getLogger("caddysnake.admin")
 
+_LONGEST_BYTES = 107  # of a name, without the zero byte that it begins with (unix(7))
+
+
+class Announcement:
+    """At most one at a time."""
+
+    def __init__(self) -> None:
+        self._sock: socket.socket | None = None
+        self._name = b""
+
+    def say(self, address: SocketAddress | None) -> None:
+        """Announce ``address`` from now on; None: nothing. Nor is one that does not fit into a name."""
+        path = "" if address is None else address.path if address.network == "unix" else _of_port(address)
+        name = f"{ANNOUNCED}{path}".encode(errors="surrogateescape")
+        if self._sock is not None and self._name == name:
+            return
+        self.end()
+        if not path or not path.isprintable() or len(name) > _LONGEST_BYTES:
+            return
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.bind(b"\0" + name)
+        except OSError:  # somebody says the same already
+            sock.close()
+            return
+        self._sock, self._name = sock, name
+
+    def end(self) -> None:
+        """Announce nothing any more."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def _of_port(address: SocketAddress) -> str:
+    """A port is told as far as this machine goes: whose it is, the kernel says (proc_pid_net(5))."""
+    return f"{TCP}{address.port}" if address.network != "fd" and address.port else ""
+
+
+log = logging.getLogger("caddysnake.admin")
 
 
 class _Open(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from ..channel import vitals
-from ..channel.quantiles import quantile
+from ..channel.vitals import quantile
 from ..daemon.apps.app import App
 from ..daemon.apps.counters import Counters
 from ..daemon.main import Daemon

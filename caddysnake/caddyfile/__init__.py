@@ -2,10 +2,8 @@
 
 ================  ==============================================================
 ``errors``        what the author of a file gets to see: file, line, token, hint
-``environment``   ``{$NAME}`` in the raw text
-``tokens``        a word and where it stood; ``lexer``: characters to tokens
+``tokens``        words and where they stood; ``lexer``: ``{$NAME}`` in the raw text, and characters to tokens
 ``importing``     what ``import`` puts in; ``shorthands``: ``{host}`` written out
-``stream``        the tokens while they are parsed
 ``parser``        tokens to site blocks, segments, options, named routes
 ``dispenser``     the cursor a directive holds
 ``addresses``     site addresses, sockets among them

@@ -9,10 +9,28 @@ token afresh, so the two can take turns at every token.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import Enum, auto
 
 from .errors import CaddyfileError
 from .tokens import HEREDOC, Token
+
+# The name may hold anything but a closing brace; an empty pair stays as it is.
+_VARIABLE = re.compile(r"\{\$([^}]+)\}")
+
+
+def substitute(source: str, environ: Mapping[str, str]) -> str:
+    """*source* with every variable replaced, once: what a value brings in is not looked at again.
+
+    The default counts only when the variable is unset. A variable that is unset and has no default leaves nothing.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        name, _, default = match[1].partition(":")
+        return environ.get(name, default)
+
+    return _VARIABLE.sub(value_of, source)
+
 
 # What Go's unicode.IsSpace says; str.isspace() also takes U+001C to U+001F.
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 
 from .. import files
 from .dispenser import Dispenser
-from .environment import substitute
 from .errors import CaddyfileError
 from .importing import Arguments, find_files, put_in
-from .lexer import tokenize
+from .lexer import substitute, tokenize
 from .shorthands import expand
-from .stream import Stream
-from .tokens import Token
+from .tokens import Stream, Token
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,11 @@
 ``endpoint``  the only module that calls sendmsg and recvmsg with descriptors
 ``configuring``  the first message, received
 ``records``   what a worker says of itself, and of the requests it has answered, into a pipe
-``memfd``     sealed files in memory
 ``settings``  what a worker must know, in a sealed memfd
-``app_names``  what an app is called where nobody says it
 ``farewell``  how long a worker's end may take
 ``codes``     what clients are told in the place of an answer
 ``gate``      what an interpreter waits for before it becomes a command
-``vitals``    the shared page: counters and one state byte per connection slot
-``quantiles``  from a histogram to durations
+``vitals``    the shared page: counters and one state byte per connection slot; from a histogram to durations
 ``traces``  which trace a request belongs to, and a line that is printed meanwhile
 ``throttle``  how much is said: a token bucket, and what is told once a minute
 

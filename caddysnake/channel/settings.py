@@ -5,13 +5,15 @@ Settings and environment never pass through a fork server: the next tenant is fo
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 from typing import Any, NamedTuple, TypeVar
 
-from . import memfd
-
+APPS = ("app", "application")
+FACTORIES = ("create_app", "make_app", "get_app", "get_application")
+"""What an app is called where nobody says it, and what is called without arguments to make one."""
 WSGI_WEBSOCKETS = 256
 """Each holds a thread."""
 _LIMIT = 8 * 1024 * 1024
@@ -145,9 +147,23 @@ class RelaySettings(NamedTuple):
     workers: int = 1
 
 
+def sealed(name: str, content: bytes) -> int:
+    """Return a sealed memfd that holds ``content``, close-on-exec; it is the caller's. Raises ``OSError``."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def seal(settings: Settings | RelaySettings) -> int:
     """A sealed memfd holding ``settings``; the descriptor is the caller's. Raises ``OSError``."""
-    return memfd.sealed("caddysnake-settings", json.dumps(settings._asdict()).encode())
+    return sealed("caddysnake-settings", json.dumps(settings._asdict()).encode())
 
 
 _Kind = TypeVar("_Kind", Settings, RelaySettings)

@@ -235,7 +235,7 @@ def _announced_ones(file: str | None) -> Iterator[_Seen]:
 
 
 def _announced() -> list[str]:
-    """Paths of sockets, and ports, as ``admin.announcing`` has them. All users' are in one table of the kernel's
+    """Paths of sockets, and ports, as ``admin.attending`` has them. All users' are in one table of the kernel's
     (proc_pid_net(5)).
     """
     from ..config.plan.rendezvous import ANNOUNCED, TCP

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..channel.app_names import APPS, FACTORIES
+from ..channel.settings import APPS, FACTORIES
 
 _SOURCE_MAX_BYTES = 4 * 1024 * 1024
 _MODULES = ("main", "app", "wsgi", "asgi", "api", "server")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..channel.quantiles import quantile
+from ..channel.vitals import quantile
 from ..doctor.stuck import stuck
 from . import beside
 from .beside import span

@@ -17,8 +17,7 @@ from support.admin import call, command
 from support.daemon import PATIENCE_S, Process, daemon, get
 from support.load import app
 
-from caddysnake.channel.quantiles import quantile
-from caddysnake.channel.vitals import LARGEST, LATENCY_BOUNDS_S
+from caddysnake.channel.vitals import LARGEST, LATENCY_BOUNDS_S, quantile
 from caddysnake.cli.beside import span
 from caddysnake.cli.overview import cut, milliseconds, overview, size
 

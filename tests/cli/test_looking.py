@@ -17,7 +17,7 @@ from support.pythons import find_python, make_venv
 import caddysnake.config.language.block  # registers subdirectives
 from caddysnake.cli.overview import Columns, table, wrapped
 from caddysnake.config.language.directives import SUBDIRECTIVES
-from caddysnake.config.language.elsewhere import ELSEWHERE
+from caddysnake.config.language.registry import ELSEWHERE
 
 APP = "def {}(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
 

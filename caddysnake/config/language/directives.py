@@ -13,7 +13,6 @@ from typing import Any
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError
 from . import values
-from .elsewhere import ELSEWHERE
 from .models import (
     WEBSOCKET_PING_S,
     AccessLog,
@@ -28,6 +27,7 @@ from .models import (
     WebSocketPing,
 )
 from .registry import (
+    ELSEWHERE,
     Registry,
     argument,
     arguments,

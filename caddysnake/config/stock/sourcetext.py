@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ...caddyfile.environment import substitute
-from ...caddyfile.lexer import SPACES, tokenize
+from ...caddyfile.lexer import SPACES, substitute, tokenize
 from ...caddyfile.tokens import HEREDOC, Token, on_new_line
 
 _VARIABLE = re.compile(r"\{\$[^}]+\}")

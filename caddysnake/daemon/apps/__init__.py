@@ -7,8 +7,7 @@
 ``shelf``       the build before, kept
 ``scaled``      as many workers as it takes; ``scaling``: the decisions, without I/O
 ``dispatcher``  its connections
-``queue``       connections that wait for a worker
-``waiting``     those who ask whether there is one
+``queue``       connections that wait for a worker, and those who ask whether there is one
 ``owner``       the app, as those see it who change its generations
 ``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged;
                 ``warming``: those who answer their warm-up

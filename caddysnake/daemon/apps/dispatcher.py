@@ -15,10 +15,9 @@ from ..workers.balancer import choose, excess
 from ..workers.worker import Worker
 from .counters import Counters
 from .pool import Pool
-from .queue import ConnectionQueue
+from .queue import ConnectionQueue, Waiters
 from .spec import StartFailed
 from .takeover import Fate, Takeover
-from .waiting import Waiters
 
 if TYPE_CHECKING:
     from ...config.plan.accounts import Account

@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 from ...config.language.models import MAX_QUEUE
 from ..sockets.connections import Connection, Connections
+from ..sockets.refusals import Refusal
 from ..system import mishaps
+
+Tell = Callable[[Refusal | None], None]
+
+
+class Waiters:
+    """By their token. Each is told once: None when there is a worker, or why there will be none."""
+
+    def __init__(self) -> None:
+        self._tells: dict[Hashable, Tell] = {}
+
+    def __len__(self) -> int:
+        return len(self._tells)
+
+    def add(self, token: Hashable, tell: Tell) -> None:
+        """``tell`` waits."""
+        self._tells[token] = tell
+
+    def never_mind(self, token: Hashable) -> None:
+        """Whoever asked has left."""
+        self._tells.pop(token, None)
+
+    def tell(self, refusal: Refusal | None) -> None:
+        """Tell all of them, who wait no more."""
+        tells, self._tells = self._tells, {}
+        for each in tells.values():
+            mishaps.or_else(lambda _: None)(each)(refusal)
+
 
 _RETRY_S = 0.01
 """How long a connection waits before saturated workers are looked at again: they say nothing on the hot path."""

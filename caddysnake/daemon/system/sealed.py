@@ -6,8 +6,8 @@ import os
 
 from pydantic import ValidationError
 
-from ...channel import memfd
 from ...channel.messages import PROTOCOL_VERSION
+from ...channel.settings import sealed
 from .snapshots import Snapshot
 from .state import STATE_VERSION, DaemonSnapshot, StateError
 
@@ -16,7 +16,7 @@ _LIMIT = 256 * 1024 * 1024
 
 def seal(state: DaemonSnapshot) -> int:
     """A sealed memfd that holds ``state``; the descriptor is the caller's. Raises ``OSError``."""
-    return memfd.sealed("caddysnake-state", state.model_dump_json().encode())
+    return sealed("caddysnake-state", state.model_dump_json().encode())
 
 
 class _Versions(Snapshot):

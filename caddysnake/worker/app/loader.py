@@ -11,8 +11,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from ...channel.app_names import APPS, FACTORIES
-from ...channel.settings import Settings
+from ...channel.settings import APPS, FACTORIES, Settings
 from .advice import advice
 from .stale_bytecode import distrust_fresh_sources
 

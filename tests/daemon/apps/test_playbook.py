@@ -28,10 +28,10 @@ from caddysnake.daemon.apps.generation import (
     TellFailed,
     TryAgain,
 )
+from caddysnake.daemon.apps.queue import Waiters
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.apps.takeover import Act, Do, Fate, Takeover, TellWaiters
 from caddysnake.daemon.apps.takeover import Order as AppOrder
-from caddysnake.daemon.apps.waiting import Waiters
 from caddysnake.daemon.sockets.refusals import Refusal
 from caddysnake.daemon.system.backoff import Backoff
 
