@@ -19,28 +19,14 @@ from ..daemon.supervisor.app_changes import Manner, Outcome
 from ..daemon.supervisor.document import Document, ReloadFailed
 from ..daemon.tenants.lookup import UnknownApp
 from ..daemon.upgrade.upgrade import UpgradeRefused
+from . import models
 from .errors import ApiError, of_reload
-from .models import (
-    Cancelled,
-    Dumped,
-    Evicted,
-    Loaded,
-    OutcomeModel,
-    Promoted,
-    Ran,
-    Reloaded,
-    Restarted,
-    RolledBack,
-    ScaleModel,
-    Stopping,
-    UpgradeAnswer,
-)
 from .survey import RELAY, TEXT_MAX, known_apps, workers_of
 
 _NAMES_HINT = "`caddysnake status APP` lists them"
 
 
-async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
+async def run_schedule(daemon: Daemon, key: str, name: str) -> models.Ran:
     """Run a schedule now; done when its command has ended. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     task = asyncio.ensure_future(daemon.running.oneoffs.run_schedule(key, name))
@@ -53,10 +39,10 @@ async def run_schedule(daemon: Daemon, key: str, name: str) -> Ran:
     except asyncio.CancelledError:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it goes on
         raise
-    return Ran(app=key, schedule=name, seconds=round(run.duration_s, 3), reason=run.reason, ok=run.is_good)
+    return models.Ran(app=key, schedule=name, seconds=round(run.duration_s, 3), reason=run.reason, ok=run.is_good)
 
 
-async def restart_process(daemon: Daemon, key: str, name: str) -> Restarted:
+async def restart_process(daemon: Daemon, key: str, name: str) -> models.Restarted:
     """Have the processes of that name end, each at its own pace, and start again. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     found = await daemon.running.oneoffs.find(key)
@@ -69,7 +55,7 @@ async def restart_process(daemon: Daemon, key: str, name: str) -> Restarted:
         raise ApiError("no-such-process", _none_of("process", name, tuple(names)), _NAMES_HINT)
     for each in meant:
         each.renew()
-    return Restarted(app=key, process=name, count=len(meant))
+    return models.Restarted(app=key, process=name, count=len(meant))
 
 
 def _none_of(kind: str, name: str, names: tuple[object, ...]) -> str:
@@ -79,21 +65,21 @@ def _none_of(kind: str, name: str, names: tuple[object, ...]) -> str:
     return f"the app has no {kind} {name!r}. {more}"
 
 
-def cancel(daemon: Daemon, key: str | None = None) -> Cancelled:
+def cancel(daemon: Daemon, key: str | None = None) -> models.Cancelled:
     """Cancel the change that is under way, or that of one app. Raises ``ApiError``."""
     if not daemon.serving.cancel_change(key):
         raise ApiError("no-change", "no change is under way", "there is nothing to do")
-    return Cancelled(cancelled=True)
+    return models.Cancelled(cancelled=True)
 
 
-async def load(daemon: Daemon, document: Document | None, manner: Manner) -> Loaded:
+async def load(daemon: Daemon, document: Document | None, manner: Manner) -> models.Loaded:
     """Run ``document``, or what the file says now; done when the new workers serve. Raises ``ApiError``."""
     begun = time.monotonic()
     try:
         configuration, outcomes = await daemon.reloads.reload(document, manner)
     except ReloadFailed as exc:
         raise of_reload(exc, _hint(daemon, exc.app) if exc.app in daemon.running.apps else "") from None
-    return Loaded(
+    return models.Loaded(
         apps=len(configuration.composition.apps),
         templates=len(configuration.composition.templates),
         seconds=round(time.monotonic() - begun, 3),
@@ -108,9 +94,9 @@ def _hint(daemon: Daemon, name: str) -> str:
     return "" if serves else "fix the app: nothing of it serves, and it is tried again"
 
 
-def _outcome(outcome: Outcome) -> OutcomeModel:
+def _outcome(outcome: Outcome) -> models.OutcomeModel:
     failure = outcome.failure
-    return OutcomeModel(
+    return models.OutcomeModel(
         app=outcome.app,
         result=outcome.result,
         seconds=round(outcome.seconds, 3),
@@ -129,13 +115,13 @@ def _still_under_way(daemon: Daemon) -> list[str]:
     return [f"{what} new workers from now on; `caddysnake status` has the outcome"]
 
 
-def stop(daemon: Daemon, asked_by: str) -> Stopping:
+def stop(daemon: Daemon, asked_by: str) -> models.Stopping:
     """Begin to stop; ``asked_by`` is for the log. ``grace_s`` seconds for requests in flight are in the answer."""
     daemon.stop(asked_by)
-    return Stopping(pid=os.getpid(), grace_s=daemon.running.desired.grace_s)
+    return models.Stopping(pid=os.getpid(), grace_s=daemon.running.desired.grace_s)
 
 
-async def upgrade(daemon: Daemon) -> UpgradeAnswer:
+async def upgrade(daemon: Daemon) -> models.UpgradeAnswer:
     """Rehearse the version that is installed now; it takes over in a moment. Raises ``ApiError``."""
     if daemon.phase is not DaemonPhase.READY or daemon.is_upgrading:
         raise ApiError("busy", "the daemon is " + ("upgrading" if daemon.is_upgrading else daemon.phase.value))
@@ -146,9 +132,9 @@ async def upgrade(daemon: Daemon) -> UpgradeAnswer:
     return upgrading(daemon).model_copy(update={"version": version})
 
 
-def upgrading(daemon: Daemon) -> UpgradeAnswer:
+def upgrading(daemon: Daemon) -> models.UpgradeAnswer:
     """Whether an upgrade is under way, and why the last one was refused."""
-    return UpgradeAnswer(
+    return models.UpgradeAnswer(
         pid=os.getpid(),
         version=__version__,
         upgrades=daemon.upgrades,
@@ -159,7 +145,7 @@ def upgrading(daemon: Daemon) -> UpgradeAnswer:
 
 async def reload_app(
     daemon: Daemon, key: str, tell: Tell | None = None, canary: bool | None = None
-) -> Reloaded:
+) -> models.Reloaded:
     """Give one app new workers. ``tell`` hears its release commands. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell, canary=canary))
@@ -177,44 +163,44 @@ async def reload_app(
         # Whoever asked has left; what was begun is carried out, and the app's builds say how it went.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
-    return Reloaded(app=key, seconds=round(seconds, 3))
+    return models.Reloaded(app=key, seconds=round(seconds, 3))
 
 
-async def promote(daemon: Daemon, key: str) -> Promoted:
+async def promote(daemon: Daemon, key: str) -> models.Promoted:
     """Let the build that is tried take over. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     is_promoted = await daemon.serving.promote(key)
     if not is_promoted:
         raise ApiError("nothing-to-promote", f"no build of {key} is on trial")
-    return Promoted(app=key)
+    return models.Promoted(app=key)
 
 
-def roll_back(daemon: Daemon, key: str) -> RolledBack:
+def roll_back(daemon: Daemon, key: str) -> models.RolledBack:
     """Let the build before serve again. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     number = daemon.serving.roll_back(key)
     if number is None:
         raise ApiError("nothing-kept", f"no build of {key} is kept, and none is on trial")
-    return RolledBack(app=key, build=number)
+    return models.RolledBack(app=key, build=number)
 
 
-def scale(daemon: Daemon, key: str, workers: int | None) -> ScaleModel:
+def scale(daemon: Daemon, key: str, workers: int | None) -> models.ScaleModel:
     """Give an app so many workers; None: as many as it takes. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     app = daemon.serving.scale(key, workers)
     least = app.spec.workers
     most = max(least, app.spec.most)
-    return ScaleModel(app=key, workers=app.pool.core.size, least=least, most=most, is_fixed=workers is not None)
+    return models.ScaleModel(app=key, workers=app.pool.core.size, least=least, most=most, is_fixed=workers is not None)
 
 
-async def evict(daemon: Daemon, key: str) -> Evicted:
+async def evict(daemon: Daemon, key: str) -> models.Evicted:
     """Let a dynamic app go; done when its workers have left. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     await daemon.serving.evict(key)
-    return Evicted(app=key)
+    return models.Evicted(app=key)
 
 
-def dump(daemon: Daemon, pid: int) -> Dumped:
+def dump(daemon: Daemon, pid: int) -> models.Dumped:
     """Have a worker, or a relay, write its stacks to the log. Raises ``ApiError``."""
     relays = daemon.running.relays
     names = [(each.app, each.app.name) for each in known_apps(daemon)]
@@ -222,7 +208,7 @@ def dump(daemon: Daemon, pid: int) -> Dumped:
         for _, worker in workers_of(app):
             if worker.pid == pid:
                 worker.dump()
-                return Dumped(pid=pid, app=name)
+                return models.Dumped(pid=pid, app=name)
     raise ApiError("no-such-worker", f"no worker has the pid {pid}", "GET /workers lists them")
 
 

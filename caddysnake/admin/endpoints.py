@@ -18,35 +18,10 @@ from ..daemon.supervisor.app_changes import Manner
 from ..daemon.supervisor.document import Document
 from ..logs.records import LEVELS
 from ..logs.ring import Query
-from . import actions, journal, profiling, survey
+from . import actions, journal, models, profiling, survey
 from .errors import ApiError
 from .flames import FORMS, Profile
 from .history import History
-from .models import (
-    AppModel,
-    Apps,
-    Cancelled,
-    DescriptorModel,
-    Descriptors,
-    Dumped,
-    Evicted,
-    Health,
-    HistoryModel,
-    Loaded,
-    Profiled,
-    Promoted,
-    Ran,
-    Reloaded,
-    Restarted,
-    RolledBack,
-    ScaleModel,
-    Status,
-    Stopping,
-    TaskModel,
-    Tasks,
-    UpgradeAnswer,
-    Workers,
-)
 
 LOAD_MAX_BYTES = 4 << 20
 """Of a Caddyfile. The largest known are some hundred kilobytes."""
@@ -128,7 +103,7 @@ async def get_config(call: Call) -> dict[str, Any]:
     return dict(call.daemon.reloads.configuration.meaning)
 
 
-async def post_load(call: Call) -> Loaded:
+async def post_load(call: Call) -> models.Loaded:
     """Run the Caddyfile in the body, or read the file again without one; done when the new workers serve.
 
     Raises ``ApiError``: ``unsupported-media-type``, ``bad-request``, and as ``actions.load``.
@@ -148,7 +123,7 @@ async def post_load(call: Call) -> Loaded:
     return await actions.load(call.daemon, document, manner)
 
 
-async def delete_load(call: Call) -> Cancelled:
+async def delete_load(call: Call) -> models.Cancelled:
     """Cancel the change that is under way, or that of one app. Raises ``ApiError`` (``no-change``)."""
     return actions.cancel(call.daemon, call.query.get("app"))
 
@@ -172,32 +147,32 @@ def _canary(call: Call) -> bool | None:
     return _flag(call, "canary") if "canary" in call.query else None
 
 
-async def post_stop(call: Call) -> Stopping:
+async def post_stop(call: Call) -> models.Stopping:
     """Begin to stop; answered before the end."""
     return actions.stop(call.daemon, call.caller)
 
 
-async def post_upgrade(call: Call) -> UpgradeAnswer:
+async def post_upgrade(call: Call) -> models.UpgradeAnswer:
     """Become the version that is installed; answered once that is rehearsed. Raises ``ApiError``."""
     return await actions.upgrade(call.daemon)
 
 
-async def get_upgrade(call: Call) -> UpgradeAnswer:
+async def get_upgrade(call: Call) -> models.UpgradeAnswer:
     """Whether an upgrade is under way, and how the last one went."""
     return actions.upgrading(call.daemon)
 
 
-async def get_status(call: Call) -> Status:
+async def get_status(call: Call) -> models.Status:
     """Everything at a glance."""
     return await survey.status(call.daemon, call.admin)
 
 
-async def get_apps(call: Call) -> Apps:
+async def get_apps(call: Call) -> models.Apps:
     """The apps of ``get_status``, dynamic ones that run included."""
-    return Apps(apps=(await survey.status(call.daemon, call.admin)).apps)
+    return models.Apps(apps=(await survey.status(call.daemon, call.admin)).apps)
 
 
-async def get_app(call: Call) -> AppModel:
+async def get_app(call: Call) -> models.AppModel:
     """The app of this ``key``. Raises ``ApiError`` (``no-such-app``)."""
     key = call.path["key"]
     for app in (await survey.status(call.daemon, call.admin)).apps:
@@ -206,22 +181,22 @@ async def get_app(call: Call) -> AppModel:
     raise ApiError("no-such-app", f"there is no app {key[:200]!r}", "GET /apps lists them")
 
 
-async def post_reload(call: Call) -> Reloaded:
+async def post_reload(call: Call) -> models.Reloaded:
     """Give the app of this ``key`` new workers; done when they serve. Raises ``ApiError``."""
     return await actions.reload_app(call.daemon, call.path["key"], call.tell, _canary(call))
 
 
-async def post_promote(call: Call) -> Promoted:
+async def post_promote(call: Call) -> models.Promoted:
     """Let the build of the app of this ``key`` that is tried take over. Raises ``ApiError``."""
     return await actions.promote(call.daemon, call.path["key"])
 
 
-async def post_rollback(call: Call) -> RolledBack:
+async def post_rollback(call: Call) -> models.RolledBack:
     """Let the build before of the app of this ``key`` serve again. Raises ``ApiError``."""
     return actions.roll_back(call.daemon, call.path["key"])
 
 
-async def post_scale(call: Call) -> ScaleModel:
+async def post_scale(call: Call) -> models.ScaleModel:
     """Give the app of this ``key`` another number of workers. Raises ``ApiError``."""
     text = call.query.get("workers", "")
     if text != "auto" and not (text.isascii() and text.isdigit() and 0 < int(text[:5]) <= WORKERS_MAX):
@@ -229,28 +204,28 @@ async def post_scale(call: Call) -> ScaleModel:
     return actions.scale(call.daemon, call.path["key"], None if text == "auto" else int(text))
 
 
-async def post_run(call: Call) -> Ran:
+async def post_run(call: Call) -> models.Ran:
     """Run a schedule of the app now; done when its command has ended. Raises ``ApiError``."""
     return await actions.run_schedule(call.daemon, call.path["key"], call.path["name"])
 
 
-async def post_restart(call: Call) -> Restarted:
+async def post_restart(call: Call) -> models.Restarted:
     """Have processes of the app end and start again; they do so at their own pace. Raises ``ApiError``."""
     return await actions.restart_process(call.daemon, call.path["key"], call.path["name"])
 
 
-async def delete_app(call: Call) -> Evicted:
+async def delete_app(call: Call) -> models.Evicted:
     """Let the dynamic app of this ``key`` go; done when its workers have left. Raises ``ApiError``."""
     return await actions.evict(call.daemon, call.path["key"])
 
 
-async def get_workers(call: Call) -> Workers:
+async def get_workers(call: Call) -> models.Workers:
     """The workers of all apps, then the relays."""
     found = await survey.status(call.daemon, call.admin)
-    return Workers(workers=[worker for app in found.apps for worker in app.workers] + found.relays)
+    return models.Workers(workers=[worker for app in found.apps for worker in app.workers] + found.relays)
 
 
-async def post_dump(call: Call) -> Dumped:
+async def post_dump(call: Call) -> models.Dumped:
     """Have the process ``pid`` write its stacks to the log. Raises ``ApiError`` (``bad-request``,
     ``no-such-worker``).
     """
@@ -264,13 +239,13 @@ def _pid(call: Call) -> int:
     return int(text)
 
 
-async def post_app_profile(call: Call) -> Profiled:
+async def post_app_profile(call: Call) -> models.Profiled:
     """A profile of the workers of the app of this ``key``, once it is done. Raises ``ApiError``."""
     seconds, form = _profile(call)
     return await _formed(await profiling.of_app(call.daemon, call.path["key"], seconds), form)
 
 
-async def post_process_profile(call: Call) -> Profiled:
+async def post_process_profile(call: Call) -> models.Profiled:
     """The same of the process ``pid``."""
     seconds, form = _profile(call)
     return await _formed(await profiling.of_process(call.daemon, _pid(call), seconds), form)
@@ -290,9 +265,9 @@ def _profile(call: Call) -> tuple[float, str]:
     return seconds, form
 
 
-async def _formed(profile: Profile, form: str) -> Profiled:
+async def _formed(profile: Profile, form: str) -> models.Profiled:
     content = await asyncio.to_thread(FORMS[form], profile)
-    return Profiled(
+    return models.Profiled(
         name=profile.name,
         seconds=profile.seconds,
         workers=profile.workers,
@@ -319,17 +294,17 @@ async def get_logs(call: Call) -> Lines:
     return Lines(await journal.read(call.daemon, wanted), journal.MEDIA_TYPE)
 
 
-async def get_history(call: Call) -> HistoryModel:
+async def get_history(call: Call) -> models.HistoryModel:
     """The last quarter of an hour. Made in a thread."""
     return await asyncio.to_thread(call.history.model)
 
 
-async def get_live(call: Call) -> Health:
+async def get_live(call: Call) -> models.Health:
     """It answers, so the daemon's loop turns. Always ``ok``."""
-    return Health(status="ok", ready=True, serves_any=call.daemon.serving.serves_any)
+    return models.Health(status="ok", ready=True, serves_any=call.daemon.serving.serves_any)
 
 
-async def get_ready(call: Call) -> Health:
+async def get_ready(call: Call) -> models.Health:
     """Whether requests may be sent. The server makes it 503 unless it is `ready`."""
     return survey.health(call.daemon)
 
@@ -345,30 +320,32 @@ async def get_metrics(call: Call) -> Text:
     return Text(*await asyncio.to_thread(metrics.render, status, call.accept, is_ready=is_ready, counted=counted))
 
 
-async def get_tasks(call: Call) -> Tasks:
+async def get_tasks(call: Call) -> models.Tasks:
     """The tasks of the daemon's loop by name, each with at most eight frames of its stack."""
     found = []
     for task in asyncio.all_tasks():
         frames = task.get_stack(limit=_STACK_MAX)
         stack = [f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})" for frame in frames]
         doing = getattr(task.get_coro(), "__qualname__", "")
-        found.append(TaskModel(name=task.get_name(), doing=doing, stack=stack))
-    return Tasks(tasks=sorted(found, key=lambda task: task.name))
+        found.append(models.TaskModel(name=task.get_name(), doing=doing, stack=stack))
+    return models.Tasks(tasks=sorted(found, key=lambda task: task.name))
 
 
-async def get_descriptors(call: Call) -> Descriptors:
+async def get_descriptors(call: Call) -> models.Descriptors:
     """The daemon's open files: number, and what ``/proc/self/fd`` says of each. Read in a thread."""
-    return Descriptors(descriptors=await asyncio.to_thread(_descriptors))
+    return models.Descriptors(descriptors=await asyncio.to_thread(_descriptors))
 
 
-def _descriptors() -> list[DescriptorModel]:
+def _descriptors() -> list[models.DescriptorModel]:
     found = []
     for name in sorted(os.listdir("/proc/self/fd"), key=int):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue
-        found.append(DescriptorModel(number=int(name), target=target.encode("utf-8", "backslashreplace").decode()))
+        found.append(
+            models.DescriptorModel(number=int(name), target=target.encode("utf-8", "backslashreplace").decode())
+        )
     return found
 
 
@@ -410,10 +387,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         post_load,
         "Run another configuration, or, without a body, read the file again. Answers when the new workers serve. "
         "An app that does not start keeps its old build, as `outcomes` say; a failure of the whole changes nothing.",
-        Loaded,
+        models.Loaded,
         (
-            "config", "restart", "caddy", "listen", "request-timeout", "too-large", "unsupported-media-type", "start",
-            "cancelled", "busy",
+            "config",
+            "restart",
+            "caddy",
+            "listen",
+            "request-timeout",
+            "too-large",
+            "unsupported-media-type",
+            "start",
+            "cancelled",
+            "busy",
         ),
         (_FILE, _CHANGED, _ALL, _CANARY),
         takes="text/caddyfile",
@@ -425,30 +410,30 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         delete_load,
         "Cancel the reload that is under way: a release command is killed, what is on trial is returned, and the old "
         "code keeps serving.",
-        Cancelled,
+        models.Cancelled,
         ("no-change", "no-such-app", "asleep"),
         (_APP,),
     ),
-    Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", Stopping),
+    Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", models.Stopping),
     Endpoint(
         "POST",
         "/upgrade",
         post_upgrade,
         "Become the version that is installed now, without losing a request. Answers when that has been rehearsed; "
         "it is done when `upgrades` has grown.",
-        UpgradeAnswer,
+        models.UpgradeAnswer,
         ("upgrade", "busy"),
     ),
-    Endpoint("GET", "/upgrade", get_upgrade, "Whether an upgrade is under way, or was refused.", UpgradeAnswer),
-    Endpoint("GET", "/status", get_status, "Everything at a glance.", Status),
-    Endpoint("GET", "/apps", get_apps, "All apps, and their workers.", Apps),
-    Endpoint("GET", "/apps/{key}", get_app, "One app.", AppModel, ("no-such-app",), (_KEY,)),
+    Endpoint("GET", "/upgrade", get_upgrade, "Whether an upgrade is under way, or was refused.", models.UpgradeAnswer),
+    Endpoint("GET", "/status", get_status, "Everything at a glance.", models.Status),
+    Endpoint("GET", "/apps", get_apps, "All apps, and their workers.", models.Apps),
+    Endpoint("GET", "/apps/{key}", get_app, "One app.", models.AppModel, ("no-such-app",), (_KEY,)),
     Endpoint(
         "POST",
         "/apps/{key}/reload",
         post_reload,
         "Give one app new workers. Answers when they serve. A failure changes nothing.",
-        Reloaded,
+        models.Reloaded,
         ("no-such-app", "template", "asleep", "start", "cancelled", "busy"),
         (_KEY, _CANARY),
         streams=True,
@@ -458,7 +443,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/apps/{key}/promote",
         post_promote,
         "Let the build that is on trial take over now.",
-        Promoted,
+        models.Promoted,
         ("no-such-app", "template", "asleep", "nothing-to-promote", "busy"),
         (_KEY,),
     ),
@@ -468,7 +453,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         post_rollback,
         "Let the build before serve again, where `keep_previous` has kept it, or end a trial. It holds until the next "
         "reload or restart; what release commands have done stays done.",
-        RolledBack,
+        models.RolledBack,
         ("no-such-app", "template", "asleep", "nothing-kept", "busy"),
         (_KEY,),
     ),
@@ -477,7 +462,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/apps/{key}/scale",
         post_scale,
         "Give an app so many workers, until the next reload, or `auto`: as many as the file says, or as it takes.",
-        ScaleModel,
+        models.ScaleModel,
         ("no-such-app", "template", "asleep", "bad-request", "busy"),
         (_KEY, _WORKERS),
     ),
@@ -486,7 +471,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/apps/{key}/schedules/{name}/run",
         post_run,
         "Run a schedule now, of an app that sleeps too. Answers when its command has ended.",
-        Ran,
+        models.Ran,
         ("no-such-app", "template", "no-such-schedule", "busy"),
         (_KEY, _NAME),
     ),
@@ -495,7 +480,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/apps/{key}/processes/{name}/restart",
         post_restart,
         "Have the processes of that name end, within their `stop_timeout`, and start again.",
-        Restarted,
+        models.Restarted,
         ("no-such-app", "template", "asleep", "no-such-process", "busy"),
         (_KEY, _NAME),
     ),
@@ -504,17 +489,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/apps/{key}",
         delete_app,
         "Put a dynamic app to sleep. Requests in flight finish, and the next one starts it.",
-        Evicted,
+        models.Evicted,
         ("no-such-app", "template", "asleep", "static-app", "busy"),
         (_KEY,),
     ),
-    Endpoint("GET", "/workers", get_workers, "All workers and relays.", Workers),
+    Endpoint("GET", "/workers", get_workers, "All workers and relays.", models.Workers),
     Endpoint(
         "POST",
         "/workers/{pid}/dump",
         post_dump,
         "Have a worker write the stacks of its threads, and tasks, to the log.",
-        Dumped,
+        models.Dumped,
         ("no-such-worker",),
         (_PID,),
     ),
@@ -523,7 +508,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/apps/{key}/profile",
         post_app_profile,
         "Look for some seconds at what the workers of an app are at. Answers when that is done.",
-        Profiled,
+        models.Profiled,
         ("no-such-app", "template", "asleep", "profile", "busy"),
         (_KEY, _SECONDS, _FORMAT),
     ),
@@ -532,7 +517,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/workers/{pid}/profile",
         post_process_profile,
         "The same of one worker.",
-        Profiled,
+        models.Profiled,
         ("no-such-worker", "profile", "busy"),
         (_PID, _SECONDS, _FORMAT),
     ),
@@ -546,10 +531,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (_APP, _PROCESS, _SINCE, _LEVEL, _LINES, _FOLLOW),
         gives=journal.MEDIA_TYPE,
     ),
-    Endpoint("GET", "/history", get_history, "The last quarter of an hour, as the live page shows it.", HistoryModel),
-    Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", Health),
-    Endpoint("GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", Health, unhealthy=True),
+    Endpoint(
+        "GET", "/history", get_history, "The last quarter of an hour, as the live page shows it.", models.HistoryModel
+    ),
+    Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", models.Health),
+    Endpoint(
+        "GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", models.Health, unhealthy=True
+    ),
     Endpoint("GET", "/metrics", get_metrics, "For Prometheus.", None, gives="text/plain"),
-    Endpoint("GET", "/debug/tasks", get_tasks, "What the daemon's loop is at.", Tasks),
-    Endpoint("GET", "/debug/descriptors", get_descriptors, "The daemon's open files.", Descriptors),
+    Endpoint("GET", "/debug/tasks", get_tasks, "What the daemon's loop is at.", models.Tasks),
+    Endpoint("GET", "/debug/descriptors", get_descriptors, "The daemon's open files.", models.Descriptors),
 )

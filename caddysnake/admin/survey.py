@@ -32,26 +32,8 @@ from ..daemon.system.processes import cpu_seconds, resident_bytes
 from ..daemon.tenants.tenants import Tenants
 from ..daemon.workers.worker import Worker
 from ..sandbox import landlock
+from . import models
 from .background import processes_of, schedules_of, schedules_of_template
-from .models import (
-    AppModel,
-    BuildModel,
-    DaemonModel,
-    FailureModel,
-    FiguresModel,
-    GenerationModel,
-    Health,
-    KeptModel,
-    ListenerModel,
-    RefusedModel,
-    ScaledModel,
-    Starts,
-    Status,
-    TemplateModel,
-    Traffic,
-    TrialModel,
-    WorkerModel,
-)
 
 RELAY = "relay"
 TEXT_MAX = 8 * 1024
@@ -148,7 +130,7 @@ async def usage_of(pids: Iterable[int]) -> dict[int, Usage]:
     return await asyncio.to_thread(lambda: {pid: Usage(resident_bytes(pid), cpu_seconds(pid)) for pid in wanted})
 
 
-async def status(daemon: Daemon, admin: str) -> Status:
+async def status(daemon: Daemon, admin: str) -> models.Status:
     """Everything at a glance; other tasks get their turn between apps. ``admin``: where the API listens."""
     known = known_apps(daemon)
     relays = daemon.running.relays
@@ -161,7 +143,7 @@ async def status(daemon: Daemon, admin: str) -> Status:
         if number % _A_TURN == 0:
             await asyncio.sleep(0)
         apps.append(_app(daemon, each, workers.get(each.app, []), seen))
-    return Status(
+    return models.Status(
         daemon=_daemon(daemon, admin, usage.get(os.getpid(), _GONE), await asyncio.to_thread(_open_files)),
         listeners=listeners(daemon),
         apps=apps,
@@ -173,8 +155,8 @@ async def status(daemon: Daemon, admin: str) -> Status:
     )
 
 
-async def _workers(seen: Glance, usage: dict[int, Usage]) -> dict[App, list[WorkerModel]]:
-    found: dict[App, list[WorkerModel]] = {}
+async def _workers(seen: Glance, usage: dict[int, Usage]) -> dict[App, list[models.WorkerModel]]:
+    found: dict[App, list[models.WorkerModel]] = {}
     count = 0
     for app, rows in seen.rows.items():
         found[app] = []
@@ -192,11 +174,11 @@ def cells_of(worker: Worker) -> list[int]:
     return worker.gauges.cells()
 
 
-def _worker(row: Row, usage: Usage) -> WorkerModel:
+def _worker(row: Row, usage: Usage) -> models.WorkerModel:
     worker = row.worker
     over = worker.gauges.is_over
     oldest, blocked = (None, None) if over else (worker.gauges.oldest_ms(), worker.gauges.blocked_ms())
-    return WorkerModel(
+    return models.WorkerModel(
         pid=worker.pid,
         app=row.name,
         index=worker.settings.worker_index,
@@ -217,10 +199,10 @@ def _worker(row: Row, usage: Usage) -> WorkerModel:
     )
 
 
-def listeners(daemon: Daemon) -> list[ListenerModel]:
+def listeners(daemon: Daemon) -> list[models.ListenerModel]:
     """The sockets of the configuration that runs."""
     return [
-        ListenerModel(
+        models.ListenerModel(
             address=address_name(binding.address),
             mode="relay" if binding.app is None else "direct",
             reason=binding.reason,
@@ -231,7 +213,7 @@ def listeners(daemon: Daemon) -> list[ListenerModel]:
     ]
 
 
-def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance) -> AppModel:
+def _app(daemon: Daemon, known: Known, workers: list[models.WorkerModel], seen: Glance) -> models.AppModel:
     app = known.app
     settings = app.spec.settings
     assert isinstance(settings, Settings)
@@ -240,7 +222,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
     is_direct = any(each.app == app.name for each in bindings) and known.template is None
     account = app.spec.key.account
     sandbox = _sandbox(daemon, app, name)
-    return AppModel(
+    return models.AppModel(
         key=app.name,
         name=app.name,
         template=known.template,
@@ -265,7 +247,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         workers_least=app.spec.workers,
         workers_most=max(app.spec.most, app.spec.workers),
         workers_asked_for=app.scaled.asked_for,
-        scaled=None if app.scaled.last is None else ScaledModel(**app.scaled.last._asdict()),
+        scaled=None if app.scaled.last is None else models.ScaledModel(**app.scaled.last._asdict()),
         workers_ready=len(app.pool.ready),
         workers=workers,
         processes=processes_of(app),
@@ -276,7 +258,7 @@ def _app(daemon: Daemon, known: Known, workers: list[WorkerModel], seen: Glance)
         last_failure=_failure(app.ledger),
         starts=_starts(app.ledger),
         generations=[
-            GenerationModel(generation=pool.generation, state=state.value, workers=len(pool.workers))
+            models.GenerationModel(generation=pool.generation, state=state.value, workers=len(pool.workers))
             for pool, state in app.takeover.states(app.deploys.trial is not None)
         ],
         trial=_trial(app),
@@ -302,23 +284,23 @@ def _sandbox(daemon: Daemon, app: App, name: str) -> Held:
     return held(walls, landlock.abi(), is_shared=not app.spec.isolated, unwalled=unwalled)
 
 
-def _trial(app: App) -> TrialModel | None:
+def _trial(app: App) -> models.TrialModel | None:
     trial = app.deploys.trial
     if trial is None:
         return None
     new, old = map(_figures, trial.compared())
-    return TrialModel(share=trial.share, since_at=trial.began_at, ends_at=trial.ends_at, new=new, old=old)
+    return models.TrialModel(share=trial.share, since_at=trial.began_at, ends_at=trial.ends_at, new=new, old=old)
 
 
-def _figures(figures: Figures) -> FiguresModel:
-    return FiguresModel(requests=figures.total, errors=figures.errors, p95_s=figures.p95_s)
+def _figures(figures: Figures) -> models.FiguresModel:
+    return models.FiguresModel(requests=figures.total, errors=figures.errors, p95_s=figures.p95_s)
 
 
-def _kept(app: App) -> KeptModel | None:
+def _kept(app: App) -> models.KeptModel | None:
     shelf = app.deploys.shelf
     if shelf.pool is None:
         return None
-    return KeptModel(build=shelf.build, workers=len(shelf.pool.ready), until_at=shelf.until)
+    return models.KeptModel(build=shelf.build, workers=len(shelf.pool.ready), until_at=shelf.until)
 
 
 def _shared_with(daemon: Daemon, name: str) -> list[str]:
@@ -341,9 +323,9 @@ def state_of(app: App) -> Literal["serving", "starting", "broken", "failing", "s
     return "failing" if app.failure is not None else "starting"
 
 
-def _template(tenants: Tenants, workers: dict[App, list[WorkerModel]], seen: Glance) -> TemplateModel:
+def _template(tenants: Tenants, workers: dict[App, list[models.WorkerModel]], seen: Glance) -> models.TemplateModel:
     living = [worker for app in {*tenants.all_apps()} for worker in workers.get(app, [])]
-    return TemplateModel(
+    return models.TemplateModel(
         name=tenants.spec.name,
         capacity=tenants.spec.capacity,
         live=len(tenants.apps),
@@ -362,10 +344,10 @@ def _template(tenants: Tenants, workers: dict[App, list[WorkerModel]], seen: Gla
     )
 
 
-def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
+def traffic(cells: Sequence[int], *more: models.Traffic) -> models.Traffic:
     """What ``cells`` say, if anything, and all of ``more``."""
     cells = cells or _NO_CELLS
-    return Traffic(
+    return models.Traffic(
         requests=vitals.plus(cells[vitals.CELL_REQUESTS], *(each.requests for each in more)),
         errors=vitals.plus(cells[_CLASSES.stop - 1], *(each.errors for each in more)),
         exceptions=vitals.plus(cells[vitals.CELL_ERRORS], *(each.exceptions for each in more)),
@@ -379,7 +361,7 @@ def traffic(cells: Sequence[int], *more: Traffic) -> Traffic:
     )
 
 
-def _traffic(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> Traffic:
+def _traffic(seen: Glance, ledger: Counters, workers: Sequence[models.WorkerModel]) -> models.Traffic:
     """What its workers have answered, and what should have been, and was answered in their place, or cut."""
     cells, _ = seen.gone.get(ledger, ([], 0.0))
     answered = list(_NO_CELLS)
@@ -399,7 +381,7 @@ def _refusals(seen: Glance, ledger: Counters, workers: Iterable[Worker]) -> dict
     return {**ledger.refusals, "deadline": ledger.refusals["deadline"] + late} if late else dict(ledger.refusals)
 
 
-def _cpu(seen: Glance, ledger: Counters, workers: Sequence[WorkerModel]) -> float:
+def _cpu(seen: Glance, ledger: Counters, workers: Sequence[models.WorkerModel]) -> float:
     _, gone = seen.gone.get(ledger, ([], 0.0))
     return round(gone + sum(worker.cpu_s for worker in workers), 2)
 
@@ -411,32 +393,32 @@ def _cpu_of(worker: Worker, usage: Usage) -> float:
     return worker.last_cpu_s if worker.gauges.is_over else usage.cpu_s
 
 
-def _starts(ledger: Counters) -> Starts:
+def _starts(ledger: Counters) -> models.Starts:
     starts = ledger.starts
-    return Starts(bounds_s=list(starts.bounds), counts=list(starts.counts), sum_s=starts.total)
+    return models.Starts(bounds_s=list(starts.bounds), counts=list(starts.counts), sum_s=starts.total)
 
 
 def _columns(*rows: Sequence[int]) -> list[int]:
     return list(map(vitals.plus, *rows))
 
 
-def _failure(ledger: Counters) -> FailureModel | None:
+def _failure(ledger: Counters) -> models.FailureModel | None:
     failure = ledger.last_failure
     if failure is None:
         return None
-    return FailureModel(at=failure.at, code=failure.code, error=failure.text, over_at=ledger.over_at)
+    return models.FailureModel(at=failure.at, code=failure.code, error=failure.text, over_at=ledger.over_at)
 
 
-def _build(builds: Builds) -> BuildModel | None:
+def _build(builds: Builds) -> models.BuildModel | None:
     running = builds.running
-    return None if running is None else BuildModel(number=running.number, since_at=running.since)
+    return None if running is None else models.BuildModel(number=running.number, since_at=running.since)
 
 
-def _refused(builds: Builds) -> RefusedModel | None:
+def _refused(builds: Builds) -> models.RefusedModel | None:
     refused = builds.refused
     if refused is None:
         return None
-    return RefusedModel(
+    return models.RefusedModel(
         number=refused.number,
         since_at=refused.since,
         last_at=refused.at,
@@ -446,8 +428,8 @@ def _refused(builds: Builds) -> RefusedModel | None:
     )
 
 
-def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> DaemonModel:
-    return DaemonModel(
+def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> models.DaemonModel:
+    return models.DaemonModel(
         pid=os.getpid(),
         version=__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -481,14 +463,16 @@ def _open_files() -> int:
         return 0
 
 
-def health(daemon: Daemon) -> Health:
+def health(daemon: Daemon) -> models.Health:
     """Whether requests are answered."""
     serving, running = daemon.serving, daemon.running
     without = [name for name, app in running.apps.items() if not app.pool.ready]
     failed, any_ = serving.failed(), serving.serves_any
     if daemon.phase is not DaemonPhase.READY or (running.undecided and running.desired.start_policy == "each"):
         phase = DaemonPhase.STARTING if daemon.phase is DaemonPhase.READY else daemon.phase
-        return Health(status=phase.value, ready=False, serves_any=any_, apps_without_worker=without, failed=failed)
+        return models.Health(
+            status=phase.value, ready=False, serves_any=any_, apps_without_worker=without, failed=failed
+        )
     is_ready = not without if running.desired.start_policy == "all" else any_
     status: Literal["ok", "degraded"] = "degraded" if without or failed else "ok"
-    return Health(status=status, ready=is_ready, serves_any=any_, apps_without_worker=without, failed=failed)
+    return models.Health(status=status, ready=is_ready, serves_any=any_, apps_without_worker=without, failed=failed)

@@ -12,37 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from .messages import (
-    Cancel,
-    Configure,
-    Drain,
-    Drained,
-    Dump,
-    Failed,
-    Join,
-    Left,
-    LeftBehind,
-    Link,
-    Lost,
-    Message,
-    Need,
-    Prepared,
-    Profile,
-    Ready,
-    Reap,
-    Reaped,
-    Refused,
-    Returned,
-    Seek,
-    Shed,
-    Spawn,
-    Spawned,
-    Take,
-    Takes,
-    Tied,
-    Unneed,
-    Write,
-)
+from . import messages
 
 MAX_FRAME = 16 * 1024
 """Bytes. A larger payload travels as a sealed memfd, so a larger frame is a breach."""
@@ -60,34 +30,34 @@ class FrameError(ValueError):
 
 # One letter a field: I, i, d as in struct; s is text, b are bytes.
 _LAYOUT: dict[int, tuple[type, str]] = {
-    1: (Configure, "I"),
-    2: (Take, "II"),
-    12: (Takes, "b"),
-    3: (Drain, "d"),
-    4: (Shed, "I"),
-    5: (Dump, ""),
-    6: (Spawn, "Id"),
-    7: (Reap, "I"),
-    16: (Join, "IIds"),
-    17: (Cancel, "I"),
-    32: (Ready, "Is"),
-    33: (Failed, "ss"),
-    34: (Returned, "I"),
-    35: (Drained, ""),
-    36: (Prepared, "Is"),
-    37: (Spawned, "Ii"),
-    38: (Reaped, "Ii"),
-    48: (LeftBehind, "I"),
-    64: (Need, "IIs"),
-    65: (Unneed, "I"),
-    66: (Seek, "IIIs"),
-    68: (Lost, "IIss"),
-    8: (Link, "I"),
-    9: (Refused, "IIIss"),
-    10: (Write, ""),
-    11: (Profile, "Id"),
-    24: (Tied, "IIs"),
-    25: (Left, "I"),
+    1: (messages.Configure, "I"),
+    2: (messages.Take, "II"),
+    12: (messages.Takes, "b"),
+    3: (messages.Drain, "d"),
+    4: (messages.Shed, "I"),
+    5: (messages.Dump, ""),
+    6: (messages.Spawn, "Id"),
+    7: (messages.Reap, "I"),
+    16: (messages.Join, "IIds"),
+    17: (messages.Cancel, "I"),
+    32: (messages.Ready, "Is"),
+    33: (messages.Failed, "ss"),
+    34: (messages.Returned, "I"),
+    35: (messages.Drained, ""),
+    36: (messages.Prepared, "Is"),
+    37: (messages.Spawned, "Ii"),
+    38: (messages.Reaped, "Ii"),
+    48: (messages.LeftBehind, "I"),
+    64: (messages.Need, "IIs"),
+    65: (messages.Unneed, "I"),
+    66: (messages.Seek, "IIIs"),
+    68: (messages.Lost, "IIss"),
+    8: (messages.Link, "I"),
+    9: (messages.Refused, "IIIss"),
+    10: (messages.Write, ""),
+    11: (messages.Profile, "Id"),
+    24: (messages.Tied, "IIs"),
+    25: (messages.Left, "I"),
 }
 _CODE = {cls: code for code, (cls, _) in _LAYOUT.items()}
 _FIXED = {
@@ -113,12 +83,12 @@ def _is_time(seconds: float) -> bool:
 
 # What a number must be, beyond its size, for whoever takes it to use it as it is: by type, the field and its rule.
 _RULES: dict[type, tuple[int, Callable[[Any], bool]]] = {
-    Drain: (0, _is_time),
-    Spawn: (1, _is_time),
-    Profile: (1, _is_time),
-    Join: (2, _is_time),
-    Spawned: (1, _is_pid_or_error),
-    Reaped: (1, _is_wait_status),
+    messages.Drain: (0, _is_time),
+    messages.Spawn: (1, _is_time),
+    messages.Profile: (1, _is_time),
+    messages.Join: (2, _is_time),
+    messages.Spawned: (1, _is_pid_or_error),
+    messages.Reaped: (1, _is_wait_status),
 }
 
 
@@ -133,7 +103,7 @@ def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
     return raw[:half].decode("utf-8", "ignore") + _CUT + raw[-half:].decode("utf-8", "ignore")
 
 
-def encode(message: Message) -> bytes:
+def encode(message: messages.Message) -> bytes:
     """The frame of ``message``. Raises ``struct.error`` for numbers out of range: a bug of the caller."""
     code = _CODE[type(message)]
     fixed = _FIXED.get(code)
@@ -152,7 +122,7 @@ def encode(message: Message) -> bytes:
     return b"".join(parts)
 
 
-def decode(frame: bytes) -> Message:
+def decode(frame: bytes) -> messages.Message:
     """The message in ``frame``. Raises ``FrameError``."""
     if not frame or len(frame) > MAX_FRAME:
         raise FrameError(f"a frame of {len(frame)} bytes")
@@ -175,9 +145,9 @@ def decode(frame: bytes) -> Message:
     return _judged(cls, values)
 
 
-def _judged(cls: type, values: Sequence[Any]) -> Message:
-    message: Message = cls(*values)
-    if type(message) is Takes and not message.is_whole:
+def _judged(cls: type, values: Sequence[Any]) -> messages.Message:
+    message: messages.Message = cls(*values)
+    if type(message) is messages.Takes and not message.is_whole:
         raise FrameError(f"Takes of {len(message.entries)} bytes")
     rule = _RULES.get(cls)
     if rule is not None and not rule[1](values[rule[0]]):

@@ -7,21 +7,8 @@ import faulthandler
 import socket
 
 from ..aio.agent import FAREWELL_S, STDERR, Agent
+from ..channel import messages
 from ..channel.endpoint import Endpoint
-from ..channel.messages import (
-    TAKE_BORROWED,
-    TAKE_LAST,
-    TAKE_LISTENER_SHIFT,
-    TAKE_TRUSTED,
-    Drained,
-    Left,
-    Link,
-    Lost,
-    Message,
-    Refused,
-    Take,
-    Tied,
-)
 from ..channel.records import say
 from ..channel.settings import RelaySettings
 from ..channel.vitals import KNOWS_TAKES, WORD_GUEST, WORD_TICK, Page
@@ -55,32 +42,32 @@ class RelayServer(Agent[ClientConnection]):
         self.context.header[WORD_TICK] = 0
         self._broker.close()
         self._tell_lost()
-        await self._farewell(Drained())
+        await self._farewell(messages.Drained())
         return 0
 
-    def _obey(self, message: Message, descriptors: list[int]) -> None:
-        if isinstance(message, Link):
+    def _obey(self, message: messages.Message, descriptors: list[int]) -> None:
+        if isinstance(message, messages.Link):
             self._broker.take(message.need, descriptors[0])
-        elif isinstance(message, Tied):
+        elif isinstance(message, messages.Tied):
             self._broker.take(message.need, descriptors[0], message)
-        elif isinstance(message, Left):
+        elif isinstance(message, messages.Left):
             self._broker.left(message.worker)
-        elif isinstance(message, Refused):
+        elif isinstance(message, messages.Refused):
             self._broker.refused(message)
         else:
             super()._obey(message, descriptors)
 
-    def _connection_for(self, take: Take, sock: socket.socket) -> ClientConnection:
+    def _connection_for(self, take: messages.Take, sock: socket.socket) -> ClientConnection:
         flags = take.flags
         return ClientConnection(
             self.context,
             self._broker,
             sock,
             take.slot,
-            flags >> TAKE_LISTENER_SHIFT,
-            is_trusted=bool(flags & TAKE_TRUSTED),
-            is_borrowed=bool(flags & TAKE_BORROWED),
-            is_last=bool(flags & TAKE_LAST),
+            flags >> messages.TAKE_LISTENER_SHIFT,
+            is_trusted=bool(flags & messages.TAKE_TRUSTED),
+            is_borrowed=bool(flags & messages.TAKE_BORROWED),
+            is_last=bool(flags & messages.TAKE_LAST),
         )
 
     def _read_less(self) -> None:
@@ -112,5 +99,5 @@ class RelayServer(Agent[ClientConnection]):
     def _tell_lost(self) -> None:
         lost = self.context.lost
         for (route, key, code), count in lost.items():
-            self._tell(Lost(count, route, key, code))
+            self._tell(messages.Lost(count, route, key, code))
         lost.clear()

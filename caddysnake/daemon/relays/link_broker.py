@@ -14,22 +14,9 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 
+from ...channel import messages
 from ...channel.codec import shorten
 from ...channel.codes import STATUS
-from ...channel.messages import (
-    TAKE_LAST,
-    TAKE_LINK,
-    TAKE_TIED,
-    TAKE_TRUSTED,
-    FromRelay,
-    Link,
-    Lost,
-    Need,
-    Refused,
-    Seek,
-    Tied,
-    Unneed,
-)
 from ..apps.app import App
 from ..apps.counters import Counters
 from ..sockets.connections import Connection, Connections
@@ -70,20 +57,20 @@ class LinkBroker:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Token, Callable[[], None]] = {}
         """What to undo when whoever asked leaves."""
-        self._needs: dict[Token, Need | Seek] = {}
+        self._needs: dict[Token, messages.Need | messages.Seek] = {}
         """What was asked for and is open."""
         self._relays: dict[int, Worker] = {}
         """Those that have asked, by their number."""
 
-    def asked(self, relay: Worker, message: FromRelay) -> None:
+    def asked(self, relay: Worker, message: messages.FromRelay) -> None:
         """A relay wants a link, or does not want it any more."""
         self._relays[relay.number] = relay
-        if isinstance(message, Lost):
+        if isinstance(message, messages.Lost):
             if message.code in STATUS:
                 self._ledger(message.route, message.key).refused(message.code, message.requests)
             return
         token = (relay.number, message.need)
-        if isinstance(message, Unneed):
+        if isinstance(message, messages.Unneed):
             undo = self._settled(token)
             if undo is not None:
                 undo()
@@ -92,7 +79,7 @@ class LinkBroker:
         self._seek(relay, message)
 
     @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
-    def _seek(self, relay: Worker, message: Need | Seek) -> None:
+    def _seek(self, relay: Worker, message: messages.Need | messages.Seek) -> None:
         token = (relay.number, message.need)
         since = time.monotonic()
         app = self._apps.get(message.route)
@@ -106,7 +93,7 @@ class LinkBroker:
         else:
             self._refuse(relay, message, NO_SUCH_APP)
 
-    def needs(self) -> list[tuple[int, Need | Seek]]:
+    def needs(self) -> list[tuple[int, messages.Need | messages.Seek]]:
         """What is open, each with the number of the relay that asks."""
         return [(number, message) for (number, _), message in self._needs.items()]
 
@@ -136,13 +123,13 @@ class LinkBroker:
         return self._open.pop(token, None)
 
     @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
-    def _found(self, relay: Worker, message: Need | Seek, found: App | Refusal, since: float) -> None:
+    def _found(self, relay: Worker, message: messages.Need | messages.Seek, found: App | Refusal, since: float) -> None:
         if isinstance(found, Refusal):
             self._refuse(relay, message, found)
         else:
             self._await(relay, message, found, since)
 
-    def _await(self, relay: Worker, message: Need | Seek, app: App, since: float) -> None:
+    def _await(self, relay: Worker, message: messages.Need | messages.Seek, app: App, since: float) -> None:
         token = (relay.number, message.need)
         if len(app.waiters) + app.waiting >= self._max_queue.get(message.route, 1024):
             self._refuse(relay, message, QUEUE_FULL)
@@ -151,7 +138,9 @@ class LinkBroker:
         app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal, since))
 
     @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
-    def _settle(self, relay: Worker, message: Need | Seek, app: App, refusal: Refusal | None, since: float) -> None:
+    def _settle(
+        self, relay: Worker, message: messages.Need | messages.Seek, app: App, refusal: Refusal | None, since: float
+    ) -> None:
         if refusal is not None:
             self._refuse(relay, message, refusal)
             return
@@ -160,7 +149,7 @@ class LinkBroker:
             try:
                 if is_scarce(ours.fileno()):
                     raise OSError(errno.EMFILE, "the last descriptors are kept for others")
-                connection = Connection(ours.fileno(), TAKE_TRUSTED | TAKE_LINK, app, since=since)
+                connection = Connection(ours.fileno(), messages.TAKE_TRUSTED | messages.TAKE_LINK, app, since=since)
                 self._connections.adopt(connection)
             except OSError:
                 theirs.close()
@@ -172,21 +161,21 @@ class LinkBroker:
             return
         ours.detach()
         fd = theirs.detach()
-        if isinstance(message, Need):
+        if isinstance(message, messages.Need):
             app.place(connection)
-            self._hand_over(relay, Link(message.need), fd)
+            self._hand_over(relay, messages.Link(message.need), fd)
             return
-        connection.flags |= TAKE_TIED
+        connection.flags |= messages.TAKE_TIED
         tied = app.tie(connection, _serving(app, message.worker))
         workers = " ".join(str(worker.number) for worker in app.known_to_clients())
         if tied is None:
             # Nobody takes it now: whoever does next, for one request.
-            connection.flags = TAKE_TRUSTED | TAKE_LINK | TAKE_LAST
+            connection.flags = messages.TAKE_TRUSTED | messages.TAKE_LINK | messages.TAKE_LAST
             app.place(connection)
         number = 0 if tied is None else tied.number
-        self._hand_over(relay, Tied(message.need, number, workers), fd)
+        self._hand_over(relay, messages.Tied(message.need, number, workers), fd)
 
-    def _hand_over(self, relay: Worker, message: Link | Tied, fd: int) -> None:
+    def _hand_over(self, relay: Worker, message: messages.Link | messages.Tied, fd: int) -> None:
         token = (relay.number, message.need)
         if relay.link(message, fd):
             os.close(fd)
@@ -208,11 +197,11 @@ class LinkBroker:
             return tenants.ledger_of(key)
         return app.ledger if app is not None else Counters()
 
-    def _refuse(self, relay: Worker, message: Need | Seek, refusal: Refusal) -> None:
+    def _refuse(self, relay: Worker, message: messages.Need | messages.Seek, refusal: Refusal) -> None:
         self._settled((relay.number, message.need))
         self._ledger(message.route, message.key).refused(refusal.code)
         text = shorten(refusal.text, _TEXT_MAX) if message.route in self._development else ""
-        relay.tell(Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))
+        relay.tell(messages.Refused(message.need, refusal.status, refusal.retry_after_s, refusal.code, text))
 
 
 def _serving(app: App, number: int) -> Worker | None:

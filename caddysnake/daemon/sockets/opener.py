@@ -13,17 +13,7 @@ import socket
 from collections.abc import MutableMapping
 
 from ..system.notify import Notifier
-from .activation import (
-    Passed,
-    PassedSocket,
-    activated,
-    describe,
-    is_at,
-    is_stored_name,
-    listening,
-    stored_name,
-    stored_path,
-)
+from . import activation
 from .addresses import Address, FdAddress, TcpAddress, UnixAddress, address_name, key_of
 from .binding import open_inherited, open_tcp, open_unix
 from .listener import Listener
@@ -35,8 +25,8 @@ log = logging.getLogger("caddysnake.listener")
 class ListenerOpener:
     """Where listeners come from, and where they are left."""
 
-    def __init__(self, passed: Passed | None = None, notifier: Notifier | None = None) -> None:
-        self._passed = passed or Passed()
+    def __init__(self, passed: activation.Passed | None = None, notifier: Notifier | None = None) -> None:
+        self._passed = passed or activation.Passed()
         self._notifier = notifier or Notifier()
         self._adopted: dict[object, Listener] = {}
         self._stored: set[Listener] = set()
@@ -46,7 +36,7 @@ class ListenerOpener:
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str], notifier: Notifier) -> ListenerOpener:
         """What was passed to this process; the variables that say so are removed."""
-        return cls(Passed.from_environ(environ), notifier)
+        return cls(activation.Passed.from_environ(environ), notifier)
 
     def open(self, address: Address) -> Listener:
         """Listen at ``address``, over a passed socket if one is there for it. Raises ``ListenError``."""
@@ -57,17 +47,19 @@ class ListenerOpener:
             self._passed.take(lambda each: each.fd == address.fd)
             return self._not_ours(open_inherited(address.fd))
         name = address_name(address)
-        own = self._passed.take(lambda each: each.name == stored_name(name))
+        own = self._passed.take(lambda each: each.name == activation.stored_name(name))
         if own is not None:
             if (listener := _adopted(own, name, address)) is not None:
                 self._stored.add(listener)
                 log.info("listener taken up again", extra={"fields": {"listener": name}})
                 return listener
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={own.name}")
-        given = self._passed.take(lambda each: not is_stored_name(each.name) and is_at(each.fd, address))
+        given = self._passed.take(
+            lambda each: not activation.is_stored_name(each.name) and activation.is_at(each.fd, address)
+        )
         if given is not None:
             log.info("listener was passed", extra={"fields": {"listener": name, "from": given.name or "-"}})
-            return self._not_ours(activated(given.fd, name))
+            return self._not_ours(activation.activated(given.fd, name))
         return open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
 
     def origin(self, listener: Listener) -> str:
@@ -88,7 +80,7 @@ class ListenerOpener:
         while self._adopted:
             self._close(self._adopted.popitem()[1])
         for each in self._passed.take_rest():
-            if is_stored_name(each.name):
+            if activation.is_stored_name(each.name):
                 self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")
                 _remove_stale(each)
                 log.info("a former listener is given up", extra={"fields": {"listener": each.name}})
@@ -97,7 +89,7 @@ class ListenerOpener:
                     "a socket was passed that no site listens on: who connects to it gets no answer",
                     extra={
                         "fields": {
-                            "socket": describe(each.fd),
+                            "socket": activation.describe(each.fd),
                             "from": each.name or "-",
                             "hint": "write a site for it, or take it out of the socket unit",
                         }
@@ -109,7 +101,7 @@ class ListenerOpener:
         """It serves from now on: leave a copy with the service manager."""
         if not self._notifier or listener in self._foreign or listener in self._stored:
             return
-        name = stored_name(listener.name)
+        name = activation.stored_name(listener.name)
         self._notifier.send("FDSTORE=1", f"FDNAME={name}", descriptors=[listener.sock.fileno()])
         self._stored.add(listener)
 
@@ -126,14 +118,14 @@ class ListenerOpener:
             raise
         log.warning("a socket was gone, and is made anew", extra={"fields": {"listener": listener.name}})
         if listener in self._stored:
-            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={stored_name(listener.name)}")
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={activation.stored_name(listener.name)}")
             self._stored.discard(listener)
             self.keep(listener)
 
     def give_up(self, listener: Listener) -> None:
         """Nobody listens there any more."""
         if listener in self._stored:
-            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={stored_name(listener.name)}")
+            self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={activation.stored_name(listener.name)}")
         self._close(listener)
 
     def leave(self, listener: Listener) -> None:
@@ -156,16 +148,16 @@ class ListenerOpener:
 
 def forsake(environ: MutableMapping[str, str], notifier: Notifier) -> None:
     """This start has failed before anything was opened: let those who connect be refused, rather than wait."""
-    for each in Passed.from_environ(environ).take_rest():
-        if is_stored_name(each.name):
+    for each in activation.Passed.from_environ(environ).take_rest():
+        if activation.is_stored_name(each.name):
             notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")
             _remove_stale(each)
         os.close(each.fd)
 
 
-def _adopted(own: PassedSocket, name: str, address: UnixAddress | TcpAddress) -> Listener | None:
+def _adopted(own: activation.PassedSocket, name: str, address: UnixAddress | TcpAddress) -> Listener | None:
     """The listener that a former self has left; ``None``, and it is closed, when it is of no use any more."""
-    sock = listening(own.fd)
+    sock = activation.listening(own.fd)
     if sock is None:
         return None
     if isinstance(address, TcpAddress):
@@ -192,9 +184,9 @@ def _close(sock: socket.socket, path: str, lock: int) -> None:
         unlock_path(path, lock)
 
 
-def _remove_stale(stored: PassedSocket) -> None:
+def _remove_stale(stored: activation.PassedSocket) -> None:
     """Unlink what a former self has bound, if it is still that."""
-    path = stored_path(stored.name)
+    path = activation.stored_path(stored.name)
     if path is None:
         return
     with contextlib.suppress(OSError, ListenError), socket.socket(fileno=os.dup(stored.fd)) as sock:

@@ -10,17 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from ...channel.messages import PROTOCOL_VERSION
-from .snapshots import (
-    BackgroundSnapshot,
-    ExecutionSnapshot,
-    LinkBrokerSnapshot,
-    LinkNeedSnapshot,
-    OutputPipesSnapshot,
-    SessionSnapshot,
-    Snapshot,
-    TenantSchedulesSnapshot,
-    readers,
-)
+from . import snapshots
 
 STATE_VERSION = 1
 """Raised whenever an older daemon's state would be misunderstood."""
@@ -30,7 +20,7 @@ class StateError(Exception):
     """The state cannot be taken over. The text says why."""
 
 
-class FailureSnapshot(Snapshot):
+class FailureSnapshot(snapshots.Snapshot):
     """A ``StartFailed`` of the pool of ``app``; ``code`` is a stable word, ``text`` its traceback or reason."""
 
     app: str
@@ -38,7 +28,7 @@ class FailureSnapshot(Snapshot):
     text: str
 
 
-class RefusedBuildSnapshot(Snapshot):
+class RefusedBuildSnapshot(snapshots.Snapshot):
     """A ``RefusedBuild``. ``since`` and ``at``: ``time.time()`` of the first and the last of its ``tries``."""
 
     number: int
@@ -49,7 +39,7 @@ class RefusedBuildSnapshot(Snapshot):
     text: str
 
 
-class BuildsSnapshot(Snapshot):
+class BuildsSnapshot(snapshots.Snapshot):
     """What ``Builds`` counts. ``running``: the number of the build that serves, and ``time.time()`` since when."""
 
     number: int = 0
@@ -60,7 +50,7 @@ class BuildsSnapshot(Snapshot):
     verdicts: dict[str, int] = {}
 
 
-class CountersSnapshot(Snapshot):
+class CountersSnapshot(snapshots.Snapshot):
     """What was counted. ``starts``: a histogram."""
 
     cells: list[int] = []
@@ -75,7 +65,7 @@ class CountersSnapshot(Snapshot):
     is_trial: bool = False
 
 
-class WorkerSnapshot(Snapshot):
+class WorkerSnapshot(snapshots.Snapshot):
     """``channel`` is -1 when it is closed; ``deadline_in_s``: when its present state must have ended."""
 
     number: int
@@ -96,7 +86,7 @@ class WorkerSnapshot(Snapshot):
     kept_for_s: float | None = None
     """For so long its WebSockets may stay."""
     failure: tuple[str, str] = ("", "")
-    outlets: OutputPipesSnapshot | None = None
+    outlets: snapshots.OutputPipesSnapshot | None = None
     group: tuple[str, int | None] | None = None
     """The path of its cgroup, and the bytes that it may have there."""
     outbox: list[bytes] = []
@@ -108,7 +98,7 @@ class WorkerSnapshot(Snapshot):
     """The pid of its parent."""
 
 
-class ThreadPlacementSnapshot(Snapshot):
+class ThreadPlacementSnapshot(snapshots.Snapshot):
     """Where the workers of a pool are threads: ``hosts`` by the workers' numbers. ``host`` 0: none yet for others."""
 
     group: int
@@ -117,7 +107,7 @@ class ThreadPlacementSnapshot(Snapshot):
     hosts: dict[int, int] = {}
 
 
-class ThreadHostSnapshot(Snapshot):
+class ThreadHostSnapshot(snapshots.Snapshot):
     """A thread host. ``threads``: by the worker's number, its group and what tells of its end."""
 
     number: int
@@ -137,11 +127,11 @@ class ThreadHostSnapshot(Snapshot):
     scratch: str | None = None
     group: tuple[str, int | None] | None = None
     """As a worker's."""
-    outlets: OutputPipesSnapshot | None = None
+    outlets: snapshots.OutputPipesSnapshot | None = None
     outbox: list[bytes] = []
 
 
-class PoolSnapshot(Snapshot):
+class PoolSnapshot(snapshots.Snapshot):
     """``pauses``: places without a worker, and the seconds until the next start there. ``state``: its ``PoolState``."""
 
     spec: dict[str, Any]
@@ -163,7 +153,7 @@ class PoolSnapshot(Snapshot):
     ledger: CountersSnapshot = Field(default_factory=CountersSnapshot)
 
 
-class TrialSnapshot(Snapshot):
+class TrialSnapshot(snapshots.Snapshot):
     """A generation that is tried beside the present one. ``base``: what both had done when that began, as figures."""
 
     pool: PoolSnapshot
@@ -173,7 +163,7 @@ class TrialSnapshot(Snapshot):
     base: list[tuple[int, int, int, int, float, tuple[int, ...]]]
 
 
-class KeptBuildSnapshot(Snapshot):
+class KeptBuildSnapshot(snapshots.Snapshot):
     """The build before, kept until ``until`` (``time.time()``)."""
 
     pool: PoolSnapshot
@@ -181,14 +171,14 @@ class KeptBuildSnapshot(Snapshot):
     build: int
 
 
-class ScaleSnapshot(Snapshot):
+class ScaleSnapshot(snapshots.Snapshot):
     """How many workers somebody asked for, and the last change: ``time.time()``, how many, why."""
 
     asked_for: int | None = None
     last: tuple[float, int, str] | None = None
 
 
-class AppSnapshot(Snapshot):
+class AppSnapshot(snapshots.Snapshot):
     """``waiting``: descriptors of connections, in their order."""
 
     id: int
@@ -204,7 +194,7 @@ class AppSnapshot(Snapshot):
     ledger: CountersSnapshot = Field(default_factory=CountersSnapshot)
     folder: tuple[str, int] | None = None
     """Its private one, and its user."""
-    background: BackgroundSnapshot = Field(default_factory=BackgroundSnapshot)
+    background: snapshots.BackgroundSnapshot = Field(default_factory=snapshots.BackgroundSnapshot)
     waiting: list[int] = []
 
 
@@ -214,7 +204,7 @@ class AppSnapshot(Snapshot):
         return [self.pool, *self.former, *beside]
 
 
-class TenantSnapshot(Snapshot):
+class TenantSnapshot(snapshots.Snapshot):
     """``idle_s``: since it was last asked for."""
 
     key: str
@@ -224,7 +214,7 @@ class TenantSnapshot(Snapshot):
     """Its new workers were on their way."""
 
 
-class TenantsSnapshot(Snapshot):
+class TenantsSnapshot(snapshots.Snapshot):
     """``apps``: live ones, the least recently used first. ``leaving``: by whose key their connections ask anew."""
 
     name: str
@@ -235,10 +225,10 @@ class TenantsSnapshot(Snapshot):
     """The keys of those whose release commands have run."""
     seen: list[str] = []
     """The keys of those that take part in schedules."""
-    schedules: TenantSchedulesSnapshot = Field(default_factory=TenantSchedulesSnapshot)
+    schedules: snapshots.TenantSchedulesSnapshot = Field(default_factory=snapshots.TenantSchedulesSnapshot)
 
 
-class ConnectionSnapshot(Snapshot):
+class ConnectionSnapshot(snapshots.Snapshot):
     """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it;
     ``worker`` -1: nobody serves it."""
 
@@ -250,7 +240,7 @@ class ConnectionSnapshot(Snapshot):
     slot: int = -1
 
 
-class ListenerSnapshot(Snapshot):
+class ListenerSnapshot(snapshots.Snapshot):
     """``key``: what makes it the same as one of the configuration's. ``app``: its id; -1: the relays."""
 
     number: int
@@ -265,7 +255,7 @@ class ListenerSnapshot(Snapshot):
     """``stored``: a service manager has a copy. ``foreign``: somebody else made it, and takes it away."""
 
 
-class ForkServerSnapshot(Snapshot):
+class ForkServerSnapshot(snapshots.Snapshot):
     """``place``: ``current``, ``outdated`` or ``leaving``. ``prepared`` None: its preloads are being imported."""
 
     pid: int
@@ -275,12 +265,12 @@ class ForkServerSnapshot(Snapshot):
     place: str = "current"
     prepared: str | None = None
     useless: tuple[str, str] | None = None
-    outlets: OutputPipesSnapshot | None = None
+    outlets: snapshots.OutputPipesSnapshot | None = None
     workers: list[int] = []
     idle_s: float = 0.0
 
 
-class CaddySnapshot(Snapshot):
+class CaddySnapshot(snapshots.Snapshot):
     """A supervised Caddy; ``pid`` 0: it ended, and is to be started again in ``restart_in_s``."""
 
     pid: int = 0
@@ -291,11 +281,11 @@ class CaddySnapshot(Snapshot):
     listening: int = -1
     door: int = -1
     """Of its admin API: what it listens on, and how it is reached. -1: where the file says."""
-    outlets: OutputPipesSnapshot | None = None
+    outlets: snapshots.OutputPipesSnapshot | None = None
     """None: it has our standard error."""
 
 
-class SourceSnapshot(Snapshot):
+class SourceSnapshot(snapshots.Snapshot):
     """The Caddyfile whose configuration runs."""
 
     content: bytes
@@ -304,7 +294,7 @@ class SourceSnapshot(Snapshot):
     """Where relative paths begin."""
 
 
-class DaemonSnapshot(Snapshot):
+class DaemonSnapshot(snapshots.Snapshot):
     """Everything."""
 
     version: int = STATE_VERSION
@@ -320,11 +310,11 @@ class DaemonSnapshot(Snapshot):
     parting: list[AppSnapshot] = []
     estates: list[TenantsSnapshot] = []
     relays: AppSnapshot | None = None
-    desks: list[LinkBrokerSnapshot] = []
-    needs: list[LinkNeedSnapshot] = []
+    desks: list[snapshots.LinkBrokerSnapshot] = []
+    needs: list[snapshots.LinkNeedSnapshot] = []
     relay_pids: dict[int, int] = {}
-    relay_outlets: dict[int, OutputPipesSnapshot] = {}
-    sessions: list[SessionSnapshot] = []
+    relay_outlets: dict[int, snapshots.OutputPipesSnapshot] = {}
+    sessions: list[snapshots.SessionSnapshot] = []
     """One-off commands."""
     spawners: list[ForkServerSnapshot] = []
     hosts: list[ThreadHostSnapshot] = []
@@ -366,25 +356,30 @@ class DaemonSnapshot(Snapshot):
         for listener in (*self.listeners, *self.attended):
             found |= {listener.fd, listener.lock if listener.lock is not None else -1}
         for spawner in self.spawners:
-            found |= {spawner.pidfd, spawner.channel, *readers(spawner.outlets)}
+            found |= {spawner.pidfd, spawner.channel, *snapshots.readers(spawner.outlets)}
         for early in self.relay_outlets.values():
-            found |= readers(early)
+            found |= snapshots.readers(early)
         if self.log is not None:
             found.add(self.log["channel"])
         for host in self.hosts:
-            found |= {host.pidfd, host.channel, *(fd for _, fd in host.threads.values()), *readers(host.outlets)}
+            found |= {
+                host.pidfd,
+                host.channel,
+                *(fd for _, fd in host.threads.values()),
+                *snapshots.readers(host.outlets),
+            }
         for app in self.all_apps():
             for pool in app.pools():
                 for worker in pool.workers:
-                    found |= {worker.pidfd, worker.channel, worker.page, *readers(worker.outlets)}
+                    found |= {worker.pidfd, worker.channel, worker.page, *snapshots.readers(worker.outlets)}
         found |= {session.sock for session in self.sessions}
         for run in self._executions():
-            found |= {run.pidfd, *readers(run.outlets)}
+            found |= {run.pidfd, *snapshots.readers(run.outlets)}
         if self.caddy is not None:
-            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door, *readers(self.caddy.outlets)}
+            found |= {self.caddy.pidfd, self.caddy.listening, self.caddy.door, *snapshots.readers(self.caddy.outlets)}
         return found - {-1}
 
-    def _executions(self) -> list[ExecutionSnapshot]:
+    def _executions(self) -> list[snapshots.ExecutionSnapshot]:
         found = [run for app in self.all_apps() for run in app.background.executions()]
         found += [session.execution for session in self.sessions]
         schedules = [schedule for estate in self.estates for _, schedule in estate.schedules.active]

@@ -12,27 +12,10 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from ...channel import vitals
+from ...channel import messages, vitals
 from ...channel.codec import shorten
 from ...channel.codes import failure, today
 from ...channel.endpoint import ChannelClosed, ChannelError
-from ...channel.messages import (
-    MOVES,
-    PROTOCOL_VERSION,
-    Drain,
-    Drained,
-    Dump,
-    Failed,
-    FromRelay,
-    Left,
-    Link,
-    Message,
-    Ready,
-    Refused,
-    Returned,
-    Shed,
-    Tied,
-)
 from ...channel.settings import RelaySettings, Settings
 from ..system.state import WorkerSnapshot
 from ..system.timings import TIMINGS, Timings
@@ -236,14 +219,14 @@ class Worker:
         self.slots.drop(connection.slot)
         connection.worker = None
 
-    def link(self, message: Link | Tied, fd: int) -> bool:
+    def link(self, message: messages.Link | messages.Tied, fd: int) -> bool:
         """Hand a relay the link it asked for; False when the kernel takes no more now. ``fd`` stays the caller's."""
         try:
             return self.peer.hand_over(message, [fd])
         except ChannelClosed:
             return True  # nobody wants it any more
 
-    def tell(self, message: Refused | Left) -> None:
+    def tell(self, message: messages.Refused | messages.Left) -> None:
         """Tell a relay that there will be no link, or that a worker gives up what is tied to it."""
         self.peer.send(message)
 
@@ -253,11 +236,11 @@ class Worker:
 
     def shed(self, count: int) -> None:
         """Ask for ``count`` idle connections back; each comes by ``returned``."""
-        self.peer.send(Shed(count))
+        self.peer.send(messages.Shed(count))
 
     def dump(self) -> None:
         """Have it write the stacks of its threads, and tasks, to the log; where it hangs, those of its threads."""
-        self.peer.send(Dump())
+        self.peer.send(messages.Dump())
         if self.gauges.still_ms() > TURNS_MS:
             self.write_stacks()
 
@@ -266,31 +249,33 @@ class Worker:
         if not self.ended.is_set():
             self.process.end()
 
-    def _hear(self, message: Message) -> None:
+    def _hear(self, message: messages.Message) -> None:
         self.peer.count()
         may_say = RELAY_MAY_SAY if isinstance(self.settings, RelaySettings) else MAY_SAY
         if type(message) not in may_say[self.state]:
             raise ChannelError(f"{type(message).__name__} while {self.state.told}")
         if self.state is WorkerState.ENDING:
             return
-        if isinstance(message, Returned):
+        if isinstance(message, messages.Returned):
             connection = self.slots.take_back(message.slot)
             if connection is not None:
                 connection.worker = None
                 self._sink.returned(self, connection)
-        elif isinstance(message, FromRelay):
+        elif isinstance(message, messages.FromRelay):
             self._sink.asked(self, message)
-        elif isinstance(message, Ready):
-            if message.version != PROTOCOL_VERSION:
+        elif isinstance(message, messages.Ready):
+            if message.version != messages.PROTOCOL_VERSION:
                 raise ChannelError(f"it speaks version {message.version} of the channel")
             self.detail = shorten(message.detail, 200)
             self._feed(Event.READY)
-        elif isinstance(message, Failed):
+        elif isinstance(message, messages.Failed):
             if self.state is not WorkerState.STARTING and message.code not in LEAVES_FOR:
                 raise ChannelError(f"Failed while {self.state.told}, for {shorten(message.code, 40)}")
-            self._failure = Reason(message.code if message.code == MOVES else failure(message.code), message.text)
+            self._failure = Reason(
+                message.code if message.code == messages.MOVES else failure(message.code), message.text
+            )
             self._feed(Event.FAILED)
-        elif isinstance(message, Drained):
+        elif isinstance(message, messages.Drained):
             self._feed(Event.DRAINED)
 
     def _on_closed(self) -> None:
@@ -340,12 +325,12 @@ class Worker:
             case Action.WITHDRAW:
                 self._sink.withdrawn(self)
             case Action.ASK_TO_DRAIN:
-                self.peer.send(Drain(self._grace_s))
+                self.peer.send(messages.Drain(self._grace_s))
             case Action.LET_STAY:
                 self._deadline.of_keeping(_keep_s(self.settings))
             case Action.LET_NOTHING_STAY:
                 if _keep_s(self.settings):
-                    self.peer.send(Drain(self._grace_s))  # the second: nothing stays
+                    self.peer.send(messages.Drain(self._grace_s))  # the second: nothing stays
                 self._deadline.of_drain()
             case Action.TERMINATE:
                 fields = _fields(self, grace_s=self._grace_s)
