@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import BaseModel
 
@@ -86,27 +86,90 @@ class Endpoint(NamedTuple):
     handler: Handler
     about: str
     model: type[BaseModel] | None
-    fails: tuple[str, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    takes: str = ""
+    fails: Sequence[str]
+    parameters: Sequence[Parameter]
+    takes: str
     """The media type of its body."""
-    gives: str = "application/json"
+    gives: str
     """The media type of its answer."""
-    unhealthy: bool = False
+    unhealthy: bool
     """It answers with 503, in the same form, when all is not well."""
-    streams: bool = False
+    streams: bool
     """Whoever accepts ``application/x-ndjson`` may read along."""
 
 
+def _in_path(name: str, about: str, **schema: Any) -> Parameter:
+    return Parameter(name, "path", about, schema)
+
+
+def _query(name: str, about: str, **schema: Any) -> Parameter:
+    return Parameter(name, "query", about, schema)
+
+
+_KEY = _in_path("key", "an app's key, as GET /apps has it, percent-encoded", type="string")
+_NAME = _in_path("name", "a process's, or a schedule's, as the file has it", type="string")
+_PID = _in_path("pid", "a worker's process", type="integer", minimum=1)
+_FILE = _query("file", "the path of the Caddyfile, which its imports are relative to", type="string")
+_CHANGED = _query("changed", "only apps whose definition has changed get new workers", type="boolean", default=False)
+_SECONDS = _query("seconds", "how long to look", type="number", maximum=profiling.SECONDS_MAX, default=10)
+_FORMS = "html, json (speedscope), txt (collapsed stacks, by processor time), or wall (the same, by wall time)"
+_FORMAT = _query("format", _FORMS, type="string", enum=[*FORMS], default="html")
+_APP = _query("app", "only of this app: its name, or a tenant's host", type="string")
+_PROCESS = _query("process", "only of this process, or schedule, beside the workers", type="string")
+_SINCE = _query("since", "only what is later: seconds since 1970", type="number")
+_LEVEL = _query("level", "only of this level, or above", type="string", enum=[*LEVELS])
+_LINES = _query("lines", "only so many of the last", type="integer", maximum=LINES_MAX)
+_FOLLOW = _query("follow", "go on with what comes", type="boolean", default=False)
+_ALL = _query("all_or_nothing", "one app that does not start refuses the whole", type="boolean", default=False)
+_CANARY = _query("canary", "whether new builds are tried first; else as their blocks say", type="boolean")
+_WORKERS = _query("workers", "a number, or auto", type="string", default="auto")
+
+ENDPOINTS: list[Endpoint] = []
+
+
+def _endpoint(
+    method: str,
+    path: str,
+    *parameters: Parameter,
+    fails: str = "",
+    takes: str = "",
+    gives: str = "application/json",
+    unhealthy: bool = False,
+    streams: bool = False,
+) -> Callable[[Handler], Handler]:
+    """Enter a handler into the table. What it is about is its docstring; its model, what it returns."""
+
+    def enter(handler: Handler) -> Handler:
+        about, given = " ".join((handler.__doc__ or "").split()), get_type_hints(handler)["return"]
+        model = given if isinstance(given, type) and issubclass(given, BaseModel) else None
+        ENDPOINTS.append(
+            Endpoint(method, path, handler, about, model, fails.split(), parameters, takes, gives, unhealthy, streams)
+        )
+        return handler
+
+    return enter
+
+
+@_endpoint("GET", "/config/")
 async def get_config(call: Call) -> dict[str, Any]:
-    """The configuration that runs, as ``caddysnake adapt`` prints it."""
+    """The configuration that runs, as `caddysnake adapt` prints it."""
     return dict(call.daemon.reloads.configuration.meaning)
 
 
+@_endpoint(
+    "POST",
+    "/load",
+    _FILE,
+    _CHANGED,
+    _ALL,
+    _CANARY,
+    fails="config restart caddy listen request-timeout too-large unsupported-media-type start cancelled busy",
+    takes="text/caddyfile",
+    streams=True,
+)
 async def post_load(call: Call) -> models.Loaded:
-    """Run the Caddyfile in the body, or read the file again without one; done when the new workers serve.
-
-    Raises ``ApiError``: ``unsupported-media-type``, ``bad-request``, and as ``actions.load``.
+    """Run another configuration, or, without a body, read the file again. Answers when the new workers serve. An app
+    that does not start keeps its old build, as `outcomes` say; a failure of the whole changes nothing.
     """
     document = None
     if call.body:
@@ -123,8 +186,11 @@ async def post_load(call: Call) -> models.Loaded:
     return await actions.load(call.daemon, document, manner)
 
 
+@_endpoint("DELETE", "/load", _APP, fails="no-change no-such-app asleep")
 async def delete_load(call: Call) -> models.Cancelled:
-    """Cancel the change that is under way, or that of one app. Raises ``ApiError`` (``no-change``)."""
+    """Cancel the reload that is under way: a release command is killed, what is on trial is returned, and the old code
+    keeps serving.
+    """
     return actions.cancel(call.daemon, call.query.get("app"))
 
 
@@ -147,33 +213,41 @@ def _canary(call: Call) -> bool | None:
     return _flag(call, "canary") if "canary" in call.query else None
 
 
+@_endpoint("POST", "/stop")
 async def post_stop(call: Call) -> models.Stopping:
-    """Begin to stop; answered before the end."""
+    """Stop, when requests in flight are done."""
     return actions.stop(call.daemon, call.caller)
 
 
+@_endpoint("POST", "/upgrade", fails="upgrade busy")
 async def post_upgrade(call: Call) -> models.UpgradeAnswer:
-    """Become the version that is installed; answered once that is rehearsed. Raises ``ApiError``."""
+    """Become the version that is installed now, without losing a request. Answers when that has been rehearsed; it is
+    done when `upgrades` has grown.
+    """
     return await actions.upgrade(call.daemon)
 
 
+@_endpoint("GET", "/upgrade")
 async def get_upgrade(call: Call) -> models.UpgradeAnswer:
-    """Whether an upgrade is under way, and how the last one went."""
+    """Whether an upgrade is under way, or was refused."""
     return actions.upgrading(call.daemon)
 
 
+@_endpoint("GET", "/status")
 async def get_status(call: Call) -> models.Status:
     """Everything at a glance."""
     return await survey.status(call.daemon, call.admin)
 
 
+@_endpoint("GET", "/apps")
 async def get_apps(call: Call) -> models.Apps:
-    """The apps of ``get_status``, dynamic ones that run included."""
+    """All apps, and their workers."""
     return models.Apps(apps=(await survey.status(call.daemon, call.admin)).apps)
 
 
+@_endpoint("GET", "/apps/{key}", _KEY, fails="no-such-app")
 async def get_app(call: Call) -> models.AppModel:
-    """The app of this ``key``. Raises ``ApiError`` (``no-such-app``)."""
+    """One app."""
     key = call.path["key"]
     for app in (await survey.status(call.daemon, call.admin)).apps:
         if app.key == key:
@@ -181,54 +255,71 @@ async def get_app(call: Call) -> models.AppModel:
     raise ApiError("no-such-app", f"there is no app {key[:200]!r}", "GET /apps lists them")
 
 
+@_endpoint(
+    "POST", "/apps/{key}/reload", _KEY, _CANARY, fails="no-such-app template asleep start cancelled busy", streams=True
+)
 async def post_reload(call: Call) -> models.Reloaded:
-    """Give the app of this ``key`` new workers; done when they serve. Raises ``ApiError``."""
+    """Give one app new workers. Answers when they serve. A failure changes nothing."""
     return await actions.reload_app(call.daemon, call.path["key"], call.tell, _canary(call))
 
 
+@_endpoint("POST", "/apps/{key}/promote", _KEY, fails="no-such-app template asleep nothing-to-promote busy")
 async def post_promote(call: Call) -> models.Promoted:
-    """Let the build of the app of this ``key`` that is tried take over. Raises ``ApiError``."""
+    """Let the build that is on trial take over now."""
     return await actions.promote(call.daemon, call.path["key"])
 
 
+@_endpoint("POST", "/apps/{key}/rollback", _KEY, fails="no-such-app template asleep nothing-kept busy")
 async def post_rollback(call: Call) -> models.RolledBack:
-    """Let the build before of the app of this ``key`` serve again. Raises ``ApiError``."""
+    """Let the build before serve again, where `keep_previous` has kept it, or end a trial. It holds until the next
+    reload or restart; what release commands have done stays done.
+    """
     return actions.roll_back(call.daemon, call.path["key"])
 
 
+@_endpoint("POST", "/apps/{key}/scale", _KEY, _WORKERS, fails="no-such-app template asleep bad-request busy")
 async def post_scale(call: Call) -> models.ScaleModel:
-    """Give the app of this ``key`` another number of workers. Raises ``ApiError``."""
+    """Give an app so many workers, until the next reload, or `auto`: as many as the file says, or as it takes."""
     text = call.query.get("workers", "")
     if text != "auto" and not (text.isascii() and text.isdigit() and 0 < int(text[:5]) <= WORKERS_MAX):
         raise ApiError("bad-request", f"workers={text[:80]!r} is no number of workers", "write workers=4, or auto")
     return actions.scale(call.daemon, call.path["key"], None if text == "auto" else int(text))
 
 
+@_endpoint("POST", "/apps/{key}/schedules/{name}/run", _KEY, _NAME, fails="no-such-app template no-such-schedule busy")
 async def post_run(call: Call) -> models.Ran:
-    """Run a schedule of the app now; done when its command has ended. Raises ``ApiError``."""
+    """Run a schedule now, of an app that sleeps too. Answers when its command has ended."""
     return await actions.run_schedule(call.daemon, call.path["key"], call.path["name"])
 
 
+@_endpoint(
+    "POST",
+    "/apps/{key}/processes/{name}/restart",
+    _KEY,
+    _NAME,
+    fails="no-such-app template asleep no-such-process busy",
+)
 async def post_restart(call: Call) -> models.Restarted:
-    """Have processes of the app end and start again; they do so at their own pace. Raises ``ApiError``."""
+    """Have the processes of that name end, within their `stop_timeout`, and start again."""
     return await actions.restart_process(call.daemon, call.path["key"], call.path["name"])
 
 
+@_endpoint("DELETE", "/apps/{key}", _KEY, fails="no-such-app template asleep static-app busy")
 async def delete_app(call: Call) -> models.Evicted:
-    """Let the dynamic app of this ``key`` go; done when its workers have left. Raises ``ApiError``."""
+    """Put a dynamic app to sleep. Requests in flight finish, and the next one starts it."""
     return await actions.evict(call.daemon, call.path["key"])
 
 
+@_endpoint("GET", "/workers")
 async def get_workers(call: Call) -> models.Workers:
-    """The workers of all apps, then the relays."""
+    """All workers and relays."""
     found = await survey.status(call.daemon, call.admin)
     return models.Workers(workers=[worker for app in found.apps for worker in app.workers] + found.relays)
 
 
+@_endpoint("POST", "/workers/{pid}/dump", _PID, fails="no-such-worker")
 async def post_dump(call: Call) -> models.Dumped:
-    """Have the process ``pid`` write its stacks to the log. Raises ``ApiError`` (``bad-request``,
-    ``no-such-worker``).
-    """
+    """Have a worker write the stacks of its threads, and tasks, to the log."""
     return actions.dump(call.daemon, _pid(call))
 
 
@@ -239,14 +330,16 @@ def _pid(call: Call) -> int:
     return int(text)
 
 
+@_endpoint("POST", "/apps/{key}/profile", _KEY, _SECONDS, _FORMAT, fails="no-such-app template asleep profile busy")
 async def post_app_profile(call: Call) -> models.Profiled:
-    """A profile of the workers of the app of this ``key``, once it is done. Raises ``ApiError``."""
+    """Look for some seconds at what the workers of an app are at. Answers when that is done."""
     seconds, form = _profile(call)
     return await _formed(await profiling.of_app(call.daemon, call.path["key"], seconds), form)
 
 
+@_endpoint("POST", "/workers/{pid}/profile", _PID, _SECONDS, _FORMAT, fails="no-such-worker profile busy")
 async def post_process_profile(call: Call) -> models.Profiled:
-    """The same of the process ``pid``."""
+    """The same of one worker."""
     seconds, form = _profile(call)
     return await _formed(await profiling.of_process(call.daemon, _pid(call), seconds), form)
 
@@ -276,8 +369,20 @@ async def _formed(profile: Profile, form: str) -> models.Profiled:
     )
 
 
+@_endpoint(
+    "GET",
+    "/logs",
+    _APP,
+    _PROCESS,
+    _SINCE,
+    _LEVEL,
+    _LINES,
+    _FOLLOW,
+    fails="bad-request no-such-app busy",
+    gives=journal.MEDIA_TYPE,
+)
 async def get_logs(call: Call) -> Lines:
-    """Records of the log. Raises ``ApiError``."""
+    """What was logged last, one JSON object a line, and with `follow` what is logged from now on."""
     query = call.query
     level = query.get("level", "debug")
     if level not in LEVELS:
@@ -294,23 +399,27 @@ async def get_logs(call: Call) -> Lines:
     return Lines(await journal.read(call.daemon, wanted), journal.MEDIA_TYPE)
 
 
+@_endpoint("GET", "/history")
 async def get_history(call: Call) -> models.HistoryModel:
-    """The last quarter of an hour. Made in a thread."""
+    """The last quarter of an hour, as the live page shows it."""
     return await asyncio.to_thread(call.history.model)
 
 
+@_endpoint("GET", "/health/live")
 async def get_live(call: Call) -> models.Health:
-    """It answers, so the daemon's loop turns. Always ``ok``."""
+    """The daemon's loop turns."""
     return models.Health(status="ok", ready=True, serves_any=call.daemon.serving.serves_any)
 
 
+@_endpoint("GET", "/health/ready", unhealthy=True)
 async def get_ready(call: Call) -> models.Health:
-    """Whether requests may be sent. The server makes it 503 unless it is `ready`."""
+    """Each is up or failed; one serves; else 503."""
     return survey.health(call.daemon)
 
 
+@_endpoint("GET", "/metrics", gives="text/plain")
 async def get_metrics(call: Call) -> Text:
-    """The metrics, in the text format of Prometheus or in OpenMetrics, as ``Accept`` has it. Rendered in a thread."""
+    """For Prometheus."""
     status = await survey.status(call.daemon, call.admin)
     is_ready = survey.health(call.daemon).ready
     metrics = await asyncio.to_thread(import_module, ".metrics", __package__)  # a library that who scrapes pays for
@@ -320,8 +429,9 @@ async def get_metrics(call: Call) -> Text:
     return Text(*await asyncio.to_thread(metrics.render, status, call.accept, is_ready=is_ready, counted=counted))
 
 
+@_endpoint("GET", "/debug/tasks")
 async def get_tasks(call: Call) -> models.Tasks:
-    """The tasks of the daemon's loop by name, each with at most eight frames of its stack."""
+    """What the daemon's loop is at."""
     found = []
     for task in asyncio.all_tasks():
         frames = task.get_stack(limit=_STACK_MAX)
@@ -331,8 +441,9 @@ async def get_tasks(call: Call) -> models.Tasks:
     return models.Tasks(tasks=sorted(found, key=lambda task: task.name))
 
 
+@_endpoint("GET", "/debug/descriptors")
 async def get_descriptors(call: Call) -> models.Descriptors:
-    """The daemon's open files: number, and what ``/proc/self/fd`` says of each. Read in a thread."""
+    """The daemon's open files."""
     return models.Descriptors(descriptors=await asyncio.to_thread(_descriptors))
 
 
@@ -347,198 +458,3 @@ def _descriptors() -> list[models.DescriptorModel]:
             models.DescriptorModel(number=int(name), target=target.encode("utf-8", "backslashreplace").decode())
         )
     return found
-
-
-_KEY = Parameter("key", "path", "an app's key, as GET /apps has it, percent-encoded", {"type": "string"})
-_NAME = Parameter("name", "path", "a process's, or a schedule's, as the file has it", {"type": "string"})
-_PID = Parameter("pid", "path", "a worker's process", {"type": "integer", "minimum": 1})
-_FILE = Parameter("file", "query", "the path of the Caddyfile, which its imports are relative to", {"type": "string"})
-_CHANGED = Parameter(
-    "changed", "query", "only apps whose definition has changed get new workers", {"type": "boolean", "default": False}
-)
-_SECONDS = Parameter(
-    "seconds", "query", "how long to look", {"type": "number", "maximum": profiling.SECONDS_MAX, "default": 10}
-)
-_FORMAT = Parameter(
-    "format",
-    "query",
-    "html, json (speedscope), txt (collapsed stacks, by processor time), or wall (the same, by wall time)",
-    {"type": "string", "enum": [*FORMS], "default": "html"},
-)
-_APP = Parameter("app", "query", "only of this app: its name, or a tenant's host", {"type": "string"})
-_PROCESS = Parameter("process", "query", "only of this process, or schedule, beside the workers", {"type": "string"})
-_SINCE = Parameter("since", "query", "only what is later: seconds since 1970", {"type": "number"})
-_LEVEL = Parameter("level", "query", "only of this level, or above", {"type": "string", "enum": [*LEVELS]})
-_LINES = Parameter("lines", "query", "only so many of the last", {"type": "integer", "maximum": LINES_MAX})
-_FOLLOW = Parameter("follow", "query", "go on with what comes", {"type": "boolean", "default": False})
-_ALL = Parameter(
-    "all_or_nothing", "query", "one app that does not start refuses the whole", {"type": "boolean", "default": False}
-)
-_CANARY = Parameter(
-    "canary", "query", "whether new builds are tried first; else as their blocks say", {"type": "boolean"}
-)
-_WORKERS = Parameter("workers", "query", "a number, or auto", {"type": "string", "default": "auto"})
-
-ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("GET", "/config/", get_config, "The configuration that runs, as `caddysnake adapt` prints it.", None),
-    Endpoint(
-        "POST",
-        "/load",
-        post_load,
-        "Run another configuration, or, without a body, read the file again. Answers when the new workers serve. "
-        "An app that does not start keeps its old build, as `outcomes` say; a failure of the whole changes nothing.",
-        models.Loaded,
-        (
-            "config",
-            "restart",
-            "caddy",
-            "listen",
-            "request-timeout",
-            "too-large",
-            "unsupported-media-type",
-            "start",
-            "cancelled",
-            "busy",
-        ),
-        (_FILE, _CHANGED, _ALL, _CANARY),
-        takes="text/caddyfile",
-        streams=True,
-    ),
-    Endpoint(
-        "DELETE",
-        "/load",
-        delete_load,
-        "Cancel the reload that is under way: a release command is killed, what is on trial is returned, and the old "
-        "code keeps serving.",
-        models.Cancelled,
-        ("no-change", "no-such-app", "asleep"),
-        (_APP,),
-    ),
-    Endpoint("POST", "/stop", post_stop, "Stop, when requests in flight are done.", models.Stopping),
-    Endpoint(
-        "POST",
-        "/upgrade",
-        post_upgrade,
-        "Become the version that is installed now, without losing a request. Answers when that has been rehearsed; "
-        "it is done when `upgrades` has grown.",
-        models.UpgradeAnswer,
-        ("upgrade", "busy"),
-    ),
-    Endpoint("GET", "/upgrade", get_upgrade, "Whether an upgrade is under way, or was refused.", models.UpgradeAnswer),
-    Endpoint("GET", "/status", get_status, "Everything at a glance.", models.Status),
-    Endpoint("GET", "/apps", get_apps, "All apps, and their workers.", models.Apps),
-    Endpoint("GET", "/apps/{key}", get_app, "One app.", models.AppModel, ("no-such-app",), (_KEY,)),
-    Endpoint(
-        "POST",
-        "/apps/{key}/reload",
-        post_reload,
-        "Give one app new workers. Answers when they serve. A failure changes nothing.",
-        models.Reloaded,
-        ("no-such-app", "template", "asleep", "start", "cancelled", "busy"),
-        (_KEY, _CANARY),
-        streams=True,
-    ),
-    Endpoint(
-        "POST",
-        "/apps/{key}/promote",
-        post_promote,
-        "Let the build that is on trial take over now.",
-        models.Promoted,
-        ("no-such-app", "template", "asleep", "nothing-to-promote", "busy"),
-        (_KEY,),
-    ),
-    Endpoint(
-        "POST",
-        "/apps/{key}/rollback",
-        post_rollback,
-        "Let the build before serve again, where `keep_previous` has kept it, or end a trial. It holds until the next "
-        "reload or restart; what release commands have done stays done.",
-        models.RolledBack,
-        ("no-such-app", "template", "asleep", "nothing-kept", "busy"),
-        (_KEY,),
-    ),
-    Endpoint(
-        "POST",
-        "/apps/{key}/scale",
-        post_scale,
-        "Give an app so many workers, until the next reload, or `auto`: as many as the file says, or as it takes.",
-        models.ScaleModel,
-        ("no-such-app", "template", "asleep", "bad-request", "busy"),
-        (_KEY, _WORKERS),
-    ),
-    Endpoint(
-        "POST",
-        "/apps/{key}/schedules/{name}/run",
-        post_run,
-        "Run a schedule now, of an app that sleeps too. Answers when its command has ended.",
-        models.Ran,
-        ("no-such-app", "template", "no-such-schedule", "busy"),
-        (_KEY, _NAME),
-    ),
-    Endpoint(
-        "POST",
-        "/apps/{key}/processes/{name}/restart",
-        post_restart,
-        "Have the processes of that name end, within their `stop_timeout`, and start again.",
-        models.Restarted,
-        ("no-such-app", "template", "asleep", "no-such-process", "busy"),
-        (_KEY, _NAME),
-    ),
-    Endpoint(
-        "DELETE",
-        "/apps/{key}",
-        delete_app,
-        "Put a dynamic app to sleep. Requests in flight finish, and the next one starts it.",
-        models.Evicted,
-        ("no-such-app", "template", "asleep", "static-app", "busy"),
-        (_KEY,),
-    ),
-    Endpoint("GET", "/workers", get_workers, "All workers and relays.", models.Workers),
-    Endpoint(
-        "POST",
-        "/workers/{pid}/dump",
-        post_dump,
-        "Have a worker write the stacks of its threads, and tasks, to the log.",
-        models.Dumped,
-        ("no-such-worker",),
-        (_PID,),
-    ),
-    Endpoint(
-        "POST",
-        "/apps/{key}/profile",
-        post_app_profile,
-        "Look for some seconds at what the workers of an app are at. Answers when that is done.",
-        models.Profiled,
-        ("no-such-app", "template", "asleep", "profile", "busy"),
-        (_KEY, _SECONDS, _FORMAT),
-    ),
-    Endpoint(
-        "POST",
-        "/workers/{pid}/profile",
-        post_process_profile,
-        "The same of one worker.",
-        models.Profiled,
-        ("no-such-worker", "profile", "busy"),
-        (_PID, _SECONDS, _FORMAT),
-    ),
-    Endpoint(
-        "GET",
-        "/logs",
-        get_logs,
-        "What was logged last, one JSON object a line, and with `follow` what is logged from now on.",
-        None,
-        ("bad-request", "no-such-app", "busy"),
-        (_APP, _PROCESS, _SINCE, _LEVEL, _LINES, _FOLLOW),
-        gives=journal.MEDIA_TYPE,
-    ),
-    Endpoint(
-        "GET", "/history", get_history, "The last quarter of an hour, as the live page shows it.", models.HistoryModel
-    ),
-    Endpoint("GET", "/health/live", get_live, "The daemon's loop turns.", models.Health),
-    Endpoint(
-        "GET", "/health/ready", get_ready, "Each is up or failed; one serves; else 503.", models.Health, unhealthy=True
-    ),
-    Endpoint("GET", "/metrics", get_metrics, "For Prometheus.", None, gives="text/plain"),
-    Endpoint("GET", "/debug/tasks", get_tasks, "What the daemon's loop is at.", models.Tasks),
-    Endpoint("GET", "/debug/descriptors", get_descriptors, "The daemon's open files.", models.Descriptors),
-)
