@@ -39,9 +39,7 @@ def main(args: argparse.Namespace) -> int:
     caddy = find_caddy(os.environ)
     full_duplex = caddy is not None and knows_full_duplex(caddy)
     with source_of(args.config) as source:
-        split = stock(
-            source.content, source.file, os.environ, socket_dir=args.socket_dir, full_duplex=full_duplex
-        )
+        split = stock(source.content, source.file, os.environ, socket_dir=args.socket_dir, full_duplex=full_duplex)
     print_warnings(split.config.warnings)
     sys.stdout.write(split.text)
     return 0

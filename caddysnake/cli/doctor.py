@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from .reading import CommandFailed
 
 if TYPE_CHECKING:
     from ..config.plan.plan import Plan
@@ -45,8 +46,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         front = None if args.caddy else find_front(args.caddy_user)
     except LookupError:
-        print(f"Error: there is no user {args.caddy_user}", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"there is no user {args.caddy_user}") from None
     if front is not None and front.is_guess and in_container():
         front = None  # it is in a container of its own, with users of its own
     file = _file_of(args)

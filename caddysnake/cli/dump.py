@@ -16,9 +16,8 @@ from urllib.parse import urlencode
 
 from ..logs.records import printable
 from .calling import call, stream
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, Target, add_address_argument, report
+from .finding import add_daemon_arguments, find
+from .target import CallFailed, Target
 
 _LISTED = 20
 _PATIENCE_S = 3.0
@@ -30,25 +29,21 @@ _STACKS = "(most recent call"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("pid", metavar="PID", type=int, help="a worker's process")
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Ask, and show what is told; 0 when there is such a worker."""
     since = time.time()
+    target = find(args.address, args.config)
     try:
-        target = find(args.address, args.config)
-        try:
-            done = call(target, "POST", f"/workers/{args.pid}/dump")
-        except CallFailed as exc:
-            if exc.answer.get("code") != "no-such-worker":
-                raise
-            raise CallFailed(f"{exc}: {_there_are(call(target, 'GET', '/workers'))}") from None
-        for text in _told(target, args.pid, since):
-            print(printable(text))
+        done = call(target, "POST", f"/workers/{args.pid}/dump")
     except CallFailed as exc:
-        return report(exc)
+        if exc.answer.get("code") != "no-such-worker":
+            raise
+        raise CallFailed(f"{exc}: {_there_are(call(target, 'GET', '/workers'))}") from None
+    for text in _told(target, args.pid, since):
+        print(printable(text))
     print(f"The stacks of worker {done['pid']} ({printable(done['app'])}) are in the daemon's log")
     return 0
 

@@ -27,9 +27,8 @@ from typing import Any
 from urllib.parse import quote
 
 from .calling import switch
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, Target, add_address_argument, report
+from .finding import add_daemon_arguments, find
+from .target import CallFailed, Target
 
 _PROTOCOL = "caddysnake-exec"
 _CHUNK = 65536
@@ -40,8 +39,7 @@ _SECONDS = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
     parser.add_argument("app", metavar="APP", help="its name, as `caddysnake status` has it, or a tenant's host")
     rest = parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="default: the app's python")
     rest.required = False
@@ -49,14 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run it; its exit status."""
-    try:
-        target = find(args.address, args.config)
-        if not target.path:
-            raise CallFailed(f"a command can be run over the admin API's unix socket only, and {target} is none")
-        with _Shell(target, args.app, args.command or ["python"]) as shell:
-            return shell.run()
-    except CallFailed as exc:
-        return report(exc)
+    target = find(args.address, args.config)
+    if not target.path:
+        raise CallFailed(f"a command can be run over the admin API's unix socket only, and {target} is none")
+    with _Shell(target, args.app, args.command or ["python"]) as shell:
+        return shell.run()
 
 
 class _Shell:

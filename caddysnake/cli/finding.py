@@ -7,6 +7,7 @@ environment that it was started in. A file that goes by several names is one fil
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from .reading import add_config_arguments
 from .target import UCRED, CallFailed, Target, ask
 
 _PROBE_S = 1.0
@@ -44,6 +46,13 @@ class _Seen(NamedTuple):
     """Whose it is; -1 over TCP, where nobody says."""
     is_refused: bool = False
     """It is there, and this user may not ask it."""
+
+
+def add_daemon_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options by which a command is told which daemon it is about: see ``find``."""
+    add_config_arguments(parser)
+    about = "the daemon's admin API (default: found through the Caddyfile)"
+    parser.add_argument("--address", metavar="ADDRESS", help=about)
 
 
 def find(address: str | None, config: str | None) -> Target:

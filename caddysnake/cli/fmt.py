@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .reading import DEFAULT_FILE, ReadError, Source, read
+from .reading import DEFAULT_FILE, CommandFailed, Source, read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,33 +26,26 @@ def main(args: argparse.Namespace) -> int:
 
     path = args.file or args.config
     if path == "-" and args.overwrite:
-        print("Error: --overwrite needs a file, and this is standard input", file=sys.stderr)
-        return 1
+        raise CommandFailed("--overwrite needs a file, and this is standard input")
+    source = read(path)
     try:
-        source = read(path)
         before = source.content.decode()
-    except ReadError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
     except UnicodeDecodeError as exc:
         line = exc.object.count(b"\n", 0, exc.start) + 1
-        print(f"Error: {path or DEFAULT_FILE}:{line}: the file is not UTF-8 (save it as UTF-8)", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"{path or DEFAULT_FILE}:{line}: the file is not UTF-8 (save it as UTF-8)") from None
     after = format_source(before)
     if args.overwrite:
-        return _write(source, after)
+        _write(source, after)
+        return 0
     sys.stdout.write(_difference(before, after) if args.diff else after)
     if before == after or path == "-":
         return 0
     sys.stdout.flush()
-    hint = "write the result into it with --overwrite"
-    print(
-        f"Error: {source.file}:{_first_difference(before, after)}: the file is not formatted ({hint})", file=sys.stderr
-    )
-    return 1
+    where = f"{source.file}:{_first_difference(before, after)}"
+    raise CommandFailed(f"{where}: the file is not formatted (write the result into it with --overwrite)")
 
 
-def _write(source: Source, after: str) -> int:
+def _write(source: Source, after: str) -> None:
     content = after.encode()
     if content != source.content:
         try:
@@ -60,9 +53,7 @@ def _write(source: Source, after: str) -> int:
             with open(source.file, "wb") as file:
                 file.write(content)
         except OSError as exc:
-            print(f"Error: cannot write {source.file}: {exc.strerror}", file=sys.stderr)
-            return 1
-    return 0
+            raise CommandFailed(f"cannot write {source.file}: {exc.strerror}") from None
 
 
 def _difference(before: str, after: str) -> str:

@@ -26,9 +26,8 @@ from urllib.parse import urlencode
 from ..logs.formats import Console, has_colours
 from ..logs.records import LEVELS, Record, printable_json
 from .calling import stream
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, Target, add_address_argument, report
+from .finding import add_daemon_arguments, find
+from .target import CallFailed, Target
 from .terminal import control
 
 _TAIL = 100
@@ -48,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grep", metavar="PATTERN", type=_pattern, help="only where this regular expression is found")
     parser.add_argument("-n", "--lines", metavar="N", type=_count, help="only so many of the last")
     parser.add_argument("--json", action="store_true", help="as JSON, also on a terminal")
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def _seconds(text: str) -> float:
@@ -88,8 +86,6 @@ def main(args: argparse.Namespace) -> int:
         if args.follow:
             for line in _follow(target, {**query, "follow": "true"}, since):
                 shown.take(line)
-    except CallFailed as exc:
-        return report(exc)
     except KeyboardInterrupt:
         pass
     return 0

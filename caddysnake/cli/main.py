@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Final, NoReturn, Protocol, cast
 
 from .. import __version__
-from .reading import Rejected
+from .reading import CommandFailed
 from .terminal import protect
 
 COMMANDS: Final[dict[str, str]] = {
@@ -101,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _be_private(is_rehearsal=REHEARSAL in os.environ)
     try:
         return _dispatch(words)
-    except Rejected:
+    except CommandFailed as exc:
+        for label, text in (("Error", str(exc)), ("Hint", exc.hint)):
+            if text:
+                print(f"{label}: {text}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
         # Whoever read our output has had enough. Python would complain again when it flushes at exit.

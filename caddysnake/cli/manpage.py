@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from .generated_files import read
+from .reading import CommandFailed
 
 SECTION = "8"
 PAGE = f"caddysnake.{SECTION}"
@@ -33,7 +33,6 @@ def main(args: argparse.Namespace) -> int:
         with open(path, "w", encoding="utf-8") as file:
             file.write(page)
     except OSError as exc:
-        print(f"Error: cannot write {path}: {exc.strerror}", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"cannot write {path}: {exc.strerror}") from None
     print(path)
     return 0

@@ -18,9 +18,8 @@ from urllib.parse import quote, urlencode
 
 from ..logs.records import printable
 from .calling import call
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, add_address_argument, report
+from .finding import add_daemon_arguments, find
+from .reading import CommandFailed
 
 _FORMS = (".html", ".json", ".txt")
 _HOTTEST = 20
@@ -32,27 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", metavar="N", type=float, default=10.0, help="how long to look (default: 10)")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write: a name in .html, .json or .txt")
     parser.add_argument("--wall", action="store_true", help="count waiting too, in .txt and where nothing is written")
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Look, write, and say what was seen; 0 when at least one worker has told something."""
     suffix = ".txt" if args.output is None else os.path.splitext(args.output)[1].lower()
     if suffix not in _FORMS:
-        print(f"Error: {args.output}: the form follows from the name: end it in {', '.join(_FORMS)}", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"{args.output}: the form follows from the name: end it in {', '.join(_FORMS)}")
     if args.output is not None and not os.path.isdir(os.path.dirname(args.output) or "."):
-        print(f"Error: {args.output}: there is no such folder", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"{args.output}: there is no such folder")
     form = "wall" if args.wall and suffix == ".txt" else suffix[1:]
     path = f"/workers/{args.app}" if args.app.isdecimal() else f"/apps/{quote(args.app, safe='')}"
     query = urlencode({"seconds": f"{args.seconds:g}", "format": form})
-    try:
-        target = find(args.address, args.config)
-        seen = call(target, "POST", f"{path}/profile?{query}", timeout=None)
-    except CallFailed as exc:
-        return report(exc)
+    seen = call(find(args.address, args.config), "POST", f"{path}/profile?{query}", timeout=None)
     for warning in seen["warnings"]:
         print(f"Warning: {printable(warning)}", file=sys.stderr)
     count = f"{seen['workers']} worker{'' if seen['workers'] == 1 else 's'}"
@@ -64,8 +56,7 @@ def main(args: argparse.Namespace) -> int:
         with open(args.output, "w", encoding="utf-8", errors="replace") as file:
             file.write(seen["content"])
     except OSError as exc:
-        print(f"Error: {args.output}: {exc.strerror}", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"{args.output}: {exc.strerror}") from None
     print(f"{args.output}: {about}", file=sys.stderr)
     return 0
 

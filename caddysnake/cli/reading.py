@@ -25,12 +25,16 @@ def _to_stderr(text: str, _: str) -> None:
     print(text, file=sys.stderr)
 
 
-class ReadError(Exception):
-    """There is no file to read. The text is for people."""
+class CommandFailed(Exception):
+    """The command cannot go on. The text is for people; without one it has been said why. ``hint``: what to do."""
+
+    def __init__(self, text: str = "", hint: str | None = None) -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
-class Rejected(Exception):
-    """The command cannot go on, and has said why."""
+class ReadError(CommandFailed):
+    """There is no file to read."""
 
 
 class Source(NamedTuple):
@@ -72,20 +76,16 @@ def source_of(path: str | None) -> Iterator[Source]:
     """The Caddyfile at *path*, for as long as it is worked on.
 
     Raises:
-        Rejected: it cannot be read, or ``ConfigErrors`` was raised meanwhile; that has been printed.
+        CommandFailed: it cannot be read, or ``ConfigErrors`` was raised meanwhile, and has been printed.
     """
     from ..config.language.adapt import ConfigErrors
 
-    try:
-        source = read(path)
-    except ReadError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        raise Rejected from None
+    source = read(path)
     try:
         yield source
     except ConfigErrors as exc:
         print_errors(exc.errors, source)
-        raise Rejected from None
+        raise CommandFailed from None
 
 
 def print_errors(errors: Iterable[CaddyfileError], source: Source | None = None, say: Say = _to_stderr) -> None:

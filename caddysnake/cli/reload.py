@@ -21,9 +21,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from .calling import call, follow
-from .finding import file_asked_for, find
-from .reading import DEFAULT_FILE, ReadError, add_config_arguments, read
-from .target import CallFailed, Target, add_address_argument, report
+from .finding import add_daemon_arguments, file_asked_for, find
+from .reading import DEFAULT_FILE, read
+from .target import CallFailed, Target
 
 _GONE_S, _LOOK_S = 15.0, 0.5
 """How long a daemon may be away that becomes another version of itself, and how often is looked."""
@@ -31,14 +31,11 @@ _GONE_S, _LOOK_S = 15.0, 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--changed", action="store_true", help="only apps whose definition has changed")
     what.add_argument("--app", metavar="NAME", help="only this app; `caddysnake status` has the names")
-    parser.add_argument(
-        "--all-or-nothing", action="store_true", help="one app that does not start refuses the whole"
-    )
+    parser.add_argument("--all-or-nothing", action="store_true", help="one app that does not start refuses the whole")
     parser.add_argument(
         "--canary",
         action=argparse.BooleanOptionalAction,
@@ -49,27 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Reload, and wait for the outcome; 0 when the new workers serve."""
+    if args.app is not None:
+        query = "" if args.canary is None else f"?canary={str(args.canary).lower()}"
+        path, body = f"/apps/{quote(args.app, safe='')}/reload{query}", None
+        change = f"/load?{urlencode({'app': args.app})}"
+    else:
+        flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing, "canary": args.canary}
+        path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
+        change = "/load"
+    target = find(args.address, None if args.config == "-" else args.config)
     try:
-        if args.app is not None:
-            query = "" if args.canary is None else f"?canary={str(args.canary).lower()}"
-            path, body = f"/apps/{quote(args.app, safe='')}/reload{query}", None
-            change = f"/load?{urlencode({'app': args.app})}"
-        else:
-            flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing, "canary": args.canary}
-            path, body = _load(args.config, is_addressed=args.address is not None, flags=flags)
-            change = "/load"
-        target = find(args.address, None if args.config == "-" else args.config)
-        try:
-            done = follow(target, "POST", path, body, _show, change=change)
-        except CallFailed as exc:
-            if exc.answer or not _tried:
-                raise
-            return _verdicts(target, exc)
-    except ReadError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
+        done = follow(target, "POST", path, body, _show, change=change)
     except CallFailed as exc:
-        return report(exc)
+        if exc.answer or not _tried:
+            raise
+        return _verdicts(target, exc)
     for warning in done.get("warnings", []):
         print(f"Warning: {warning}", file=sys.stderr)
     if "app" in done:

@@ -10,38 +10,28 @@ apps that have a build to go back to.
 from __future__ import annotations
 
 import argparse
-import sys
 from urllib.parse import quote
 
 from .calling import call
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, Target, add_address_argument, report
+from .finding import add_daemon_arguments, find
+from .reading import CommandFailed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("app", metavar="APP", nargs="?", help="its name; `caddysnake status` has them (default: all)")
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Ask for it; 0 when the build before serves."""
-    try:
-        target = find(args.address, args.config)
-        names = [args.app] if args.app is not None else _with_another(target)
-        for name in names:
-            done = call(target, "POST", f"/apps/{quote(name, safe='')}/rollback")
-            print(f"{done['app']}: build {done['build']} serves again, until the next reload or restart")
-    except CallFailed as exc:
-        return report(exc)
-    if names:
-        return 0
-    print("Error: no app has a build to go back to: keep_previous keeps one", file=sys.stderr)
-    return 1
-
-
-def _with_another(target: Target) -> list[str]:
-    apps = call(target, "GET", "/apps")["apps"]
-    return [app["key"] for app in apps if app["kept"] is not None or app["trial"] is not None]
+    target, names = find(args.address, args.config), [args.app]
+    if args.app is None:
+        apps = call(target, "GET", "/apps")["apps"]
+        names = [app["key"] for app in apps if app["kept"] is not None or app["trial"] is not None]
+    if not names:
+        raise CommandFailed("no app has a build to go back to: keep_previous keeps one")
+    for name in names:
+        done = call(target, "POST", f"/apps/{quote(name, safe='')}/rollback")
+        print(f"{done['app']}: build {done['build']} serves again, until the next reload or restart")
+    return 0

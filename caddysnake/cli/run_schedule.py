@@ -12,26 +12,19 @@ import sys
 from urllib.parse import quote
 
 from .calling import call
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, add_address_argument, report
+from .finding import add_daemon_arguments, find
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
     parser.add_argument("app", metavar="APP", help="its name, as `caddysnake status` has it, or a tenant's host")
     parser.add_argument("name", metavar="NAME", help="the schedule's")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run it; 0 when its command has ended well."""
-    try:
-        target = find(args.address, args.config)
-        path = f"/apps/{quote(args.app, safe='')}/schedules/{quote(args.name, safe='')}/run"
-        done = call(target, "POST", path, timeout=None)
-    except CallFailed as exc:
-        return report(exc)
+    path = f"/apps/{quote(args.app, safe='')}/schedules/{quote(args.name, safe='')}/run"
+    done = call(find(args.address, args.config), "POST", path, timeout=None)
     print(f"{args.name} has ended in {done['seconds']:.1f} s: {done['reason']}", file=sys.stderr)
     return 0 if done["ok"] else 1

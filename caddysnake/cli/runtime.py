@@ -23,6 +23,7 @@ from ..config.plan.search import OLDEST_PYTHON
 from ..installation import runtime_folder
 from ..libraries import abi_tag
 from . import wheels
+from .reading import CommandFailed
 
 # The daemon's own versions: one grammar for every process of ours.
 _REQUIRED = ("httptools",)
@@ -46,24 +47,18 @@ def main(args: argparse.Namespace) -> int:
         print(folder)
         return 0
     if args.python is None:
-        print("Error: runtime install needs --python PATH, the interpreter to install for", file=sys.stderr)
-        return 1
+        raise CommandFailed("runtime install needs --python PATH, the interpreter to install for")
     python = os.path.abspath(shutil.which(args.python) or args.python)
     foreign = foreign_hand(python) if os.geteuid() == 0 else None
     if foreign is not None:
         hint = "name the Python that it was made with, which is root's: the libraries are the same"
-        print(f"Error: root must not run {args.python}: {foreign} ({hint})", file=sys.stderr)
-        return 1
-    try:
-        target = wheels.describe(python)
-        if target.version < OLDEST_PYTHON:
-            has, oldest = (".".join(map(str, version)) for version in (target.version, OLDEST_PYTHON))
-            raise wheels.FetchError(f"{python} is Python {has}; apps need {oldest} or later")
-        place = folder / target.suffix
-        had, missed = _install(target, place)
-    except wheels.FetchError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
+        raise CommandFailed(f"root must not run {args.python}: {foreign} ({hint})")
+    target = wheels.describe(python)
+    if target.version < OLDEST_PYTHON:
+        has, oldest = (".".join(map(str, version)) for version in (target.version, OLDEST_PYTHON))
+        raise CommandFailed(f"{python} is Python {has}; apps need {oldest} or later")
+    place = folder / target.suffix
+    had, missed = _install(target, place)
     _copy_speedups(target.suffix, place)
     print(f"Installed for {target.suffix}: {', '.join(had)} in {place}")
     for each in missed:
@@ -72,14 +67,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _install(target: wheels.Interpreter, place: Path) -> tuple[list[str], list[str]]:
-    """What was installed, and what is to be said of the rest. Raises ``FetchError`` when a worker cannot do without it.
+    """What was installed, and what is to be said of the rest. Raises ``CommandFailed`` where a worker needs it.
 
     All at once, or, when something is not to be had, each by itself: that is none of the others' business.
     """
     required, every = _versions(_REQUIRED), _versions((*_REQUIRED, *_WANTED))
     try:
         _fetch(target, place, every)
-    except wheels.FetchError:
+    except CommandFailed:
         pass
     else:
         return every, []
@@ -90,7 +85,7 @@ def _install(target: wheels.Interpreter, place: Path) -> tuple[list[str], list[s
             try:
                 _fetch(target, place, [wanted])
                 had.append(wanted)
-            except wheels.FetchError as exc:
+            except CommandFailed as exc:
                 missed.append(f"Warning: {exc}\nWithout {name} {without}.")
     return had, missed
 

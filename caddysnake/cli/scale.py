@@ -13,26 +13,20 @@ import argparse
 from urllib.parse import quote
 
 from .calling import call
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, add_address_argument, report
+from .finding import add_daemon_arguments, find
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("app", metavar="APP", help="its name; `caddysnake status` has them")
     parser.add_argument("workers", metavar="WORKERS", help="a number, or auto")
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Ask for it; 0 when it is being done."""
-    try:
-        path = f"/apps/{quote(args.app, safe='')}/scale?workers={quote(args.workers, safe='')}"
-        done = call(find(args.address, args.config), "POST", path)
-    except CallFailed as exc:
-        return report(exc)
+    path = f"/apps/{quote(args.app, safe='')}/scale?workers={quote(args.workers, safe='')}"
+    done = call(find(args.address, args.config), "POST", path)
     held = ", until the next reload or restart" if done["is_fixed"] else ""
     print(f"{done['app']}: {done['workers']} worker{'' if done['workers'] == 1 else 's'}{held}")
     return 0

@@ -16,9 +16,9 @@ import argparse
 import sys
 from urllib.parse import quote
 
-from .finding import fault_of, find
-from .reading import add_config_arguments
-from .target import CallFailed, Target, add_address_argument, ask, report
+from .finding import add_daemon_arguments, fault_of, find
+from .reading import CommandFailed
+from .target import CallFailed, Target, ask
 
 _CHECK_S = 5.0
 
@@ -26,8 +26,7 @@ _CHECK_S = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("app", metavar="APP", nargs="?", help="this app only, by its name or its host")
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
     parser.add_argument("--json", action="store_true", help="what the API answers, as one line")
     parser.add_argument("--names", action="store_true", help="only the names of the apps, one a line")
     parser.add_argument("-w", "--watch", action="store_true", help="again and again, with rates")
@@ -39,21 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Show it; 0 when the daemon answers, with ``--check`` when it serves."""
     if args.any and (args.app is not None or not args.check):
-        print("Error: --any is for --check, and for no app in particular", file=sys.stderr)
-        return 1
-    try:
-        target = find(args.address, args.config)
-        if args.check:
-            return _check(target, args.app, is_any=args.any)
-        from .showing import names, show, watch
+        raise CommandFailed("--any is for --check, and for no app in particular")
+    target = find(args.address, args.config)
+    if args.check:
+        return _check(target, args.app, is_any=args.any)
+    from .showing import names, show, watch
 
-        if args.names:
-            return names(target)
-        if args.watch:
-            return watch(target, max(args.interval, 0.1), args.app, as_json=args.json)
-        show(target, args.app, as_json=args.json)
-    except CallFailed as exc:
-        return report(exc)
+    if args.names:
+        return names(target)
+    if args.watch:
+        return watch(target, max(args.interval, 0.1), args.app, as_json=args.json)
+    show(target, args.app, as_json=args.json)
     if not args.json:
         fault_of(args.address, args.config)
     return 0

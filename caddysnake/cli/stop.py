@@ -8,35 +8,28 @@ from __future__ import annotations
 import argparse
 import os
 import select
-import sys
 
 from ..channel.farewell import END_S
 from .calling import call
-from .finding import fault_of, find
-from .reading import add_config_arguments
-from .target import CallFailed, add_address_argument, report
+from .finding import add_daemon_arguments, fault_of, find
+from .reading import CommandFailed
 
 _AFTER_GRACE_S = END_S + 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Stop; 0 when it has ended."""
-    try:
-        done = call(find(args.address, args.config), "POST", "/stop")
-    except CallFailed as exc:
-        return report(exc)
+    done = call(find(args.address, args.config), "POST", "/stop")
     fault_of(args.address, args.config)
     pid, patience_s = done["pid"], done["grace_s"] + _AFTER_GRACE_S
-    if _wait(pid, patience_s):
-        return 0
-    print(f"Error: process {pid} is still there after {patience_s:g} s; `kill {pid}` ends it at once", file=sys.stderr)
-    return 1
+    if not _wait(pid, patience_s):
+        raise CommandFailed(f"process {pid} is still there after {patience_s:g} s; `kill {pid}` ends it at once")
+    return 0
 
 
 def _wait(pid: int, patience_s: float) -> bool:

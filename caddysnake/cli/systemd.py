@@ -26,6 +26,7 @@ from typing import Final
 from ..daemon.system.cgroups import runs_systemd
 from ..files import closed_to
 from . import units
+from .reading import CommandFailed
 from .units import UnitPlace
 
 _GROUPS: Final = ("caddy", "www-data", "http")
@@ -55,10 +56,6 @@ _FIRST_CADDYFILE: Final = """\
 """
 
 
-class InstallError(Exception):
-    """It cannot be installed; the text says why, and what to do."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--install", action="store_true", help="write the files instead of printing them; needs root")
@@ -71,34 +68,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print or install; the exit status."""
-    try:
-        _check(args)
-        group, why = (args.caddy_group, "--caddy-group names it") if args.caddy_group else _caddy_group()
-        place = UnitPlace(_program(), args.config, group, _version())
-        found = units.files(place, args.users)
-        print(f"Caddy's group, for which the sockets are: {group} ({why})", file=sys.stderr)
-        if args.install:
-            _install(found, args)
-        else:
-            print("\n".join(f"# {path}\n{text}" for path, text in found.items()), end="")
-    except InstallError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        return 1
+    _check(args)
+    group, why = (args.caddy_group, "--caddy-group names it") if args.caddy_group else _caddy_group()
+    place = UnitPlace(_program(), args.config, group, _version())
+    found = units.files(place, args.users)
+    print(f"Caddy's group, for which the sockets are: {group} ({why})", file=sys.stderr)
+    if args.install:
+        _install(found, args)
+    else:
+        print("\n".join(f"# {path}\n{text}" for path, text in found.items()), end="")
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
     for option, value in (("--config", args.config), ("--caddy-group", args.caddy_group)):
         if value is not None and not _PLAIN.fullmatch(value):
-            raise InstallError(f"{option} {value!r}: a unit takes letters, digits and @:.,/+=_- only")
+            raise CommandFailed(f"{option} {value!r}: a unit takes letters, digits and @:.,/+=_- only")
     if not os.path.isabs(args.config):
-        raise InstallError(f"--config {args.config}: write the whole path, as a service starts in no folder of yours")
+        raise CommandFailed(f"--config {args.config}: write the whole path, as a service starts in no folder of yours")
     if (args.now or args.root) and not args.install:
-        raise InstallError("--now and --root go with --install")
+        raise CommandFailed("--now and --root go with --install")
     if args.now and args.root:
-        raise InstallError("what is below --root is not this system: it cannot be started")
+        raise CommandFailed("what is below --root is not this system: it cannot be started")
     if args.install and not args.root and os.geteuid() != 0:
-        raise InstallError("only root may install a service: use sudo, or --root DIR to write the files elsewhere")
+        raise CommandFailed("only root may install a service: use sudo, or --root DIR to write the files elsewhere")
 
 
 def _program() -> str:
@@ -107,7 +100,7 @@ def _program() -> str:
     words = [script] if os.access(script, os.X_OK) else [sys.executable, "-m", "caddysnake"]
     for word in words:
         if not _PLAIN.fullmatch(word):
-            raise InstallError(f"{word!r} cannot be named in a unit: install caddysnake at a plainer path")
+            raise CommandFailed(f"{word!r} cannot be named in a unit: install caddysnake at a plainer path")
     return " ".join(words)
 
 
@@ -137,9 +130,9 @@ def _install(found: dict[str, str], args: argparse.Namespace) -> None:
     root = args.root or ""
     if not root:
         if not runs_systemd():
-            raise InstallError("systemd does not run here; --root DIR only writes the files")
+            raise CommandFailed("systemd does not run here; --root DIR only writes the files")
         if args.caddy_group is None and not any(_exists(name) for name in _GROUPS):
-            raise InstallError("there is no group caddy: install Caddy first, or name its group with --caddy-group")
+            raise CommandFailed("there is no group caddy: install Caddy first, or name its group with --caddy-group")
     for path, text in found.items():
         _write(root + path, text)
     if not os.path.lexists(root + args.config):
@@ -178,7 +171,7 @@ def _check_readable(config: str) -> None:
         closed = closed_to(path, account.pw_uid, frozenset((account.pw_gid,)))
         if closed is not None:
             hint = "chmod it" if path == config else "install caddysnake where every user may read it, such as /opt"
-            raise InstallError(f"user {units.ACCOUNT} may not read {path}: the mode of {closed} keeps it out; {hint}")
+            raise CommandFailed(f"user {units.ACCOUNT} may not read {path}: the mode of {closed} keeps it out; {hint}")
 
 
 def _write(path: str, text: str) -> None:
@@ -189,7 +182,7 @@ def _write(path: str, text: str) -> None:
         Path(path).write_text(text)
         os.chmod(path, 0o644)
     except OSError as exc:
-        raise InstallError(f"cannot write {path}: {exc.strerror}") from None
+        raise CommandFailed(f"cannot write {path}: {exc.strerror}") from None
     print(f"wrote {path}", file=sys.stderr)
 
 
@@ -197,7 +190,7 @@ def _call(*command: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.SubprocessError) as exc:
-        raise InstallError(f"{' '.join(command)}: {exc}") from None
+        raise CommandFailed(f"{' '.join(command)}: {exc}") from None
     if done.returncode:
         told = (done.stderr or done.stdout).strip()
-        raise InstallError(f"{' '.join(command)} failed with status {done.returncode}: {told}")
+        raise CommandFailed(f"{' '.join(command)} failed with status {done.returncode}: {told}")

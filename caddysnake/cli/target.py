@@ -4,26 +4,26 @@ long to import. What changes something, or streams, is ``calling``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
 import struct
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from .reading import CommandFailed
 
 UCRED = struct.Struct("3i")
 """Of SO_PEERCRED: pid, uid, gid."""
 _LONGEST_BYTES = 64 * 1024 * 1024
 
 
-class CallFailed(Exception):
-    """The daemon was not reached, or would not. The text is for people. ``answer`` is what it said, if it did."""
+class CallFailed(CommandFailed):
+    """The daemon was not reached, or would not. ``answer`` is what it said, if it did."""
 
     def __init__(self, text: str, answer: Mapping[str, Any] | None = None) -> None:
-        super().__init__(text)
         self.answer = answer or {}
+        super().__init__(text, self.answer.get("hint"))
 
 
 class Target(NamedTuple):
@@ -35,13 +35,6 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"unix/{self.path}" if self.path else f"{self.host}:{self.port}"
-
-
-def add_address_argument(parser: argparse.ArgumentParser) -> None:
-    """The option by which a command is told where the daemon's API is."""
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="the daemon's admin API (default: found through the Caddyfile)"
-    )
 
 
 def connect(target: Target, timeout: float | None) -> socket.socket:
@@ -101,12 +94,3 @@ def understood(target: Target, status: int, text: bytes, is_state: bool = False)
     if status >= 400 and "code" in answer:
         raise CallFailed(str(answer.get("error", status)), answer)
     return answer
-
-
-def report(exc: CallFailed) -> int:
-    """Say what went wrong; the exit status."""
-    print(f"Error: {exc}", file=sys.stderr)
-    hint = exc.answer.get("hint")
-    if hint:
-        print(f"Hint: {hint}", file=sys.stderr)
-    return 1

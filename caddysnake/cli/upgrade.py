@@ -17,9 +17,8 @@ import time
 from typing import Any
 
 from .calling import call
-from .finding import find
-from .reading import add_config_arguments
-from .target import CallFailed, Target, add_address_argument, report
+from .finding import add_daemon_arguments, find
+from .target import CallFailed, Target
 
 _PATIENCE_S = 180.0
 _LOOK_S = 0.1
@@ -27,27 +26,20 @@ _LOOK_S = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_config_arguments(parser)
-    add_address_argument(parser)
+    add_daemon_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Upgrade, and wait for the outcome; 0 when the new version runs."""
     begun = time.monotonic()
-    try:
-        target = find(args.address, args.config)
-        before = call(target, "GET", "/upgrade")["upgrades"]
-        expected = call(target, "POST", "/upgrade", timeout=None)["version"]
-        done = _outcome(target, before)
-    except CallFailed as exc:
-        return report(exc)
+    target = find(args.address, args.config)
+    before = call(target, "GET", "/upgrade")["upgrades"]
+    expected = call(target, "POST", "/upgrade", timeout=None)["version"]
+    done = _outcome(target, before)
     if not done:
-        print(f"Error: version {expected} has not taken over within {_PATIENCE_S:g} s; see the daemon's log",
-              file=sys.stderr)  # fmt: skip
-        return 1
+        raise CallFailed(f"version {expected} has not taken over within {_PATIENCE_S:g} s; see the daemon's log")
     if done["refused"]:
-        print(f"Error: {done['refused']}", file=sys.stderr)
-        return 1
+        raise CallFailed(done["refused"])
     took = time.monotonic() - begun
     print(f"Version {done['version']} runs, after {took:.1f} s. Its pid is {done['pid']} as before.",
           file=sys.stderr)  # fmt: skip

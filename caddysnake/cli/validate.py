@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .reading import add_config_arguments, print_warnings, source_of
+from .reading import CommandFailed, add_config_arguments, print_warnings, source_of
 
 if TYPE_CHECKING:
     from ..config.plan.plan import Plan
@@ -55,8 +55,7 @@ def main(args: argparse.Namespace) -> int:
         if errors:
             raise ConfigErrors(errors)
     if args.caddy and (why := _refused_by_caddy(part)) is not None:
-        print(f"Error: {why}", file=sys.stderr)
-        return 1
+        raise CommandFailed(why)
     if args.imports and not _imported(plan, tables):
         return 1
     print("Valid configuration")

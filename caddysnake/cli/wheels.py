@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from .reading import CommandFailed
+
 _ASKING_S = 60.0
 _FETCHING_S = 600.0
 _DESCRIBE = """
@@ -44,10 +46,6 @@ print(found[-1])
 _NARROW = {"x86_64": "i686", "aarch64": "armv7l"}
 
 
-class FetchError(Exception):
-    """They cannot be had. The text says why, and what to do."""
-
-
 class Interpreter(NamedTuple):
     """An interpreter, as far as wheels for it are concerned."""
 
@@ -60,16 +58,16 @@ class Interpreter(NamedTuple):
 
 
 def describe(path: str) -> Interpreter:
-    """What ``path`` (absolute) is. Raises ``FetchError``."""
+    """What ``path`` (absolute) is. Raises ``CommandFailed``."""
     try:
         done = subprocess.run(
             [path, "-I", "-c", _DESCRIBE], capture_output=True, text=True, timeout=_ASKING_S, check=True, cwd="/"
         )
         told = json.loads(done.stdout)
     except subprocess.CalledProcessError as exc:
-        raise FetchError(f"{path} does not run as Python 3 does: exit status {exc.returncode}") from None
+        raise CommandFailed(f"{path} does not run as Python 3 does: exit status {exc.returncode}") from None
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
-        raise FetchError(f"{path} does not run, or is no Python: {exc}") from None
+        raise CommandFailed(f"{path} does not run, or is no Python: {exc}") from None
     version = tuple(told["version"])
     tags = _tags(told) if told["name"] == "cpython" else ()
     return Interpreter(path, told["suffix"], version, tags)
@@ -98,10 +96,10 @@ def _tags(told: dict[str, object]) -> tuple[str, ...]:
 
 
 def fetch(target: Interpreter, folder: Path, wanted: list[str]) -> None:
-    """Unpack ``wanted``, such as ``httptools==0.6.4``, built for ``target``, into ``folder``. Raises ``FetchError``."""
+    """Unpack ``wanted``, such as ``httptools==0.6.4``, for ``target``, into ``folder``. Raises ``CommandFailed``."""
     command = _fetcher(target)
     if command is None:
-        raise FetchError(
+        raise CommandFailed(
             f"there is no pip to fetch {' '.join(wanted)} with: neither {sys.executable} nor {target.path} has pip or "
             "ensurepip, and there is neither pip nor uv on PATH. Install one, such as python3-pip or python3-venv"
         )
@@ -110,11 +108,11 @@ def fetch(target: Interpreter, folder: Path, wanted: list[str]) -> None:
     try:
         done = subprocess.run(words, stdout=shown, stderr=subprocess.PIPE, timeout=_FETCHING_S, check=False, cwd="/")
     except subprocess.TimeoutExpired:
-        raise FetchError(f"{words[0]} did not fetch {' '.join(wanted)} within {_FETCHING_S:g}s") from None
+        raise CommandFailed(f"{words[0]} did not fetch {' '.join(wanted)} within {_FETCHING_S:g}s") from None
     except OSError as exc:
-        raise FetchError(f"cannot run {words[0]}: {exc.strerror}") from None
+        raise CommandFailed(f"cannot run {words[0]}: {exc.strerror}") from None
     if done.returncode:
-        raise FetchError(_explained(target, wanted, done.stderr.decode(errors="replace")))
+        raise CommandFailed(_explained(target, wanted, done.stderr.decode(errors="replace")))
 
 
 def _explained(target: Interpreter, wanted: list[str], said: str) -> str:

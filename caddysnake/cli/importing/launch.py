@@ -9,6 +9,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ..reading import CommandFailed
+
 _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^}]*))?\})")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _SHELLS: Final = ("sh", "bash", "dash", "ash")
@@ -35,8 +37,8 @@ _DEFAULTS: Final = {"PORT": "8000", "WEB_CONCURRENCY": "auto"}
 """What stands for a variable that the place sets, where it is not set."""
 
 
-class CannotImport(Exception):
-    """There is nothing to import. The text says what, where, and what to do."""
+class CannotImport(CommandFailed):
+    """There is nothing to import."""
 
 
 @dataclass
