@@ -14,7 +14,6 @@
 ``endpoints``    the table of endpoints: method, path, handler, models
 ``description``  the OpenAPI description, from that table
 ``executing``    one-off commands
-``streaming``    an answer that comes line by line
 ``page``         a page for browsers, whose files are in ``live``
 ``server``       aiohttp: connections, routing, errors
 ``hosting``      an aiohttp application on connections that the daemon accepted

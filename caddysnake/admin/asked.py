@@ -10,8 +10,8 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..daemon.sockets.binding import open_tcp
 from ..daemon.sockets.listener import Listener
+from ..daemon.sockets.opener import open_tcp
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import ControlEndpoint, persist, take_saved
 from ..daemon.supervisor.document import Asked, Configuration

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..config.language.values import SocketAddress
 from ..config.plan.admin import AdminEndpoint, make_private
 from ..config.plan.rendezvous import ANNOUNCED, TCP
-from ..daemon.sockets.binding import open_inherited, open_tcp, open_unix
 from ..daemon.sockets.listener import Listener
+from ..daemon.sockets.opener import open_inherited, open_tcp, open_unix
 from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import ControlEndpoint, persist, take_saved
 from ..daemon.supervisor.document import Configuration

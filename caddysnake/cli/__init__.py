@@ -26,5 +26,5 @@
 ``doctor``         what is wrong with a machine; ``environ``: what is found around; ``version``
 ``runtime``        libraries for another Python; ``wheels``: where they come from
 ``systemd``        installs units; ``units``: their text
-``completion``     scripts for shells; ``manpage``: the manual page; both read ``generated_files`` out of ``generated``
+``completion``     scripts for shells; ``manpage``: the manual page; both out of ``generated``
 """

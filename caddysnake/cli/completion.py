@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from .generated_files import read
+from .manpage import read
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib.resources import files
 
-from .generated_files import read
 from .reading import CommandFailed
+
+
+def read(name: str) -> str:
+    """Return the text of the generated file ``name``."""
+    return files("caddysnake.cli.generated").joinpath(name).read_text(encoding="utf-8")
+
 
 SECTION = "8"
 PAGE = f"caddysnake.{SECTION}"

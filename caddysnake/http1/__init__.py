@@ -7,7 +7,7 @@
 ``forwarded`` what a proxy says of its client, and whether it is believed
 ``response``  status, headers and content to bytes; framing, and what an app may not do; ``encoding``: its lines
 ``fields``    names and values: tokens, hosts, lists
-``methods``   which methods there are; ``phrases``: reason phrases; ``date``: the Date field
+``phrases``   reason phrases
 ``limits``    what one request may cost
 ``errors``    ``ProtocolError`` (the peer's fault), ``ResponseError`` (the app's)
 ``llhttp``    the one import of httptools

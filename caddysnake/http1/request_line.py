@@ -5,7 +5,25 @@ from __future__ import annotations
 from .errors import ProtocolError
 from .fields import is_host, is_token
 from .heads import Line, RequestHead
-from .methods import METHODS, other_method
+
+_NAMES = """
+    GET HEAD POST PUT DELETE OPTIONS PATCH TRACE
+    COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND ACL
+    REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK SOURCE QUERY
+"""
+_REFUSED = frozenset((b"CONNECT", b"PRI"))
+_LONGEST = 64
+
+METHODS: dict[bytes, str] = {name.encode(): name for name in _NAMES.split()}
+"""From the bytes of a request line to the method: those that llhttp knows for HTTP."""
+
+
+def other_method(name: bytes) -> str | None:
+    """A method that llhttp does not know; None for what is no method, or not spoken here."""
+    if name in _REFUSED or len(name) > _LONGEST or not is_token(name):
+        return None
+    return name.decode("ascii")
+
 
 LINE_REST = 100
 """What a request line has room for beside its target, in bytes."""

@@ -3,9 +3,8 @@
 ``records``     a record, its level, and text that a terminal may be shown
 ``formats``     records as JSON lines in Caddy's field names, or in console style
 ``lines``       bytes to lines of text: partial ones, long ones, junk
-``tracebacks``  lines that belong together
+``tracebacks``  lines that belong together, and how often which come
 ``repeats``     the same thing over and over
-``troubles``    tracebacks of one process, counted
 ``access``      a request that a worker has answered, as Caddy logs it
 ``caddy``       a line of Caddy's own log
 ``orders``      what the daemon tells the log process

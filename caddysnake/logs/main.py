@@ -26,7 +26,7 @@ from .records import LEVELS, Record, Statement
 from .ring import READERS_MAX, Entry, Query, Reader, Ring
 from .sink import OURS, Sink
 from .sources import TURN_BYTES, Source, Stream
-from .troubles import Troubles
+from .tracebacks import Troubles
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that it ignores. Whoever starts it blocks them meanwhile."""

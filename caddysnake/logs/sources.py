@@ -23,8 +23,7 @@ from . import access, caddy
 from .lines import LINE_MAX_BYTES, Lines
 from .records import LEVELS, Record
 from .repeats import Repeats
-from .tracebacks import Group, Grouping
-from .troubles import Troubles
+from .tracebacks import Group, Grouping, Troubles
 
 READ_BYTES = 64 * 1024
 PENDING_MAX_BYTES = 256 * 1024

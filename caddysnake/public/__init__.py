@@ -2,6 +2,6 @@
 
 ``caddysnake``  ``from caddysnake import cache, worker_id``: the Go plugin's API over the app's store
 
-Workers get it by a finder (``worker.process.public``), commands by ``PYTHONPATH``, on which this folder is. Guest code:
+Workers get it by a finder (``worker.process.customize``), commands by ``PYTHONPATH``, on which this folder is. Guest:
 Python 3.10, standard library only, and one file that stands alone.
 """

@@ -7,9 +7,8 @@ that are not up. A process of our own: no code of an app is ever loaded here.
 ``client_flow``        how fast it is read and written
 ``link_broker``        who gets which link, and what is asked of the daemon
 ``link_connection``    the relay's end of one link
-``context``            what connections and links share, in the place of the server
+``context``            what connections and links share: limits, counters, what is held for those who do not read
 ``turns``              whose work is done now, and whose later
-``backlog``            what is held for those who do not read
 ``answers``            answers of the relay's own
 ``affinity``           which worker a client's requests go to
 ``exchange``           one request and its response, as events and commands

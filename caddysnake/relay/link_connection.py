@@ -12,8 +12,7 @@ import socket
 from collections.abc import Hashable
 from typing import Any, Protocol
 
-from .backlog import READ_BYTES
-from .context import RelayContext
+from .context import READ_BYTES, RelayContext
 from .exchange import Answer
 from .link_pool import AppId, TiedId
 from .turns import CREDIT_UNITS

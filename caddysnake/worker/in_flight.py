@@ -7,6 +7,7 @@ allows, one more is refused.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from ..channel.records import say
 from ..channel.settings import Settings
@@ -31,3 +32,19 @@ def full(settings: Settings) -> ProtocolError:
 def is_exempt(settings: Settings, head: RequestHead) -> bool:
     """It is a health check, which is answered in front of the app."""
     return bool(settings.health_path) and head.path == settings.health_path.encode()
+
+
+_NAMED_MAX = 5
+_PATH_MAX = 200
+
+
+def named(requests: Iterable[tuple[RequestHead, float | None]]) -> str:
+    """The first of ``requests``, each with the seconds for which it has run, if they are known: ``GET /report (12.0
+    s)``. Without the query: it is where people put secrets.
+    """
+    told = []
+    for head, seconds in requests:
+        path = head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
+        told.append(f"{head.method} {path}" + ("" if seconds is None else f" ({seconds:.1f} s)"))
+    more = f" and {len(told) - _NAMED_MAX} more" if len(told) > _NAMED_MAX else ""
+    return ", ".join(told[:_NAMED_MAX]) + more

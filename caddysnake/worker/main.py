@@ -16,8 +16,8 @@ from ..channel.messages import Failed
 from ..channel.settings import unseal
 from .app.interface import load_app
 from .app.loader import AppError
-from .process import lingering, looking, profiling, public
-from .process.customize import customize
+from .process import lingering, looking, profiling
+from .process.customize import customize, offer
 from .process.setup import DieWithDaemon, enter_directory, enter_process, keep_path, path_entries
 from .servers import report, serve
 
@@ -48,7 +48,7 @@ def main(channel: socket.socket) -> int:
         enter_directory(settings)
         sys.path[:] = [settings.working_dir, *path_entries(settings), *sys.path]
         keep_path()
-        public.offer()
+        offer()
         with DieWithDaemon(channel):
             customize(settings, path_entries(settings))
             app, interface = load_app(settings)

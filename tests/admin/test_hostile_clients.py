@@ -26,7 +26,7 @@ from caddysnake.admin.hosting import BODY_S, HEAD_S
 from caddysnake.config.language.values import SocketAddress
 from caddysnake.config.plan.admin import AdminEndpoint
 from caddysnake.daemon.main import Daemon
-from caddysnake.daemon.sockets.binding import open_unix
+from caddysnake.daemon.sockets.opener import open_unix
 from caddysnake.daemon.supervisor.document import Configuration
 from caddysnake.daemon.system.timings import Timings
 

@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caddysnake.http1.answers import plain, refusal
-from caddysnake.http1.date import date_line, http_date
 from caddysnake.http1.errors import ProtocolError, ResponseError
 from caddysnake.http1.limits import Limits
 from caddysnake.http1.request import RequestHead, RequestParser
-from caddysnake.http1.response import JOIN_MAX_BYTES, Output, Response, ResponsePhase, informational
+from caddysnake.http1.response import (
+    JOIN_MAX_BYTES,
+    Output,
+    Response,
+    ResponsePhase,
+    date_line,
+    http_date,
+    informational,
+)
 from caddysnake.http1.traceback_page import traceback_page
 
 

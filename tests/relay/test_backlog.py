@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.relay import get, read_head, running
 
-from caddysnake.relay.backlog import READ_BYTES, TIGHT_BYTES, TIGHT_READ_BYTES, Backlog
+from caddysnake.relay.context import READ_BYTES, TIGHT_BYTES, TIGHT_READ_BYTES, Backlog
 
 READERS = 1400
 

@@ -32,7 +32,7 @@ LOOKED_AT = {
     "workers.child.child.Child": (
         "_outlets _reaping _theirs confinement launcher number peer pid pidfd"
     ),
-    "workers.child.confinement.Confinement": (
+    "workers.child.child.Confinement": (
         "_app _bounds _group _number _task"
     ),
     "workers.child.peer.Peer": (
@@ -153,7 +153,7 @@ LOOKED_AT = {
     "sockets.connections.BoundListener": (
         "app gathering held listener number"
     ),
-    "sockets.trust.Trust": (
+    "sockets.listeners.Trust": (
         "_proxies _users disbelieved"
     ),
     "sockets.listeners.Listeners": (

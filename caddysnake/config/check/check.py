@@ -206,14 +206,14 @@ def _check_unix(listener: PlannedListener) -> Iterator[CaddyfileError]:
             message = f"{listener.path} exists and is not a socket"
             yield error_at(listener.position, message, "take it away, or choose another path")
     if listener.owner is not None:
-        if not _known_user(listener.owner):
+        if _user_id(listener.owner) is None:
             message = f"there is no user {listener.owner}, who was to own {listener}"
             yield error_at(listener.position, message, "create it, or correct the name")
         elif os.geteuid() != 0 and _user_id(listener.owner) != os.geteuid():
             message = f"only root may make {listener.owner} the owner of {listener}"
             yield error_at(listener.position, message, "set the group instead, or start as root")
     if listener.group is not None:
-        if not _known_group(listener.group):
+        if _group_id(listener.group) is None:
             message = f"there is no group {listener.group}, which was to own {listener}"
             yield error_at(listener.position, message, "create it, or correct the name")
         elif os.geteuid() != 0 and _group_id(listener.group) not in {os.getegid(), *os.getgroups()}:
@@ -235,14 +235,6 @@ def _check_folder(listener: PlannedListener) -> Iterator[CaddyfileError]:
     elif not os.access(folder, os.W_OK | os.X_OK):
         message = f"the folder {folder} for {listener} is not writable for the daemon's user"
         yield error_at(listener.position, message, "change its owner or mode, or choose another folder")
-
-
-def _known_user(name: str) -> bool:
-    return _user_id(name) is not None
-
-
-def _known_group(name: str) -> bool:
-    return _group_id(name) is not None
 
 
 def _user_id(name: str) -> int | None:

@@ -2,9 +2,8 @@
 
 ``app``         one app, by its generations; ``takeover``: the decisions, without I/O
 ``exchange``    the old build ends before the new one starts
-``deploys``     builds beside the one that serves
-``trial``       the new beside the old, until it is judged: ``judging``; ``rota``: whose turn it is
-``shelf``       the build before, kept
+``deploys``     builds beside the one that serves: that which is tried, and the one before, which is kept
+``trial``       the new beside the old, until it is judged: ``judging``
 ``scaled``      as many workers as it takes; ``scaling``: the decisions, without I/O
 ``dispatcher``  its connections
 ``queue``       connections that wait for a worker, and those who ask whether there is one

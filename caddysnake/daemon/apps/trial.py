@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,6 @@ from ..workers.worker import Worker
 from .judging import Figures, Judgement, Ruling, figures_of, judge, late_s
 from .owner import Owner
 from .pool import Pool
-from .rota import Rota
 from .spec import StartFailed
 
 if TYPE_CHECKING:
@@ -22,6 +22,40 @@ if TYPE_CHECKING:
 
     from ..commands.release import Tell
     from ..sockets.connections import Connection
+
+
+TURNS_MAX = 1000
+_MADE_UP_FOR = 4
+"""What the new build has missed beyond this, while connections had not come back yet, it does not get at once."""
+
+
+class Rota:
+    """``share``: of the requests, for the new build."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._given = 0.0
+        """Requests that the new build got, or gets on what it was given."""
+        self._seen = self._told = 0
+        """``total`` when it last changed, and by how much: workers tell of many requests together."""
+
+    def turns_of_new(self, total: int) -> int:
+        """Return 1 when the next request is for the new build, 0 when it is for the old. ``total``: that have come."""
+        if total != self._seen:
+            self._told, self._seen = total - self._seen, total
+        due = self.share * (total + 1)
+        self._given = max(self._given, due - _MADE_UP_FOR - self.share * self._told)
+        if self._given < due:
+            self._given += 1
+            return 1
+        return 0
+
+    def turns_of_old(self, total: int) -> int:
+        """Return for how many requests a connection stays with the old build."""
+        until_due = math.ceil((self._given + 1) / self.share) - total - 1
+        usual = math.ceil((1 - self.share) / self.share)
+        return min(max(1, min(until_due, usual)), TURNS_MAX)
+
 
 log = logging.getLogger("caddysnake.app")
 

@@ -22,9 +22,8 @@ from ..relays.link_broker import LinkBroker
 from ..relays.relays import Relays
 from ..sockets.addresses import address_name
 from ..sockets.connections import Connection, Connections, ListenerOwner
-from ..sockets.listeners import Listeners
+from ..sockets.listeners import Listeners, Trust
 from ..sockets.opener import ListenerOpener
-from ..sockets.trust import Trust
 from ..tenants.tenants import Tenants
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins

@@ -6,7 +6,6 @@
 ``starting``     their starts
 ``renewing``     new workers for those that live
 ``schedules``    commands at certain times, while they sleep too
-``reopening``    connections of those that were let go
 ``known_hosts``  whether a host is served here, for Caddy's on-demand TLS
 ``lookup``       apps by name
 """

@@ -2,7 +2,6 @@
 
 ``upgrade``   rehearses, then executes the new version
 ``capture``   puts all that runs into a state; ``restore``: takes it up
-``specs``     what was wanted, carried
 ``handover``  the descriptors that are inherited
 ``stand_in``  who accepts in the meantime
 """

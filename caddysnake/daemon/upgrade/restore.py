@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
 from ...channel.messages import Need, Seek
+from ...channel.settings import RelaySettings, Settings
+from ...config.language.models import Canary
+from ...config.plan.accounts import Account
 from ..apps.app import App
 from ..apps.counters import Counters
 from ..apps.dispatcher import ALONE, Recourse
+from ..apps.restarting import RestartLimits
 from ..apps.source import WorkerSource
 from ..apps.spec import PoolSpec
+from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec
 from ..relays.link_broker import LinkBroker
 from ..sockets.addresses import key_of, plain_key
 from ..sockets.connections import Connection, ListenerOwner
@@ -15,10 +24,69 @@ from ..supervisor.change import ListenersChange
 from ..supervisor.desired import Desired, successors
 from ..supervisor.running import Running
 from ..system import tempdirs
-from ..system.state import AppSnapshot, DaemonSnapshot, PoolSnapshot, TenantsSnapshot, WorkerSnapshot
-from ..workers.child.launcher import Launcher
+from ..system.plain import named
+from ..system.sealed import malformed
+from ..system.state import (
+    AppSnapshot,
+    DaemonSnapshot,
+    PoolSnapshot,
+    TenantsSnapshot,
+    ThreadHostSnapshot,
+    WorkerSnapshot,
+)
+from ..workers.child.launcher import ForkServerKey, Launcher
+from ..workers.threads.host import HostPlace
+from ..workers.warmup import WarmUp
 from ..workers.worker import Worker
-from .specs import place_of, spawner_key_of, spec_of
+
+_Kind = TypeVar("_Kind")
+
+
+def spec_of(raw: dict[str, Any]) -> PoolSpec:
+    """The spec of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
+    settings = raw.get("settings") or {}
+    kind = RelaySettings if "listeners" in settings else Settings
+    whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
+    whole["limits"] = _known(RestartLimits, raw.get("limits") or {})
+    whole["commands"] = _known_commands(raw.get("commands") or {})
+    if raw.get("canary"):
+        whole["canary"] = _known(Canary, raw["canary"])
+    if raw.get("warmup"):
+        whole["warmup"] = _known(WarmUp, raw["warmup"])
+    return _validated(PoolSpec, _known(PoolSpec, {**raw, **whole}))
+
+
+def spawner_key_of(raw: dict[str, Any]) -> ForkServerKey:
+    """The key of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
+    return _validated(ForkServerKey, _known_key(raw))
+
+
+def place_of(host: ThreadHostSnapshot) -> HostPlace:
+    """Where ``host`` is. Raises ``StateError``."""
+    raw = host.place
+    return _validated(HostPlace, _known(HostPlace, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
+
+
+def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
+    account = raw.get("account")
+    return _known(ForkServerKey, {**raw, "account": None if account is None else _known(Account, account)})
+
+
+def _known_commands(raw: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"release": ReleaseCommand, "processes": ProcessSpec, "schedules": ScheduleSpec}
+    return {name: [_known(kind, each) for each in raw.get(name) or ()] for name, kind in kinds.items()}
+
+
+def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if name in kind._fields}
+
+
+def _validated(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:
+    try:
+        return named(kind, raw)
+    except ValidationError as exc:
+        raise malformed(exc) from None
+
 
 
 def differences(state: DaemonSnapshot, composition: Desired) -> list[str]:
@@ -210,4 +278,3 @@ class Resumption:
 
 def _spec_of(pool: PoolSnapshot) -> PoolSpec:
     return spec_of(pool.spec)
-

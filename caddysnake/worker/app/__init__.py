@@ -7,5 +7,4 @@
 ``slow``            tells of requests that take long
 ``advice``          what may help an app that cannot be imported
 ``build``           tells a traceback's page which build answers
-``stale_bytecode``  bytecode that is older than its source
 """

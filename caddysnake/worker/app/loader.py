@@ -7,13 +7,37 @@ import inspect
 import os
 import re
 import sys
+import time
 import traceback
+from importlib.machinery import SourceFileLoader
 from types import TracebackType
 from typing import Any
 
 from ...channel.settings import APPS, FACTORIES, Settings
 from .advice import advice
-from .stale_bytecode import distrust_fresh_sources
+
+_FRESH_S = 2.0
+_done = False
+
+
+def distrust_fresh_sources() -> None:
+    """From now on this process writes no bytecode of a source that is younger than two seconds, or of the future."""
+    global _done
+    if _done:
+        return
+    _done = True
+    write = SourceFileLoader.set_data
+
+    def set_data(self: SourceFileLoader, path: str, data: Any, **options: Any) -> None:
+        try:
+            is_settled = time.time() - os.stat(self.path).st_mtime > _FRESH_S
+        except OSError:
+            is_settled = False
+        if is_settled:
+            write(self, path, data, **options)
+
+    SourceFileLoader.set_data = set_data  # type: ignore[method-assign]
+
 
 _FIRST_ARGUMENTS = ("environ", "env", "scope")
 _VARIABLE = re.compile(r"(?P<path>[^\W\d]\w*(\.[^\W\d]\w*)*)(?P<call>\(\))?\Z")

@@ -193,7 +193,7 @@ class HttpConnection(FlowControl):
     def _begin_websocket(self, head: RequestHead) -> bool:
         """Call the app for a WebSocket; False when the upgrade is to something else, which is a plain request."""
         from ..websocket import handshake  # on the first upgrade: most apps never see one
-        from ..websocket.capacity import full
+        from ..websocket.handshake import full
         from .cycles.websocket_cycle import WebSocketCycle
 
         if not handshake.is_upgrade(head):

@@ -30,7 +30,7 @@ from ...channel.settings import Settings
 from ...channel.vitals import Page
 from ..access_log import access_log
 from ..arrival import arrival
-from ..cut_off import named
+from ..in_flight import named
 from ..process import looking, profiling
 from ..process.termination import TOLD, hear_terminate, on_terminate
 from .connection import HttpConnection

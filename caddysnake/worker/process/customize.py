@@ -7,10 +7,15 @@ into a program (site(7)), and coverage measures whatever has ``COVERAGE_PROCESS_
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import site
 import sys
 import traceback
-from importlib.machinery import PathFinder
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 from ...channel.settings import Settings
 
@@ -42,3 +47,29 @@ def _do(what: str, action: object) -> None:
         action()  # type: ignore[operator]
     except Exception:
         print(f"Error in {what}:\n{traceback.format_exc()}", file=sys.stderr)
+
+
+_NAME = "caddysnake"
+_FILE = os.path.join(os.path.dirname(__file__), "..", "..", "public", "caddysnake.py")
+
+
+class _Finder:
+    """Stands ahead of the path, and of a package of that name in the app's environment: the Go plugin's. What the app's
+    own folder has of that name is the app's.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _NAME:
+            return None
+        own = os.path.join(sys.path[0] if sys.path else "", _NAME)
+        if os.path.isdir(own) or os.path.exists(f"{own}.py"):
+            return None
+        return importlib.util.spec_from_file_location(name, os.path.realpath(_FILE))
+
+
+def offer() -> None:
+    """Let the app find it."""
+    finder: Any = _Finder
+    if finder not in sys.meta_path:
+        sys.meta_path.insert(0, finder)

@@ -37,8 +37,8 @@ from ...channel.records import say
 from ...channel.settings import Settings, native, unseal
 from ..app.interface import load_app
 from ..app.loader import AppError, foreign_traceback
-from ..process import looking, profiling, public, tracing
-from ..process.customize import named
+from ..process import looking, profiling, tracing
+from ..process.customize import named, offer
 from ..process.setup import enter_directory, enter_process, keep_path, path_entries
 from ..process.termination import forget_terminate, hear_terminate, on_terminate
 from ..servers import report, serve
@@ -140,7 +140,7 @@ class ThreadHost:
         enter_process(self._settings)
         sys.path[:0] = path_entries(self._settings)
         keep_path()
-        public.offer()
+        offer()
         self._environ = dict(os.environ)
         self._path = list(sys.path)
         on_terminate(self._told_to_end)

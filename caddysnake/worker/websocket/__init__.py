@@ -4,6 +4,5 @@
 ``deflate``    the extension permessage-deflate (RFC 7692)
 ``mask``       masking
 ``handshake``  the opening handshake
-``capacity``   what becomes of one too many
 ``keepalive``  when a quiet client is pinged, and given up
 """

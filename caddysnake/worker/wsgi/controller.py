@@ -38,8 +38,8 @@ from ...channel.messages import (
 from ...channel.records import say
 from ...channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..arrival import arrival, has_input
-from ..cut_off import named
 from ..early_answers import STALL_S
+from ..in_flight import named
 from ..process import looking, profiling
 from ..process.termination import TOLD, hear_terminate, on_terminate
 from .call.deadlines import Deadlines

@@ -16,7 +16,7 @@ from ...channel.vitals import WORD_WEBSOCKETS
 from ...http1.errors import ProtocolError
 from ...http1.fields import tokens
 from ...http1.request import RequestHead
-from ..websocket.capacity import full
+from ..websocket.handshake import full
 from .connection import Connection
 from .counters import Counters
 

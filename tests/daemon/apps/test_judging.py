@@ -9,7 +9,7 @@ import pytest
 from caddysnake.channel.vitals import CELL_LATENCY, latency_cell
 from caddysnake.config.language.models import Canary
 from caddysnake.daemon.apps.judging import Figures, Ruling, judge
-from caddysnake.daemon.apps.rota import Rota
+from caddysnake.daemon.apps.trial import Rota
 
 CANARY = Canary(for_s=60.0)
 

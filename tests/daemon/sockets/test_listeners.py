@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from caddysnake.channel.throttle import Throttle
-from caddysnake.daemon.sockets.binding import open_inherited, open_tcp, open_unix
 from caddysnake.daemon.sockets.listener import Listener
+from caddysnake.daemon.sockets.opener import open_inherited, open_tcp, open_unix
 from caddysnake.daemon.sockets.socket_file import ListenError, lock_path, unlock_path
 from caddysnake.daemon.system import mishaps
 from caddysnake.daemon.system.kinship import peer_uid
@@ -50,7 +50,7 @@ def connects(path: Path | str) -> bool:
 
 HOLDER = """
 import sys
-from caddysnake.daemon.sockets.binding import open_unix
+from caddysnake.daemon.sockets.opener import open_unix
 listener = open_unix(sys.argv[1], None, None, None)
 print("open", flush=True)
 sys.stdin.read()
@@ -497,7 +497,7 @@ def test_nobody_is_accepted_any_more_after_it_was_told_to_stop(tmp_path: Path) -
 OUT_OF_DESCRIPTORS = """
 import asyncio, contextlib, logging, os, resource, socket, sys, time
 import uvloop
-from caddysnake.daemon.sockets.binding import open_unix
+from caddysnake.daemon.sockets.opener import open_unix
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 path = sys.argv[1]

@@ -17,7 +17,7 @@ import pytest
 from support.tenants import ALICE, BOB, needs_root, public_folder
 
 from caddysnake.config.plan.admin import make_private
-from caddysnake.daemon.sockets.binding import open_unix
+from caddysnake.daemon.sockets.opener import open_unix
 from caddysnake.daemon.sockets.socket_file import ListenError, identity, lock_path, regive, remove, unlock_path
 
 pytestmark = needs_root

@@ -11,7 +11,7 @@ from pathlib import Path
 IMPORT = """
 import sys
 sys.dont_write_bytecode = False
-from caddysnake.worker.app.stale_bytecode import distrust_fresh_sources
+from caddysnake.worker.app.loader import distrust_fresh_sources
 distrust_fresh_sources()
 distrust_fresh_sources()
 sys.path.insert(0, sys.argv[1])

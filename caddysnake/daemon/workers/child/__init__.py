@@ -4,5 +4,4 @@
 ``child``        what a launcher forks: a worker, or a thread host
 ``peer``         it, on its channel
 ``equipment``    what it gets before it runs: its page, its pipes, its settings
-``confinement``  the cgroup that it is in before that
 """
