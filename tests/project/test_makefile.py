@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -39,3 +43,39 @@ def test_a_python_that_will_not_do_is_named_with_what_to_do(tmp_path: Path) -> N
     assert "no-such-python" in run.stderr
     assert "make PYTHON=" in run.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+NAMES = [f"test_chance.py::test_chance[{number}]" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("known", "strict", "status"),
+    [
+        pytest.param([], "", 1, id="three are too many"),
+        pytest.param([(1, NAMES[0])], "", 0, id="two, and one that is known"),
+        pytest.param([(1, name) for name in NAMES[1:]], "1", 1, id="one, where nothing else runs"),
+        pytest.param([(31, NAMES[0])], "", 1, id="known for too long"),
+    ],
+)
+def test_what_is_asked_a_second_time_is_named_and_counted(
+    tmp_path: Path, known: list[tuple[int, str]], strict: str, status: int
+) -> None:
+    """`.ci/again` behind a run that has failed, of tests that pass alone."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    chance = '@__import__("pytest").mark.parametrize("number", range(3))\ndef test_chance(number): pass\n'
+    (tmp_path / "test_chance.py").write_text(chance)
+    cache = tmp_path / ".pytest_cache" / "v" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "lastfailed").write_text(json.dumps(dict.fromkeys(NAMES, True)))
+    listed = tmp_path / "known"
+    lines = [f"{date.today() - timedelta(days=days)} {name} it waits for a time\n" for days, name in known]
+    listed.write_text("".join(lines))
+    environ = {**os.environ, "CADDYSNAKE_KNOWN_FLAKY": str(listed), "CADDYSNAKE_STRICT": strict}
+    command = [sys.executable, ROOT / ".ci" / "again"]
+    again = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == status, again
+    if (31, NAMES[0]) in known:
+        assert "take the line away" in again.stderr
+        return
+    told = [line for line in again.stdout.splitlines() if "failed once and passed alone" in line]
+    assert [name in line for name, line in zip(NAMES, told, strict=True)] == [True] * 3, told
