@@ -96,7 +96,10 @@ def _plan(source: Source, setting: RunSetting) -> tuple[CaddyPart, Config, Plan]
             full_duplex=setting.full_duplex,
         )
         address = f"unix/{folder}/caddy-{os.getpid()}.sock"
-        text, admin = with_admin(both.text, source.file, os.environ, both.config.options, address)
+        # Both are of Caddy 2.7: the option, and the variable that says where its admin API is by default.
+        text, admin = with_admin(
+            both.text, source.file, os.environ, both.config.options, address, is_default=setting.full_duplex
+        )
         return CaddyPart(text, admin, Document(*source)), both.config, both.plan
     config = load(source.content, source.file, os.environ)
     planned = plan(config, cores=usable_cores(), base_dir=setting.base, socket_dir=setting.socket_dir)

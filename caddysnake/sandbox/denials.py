@@ -25,6 +25,16 @@ _OTHERS = (
 )
 
 
+_NO_WORD = re.compile(r"""["`\\{}]""")
+
+
+def word(path: str) -> str:
+    """``path`` as a Caddyfile has it; in the place of one that is better not written anywhere, the folder it is in."""
+    while not path.isprintable() or _NO_WORD.search(path):
+        path = os.path.dirname(path)
+    return f'"{path}"' if " " in path or "#" in path else path
+
+
 def denied_path(text: str) -> str:
     """The last path that ``text``, a traceback or what a program wrote, says was denied; empty when it names none."""
     found = ""
@@ -37,7 +47,8 @@ def hint(text: str) -> str:
     """What would let an app in a sandbox, which has failed with ``text``, have what it was denied; else empty."""
     path = denied_path(text)
     if path:
-        lines = [f"read {path}", f"write {path}"] if os.path.lexists(path) else [f"write {os.path.dirname(path)}"]
+        lines = [f"read {word(path)}", f"write {word(path)}"]
+        lines = lines if os.path.lexists(path) else [f"write {word(os.path.dirname(path))}"]
     else:
         lines = [line.format(*found.groups()) for each, line in _OTHERS if (found := each.search(text))][:1]
     named = " or ".join(f"`{line}`" for line in lines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from .denials import word
 from .walls import Walls
 from .watching import Wanted
 
@@ -21,7 +22,8 @@ _KERNEL = ("/proc", "/sys", "/dev/pts", "/dev/ptmx", "/dev/tty")
 def missing(wanted: Iterable[Wanted], walls: Walls) -> list[str]:
     """The lines, in the order of the reference."""
     found = set(wanted)
-    lines = [f"{how} {path}" for how in ("read", "write") for path in _paths(found, how, walls)]
+    paths = {how: dict.fromkeys(map(word, _paths(found, how, walls))) for how in ("read", "write")}
+    lines = [f"{how} {path}" for how in paths for path in paths[how]]
     if walls.connect is not None:
         lines += _ports("connect", found, walls.connect)
     if walls.listen is not None:

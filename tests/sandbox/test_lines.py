@@ -25,6 +25,8 @@ WALLS = Walls((Grant("/srv/blog", "read"), Grant("/srv/media", "write"), Grant("
         ([("read", "/opt/x/a"), ("read", "/opt/x/b"), ("read", "/opt/x/c")], ["read /opt/x"]),
         ([("read", "/opt/a"), ("write", "/opt/a")], ["write /opt/a"]),
         ([("write", "/proc/7/oom_score_adj"), ("read", "/dev/ptmx")], []),
+        ([("read", "/opt/my data/a #1")], ['read "/opt/my data/a #1"']),
+        ([("read", "/opt/x\n\tunix any"), ("read", '/opt/"x"/{$HOME}')], ["read /opt"]),
         ([("connect", "443")], []),
         ([("connect", "5432"), ("connect", "80")], ["connect 80 443 5432"]),
         ([("listen", "8000"), ("listen", "0")], ["listen 8000"]),

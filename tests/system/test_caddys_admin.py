@@ -59,13 +59,16 @@ def found_by_app(port: int, word: str, process: Process) -> list[str]:
 
 def test_no_app_reaches_it_and_reloads_do(tmp_path: Path, environ: dict[str, str]) -> None:
     port = free_port()
-    with daemon(tmp_path, site(tmp_path, port, "one"), "--caddy", environ=environ) as process:
+    (tmp_path / "options").write_text("{\n\tgrace_period 5s\n}\n")  # in which no line can be put
+    text = f"import options\n{site(tmp_path, port, 'one')}"
+    with daemon(tmp_path, text, "--caddy", environ=environ) as process:
         assert found_by_app(port, "one", process) == []
         for times, word in enumerate(("two", "three", "four"), 1):
             if word == "four":
                 os.kill(process.pid, signal.SIGUSR2)
                 process.wait_for_log('"msg":"upgraded"')
-            (tmp_path / "Caddyfile").write_text(site(tmp_path, port, word))
+            text = site(tmp_path, port, word)
+            (tmp_path / "Caddyfile").write_text(text if word == "two" else f"import options\n{text}")
             os.kill(process.pid, signal.SIGHUP)
             process.wait_for_log('"msg":"reloaded"', times)
             assert found_by_app(port, word, process) == []
@@ -74,3 +77,4 @@ def test_no_app_reaches_it_and_reloads_do(tmp_path: Path, environ: dict[str, str
         os.kill(process.pid, signal.SIGHUP)
         process.wait_for_log("caddy refuses its part of the file")
         assert found_by_app(port, "four", process) == []
+        assert '"address":"localhost:2019"' not in process.log

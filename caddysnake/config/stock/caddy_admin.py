@@ -22,11 +22,12 @@ _DEFAULT: Final = "localhost:2019"
 
 
 def with_admin(
-    text: str, file: str, environ: Mapping[str, str], options: GlobalOptions, address: str
+    text: str, file: str, environ: Mapping[str, str], options: GlobalOptions, address: str, *, is_default: bool = False
 ) -> tuple[str, str]:
     """Caddy's part of the file ``text``, and where the Caddy that runs it is to be told of another, or ``off``.
 
-    ``options`` are the file's. When they do not mention ``admin``, the text is given it with ``address``.
+    ``options`` are the file's. When they do not mention ``admin``, the text is given it with ``address``;
+    ``is_default``: that is where this Caddy listens unless it is told otherwise.
     """
     said = options.admin
     if said is not None:
@@ -42,5 +43,5 @@ def with_admin(
     try:
         read(edited.encode(), file, environ)
     except (CaddyfileError, ConfigErrors):  # the options are in a file that is imported
-        return text, _DEFAULT
+        return text, address if is_default else _DEFAULT
     return edited, address

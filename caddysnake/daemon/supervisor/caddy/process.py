@@ -108,6 +108,11 @@ class Caddy(FrontProxy):
     def _own_address(self) -> str:
         return f"unix/{self._folder}/caddy-{os.getpid()}.sock"
 
+    @property
+    def _address(self) -> str:
+        """Where its admin API listens, unless its part says otherwise."""
+        return self._own_address if self._door is None else self._door.address
+
     async def _why_ended(self, ended: _EndedEarly) -> str:
         """What is wrong with its part of the file, if that is what it ended of; its own log may go anywhere."""
         words = last_words(self._output.said())
@@ -208,9 +213,7 @@ class Caddy(FrontProxy):
         return file
 
     def _text(self, part: CaddyPart) -> str:
-        if self._door is None or part.admin != self._own_address:
-            return part.text
-        return part.text.replace(part.admin, self._door.address, 1)
+        return part.text if part.admin != self._own_address else part.text.replace(part.admin, self._address, 1)
 
     def _clear_up(self) -> None:
         """Remove what a Caddy that was killed has left, and daemons that were."""
@@ -319,7 +322,7 @@ class Caddy(FrontProxy):
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
                 stderr=self._output.open(),
-                env=environment(),
+                env={**environment(), "CADDY_ADMIN": self._address},
                 start_new_session=True,
                 pass_fds=() if self._door is None else [self._door.listening],
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
