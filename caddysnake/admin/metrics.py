@@ -24,8 +24,8 @@ _END = b"# EOF\n"
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 # Of these a zero is told as well: what appears with its first count has not increased, to Prometheus.
 _REFUSALS = dict.fromkeys(
-    (*("capacity", "crashed", "deadline", "import-failed", "no-link", "queue-full", "resources", "start-timeout"),
-     *("bad-response", "worker-gone")), 0
+    (*("capacity", "crashed", "deadline", "import-failed", "in-flight-full", "no-link", "queue-full", "resources"),
+     *("start-timeout", "bad-response", "worker-gone")), 0
 )  # fmt: skip
 _RESTARTS = dict.fromkeys(("crashed", "deadline", "import-failed", "max_memory", "memory", "start-timeout"), 0)
 _WORKER_STATES = ("starting", "ready", "draining", "ending")

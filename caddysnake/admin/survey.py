@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -375,10 +376,14 @@ def lost(ledger: Counters) -> int:
 
 
 def _refusals(seen: Glance, ledger: Counters, workers: Iterable[Worker]) -> dict[str, int]:
-    """What was answered in the place of an app, by code: by others, and by its workers when its time was over."""
+    """What was answered in the place of an app, by code: by others, and by its workers."""
     cells, _ = seen.gone.get(ledger, ([], 0.0))
-    late = vitals.plus(*(each[vitals.CELL_LATE] for each in (cells, *map(cells_of, workers)) if each))
-    return {**ledger.refusals, "deadline": ledger.refusals["deadline"] + late} if late else dict(ledger.refusals)
+    counted = [each for each in (cells, *map(cells_of, workers)) if each]
+    own = {
+        code: vitals.plus(*(each[cell] for each in counted))
+        for code, cell in (("deadline", vitals.CELL_LATE), ("in-flight-full", vitals.CELL_FULL))
+    }
+    return dict(ledger.refusals + Counter(own))
 
 
 def _cpu(seen: Glance, ledger: Counters, workers: Sequence[models.WorkerModel]) -> float:

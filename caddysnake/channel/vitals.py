@@ -82,6 +82,9 @@ WORD_LATE = 6
 them here alone.
 """
 
+WORD_FULL = 7
+"""Requests that were answered 429 in the app's place (``max_in_flight``)."""
+
 STACKS_SIGNAL = signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """By which the daemon has a worker write the stacks of its threads. Not one that apps are likely to use."""
 
@@ -95,8 +98,8 @@ KNOWS_PROFILE = 1
 KNOWS_TAKES = 2
 """It knows ``Takes``."""
 
-CELLS = _CELL_WORDS + 1
-"""How many sums are made of a page: one of each word of a thread block, and ``CELL_LATE``."""
+CELLS = _CELL_WORDS + 2
+"""How many sums are made of a page: one of each word of a thread block, ``CELL_LATE``, and ``CELL_FULL``."""
 
 # Cells of a thread block.
 CELL_REQUESTS = 0
@@ -119,8 +122,8 @@ CELL_QUEUE = 23
 """First of ``len(QUEUE_BOUNDS_S) + 1``: requests by how long they waited before the app was called."""
 CELL_QUEUE_SUM_US = 31
 
-CELL_LATE = _CELL_WORDS
-"""No word of a block, but ``WORD_LATE`` of the header."""
+CELL_LATE, CELL_FULL = _CELL_WORDS, _CELL_WORDS + 1
+"""No words of a block, but ``WORD_LATE`` and ``WORD_FULL`` of the header."""
 
 QUEUE_BOUNDS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0)
 

@@ -44,8 +44,12 @@ class Call(NamedTuple):
     refusals: tuple[Refusal, ...]
 
 
+def _unless(argument: int, value: int) -> Refusal:
+    return Refusal(errno.EPERM, (Comparison(argument, (value,), inverted=True),))
+
+
 _NEVER = (Refusal(errno.EPERM),)
-_OF_OTHERS = (Refusal(errno.EPERM, (Comparison(0, (0,), inverted=True),)),)
+_OF_OTHERS = (_unless(0, 0),)
 """But of the calling thread, which is 0."""
 
 _NEW_NAMESPACES = 0x7E02_0000
@@ -68,6 +72,7 @@ _SOCKETS = (
     Refusal(errno.EPROTONOSUPPORT, (_IS_INTERNET, Comparison(2, _PROTOCOLS, inverted=True))),
 )
 _FASTOPEN = 0x2000_0000
+_TCP, _TCP_ULP = 6, 31
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 CALLS: tuple[Call, ...] = (
@@ -95,22 +100,8 @@ CALLS: tuple[Call, ...] = (
             for high in (False, True)
         ),
     ),
-    Call(
-        "setpriority",
-        (141, 140),
-        (
-            Refusal(errno.EPERM, (Comparison(0, (0,), inverted=True),)),
-            Refusal(errno.EPERM, (Comparison(1, (0,), inverted=True),)),
-        ),
-    ),
-    Call(
-        "ioprio_set",
-        (251, 30),
-        (
-            Refusal(errno.EPERM, (Comparison(0, (1,), inverted=True),)),
-            Refusal(errno.EPERM, (Comparison(1, (0,), inverted=True),)),
-        ),
-    ),
+    Call("setpriority", (141, 140), (_unless(0, 0), _unless(1, 0))),
+    Call("ioprio_set", (251, 30), (_unless(0, 1), _unless(1, 0))),
     # What is shared by user, not by file.
     Call("add_key", (248, 217), _NEVER),
     Call("request_key", (249, 218), _NEVER),
@@ -205,9 +196,11 @@ NO_UNIX: tuple[Call, ...] = (
 NO_LISTEN: tuple[Call, ...] = (Call("listen", (50, 201), (Refusal(errno.EACCES),)),)
 """A TCP socket that was never bound gets a port of the kernel's choice when it listens, which Landlock does not see."""
 
-NO_FASTOPEN: tuple[Call, ...] = (
+NO_DETOURS: tuple[Call, ...] = (
+    # A socket of TCP becomes one of SMC by a TCP_ULP of that name.
+    Call("setsockopt", (54, 208), (Refusal(errno.ENOENT, (Comparison(1, (_TCP,)), Comparison(2, (_TCP_ULP,)))),)),
     Call("sendto", (44, 206), (Refusal(errno.EOPNOTSUPP, (Comparison(3, (0,), inverted=True, mask=_FASTOPEN),)),)),
     Call("sendmsg", (46, 211), (Refusal(errno.EOPNOTSUPP, (Comparison(2, (0,), inverted=True, mask=_FASTOPEN),)),)),
     Call("sendmmsg", (307, 269), (Refusal(errno.EOPNOTSUPP, (Comparison(3, (0,), inverted=True, mask=_FASTOPEN),)),)),
 )
-"""MSG_FASTOPEN connects, and Landlock does not see it."""
+"""What connects, and Landlock does not see it: MSG_FASTOPEN, too."""

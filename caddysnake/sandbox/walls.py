@@ -56,7 +56,7 @@ class Walls(NamedTuple):
         if self.listen == () and (not self.has_unix or landlock.abi() < landlock.PORTS_ABI):
             found += syscalls.NO_LISTEN
         if self.connect is not None:
-            found += syscalls.NO_FASTOPEN
+            found += syscalls.NO_DETOURS
         return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ..channel.records import say
 from ..channel.settings import Settings
+from ..channel.vitals import WORD_FULL
 from ..http1.errors import ProtocolError
 from ..http1.request import RequestHead
 
@@ -18,8 +19,9 @@ _TOLD_EVERY_S = 60.0
 _told: dict[str, float] = {}
 
 
-def full(settings: Settings) -> ProtocolError:
-    """The answer to one more; told in the log once a minute."""
+def full(settings: Settings, header: memoryview) -> ProtocolError:
+    """The answer to one more, counted in the ``header`` of the page; told in the log once a minute."""
+    header[WORD_FULL] += 1
     now = time.monotonic()
     if now - _told.get(settings.app, float("-inf")) >= _TOLD_EVERY_S:
         _told[settings.app] = now

@@ -20,7 +20,7 @@ from caddysnake.sandbox.walls import Walls
 from caddysnake.sandbox.watching import WATCHED
 
 STRICTEST = Walls(connect=(443,), has_unix=False)
-LISTED = [*syscalls.CALLS, *syscalls.NO_UNIX, *syscalls.NO_LISTEN, *syscalls.NO_FASTOPEN]
+LISTED = [*syscalls.CALLS, *syscalls.NO_UNIX, *syscalls.NO_LISTEN, *syscalls.NO_DETOURS]
 NUMBERS = {call.name: call.numbers for call in LISTED} | {name: each.numbers for name, each in WATCHED.items()}
 
 HEADERS = {

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from support.admin import call
 from support.daemon import PATIENCE_S, daemon, eventually, get
 
 pytestmark = pytest.mark.system
@@ -98,6 +99,9 @@ def test_further_requests_wait_and_then_are_refused(tmp_path: Path, interface: s
         now, most, _ = json.loads(get("/seen", path=path)[1])
         assert (now, most) == (0, 3)
         assert process.log.count("a request was refused with 429") == 1
+        (one,) = call(process, "GET", "/status").json["apps"]
+        assert one["refusals"] == {"in-flight-full": 1}
+        assert b'refusals_total{app="main:app",code="in-flight-full"} 1.0' in call(process, "GET", "/metrics").body
 
 
 def test_fewer_than_there_are_workers_is_an_error(tmp_path: Path) -> None:

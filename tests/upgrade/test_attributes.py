@@ -180,8 +180,8 @@ LOOKED_AT = {
         "_number refused running times_accepted times_refused verdicts"
     ),
     "supervisor.caddy.process.Caddy": (
-        "_asking _backoff _binary _door _ended _file _folder _loop _output _part _pidfd _process _ready _restart "
-        "_started_at _stopping"
+        "_asking _backoff _binary _door _ended _file _folder _knows_default _loop _output _part _pidfd "
+        "_process _ready _restart _started_at _stopping"
     ),
     "system.log.process.LogProcess": (
         "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "

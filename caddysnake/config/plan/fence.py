@@ -29,14 +29,8 @@ _READ: Final = (
     *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store"),
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
     # Names of hosts, users and services. The resolver's file is another after each change of the network.
-    *(
-        "/etc/hosts",
-        "/etc/host.conf",
-        "/etc/nsswitch.conf",
-        "/etc/gai.conf",
-        "/etc/resolv.conf",
-        "/run/systemd/resolve",
-    ),
+    *("/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/resolv.conf"),
+    "/run/systemd/resolve",
     *("/etc/passwd", "/etc/group", "/etc/services", "/etc/protocols"),
     # Certificates: without them TLS trusts nobody, and says so only when it is used.
     *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/var/lib/ca-certificates", "/etc/crypto-policies"),

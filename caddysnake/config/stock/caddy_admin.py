@@ -18,7 +18,7 @@ from .printing import print_token
 from .sourcetext import Edit, SourceText
 
 OFF: Final = "off"
-_DEFAULT: Final = "localhost:2019"
+CADDYS_DEFAULT: Final = "localhost:2019"
 
 
 def with_admin(
@@ -31,7 +31,7 @@ def with_admin(
     """
     said = options.admin
     if said is not None:
-        return text, OFF if said.disabled else (said.listen or _DEFAULT).partition("|")[0]
+        return text, OFF if said.disabled else (said.listen or CADDYS_DEFAULT).partition("|")[0]
     source = SourceText(text.encode(), file, environ)
     line = f"\tadmin {print_token(Token(address, file, 1, 1))}\n"
     blocks = [item for item in items(source.tokens) if item.kind == "options"]
@@ -43,5 +43,5 @@ def with_admin(
     try:
         read(edited.encode(), file, environ)
     except (CaddyfileError, ConfigErrors):  # the options are in a file that is imported
-        return text, address if is_default else _DEFAULT
+        return text, address if is_default else CADDYS_DEFAULT
     return edited, address

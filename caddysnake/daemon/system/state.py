@@ -281,6 +281,8 @@ class CaddySnapshot(snapshots.Snapshot):
     listening: int = -1
     door: int = -1
     """Of its admin API: what it listens on, and how it is reached. -1: where the file says."""
+    knows_default: bool = False
+    """It was started with the variable that says where, should its part not."""
     outlets: snapshots.OutputPipesSnapshot | None = None
     """None: it has our standard error."""
 

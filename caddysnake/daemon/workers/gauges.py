@@ -93,7 +93,7 @@ class Gauges:
             sums = list(map(vitals.plus, *map(self.page.cells, range(self._threads + 1))))
             for cell in (vitals.CELL_REQUESTS, _CELL_5XX):
                 sums[cell] = vitals.plus(sums[cell], late)
-        sums.append(late)
+        sums += [late, self.page.word(vitals.WORD_FULL)]
         self.last_cells = list(map(max, sums, self.last_cells))
         return self.last_cells
 

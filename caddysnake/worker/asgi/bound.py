@@ -15,6 +15,7 @@ class Server(Protocol):
     """What answers."""
 
     active: int
+    header: memoryview
 
 
 class Client(Protocol):
@@ -44,7 +45,7 @@ class Bound:
         if (self._context.active < self._most and not self._waiting) or is_exempt(self._settings, head):
             return True
         if len(self._waiting) >= self._settings.max_waiting:
-            connection.refuse(full(self._settings))
+            connection.refuse(full(self._settings, self._context.header))
         else:
             self._waiting.append((connection, head))
             connection.pause_reading()

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from ...channel.settings import Settings
+from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ..in_flight import full, is_exempt
 from .connection import READING, Connection
@@ -19,12 +20,13 @@ _ENDLESS = float("inf")
 
 
 class BoundDriver(Driver):
-    """``most``: calls of the app at a time. A connection that waits for its turn is nobody's, and is not parked."""
+    """``header``: the header words of the page. A connection that waits for its turn is nobody's, and is not parked."""
 
-    def __init__(self, app: Any, settings: Settings, table: ConnectionTable, most: int, *rest: Any) -> None:
+    def __init__(self, app: Any, settings: Settings, table: ConnectionTable, header: memoryview, *rest: Any) -> None:
         super().__init__(app, settings, table, *rest)
         self._settings = settings
-        self._most = most
+        self._most = settings.max_in_flight or 1
+        self._header = header
         self._running = 0
         self._waiting: deque[Connection] = deque()
         self._invited: set[Connection] = set()
@@ -36,20 +38,22 @@ class BoundDriver(Driver):
             return super()._call(connection, head, counters)
         connection.deadline = 0.0
         connection.state = READING
+        refusal: ProtocolError | None = None
         with self._lock:
             if connection in self._invited:
                 self._invited.remove(connection)
-                may_run, is_full = True, False
+                may_run = True
             else:
                 may_run = self._running < self._most and not self._waiting
-                is_full = not may_run and len(self._waiting) >= self._settings.max_waiting
                 self._running += may_run
-                if not may_run and not is_full:
+                if not may_run and len(self._waiting) >= self._settings.max_waiting:
+                    refusal = full(self._settings, self._header)
+                elif not may_run:
                     if connection.arrival is None or connection.arrival[1] < _ENDLESS:
                         connection.arrival = time.monotonic(), _ENDLESS
                     self._waiting.append(connection)  # from here on it is another thread's
-        if is_full:
-            self._turn_away(connection, full(self._settings), counters)
+        if refusal is not None:
+            self._turn_away(connection, refusal, counters)
         if not may_run:
             return False
         try:

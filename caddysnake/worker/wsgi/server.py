@@ -73,7 +73,7 @@ class WsgiServer:
         if settings.max_in_flight is None:
             self._driver = Driver(app, settings, self._table, *rest)
         else:
-            self._driver = BoundDriver(app, settings, self._table, settings.max_in_flight, *rest)
+            self._driver = BoundDriver(app, settings, self._table, page.header, *rest)
         self._pool = ThreadPool(threads, self._wake_controller)
         self._controller = Controller(
             endpoint,

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ....config.stock.caddy_admin import OFF
+from ....config.stock.caddy_admin import CADDYS_DEFAULT, OFF
 from ...apps.spec import StartFailed
 from ...system import kinship, processes
 from ...system.backoff import Backoff
@@ -59,6 +59,8 @@ class Caddy(FrontProxy):
         """What it runs, or is to run when it is started again."""
         self._door: Door | None = None
         """None: where its part says, or it was started by a version that knew no such door."""
+        self._knows_default = False
+        """The one that runs was told by a variable where its admin API listens, should its part not say that."""
         self._file = self._write(part)
         self._output = Output()
         self._asking: subprocess.Popen[bytes] | None = None
@@ -156,8 +158,11 @@ class Caddy(FrontProxy):
 
     async def _tell(self, part: CaddyPart, file: Path) -> None:
         words = ("--config", str(file), "--adapter", "caddyfile")
-        if self._door is None or self._part.admin != self._own_address:
-            await self._ask(part, file, "reload", *words, "--address", self._part.admin)
+        address = self._part.admin
+        if address == self._own_address and not self._knows_default and address not in self._part.text:
+            address = CADDYS_DEFAULT
+        if self._door is None or address != self._own_address:
+            await self._ask(part, file, "reload", *words, "--address", address)
             return
         config = await self._ask(part, file, "adapt", *words)
         try:
@@ -261,6 +266,7 @@ class Caddy(FrontProxy):
             failures=self._backoff.failures,
             listening=-1 if self._door is None else self._door.listening,
             door=-1 if self._door is None else self._door.handle,
+            knows_default=self._knows_default,
             outlets=self._output.snapshot() if is_up else None,
             restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
         )
@@ -272,6 +278,7 @@ class Caddy(FrontProxy):
         self._started_at = saved.started_at
         self._backoff.failures = saved.failures
         self._output.restore(saved.outlets)
+        self._knows_default = saved.knows_default
         if saved.listening >= 0:
             self._door = Door(saved.listening, saved.door)
             former, self._file = self._file, self._write(self._part)
@@ -329,6 +336,7 @@ class Caddy(FrontProxy):
             )
         except OSError as exc:
             raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
+        self._knows_default = True
         self._output.handed(process.pid)
         if self._ready is None or self._ready.done():  # nobody waits for it to say why it does not serve
             self._output.release()
