@@ -76,12 +76,9 @@ WORD_OVERDUE = 4
 """Requests that go on although their time was over some seconds ago, and nothing ends them."""
 WORD_WEBSOCKETS = 5
 """Calls of the app for WebSockets."""
-
 WORD_LATE = 6
 """Requests whose time (``request_timeout``) was over: answered 504 in the app's place, or cut. A threaded worker counts
-them here alone.
-"""
-
+them here alone."""
 WORD_FULL = 7
 """Requests that were answered 429 in the app's place (``max_in_flight``)."""
 

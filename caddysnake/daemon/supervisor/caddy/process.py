@@ -302,8 +302,7 @@ class Caddy(FrontProxy):
 
     def pids(self) -> set[int]:
         """The children that are waited for here, and by nobody else."""
-        asking = self._asking
-        return {process.pid for process in (self._process, asking) if process is not None}
+        return {each.pid for each in (self._process, self._asking) if each is not None}
 
     async def _called_back(self, secret: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
