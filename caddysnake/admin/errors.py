@@ -43,7 +43,7 @@ CODES: dict[str, Code] = {
     "start": Code(
         422,
         "an app does not start: `app` says which, `detail` its code above",
-        "fix the app; the old code keeps serving",
+        "fix the app; nothing has changed",
     ),
     "internal": Code(500, "an error inside caddysnake", "the log has the traceback: please report it"),
     "profile": Code(502, "a profile could not be made"),

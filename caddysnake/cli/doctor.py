@@ -60,14 +60,14 @@ def main(args: argparse.Namespace) -> int:
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
     findings += [] if args.caddy else check_front(front, planned, runner)
     findings += check_software(planned, os.environ)
-    findings += check_machine(planned)
+    findings += check_machine(planned, runner=runner)
     if planned is not None:
         if not args.caddy:
             findings += check_sockets(planned.listeners, front, runner)
             named = upstreams() if front is not None and front.pid is not None else None
             findings += check_upstreams(planned.listeners, named, file or "Caddyfile")
         findings += check_reach(planned, runner, _users(planned))
-        findings += _isolation(planned)
+        findings += _isolation(planned, runner)
     findings.sort(key=lambda finding: list(Level).index(finding.level), reverse=True)
     if args.json:
         _print_json(findings)
@@ -135,20 +135,25 @@ def _read(args: argparse.Namespace, runner: Runner) -> tuple[Plan | None, list[F
         return None, [Finding(Level.BAD, "file", str(error), fix) for error in exc.errors]
     errors = [*errors, *missing_commands(plan, os.environ)]
     if errors:
-        return plan, [Finding(Level.BAD, "file", str(error)) for error in errors]
+        told = [(str(error).removesuffix(f" ({error.hint})"), error.hint or "") for error in errors]
+        return plan, [Finding(Level.BAD, "file", *each) for each in told]
     return plan, [Finding(Level.GOOD, "file", f"{source.file} can be run")]
 
 
-def _isolation(planned: Plan) -> Iterator[Finding]:
+def _isolation(planned: Plan, runner: Runner) -> Iterator[Finding]:
     from ..config.check.sandbox import sandboxes
     from ..config.plan.fence import unwalled
     from ..config.plan.isolation import shared
     from ..doctor.findings import Finding, Level
+    from ..sandbox import walls
 
     walled = {app.name for app in planned.apps} - set(unwalled(planned))
-    found = [each for each in shared(planned) if not walled.issuperset(each.apps)]
+    wall = "" if walls.why_not() else "; or put each into a sandbox: sandbox on"
+    as_root = "start it as root" if runner.unit is None else "`caddysnake systemd --install --now --users`"
+    first = "" if runner.who.uid == 0 else f"{as_root}, then "
+    found = [each for each in shared(planned, runner.who.uid) if not walled.issuperset(each.apps)]
     for each in found:
-        fix = "give each app a user of its own: user NAME in its block; or put each into a sandbox: sandbox on"
+        fix = f"give each app a user of its own: {first}user NAME in its block{wall}"
         yield Finding(Level.DOUBT, "isolation", str(each), fix)
     for text in sandboxes(planned):
         yield Finding(Level.GOOD, "isolation", text)

@@ -146,23 +146,14 @@ def _of_file(file: str) -> Target:
 
 
 def _unit_of(path: str) -> str:
-    """What to say of the unit that is to run ``path``, and does not; empty where there is none."""
-    from ..daemon.system.cgroups import runs_systemd
+    """What to say of the unit that is to run ``path``, and does not answer; empty where there is none."""
+    from ..doctor.service import unit_of
 
-    if not runs_systemd():
+    unit = unit_of(path)
+    if unit is None:
         return ""
-    from ..config.plan.places import is_same
-    from ..doctor.service import last_words, units
-
-    unit = next((unit for unit in units() if unit.config and is_same(path, unit.config)), None)
-    if unit is None or not (unit.is_down or unit.restarts):
-        return ""
-    words = last_words(unit)
-    return (
-        f"no daemon answers for {path}: {unit.name} is {unit.state}, after {unit.restarts} restarts"
-        + (f": {words}" if words else "")
-        + f"\nIts log: {unit.log}"
-    )
+    text, command = unit.silence()
+    return f"no daemon answers for {path}: {text}\n{'Its log' if command == unit.log else 'Hint'}: {command}"
 
 
 def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen, str]]) -> str:

@@ -71,7 +71,11 @@ def named(word: str, working_dir: str | None) -> NamedApp:
         folder, name = os.path.split(module)
         if folder and working_dir is not None:
             raise UnservableValue(f"{word}: with --working-dir name the module, such as {name.removesuffix('.py')}")
-        module, working_dir = name.removesuffix(".py"), folder or working_dir
+        parts = [] if name == "__init__.py" else [name.removesuffix(".py")]
+        while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.basename(folder):
+            folder, package = os.path.split(folder)  # what is in a package is imported as that
+            parts.insert(0, package)
+        module, working_dir = ".".join(parts), folder or working_dir
     if not module:
         raise UnservableValue(f"{word}: write MODULE or MODULE:VARIABLE, such as main:app")
     folder = working_dir or "."
@@ -163,13 +167,17 @@ def _names(each: ast.stmt) -> list[str]:
 
 
 def venv_of(working_dir: str | None, environ: Mapping[str, str]) -> Venv | None:
-    """The virtual environment that is active, else the one beside the app; None: there is none, or it is ours."""
-    active = environ.get("VIRTUAL_ENV")
-    beside = os.path.abspath(os.path.join(working_dir or ".", ".venv"))
-    for path, why in ((active, "which is active"), (beside, "which is beside the app")):
-        if path and os.path.isfile(os.path.join(path, "pyvenv.cfg")):
-            if os.path.realpath(path) != os.path.realpath(sys.prefix):
-                return Venv(path, why)
-            if path == beside:
-                return None
+    """The virtual environment that is active, else the one beside the app, or above it up to the current folder; None:
+    there is none, or it is ours.
+    """
+    here, folder = os.getcwd(), os.path.abspath(working_dir or ".")
+    folders = [folder]
+    while folder.startswith(f"{here}/"):
+        folder = os.path.dirname(folder)
+        folders.append(folder)
+    beside = [(os.path.join(each, ".venv"), "which is beside the app") for each in folders]
+    for path, why in ((environ.get("VIRTUAL_ENV"), "which is active"), *beside):
+        is_one = path and os.path.isfile(os.path.join(path, "pyvenv.cfg"))
+        if path and is_one and os.path.realpath(path) != os.path.realpath(sys.prefix):
+            return Venv(path, why)
     return None

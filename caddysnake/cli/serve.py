@@ -163,7 +163,9 @@ def _python(args: argparse.Namespace, app: NamedApp) -> list[str]:
         lines.append(f"threads {_quote(args.threads)}")
     if not wsgi and args.lifespan is not None:
         lines.append(f"lifespan {args.lifespan}")
-    lines += [f"env_file {_quote(path)}" for path in args.env_file]
+    for path in args.env_file:  # as the shell completes it, and not from the app's folder, as in a Caddyfile
+        is_here = app.working_dir is not None and os.path.exists(path)
+        lines.append(f"env_file {_quote(os.path.abspath(path) if is_here else path)}")
     for entry in args.env_var:
         name, equals, value = entry.partition("=")
         if not equals:

@@ -13,21 +13,26 @@ from ..daemon.sockets.shares import reserve
 from ..daemon.system.cgroups import runs_systemd
 from ..sandbox import landlock, walls
 from .findings import Finding, Level
-from .service import in_container
+from .service import Runner, in_container, runner_of
 
 TOPIC = "machine"
 
 _BACKLOG = 4096
 _DESCRIPTORS = 16_384
+_FEWEST = 256
+"""Below that there is hardly room for workers."""
 _SPACE = 1 << 20
 _OLDEST_KERNEL = (5, 6)
 """waitid(2) on a pidfd came with 5.4, and what else is used not later than this."""
 
 
-def check_machine(plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> Iterator[Finding]:
+def check_machine(
+    plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/fs/cgroup", runner: Runner | None = None
+) -> Iterator[Finding]:
     """What there is to say about the machine; with a ``plan`` also about what that needs of it."""
+    runner = runner or runner_of(None, None)
     yield _kernel(os.uname().release)
-    yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    yield _descriptors(runner.open_files)
     yield from _backlog(Path(proc) / "sys/net/core/somaxconn")
     yield _walls(walls.why_not(), landlock.abi())
     yield from _space(plan)
@@ -71,7 +76,7 @@ def _descriptors(hard: int) -> Finding:
     if hard < _DESCRIPTORS:
         most = _DESCRIPTORS * 4
         fix = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
-        return Finding(Level.DOUBT, TOPIC, text, fix)
+        return Finding(Level.DOUBT if hard > _FEWEST else Level.BAD, TOPIC, text, fix)
     return Finding(Level.GOOD, TOPIC, text)
 
 

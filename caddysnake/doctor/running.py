@@ -14,13 +14,12 @@ from ..daemon.system.cgroups import runs_systemd
 from .findings import Finding, Level
 from .front import Front
 from .reach import Who, entering, group_of, may
-from .service import Runner, in_container, last_words, units
+from .service import Runner, in_container, last_words, shortened, units
 from .stuck import stuck
 
 TOPIC = "daemon"
 _APPS = "apps"
 _CRASHES = ("crashed", "memory", "deadline")
-_REASON_MAX = 200
 _ERRORS = 20
 """One request in so many may fail without a word."""
 
@@ -35,17 +34,11 @@ def check_daemon(status: Mapping[str, Any] | None, why_not: str, file: str, runn
         yield Finding(Level.GOOD, TOPIC, text)
         if daemon["refused"] is not None:
             text = f"it runs an older configuration: the last reload was refused ({daemon['refused']['code']})"
-            fix = f"correct what caddysnake validate --config {quoted} names; caddysnake reload --config {quoted}"
+            fix = _then(f"caddysnake reload --config {quoted}")
             yield Finding(Level.BAD, TOPIC, f"{text}: {_end(daemon['refused']['error'])}", fix)
         return
-    if unit is not None and (unit.is_down or unit.restarts):
-        again = f", after {unit.restarts} restart{'' if unit.restarts == 1 else 's'}" if unit.restarts else ""
-        words = last_words(unit)
-        said = f": {words[:_REASON_MAX]}" if words else f" ({unit.result})"
-        yield Finding(Level.BAD, TOPIC, f"{unit.name} is {unit.state}{again}{said}", unit.log)
-        return
     if unit is not None:
-        yield Finding(Level.BAD, TOPIC, f"{unit.name} does not run", f"systemctl start {unit.name}")
+        yield Finding(Level.BAD, TOPIC, *unit.silence())
         return
     yield Finding(Level.DOUBT, TOPIC, f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
     text = "whether its apps can be imported is not known while none runs it"
@@ -64,10 +57,10 @@ def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
         if app["state"] in ("failing", "broken") or (not app["workers_ready"] and failure is not None):
             why = refused or failure
             reason = f" ({why['code']}): {_end(why['error'])}" if why is not None else ""
-            yield Finding(Level.BAD, _APPS, f"{name} has no worker{reason}", f"correct that; {again}")
+            yield Finding(Level.BAD, _APPS, f"{name} has no worker{reason}", _then(again))
         elif refused is not None:
             text = f"{name}: its newest code does not start ({refused['code']}): {_end(refused['error'])}"
-            yield Finding(Level.BAD, _APPS, text, f"correct that; {again}")
+            yield Finding(Level.BAD, _APPS, text, _then(again))
         elif crashes:
             level = Level.DOUBT if failure is None or failure["over_at"] is not None else Level.BAD
             last = f"; the last: {_end(failure['error'])}" if failure is not None else ""
@@ -132,17 +125,20 @@ def check_reach(plan: Plan, runner: Runner, users: Mapping[str, Who]) -> Iterato
             anew = f"/usr/bin/python3 -m venv --clear {shlex.quote(venv)}, and install its packages again"
             yield Finding(Level.BAD, "software", text, anew if is_venv else _let_in(who, closed))
             continue
-        for path in (os.path.dirname(app.python), app.working_dir):
-            closed = _closed(who, path, path, 5)
+        files = [os.path.join(app.working_dir, name) for name in app.block.env_files]
+        for path in (os.path.dirname(app.python), app.working_dir, *files):
+            closed = _closed(who, path, os.path.dirname(path) if path in files else path, 4 if path in files else 5)
             if closed is not None:
-                text = f"{app.name}: user {who.name} may not enter {closed}"
+                verb = "enter" if os.path.isdir(closed) else "read"
+                text = f"{app.name}: user {who.name} may not {verb} {closed}"
                 yield Finding(Level.BAD, _APPS, text, _let_in(who, closed))
                 break
 
 
 def _let_in(who: Who, path: str) -> str:
     """The group of ``who``, and nobody else."""
-    return f"chgrp {shlex.quote(group_of(who))} {shlex.quote(path)} && chmod g+rx {shlex.quote(path)}"
+    bits = "rx" if os.path.isdir(path) or os.access(path, os.X_OK) else "r"
+    return f"chgrp {shlex.quote(group_of(who))} {shlex.quote(path)} && chmod g+{bits} {shlex.quote(path)}"
 
 
 def _closed(who: Who, path: str, folder: str, bits: int) -> str | None:
@@ -171,13 +167,19 @@ def check_front(front: Front | None, plan: Plan | None, runner: Runner) -> Itera
         text = "no Caddy runs on this machine, and there is no caddy.service"
         yield Finding(Level.BAD, "caddy", text, "start yours, or apt-get install caddy")
     elif found[0].is_down:
-        words = last_words(found[0])[:_REASON_MAX]
-        fix = "correct that; systemctl restart caddy" if words else found[0].log
-        yield Finding(Level.BAD, "caddy", f"caddy.service is {found[0].state}: {words or found[0].result}", fix)
+        words = shortened(last_words(found[0]))
+        fix = _then("systemctl restart caddy") if words else found[0].log
+        yield Finding(Level.BAD, "caddy", f"caddy.service is down: {words or found[0].result}", fix)
     else:
         yield Finding(Level.BAD, "caddy", "no Caddy runs on this machine", "systemctl start caddy")
 
 
+def _then(command: str) -> str:
+    return f"correct that, then `{command}`"
+
+
 def _end(text: str) -> str:
-    """What a traceback says in the end."""
-    return text.rstrip().rpartition("\n")[2].strip()[:_REASON_MAX]
+    """What a traceback says in the end: the exception, with the advice that follows it in parentheses."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    is_advice = len(lines) > 1 and lines[-1].startswith("(")
+    return shortened(" ".join(lines[-2:] if is_advice else lines[-1:]))

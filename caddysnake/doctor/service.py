@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
 import re
+import resource
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,13 +18,17 @@ from ..daemon.system.cgroups import runs_systemd
 from .reach import Who, of_process, user_name
 
 _ASKED = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "MainPID", "User", "Group",
-          "SupplementaryGroups", "RuntimeDirectory", "ExecStart")  # fmt: skip
+          "SupplementaryGroups", "RuntimeDirectory", "LimitNOFILE", "ExecStartPre", "ExecStart")  # fmt: skip
+_PLAIN = re.compile(r"[\w.-]+")
 _PATTERNS = ("caddysnake.service", "caddysnake@*.service")
 _TIMEOUT_S = 10.0
 _SOCKETS = re.compile(r"--socket-dir[ =]([^ ;]+)")
 _EXCERPT = re.compile(r"\d+ \| ")
 """Of a file, with a mark below: its message has said all."""
 _CONFIG = re.compile(r"(?:--config|-c)[ =]([^ ;]+)")
+_INSTALLED_FOR = re.compile(r"/install -d [^;]*-g (\S+)")
+_REASON_MAX = 200
+_ENDED_FROM_OUTSIDE = ("signal", "core-dump", "watchdog", "oom-kill")
 
 
 class Unit(NamedTuple):
@@ -43,6 +49,10 @@ class Unit(NamedTuple):
     config: str = ""
     socket_dir: str | None = None
     """Where it has the sockets of blocks whose site names none; None: where it is by default."""
+    front_group: str = ""
+    """The group that its folder is given to at each start: Caddy's user is to be in it."""
+    open_files: str = ""
+    """LimitNOFILE."""
 
     @property
     def is_down(self) -> bool:
@@ -54,6 +64,21 @@ class Unit(NamedTuple):
         """What shows why."""
         return f"journalctl --unit {self.name} --lines 50"
 
+    def silence(self) -> tuple[str, str]:
+        """Why nobody answers for it, and the command that goes on from there."""
+        if self.state == "active":
+            text = f"{self.name} runs (process {self.pid}), but does not answer: it hangs, or its folder was removed"
+            return text, f"systemctl restart {self.name}"
+        if not self.is_down and not self.restarts:
+            return f"{self.name} does not run", f"systemctl start {self.name}"
+        again = f", after {self.restarts} restart{'' if self.restarts == 1 else 's'}" if self.restarts else ""
+        text = f"{self.name} {'has failed' if self.state == 'failed' else f'is {self.state}'}{again}"
+        if self.result in _ENDED_FROM_OUTSIDE:  # its log has nothing of it
+            start = f"systemctl start {self.name}" if self.state == "failed" else self.log
+            return f"{text} ({self.result}; {self.log})", start
+        words = last_words(self)
+        return text + (f": {shortened(words)}" if words else f" ({self.result})"), self.log
+
 
 class Runner(NamedTuple):
     """``who`` runs the daemon, or would."""
@@ -64,17 +89,37 @@ class Runner(NamedTuple):
     unit: Unit | None = None
     pid: int | None = None
 
+    @property
+    def open_files(self) -> int:
+        """How many files the daemon may have open, or would."""
+        if self.pid is None and self.unit is not None and self.unit.open_files.isdecimal():
+            return int(self.unit.open_files)
+        with contextlib.suppress(OSError):  # of another user
+            return resource.prlimit(self.pid or 0, resource.RLIMIT_NOFILE)[1]
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
 
 def runner_of(file: str | None, pid: int | None, proc: str = "/proc") -> Runner:
     """Of the daemon ``pid``; where none runs, of the unit that runs ``file``; else whoever asks."""
-    known = units() if runs_systemd() else []
     if pid is not None and (found := of_process(pid, proc)) is not None:
         who, gid = found
+        known = units() if runs_systemd() else []
         return Runner(who, gid, next((unit for unit in known if unit.name == _unit_of(proc, pid)), None), pid)
-    unit = next((unit for unit in known if file and unit.config and is_same(file, unit.config)), None)
+    unit = None if file is None else unit_of(file)
     if unit is not None and (account := _account(unit)) is not None:
         return Runner(*account, unit)
-    return Runner(Who(user_name(os.geteuid()), os.geteuid(), frozenset({os.getegid(), *os.getgroups()})), os.getegid())
+    me = Who(user_name(os.geteuid()), os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+    return Runner(me, os.getegid(), unit)
+
+
+def unit_of(file: str) -> Unit | None:
+    """The unit that runs ``file``, if one is there for that. Systemd lists no instance that it has stopped, but knows
+    one that is asked for by its name.
+    """
+    name = os.path.basename(file).removesuffix(".caddyfile")
+    instance = (f"caddysnake@{name}.service",) if _PLAIN.fullmatch(name) else ()
+    known = units(*_PATTERNS, *instance) if runs_systemd() else []
+    return next((unit for unit in known if unit.config and is_same(file, unit.config)), None)
 
 
 def in_container(root: str = "/") -> bool:
@@ -115,7 +160,15 @@ def _unit(says: Mapping[str, str]) -> Unit:
         (*(f"/run/{name}" for name in says.get("RuntimeDirectory", "").split()), *sockets),
         config[1] if config else "",
         sockets[-1] if sockets else None,
+        "".join(_INSTALLED_FOR.findall(says.get("ExecStartPre", ""))[:1]),
+        says.get("LimitNOFILE", ""),
     )
+
+
+def shortened(text: str) -> str:
+    """One line of ``text``: its beginning, and its end, where programs say what it was."""
+    half = _REASON_MAX // 2
+    return text if len(text) <= _REASON_MAX else f"{text[:half]} … {text[-half:]}"
 
 
 def last_words(unit: Unit) -> str:

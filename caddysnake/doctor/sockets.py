@@ -91,8 +91,12 @@ def _no_entry(path: str, obstacle: Obstacle, front: Front, runner: Runner) -> Fi
     info = obstacle.info
     if info is None:
         return Finding(Level.BAD, TOPIC, text, _folder_of(obstacle.path, runner))
-    units = runner.unit.folders if runner.unit is not None else ()
-    if info.st_mode & stat.S_IXGRP and info.st_gid != 0 and obstacle.path not in units:
+    unit = runner.unit
+    if unit is not None and obstacle.path in unit.folders:
+        given = _number_of(unit.front_group)
+        if given not in (-1, *front.who.gids):  # what is changed by hand here, the next start takes back
+            return Finding(Level.BAD, TOPIC, text, _join(given, front))
+    elif info.st_mode & stat.S_IXGRP and info.st_gid != 0:
         return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
     # Others may not enter it, and are not to: only Caddy's group is let through.
     folder = shlex.quote(obstacle.path)

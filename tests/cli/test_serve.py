@@ -16,7 +16,7 @@ from support.caddies import caddy as find_caddy
 from support.daemon import PATIENCE_S, Process, as_text, eventually, free_port, get
 from support.pythons import make_venv
 
-from caddysnake.cli.named_app import UnservableValue, found_in, named
+from caddysnake.cli.named_app import UnservableValue, found_in, named, venv_of
 
 WSGI = "def {}(environ, start_response):\n    start_response('200 OK', [])\n    return [{}]\n"
 FACTORY = "def create_app(config=None):\n    " + WSGI.format("app", "b'made'").replace("\n", "\n    ") + "return app\n"
@@ -89,6 +89,27 @@ def test_an_app_is_found_by_what_its_file_defines(
     (folder / "main.py").write_text(source)
     found = named(word, None)
     assert (found.name, found.interface, found.working_dir) == expected
+
+
+def test_a_file_in_a_package_is_imported_as_that_and_a_venv_above_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("src/shop/__init__.py", "src/shop/web/__init__.py", "src/shop/web/main.py", ".venv/pyvenv.cfg"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    for word, name in (("src/shop/web/main.py:app", "shop.web.main:app"), ("src/shop/__init__.py", "shop:app")):
+        found = named(word, None)
+        assert (found.name, found.working_dir) == (name, "src")
+        venv = venv_of(found.working_dir, {})
+        assert venv is not None
+        assert venv.path == str(tmp_path / ".venv")
+    assert venv_of(str(tmp_path.parent), {}) is None
+    (tmp_path / ".env").write_text("GREETING=hi\n")
+    (tmp_path / "src/shop/web/main.py").write_text("app = None\n")
+    (tmp_path / ".venv/pyvenv.cfg").unlink()
+    printed = caddysnake(tmp_path, "serve", "src/shop/web/main.py", "--asgi", "--env-file", ".env", "--print").stdout
+    assert f'env_file "{tmp_path}/.env"' in printed
 
 
 def test_without_a_word_the_usual_modules_are_looked_for_a_django_project_first(tmp_path: Path) -> None:

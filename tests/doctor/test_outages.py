@@ -124,8 +124,8 @@ def test_what_an_app_fails_of_comes_first_and_is_over_when_it_is_corrected(folde
         assert "main:app has no worker (import-failed): " in worst["text"]
         assert "nosuchmodule" in worst["text"]
         (folder / "main.py").write_text(APP)
-        step, _, fix = worst["fix"].partition("; ")
-        assert step == "correct that"
+        step, fix, _ = worst["fix"].split("`")
+        assert step == "correct that, then "
         command(process, folder, *shlex.split(fix)[1:], check=True)
         assert [row for row in doctor(process, folder) if row["topic"] == "apps"] == [
             {"level": "good", "topic": "apps", "text": "2 up, and none has crashed", "fix": ""}

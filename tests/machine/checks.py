@@ -412,6 +412,14 @@ def check_one_unit_for_an_app_of_its_own() -> None:
     assert row["fix"] == "chgrp caddy /run/caddysnake-shop && chmod g=x /run/caddysnake-shop", row
     call(row["fix"])
     assert "bad" not in [row["level"] for row in json.loads(call(doctor))]
+    # Stopped, it is in none of systemd's lists.
+    call("systemctl stop caddysnake@shop")
+    told = call(f"{BIN}/caddysnake status --config /etc/caddysnake/shop.caddyfile", 1)
+    (row,) = (row for row in json.loads(call(doctor, 1)) if row["level"] == "bad")
+    assert row["fix"] == "systemctl start caddysnake@shop.service", row
+    assert row["fix"] in told, told
+    call(row["fix"])
+    assert "bad" not in [row["level"] for row in json.loads(call(doctor))]
     call("systemctl stop caddysnake@shop")
 
 
@@ -437,6 +445,28 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
         assert row["fix"] == f"systemctl start {unit}", row
         call(row["fix"])
         until(lambda: bad() == [], "a start")
+    # Killed, with nobody to start it again.
+    once = Path("/run/systemd/system/caddysnake.service.d/once.conf")
+    once.parent.mkdir(parents=True)
+    once.write_text("[Service]\nRestart=no\nLimitNOFILE=200\n")
+    call("systemctl daemon-reload && systemctl restart caddysnake && systemctl kill --signal KILL caddysnake")
+    until(lambda: show("ActiveState") == "failed", "its end")
+    fixes = {row["topic"]: row["fix"] for row in bad()}
+    assert fixes == {"daemon": "systemctl start caddysnake.service", "machine": "in the unit: LimitNOFILE=65536"}, fixes
+    once.unlink()
+    call(f"systemctl daemon-reload && {fixes['daemon']}")
+    until(lambda: bad() == [], "a start")
+    # Caddy runs as a user that is not in the group which the unit gives its folder to, at each start.
+    front = Path("/run/systemd/system/caddy.service.d/user.conf")
+    front.parent.mkdir(parents=True)
+    front.write_text("[Service]\nUser=web\nGroup=web\n")
+    call("useradd --system --user-group web && systemctl daemon-reload && systemctl restart caddy")
+    (row,) = bad()
+    assert row["fix"] == "usermod -aG caddy web && systemctl restart caddy", row
+    call(row["fix"] + " && systemctl restart caddysnake")
+    until(lambda: bad() == [], "a Caddy that gets there, also after a start of the daemon")
+    front.unlink()
+    call("systemctl daemon-reload && systemctl restart caddy")
     # Only the mode is wrong.
     CONFIG.write_text("{\n\tsocket_mode 0600\n}\n" + site("max_queue 100"))
     call("systemctl reload caddysnake")
@@ -465,7 +495,7 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
     assert row["topic"] == "caddy", row
     assert "nonsense" in row["text"], row
     caddyfile.write_text(f":80 {{\n\treverse_proxy unix/{SOCKET}old\n}}\n")
-    call(row["fix"].partition("; ")[2])
+    call(row["fix"].split("`")[1])
     until(lambda: "where nobody listens" in str(bad()), "what Caddy's configuration says")
     (row,) = bad()
     assert f"put reverse_proxy unix/{SOCKET} into Caddy's file" in row["fix"], row
@@ -478,6 +508,13 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
     call(row["fix"] + " && systemctl reload caddysnake")
     assert bad() == []
     call("chmod 0755 /srv/blog")
+    # What the service's user may not read.
+    Path("/srv/blog/.env").write_text("A=1\n")
+    CONFIG.write_text(site("env_file .env"))
+    call("chmod 0600 /srv/blog/.env && ! systemctl reload caddysnake")
+    (row,) = (row for row in bad() if row["topic"] == "apps")
+    call(row["fix"] + " && systemctl reload caddysnake")
+    assert bad() == []
     # A disk is full.
     call("systemctl stop caddysnake && mount -t tmpfs -o size=1M tmpfs /tmp && systemctl start caddysnake")
     call("dd if=/dev/zero of=/tmp/fill bs=64k", 1)
@@ -487,7 +524,14 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
     call("rm /tmp/fill")
     assert bad() == []
     call("systemctl stop caddysnake && umount /tmp && systemctl start caddysnake")
-    # The folder is gone, and with it the socket.
+    # The folder is gone, and with it the socket: under a daemon that runs, and under one that does not.
+    call("rm -rf /run/caddysnake")
+    rows = bad()
+    assert {row["fix"] for row in rows} == {"systemctl restart caddysnake.service"}, rows
+    told = call(f"{BIN}/caddysnake status --config {CONFIG}", 1)
+    assert "systemctl restart caddysnake.service" in told, told
+    call(rows[0]["fix"])
+    until(lambda: bad() == [], "a folder that was made")
     call("systemctl stop caddysnake && rm -rf /run/caddysnake")
     (row,) = (row for row in bad() if row["topic"] == "sockets")
     assert row["fix"] == "systemctl restart caddysnake.service", row

@@ -72,7 +72,8 @@ def read(
     except files.Unfit as exc:
         raise InvalidValue(f"env_file {path} {exc.strerror}") from None
     except OSError as exc:
-        hint = "create it, or correct the path"
+        is_closed = isinstance(exc, PermissionError)
+        hint = "let the daemon's user read it" if is_closed else "create it, or correct the path"
         raise InvalidValue(f"env_file {path} cannot be read: {exc.strerror}", hint) from None
     if len(content) > MAX_FILE_BYTES:
         raise InvalidValue(f"env_file {path} is larger than 1 MiB")

@@ -54,11 +54,13 @@ def residents(plan: Plan) -> Residents:
     return found
 
 
-def shared(plan: Plan) -> Sequence[Shared]:
-    """The groups of apps in *plan* that run as one user. Apps whose user a request decides are not among them."""
+def shared(plan: Plan, runner: int | None = None) -> Sequence[Shared]:
+    """The groups of apps in *plan* that run as one user. Apps whose user a request decides are not among them.
+    *runner*: who runs the daemon, if not whoever asks.
+    """
     groups: dict[int, list[AppSpec]] = {}
     for spec in plan.apps:
-        uid = _uid(spec)
+        uid = _uid(spec, runner)
         if uid is not None:
             groups.setdefault(uid, []).append(spec)
     return [
@@ -76,11 +78,13 @@ def user_is_by_request(spec: AppSpec) -> bool:
         return False  # the routes say so
 
 
-def _uid(spec: AppSpec) -> int | None:
+def _uid(spec: AppSpec, runner: int | None = None) -> int | None:
     if user_is_by_request(spec):
         return None
     try:
-        return os.geteuid() if spec.block.user is None else accounts.user_id(spec.block.user)
+        if spec.block.user is None:
+            return os.geteuid() if runner is None else runner
+        return accounts.user_id(spec.block.user)
     except AccountError:
         return None  # the checks say so
 

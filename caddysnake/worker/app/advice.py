@@ -82,8 +82,9 @@ def _of_variable(exc: BaseException, working_dir: str) -> str:
     else:
         return ""
     file = os.path.join(working_dir, ".env")
-    there = "`env_file .env`" if os.path.isfile(file) else "`env_file PATH`"
-    return f"({name} is not set for the app: write `env_var {name} VALUE` or {there} in its python block.)"
+    path = ".env" if os.path.isfile(file) else "PATH"
+    written = f"write `env_var {name} VALUE` or `env_file {path}` in its python block, or `--env-file {path}`"
+    return f"({name} is not set for the app: {written}.)"
 
 
 def _is_of_environ(exc: BaseException) -> bool:

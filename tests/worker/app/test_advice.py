@@ -49,7 +49,7 @@ def test_a_missing_library_names_the_interpreter_and_the_venv_that_has_it(tmp_pa
 def test_a_missing_variable_names_what_sets_it(tmp_path: Path, source: str) -> None:
     assert advice(raised(source), str(tmp_path)) == (
         "\n(DATABASE_URL is not set for the app: "
-        "write `env_var DATABASE_URL VALUE` or `env_file PATH` in its python block.)"
+        "write `env_var DATABASE_URL VALUE` or `env_file PATH` in its python block, or `--env-file PATH`.)"
     )
     (tmp_path / ".env").touch()
     assert "`env_file .env`" in advice(raised(source), str(tmp_path))
