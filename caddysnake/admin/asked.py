@@ -75,10 +75,6 @@ class OnDemandEndpoint(ControlEndpoint):
         present = self._present
         return [] if present is None else [present.listener.snapshot(-1, ["ask", present.asked.listen.name], -1)]
 
-    def adopt(self, saved: list[ListenerSnapshot]) -> None:
-        """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
-        self._saved = saved
-
     async def start(self) -> None:
         """Begin to answer, and with each ``commit`` that asks for it."""
         self._is_started = True

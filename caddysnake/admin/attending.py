@@ -73,7 +73,6 @@ def _of_port(address: SocketAddress) -> str:
 
 log = logging.getLogger("caddysnake.admin")
 
-
 class _Open(NamedTuple):
     endpoint: AdminEndpoint
     listener: Listener
@@ -148,10 +147,6 @@ class AdminServer(ControlEndpoint):
         if present is None or present.endpoint.listen is None:
             return []
         return [present.listener.snapshot(-1, ["admin", present.endpoint.listen.name], -1)]
-
-    def adopt(self, saved: list[ListenerSnapshot]) -> None:
-        """Listeners of another image of the daemon, for ``prepare`` to take its own from."""
-        self._saved = saved
 
     def memory(self) -> str:
         """The history that the live page shows."""

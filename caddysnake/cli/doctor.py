@@ -133,6 +133,8 @@ def _read(args: argparse.Namespace, runner: Runner) -> tuple[Plan | None, list[F
     except ConfigErrors as exc:
         fix = f"caddysnake validate -c {source.file}"
         return None, [Finding(Level.BAD, "file", str(error), fix) for error in exc.errors]
+    if not args.caddy:  # what is said of sockets knows who makes their folders, and how
+        errors = [each for each in errors if "create it: mkdir" not in str(each)]
     errors = [*errors, *missing_commands(plan, os.environ)]
     if errors:
         told = [(str(error).removesuffix(f" ({error.hint})"), error.hint or "") for error in errors]
@@ -149,8 +151,7 @@ def _isolation(planned: Plan, runner: Runner) -> Iterator[Finding]:
 
     walled = {app.name for app in planned.apps} - set(unwalled(planned))
     wall = "" if walls.why_not() else "; or put each into a sandbox: sandbox on"
-    as_root = "start it as root" if runner.unit is None else "`caddysnake systemd --install --now --users`"
-    first = "" if runner.who.uid == 0 else f"{as_root}, then "
+    first = "" if runner.who.uid == 0 else "a daemon that is root (`caddysnake systemd --install --now --users`), and "
     found = [each for each in shared(planned, runner.who.uid) if not walled.issuperset(each.apps)]
     for each in found:
         fix = f"give each app a user of its own: {first}user NAME in its block{wall}"

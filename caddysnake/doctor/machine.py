@@ -19,8 +19,7 @@ TOPIC = "machine"
 
 _BACKLOG = 4096
 _DESCRIPTORS = 16_384
-_FEWEST = 256
-"""Below that there is hardly room for workers."""
+_DESCRIPTORS_MIN = 256  # below that there is hardly room for workers
 _SPACE = 1 << 20
 _OLDEST_KERNEL = (5, 6)
 """waitid(2) on a pidfd came with 5.4, and what else is used not later than this."""
@@ -30,9 +29,8 @@ def check_machine(
     plan: Plan | None, proc: str = "/proc", cgroups: str = "/sys/fs/cgroup", runner: Runner | None = None
 ) -> Iterator[Finding]:
     """What there is to say about the machine; with a ``plan`` also about what that needs of it."""
-    runner = runner or runner_of(None, None)
     yield _kernel(os.uname().release)
-    yield _descriptors(runner.open_files)
+    yield _descriptors((runner or runner_of(None, None)).open_files)
     yield from _backlog(Path(proc) / "sys/net/core/somaxconn")
     yield _walls(walls.why_not(), landlock.abi())
     yield from _space(plan)
@@ -76,7 +74,7 @@ def _descriptors(hard: int) -> Finding:
     if hard < _DESCRIPTORS:
         most = _DESCRIPTORS * 4
         fix = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
-        return Finding(Level.DOUBT if hard > _FEWEST else Level.BAD, TOPIC, text, fix)
+        return Finding(Level.DOUBT if hard > _DESCRIPTORS_MIN else Level.BAD, TOPIC, text, fix)
     return Finding(Level.GOOD, TOPIC, text)
 
 

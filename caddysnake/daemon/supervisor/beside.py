@@ -50,6 +50,8 @@ class FrontProxy:
 class ControlEndpoint:
     """Something that is there before the first app is started, and until the last one has ended."""
 
+    _saved: list[ListenerSnapshot]
+
     def prepare(self, configuration: Configuration) -> None:
         """Open what ``configuration`` asks for, beside what is open. ``commit`` or ``revert`` next.
 
@@ -68,6 +70,7 @@ class ControlEndpoint:
 
     def adopt(self, saved: list[ListenerSnapshot]) -> None:
         """What was listened on in another image of the daemon: ``prepare`` takes its own out of it."""
+        self._saved = saved
 
     def memory(self) -> str:
         """What it knows that another image of the daemon could not find out."""
