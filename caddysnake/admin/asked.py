@@ -19,7 +19,7 @@ from ..daemon.system.state import ListenerSnapshot
 from ..daemon.tenants.known_hosts import KnownHosts
 
 if TYPE_CHECKING:
-    from .asking import AskServer
+    from .hosting import Hosting
 
 
 class _Open(NamedTuple):
@@ -35,7 +35,7 @@ class OnDemandEndpoint(ControlEndpoint):
         self._coming: _Open | None = None
         self._saved: list[ListenerSnapshot] = []
         self._desk = KnownHosts(lambda _: False)
-        self._server: AskServer | None = None
+        self._server: Hosting | None = None
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
 
@@ -98,8 +98,6 @@ class OnDemandEndpoint(ControlEndpoint):
             return
         if self._server is None:
             module = await asyncio.to_thread(import_module, ".asking", __package__)
-            server: AskServer = module.AskServer(self._desk)
-            await server.start()
-            self._server = server
+            self._server = await module.serve(self._desk)
         if self._present is not None:
             self._present.listener.accept_into(asyncio.get_running_loop(), self._server.accept)
