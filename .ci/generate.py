@@ -52,6 +52,24 @@ _caddysnake_apps() {
   while IFS= read -r name; do
     [[ "$name" == "$1"* ]] && printf '%s\\n' "$name"
   done < <(caddysnake status --names "${config[@]}" 2>/dev/null)
+}
+
+# Bash takes words apart at colons, and names of apps hold some.
+_caddysnake() {
+  local number whole=() is_open= current=0
+  for ((number = 0; number < ${#COMP_WORDS[@]}; number++)); do
+    if [[ ${#whole[@]} -gt 1 && ($is_open || "${COMP_WORDS[number]}" == :*) ]]; then
+      whole[-1]+="${COMP_WORDS[number]}"
+    else
+      whole+=("${COMP_WORDS[number]}")
+    fi
+    [[ "${COMP_WORDS[number]}" == *: ]] && is_open=1 || is_open=
+    ((number == COMP_CWORD)) && current=$((${#whole[@]} - 1))
+  done
+  COMP_WORDS=("${whole[@]}") COMP_CWORD=$current
+  _shtab_caddysnake
+  number="${whole[current]}"
+  [[ "$COMP_WORDBREAKS" == *:* ]] && COMPREPLY=("${COMPREPLY[@]#"${number%"${number##*:}"}"}")
 }""",
         "zsh": """\
 _caddysnake_apps() {
@@ -108,7 +126,7 @@ def completion(shell: str) -> str:
                 action.complete = FILES[action.metavar]
             elif action.dest == "app" and action.metavar in ("APP", "APP|PID", "NAME"):
                 action.complete = APPS
-    return shtab.complete(whole, shell)
+    return shtab.complete(whole, shell).replace("-F _shtab_caddysnake", "-F _caddysnake")
 
 
 def manual_page() -> str:

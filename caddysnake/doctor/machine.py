@@ -21,7 +21,7 @@ _BACKLOG = 4096
 _DESCRIPTORS = 16_384
 _DESCRIPTORS_MIN = 256  # below that there is hardly room for workers
 _SPACE = 1 << 20
-_OLDEST_KERNEL = (5, 6)
+_OLDEST_KERNEL = (5, 4)
 """waitid(2) on a pidfd came with 5.4, and what else is used not later than this."""
 
 

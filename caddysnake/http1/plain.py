@@ -41,11 +41,6 @@ def _load() -> Any:
 _READER = _load()
 
 
-def is_there() -> bool:
-    """Return whether the extension is used."""
-    return _READER is not None
-
-
 def new_reader(
     template: dict[str, Any] | Literal[False] | None,
     extensions: tuple[str, ...],

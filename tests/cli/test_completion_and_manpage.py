@@ -71,6 +71,8 @@ def test_bash_completes_names_of_the_apps_that_run(script: Path, tmp_path: Path)
         here = {"cwd": tmp_path, "XDG_RUNTIME_DIR": process.runtime_dir}
         assert completed(script, "caddysnake", "reload", "--app", "ma", **here) == {"main:app", "main:api"}
         assert completed(script, "caddysnake", "status", "n", **here) == set()
+        for rest in ([":"], [":", "a"]):  # as readline takes it apart, of which the rest is completed
+            assert completed(script, "caddysnake", "status", "main", *rest, **here) == {"app", "api"}
         there = {"cwd": Path("/"), "XDG_RUNTIME_DIR": process.runtime_dir}
         words = ("caddysnake", "exec", "--config", str(tmp_path / "Caddyfile"), "m")
         assert completed(script, *words, **there) == {"main:app", "main:api"}

@@ -213,6 +213,24 @@ _caddysnake_apps() {
     [[ "$name" == "$1"* ]] && printf '%s\n' "$name"
   done < <(caddysnake status --names "${config[@]}" 2>/dev/null)
 }
+
+# Bash takes words apart at colons, and names of apps hold some.
+_caddysnake() {
+  local number whole=() is_open= current=0
+  for ((number = 0; number < ${#COMP_WORDS[@]}; number++)); do
+    if [[ ${#whole[@]} -gt 1 && ($is_open || "${COMP_WORDS[number]}" == :*) ]]; then
+      whole[-1]+="${COMP_WORDS[number]}"
+    else
+      whole+=("${COMP_WORDS[number]}")
+    fi
+    [[ "${COMP_WORDS[number]}" == *: ]] && is_open=1 || is_open=
+    ((number == COMP_CWORD)) && current=$((${#whole[@]} - 1))
+  done
+  COMP_WORDS=("${whole[@]}") COMP_CWORD=$current
+  _shtab_caddysnake
+  number="${whole[current]}"
+  [[ "$COMP_WORDBREAKS" == *:* ]] && COMPREPLY=("${COMPREPLY[@]#"${number%"${number##*:}"}"}")
+}
 # End Custom Preamble
 
 # $1=COMP_WORDS[1]
@@ -364,4 +382,4 @@ _shtab_caddysnake() {
   return 0
 }
 
-complete -o bashdefault -F _shtab_caddysnake caddysnake
+complete -o bashdefault -F _caddysnake caddysnake
