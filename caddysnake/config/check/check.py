@@ -206,17 +206,19 @@ def _check_unix(listener: PlannedListener) -> Iterator[CaddyfileError]:
             message = f"{listener.path} exists and is not a socket"
             yield error_at(listener.position, message, "take it away, or choose another path")
     if listener.owner is not None:
-        if _user_id(listener.owner) is None:
+        number = _number(accounts.user_id, listener.owner)
+        if number is None:
             message = f"there is no user {listener.owner}, who was to own {listener}"
             yield error_at(listener.position, message, "create it, or correct the name")
-        elif os.geteuid() != 0 and _user_id(listener.owner) != os.geteuid():
+        elif os.geteuid() not in (0, number):
             message = f"only root may make {listener.owner} the owner of {listener}"
             yield error_at(listener.position, message, "set the group instead, or start as root")
     if listener.group is not None:
-        if _group_id(listener.group) is None:
+        number = _number(accounts.group_id, listener.group)
+        if number is None:
             message = f"there is no group {listener.group}, which was to own {listener}"
             yield error_at(listener.position, message, "create it, or correct the name")
-        elif os.geteuid() != 0 and _group_id(listener.group) not in {os.getegid(), *os.getgroups()}:
+        elif os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
             message = f"the daemon's user is not in the group {listener.group}, so it cannot give {listener} to it"
             yield error_at(listener.position, message, f"add the user to it: usermod -aG {listener.group} USER")
 
@@ -237,18 +239,10 @@ def _check_folder(listener: PlannedListener) -> Iterator[CaddyfileError]:
         yield error_at(listener.position, message, "change its owner or mode, or choose another folder")
 
 
-def _user_id(name: str) -> int | None:
-    """The number of a user, by name or number."""
+def _number(look_up: Callable[[str], int], name: str) -> int | None:
+    """That of a user or group, by name or number."""
     try:
-        return accounts.user_id(name)
-    except AccountError:
-        return None
-
-
-def _group_id(name: str) -> int | None:
-    """The number of a group, by name or number."""
-    try:
-        return accounts.group_id(name)
+        return look_up(name)
     except AccountError:
         return None
 
