@@ -147,15 +147,12 @@ def _isolation(planned: Plan, runner: Runner) -> Iterator[Finding]:
     from ..config.plan.fence import unwalled
     from ..config.plan.isolation import shared
     from ..doctor.findings import Finding, Level
-    from ..sandbox import walls
+    from ..doctor.machine import isolating
 
     walled = {app.name for app in planned.apps} - set(unwalled(planned))
-    wall = "" if walls.why_not() else "; or put each into a sandbox: sandbox on"
-    first = "" if runner.who.uid == 0 else "a daemon that is root (`caddysnake systemd --install --now --users`), and "
     found = [each for each in shared(planned, runner.who.uid) if not walled.issuperset(each.apps)]
     for each in found:
-        fix = f"give each app a user of its own: {first}user NAME in its block{wall}"
-        yield Finding(Level.DOUBT, "isolation", str(each), fix)
+        yield Finding(Level.DOUBT, "isolation", str(each), isolating(runner))
     for text in sandboxes(planned):
         yield Finding(Level.GOOD, "isolation", text)
     if not walled and not found and len(planned.apps) > 1:

@@ -159,7 +159,7 @@ def _unit_of(path: str) -> str:
 def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen, str]]) -> str:
     if refused:
         target, uid, _ = refused[0]
-        return f"the daemon of {path} is at {target}, which this user may not use: call as {_user(uid)}, or as root"
+        return f"the daemon of {path} is at {target}, which this user may not use: {_call_as(uid)}"
     text = (
         f"no daemon answers for {path}: start it with `caddysnake run --config {file}`, "
         "or say where its admin API is with --address"
@@ -185,13 +185,17 @@ def _only_one() -> Target:
             raise CallFailed(f"several daemons are running; choose one with --config, or:{listed}")
         if running:
             target, uid, _ = running[0]
-            raise CallFailed(f"the daemon at {target} is not this user's: call as {_user(uid)}, or as root")
+            raise CallFailed(f"the daemon at {target} is not this user's: {_call_as(uid)}")
     raise CallFailed("no daemon is running, as far as this user can see; say where its admin API is with --address")
 
 
 def _listed(seen: _Seen, file: str) -> str:
     whose = f" ({_user(seen.uid)})" if seen.uid not in (-1, os.geteuid()) else ""
     return f"--address {seen.target}   {file}{whose}"
+
+
+def _call_as(uid: int) -> str:
+    return f"call as {_user(uid)}, or as root" if uid > 0 else "call as root"
 
 
 def _user(uid: int) -> str:

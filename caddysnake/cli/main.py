@@ -52,6 +52,7 @@ EXIT_FAILED: Final = 1
 STATE: Final = "CADDYSNAKE_STATE"  # as in daemon.inheritance, which takes long to import
 REHEARSAL: Final = "CADDYSNAKE_REHEARSAL"
 _REHEARSAL_NICENESS: Final = 5
+_OF_OTHERS: Final = {"start": ["run"], "restart": ["reload"], "ps": ["status"], "check": ["validate"]}
 
 
 class Command(Protocol):
@@ -77,6 +78,8 @@ class Parser(argparse.ArgumentParser):
 def _of_others(prog: str, words: list[str]) -> str:
     """What to write in the place of ``words``, which mean something to other servers."""
     first = words[0] if words else ""
+    if os.path.basename(first) == "Caddyfile" or first.endswith(".caddyfile"):
+        return f": write --config {first}"
     if prog.endswith(" run") and _names_an_app(first):
         return f": {PROGRAM} serve {first} serves one app, {PROGRAM} run those of a Caddyfile"
     if prog.endswith(" serve") and first.startswith("-"):
@@ -181,7 +184,7 @@ def _hint(name: str) -> str:
         return f" (did you mean `{PROGRAM} serve {name}`?)"
     if os.path.isfile(name):
         return f" (did you mean `{PROGRAM} run --config {name}`?)"
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    close = _OF_OTHERS.get(name, []) or difflib.get_close_matches(name, COMMANDS, n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 

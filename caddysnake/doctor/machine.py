@@ -61,6 +61,13 @@ def _walls(why_not: str, abi: int) -> Finding:
     return Finding(Level.GOOD, TOPIC, f"Landlock {abi}: `sandbox on` keeps apps apart, also those of one user")
 
 
+def isolating(runner: Runner) -> str:
+    """How apps are kept apart here."""
+    first = "" if runner.who.uid == 0 else "a daemon that is root (`caddysnake systemd --install --now --users`), and "
+    wall = "" if walls.why_not() else "; or put each into a sandbox: sandbox on"
+    return f"give each app a user of its own: {first}user NAME in its block{wall}"
+
+
 def _descriptors(hard: int) -> Finding:
     if hard == resource.RLIM_INFINITY:
         return Finding(Level.GOOD, TOPIC, "no limit of open files")

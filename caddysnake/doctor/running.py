@@ -158,6 +158,9 @@ def check_front(front: Front | None, plan: Plan | None, runner: Runner) -> Itera
     """Whether a Caddy runs, where the file has a socket that only one on this machine can connect to."""
     if front is not None and front.pid is not None:
         yield Finding(Level.GOOD, "caddy", f"Caddy runs: process {front.pid}, user {front.who.name}")
+        if runs_systemd() and any(unit.state != "active" for unit in units("caddy.service")):
+            text = f"caddy.service does not run; process {front.pid} is another Caddy"
+            yield Finding(Level.DOUBT, "caddy", text, "if the service is to be in front: systemctl start caddy")
     elif plan is not None and all(listener.network != "unix" for listener in plan.listeners):
         return
     elif not runs_systemd():

@@ -14,5 +14,5 @@ def stuck(app: Mapping[str, Any]) -> tuple[str, int] | None:
     pid = max(blocked, key=blocked.__getitem__, default=0)
     if blocked.get(pid, 0.0) < _LONG_S:
         return None
-    what = "its event loop is blocked, or all of its threads are"
+    what = "its event loop is blocked, or all of its threads are, or it is stopped as a whole"
     return f"worker {pid} has taken no request for {blocked[pid]:.0f} s: {what}", pid

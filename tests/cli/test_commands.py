@@ -61,6 +61,9 @@ def test_every_command_has_help_of_its_own(tmp_path: Path, name: str) -> None:
     ("words", "message"),
     [
         (("vlidate",), 'unknown command "vlidate" (did you mean "validate"?)'),
+        (("start",), '(did you mean "run"?)'),
+        (("restart",), '(did you mean "reload"?)'),
+        (("validate", "etc/Caddyfile"), "unrecognized arguments: etc/Caddyfile: write --config etc/Caddyfile"),
         (("--nope",), "unknown option --nope"),
         (("validate", "--nope"), "unrecognized arguments: --nope"),
         (("validate", "--config"), "expected one argument"),

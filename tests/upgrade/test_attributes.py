@@ -24,7 +24,7 @@ LOOKED_AT = {
         "_at_the_end _threads answered_for fd is_over last_cells page slots"
     ),
     "workers.slots.SlotTable": (
-        "_drop_order _dropped _free _fresh _held _limit _states _untaken"
+        "_drop_order _dropped _free _fresh _held _limit _moved_at _states _untaken"
     ),
     "workers.deadline.Deadline": (
         "_gauges _grace_s _kept_until _loop _on_over _silence _timer"

@@ -294,7 +294,7 @@ function paintAlerts(status) {
       found.push([`kept ${app.key}`, `${app.name}: build ${app.kept.build} is kept for ${left}: caddysnake rollback`, "", "alert warn"]);
     }
     for (const each of app.workers.filter((w) => w.blocked_s >= 10)) {
-      const what = `${app.name}: worker ${each.pid} has taken no request for ${duration(each.blocked_s)}: its event loop is blocked, or all of its threads are`;
+      const what = `${app.name}: worker ${each.pid} has taken no request for ${duration(each.blocked_s)}: its event loop is blocked, or all of its threads are, or it is stopped as a whole`;
       found.push([`blocked ${each.pid}`, what, `caddysnake dump ${each.pid}`, "alert"]);
     }
     for (const each of app.processes.filter((p) => p.state === "failed")) {

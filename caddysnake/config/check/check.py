@@ -106,6 +106,7 @@ def _directory_error(path: str, what: str, position: Position) -> CaddyfileError
             return error_at(position, f"{what} {path} is not a directory", "name the directory itself")
         parent = os.path.dirname(path)
         near = nearest(os.path.basename(path), _folders(parent)) if os.path.isdir(parent) else None
+        near = "nobody expands ~ in a Caddyfile: write {$HOME}" if "/~" in path else near
         return error_at(position, f"{what} {path} does not exist", near or "create it, or correct the path")
     if not os.access(path, os.R_OK | os.X_OK):
         return error_at(position, f"{what} {path} may not be read", "give the daemon's user the right to read it")
@@ -117,7 +118,10 @@ def _venv_error(app: AppSpec) -> CaddyfileError | None:
         return None
     position = app.block.at("venv")
     if (error := _directory_error(app.venv, "venv", position)) is not None:
-        error.hint = f"make it with: python3 -m venv {app.venv}"
+        if "/bin/python" in app.venv:
+            error.hint = f"name its folder: venv {app.venv.partition('/bin/python')[0]}"
+        elif "/~" not in app.venv:
+            error.hint = f"make it with: python3 -m venv {app.venv}"
         return error
     if app.block.python_path is not None or os.path.exists(app.python):
         return None

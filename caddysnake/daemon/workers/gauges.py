@@ -108,10 +108,11 @@ class Gauges:
 
     def blocked_ms(self) -> int | None:
         """Return for how long it could begin no request, if that is long: each thread is at one, or its event loop,
-        which turns every second, stands still; else None.
+        which turns every second, stands still, or it takes no connection (it is stopped, or C code holds the GIL); else
+        None.
         """
         begun = list(self._started()) if self._threads else [self.page.word(vitals.WORD_TICK)]
-        blocked = now_ms() - max(begun) if all(begun) else 0
+        blocked = max(now_ms() - max(begun) if all(begun) else 0, int(self.slots.still_s * 1000))
         return blocked if blocked > _BLOCKED_MS else None
 
     def pulse(self) -> Pulse:

@@ -5,6 +5,7 @@ The worker writes the bytes as well, and is believed in nothing: what it holds i
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,6 +45,7 @@ class SlotTable:
         self._fresh = 0  # the lowest slot never given
         self._free: deque[int] = deque()
         self._untaken: deque[int] = deque()
+        self._moved_at = time.monotonic()
 
     # -- giving and taking back -------------------------------------------------------------------------------
 
@@ -78,6 +80,8 @@ class SlotTable:
     def hold(self, slot: int, connection: Connection) -> None:
         """Note that ``connection`` is on its way to the worker, in ``slot``."""
         self._held[slot] = connection
+        if not self._untaken:
+            self._moved_at = time.monotonic()
         self._untaken.append(slot)
 
     def withdraw(self, slot: int) -> None:
@@ -125,7 +129,13 @@ class SlotTable:
         """How many of them it has not taken yet."""
         while self._untaken and self._states[self._untaken[0]] != vitals.SLOT_GIVEN:
             self._untaken.popleft()
+            self._moved_at = time.monotonic()
         return len(self._untaken)
+
+    @property
+    def still_s(self) -> float:
+        """For how long it has taken none of those that it was given; 0: nothing is left for it to take."""
+        return time.monotonic() - self._moved_at if self.untaken else 0.0
 
     @property
     def is_behind(self) -> bool:

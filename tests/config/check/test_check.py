@@ -65,6 +65,10 @@ def test_a_missing_working_dir_is_named_with_its_neighbour(app: Path) -> None:
     error = error_of(app, "module_wsgi main:app", f"working_dir {app}/shpo")
     assert (error.line, error.hint) == (4, 'did you mean "shop"?')
     assert "does not exist" in error.message
+    for line in ("working_dir ~/shop", "venv ~/.venv"):
+        assert "{$HOME}" in (error_of(app, "module_wsgi main:app", line).hint or "")
+    error = error_of(app, "module_wsgi main:app", f"venv {app}/.venv/bin/python3")
+    assert error.hint == f"name its folder: venv {app}/.venv"
 
 
 def test_a_working_dir_must_be_a_directory(app: Path) -> None:
