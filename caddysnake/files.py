@@ -84,12 +84,13 @@ def led_astray(path: str, descriptor: int) -> str | None:
         return None
     if (real := name_of(descriptor)) is None:
         return f"leads to what has no name: {hand}"
-    if (closed := closed_to(real, hand.uid, _groups_of(hand.uid))) is None:
+    if (closed := closed_to(real, hand.uid, groups_of(hand.uid))) is None:
         return None
     return f"leads to what not everybody may read ({closed}), and could lead anywhere: {hand}"
 
 
-def _groups_of(uid: int) -> frozenset[int]:
+def groups_of(uid: int) -> frozenset[int]:
+    """All groups of a user, by the user database."""
     try:
         entry = pwd.getpwuid(uid)
     except (KeyError, OverflowError):
@@ -170,12 +171,12 @@ def _refuse_link(folder: os.stat_result, link: os.stat_result, name: str) -> Non
     own = os.geteuid()
     if own != 0:  # as the kernel has it where it protects links (proc_sys_fs(5), protected_symlinks)
         if folder.st_mode & stat.S_IWOTH and link.st_uid not in (0, own):
-            text = f"the link {name}, in a folder where everybody may write, belongs to {_user(link.st_uid)}"
+            text = f"the link {name}, in a folder where everybody may write, belongs to user {user_name(link.st_uid)}"
             raise OSError(errno.ELOOP, text, name)
         return
     why = writers(folder, may_be_sticky=True)
     if why is None and link.st_uid != 0:
-        why = f"belongs to {_user(link.st_uid)}"
+        why = f"belongs to user {user_name(link.st_uid)}"
         raise OSError(errno.ELOOP, f"root does not follow the link {name}, which {why}: name the folder itself", name)
     if why is not None:
         text = f"root does not follow the link {name}, whose folder {why}: name the folder it leads to"
@@ -223,7 +224,7 @@ def first_hand(path: str, *, is_folder: bool = False) -> Hand | None:
             if links > LINKS_MAX:
                 return None
             if info.st_uid != 0:
-                return Hand(current, f"belongs to {_user(info.st_uid)}", info.st_uid)
+                return Hand(current, f"belongs to user {user_name(info.st_uid)}", info.st_uid)
             target = os.readlink(current)
             parts += [part for part in target.split("/") if part][::-1]
             current = "/" if target.startswith("/") else os.path.dirname(current)
@@ -240,13 +241,13 @@ def first_hand(path: str, *, is_folder: bool = False) -> Hand | None:
 def writers(info: os.stat_result, *, may_be_sticky: bool) -> str | None:
     """Who other than root may write to the file of *info*; ``None`` when nobody may."""
     if info.st_uid != 0:
-        return f"belongs to {_user(info.st_uid)}"
+        return f"belongs to user {user_name(info.st_uid)}"
     if may_be_sticky and stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:
         return "may be written by everybody"
     if info.st_mode & stat.S_IWGRP and not _is_empty_group(info.st_gid):
-        return f"may be written by group {_group(info.st_gid)}"
+        return f"may be written by group {group_name(info.st_gid)}"
     return None
 
 
@@ -306,14 +307,16 @@ def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:
     return None
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """The name of a user, or its number where it has none."""
     try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"user {uid}"
+        return str(uid)
 
 
-def _group(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """The name of a group, or its number where it has none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

@@ -199,12 +199,9 @@ def _call_as(uid: int) -> str:
 
 
 def _user(uid: int) -> str:
-    import pwd
+    from ..files import user_name
 
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user {uid}"
+    return f"user {user_name(uid)}"
 
 
 # -- who is there ------------------------------------------------------------------------------------------------------
@@ -255,23 +252,13 @@ def _announced() -> list[str]:
 
 def _may_be_asked(uid: int, file: str | None) -> bool:
     """Root asks other users' daemons too, but sends nobody a file that he could not read himself."""
-    from ..files import closed_to
+    from ..files import closed_to, groups_of
 
     if uid in (0, os.geteuid()):
         return True
     if os.geteuid() != 0:
         return False
-    if file is None:
-        return True
-    import grp
-    import pwd
-
-    try:
-        account = pwd.getpwuid(uid)
-        gids = {account.pw_gid, *(each.gr_gid for each in grp.getgrall() if account.pw_name in each.gr_mem)}
-    except KeyError:
-        gids = set()
-    return closed_to(file, uid, frozenset(gids)) is None
+    return file is None or closed_to(file, uid, groups_of(uid)) is None
 
 
 def _look(target: Target) -> _Seen | None:

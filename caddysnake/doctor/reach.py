@@ -5,12 +5,13 @@ Access control lists and security modules are not looked at; ``has_list`` says w
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import stat
 from pathlib import Path
 from typing import NamedTuple
+
+from ..files import group_name, user_name
 
 
 class Who(NamedTuple):
@@ -44,22 +45,6 @@ def of_database(name: str) -> Who:
     """The user ``name`` (or number) with its groups. Raises ``LookupError``."""
     entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
     return Who(entry.pw_name, entry.pw_uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)))
-
-
-def group_name(gid: int) -> str:
-    """The name of a group, or its number where it has none."""
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-def user_name(uid: int) -> str:
-    """The name of a user, or its number where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def group_of(who: Who) -> str:

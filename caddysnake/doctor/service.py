@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ..config.plan.places import is_same
 from ..daemon.system.cgroups import runs_systemd
-from .reach import Who, of_process, user_name
+from ..files import user_name
+from .reach import Who, of_process
 
 _ASKED = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "MainPID", "User", "Group",
           "SupplementaryGroups", "RuntimeDirectory", "LimitNOFILE", "ExecStartPre", "ExecStart")  # fmt: skip
@@ -129,12 +130,14 @@ def in_container(root: str = "/") -> bool:
 
 def units(*patterns: str) -> list[Unit]:
     """Those that systemd knows, of ours if no others are asked for."""
-    command = ["systemctl", "show", *(patterns or _PATTERNS), f"--property={','.join(_ASKED)}"]
+    return list(read_units(_printed("systemctl", "show", *(patterns or _PATTERNS), f"--property={','.join(_ASKED)}")))
+
+
+def _printed(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return list(read_units(done.stdout))
+        return ""
 
 
 def read_units(shown: str) -> Iterator[Unit]:
@@ -173,12 +176,7 @@ def shortened(text: str) -> str:
 
 def last_words(unit: Unit) -> str:
     """The last error in its log, as one line; empty when there is none, or it may not be read."""
-    command = ["journalctl", "--unit", unit.name, "--lines", "60", "--output", "cat", "--no-pager"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return last_error(done.stdout)
+    return last_error(_printed("journalctl", "--unit", unit.name, "--lines", "60", "--output", "cat", "--no-pager"))
 
 
 def last_error(log: str) -> str:

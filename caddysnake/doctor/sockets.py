@@ -13,9 +13,10 @@ from ..config.plan.accounts import AccountError, group_id, user_id
 from ..config.plan.plan import PlannedListener
 from ..daemon.system.cgroups import runs_systemd
 from ..daemon.system.log.records import printable
+from ..files import group_name, user_name
 from .findings import Finding, Level
 from .front import Front
-from .reach import Obstacle, entering, group_name, group_of, has_list, may, of_database, user_name
+from .reach import Obstacle, entering, group_of, has_list, may, of_database
 from .service import Runner, runner_of
 
 TOPIC = "sockets"

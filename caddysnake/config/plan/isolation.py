@@ -5,10 +5,10 @@ and change what the others can (docs/isolation.md).
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ...files import user_name
 from ...placeholders import template
 from ...placeholders.names import PlaceholderError
 from . import accounts
@@ -64,7 +64,7 @@ def shared(plan: Plan, runner: int | None = None) -> Sequence[Shared]:
         if uid is not None:
             groups.setdefault(uid, []).append(spec)
     return [
-        Shared(_name(uid), uid, tuple(spec.name for spec in specs), any(spec.dynamic for spec in specs))
+        Shared(user_name(uid), uid, tuple(spec.name for spec in specs), any(spec.dynamic for spec in specs))
         for uid, specs in groups.items()
         if len(specs) > 1 or specs[0].dynamic
     ]
@@ -87,10 +87,3 @@ def _uid(spec: AppSpec, runner: int | None = None) -> int | None:
         return accounts.user_id(spec.block.user)
     except AccountError:
         return None  # the checks say so
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
