@@ -385,7 +385,7 @@ function fillApp(row, app, status) {
   write(name, app.name);
   name.setAttribute("aria-expanded", String(open.has(app.key)));
   const badge = row.cells[1].firstChild;
-  write(badge, app.state + (app.refused ? ", older build" : ""));
+  write(badge, app.state + (app.refused && app.workers_ready ? ", older build" : ""));
   classes(badge, `badge ${app.refused && app.state === "serving" ? "warn" : STATES[app.state]}`);
   const past = history.get(app.key) || { rates: [], latencies: null, queues: null };
   const latest = past.latencies;
