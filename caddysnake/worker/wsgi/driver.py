@@ -271,7 +271,7 @@ class Driver:
                 counters.fail()
             counters.end(start, 500 if call.is_cut else call.answered, call.sent_bytes)
         waited = start - arrived
-        if waited > 0:
+        if waited > 0.0:
             counters.waited_s += waited
             if waited > _PROMPT_S:
                 counters.waited(waited)
