@@ -169,10 +169,11 @@ class History:
             _Group(name, app.ledger, [app], (app.builds.times_accepted, app.builds.times_refused))
             for name, app in running.apps.items()
         ]
-        found += [
-            _Group(tenants.spec.name, tenants.ledger, list(tenants.all_apps()), (0, 0))
-            for tenants in running.templates.values()
-        ]
+        for tenants in running.templates.values():
+            apps = list(tenants.all_apps())
+            renewed = sum(max(app.builds.times_accepted - 1, 0) for app in apps)  # the first is that it wakes
+            refused = sum(app.builds.times_refused for app in apps)
+            found.append(_Group(tenants.spec.name, tenants.ledger, apps, (renewed, refused)))
         return found
 
     def _point(self, label: str, cells: list[int], passed: float, memory: int, workers: int) -> Point:
