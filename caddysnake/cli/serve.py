@@ -6,9 +6,9 @@
 
 Without a module, what is called main, app, wsgi or asgi is served, or the project beside a manage.py. Without a
 variable, app, application or a factory is looked for in the module. Whether the app is WSGI or ASGI is told
-by looking at it; --wsgi and --asgi force one. The virtual environment that is active, or a .venv beside the app, is
-used. With --domain Caddy gets a certificate and serves HTTPS on ports 80 and 443. --print shows the Caddyfile that this
-command stands for.
+by looking at it; --wsgi and --asgi force one. The virtual environment that is active, or a .venv beside the app or
+above it, up to the current folder, is used. With --domain Caddy gets a certificate and serves HTTPS on ports 80 and
+443. --print shows the Caddyfile that this command stands for.
 """
 
 from __future__ import annotations

@@ -47,6 +47,12 @@ def test_quotes_of_a_shell_and_braces_of_a_command_are_left_to_it() -> None:
     assert app.releases[0].command == ("sh", "-c", "echo $\\{HOME} \\{\\}")
 
 
+def test_what_only_a_shell_would_understand_is_warned_of_unless_it_is_quoted() -> None:
+    lines = ["release make a | tee b", "release cut -d `|` file", "process q sh -c 'a | b'"]
+    (warning,) = load(block(*lines), "Caddyfile", {}).warnings
+    assert "| is a word of the command: no shell reads it (write sh -c '…')" in warning
+
+
 def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "tool").write_text("#!/bin/sh\n")
     lines = [f"working_dir {tmp_path}", "process a no-such-tool -x", "process b ./tool", "release sh -c true"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -43,6 +44,24 @@ def test_a_python_that_will_not_do_is_named_with_what_to_do(tmp_path: Path) -> N
     assert "no-such-python" in run.stderr
     assert "make PYTHON=" in run.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_who_looks_on_sees_what_pip_does_and_a_log_has_the_outcome(tmp_path: Path, on_terminal: bool) -> None:
+    ours, terminal = pty.openpty()
+    try:
+        command = ["make", "--no-print-directory", "--dry-run", "run", f"PYTHON={sys.executable}", f"VENV={tmp_path}/v"]
+        run = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal if on_terminal else subprocess.DEVNULL,
+            text=True, timeout=60, check=True,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    installing = [line for line in run.stdout.splitlines() if " pip " in line and " install " in line]
+    assert installing
+    assert {"--quiet" in line for line in installing} == {not on_terminal}
 
 
 NAMES = [f"test_chance.py::test_chance[{number}]" for number in range(3)]

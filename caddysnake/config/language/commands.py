@@ -19,6 +19,7 @@ _subdirective = SUBDIRECTIVES.register
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TIMEOUT = ("timeout_s", one(values.positive_duration))
+_SHELLS = ("|", "||", "&&", ">", ">>", "2>&1")
 _LEFT_ALONE = re.compile(r"\$\{|\{\}")
 """Braces that are for the command: a shell's ``${NAME}``, and the ``{}`` of ``find`` and ``xargs``."""
 
@@ -31,7 +32,7 @@ def release(d: Dispenser, app: AppDraft) -> None:
     refused. It is executed as the app is, with its `python` first in `PATH`, no shell, and nothing on its standard
     input. A word may hold placeholders, as the value of `env_var` may; `${NAME}` and `{}` are left to the command."""
     position = position_of(d.token())
-    command = _command(_words(d), app)
+    command = _command(_words(d, app), app)
     app.add("releases", ReleaseLine(command=command, **block_fields(d, timeout=_TIMEOUT), position=position))
 
 
@@ -99,7 +100,7 @@ def _variable(line: Dispenser, app: AppDraft) -> EnvVar:
 
 
 def _named(d: Dispenser, app: AppDraft, field: str) -> tuple[str, list[str]]:
-    words = _words(d)
+    words = _words(d, app)
     if not words or not _NAME.fullmatch(words[0]):
         what = "takes a name first" if not words else f"{words[0]!r} is no name"
         raise InvalidValue(what, "a name has letters, digits, _, . and -, and begins with a letter or digit")
@@ -109,13 +110,15 @@ def _named(d: Dispenser, app: AppDraft, field: str) -> tuple[str, list[str]]:
     return words[0], words[1:]
 
 
-def _words(d: Dispenser) -> list[str]:
+def _words(d: Dispenser, app: AppDraft) -> list[str]:
     """The arguments of this line. What stands in single quotes, which mean nothing to Caddy, is one, as in a shell."""
     found: list[str] = []
     inside: list[str] | None = None
     while d.next_arg():
         token = d.token()
         text = token.text
+        if text in _SHELLS and not token.quote and inside is None:
+            app.warnings.append(d.error(f"{text} is a word of the command: no shell reads it", "write sh -c '…'"))
         if inside is None:
             if token.quote or not text.startswith("'"):
                 found.append(text)
