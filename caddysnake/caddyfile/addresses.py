@@ -61,11 +61,8 @@ class Address(NamedTuple):
 
 
 def parse_address(token: Token) -> Address:
-    """Take one address apart.
-
-    Raises:
-        CaddyfileError: it has no port that could be one, a scheme other than http and https, a scheme that contradicts
-            its port, or a host that no certificate can name where the site would need one.
+    """Take one address apart. Raises ``CaddyfileError``: it has no port that could be one, a scheme other than http and
+    https, a scheme that contradicts its port, or a host that no certificate can name where the site would need one.
     """
     text = token.text[:_MAX_LENGTH].strip()
     network, slash, _ = text.partition("/")
@@ -86,10 +83,8 @@ def parse_address(token: Token) -> Address:
 def parse_addresses(keys: Iterable[Token], directives: Iterable[str]) -> list[Address]:
     """The addresses of one site, without those that repeat an earlier one.
 
-    *directives* are the names that are more likely a directive than a host.
-
-    Raises:
-        CaddyfileError: one of them is wrong, or is a directive.
+    *directives* are the names that are more likely a directive than a host. Raises ``CaddyfileError``: one of them is
+    wrong, or is a directive.
     """
     known = frozenset(directives)
     found: dict[str, Address] = {}

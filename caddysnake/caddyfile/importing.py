@@ -36,10 +36,8 @@ def put_in(tokens: Sequence[Token], arguments: Arguments, at: Token, depth: int,
     """*tokens* as they stand after the import *at*: placeholders for arguments and blocks are replaced.
 
     A snippet that is defined within them keeps its placeholders: they are for its own import. *depth* is the nesting at
-    the import, since only at the top level are there snippets.
-
-    Raises:
-        CaddyfileError: ``{args[n]}`` with a negative n.
+    the import, since only at the top level are there snippets. Raises ``CaddyfileError``: ``{args[n]}`` with a negative
+    n.
     """
     place = f"{at.file}:{at.line}"
     arrived: list[Token] = []
@@ -187,10 +185,8 @@ def _closing(text: str, position: int) -> int:
 def find_files(pattern: str, at: Token, snippets: Iterable[str], warn: Warn) -> list[str]:
     """The files that *pattern* names, relative to the file that *at* stands in, sorted.
 
-    *snippets* are the names it might have been meant for.
-
-    Raises:
-        CaddyfileError: a plain name is not there, or the pattern has more wildcards than one.
+    *snippets* are the names it might have been meant for. Raises ``CaddyfileError``: a plain name is not there, or the
+    pattern has more wildcards than one.
     """
     folder = os.path.dirname(os.path.abspath(at.file))
     path = pattern if os.path.isabs(pattern) else os.path.normpath(os.path.join(folder, pattern))

@@ -56,10 +56,8 @@ _MARKER = re.compile(r"[A-Za-z0-9_-]+")
 def tokenize(source: str, file: str) -> list[Token]:
     """The tokens of *source*; *file* is the name they carry.
 
-    Environment variables are not replaced here.
-
-    Raises:
-        CaddyfileError: something quoted, or a heredoc, is never closed, or a heredoc is malformed.
+    Environment variables are not replaced here. Raises ``CaddyfileError``: something quoted, or a heredoc, is never
+    closed, or a heredoc is malformed.
     """
     return _Scanner(source.removeprefix("\ufeff"), file).run()
 

@@ -23,10 +23,8 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def matcher_of(token: Token, definitions: Mapping[str, MatcherSet]) -> tuple[bool, MatcherSet | None]:
-    """Whether *token*, a directive's first argument, is a matcher, and which; ``None`` matches every request.
-
-    Raises:
-        CaddyfileError: ``@name`` is not defined.
+    """Whether *token*, a directive's first argument, is a matcher, and which; ``None`` matches every request. Raises
+    ``CaddyfileError``: ``@name`` is not defined.
     """
     text = token.text
     if text == "*":
@@ -42,10 +40,8 @@ def matcher_of(token: Token, definitions: Mapping[str, MatcherSet]) -> tuple[boo
 
 
 def define(line: Dispenser, definitions: dict[str, MatcherSet]) -> None:
-    """Add the named matcher that the segment behind *line* defines to *definitions*.
-
-    Raises:
-        CaddyfileError: the name is taken, or what follows it is malformed.
+    """Add the named matcher that the segment behind *line* defines to *definitions*. Raises ``CaddyfileError``: the
+    name is taken, or what follows it is malformed.
     """
     line.next()
     name = line.val()

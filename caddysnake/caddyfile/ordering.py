@@ -65,10 +65,8 @@ _T = TypeVar("_T")
 
 
 def directive_order(options: Iterable[Segment]) -> tuple[str, ...]:
-    """The order after every ``order`` among the global *options*.
-
-    Raises:
-        CaddyfileError: an ``order`` is malformed or names an unknown directive.
+    """The order after every ``order`` among the global *options*. Raises ``CaddyfileError``: an ``order`` is malformed
+    or names an unknown directive.
     """
     order = list(DIRECTIVE_ORDER)
     for option in options:

@@ -76,10 +76,7 @@ def build_sites(parsed: ParsedFile) -> tuple[list[StructuredSite], list[Caddyfil
 
 
 def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str, Segment]) -> StructuredSite:
-    """One site.
-
-    Raises:
-        CaddyfileError: the first mistake in its addresses, matchers or the structure of its routes.
+    """One site. Raises ``CaddyfileError``: the first mistake in its addresses, matchers or the structure of its routes.
     """
     addresses = parse_addresses(block.keys, KNOWN_DIRECTIVES)
     definitions: dict[str, MatcherSet] = {}

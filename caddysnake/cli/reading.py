@@ -53,11 +53,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(path: str | None) -> Source:
-    """The Caddyfile at *path*, or the one in the current directory.
-
-    Raises:
-        ReadError: it cannot be read.
-    """
+    """The Caddyfile at *path*, or the one in the current directory. Raises ``ReadError``: it cannot be read."""
     if path == "-":
         return Source(sys.stdin.buffer.read(), "Caddyfile")
     file = DEFAULT_FILE if path is None else path
@@ -73,10 +69,8 @@ def read(path: str | None) -> Source:
 
 @contextmanager
 def source_of(path: str | None) -> Iterator[Source]:
-    """The Caddyfile at *path*, for as long as it is worked on.
-
-    Raises:
-        CommandFailed: it cannot be read, or ``ConfigErrors`` was raised meanwhile, and has been printed.
+    """The Caddyfile at *path*, for as long as it is worked on. Raises ``CommandFailed``: it cannot be read, or
+    ``ConfigErrors`` was raised meanwhile, and has been printed.
     """
     from ..config.language.adapt import ConfigErrors
 

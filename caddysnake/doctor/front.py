@@ -35,10 +35,8 @@ class Front(NamedTuple):
 
 
 def find_front(name: str | None, proc: str = "/proc") -> Front | None:
-    """The user that Caddy runs as: ``name``, or that of a Caddy that runs, or that of a package of Caddy.
-
-    Raises:
-        LookupError: there is no user ``name``.
+    """The user that Caddy runs as: ``name``, or that of a Caddy that runs, or that of a package of Caddy. Raises
+    ``LookupError``: there is no user ``name``.
     """
     for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
         found = of_process(pid, proc) if _is_caddy(Path(proc, str(pid))) else None

@@ -22,10 +22,8 @@ MatcherSet = Mapping[str, Any]
 
 
 def compile_set(matchers: MatcherSet | None) -> Predicate | None:
-    """The predicate of one set; ``None`` when it matches every request.
-
-    Raises:
-        MatcherError: a matcher is unknown, cannot be decided here, or holds what cannot be meant.
+    """The predicate of one set; ``None`` when it matches every request. Raises ``MatcherError``: a matcher is unknown,
+    cannot be decided here, or holds what cannot be meant.
     """
     found = [_compile(kind, holds) for kind, holds in (matchers or {}).items()]
     if not found:
@@ -42,10 +40,8 @@ def plain_host(name: str) -> str | None:
 
 
 def captures(matchers: MatcherSet | None) -> set[str]:
-    """The names of the placeholders that a set may set, beginning with ``http.regexp.``.
-
-    Raises:
-        MatcherError: a regular expression is malformed.
+    """The names of the placeholders that a set may set, beginning with ``http.regexp.``. Raises ``MatcherError``: a
+    regular expression is malformed.
     """
     found: set[str] = set()
     for kind, holds in (matchers or {}).items():

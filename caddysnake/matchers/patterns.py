@@ -29,14 +29,9 @@ _SINGLE_BYTE = re.compile(r"(?:[^\\]|\\.)*?\\C", re.DOTALL)
 
 
 class Regexp:
-    """A compiled pattern that leaves its captures with the request.
-
-    Args:
-        pattern: in RE2's syntax.
-        name: what the captures go by beside their number: ``{http.regexp.<name>.1}``. May be empty.
-
-    Raises:
-        MatcherError: the pattern or the name is malformed, or there is no RE2.
+    """A compiled pattern that leaves its captures with the request. ``pattern``: in RE2's syntax. ``name``: what the
+    captures go by beside their number: ``{http.regexp.<name>.1}``. May be empty. Raises ``MatcherError``: the pattern
+    or the name is malformed, or there is no RE2.
     """
 
     def __init__(self, pattern: str, name: str = "") -> None:

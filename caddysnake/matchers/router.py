@@ -32,14 +32,9 @@ _LABELS = "http.request.host.labels."
 
 
 class Router:
-    """Finds the app of each request.
-
-    Args:
-        tables: one for each listener, in the order of their numbers.
-        refused: called when a request has a value that must not be used; the answer is the same as for no app.
-
-    Raises:
-        MatcherError, PlaceholderError: a table holds what the daemon should have refused.
+    """Finds the app of each request. ``tables``: one for each listener, in the order of their numbers. ``refused``:
+    called when a request has a value that must not be used; the answer is the same as for no app. Raises
+    ``MatcherError``, ``PlaceholderError``: a table holds what the daemon should have refused.
     """
 
     def __init__(self, tables: Sequence[Table], refused: Callable[[UnsafeValue], None] = lambda _: None) -> None:
@@ -94,10 +89,8 @@ class _Listener:
         """What was found for a Host field, where nothing else decides."""
 
     def find(self, request: Request) -> Target | None:
-        """Where *request* goes. It is used up: its path may be stripped.
-
-        Raises:
-            UnsafeValue: it is for an app of which it decides a value that must not be used.
+        """Where *request* goes. It is used up: its path may be stripped. Raises ``UnsafeValue``: it is for an app of
+        which it decides a value that must not be used.
         """
         if self._variables:
             request.variables.update(self._variables)

@@ -17,10 +17,8 @@ _PASS_ON = "let Caddy pass it on: header_up X-Name {placeholder} in reverse_prox
 
 
 def settle(matchers: Mapping[str, Any], environ: Environ, variables: dict[str, str]) -> dict[str, Any]:
-    """*matchers* without any placeholder but those of requests; *variables* gains the variables it needs.
-
-    Raises:
-        MatcherError: a placeholder is unknown or cannot be known here, or a variable is one of Caddy's.
+    """*matchers* without any placeholder but those of requests; *variables* gains the variables it needs. Raises
+    ``MatcherError``: a placeholder is unknown or cannot be known here, or a variable is one of Caddy's.
     """
     try:
         return {kind: _settled(kind, holds, environ, variables) for kind, holds in matchers.items()}

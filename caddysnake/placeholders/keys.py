@@ -64,14 +64,9 @@ class Field(NamedTuple):
 
 
 class AppTemplate:
-    """A block of which requests decide some values.
-
-    Args:
-        number: the block's number in the plan.
-        fields: its values that hold placeholders of requests.
-
-    Raises:
-        PlaceholderError: a placeholder cannot be used, or differs from one request to the next in any case.
+    """A block of which requests decide some values. ``number``: the block's number in the plan. ``fields``: its values
+    that hold placeholders of requests. Raises ``PlaceholderError``: a placeholder cannot be used, or differs from one
+    request to the next in any case.
     """
 
     def __init__(self, number: int, fields: Iterable[Field]) -> None:
@@ -97,21 +92,14 @@ class AppTemplate:
         return self._templates[field.name].names
 
     def key(self, request: Request) -> str:
-        """The key of the app that *request* is for.
-
-        Raises:
-            UnsafeValue: one of its values must not be used.
-        """
+        """The key of the app that *request* is for. Raises ``UnsafeValue``: one of its values must not be used."""
         values = [source(request) or "" for source in self._sources]
         self._check(values)
         return _BETWEEN.join(values)
 
     def resolve(self, key: str) -> dict[str, str]:
-        """The fields, by name, of the app that *key* names.
-
-        Raises:
-            UnsafeValue: one of its values must not be used, what they make of a field is not such a thing, or it is no
-                key of this template.
+        """The fields, by name, of the app that *key* names. Raises ``UnsafeValue``: one of its values must not be used,
+        what they make of a field is not such a thing, or it is no key of this template.
         """
         values = key.split(_BETWEEN)
         if len(values) != len(self.names):

@@ -96,10 +96,8 @@ def compile(text: str, *, mode: Mode = Mode.ALL, is_strict: bool = True, environ
 
 
 def settle(text: str, environ: Environ) -> str:
-    """*text* with all that no request can change written out, so that it means the same in another process.
-
-    Raises:
-        PlaceholderError: as ``compile``.
+    """*text* with all that no request can change written out, so that it means the same in another process. Raises
+    ``PlaceholderError``: as ``compile``.
     """
     if "{" not in text:
         return text

@@ -196,10 +196,8 @@ def gunicorn(block: Block, words: list[str], launch: Launch) -> None:
 
 
 def literals(text: str, file: str, block: Block) -> list[tuple[str, Any]]:
-    """The settings of a configuration whose values are literals. All else becomes comments.
-
-    Raises:
-        CannotImport: it is not Python.
+    """The settings of a configuration whose values are literals. All else becomes comments. Raises ``CannotImport``: it
+    is not Python.
     """
     try:
         tree = ast.parse(text, file)

@@ -101,10 +101,8 @@ def expanded(words: list[str], environ: dict[str, str]) -> list[str]:
 
 
 def shell(text: str, start: Launch) -> list[Launch]:
-    """The commands of a shell's line or script, each with the folder and environment that it has there.
-
-    Raises:
-        CannotImport: a quotation does not end.
+    """The commands of a shell's line or script, each with the folder and environment that it has there. Raises
+    ``CannotImport``: a quotation does not end.
     """
     found: list[Launch] = []
     here = start

@@ -49,11 +49,7 @@ def procfile(text: str, start: Launch) -> Iterator[tuple[str, Launch]]:
 
 
 def unit(text: str, start: Launch) -> Launch:
-    """The command of a service.
-
-    Raises:
-        CannotImport: it has none.
-    """
+    """The command of a service. Raises ``CannotImport``: it has none."""
     launch = replace(start)
     from_files: dict[str, str] = {}
     command = ""
@@ -148,11 +144,7 @@ def _words(text: str, file: str, line: int) -> list[str]:
 
 
 def dockerfile(text: str, start: Launch) -> Launch:
-    """The command of an image's last stage.
-
-    Raises:
-        CannotImport: it has none.
-    """
+    """The command of an image's last stage. Raises ``CannotImport``: it has none."""
     stages: dict[str, tuple[Launch, list[str], list[str]]] = {}
     launch = replace(start, environ={})
     entrypoint: list[str] = []

@@ -249,10 +249,8 @@ def _ini_file(value: str, block: Block, launch: Launch, beside: str, depth: int)
 
 
 def ini(text: str, file: str, launch: Launch, wanted: str = "uwsgi") -> list[tuple[str, Any]]:
-    """The options of the section ``wanted``, in order; a name may come several times.
-
-    Raises:
-        CannotImport: a line is no option, or there is no such section.
+    """The options of the section ``wanted``, in order; a name may come several times. Raises ``CannotImport``: a line
+    is no option, or there is no such section.
     """
     path = os.path.abspath(file)
     known = {

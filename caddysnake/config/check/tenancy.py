@@ -36,10 +36,8 @@ def settle_plan(plan: Plan, environ: Mapping[str, str], base_dir: str | None = N
 
 
 def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping[str, str], base_dir: str) -> AppSpec:
-    """The app that *values* (by the names of the template's fields) make of *spec*.
-
-    Raises:
-        NoSuchApp: its directory, its virtual environment or its module is not there.
+    """The app that *values* (by the names of the template's fields) make of *spec*. Raises ``NoSuchApp``: its
+    directory, its virtual environment or its module is not there.
     """
     block = _filled(spec.block, {**settled_fields(spec.block, environ), **values})
     found = resolve_app(block, spec, base_dir, name=name)

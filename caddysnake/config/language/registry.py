@@ -114,10 +114,8 @@ class Registry(Generic[Draft]):
         return add
 
     def apply(self, tokens: Sequence[Token], draft: Draft, seen: dict[str, Position]) -> None:
-        """Read one line, and the block it opens, into *draft*. *seen* says where each name was written first.
-
-        Raises:
-            CaddyfileError: the name is unknown or not offered, or what follows it is wrong.
+        """Read one line, and the block it opens, into *draft*. *seen* says where each name was written first. Raises
+        ``CaddyfileError``: the name is unknown or not offered, or what follows it is wrong.
         """
         dispenser = Dispenser(tokens)
         dispenser.next()
@@ -152,10 +150,8 @@ def error_at(position: Position, message: str, hint: str | None = None, token: s
 
 
 def arguments(dispenser: Dispenser, least: int, most: int | None = None) -> list[str]:
-    """The arguments of this line, when there are as many as asked for.
-
-    Raises:
-        InvalidValue: there are fewer or more.
+    """The arguments of this line, when there are as many as asked for. Raises ``InvalidValue``: there are fewer or
+    more.
     """
     found = dispenser.remaining_args()
     if len(found) < least or (most is not None and len(found) > most):

@@ -39,10 +39,8 @@ def resolve(
     """The account of *user* (a name or number) in *group*; ``None`` when that is who we are anyway.
 
     ``…_by_request``: a request had a say in the name, so it must be an ordinary one. What the operator wrote out may be
-    any.
-
-    Raises:
-        AccountError: there is no such user or group, it is not an ordinary one, or only root could become it.
+    any. Raises ``AccountError``: there is no such user or group, it is not an ordinary one, or only root could become
+    it.
     """
     if user is None and group is None:
         return None

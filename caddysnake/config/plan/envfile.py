@@ -30,10 +30,8 @@ def locate(path: str, working_dir: Path) -> Path:
     """The file that *path* means for an app in *working_dir*.
 
     An absolute path is the operator's and trusted. A relative one stays inside the working directory, also after its
-    symlinks are followed: the directory may be a tenant's.
-
-    Raises:
-        InvalidValue: the path leaves the working directory.
+    symlinks are followed: the directory may be a tenant's. Raises ``InvalidValue``: the path leaves the working
+    directory.
     """
     if os.path.isabs(path):
         return Path(path)
@@ -81,10 +79,8 @@ def read(
 
 
 def parse(content: bytes, file: str) -> dict[str, str]:
-    """The variables in *content*; *file* is its name in errors.
-
-    Raises:
-        CaddyfileError: at the first line that cannot be read.
+    """The variables in *content*; *file* is its name in errors. Raises ``CaddyfileError``: at the first line that
+    cannot be read.
     """
     variables: dict[str, str] = {}
     for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):

@@ -113,10 +113,8 @@ def fence_of(spec: AppSpec, closed: Iterable[str], *, isolated: bool, loose: tup
 
 
 def common_fence(spec: AppSpec, closed: Iterable[str], environ: Mapping[str, str], base: str) -> Fence | None:
-    """What all tenants of a template have in common: each folder up to where a request has a say in it.
-
-    Raises:
-        FenceError: that is ``/``.
+    """What all tenants of a template have in common: each folder up to where a request has a say in it. Raises
+    ``FenceError``: that is ``/``.
     """
     box = spec.block.sandbox
     if box is None or box.mode == "audit":
@@ -181,10 +179,8 @@ class Sites(NamedTuple):
 
 
 def walls_of(fence: Fence, sites: Sites) -> Walls:
-    """Rules, as names lead just now. Blocks for as long as the file system does.
-
-    Raises:
-        FenceError: a path is missing, of the wrong kind, leads astray, or must not be had.
+    """Rules, as names lead just now. Blocks for as long as the file system does. Raises ``FenceError``: a path is
+    missing, of the wrong kind, leads astray, or must not be had.
     """
     venv, roots = _interpreter(sites.python)
     ours = (str(PACKAGE), *sites.libraries)

@@ -86,9 +86,7 @@ def commands(app: PythonApp) -> Iterator[tuple[str, ReleaseLine | ProcessLine | 
 
 def settled_fields(app: PythonApp, environ: Mapping[str, str]) -> dict[str, str]:
     """The values of *app* by the names of their fields: ready to use, or with the placeholders of requests in them.
-
-    Raises:
-        PlaceholderError: one of the placeholders is unknown, or cannot be known here.
+    Raises ``PlaceholderError``: one of the placeholders is unknown, or cannot be known here.
     """
     found = {}
     for field, _ in fields(app):
@@ -98,10 +96,8 @@ def settled_fields(app: PythonApp, environ: Mapping[str, str]) -> dict[str, str]
 
 
 def app_template(number: int, app: PythonApp, environ: Mapping[str, str]) -> AppTemplate:
-    """What decides which of the apps of a block a request is for: the block's fields that depend on requests.
-
-    Raises:
-        PlaceholderError: one of the placeholders cannot be used.
+    """What decides which of the apps of a block a request is for: the block's fields that depend on requests. Raises
+    ``PlaceholderError``: one of the placeholders cannot be used.
     """
     texts = ((field, template.settle(field.text, environ)) for field, _ in fields(app))
     return AppTemplate(

@@ -229,8 +229,7 @@ class TenantsSnapshot(snapshots.Snapshot):
 
 
 class ConnectionSnapshot(snapshots.Snapshot):
-    """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it;
-    ``worker`` -1: nobody serves it."""
+    """``app`` and ``listener`` by their ids, ``app`` -1: nobody follows who had it; ``worker`` -1: nobody serves it."""
 
     fd: int
     flags: int

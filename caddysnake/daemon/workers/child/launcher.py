@@ -118,10 +118,7 @@ class Launchers(Protocol):
         """Start afresh next time."""
 
     def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> ThreadLauncher:
-        """Where the workers of one pool, with these ``settings``, are threads.
-
-        ``is_private``: not with other apps.
-        """
+        """Where the workers of one pool, with these ``settings``, are threads. ``is_private``: not with other apps."""
 
 
 class ThreadLauncher(Launcher):

@@ -40,8 +40,7 @@ class Sight(NamedTuple):
 
     @classmethod
     def of(cls, key: ForkServerKey, libraries: Sequence[str], private: str = "") -> Sight:
-        """Look. Blocks for as long as the file system does. ``private``: the folder of the app that its fence is of.
-        """
+        """Look. Blocks for as long as the file system does. ``private``: the folder of the app that its fence is of."""
         path = tuple(map(os.path.realpath, key.path))
         seen = cls(located(key.python), path, fingerprint(key.python), is_script(key.python))
         if key.fence is None:
