@@ -125,9 +125,7 @@ async def _hear(subject: _Subject, seconds: float) -> bytes | str:
 
 
 async def _read(fd: int) -> bytes | str:
-    """What it says, once that is whole; nothing when its other end is closed before. The pipe itself may stay open: a
-    child of an app's may have it.
-    """
+    """What it says, once that is whole; nothing when it is closed before. A child of an app's may keep it open."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes | str] = loop.create_future()
     data = bytearray()
@@ -157,9 +155,7 @@ async def _read(fd: int) -> bytes | str:
 
 
 def _take_in(said: bytes, of: str, stacks: Stacks) -> float:
-    """Add what a worker has said to ``stacks``; for how many seconds it has looked. ``of``: before its threads' names.
-    Raises ``_NoProfile``.
-    """
+    """Add what a worker has said to ``stacks``; for how many seconds it has looked. Raises ``_NoProfile``."""
     try:
         told: Any = orjson.loads(said)
         frames = [

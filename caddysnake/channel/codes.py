@@ -163,9 +163,7 @@ def today(said: str) -> str:
 
 
 def failure(said: str) -> str:
-    """The code of ``FAILURES`` for what a worker says, or a former version did: whatever else it says is the app's own
-    doing.
-    """
+    """The code of ``FAILURES`` for what a worker says: whatever else it says is the app's own doing."""
     return said if said in FAILURES else _FORMER.get(said, "import-failed")
 
 

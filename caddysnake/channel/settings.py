@@ -180,9 +180,7 @@ def unseal(fd: int) -> Settings:
 
 
 def native(text: str) -> str:
-    """``text``, which the daemon writes as UTF-8, as an interpreter has it whose locale has another encoding (PEP 383):
-    it comes to the same bytes.
-    """
+    """``text``, written as UTF-8, as an interpreter has it whose locale has another encoding (PEP 383)."""
     if sys.getfilesystemencoding() == "utf-8":
         return text
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))

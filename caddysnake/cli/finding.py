@@ -236,9 +236,7 @@ def _announced_ones(file: str | None) -> Iterator[_Seen]:
 
 
 def _announced() -> list[str]:
-    """Paths of sockets, and ports, as ``admin.attending`` has them. All users' are in one table of the kernel's
-    (proc_pid_net(5)).
-    """
+    """Paths of sockets, and ports, as ``admin.attending`` has them: all users' are in one table (proc_pid_net(5))."""
     from ..config.plan.rendezvous import ANNOUNCED, TCP
 
     try:

@@ -51,9 +51,7 @@ class Venv(NamedTuple):
 
 
 def found_in(folder: str) -> str:
-    """The module that is called as an app's is, in ``folder``; the one of a Django project before all. Raises
-    ``UnservableValue``.
-    """
+    """The module that is called as an app's is, first a Django project's. Raises ``UnservableValue``."""
     django = sorted(glob.glob("*/[aw]sgi.py", root_dir=folder)) if os.path.exists(f"{folder}/manage.py") else []
     for file in (*reversed(django), *(f"{name}.py" for name in _MODULES)):
         if os.path.isfile(os.path.join(folder, file)):
@@ -63,9 +61,7 @@ def found_in(folder: str) -> str:
 
 
 def named(word: str, working_dir: str | None) -> NamedApp:
-    """The app that ``word`` names: ``module:variable``, ``module``, or the file of a module. Raises
-    ``UnservableValue``.
-    """
+    """The app that ``word`` names: ``module:variable``, ``module``, or its file. Raises ``UnservableValue``."""
     module, _, variable = word.partition(":")
     if module.endswith(".py"):
         folder, name = os.path.split(module)

@@ -96,9 +96,7 @@ def _fetch(target: wheels.Interpreter, place: Path, wanted: list[str]) -> None:
 
 
 def _copy_speedups(suffix: str, place: Path) -> None:
-    """Add our own extension, if it is here: one file serves each CPython of this kind of machine but free-threaded ones
-    (PEP 384, PEP 703).
-    """
+    """Add our extension, if it is here: one file for each CPython but free-threaded ones (PEP 384, PEP 703)."""
     spec = find_spec("caddysnake_speedups")
     version, _, machine = suffix.removeprefix("cpython-").partition("-")
     if spec is None or spec.origin is None or ".abi3." not in spec.origin:

@@ -35,9 +35,7 @@ class Front(NamedTuple):
 
 
 def find_front(name: str | None, proc: str = "/proc") -> Front | None:
-    """The user that Caddy runs as: ``name``, or that of a Caddy that runs, or that of a package of Caddy. Raises
-    ``LookupError``: there is no user ``name``.
-    """
+    """The user that Caddy runs as: ``name``, or a running Caddy's, or its package's. Raises ``LookupError``."""
     for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
         found = of_process(pid, proc) if _is_caddy(Path(proc, str(pid))) else None
         if found is not None and name in (None, found[0].name, str(found[0].uid)):

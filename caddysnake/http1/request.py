@@ -500,9 +500,7 @@ class RequestParser:
 
 
 def _without_target(line: Line) -> bytes:
-    """The request line for llhttp, which sees to the fields only, and knows no byte above 0x7F in a target, nor each
-    method.
-    """
+    """The request line for llhttp, which sees to the fields only, and knows not each byte and method."""
     method = line[0].encode()
     return b"%s / HTTP/%s" % (method if method in METHODS else b"POST", line[4].encode())
 
@@ -522,9 +520,7 @@ def _spaced(piece: bytes, begun: bytes = b"") -> bytes:
 
 
 def behind_blank_line(tail: bytes, data: bytes, at: int) -> int:
-    """Where the first blank line ends that ends in ``data[at:]``, be it begun in what came before, of which ``tail`` is
-    the end; else -1.
-    """
+    """Where the first blank line ends that ends in ``data[at:]``; ``tail`` is what came before. Else -1."""
     if tail:
         joint = (tail + data[at : at + 3]).find(_END)
         if joint >= 0:

@@ -51,9 +51,7 @@ class Console:
         self._colour = colour
 
     def __call__(self, record: Record) -> bytes:
-        """``record`` as ``text`` has it, with a newline, in UTF-8; what UTF-8 has no form for is written as an
-        escape.
-        """
+        """``record`` as ``text`` has it, with a newline, in UTF-8; what has no form in that is escaped."""
         return (self.text(record) + "\n").encode("utf-8", "backslashreplace")
 
     def text(self, record: Record) -> str:

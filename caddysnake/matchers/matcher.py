@@ -40,9 +40,7 @@ def plain_host(name: str) -> str | None:
 
 
 def captures(matchers: MatcherSet | None) -> set[str]:
-    """The names of the placeholders that a set may set, beginning with ``http.regexp.``. Raises ``MatcherError``: a
-    regular expression is malformed.
-    """
+    """The placeholders that a set may set, from ``http.regexp.`` on. Raises ``MatcherError``: malformed."""
     found: set[str] = set()
     for kind, holds in (matchers or {}).items():
         if kind == "path_regexp":

@@ -73,9 +73,7 @@ def find(name: str) -> Source | None:
 
 
 def look_up(name: str) -> Source:
-    """The source of *name*. Raises ``PlaceholderError``: Caddy knows the name, but a sidecar cannot; or nobody knows
-    it.
-    """
+    """The source of *name*. Raises ``PlaceholderError``: a sidecar cannot know it, or nobody does."""
     if (source := find(name)) is not None and (name == "http.vars.client_ip" or not name.startswith("http.vars.")):
         return source
     for start, reason in UNKNOWABLE.items():

@@ -138,9 +138,7 @@ class ClientConnection(ClientFlow):
     # Requests
 
     def _begin(self, came: bytes = b"") -> None:
-        """The head of a request is complete: find its app, and a link to that. ``came``: what was read, when the head
-        came at once.
-        """
+        """A head is complete: find its app, and a link. ``came``: what was read, when the head came at once."""
         parser = self.parser
         head = parser.head
         assert head is not None

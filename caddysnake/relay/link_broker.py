@@ -123,9 +123,7 @@ class LinkBroker:
     # For links
 
     def link_made(self, link: LinkConnection) -> None:
-        """``link`` can be used: by who has waited longest, or by nobody yet. It is discarded when its app is
-        wanted no more.
-        """
+        """``link`` can be used: by who has waited longest, or nobody yet. Discarded when its app is not wanted."""
         self._open.add(link)
         if self._links.app_needed(link.need) is None:
             link.discard()

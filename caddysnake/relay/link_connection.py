@@ -190,9 +190,7 @@ class LinkConnection(asyncio.BufferedProtocol):
     # The client's side
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` to the worker, or keep it until it reads; ``client.link_full`` is called when that is
-        too much.
-        """
+        """Send ``data`` to the worker, or keep it until it reads; ``client.link_full`` when that is too much."""
         self._transport.write(data)
 
     def write_eof(self) -> None:

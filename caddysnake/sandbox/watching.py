@@ -94,9 +94,7 @@ def install(machine: str) -> int:
 
 
 class Listener:
-    """Reads what the kernel tells of the other process, which must be a child, and dumpable. ``unseen`` counts what
-    could not be looked at.
-    """
+    """Reads what the kernel tells of a dumpable child. ``unseen`` counts what could not be looked at."""
 
     def __init__(self, fd: int, machine: str) -> None:
         self.fd = fd

@@ -63,9 +63,7 @@ def main(options: dict[str, Any], command: list[str]) -> NoReturn:
 
 
 def _enter_terminal(sink: socket.socket, streams: list[int], size: list[int], opened: int | None) -> None:
-    """Make a pseudo-terminal, control this session by it, and send its other side; ``opened``: the daemon has made one.
-    Raises ``OSError``.
-    """
+    """Make a pseudo-terminal, unless it is ``opened``; control this session by it. Raises ``OSError``."""
     other, ours = os.openpty() if opened is None else (-1, opened)
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
     fcntl.ioctl(ours, termios.TIOCSCTTY, 0)

@@ -196,9 +196,7 @@ def gunicorn(block: Block, words: list[str], launch: Launch) -> None:
 
 
 def literals(text: str, file: str, block: Block) -> list[tuple[str, Any]]:
-    """The settings of a configuration whose values are literals. All else becomes comments. Raises ``CannotImport``: it
-    is not Python.
-    """
+    """The settings whose values are literals; all else becomes comments. Raises ``CannotImport``: no Python."""
     try:
         tree = ast.parse(text, file)
     except (SyntaxError, ValueError) as exc:

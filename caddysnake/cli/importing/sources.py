@@ -226,9 +226,7 @@ def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def kind(path: str, text: str) -> str:
-    """What a file is: ``procfile``, ``unit``, ``dockerfile``, ``ini``, ``gunicorn``, ``hypercorn`` or ``shell``; empty:
-    nobody knows.
-    """
+    """``procfile``, ``unit``, ``dockerfile``, ``ini``, ``gunicorn``, ``hypercorn`` or ``shell``; empty: unknown."""
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1]
     if suffix == ".service" or "[Service]" in text:

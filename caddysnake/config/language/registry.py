@@ -150,9 +150,7 @@ def error_at(position: Position, message: str, hint: str | None = None, token: s
 
 
 def arguments(dispenser: Dispenser, least: int, most: int | None = None) -> list[str]:
-    """The arguments of this line, when there are as many as asked for. Raises ``InvalidValue``: there are fewer or
-    more.
-    """
+    """The arguments of this line, when there are as many as asked for; else raises ``InvalidValue``."""
     found = dispenser.remaining_args()
     if len(found) < least or (most is not None and len(found) > most):
         if least == most:

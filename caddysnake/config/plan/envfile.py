@@ -79,9 +79,7 @@ def read(
 
 
 def parse(content: bytes, file: str) -> dict[str, str]:
-    """The variables in *content*; *file* is its name in errors. Raises ``CaddyfileError``: at the first line that
-    cannot be read.
-    """
+    """The variables in *content* of *file*. Raises ``CaddyfileError`` at the first line that cannot be read."""
     variables: dict[str, str] = {}
     for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:

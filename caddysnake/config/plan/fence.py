@@ -113,9 +113,7 @@ def fence_of(spec: AppSpec, closed: Iterable[str], *, isolated: bool, loose: tup
 
 
 def common_fence(spec: AppSpec, closed: Iterable[str], environ: Mapping[str, str], base: str) -> Fence | None:
-    """What all tenants of a template have in common: each folder up to where a request has a say in it. Raises
-    ``FenceError``: that is ``/``.
-    """
+    """What all tenants of a template share: folders up to where a request has a say. Raises ``FenceError``: ``/``."""
     box = spec.block.sandbox
     if box is None or box.mode == "audit":
         return None

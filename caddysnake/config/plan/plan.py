@@ -289,9 +289,7 @@ def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[
 
 
 def _written(block: PythonApp, path: Path, working_dir: Path) -> Path | None:
-    """The folder through which *path* leads, and in which the app, in a sandbox, may make links: to what it must not
-    read itself.
-    """
+    """The folder through which *path* leads, and in which the app, in a sandbox, may make links."""
     texts = () if block.sandbox is None or block.sandbox.mode == "audit" else block.sandbox.write
     written = [os.path.realpath(absolute(unescaped(text.removeprefix("-")), str(working_dir))) for text in texts]
     places = [os.path.realpath(place) for place in path.parents]

@@ -14,9 +14,7 @@ _PLAIN = re.compile(rf'(?!<<)(?!\{{?\}}?\Z)[^{SPACES}"`#\\][^{SPACES}"`\\]*')
 
 
 def print_token(token: Token) -> str:
-    """The text of one token, quoted as it was where that is possible. Raises ``CaddyfileError``: no quoting can express
-    it.
-    """
+    """The text of one token, quoted as it was if that can be. Raises ``CaddyfileError``: no quoting can express it."""
     text = token.text
     if token.opens or token.closes:
         return text

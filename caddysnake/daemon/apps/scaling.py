@@ -64,9 +64,7 @@ class Scaler:
         self._patience = 1.0
 
     def look(self, now: float, bounds: Bounds, sight: Observation, room: Callable[[], int]) -> Decision | None:
-        """Return how many there should be instead, or None. ``now``: monotonic seconds. ``room()``: for how many more
-        there is memory.
-        """
+        """Return how many there should be instead, or None. ``room()``: for how many more there is memory."""
         if self.asked_for is not None:
             return None if sight.workers == self.asked_for else Decision(self.asked_for, "asked for")
         if not bounds.least <= sight.workers <= bounds.most:

@@ -297,9 +297,7 @@ class Execution:
 
 
 def _new_terminal(sink: int, account: Account | None) -> int:
-    """A pseudo-terminal for a command in a sandbox, which can open none; its other side goes into the socket ``sink``.
-    Raises ``OSError``.
-    """
+    """A pseudo-terminal for a command in a sandbox; its other side goes into ``sink``. Raises ``OSError``."""
     other, ours = os.openpty()
     try:
         if account is not None:

@@ -52,9 +52,7 @@ class Relays(App):
             del self._desks[generation]
 
     def asked(self, worker: Worker, message: FromRelay) -> None:
-        """Hand ``message`` to the desk of the worker's generation. One that is neither living nor leaving is
-        not heard.
-        """
+        """Hand ``message`` to the desk of the worker's generation; one that is gone is not heard."""
         for pool in self.pools():
             if pool.workers.get(worker.settings.worker_index) is worker or worker in pool.leaving:
                 self._desks[pool.generation].asked(worker, message)

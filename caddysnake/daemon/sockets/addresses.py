@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 
 class UnixAddress(NamedTuple):
-    """A unix socket to bind. ``mode``: permission bits; None, also of ``owner`` and ``group``: as the system
-    makes it.
-    """
+    """A unix socket to bind. ``mode``: permission bits; None, also of owner and group: as the system makes it."""
 
     path: str
     mode: int | None

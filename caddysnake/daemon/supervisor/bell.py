@@ -38,9 +38,7 @@ class Bell:
         self._asking: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to listen, unless it does; to be called every second or so. Who stands in during an upgrade may still
-        have the name.
-        """
+        """Begin to listen, unless it does, every second or so: a stand-in may still have the name."""
         if self._sock is not None:
             return
         try:

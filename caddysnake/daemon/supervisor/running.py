@@ -225,9 +225,7 @@ class Running:
                 self.apps[spec.name].max_queue = desired.max_queue[number]
 
     def make_templates(self, desired: Desired, changed_only: bool = False, canary: bool | None = None) -> None:
-        """Have the templates of ``desired``; those that continue one that runs have its apps. ``canary``: see
-        ``Manner``.
-        """
+        """Have the templates of ``desired``; those that continue one have its apps. ``canary``: see ``Manner``."""
         wanted = {spec.name: spec for spec in desired.templates.values()}
         running = {name: tenants.spec.identity for name, tenants in self.templates.items()}
         kept = successors(running, {name: spec.identity for name, spec in wanted.items()})

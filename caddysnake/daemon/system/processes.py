@@ -111,9 +111,7 @@ class InheritedChild:
         self._code: int | None = None
 
     def wait(self) -> int:
-        """Wait for its end; its exit status, negative the signal; 0 when somebody else has reaped it, as
-        ``subprocess`` does.
-        """
+        """Wait for its end; its exit status, negative the signal; 0 when somebody else has reaped it."""
         if self._code is None:
             try:
                 self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 class Giving:
-    """To ``process``. ``not_taken``: called with each connection that was kept for the end of its burst, and then
-    could not be handed over.
-    """
+    """To ``process``. ``not_taken`` gets each connection kept for its burst that could not be handed over."""
 
     def __init__(self, process: WorkerProcess, not_taken: Callable[[Connection], None]) -> None:
         self._process = process

@@ -34,9 +34,7 @@ class WorkerSink(Generic[W]):
         raise NotImplementedError
 
     def failed(self, worker: W, reason: Reason) -> None:
-        """It will end against our will, for a reason that is known before it does. Once at most; ``reaped`` gives none
-        then.
-        """
+        """It will end against our will, and the reason is known before. Once at most; ``reaped`` gives none then."""
         raise NotImplementedError
 
     def exited(self, worker: W, orphans: list[tuple[Connection, int]]) -> None:

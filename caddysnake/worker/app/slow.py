@@ -174,9 +174,7 @@ def before_asgi(app: Any, slow: SlowRequests) -> Any:
 
 
 def before_wsgi(app: Any, slow: SlowRequests) -> Any:
-    """``app``, a WSGI app, whose requests ``slow`` tells of: until it has returned, and where it gives an iterator,
-    until that is at its end.
-    """
+    """``app``, a WSGI app, whose requests ``slow`` tells of, until an iterator that it gives is at its end."""
 
     def noting(environ: dict[str, Any], start_response: Any) -> Any:
         call = slow.begin(environ)

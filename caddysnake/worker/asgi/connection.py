@@ -49,9 +49,7 @@ class HttpConnection(FlowControl):
     # The transport's side
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """asyncio: where to put what arrives; ``sizehint`` is not needed. The buffer is shared by all of a
-        server's connections.
-        """
+        """asyncio: where to put what arrives. The buffer is shared by all of a server's connections."""
         # Called before the recv: should we die in between, the daemon knows that something may have been read.
         if self.phase is _IDLE:
             self.context.slots[self.slot] = SLOT_READING

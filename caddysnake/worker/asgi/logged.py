@@ -62,9 +62,7 @@ class LoggedConnection(HttpConnection):
         HttpConnection.upgraded(self, websocket)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """As ``HttpConnection.connection_lost``; a request that is still open is logged, status 499 without an
-        answer.
-        """
+        """As ``HttpConnection.connection_lost``; an open request is logged, status 499 without an answer."""
         cycle = self.cycle
         if self._upgraded is not None:
             self._log(self._upgraded, 101)

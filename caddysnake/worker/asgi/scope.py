@@ -161,9 +161,7 @@ class Scopes:
                     scope["path"] = self.root_path + decode_path(rest)
 
     def websocket(self, head: RequestHead, peer: Peer, subprotocols: list[str]) -> Scope:
-        """The scope of a WebSocket (ASGI WebSocket 2.5): ``ws`` or ``wss``, without a method. Raises as
-        ``http`` does.
-        """
+        """The scope of a WebSocket (ASGI WebSocket 2.5): ``ws`` or ``wss``, no method. Raises as ``http`` does."""
         scope = self.http(head, peer)
         del scope["method"]
         scope["type"] = "websocket"

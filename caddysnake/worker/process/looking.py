@@ -80,9 +80,7 @@ def _tell(frame: FrameType | None, app: str, told_from: float, refuse: Callable[
 
 
 class Overseen:
-    """A start in this thread, which no signal reaches: another thread looks at it, as early and as late as the daemon
-    would.
-    """
+    """A start in this thread, which no signal reaches: another thread looks at it, as the daemon would."""
 
     def __init__(self, app: str, slow_at: float, refuse: Callable[[str], object]) -> None:
         self._app, self._slow_at, self._refuse = app, _due(slow_at), refuse

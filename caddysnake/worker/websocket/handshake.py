@@ -73,9 +73,7 @@ _told: dict[str, float] = {}
 
 
 def full(app: str, most: int) -> ProtocolError:
-    """The answer to one more WebSocket than the ``most`` that a worker of ``app`` may have open; told in the log, once
-    a minute.
-    """
+    """The answer to one more WebSocket than the ``most`` of ``app``; told in the log, once a minute."""
     now = time.monotonic()
     if now - _told.get(app, float("-inf")) >= _TOLD_EVERY_S:
         _told[app] = now

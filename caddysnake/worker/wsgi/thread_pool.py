@@ -74,9 +74,7 @@ class PoolThread:
         self._summons.acquire()
 
     def summon(self) -> None:
-        """Wake the thread, or let its next ``wait`` pass. Once for each wait: a lock that is free cannot be
-        freed again.
-        """
+        """Wake the thread, or let its next ``wait`` pass. Once for each wait: a free lock cannot be freed."""
         self._summons.release()
 
     def __repr__(self) -> str:

@@ -153,9 +153,7 @@ def is_skipped(name: str) -> bool:
 
 
 def identify(path: str) -> tuple[int, int] | None:
-    """Device and inode number of ``path``: a folder replaced by another of its name has others. None when it is
-    not there.
-    """
+    """Device and inode number of ``path``, which a folder that replaces it has others of; None: it is not there."""
     try:
         status = os.stat(path)
     except OSError:

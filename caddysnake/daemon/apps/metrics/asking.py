@@ -67,9 +67,7 @@ class AppMetrics:
         self._remembered = saved.encode()
 
     async def collect(self, places: Iterable[MetricsPlace], renewed: Collection[str], is_open: bool) -> Counted:
-        """``renewed``: labels of which places come and go. ``is_open``: in the form of OpenMetrics. What cannot be read
-        is left out, and told.
-        """
+        """What cannot be read is left out, and told. ``renewed``: labels of which places come and go."""
         async with self._lock:
             there = await asyncio.to_thread(_with_files, list(places))
             if not there and not self._remembered:

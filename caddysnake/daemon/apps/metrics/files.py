@@ -85,9 +85,7 @@ def entries(data: bytes) -> Iterator[tuple[bytes, float, float]]:
 
 
 def series(key: bytes | str, kind: Kind) -> tuple[Series, str] | None:
-    """What ``key`` in a file of ``kind`` names, and the help of its metric; None for what is no proper one, or is not
-    the app's to use.
-    """
+    """What ``key`` in a file of ``kind`` names, and its help; None for what is none, or not the app's to use."""
     if len(key) > _KEY_MAX:
         return None
     try:

@@ -47,9 +47,7 @@ def environment() -> dict[str, str]:
 
 
 def refusal(binary: str, part: CaddyPart) -> str | None:
-    """Why the Caddy at ``binary`` would not run ``part``; None when it would. Raises ``OSError``,
-    ``subprocess.SubprocessError``.
-    """
+    """Why ``binary`` would not run ``part``; None: it would. Raises ``OSError``, ``subprocess.SubprocessError``."""
     with tempfile.TemporaryDirectory(prefix="caddysnake-validate-") as folder:
         file = Path(folder) / "Caddyfile"
         file.write_text(part.text)

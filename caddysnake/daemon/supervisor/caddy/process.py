@@ -143,9 +143,7 @@ class Caddy(FrontProxy):
             raise
 
     async def change(self, part: CaddyPart) -> None:
-        """Tell Caddy, which does nothing when that comes to what it has; one that is down starts on it. Raises
-        ``ReloadFailed``.
-        """
+        """Tell Caddy, unless that comes to what it has; one that is down starts on it. Raises ``ReloadFailed``."""
         file = self._write(part)
         if not self._ended.is_set() and (not part.is_same(self._part) or self._may_differ()):
             try:

@@ -108,9 +108,7 @@ def execute(
 
 
 def runs_the_same(one: ForkServerKey, other: ForkServerKey) -> bool:
-    """Neither can have code run in its interpreter that the other has not: by its Python, or by variables that say
-    where modules are.
-    """
+    """Neither can have code run in its interpreter that the other has not: by its Python, or by variables."""
     return one.python == other.python and _of_code(one) == _of_code(other)
 
 

@@ -137,9 +137,7 @@ class Placement(ThreadLauncher):
             host.cancel(worker)
 
     def end(self, worker: int, pid: int, gone: int) -> None:
-        """Have nothing more to do with it: threads cannot be killed. What it holds may stay in use, see
-        ``may_run_on``.
-        """
+        """Have nothing more to do with it: threads cannot be killed, and what it holds may stay in use."""
         host = self._of.get(worker)
         if host is not None:
             host.release(worker)

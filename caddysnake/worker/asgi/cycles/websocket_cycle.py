@@ -444,9 +444,7 @@ class WebSocketCycle(Cycle):
         self.connection.upgrade_ended(is_clean=False)
 
     def half_closed(self) -> bool:
-        """The client has shut its side without a closing handshake: code 1006 for the app. False: our side
-        closes too.
-        """
+        """The client has shut its side without a closing handshake: code 1006. False: our side closes too."""
         self.disconnect()
         return False
 

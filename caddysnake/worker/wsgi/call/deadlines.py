@@ -47,9 +47,7 @@ class TimedCall(Call):
     # For the thread.
 
     def run(self, environ: dict[str, Any]) -> bool:
-        """As ``Call.run``, between ``begin`` and ``end`` of the deadline. False: the controller has answered and
-        has the connection.
-        """
+        """As ``Call.run``, between the deadline's ``begin`` and ``end``. False: the controller has answered."""
         connection = self._connection
         self._deadlines.begin(self)
         try:
