@@ -278,10 +278,7 @@ def links_on(path: str) -> Iterator[str]:
 
 
 def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:
-    """The first folder on the way to *path*, or *path* itself, whose mode keeps a user out; ``None`` if none does.
-
-    Access control lists are not looked at: this is for explaining a failure, not for predicting one.
-    """
+    """The first on the way to *path* whose mode keeps a user out, itself included; None. No access lists."""
     way = []
     for each in (path, os.path.realpath(path)):
         way += [each[:end] or "/" for end, letter in enumerate(each) if letter == "/"] + [each]

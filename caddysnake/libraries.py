@@ -31,10 +31,7 @@ def abi_tag() -> str:
 
 
 def use(folders: list[str]) -> None:
-    """Load libraries from the first of ``folders`` (or its child named by ``abi_tag``) made for this interpreter.
-
-    Raises ``LibraryMissing``, naming the command that fixes it, when none is.
-    """
+    """Load libraries for this interpreter from the first of ``folders``. Raises ``LibraryMissing``, with what to do."""
     extension = os.path.join("httptools", "parser", "parser" + EXTENSION_SUFFIXES[0])
     for folder in folders:
         for candidate in (folder, os.path.join(folder, abi_tag())):

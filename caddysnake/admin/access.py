@@ -72,10 +72,7 @@ class Access:
         self._any_address = not self.is_local and name in _EVERYWHERE
 
     def denial(self, headers: Mapping[str, str], *, is_page: bool = False) -> Denial | None:
-        """Why a request with these fields is refused; None: it is welcome.
-
-        ``is_page``: it asks for a file of the live page, which holds nothing, and which a browser may be led to.
-        """
+        """Why a request with these fields is refused; None: it is welcome. ``is_page``: it is for a page's file."""
         said = headers.get("Host", "")
         host = parse_host(said)
         if host is None or not self._is_ours(host):

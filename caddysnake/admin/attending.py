@@ -103,10 +103,7 @@ class AdminServer(ControlEndpoint):
     # -- the listener -----------------------------------------------------------------------------------------
 
     def prepare(self, configuration: Configuration) -> None:
-        """Open the API's address, unless it is open already.
-
-        Raises ``ListenError``; but where nobody asked for that address, it is logged, and there is no API.
-        """
+        """Open the API's address, if need be. Raises ``ListenError``, but only for one that somebody asked for."""
         endpoint = configuration.admin
         present = self._present
         self._is_kept = present is not None and present.endpoint.listen == endpoint.listen

@@ -58,10 +58,7 @@ def define(line: Dispenser, definitions: dict[str, MatcherSet]) -> None:
 
 
 def _matcher_set(line: Dispenser, name: str, *, negated: bool = False) -> MatcherSet:
-    """The set whose matchers follow: one on this line, or one on each line of the block it opens.
-
-    The segments of one kind are handed to it together, so that values add up.
-    """
+    """The set whose matchers follow, on this line or in its block; segments of one kind add up."""
     tokens_of_kind: dict[str, list[Token]] = {}
     nesting = line.nesting()
     while line.next_arg() or line.next_block(nesting):

@@ -95,10 +95,7 @@ def _not_utf8(message: str, before: str, file: str) -> CaddyfileError:
 
 
 class _Parser:
-    """Goes through a file block by block.
-
-    Each method begins with its first token taken, and ends with its last one taken.
-    """
+    """Goes through a file block by block: each method begins with its first token taken, ends with its last."""
 
     def __init__(self, tokens: list[Token], environ: Mapping[str, str]) -> None:
         self._stream = Stream(tokens)

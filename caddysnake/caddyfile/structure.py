@@ -113,10 +113,7 @@ def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError
 
 
 def _repeated(sites: Sequence[StructuredSite], warnings: list[CaddyfileError]) -> list[CaddyfileError]:
-    """An error for each address that an earlier site on the same listener has already.
-
-    As in Caddy only the same text is refused; the same address written in another way is worth a warning.
-    """
+    """An error for each address of an earlier site; for one that is written otherwise, as in Caddy, a warning."""
     written: dict[tuple[str, str], Address] = {}
     meant: dict[tuple[str, str], Address] = {}
     errors: list[CaddyfileError] = []

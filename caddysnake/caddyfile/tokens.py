@@ -53,18 +53,12 @@ class Token(NamedTuple):
 
 
 def on_new_line(before: Token, after: Token) -> bool:
-    """Whether *after* begins a new line, seen from *before*, its neighbour.
-
-    Tokens of different files or different imports never share a line.
-    """
+    """Whether *after* begins a line behind *before*. Tokens of different files or imports never share one."""
     return before.last_row < after.row or before.file != after.file or before.imports != after.imports
 
 
 class Stream:
-    """The tokens, with a cursor between those taken and those still to come.
-
-    Both sides are stacks, so putting in the tokens of an import costs their number, wherever it is in the file.
-    """
+    """The tokens, with a cursor between taken and coming ones: stacks, so an import costs what it puts in."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.taken: list[Token] = []

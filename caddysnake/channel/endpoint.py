@@ -133,10 +133,7 @@ class Endpoint:
         return self._transmit(encode(message), ancillary)
 
     def send(self, message: Message) -> bool:
-        """Send ``message``, or queue it; False when something is queued.
-
-        Raises ``ChannelClosed``, and ``struct.error`` for numbers out of range.
-        """
+        """Send ``message``, or queue it; False: something is queued. Raises ``ChannelClosed``, ``struct.error``."""
         self.outbox.append(encode(message))
         return self.flush()
 

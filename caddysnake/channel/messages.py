@@ -202,10 +202,7 @@ class Cancel(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A worker's app is imported and its lifespan started, or a relay forwards: connections may be given to it.
-
-    ``version``: the ``PROTOCOL_VERSION`` it speaks.
-    """
+    """An app is imported and its lifespan started, or a relay forwards. ``version``: the protocol it speaks."""
 
     version: int
     detail: str

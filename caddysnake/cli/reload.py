@@ -80,10 +80,7 @@ def _show(app: str, line: str) -> None:
 
 
 def _verdicts(target: Target, failed: CallFailed) -> int:
-    """Wait for what becomes of builds on trial, which go on where the daemon is upgraded; the exit status.
-
-    Raises ``failed`` when no daemon is there any more.
-    """
+    """Wait for what becomes of builds on trial over an upgrade; the exit status. Raises ``failed``: no daemon."""
     until = time.monotonic() + _GONE_S
     while True:
         try:
@@ -122,10 +119,7 @@ def _tell(done: Mapping[str, Any]) -> int:
 
 
 def _load(config: str | None, *, is_addressed: bool, flags: Mapping[str, bool | None]) -> tuple[str, bytes | None]:
-    """Target and body of the request. Without a file the daemon reads its own again, if it is that of this directory.
-
-    Raises ``ReadError``, ``CallFailed``.
-    """
+    """Target and body; without a file the daemon reads its own again. Raises ``ReadError``, ``CallFailed``."""
     # What is off is not said, but of what a block may ask for.
     said = {name: value for name, value in flags.items() if value or (name == "canary" and value is not None)}
     parameters = {name: str(value).lower() for name, value in said.items()}

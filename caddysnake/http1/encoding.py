@@ -257,10 +257,7 @@ def informational(status: int, headers: Headers) -> bytes:
 
 
 def trailer_section(headers: Headers) -> bytes:
-    """Trailer field lines, each with its end. Raises ``ResponseError``.
-
-    Fields that frame or route a message have no place among them (RFC 9110 section 6.5.1).
-    """
+    """Trailer lines; none that frame or route (RFC 9110 section 6.5.1). Raises ``ResponseError``."""
     lines = []
     for name, value in headers:
         prefix, _ = _learn(name)

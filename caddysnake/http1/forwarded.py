@@ -26,10 +26,7 @@ def own_fields(host: bytes | None, peer: str) -> list[tuple[bytes, bytes]]:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Address and port of a client as proxies write it: ``192.0.2.1:4711``, ``[2001:db8::1]:4711``; 0 without a port.
-
-    A bare address of IPv6 has colons too.
-    """
+    """Address and port (0: none) of a client: ``192.0.2.1:4711``, ``[2001:db8::1]:4711``, a bare IPv6."""
     address, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and len(port) <= 5) or (":" in address and address[-1:] != "]"):
         address, port = text, "0"

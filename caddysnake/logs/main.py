@@ -236,10 +236,7 @@ class LogProcess:
         self._make()
 
     def _make(self) -> bool:
-        """Make records of what has been read, a piece of everybody's in turn; True when more can be made at once.
-
-        Of those whose share of what may wait is used up, none are made until some of it is written.
-        """
+        """Make records of what was read, a piece of everybody's in turn, within their shares; True: there is more."""
         made = 0
         now = time.monotonic()
         while turns := [stream for stream in self._pending if self._sink.has_room(stream.source.owner)]:

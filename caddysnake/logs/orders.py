@@ -66,10 +66,7 @@ def send(sock: socket.socket, data: bytes, descriptors: tuple[int, ...] = ()) ->
 
 
 def receive(sock: socket.socket) -> tuple[bytes, dict[str, Any], list[int]] | None:
-    """An order, its content and its descriptors, which are the caller's; None when there is none now.
-
-    Raises ``EOFError`` when the daemon is gone, ``OSError``.
-    """
+    """An order, its content and its descriptors, the caller's; or None. Raises ``EOFError``, ``OSError``."""
     try:
         data, ancillary, _, _ = sock.recvmsg(
             FRAME_MAX_BYTES * 2, socket.CMSG_SPACE(8 * _INT), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT

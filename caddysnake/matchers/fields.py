@@ -53,10 +53,7 @@ def query(wanted: Mapping[str, list[str]]) -> Predicate:
 
 
 def header(wanted: Mapping[str, list[str] | None]) -> Predicate:
-    """Each field of *wanted* has one of the values; an asterisk at one end or both stands for anything.
-
-    An empty list asks only for the field, ``None`` for its absence.
-    """
+    """Each *wanted* field has one of the values, with ``*`` at their ends; []: it is there; ``None``: it is not."""
     tests = [
         (_field_name(field), None if values is None else [_value(value) for value in values])
         for field, values in wanted.items()

@@ -42,11 +42,7 @@ class Router:
         self._refused = refused
 
     def route(self, listener: int, head: Head, peer: str, is_trusted: bool) -> Target | None:
-        """The app for the request with ``head`` that came over a connection of ``listener``; None for 404.
-
-        ``peer`` is the address at the other end, empty for a unix socket. ``is_trusted``: what the head says in
-        X-Forwarded-* is true.
-        """
+        """See ``target.Router``."""
         routes = self._listeners[listener]
         if routes.only is not None:
             return routes.only

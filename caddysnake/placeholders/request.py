@@ -159,10 +159,7 @@ class Request:
         return uris.pairs(self.head.query)
 
     def strip(self, prefix: str) -> None:
-        """Take *prefix* off the path, as ``handle_path`` does.
-
-        From now on the path is the rest, with a slash in front, and cleaned: nothing in it leads back up.
-        """
+        """Take *prefix* off the path, as ``handle_path`` does: the rest has a slash in front, and is cleaned."""
         prefix = "/" + prefix.removeprefix("/")
         whole = uris.clean(self.escaped_path, merge_slashes="//" not in prefix)
         rest = uris.strip_prefix(whole, prefix)

@@ -258,10 +258,7 @@ class ClientConnection(ClientFlow):
             link.put_off(data)
 
     def link_step(self, data: bytes, is_hurried: bool = False) -> None:
-        """Go on with what the worker has sent: ``data``, or nothing more than what the exchange is behind with.
-
-        ``is_hurried``: with a little of it, since others wait.
-        """
+        """Go on with what the worker has sent, ``data``, or what is left. ``is_hurried``: with a little of it."""
         link = self._link
         assert link is not None
         if self.phase is _UPGRADED:

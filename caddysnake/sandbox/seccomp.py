@@ -117,10 +117,7 @@ def _test(test: Comparison, beyond: int) -> Program:
 
 
 def install(written: Program, machine: str, *, tells: bool = False) -> int:
-    """Have the kernel run it for this thread, and all that it starts, which must have no new privileges.
-
-    ``tells``: return the descriptor of its listener. Raises ``OSError``.
-    """
+    """Have the kernel run it from here on (no new privileges). ``tells``: its listener. Raises ``OSError``."""
     packed = b"".join(struct.pack("=HBBI", *each) for each in written)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     whole = struct.pack("@HP", len(written), ctypes.addressof(buffer))

@@ -29,10 +29,7 @@ _WANTED_MAX = 20_000
 
 
 def begin(app: str, sandbox: dict[str, Any], endpoint: Endpoint) -> None:
-    """Return in a child that is watched. This process watches, tells what ``sandbox`` lacks, and ends as that does.
-
-    Raises ``OSError`` where that is not possible.
-    """
+    """Return in a child that is watched; this process tells what ``sandbox`` lacks. Raises ``OSError``."""
     machine = seccomp.machine()
     if machine is None:
         raise OSError(f"the system calls of {os.uname().machine} are not known here")

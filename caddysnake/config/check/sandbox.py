@@ -44,10 +44,7 @@ REHEARSED = Held("audit", "not walled: one worker of each build is watched, and 
 
 
 def refusals(box: Sandbox, abi: int, *, is_root: bool, is_shared: bool) -> Iterator[tuple[str, str, str]]:
-    """Why ``box`` cannot be held by a kernel whose Landlock is ``abi``: what of it, why, and what to do.
-
-    ``is_shared``: others, or the daemon, run as the app's user.
-    """
+    """Why Landlock ``abi`` cannot hold ``box``. ``is_shared``: others, or the daemon, run as the app's user."""
     if is_root:
         yield "sandbox", _AS_ROOT, _GIVE_USER
     if is_shared and abi < landlock.SCOPES_ABI:

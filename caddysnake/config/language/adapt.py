@@ -196,10 +196,7 @@ _HOLD_ROUTES = frozenset({"handle_errors", "intercept", "reverse_proxy", "forwar
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """*config* as JSON: what differs from the defaults, and which sockets follow from it.
-
-    Durations are seconds and sizes bytes, as the names say.
-    """
+    """*config* as JSON, in seconds and bytes: what differs from the defaults, and the sockets that follow."""
     found: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     needed, _ = openings(config)
     found["listeners"] = [_opening(opening, config) for opening in needed]

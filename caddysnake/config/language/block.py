@@ -17,10 +17,7 @@ from .values import InvalidValue
 
 
 def read_app(tokens: Sequence[Token]) -> tuple[PythonApp | None, list[CaddyfileError], list[CaddyfileError]]:
-    """The app that a ``python`` directive describes, what is wrong with it, and warnings.
-
-    *tokens* are the directive's, without its matcher. There is no app when something is wrong.
-    """
+    """The app of a ``python`` directive (without its matcher), None where something is wrong; errors; warnings."""
     draft = AppDraft(position_of(tokens[0]))
     errors: list[CaddyfileError] = []
     dispenser = Dispenser(tokens)

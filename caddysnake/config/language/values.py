@@ -108,10 +108,7 @@ class SocketAddress(NamedTuple):
 
 
 def duration(text: str) -> float:
-    """Seconds of a duration such as ``1h30m``, ``500ms`` or ``1d``; may be negative.
-
-    The grammar is Go's ``time.ParseDuration`` with Caddy's days on top.
-    """
+    """Seconds of ``1h30m``, ``500ms`` or ``1d``; may be negative. Go's ``time.ParseDuration``, and Caddy's days."""
     hint = "write a number with a unit, such as 500ms, 30s, 1h30m or 1d"
     sign, rest = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
     if rest == "0":

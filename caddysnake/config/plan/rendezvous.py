@@ -24,10 +24,7 @@ def default_path(file: str, environ: Mapping[str, str]) -> str:
 
 
 def default_sockets(environ: Mapping[str, str]) -> list[str]:
-    """Default sockets that are there, those first where a daemon of this environment would be.
-
-    A service has another runtime directory than the shell from which it is asked for.
-    """
+    """Default sockets that are there; first where a daemon of this environment would be, then services'."""
     folders = [*_folders(environ), *sorted(glob("/run/caddysnake*/admin")), *sorted(glob("/run/caddysnake/*/admin"))]
     return [path for folder in dict.fromkeys(folders) for path in sorted(glob(f"{escape(folder)}/*.sock"))]
 

@@ -40,10 +40,7 @@ class Item(NamedTuple):
 
 
 def expand_python(text: SourceText, file: str, reading: Reading) -> bytes | None:
-    """*text* with every ``python`` block of *reading*, which is of it, written where it is used.
-
-    None when each stands there already.
-    """
+    """*text* with each ``python`` block of *reading* written where it is used; None: each stands there."""
     if all(token.text != "import" for token in text.tokens):
         return None
     try:

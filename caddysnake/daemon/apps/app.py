@@ -323,10 +323,7 @@ class App(Dispatcher):
         spec_of: Callable[[PoolSnapshot], PoolSpec],
         spawner_of: Callable[[WorkerSnapshot], Launcher],
     ) -> dict[int, Worker]:
-        """Go on where ``saved`` says; its workers by their numbers. Its connections come by ``await_worker``.
-
-        Raises ``StateError`` as ``spec_of`` does.
-        """
+        """Go on where ``saved`` says; its workers by their numbers. Raises ``StateError`` as ``spec_of`` does."""
         takeover = self.takeover
         self.folder.restore(saved.folder)
         if isinstance(self.spec.settings, Settings):

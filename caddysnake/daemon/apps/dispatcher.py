@@ -54,10 +54,7 @@ ALONE = Recourse()
 
 
 class Dispatcher:
-    """Gives connections to the workers of the generation that serves; an app is one.
-
-    Each connection is with one worker, in the queue, or parked.
-    """
+    """Gives connections to the workers that serve; each is with one of them, in the queue, or parked."""
 
     ledger: Counters
 

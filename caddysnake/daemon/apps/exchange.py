@@ -37,10 +37,7 @@ class Exchange:
             await asyncio.wait((self._back,))
 
     async def renew(self, spec: PoolSpec, starts: StartLimiter | None = None) -> float:
-        """Let the old go, and start what ``spec`` says; the seconds until that serves.
-
-        Raises ``StartFailed``; the old serves again then, or, if it does not come up either, ``fallen`` was called.
-        """
+        """Let the old go, and start ``spec``; the seconds. Raises ``StartFailed``: the old serves, or has fallen."""
         app, takeover = self._app, self._app.takeover
         await self.settled()
         begun = asyncio.get_running_loop().time()

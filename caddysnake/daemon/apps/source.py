@@ -100,10 +100,7 @@ class WorkerSource:
         return Plot(fence, self._folder.path(key.account))
 
     def _with_temporary(self, settings: Settings) -> Settings:
-        """``settings`` with ``TMPDIR``, and where the app counts, in its private folder, unless it names one itself.
-
-        Raises ``OSError``.
-        """
+        """``settings`` with ``TMPDIR``, and where the app counts, unless it names them. Raises ``OSError``."""
         if settings.app_metrics and METRICS not in settings.environ and not settings.shares_process:
             settings = settings._replace(metrics_dir=self._folder.metrics(self._spec.key.account, self._build))
         if settings.store is not None:
@@ -157,10 +154,7 @@ class WorkerSource:
         return None
 
     async def rehearse(self, fence: Fence, sink: WorkerSink[Worker]) -> Worker:
-        """Return one more worker, which is started to be watched for what ``fence`` would deny it.
-
-        Raises ``SpawnError``, ``FenceError``, ``OSError``.
-        """
+        """Return one more worker, started to be watched. Raises ``SpawnError``, ``FenceError``, ``OSError``."""
         spec = self._spec
         assert isinstance(spec.settings, Settings)
         settings = spec.settings._replace(worker_index=spec.workers, shares_process=False, rehearses=True)

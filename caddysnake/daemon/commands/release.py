@@ -104,10 +104,7 @@ async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | No
 
 
 class _Output:
-    """What a release command writes: read here, since whoever asked for the change reads along, and put into the log.
-
-    A command that writes faster than this reads waits.
-    """
+    """What a release command writes: for whoever reads along, and the log. One that is faster waits."""
 
     def __init__(self, app: str, tell: Tell | None) -> None:
         self._app = app

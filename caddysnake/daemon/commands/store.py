@@ -45,10 +45,7 @@ def find_server(environ: Mapping[str, str]) -> str | None:
 
 
 def trouble(server: str) -> str:
-    """Why there is no store of ``server``, a path or a name; empty: there can be one.
-
-    For a thread: it is asked for its version, once.
-    """
+    """Why there is no store of ``server``, a path or a name; empty: there is. For a thread: it is asked, once."""
     path = shutil.which(server)
     if path is None:
         return _MISSING

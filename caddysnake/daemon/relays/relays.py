@@ -14,10 +14,7 @@ from .link_broker import LinkBroker
 
 
 class Relays(App):
-    """The relays as an app of their own: connections of listeners that need one are placed here.
-
-    Each generation has the desk that knows what its routing tables call the apps.
-    """
+    """The relays as an app of their own. Each generation has the desk that knows its names of the apps."""
 
     def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, recourse: Recourse) -> None:
         super().__init__(spec, starter, connections, recourse)

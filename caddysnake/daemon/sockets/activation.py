@@ -39,10 +39,7 @@ class Passed:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Passed:
-        """What ``environ`` says was passed to this process.
-
-        The variables are removed from it: what we start, or become, was passed nothing.
-        """
+        """What ``environ`` says was passed to us, and no more: what we start, or become, was passed nothing."""
         count, pid, names, _ = (environ.pop(name, "") for name in _VARIABLES)
         if pid != str(os.getpid()) or not count.isascii() or not count.isdigit():
             return cls()
@@ -75,10 +72,7 @@ class Passed:
 
 
 def stored_name(listener: str) -> str:
-    """What the listener of that name (``unix//run/a.sock``) is called in the descriptor store.
-
-    systemd allows printable ASCII without colons there.
-    """
+    """What a listener is called in systemd's descriptor store: printable ASCII without colons."""
     name = quote(listener, safe=_SAFE)
     return name if len(name) <= _NAME_MAX else name[-_NAME_MAX:]
 

@@ -24,10 +24,7 @@ _UNIX = int(socket.AF_UNIX)
 
 
 def set_tcp_options(sock: socket.socket) -> None:
-    """Set on a listening socket what each connection that it accepts is to inherit; nothing unless it is TCP.
-
-    Heads and small bodies must not wait for an acknowledgement.
-    """
+    """Set what TCP connections of a listener inherit: small bodies must not wait for an acknowledgement."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -189,10 +186,7 @@ class Listener:
         return self._loop is not None and self.path is not None and identity(self.path) != self._identity
 
     def renew(self, mode: int | None, owner: str | None, group: str | None) -> None:
-        """Listen at its path again, with another socket; who has connected to the former one is accepted.
-
-        Raises ``ListenError``; it goes on as it was then.
-        """
+        """Listen at its path again; who has connected is accepted. Raises ``ListenError``: it is as before then."""
         loop, path = self._loop, self.path
         assert loop is not None
         assert path is not None

@@ -33,10 +33,7 @@ from .socket_file import (
 
 
 def open_unix(path: str, mode: int | None, owner: str | None, group: str | None) -> Listener:
-    """Listen on a unix socket at ``path`` (absolute). Raises ``ListenError``.
-
-    A lock file beside it decides who owns the path; a stale socket is replaced.
-    """
+    """Listen at ``path`` (absolute), which a lock file says whose is; a stale socket goes. Raises ``ListenError``."""
     size = len(os.fsencode(path))
     if size > MAX_UNIX_PATH_BYTES:
         raise ListenError(f"socket path {path} is {size} bytes long: the kernel allows {MAX_UNIX_PATH_BYTES}")

@@ -53,10 +53,7 @@ class ControlEndpoint:
     _saved: list[ListenerSnapshot]
 
     def prepare(self, configuration: Configuration) -> None:
-        """Open what ``configuration`` asks for, beside what is open. ``commit`` or ``revert`` next.
-
-        Raises ``ListenError``; nothing has changed then.
-        """
+        """Open what ``configuration`` asks for. ``commit`` or ``revert`` next. Raises ``ListenError``: no change."""
 
     def commit(self) -> None:
         """What was prepared holds from now on."""

@@ -93,10 +93,7 @@ class OneOffs:
         task.add_done_callback(self._tasks.discard)
 
     async def run_schedule(self, name: str, schedule: str) -> Run:
-        """Run that schedule of the app called ``name`` now, and wait for its end.
-
-        Raises ``UnknownApp``; ``KeyError`` with the names that there are.
-        """
+        """Run that schedule now, and wait for its end. Raises ``UnknownApp``; ``KeyError`` with those there are."""
         found = await self.find(name)
         if isinstance(found, App):
             if schedule not in found.background.schedules:

@@ -80,10 +80,7 @@ class CgroupTree:
 
     @classmethod
     def take(cls, controller: str = "memory", proc: str = "/proc") -> CgroupTree:
-        """Move this process, and what it has started, into the leaf, so that others may get limits.
-
-        Raises ``Undelegated``; at most the move has happened then.
-        """
+        """Move this process, and what it has started, into the leaf. Raises ``Undelegated``, before or after that."""
         root = own_group(Path(proc))
         _check(root, controller)
         tree = cls(root)

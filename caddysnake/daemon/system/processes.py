@@ -34,10 +34,7 @@ _Started = TypeVar("_Started")
 
 
 def become_supervisor() -> tuple[int, int]:
-    """Prepare this process: undumpable, heir of orphans, as many descriptors as allowed.
-
-    Returns the soft limit of open files as it was and as it is.
-    """
+    """Prepare this process: undumpable, heir of orphans. Returns the soft limit of open files before and now."""
     undumpable()
     # A worker whose fork server died becomes our child, so that somebody can reap it.
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

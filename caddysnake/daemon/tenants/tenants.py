@@ -236,10 +236,7 @@ class Tenants:
         return self._table.outdated(key)
 
     async def evict(self, key: str) -> bool:
-        """Let the app of ``key`` go, and wait until its workers have; False when there is none.
-
-        Its requests in flight finish, none is refused: the next one starts it afresh.
-        """
+        """Let the app of ``key`` go, and wait until it has; False: there is none. No request is refused."""
         tenant = self._table.get(key)
         app = None if tenant is None else tenant.app or tenant.starting
         self.outdated(key)

@@ -54,10 +54,7 @@ class Inheritance:
             self._end_standin()
 
     def abandon(self) -> None:
-        """Start afresh in one more image, with nothing but the listeners: they are what nobody else could open now.
-
-        Does not return. Raises ``OSError`` when this program cannot be executed.
-        """
+        """Start afresh in one more image, with the listeners alone. Does not return. Raises ``OSError``."""
         if self._standin is not None:
             self._standin.close()
             self._end_standin()

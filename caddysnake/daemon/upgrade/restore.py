@@ -90,10 +90,7 @@ def _validated(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:
 
 
 def differences(state: DaemonSnapshot, composition: Desired) -> list[str]:
-    """What ``composition`` has otherwise than what runs. None is what should be: an upgrade is not a reload.
-
-    Raises ``StateError`` for a state that cannot be read.
-    """
+    """What ``composition`` has otherwise than what runs: nothing, if all is well. Raises ``StateError``."""
     found = []
     open_now = {tuple(each.key) for each in state.listeners}
     wanted = {tuple(plain_key(key_of(binding.address))) for binding in composition.bindings}

@@ -121,10 +121,7 @@ def _send(control: socket.socket, text: bytes, descriptors: list[int]) -> None:
 
 
 def take_over(control: socket.socket, before: DaemonSnapshot) -> DaemonSnapshot:
-    """Ask the stand-in for the state, which was ``before`` when it began. Raises ``StateError``.
-
-    Descriptors that are not needed any more are closed.
-    """
+    """Ask the stand-in for the state, ``before`` when it began; close what is left. Raises ``StateError``."""
     control.settimeout(_ANSWER_S)
     received: list[int] = []
     try:

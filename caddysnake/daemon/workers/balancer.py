@@ -23,10 +23,7 @@ class Load(NamedTuple):
 
 
 def choose(loads: Sequence[Load], turn: int) -> int | None:
-    """The index of the least busy worker that is not saturated; None when all are.
-
-    Equals take turns: ``turn`` is any growing number.
-    """
+    """The index of the least busy worker with room; None: there is none. Equals take turns by ``turn``."""
     best: int | None = None
     best_key: tuple[int, int] | None = None
     count = len(loads)

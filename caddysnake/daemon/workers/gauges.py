@@ -82,10 +82,7 @@ class Gauges:
         return vitals.plus(self.completed(), self.load().busy)
 
     def cells(self) -> list[int]:
-        """Return the sums over its threads of all cells of a thread block (``vitals.CELL_*``).
-
-        None is ever less than it was, whatever the worker writes.
-        """
+        """Return the sums of all cells over its threads (``vitals.CELL_*``); none is ever less than it was."""
         if self.is_over:
             return self.last_cells
         sums, late = self.page.cells(0), self.page.word(vitals.WORD_LATE)

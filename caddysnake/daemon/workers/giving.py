@@ -24,10 +24,7 @@ class Giving:
         self._is_full = False
 
     def give(self, connection: Connection, flags: int) -> int | None:
-        """Return the slot that ``connection`` has from now on; None when it cannot be handed over now.
-
-        ``flags``: ``TAKE_*``.
-        """
+        """Return the slot that ``connection`` has now; None: it cannot be handed over. ``flags``: ``TAKE_*``."""
         slots = self._process.gauges.slots
         slot = None if self._is_full else slots.reserve()
         if slot is None:

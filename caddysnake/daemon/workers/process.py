@@ -39,10 +39,7 @@ class WorkerProcess(Child):
         on_breach: Callable[[str], None],
         saved: tuple[int, int] | None,
     ) -> None:
-        """``hear``, ``on_closed``, ``on_breach``: see ``Peer``. ``saved``: the channel and the page that it has.
-
-        Raises ``OSError``.
-        """
+        """``hear`` and so on: see ``Peer``. ``saved``: the channel and the page that it has. Raises ``OSError``."""
         self._settings = settings
         self.shares_process = isinstance(settings, Settings) and settings.shares_process
         is_relay = isinstance(settings, RelaySettings)
@@ -132,10 +129,7 @@ class WorkerProcess(Child):
         return True
 
     async def answer_if_hung(self, watch: Watchdog) -> bool | None:
-        """Answer requests that it has read, if nothing in it runs: whether others are half answered.
-
-        None: it has come to life.
-        """
+        """Answer what it has read, if nothing in it runs: whether others are half answered; None: it lives."""
         async with Frozen(self.pid, self.process_fd()) as frozen:
             if self.gauges.is_over or watch.look(self.gauges.pulse(), now_ms()) is not HangFinding.HANGS:
                 return None

@@ -51,10 +51,7 @@ class Worker:
         saved: WorkerSnapshot | None = None,
         timings: Timings = TIMINGS,
     ) -> None:
-        """Raises ``OSError`` when there are no descriptors, or no memory, for another worker.
-
-        ``saved``: it runs already, and is taken over; ``restore`` it.
-        """
+        """``saved``: it is taken over; ``restore`` it. Raises ``OSError``: no descriptors, or memory, for it."""
         self.number = number
         self.settings = settings
         self.state = WorkerState.STARTING

@@ -58,10 +58,7 @@ class Deadlines:
 
 
 def describe(loop: asyncio.AbstractEventLoop) -> str:
-    """Every task with the chain of coroutines it waits in, outermost first.
-
-    ``Task.print_stack`` stops at the outermost one, which is always the server's.
-    """
+    """Every task with its chain of coroutines, outermost first: ``Task.print_stack`` stops at the server's."""
     return "".join(map(describe_task, sorted(asyncio.all_tasks(loop), key=asyncio.Task.get_name)))
 
 

@@ -20,10 +20,7 @@ _RESOURCES = {
 
 
 def apply(limits: Mapping[str, int]) -> None:
-    """Set ``limits``: bytes or counts by name, ``niceness`` as in nice(1). What is limited further already stays so.
-
-    Raises ``OSError`` when this user may not have that niceness.
-    """
+    """Set ``limits`` by name, ``niceness`` as in nice(1); what is lower already stays so. Raises ``OSError``."""
     for name, kind in _RESOURCES.items():
         if name in limits:
             _, hard = resource.getrlimit(kind)

@@ -52,10 +52,7 @@ def forget_loop() -> None:
 
 
 def begin(worker: int, seconds: float, fd: int, is_its: Callable[[threading.Thread], bool] | None = None) -> None:
-    """Write a profile of the next ``seconds`` into ``fd``, which is ours now. ``is_its``: whose threads to look at.
-
-    One at a time for each worker: a second pipe is closed at once.
-    """
+    """Write a profile of the next ``seconds`` into ``fd``, ours now; one at a time. ``is_its``: whose threads."""
     if worker in _running:
         os.close(fd)
         return

@@ -24,10 +24,7 @@ class KeepAlive:
         self._pinged_at = 0.0
 
     def look(self, now: float, heard_at: float, is_writable: bool) -> Due:
-        """Return what is due ``now`` for a client that was last ``heard_at``, in monotonic seconds.
-
-        One that is not ``is_writable`` has enough to read, and is not pinged.
-        """
+        """Return what is due ``now`` for a client last ``heard_at``; one that is not ``is_writable`` has no ping."""
         if self._pinged_at > heard_at:
             return Due.FAIL if now - self._pinged_at > self._timeout_s else Due.NOTHING
         if not self._interval_s or now - heard_at <= self._interval_s or not is_writable:

@@ -428,10 +428,7 @@ class FileRange:
         self.is_tcp = is_tcp
 
     def send_to(self, out: int) -> None:
-        """Send until done, or until the kernel takes no more (``BlockingIOError``).
-
-        Raises ``OSError`` for the reader, ``FileCutShort`` for the file.
-        """
+        """Send until done, or ``BlockingIOError``. Raises ``OSError`` for the reader, ``FileCutShort``."""
         while self.remaining:
             sent = send_part(out, self.fd, self.offset, self.remaining, self.is_tcp)
             if sent == 0:

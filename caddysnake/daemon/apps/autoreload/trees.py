@@ -55,10 +55,7 @@ class WatchedTree(NamedTuple):
 
 
 def walk(root: Root) -> WatchedTree:
-    """Look at all of ``root``. Raises ``TooMuch``.
-
-    What cannot be read is left out, and a folder whose name is not UTF-8, which watchfiles cannot be given.
-    """
+    """Look at all of ``root``, but for what cannot be read or is not UTF-8. Raises ``TooMuch``."""
     resolved = os.path.realpath(root.folder)
     identity = identify(resolved)
     folders: set[str] = set()

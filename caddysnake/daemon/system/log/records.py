@@ -178,10 +178,7 @@ class _Setting:
 
 
 def set_up(stream: TextIO | None = None, debug: bool = False) -> None:
-    """Send the log to ``stream`` (standard error): console style on a terminal, JSON elsewhere.
-
-    ``debug``: everything, whatever ``restyle`` says later.
-    """
+    """Send the log to ``stream``: console style on a terminal, else JSON. ``debug``: all, whatever comes later."""
     stream = stream or sys.stderr
     handler = Handler(stream)
     root = logging.getLogger("caddysnake")

@@ -41,10 +41,7 @@ def new_page() -> tuple[vitals.Page, int]:
 
 
 def configure(peer: Peer, settings: Settings | RelaySettings, page_fd: int) -> None:
-    """Put ``Configure`` on the channel, where it waits for the worker. ``page_fd`` stays the caller's.
-
-    Raises ``OSError``, ``ChannelClosed`` among them.
-    """
+    """Put ``Configure`` on the channel. ``page_fd`` stays the caller's. Raises ``OSError``."""
     settings_fd = seal(settings)
     try:
         if not peer.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):

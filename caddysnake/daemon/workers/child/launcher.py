@@ -150,7 +150,4 @@ class ThreadLauncher(Launcher):
 
     @abstractmethod
     def needs_own_host(self, worker: int, for_good: bool) -> bool:
-        """Workers to come do not share a process with other apps; ``for_good``: nor those of its successors.
-
-        False when ``worker`` did not, so far as that is known.
-        """
+        """Workers to come share no process with others; ``for_good``: nor successors'. False: ``worker`` did not."""

@@ -45,10 +45,7 @@ class ForkServer(Launcher):
         saved: ForkServerSnapshot | None = None,
         timings: Timings = TIMINGS,
     ) -> None:
-        """``sight``: what it is started from. ``saved``: it runs already, and is taken over.
-
-        Raises ``OSError``, ``SpawnError``.
-        """
+        """``sight``: what it is started from. ``saved``: it is taken over. Raises ``OSError``, ``SpawnError``."""
         self._key = key
         self.sight = sight
         self._libraries = libraries
@@ -231,10 +228,7 @@ class ForkServer(Launcher):
         return self._prepared.done() and self._prepared.exception() is not None
 
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
-        """Fork worker number ``worker`` on ``channel`` (a descriptor, which stays the caller's): its pid and pidfd.
-
-        Raises ``SpawnError``.
-        """
+        """Fork worker number ``worker`` on the caller's ``channel``: pid and pidfd. Raises ``SpawnError``."""
         self._busy_at = self._loop.time()
         await self.prepared()
         answer: asyncio.Future[int] = self._loop.create_future()

@@ -43,10 +43,7 @@ class ForkServers:
         """Users, other than our own, of whom code of apps may run: what it leaves behind may outlive a fork server."""
 
     async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
-        """See ``Launchers.look``: ``get`` gives a fork server of what is there now, whoever made it so, and when.
-
-        The one that there is keeps the workers that it has.
-        """
+        """See ``Launchers.look``. The fork server that there is keeps the workers that it has."""
         sight = await asyncio.to_thread(Sight.of, key, self._libraries, plot.private if plot is not None else "")
         spawner = self._by_key.get(key)
         if spawner is None or not spawner.is_open:
@@ -168,10 +165,7 @@ class ForkServers:
         return current + [spawner.snapshot("outdated") for spawner in self._outdated if spawner.is_open]
 
     def restore(self, saved: Iterable[tuple[ForkServerSnapshot, ForkServerKey]]) -> dict[int, ForkServer]:
-        """Go on with those of another image of the daemon, each of them by its pid.
-
-        They hold the code of that image: they keep the workers that they have, and get no new ones.
-        """
+        """Go on with those of another image, by pid: they keep their workers, and get none, as their code is old."""
         spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each, self.timings) for each, key in saved}
         self._outdated.update(spawners.values())
         return spawners

@@ -55,10 +55,7 @@ class HttpCycle(Cycle):
     # For the app
 
     async def receive(self) -> Message:
-        """The next ``http.request``, or ``http.disconnect`` when the client is gone or the response is complete.
-
-        ASGI HTTP 2.5, "Request" and "Disconnect".
-        """
+        """The next ``http.request``, or ``http.disconnect`` at the end of either side (ASGI HTTP 2.5)."""
         connection = self.connection
         parser = connection.parser
         gave_way = False
@@ -237,10 +234,7 @@ class HttpCycle(Cycle):
     # Before an answer to half a request
 
     async def _read_ahead(self) -> None:
-        """The app answers, and has not read its request: let it come first, up to a bound.
-
-        Not where the app reads meanwhile.
-        """
+        """The app answers, and has not read its request, nor does meanwhile: let it come, up to a bound."""
         if self.head.expect_continue and self._refuse_unread():
             return
         if not self.is_waiting_for_body:

@@ -33,10 +33,7 @@ def open_file(path: object) -> tuple[int, int]:
 
 
 async def send_file(connection: CycleTransport, file: int, size: int) -> None:
-    """Send ``size`` bytes of ``file`` behind what was written already.
-
-    Raises ``ClientDisconnected``; ``ResponseError`` when the file has become shorter. The response is broken then.
-    """
+    """Send ``size`` bytes of ``file``. Raises ``ClientDisconnected``; ``ResponseError``: it has become shorter."""
     await connection.flush()
     turns = connection.context.turns
     out = os.dup(connection.fileno())

@@ -40,10 +40,7 @@ _PATH_MAX = 200
 
 
 def report(level: str, what: str, app: str, head: RequestHead, exc: BaseException | None = None, **more: str) -> None:
-    """Log one record about a request, with the traceback of ``exc`` cut down to the app's own frames.
-
-    The query is left out: it is where people put secrets.
-    """
+    """Log a request, without its query (secrets), with the traceback of ``exc`` cut down to the app's own."""
     path = head.path[:_PATH_MAX].decode("ascii", "backslashreplace")
     error = "" if exc is None else foreign_traceback(exc)
     if trace := tracing.current():

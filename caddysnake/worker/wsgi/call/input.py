@@ -75,10 +75,7 @@ class LazyInput(_Input):
         self._pull = _lost
 
     def read(self, size: int | None = -1) -> bytes:
-        """``size`` bytes, fewer only at the end; all that comes, waited for, when it is negative or None.
-
-        Raises ``OSError`` as ``pull`` does.
-        """
+        """``size`` bytes, fewer at the end; all when negative or None. Raises ``OSError`` as ``pull`` does."""
         if size is None or size < 0:
             while self._more():
                 pass
