@@ -143,9 +143,7 @@ def upgrading(daemon: Daemon) -> models.UpgradeAnswer:
     )
 
 
-async def reload_app(
-    daemon: Daemon, key: str, tell: Tell | None = None, canary: bool | None = None
-) -> models.Reloaded:
+async def reload_app(daemon: Daemon, key: str, tell: Tell | None = None, canary: bool | None = None) -> models.Reloaded:
     """Give one app new workers. ``tell`` hears its release commands. Raises ``ApiError``."""
     _refuse_unless_ready(daemon)
     task = asyncio.ensure_future(daemon.serving.reload_app(key, tell=tell, canary=canary))

@@ -361,11 +361,7 @@ def _profile(call: Call) -> tuple[float, str]:
 async def _formed(profile: Profile, form: str) -> models.Profiled:
     content = await asyncio.to_thread(FORMS[form], profile)
     return models.Profiled(
-        name=profile.name,
-        seconds=profile.seconds,
-        workers=profile.workers,
-        warnings=profile.warnings,
-        content=content,
+        name=profile.name, seconds=profile.seconds, workers=profile.workers, warnings=profile.warnings, content=content
     )
 
 

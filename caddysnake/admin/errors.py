@@ -29,9 +29,7 @@ CODES: dict[str, Code] = {
     "upgrade": Code(
         409, "the upgrade was refused", "the daemon keeps running as it is; fix what is installed, or restart it"
     ),
-    "listen": Code(
-        409, "an address cannot be listened on", "free the address, or name another; nothing has changed"
-    ),
+    "listen": Code(409, "an address cannot be listened on", "free the address, or name another; nothing has changed"),
     "cancelled": Code(409, "somebody cancelled the reload", "what release commands have done by then stays done"),
     "no-change": Code(409, "nothing is being changed that could be cancelled"),
     "nothing-kept": Code(

@@ -102,9 +102,7 @@ class Hosting:
         return len(self._clients) + self._coming >= self._connections_max
 
     def _evict(self) -> bool:
-        waited_for = {
-            protocol: client.since for protocol, client in self._clients.items() if client.since is not None
-        }
+        waited_for = {protocol: client.since for protocol, client in self._clients.items() if client.since is not None}
         if not waited_for:
             return False
         self._end(min(waited_for, key=lambda protocol: waited_for[protocol]))

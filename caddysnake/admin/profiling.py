@@ -68,9 +68,7 @@ async def of_process(daemon: Daemon, pid: int, seconds: float) -> Profile:
 
 
 def _subjects(apps: Iterable[App]) -> list[_Subject]:
-    return [
-        _Subject(app.name, worker) for app in apps for _, worker in workers_of(app) if worker.state.is_serving
-    ]
+    return [_Subject(app.name, worker) for app in apps for _, worker in workers_of(app) if worker.state.is_serving]
 
 
 async def _of(name: str, subjects: list[_Subject], seconds: float) -> Profile:
@@ -158,9 +156,7 @@ def _take_in(said: bytes, of: str, stacks: Stacks) -> float:
     """Add what a worker has said to ``stacks``; for how many seconds it has looked. Raises ``_NoProfile``."""
     try:
         told: Any = orjson.loads(said)
-        frames = [
-            Frame(_text(name), _text(file), _number(line)) for name, file, line in told["frames"]
-        ]
+        frames = [Frame(_text(name), _text(file), _number(line)) for name, file, line in told["frames"]]
         for name, numbers, wall_us, cpu_us in told["stacks"]:
             key: Key = (of + _text(name), *(frames[_number(number)] for number in numbers[:_DEPTH_MAX]))
             wall, cpu = stacks.get(key, (0, 0))

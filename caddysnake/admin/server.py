@@ -89,11 +89,7 @@ _SHUTDOWN_S = 2.0
 _DISMISSED_MAX = 16
 _UNKNOWN_MAX = 16
 _DISMISSED_S = 1.0
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Server": "caddysnake",
-}
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "caddysnake"}
 _REFUSED = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _OUTSIDE = "call it from outside of the apps: from a shell, a timer, or in a container by exec, and wait for the answer"
 _NO_USER = ErrorModel(

@@ -19,18 +19,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from ..channel.endpoint import ChannelClosed, ChannelError, DescriptorsLost, Endpoint
-from ..channel.messages import (
-    PROTOCOL_VERSION,
-    TAKE_TIED,
-    Drain,
-    Dump,
-    Message,
-    Ready,
-    Returned,
-    Shed,
-    Take,
-    Takes,
-)
+from ..channel.messages import PROTOCOL_VERSION, TAKE_TIED, Drain, Dump, Message, Ready, Returned, Shed, Take, Takes
 from ..channel.records import say
 from ..channel.vitals import SLOT_IDLE, SLOT_RETURNED, WORD_CONNECTIONS
 from .context import Context

@@ -51,13 +51,7 @@ class CaddyfileError(Exception):
     def at(cls, token: Token, message: str, hint: str | None = None) -> CaddyfileError:
         """The error of one token."""
         return cls(
-            message,
-            token.file,
-            token.line,
-            column=token.column,
-            token=token.text,
-            hint=hint,
-            imports=token.imports,
+            message, token.file, token.line, column=token.column, token=token.text, hint=hint, imports=token.imports
         )
 
     def __str__(self) -> str:

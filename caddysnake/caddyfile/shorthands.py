@@ -59,12 +59,7 @@ _WITH_WORD = {
 }
 
 # With a tail that may hold dots as well.
-_WITH_PATH = {
-    "re": "http.regexp",
-    "rp": "http.reverse_proxy",
-    "resp": "http.intercept",
-    "err": "http.error",
-}
+_WITH_PATH = {"re": "http.regexp", "rp": "http.reverse_proxy", "resp": "http.intercept", "err": "http.error"}
 
 _FULL_PREFIXES = _WITH_WORD | _WITH_PATH
 

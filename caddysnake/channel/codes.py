@@ -104,8 +104,7 @@ ANSWERS: Final[dict[str, Code]] = {
         429, "as many requests as may be answered, and wait, for an app do", "raise `max_in_flight`, or add workers"
     ),
     "routing-limit": Code(
-        431,
-        "its fields are longer than what may be looked at to find an app, for instance by `header_regexp`",
+        431, "its fields are longer than what may be looked at to find an app, for instance by `header_regexp`"
     ),
     "routing": Code(500, "a matcher or placeholder failed on this request", "the log has the traceback: report it"),
     "app-error": Code(500, "the app raised while it answered", "the log has the traceback, with the app's name"),
@@ -120,9 +119,7 @@ ANSWERS: Final[dict[str, Code]] = {
         "the log says how it ended, under the app's name; in the table of workers see `crashed` and `memory`",
     ),
     "bad-response": Code(502, "what the app answered is no HTTP response", "the log has the reason"),
-    "queue-full": Code(
-        503, "more than `max_queue` requests wait", "more workers or threads, or find what is slow"
-    ),
+    "queue-full": Code(503, "more than `max_queue` requests wait", "more workers or threads, or find what is slow"),
     "websockets-full": Code(
         503, "as many WebSockets as `max_websockets` allows are open in a worker", "more of them, or more workers"
     ),

@@ -27,10 +27,7 @@ from .reading import CommandFailed
 
 # The daemon's own versions: one grammar for every process of ours.
 _REQUIRED = ("httptools",)
-_WANTED = {
-    "uvloop": "workers use asyncio's own loop",
-    "websockets": "WebSocket frames are unmasked in Python",
-}
+_WANTED = {"uvloop": "workers use asyncio's own loop", "websockets": "WebSocket frames are unmasked in Python"}
 """What is fetched if it can be, and how it is without."""
 
 

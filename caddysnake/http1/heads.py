@@ -33,12 +33,7 @@ class RequestHead:
         "version",
     )
 
-    def __init__(
-        self,
-        line: Line,
-        headers: list[tuple[bytes, bytes]],
-        keep_alive: bool,
-    ) -> None:
+    def __init__(self, line: Line, headers: list[tuple[bytes, bytes]], keep_alive: bool) -> None:
         self.method, self.target, self.path, self.query, self.version = line
         """``target`` is as sent; ``path`` is still percent-encoded, without the query, or ``*`` for the asterisk form;
         ``version`` is ``1.0`` or ``1.1``."""

@@ -22,10 +22,4 @@ else:
     HttpRequestParser = _httptools.HttpRequestParser
     HttpResponseParser = _httptools.HttpResponseParser
 
-__all__ = [
-    "HttpParserCallbackError",
-    "HttpParserError",
-    "HttpParserUpgrade",
-    "HttpRequestParser",
-    "HttpResponseParser",
-]
+__all__ = ["HttpParserCallbackError", "HttpParserError", "HttpParserUpgrade", "HttpRequestParser", "HttpResponseParser"]

@@ -84,9 +84,7 @@ class Source:
         self.owner = str(fields.get("app", logger))
         """Whose share of the log it is."""
         self.troubles = Troubles()
-        self.streams: list[Stream] = [
-            _KINDS.get(name, Printed)(self, name, fd) for name, fd in streams.items()
-        ]
+        self.streams: list[Stream] = [_KINDS.get(name, Printed)(self, name, fd) for name, fd in streams.items()]
 
     @property
     def pid(self) -> int | None:

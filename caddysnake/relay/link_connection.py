@@ -98,12 +98,7 @@ class LinkConnection(asyncio.BufferedProtocol):
     )
 
     def __init__(
-        self,
-        context: RelayContext,
-        owner: LinkOwner,
-        sock: socket.socket,
-        need: int,
-        app_id: TiedId | None = None,
+        self, context: RelayContext, owner: LinkOwner, sock: socket.socket, need: int, app_id: TiedId | None = None
     ) -> None:
         self.client: LinkUser | None = None
         self.is_write_paused = False

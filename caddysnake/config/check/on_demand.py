@@ -98,9 +98,7 @@ class HostDirectory:
             values = self._templates[target.route].resolve(target.key)
             found = tenant(spec, spec.name, values, self._environ, self._base_dir)
             user, group = found.block.user, found.block.group
-            accounts.resolve(
-                user, group, user_by_request="user" in values, group_by_request="group" in values
-            )
+            accounts.resolve(user, group, user_by_request="user" in values, group_by_request="group" in values)
         except (UnsafeValue, NoSuchApp, AccountError):
             return False
         return True

@@ -33,12 +33,7 @@ class Settled(NamedTuple):
 
 
 def settle(
-    config: Config,
-    planned: Plan,
-    environ: Mapping[str, str],
-    *,
-    base_dir: str | None = None,
-    own_sockets: bool = False,
+    config: Config, planned: Plan, environ: Mapping[str, str], *, base_dir: str | None = None, own_sockets: bool = False
 ) -> Settled:
     """What *planned*, made of *config*, comes to here, and everything that is wrong with it.
 

@@ -117,11 +117,7 @@ def site_hosts(site: Site) -> tuple[str, ...]:
 
 
 def _claim(
-    drafts: dict[str, _Draft],
-    socket: SocketAddress,
-    position: Position,
-    tenancy: Tenancy,
-    errors: list[CaddyfileError],
+    drafts: dict[str, _Draft], socket: SocketAddress, position: Position, tenancy: Tenancy, errors: list[CaddyfileError]
 ) -> None:
     draft = drafts.setdefault(socket.name, _Draft(socket, position))
     if draft.socket != socket:

@@ -59,14 +59,12 @@ _WORDS: Final = {
     "TLS is Caddy's: its site's address, or the directive tls": "tls ssl certfile keyfile ssl_keyfile ssl_certfile",
     "write health_uri PATH": "healthcheck health health_check health_path",
     "write process NAME COMMAND": "command daemon background attach_daemon mule",
-    "write schedule NAME \"CRON\" COMMAND": "cron timer",
+    'write schedule NAME "CRON" COMMAND': "cron timer",
     "write release COMMAND": "migrate before_start pre_start",
     "write affinity cookie": "sticky sticky_sessions",
 }
 
-ELSEWHERE: Final = {
-    word.replace("_", ""): what for what, words in _WORDS.items() for word in words.split()
-}
+ELSEWHERE: Final = {word.replace("_", ""): what for what, words in _WORDS.items() for word in words.split()}
 """Words without ``_``, each with what to write."""
 
 

@@ -45,9 +45,7 @@ def locate(path: str, working_dir: Path) -> Path:
     return resolved
 
 
-def read(
-    path: Path, refuse: Callable[[int], str | None] | None = None, within: Path | None = None
-) -> dict[str, str]:
+def read(path: Path, refuse: Callable[[int], str | None] | None = None, within: Path | None = None) -> dict[str, str]:
     """The variables of one file, the later of two equal names winning.
 
     Args:

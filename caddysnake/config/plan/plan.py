@@ -145,12 +145,7 @@ class Plan:
 
 
 def plan(
-    config: Config,
-    *,
-    cores: int,
-    base_dir: str | None = None,
-    socket_dir: str | None = None,
-    own_sockets: bool = False,
+    config: Config, *, cores: int, base_dir: str | None = None, socket_dir: str | None = None, own_sockets: bool = False
 ) -> Plan:
     """Answer every question that *config* leaves open.
 

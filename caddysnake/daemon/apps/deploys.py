@@ -85,7 +85,6 @@ class Shelf:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
 
-
 class Deploys:
     """Of one app."""
 

@@ -166,12 +166,7 @@ class Takeover(Generic[G]):
         """Its code does not start, and what serves is not wanted: requests are told so until the next swap."""
         self.broken = failure
         refusal = self._refusal_of(failure)
-        return [
-            Act(Do.END_GROWTH),
-            Act(Do.DRAIN, self.present),
-            TellWaiters(refusal),
-            Act(Do.PLACE_AGAIN),
-        ]
+        return [Act(Do.END_GROWTH), Act(Do.DRAIN, self.present), TellWaiters(refusal), Act(Do.PLACE_AGAIN)]
 
     def not_started(self, failure: StartFailed, retry_after_s: int) -> list[Order[G]]:
         """It has not come up since the daemon started, and is tried again."""

@@ -263,4 +263,3 @@ class SupervisedProcess:
             return
         waits = after if self.state is ProcessState.WAITING else ()
         self._task = asyncio.get_running_loop().create_task(self._run(waits, saved.pause_s))
-

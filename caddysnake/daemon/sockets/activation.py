@@ -157,9 +157,7 @@ def _same_path(bound: str, path: str) -> bool:
 
 def _hosts(address: TcpAddress) -> set[str]:
     try:
-        found = socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         return set()
     return {str(each[4][0]) for each in found}

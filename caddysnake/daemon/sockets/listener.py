@@ -232,5 +232,3 @@ def restore(saved: ListenerSnapshot) -> Listener:
     listener = Listener(socket.socket(fileno=saved.fd), saved.name, saved.path, saved.lock)
     listener._identity = saved.identity
     return listener
-
-

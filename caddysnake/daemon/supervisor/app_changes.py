@@ -120,9 +120,7 @@ class AppsChange:
         swaps_early = self._manner.swaps_early and not losing and not self._manner.all_or_nothing
         turn = asyncio.Semaphore(1)
         specs = desired.apps.values()
-        await side_by_side(
-            self._tried(spec, turn, swaps_early) for spec in specs if not self._is_exchange(spec)
-        )
+        await side_by_side(self._tried(spec, turn, swaps_early) for spec in specs if not self._is_exchange(spec))
         # The last of all: these cannot be taken back unseen.
         await side_by_side(self._tried(spec, turn, False) for spec in specs if self._is_exchange(spec))
         refused = {each.app: each.failure for each in self.outcomes.values() if each.failure is not None}

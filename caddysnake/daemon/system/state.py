@@ -197,7 +197,6 @@ class AppSnapshot(snapshots.Snapshot):
     background: snapshots.BackgroundSnapshot = Field(default_factory=snapshots.BackgroundSnapshot)
     waiting: list[int] = []
 
-
     def pools(self) -> list[PoolSnapshot]:
         """Every generation."""
         beside = [each.pool for each in (self.trial, self.kept) if each is not None]

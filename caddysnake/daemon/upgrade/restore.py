@@ -88,7 +88,6 @@ def _validated(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:
         raise malformed(exc) from None
 
 
-
 def differences(state: DaemonSnapshot, composition: Desired) -> list[str]:
     """What ``composition`` has otherwise than what runs: nothing, if all is well. Raises ``StateError``."""
     found = []
@@ -211,9 +210,7 @@ class Resumption:
         for each in [*(tenant.app for tenant in saved.apps), *(app for _, app in saved.leaving)]:
             running.part_with(self._resume_tenant(each))
 
-    def _resume_tenant(
-        self, saved: AppSnapshot, recourse: Recourse = ALONE, ledger: Counters | None = None
-    ) -> App:
+    def _resume_tenant(self, saved: AppSnapshot, recourse: Recourse = ALONE, ledger: Counters | None = None) -> App:
         spec, running = spec_of(saved.pool.spec), self._running
         app = App(spec, running.spawners, running.connections, recourse, Counters(ledger), has_schedules=False)
         return self._resume_app(saved, app)

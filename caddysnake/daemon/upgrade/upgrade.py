@@ -200,4 +200,3 @@ async def _quiet(serving: Supervisor) -> AsyncIterator[None]:
         yield
     finally:
         serving.release_changes()
-

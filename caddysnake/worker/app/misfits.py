@@ -13,12 +13,7 @@ from ...channel.records import say
 from ...channel.settings import Settings
 
 _PATCHED = ("select", "socket", "threading")
-_STATEFUL = {
-    "nicegui": "NiceGUI",
-    "gradio.routes": "Gradio",
-    "shiny": "Shiny",
-    "reflex.app": "Reflex",
-}
+_STATEFUL = {"nicegui": "NiceGUI", "gradio.routes": "Gradio", "shiny": "Shiny", "reflex.app": "Reflex"}
 """Frameworks that keep what each client sees in the memory of a worker."""
 _SOCKETIO = ("socketio.async_server", "socketio.server")
 

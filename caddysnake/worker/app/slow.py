@@ -140,9 +140,7 @@ def _frames(call: _Running) -> Iterator[_Place]:
         frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
         if frame is not None and not frame.f_code.co_filename.startswith(_OURS):
             found.append((frame, frame.f_lineno))
-        coro = (
-            getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None) or getattr(coro, "ag_await", None)
-        )
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None) or getattr(coro, "ag_await", None)
     yield from reversed(found)
 
 

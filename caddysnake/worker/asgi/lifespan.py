@@ -101,11 +101,7 @@ class Lifespan:
             raise LifespanError(self._failure("the app's lifespan shutdown failed"))
 
     async def _run(self) -> None:
-        scope = {
-            "type": "lifespan",
-            "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self.state,
-        }
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._receive, self._send)
         except BaseException as exc:

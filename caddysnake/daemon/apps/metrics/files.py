@@ -19,12 +19,7 @@ _INT = struct.Struct("=i")
 _DOUBLES = struct.Struct("=dd")
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
-_SUFFIXES = {
-    "counter": ("_total",),
-    "gauge": ("",),
-    "histogram": ("_bucket", "_sum"),
-    "summary": ("_count", "_sum"),
-}
+_SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum"), "summary": ("_count", "_sum")}
 _RESERVED = ("caddysnake_", "process_", "python_")
 _KEY_MAX = 3000
 _LABELS_MAX = 20

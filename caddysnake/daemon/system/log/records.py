@@ -225,4 +225,3 @@ def _formatter(name: str) -> logging.Formatter:
         if is_journal(dict(os.environ), stream.fileno()):
             return JournalFormatter()
     return JsonFormatter()
-

@@ -74,7 +74,6 @@ class Confinement:
         self._group = cgroups.Group(*saved) if saved is not None else None
 
 
-
 class Child:
     """Its process (or the thread that stands for one), its pipes, its cgroup, and its channel."""
 

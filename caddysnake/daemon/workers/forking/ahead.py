@@ -105,9 +105,7 @@ def start(interface: str) -> None:
             os.close(fd)
 
 
-def claim(
-    python: str, interface: str, environ: dict[str, str], options: Mapping[str, Any]
-) -> ForkServerAhead | None:
+def claim(python: str, interface: str, environ: dict[str, str], options: Mapping[str, Any]) -> ForkServerAhead | None:
     """The one that was started, if it is for this, for the first who asks; it goes on with ``options``."""
     if not _waiting or _waiting[0].made_for != (python, interface, environ):
         return None

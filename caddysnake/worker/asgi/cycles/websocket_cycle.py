@@ -123,12 +123,7 @@ class WebSocketCycle(Cycle):
     )
 
     def __init__(
-        self,
-        connection: CycleTransport,
-        head: RequestHead,
-        response: Response,
-        scope: dict[str, Any],
-        offer: Offer,
+        self, connection: CycleTransport, head: RequestHead, response: Response, scope: dict[str, Any], offer: Offer
     ) -> None:
         super().__init__(connection, head, response, scope)
         self._offer = offer
