@@ -269,10 +269,15 @@ def _renew_if_lost(present: _Open) -> None:
 
 
 def _open_or_raise(endpoint: AdminEndpoint) -> Listener:
-    assert endpoint.listen is not None
+    address = endpoint.listen
+    assert address is not None
     if endpoint.is_default:
-        _make_folder(endpoint.listen.path)
-    return _listen(endpoint.listen)
+        _make_folder(address.path)
+    if address.network == "unix":
+        return open_unix(address.path, address.mode, address.owner, address.group)
+    if address.network == "fd":
+        return open_inherited(-1 if address.fd is None else address.fd)
+    return open_tcp(address.host, address.port or 0)
 
 
 def _make_folder(path: str) -> None:
@@ -281,11 +286,3 @@ def _make_folder(path: str) -> None:
         make_private(folder)
     except OSError as exc:
         raise ListenError(f"cannot use {folder}: {exc.strerror}") from None
-
-
-def _listen(address: SocketAddress) -> Listener:
-    if address.network == "unix":
-        return open_unix(address.path, address.mode, address.owner, address.group)
-    if address.network == "fd":
-        return open_inherited(-1 if address.fd is None else address.fd)
-    return open_tcp(address.host, address.port or 0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..doctor.reach import Who
     from ..doctor.service import Runner
 
-_ASK_S = 10.0
+_ASK_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     from ..doctor.machine import check_machine
     from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_reach
     from ..doctor.service import in_container, runner_of
-    from ..doctor.sockets import check_sockets, check_upstreams
+    from ..doctor.sockets import check_sockets, check_upstreams, holder_of
     from ..doctor.software import check_software
 
     try:
@@ -54,7 +54,8 @@ def main(args: argparse.Namespace) -> int:
     runner = runner_of(file, None if status is None else status["daemon"]["pid"])
     planned, findings = _read(args, runner)
     if file is not None:
-        findings += check_daemon(status, why_not, file, runner)
+        holders = [holder_of(each.path) for each in (() if planned is None else planned.listeners)]
+        findings += check_daemon(status, why_not, file, runner, next(filter(None, holders), None))
     if status is not None:
         findings += [*check_apps(status), *check_beside(status)]
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.

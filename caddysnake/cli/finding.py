@@ -138,10 +138,10 @@ def _of_file(file: str) -> Target:
             others.append((seen, _file_of(seen.target)))
             if os.path.isabs(others[-1][1]) and is_same(path, others[-1][1]):
                 return seen.target
-    unit = _unit_of(path)
+    mine = [seen for seen in refused if seen.target.path.endswith(tuple(names))]
+    unit = "" if mine or _ADMIN_OFF.search(_options_of(path)) else _unit_of(path)
     if said is not None and not unit:
         return said  # whoever calls it says why that cannot be
-    mine = [seen for seen in refused if seen.target.path.endswith(tuple(names))]
     raise CallFailed(unit or _nobody(path, file, mine, others))
 
 

@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serve until told to stop; 1 when that cannot be."""
     logs.set_up(debug=args.debug)
+    args.wsgi = args.wsgi or args.runtime == "sync"
     try:
         app = named(args.app or found_in(args.working_dir or "."), args.working_dir)
         text = caddyfile(args, app)
@@ -84,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
         return EXIT_FAILED
     if args.print_only:
         print(text, end="")
-        if app.interface is None and not (args.wsgi or args.asgi or _only_wsgi(args)):
+        if app.interface is None and not (args.wsgi or args.asgi):
             print(f"Note: no file says whether {app.name} is ASGI: --wsgi or --asgi does", file=sys.stderr)
         return 0
     try:
@@ -100,10 +101,6 @@ def main(args: argparse.Namespace) -> int:
     adjust = partial(_adjust, args=args, app=app)
     setting = RunSetting("", adjust=adjust, is_written=False, is_patient=args.autoreload)
     return serve_file(source, True, setting, left)
-
-
-def _only_wsgi(args: argparse.Namespace) -> bool:
-    return bool(args.runtime == "sync")
 
 
 def _listen(args: argparse.Namespace) -> str:
@@ -150,7 +147,7 @@ def caddyfile(args: argparse.Namespace, app: NamedApp) -> str:
 
 
 def _python(args: argparse.Namespace, app: NamedApp) -> list[str]:
-    told = "wsgi" if args.wsgi or _only_wsgi(args) else "asgi" if args.asgi else app.interface
+    told = "wsgi" if args.wsgi else "asgi" if args.asgi else app.interface
     wsgi = told == "wsgi"
     lines = [f"{'module_wsgi' if wsgi else 'module_asgi'} {_quote(app.name)}", "pass_env *"]
     settings = {"working_dir": app.working_dir, "venv": args.venv, "python_path": args.python_path}
@@ -189,13 +186,12 @@ def _quote(value: str) -> str:
 
 
 def _adjust(composition: Desired, args: argparse.Namespace, app: NamedApp) -> Desired:
+    def inspected(now: Callable[[], PoolSpec]) -> PoolSpec:
+        return _inspecting(now(), args, app)
+
     apps = {number: _inspecting(each, args, app) for number, each in composition.apps.items()}
-    again = {number: partial(_again, now, args, app) for number, now in composition.again.items()}
+    again = {number: partial(inspected, now) for number, now in composition.again.items()}
     return composition._replace(apps=apps, again=again)
-
-
-def _again(now: Callable[[], PoolSpec], args: argparse.Namespace, app: NamedApp) -> PoolSpec:
-    return _inspecting(now(), args, app)
 
 
 def _inspecting(spec: PoolSpec, args: argparse.Namespace, app: NamedApp) -> PoolSpec:
@@ -204,7 +200,7 @@ def _inspecting(spec: PoolSpec, args: argparse.Namespace, app: NamedApp) -> Pool
     settings = spec.settings._replace(finds_app=True)
     if app.is_found:
         settings = settings._replace(variable="")
-    if args.wsgi or args.asgi or _only_wsgi(args):
+    if args.wsgi or args.asgi:
         return spec._replace(settings=settings)
     settings = settings._replace(interface="auto")
     if args.threads is not None and args.threads.isdigit() and int(args.threads) > 0:

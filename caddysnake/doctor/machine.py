@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shlex
 from collections.abc import Iterator
@@ -40,10 +41,8 @@ def check_machine(
 
 
 def _kernel(release: str) -> Finding:
-    numbers = release.split(".")
-    try:
-        version = (int(numbers[0]), int(numbers[1].partition("-")[0]))
-    except (IndexError, ValueError):
+    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
+    if len(version) < 2:
         return Finding(Level.DOUBT, TOPIC, f"the kernel calls itself {release}: is it Linux?")
     if version < _OLDEST_KERNEL:
         text = f"Linux {release} is older than {'.'.join(map(str, _OLDEST_KERNEL))}, the oldest that is supported"

@@ -24,8 +24,10 @@ _ERRORS = 20
 """One request in so many may fail without a word."""
 
 
-def check_daemon(status: Mapping[str, Any] | None, why_not: str, file: str, runner: Runner) -> Iterator[Finding]:
-    """Whether the daemon of ``file`` answers (``status``); else ``why_not``."""
+def check_daemon(
+    status: Mapping[str, Any] | None, why_not: str, file: str, runner: Runner, holder: int | None = None
+) -> Iterator[Finding]:
+    """Whether the daemon of ``file`` answers (``status``); else ``why_not``. ``holder``: of its sockets."""
     quoted, unit = shlex.quote(file), runner.unit
     if status is not None:
         daemon = status["daemon"]
@@ -37,12 +39,18 @@ def check_daemon(status: Mapping[str, Any] | None, why_not: str, file: str, runn
             fix = _then(f"caddysnake reload --config {quoted}")
             yield Finding(Level.BAD, TOPIC, f"{text}: {_end(daemon['refused']['error'])}", fix)
         return
-    if unit is not None:
+    hangs = "does not answer" in why_not
+    if unit is not None and (unit.state != "active" or hangs):
         yield Finding(Level.BAD, TOPIC, *unit.silence())
-        return
-    yield Finding(Level.DOUBT, TOPIC, f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
-    text = "whether its apps can be imported is not known while none runs it"
-    yield Finding(Level.DOUBT, _APPS, text, f"caddysnake validate --import --config {quoted}")
+    elif unit is not None:
+        yield Finding(Level.DOUBT, TOPIC, f"{unit.name} runs, and cannot be asked: {why_not}")
+    elif hangs and holder is not None:
+        again = f"kill -KILL {holder} && caddysnake run --config {quoted}"
+        yield Finding(Level.BAD, TOPIC, f"process {holder} runs {file}, but does not answer: it hangs", again)
+    else:
+        yield Finding(Level.DOUBT, TOPIC, f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
+        text = "whether its apps can be imported is not known while none runs it"
+        yield Finding(Level.DOUBT, _APPS, text, f"caddysnake validate --import --config {quoted}")
 
 
 def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ def _check(listener: PlannedListener, front: Front | None, runner: Runner) -> It
         fix = _folder_of(folder, runner)
         yield Finding(Level.BAD, TOPIC, f"the folder of {path} is not there", fix)
         return
-    holder = _holder(path)
+    holder = holder_of(path)
     exists = _is_socket(path)
     if holder is None and exists and not _accepts(path):
         text = f"{path} is what a daemon that is gone has left; the next start replaces it"
@@ -215,7 +215,7 @@ def _accepts(path: str) -> bool:
     return True
 
 
-def _holder(path: str, locks: str = "/proc/locks") -> int | None:
+def holder_of(path: str, locks: str = "/proc/locks") -> int | None:
     """The process that holds the lock beside the socket, by the kernel's list: asking with a lock of our own could get
     in the way of a daemon that is just starting."""
     try:

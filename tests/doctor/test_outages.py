@@ -287,6 +287,23 @@ def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
     runner = runner._replace(unit=Unit("caddysnake@blog.service", "inactive", "success"))
     (found,) = check_daemon(None, "", "/etc/caddysnake/blog.caddyfile", runner)
     assert found.fix == "systemctl start caddysnake@blog.service"
+    runner = runner._replace(unit=blog)
+    for why_not, level in (("the admin API at … does not answer", Level.BAD), ("it says `admin off`", Level.DOUBT)):
+        (found,) = check_daemon(None, why_not, "/etc/caddysnake/blog.caddyfile", runner)
+        assert found.level is level
+        assert bool(found.fix) is (level is Level.BAD)
+
+
+@needs_root
+def test_a_daemon_that_hangs_is_told_from_one_that_is_not_there(folder: Path) -> None:
+    with daemon(folder, file(folder)) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            (row,) = (row for row in doctor(process, folder) if row["topic"] == "daemon")
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+    assert row["level"] == "bad"
+    assert row["fix"].startswith(f"kill -KILL {process.pid} && caddysnake run --config ")
 
 
 def test_the_last_error_of_a_log_is_its_reason() -> None:

@@ -438,6 +438,11 @@ def check_doctor_finds_outages_and_what_it_advises_heals_them() -> None:
     rows = json.loads(call(doctor))
     (daemon,) = (row for row in rows if row["topic"] == "daemon")
     assert "as caddysnake, caddysnake.service" in daemon["text"], daemon
+    # Who may not ask is told so, and is not advised to start what runs.
+    ordinary = "setpriv --reuid nobody --regid nogroup --clear-groups "
+    assert "call as user caddysnake, or as root" in call(f"{ordinary}{BIN}/caddysnake status --config {CONFIG}", 1)
+    (daemon,) = (row for row in json.loads(call(ordinary + doctor)) if row["topic"] == "daemon")
+    assert (daemon["level"], daemon["fix"]) == ("doubt", ""), daemon
     # Stopped, the daemon or Caddy.
     for unit, topic in (("caddysnake.service", "daemon"), ("caddy", "caddy")):
         call(f"systemctl stop {unit}")
