@@ -20,7 +20,7 @@ from ..logs.records import LEVELS
 from ..logs.ring import Query
 from . import actions, journal, models, profiling, survey
 from .errors import ApiError
-from .flames import FORMS, Profile
+from .flames import FORMS
 from .history import History
 
 LOAD_MAX_BYTES = 4 << 20
@@ -47,6 +47,8 @@ class Call(NamedTuple):
     body: bytes
     content_type: str
     accept: str
+    is_there: Callable[[], bool]
+    """Whoever calls still waits for the answer."""
     tell: Tell | None = None
     """Hears what release commands write, if whoever calls reads along."""
 
@@ -333,18 +335,16 @@ def _pid(call: Call) -> int:
 @_endpoint("POST", "/apps/{key}/profile", _KEY, _SECONDS, _FORMAT, fails="no-such-app template asleep profile busy")
 async def post_app_profile(call: Call) -> models.Profiled:
     """Look for some seconds at what the workers of an app are at. Answers when that is done."""
-    seconds, form = _profile(call)
-    return await _formed(await profiling.of_app(call.daemon, call.path["key"], seconds), form)
+    return await _profiled(call, profiling.of_app(call.daemon, call.path["key"]))
 
 
 @_endpoint("POST", "/workers/{pid}/profile", _PID, _SECONDS, _FORMAT, fails="no-such-worker profile busy")
 async def post_process_profile(call: Call) -> models.Profiled:
     """The same of one worker."""
-    seconds, form = _profile(call)
-    return await _formed(await profiling.of_process(call.daemon, _pid(call), seconds), form)
+    return await _profiled(call, profiling.of_process(call.daemon, _pid(call)))
 
 
-def _profile(call: Call) -> tuple[float, str]:
+async def _profiled(call: Call, subjects: profiling.Subjects) -> models.Profiled:
     text, form = call.query.get("seconds", "10"), call.query.get("format", "html")
     try:
         seconds = float(text)
@@ -355,10 +355,7 @@ def _profile(call: Call) -> tuple[float, str]:
         raise ApiError("bad-request", f"seconds={text[:80]!r} is no time to look", hint)
     if form not in FORMS:
         raise ApiError("bad-request", f"there is no format {form[:80]!r}", f"there is: {', '.join(FORMS)}")
-    return seconds, form
-
-
-async def _formed(profile: Profile, form: str) -> models.Profiled:
+    profile = await profiling.look(subjects, seconds, call.is_there)
     content = await asyncio.to_thread(FORMS[form], profile)
     return models.Profiled(
         name=profile.name, seconds=profile.seconds, workers=profile.workers, warnings=profile.warnings, content=content

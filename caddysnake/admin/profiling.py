@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,6 +25,7 @@ SECONDS_MAX = 300.0
 _BYTES_MAX = 8 << 20
 """Of what one worker says."""
 _READ_BYTES = 1 << 18
+_LOOK_S = 0.5
 _LATE_S = 5.0
 """How long after its time a worker may take to write what it has seen."""
 _TEXT_MAX, _DEPTH_MAX = 400, 256
@@ -48,39 +49,54 @@ class _Subject(NamedTuple):
         return f"worker {self.worker.settings.worker_index + 1} of {self.app}, pid {self.worker.pid}"
 
 
-async def of_app(daemon: Daemon, key: str, seconds: float) -> Profile:
-    """All workers of an app together; a tenant may be called by its host. Raises ``ApiError``."""
+class Subjects(NamedTuple):
+    """Workers that are looked at together."""
+
+    name: str
+    workers: list[_Subject]
+
+
+def of_app(daemon: Daemon, key: str) -> Subjects:
+    """All workers of an app; a tenant may be called by its host. Raises ``ApiError``."""
     by_host = [each.app.name for each in known_apps(daemon) if each.app.name.partition(" ")[0] == key]
     if len(by_host) == 1:
         key = by_host[0]
     found = find(daemon.running.apps, daemon.running.templates, key)
     if isinstance(found, DynamicApp):
         found = next(each.app for each in known_apps(daemon) if each.app.name == key)
-    return await _of(key, _subjects([found]), seconds)
+    return Subjects(key, _subjects([found]))
 
 
-async def of_process(daemon: Daemon, pid: int, seconds: float) -> Profile:
+def of_process(daemon: Daemon, pid: int) -> Subjects:
     """The workers in one process, which is one unless it is a thread host's. Raises ``ApiError``."""
     subjects = [each for each in _subjects(known.app for known in known_apps(daemon)) if each.worker.pid == pid]
     if not subjects:
         raise ApiError("no-such-worker", f"no worker of an app has the pid {pid}", "GET /workers lists them")
-    return await _of(f"pid {pid}", subjects, seconds)
+    return Subjects(f"pid {pid}", subjects)
 
 
 def _subjects(apps: Iterable[App]) -> list[_Subject]:
     return [_Subject(app.name, worker) for app in apps for _, worker in workers_of(app) if worker.state.is_serving]
 
 
-async def _of(name: str, subjects: list[_Subject], seconds: float) -> Profile:
+async def look(at: Subjects, seconds: float, is_wanted: Callable[[], bool]) -> Profile:
+    """A profile, unless it is not wanted any more before it is done. Raises ``ApiError``."""
+    name, subjects = at
     if not subjects:
         raise ApiError("profile", f"no worker of {name} serves just now", "`caddysnake status` says how it is")
     if any(each.worker in _under_way for each in subjects):
         raise ApiError("busy", f"{name} is being profiled already")
     workers = {each.worker for each in subjects}
     _under_way.update(workers)
+    hearing = asyncio.gather(*(_hear(each, seconds) for each in subjects))
     try:
-        heard = await asyncio.gather(*(_hear(each, seconds) for each in subjects))
+        while not hearing.done() and is_wanted():
+            await asyncio.wait([hearing], timeout=_LOOK_S)
+        if not hearing.done():
+            raise ApiError("profile", f"nobody waits for the profile of {name}")
+        heard = hearing.result()
     finally:
+        hearing.cancel()
         _under_way.difference_update(workers)
     stacks: Stacks = {}
     warnings, count = [], 0

@@ -268,6 +268,7 @@ class Server:
                 body=await self._hosting.read(request) if endpoint.takes else b"",
                 content_type=request.content_type,
                 accept=request.headers.get("Accept", ""),
+                is_there=lambda: request.transport is not None,
             )
             if endpoint.streams and MEDIA_TYPE in call.accept:
                 lines = Along()

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.admin import call, command
-from support.daemon import Process, daemon, eventually, get, workers
+from support.admin import call, command, socket_of
+from support.daemon import Process, UnixHTTPConnection, daemon, eventually, get, workers
 from support.pythons import another_version, install_runtime, make_venv
 
 pytestmark = pytest.mark.system
@@ -205,6 +205,16 @@ def test_the_command_says_what_to_write_instead(one: Process, tmp_path: Path) ->
         done = command(one, tmp_path, "profile", "--config", str(one.log_path.parent / "Caddyfile"), *words)
         assert done.returncode == 1
         assert said in done.stderr
+
+
+def test_who_does_not_wait_for_a_profile_holds_up_no_other(one: Process) -> None:
+    path = "/apps/shop:wsgi/profile?seconds=300"
+    connection = UnixHTTPConnection(socket_of(one))
+    connection.request("POST", path)
+    again = path.replace("300", "1")
+    eventually(lambda: call(one, "POST", again).json.get("code") == "busy", "one that is under way")
+    connection.close()
+    eventually(lambda: call(one, "POST", "/apps/shop:wsgi/profile?seconds=0.2").status == 200, "another")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 from ...aio.context import Context
 from ...channel.vitals import WORD_LATE, WORD_OVERDUE
 from ...http1.errors import ProtocolError
-from ..process.stacks import Stacks
+from ..process.stacks import Stacks, awaited_frames
 from .context import Call
 
 PATIENCE_S = 5.0
@@ -64,26 +64,8 @@ def describe(loop: asyncio.AbstractEventLoop) -> str:
 
 def describe_task(task: asyncio.Task[Any]) -> str:
     """One task, as ``describe`` has them."""
-    frames = "".join(map(_frame, _frames(task.get_coro())))
+    frames = "".join(map(_frame, awaited_frames(task.get_coro())))
     return f"Task {task.get_name()} (outermost call first):\n{frames}"
-
-
-# What holds the frame, and what it waits for: of a coroutine, a generator-based one, an asynchronous generator.
-_KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
-
-
-def _frames(awaited: Any) -> list[FrameType]:
-    """The frames of a coroutine, of what it awaits, and so on, as far as they can be seen."""
-    frames: list[FrameType] = []
-    while awaited is not None:
-        kind = next((kind for kind in _KINDS if hasattr(awaited, kind[0])), None)
-        if kind is None:
-            break
-        frame = getattr(awaited, kind[0])
-        if frame is not None:
-            frames.append(frame)
-        awaited = getattr(awaited, kind[1])
-    return frames
 
 
 def _frame(frame: FrameType) -> str:

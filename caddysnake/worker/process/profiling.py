@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from .looking import OURS
+from .stacks import awaited_frames
 
 INTERVAL_S = 0.01
 SHARE = 0.015
@@ -107,7 +109,9 @@ class Profiler:
         try:
             own = threading.get_ident()
             pause = INTERVAL_S
-            while last - begun < self._seconds and not self._end.wait(pause):
+            reader = select.poll()
+            reader.register(self._fd, 0)  # tells when nobody reads any more
+            while last - begun < self._seconds and not self._end.wait(pause) and not reader.poll(0):
                 before = time.thread_time()
                 now = time.monotonic()
                 self._look(own, round((now - last) * 1e6), now)
@@ -172,17 +176,14 @@ class Profiler:
         while frame is not None and len(found) < DEPTH_MAX:
             code = frame.f_code
             found.append(id(code))
-            if id(code) not in codes:
-                codes[id(code)] = code
+            codes[id(code)] = code
             frame = frame.f_back
         return tuple(found)
 
     def _count(self, name: str, ids: tuple[int, ...], wall_us: int, cpu_ns: int) -> None:
-        counts = self._stacks.get((name, ids))
-        if counts is None:
-            if len(self._stacks) >= STACKS_MAX:
-                ids = ()
-            counts = self._stacks.setdefault((name, ids), [0, 0])
+        if len(self._stacks) >= STACKS_MAX and (name, ids) not in self._stacks:
+            ids = ()
+        counts = self._stacks.setdefault((name, ids), [0, 0])
         counts[0] += wall_us
         counts[1] += cpu_ns
 
@@ -203,21 +204,11 @@ class Profiler:
 
     def _walk_task(self, coro: Any) -> tuple[int, ...]:
         """Where a task waits; nothing for one that runs just now, which is seen as its thread is."""
-        codes = self._codes
-        found: list[int] = []
         if getattr(coro, "cr_running", False):
             return ()
-        while coro is not None and len(found) < DEPTH_MAX:
-            code = getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None) or getattr(coro, "ag_code", None)
-            if code is None:
-                break
-            found.append(id(code))
-            codes.setdefault(id(code), code)
-            for name in ("cr_await", "gi_yieldfrom", "ag_await"):
-                if hasattr(coro, name):
-                    coro = getattr(coro, name)
-                    break
-        return tuple(reversed(found))
+        codes = [frame.f_code for frame in islice(awaited_frames(coro), DEPTH_MAX)]
+        self._codes.update((id(code), code) for code in codes)
+        return tuple(map(id, reversed(codes)))
 
     def _write(self, seconds: float) -> None:
         frames: dict[int, int] = {}
