@@ -58,7 +58,6 @@ class _Shell:
     """One command, and what is between it and whoever waits for it."""
 
     def __init__(self, target: Target, app: str, command: list[str]) -> None:
-        _open_standard_streams()
         self._terminal = [number for number in range(3) if os.isatty(number)]
         asked: dict[str, Any] = {"command": command, "terminal": self._terminal}
         if self._terminal:
@@ -137,15 +136,6 @@ class _Shell:
         if "error" in said:
             raise CallFailed(str(said["error"]))
         return int(said["exit"])
-
-
-def _open_standard_streams() -> None:
-    """Of what was closed before we were started, the command gets nothing."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
 
 
 def _received(sock: socket.socket) -> int:

@@ -8,6 +8,7 @@ content, to the byte, is in ``VERBATIM``: it is left as it is, unless a terminal
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, Final, TextIO, cast
@@ -39,14 +40,25 @@ class Escaping:
 
 def protect(command: str) -> None:
     """From now on this process prints nothing raw. ``command``: what it is about to do."""
+    _open_standard_streams()
     sys.stderr = _escaping(sys.stderr)
     if command not in VERBATIM or sys.stdout.isatty():
         sys.stdout = _escaping(sys.stdout)
 
 
+def _open_standard_streams() -> None:
+    """Those that were closed before we were started lead nowhere: Python has None for them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def _escaping(stream: TextIO) -> TextIO:
-    # A stream that was closed before we were started is None.
-    return stream if stream is None or isinstance(stream, Escaping) else cast(TextIO, Escaping(stream))
+    return stream if isinstance(stream, Escaping) else cast(TextIO, Escaping(stream))
 
 
 def control(sequence: str) -> None:

@@ -130,3 +130,13 @@ def test_a_terminal_on_which_somebody_watches_gets_our_own_sequences_only(folder
             assert raw((done.stdout + done.stderr).encode()) == []
         assert json.loads(command(process, folder, "status", "--json").stdout)["apps"]
         assert raw(process.log_path.read_bytes()) == []
+
+
+@pytest.mark.parametrize(("number", "words", "status"), [(1, ("fmt",), 0), (1, ("version",), 0), (2, ("fmt", "no"), 1)])
+def test_a_stream_that_was_closed_before_the_start_leads_nowhere(
+    folder: Path, number: int, words: tuple[str, ...], status: int
+) -> None:
+    script = f'exec {number}>&-; exec "$@"'
+    asked = ["sh", "-c", script, "sh", sys.executable, "-m", "caddysnake", *words]
+    done = subprocess.run(asked, cwd=folder, capture_output=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -118,6 +119,25 @@ def test_whoever_interrupts_or_leaves_ends_it(tmp_path: Path) -> None:
             waiting.send_signal(number)
             assert waiting.wait(PATIENCE_S) == status
             eventually(lambda pid=pid: not alive(pid), "its end")  # type: ignore[misc]
+
+
+def test_the_end_of_the_daemon_leaves_it_the_grace_period_and_no_more(tmp_path: Path) -> None:
+    with daemon(tmp_path, "{\n grace_period 3s\n}\n" + text(tmp_path / "blog")) as process:
+        polite = "trap 'sleep 1; exit 3' TERM HUP; echo here; while :; do sleep 0.05; done"
+        deaf = "trap '' TERM HUP; echo here; while :; do sleep 0.05; done"
+        with contextlib.ExitStack() as stack:
+            waiting = [
+                stack.enter_context(
+                    begun(process, tmp_path, "blog", "sh", "-c", script, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+                )
+                for script in (polite, deaf)
+            ]
+            for each in waiting:
+                assert each.stdout is not None
+                assert each.stdout.readline() == b"here\n"
+            assert process.stop() == 0
+            assert [each.wait(PATIENCE_S) for each in waiting] == [3, 137]
 
 
 def test_an_upgrade_carries_it(tmp_path: Path) -> None:

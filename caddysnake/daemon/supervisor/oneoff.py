@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from typing import Protocol
 
 from ...channel.settings import Settings
@@ -35,6 +36,7 @@ class OneOffs:
         self.sessions: dict[Session, PrivateFolder | None] = {}
         """Each with the folder that is to end with it, of an app that sleeps."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patient_until = 0.0
 
     async def around(self, name: str) -> tuple[str, Surroundings, PrivateFolder | None]:
         """Return the name and the surroundings of the app called ``name``, as ``find`` has it; and a folder that is to
@@ -108,10 +110,19 @@ class OneOffs:
 
     # -- the end, and going on in another image of the daemon ------------------------------------------------------
 
-    def stop(self) -> None:
-        """Tell all to end."""
+    def stop(self, patience_s: float) -> None:
+        """Tell all to end; ``ended`` ends by force those that have not within ``patience_s``."""
+        self._patient_until = time.monotonic() + patience_s
         for session in self.sessions:
             session.stop()
+
+    async def ended(self) -> None:
+        """Wait until none runs."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, self._patient_until - time.monotonic()))
+            self.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def kill(self) -> None:
         """End all by force."""

@@ -10,6 +10,7 @@ from ...channel.messages import TAKE_LAST
 from ..apps.app import App
 from ..system import tempdirs
 from ..tenants.tenants import Tenants
+from .oneoff import OneOffs
 from .running import ASKING_LOOK_S, Running, until_asked
 
 _AFTER_GRACE_S = END_S + AFTER_END_S
@@ -38,7 +39,7 @@ class Shutdown:
         running, relays = self._running, self._running.relays
         await self._end_changes()
         grace_s = running.desired.grace_s
-        running.oneoffs.stop()
+        running.oneoffs.stop(grace_s)
         for app in running.served_apps():
             app.background.end()
         for tenants in running.templates.values():
@@ -117,14 +118,13 @@ class Shutdown:
 
     async def _end(self, patience_s: float) -> None:
         running = self._running
-        await self._until_ended(running.served(), patience_s)
-        running.oneoffs.kill()
+        await self._until_ended([*running.served(), running.oneoffs], patience_s)
         running.fallback.drain_out_rest()
         await running.spawners.close(patience_s=2.0)
         await tempdirs.settle(_REMOVAL_S)
         running.connections.close()
 
-    async def _until_ended(self, what: Sequence[App | Tenants], patience_s: float) -> None:
+    async def _until_ended(self, what: Sequence[App | Tenants | OneOffs], patience_s: float) -> None:
         for attempt in (patience_s, AFTER_END_S):
             try:
                 async with asyncio.timeout(attempt):
