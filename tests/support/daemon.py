@@ -180,6 +180,7 @@ def free_port() -> int:
 def daemon(folder: Path, caddyfile: str, *arguments: str, environ: dict[str, str] | None = None) -> Iterator[Process]:
     """``caddysnake run`` on ``caddyfile`` in ``folder``, all its apps ready."""
     (folder / "Caddyfile").write_text(caddyfile)
+    environ = {"STATE_DIRECTORY": str(folder / "state"), **(environ or {})}
     process = Process([sys.executable, "-m", "caddysnake", "run", *arguments], folder, "daemon", environ)
     try:
         process.wait_for_log(" ready in ")

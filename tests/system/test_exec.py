@@ -126,10 +126,12 @@ def test_the_end_of_the_daemon_leaves_it_the_grace_period_and_no_more(tmp_path: 
         polite = "trap 'sleep 1; exit 3' TERM HUP; echo here; while :; do sleep 0.05; done"
         deaf = "trap '' TERM HUP; echo here; while :; do sleep 0.05; done"
         with contextlib.ExitStack() as stack:
+            null = subprocess.DEVNULL
             waiting = [
                 stack.enter_context(
-                    begun(process, tmp_path, "blog", "sh", "-c", script, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+                    begun(
+                        process, tmp_path, "blog", "sh", "-c", script, stdin=null, stderr=null, stdout=subprocess.PIPE
+                    )
                 )
                 for script in (polite, deaf)
             ]

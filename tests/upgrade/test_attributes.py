@@ -97,7 +97,7 @@ LOOKED_AT = {
     ),
     "tenants.tenant.TenantTable": (
         "_complaints _connections _successor_of _tenants guard is_stopping launchers leaving ledger loop policy "
-        "released seen spec tasks"
+        "released known spec tasks"
     ),
     "tenants.tenant.Tenant": (
         "app is_outdated key looking promised_at renewal requests spec starting waiters"

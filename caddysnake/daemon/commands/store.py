@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ...config.language.models import Cache
 from ...config.plan.accounts import Account
-from ..system.signing import state_folder
+from ..system.kept import state_folder
 from .spec import ProcessSpec
 from .surroundings import STORE
 
@@ -67,7 +67,7 @@ def _version(path: str, _changed: int) -> str:
 
 def kept_folder(app: str) -> str:
     """Where a store that persists is on disk."""
-    return os.path.join(state_folder(dict(os.environ)), "stores", hashlib.sha256(app.encode()).hexdigest()[:16])
+    return os.path.join(state_folder(), "stores", hashlib.sha256(app.encode()).hexdigest()[:16])
 
 
 def make_kept_folder(app: str, account: Account | None) -> None:

@@ -5,6 +5,7 @@ Pure but for the environment given, and for a look at where the names of folders
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -257,7 +258,9 @@ def _template(
     bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
     shared = None if warm is None else warm._replace(fence=common)
     schedules = Commands.of(block, spec.grace_period_s).schedules
-    return TemplateSpec(spec.name, resolve, *bounds, identity, shared, partial(key_of_host, template), schedules)
+    code = hashlib.sha256(f"{spec.working_dir}\0{spec.module}:{spec.variable}".encode()).hexdigest()
+    keeps = f"apps-{code[:16]}.json" if schedules else ""
+    return TemplateSpec(spec.name, resolve, *bounds, identity, shared, partial(key_of_host, template), schedules, keeps)
 
 
 def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:

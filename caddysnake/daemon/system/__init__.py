@@ -9,7 +9,7 @@
 ``state``      what is carried over an upgrade; ``snapshots``: parts of it; ``sealed``: the descriptor that it is in;
                ``plain``: what JSON has no form for, in one
 ``backoff``    how soon what failed is tried again
-``signing``    what outlives the daemon: the key of its cookies
+``kept``       files that outlive the daemon; ``signing``: the key of its cookies is one
 ``timings``    how long the daemon waits for others
 ``mishaps``    errors of our own
 ``log``        the log process and our records

@@ -6,6 +6,7 @@
 ``starting``     their starts
 ``renewing``     new workers for those that live
 ``schedules``    commands at certain times, while they sleep too
+``known_apps``   which there are, for their schedules
 ``known_hosts``  whether a host is served here, for Caddy's on-demand TLS
 ``lookup``       apps by name
 """

@@ -61,6 +61,7 @@ class TenantSchedules:
 
     def take_over(self) -> None:
         """Have the schedules of the template as it is now; a line that has not changed goes on."""
+        self._table.known.follow(self._table.spec.keeps)
         former, self.timetables = self.timetables, {}
         now = time.time()
         for spec in self._table.spec.schedules:
@@ -70,13 +71,15 @@ class TenantSchedules:
 
     def look(self, now: float) -> None:
         """Begin what is due at ``now`` (``time.time()``)."""
+        if not self._table.known.is_read:
+            return
         for spec in self._table.spec.schedules:
             found = self.timetables[spec.name].look(now)
             if found.missed:
                 self.left_out[spec.name] += found.missed
                 self._tell("scheduled times were missed: the clock went on, or the machine slept", spec)
             if found.due is not None:
-                for key in list(self._table.seen):
+                for key in self._table.known.all():
                     self._begin(key, spec)
 
     def _begin(self, key: str, spec: ScheduleSpec) -> None:
@@ -120,9 +123,10 @@ class TenantSchedules:
             self._looked_up -= 1
             self._waiting.discard((key, name))
         if isinstance(resolved, Refusal):
-            self._table.seen.discard(key)
+            self._table.known.missed(key)
             self.last.pop((key, name), None)
             return resolved
+        self._table.known.saw(key)
         spec = next((each for each in resolved.commands.schedules if each.name == name), None)
         if spec is None:
             raise KeyError(name)

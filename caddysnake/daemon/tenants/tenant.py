@@ -18,6 +18,7 @@ from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure
 from ..workers.child.launcher import ForkServerKey
 from ..workers.launchers import WorkerOrigins
+from .known_apps import KnownApps
 from .policy import TenantPolicy, TenantStage
 
 log = logging.getLogger("caddysnake.tenants")
@@ -43,6 +44,8 @@ class TemplateSpec(NamedTuple):
     """The key of what a browser would ask for first at a host; None: there can be no such app."""
     schedules: tuple[ScheduleSpec, ...] = ()
     """Of each of its apps; what they run may differ."""
+    keeps: str = ""
+    """The file in which it is kept which apps there are; empty: nowhere."""
 
 
 class Asker(NamedTuple):
@@ -105,8 +108,8 @@ class TenantTable:
         self.leaving: set[App] = set()
         self.released: set[str] = set()
         """The keys of those whose release commands have run since the file was loaded."""
-        self.seen: set[str] = set()
-        """The keys of those that have schedules, and were up."""
+        self.known = KnownApps()
+        """Those that were up."""
         self.guard: Watcher | None = None
         self.ledger = Counters()
         """Of all its apps."""
@@ -162,8 +165,7 @@ class TenantTable:
 
     def was_started(self, key: str) -> None:
         """The app of ``key`` is up."""
-        if self.spec.schedules:
-            self.seen.add(key)
+        self.known.saw(key)
 
     # -- what the key is -----------------------------------------------------------------------------------------
 

@@ -279,7 +279,7 @@ class Tenants:
                 apps.append(TenantSnapshot(key=key, app=saved(tenant.app), idle_s=idle_s, is_due=is_due))
         leaving = [(self.successor_key(app), saved(app)) for app in self._table.leaving]
         return TenantsSnapshot(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.snapshot(),
-            released=sorted(self._table.released), seen=sorted(self._table.seen), schedules=self.schedules.snapshot(),
+            released=sorted(self._table.released), seen=self._table.known.all(), schedules=self.schedules.snapshot(),
         )  # fmt: skip
 
     def restore(self, saved: TenantsSnapshot, restored: Callable[[AppSnapshot, Recourse], App]) -> None:
@@ -292,7 +292,8 @@ class Tenants:
             tenant.renewal = True if each.is_due else None
             self._table.policy.revive(each.key, now, each.idle_s)
         self._table.released |= set(saved.released)
-        self._table.seen |= set(saved.seen)
+        for seen in saved.seen:
+            self._table.known.saw(seen)
         self.schedules.restore(saved)
         for key, left in saved.leaving:
             successor = None if key is None else self._successor_of(key)
@@ -352,4 +353,5 @@ class Tenants:
         """Wait until nothing of it runs: no worker, no start, no renewal."""
         if self._table.tasks:
             await asyncio.wait(self._table.tasks)
-        await asyncio.gather(self.schedules.ended(), *(app.ended() for app in self.all_apps()))
+        apps = (app.ended() for app in self.all_apps())
+        await asyncio.gather(self.schedules.ended(), self._table.known.close(), *apps)

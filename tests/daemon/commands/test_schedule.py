@@ -14,10 +14,15 @@ import pytest
 from support.worker import PATIENCE_S
 
 from caddysnake.channel.settings import Settings
+from caddysnake.daemon.apps.spec import Identity, PoolSpec
 from caddysnake.daemon.commands import execution
 from caddysnake.daemon.commands.background import Background
 from caddysnake.daemon.commands.spec import Commands, ScheduleSpec
 from caddysnake.daemon.commands.surroundings import BuildSurroundings, Surroundings
+from caddysnake.daemon.sockets.refusals import NO_SUCH_APP, Refusal
+from caddysnake.daemon.tenants.known_apps import KnownApps
+from caddysnake.daemon.tenants.schedules import TenantSchedules
+from caddysnake.daemon.tenants.tenant import TemplateSpec, TenantTable
 from caddysnake.daemon.workers.child.launcher import ForkServerKey
 
 MINUTELY = "* * * * *"
@@ -191,3 +196,59 @@ def test_a_thousand_schedules_take_little_memory(tmp_path: Path) -> None:
         await at_end(background)
 
     run(work)
+
+
+def test_whom_the_last_daemon_has_started_is_known_to_the_next_and_sleeps_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    job = spec("echo ran >> ran")
+    settings = Settings("anna", "wsgi", "blog", "app", str(tmp_path), {"PATH": os.environ["PATH"]})
+    key = ForkServerKey(sys.executable, "wsgi", (), (), ())
+
+    def resolve(name: str) -> PoolSpec | Refusal:
+        if name != "anna":
+            return NO_SUCH_APP
+        return PoolSpec(name, settings, 1, key, 9.0, 9.0, commands=Commands(schedules=(job,)))
+
+    template = TemplateSpec("blog", resolve, 8, 8, None, Identity(None, None), schedules=(job,), keeps="apps.json")
+
+    def table() -> TenantTable:
+        nothing: Any = None
+        return TenantTable(template, nothing, nothing, nothing)
+
+    async def first() -> None:
+        tenants = table()
+        TenantSchedules(tenants)
+        for name in ("anna", "gone"):
+            tenants.was_started(name)
+        await tenants.known.close()
+
+    async def second() -> None:
+        tenants = table()
+        schedules = TenantSchedules(tenants)
+        await until(lambda: tenants.known.is_read)
+        schedules.look(minute(0))
+        await until(lambda: (tmp_path / "ran").exists() and not schedules.active)
+        assert (tmp_path / "ran").read_text() == "ran\n"
+        assert tenants.known.all() == ["anna", "gone"], "a disk may be mounted late"
+        assert tenants.all_apps() == []
+        schedules.end()
+        await schedules.ended()
+        await tenants.known.close()
+
+    run(first)
+    run(second)
+    assert (tmp_path / "state" / "apps.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_that_is_gone_for_a_week_is_known_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = KnownApps()
+    known.saw("anna")
+    known.saw("bert")
+    later = time.time() + 9 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    known.saw("bert")
+    known.missed("anna")
+    known.missed("bert")
+    assert known.all() == ["bert"]

@@ -1,0 +1,98 @@
+"""Which apps of a template with schedules there are: those that were up. A file has them, so that the end of the daemon
+forgets none.
+
+One that is not there when its time comes is looked for the next time too, since a disk may be mounted late. It is
+forgotten when it has been gone for a week.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Final
+
+from ..system import kept
+
+log = logging.getLogger("caddysnake.tenants")
+
+KNOWN_MAX: Final = 65_536
+FORGOTTEN_DAYS: Final = 7
+_SOON_S: Final = 0.5
+_DAY_S: Final = 86_400
+
+
+class KnownApps:
+    """Of one template, by key."""
+
+    def __init__(self) -> None:
+        self.is_read = False
+        """What the file says is known. There is none for a template without schedules."""
+        self._file = ""
+        self._days: dict[str, int] = {}
+        """When each was there last, the latest at the end."""
+        self._is_changed = False
+        self._keeping: asyncio.Task[None] | None = None
+
+    def all(self) -> list[str]:
+        """Return them."""
+        return list(self._days)
+
+    def follow(self, file: str) -> None:
+        """Keep them in ``file``, of the state folder, from now on; empty: nowhere."""
+        if file != self._file:
+            self._file, self.is_read, self._is_changed = file, False, bool(self._days)
+            self._begin()
+
+    def saw(self, key: str) -> None:
+        """It is there."""
+        today = int(time.time() // _DAY_S)
+        if self._days.get(key) != today:
+            self._days.pop(key, None)
+            self._days[key] = today
+            if len(self._days) > KNOWN_MAX:
+                del self._days[next(iter(self._days))]
+            self._change()
+
+    def missed(self, key: str) -> None:
+        """It is not there."""
+        if key in self._days and time.time() // _DAY_S - self._days[key] > FORGOTTEN_DAYS:
+            del self._days[key]
+            self._change()
+
+    def _change(self) -> None:
+        self._is_changed = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._file and self._keeping is None:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
+    async def _keep(self) -> None:
+        try:
+            if not self.is_read:
+                self._days = {**_read(await asyncio.to_thread(kept.read, self._file)), **self._days}
+                self.is_read = True
+            while self._is_changed:
+                await asyncio.sleep(_SOON_S)
+                self._is_changed = False
+                await asyncio.to_thread(kept.write, self._file, json.dumps(self._days).encode())
+        except (OSError, ValueError) as exc:
+            what = "schedules: it cannot be kept which apps there are, so after a restart each is to be visited first"
+            log.warning(what, extra={"fields": {"file": self._file, "error": str(exc)}})
+            self._file = ""
+        finally:
+            self.is_read, self._keeping = True, None
+
+    async def close(self) -> None:
+        """Wait until the file says what is known."""
+        if self._keeping is not None:
+            await self._keeping
+
+
+def _read(content: bytes) -> dict[str, int]:
+    found = json.loads(content or b"{}")
+    if not (isinstance(found, dict) and all(type(day) is int for day in found.values())):
+        raise ValueError("it holds something else")
+    return found
