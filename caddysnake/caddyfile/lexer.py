@@ -79,6 +79,8 @@ class _Scanner:
         self.line_start = 0
         self.marked = 0
         self.tokens: list[Token] = []
+        self.words: dict[str, str] = {}
+        """One of each: many lines say the same."""
 
     def run(self) -> list[Token]:
         """The tokens of the whole source."""
@@ -115,6 +117,7 @@ class _Scanner:
     def emit(self, text: str, start: int, quote: str, row: int) -> None:
         """Add a token whose first character is at *start*."""
         self._mark(start)
+        text = self.words.setdefault(text, text)
         self.tokens.append(Token(text, self.file, self.line, start - self.line_start + 1, quote, row))
 
     def error(self, message: str, position: int, token: str, hint: str) -> CaddyfileError:

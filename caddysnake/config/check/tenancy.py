@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from ...placeholders import template
-from ..language.models import EnvVar, Model, ProcessLine, PythonApp, ReleaseLine, ScheduleLine
+from ..language.models import EnvVar, ProcessLine, PythonApp, ReleaseLine, ScheduleLine
 from ..language.values import ModuleVariable
 from ..plan.places import start_folder
 from ..plan.plan import AppSpec, Plan, resolve_app
@@ -103,8 +104,13 @@ def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
     return block.model_copy(update=update)
 
 
-def _with_values(name: str, each: ReleaseLine | ProcessLine | ScheduleLine, values: Mapping[str, str]) -> Model:
+_Line = TypeVar("_Line", ReleaseLine, ProcessLine, ScheduleLine)
+
+
+def _with_values(name: str, each: _Line, values: Mapping[str, str]) -> _Line:
     words = tuple(values.get(f"{name}.command[{n}]", word) for n, word in enumerate(each.command))
+    if isinstance(each, ScheduleLine):
+        return each if words == each.command else replace(each, command=words)
     update: dict[str, object] = {"command": words}
     if isinstance(each, ProcessLine):
         update["env_vars"] = tuple(

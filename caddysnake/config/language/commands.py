@@ -84,7 +84,7 @@ def schedule(d: Dispenser, app: AppDraft) -> None:
     cron.check(words[0])
     fields |= block_fields(
         d,
-        overlap=("overlap", one(values.choice, ("skip", "allow"))),
+        overlap=("overlap", one(lambda text: values.choice(text, ("skip", "allow")) == "allow")),
         timeout=_TIMEOUT,
         jitter=("jitter_s", one(values.positive_duration)),
         timezone=("timezone", one(cron.check_zone)),

@@ -10,6 +10,7 @@ the JSON, nor of a comparison.
 
 # No `from __future__ import annotations` where models are: pydantic would compile each of them again.
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
@@ -198,16 +199,25 @@ class ProcessLine(Model):
     env_vars: Annotated[tuple[EnvVar, ...], PlainSerializer(dict)] = ()
 
 
-class ScheduleLine(Model):
-    """A command at certain times. ``timezone`` None: the machine's."""
+Overlap = Annotated[bool, PlainSerializer(lambda may: "allow" if may else "skip", return_type=str)]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleLine:
+    """A command at certain times. ``timezone`` None: the machine's.
+
+    No model: a thousand of those are half a megabyte.
+    """
 
     name: str
     cron: str
     command: tuple[str, ...]
-    overlap: Literal["skip", "allow"] = "skip"
+    overlap: Overlap = False
+    """It begins also while the last run goes on."""
     timeout_s: float | None = None
     jitter_s: float = 0.0
     timezone: str | None = None
+    position: Annotated[Position, Field(exclude=True)] = field(default=NOWHERE, compare=False, repr=False)
 
 
 UNSAID = Settings(app="", interface="", module="", variable="", working_dir="", environ={})

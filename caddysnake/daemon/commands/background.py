@@ -15,7 +15,7 @@ from ..system.snapshots import BackgroundSnapshot
 from .fullness import Fullness
 from .process import SupervisedProcess
 from .schedule import Schedule
-from .spec import Commands, ProcessSpec, ScheduleSpec
+from .spec import Commands, ProcessSpec
 from .surroundings import BuildSurroundings, Surroundings
 
 
@@ -189,7 +189,4 @@ class Background:
         for name in self.schedules.keys() & known.keys():
             self.schedules[name].restore(known.pop(name))
         for left in (*saved.closed, *known.values()):
-            gone = Schedule(self.app, ScheduleSpec(left.name, "@yearly", ()), around)
-            gone.restore(left)
-            gone.close()
-            self.closed.append(gone)
+            self.closed.append(Schedule.gone(self.app, left, around))

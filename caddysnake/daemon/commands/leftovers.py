@@ -12,6 +12,8 @@ import os
 import signal
 from collections.abc import Iterator
 
+from ..system import processes
+
 MARK = "CADDYSNAKE_EXECUTION"
 """The variable that has a word of its own in each execution."""
 
@@ -23,7 +25,7 @@ def end_session(leader: int) -> None:
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(pid)
                 try:
-                    if _session(pid) == leader:
+                    if os.getsid(pid) == leader:
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 finally:
                     os.close(pidfd)
@@ -32,11 +34,12 @@ def end_session(leader: int) -> None:
 def marked(word: str, known: set[int]) -> dict[int, str]:
     """Return children of this process that have inherited the mark ``word``: their pids and names."""
     found = {}
-    wanted = f"{MARK}={word}".encode()
-    for pid in _children() - known:
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
-                found[pid] = _name(pid)
+    wanted, ours = f"{MARK}={word}".encode(), str(os.getpid()).encode()
+    for pid, fields in _processes():
+        if fields[1] == ours and pid not in known:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+                if wanted in file.read().split(b"\0"):
+                    found[pid] = _name(pid)
     return found
 
 
@@ -44,23 +47,8 @@ def _processes() -> Iterator[tuple[int, list[bytes]]]:
     """Every process with what its ``stat`` says behind its name (proc(5)): state, parent, group, session …"""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
-                yield int(entry), file.read().rpartition(b")")[2].split()
-
-
-def _session(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        return os.getsid(pid)
-    return -1
-
-
-def _children() -> set[int]:
-    """Of this process. Empty where the kernel does not list them (CONFIG_PROC_CHILDREN)."""
-    found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", "rb") as file:
-            found |= set(map(int, file.read().split()))
-    return found
+            with contextlib.suppress(OSError):
+                yield int(entry), processes.stat_of(int(entry))
 
 
 def _name(pid: int) -> str:

@@ -7,14 +7,14 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Coroutine
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ...channel.throttle import Throttle
 from ...config.language import cron
+from ...config.language.models import ScheduleLine
 from ..system.snapshots import ScheduleSnapshot
 from .execution import Ending, Execution, NotExecuted
-from .spec import ScheduleSpec
 from .surroundings import BuildSurroundings
 from .timetable import Timetable
 
@@ -26,6 +26,9 @@ _told = Throttle()
 
 
 _Done = TypeVar("_Done")
+_Key = TypeVar("_Key")
+_NOTHING: Final[Mapping[Any, float | None]] = {}
+"""Of thousands of schedules nearly all rest: they share it."""
 
 
 class Run(NamedTuple):
@@ -48,6 +51,10 @@ class StillRuns(Exception):
         return cls(f"{schedule.spec.name} {what}")
 
 
+def _without(those: Mapping[_Key, float | None], one: _Key) -> Mapping[_Key, float | None]:
+    return {each: at for each, at in those.items() if each is not one} or _NOTHING
+
+
 class Schedule:
     """``surroundings``: of the build that runs when it is due."""
 
@@ -55,17 +62,17 @@ class Schedule:
         "_is_over", "_surroundings", "_tasks", "_timetable", "app", "last_run", "missed", "runs", "skipped", "spec",
     )  # fmt: skip
 
-    def __init__(self, app: str, spec: ScheduleSpec, surroundings: BuildSurroundings) -> None:
+    def __init__(self, app: str, spec: ScheduleLine, surroundings: BuildSurroundings) -> None:
         self.app = app
         self.spec = spec
-        self.runs: dict[Execution, float | None] = {}
+        self.runs: Mapping[Execution, float | None] = _NOTHING
         """What runs, each with when it is to be ended, on the clock of ``time.monotonic()``."""
         self.last_run: Run | None = None
         self.skipped = 0
         self.missed = 0
         self._surroundings = surroundings
         self._timetable = Timetable(spec.cron, cron.zone(spec.timezone), time.time())
-        self._tasks: dict[asyncio.Task[Any], float | None] = {}
+        self._tasks: Mapping[asyncio.Task[Any], float | None] = _NOTHING
         """Whoever sees to a run; with when that is to begin, on the same clock, while it has not."""
         self._is_over = False
 
@@ -82,7 +89,7 @@ class Schedule:
     def _waiting(self) -> list[float]:
         return [due for due in self._tasks.values() if due is not None]
 
-    def follow(self, spec: ScheduleSpec, surroundings: BuildSurroundings) -> None:
+    def follow(self, spec: ScheduleLine, surroundings: BuildSurroundings) -> None:
         """Go on as ``spec``, of the build that runs now. What runs already runs on."""
         if (spec.cron, spec.timezone) != (self.spec.cron, self.spec.timezone):
             self._timetable = Timetable(spec.cron, cron.zone(spec.timezone), time.time(), self._timetable.last)
@@ -113,9 +120,12 @@ class Schedule:
 
     def _spawn(self, work: Coroutine[Any, Any, _Done], due: float | None = None) -> asyncio.Task[_Done]:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks[task] = due
-        task.add_done_callback(self._tasks.pop)
+        self._tasks = {**self._tasks, task: due}
+        task.add_done_callback(self._over)
         return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks = _without(self._tasks, task)
 
     def run(self) -> asyncio.Task[Run]:
         """Run it now; done when it has ended. Raises ``StillRuns``."""
@@ -144,8 +154,8 @@ class Schedule:
     async def _watched(self, execution: Execution, left_s: float | None) -> Run:
         current = asyncio.current_task()
         if current is not None:
-            self._tasks[current] = None
-        self.runs[execution] = None if left_s is None else time.monotonic() + left_s
+            self._tasks = {**self._tasks, current: None}
+        self.runs = {**self.runs, execution: None if left_s is None else time.monotonic() + left_s}
         try:
             await asyncio.wait((execution.ending,), timeout=left_s)
             is_late = not execution.ending.done()
@@ -153,7 +163,7 @@ class Schedule:
                 await execution.stop(signal.SIGTERM, _PATIENCE_S)
             ending = execution.ending.result()
         finally:
-            del self.runs[execution]
+            self.runs = _without(self.runs, execution)
         self.last_run = self._done(execution, ending, is_late)
         return self.last_run
 
@@ -214,6 +224,14 @@ class Schedule:
             skipped=self.skipped,
             missed=self.missed,
         )
+
+    @classmethod
+    def gone(cls, app: str, saved: ScheduleSnapshot, surroundings: BuildSurroundings) -> Schedule:
+        """Return one that begins nothing more, with the runs that ``saved`` tells of."""
+        found = cls(app, ScheduleLine(saved.name, "@yearly", ()), surroundings)
+        found.restore(saved)
+        found.close()
+        return found
 
     def restore(self, saved: ScheduleSnapshot) -> None:
         """Go on where ``saved`` says."""

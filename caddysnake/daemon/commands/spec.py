@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import NamedTuple
 
-from ...config.language.models import PythonApp
+from ...config.language.models import PythonApp, ScheduleLine
 from ...config.language.values import unescaped
 
 
@@ -34,24 +35,12 @@ class ProcessSpec(NamedTuple):
     """By the app: it goes on, too, where a build does not say it."""
 
 
-class ScheduleSpec(NamedTuple):
-    """A command at certain times. ``overlap``: it begins also while the last run goes on."""
-
-    name: str
-    cron: str
-    command: tuple[str, ...]
-    overlap: bool = False
-    timeout_s: float | None = None
-    jitter_s: float = 0.0
-    timezone: str | None = None
-
-
 class Commands(NamedTuple):
     """All of them."""
 
     release: tuple[ReleaseCommand, ...] = ()
     processes: tuple[ProcessSpec, ...] = ()
-    schedules: tuple[ScheduleSpec, ...] = ()
+    schedules: tuple[ScheduleLine, ...] = ()
 
     @classmethod
     def of(cls, block: PythonApp, grace_s: float, store: ProcessSpec | None = None) -> Commands:
@@ -75,15 +64,7 @@ class Commands(NamedTuple):
             )
             + (() if store is None else (store,)),
             tuple(
-                ScheduleSpec(
-                    each.name,
-                    each.cron,
-                    _words(each.command),
-                    each.overlap == "allow",
-                    each.timeout_s,
-                    each.jitter_s,
-                    each.timezone,
-                )
+                each if (words := _words(each.command)) is each.command else replace(each, command=words)
                 for each in block.schedules
             ),
         )

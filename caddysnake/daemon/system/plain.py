@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -12,9 +13,11 @@ _Kind = TypeVar("_Kind")
 
 
 def plain(value: Any) -> Any:
-    """``value`` with every NamedTuple in it as an object by its fields' names."""
+    """``value`` with every NamedTuple and dataclass in it as an object by its fields' names."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(each) for name, each in value._asdict().items()}
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, dict):

@@ -33,6 +33,12 @@ _is_told = False
 _Started = TypeVar("_Started")
 
 
+def trim_memory() -> None:
+    """Give back to the kernel what was needed for a moment, as to read a file of thousands of lines."""
+    with contextlib.suppress(AttributeError):  # musl has none
+        _libc.malloc_trim(0)
+
+
 def become_supervisor() -> tuple[int, int]:
     """Prepare this process: undumpable, heir of orphans. Returns the soft limit of open files before and now."""
     undumpable()
@@ -193,11 +199,16 @@ def reap(pidfd: int) -> int | None:
     return ended.si_status | (0x80 if ended.si_code == os.CLD_DUMPED else 0)
 
 
+def stat_of(pid: int) -> list[bytes]:
+    """What the kernel says of ``pid`` behind its name (proc_pid_stat(5)): state, parent, … Raises ``OSError``."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
 def is_stopped(pid: int) -> bool:
     """Whether ``pid`` was stopped, by SIGSTOP or the like (proc_pid_stat(5))."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
+        return stat_of(pid)[0] == b"T"
     except (OSError, IndexError):
         return False
 

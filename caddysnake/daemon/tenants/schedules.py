@@ -16,12 +16,12 @@ from collections.abc import Coroutine
 
 from ...channel.throttle import Throttle
 from ...config.language import cron
+from ...config.language.models import ScheduleLine
 from ...config.plan.plan import usable_cores
 from ..apps.folder import PrivateFolder
 from ..apps.spec import PoolSpec
 from ..apps.surroundings import AppSurroundings
 from ..commands.schedule import Run, Schedule, StillRuns
-from ..commands.spec import ScheduleSpec
 from ..commands.surroundings import BuildSurroundings, Surroundings
 from ..commands.timetable import Timetable
 from ..sockets.refusals import Refusal
@@ -82,7 +82,7 @@ class TenantSchedules:
                 for key in self._table.known.all():
                     self._begin(key, spec)
 
-    def _begin(self, key: str, spec: ScheduleSpec) -> None:
+    def _begin(self, key: str, spec: ScheduleLine) -> None:
         if (key, spec.name) in self._waiting or (not spec.overlap and self._running(key, spec.name)):
             self.left_out[spec.name] += 1
             self._tell("schedule is due, and last runs go on still: skipped", spec)
@@ -93,7 +93,7 @@ class TenantSchedules:
     def _running(self, key: str, name: str) -> list[Schedule]:
         return [each for each, (owner, _) in self.active.items() if (owner, each.spec.name) == (key, name)]
 
-    def _tell(self, what: str, spec: ScheduleSpec) -> None:
+    def _tell(self, what: str, spec: ScheduleLine) -> None:
         if self._told.is_due((what, spec.name), time.monotonic()):
             fields = {"template": self._table.spec.name, "process": spec.name, "left_out": self.left_out[spec.name]}
             log.warning(what, extra={"fields": fields})
@@ -103,7 +103,7 @@ class TenantSchedules:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_in_turn(self, key: str, spec: ScheduleSpec, in_s: float) -> None:
+    async def _run_in_turn(self, key: str, spec: ScheduleLine, in_s: float) -> None:
         await asyncio.sleep(in_s)
         async with self._slots:
             await self.may_begin.wait()
@@ -209,10 +209,8 @@ class TenantSchedules:
                 self._begin(key, specs[name])
 
     async def _go_on(self, key: str, saved: ScheduleSnapshot) -> None:
-        around = BuildSurroundings(_nowhere)
         app = saved.app or self._table.spec.name
-        schedule = Schedule(app, ScheduleSpec(saved.name, "@yearly", ()), around)
-        schedule.restore(saved)
+        schedule = Schedule.gone(app, saved, BuildSurroundings(_nowhere))
         self.active[schedule] = key, PrivateFolder.restored(app, saved.folder)
         await schedule.ended()
         if schedule.last_run is not None:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import NamedTuple
 
 from ...channel.throttle import Throttle
+from ...config.language.models import ScheduleLine
 from ..apps.app import App
 from ..apps.autoreload.renewal import Watcher
 from ..apps.counters import Counters
 from ..apps.dispatcher import Recourse, Successor
 from ..apps.spec import Identity, PoolSpec, StartFailed
-from ..commands.spec import ScheduleSpec
 from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure
 from ..workers.child.launcher import ForkServerKey
@@ -42,7 +42,7 @@ class TemplateSpec(NamedTuple):
     """What all its apps are forked from, if that is one: prepared before the first of them is asked for."""
     key_of_host: Callable[[str], str | None] = lambda _: None
     """The key of what a browser would ask for first at a host; None: there can be no such app."""
-    schedules: tuple[ScheduleSpec, ...] = ()
+    schedules: tuple[ScheduleLine, ...] = ()
     """Of each of its apps; what they run may differ."""
     keeps: str = ""
     """The file in which it is kept which apps there are; empty: nowhere."""

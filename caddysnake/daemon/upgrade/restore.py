@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from ...channel.messages import Need, Seek
 from ...channel.settings import RelaySettings, Settings
-from ...config.language.models import Canary
+from ...config.language.models import Canary, ScheduleLine
 from ...config.plan.accounts import Account
 from ..apps.app import App
 from ..apps.counters import Counters
@@ -16,7 +17,7 @@ from ..apps.dispatcher import ALONE, Recourse
 from ..apps.restarting import RestartLimits
 from ..apps.source import WorkerSource
 from ..apps.spec import PoolSpec
-from ..commands.spec import ProcessSpec, ReleaseCommand, ScheduleSpec
+from ..commands.spec import ProcessSpec, ReleaseCommand
 from ..relays.link_broker import LinkBroker
 from ..sockets.addresses import key_of, plain_key
 from ..sockets.connections import Connection, ListenerOwner
@@ -73,12 +74,13 @@ def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known_commands(raw: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"release": ReleaseCommand, "processes": ProcessSpec, "schedules": ScheduleSpec}
+    kinds = {"release": ReleaseCommand, "processes": ProcessSpec, "schedules": ScheduleLine}
     return {name: [_known(kind, each) for each in raw.get(name) or ()] for name, kind in kinds.items()}
 
 
 def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name in kind._fields}
+    fields = kind.__dataclass_fields__ if is_dataclass(kind) else kind._fields
+    return {name: value for name, value in raw.items() if name in fields}
 
 
 def _validated(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:

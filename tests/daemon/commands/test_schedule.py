@@ -14,10 +14,11 @@ import pytest
 from support.worker import PATIENCE_S
 
 from caddysnake.channel.settings import Settings
+from caddysnake.config.language.models import ScheduleLine
 from caddysnake.daemon.apps.spec import Identity, PoolSpec
 from caddysnake.daemon.commands import execution
 from caddysnake.daemon.commands.background import Background
-from caddysnake.daemon.commands.spec import Commands, ScheduleSpec
+from caddysnake.daemon.commands.spec import Commands
 from caddysnake.daemon.commands.surroundings import BuildSurroundings, Surroundings
 from caddysnake.daemon.sockets.refusals import NO_SUCH_APP, Refusal
 from caddysnake.daemon.tenants.known_apps import KnownApps
@@ -34,8 +35,8 @@ def around(folder: Path) -> BuildSurroundings:
     return BuildSurroundings(lambda: Surroundings.of(settings, key, str(folder)))
 
 
-def spec(script: str, name: str = "job", line: str = MINUTELY, **more: Any) -> ScheduleSpec:
-    return ScheduleSpec(name, line, ("sh", "-c", script), **more)
+def spec(script: str, name: str = "job", line: str = MINUTELY, **more: Any) -> ScheduleLine:
+    return ScheduleLine(name, line, ("sh", "-c", script), **more)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -136,7 +137,7 @@ def test_a_reload_neither_ends_a_run_nor_runs_a_minute_twice(tmp_path: Path) -> 
 def test_what_cannot_be_run_is_its_last_result(tmp_path: Path) -> None:
     async def work() -> None:
         background = Background("blog")
-        lost = ScheduleSpec("job", MINUTELY, ("no-such-command",))
+        lost = ScheduleLine("job", MINUTELY, ("no-such-command",))
         background.switch_over(Commands(schedules=(lost,)), around(tmp_path))
         background.look(minute(0))
         job = background.schedules["job"]
