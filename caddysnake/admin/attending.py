@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +22,7 @@ from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import ControlEndpoint, persist, take_saved
 from ..daemon.supervisor.document import Configuration
 from ..daemon.system.state import ListenerSnapshot
+from ..daemon.system.tasks import KeptTasks
 from ..daemon.system.timings import TIMINGS, Timings
 from .access import Access
 
@@ -97,7 +97,7 @@ class AdminServer(ControlEndpoint):
         """Whose connections the server gets."""
         self._missing: AdminEndpoint | None = None
         """Could not be opened, and is tried again."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks()
         self._announcement = Announcement()
 
     # -- the listener -----------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class AdminServer(ControlEndpoint):
         missing, self._missing = self._missing, None
         if self._present is None and missing is not None:
             self._missing = missing
-            self._begin(self._open_later(missing))
+            self._tasks.begin(self._open_later(missing))
         if self._is_kept and self._present is not None:
             if self._server is not None:
                 self._server.access = Access(self._present.endpoint)
@@ -136,7 +136,7 @@ class AdminServer(ControlEndpoint):
         if former is not None:
             former.listener.close()
         if self._is_started:
-            self._begin(persist(self._replace_server, "the admin API"))
+            self._tasks.begin(persist(self._replace_server, "the admin API"))
 
     def snapshot(self) -> list[ListenerSnapshot]:
         """Its listener, for another image of the daemon; empty when it has none."""
@@ -188,7 +188,7 @@ class AdminServer(ControlEndpoint):
             module = await asyncio.to_thread(import_module, ".server", __package__)
             if self._history is None:
                 self._history = module.History(self._daemon, self._memory)
-                self._begin(self._history.run())
+                self._tasks.begin(self._history.run())
             server = module.Server(self._daemon, Access(present.endpoint), present.listener.name, self._history)
             await server.start()
             current = self._present
@@ -219,11 +219,6 @@ class AdminServer(ControlEndpoint):
             if self._is_started:
                 await persist(self._replace_server, "the admin API")
             return
-
-    def _begin(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def import_all() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from ..daemon.sockets.shares import reserve
+from ..daemon.system.tasks import KeptTasks
 
 HEAD_S = 10.0
 """In this time the first request of a connection must have begun, its head being whole."""
@@ -49,7 +50,7 @@ class Hosting:
         self._connections_max = max(8, min(connections_max, reserve() // 4))
         self._shutdown_s = shutdown_s
         self._runner: web.AppRunner | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks()
         self._clients: dict[Any, _Client] = {}
         """By their protocol."""
         self._coming = 0
@@ -79,9 +80,7 @@ class Hosting:
             sock.close()
             return
         self._coming += 1
-        task = asyncio.get_running_loop().create_task(self._connect(sock, server))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(self._connect(sock, server))
 
     async def read(self, request: web.Request) -> bytes:
         """The body of ``request``. Raises ``HTTPRequestTimeout`` when it does not come."""

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from ..daemon.main import Daemon
 from ..daemon.system.kinship import PeerKind, holder_of, peer_of, peer_pid, peer_uid, tcp_end
+from ..daemon.system.tasks import KeptTasks
 from ..daemon.tenants.lookup import UnknownApp
 from . import page
 from .access import Access, Denial
@@ -116,7 +117,7 @@ class Server:
         self._history = history
         self._refused: set[int] = set()
         self._dismissed: deque[socket.socket] = deque()
-        self._unknown: set[asyncio.Task[None]] = set()
+        self._unknown = KeptTasks()
         self._finding_out = asyncio.Lock()
 
     async def start(self) -> None:
@@ -148,9 +149,7 @@ class Server:
         elif len(desired.unwalled) == len(desired.apps) + len(desired.templates):
             self._admit(sock, None)
         elif len(self._unknown) < _UNKNOWN_MAX:  # a sandbox says of ports whether they may be reached, not by whom
-            task = asyncio.create_task(self._find_out(sock))
-            self._unknown.add(task)
-            task.add_done_callback(self._unknown.discard)
+            self._unknown.begin(self._find_out(sock))
         else:
             sock.close()
 

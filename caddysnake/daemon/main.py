@@ -33,6 +33,7 @@ from .system.log.records import close_quietly, tell
 from .system.notify import Notifier
 from .system.service import Service
 from .system.state import DaemonSnapshot, SourceSnapshot
+from .system.tasks import KeptTasks
 from .upgrade.handover import Inheritance, let_signals_in
 from .upgrade.restore import Resumption, differences
 from .upgrade.upgrade import Upgrade, UpgradeRefused
@@ -107,7 +108,7 @@ class Daemon:
         self._told_at = 0.0
         self._control_task: asyncio.Task[None] | None = None
         self._has_served = asyncio.Event()
-        self._signalled: set[asyncio.Task[Any]] = set()
+        self._signalled = KeptTasks()
 
     async def run(self, on_ready: Ready | None = None) -> int:
         """Start, serve, stop; the process's exit status. ``on_ready`` hears that apps serve."""
@@ -259,10 +260,8 @@ class Daemon:
         if self.is_upgrading:
             log.warning("already upgrading")
             return
-        task = self._loop.create_task(self.upgrade())
+        task = self._signalled.begin(self.upgrade())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is in the log
-        self._signalled.add(task)
-        task.add_done_callback(self._signalled.discard)
 
     @property
     def is_stopping(self) -> bool:

@@ -61,7 +61,7 @@ LOOKED_AT = {
         "_is_starting _sock app command execution"
     ),
     "supervisor.oneoff.OneOffs": (
-        "_running _tasks sessions"
+        "_patient_until _running _tasks sessions"
     ),
     "commands.execution.Execution": (
         "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"

@@ -12,6 +12,7 @@ from ..commands.background import Background
 from ..commands.release import Tell
 from ..sockets.connections import Connection, Connections
 from ..system.state import AppSnapshot, PoolSnapshot, WorkerSnapshot
+from ..system.tasks import KeptTasks
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.worker import Worker
@@ -49,7 +50,7 @@ class App(Dispatcher):
         super().__init__(Pool(spec, 1, launchers, self), connections, recourse)
         self._launchers = launchers
         self._loop = asyncio.get_running_loop()
-        self._reaps: set[asyncio.Task[None]] = set()
+        self._reaps = KeptTasks()
         self.hurry: Callable[[], None] | None = None
         """Has it tried again at once, while it has not been up yet."""
         self.fallen: Callable[[StartFailed], None] = self.fail
@@ -266,9 +267,7 @@ class App(Dispatcher):
                 self._growing = self._loop.create_task(self._grow(pool))
             case Do.RETIRE:
                 pool.drain(keeps=True)
-                reap = self._loop.create_task(pool.ended())
-                self._reaps.add(reap)
-                reap.add_done_callback(self._reaps.discard)
+                reap = self._reaps.begin(pool.ended())
                 reap.add_done_callback(lambda _: self.takeover.gone(pool))
             case Do.DRAIN:
                 pool.drain(keeps=True)

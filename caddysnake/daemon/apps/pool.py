@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...channel.messages import FromRelay
 from ..system.plain import plain
 from ..system.state import PoolSnapshot, WorkerSnapshot
+from ..system.tasks import KeptTasks
 from ..workers.child.launcher import Launcher, Launchers
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.lifecycle import Reason, WorkerState
@@ -61,12 +62,12 @@ class Pool(WorkerSink[Worker]):
         """What is counted, of it alone; the app counts it too."""
         self._source = WorkerSource(spec, launchers, home.folder)
         self._audit = Audit(spec, self._source)
-        self.upkeep = Upkeep(spec, self.core, self._source, self.ledger, self._carry_out, self._do)
+        self._tasks = KeptTasks()
+        self.upkeep = Upkeep(spec, self.core, self._source, self.ledger, self._carry_out, self._tasks.begin)
         self._starts: StartLimiter | None = None
         self._news = asyncio.Event()
         """A worker was admitted, or has failed."""
         self._started: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._warming = Warming(spec.name, self._admit, self.failed)
         self._pauses: dict[int, float] = {}
         """Places without a worker, and when the next is started there."""
@@ -175,9 +176,9 @@ class Pool(WorkerSink[Worker]):
                     if in_turn and self._starts is not None:
                         self._starts.want(_Turn(self, place))
                     else:
-                        self._do(self._spawn(place, pause_s))
+                        self._tasks.begin(self._spawn(place, pause_s))
                 case TryAgain(place, pause_s):
-                    self._do(self._spawn(place, pause_s))
+                    self._tasks.begin(self._spawn(place, pause_s))
                 case TellFailed(failure, is_hopeless):
                     self._home.worker_failed(failure, is_hopeless)
                 case Drain(worker, keeps):
@@ -194,12 +195,6 @@ class Pool(WorkerSink[Worker]):
                         task.cancel()
                 case ServeWaiting():
                     self._home.serve_waiting()
-
-    def _do(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -275,7 +270,7 @@ class Pool(WorkerSink[Worker]):
         if self.spec.warmup is None:
             self._admit(worker)
         else:
-            self._do(self._warming.warm(worker, self.spec.warmup))
+            self._tasks.begin(self._warming.warm(worker, self.spec.warmup))
 
     def _admit(self, worker: Worker) -> None:
         """It takes connections from now on; one that it replaces is drained."""
@@ -285,7 +280,7 @@ class Pool(WorkerSink[Worker]):
         self._carry_out(self.core.admitted(worker.settings.worker_index, worker))
         self._home.ledger.recovered(self.core.is_whole and not self.ledger.is_trial)
         if self.spec.rehearsal is not None and self._audit.begins():
-            self._do(self._audit.run(self.spec.rehearsal))
+            self._tasks.begin(self._audit.run(self.spec.rehearsal))
 
     def withdrawn(self, worker: Worker) -> None:
         """``worker`` gets no more connections."""
@@ -350,7 +345,7 @@ class Pool(WorkerSink[Worker]):
         """Start the worker at ``place``; None when none is started any more."""
         if not self.core.is_kept:
             return None
-        task = self._do(self._spawn(place, waits=True))
+        task = self._tasks.begin(self._spawn(place, waits=True))
         return Starting(task, lambda: [self.workers[place].pid] if place in self.workers else [])
 
     async def _spawn(self, place: int, pause_s: float = 0.0, waits: bool = False) -> None:

@@ -21,6 +21,7 @@ from ..commands.store import NAME, SERVERS, find_server, store_of, trouble
 from ..commands.surroundings import store_socket
 from ..system.kinship import peer_uid
 from ..system.signing import bell_name
+from ..system.tasks import KeptTasks
 
 _ASKING_MAX = 32
 _ASKED_S = 5.0
@@ -35,7 +36,7 @@ class Bell:
     def __init__(self, find: Callable[[str], App | None]) -> None:
         self._find = find
         self._sock: socket.socket | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = KeptTasks()
 
     def open(self) -> None:
         """Begin to listen, unless it does, every second or so: a stand-in may still have the name."""
@@ -71,9 +72,7 @@ class Bell:
                 asked.close()
                 return
             asked.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._serve(asked))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._asking.begin(self._serve(asked))
 
     async def _serve(self, asked: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import time
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from ...channel.settings import Settings
 from ..apps.app import App
@@ -17,6 +18,7 @@ from ..commands.session import OneOff, Session
 from ..commands.surroundings import Surroundings
 from ..sockets.refusals import Refusal
 from ..system.snapshots import SessionSnapshot
+from ..system.tasks import KeptTasks
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..tenants.tenants import Tenants
 
@@ -35,7 +37,7 @@ class OneOffs:
         self._running = running
         self.sessions: dict[Session, PrivateFolder | None] = {}
         """Each with the folder that is to end with it, of an app that sleeps."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks()
         self._patient_until = 0.0
 
     async def around(self, name: str) -> tuple[str, Surroundings, PrivateFolder | None]:
@@ -80,9 +82,9 @@ class OneOffs:
     ) -> None:
         """Execute what is ``asked`` for whoever is at the other end of ``sock``."""
         session = Session(name, sock)
-        self._keep(session, asyncio.get_running_loop().create_task(session.run(asked, surroundings)), folder)
+        self._keep(session, session.run(asked, surroundings), folder)
 
-    def _keep(self, session: Session, task: asyncio.Task[None], folder: PrivateFolder | None) -> None:
+    def _keep(self, session: Session, work: Coroutine[Any, Any, None], folder: PrivateFolder | None) -> None:
         self.sessions[session] = folder
 
         def over(_: object) -> None:
@@ -90,9 +92,7 @@ class OneOffs:
             if folder is not None:
                 folder.end()
 
-        task.add_done_callback(over)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(work).add_done_callback(over)
 
     async def run_schedule(self, name: str, schedule: str) -> Run:
         """Run that schedule now, and wait for its end. Raises ``UnknownApp``; ``KeyError`` with those there are."""
@@ -144,7 +144,7 @@ class OneOffs:
         for each in saved:
             session = Session(each.app, socket.socket(fileno=each.sock))
             folder = PrivateFolder.restored(each.app, each.folder)
-            self._keep(session, asyncio.get_running_loop().create_task(session.go_on(each)), folder)
+            self._keep(session, session.go_on(each), folder)
 
 
 def _is_meant(app: App, name: str) -> bool:

@@ -15,6 +15,7 @@ from ..sockets.addresses import address_name
 from ..sockets.socket_file import ListenError
 from ..system.log import records as logs
 from ..system.service import Service
+from ..system.tasks import KeptTasks
 from .app_changes import AS_USUAL, Manner, Outcome
 from .beside import ControlEndpoint, FrontProxy
 from .change import Step
@@ -60,8 +61,8 @@ class Reloads:
         self._is_stopping = False
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self.under_way: set[asyncio.Task[ReloadResult]] = set()
-        self._unasked: set[asyncio.Task[None]] = set()
+        self.under_way = KeptTasks()
+        self._unasked = KeptTasks()
 
     def begin(self) -> None:
         """Carry out what waits, and what comes: the start is over."""
@@ -83,9 +84,7 @@ class Reloads:
             raise ReloadFailed("the daemon is stopping", "busy")
         if len(self.under_way) >= _WAITING_MAX:
             raise ReloadFailed(f"{_WAITING_MAX} reloads are waiting already", "busy")
-        task = self._loop.create_task(self._reload_in_turn(document, manner))
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
+        task = self.under_way.begin(self._reload_in_turn(document, manner))
         try:
             # Whoever asked may leave; what was begun is carried out.
             done = await asyncio.shield(task)
@@ -102,9 +101,7 @@ class Reloads:
         if len(self.under_way) > 1:  # the one that waits will read what there is now
             log.warning("already reloading")
             return
-        task = self._loop.create_task(self._reload_unasked())
-        self._unasked.add(task)
-        task.add_done_callback(self._unasked.discard)
+        self._unasked.begin(self._reload_unasked())
 
     async def _reload_unasked(self) -> None:
         with contextlib.suppress(ReloadFailed):  # it is in the log

@@ -24,6 +24,7 @@ from ..sockets.addresses import address_name
 from ..sockets.connections import Connection, Connections, ListenerOwner
 from ..sockets.listeners import Listeners, Trust
 from ..sockets.opener import ListenerOpener
+from ..system.tasks import KeptTasks
 from ..tenants.tenants import Tenants
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins
@@ -70,7 +71,7 @@ class Running:
         self.beginnings = Beginnings(self.restarts, self._came_up, lambda app: self.desired.again_of(app.name))
         self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
         self.parting: set[App | Tenants] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks()
         self.oneoffs = OneOffs(self)
 
     # -- all of a kind ----------------------------------------------------------------------------------------
@@ -284,10 +285,7 @@ class Running:
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Return a task for ``work`` that nobody need keep."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.begin(work)
 
 
 async def until_asked(relays: Sequence[Worker], patience_s: float) -> None:

@@ -10,6 +10,7 @@
                ``plain``: what JSON has no form for, in one
 ``backoff``    how soon what failed is tried again
 ``kept``       files that outlive the daemon; ``signing``: the key of its cookies is one
+``tasks``      tasks that are kept until they end
 ``timings``    how long the daemon waits for others
 ``mishaps``    errors of our own
 ``log``        the log process and our records

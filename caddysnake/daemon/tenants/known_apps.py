@@ -1,8 +1,5 @@
 """Which apps of a template with schedules there are: those that were up. A file has them, so that the end of the daemon
-forgets none.
-
-One that is not there when its time comes is looked for the next time too, since a disk may be mounted late. It is
-forgotten when it has been gone for a week.
+forgets none. One that is not there when its time comes (a disk may be mounted late) is forgotten after a week.
 """
 
 from __future__ import annotations
@@ -42,8 +39,8 @@ class KnownApps:
     def follow(self, file: str) -> None:
         """Keep them in ``file``, of the state folder, from now on; empty: nowhere."""
         if file != self._file:
-            self._file, self.is_read, self._is_changed = file, False, bool(self._days)
-            self._begin()
+            self._file, self.is_read = file, False
+            self._keep_soon(is_changed=bool(self._days))
 
     def saw(self, key: str) -> None:
         """It is there."""
@@ -53,32 +50,30 @@ class KnownApps:
             self._days[key] = today
             if len(self._days) > KNOWN_MAX:
                 del self._days[next(iter(self._days))]
-            self._change()
+            self._keep_soon()
 
     def missed(self, key: str) -> None:
         """It is not there."""
         if key in self._days and time.time() // _DAY_S - self._days[key] > FORGOTTEN_DAYS:
             del self._days[key]
-            self._change()
+            self._keep_soon()
 
-    def _change(self) -> None:
-        self._is_changed = True
-        self._begin()
-
-    def _begin(self) -> None:
+    def _keep_soon(self, is_changed: bool = True) -> None:
+        self._is_changed = is_changed
         if self._file and self._keeping is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
     async def _keep(self) -> None:
         try:
             if not self.is_read:
-                self._days = {**_read(await asyncio.to_thread(kept.read, self._file)), **self._days}
+                content = await asyncio.to_thread(kept.read, self._file)
+                self._days = {**json.loads(content or b"{}"), **self._days}
                 self.is_read = True
             while self._is_changed:
                 await asyncio.sleep(_SOON_S)
                 self._is_changed = False
                 await asyncio.to_thread(kept.write, self._file, json.dumps(self._days).encode())
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, TypeError) as exc:
             what = "schedules: it cannot be kept which apps there are, so after a restart each is to be visited first"
             log.warning(what, extra={"fields": {"file": self._file, "error": str(exc)}})
             self._file = ""
@@ -89,10 +84,3 @@ class KnownApps:
         """Wait until the file says what is known."""
         if self._keeping is not None:
             await self._keeping
-
-
-def _read(content: bytes) -> dict[str, int]:
-    found = json.loads(content or b"{}")
-    if not (isinstance(found, dict) and all(type(day) is int for day in found.values())):
-        raise ValueError("it holds something else")
-    return found

@@ -12,7 +12,6 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine
 
 from ...channel.throttle import Throttle
 from ...config.language import cron
@@ -27,6 +26,7 @@ from ..commands.timetable import Timetable
 from ..sockets.refusals import Refusal
 from ..system.snapshots import ScheduleSnapshot, TenantSchedulesSnapshot
 from ..system.state import TenantsSnapshot
+from ..system.tasks import KeptTasks
 from .tenant import TenantTable
 
 log = logging.getLogger("caddysnake.tenants")
@@ -51,7 +51,7 @@ class TenantSchedules:
         self.may_begin.set()
         self._told = Throttle()
         self._slots = asyncio.Semaphore(usable_cores())
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks()
         self._is_over = False
         self.take_over()
 
@@ -88,7 +88,7 @@ class TenantSchedules:
             self._tell("schedule is due, and last runs go on still: skipped", spec)
             return
         self._waiting.add((key, spec.name))
-        self._spawn(self._run_in_turn(key, spec, random.uniform(0.0, spec.jitter_s) if spec.jitter_s else 0.0))
+        self._tasks.begin(self._run_in_turn(key, spec, random.uniform(0.0, spec.jitter_s) if spec.jitter_s else 0.0))
 
     def _running(self, key: str, name: str) -> list[Schedule]:
         return [each for each, (owner, _) in self.active.items() if (owner, each.spec.name) == (key, name)]
@@ -97,11 +97,6 @@ class TenantSchedules:
         if self._told.is_due((what, spec.name), time.monotonic()):
             fields = {"template": self._table.spec.name, "process": spec.name, "left_out": self.left_out[spec.name]}
             log.warning(what, extra={"fields": fields})
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _run_in_turn(self, key: str, spec: ScheduleLine, in_s: float) -> None:
         await asyncio.sleep(in_s)
@@ -202,7 +197,7 @@ class TenantSchedules:
         self.left_out.update(saved.left_out)
         self.last = {(key, name): Run(*run) for key, name, run in saved.last}
         for key, each in saved.active:
-            self._spawn(self._go_on(key, each))
+            self._tasks.begin(self._go_on(key, each))
         specs = {each.name: each for each in self._table.spec.schedules}
         for key, name in saved.waiting:
             if name in specs:

@@ -16,6 +16,7 @@ from ..apps.dispatcher import Recourse, Successor
 from ..apps.spec import Identity, PoolSpec, StartFailed
 from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure
+from ..system.tasks import KeptTasks
 from ..workers.child.launcher import ForkServerKey
 from ..workers.launchers import WorkerOrigins
 from .known_apps import KnownApps
@@ -115,7 +116,7 @@ class TenantTable:
         """Of all its apps."""
         self.is_stopping = False
         self.loop = asyncio.get_running_loop()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = KeptTasks()
         self._connections = connections
         self._successor_of = successor_of
         self._tenants: dict[str, Tenant] = {}
@@ -266,7 +267,4 @@ class TenantTable:
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run ``work`` until the template stops."""
-        task = self.loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
+        return self.tasks.begin(work)

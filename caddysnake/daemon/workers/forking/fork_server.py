@@ -20,6 +20,7 @@ from ...system.log.process import adopt_outlets, outlets
 from ...system.plain import plain
 from ...system.processes import Process
 from ...system.state import ForkServerSnapshot
+from ...system.tasks import KeptTasks
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer
@@ -72,7 +73,7 @@ class ForkServer(Launcher):
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, asyncio.Future[int]] = {}
         self._unwanted: set[int] = set()  # asked for, and given up before their pid was known
-        self._reapings: set[asyncio.Task[None]] = set()
+        self._reapings = KeptTasks()
         self._waiting = 0  # for it to be ready
         self._broken = ""  # the rule that it was killed for
         if saved is not None:
@@ -260,9 +261,7 @@ class ForkServer(Launcher):
 
     def _end(self, worker: int, pid: int) -> None:
         if pid > 0:
-            reaping = self._loop.create_task(self._reap_in_order(worker, pid))
-            self._reapings.add(reaping)
-            reaping.add_done_callback(self._reapings.discard)
+            self._reapings.begin(self._reap_in_order(worker, pid))
 
     async def _reap_in_order(self, worker: int, pid: int) -> None:
         try:
