@@ -141,7 +141,6 @@ class Daemon:
                     late = dict.fromkeys(self.running.undecided, "still starting")
                     on_ready(took, self.serving.failed() | late)
                 self._service.ready()
-                processes.trim_memory()
                 if (failure := await self._first_of_stop_and(self.running.beginnings.none_comes_up())) is not None:
                     raise failure
             await self._stop_all()

@@ -71,6 +71,11 @@ def test_what_fails_is_refused_with_what_it_said_and_what_ran_goes_on(tmp_path: 
         (tmp_path / "Caddyfile").write_text(asks)
         done = command(process, tmp_path, "reload")
         assert "exit status 3\n  Continue?\n  (Nothing is on its standard input" in done.stderr
+        silent = block(tmp_path, "blog", "release sh -c `read answer || exit 3`", "second")
+        (tmp_path / "Caddyfile").write_text(silent)
+        assert "exit status 3\n  (Nothing is on its standard input" in command(process, tmp_path, "reload").stderr
+        (tmp_path / "Caddyfile").write_text(block(tmp_path, "blog", "release sh -c `echo no; exit 3`", "second"))
+        assert "Nothing is on its" not in command(process, tmp_path, "reload").stderr
         late = block(tmp_path, "blog", "release sleep 1000 {\n timeout 200ms\n}", "second")
         (tmp_path / "Caddyfile").write_text(late)
         done = command(process, tmp_path, "reload")

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from ...channel.gate import GO, GO_GROUPED
 from ...config.plan.accounts import Account
@@ -73,6 +73,19 @@ class Ending(NamedTuple):
         return code if code >= 0 else 128 - code
 
 
+class _How(TypedDict, total=False):
+    streams: Sequence[int | None]
+    """Its standard input, output and error, which stay the caller's; without, there is nothing to read, and what it
+    writes is in the log under its name."""
+    extra: Mapping[str, Any]
+    """For ``worker.execute``."""
+    pass_fds: Sequence[int]
+    death_signal: int
+    """What it gets if the daemon is killed: SIGTERM."""
+    environ: Mapping[str, str]
+    """Variables of this command alone."""
+
+
 class Execution:
     """A command that runs. ``name``: what it is called in the log."""
 
@@ -94,27 +107,13 @@ class Execution:
 
     @classmethod
     async def begin(
-        cls,
-        surroundings: Surroundings,
-        command: Sequence[str],
-        name: str,
-        *,
-        streams: Sequence[int | None] | None = None,
-        extra: Mapping[str, Any] | None = None,
-        pass_fds: Sequence[int] = (),
-        death_signal: int = signal.SIGTERM,
-        environ: Mapping[str, str] | None = None,
+        cls, surroundings: Surroundings, command: Sequence[str], name: str, **how: Unpack[_How]
     ) -> Execution:
         """Return ``command``, which is being executed.
 
-        ``streams``: its standard input, output and error, which stay the caller's; without, there is nothing to read,
-        and what it writes is in the log under ``name``. ``extra`` and ``pass_fds``: for ``worker.execute``.
-        ``death_signal``: what it gets if the daemon is killed. ``environ``: variables of this command alone.
         Raises ``NotExecuted``. Who is cancelled meanwhile leaves nothing behind.
         """
-        beginning = asyncio.ensure_future(
-            cls._begin(surroundings, command, name, streams, extra or {}, pass_fds, death_signal, environ or {})
-        )
+        beginning = asyncio.ensure_future(cls._begin(surroundings, command, name, how))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
@@ -122,17 +121,8 @@ class Execution:
             raise
 
     @classmethod
-    async def _begin(
-        cls,
-        surroundings: Surroundings,
-        command: Sequence[str],
-        name: str,
-        streams: Sequence[int | None] | None,
-        extra: Mapping[str, Any],
-        pass_fds: Sequence[int],
-        death_signal: int,
-        environ: Mapping[str, str],
-    ) -> Execution:
+    async def _begin(cls, surroundings: Surroundings, command: Sequence[str], name: str, how: _How) -> Execution:
+        streams, extra = how.get("streams"), how.get("extra", {})
         if surroundings.cannot:
             raise NotExecuted(surroundings.cannot)
         gate, theirs = socket.socketpair()
@@ -152,15 +142,15 @@ class Execution:
                 "gate": theirs.fileno(),
                 "working_dir": surroundings.working_dir,
                 "limits": dict(surroundings.limits),
-                "death_signal": int(death_signal),
+                "death_signal": int(how.get("death_signal", signal.SIGTERM)),
                 **extra,
             }
             bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
             words = [surroundings.python, "-IBS", "-X", "utf8", bootstrap, json.dumps(options)]
             words += surroundings.words(command)
-            own = {**surroundings.environ, **environ, leftovers.MARK: mark}
+            own = {**surroundings.environ, **how.get("environ", {}), leftovers.MARK: mark}
             walls = surroundings.walls
-            handed = [theirs.fileno(), *pass_fds, *([] if terminal is None else [terminal])]
+            handed = [theirs.fileno(), *how.get("pass_fds", ()), *([] if terminal is None else [terminal])]
             process = await asyncio.to_thread(execute, surroundings.account, own, words, handed, streams, walls)
         except (OSError, ValueError, SpawnError, subprocess.SubprocessError) as exc:
             gate.close()

@@ -10,6 +10,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from ...channel.settings import sealed
 from .execution import Execution, NotExecuted
 from .spec import ReleaseCommand
 from .surroundings import Surroundings
@@ -24,7 +25,7 @@ _PATIENCE_S = 10.0
 _CHUNK, _LINE_MAX, _KEPT = 16 * 1024, 4096, 40
 _LINES_A_SECOND = 2000
 _LOOK_S = 0.02
-_ENDED_INPUT = ("EOFError", "EOF when reading", "end of file", "not a tty")
+_LEFT_S = 0.5
 
 
 class Releases:
@@ -77,7 +78,7 @@ async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | No
     output = _Output(app, tell)
     try:
         execution = await Execution.begin(
-            surroundings, each.command, "release", streams=[None, output.writer, output.writer]
+            surroundings, each.command, "release", streams=[output.stdin, output.writer, output.writer]
         )
     except NotExecuted as exc:
         output.close()
@@ -92,10 +93,10 @@ async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | No
         ending = await execution.stop(signal.SIGTERM, _PATIENCE_S) if is_late else execution.ending.result()
     except asyncio.CancelledError:
         await asyncio.shield(execution.stop(signal.SIGTERM, _PATIENCE_S))
-        output.end()
+        await output.end()
         log.warning("release command was ended: the change was cancelled", extra={"fields": fields})
         raise
-    output.end()
+    await output.end()
     if is_late:
         raise ReleaseFailed(f"release {what}: not done within {each.timeout_s:g}s{output.last()}")
     if not ending.is_good:
@@ -109,40 +110,38 @@ class _Output:
     def __init__(self, app: str, tell: Tell | None) -> None:
         self._app = app
         self._tell = tell
-        self._loop = asyncio.get_running_loop()
-        self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._reader, False)
+        reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        self._reader = os.fdopen(reader, "rb", 0)
+        self.stdin = sealed("caddysnake-stdin", b"")
+        """An empty file: when it was read is seen."""
+        os.utime(self.stdin, (0, 0))
+        self._has_read = False
         self._rest = b""
-        """Of a line that has no end yet; at last, of one that never got one, as that of a question."""
         self._kept: deque[str] = deque(maxlen=_KEPT)
-        self._pause: asyncio.TimerHandle | None = None
+        self._is_over = False
+        self._reading: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """The command has its end."""
         os.close(self.writer)
-        self.writer = -1
-        self._loop.add_reader(self._reader, self._read)
+        self._reading = asyncio.get_running_loop().create_task(self._read())
 
-    def _read(self) -> None:
+    async def _read(self) -> None:
+        stream = asyncio.StreamReader(limit=_CHUNK)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), self._reader
+        )
         try:
-            data = os.read(self._reader, _CHUNK)
-        except BlockingIOError:
-            return
-        if not data:
-            self._loop.remove_reader(self._reader)
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _LINE_MAX:
-            lines, self._rest = [*lines, self._rest], b""
-        for line in lines:
-            self._say(line)
-        if len(lines) > 1:  # nobody's terminal is faster, and the daemon has others to see to
-            self._loop.remove_reader(self._reader)
-            self._pause = self._loop.call_later(len(lines) / _LINES_A_SECOND, self._resume)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._reader, self._read)
+            while data := await stream.read(_CHUNK):
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                if len(self._rest) > _LINE_MAX:
+                    lines, self._rest = [*lines, self._rest], b""
+                for line in lines:
+                    self._say(line)
+                if len(lines) > 1 and not self._is_over:  # nobody's terminal is faster, and there are others to see to
+                    await asyncio.sleep(len(lines) / _LINES_A_SECOND)
+        finally:
+            transport.close()
 
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "backslashreplace").rstrip("\r")[:_LINE_MAX]
@@ -155,30 +154,24 @@ class _Output:
         """What it said at last, as the end of a message."""
         said = "\n".join(self._kept).rstrip()
         hint = ""
-        if self._rest or any(word.lower() in said.lower() for word in _ENDED_INPUT):
+        if self._has_read or "not a tty" in said:
             hint = "\n(Nothing is on its standard input: give it an option that asks no questions, such as --noinput.)"
-        return f"\n{said}{hint}" if said else hint
+        return (f"\n{said}" if said else "") + hint
 
-    def end(self) -> None:
-        """The command has ended: what is left in the pipe is read."""
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        self._loop.remove_reader(self._reader)
-        left = b""
-        try:
-            while len(left) < 1 << 16 and (data := os.read(self._reader, _CHUNK)):
-                left += data
-        except BlockingIOError:
-            pass  # somebody else has the other end still
-        *lines, self._rest = (self._rest + left).split(b"\n")
-        for line in filter(None, (*lines, self._rest)):
-            self._say(line)
-        self.close()
+    async def end(self) -> None:
+        """The command has ended: what is left in the pipe is read; somebody else may keep its other end."""
+        self._is_over = True
+        if self._reading is not None:
+            await asyncio.wait((self._reading,), timeout=_LEFT_S)
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
+        if self._rest:
+            self._say(self._rest)
+        self._has_read = os.fstat(self.stdin).st_atime_ns > 0
+        os.close(self.stdin)
 
     def close(self) -> None:
-        """Let go of the pipe."""
-        for fd in (self._reader, self.writer):
-            if fd >= 0:
-                os.close(fd)
-        self._reader = self.writer = -1
+        """It was not begun."""
+        self._reader.close()
+        os.close(self.writer)
+        os.close(self.stdin)

@@ -33,12 +33,6 @@ _is_told = False
 _Started = TypeVar("_Started")
 
 
-def trim_memory() -> None:
-    """Give back to the kernel what was needed for a moment, as to read a file of thousands of lines."""
-    with contextlib.suppress(AttributeError):  # musl has none
-        _libc.malloc_trim(0)
-
-
 def become_supervisor() -> tuple[int, int]:
     """Prepare this process: undumpable, heir of orphans. Returns the soft limit of open files before and now."""
     undumpable()
