@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 import time
 
@@ -33,7 +32,8 @@ async def run_schedule(daemon: Daemon, key: str, name: str) -> models.Ran:
     try:
         run = await asyncio.shield(task)
     except KeyError as exc:
-        raise ApiError("no-such-schedule", _none_of("schedule", name, exc.args), _NAMES_HINT) from None
+        why = UnknownApp.among(name, exc.args, "the app has no schedule")
+        raise ApiError("no-such-schedule", str(why), _NAMES_HINT) from None
     except StillRuns as exc:
         raise ApiError("busy", str(exc), "wait for its end, or write `overlap allow` in its block") from None
     except asyncio.CancelledError:
@@ -52,17 +52,10 @@ async def restart_process(daemon: Daemon, key: str, name: str) -> models.Restart
     meant = [each for each in app.background.processes if name in (each.spec.name, each.label)]
     if not meant:
         names = dict.fromkeys(each.spec.name for each in app.background.processes)
-        raise ApiError("no-such-process", _none_of("process", name, tuple(names)), _NAMES_HINT)
+        raise ApiError("no-such-process", str(UnknownApp.among(name, names, "the app has no process")), _NAMES_HINT)
     for each in meant:
         each.renew()
     return models.Restarted(app=key, process=name, count=len(meant))
-
-
-def _none_of(kind: str, name: str, names: tuple[object, ...]) -> str:
-    known = sorted(map(str, names))
-    near = difflib.get_close_matches(name, known, 1)
-    more = f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(known) or 'none'}"
-    return f"the app has no {kind} {name!r}. {more}"
 
 
 def cancel(daemon: Daemon, key: str | None = None) -> models.Cancelled:

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     target = find(args.address, args.config)
     if not target.path:
         raise CallFailed(f"a command can be run over the admin API's unix socket only, and {target} is none")
-    with _Shell(target, args.app, args.command or ["python"]) as shell:
+    with contextlib.closing(_Shell(target, args.app, args.command or ["python"])) as shell:
         return shell.run()
 
 
@@ -67,10 +67,7 @@ class _Shell:
         self._other = -1
         self._said = b""
 
-    def __enter__(self) -> _Shell:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._sock.close()
         if self._other >= 0:
             os.close(self._other)
@@ -82,19 +79,19 @@ class _Shell:
             signal.signal(number, self._pass_on)
         if not self._terminal:
             socket.send_fds(self._sock, [b"d"], plain)
-            return self._exit(self._await())
+            return self._await()
         ours, theirs = socket.socketpair()
         with ours:
             socket.send_fds(self._sock, [b"d"], [*plain, theirs.fileno()])
             theirs.close()
             self._other = _received(ours)
         if self._other < 0:
-            return self._exit(self._await())
+            return self._await()
         signal.signal(signal.SIGWINCH, lambda *_: self._resize())
         self._resize()
         with _raw(0 in self._terminal):
             self._copy()
-        return self._exit(self._await())
+        return self._await()
 
     def _pass_on(self, number: int, _: object) -> None:
         with contextlib.suppress(OSError):
@@ -119,23 +116,20 @@ class _Shell:
                     sources.remove(source)
                 _write(sink if source == self._other else self._other, data)
 
-    def _await(self) -> dict[str, Any]:
-        """What the daemon says at last. Raises ``CallFailed``."""
+    def _await(self) -> int:
+        """The exit status, which the daemon says at last. Raises ``CallFailed``."""
         while True:
             *lines, self._said = self._said.split(b"\n")
             for line in lines:
                 said: dict[str, Any] = json.loads(line)
-                if "pid" not in said:
-                    return said
+                if "error" in said:
+                    raise CallFailed(str(said["error"]))
+                if "exit" in said:
+                    return int(said["exit"])
             data = self._sock.recv(_CHUNK)
             if not data:
                 raise CallFailed("the daemon has ended meanwhile, and the command with it: see its log")
             self._said += data
-
-    def _exit(self, said: dict[str, Any]) -> int:
-        if "error" in said:
-            raise CallFailed(str(said["error"]))
-        return int(said["exit"])
 
 
 def _received(sock: socket.socket) -> int:

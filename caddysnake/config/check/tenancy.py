@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from ...placeholders import template
 from ..language.models import EnvVar, ProcessLine, PythonApp, ReleaseLine, ScheduleLine
@@ -104,10 +103,7 @@ def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
     return block.model_copy(update=update)
 
 
-_Line = TypeVar("_Line", ReleaseLine, ProcessLine, ScheduleLine)
-
-
-def _with_values(name: str, each: _Line, values: Mapping[str, str]) -> _Line:
+def _with_values(name: str, each: ReleaseLine | ProcessLine | ScheduleLine, values: Mapping[str, str]) -> object:
     words = tuple(values.get(f"{name}.command[{n}]", word) for n, word in enumerate(each.command))
     if isinstance(each, ScheduleLine):
         return each if words == each.command else replace(each, command=words)

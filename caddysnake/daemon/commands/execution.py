@@ -75,15 +75,13 @@ class Ending(NamedTuple):
 
 class _How(TypedDict, total=False):
     streams: Sequence[int | None]
-    """Its standard input, output and error, which stay the caller's; without, there is nothing to read, and what it
-    writes is in the log under its name."""
+    """Its standard input, output and error, the caller's; without, nothing is read, and what it writes is logged."""
     extra: Mapping[str, Any]
     """For ``worker.execute``."""
     pass_fds: Sequence[int]
     death_signal: int
     """What it gets if the daemon is killed: SIGTERM."""
     environ: Mapping[str, str]
-    """Variables of this command alone."""
 
 
 class Execution:
@@ -109,9 +107,7 @@ class Execution:
     async def begin(
         cls, surroundings: Surroundings, command: Sequence[str], name: str, **how: Unpack[_How]
     ) -> Execution:
-        """Return ``command``, which is being executed.
-
-        Raises ``NotExecuted``. Who is cancelled meanwhile leaves nothing behind.
+        """Return ``command``, which is being executed; who is cancelled leaves nothing behind. Raises ``NotExecuted``.
         """
         beginning = asyncio.ensure_future(cls._begin(surroundings, command, name, how))
         try:

@@ -26,7 +26,6 @@ _told = Throttle()
 
 
 _Done = TypeVar("_Done")
-_Key = TypeVar("_Key")
 _NOTHING: Final[Mapping[Any, float | None]] = {}
 """Of thousands of schedules nearly all rest: they share it."""
 
@@ -49,10 +48,6 @@ class StillRuns(Exception):
         pid = next((run.pid for run in schedule.runs), None)
         what = "is about to run" if pid is None else f"runs already, as process {pid}"
         return cls(f"{schedule.spec.name} {what}")
-
-
-def _without(those: Mapping[_Key, float | None], one: _Key) -> Mapping[_Key, float | None]:
-    return {each: at for each, at in those.items() if each is not one} or _NOTHING
 
 
 class Schedule:
@@ -125,7 +120,7 @@ class Schedule:
         return task
 
     def _over(self, task: asyncio.Task[Any]) -> None:
-        self._tasks = _without(self._tasks, task)
+        self._tasks = {each: due for each, due in self._tasks.items() if each is not task}
 
     def run(self) -> asyncio.Task[Run]:
         """Run it now; done when it has ended. Raises ``StillRuns``."""
@@ -163,7 +158,7 @@ class Schedule:
                 await execution.stop(signal.SIGTERM, _PATIENCE_S)
             ending = execution.ending.result()
         finally:
-            self.runs = _without(self.runs, execution)
+            self.runs = {run: at for run, at in self.runs.items() if run is not execution}
         self.last_run = self._done(execution, ending, is_late)
         return self.last_run
 

@@ -121,8 +121,7 @@ class OneOffs:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.0, self._patient_until - time.monotonic()))
             self.kill()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.gather(*self._tasks)
 
     def kill(self) -> None:
         """End all by force."""

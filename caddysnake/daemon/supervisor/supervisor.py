@@ -222,7 +222,8 @@ class Supervisor:
         """
         found = find(self.running.apps, self.running.templates, name, key)
         if isinstance(found, App):
-            raise UnknownApp.static(name)
+            what = f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it"
+            raise UnknownApp(what, "static-app")
         if not await found.tenants.evict(found.key):
             raise UnknownApp.asleep(name)
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from . import kept
+from .processes import stat_of
 
 log = logging.getLogger("caddysnake")
 
@@ -41,8 +42,7 @@ def epoch() -> int:
     """A number that is this process's alone, and stays over an upgrade in place, which executes another program in it:
     when it began, in ticks of this boot of the machine (proc_pid_stat(5)).
     """
-    with open("/proc/self/stat", "rb") as file:
-        began = int(file.read().rpartition(b")")[2].split()[19])
+    began = int(stat_of(os.getpid())[19])
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             boot = file.read()

@@ -20,42 +20,36 @@ _SOON_S: Final = 0.5
 _DAY_S: Final = 86_400
 
 
-class KnownApps:
-    """Of one template, by key."""
+class KnownApps(dict[str, int]):
+    """Of one template: their keys, with the day on which each was there last. The latest is at the end."""
 
     def __init__(self) -> None:
         self.is_read = False
         """What the file says is known. There is none for a template without schedules."""
         self._file = ""
-        self._days: dict[str, int] = {}
-        """When each was there last, the latest at the end."""
         self._is_changed = False
         self._keeping: asyncio.Task[None] | None = None
-
-    def all(self) -> list[str]:
-        """Return them."""
-        return list(self._days)
 
     def follow(self, file: str) -> None:
         """Keep them in ``file``, of the state folder, from now on; empty: nowhere."""
         if file != self._file:
             self._file, self.is_read = file, False
-            self._keep_soon(is_changed=bool(self._days))
+            self._keep_soon(is_changed=bool(self))
 
     def saw(self, key: str) -> None:
         """It is there."""
         today = int(time.time() // _DAY_S)
-        if self._days.get(key) != today:
-            self._days.pop(key, None)
-            self._days[key] = today
-            if len(self._days) > KNOWN_MAX:
-                del self._days[next(iter(self._days))]
+        if self.get(key) != today:
+            self.pop(key, None)
+            self[key] = today
+            if len(self) > KNOWN_MAX:
+                del self[next(iter(self))]
             self._keep_soon()
 
     def missed(self, key: str) -> None:
         """It is not there."""
-        if key in self._days and time.time() // _DAY_S - self._days[key] > FORGOTTEN_DAYS:
-            del self._days[key]
+        if key in self and time.time() // _DAY_S - self[key] > FORGOTTEN_DAYS:
+            del self[key]
             self._keep_soon()
 
     def _keep_soon(self, is_changed: bool = True) -> None:
@@ -67,12 +61,12 @@ class KnownApps:
         try:
             if not self.is_read:
                 content = await asyncio.to_thread(kept.read, self._file)
-                self._days = {**json.loads(content or b"{}"), **self._days}
+                self |= {**json.loads(content or b"{}"), **self}
                 self.is_read = True
             while self._is_changed:
                 await asyncio.sleep(_SOON_S)
                 self._is_changed = False
-                await asyncio.to_thread(kept.write, self._file, json.dumps(self._days).encode())
+                await asyncio.to_thread(kept.write, self._file, json.dumps(self).encode())
         except (OSError, ValueError, TypeError) as exc:
             what = "schedules: it cannot be kept which apps there are, so after a restart each is to be visited first"
             log.warning(what, extra={"fields": {"file": self._file, "error": str(exc)}})

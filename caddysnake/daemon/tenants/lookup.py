@@ -19,28 +19,17 @@ class UnknownApp(Exception):
         self.code = code
 
     @classmethod
-    def among(cls, name: str, names: Iterable[str]) -> UnknownApp:
+    def among(cls, name: str, names: Iterable[str], what: str = "there is no app") -> UnknownApp:
         """There is none of this ``name``; the text has the nearest of ``names``, or the first ten."""
         known = sorted(names)
         near = difflib.get_close_matches(name, known, 1)
-        if near:
-            return cls(f"there is no app {name!r}. Did you mean {near[0]!r}?")
-        return cls(f"there is no app {name!r}. There is: {', '.join(known[:10]) or 'none'}")
-
-    @classmethod
-    def template(cls, name: str) -> UnknownApp:
-        """``name`` is a template: a key is missing. Code ``template``."""
-        return cls(f"{name!r} is a template of apps: say the key of the app too", "template")
+        more = f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(known[:10]) or 'none'}"
+        return cls(f"{what} {name!r}. {more}")
 
     @classmethod
     def asleep(cls, name: str) -> UnknownApp:
         """It is of the template ``name``, and does not run just now. Code ``asleep``."""
         return cls(f"that app of {name!r} does not run: its next request starts it", "asleep")
-
-    @classmethod
-    def static(cls, name: str) -> UnknownApp:
-        """``name`` is not of a template, so it cannot be evicted. Code ``static-app``."""
-        return cls(f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it", "static-app")
 
 
 class DynamicApp(NamedTuple):
@@ -71,5 +60,5 @@ def find(
     if name in dynamic:
         return dynamic[name]
     if name in templates:
-        raise UnknownApp.template(name)
+        raise UnknownApp(f"{name!r} is a template of apps: say the key of the app too", "template")
     raise UnknownApp.among(name, [*apps, *dynamic])

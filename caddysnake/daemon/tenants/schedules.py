@@ -79,7 +79,7 @@ class TenantSchedules:
                 self.left_out[spec.name] += found.missed
                 self._tell("scheduled times were missed: the clock went on, or the machine slept", spec)
             if found.due is not None:
-                for key in self._table.known.all():
+                for key in list(self._table.known):
                     self._begin(key, spec)
 
     def _begin(self, key: str, spec: ScheduleLine) -> None:

@@ -279,7 +279,7 @@ class Tenants:
                 apps.append(TenantSnapshot(key=key, app=saved(tenant.app), idle_s=idle_s, is_due=is_due))
         leaving = [(self.successor_key(app), saved(app)) for app in self._table.leaving]
         return TenantsSnapshot(name=self.spec.name, apps=apps, leaving=leaving, ledger=self.ledger.snapshot(),
-            released=sorted(self._table.released), seen=self._table.known.all(), schedules=self.schedules.snapshot(),
+            released=sorted(self._table.released), seen=list(self._table.known), schedules=self.schedules.snapshot(),
         )  # fmt: skip
 
     def restore(self, saved: TenantsSnapshot, restored: Callable[[AppSnapshot, Recourse], App]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -79,7 +78,7 @@ def _known_commands(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
-    fields = kind.__dataclass_fields__ if is_dataclass(kind) else kind._fields
+    fields = getattr(kind, "_fields", ()) or kind.__dataclass_fields__
     return {name: value for name, value in raw.items() if name in fields}
 
 

@@ -232,7 +232,7 @@ def test_whom_the_last_daemon_has_started_is_known_to_the_next_and_sleeps_on(
         schedules.look(minute(0))
         await until(lambda: (tmp_path / "ran").exists() and not schedules.active)
         assert (tmp_path / "ran").read_text() == "ran\n"
-        assert tenants.known.all() == ["anna", "gone"], "a disk may be mounted late"
+        assert list(tenants.known) == ["anna", "gone"], "a disk may be mounted late"
         assert tenants.all_apps() == []
         schedules.end()
         await schedules.ended()
@@ -252,4 +252,4 @@ def test_one_that_is_gone_for_a_week_is_known_no_more(monkeypatch: pytest.Monkey
     known.saw("bert")
     known.missed("anna")
     known.missed("bert")
-    assert known.all() == ["bert"]
+    assert list(known) == ["bert"]

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from ...system.processes import stat_of
 from ...system.timings import TIMINGS, Timings
 
 LOOK_S = 0.1
@@ -145,8 +146,7 @@ _BEHIND = (1, 0)
 def _activity(pid: int) -> tuple[str, int]:
     """The state of a process (``S``: it sleeps, and not for a disk), and how long it has run, in clock ticks."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_of(pid)
         return fields[0].decode(), int(fields[11]) + int(fields[12])
     except (OSError, ValueError, IndexError):
         return "", 0
