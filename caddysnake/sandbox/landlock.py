@@ -38,8 +38,9 @@ _REFER_ABI, _IOCTL_ABI = 2, 5
 READ = READ_FILE | READ_DIR | EXECUTE
 WRITE = (
     READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | REMOVE_DIR | REMOVE_FILE | REFER | IOCTL_DEV
-    | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_SYM
+    | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO
 )  # fmt: skip
+"""But for links: whoever reads there with rights of his own, as a web server does, would be led by them."""
 USE = READ_FILE | WRITE_FILE | TRUNCATE
 SHARE = USE | MAKE_REG | REMOVE_FILE
 """Files in a folder that is not listed: names have to be known."""

@@ -50,16 +50,14 @@ def _paths(found: set[Wanted], how: str, walls: Walls) -> list[str]:
 
 
 def _is_granted(path: str, how: str, walls: Walls) -> bool:
-    allowed = {"read": ("read", "write"), "write": ("write",)}[how]
+    allowed = {"read": ("read", "write", "own"), "write": ("write", "own")}[how]
     for grant in walls.grants:
         real = os.path.realpath(grant.path)
         if grant.how in allowed and _is_within(path, real):
             return True
         if grant.how == "use" and path == real:
             return True
-        if grant.how == "share" and path != real and _is_within(path, real):
-            return True
-        if grant.how == "share" and path == real and how == "write":  # a file made in it
+        if grant.how == "share" and _is_within(path, real) and (path != real or how == "write"):  # a file made in it
             return True
     return False
 

@@ -17,8 +17,10 @@ from . import landlock, seccomp, syscalls
 
 _PR_SET_NO_NEW_PRIVS = 38
 
-HOW = {"read": landlock.READ, "write": landlock.WRITE, "use": landlock.USE, "share": landlock.SHARE}
-"""What may be done with a path, and below it. ``use``: a device; ``share``: files whose names are known."""
+HOW = {"read": landlock.READ, "write": landlock.WRITE, "own": landlock.WRITE | landlock.MAKE_SYM,
+       "use": landlock.USE, "share": landlock.SHARE}  # fmt: skip
+"""What may be done with a path, and below it. ``own``: nobody else looks there; ``use``: a device; ``share``: files
+whose names are known."""
 
 
 class Grant(NamedTuple):

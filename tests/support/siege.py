@@ -230,6 +230,7 @@ def answered(told_to):
 
 
 def tried(told_to):
-    return {path: told(lambda: open(path, mode)) for path, mode in told_to["paths"]}
+    return {path: told(lambda: os.symlink("/", path) if mode == "l" else open(path, mode))
+            for path, mode in told_to["paths"]}
 '''
 )

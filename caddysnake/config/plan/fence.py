@@ -205,7 +205,7 @@ def walls_of(fence: Fence, sites: Sites) -> Walls:
             _check_written(wish, real, fence.closed, (*venv, *roots, *ours))
         grants.append(Grant(real, wish.how, is_plain=True))
     if private:
-        grants.append(Grant(private, "write", is_plain=True))
+        grants.append(Grant(private, "own", is_plain=True))
     return fence.walls._replace(grants=tuple(grants))
 
 
