@@ -12,6 +12,7 @@ from dataclasses import replace
 from ...placeholders import template
 from ..language.models import EnvVar, ProcessLine, PythonApp, ReleaseLine, ScheduleLine
 from ..language.values import ModuleVariable
+from ..plan.fence import tops
 from ..plan.places import start_folder
 from ..plan.plan import AppSpec, Plan, resolve_app
 from ..plan.routing import fields, settled_fields
@@ -40,7 +41,7 @@ def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping
     directory, its virtual environment or its module is not there.
     """
     block = _filled(spec.block, {**settled_fields(spec.block, environ), **values})
-    found = resolve_app(block, spec, base_dir, name=name)
+    found = resolve_app(block, spec, base_dir, name, tops(spec, values, environ, base_dir))
     # First what tells strangers from tenants, without looking for what they may have meant.
     for folder in (found.working_dir, found.venv):
         if folder is not None and not os.path.isdir(folder):

@@ -22,7 +22,7 @@ from . import accounts
 from .environment import worker_environ
 from .places import absolute, default_socket_dir, runtime_folder, service_folder
 from .plan import AppSpec, Plan
-from .routing import fields, settled_fields
+from .routing import settled_fields
 from .search import installation
 
 _READ: Final = (
@@ -143,7 +143,7 @@ def _imported_from(spec: AppSpec, environ: Mapping[str, str]) -> list[str]:
 def tops(spec: AppSpec, values: Mapping[str, str], environ: Mapping[str, str], base: str) -> tuple[str, ...]:
     """The folders that *values*, by the names of fields, have chosen: each path up to where the first of them ends."""
     found = []
-    for at, text in _paths(spec.block, environ).items():
+    for at, text in _paths(spec.block, environ, "env_file[").items():
         if at in values:
             chosen = values[at].removeprefix("-")
             end = chosen.find("/", len(_fixed(text.removeprefix("-"), whole=True)))
@@ -151,12 +151,9 @@ def tops(spec: AppSpec, values: Mapping[str, str], environ: Mapping[str, str], b
     return tuple(dict.fromkeys(found))
 
 
-def _paths(block: PythonApp, environ: Mapping[str, str]) -> dict[str, str]:
-    settled = settled_fields(block, environ)
-    names = [field.name for field, _ in fields(block)]
-    return {
-        name: settled[name] for name in names if name in ("working_dir", "venv") or name.startswith(("read[", "write["))
-    }
+def _paths(block: PythonApp, environ: Mapping[str, str], *more: str) -> dict[str, str]:
+    wanted = ("working_dir", "venv", "read[", "write[", *more)
+    return {name: text for name, text in settled_fields(block, environ).items() if name.startswith(wanted)}
 
 
 def _fixed(text: str, *, whole: bool = False) -> str:

@@ -177,9 +177,12 @@ def plan(
     return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems), read_from)
 
 
-def resolve_app(block: PythonApp, spec: AppSpec, base: str, name: str | None = None) -> AppSpec:
-    """*spec* made anew of *block*, which is its own, perhaps with values in the place of placeholders."""
-    found = _app(block, name or spec.name, base, 1, spec.grace_period_s)
+def resolve_app(
+    block: PythonApp, spec: AppSpec, base: str, name: str | None = None, loose: tuple[str, ...] = ()
+) -> AppSpec:
+    """*spec* made anew of *block*, which is its own, perhaps with values in the place of placeholders; ``loose``:
+    folders that a request has chosen."""
+    found = _app(block, name or spec.name, base, 1, spec.grace_period_s, loose)
     kept = ("workers", "workers_most", "root_path", "host", "strategy")
     return replace(found, **{name: getattr(spec, name) for name in kept})
 
@@ -235,9 +238,9 @@ def _names(blocks: Sequence[PythonApp]) -> list[str]:
     return names
 
 
-def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float) -> AppSpec:
+def _app(block: PythonApp, name: str, base: str, cores: int, grace_s: float, loose: tuple[str, ...] = ()) -> AppSpec:
     working_dir = absolute(unescaped(block.working_dir or ""), base)
-    environ, problems = ({}, []) if block.placeholders else _environ(block, Path(working_dir))
+    environ, problems = ({}, []) if block.placeholders else _environ(block, Path(working_dir), loose)
     return AppSpec(
         name,
         block,
@@ -261,7 +264,9 @@ def _workers(block: PythonApp, cores: int) -> int:
     return cores
 
 
-def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[CaddyfileError]]:
+def _environ(
+    block: PythonApp, working_dir: Path, loose: tuple[str, ...]
+) -> tuple[dict[str, str], list[CaddyfileError]]:
     found: dict[str, str] = {}
     problems: list[CaddyfileError] = []
     try:
@@ -272,7 +277,7 @@ def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[
         position = block.where[f"env_file[{number}]"]
         try:
             path = envfile.locate(unescaped(text), working_dir)
-            within = _written(block, path, working_dir) if os.path.isabs(unescaped(text)) else working_dir
+            within = _written(block, path, working_dir, loose) if os.path.isabs(unescaped(text)) else working_dir
             found.update(envfile.read(path, partial(misleads, str(path), account=account), within))
         except InvalidValue as exc:
             problems.append(error_at(position, str(exc), exc.hint))
@@ -283,9 +288,9 @@ def _environ(block: PythonApp, working_dir: Path) -> tuple[dict[str, str], list[
     return found, problems
 
 
-def _written(block: PythonApp, path: Path, working_dir: Path) -> Path | None:
-    """The folder through which *path* leads, and in which the app, in a sandbox, may make links."""
-    texts = () if block.sandbox is None or block.sandbox.mode == "audit" else block.sandbox.write
+def _written(block: PythonApp, path: Path, working_dir: Path, loose: tuple[str, ...]) -> Path | None:
+    """The folder through which *path* leads, and in which the app, in a sandbox, or a tenant, may make links."""
+    texts = () if block.sandbox is None or block.sandbox.mode == "audit" else (*block.sandbox.write, *loose)
     written = [os.path.realpath(absolute(unescaped(text.removeprefix("-")), str(working_dir))) for text in texts]
     places = [os.path.realpath(place) for place in path.parents]
     return next((Path(each) for each in written if any(files.is_within(place, each) for place in places)), None)

@@ -10,10 +10,11 @@ import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
 from caddysnake.config.check.sandbox import admin_errors, held, overlaps, path_errors, refusals, sandboxes
+from caddysnake.config.check.tenancy import NoSuchApp, tenant
 from caddysnake.config.language.adapt import ConfigErrors, load
 from caddysnake.config.language.models import Sandbox
 from caddysnake.config.plan.fence import Fence, FenceError, Sites, Wish, walls_of
-from caddysnake.config.plan.plan import Plan, plan
+from caddysnake.config.plan.plan import AppSpec, Plan, plan
 from caddysnake.sandbox.walls import Walls
 
 
@@ -233,6 +234,24 @@ def test_an_env_file_where_the_app_may_put_links_leads_nowhere_else(tmp_path: Pa
     (media / "inner").symlink_to(tmp_path)
     (problem,) = problems("inner/secret.env")
     assert f"leads out of {media}" in problem
+
+
+def test_an_env_file_in_a_folder_that_a_request_chooses_is_of_that_folder(tmp_path: Path) -> None:
+    for name in ("alice", "bob"):
+        (tmp_path / "tenants" / name).mkdir(parents=True)
+        (tmp_path / "tenants" / name / "env").write_text(f"WORD={name}\n")
+    who = "user nobody\n" if os.geteuid() == 0 else ""
+    written = f"}}\n{who}env_file {tmp_path}/tenants/{{host}}/env\nautoreload {{"
+    (template,) = planned(tmp_path, written).apps
+
+    def alice() -> AppSpec:
+        return tenant(template, "alice", {"env_file[0]": f"{tmp_path}/tenants/alice/env"}, {}, str(tmp_path))
+
+    assert alice().environ == {"WORD": "alice"}
+    (tmp_path / "tenants" / "alice" / "env").unlink()
+    (tmp_path / "tenants" / "alice" / "env").symlink_to("../bob/env")
+    with pytest.raises(NoSuchApp, match=f"leads out of {tmp_path}/tenants/alice"):
+        alice()
 
 
 def test_sandboxes_of_one_user_that_hold_each_others_folders_are_told(tmp_path: Path) -> None:
