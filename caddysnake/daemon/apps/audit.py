@@ -72,12 +72,6 @@ class Audit(WorkerSink[Worker]):
     def withdrawn(self, worker: Worker) -> None:
         """It was told to go."""
 
-    def returned(self, worker: Worker, connection: Connection) -> None:
-        """Never."""
-
-    def asked(self, worker: Worker, message: object) -> None:
-        """Never."""
-
     def failed(self, worker: Worker, reason: Reason) -> None:
         """It does not come up."""
         self._reason = reason
