@@ -7,6 +7,7 @@ is known before a byte of theirs is read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -174,11 +175,9 @@ class Server:
             return
         body = refusal.model_dump_json().encode()
         head = _REFUSED % (CODES[refusal.code].status, len(body))
-        try:
+        with contextlib.suppress(OSError):
             sock.send(head + body, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
         # Closed at once, it would break what they are about to send, and they would not read the reason.
         self._dismissed.append(sock)
         if len(self._dismissed) > _DISMISSED_MAX:

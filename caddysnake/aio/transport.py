@@ -22,6 +22,7 @@ ended by us, and none while the client may still be writing: it would lose our a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from enum import Enum
@@ -122,10 +123,8 @@ class Transport(asyncio.BufferedProtocol):
         returned = self.phase is _RETURNING and exc is None
         self.phase = _CLOSED
         if not returned:
-            try:
+            with contextlib.suppress(OSError):  # the other side was first
                 self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the other side was first
         self.context.connection_lost(self, self.slot, returned)
 
     def pause_writing(self) -> None:
@@ -163,10 +162,8 @@ class Transport(asyncio.BufferedProtocol):
             self._close()
             return
         self._linger_from_now(_LINGER)
-        try:
+        with contextlib.suppress(OSError):  # the client was first; the next read will say so
             self._transport.write_eof()
-        except OSError:
-            pass  # the client was first; the next read will say so
 
     def _linger_from_now(self, phase: ConnectionPhase) -> None:
         self.phase = phase

@@ -6,6 +6,7 @@ The only module that calls sendmsg and recvmsg with ancillary data. Not thread-s
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import socket
@@ -69,10 +70,8 @@ def close_at_once(descriptors: Iterable[int]) -> None:
         except OSError:  # no socket
             os.close(fd)
             continue
-        try:
+        with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        except OSError:
-            pass
         os.close(sock.detach())
 
 
@@ -110,10 +109,8 @@ class Endpoint:
 
     def _take_what_is_unread(self) -> None:
         # Descriptors in messages that nobody reads are closed by the kernel in our time, lingering or not.
-        try:
+        with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         for _ in range(_UNREAD_LIMIT):  # an empty message looks like the end
             try:
                 _, ancillary, _, _ = self._sock.recvmsg(1, _ANCILLARY, _CLOEXEC)

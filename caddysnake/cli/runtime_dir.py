@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -40,10 +41,8 @@ def private_folder(purpose: str) -> Path:
 
 def remove_folder(folder: Path) -> None:
     """Remove a private folder, unless something is left in it that the next daemon goes on with."""
-    try:
+    with contextlib.suppress(OSError):
         folder.rmdir()
-    except OSError:
-        pass
 
 
 def make_folder(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -57,10 +58,8 @@ def _of_console(line: str) -> tuple[str, str, str, dict[str, Any], float | None]
     parts = found[2].split("\t")
     fields: dict[str, Any] = {}
     if len(parts) > 1 and parts[-1].startswith("{"):
-        try:
+        with contextlib.suppress(ValueError):
             fields = orjson.loads(parts[-1])
             parts.pop()
-        except ValueError:
-            pass
     logger = parts.pop(0) if len(parts) > 1 else "caddy"
     return found[1].lower(), logger, "\t".join(parts), fields, None

@@ -9,6 +9,7 @@ fits into one turn is written in the order in which it came.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -56,10 +57,8 @@ class Sink:
 
     def forget_wakes(self) -> None:
         """Make ``room_fd`` unreadable again."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.room_fd)
-        except BlockingIOError:
-            pass
 
     def offer(self, text: bytes, owner: str = OURS) -> bool:
         """Take ``text``, whole lines of ``owner``'s; False when there is no room at all."""

@@ -8,6 +8,7 @@ waits here, and the link is read no further.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Hashable
 from typing import Any, Protocol
@@ -190,10 +191,8 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def write_eof(self) -> None:
         """End our side, behind what was written."""
-        try:
+        with contextlib.suppress(OSError):  # the worker was first; the next read will say so
             self._transport.write_eof()
-        except OSError:
-            pass  # the worker was first; the next read will say so
 
     def hold(self, reason: int) -> None:
         """Take no more from the worker until ``unhold``. No harm when the link is over."""

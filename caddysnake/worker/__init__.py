@@ -16,6 +16,7 @@
 ``early_answers``  answers to requests that are not read: what both servers hold to
 ``in_flight``      what becomes of requests when as many as may be are being answered
 ``file_parts``  parts of files on their way to a socket
+``coroutines``      where a task stands
 ``access_log``   records of requests
 
 Guest code: Python 3.10, standard library, httptools, uvloop (and websockets on the first upgrade). Imports only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from select import POLLOUT, poll  # now: an app may take them away
 from typing import Any
 
@@ -38,11 +39,9 @@ def serve(interface: str, app: Any, settings: Settings, endpoint: Endpoint, page
 
 def report(endpoint: Endpoint, message: Failed) -> None:
     """Tell the daemon why there will be no worker."""
-    try:
+    with contextlib.suppress(ChannelClosed):
         poller = poll()
         poller.register(endpoint.fileno(), POLLOUT)
         if not endpoint.send(message):
             poller.poll(_FAREWELL_S * 1000)
             endpoint.flush()
-    except ChannelClosed:
-        pass

@@ -117,6 +117,30 @@ def test_an_app_that_changes_the_process_when_it_is_imported_gets_one_of_its_own
     run(work())
 
 
+@pytest.mark.parametrize(
+    "change", ["os.environ['SETTINGS'] = __name__", "import sys; sys.path.insert(0, HOME + '/lib')"]
+)
+def test_an_app_that_is_imported_meanwhile_is_not_taken_for_the_one_that_changed_the_process(
+    tmp_path: Path, change: str
+) -> None:
+    body = "(os.environ.get('SETTINGS', '-') + str(HOME + '/lib' in __import__('sys').path)).encode()"
+    home = "import time; HOME = os.path.dirname(__file__)"
+
+    async def work() -> None:
+        async with Hosted() as house:
+            quick, slow = f"{home}; time.sleep(1)", f"{home}; {change}; time.sleep(2)"
+            one = await house.started(threads(write(tmp_path, "one", "wsgi", body, home), "wsgi"))
+            two, three = await asyncio.gather(
+                house.started(threads(write(tmp_path, "two", "wsgi", body, slow), "wsgi")),
+                house.started(threads(write(tmp_path, "three", "wsgi", body, quick), "wsgi")),
+            )
+            assert pids(one) == pids(three) != pids(two)
+            assert await house.ask(two) in [(200, b"twoFalse"), (200, b"-True")]
+            assert await house.ask(three) == (200, b"-False")
+
+    run(work())
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_app_that_a_library_does_not_take_in_beside_another_gets_a_process_of_its_own(
     tmp_path: Path, workers: int

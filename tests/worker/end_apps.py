@@ -31,11 +31,28 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
         return
+    if scope["path"] == "/inner":
+        # As frameworks do it that listen meanwhile.
+        tasks = [asyncio.create_task(stream(send, 60)), asyncio.create_task(until_left(receive))]
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    else:
+        await stream(send)
+
+
+async def until_left(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def stream(send: Any, pause_s: float = 0.05) -> None:
     try:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while True:
             await send({"type": "http.response.body", "body": b"piece", "more_body": True})
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause_s)
     except asyncio.CancelledError:
         note("cancelled")
         raise

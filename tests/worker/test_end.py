@@ -18,15 +18,16 @@ HERE = Path(__file__).parent
 def begin(worker: Worker, path: str) -> RawClient:
     client = RawClient(worker.connect())
     client.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    if path == "/loud":
+    if path != "/silent":
         client.head()
     return client
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("path", ["/loud", "/inner"])
 @pytest.mark.parametrize("how", ["drain", "term"])
-def test_an_open_stream_of_an_asgi_app_is_ended_in_order(how: str, loop: str, tmp_path: Path) -> None:
-    assert ended("asgi", how, "/loud", tmp_path, loop=loop) == ["cancelled", "cleaned up", "shutdown", "atexit"]
+def test_an_open_stream_of_an_asgi_app_is_ended_in_order(how: str, path: str, loop: str, tmp_path: Path) -> None:
+    assert ended("asgi", how, path, tmp_path, loop=loop) == ["cancelled", "cleaned up", "shutdown", "atexit"]
 
 
 @pytest.mark.parametrize("path", ["/loud", "/silent"])

@@ -6,6 +6,7 @@ of the plan: the content of each ``env_file``, and which Python a ``venv`` holds
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -193,12 +194,10 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         cores = os.cpu_count() or 1
-    try:
+    with contextlib.suppress(OSError, ValueError):
         # cgroup v2: "max 100000", or microseconds of CPU per period.
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
     return max(cores, 1)
 
 

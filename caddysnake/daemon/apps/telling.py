@@ -20,7 +20,6 @@ _EARLY_S = 3.0
 """After so long an app that will never be ready, since it runs a server of its own, says so."""
 
 _AGAIN_S = 1.0
-_ASKED_MAX = 2
 
 
 def tell_ready(app: str, worker: Worker) -> float:
@@ -33,7 +32,7 @@ def tell_ready(app: str, worker: Worker) -> float:
 
 async def watch_start(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
     """Until cancelled, have the ``workers`` that are starting look whether they will ever be ready, and tell where they
-    stand when that is due; log that the start still goes on. One that only listens by then is asked later.
+    stand when that is due; log that the start still goes on. Each is asked twice, one that only listens by then later.
     """
     asked = Counter[Worker]()
     early_s = min(_EARLY_S, spec.slow_start_s / 2)
@@ -43,7 +42,7 @@ async def watch_start(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
             fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
             log.warning("app is taking a long time to load", extra={"fields": fields})
         for worker in workers.values():
-            if worker.state is WorkerState.STARTING and worker.pid and asked[worker] < _ASKED_MAX:
+            if worker.state is WorkerState.STARTING and worker.pid and asked[worker] < 2:
                 asked[worker] += worker.process.ask_where()
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Iterator
+from itertools import islice
 from time import monotonic, sleep
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from ...channel.records import Records, current
 from ...channel.settings import Settings
 from ...channel.throttle import TokenBucket
 from ...channel.traces import trace_in, trace_of
+from ..coroutines import awaited
 
 _RECORDS_A_SECOND, _RECORDS_AT_ONCE = 1, 20
 _LOOK_LEAST_S, _LOOK_MOST_S = 0.05, 1.0
@@ -135,13 +137,8 @@ def _frames(call: _Running) -> Iterator[_Place]:
                 yield frame, frame.f_lineno
             frame = frame.f_back
         return
-    found: list[_Place] = []
-    while coro is not None and len(found) < 10 * _FRAMES_MAX:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
-        if frame is not None and not frame.f_code.co_filename.startswith(_OURS):
-            found.append((frame, frame.f_lineno))
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None) or getattr(coro, "ag_await", None)
-    yield from reversed(found)
+    found = [(frame, frame.f_lineno) for frame in islice(awaited(coro), 10 * _FRAMES_MAX)]
+    yield from (place for place in reversed(found) if not place[0].f_code.co_filename.startswith(_OURS))
 
 
 def _told(place: _Place) -> str:

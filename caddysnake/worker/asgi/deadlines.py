@@ -17,8 +17,10 @@ from typing import Any
 from ...aio.context import Context
 from ...channel.vitals import WORD_LATE, WORD_OVERDUE
 from ...http1.errors import ProtocolError
-from ..process.stacks import Stacks, awaited_frames
+from ..coroutines import awaited
+from ..process.stacks import Stacks
 from .context import Call
+from .cycles.cycle import Cycle
 
 PATIENCE_S = 5.0
 """How long a task may take to end once it was cancelled, before the worker is to be replaced."""
@@ -64,8 +66,17 @@ def describe(loop: asyncio.AbstractEventLoop) -> str:
 
 def describe_task(task: asyncio.Task[Any]) -> str:
     """One task, as ``describe`` has them."""
-    frames = "".join(map(_frame, awaited_frames(task.get_coro())))
+    frames = "".join(map(_frame, awaited(task.get_coro())))
     return f"Task {task.get_name()} (outermost call first):\n{frames}"
+
+
+def heard_elsewhere(loop: asyncio.AbstractEventLoop) -> set[Call]:
+    """Calls whose ``receive`` another task than their own waits in: frameworks that run a request in tasks of their own
+    (Quart, Django) end these when they hear that the client has left, and leave them behind when they are cancelled.
+    """
+    waits = ((task, frame) for task in asyncio.all_tasks(loop) for frame in awaited(task.get_coro()))
+    cycles = ((task, frame.f_locals.get("self")) for task, frame in waits if frame.f_code.co_name == "receive")
+    return {cycle for task, cycle in cycles if isinstance(cycle, Cycle) and cycle.task is not task}
 
 
 def _frame(frame: FrameType) -> str:

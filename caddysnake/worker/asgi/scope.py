@@ -12,6 +12,7 @@ else's word is taken, and no app sees the field.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -62,10 +63,8 @@ class Peer:
         self.local: Address | None = None
         if _family_of(sock) in _INTERNET:
             self.local = sock.getsockname()[:2]
-            try:
+            with contextlib.suppress(OSError):  # already gone; the first read will say so
                 self.address = sock.getpeername()[:2]
-            except OSError:
-                pass  # already gone; the first read will say so
         self.source: str | None = None if is_trusted else self.address[0] if self.address else ""
         """The client's address where nobody else is believed about it; None behind a proxy."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import socket
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -35,7 +37,7 @@ from ..process import looking, profiling
 from ..process.termination import TOLD, hear_terminate, on_terminate
 from .connection import HttpConnection
 from .context import AsgiContext, Call
-from .deadlines import Deadlines, describe
+from .deadlines import Deadlines, describe, heard_elsewhere
 from .lifespan import Lifespan, LifespanError
 from .loop import new_loop
 from .scope import Peer
@@ -153,9 +155,9 @@ class AsgiServer(Agent[HttpConnection]):
             )
         for connection in connections:
             connection.abort()
-        for call in calls:
-            if call.task is not None:
-                call.task.cancel()
+        told = heard_elsewhere(self._loop) & calls  # they are, in the next turn
+        _cancel(calls - told)
+        self._loop.call_later(CANCEL_S / 2, _cancel, told)
 
     # The channel's and the clock's
 
@@ -224,6 +226,12 @@ class AsgiServer(Agent[HttpConnection]):
             self._deadlines.look(self.context.calls, now)
 
 
+def _cancel(calls: Iterable[Call]) -> None:
+    for call in calls:
+        if call.task is not None:
+            call.task.cancel()
+
+
 def _tick_s(settings: Settings) -> float:
     """How often to look at what may take too long: each time-out is kept to a quarter."""
     shortest_s = min(
@@ -244,10 +252,8 @@ async def _end_generators(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _end_threads(loop: asyncio.AbstractEventLoop) -> None:
     """Give the threads of the loop's executor a moment to finish; who is stuck there must not hold us up."""
-    try:
+    with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(loop.shutdown_default_executor(), 1.0)
-    except asyncio.TimeoutError:
-        pass
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -20,30 +20,21 @@ from ...channel.vitals import KNOWS_PROFILE, KNOWS_TAKES, LOOK_SIGNAL, WORD_GUES
 
 _FRAMES_MAX = 20
 _EARLY_S = 3.0
-_BEGUN_S = 0.5
+_BEGUN_S = 0.5  # a start that is late from its first moment has to be somewhere first
+_PAGES = ("nicegui", "dash", "litestar")
 _SERVERS = {
-    "uvicorn": ("run", "serve"),
-    "flask.app": ("run",),
-    "quart.app": ("run",),
-    "werkzeug.serving": ("run_simple",),
-    "hypercorn": ("run", "serve"),
-    "waitress": ("serve",),
-    "gunicorn.app": ("run",),
-    "granian": ("serve",),
-    "aiohttp.web": ("run_app",),
-    "bottle": ("run",),
-    "cheroot": ("start", "serve"),
-    "cherrypy": ("quickstart", "block"),
-    "eventlet.wsgi": ("server",),
-    "gevent.baseserver": ("serve_forever",),
-    "socketserver": ("serve_forever",),
-    "tornado": ("start",),
-    "sanic": ("run", "serve"),
-    "nicegui": ("run",),
-    "dash": ("run", "run_server"),
-    "litestar": ("run",),
+    "run": ("uvicorn", "hypercorn", "flask.app", "quart.app", "gunicorn.app", "bottle", "sanic", *_PAGES),
+    "serve": ("uvicorn", "hypercorn", "waitress", "granian", "cheroot", "sanic"),
+    "serve_forever": ("gevent.baseserver", "socketserver"),
+    "start": ("cheroot", "tornado"),
+    "run_simple": ("werkzeug.serving",),
+    "run_app": ("aiohttp.web",),
+    "run_server": ("dash",),
+    "quickstart": ("cherrypy",),
+    "block": ("cherrypy",),
+    "server": ("eventlet.wsgi",),
 }
-"""Functions of servers, by their modules, that return when the server ends."""
+"""Functions that return when a server ends, with the modules that have them."""
 OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 """The folder of our own code."""
 _IMPORTING = os.path.dirname(importlib.__file__) + os.sep
@@ -83,7 +74,7 @@ class Overseen:
     """A start in this thread, which no signal reaches: another thread looks at it, as the daemon would."""
 
     def __init__(self, app: str, slow_at: float, refuse: Callable[[str], object]) -> None:
-        self._app, self._slow_at, self._refuse = app, _due(slow_at), refuse
+        self._app, self._slow_at, self._refuse = app, max(slow_at, monotonic() + _BEGUN_S), refuse
         self._ident = threading.get_ident()
         self._records = current()
         self._is_over = threading.Event()
@@ -96,7 +87,7 @@ class Overseen:
 
     def _look(self) -> None:
         speak_for_thread(self._records)
-        late_s = max(0.0, self._slow_at - monotonic())
+        late_s = self._slow_at - monotonic()
         for wait_s in (min(_EARLY_S, late_s / 2), late_s):
             if self._is_over.wait(wait_s):
                 return
@@ -110,15 +101,11 @@ def on_signal(app: str, page: Page, slow_at: float, refuse: Callable[[str], obje
     """Have the daemon's signal tell where the start of ``app`` stands, from ``slow_at`` (``monotonic()``) on; or
     ``refuse``, with why, once it is plain that it will never be ready. In the main thread, before that is imported.
     """
-    _look.pid, _look.app, _look.refuse, _look.told_from = os.getpid(), app, refuse, _due(slow_at)
+    _look.pid, _look.app, _look.refuse = os.getpid(), app, refuse
+    _look.told_from = max(slow_at, monotonic() + _BEGUN_S)
     signal.signal(LOOK_SIGNAL, _look)
     signal.siginterrupt(LOOK_SIGNAL, False)
     knows(page)
-
-
-def _due(slow_at: float) -> float:
-    """From when on it is told where a start stands that begins now: it has to be somewhere first."""
-    return max(slow_at, monotonic() + _BEGUN_S)
 
 
 def on_signal_do(act: Callable[[], object]) -> None:
@@ -156,8 +143,8 @@ def serves_itself(frame: FrameType | None) -> str | None:
     found = ""
     while frame is not None:
         module, name = str(frame.f_globals.get("__name__", "")), frame.f_code.co_name
-        for server, names in _SERVERS.items():
-            if name in names and (module == server or module.startswith(f"{server}.")):
+        for server in _SERVERS.get(name, ()):
+            if module == server or module.startswith(f"{server}."):
                 found = f"{server.partition('.')[0]}'s {name}()"
         if found and not _is_library(frame.f_code.co_filename):
             text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()

@@ -9,6 +9,7 @@ Guest code: Python 3.10, standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -20,8 +21,8 @@ from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
 
+from ..coroutines import awaited
 from .looking import OURS
-from .stacks import awaited_frames
 
 INTERVAL_S = 0.01
 SHARE = 0.015
@@ -206,7 +207,7 @@ class Profiler:
         """Where a task waits; nothing for one that runs just now, which is seen as its thread is."""
         if getattr(coro, "cr_running", False):
             return ()
-        codes = [frame.f_code for frame in islice(awaited_frames(coro), DEPTH_MAX)]
+        codes = [frame.f_code for frame in islice(awaited(coro), DEPTH_MAX)]
         self._codes.update((id(code), code) for code in codes)
         return tuple(map(id, reversed(codes)))
 
@@ -229,11 +230,9 @@ class Profiler:
         told = {"seconds": round(seconds, 3), "looks": self._looks, "frames": table, "stacks": stacks}
         body = json.dumps(told).encode("utf-8", "replace")
         data = b"%d\n" % len(body) + body
-        try:
+        with contextlib.suppress(OSError):  # nobody reads it any more
             while data:
                 data = data[os.write(self._fd, data) :]
-        except OSError:  # nobody reads it any more
-            pass
 
     def _outermost_first(self, ids: tuple[int, ...]) -> list[int]:
         """Without what only carries the app: threading, the event loop, and our own frames outside of its own."""

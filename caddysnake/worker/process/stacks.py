@@ -8,29 +8,12 @@ from __future__ import annotations
 
 import faulthandler
 import sys
-from collections.abc import Iterator
 from time import monotonic
-from types import FrameType
-from typing import Any
 
 from ...channel.vitals import STACKS_SIGNAL
 
 _STDERR = 2  # the descriptor: the app may have put anything into sys.stderr
 _PAUSE_S = 10.0
-# What holds the frame, and what it waits for: of a coroutine, a generator-based one, an asynchronous generator.
-_KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
-
-
-def awaited_frames(awaited: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine, of what it awaits, and so on, as far as they can be seen."""
-    while awaited is not None:
-        kind = next((kind for kind in _KINDS if hasattr(awaited, kind[0])), None)
-        if kind is None:
-            return
-        frame = getattr(awaited, kind[0])
-        if frame is not None:
-            yield frame
-        awaited = getattr(awaited, kind[1])
 
 
 def on_signal() -> None:

@@ -273,13 +273,18 @@ class ThreadHost:
         return context.run(serve, imported.interface, imported.app, settings, endpoint, page)
 
     def check_for_changes(self, group: _Group) -> None:
-        """Raises ``AppError`` when importing ``group`` has changed what all apps here share, and there are others."""
+        """Raises ``AppError`` when importing ``group`` has changed what all apps here share, and there are others. Of
+        those some may be at their imports, too.
+        """
         changed = [name for name in {**self._environ, **os.environ} if self._environ.get(name) != os.environ.get(name)]
-        roots = {each.survey.root for each in (*self._groups.values(), *self._leaving)}
-        added = [entry for entry in sys.path if entry not in self._path and entry not in roots]
+        here = {*self._groups.values(), *self._leaving} - {group}
+        changed = [name for name in changed if ownership.changed_by.get(name) not in {each.owner for each in here}]
+        roots = [each.survey.root for each in (group, *here)]
+        theirs = tuple(f"{root}{os.sep}" for root in roots[1:])
+        added = [entry for entry in sys.path if entry not in {*self._path, *roots} and not entry.startswith(theirs)]
         if not changed and not added:
             return
-        if len(self._groups) + len(self._leaving) == 1:
+        if not here:
             self._private = group
             return
         for name in changed:

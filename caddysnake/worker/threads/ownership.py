@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -71,8 +72,12 @@ def mark(thread: threading.Thread, lodger: Lodger) -> None:
     setattr(thread, _MARK, lodger)
 
 
+changed_by: dict[str, Owner] = {}
+"""Who set, or took away, which variable of the environment last."""
+
+
 def keep_books() -> None:
-    """From now on know whose threads and farewells are whose. Once, in the process of a thread host."""
+    """From now on know whose threads, farewells and variables are whose. Once, in the process of a thread host."""
     start = threading.Thread.start
     register, unregister = atexit.register, atexit.unregister
 
@@ -95,6 +100,16 @@ def keep_books() -> None:
             lodger.owner.waives_farewell(function)
         unregister(function)
 
+    def owned(change: Callable[..., None]) -> Callable[..., None]:
+        def changed(name: bytes | str, *value: bytes | str) -> None:
+            lodger = lodger_of(threading.current_thread())
+            if lodger is not None:
+                changed_by[os.fsdecode(name)] = lodger.owner
+            change(name, *value)
+
+        return changed
+
+    os.putenv, os.unsetenv = owned(os.putenv), owned(os.unsetenv)  # which os.environ calls
     threading.Thread.start = start_owned  # type: ignore[method-assign]
     atexit.register = register_owned  # type: ignore[assignment]
     atexit.unregister = unregister_owned

@@ -6,6 +6,7 @@ of parked connections. Non-blocking throughout; where the app itself must wait (
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -393,17 +394,13 @@ class Connection(Expectant):
 
     def shut(self) -> None:
         """End it for both sides, whoever else holds a duplicate; the descriptor is still to be closed."""
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def shut_writing(self) -> None:
         """End our side only: the client reads the end of the answer, and may still be sending."""
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     def release(self, left: int = SLOT_CLOSED) -> None:
         """Close our copy and what hangs on it; what is ``left`` of the slot. It must be out of the epoll by then."""

@@ -19,6 +19,7 @@ registration, long after our descriptor is closed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections import deque
@@ -185,9 +186,7 @@ class ConnectionTable:
 
     def _forget(self, connection: Connection) -> None:
         fd = connection.fd
-        try:
+        with contextlib.suppress(OSError):
             self.epoll.unregister(fd)
-        except OSError:
-            pass
         self.timed.pop(fd, None)
         del self.held[fd]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -140,10 +141,8 @@ class Watching:
         self._in_loop(self._left_out, root, why, pause_s)
 
     def _in_loop(self, call: Callable[..., None], *arguments: object) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
             self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:
-            pass  # the loop is closed: nobody wants to know any more
 
     # -- called in the loop ------------------------------------------------------------------------------------
 

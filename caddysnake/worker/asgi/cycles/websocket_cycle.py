@@ -270,8 +270,7 @@ class WebSocketCycle(Cycle):
                 raise
             self.wrote = monotonic()
             self._write(frame(opcode, b"".join(pieces), rsv1=True), len(data))
-        if self.connection.is_write_paused:
-            await self.connection.drain()
+        await self.connection.drain()
         await self.share()
 
     # The handshake

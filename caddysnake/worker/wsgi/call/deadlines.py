@@ -8,6 +8,7 @@ next writes. One that does not end is counted on the page, and the daemon replac
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import Any
@@ -131,10 +132,8 @@ class TimedCall(Call):
                 how = socket.SHUT_RDWR
         else:
             how = socket.SHUT_RDWR  # what was sent must not look whole
-        try:
+        with contextlib.suppress(OSError):
             connection.sock.shutdown(how)
-        except OSError:
-            pass
         return True
 
 
