@@ -173,7 +173,6 @@ def venv_of(working_dir: str | None, environ: Mapping[str, str]) -> Venv | None:
         folders.append(folder)
     beside = [(os.path.join(each, ".venv"), "which is beside the app") for each in folders]
     for path, why in ((environ.get("VIRTUAL_ENV"), "which is active"), *beside):
-        is_one = path and os.path.isfile(os.path.join(path, "pyvenv.cfg"))
-        if path and is_one and os.path.realpath(path) != os.path.realpath(sys.prefix):
+        if path and os.path.isfile(f"{path}/pyvenv.cfg") and os.path.realpath(path) != os.path.realpath(sys.prefix):
             return Venv(path, why)
     return None

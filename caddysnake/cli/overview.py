@@ -128,7 +128,8 @@ def _daemon(daemon: Status, clock: float) -> list[str]:
         f"runs {daemon['file']}"
         + (f", as it was read {span(clock - daemon['build']['since_at'])} ago" if daemon["build"] else ""),
         f"memory {size(daemon['memory_bytes'])}   cpu {daemon['cpu_s']:.1f} s   connections {daemon['connections']}   "
-        f"files {daemon['open_files']} of {daemon['open_files_limit']}   admin {daemon['admin']}",
+        f"files {daemon['open_files']} of {daemon['open_files_limit']}",
+        f"admin {daemon['admin']}",
     ]
     if daemon["memory_budget_bytes"] is not None:
         used = "-" if daemon["memory_used_bytes"] is None else size(daemon["memory_used_bytes"])

@@ -42,6 +42,7 @@ def main(args: argparse.Namespace) -> int:
     from ..config.plan.admin import admin_endpoint
     from ..config.plan.fence import unwalled
     from ..config.plan.isolation import shared
+    from ..doctor.service import runner_of
     from .planning import missing_libraries, planned
 
     with source_of(args.config) as source:
@@ -61,7 +62,8 @@ def main(args: argparse.Namespace) -> int:
     print("Valid configuration")
     for line in told_schedules(plan, time.time()):
         print(line)
-    together = [each for each in shared(plan) if {*each.apps}.intersection(unwalled(plan))]
+    runner = runner_of(source.file, None).who.uid  # who runs the service of this file, whoever asks
+    together = [each for each in shared(plan, runner) if {*each.apps}.intersection(unwalled(plan))]
     for each in (*together, *sandboxes(plan), *overlaps(plan)):
         print(f"Note: {each}", file=sys.stderr)
     return 0

@@ -20,14 +20,12 @@ from .reach import Who, of_process
 
 _ASKED = ("Id", "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "MainPID", "User", "Group",
           "SupplementaryGroups", "RuntimeDirectory", "LimitNOFILE", "ExecStartPre", "ExecStart")  # fmt: skip
-_PLAIN = re.compile(r"[\w.-]+")
 _PATTERNS = ("caddysnake.service", "caddysnake@*.service")
 _TIMEOUT_S = 10.0
 _SOCKETS = re.compile(r"--socket-dir[ =]([^ ;]+)")
 _EXCERPT = re.compile(r"\d+ \| ")
 """Of a file, with a mark below: its message has said all."""
 _CONFIG = re.compile(r"(?:--config|-c)[ =]([^ ;]+)")
-_INSTALLED_FOR = re.compile(r"/install -d [^;]*-g (\S+)")
 _REASON_MAX = 200
 _ENDED_FROM_OUTSIDE = ("signal", "core-dump", "watchdog", "oom-kill")
 
@@ -118,7 +116,7 @@ def unit_of(file: str) -> Unit | None:
     one that is asked for by its name.
     """
     name = os.path.basename(file).removesuffix(".caddyfile")
-    instance = (f"caddysnake@{name}.service",) if _PLAIN.fullmatch(name) else ()
+    instance = (f"caddysnake@{name}.service",) if re.fullmatch(r"[\w.-]+", name) else ()
     known = units(*_PATTERNS, *instance) if runs_systemd() else []
     return next((unit for unit in known if unit.config and is_same(file, unit.config)), None)
 
@@ -163,7 +161,7 @@ def _unit(says: Mapping[str, str]) -> Unit:
         (*(f"/run/{name}" for name in says.get("RuntimeDirectory", "").split()), *sockets),
         config[1] if config else "",
         sockets[-1] if sockets else None,
-        "".join(_INSTALLED_FOR.findall(says.get("ExecStartPre", ""))[:1]),
+        "".join(re.findall(r"/install -d [^;]*-g (\S+)", says.get("ExecStartPre", ""))[:1]),
         says.get("LimitNOFILE", ""),
     )
 

@@ -176,12 +176,12 @@ def _python_path(app: AppSpec) -> list[str]:
 def _module_hint(name: str, app: AppSpec) -> str:
     if name.endswith(".py"):
         return f"write {name.removesuffix('.py')}:{app.variable}, without .py"
+    if find_module(name, (os.path.join(app.working_dir, "src"),)) is not Verdict.MISSING:
+        return "it is in src: install it into the environment, or write working_dir src (serve --working-dir src)"
     head, _, rest = name.rpartition(".")
     folder = os.path.join(app.working_dir, *head.split(".")) if head else app.working_dir
-    close = nearest(rest, modules_in(folder))
-    if close is not None:
-        return close
-    return "correct the name, or set working_dir to the folder it is in, or venv to where it is installed"
+    otherwise = "correct the name, or set working_dir to the folder it is in, or venv to where it is installed"
+    return nearest(rest, modules_in(folder)) or otherwise
 
 
 # Sockets

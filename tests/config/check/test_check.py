@@ -185,6 +185,9 @@ def test_folders_added_by_a_path_file_are_searched(app: Path, tmp_path_factory: 
     (venv / "lib/python3.12/site-packages/shop.pth").write_text(f"{source}\n")
     assert errors_of(app, "module_wsgi shop:app", "venv .venv") == []
     assert "no module named shp" in error_of(app, "module_wsgi shp:app", "venv .venv").message
+    (app / "src/shp").mkdir(parents=True)
+    (app / "src/shp/__init__.py").touch()
+    assert (error_of(app, "module_wsgi shp:app", "venv .venv").hint or "").startswith("it is in src: ")
 
 
 def test_a_missing_preload_is_named_at_its_line(app: Path) -> None:
