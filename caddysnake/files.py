@@ -42,11 +42,9 @@ class Hand(NamedTuple):
 
 
 def open_regular(path: str | os.PathLike[str], refuse: Callable[[int], str | None] | None = None) -> int:
-    """Open the regular file at ``path`` for reading; its descriptor, the caller's. ``path``: links in it are followed,
-    as long as root would not be led by them to what others may not read. ``refuse``: why the file of this descriptor
-    (``O_PATH``), which is a regular one, must not be opened; None if it may. Without, nobody's file is opened for
-    somebody who may not read it (``led_astray``). Raises ``Unfit``: it is of another kind, or refused. Raises
-    ``OSError``: there is none.
+    """Open the regular file at ``path``; its descriptor, the caller's. Links are followed, as long as root would not be
+    led by them to what others may not read. ``refuse``: why the file of a descriptor (``O_PATH``) must not be opened,
+    instead of ``led_astray``. Raises ``Unfit``: another kind, or refused; ``OSError``.
     """
     place = os.open(path, _LOOK)
     try:
@@ -104,13 +102,10 @@ def name_of(descriptor: int) -> str | None:
 
 
 def open_folder(path: str, make: int | None = None) -> int:
-    """A descriptor (``O_PATH``, the caller's) of the folder ``path`` (absolute), for operations on names in it.
-
-    For root, only links are followed that nobody else can have put there: root's, in a folder where nobody else may
-    write, or, if he may (``/tmp``), not take others' away. For who is not root, not a stranger's in a folder that is
-    everybody's. ``path``: the folder. ``make``: the mode of folders on the way that are missing, which are made then;
-    None: they must be there. Raises ``OSError``: as the kernel has it; ``ELOOP`` with the link's name in ``strerror``
-    for one that is not followed.
+    """A descriptor (``O_PATH``, the caller's) of the folder ``path`` (absolute). For root, only links are followed that
+    nobody else can have put there, or, in a sticky folder such as ``/tmp``, taken away; for others, not a stranger's in
+    a folder that is everybody's. ``make``: the mode of folders that are missing, which are made then. Raises
+    ``OSError``; ``ELOOP`` names the link that is not followed.
     """
     parts = _parts(path)
     links = 0

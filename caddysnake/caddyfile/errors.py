@@ -15,16 +15,10 @@ if TYPE_CHECKING:
 
 
 class CaddyfileError(Exception):
-    """A mistake in a Caddyfile, said to the person who wrote it.
-
-    Attributes:
-        message: what is wrong, in one sentence without a full stop.
-        file: the name of the file as it was given, or the absolute path of an imported one.
-        line: counted from 1, in the text after environment substitution; 0: nowhere in particular.
-        column: counted from 1 in characters, or ``None`` when the whole line is meant.
-        token: the text of the token that is wrong, or ``None``.
-        hint: what would be right, or ``None``.
-        imports: through which ``import`` lines the token came in, the latest last.
+    """A mistake in a Caddyfile, said to the person who wrote it. ``message``: in one sentence without a full stop.
+    ``file``: its name as it was given, or an imported one's absolute path. ``line``: from 1, after environment
+    substitution; 0: nowhere in particular. ``column``: from 1, in characters; None: the whole line. ``token``: what is
+    wrong. ``hint``: what would be right. ``imports``: the ``import`` lines that it came in by, the latest last.
     """
 
     def __init__(

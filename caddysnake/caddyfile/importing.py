@@ -33,10 +33,8 @@ Warn = Callable[[Token, str], None]
 
 
 def put_in(tokens: Sequence[Token], arguments: Arguments, at: Token, depth: int, warn: Warn) -> list[Token]:
-    """*tokens* as they stand after the import *at*: placeholders for arguments and blocks are replaced.
-
-    A snippet that is defined within them keeps its placeholders: they are for its own import. *depth* is the nesting at
-    the import, since only at the top level are there snippets. Raises ``CaddyfileError``: ``{args[n]}`` with a negative
+    """*tokens* as they stand after the import *at*, with arguments and blocks for placeholders, but in a snippet
+    defined within them. *depth* is the nesting at the import. Raises ``CaddyfileError``: ``{args[n]}`` with a negative
     n.
     """
     place = f"{at.file}:{at.line}"

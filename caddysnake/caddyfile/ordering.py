@@ -108,13 +108,9 @@ def _reordered(order: Sequence[str], line: Dispenser) -> list[str]:
 def sort_routes(
     routes: Sequence[_T], order: Sequence[str], describe: Callable[[_T], tuple[str, Mapping[str, Any] | None]]
 ) -> list[_T]:
-    """*routes* in the order in which they are tried.
-
-    *describe* gives a route's directive and matcher set. Directives go by *order*; within one, a single path goes
-    before a less specific one, and any matcher before none.
-
-    That comparison is not transitive (a path and another matcher keep the order of the text, two paths do not), so the
-    outcome depends on the algorithm. It is therefore the one Caddy uses.
+    """*routes* in the order in which they are tried. *describe* gives a route's directive and matcher set. Directives
+    go by *order*; within one, a single path before a less specific one, any matcher before none. That is not transitive
+    (a path and another matcher keep the order of the text), so the algorithm matters: Caddy's.
     """
     place = {directive: index for index, directive in enumerate(order)}
     place["handle_path"] = place["handle"]

@@ -59,15 +59,9 @@ class ParsedFile:
 
 
 def parse(source: bytes, file: str, environ: Mapping[str, str]) -> ParsedFile:
-    """Take a Caddyfile apart.
-
-    Args:
-        source: the file's content, in UTF-8.
-        file: its name, for messages, and for the folder that imports are relative to.
-        environ: what ``{$NAME}`` is replaced from.
-
-    Raises:
-        CaddyfileError: the first thing that is wrong.
+    """Take the Caddyfile *source*, in UTF-8, apart. *file* is its name, for messages, and for the folder that imports
+    are relative to; *environ* is what ``{$NAME}`` is replaced from. Raises ``CaddyfileError``: the first thing that is
+    wrong.
     """
     if not source:
         raise CaddyfileError("the file is empty", file, 1, hint="a site or at least a comment is needed")

@@ -76,13 +76,9 @@ def close_at_once(descriptors: Iterable[int]) -> None:
 
 
 class Endpoint:
-    """Sends and receives messages without blocking.
-
-    ``outbox`` holds what the kernel did not take yet; call ``flush`` when the socket is writable again. Messages with
-    descriptors are never queued: their sender must know at once, since the descriptor stays its own.
-
-    ``takes_descriptors``: False at the daemon's end, to which none may be sent; a newer kernel then refuses them to the
-    sender, and ``receive`` does otherwise.
+    """Sends and receives messages without blocking. ``outbox`` holds what the kernel did not take yet; ``flush`` it
+    when the socket is writable again. Messages with descriptors are never queued: these stay their sender's.
+    ``takes_descriptors``: False at the daemon's end: a newer kernel refuses them to the sender, else ``receive`` does.
     """
 
     def __init__(self, sock: socket.socket, takes_descriptors: bool = True) -> None:

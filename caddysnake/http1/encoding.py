@@ -53,12 +53,9 @@ _STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
 
 
 def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
-    """The head that begins with the status line ``line``. Raises ``ResponseError``.
-
-    ``server`` is added as Server when the app has none. ``drop_length``: leave Content-Length out of the bytes; follows
-    from ``line``.
-
-    An app that gives the same fields again, to the letter, is answered from memory; what sets a cookie is not kept.
+    """The head that begins with the status line ``line``. ``server`` is added when the app has none. ``drop_length``:
+    leave Content-Length out; follows from ``line``. The same fields again are answered from memory, but for cookies.
+    Raises ``ResponseError``.
     """
     headers = tuple(headers)
     key = (line, headers, server)

@@ -76,13 +76,9 @@ class _once(Generic[Value]):
 
 
 class Request:
-    """One request.
-
-    Args:
-        head: its head: names of fields in lower case, values without outer white space.
-        peer: the address at the other end of the connection, empty for a unix socket.
-        is_trusted: the other end is Caddy, or as good, so its ``X-Forwarded-*`` are true.
-        variables: variables by name. Caddy's own are not known here.
+    """One request. ``head``: names of fields in lower case, values without outer white space. ``peer``: the address at
+    the other end, empty for a unix socket, whose ``X-Forwarded-*`` are true if it ``is_trusted``. ``variables``: by
+    name, without Caddy's own.
     """
 
     def __init__(

@@ -73,16 +73,9 @@ class Template:
 
 
 def compile(text: str, *, mode: Mode = Mode.ALL, is_strict: bool = True, environ: Environ | None = None) -> Template:
-    """Compile *text*.
-
-    Args:
-        text: with full names; short ones such as ``{host}`` exist only in a Caddyfile.
-        mode: what becomes of unknown names.
-        is_strict: unknown names are an error.
-        environ: what ``{env.…}`` is looked up in, now; our own environment when not given.
-
-    Raises:
-        PlaceholderError: a name is unknown, or cannot be known here (strict only).
+    """Compile *text*, with full names: short ones such as ``{host}`` exist only in a Caddyfile. ``mode``: what becomes
+    of unknown names, which are an error if ``is_strict``: ``PlaceholderError``. ``environ``: what ``{env.…}`` is looked
+    up in, now; our own when not given.
     """
     find: _Find = names.look_up if is_strict else names.find
     scan = _Scan(mode, find, os.environ if environ is None else environ)

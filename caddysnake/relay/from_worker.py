@@ -178,13 +178,9 @@ _SIZE, _DATA, _DATA_END, _TRAILERS = _Place
 
 class ResponseReader:
     """Reads one response. ``feed`` it; each time, look at ``informational``, ``head``, ``content``, ``complete``; and
-    go on with ``feed()`` while it ``is_behind``.
-
-    A feed does a bounded amount of work, whatever was fed: it is the worker who chooses how many heads and chunks there
-    are in one read. Work is counted in units, each about what the relay does in a microsecond.
-
-    ``is_head``: it answers HEAD, and so has no content whatever it says. ``decodes``: chunked content is wanted without
-    its framing, for a client of HTTP/1.0.
+    go on with ``feed()`` while it ``is_behind``: a feed does a bounded amount of work, in units of about a microsecond,
+    whatever the worker chose to send. ``is_head``: it answers HEAD, and has no content whatever it says. ``decodes``:
+    chunked content is wanted without its framing, for HTTP/1.0.
     """
 
     __slots__ = (

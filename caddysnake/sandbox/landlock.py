@@ -79,15 +79,9 @@ def handled(version: int) -> int:
 def restrict(
     files: Iterable[tuple[str, int, bool]] | None, connect: Iterable[int] | None, listen: Iterable[int] | None
 ) -> None:
-    """Leave this thread, and all that it starts, these rights of those it has. It must have no new privileges.
-
-    Args:
-        files: paths with rights, and whether links are followed on the way; a path that is missing gives no right.
-            None: files are not restricted.
-        connect: ports of TCP that may be connected to; None: any.
-        listen: ports of TCP that may be bound; None: any.
-
-    Raises ``OSError``; nothing is restricted then.
+    """Leave this thread, and all that it starts, these rights of those it has; it must have no new privileges.
+    ``files``: paths with rights, and whether links are followed; a path that is missing gives none. ``connect``,
+    ``listen``: ports of TCP. None: any. Raises ``OSError``; nothing is restricted then.
     """
     version = abi()
     if version == 0:

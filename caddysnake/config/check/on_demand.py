@@ -54,15 +54,7 @@ def key_of_host(template: AppTemplate, host: str) -> str | None:
 
 
 class HostDirectory:
-    """Knows which hosts a configuration serves.
-
-    Args:
-        config: what ``plan`` was made of.
-        plan: settled; it has no problems.
-        environ: what ``{env.…}`` is looked up in.
-        base_dir: what relative paths are relative to.
-        own_sockets: as it was for the plan.
-    """
+    """Knows which hosts a configuration serves. ``plan``: settled, made of ``config``; the rest as it was for that."""
 
     def __init__(
         self, config: Config, plan: Plan, environ: Mapping[str, str], base_dir: str, *, own_sockets: bool = False

@@ -35,13 +35,7 @@ class Settled(NamedTuple):
 def settle(
     config: Config, planned: Plan, environ: Mapping[str, str], *, base_dir: str | None = None, own_sockets: bool = False
 ) -> Settled:
-    """What *planned*, made of *config*, comes to here, and everything that is wrong with it.
-
-    Args:
-        environ: what ``{env.…}`` is looked up in.
-        base_dir: as it was for the plan.
-        own_sockets: as it was for the plan.
-    """
+    """What *planned*, made of *config*, comes to here, and all that is wrong. The rest is as it was for the plan."""
     written, errors = tables(config, planned, environ, own_sockets=own_sockets)
     if not errors:  # a placeholder that cannot be used cannot be filled in either
         planned = settle_plan(planned, environ, base_dir)

@@ -43,16 +43,7 @@ class Reading(NamedTuple):
 
 
 def load(source: bytes, file: str, environ: Mapping[str, str]) -> Config:
-    """What the Caddyfile *source* says.
-
-    Args:
-        source: the content, in UTF-8.
-        file: its name, for messages, and for the folder that imports are relative to.
-        environ: what ``{$NAME}`` is replaced from.
-
-    Raises:
-        ConfigErrors: it cannot be read, or says something that cannot be meant.
-    """
+    """What the Caddyfile *source* says; all as for ``parse``. Raises ``ConfigErrors``: all that is wrong with it."""
     reading = read(source, file, environ)
     # Which sockets there are follows from the text alone, so their errors belong here.
     _, errors = openings(reading.config)

@@ -59,14 +59,10 @@ class _Draft:
 
 
 def openings(config: Config, *, own_sockets: bool = False) -> tuple[list[Opening], list[CaddyfileError]]:
-    """Every socket that *config* needs, and what is wrong with them.
-
-    A site listens on the socket addresses in front of its block. Where it also has addresses of Caddy's, or only those,
-    it listens on what its ``bind`` says, else on the global ``default_bind``; else each of its ``python`` blocks gets a
-    socket of its own, which is the one that ``caddysnake caddyfile`` points Caddy to.
-
-    With *own_sockets* Caddy reads the same file: ``bind`` and ``default_bind`` are Caddy's, and each block of a site of
-    Caddy's has its own socket.
+    """Every socket that *config* needs, and what is wrong with them. A site listens on the socket addresses in front of
+    its block. Where it has others too, or only those, it listens on its ``bind``, else on ``default_bind``; else each
+    of its ``python`` blocks gets a socket of its own, to which ``caddysnake caddyfile`` points Caddy. With
+    *own_sockets* Caddy reads the same file: those two are Caddy's, and each block has its own socket.
     """
     drafts: dict[str, _Draft] = {}
     own: list[Opening] = []

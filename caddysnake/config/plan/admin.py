@@ -45,19 +45,10 @@ def admin_endpoint(
     override: str | None = None,
     base_dir: str | None = None,
 ) -> AdminEndpoint:
-    """The endpoint of a daemon that runs the Caddyfile ``file``.
-
-    Args:
-        options: its global options.
-        file: its path.
-        environ: says where the runtime directory is.
-        for_caddy: a supervised Caddy reads the same file, and the option ``admin`` is about its API, not about this.
-        override: an address, or ``off``, that goes before what the file says.
-        base_dir: what relative paths are relative to, absolute; the current directory when not given.
-
-    Raises:
-        CaddyfileError: the address cannot be listened on.
-        InvalidValue: ``override`` cannot be.
+    """The endpoint of a daemon that runs the Caddyfile ``file`` with these ``options``; ``environ`` says where its
+    runtime directory is. ``for_caddy``: the option ``admin`` is about the API of a supervised Caddy, not about this.
+    ``override``: an address, or ``off``, before what the file says. ``base_dir``: as for ``plan``. Raises
+    ``CaddyfileError``, or ``InvalidValue`` for ``override``: it cannot be listened on.
     """
     base = base_dir or start_folder(environ)
     said = None if for_caddy else options.admin

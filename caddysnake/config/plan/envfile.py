@@ -46,16 +46,9 @@ def locate(path: str, working_dir: Path) -> Path:
 
 
 def read(path: Path, refuse: Callable[[int], str | None] | None = None, within: Path | None = None) -> dict[str, str]:
-    """The variables of one file, the later of two equal names winning.
-
-    Args:
-        path: the file.
-        refuse: why the file of this descriptor, which is not yet opened, must not be read; ``None`` when it may.
-        within: the folder that it must be in when it is opened: a link may lead elsewhere by then.
-
-    Raises:
-        InvalidValue: the file is missing, is not a regular file, is too large, or is refused.
-        CaddyfileError: a line cannot be read; with the file and the line.
+    """The variables of one file, the later of two equal names winning. ``refuse``: why the file of this descriptor,
+    which is not yet opened, must not be read. ``within``: the folder it must be in when it is opened: a link may lead
+    elsewhere by then. Raises ``InvalidValue`` for the file, ``CaddyfileError`` for a line of it.
     """
 
     def why_not(descriptor: int) -> str | None:

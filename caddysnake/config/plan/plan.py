@@ -148,14 +148,9 @@ class Plan:
 def plan(
     config: Config, *, cores: int, base_dir: str | None = None, socket_dir: str | None = None, own_sockets: bool = False
 ) -> Plan:
-    """Answer every question that *config* leaves open.
-
-    Args:
-        config: what the file says.
-        cores: how many workers ``auto`` means.
-        base_dir: what relative paths are relative to, absolute; the current directory when not given.
-        socket_dir: the folder of the sockets that blocks get when their site names none.
-        own_sockets: Caddy reads the same file, so every block of a site of Caddy's gets its own socket.
+    """Answer every question that *config* leaves open. ``cores``: so many workers ``auto`` means. ``base_dir``: where
+    relative paths begin, absolute, or the current directory. ``socket_dir``: for sockets of blocks whose site names
+    none. ``own_sockets``: Caddy reads the same file, so every block of a site of Caddy's has its own.
     """
     base = base_dir or start_folder(os.environ)
     sockets = absolute(socket_dir or default_socket_dir(), base)

@@ -32,13 +32,7 @@ _CAPTURES = "http.regexp."
 def tables(
     config: Config, plan: Plan, environ: Mapping[str, str], *, own_sockets: bool = False
 ) -> tuple[list[Table], list[CaddyfileError]]:
-    """The table of each of the plan's listeners, in their order, and what is wrong with the matchers and placeholders.
-
-    Args:
-        config: what *plan* was made of.
-        environ: what ``{env.…}`` is looked up in.
-        own_sockets: as it was for the plan.
-    """
+    """The table of each of the plan's listeners, in their order, and what is wrong. The rest is as for the plan."""
     needed, _ = openings(config, own_sockets=own_sockets)
     writer = _Writer(plan, environ)
     return [writer.table(opening) for opening in needed], list(writer.errors.values())

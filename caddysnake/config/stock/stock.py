@@ -78,17 +78,9 @@ def stock(
     socket_dir: str | None = None,
     full_duplex: bool = False,
 ) -> Stock:
-    """Split *source* into Caddy's part and ours.
-
-    Args:
-        source: the Caddyfile both read; *file* is its name, and *environ* what ``{$NAME}`` is replaced from.
-        cores: how many workers ``auto`` means.
-        base_dir: what relative paths are relative to; the current directory when not given.
-        socket_dir: the folder of the blocks' sockets.
-        full_duplex: the Caddy that reads it knows ``enable_full_duplex`` (not Debian 12's 2.6.2, which would refuse).
-
-    Raises:
-        ConfigErrors: the file is wrong, or cannot be expressed for a stock Caddy.
+    """Split *source* into Caddy's part and ours; *file*, *environ*, ``cores``, ``base_dir`` and ``socket_dir`` as for
+    ``load`` and ``plan``. ``full_duplex``: the Caddy that reads it knows ``enable_full_duplex`` (Debian 12's 2.6.2
+    would refuse it). Raises ``ConfigErrors``: it is wrong, or cannot be expressed for a stock Caddy.
     """
     reading = read(source, file, environ)
     planned = plan(reading.config, cores=cores, base_dir=base_dir, socket_dir=socket_dir, own_sockets=True)

@@ -351,12 +351,10 @@ def _pool(
 
 
 def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) -> dict[str, str]:
-    """Names of ``wanted``, each with the name of ``running`` that it continues. What is in neither is new, or gone.
-
-    Names are for people, and depend on what else is in the file: ``main:app`` becomes ``blog/main:app`` when another
-    app is called alike. An app is the same when the same code runs for the same user. Connections migrate from an app
-    to its successor, so a user is never followed by another: a worker of the former may have kept a copy. One that has
-    had no worker is followed by its namesake, whoever that runs as.
+    """Names of ``wanted``, each with the name of ``running`` that it continues; what is in neither is new, or gone.
+    Names depend on what else is in the file (``main:app``, ``blog/main:app``): an app is the same when the same code
+    runs for the same user, to whom alone its connections go, as a worker may have kept a copy. One that has had no
+    worker is followed by its namesake, whoever that runs as.
     """
     found: dict[str, str] = {}
     left = dict(running)

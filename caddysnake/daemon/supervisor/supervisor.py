@@ -67,12 +67,10 @@ class Supervisor:
         first: Sequence[Participant] = (),
         last: Sequence[Participant] = (),
     ) -> list[Outcome]:
-        """Run ``desired`` instead of what runs: every app gets new workers, since a reload follows a deploy.
-
-        Returns what became of each app, once the new workers serve; dynamic apps that are live follow, one after the
-        other, and each that does not start goes on as it was. ``first`` are prepared before, and ``last``, one after
-        the other, when all else is ready. Raises ``ListenError``, ``StartFailed`` (see ``AppsChange.prepare``), and
-        what those raise; nothing has changed then. What was refused, and why, is in each app's ``builds``.
+        """Run ``desired`` with new workers for every app; what became of each, once they serve. Live dynamic apps
+        follow, one after the other, and one that does not start goes on as it was. ``first`` are prepared before,
+        ``last`` when all else is ready. Raises ``ListenError``, ``StartFailed`` (see ``AppsChange.prepare``), and what
+        those raise; nothing has changed then, and each app's ``builds`` say why.
         """
         running = self.running
         async with self._changing, self._cancellable(None), self._at_rest():
