@@ -168,10 +168,12 @@ class AsgiServer(Agent[HttpConnection]):
         if flags & TAKE_COUNTED:
             from .counted import CountedConnection, LoggedCountedConnection  # only while two builds are compared
 
-            turns = flags >> TAKE_SINCE_SHIFT
             if self._access is None:
-                return CountedConnection(self.context, sock, take.slot, is_last, peer, turns)
-            return LoggedCountedConnection(self.context, sock, take.slot, is_last, peer, self._access, turns)
+                counted = CountedConnection(self.context, sock, take.slot, is_last, peer)
+            else:
+                counted = LoggedCountedConnection(self.context, sock, take.slot, is_last, peer, self._access)
+            counted.turns = flags >> TAKE_SINCE_SHIFT
+            return counted
         if self._access is None:
             connection = HttpConnection(self.context, sock, take.slot, is_last, peer)
         else:
