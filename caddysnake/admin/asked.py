@@ -34,7 +34,7 @@ class OnDemandEndpoint(ControlEndpoint):
         self._present: _Open | None = None
         self._coming: _Open | None = None
         self._saved: list[ListenerSnapshot] = []
-        self._desk = KnownHosts(lambda _: False)
+        self._hosts = KnownHosts(lambda _: False)
         self._server: Hosting | None = None
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class OnDemandEndpoint(ControlEndpoint):
         if former is not None and (self._present is None or self._present.listener is not former.listener):
             former.listener.close()
         if self._present is not None:
-            self._desk.change(self._present.asked.serves)
+            self._hosts.change(self._present.asked.serves)
             if self._is_started and (former is None or former.listener is not self._present.listener):
                 self._starting = asyncio.get_running_loop().create_task(persist(self._accept, "on_demand_ask"))
 
@@ -90,7 +90,7 @@ class OnDemandEndpoint(ControlEndpoint):
             present.listener.close()
         if self._server is not None:
             await self._server.stop()
-        self._desk.close()
+        self._hosts.close()
 
     async def _accept(self) -> None:
         """Answer who connects to the present listener; who came before waits there."""
@@ -98,6 +98,6 @@ class OnDemandEndpoint(ControlEndpoint):
             return
         if self._server is None:
             module = await asyncio.to_thread(import_module, ".asking", __package__)
-            self._server = await module.serve(self._desk)
+            self._server = await module.serve(self._hosts)
         if self._present is not None:
             self._present.listener.accept_into(asyncio.get_running_loop(), self._server.accept)

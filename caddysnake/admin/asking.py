@@ -12,14 +12,14 @@ _STATUS = {HostAnswer.YES: 200, HostAnswer.NO: 404, HostAnswer.BUSY: 503}
 _SHUTDOWN_S = 1.0
 
 
-async def serve(desk: KnownHosts) -> Hosting:
-    """Answers on connections that it is given, as ``desk`` knows."""
+async def serve(known: KnownHosts) -> Hosting:
+    """Answers on connections that it is given, as ``known`` knows."""
 
     async def answer(request: web.Request) -> web.Response:
         hosts = request.query.getall("domain", [])
         if len(hosts) != 1:
             return web.Response(status=400, text="ask with ?domain=HOST\n")
-        found = await desk.answer(hosts[0])
+        found = await known.answer(hosts[0])
         return web.Response(status=_STATUS[found], text=f"{found.value}\n")
 
     app = web.Application(client_max_size=1024)

@@ -188,7 +188,7 @@ class Server:
         """Why whoever has connected is refused. A user who runs apps is one whose apps may try this; where they have
         the daemon's own user, they are told by their descent. Root is neither, unless the daemon is.
         """
-        if uid in self._daemon.running.spawners.uids:
+        if uid in self._daemon.running.origins.uids:
             self._warn("a user who runs apps tried the admin API", sock, uid)
             return _NO_USER
         if uid == 0 != os.geteuid():

@@ -64,7 +64,7 @@ LOOKED_AT = {
         "_patient_until _running _tasks sessions"
     ),
     "commands.execution.Execution": (
-        "_burial _group _mark _outlets _pidfd _process app ending name pid started_at"
+        "_group _mark _outlets _pidfd _process _reaping app ending name pid started_at"
     ),
     "apps.pool.Pool": (
         "_audit _home _news _pauses _source _started _starts _tasks _warming core generation leaving ledger ready "
@@ -120,19 +120,19 @@ LOOKED_AT = {
     ),
     "workers.threads.host.ThreadHost": (
         "_answer_by _answers _ended _idle_since _left_behind _loop _lost_s _on_crash _reaping _scratch _settings "
-        "_stragglers _threads child ever gone groups is_private number peer place spawner state status why_killed"
+        "_stragglers _threads child ever gone groups is_private launcher number peer place state status why_killed"
     ),
     "workers.threads.placement.Placement": (
         "_group _host _hosts _of is_private key root settings"
     ),
     "workers.threads.hosts.ThreadHosts": (
-        "_crashes _hosts _locks _may_share_folders _numbers _private _spawners"
+        "_crashes _fork_servers _hosts _locks _may_share_folders _numbers _private"
     ),
     "relays.launcher.RelayStarter": (
         "_early _processes _spare"
     ),
     "relays.relays.Relays": (
-        "_desks _starter is_wanted"
+        "_brokers _starter is_wanted"
     ),
     "relays.link_broker.LinkBroker": (
         "_apps _connections _development _templates _loop _max_queue _needs _open _relays"
@@ -164,7 +164,7 @@ LOOKED_AT = {
     ),
     "supervisor.running.Running": (
         "_lend _loop _tasks app_metrics apps autoreload bell beginnings budget connections desired fallback is_hurried "
-        "is_stopping listeners oneoffs parting relays restarts spawners starter starts templates trust"
+        "is_stopping listeners oneoffs origins parting relays restarts starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (
         "_changers _changing _may_change _shutdown running"

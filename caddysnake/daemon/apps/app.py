@@ -320,7 +320,7 @@ class App(Dispatcher):
         self,
         saved: AppSnapshot,
         spec_of: Callable[[PoolSnapshot], PoolSpec],
-        spawner_of: Callable[[WorkerSnapshot], Launcher],
+        launcher_of: Callable[[WorkerSnapshot], Launcher],
     ) -> dict[int, Worker]:
         """Go on where ``saved`` says; its workers by their numbers. Raises ``StateError`` as ``spec_of`` does."""
         takeover = self.takeover
@@ -328,11 +328,11 @@ class App(Dispatcher):
         if isinstance(self.spec.settings, Settings):
             self.background.restore(saved.background, self.spec.commands, self.surroundings.take(self.spec))
         takeover.present = Pool(self.spec, saved.pool.generation, self._launchers, self)
-        workers = self.pool.restore(saved.pool, spawner_of)
+        workers = self.pool.restore(saved.pool, launcher_of)
 
         def restored(each: PoolSnapshot) -> Pool:
             pool = Pool(spec_of(each), each.generation, self._launchers, self)
-            workers.update(pool.restore(each, spawner_of))
+            workers.update(pool.restore(each, launcher_of))
             return pool
 
         for each in saved.former:

@@ -233,14 +233,14 @@ class Pool(WorkerSink[Worker]):
             ledger=self.ledger.snapshot(),
         )
 
-    def restore(self, saved: PoolSnapshot, spawner_of: Callable[[WorkerSnapshot], Launcher]) -> dict[int, Worker]:
+    def restore(self, saved: PoolSnapshot, launcher_of: Callable[[WorkerSnapshot], Launcher]) -> dict[int, Worker]:
         """Go on where ``saved`` says; its workers by their numbers."""
         core, workers = self.core, dict[int, Worker]()
         threads = self._source.restore(saved)
         for each in saved.workers:
             settings = self.spec.settings._replace(worker_index=each.index, workers=self.spec.workers)
             worker = Worker(each.number, settings, self.spec.start_timeout_s, self.spec.grace_s, self, each)
-            worker.restore(each, threads or spawner_of(each))
+            worker.restore(each, threads or launcher_of(each))
             workers[each.number] = worker
         core.workers.update((index, workers[number]) for index, number in saved.places.items())
         core.leaving.update(workers[number] for number in saved.leaving)

@@ -158,7 +158,7 @@ class Background:
 
     @property
     def is_settled(self) -> bool:
-        """Nothing of it is being started, or buried, just now."""
+        """Nothing of it is being started, or reaped, just now."""
         are_settled = [each.is_settled for each in self.everyone()]
         return all(are_settled) and all(each.is_settled for each in self._all_schedules())
 

@@ -99,7 +99,7 @@ class Execution:
         self._mark = mark
         self._group: cgroups.Group | None = None
         self._outlets: OutputPipes | None = None
-        self._burial: asyncio.Task[None] | None = None
+        self._reaping: asyncio.Task[None] | None = None
         _live.add(self.pid)
         asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
 
@@ -223,9 +223,9 @@ class Execution:
     def _on_exit(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._pidfd)
-        self._burial = loop.create_task(self._bury())
+        self._reaping = loop.create_task(self._reap())
 
-    async def _bury(self) -> None:
+    async def _reap(self) -> None:
         """End what it has started, reap it, and say how it ended. Its number is its own until it is reaped."""
         duration_s = time.time() - self.started_at
         processes.kill_group(self._pidfd, self.pid)
@@ -257,8 +257,8 @@ class Execution:
 
     @property
     def is_settled(self) -> bool:
-        """It is not being buried just now."""
-        return self._burial is None or self._burial.done()
+        """It is not being reaped just now."""
+        return self._reaping is None or self._reaping.done()
 
     def snapshot(self) -> ExecutionSnapshot:
         """Return what ``restored`` needs in another image of the daemon."""

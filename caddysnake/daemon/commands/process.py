@@ -228,7 +228,7 @@ class SupervisedProcess:
 
     @property
     def is_settled(self) -> bool:
-        """It is not being started or buried just now."""
+        """It is not being started or reaped just now."""
         return self.state is not ProcessState.STARTING and (self._execution is None or self._execution.is_settled)
 
     def snapshot(self) -> ProcessSnapshot:

@@ -201,7 +201,7 @@ class Schedule:
 
     @property
     def is_settled(self) -> bool:
-        """Nothing of it is being started, or buried, just now."""
+        """Nothing of it is being started, or reaped, just now."""
         is_starting = any(due <= time.monotonic() for due in self._waiting())
         return not is_starting and all(run.is_settled for run in self.runs)
 

@@ -154,7 +154,7 @@ class Session:
 
     @property
     def is_settled(self) -> bool:
-        """It is not being started, or buried, just now."""
+        """It is not being started, or reaped, just now."""
         return not self._is_starting and self.execution is not None and self.execution.is_settled
 
     def snapshot(self) -> SessionSnapshot | None:

@@ -14,25 +14,25 @@ from .link_broker import LinkBroker
 
 
 class Relays(App):
-    """The relays as an app of their own. Each generation has the desk that knows its names of the apps."""
+    """The relays as an app of their own. Each generation has the broker that knows its names of the apps."""
 
     def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, recourse: Recourse) -> None:
         super().__init__(spec, starter, connections, recourse)
-        self._desks: dict[int, LinkBroker] = {}
+        self._brokers: dict[int, LinkBroker] = {}
         self._starter = starter
         self.is_wanted = False
         """There is, or was, something that needs them."""
 
-    async def start_as(self, spec: PoolSpec, desk: LinkBroker) -> float:
+    async def start_as(self, spec: PoolSpec, broker: LinkBroker) -> float:
         """Start for the first time, as ``spec`` has it; the seconds it took. Raises ``StartFailed``."""
         self.is_wanted = True
         if self.pool.is_begun:  # and has failed
             took = await self.prepare(spec)
-            self.set_desk(desk)
+            self.set_broker(broker)
             self.swap()
             return took
         self.takeover.present = Pool(spec, self.pool.generation, self._starter, self)
-        self.set_desk(desk)
+        self.set_broker(broker)
         return await self.start()
 
     @property
@@ -40,19 +40,19 @@ class Relays(App):
         """True: a relay runs our code alone."""
         return True
 
-    def set_desk(self, desk: LinkBroker) -> None:
-        """``desk`` answers the generation that is prepared, or else the present one."""
+    def set_broker(self, broker: LinkBroker) -> None:
+        """``broker`` answers the generation that is prepared, or else the present one."""
         newest = self.newest
-        self._desks[newest.generation] = desk
+        self._brokers[newest.generation] = broker
         living = {pool.generation for pool in self.pools()}
-        for generation in [generation for generation in self._desks if generation not in living]:
-            del self._desks[generation]
+        for generation in [generation for generation in self._brokers if generation not in living]:
+            del self._brokers[generation]
 
     def asked(self, worker: Worker, message: FromRelay) -> None:
-        """Hand ``message`` to the desk of the worker's generation; one that is gone is not heard."""
+        """Hand ``message`` to the broker of the worker's generation; one that is gone is not heard."""
         for pool in self.pools():
             if pool.workers.get(worker.settings.worker_index) is worker or worker in pool.leaving:
-                self._desks[pool.generation].asked(worker, message)
+                self._brokers[pool.generation].asked(worker, message)
                 return
 
     def untied(self, worker: int) -> None:
@@ -61,19 +61,19 @@ class Relays(App):
             for relay in pool.everyone():
                 relay.tell(Left(worker))
 
-    def desks(self) -> dict[int, LinkBroker]:
-        """The desks of living generations, by generation."""
-        return dict(self._desks)
+    def brokers(self) -> dict[int, LinkBroker]:
+        """The brokers of living generations, by generation."""
+        return dict(self._brokers)
 
-    def restore_brokers(self, desks: dict[int, LinkBroker]) -> None:
+    def restore_brokers(self, brokers: dict[int, LinkBroker]) -> None:
         """Go on with those of another image of the daemon."""
         self.is_wanted = True
-        self._desks = desks
+        self._brokers = brokers
 
     def sweep(self) -> None:
         """To be called every second or so."""
-        for desk in self._desks.values():
-            desk.sweep()
+        for broker in self._brokers.values():
+            broker.sweep()
         if self.pool.ready and not self.is_stopping:
             self._starter.keep_spare()
 

@@ -130,7 +130,7 @@ class OneOffs:
 
     @property
     def is_settled(self) -> bool:
-        """None is being started, or buried, just now."""
+        """None is being started, or reaped, just now."""
         return all(session.is_settled for session in self.sessions)
 
     def snapshot(self) -> list[SessionSnapshot]:

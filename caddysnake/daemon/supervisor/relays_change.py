@@ -71,7 +71,7 @@ class RelaysChange:
         running, relays = self._running, self._running.relays
         asking: list[Worker] = []
         if relays.is_wanted:
-            relays.set_desk(running.new_broker(self._desired))
+            relays.set_broker(running.new_broker(self._desired))
         if self._is_renewed:
             asking = list(relays.pool.workers.values())
             relays.swap()

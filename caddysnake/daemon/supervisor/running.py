@@ -53,19 +53,19 @@ class Running:
         self.templates: dict[str, Tenants] = {}
         self.is_stopping = False
         self.is_hurried = False
-        self.spawners = WorkerOrigins()
+        self.origins = WorkerOrigins()
         self.starter = RelayStarter()
         self._lend = lend
         self._loop = asyncio.get_running_loop()
         self.connections = Connections(self._loop, self._over, self._requested)
         self.fallback = Fallback(self.connections)
-        self.trust = Trust(self.spawners.uids)
+        self.trust = Trust(self.origins.uids)
         self.listeners = Listeners(opener, self.connections, self.trust)
         self.relays = self.new_relays(desired.relay)
         self.starts = StartLimiter(usable_cores())
         self.restarts = StartLimiter(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
-        self.autoreload = Renewals(self.spawners)
+        self.autoreload = Renewals(self.origins)
         self.budget = MemoryBudget()
         self.app_metrics = AppMetrics()
         self.beginnings = Beginnings(self.restarts, self._came_up, lambda app: self.desired.again_of(app.name))
@@ -99,11 +99,11 @@ class Running:
         """Return the processes that somebody here reaps."""
         pools: list[Pool] = [pool for app in self.served_apps() for pool in app.pools()]
         known = {worker.pid for pool in pools for worker in (*pool.workers.values(), *pool.leaving)}
-        return known | self.spawners.pids() | self.starter.pids() | execution.pids() | self.app_metrics.pids()
+        return known | self.origins.pids() | self.starter.pids() | execution.pids() | self.app_metrics.pids()
 
     def sources(self) -> list[tuple[int, Callable[[], None]]]:
         """Return descriptors, each with what to call when there is something to read: for who stands in."""
-        found = self.connections.sources() + self.spawners.hosts.sources() + self.listeners.sources()
+        found = self.connections.sources() + self.origins.hosts.sources() + self.listeners.sources()
         return found + [source for worker in self.workers() for source in worker.peer.sources()]
 
     @property
@@ -120,12 +120,12 @@ class Running:
 
     @property
     def is_settled(self) -> bool:
-        """Nothing is starting or being buried just now."""
+        """Nothing is starting or being reaped just now."""
         return (
             not any(tenants.starting or not tenants.schedules.is_settled for tenants in self.templates.values())
-            and not self.spawners.is_asked
+            and not self.origins.is_asked
             and self.oneoffs.is_settled
-            and self.spawners.hosts.is_settled
+            and self.origins.hosts.is_settled
             and all(app.is_settled for app in self.all_apps())
         )
 
@@ -141,7 +141,7 @@ class Running:
         for tenants in self.templates.values():
             tenants.sweep()
             tenants.schedules.look(now)
-        self.spawners.sweep()
+        self.origins.sweep()
         self.relays.sweep()
         self.relays.even_out()
         for app in self.served_apps():
@@ -194,15 +194,15 @@ class Running:
     def expect(self, desired: Desired) -> None:
         """Tell where workers come from what of ``desired`` is to be started, and whom to believe."""
         static = [spec.key for spec in desired.apps.values()]
-        self.spawners.expect(static)
+        self.origins.expect(static)
         warm = [spec.warm for spec in desired.templates.values() if spec.warm is not None]
-        self.spawners.keep([*static, *warm], desired.max_spawners)
+        self.origins.keep([*static, *warm], desired.max_spawners)
         self.trust.set_proxies(desired.trusted_proxies)
 
     def new_app(self, spec: PoolSpec) -> App:
         """Return an app that has not been started."""
         recourse = Recourse(self._lend, self.pass_on, self.fallback.turn_away)
-        app = App(spec, self.spawners, self.connections, recourse)
+        app = App(spec, self.origins, self.connections, recourse)
         app.fallen = partial(self.beginnings.try_again, app)
         return app
 
@@ -234,7 +234,7 @@ class Running:
         self.templates = {}
         for name, spec in wanted.items():
             if name not in kept:
-                self.templates[name] = Tenants(spec, self.spawners, self.connections, self.starts)
+                self.templates[name] = Tenants(spec, self.origins, self.connections, self.starts)
                 continue
             tenants = self.templates[name] = former[kept[name]]
             if tenants.spec is not spec:

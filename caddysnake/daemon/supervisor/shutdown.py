@@ -120,7 +120,7 @@ class Shutdown:
         running = self._running
         await self._until_ended([*running.served(), running.oneoffs], patience_s)
         running.fallback.drain_out_rest()
-        await running.spawners.close(patience_s=2.0)
+        await running.origins.close(patience_s=2.0)
         await tempdirs.settle(_REMOVAL_S)
         running.connections.close()
 

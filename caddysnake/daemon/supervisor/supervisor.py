@@ -75,7 +75,7 @@ class Supervisor:
         running = self.running
         async with self._changing, self._cancellable(None), self._at_rest():
             for key in self._keys_of_changed(desired) if manner.changed_only else [None]:
-                running.spawners.outdate(key)
+                running.origins.outdate(key)
             listeners = ListenersChange(running, desired)
             apps = AppsChange(running, desired, listeners, manner)
             relays = RelaysChange(running, desired, listeners, apps, manner.changed_only)
@@ -167,7 +167,7 @@ class Supervisor:
         beginning = running.beginnings.get(found)
         await running.autoreload.pause(found)
         try:
-            running.spawners.outdate(found.spec.key)
+            running.origins.outdate(found.spec.key)
             if beginning is None:
                 tried = chosen(found.spec.canary, canary)
                 took = await found.renew(found.spec, running.restarts, tell, releases=True, canary=tried)

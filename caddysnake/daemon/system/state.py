@@ -355,8 +355,8 @@ class DaemonSnapshot(snapshots.Snapshot):
         found = {connection.fd for connection in self.connections}
         for listener in (*self.listeners, *self.attended):
             found |= {listener.fd, listener.lock if listener.lock is not None else -1}
-        for spawner in self.spawners:
-            found |= {spawner.pidfd, spawner.channel, *snapshots.readers(spawner.outlets)}
+        for server in self.spawners:
+            found |= {server.pidfd, server.channel, *snapshots.readers(server.outlets)}
         for early in self.relay_outlets.values():
             found |= snapshots.readers(early)
         if self.log is not None:

@@ -172,7 +172,7 @@ class TenantSchedules:
 
     @property
     def is_settled(self) -> bool:
-        """Nothing is being started, or buried, just now."""
+        """Nothing is being started, or reaped, just now."""
         return not self._looked_up and all(each.runs and each.is_settled for each in self.active)
 
     def snapshot(self) -> TenantSchedulesSnapshot:

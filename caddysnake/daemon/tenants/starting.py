@@ -152,7 +152,7 @@ class TenantStarter:
                 return app, await app.start()
             except StartFailed as exc:
                 if exc.code == NO_ROOM and table.loop.time() < patient_until:
-                    self._make_room_for_a_spawner()
+                    self._make_room_for_a_fork_server()
                     await asyncio.sleep(_LOOK_AGAIN_S)
                 elif exc.code in ("spawn-failed", "crashed") and again:
                     # What it was to be forked from has died; or somebody, or the want of memory, has killed it. Both
@@ -163,7 +163,7 @@ class TenantStarter:
                 table.discard(app)
                 app = table.new_app(tenant.key, app.spec, app.ledger)
 
-    def _make_room_for_a_spawner(self) -> None:
+    def _make_room_for_a_fork_server(self) -> None:
         """Let an app go that has nothing to do, the one that was used longest ago; its fork server makes room then."""
         table = self._table
         if table.leaving - {tenant.starting for tenant in self._under_way}:

@@ -35,18 +35,18 @@ def capture(running: Running, state: DaemonSnapshot) -> None:
             _carry_former(connection.app, running, state, numbers)
         state.connections.append(_carry_connection(connection, numbers))
     if running.relays.pool.is_begun:
-        for generation, desk in running.relays.desks().items():
-            state.desks.append(desk.snapshot(generation, numbers.known))
-            state.needs += [LinkNeedSnapshot(relay=number, **need._asdict()) for number, need in desk.needs()]
+        for generation, broker in running.relays.brokers().items():
+            state.desks.append(broker.snapshot(generation, numbers.known))
+            state.needs += [LinkNeedSnapshot(relay=number, **need._asdict()) for number, need in broker.needs()]
     state.listeners = running.listeners.snapshot(
         lambda owner: numbers.known[owner] if isinstance(owner, App) and owner is not running.relays else -1
     )
     state.listener_numbers = running.listeners.numbers
     state.worker_numbers = WorkerSource.numbered()
     state.sessions = running.oneoffs.snapshot()
-    state.spawners = running.spawners.snapshot()
-    running.spawners.hosts.snapshot(state)
-    state.uids = sorted(running.spawners.uids)
+    state.spawners = running.origins.snapshot()
+    running.origins.hosts.snapshot(state)
+    state.uids = sorted(running.origins.uids)
     state.disbelieved = sorted(running.trust.disbelieved)
     state.scratch = tempdirs.base()
     state.app_metrics = running.app_metrics.snapshot()

@@ -56,7 +56,7 @@ def spec_of(raw: dict[str, Any]) -> PoolSpec:
     return _validated(PoolSpec, _known(PoolSpec, {**raw, **whole}))
 
 
-def spawner_key_of(raw: dict[str, Any]) -> ForkServerKey:
+def fork_server_key_of(raw: dict[str, Any]) -> ForkServerKey:
     """The key of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
     return _validated(ForkServerKey, _known_key(raw))
 
@@ -105,7 +105,7 @@ def differences(state: DaemonSnapshot, composition: Desired) -> list[str]:
     found += [f"has a template {name}" for name in sorted(templates - living)]
     found += [f"has no template {name}" for name in sorted(living - templates)]
     if not found and state.relays is not None and state.desks:
-        newest = max(state.desks, key=lambda desk: desk.generation)
+        newest = max(state.desks, key=lambda broker: broker.generation)
         names = {app.id: str(app.pool.spec["name"]) for app in state.apps}
         routes = {route: names.get(number, "") for route, number in newest.apps.items()} | newest.estates
         wanted_routes = {number: spec.name for number, spec in composition.apps.items()}
@@ -125,7 +125,7 @@ class Resumption:
     def __init__(self, running: Running, state: DaemonSnapshot) -> None:
         self._running = running
         self._state = state
-        self._spawners: dict[int, Launcher] = {}
+        self._fork_servers: dict[int, Launcher] = {}
         self._workers: dict[int, Worker] = {}
         self._apps: dict[int, App] = {}
         self._waiting: set[int] = set()
@@ -136,19 +136,20 @@ class Resumption:
         WorkerSource.number_from(state.worker_numbers)
         tempdirs.restore(state.scratch)
         running.app_metrics.restore(state.app_metrics)
-        running.spawners.uids |= set(state.uids)
+        running.origins.uids |= set(state.uids)
         running.trust.disbelieved |= set(state.disbelieved)
         running.expect(running.desired)
-        self._spawners.update(running.spawners.restore((each, spawner_key_of(each.key)) for each in state.spawners))
+        keyed = ((each, fork_server_key_of(each.key)) for each in state.spawners)
+        self._fork_servers.update(running.origins.restore(keyed))
         running.starter.restore(state.relay_pids, state.relay_outlets)
-        running.spawners.hosts.restore(state, place_of, lambda pid: self._spawners.get(pid, running.starter))
+        running.origins.hosts.restore(state, place_of, lambda pid: self._fork_servers.get(pid, running.starter))
         running.listeners.restore(state.listeners, state.listener_numbers)
         self._resume_apps()
         running.oneoffs.restore(state.sessions)
         self._resume_connections()
         for worker in self._workers.values():
             worker.slots.reconcile()
-        self._resume_desks()
+        self._resume_brokers()
         running.watch_from(state.changes_from)
         for tenants in running.templates.values():
             tenants.watch_from(state.changes_from)
@@ -213,17 +214,17 @@ class Resumption:
 
     def _resume_tenant(self, saved: AppSnapshot, recourse: Recourse = ALONE, ledger: Counters | None = None) -> App:
         spec, running = spec_of(saved.pool.spec), self._running
-        app = App(spec, running.spawners, running.connections, recourse, Counters(ledger), has_schedules=False)
+        app = App(spec, running.origins, running.connections, recourse, Counters(ledger), has_schedules=False)
         return self._resume_app(saved, app)
 
     def _resume_app(self, saved: AppSnapshot, app: App) -> App:
-        self._workers |= app.restore(saved, _spec_of, self._spawner_of)
+        self._workers |= app.restore(saved, _spec_of, self._launcher_of)
         self._apps[saved.id] = app
         return app
 
-    def _spawner_of(self, worker: WorkerSnapshot) -> Launcher:
+    def _launcher_of(self, worker: WorkerSnapshot) -> Launcher:
         # The children of a fork server that has died are ours, as relays are.
-        return self._spawners.get(worker.spawner, self._running.starter)
+        return self._fork_servers.get(worker.spawner, self._running.starter)
 
     def _resume_connections(self) -> None:
         connections = self._running.connections
@@ -245,18 +246,18 @@ class Resumption:
                 if fd in restored:
                     self._apps[saved.id].await_worker(restored[fd])
 
-    def _resume_desks(self) -> None:
+    def _resume_brokers(self) -> None:
         if self._state.relays is None:
             return
-        desks = {}
+        brokers = {}
         known = self._running.templates
         for each in self._state.desks:
             apps = {route: self._apps[number] for route, number in each.apps.items()}
             templates = {route: known[name] for route, name in each.estates.items() if name in known}
-            desks[each.generation] = LinkBroker(
+            brokers[each.generation] = LinkBroker(
                 self._running.connections, apps, templates, each.max_queue, frozenset(each.development)
             )
-        self._running.relays.restore_brokers(desks)
+        self._running.relays.restore_brokers(brokers)
 
     def serve(self) -> None:
         """Take up what waited: to be called when everything can be answered."""

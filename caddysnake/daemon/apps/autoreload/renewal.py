@@ -35,8 +35,8 @@ _NOTICE_S = 2.0
 class Renewals:
     """All that is to be started afresh when it changes."""
 
-    def __init__(self, spawners: ForkServers) -> None:
-        self._spawners = spawners
+    def __init__(self, fork_servers: ForkServers) -> None:
+        self._fork_servers = fork_servers
         self._watching = Watching()
         self._renewals: dict[App, Renewal] = {}
         self._guards: dict[Watched, Guard] = {}
@@ -52,7 +52,7 @@ class Renewals:
                 self._renewals.pop(app).end()
         for app, options in apps.items():
             if app not in self._renewals:
-                self._renewals[app] = Renewal(app, options, self._watching, self._spawners, since)
+                self._renewals[app] = Renewal(app, options, self._watching, self._fork_servers, since)
             self._renewals[app].again = (again or {}).get(app)
 
     def guard(self, templates: Mapping[Watched, Options]) -> None:
@@ -115,12 +115,12 @@ class Watched(Protocol):
 class Renewal:
     """One app, and what it gets when its folder changes. At most one new generation is on its way."""
 
-    def __init__(self, app: App, options: Options, watching: Watching, spawners: ForkServers, since: float) -> None:
+    def __init__(self, app: App, options: Options, watching: Watching, fork_servers: ForkServers, since: float) -> None:
         root = root_of(app, options)
         self.what = (root, options)
         self._app = app
         self._options = options
-        self._spawners = spawners
+        self._fork_servers = fork_servers
         self.again: Callable[[], PoolSpec] | None = None
         """What it comes to by now, looked at anew: an env file may be what has changed."""
         self._loop = asyncio.get_running_loop()
@@ -172,7 +172,7 @@ class Renewal:
         app = self._app
         fields: dict[str, object] = {"app": app.name, "changed": _told(self._paths, self._watch.root.folder)}
         log.debug("code has changed", extra={"fields": fields})
-        self._spawners.outdate(app.spec.key)
+        self._fork_servers.outdate(app.spec.key)
         if app.hurry is not None:  # it has not been up yet, and is being tried anyway
             self._paths.clear()
             self._since = None

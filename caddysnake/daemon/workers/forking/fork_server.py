@@ -1,4 +1,4 @@
-"""Spawner processes, seen from the daemon: one per interpreter, interface, preload set and interpreter environment."""
+"""Fork servers, seen from the daemon: one per interpreter, interface, preload set and interpreter environment."""
 
 from __future__ import annotations
 

@@ -45,11 +45,11 @@ class ForkServers:
     async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
         """See ``Launchers.look``. The fork server that there is keeps the workers that it has."""
         sight = await asyncio.to_thread(Sight.of, key, self._libraries, plot.private if plot is not None else "")
-        spawner = self._by_key.get(key)
-        if spawner is None or not spawner.is_open:
+        server = self._by_key.get(key)
+        if server is None or not server.is_open:
             self._sights[key] = sight
-        elif spawner.sight != sight:
-            fields = {"python": sight.python, "before": spawner.sight.python}
+        elif server.sight != sight:
+            fields = {"python": sight.python, "before": server.sight.python}
             log.info("interpreter, or its sandbox, is another than it was: started afresh", extra={"fields": fields})
             self._outdated.add(self._by_key.pop(key))
             self._sights[key] = sight
@@ -60,30 +60,30 @@ class ForkServers:
     def get(self, key: ForkServerKey) -> ForkServer:
         """The live fork server for ``key``, started if there is none. Raises ``SpawnError``."""
         sight = self._sights.pop(key, None)
-        spawner = self._by_key.get(key)
-        if spawner is not None and not spawner.is_open:
+        server = self._by_key.get(key)
+        if server is not None and not server.is_open:
             if key.fence is not None:  # it has just been looked at, with folders that nobody else knows
-                sight = sight or spawner.sight
+                sight = sight or server.sight
             self._release(key)
-            spawner = None
-        if spawner is None:
+            server = None
+        if server is None:
             self.expect([key])
             self._make_room_for(key)
             try:
-                spawner = self._by_key[key] = ForkServer(
+                server = self._by_key[key] = ForkServer(
                     key, self._libraries, sight or Sight.of(key, self._libraries), timings=self.timings
                 )
             except OSError as exc:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
-        return spawner
+        return server
 
     def known(self, key: ForkServerKey) -> ForkServer | None:
         """The one for ``key``, if there is one."""
         return self._by_key.get(key)
 
-    def has(self, spawner: object) -> bool:
+    def has(self, server: object) -> bool:
         """It is not outdated: whoever is forked from it is what would be forked now."""
-        return any(each is spawner for each in self._by_key.values())
+        return any(each is server for each in self._by_key.values())
 
     def expect(self, keys: Iterable[ForkServerKey]) -> None:
         """Apps with these keys run, or will."""
@@ -97,7 +97,7 @@ class ForkServers:
     def _make_room_for(self, key: ForkServerKey) -> None:
         """Raises ``SpawnError``: there are as many as there may be, and none of them is without a worker."""
         now = asyncio.get_running_loop().time()
-        others = {each: spawner for each, spawner in self._by_key.items() if each not in self._kept and each != key}
+        others = {each: server for each, server in self._by_key.items() if each not in self._kept and each != key}
         if key in self._kept or self._most is None or len(others) < self._most:
             return
         idlest = max(others, key=lambda each: others[each].idle_for(now))
@@ -106,28 +106,28 @@ class ForkServers:
         self._release(idlest)
 
     def _release(self, key: ForkServerKey) -> None:
-        spawner = self._by_key.pop(key)
-        if not spawner.gone.is_set():
-            spawner.close()
-            self._leaving.add(spawner)
+        server = self._by_key.pop(key)
+        if not server.gone.is_set():
+            server.close()
+            self._leaving.add(server)
 
     def sweep(self) -> None:
         """To be called every second or so: a fork server that has had no worker for a while is let go."""
         now = asyncio.get_running_loop().time()
-        for key, spawner in list(self._by_key.items()):
-            if key not in self._kept and spawner.idle_for(now) > self.timings.fork_server_idle_s:
+        for key, server in list(self._by_key.items()):
+            if key not in self._kept and server.idle_for(now) > self.timings.fork_server_idle_s:
                 self._release(key)
-        for spawner in [spawner for spawner in self._outdated if spawner.idle_for(now) > _LAST_WORKER_S]:
-            self._outdated.remove(spawner)
-            spawner.close()
-            self._leaving.add(spawner)
-        self._leaving = {spawner for spawner in self._leaving if not spawner.gone.is_set()}
+        for server in [server for server in self._outdated if server.idle_for(now) > _LAST_WORKER_S]:
+            self._outdated.remove(server)
+            server.close()
+            self._leaving.add(server)
+        self._leaving = {server for server in self._leaving if not server.gone.is_set()}
         if now - self._looked_at >= _LOOK_INSIDE_S:
             self._looked_at = now
             self._tell_replaced()
 
     def _tell_replaced(self) -> None:
-        found = frozenset(path for spawner in self._by_key.values() for path in replaced(spawner.sight))
+        found = frozenset(path for server in self._by_key.values() for path in replaced(server.sight))
         if found - self._told_of:
             hint = "caddysnake reload gives apps in a sandbox workers that can read what is there now"
             fields = {"files": ", ".join(sorted(found)), "hint": hint}
@@ -139,49 +139,49 @@ class ForkServers:
         """Code has changed: what was imported ahead of forks (for ``key``, or for all) is imported again, and a script
         may start another Python now. ``look`` sees what else may have changed.
 
-        Spawners that hold it stay for the workers that they have.
+        Fork servers that hold it stay for the workers that they have.
         """
-        for each, spawner in list(self._by_key.items()):
-            if key in (None, each) and (each.preload or spawner.sight.is_script):
+        for each, server in list(self._by_key.items()):
+            if key in (None, each) and (each.preload or server.sight.is_script):
                 self._outdated.add(self._by_key.pop(each))
 
     def discard(self, key: ForkServerKey) -> None:
         """Start afresh next time, if the one there is could not be prepared."""
-        spawner = self._by_key.get(key)
-        if spawner is not None and spawner.is_useless:
+        server = self._by_key.get(key)
+        if server is not None and server.is_useless:
             self._release(key)  # it may be ending just now, and is ours to reap until it has
 
     @property
     def is_asked(self) -> bool:
         """One of them has something to answer."""
-        return any(spawner.is_asked for spawner in self._everyone())
+        return any(server.is_asked for server in self._everyone())
 
     def _everyone(self) -> list[ForkServer]:
         return [*self._by_key.values(), *self._outdated, *self._leaving]
 
     def snapshot(self) -> list[ForkServerSnapshot]:
         """All that whoever goes on with them must know. One that was told to leave does so by itself."""
-        current = [spawner.snapshot("current") for spawner in self._by_key.values() if spawner.is_open]
-        return current + [spawner.snapshot("outdated") for spawner in self._outdated if spawner.is_open]
+        current = [server.snapshot("current") for server in self._by_key.values() if server.is_open]
+        return current + [server.snapshot("outdated") for server in self._outdated if server.is_open]
 
     def restore(self, saved: Iterable[tuple[ForkServerSnapshot, ForkServerKey]]) -> dict[int, ForkServer]:
         """Go on with those of another image, by pid: they keep their workers, and get none, as their code is old."""
-        spawners = {each.pid: ForkServer(key, self._libraries, UNSEEN, each, self.timings) for each, key in saved}
-        self._outdated.update(spawners.values())
-        return spawners
+        servers = {each.pid: ForkServer(key, self._libraries, UNSEEN, each, self.timings) for each, key in saved}
+        self._outdated.update(servers.values())
+        return servers
 
     def pids(self) -> set[int]:
-        """Spawners that run, closing ones too: our own children."""
-        return {spawner.pid for spawner in self._everyone()}
+        """Fork servers that run, closing ones too: our own children."""
+        return {server.pid for server in self._everyone()}
 
     async def close(self, patience_s: float) -> None:
         """Let all leave; kill what has not after ``patience_s`` seconds."""
         everyone = self._everyone()
-        for spawner in everyone:
-            spawner.close()
-        for spawner in everyone:
+        for server in everyone:
+            server.close()
+        for server in everyone:
             try:
-                await asyncio.wait_for(spawner.gone.wait(), patience_s)
+                await asyncio.wait_for(server.gone.wait(), patience_s)
             except TimeoutError:
-                spawner.kill()
-                await spawner.gone.wait()
+                server.kill()
+                await server.gone.wait()

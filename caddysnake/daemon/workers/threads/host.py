@@ -70,7 +70,7 @@ class ThreadHost:
     def __init__(
         self,
         place: HostPlace,
-        spawner: Launcher,
+        launcher: Launcher,
         on_crash: Callable[[ThreadHost], None],
         number: int,
         lost_s: float,
@@ -84,7 +84,7 @@ class ThreadHost:
         Raises ``OSError``: there are no descriptors, or no memory, for it.
         """
         self.place = place
-        self.spawner = spawner
+        self.launcher = launcher
         """What it is forked from."""
         self.number = number
         self.state = HostState.OPEN
@@ -181,7 +181,7 @@ class ThreadHost:
         self._stragglers = {worker: (group, now - age_s) for worker, (group, age_s) in saved.stragglers.items()}
         self._left_behind = saved.left_behind
         self._scratch = saved.scratch
-        self.child.restore(self.spawner, saved, self._on_exit)
+        self.child.restore(self.launcher, saved, self._on_exit)
         if not self.peer.is_open:
             self.state = HostState.LEAVING
             self._loop.call_later(_LEAVE_S, self.kill)
@@ -189,7 +189,7 @@ class ThreadHost:
     async def begin(self) -> None:
         """Start it. Raises ``SpawnError``."""
         try:
-            await self.child.fork(self.spawner, _GRACE_S, self._on_exit)
+            await self.child.fork(self.launcher, _GRACE_S, self._on_exit)
         except BaseException:
             self.child.shut()
             self._become(HostState.GONE)

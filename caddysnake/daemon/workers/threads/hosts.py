@@ -49,8 +49,8 @@ class Wanted(NamedTuple):
 class ThreadHosts:
     """All thread hosts."""
 
-    def __init__(self, spawners: ForkServers) -> None:
-        self._spawners = spawners
+    def __init__(self, fork_servers: ForkServers) -> None:
+        self._fork_servers = fork_servers
         self._hosts: list[ThreadHost] = []
         self._locks: dict[HostPlace, asyncio.Lock] = {}
         self._private: set[tuple[HostPlace, str]] = set()
@@ -80,17 +80,17 @@ class ThreadHosts:
         self,
         state: DaemonSnapshot,
         place_of: Callable[[ThreadHostSnapshot], HostPlace],
-        spawner_of: Callable[[int], Launcher],
+        launcher_of: Callable[[int], Launcher],
     ) -> None:
         """Go on with those of another image of the daemon."""
         self._numbers = itertools.count(state.host_numbers)
         for each in state.hosts:
             host = ThreadHost(
                 place_of(each),
-                spawner_of(each.spawner),
+                launcher_of(each.spawner),
                 self._crashed_with,
                 each.number,
-                self._spawners.timings.host_lost_s,
+                self._fork_servers.timings.host_lost_s,
                 None,
                 each,
             )
@@ -137,11 +137,11 @@ class ThreadHosts:
 
     async def begin(self, wanted: Wanted) -> ThreadHost:
         """A new one. Raises ``SpawnError``."""
-        spawner = self._spawners.get(wanted.key)
+        server = self._fork_servers.get(wanted.key)
         try:
-            lost_s = self._spawners.timings.host_lost_s
+            lost_s = self._fork_servers.timings.host_lost_s
             place, number = self.place_of(wanted), self.number()
-            host = ThreadHost(place, spawner, self._crashed_with, number, lost_s, wanted.settings)
+            host = ThreadHost(place, server, self._crashed_with, number, lost_s, wanted.settings)
         except OSError as exc:
             raise SpawnError("resources", f"no room for another thread host: {exc}") from None
         host.is_private = self._is_private(wanted)
@@ -152,9 +152,9 @@ class ThreadHosts:
 
     def gave_up(self, key: ForkServerKey) -> None:
         """Somebody has waited in vain for what a host for ``key`` is forked from."""
-        spawner = self._spawners.known(key)
-        if spawner is not None:
-            spawner.gave_up()
+        server = self._fork_servers.known(key)
+        if server is not None:
+            server.gave_up()
 
     def remember_private(self, wanted: Wanted) -> None:
         """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
@@ -174,7 +174,7 @@ class ThreadHosts:
 
     def is_current(self, host: ThreadHost) -> bool:
         """What it was forked from is what its workers would be started from now."""
-        return self._spawners.has(host.spawner)
+        return self._fork_servers.has(host.launcher)
 
     def look(self) -> None:
         """To be called every second or so."""
