@@ -82,3 +82,12 @@ def test_a_configuration_that_is_shown_can_be_run(text: str) -> None:
 def test_the_example_is_formatted() -> None:
     text = (ROOT / "Caddyfile.example").read_text()
     assert format_source(text) == text
+
+
+def test_each_file_that_the_guide_for_contributors_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    known = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.py") if ".venv" not in path.parts[0]}
+    named = set(re.findall(r"`((?:[a-z0-9_.]+/)+[a-z_0-9]+\.py)`", text))
+    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in known)]
+    assert named
+    assert missing == []

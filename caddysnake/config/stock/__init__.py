@@ -3,6 +3,6 @@
 ``stock``        every ``python`` directive becomes a ``reverse_proxy``
 ``expansion``    snippets and imports, written out where they hold one
 ``sourcetext``   parts of the file as they were written; ``printing``: tokens as text
-``garbage``      how much a Caddy that we start may let lie before it tidies up
+``garbage``      a large file is read while Python's collector rests
 ``caddy_admin``  where its admin API listens
 """

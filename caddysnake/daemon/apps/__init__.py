@@ -11,7 +11,7 @@
 ``pool``        one generation of its workers; ``generation``: the decisions, without I/O; ``telling``: what is logged;
                 ``warming``: those who answer their warm-up
 ``source``      where workers come from; ``home``: whom a generation answers to
-``upkeep``      those that hang, or have served long enough
+``upkeep``      those that hang, or have served long enough (max_requests, max_lifetime, max_memory)
 ``metrics``     what apps count themselves
 ``folder``      its private folder; ``surroundings``: what its commands find around them
 ``audit``       one that is watched for what it would miss in a sandbox
