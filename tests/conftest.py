@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from support.tenants import Public
     from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["support.leaks", "support.no_skips"]
+
+# How fast examples are made, and tried, says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ONCE = (
     "adapt/*",

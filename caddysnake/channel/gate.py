@@ -1,7 +1,4 @@
-"""What the daemon says to an interpreter that is to become a command, on the socket that it waits on.
-
-Guest code: Python 3.10, standard library only.
-"""
+"""What the daemon says to an interpreter that is to become a command, on the socket that it waits on."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Settings(NamedTuple):
     """0: nobody is asked for a sign of life."""
     websocket_ping_timeout_s: float = 20.0
     limits: dict[str, int] | None = None
-    """What its process may use, by the names of ``worker.limits``."""
+    """What its process may use, by the names of ``worker.process.limits``."""
     root_path: str = ""
     """What Caddy has taken off the path of every request: the app's SCRIPT_NAME or root_path. Decoded."""
     health_path: str = ""

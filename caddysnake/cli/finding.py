@@ -1,7 +1,7 @@
 """Where a running daemon is. Every command asks here, so that all of them find the same one, wherever they are called.
 
 A daemon is known by the Caddyfile that it runs: its default socket has a name that follows from the file's path, the
-file may say another address, and the daemon announces the one that it has (``daemon.announcement``), whatever the
+file may say another address, and the daemon announces the one that it has (``admin.attending``), whatever the
 environment that it was started in. A file that goes by several names is one file.
 """
 

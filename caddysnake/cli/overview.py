@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..channel.vitals import quantile
-from ..doctor.stuck import stuck
+from ..doctor.findings import stuck
 from . import beside
 from .beside import span
 

@@ -18,8 +18,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..config.plan.ownership import foreign_hand
-from ..config.plan.search import OLDEST_PYTHON
+from ..config.plan.search import OLDEST_PYTHON, foreign_hand
 from ..installation import runtime_folder
 from ..libraries import abi_tag
 from . import wheels

@@ -11,11 +11,10 @@ from typing import Any
 
 from ..config.plan.plan import Plan
 from ..daemon.system.cgroups import runs_systemd
-from .findings import Finding, Level
+from .findings import Finding, Level, stuck
 from .front import Front
 from .reach import Who, entering, group_of, may
 from .service import Runner, in_container, last_words, shortened, units
-from .stuck import stuck
 
 TOPIC = "daemon"
 _APPS = "apps"

@@ -5,8 +5,7 @@
 ``paths``      path patterns: exact, prefix, suffix, globs, escapes
 ``fields``     header, query, method, protocol, variables; ``places``: hosts and IP addresses
 ``patterns``   regular expressions, run by RE2, and what they capture
-``table``      routes as plain data, on their way to the relay; ``router``: walks them; ``target``: where they lead;
-               ``errors``: ``MatcherError``
+``table``      routes as plain data, on their way to the relay; ``router``: walks them; ``target``: where they lead
 
 Pure: nothing here opens a socket or knows a configuration.
 """

@@ -14,8 +14,8 @@ from ..placeholders import template
 from ..placeholders.names import PlaceholderError
 from ..placeholders.request import Request
 from . import fields, paths, places
-from .errors import MatcherError
 from .patterns import Regexp
+from .table import MatcherError
 
 Predicate = Callable[[Request], bool]
 MatcherSet = Mapping[str, Any]

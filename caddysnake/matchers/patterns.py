@@ -12,7 +12,7 @@ import sys
 from typing import Any, Final
 
 from ..placeholders.request import Request, RoutingLimit
-from .errors import MatcherError
+from .table import MatcherError
 
 TEXT_MAX: Final = 16 * 1024
 """Characters that a pattern may be looked for in."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..placeholders import hosts, template
 from ..placeholders.request import Request
-from .errors import MatcherError
+from .table import MatcherError
 
 Predicate = Callable[[Request], bool]
 

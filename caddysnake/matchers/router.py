@@ -1,10 +1,10 @@
 """From a request's head to the app it is for. Pure.
 
-A router is made from a table of plain data that the daemon sends (``config.routing`` makes it). The sites of a listener
-are tried as Caddy tries them, the most specific first; the first that takes the request decides, and within it the
-routes are walked in order: the first app that is reached gets the request. How many sites there are does not matter:
-plain hosts and hosts with wildcards are looked up, not tried one by one. Where the host alone decides, as it does for
-tenants by subdomain, what was found for a host is remembered.
+A router is made from a table of plain data that the daemon sends (``config.plan.routing`` makes it). The sites of a
+listener are tried as Caddy tries them, the most specific first; the first that takes the request decides, and within it
+the routes are walked in order: the first app that is reached gets the request. How many sites there are does not
+matter: plain hosts and hosts with wildcards are looked up, not tried one by one. Where the host alone decides, as it
+does for tenants by subdomain, what was found for a host is remembered.
 """
 
 from __future__ import annotations

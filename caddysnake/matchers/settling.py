@@ -11,7 +11,7 @@ from typing import Any
 
 from ..placeholders import names, template, uris
 from ..placeholders.names import Environ, PlaceholderError
-from .errors import MatcherError
+from .table import MatcherError
 
 _PASS_ON = "let Caddy pass it on: header_up X-Name {placeholder} in reverse_proxy, and match on header X-Name"
 

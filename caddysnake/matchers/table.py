@@ -1,11 +1,20 @@
 """Routes as plain data: what the daemon tells the relay, as JSON, about one listener.
 
-``config.routing`` writes it, ``router`` reads it. No placeholders are left in it but those of requests.
+``config.plan.routing`` writes it, ``router`` reads it. No placeholders are left in it but those of requests.
 """
 
 from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
+
+
+class MatcherError(ValueError):
+    """A matcher that cannot be used. ``hint`` says what would be right."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
 
 
 class RouteTable(TypedDict, total=False):

@@ -1,7 +1,4 @@
-"""What an error says of what the sandbox has kept from whoever it happened to, and which line would let him have it.
-
-Guest code: Python 3.10, standard library only.
-"""
+"""What an error says of what the sandbox has kept from whoever it happened to, and which line would let him have it."""
 
 from __future__ import annotations
 

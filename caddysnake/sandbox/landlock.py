@@ -1,8 +1,6 @@
 """Landlock: what a thread, and all that it starts, may do with files, TCP ports and other processes (landlock(7)).
 
 Rules are of inodes, as they are when a rule is made. Descriptors that are open already stay as they are.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """From what a process has asked for to the lines of a ``sandbox`` block that would let it. Pure, but that a path may be
 looked at.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

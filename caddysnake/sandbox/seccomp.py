@@ -2,8 +2,6 @@
 
 It is classic BPF: the machine first, then a tree over the calls' numbers, then tests of arguments. Calls that need no
 test the kernel knows after a first look, and does not run the program for (Linux 5.11).
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

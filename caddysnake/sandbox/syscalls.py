@@ -3,8 +3,6 @@
 A list of what is refused, not of what is let through: what libraries call changes with each of their releases. On it is
 what reaches other processes of the same user, what Landlock does not see, and what apps have no use for and kernels had
 faults in.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Two are put on one after the other, and both hold: what the apps of a fork server have in common, by the thread that
 executes its interpreter, and each app's own, by its worker before any code of the app runs.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """What a process asks of files and networks, told by the kernel to another that lets all of it pass
 (seccomp_unotify(2)).
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The process that was forked becomes the watcher, and runs nothing of the app; its child goes on as the worker. So the
 watcher may look into it, which only parents may where the kernel is strict (Yama), and its number is the one that the
 daemon knows.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

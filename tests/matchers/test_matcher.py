@@ -8,8 +8,8 @@ import pytest
 from support.heads import head, request
 
 from caddysnake.matchers import matcher
-from caddysnake.matchers.errors import MatcherError
 from caddysnake.matchers.settling import settle
+from caddysnake.matchers.table import MatcherError
 from caddysnake.placeholders.request import Request
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (

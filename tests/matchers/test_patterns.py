@@ -11,8 +11,8 @@ import pytest
 from support.caddies import caddy
 from support.heads import head
 
-from caddysnake.matchers.errors import MatcherError
 from caddysnake.matchers.patterns import TEXT_MAX, Pattern, Regexp
+from caddysnake.matchers.table import MatcherError
 from caddysnake.placeholders.request import ROUTING_UNITS, Request, RoutingLimit
 
 REFUSED = {

@@ -19,9 +19,18 @@ from ..language.registry import error_at
 from ..plan import accounts
 from ..plan.accounts import AccountError
 from ..plan.isolation import Residents, residents
-from ..plan.ownership import ROOT_HINT, foreign_hand
 from ..plan.plan import AppSpec, Plan, PlannedListener
-from ..plan.search import OLDEST_PYTHON, Installation, Verdict, find_module, installation, is_standard, modules_in
+from ..plan.search import (
+    OLDEST_PYTHON,
+    ROOT_HINT,
+    Installation,
+    Verdict,
+    find_module,
+    foreign_hand,
+    installation,
+    is_standard,
+    modules_in,
+)
 from .sandbox import kernel_errors, path_errors
 
 _NAMED_MAX = 1000

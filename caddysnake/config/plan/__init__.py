@@ -8,5 +8,5 @@
 ``isolation``    what keeps two apps apart; ``fence``: what an app in a sandbox may reach
 ``rendezvous``   where commands find a daemon of which nobody has said where its API is
 ``places``       where relative paths begin, and which folder a user has for sockets
-``search``       finds modules and interpreters on disk; ``ownership``: who could change them
+``search``       finds modules and interpreters on disk, and who could change them
 """

@@ -25,8 +25,8 @@ from ..language.registry import error_at
 from ..language.values import InvalidValue, check_unix_path, unescaped
 from . import accounts, envfile
 from .accounts import AccountError
-from .ownership import misleads
 from .places import absolute, default_socket_dir, start_folder
+from .search import misleads
 
 
 @dataclass(frozen=True, slots=True)

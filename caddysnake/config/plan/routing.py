@@ -15,9 +15,8 @@ from ...caddyfile.addresses import Address, host_matchers, specificity
 from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.tokens import Token
 from ...matchers import matcher
-from ...matchers.errors import MatcherError
 from ...matchers.settling import settle
-from ...matchers.table import RouteTable, SiteTable, Table
+from ...matchers.table import MatcherError, RouteTable, SiteTable, Table
 from ...placeholders import template
 from ...placeholders.keys import AppTemplate, Field, Use
 from ...placeholders.names import PlaceholderError

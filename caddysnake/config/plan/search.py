@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from ... import files
+from .accounts import Account
 
 OLDEST_PYTHON: Final = (3, 10)
 """The oldest Python that can run an app: the guest code's own minimum."""
@@ -295,3 +296,41 @@ def _read_names(folder: str) -> tuple[list[str], bool]:
 def _numbers(text: str) -> tuple[int, ...]:
     match = re.search(r"[0-9]+(?:\.[0-9]+)+", text)
     return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+ROOT_HINT = "give the app a user of its own, or make these files root's, and writable for nobody else"
+
+
+def foreign_hand(python: str) -> str | None:
+    """Why root must not execute the interpreter at *python*, ``None`` when it may.
+
+    The interpreter that runs us is not looked at: whoever can change that one is root already.
+    """
+    if python == sys.executable:
+        return None
+    folder = os.path.dirname(python)
+    root = os.path.dirname(folder)
+    folders = [folder, os.path.dirname(os.path.realpath(python)), *installation(python).folders]
+    if os.path.exists(os.path.join(root, "pyvenv.cfg")):
+        folders += [root, os.path.join(root, "pyvenv.cfg")]
+    for path in (python, *folders):
+        found = files.first_hand(path, is_folder=path in folders)
+        if found is not None:
+            return str(found)
+    return None
+
+
+def misleads(path: str, descriptor: int, account: Account | None) -> str | None:
+    """Why what *path* led to must not be handed to an app of *account*; ``None`` when it may. *descriptor* need not be
+    open for reading.
+
+    It is that user's own, or it may read it anyway, or nobody but root could have chosen where *path* leads. Else a
+    link might have made root read what the user may not.
+    """
+    if account is None or account.uid == 0 or os.fstat(descriptor).st_uid == account.uid:
+        return None
+    real = files.name_of(descriptor)
+    if real is not None and files.closed_to(real, account.uid, frozenset((account.gid, *account.groups))) is None:
+        return None
+    found = files.first_hand(path)
+    return None if found is None else f"may not be read by user {account.name}, and could lead anywhere: {found}"

@@ -17,7 +17,7 @@ def warmup_of(spec: AppSpec) -> WarmUp | None:
 
 
 def limits_of(limits: Limits | None) -> dict[str, int] | None:
-    """What a worker's process may use, by the names of ``worker.limits``; None: what the daemon may."""
+    """What a worker's process may use, by the names of ``worker.process.limits``; None: what the daemon may."""
     if limits is None:
         return None
     given = {

@@ -1,7 +1,4 @@
-"""What may help an app that cannot be imported, beside its traceback: what its author cannot see from there.
-
-Guest code: Python 3.10, standard library only.
-"""
+"""What may help an app that cannot be imported, beside its traceback: what its author cannot see from there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Apps that do not go together with how they are run here: told, or refused, before they misbehave.
-
-Guest code: Python 3.10, standard library only.
-"""
+"""Apps that do not go together with how they are run here: told, or refused, before they misbehave."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ cancelled. All others go on.
 
 A task that does not end when it is cancelled (it waits for a thread that hangs, or swallows the cancellation) is
 counted on the page, and the daemon replaces the worker. Where the loop itself stands still, nothing here runs, and the
-daemon acts (``daemon.hangs``).
+daemon acts (``daemon.workers.hanging``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a worker's process may use: set by itself before the app is imported, and not to be raised again (setrlimit(2)).
-
-Guest code: Python 3.10, standard library only.
-"""
+"""What a worker's process may use: set by itself before the app is imported, and not to be raised again."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@ at, a hundred times a second or so, and how much processor time each has used me
 
 From within, by a thread: an undumpable process cannot be looked at from outside. It measures what it costs itself, and
 looks less often where stacks are deep or many. Nothing of it is there before, or after.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

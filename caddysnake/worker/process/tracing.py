@@ -2,8 +2,6 @@
 
 Nothing is done for it before something is printed: an event loop's request is known by its context, which what it
 starts inherits, also in threads; a thread's by what that runs.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

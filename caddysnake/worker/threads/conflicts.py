@@ -3,8 +3,6 @@
 ``sys.modules`` is one for all threads of a process. So apps share one only where no name can mean two things: neither
 has, nor asks for, a top-level module that the other has. Too much caution costs memory; too little would hand one app
 the other's code.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

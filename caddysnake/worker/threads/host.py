@@ -7,8 +7,6 @@ with the same code as a worker process.
 Two apps are never in one host when a name could mean the code of either (``survey``), and never two imports of one
 app: a new generation is imported in another host, so that the old one, which serves on meanwhile, never sees a module
 of the new. What a departed app has imported is forgotten here, and the host can take it in again.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Takes an app out of the interpreter again: its modules, and what the standard library remembers of its files.
-
-Guest code: Python 3.10, standard library only.
-"""
+"""Takes an app out of the interpreter again: its modules, and what the standard library remembers of its files."""
 
 from __future__ import annotations
 

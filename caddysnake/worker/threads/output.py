@@ -2,8 +2,6 @@
 
 A thread belongs to whom ``ownership`` says. What C code, child processes and threads that Python does not know write
 goes to the host's own descriptors, and is told as the host's.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

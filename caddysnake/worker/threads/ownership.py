@@ -3,8 +3,6 @@
 A process ends and takes all of it along; an app that is threads must be taken apart. So in a thread host, and nowhere
 else, a thread belongs to whom the thread that started it belongs to, and ``atexit`` is an app's own: its functions run
 when its last worker has ended, not when the process does, and are not kept longer.
-
-Guest code: Python 3.10, standard library only.
 """
 
 from __future__ import annotations

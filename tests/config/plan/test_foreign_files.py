@@ -23,8 +23,15 @@ from caddysnake.cli.reading import print_errors
 from caddysnake.config.language.values import InvalidValue
 from caddysnake.config.plan import envfile
 from caddysnake.config.plan.accounts import Account
-from caddysnake.config.plan.ownership import misleads
-from caddysnake.config.plan.search import Verdict, find_module, fingerprint, installation, is_script, modules_in
+from caddysnake.config.plan.search import (
+    Verdict,
+    find_module,
+    fingerprint,
+    installation,
+    is_script,
+    misleads,
+    modules_in,
+)
 from caddysnake.placeholders.names import _file_content
 
 pytestmark = needs_root

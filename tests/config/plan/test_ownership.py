@@ -10,8 +10,7 @@ import pytest
 from support.tenants import ALICE, needs_root, public_folder
 
 from caddysnake.config.plan.accounts import Account
-from caddysnake.config.plan.ownership import foreign_hand, misleads
-from caddysnake.config.plan.search import installation
+from caddysnake.config.plan.search import foreign_hand, installation, misleads
 from caddysnake.files import closed_to, first_hand
 
 pytestmark = needs_root

@@ -3,7 +3,6 @@
 ``files``    one file, read: believed in nothing. Pure.
 ``merging``  values of many files to series. Pure.
 ``folder``   all files of an app; what ended processes have left is merged away
-``exposition``   series as text for Prometheus. Pure.
 ``helper``   the process that reads, which becomes each app's user for that
 ``asking``   the daemon's side of it
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from ....config.language.values import InvalidValue, positive_duration
 from ....config.plan.accounts import Account
 from ....config.plan.fence import FenceError, Sites, identities, walls_of
-from ....config.plan.ownership import ROOT_HINT, foreign_hand
-from ....config.plan.search import fingerprint, is_script, located
+from ....config.plan.search import ROOT_HINT, fingerprint, foreign_hand, is_script, located
 from ....sandbox import walls as sandbox
 from ....sandbox.walls import Walls
 from ...system import processes, tempdirs
