@@ -182,12 +182,15 @@ def walls_of(fence: Fence, sites: Sites) -> Walls:
     found = {**dict.fromkeys((*_READ, *ours), "read"), **dict.fromkeys(_USE, "use"), **dict.fromkeys(_SHARE, "share")}
     grants = [Grant(path, how) for path, how in found.items()]
     wishes = [Wish(path, "read", "venv", is_optional=True) for path in (*venv, *roots)]
-    reals = {wish: os.path.realpath(wish.path) for wish in (*wishes, *fence.wishes)}
+    # Links on the way to the installation have been followed: this is between a request and its tenant's start.
+    known = {path: path for path in roots if not os.path.islink(path)}
+    reals = {wish: known.get(wish.path) or os.path.realpath(wish.path) for wish in (*wishes, *fence.wishes)}
     private = os.path.realpath(sites.private) if sites.private else ""
     loose = [*map(os.path.realpath, fence.loose), *(real for wish, real in reals.items() if wish.how == "write")]
     loose += [private] if private else []
     settled = [real for wish, real in reals.items() if not any(files.is_within(wish.path, each) for each in loose)]
-    _check_program(sites.python, fence, [*loose, *(reals[wish] for wish in fence.wishes)])
+    if roots and fence.loose:
+        _check_program(sites.python, roots[0], fence, [*loose, *(reals[wish] for wish in fence.wishes)])
     for wish, real in reals.items():
         if not os.path.lexists(real):
             if wish.is_optional:
@@ -265,9 +268,8 @@ def _check_way(wish: Wish, real: str, loose: list[str]) -> None:
                 raise FenceError(wish.at, message, f"write `read {real}` in the block of sandbox, or end the link")
 
 
-def _check_program(python: str, fence: Fence, own: list[str]) -> None:
+def _check_program(python: str, real: str, fence: Fence, own: list[str]) -> None:
     """What a request has chosen may have any interpreter, but for a neighbour's, with the packages that are there."""
-    real = os.path.realpath(python)
     near = [each for each in fence.loose if files.is_within(real, os.path.dirname(each))]
     if not any(files.is_within(real, each) for each in own):
         _check_way(Wish(python, "read", "venv"), real, near)

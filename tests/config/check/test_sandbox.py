@@ -160,7 +160,7 @@ def test_no_tenants_interpreter_leads_to_a_neighbours_folders(tmp_path: Path) ->
     assert f"{tmp_path}/opt/python/lib" in granted(everybodys)
     assert f"{alice}/python/lib" in granted(own)
     assert f"{tmp_path}/srv/bob/python/lib" in granted(bobs, "v", f"{tmp_path}/srv/bob/python")
-    for link, venv, leads_to in ((bobs, "v", bobs), (forged, "v", "srv/bob"), (None, "linked", "srv/bob/v/bin/python")):
+    for link, venv, leads_to in ((bobs, "v", bobs), (forged, "v", "srv/bob"), (None, "linked", "srv/bob/v")):
         with pytest.raises(FenceError, match=f"leads to .*{leads_to}, by a link in {alice}") as caught:
             granted(link, venv)
         assert caught.value.at == "venv"
