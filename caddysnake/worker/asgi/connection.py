@@ -271,7 +271,7 @@ class HttpConnection(FlowControl):
             cycle.event.set()  # whoever still waits in `receive` learns that it is over
         cycle.is_counted = True
         context = self.context
-        waited = cycle.waited
+        waited = cycle.begun - cycle.arrived
         if waited > _PROMPT_S:
             context.counters.waited(waited)
         context.counters.waited_s += waited

@@ -74,7 +74,7 @@ class LoggedConnection(HttpConnection):
         took_s = monotonic() - cycle.begun
         received = self.parser.received
         address = self.peer.address or ("", 0)
-        flags = self._flags | queue_bits(cycle.waited)
+        flags = self._flags | queue_bits(cycle.begun - cycle.arrived)
         made = line(cycle.head, flags, address, received, self._sent, status, took_s, self._answer)
         if self._access.collect(made):
             self.context.loop.call_soon(self._access.flush)

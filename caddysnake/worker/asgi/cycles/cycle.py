@@ -123,7 +123,6 @@ class Cycle:
         "scope",
         "started",
         "task",
-        "waited",
         "wrote",
     )
 
@@ -136,8 +135,6 @@ class Cycle:
         self.scope = scope
         self.started = self.arrived = self.begun = monotonic()
         """Monotonic seconds: when its head was whole, when that came, and when the app was called."""
-        self.waited = 0.0
-        """Seconds from its arrival until the app was called."""
         self.is_gone = False
         """The client is gone: nothing can be sent."""
         self.is_answered = False
@@ -167,8 +164,7 @@ class Cycle:
 
     async def run(self, app: Any) -> None:
         """Call the app, and answer for it where it does not."""
-        self.begun = begun = monotonic()
-        self.waited = begun - self.arrived
+        self.begun = monotonic()
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as exc:  # foreign code; SystemExit must not end the loop
