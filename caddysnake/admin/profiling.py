@@ -49,11 +49,8 @@ class _Subject(NamedTuple):
         return f"worker {self.worker.settings.worker_index + 1} of {self.app}, pid {self.worker.pid}"
 
 
-class Subjects(NamedTuple):
-    """Workers that are looked at together."""
-
-    name: str
-    workers: list[_Subject]
+Subjects = tuple[str, list[_Subject]]
+"""A name, and workers that are looked at together."""
 
 
 def of_app(daemon: Daemon, key: str) -> Subjects:
@@ -64,7 +61,7 @@ def of_app(daemon: Daemon, key: str) -> Subjects:
     found = find(daemon.running.apps, daemon.running.templates, key)
     if isinstance(found, DynamicApp):
         found = next(each.app for each in known_apps(daemon) if each.app.name == key)
-    return Subjects(key, _subjects([found]))
+    return key, _subjects([found])
 
 
 def of_process(daemon: Daemon, pid: int) -> Subjects:
@@ -72,7 +69,7 @@ def of_process(daemon: Daemon, pid: int) -> Subjects:
     subjects = [each for each in _subjects(known.app for known in known_apps(daemon)) if each.worker.pid == pid]
     if not subjects:
         raise ApiError("no-such-worker", f"no worker of an app has the pid {pid}", "GET /workers lists them")
-    return Subjects(f"pid {pid}", subjects)
+    return f"pid {pid}", subjects
 
 
 def _subjects(apps: Iterable[App]) -> list[_Subject]:

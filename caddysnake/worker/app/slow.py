@@ -1,20 +1,20 @@
 """Tells of requests that take long, while they do and at their end: ``slow_request``.
 
-A wrapper around the app notes which calls run, and a thread of its own looks at them now and then: also where the event
-loop stands still. What runs longest is looked at first, and no further than to the first that is not slow.
+A thread of its own looks now and then at the calls that run: also where the event loop stands still.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Iterator
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
+from threading import get_ident
 from time import monotonic, sleep
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...channel.records import Records, current
 from ...channel.settings import Settings
@@ -23,88 +23,74 @@ from ...channel.traces import trace_in, trace_of
 from ..coroutines import awaited
 
 _RECORDS_A_SECOND, _RECORDS_AT_ONCE = 1, 20
-_LOOK_LEAST_S, _LOOK_MOST_S = 0.05, 1.0
+_LOOK_LEAST_S, _LOOK_MOST_S = 0.02, 1.0
 _PATH_MAX = 200
 _FRAMES_MAX = 20
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _NOT_THE_APPS = (os.path.dirname(os.__file__) + os.sep, f"{os.sep}site-packages{os.sep}")
 
 
-class _Running:
-    """A call of the app with ``request``, a scope or an environ: what that is called is looked up when it is told."""
+class Running(NamedTuple):
+    """A call of the app with ``request``, a scope or an environ, since ``since``, in monotonic seconds."""
 
-    __slots__ = ("is_told", "request", "since", "task", "thread")
-
-    def __init__(self, request: dict[str, Any], task: Any) -> None:
-        self.request = request
-        self.task = task
-        """Of an event loop; None: the thread runs nothing else."""
-        self.thread = threading.get_ident()
-        self.since = monotonic()
-        self.is_told = False
+    request: dict[str, Any]
+    since: float
+    thread: int
+    task: Any = None
+    """Of an event loop; None: the thread runs nothing else."""
 
 
 class SlowRequests:
-    """Of one import of an app. ``limit_s``: what takes longer is told of."""
+    """``running`` has calls that have not ended; whoever makes them tells of an ``end`` after ``limit_s``, or later."""
 
-    def __init__(self, settings: Settings, limit_s: float) -> None:
+    def __init__(self, settings: Settings, limit_s: float, running: Callable[[], Iterable[Running]]) -> None:
+        self.limit_s = limit_s
         self._app = settings.app
-        self._limit_s = limit_s
         self._records: Records = current()
-        self._running: dict[_Running, None] = {}  # oldest first
+        self._running = running
+        self._told: set[tuple[int, float]] = set()
         self._allowance = TokenBucket(_RECORDS_A_SECOND, burst=_RECORDS_AT_ONCE)
         self._untold = 0
         self._lock = threading.Lock()
-        self._pid = 0
+        threading.Thread(target=_look, args=(weakref.ref(self),), name="caddysnake-slow", daemon=True).start()
 
-    def begin(self, request: dict[str, Any], task: Any = None) -> _Running:
-        """The app is called."""
-        if self._pid != os.getpid():
-            self._watch()
-        call = _Running(request, task)
-        self._running[call] = None
-        return call
+    def end(self, request: dict[str, Any], took_s: float) -> None:
+        """The call with ``request``, which took so long, is over."""
+        if request.get("type") != "websocket":
+            self._say(request, f"took {took_s:.2f} s", took_s)
 
-    def end(self, call: _Running) -> None:
-        """Its call is over."""
-        self._running.pop(call, None)
-        took_s = monotonic() - call.since
-        if call.is_told or took_s >= self._limit_s:
-            self._say(call, f"took {took_s:.2f} s", took_s)
+    def look(self) -> float:
+        """Tell of what has taken long by now, and has not been told of. In how many seconds to look again."""
+        now, oldest_s = monotonic(), 0.0
+        before, self._told = self._told, set()
+        for call in self._running():
+            age_s, key = now - call.since, (id(call.request), call.since)
+            if age_s < self.limit_s:
+                oldest_s = max(oldest_s, age_s)
+                continue
+            self._told.add(key)
+            if key not in before:
+                self._tell(call, age_s)
+        return min(max(self.limit_s - oldest_s, _LOOK_LEAST_S), _LOOK_MOST_S)
 
-    def _watch(self) -> None:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                threading.Thread(target=self._look, name="caddysnake-slow", daemon=True).start()
-
-    def _look(self) -> None:
-        pause = min(max(self._limit_s / 4, _LOOK_LEAST_S), _LOOK_MOST_S)
-        while True:
-            sleep(pause)
-            now = monotonic()
-            for call in list(self._running):
-                if now - call.since < self._limit_s:
-                    break
-                if not call.is_told:
-                    call.is_told = True
-                    self._tell(call, now - call.since)
-
-    def _tell(self, call: _Running, seconds: float) -> None:
+    def _tell(self, call: Running, seconds: float) -> None:
         frames = list(_frames(call))
         own = [frame for frame in frames if not _is_foreign(frame)]
         shown = (own or frames)[:_FRAMES_MAX]
         at = f", at {_told(shown[0])}" if shown else ""
-        self._say(call, f"has taken {seconds:.2f} s{at}", seconds, "\n".join(map(_told, shown)))
+        self._say(call.request, f"has taken {seconds:.2f} s{at}", seconds, "\n".join(map(_told, shown)))
 
-    def _say(self, call: _Running, what: str, seconds: float, error: str = "") -> None:
+    def _say(self, request: dict[str, Any], what: str, seconds: float, error: str = "") -> None:
         with self._lock:
             if not self._allowance.spend(monotonic()):
                 self._allowance.charge(-1)
                 self._untold += 1
                 return
             untold, self._untold = self._untold, 0
-        method, path, trace = (_of_scope if "headers" in call.request else _of_environ)(call.request)
+        try:
+            method, path, trace = (_of_scope if "headers" in request else _of_environ)(request)
+        except (KeyError, TypeError, ValueError, AttributeError):  # an app may write anything into it
+            method, path, trace = "?", "?", ""
         fields: dict[str, Any] = {"app": self._app, "method": method, "path": path, "duration": round(seconds, 3)}
         if trace:
             fields["traceID"] = trace
@@ -123,11 +109,19 @@ def _of_environ(environ: dict[str, Any]) -> tuple[str, str, str]:
     return environ.get("REQUEST_METHOD", ""), shown, trace_of(environ.get("HTTP_TRACEPARENT", ""))
 
 
+def _look(ref: weakref.ref[SlowRequests]) -> None:
+    """Until there is nothing to look at any more."""
+    while (slow := ref()) is not None:
+        pause = slow.look()
+        del slow
+        sleep(pause)
+
+
 _Place = tuple[FrameType, int]
 """A frame and the line that it is at."""
 
 
-def _frames(call: _Running) -> Iterator[_Place]:
+def _frames(call: Running) -> Iterator[_Place]:
     """Where it stands, the innermost first, without our own frames."""
     coro = None if call.task is None else call.task.get_coro()
     if coro is None or getattr(coro, "cr_running", False):
@@ -151,37 +145,44 @@ def _is_foreign(place: _Place) -> bool:
     return name.startswith((_NOT_THE_APPS[0], "<frozen")) or _NOT_THE_APPS[1] in name
 
 
-def before_asgi(app: Any, slow: SlowRequests) -> Any:
-    """``app``, an ASGI 3 app, whose HTTP requests ``slow`` tells of."""
+def of_loop(settings: Settings, limit_s: float, calls: Collection[Any]) -> SlowRequests:
+    """Of the ``calls`` (``asgi.context.Call``) of the event loop that this thread runs."""
+    thread = get_ident()
 
-    def noting(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        returned: Awaitable[None] = app(scope, receive, send)
-        return noted(scope, returned) if scope["type"] == "http" else returned
+    def running() -> Iterator[Running]:
+        for call in list(calls):
+            if call.scope.get("type") == "http":
+                yield Running(call.scope, call.begun, thread, call.task)
 
-    async def noted(scope: Any, returned: Awaitable[None]) -> None:
-        call = slow.begin(scope, asyncio.current_task())
-        try:
-            await returned
-        finally:
-            slow.end(call)
-
-    return noting
+    return SlowRequests(settings, limit_s, running)
 
 
-def before_wsgi(app: Any, slow: SlowRequests) -> Any:
-    """``app``, a WSGI app, whose requests ``slow`` tells of, until an iterator that it gives is at its end."""
+def before_wsgi(app: Any, settings: Settings, limit_s: float) -> Any:
+    """``app``, a WSGI app, whose requests are told of that take longer, each until its iterator is at its end."""
+    running: dict[int, tuple[float, dict[str, Any]]] = {}  # by thread
+
+    def calls() -> list[Running]:
+        return [Running(environ, since, thread) for thread, (since, environ) in list(running.items())]
+
+    slow = SlowRequests(settings, limit_s, calls)
+
+    def end() -> None:
+        since, environ = running.pop(get_ident())
+        took_s = monotonic() - since
+        if took_s >= limit_s:
+            slow.end(environ, took_s)
 
     def noting(environ: dict[str, Any], start_response: Any) -> Any:
-        call = slow.begin(environ)
+        running[get_ident()] = monotonic(), environ
         try:
             returned = app(environ, start_response)
         except BaseException:
-            slow.end(call)
+            end()
             raise
         if type(returned) in (list, tuple) or type(returned) is environ.get("wsgi.file_wrapper"):
-            slow.end(call)
+            end()
             return returned
-        return _Noted(returned, slow, call)
+        return _Noted(returned, end)
 
     return noting
 
@@ -189,16 +190,13 @@ def before_wsgi(app: Any, slow: SlowRequests) -> Any:
 class _Noted:
     """An iterable of an app's; ``close`` is called by the server at the end."""
 
-    def __init__(self, iterable: Any, slow: SlowRequests, call: _Running) -> None:
+    def __init__(self, iterable: Any, end: Callable[[], None]) -> None:
         self._iterable = iterable
-        self._slow = slow
-        self._call = call
+        self._end = end
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._iterable)
 
     def close(self) -> None:
-        self._slow.end(self._call)
-        close = getattr(self._iterable, "close", None)
-        if close is not None:
-            close()
+        self._end()
+        getattr(self._iterable, "close", lambda: None)()

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...aio.context import Context
 from ...channel.settings import Settings
@@ -17,6 +17,9 @@ from ...http1.response import Response, ResponsePhase
 from .bound import Bound
 from .scope import Scopes
 from .turns import Turns
+
+if TYPE_CHECKING:
+    from ..app.slow import SlowRequests
 
 READ_BUFFER_BYTES = 256 * 1024
 """One for all connections: a loop reads one at a time, and what is read is parsed at once."""
@@ -40,6 +43,7 @@ class Call(Protocol):
     is_counted: bool
     is_overdue: bool
     arrived: float
+    begun: float
     started: float
     task: asyncio.Task[None] | None
     response: Response
@@ -107,6 +111,7 @@ class AsgiContext(Context):
         """Calls for WebSockets."""
         self.calls: set[Call] = set()
         """Apps that run, be their response complete or not."""
+        self.slow: SlowRequests | None = None
         self._heads: list[Call] = []
         self._call_ended = call_ended
         if settings.max_in_flight is not None:
@@ -146,6 +151,8 @@ class AsgiContext(Context):
     def end(self, call: Call) -> None:
         """The app has returned, or raised. A worker that is leaving may be done by this."""
         self.calls.discard(call)
+        if self.slow is not None and (took_s := monotonic() - call.begun) >= self.slow.limit_s:
+            self.slow.end(call.scope, took_s)
         if not call.is_counted:
             self.active -= 1
             self.header[WORD_ACTIVE] = self.active

@@ -62,6 +62,10 @@ class AsgiServer(Agent[HttpConnection]):
         )
         limit_s = settings.request_timeout_s
         self._deadlines = None if limit_s is None else Deadlines(limit_s, self.context)
+        if settings.slow_request_s is not None:
+            from ..app.slow import of_loop
+
+            self.context.slow = of_loop(settings, settings.slow_request_s, self.context.calls)
         self._access = access_log(settings)
         self._cancelled: set[Call] = set()
         self._is_hearing = False
