@@ -169,10 +169,7 @@ def _refuse_link(folder: os.stat_result, link: os.stat_result, name: str) -> Non
 
 
 def names(folder: str, most: int) -> tuple[list[str], bool]:
-    """Names in ``folder``, sorted, and whether those are all: no more than ``most`` are read.
-
-    Raises ``OSError``, ``Unfit`` for one that whoever could have chosen it may not enter (``led_astray``).
-    """
+    """Names in ``folder``, sorted, ``most`` at most, and whether those are all. Raises ``OSError``, ``Unfit``."""
     found: list[str] = []
     place = os.open(folder, _LOOK | os.O_DIRECTORY)
     try:

@@ -61,10 +61,7 @@ def put_in(tokens: Sequence[Token], arguments: Arguments, at: Token, depth: int,
 
 
 class _Definitions:
-    """Follows whether the tokens walked over belong to the definition of a snippet.
-
-    As Caddy does it: a line of the top level that is ``(name) {``, up to its closing brace.
-    """
+    """Follows whether tokens belong to a snippet's definition: ``(name) {`` at the top level, to its end."""
 
     def __init__(self, depth: int) -> None:
         self._depth = depth

@@ -20,10 +20,7 @@ _VARIABLE = re.compile(r"\{\$([^}]+)\}")
 
 
 def substitute(source: str, environ: Mapping[str, str]) -> str:
-    """*source* with every variable replaced, once: what a value brings in is not looked at again.
-
-    The default counts only when the variable is unset. A variable that is unset and has no default leaves nothing.
-    """
+    """*source* with every variable replaced, once; one that is unset by its default, or by nothing."""
 
     def value_of(match: re.Match[str]) -> str:
         name, _, default = match[1].partition(":")

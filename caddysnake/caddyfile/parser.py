@@ -201,10 +201,7 @@ class _Parser:
         return True
 
     def _braced(self, *, of_route: bool) -> list[Token]:
-        """The tokens of a block, from the opening brace (which is taken) to the matching one.
-
-        A named route's imports are carried out and its braces kept; a snippet is left as it stands, without its braces.
-        """
+        """A block's tokens, from the opening brace, taken, on; a snippet's as they stand, without its braces."""
         stream = self._stream
         opening = stream.token
         if not opening.opens:

@@ -132,10 +132,7 @@ def _repeated(sites: Sequence[StructuredSite], warnings: list[CaddyfileError]) -
 
 
 def _listeners(site: StructuredSite) -> dict[Address, list[str]]:
-    """Where each address of a site is listened for; sockets stand as they are written.
-
-    A socket among the addresses is a listener for the others. Alone, it is an address for every host.
-    """
+    """Where each address of a site is listened for: a socket listens for the others, or for every host."""
     binds: list[str] = []
     for directive in site.directives:
         if directive.name == "bind":

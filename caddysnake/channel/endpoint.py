@@ -150,10 +150,7 @@ class Endpoint:
         return True
 
     def receive(self) -> tuple[Message, list[int]] | None:
-        """The next message with its descriptors (now the caller's, close-on-exec), or None when there is none.
-
-        Raises ``ChannelClosed`` at the end, ``ChannelError`` when a rule is broken; no descriptor is left open then.
-        """
+        """The next message with its descriptors, now ours; None. Raises ``ChannelClosed``, ``ChannelError``."""
         try:
             # recv_fds ignores its flags, and the descriptors would be inheritable; hence recvmsg.
             frame, ancillary, flags, _ = self._sock.recvmsg(MAX_FRAME + 1, _ANCILLARY, _CLOEXEC)

@@ -48,17 +48,11 @@ PROTOCOL_VERSION = 1
 
 
 class Write(NamedTuple):
-    """Descriptors, all pipes: what is to be standard output and standard error, and where records go (``records``).
-
-    Comes before ``Configure``, or not at all: then what was inherited is used.
-    """
+    """Descriptors of three pipes: standard output, standard error, records. Before ``Configure``, or not at all."""
 
 
 class Configure(NamedTuple):
-    """Descriptors: the settings (a sealed memfd with the JSON of ``Settings``), the vital-signs page.
-
-    ``version``: the daemon's ``PROTOCOL_VERSION``; a guest of another ends with ``ChannelError``.
-    """
+    """Descriptors: the settings (sealed), and the page. ``version``: the daemon's ``PROTOCOL_VERSION``."""
 
     version: int
 
@@ -71,10 +65,7 @@ class Take(NamedTuple):
 
 
 class Takes(NamedTuple):
-    """Descriptors: the connections, in the order of ``entries``, which ``several`` has made.
-
-    A burst of connections costs one system call at each end. Only for one whose page says that it knows this.
-    """
+    """Descriptors: connections, in the order of ``entries`` (see ``several``). Only for one that knows this."""
 
     entries: bytes
 
@@ -138,10 +129,7 @@ TAKE_LISTENER_SHIFT = 8
 
 
 class Drain(NamedTuple):
-    """``grace_s``: seconds that requests in flight may take before the daemon uses force.
-
-    What the settings let stay longer (WebSockets) does so after a first one; a second one ends that.
-    """
+    """``grace_s``: for requests in flight. What may stay longer (WebSockets) does so until a second one."""
 
     grace_s: float
 
@@ -157,20 +145,14 @@ class Dump(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Descriptor: a pipe, for what is seen in ``seconds``. Only to a worker whose page says that it knows this.
-
-    A thread host looks at the threads of ``worker``; a process at all of its own.
-    """
+    """Descriptor: a pipe for what ``worker`` is at for ``seconds``. Only for one that knows this."""
 
     worker: int
     seconds: float
 
 
 class Spawn(NamedTuple):
-    """Descriptor: the worker's end of its channel. Answered by ``Spawned``.
-
-    ``worker`` is the daemon's number for it. ``grace_s``: seconds that it may take to leave when the daemon is gone.
-    """
+    """Descriptor: its end of its channel. ``worker``: its number. ``grace_s``: to leave when the daemon is gone."""
 
     worker: int
     grace_s: float

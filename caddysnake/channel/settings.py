@@ -170,10 +170,7 @@ _Kind = TypeVar("_Kind", Settings, RelaySettings)
 
 
 def unseal(fd: int) -> Settings:
-    """The settings in ``fd``, which stays the caller's. What is for the kernel is as this interpreter writes it.
-
-    Raises ``ValueError`` when they are not settings, or over 8 MiB. Names that are unknown here are passed over.
-    """
+    """The settings in ``fd``, the caller's, without unknown names. Raises ``ValueError``: none, or over 8 MiB."""
     found = _unseal(fd, Settings)
     environ = {native(name): native(value) for name, value in found.environ.items()}
     return found._replace(working_dir=native(found.working_dir), environ=environ)

@@ -17,10 +17,7 @@ LINES_MAX = 30
 
 
 class TokenBucket:
-    """``per_second`` units a second, and ``burst`` at once after a quiet time: without one, as many as in a second.
-
-    ``overdraft``: how many more a burst may hold, to be made good before anything else is said.
-    """
+    """``per_second`` units, and ``burst`` at once, or as many; ``overdraft`` more, to be made good."""
 
     __slots__ = ("_at", "_burst", "_left", "_overdraft", "_per_second")
 

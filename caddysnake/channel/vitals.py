@@ -24,10 +24,7 @@ from collections.abc import Sequence
 
 
 def quantile(wanted: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Seconds below which ``wanted`` of the requests were answered, from a histogram; None without any.
-
-    Between two bounds, in proportion, as Prometheus' ``histogram_quantile`` does; beyond the last, the last.
-    """
+    """Seconds below which ``wanted`` of the requests were answered, as Prometheus has it; None without any."""
     total = sum(counts)
     if not total:
         return None

@@ -36,9 +36,7 @@ def is_field_value(text: bytes) -> bool:
 
 
 def is_host(value: bytes) -> bool:
-    """A host or an address in brackets, and perhaps a port (RFC 9110 section 7.2, RFC 3986 section 3.2.2). Empty is
-    legal: Caddy may send it so.
-    """
+    """A host or an address in brackets, and perhaps a port (RFC 9110 section 7.2). Empty is legal."""
     return _HOST.fullmatch(value) is not None
 
 

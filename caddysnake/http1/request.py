@@ -218,10 +218,7 @@ class RequestParser:
             heads.keep(data, head)
 
     def _take_lines(self, lines: list[bytes], line: Line) -> bool:
-        """The head has these fields, no content, and its connection goes on; False when llhttp is to see to it.
-
-        What is judged here is judged as llhttp does: anything else than plain fields is left to it.
-        """
+        """The head has plain fields, no content, and goes on. False: llhttp, as which we judge, is to see to it."""
         fields = list(map(known_lines.get, lines))
         if not all(fields):
             for at, known in enumerate(fields):
@@ -484,10 +481,7 @@ class RequestParser:
             raise ProtocolError(400, "malformed", str(exc)) from None
 
     def _resume_after_upgrade(self) -> None:
-        """llhttp stops at each upgrade, and takes the request to have no body; whether we upgrade is not settled.
-
-        A fresh one, told that a body of the same framing follows, goes on where the first stopped.
-        """
+        """llhttp stops at each upgrade as if without a body: a fresh one, told its framing, goes on."""
         head, self.draft = self.draft, None
         assert head is not None
         fields, self._fields = self._fields, []

@@ -30,10 +30,7 @@ def method(methods: Iterable[str]) -> Predicate:
 
 
 def query(wanted: Mapping[str, list[str]]) -> Predicate:
-    """The query has every name of *wanted* with one of its values; ``*`` is any. None wanted: there is no query.
-
-    A query of which a part cannot be read has nothing.
-    """
+    """The query has each *wanted* name with one of its values (``*``: any), and can be read; none wanted: is none."""
     if not wanted:
         return lambda request: not request.pairs
     tests = [(_value(name), [_value(value) for value in values]) for name, values in wanted.items()]

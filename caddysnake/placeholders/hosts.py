@@ -12,10 +12,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def split_host_port(text: str) -> tuple[str, str] | None:
-    """Host and port of ``host:port`` or ``[host]:port``, as net.SplitHostPort; ``None`` where that is an error.
-
-    A port must be there, if only as an empty word behind the colon.
-    """
+    """Host and port (perhaps empty) of ``host:port`` or ``[host]:port``, as net.SplitHostPort; ``None``."""
     colon = text.rfind(":")
     if colon < 0:
         return None

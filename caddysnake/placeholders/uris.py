@@ -112,10 +112,7 @@ def part(path: str, index: int) -> str:
 
 
 def pairs(query: bytes) -> tuple[Pairs, bool]:
-    """The names of *query* with their values, and whether every pair could be read.
-
-    Pairs are separated by ``&`` alone; one that holds a ``;`` or a malformed escape is left out.
-    """
+    """Names of *query* with their values, and whether all of it could be read: pairs stand between ``&``."""
     found: Pairs = {}
     whole = True
     for pair in query.split(b"&"):

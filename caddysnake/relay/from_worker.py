@@ -100,10 +100,7 @@ _known = Memory[ResponseHead](_KNOWN_MAX)
 
 
 def _head_of(data: bytes, is_head: bool = False, most: int | None = None) -> ResponseHead | None:
-    """The head that ``data`` begins with; None when that is not whole, or malformed. Raises ``BadResponse``.
-
-    ``is_head``: it answers HEAD. ``most``: nor is it there when it is not within so many bytes.
-    """
+    """The head of ``data``; None: not whole within ``most``, or malformed. Raises ``BadResponse``."""
     end = data.find(_END, 0, most) + 4
     raw = data[:end]
     head = None if is_head else _known.get(raw)

@@ -21,9 +21,7 @@ LOOKED_FOR: Final = ("Procfile", "Dockerfile", "Containerfile", "uwsgi.ini", "gu
 
 
 def imported(words: list[str], environ: dict[str, str]) -> str:
-    """The Caddyfile of a file, of a command, or of what lies in the current folder. Raises ``CannotImport``: there is
-    nothing that is understood.
-    """
+    """The Caddyfile of a file, a command, or what lies here. Raises ``CannotImport``: nothing is understood."""
     if not words:
         found = [name for name in LOOKED_FOR if os.path.isfile(name)]
         if not found:

@@ -98,10 +98,7 @@ class Limits(Model):
 
 
 class Sandbox(Model):
-    """Walls of the kernel's around an app. A path that begins with ``-`` may be missing.
-
-    ``audit``: none are put up; what would be denied is told.
-    """
+    """Walls of the kernel's. A path after ``-`` may be missing. ``audit``: none; what would be denied is told."""
 
     mode: Literal["on", "audit"] = "on"
     read: tuple[str, ...] = ()

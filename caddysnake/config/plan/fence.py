@@ -84,9 +84,7 @@ class Fence(NamedTuple):
 
 
 def closed_places(plan: Plan, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What no app in a sandbox may write to: files that say what runs, what our own Python imports when it starts, and
-    the folders of sockets.
-    """
+    """What no app in a sandbox may write to: what says what runs, what our Python imports, sockets' folders."""
     found = [*map(os.path.realpath, filter(os.path.isfile, plan.files)), site.getusersitepackages()]
     found += [os.path.dirname(listener.path) for listener in plan.listeners if listener.path]
     found += [default_socket_dir(), runtime_folder(environ) or "", service_folder(environ) or ""]

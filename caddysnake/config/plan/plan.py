@@ -31,10 +31,7 @@ from .search import misleads
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:
-    """One app: what its block leaves open, resolved. What is as the block says is read there.
-
-    Two specs are equal when the same code would run in the same way; where it was written does not count.
-    """
+    """One app: what its block leaves open, resolved. Equal ones run the same code in the same way."""
 
     name: str
     """For people and logs; unique in the plan: ``main:app``, ``blog/main:app`` where two are alike."""
@@ -84,10 +81,7 @@ class AppSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlannedListener:
-    """One socket, resolved.
-
-    ``network`` is ``unix``, ``tcp``, ``tcp4``, ``tcp6`` or ``fd``; ``address`` a path, ``host:port`` or a number.
-    """
+    """One socket, resolved. ``network``: as in ``SocketAddress``; ``address``: a path, ``host:port`` or a number."""
 
     network: str
     address: str

@@ -302,10 +302,7 @@ ROOT_HINT = "give the app a user of its own, or make these files root's, and wri
 
 
 def foreign_hand(python: str) -> str | None:
-    """Why root must not execute the interpreter at *python*, ``None`` when it may.
-
-    The interpreter that runs us is not looked at: whoever can change that one is root already.
-    """
+    """Why root must not execute *python*, unless it runs us: who can change that is root; ``None``: it may."""
     if python == sys.executable:
         return None
     folder = os.path.dirname(python)

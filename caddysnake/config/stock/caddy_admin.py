@@ -24,11 +24,7 @@ CADDYS_DEFAULT: Final = "localhost:2019"
 def with_admin(
     text: str, file: str, environ: Mapping[str, str], options: GlobalOptions, address: str, *, is_default: bool = False
 ) -> tuple[str, str]:
-    """Caddy's part of the file ``text``, and where the Caddy that runs it is to be told of another, or ``off``.
-
-    ``options`` are the file's. When they do not mention ``admin``, the text is given it with ``address``;
-    ``is_default``: that is where this Caddy listens unless it is told otherwise.
-    """
+    """Caddy's part ``text``, with ``address`` for ``admin`` unless ``options`` have it; and what holds, or ``off``."""
     said = options.admin
     if said is not None:
         return text, OFF if said.disabled else (said.listen or CADDYS_DEFAULT).partition("|")[0]

@@ -142,9 +142,7 @@ def late_s(canary: Canary, old: Figures) -> float:
 
 
 def judge(canary: Canary, elapsed_s: float, new: Figures, old: Figures, unanswered: int = 0) -> Judgement | None:
-    """Return what is known by now; None: go on watching. ``unanswered``: requests of the new build that have waited for
-    longer than ``late_s``.
-    """
+    """Return what is known by now; None: go on. ``unanswered``: requests waiting for longer than ``late_s``."""
     if unanswered:
         usual = _beyond(old.latencies, late_s(canary, old)) / old.requests if old.requests else 0.0
         if _by_chance(new.total + unanswered, unanswered, max(canary.max_errors, usual)) <= _CHANCE:

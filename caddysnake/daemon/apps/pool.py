@@ -147,10 +147,7 @@ class Pool(WorkerSink[Worker]):
         self._carry_out(self.core.drain_one())
 
     def drain(self, keeps: bool = False) -> None:
-        """Take nothing new; the workers give back what is idle, finish the rest, and leave.
-
-        ``keeps``: others take over, so WebSockets may stay as long as the settings say. May be called again without.
-        """
+        """Take nothing new, give back what is idle, leave. ``keeps``: WebSockets may stay, until called without."""
         self._carry_out(self.core.drain(keeps))
 
     def kill(self) -> None:

@@ -181,10 +181,7 @@ class Takeover(Generic[G]):
         return [TellWaiters(of_failure(failure)), Act(Do.PLACE_AGAIN)]
 
     def refusal(self, hopeless: StartFailed | None) -> Refusal | None:
-        """Why there will be no worker for now, where there is none; None: one may come.
-
-        ``hopeless``: why the workers of the present generation have failed many times in a row, if they have.
-        """
+        """Why there will be no worker; None: one may come. ``hopeless``: why starts have failed many times."""
         if self.is_stopping:
             return STOPPING
         if self.broken is not None:

@@ -121,10 +121,7 @@ class RelayStarter(Launcher):
         return pids
 
     async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
-        """Start relay number ``worker`` on ``channel``: its pid and pidfd. Raises ``SpawnError``.
-
-        The one that stands by is told to be it; where there is none it takes as long as Python takes to start.
-        """
+        """Start relay number ``worker`` on ``channel``, or the spare one: pid and pidfd. Raises ``SpawnError``."""
         spare, self._spare = self._spare, None
         if spare is None or not spare.take_over(channel):
             if spare is not None:

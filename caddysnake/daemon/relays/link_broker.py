@@ -36,10 +36,7 @@ Token = tuple[int, int]
 
 
 class LinkBroker:
-    """``apps`` and ``templates`` by their number in the plan. ``asked`` is called with what relays send.
-
-    ``development``: the numbers of those whose clients may be told everything.
-    """
+    """``apps``, ``templates``: by number. ``asked`` gets what relays send. ``development``: may be told all."""
 
     def __init__(
         self,

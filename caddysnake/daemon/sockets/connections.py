@@ -86,10 +86,7 @@ class BoundListener:
 
 
 class Connection:
-    """One connection from Caddy. ``fd`` is the daemon's own; whoever serves it has a copy.
-
-    Either a worker has it (``worker`` and ``slot``), or it waits in its app's queue, or it is parked.
-    """
+    """One connection from Caddy: with a worker (``worker``, ``slot``), in its app's queue, or parked."""
 
     __slots__ = ("app", "bound", "events", "fd", "flags", "parked", "since", "slot", "turns", "worker")
 

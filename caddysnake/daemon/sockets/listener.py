@@ -209,10 +209,7 @@ class Listener:
         self.accept_descriptors(loop, self._on_connection, self._on_burst)
 
     def close(self, leave_path: bool = False) -> None:
-        """Close it. The socket file goes first, so that nobody connects to what nobody accepts.
-
-        ``leave_path``: somebody else has the socket too, and whoever connects meanwhile waits for the next to accept.
-        """
+        """Close it, its file first; ``leave_path``: somebody else has it, and whoever connects waits."""
         self.stop_accepting()
         if not leave_path:
             self._unlink()

@@ -69,10 +69,7 @@ def open_tcp(host: str, port: int) -> Listener:
 
 
 def open_inherited(fd: int) -> Listener:
-    """Listen on a socket that whoever started us opened; its path, if any, is theirs to unlink.
-
-    ``fd`` stays as it is: a copy is used. Raises ``ListenError`` when it is no listening socket.
-    """
+    """Listen on a copy of ``fd``, whose path is others' to unlink. Raises ``ListenError``: it cannot be."""
     name = f"fd/{fd}"
     try:
         copy = os.dup(fd)

@@ -148,10 +148,7 @@ class Attendants(ControlEndpoint):
 
 
 async def persist(bring_up: Callable[[], Awaitable[None]], what: str) -> None:
-    """Call ``bring_up`` until it does not raise: descriptors, threads or memory may be short for a moment.
-
-    ``what`` it brings up is for the log, which is told of the first failure, and of each other one once.
-    """
+    """Call ``bring_up`` until it does not raise; the log hears once of each failure of ``what``."""
     pause_s = _AGAIN_S
     told = ""
     while True:

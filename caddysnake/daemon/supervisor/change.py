@@ -47,10 +47,7 @@ class Step(NamedTuple):
 
 
 async def carry_out(stages: Iterable[Sequence[Participant]]) -> None:
-    """Have the participants of each stage prepare side by side, stage after stage; then all commit, in their order.
-
-    Raises what the first of them to fail has raised, when all have been rolled back, the last one first.
-    """
+    """Have each stage's participants prepare side by side; then all commit. Raises a failure, rolled back."""
     prepared: list[Participant] = []
     try:
         for stage in stages:

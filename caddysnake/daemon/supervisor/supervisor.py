@@ -214,10 +214,7 @@ class Supervisor:
         return app
 
     async def evict(self, name: str, key: str | None = None) -> None:
-        """Let a dynamic app go, and wait until its workers have: its next request starts it afresh, and none fails.
-
-        ``name`` and ``key`` as for ``lookup.find``. Raises ``UnknownApp``, also for static apps: the file has them.
-        """
+        """Let a dynamic app go, and wait until it has: the next request starts it. Raises ``UnknownApp``."""
         found = find(self.running.apps, self.running.templates, name, key)
         if isinstance(found, App):
             what = f"{name!r} is not a dynamic app: it runs for as long as the Caddyfile has it"

@@ -42,10 +42,7 @@ class Unknown(OSError):
 
 
 def parent_on(pidfd: int, pid: int) -> int:
-    """The pid of the parent of ``pid``, which ``pidfd`` is of; 0 when that is in another namespace of pids.
-
-    Raises ``ProcessLookupError`` when it is reaped, ``Unknown`` when the kernel does not tell.
-    """
+    """The pid of the parent of ``pid``, 0: in another namespace. Raises ``ProcessLookupError``, ``Unknown``."""
     answer = array.array("B", _INFO.pack(_INFO_PID, *[0] * 13))
     try:
         fcntl.ioctl(pidfd, _PIDFD_GET_INFO, answer, True)
@@ -227,10 +224,7 @@ def _pidfd_of(sock: socket.socket, pid: int) -> int:
 
 
 def tcp_end(sock: socket.socket) -> tuple[int, int] | None:
-    """The user and the inode of the other end of the TCP connection ``sock``; None: it is on another machine.
-
-    Blocks: the kernel lists its connections for this (proc(5), /proc/net/tcp). Inode 0: it is closed.
-    """
+    """User and inode (0: closed) of the other end of ``sock``; None: on another machine. Blocks (proc(5))."""
     far, near = sock.getpeername(), sock.getsockname()
     theirs, ours = _listed(*far[:2]), _listed(*near[:2])
     for name in ("tcp", "tcp6"):

@@ -107,10 +107,7 @@ class TenantSchedules:
                     await self.run(key, spec.name)
 
     async def run(self, key: str, name: str) -> Run | Refusal:
-        """Run the schedule ``name`` of the app of ``key`` now, and wait for its end. Raises ``KeyError``: it has none.
-
-        A ``Refusal``: there is no such app (any more). Raises ``StillRuns``.
-        """
+        """Run that schedule now, and wait. Raises ``KeyError``: none; ``StillRuns``. ``Refusal``: no such app."""
         self._looked_up += 1
         try:
             resolved = await self._table.resolve(key)

@@ -39,10 +39,7 @@ def choose(loads: Sequence[Load], turn: int) -> int | None:
 
 
 def excess(connections: Sequence[int]) -> list[int]:
-    """How many connections each worker should give up, given how many each holds, so that they even out.
-
-    A little unevenness is left alone: a connection on its way is served by nobody.
-    """
+    """How many connections each worker should give up to even out; a little unevenness is left alone."""
     if len(connections) < 2:
         return [0] * len(connections)
     mean = sum(connections) / len(connections)

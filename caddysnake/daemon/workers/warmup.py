@@ -58,10 +58,7 @@ class _Answer:
 
 
 async def warm_up(worker: Worker, asked: WarmUp) -> str | None:
-    """Ask for every path, one after the other; why ``worker`` is not ready, or None. It must have said that it is.
-
-    One that ends meanwhile says so by itself: None.
-    """
+    """Ask for every path; why ``worker``, which is ready, is not; None. One that ends says so by itself."""
     for path in asked.paths:
         try:
             async with asyncio.timeout(asked.timeout_s):

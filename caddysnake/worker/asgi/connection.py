@@ -94,10 +94,7 @@ class HttpConnection(FlowControl):
         return False
 
     def is_client_gone(self) -> bool:
-        """The client has ended both sides, and not only its own: nobody would read an answer. Asks the kernel.
-
-        A unix socket tells; of TCP Caddy, and a relay, are known never to end only one.
-        """
+        """The client has ended both sides, as the kernel knows; over TCP, Caddy and relays never end only one."""
         poller = select.poll()
         poller.register(self._sock, select.POLLRDHUP)
         found = poller.poll(0)

@@ -220,10 +220,7 @@ class FlowControl(Connection):
             self._read_on_later()
 
     def _read_on_later(self) -> None:
-        """An answer is complete, its request is not: the rest is read when the client has read the answer.
-
-        Or when it takes nothing of that for a while (``early_answers``).
-        """
+        """An answer is complete, its request is not: read on once the client has it, or takes nothing of it."""
         self.pause_reading()
         self._look_whether_read(-1, self._watched_since)
 

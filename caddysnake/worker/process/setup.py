@@ -72,10 +72,7 @@ def path_entries(settings: Settings) -> list[str]:
 
 
 def keep_path() -> None:
-    """Follow the links in ``sys.path`` once: what is imported late is of the release that was there at the start.
-
-    The interpreter's own folders have been found already, and are compared with ``sys.prefix`` by others.
-    """
+    """Follow the links in ``sys.path`` once: what is imported late is of the release of the start."""
     own = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix))
     sys.path[:] = [
         entry if entry.startswith(own) or not os.path.isabs(entry) else os.path.realpath(entry) for entry in sys.path

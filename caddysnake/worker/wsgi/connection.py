@@ -233,11 +233,7 @@ class Connection(Expectant):
         return True
 
     def push(self, output: bytes | tuple[bytes, ...], may_drop: Callable[[], bool] | None = None) -> None:
-        """Send all of ``output``, waiting for the reader. Raises ``ClientGone``.
-
-        ``may_drop``: asked where the reader takes nothing for ``STALL_S``, whether content is to be read and dropped
-        meanwhile.
-        """
+        """Send all of ``output``. ``may_drop``: asked where the reader takes nothing. Raises ``ClientGone``."""
         if type(output) is bytes and not self.unsent and self.file is None:
             try:
                 sent = self.send(output)

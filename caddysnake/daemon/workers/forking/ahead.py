@@ -47,10 +47,7 @@ _waiting: list[ForkServerAhead] = []
 
 
 def for_interpreter(app: Mapping[str, str]) -> dict[str, str]:
-    """What of an app's environment its fork server is started with: what an interpreter only reads when it starts.
-
-    Part of what decides whether two apps may share a fork server; holds nothing secret.
-    """
+    """What of an app's environment an interpreter reads when it starts: part of its key, and nothing secret."""
     return {
         name: value
         for name, value in app.items()

@@ -222,10 +222,7 @@ class ThreadHost:
         return self.peer.is_open and self.state is not HostState.GONE
 
     async def join(self, worker: int, group: int, root: str, module: str, channel: int, grace_s: float) -> int | None:
-        """Have worker number ``worker`` run here: a descriptor that can be read once it has ended; the caller's.
-
-        None when its modules collide with those of other apps. Raises ``SpawnError``.
-        """
+        """Have ``worker`` run here: what tells of its end, ours; None: modules collide. Raises ``SpawnError``."""
         answer: asyncio.Future[int] = self._loop.create_future()
         self._answers[worker] = answer
         try:

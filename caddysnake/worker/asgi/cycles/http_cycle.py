@@ -81,11 +81,7 @@ class HttpCycle(Cycle):
             await self._wait()
 
     async def send(self, message: Message) -> None:
-        """Take one event of the response; waits while the client does not read.
-
-        Raises ``ClientDisconnected`` (an ``OSError``, as ASGI HTTP 2.4 has it) when the client is gone,
-        ``ResponseError`` for an event that is malformed or out of turn.
-        """
+        """Take one event of the response; waits for the client. Raises ``ClientDisconnected``, ``ResponseError``."""
         kind = message["type"]
         connection = self.connection
         response = self.response
@@ -213,9 +209,7 @@ class HttpCycle(Cycle):
         connection.response_done(self)
 
     async def _send_to_nobody(self, kind: str, message: Message) -> None:
-        """What the app sends to a client that is gone, or that has all: then it is looked at all the same, and the app
-        has some time to come to its end.
-        """
+        """What the app sends to a client that is gone is looked at all the same, and it has some time to end."""
         connection = self.connection
         is_over = not self.is_answered or monotonic() - self.looked > ANSWERED_S
         if is_over or connection.is_closing() or connection.is_client_gone():

@@ -187,11 +187,7 @@ class WebSocketCycle(Cycle):
         return message
 
     async def send(self, message: Message) -> None:
-        """Take one event of the app; waits while the client does not read.
-
-        Raises ``ClientDisconnected`` when the client is gone, ``ResponseError`` for an event that is malformed or out
-        of turn.
-        """
+        """Take one event; waits for the client. Raises ``ClientDisconnected``, ``ResponseError``."""
         kind = message["type"]
         connection = self.connection
         if kind == "websocket.send" and self._phase is _OPEN:

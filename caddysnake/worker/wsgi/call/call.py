@@ -63,10 +63,7 @@ class CallContext(NamedTuple):
 
 
 class Call(Response):
-    """One request's call, and the response that it makes. (One object, for each costs as much as a few method calls.)
-
-    Its ``start_response`` and ``write`` are harmless once the response is complete.
-    """
+    """One request's call, and the response that it makes; harmless once that is complete. One object: cheap."""
 
     __slots__ = (
         "_connection",

@@ -101,10 +101,7 @@ class Taken:
         self._call.answered_by_app(self.status, data.partition(_HEAD_END)[0] + _HEAD_END)
 
     def tell_end(self, is_orphaned: bool) -> bool:
-        """Ask the client of a WebSocket to connect anew; its answer is what the app's library hears. False: not now.
-
-        For the controller, which waits for nobody: neither for an app that is writing, nor for a client.
-        """
+        """Ask a WebSocket's client to connect anew, which its library hears; waits for nobody. False: not now."""
         sock = self._sock
         if sock is None or self.status != SWITCHED:
             return True
