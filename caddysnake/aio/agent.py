@@ -128,6 +128,7 @@ class Agent(Generic[C]):
         self._stage = stage
         context.grace_s = grace_s
         context.is_leaving = True
+        context.owed = 1 << 62  # all
         context.is_orphaned = stage is ServerStage.ORPHANED
         if context.is_orphaned:
             if self._end_s is not None:
@@ -312,3 +313,5 @@ class Agent(Generic[C]):
         idle = [each for each in self._connections.values() if each.phase is ConnectionPhase.IDLE]
         for connection in idle[: max(count, 0)]:
             connection.leave()
+        if count and not self.context.is_leaving:
+            self.context.owed = max(count - len(idle), 0)

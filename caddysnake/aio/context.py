@@ -61,6 +61,8 @@ class Context:
         self.is_publishing = False
         self.is_leaving = False
         """Idle connections are not kept."""
+        self.owed = 0
+        """So many are to leave when they become idle."""
         self.is_orphaned = False
         """The daemon is gone: answers end their connections."""
         self.is_forced = False

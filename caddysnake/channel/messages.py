@@ -11,7 +11,7 @@ daemon       Configure       two descriptors: settings (sealed memfd holding JSO
 daemon       Take            one descriptor: serve this connection until it ends, or give it back
 daemon       Takes           several Take in one, each with its descriptor
 daemon       Drain           take nothing new; return idle connections; finish the rest; exit
-daemon       Shed            return that many idle connections: another worker is less busy
+daemon       Shed            return that many connections: another worker is less busy
 daemon       Dump            write every thread's stack to standard error
 daemon       Profile         one descriptor: look for a while at what runs, and write that into this pipe
 daemon       Spawn           (to a fork server) one descriptor: fork a worker that owns this channel
@@ -135,7 +135,9 @@ class Drain(NamedTuple):
 
 
 class Shed(NamedTuple):
-    """Give back up to ``connections`` idle connections, each told by ``Returned``."""
+    """Give back up to ``connections``, each told by ``Returned``: those that are idle, and from an event loop others,
+    once they are.
+    """
 
     connections: int
 

@@ -13,6 +13,7 @@ from ...channel.settings import Settings
 from ..system.memory import available_bytes
 from ..system.processes import cpu_seconds, resident_bytes, run_delay_s
 from ..system.state import ScaleSnapshot
+from ..workers.worker import Worker
 from .pool import Pool
 from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Observation, Scaler
 
@@ -20,6 +21,8 @@ log = logging.getLogger("caddysnake.app")
 
 _SLOW_S = 1.0
 """How often the processor time of workers is looked at."""
+_AT_FIRST = 4
+"""So many looks are close ones after something has come for an app that had nothing to do."""
 _LOOKED_AT_MAX = 512
 """Of so many idle connections of a worker is seen whether something waits on them."""
 
@@ -62,7 +65,7 @@ class Scaled:
         self._pending: set[int] = set()
         self._cpu = self._cpu_now = (0.0, dict[int, float]())
         self._slow: float | None = None
-        self._ready = 0
+        self._ready = self._looks = 0
         self.last: Change | None = None
         """Why there are as many as there are; None: the file says so."""
 
@@ -75,6 +78,7 @@ class Scaled:
         """Something has come for the app."""
         spec = self._app.pool.spec
         if self._timer is None and spec.most > spec.workers:
+            self._looks = 0
             self._timer = asyncio.get_running_loop().call_later(LOOK_CLOSELY_S, self._look)
 
     def ask_for(self, workers: int | None) -> None:
@@ -120,7 +124,8 @@ class Scaled:
             app.even_out()  # what waits at a busy one goes to the new one
         self._ready = sight.ready
         if core.size > spec.workers or app.waiting or any(worker.slots.connections for worker in pool.ready):
-            is_close = sight.waiting or self._pending or core.size > sight.ready
+            self._looks += 1
+            is_close = sight.waiting or self._pending or core.size > sight.ready or self._looks < _AT_FIRST
             pause_s = LOOK_CLOSELY_S if is_close else LOOK_S
             self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
@@ -129,12 +134,13 @@ class Scaled:
         threads = settings.threads if isinstance(settings, Settings) and settings.interface != "asgi" else 0
         pending = {fd for worker in pool.ready for fd in with_input(worker.slots.idle_fds(_LOOKED_AT_MAX))}
         both, self._pending = pending & self._pending, pending
+        behind = 0 if threads else sum(map(_behind, pool.ready))
         cores, cores_now = self._cores(pool) if not threads else (0.0, 0.0)
         return Observation(
             workers=pool.core.size,
             ready=len(pool.ready),
             busy=sum(worker.load().busy for worker in pool.ready),
-            waiting=self._app.waiting + len(both) + sum(worker.slots.is_behind for worker in pool.ready if not threads),
+            waiting=self._app.waiting + max(len(both), behind),
             threads=threads,
             cores=cores,
             cores_now=cores_now,
@@ -176,6 +182,16 @@ class Scaled:
         self._scaler.asked_for = saved.asked_for
         self.last = None if saved.last is None else Change(*saved.last)
         self.wake()
+
+
+def _behind(worker: Worker) -> int:
+    """How many requests wait in its event loop, which does not turn: it has not even read what it was told before."""
+    busy = worker.load().busy
+    if worker.peer.is_unread:
+        return max(busy - 1, int(worker.slots.is_behind))
+    if busy > 1:
+        worker.shed(0)  # to be read by the next look
+    return 0
 
 
 def _rate(before: tuple[float, dict[int, float]], now: float, used: dict[int, float]) -> float:

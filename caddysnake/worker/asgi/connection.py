@@ -301,7 +301,8 @@ class HttpConnection(FlowControl):
             parser.next_message()
             if self.is_reading_paused:
                 self.resume_reading()
-        if context.is_leaving:
+        if context.owed and self.phase is _IDLE:
+            context.owed -= 1
             self.leave()
 
     def _begin_pending(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -99,7 +100,9 @@ def wsgi(environ, start):
 async def asgi(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError
-    until = time.process_time() + 0.1
+    if scope["path"] == "/wait":
+        time.sleep(0.05)
+    until = time.process_time() + (0.0 if scope["path"] == "/wait" else 0.1)
     while time.process_time() < until:
         pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -146,6 +149,28 @@ def test_a_burst_on_idle_connections_finds_more_workers_and_loses_nothing(
             for client in clients:  # those of the workers that went have migrated
                 ask(client)
                 await answered(client)
+
+    run(work())
+
+
+def test_what_an_event_loop_does_not_get_to_is_shared_with_those_that_come(folder: Path) -> None:
+    """Also where nothing is computed, and no connection is ever idle when it is looked at."""
+    seen: Counter[bytes] = Counter()
+
+    async def work() -> None:
+        async with House() as house:
+            app = await house.started(spec("slow:asgi", "asgi", folder)._replace(most=3))
+
+            async def client() -> None:
+                with house.connect(app) as sock:
+                    while len(seen) < 3:
+                        sock.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+                        data = await asyncio.to_thread(sock.recv, 1000)
+                        assert data.startswith(b"HTTP/1.1 200")
+                        seen[data.split(b"\r\n")[-4]] += 1  # its only chunk
+
+            await asyncio.wait_for(asyncio.gather(*(client() for _ in range(12))), 20)
+            assert sum(seen.values()) < 120, "within a moment"
 
     run(work())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import termios
 from collections.abc import Callable, Iterable, Sequence
 
 from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
@@ -62,6 +64,11 @@ class Peer:
     def channel(self) -> int:
         """The channel's descriptor, which stays the peer's; -1 when it is closed."""
         return self._endpoint.fileno()
+
+    @property
+    def is_unread(self) -> bool:
+        """It has not read yet all that it was sent."""
+        return self.is_open and any(fcntl.ioctl(self.channel, termios.TIOCOUTQ, bytes(4)))
 
     @property
     def outbox(self) -> list[bytes]:
