@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,26 @@ def test_a_refused_app_that_loses_its_listener_refuses_the_file(folder: Path) ->
             assert await asyncio.to_thread(version, folder, "two") == "1"
 
     run(work())
+
+
+def test_a_second_reload_of_the_same_file_waits_for_no_app_but_those_that_are_starting(folder: Path) -> None:
+    with daemon(folder, OPTIONS + site("one") + site("two")) as process:
+        write(folder, "one", "2", "import os, time\nwhile not os.path.exists('../go'): time.sleep(0.01)\n")
+        with ThreadPoolExecutor() as pool:
+            both = [pool.submit(command, process, folder, "reload")]
+            eventually(lambda: process.log.count('"app ready"') == 3, "the other app")
+            write(folder, "two", "2")
+            both.append(pool.submit(command, process, folder, "reload"))
+            eventually(lambda: version(folder, "two") == "2", "the other app's newest code")
+            (folder / "Caddyfile").write_text(OPTIONS + site("one") + site("two", "threads 3"))
+            write(folder, "two", "3")
+            both.append(pool.submit(command, process, folder, "reload"))
+            process.wait_for_log('"reloading, beside another reload"')
+            assert not any(each.done() for each in both)
+            assert (version(folder, "one"), version(folder, "two")) == ("1", "2")
+            (folder / "go").touch()
+            assert [each.result().returncode for each in both] == [0, 0, 0]
+        assert (version(folder, "one"), version(folder, "two")) == ("2", "3")
 
 
 # -- stop_first ------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ LOOKED_AT = {
         "_changers _changing _may_change _shutdown running"
     ),
     "supervisor.reloads.Reloads": (
-        "_control_endpoint _front_proxy _is_stopping _is_up _loop _service _serving _turn _unasked builds "
+        "_coming _control_endpoint _front_proxy _is_stopping _is_up _loop _service _serving _turn _unasked builds "
         "configuration reader under_way"
     ),
     "apps.counters.Counters": (

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..apps.builds import Builds
 from ..apps.spec import StartFailed
@@ -16,9 +16,10 @@ from ..sockets.socket_file import ListenError
 from ..system.log import records as logs
 from ..system.service import Service
 from ..system.tasks import KeptTasks
+from ..tenants.lookup import UnknownApp
 from .app_changes import AS_USUAL, Manner, Outcome
 from .beside import ControlEndpoint, FrontProxy
-from .change import Step
+from .change import Step, side_by_side
 from .document import Configuration, ConfigurationReader, Document, ReloadFailed
 from .supervisor import Supervisor
 
@@ -60,6 +61,8 @@ class Reloads:
         self._is_up = asyncio.Event()
         self._is_stopping = False
         self._turn = asyncio.Lock()
+        self._coming: Configuration | None = None
+        """Of the reload whose turn it is, or of the last."""
         self._loop = asyncio.get_running_loop()
         self.under_way = KeptTasks()
         self._unasked = KeptTasks()
@@ -72,19 +75,22 @@ class Reloads:
         """Take no more: the daemon stops."""
         self._is_stopping = True
 
-    async def reload(self, document: Document | None = None, manner: Manner = AS_USUAL) -> ReloadResult:
+    async def reload(
+        self, document: Document | None = None, manner: Manner = AS_USUAL, waits: bool = False
+    ) -> ReloadResult:
         """Run ``document``, or what the file says now, with new workers for every app. Raises ``ReloadFailed``.
 
         One app that does not start keeps its old build, as ``outcomes`` say, and the others go on, unless ``manner``
         says otherwise. A failure of the whole changes nothing, and is kept in ``builds``.
         A supervised Caddy gets its part of the file once our side of it is ready, and before anything that it used
-        goes.
+        goes. ``waits``: for the reload that is under way, if there is one; else only apps that it is at do, and those
+        of a file that has changed.
         """
         if self._is_stopping:
             raise ReloadFailed("the daemon is stopping", "busy")
         if len(self.under_way) >= _WAITING_MAX:
             raise ReloadFailed(f"{_WAITING_MAX} reloads are waiting already", "busy")
-        task = self.under_way.begin(self._reload_in_turn(document, manner))
+        task = self.under_way.begin(self._reload(document, manner, waits))
         try:
             # Whoever asked may leave; what was begun is carried out.
             done = await asyncio.shield(task)
@@ -105,36 +111,78 @@ class Reloads:
 
     async def _reload_unasked(self) -> None:
         with contextlib.suppress(ReloadFailed):  # it is in the log
-            await self.reload()
+            await self.reload(waits=True)
 
-    async def _reload_in_turn(self, document: Document | None, manner: Manner) -> ReloadResult:
+    async def _reload(self, document: Document | None, manner: Manner, waits: bool) -> ReloadResult:
         await self._is_up.wait()
-        async with self._turn:
-            log.info("reloading")
-            begun = time.monotonic()
-            try:
-                with self._service.reloading():
-                    done = await self._change(document, manner)
-            except (Exception, asyncio.CancelledError) as exc:
-                if isinstance(exc, asyncio.CancelledError) and self._is_stopping:
-                    raise
-                refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
-                self.builds.was_refused(refused.detail or refused.code, str(refused))
-                log.error("reload refused; the old code keeps serving", extra={"fields": {"error": str(refused)}})
-                raise refused from None
-            self.builds.accepted()
-            refusals = [each.app for each in done.outcomes if each.failure is not None]
-            told = {"refused": ", ".join(refusals)} if refusals else {}
-            log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000), **told}})
-            return done
+        begun = time.monotonic()
+        try:
+            done = None if waits else await self._beside(document, manner)
+            if done is None:
+                async with self._turn:
+                    log.info("reloading")
+                    begun = time.monotonic()
+                    with self._service.reloading():
+                        done = await self._change(document, manner)
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and self._is_stopping:
+                raise
+            refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
+            self.builds.was_refused(refused.detail or refused.code, str(refused))
+            log.error("reload refused; the old code keeps serving", extra={"fields": {"error": str(refused)}})
+            raise refused from None
+        self.builds.accepted()
+        refusals = [each.app for each in done.outcomes if each.failure is not None]
+        told = {"refused": ", ".join(refusals)} if refusals else {}
+        log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000), **told}})
+        return done
 
-    async def _change(self, document: Document | None, manner: Manner) -> ReloadResult:
+    async def _beside(self, document: Document | None, manner: Manner) -> ReloadResult | None:
+        """Reload each app by itself beside the reload that is under way, where neither changes what is in the file."""
+        if manner.changed_only or manner.all_or_nothing or not self._turn.locked():
+            return None
+        wanted = await self._read(document)
+        if self._coming is None or not (_is_same(wanted, self._coming) and _is_same(wanted, self.configuration)):
+            return None
+        log.info("reloading, beside another reload")
+        running = self._serving.running
+        running.origins.outdate(None)
+        outcomes: list[Outcome] = []
+        await side_by_side(self._by_itself(name, manner, outcomes) for name in list(running.apps))
+        if not outcomes and running.apps:
+            raise asyncio.CancelledError  # each of them was
+        failures = [each.failure for each in outcomes if each.failure is not None]
+        if failures and len(failures) == len(outcomes):
+            raise _refused(failures[0])
+        for tenants in running.templates.values():
+            tenants.renew(tenants.spec, canary=manner.canary)
+        return ReloadResult(self.configuration, outcomes)
+
+    async def _by_itself(self, name: str, manner: Manner, outcomes: list[Outcome]) -> None:
+        begun = time.monotonic()
+        failure = None
+        try:
+            await self._serving.reload_app(name, tell=manner.tell, canary=manner.canary)
+        except UnknownApp:
+            return  # yet another reload has taken it away
+        except StartFailed as exc:
+            failure = exc
+        app = self._serving.running.apps.get(name)
+        serves = app is not None and bool(app.pool.ready)
+        result: Literal["reloaded", "refused"] = "reloaded" if failure is None else "refused"
+        outcomes.append(Outcome(name, result, time.monotonic() - begun, failure, serves))
+
+    async def _read(self, document: Document | None) -> Configuration:
         reader = self.reader
         if reader is None:
             raise ReloadFailed("there is no file to read again", "restart")
         if document is None:
             document = await asyncio.to_thread(reader.read, self.configuration.document.file)
-        configuration = await asyncio.to_thread(reader.understand, document)
+        return await asyncio.to_thread(reader.understand, document)
+
+    async def _change(self, document: Document | None, manner: Manner) -> ReloadResult:
+        self._coming = None
+        self._coming = configuration = await self._read(document)
         await self._front_proxy.check(configuration.caddy)
         desired = configuration.composition
 
@@ -155,6 +203,13 @@ class Reloads:
         for warning in configuration.warnings:
             log.warning("configuration", extra={"fields": {"warning": warning}})
         return ReloadResult(configuration, outcomes)
+
+
+def _is_same(one: Configuration, other: Configuration) -> bool:
+    """Whether both want the same apps at the same places: what of them has changed is their code."""
+    ours, theirs = one.composition, other.composition
+    same = (ours.apps, ours.bindings, ours.relay) == (theirs.apps, theirs.bindings, theirs.relay)
+    return same and one.document == other.document and one.caddy.is_same(other.caddy)
 
 
 def _closed(old: Configuration, new: Configuration) -> list[str]:
