@@ -9,7 +9,7 @@ from ...caddyfile.dispenser import Dispenser
 from . import values
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import Canary, Warmup
-from .registry import argument, arguments, block_fields, block_lines, one
+from .registry import argument, arguments, block_fields, one
 from .values import InvalidValue
 
 _subdirective = SUBDIRECTIVES.register
@@ -80,31 +80,29 @@ def canary(d: Dispenser, app: AppDraft) -> None:
     (60s). With fewer requests than that the warm-up decides. Errors are answers of the class 5xx, and requests that
     were lost with a worker."""
     arguments(d, 0, 0)
-    fields: dict[str, Any] = {}
-    for inner in block_lines(d):
-        match inner.val():
-            case "share":
-                text = argument(inner)
-                if "%" in text:
-                    fields["share"] = values.percent(text, 0.1, 90, 3) / 100
-                else:
-                    fields["workers"] = values.count(text, most=512)
-            case "for":
-                fields["for_s"] = values.positive_duration(argument(inner))
-            case "min_requests":
-                fields["min_requests"] = values.count(argument(inner))
-            case "max_errors":
-                fields["max_errors"] = values.percent(argument(inner), 0, 100, 3) / 100
-            case "max_slowdown":
-                text = argument(inner)
-                found = _TIMES.fullmatch(text)
-                if found is None or float(found[1]) < 1:
-                    raise InvalidValue(f"{text!r} is not so many times", "write such as 2x, or 1.5x")
-                fields["max_slowdown"] = float(found[1])
-            case unknown:
-                known = "known are share, for, min_requests, max_errors and max_slowdown"
-                raise InvalidValue(f'unknown line "{unknown}" in its block', known)
-    app.fields["canary"] = Canary(**fields)
+    fields = block_fields(
+        d,
+        share=("share", one(_share)),
+        **{"for": ("for_s", one(values.positive_duration))},
+        min_requests=("min_requests", one(values.count)),
+        max_errors=("max_errors", one(lambda text: values.percent(text, 0, 100, 3) / 100)),
+        max_slowdown=("max_slowdown", one(_times)),
+    )
+    share: dict[str, Any] = fields.pop("share", {})
+    app.fields["canary"] = Canary(**fields, **share)
+
+
+def _share(text: str) -> dict[str, float]:
+    if "%" in text:
+        return {"share": values.percent(text, 0.1, 90, 3) / 100}
+    return {"workers": values.count(text, most=512)}
+
+
+def _times(text: str) -> float:
+    found = _TIMES.fullmatch(text)
+    if found is None or float(found[1]) < 1:
+        raise InvalidValue(f"{text!r} is not so many times", "write such as 2x, or 1.5x")
+    return float(found[1])
 
 
 @_subdirective("keep_previous", "keep_previous <duration>|off")
