@@ -135,9 +135,7 @@ class Drain(NamedTuple):
 
 
 class Shed(NamedTuple):
-    """Give back up to ``connections``, each told by ``Returned``: those that are idle, and from an event loop others,
-    once they are.
-    """
+    """Give back up to ``connections``, each told by ``Returned``: idle ones; an event loop others, too, once idle."""
 
     connections: int
 

@@ -171,7 +171,7 @@ class App(Dispatcher):
         """The generation that was prepared takes over: idle connections move to it, requests in flight finish."""
         orders = self.takeover.swap(self.newest.core.is_growing, self.deploys.keeps())
         self.deploys.trial_is_over("promoted")
-        self.scaled.forget()
+        self.scaled.asked_for = None
         self.carry_out(orders)  # which keeps the build that was accepted before
         self.builds.accepted()
         self.pool.ledger.is_trial = False
@@ -285,7 +285,7 @@ class App(Dispatcher):
             while await self.pool.grow():
                 former.drain_one()
         finally:
-            self.carry_out(self.takeover.grown(former))
+            self.carry_out(self.takeover.retire(former))
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class App(Dispatcher):
             return pool
 
         for each in saved.former:
-            self.carry_out(takeover.grown(restored(each)))
+            self.carry_out(takeover.retire(restored(each)))
         takeover.is_stopping = saved.is_stopping
         takeover.is_succeeded = saved.is_stopping and self._recourse.successor is not None
         takeover.broken = StartFailed.restored(saved.broken)

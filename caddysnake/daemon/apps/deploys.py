@@ -35,8 +35,10 @@ class Shelf:
         self._pool: Pool | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sheds = 0
-        self._build = 0
-        self._until = 0.0
+        self.build = 0
+        """The number of its build."""
+        self.until = 0.0
+        """``time.time()`` when it goes."""
 
     @property
     def pool(self) -> Pool | None:
@@ -44,23 +46,9 @@ class Shelf:
         kept = self._app.takeover.kept
         return kept if kept is not None and kept.ready else None
 
-    @property
-    def build(self) -> int:
-        """The number of its build."""
-        return self._build
-
-    @property
-    def until(self) -> float:
-        """``time.time()`` when it goes."""
-        return self._until
-
-    def keep(self, pool: Pool, seconds: float, build: int) -> None:
-        """Have connections come back from ``pool``, which serves nothing more, and keep it for so long."""
-        self.keep_until(pool, time.time() + seconds, build)
-
     def keep_until(self, pool: Pool, until: float, build: int) -> None:
-        """The same, until a moment of ``time.time()``."""
-        self._pool, self._build, self._until = pool, build, until
+        """Have connections come back from ``pool``, which serves nothing more, and keep it until a ``time.time()``."""
+        self._pool, self.build, self.until = pool, build, until
         self._sheds = 0
         if self._timer is not None:
             self._timer.cancel()
@@ -72,8 +60,8 @@ class Shelf:
         if pool is None or app.takeover.kept is not pool:
             self._pool = None
             return
-        if time.time() >= self._until or not pool.workers:
-            log.info("the build before is let go", extra={"fields": {"app": pool.spec.name, "build": self._build}})
+        if time.time() >= self.until or not pool.workers:
+            log.info("the build before is let go", extra={"fields": {"app": pool.spec.name, "build": self.build}})
             self._pool = None
             app.carry_out(app.takeover.drop_kept())
             return
@@ -81,7 +69,7 @@ class Shelf:
             if worker.slots.connections:
                 worker.shed(worker.slots.connections)
         self._sheds += 1
-        pause_s = _SHED_S if self._sheds < _OFTEN else min(_SHED_SELDOM_S, max(0.01, self._until - time.time()))
+        pause_s = _SHED_S if self._sheds < _OFTEN else min(_SHED_SELDOM_S, max(0.01, self.until - time.time()))
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
 
@@ -139,7 +127,7 @@ class Deploys:
         """Let ``pool``, which another has followed, serve nothing more, and keep it."""
         pool.wind_down()
         build = self._app.builds.running  # the one that follows is not accepted yet
-        self.shelf.keep(pool, self._app.spec.keep_s, 0 if build is None else build.number)
+        self.shelf.keep_until(pool, time.time() + self._app.spec.keep_s, 0 if build is None else build.number)
 
     def roll_back(self) -> int | None:
         """Let the build that was kept serve again; its number, or None when there is none."""

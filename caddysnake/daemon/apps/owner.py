@@ -19,6 +19,7 @@ class Owner(Protocol):
     takeover: Takeover[Pool]
     builds: Builds
     next_side: Callable[[bool], tuple[list[Worker], int]] | None
+    fallen: Callable[[StartFailed], None]
 
     @property
     def spec(self) -> PoolSpec:
@@ -38,10 +39,6 @@ class Owner(Protocol):
 
     def discard(self) -> None:
         """Give it up."""
-
-    @property
-    def fallen(self) -> Callable[[StartFailed], None]:
-        """See ``App``."""
 
     def choose_for_clients(self) -> None:
         """While two builds are compared."""

@@ -7,13 +7,14 @@ import logging
 import select
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ...channel.settings import Settings
-from ..system.memory import available_bytes
+from ..system.memory import available_bytes, reserve
 from ..system.processes import cpu_seconds, resident_bytes, run_delay_s
 from ..system.state import ScaleSnapshot
 from ..workers.worker import Worker
+from .dispatcher import Dispatcher
 from .pool import Pool
 from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Observation, Scaler
 
@@ -35,29 +36,10 @@ class Change(NamedTuple):
     reason: str
 
 
-class Scalable(Protocol):
-    """The app."""
-
-    @property
-    def pool(self) -> Pool:
-        """See ``App``."""
-
-    @property
-    def waiting(self) -> int:
-        """See ``App``."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """See ``App``."""
-
-    def even_out(self) -> None:
-        """See ``App``."""
-
-
 class Scaled:
     """One app's number of workers."""
 
-    def __init__(self, app: Scalable, may_grow: Callable[[], bool]) -> None:
+    def __init__(self, app: Dispatcher, may_grow: Callable[[], bool]) -> None:
         self._app = app
         self._may_grow = may_grow
         self._scaler = Scaler()
@@ -66,13 +48,10 @@ class Scaled:
         self._cpu = self._cpu_now = (0.0, dict[int, float]())
         self._slow: float | None = None
         self._ready = self._looks = 0
+        self.asked_for: int | None = None
+        """A number that somebody has set; it holds until the next reload of the file."""
         self.last: Change | None = None
         """Why there are as many as there are; None: the file says so."""
-
-    @property
-    def asked_for(self) -> int | None:
-        """A number that somebody has set; it holds until the next reload of the file."""
-        return self._scaler.asked_for
 
     def wake(self) -> None:
         """Something has come for the app."""
@@ -83,7 +62,7 @@ class Scaled:
 
     def ask_for(self, workers: int | None) -> None:
         """Have so many, or, with None, as many as it takes."""
-        self._scaler.asked_for = workers
+        self.asked_for = workers
         spec = self._app.pool.spec
         if workers is not None:
             self._carry_out(Decision(workers, "asked for"))
@@ -95,10 +74,6 @@ class Scaled:
         """Return how many a new generation begins with: as many as the present one has, where that is allowed."""
         size = self._app.pool.core.size
         return min(max(size, least), most) if most > least else least
-
-    def forget(self) -> None:
-        """Another build runs: what was asked for does not hold any more."""
-        self._scaler.asked_for = None
 
     def shrink(self, reason: str) -> None:
         """Have one worker fewer, if that is allowed."""
@@ -112,11 +87,11 @@ class Scaled:
         self._timer = None
         app, pool = self._app, self._app.pool
         spec, core = pool.spec, pool.core
-        if app.is_stopping or spec.most <= spec.workers:
+        if app.takeover.is_stopping or spec.most <= spec.workers:
             return
         sight = self._sight(pool)
         if core.is_kept and pool.is_started and not core.is_growing and not core.replacing:
-            bounds = Bounds(spec.workers, spec.most, spec.scale_down_after_s)
+            bounds = Bounds(spec.workers, spec.most, spec.scale_down_after_s, self.asked_for)
             decision = self._scaler.look(time.monotonic(), bounds, sight, lambda: self._room(pool))
             if decision is not None and (decision.workers < core.size or self._may_grow()):
                 self._carry_out(decision)
@@ -157,8 +132,7 @@ class Scaled:
         return self._slow, recent
 
     def _room(self, pool: Pool) -> int:
-        sizes = [resident_bytes(worker.pid) for worker in pool.ready]
-        mean = sum(sizes) // len(sizes) if sizes else 0
+        mean = _mean_bytes(pool)
         coming = pool.core.size - len(pool.ready)
         return max(0, available_bytes() // mean - coming) if mean else 1 << 30
 
@@ -169,6 +143,7 @@ class Scaled:
         fields = {"app": pool.spec.name, "workers": decision.workers, "before": pool.core.size}
         log.info("app is scaled", extra={"fields": {**fields, "reason": decision.reason}})
         self.last = Change(time.time(), decision.workers, decision.reason)
+        reserve(max(0, decision.workers - pool.core.size) * _mean_bytes(pool))
         pool.resize(decision.workers)
 
     # -- going on in another image of the daemon -------------------------------------------------------------
@@ -179,9 +154,13 @@ class Scaled:
 
     def restore(self, saved: ScaleSnapshot) -> None:
         """Go on where ``saved`` says."""
-        self._scaler.asked_for = saved.asked_for
+        self.asked_for = saved.asked_for
         self.last = None if saved.last is None else Change(*saved.last)
         self.wake()
+
+
+def _mean_bytes(pool: Pool) -> int:
+    return sum(resident_bytes(worker.pid) for worker in pool.ready) // max(1, len(pool.ready))
 
 
 def _behind(worker: Worker) -> int:

@@ -25,6 +25,8 @@ class Bounds(NamedTuple):
     least: int
     most: int
     down_after_s: float = 60.0
+    asked_for: int | None = None
+    """A number that somebody set; None: as many as it takes."""
 
 
 class Observation(NamedTuple):
@@ -56,8 +58,6 @@ class Scaler:
     """Of one app; remembers what it has seen."""
 
     def __init__(self) -> None:
-        self.asked_for: int | None = None
-        """A number that somebody set; None: as many as it takes."""
         self._last_wanted = 0
         self._quiet_since: float | None = None
         self._shrunk_at: float | None = None
@@ -65,8 +65,8 @@ class Scaler:
 
     def look(self, now: float, bounds: Bounds, sight: Observation, room: Callable[[], int]) -> Decision | None:
         """Return how many there should be instead, or None. ``room()``: for how many more there is memory."""
-        if self.asked_for is not None:
-            return None if sight.workers == self.asked_for else Decision(self.asked_for, "asked for")
+        if bounds.asked_for is not None:
+            return None if sight.workers == bounds.asked_for else Decision(bounds.asked_for, "asked for")
         if not bounds.least <= sight.workers <= bounds.most:
             return Decision(min(max(sight.workers, bounds.least), bounds.most), "as the file says")
         wanted, self._last_wanted = min(_wanted(sight), self._last_wanted), _wanted(sight)

@@ -116,7 +116,7 @@ class Takeover(Generic[G]):
             self.former.add(former)
             orders += [Act(Do.WIND_DOWN, former), Act(Do.DRAIN_ONE, former), Act(Do.GROW, former)]
         else:
-            orders += self._retire(former)
+            orders += self.retire(former)
         return [*orders, Act(Do.SERVE_WAITING)]
 
     def suspend(self) -> list[Order[G]]:
@@ -125,24 +125,20 @@ class Takeover(Generic[G]):
         stops = [Act(Do.STOP, generation) for generation in [self.present, *self.former]]
         return [Act(Do.END_GROWTH), *dropped, *stops]
 
-    def grown(self, former: G) -> list[Order[G]]:
-        """The growth of the present generation is over, or was given up: ``former`` goes whole."""
-        return self._retire(former)
-
     def discard(self) -> list[Order[G]]:
         """Give up the coming generation."""
         coming, self.coming = self.coming, None
-        return [] if coming is None else [*self._retire(coming), Act(Do.KILL, coming)]
+        return [] if coming is None else [*self.retire(coming), Act(Do.KILL, coming)]
 
     def return_(self) -> list[Order[G]]:
         """The coming generation has served, and is not wanted: its connections go back to the present one."""
         coming, self.coming = self.coming, None
-        return [] if coming is None else [*self._retire(coming), Act(Do.SERVE_WAITING)]
+        return [] if coming is None else [*self.retire(coming), Act(Do.SERVE_WAITING)]
 
     def drop_kept(self) -> list[Order[G]]:
         """Keep no former generation any more."""
         kept, self.kept = self.kept, None
-        return [] if kept is None else self._retire(kept)
+        return [] if kept is None else self.retire(kept)
 
     def roll_back(self) -> list[Order[G]]:
         """The generation that was kept takes over again."""
@@ -150,13 +146,14 @@ class Takeover(Generic[G]):
         former, self.present, self.kept = self.present, self.kept, None
         self.broken = None
         revived: Order[G] = Act(Do.REVIVE, self.present)
-        return [Act(Do.END_GROWTH), revived, *self._retire(former), Act(Do.SERVE_WAITING)]
+        return [Act(Do.END_GROWTH), revived, *self.retire(former), Act(Do.SERVE_WAITING)]
 
     def gone(self, generation: G) -> None:
         """No worker of ``generation`` is left."""
         self.former.discard(generation)
 
-    def _retire(self, generation: G) -> list[Order[G]]:
+    def retire(self, generation: G) -> list[Order[G]]:
+        """``generation`` goes whole."""
         self.former.add(generation)
         return [Act(Do.RETIRE, generation)]
 

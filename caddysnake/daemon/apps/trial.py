@@ -229,7 +229,8 @@ class Trial:
 
     async def promote(self, why: str) -> Judgement:
         """Let it take over now."""
-        await self._stop()
+        self._task.cancel()
+        await asyncio.wait((self._task,))
         if not self.result.done():
             await self._carry_out(await self._completed(Judgement(Ruling.PROMOTE, why)))
         return self.result.result()
@@ -244,10 +245,6 @@ class Trial:
             log.warning("the new build is returned", extra={"fields": fields})
             self._returned(self._failure(verdict))
             self._conclude(verdict)
-
-    async def _stop(self) -> None:
-        self._task.cancel()
-        await asyncio.wait((self._task,))
 
     def _conclude(self, verdict: Judgement) -> None:
         if not self.result.done():

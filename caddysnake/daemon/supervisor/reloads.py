@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ..apps.builds import Builds
 from ..apps.spec import StartFailed
@@ -61,8 +61,7 @@ class Reloads:
         self._is_up = asyncio.Event()
         self._is_stopping = False
         self._turn = asyncio.Lock()
-        self._coming: Configuration | None = None
-        """Of the reload whose turn it is, or of the last."""
+        self._coming: Configuration | None = None  # of the reload whose turn it is, or of the last
         self._loop = asyncio.get_running_loop()
         self.under_way = KeptTasks()
         self._unasked = KeptTasks()
@@ -83,8 +82,7 @@ class Reloads:
         One app that does not start keeps its old build, as ``outcomes`` say, and the others go on, unless ``manner``
         says otherwise. A failure of the whole changes nothing, and is kept in ``builds``.
         A supervised Caddy gets its part of the file once our side of it is ready, and before anything that it used
-        goes. ``waits``: for the reload that is under way, if there is one; else only apps that it is at do, and those
-        of a file that has changed.
+        goes. ``waits``: for the reload that is under way, also where both only bring new code.
         """
         if self._is_stopping:
             raise ReloadFailed("the daemon is stopping", "busy")
@@ -151,26 +149,21 @@ class Reloads:
         await side_by_side(self._by_itself(name, manner, outcomes) for name in list(running.apps))
         if not outcomes and running.apps:
             raise asyncio.CancelledError  # each of them was
-        failures = [each.failure for each in outcomes if each.failure is not None]
-        if failures and len(failures) == len(outcomes):
-            raise _refused(failures[0])
         for tenants in running.templates.values():
             tenants.renew(tenants.spec, canary=manner.canary)
         return ReloadResult(self.configuration, outcomes)
 
     async def _by_itself(self, name: str, manner: Manner, outcomes: list[Outcome]) -> None:
         begun = time.monotonic()
-        failure = None
+        outcome = Outcome(name, "reloaded")
         try:
             await self._serving.reload_app(name, tell=manner.tell, canary=manner.canary)
         except UnknownApp:
             return  # yet another reload has taken it away
         except StartFailed as exc:
-            failure = exc
-        app = self._serving.running.apps.get(name)
-        serves = app is not None and bool(app.pool.ready)
-        result: Literal["reloaded", "refused"] = "reloaded" if failure is None else "refused"
-        outcomes.append(Outcome(name, result, time.monotonic() - begun, failure, serves))
+            app = self._serving.running.apps.get(name)
+            outcome = Outcome(name, "refused", failure=exc, serves=app is not None and bool(app.pool.ready))
+        outcomes.append(outcome._replace(seconds=time.monotonic() - begun))
 
     async def _read(self, document: Document | None) -> Configuration:
         reader = self.reader

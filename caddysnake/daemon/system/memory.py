@@ -25,6 +25,12 @@ def available_bytes(proc: str = "/proc") -> int:
     return found if Budget.left_bytes is None else min(found, Budget.left_bytes)
 
 
+def reserve(size: int) -> None:
+    """Take ``size`` bytes of the budget, until it is measured again."""
+    if Budget.left_bytes is not None:
+        Budget.left_bytes = max(0, Budget.left_bytes - size)
+
+
 def share_bytes(pid: int) -> int:
     """Return what a process occupies, of what it shares with others its share (proc_pid_smaps(5), Pss); what it has
     resident where that may not be read.

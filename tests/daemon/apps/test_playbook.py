@@ -338,7 +338,7 @@ class World:
     def growth_over(self, former: Pool) -> None:
         if former in self.ended_growth:
             self.ended_growth.remove(former)
-        self.app_orders(self.takeover.grown(former))
+        self.app_orders(self.takeover.retire(former))
 
     # -- what somebody asks for
 

@@ -15,6 +15,7 @@ from support.house import House, run, spec, until
 
 from caddysnake.daemon.apps.generation import Generation, Spawn, Started
 from caddysnake.daemon.apps.scaling import Bounds, Decision, Observation, Scaler
+from caddysnake.daemon.system import memory
 
 BOUNDS = Bounds(1, 8, 60.0)
 
@@ -80,10 +81,9 @@ def test_more_that_are_asked_for_while_the_first_start_are_started() -> None:
 
 def test_what_somebody_asked_for_holds() -> None:
     scaler = Scaler()
-    scaler.asked_for = 2
-    assert scaler.look(0.0, BOUNDS, Observation(1, 1, 9, 9, 4), lambda: 9) == Decision(2, "asked for")
-    assert scaler.look(1.0, BOUNDS, Observation(2, 2, 9, 9, 4), lambda: 9) is None
-    scaler.asked_for = None
+    two = BOUNDS._replace(asked_for=2)
+    assert scaler.look(0.0, two, Observation(1, 1, 9, 9, 4), lambda: 9) == Decision(2, "asked for")
+    assert scaler.look(1.0, two, Observation(2, 2, 9, 9, 4), lambda: 9) is None
     assert scaler.look(2.0, Bounds(3, 8), Observation(2, 2, 0, 0, 4), lambda: 9) == Decision(3, "as the file says")
 
 
@@ -171,6 +171,25 @@ def test_what_an_event_loop_does_not_get_to_is_shared_with_those_that_come(folde
 
             await asyncio.wait_for(asyncio.gather(*(client() for _ in range(12))), 20)
             assert sum(seen.values()) < 120, "within a moment"
+
+    run(work())
+
+
+def test_a_burst_gets_no_more_workers_than_the_budget_has_memory_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is measured now and then only."""
+
+    async def work() -> None:
+        async with House() as house:
+            app = await house.started(spec("slow:wsgi", "wsgi", folder, threads=2)._replace(most=4))
+            monkeypatch.setattr(memory.Budget, "left_bytes", int(1.9 * memory.resident_bytes(app.pool.ready[0].pid)))
+            clients = [house.connect(app) for _ in range(12)]
+            for client in clients:
+                ask(client)
+            for client in clients:
+                await answered(client)
+            assert app.pool.core.size == 2
 
     run(work())
 
