@@ -61,8 +61,7 @@ class Context:
         self.is_publishing = False
         self.is_leaving = False
         """Idle connections are not kept."""
-        self.owed = 0
-        """So many are to leave when they become idle."""
+        self.owed = 0  # so many are to leave when they become idle
         self.is_orphaned = False
         """The daemon is gone: answers end their connections."""
         self.is_forced = False

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("caddysnake.app")
 
-_SHED_S, _SHED_SELDOM_S, _OFTEN = 0.02, 1.0, 100
-"""How often it is asked for connections that have become idle, and how many times often."""
+_SHED_S, _LOOK_S = 0.05, 1.0
+"""How often it is asked for its connections, and is looked at when it has none."""
 
 
 class Shelf:
@@ -34,7 +34,6 @@ class Shelf:
         self._app = app
         self._pool: Pool | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._sheds = 0
         self.build = 0
         """The number of its build."""
         self.until = 0.0
@@ -49,7 +48,6 @@ class Shelf:
     def keep_until(self, pool: Pool, until: float, build: int) -> None:
         """Have connections come back from ``pool``, which serves nothing more, and keep it until a ``time.time()``."""
         self._pool, self.build, self.until = pool, build, until
-        self._sheds = 0
         if self._timer is not None:
             self._timer.cancel()
         self._look()
@@ -65,11 +63,10 @@ class Shelf:
             self._pool = None
             app.carry_out(app.takeover.drop_kept())
             return
-        for worker in pool.ready:
-            if worker.slots.connections:
-                worker.shed(worker.slots.connections)
-        self._sheds += 1
-        pause_s = _SHED_S if self._sheds < _OFTEN else min(_SHED_SELDOM_S, max(0.01, self.until - time.time()))
+        holding = [worker for worker in pool.ready if worker.slots.connections]
+        for worker in holding:
+            worker.shed(worker.slots.connections)
+        pause_s = _SHED_S if holding else min(_LOOK_S, max(0.01, self.until - time.time()))
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
 

@@ -22,8 +22,7 @@ log = logging.getLogger("caddysnake.app")
 
 _SLOW_S = 1.0
 """How often the processor time of workers is looked at."""
-_AT_FIRST = 4
-"""So many looks are close ones after something has come for an app that had nothing to do."""
+_AT_FIRST = 4  # so many looks are close ones after something has come for an app that had nothing to do
 _LOOKED_AT_MAX = 512
 """Of so many idle connections of a worker is seen whether something waits on them."""
 

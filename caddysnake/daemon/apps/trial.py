@@ -62,8 +62,6 @@ log = logging.getLogger("caddysnake.app")
 _LOOK_S = 0.1
 _AHEAD = 4
 """So many requests more than its share still let the new build have clients: each worker tells in its time."""
-_SHED_S, _SHED_OFTEN_S, _OFTEN = 0.5, 0.05, 20
-"""How often the old build is asked for connections that have not been counted yet, and how many times often."""
 _TELL_S = 2.0
 _COMPLETE_S = 120.0
 """How long the rest of the workers of a build that was found good may take."""
@@ -115,8 +113,6 @@ class Trial:
         """So many have been given to a worker, to stay with it."""
         self._since: dict[tuple[Connection, float], float] = {}
         """Requests of the new build that have no answer, and since when that was seen."""
-        self._sheds = 0
-        self._shed_at = 0.0
         self._turn = 0
         self._task = asyncio.get_running_loop().create_task(self._watch())
 
@@ -186,14 +182,8 @@ class Trial:
 
     def _shed(self) -> None:
         """Have connections come back that the old build was given before the trial: they are not counted."""
-        now = time.monotonic()
-        if self.old.spec.ties or now - self._shed_at < (_SHED_OFTEN_S if self._sheds < _OFTEN else _SHED_S):
-            return
-        self._shed_at = now
-        self._sheds += 1
-        for worker in self.old.ready:
-            count = worker.slots.uncounted
-            if count:
+        for worker in [] if self.old.spec.ties else self.old.ready:
+            if count := worker.slots.uncounted:
                 worker.shed(count)
 
     async def _completed(self, verdict: Judgement) -> Judgement:

@@ -157,8 +157,9 @@ class SlotTable:
 
     @property
     def uncounted(self) -> int:
-        """How many of them wait for a request, and do not come back by themselves after some."""
-        return sum(not each.turns and self._states[slot] == vitals.SLOT_IDLE for slot, each in self._held.items())
+        """How many of them have no answer to their request, or none yet, and do not come back by themselves."""
+        soon = (vitals.SLOT_IDLE, vitals.SLOT_READING)
+        return sum(not each.turns and self._states[slot] in soon for slot, each in self._held.items())
 
     @property
     def may_ask(self) -> bool:

@@ -36,7 +36,7 @@ from ...channel.messages import (
     Takes,
 )
 from ...channel.records import say
-from ...channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
+from ...channel.vitals import SLOT_CLOSED, SLOT_READING, SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..arrival import arrival, has_input
 from ..early_answers import STALL_S
 from ..in_flight import named
@@ -225,8 +225,7 @@ class Controller:
             elif isinstance(message, Drain):
                 self._drain(message.grace_s)
             elif isinstance(message, Shed):
-                for connection in self._table.take_idle(message.connections):
-                    self._table.give_back(connection)
+                self._shed(message.connections)
             elif isinstance(message, Profile):
                 profiling.begin(message.worker, message.seconds, descriptors[0])
             elif isinstance(message, Dump):
@@ -288,6 +287,15 @@ class Controller:
         self._table.admit(connection)
         if self._pool.busy == len(self._pool.threads):
             self._pool.asleep = False  # nobody may ever look at it: watch, and give it back if that is so
+
+    def _shed(self, count: int) -> None:
+        """Give back so many: those that are idle, and others after the request that they are at."""
+        idle = self._table.take_idle(count)
+        for connection in idle:
+            self._table.give_back(connection)
+        asked = [each for each in self._table.held.values() if self._page.slots[each.slot] == SLOT_READING]
+        for connection in [each for each in asked if not each.turns][: max(0, count - len(idle))]:
+            connection.turns = 1
 
     # Leaving.
 
