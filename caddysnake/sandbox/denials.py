@@ -42,6 +42,8 @@ def denied_path(text: str) -> str:
 
 def hint(text: str) -> str:
     """What would let an app in a sandbox, which has failed with ``text``, have what it was denied; else empty."""
+    if "symlink" in text.rpartition("PermissionError")[0].rpartition("  File ")[2]:
+        return "(in a sandbox links can be made in TMPDIR only)"
     path = denied_path(text)
     if path:
         lines = [f"read {word(path)}", f"write {word(path)}"]

@@ -33,6 +33,14 @@ def test_the_last_path_that_was_denied_is_named(text: str, path: str) -> None:
     assert denied_path(text) == path
 
 
+def test_where_no_line_would_help_none_is_named() -> None:
+    text = (
+        'Traceback …\n  File "/srv/a.py", line 5, in app\n    os.symlink("/srv/x", "media/x")\n'
+        "PermissionError: [Errno 13] Permission denied: '/srv/x' -> 'media/x'\n"
+    )
+    assert hint(text) == "(in a sandbox links can be made in TMPDIR only)"
+
+
 CALLED = "Traceback …\n  File \"/srv/a.py\", line 5, in app\n    {}\nPermissionError: [Errno 13] Permission denied\n"
 
 

@@ -180,7 +180,6 @@ def walls_of(fence: Fence, sites: Sites) -> Walls:
     found = {**dict.fromkeys((*_READ, *ours), "read"), **dict.fromkeys(_USE, "use"), **dict.fromkeys(_SHARE, "share")}
     grants = [Grant(path, how) for path, how in found.items()]
     wishes = [Wish(path, "read", "venv", is_optional=True) for path in (*venv, *roots)]
-    # Links on the way to the installation have been followed: this is between a request and its tenant's start.
     known = {path: path for path in roots if not os.path.islink(path)}
     reals = {wish: known.get(wish.path) or os.path.realpath(wish.path) for wish in (*wishes, *fence.wishes)}
     private = os.path.realpath(sites.private) if sites.private else ""
