@@ -221,7 +221,7 @@ class Daemon:
             cgroup=cgroups.root(),
             started_at=self.started_at,
             upgrades=self.upgrades,
-            is_reload_wanted=bool(self.reloads.under_way),
+            is_reload_wanted=not all(each.done() for each in self.reloads.under_way),
         )
 
     def _go_on(self, inheritance: Inheritance) -> None:

@@ -57,7 +57,7 @@ PARTIAL_S = 1.0
 """How long a line that does not end is waited for."""
 
 GROUP_S = 0.2
-TELL_DROPPED_S = 1.0
+TELL_DROPPED_S = 60.0
 _READS_AT_THE_END = 64
 _RECORD_LINE_MAX = 256 * 1024
 _TEXT_MAX = 32 * 1024

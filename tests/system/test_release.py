@@ -174,6 +174,21 @@ def test_an_upgrade_waits_for_a_release_that_runs_and_breaks_off_none(tmp_path: 
         assert order.read_text().split() == ["begun", "done", "worker"]
 
 
+def test_a_reload_for_which_an_upgrade_waits_runs_it_once_and_is_told_what_came_of_it(tmp_path: Path) -> None:
+    with daemon(tmp_path, block(tmp_path, "blog", "")) as process, ThreadPoolExecutor() as pool:
+        order = tmp_path / "blog" / "order"
+        more = "release sh -c `echo begun >> order; while ! test -e go; do sleep 0.05; done`"
+        (tmp_path / "Caddyfile").write_text(block(tmp_path, "blog", more, "second"))
+        reloaded = pool.submit(command, process, tmp_path, "reload")
+        eventually(lambda: "begun" in order.read_text(), "the release")
+        upgraded = pool.submit(command, process, tmp_path, "upgrade")
+        process.wait_for_log('"msg":"upgrading"')
+        (tmp_path / "blog" / "go").touch()
+        assert (reloaded.result().returncode, upgraded.result().returncode) == (0, 0)
+        assert ask(tmp_path, "blog") == (200, b"second")
+        assert order.read_text().split() == ["worker", "begun", "worker"]
+
+
 def test_a_reload_that_is_refused_after_an_upgrade_leaves_the_daemon_at_work(tmp_path: Path) -> None:
     with daemon(tmp_path, block(tmp_path, "blog", "release test ! -e bad")) as process:
         command(process, tmp_path, "upgrade", check=True)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..system import processes
 
@@ -39,7 +40,7 @@ def marked(word: str, known: set[int]) -> dict[int, str]:
         if fields[1] == ours and pid not in known:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
                 if wanted in file.read().split(b"\0"):
-                    found[pid] = _name(pid)
+                    found[pid] = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     return found
 
 
@@ -49,8 +50,3 @@ def _processes() -> Iterator[tuple[int, list[bytes]]]:
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 yield int(entry), processes.stat_of(int(entry))
-
-
-def _name(pid: int) -> str:
-    with open(f"/proc/{pid}/comm", "rb") as file:
-        return file.read().decode("utf-8", "replace").strip()

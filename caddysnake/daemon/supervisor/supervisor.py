@@ -27,6 +27,8 @@ from .shutdown import Shutdown
 
 log = logging.getLogger("caddysnake.daemon")
 
+_TOLD_S = 0.5  # so long whoever asked for a change that has just ended has to read what came of it
+
 _PROGRESS_S = 2.0
 
 
@@ -249,7 +251,7 @@ class Supervisor:
 
     async def hold_changes(self) -> None:
         """Wait for what changes, and begin nothing more until ``release_changes``."""
-        running = self.running
+        running, was_busy = self.running, self._changing.locked() or bool(self._changers)
         await self._changing.acquire()
         self._may_change.clear()
         try:
@@ -261,6 +263,8 @@ class Supervisor:
             running.starts.hold()
             for tenants in running.templates.values():
                 await tenants.hold_renewals()
+            if was_busy:
+                await asyncio.sleep(_TOLD_S)
         except BaseException:
             self.release_changes()
             raise
