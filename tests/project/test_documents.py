@@ -84,10 +84,10 @@ def test_the_example_is_formatted() -> None:
     assert format_source(text) == text
 
 
-def test_each_file_that_the_guide_for_contributors_names_is_there() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    known = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.py") if ".venv" not in path.parts[0]}
-    named = set(re.findall(r"`((?:[a-z0-9_.]+/)+[a-z_0-9]+\.py)`", text))
-    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in known)]
+@pytest.mark.parametrize("document", [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "security.md"], ids=name)
+def test_each_file_of_ours_that_is_named_is_there(document: Path) -> None:
+    known = {path.relative_to(ROOT).as_posix() for path in (ROOT / "caddysnake").glob("**/*.py")}
+    known |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("**/*.py")}
+    named = set(re.findall(r"`((?:[a-z0-9_.]+/)+[a-z_0-9]+\.py)`", document.read_text()))
     assert named
-    assert missing == []
+    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in known)] == []
