@@ -26,10 +26,6 @@ def load_app(settings: Settings) -> tuple[Any, str]:
         from . import build
 
         app = (build.before_asgi if interface == "asgi" else build.before_wsgi)(app, settings.build)
-    if settings.slow_request_s is not None and interface == "wsgi":
-        from . import slow
-
-        app = slow.before_wsgi(app, settings, settings.slow_request_s)
     if settings.health_path:
         app = (before_asgi if interface == "asgi" else before_wsgi)(app, settings.health_path)
     return app, interface

@@ -157,46 +157,10 @@ def of_loop(settings: Settings, limit_s: float, calls: Collection[Any]) -> SlowR
     return SlowRequests(settings, limit_s, running)
 
 
-def before_wsgi(app: Any, settings: Settings, limit_s: float) -> Any:
-    """``app``, a WSGI app, whose requests are told of that take longer, each until its iterator is at its end."""
-    running: dict[int, tuple[float, dict[str, Any]]] = {}  # by thread
+def of_threads(settings: Settings, limit_s: float, calls: dict[int, tuple[dict[str, Any], float]]) -> SlowRequests:
+    """Of ``calls`` by the thread that runs each: its environ, and since when."""
 
-    def calls() -> list[Running]:
-        return [Running(environ, since, thread) for thread, (since, environ) in list(running.items())]
+    def running() -> list[Running]:
+        return [Running(environ, since, thread) for thread, (environ, since) in list(calls.items())]
 
-    slow = SlowRequests(settings, limit_s, calls)
-
-    def end() -> None:
-        since, environ = running.pop(get_ident())
-        took_s = monotonic() - since
-        if took_s >= limit_s:
-            slow.end(environ, took_s)
-
-    def noting(environ: dict[str, Any], start_response: Any) -> Any:
-        running[get_ident()] = monotonic(), environ
-        try:
-            returned = app(environ, start_response)
-        except BaseException:
-            end()
-            raise
-        if type(returned) in (list, tuple) or type(returned) is environ.get("wsgi.file_wrapper"):
-            end()
-            return returned
-        return _Noted(returned, end)
-
-    return noting
-
-
-class _Noted:
-    """An iterable of an app's; ``close`` is called by the server at the end."""
-
-    def __init__(self, iterable: Any, end: Callable[[], None]) -> None:
-        self._iterable = iterable
-        self._end = end
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._iterable)
-
-    def close(self) -> None:
-        self._end()
-        getattr(self._iterable, "close", lambda: None)()
+    return SlowRequests(settings, limit_s, running)

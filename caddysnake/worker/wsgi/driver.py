@@ -17,6 +17,7 @@ import io
 import time
 from enum import Enum
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ...channel.settings import Settings
@@ -52,6 +53,7 @@ from .environ import of_request
 from .websockets import WebSockets, is_websocket
 
 if TYPE_CHECKING:
+    from ..app.slow import SlowRequests
     from .call.upgrade import Upgrading
 
 _PROMPT_S = QUEUE_BOUNDS_S[0]
@@ -104,6 +106,12 @@ class Driver:
             self.hand_on,
         )
         self._variables = contextvars.copy_context()  # what importing the app has left: each call begins with a copy
+        self._slow: SlowRequests | None = None
+        self._under_way: dict[int, tuple[dict[str, Any], float]] = {}
+        if settings.slow_request_s is not None:
+            from ..app.slow import of_threads
+
+            self._slow = of_threads(settings, settings.slow_request_s, self._under_way)
         self._head_timeout_s = settings.head_timeout_s
         self._table = table
         self._slots = slots
@@ -258,6 +266,8 @@ class Driver:
             environ["wsgi.early_hints"] = call.early_hints
         if connection.arrival is not None:
             arrived = _told_arrival(connection, environ, start, arrived)
+        if self._slow is not None:
+            self._under_way[get_ident()] = environ, start
         received = parser.received
         owned = self._variables.copy().run(call.run, environ)
         if received:
@@ -270,6 +280,10 @@ class Driver:
             if call.has_raised:
                 counters.fail()
             counters.end(start, 500 if call.is_cut else call.answered, call.sent_bytes)
+        if self._slow is not None:
+            del self._under_way[get_ident()]
+            if (took_s := time.monotonic() - start) >= self._slow.limit_s:
+                self._slow.end(environ, took_s)
         waited = start - arrived
         if waited > 0.0:
             counters.waited_s += waited
