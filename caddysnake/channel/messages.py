@@ -124,6 +124,9 @@ TAKE_SINCE_SHIFT = 8
 TAKE_COUNTED = 32
 """To an app's worker: give it back after as many requests as stand where else the time does."""
 
+TAKE_ROUND = 64
+"""To an app's worker: give it back after some requests, for another worker: all share a store. Older ones keep it."""
+
 TAKE_LISTENER_SHIFT = 8
 """To a relay: the number of the listener in its routing table stands above this many bits."""
 

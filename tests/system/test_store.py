@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.admin import call, command
-from support.daemon import Process, children, daemon, eventually, get
+from support.daemon import PATIENCE_S, Process, children, daemon, eventually, get
+from support.rawhttp import RawClient
 
 pytestmark = pytest.mark.system
 
@@ -234,6 +237,40 @@ def test_workers_have_numbers(tmp_path: Path) -> None:
     with running(tmp_path) as (_, path):
         found = [asked(path, "worker_id") for _ in range(20)]
         assert {each[0] for each in found if isinstance(each, list)} <= {0, 1}
+
+
+ROUND = """
+from caddysnake import cache, worker_id
+
+def said():
+    cache.setnx("called", "once")
+    return str(worker_id()).encode()
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [("Content-Length", "1")])
+    return [said()]
+
+async def asgi(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+    await send({"type": "http.response.body", "body": said()})
+"""
+
+
+@pytest.mark.parametrize("lines", ["module_wsgi round:wsgi", "module_asgi round:asgi\nlifespan off\nlog\ncache"])
+def test_one_kept_alive_connection_comes_round_to_all_workers(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "round.py").write_text(ROUND)
+    text = f"unix/{tmp_path}/s.sock {{\npython {{\n{lines}\nworkers 3\n}}\n}}\n"
+    with daemon(tmp_path, text, environ={"STATE_DIRECTORY": str(tmp_path / "state")}):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(str(tmp_path / "s.sock"))
+        with RawClient(sock) as client:
+            found = set()
+            deadline = time.monotonic() + PATIENCE_S
+            while len(found) < 3:  # without a line `cache` from about a second after the first call
+                assert time.monotonic() < deadline
+                found.add(client.get("/").body)
+        assert found == {b"0", b"1", b"2"}
 
 
 def test_one_elsewhere_is_found_under_the_same_names(tmp_path: Path) -> None:

@@ -77,9 +77,8 @@ def _finish_uvicorn(block: Block, values: dict[str, Any], launch: Launch) -> Non
     _address(block, values, launch, "0666")
     _workers(block, launch)
     if values.get("proxy_headers", True):
-        options.trust(
-            block, values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None), "127.0.0.1"
-        )
+        said = values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None)
+        options.trust(block, said, "127.0.0.1")
 
 
 UVICORN = options.ServerOptions(

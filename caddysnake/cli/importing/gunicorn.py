@@ -128,10 +128,8 @@ def _finish(block: Block, values: dict[str, Any], launch: Launch) -> None:
         block.note("gunicorn threads", "an ASGI app runs on one event loop in each worker")
     binds = [str(each) for each in (values.get("bind") or [])] or [""]
     for text in [part for each in binds for part in (options.listed(each) or [""])]:
-        default = "0.0.0.0:{$PORT:8000}" if launch.is_port_given else "127.0.0.1:8000"
-        if "PORT" in launch.environ and not text:
-            default = f"0.0.0.0:{launch.environ['PORT']}"
-        options.listen(block, text or default)
+        port = launch.environ.get("PORT") or ("{$PORT:8000}" if launch.is_port_given else "")
+        options.listen(block, text or (f"0.0.0.0:{port}" if port else "127.0.0.1:8000"))
     if any(address.startswith("unix/") for address in block.addresses) and block.mode is None:
         block.mode = "0666"
         block.note("gunicorn umask", "its socket was open to all users, and still is; |0660 in the address is narrower")

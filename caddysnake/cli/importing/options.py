@@ -288,7 +288,7 @@ def listen(block: Block, text: str, port: str = "8000") -> None:
         if re.fullmatch(r"\{\$\w+\}", text) and "PORT" not in text:
             block.addresses.append(f"tcp/{with_default(text, f'127.0.0.1:{port}')}")
             return
-        host, colon, given = text.rpartition(":") if not text.endswith("]") and VARIABLE not in text else ("", "", "")
+        host, colon, given = text.rpartition(":") if not text.endswith("]") else ("", "", "")
         if VARIABLE in text:
             host, colon, given = text.partition(":")
             if host.startswith("{$") and not given.startswith("{"):

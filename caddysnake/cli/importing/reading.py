@@ -29,7 +29,7 @@ def imported(words: list[str], environ: dict[str, str]) -> str:
                 f"there is none of {', '.join(LOOKED_FOR)} here (name a file, or the command that starts it)"
             )
         words = found[:1]
-    if len(words) == 1 and (os.path.exists(words[0]) or len(_split(words[0])) < 2):
+    if len(words) == 1 and (os.path.exists(words[0]) or len(words[0].split()) < 2):
         blocks = _file(words[0])
     else:
         line = words[0] if len(words) == 1 else shlex.join(words)
@@ -52,13 +52,6 @@ def _loadable(text: str) -> str:
             if lines == text.splitlines():
                 return text
             text = format_source("\n".join([*lines, ""]))
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return []
 
 
 def _file(path: str) -> list[Block]:

@@ -17,6 +17,10 @@ from ...config.plan.envfile import parse
 from .launch import CannotImport, Launch, expand, expanded, shell
 
 _PROCFILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)")
+_SUFFIXES: Final = {
+    ".service": "unit", ".ini": "ini", ".py": "gunicorn", ".toml": "hypercorn", ".sh": "shell", ".bash": "shell",
+    ".dockerfile": "dockerfile", ".containerfile": "dockerfile",
+}  # fmt: skip
 _UNITS_OWN: Final = "the unit's own: `caddysnake systemd` writes one for the daemon"
 _LIMITS: Final = {"LimitNOFILE": "open_files", "LimitNPROC": "processes", "LimitFSIZE": "file_size", "Nice": "niceness"}
 _OF_THE_UNIT: Final = {
@@ -159,14 +163,8 @@ def dockerfile(text: str, start: Launch) -> Launch:
                 stages[name] = (launch, entrypoint, command)
                 words = [each for each in expand(rest, known).split() if not each.startswith("--")]
                 inherited = stages.get(words[0].lower()) if words else None
-                launch, entrypoint, command = (
-                    (
-                        replace(inherited[0], environ={**inherited[0].environ}, notes=[*inherited[0].notes]),
-                        *inherited[1:],
-                    )
-                    if inherited
-                    else (replace(start, environ={}, notes=[]), [], [])
-                )
+                launch, entrypoint, command = inherited or (start, [], [])
+                launch = replace(launch, environ={**launch.environ}, notes=[*launch.notes])
                 name = words[2].lower() if len(words) > 2 else ""
             case "ARG":
                 variable, _, default = rest.partition("=")
@@ -228,23 +226,16 @@ def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
 def kind(path: str, text: str) -> str:
     """``procfile``, ``unit``, ``dockerfile``, ``ini``, ``gunicorn``, ``hypercorn`` or ``shell``; empty: unknown."""
     name = os.path.basename(path)
-    suffix = os.path.splitext(name)[1]
-    if suffix == ".service" or "[Service]" in text:
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if "[Service]" in text:
         return "unit"
-    if suffix == ".ini" or "[uwsgi]" in text:
+    if "[uwsgi]" in text:
         return "ini"
-    if suffix == ".py":
-        return "gunicorn"
-    if suffix == ".toml":
-        return "hypercorn"
-    if re.match(r"(Docker|Container)file", name) or suffix.lower() in (".dockerfile", ".containerfile"):
-        return "dockerfile"
-    if name.startswith("Procfile"):
-        return "procfile"
-    if suffix in (".sh", ".bash") or text.startswith("#!"):
+    if text.startswith("#!"):
         return "shell"
-    if re.search(r"(?mi)^from \S+", text) and re.search(r"(?m)^(CMD|ENTRYPOINT|RUN) ", text):
+    is_image = re.search(r"(?mi)^from \S+", text) and re.search(r"(?m)^(CMD|ENTRYPOINT|RUN) ", text)
+    if re.match(r"(Docker|Container)file", name) or is_image:
         return "dockerfile"
-    if re.search(r"(?m)^web: ", text):
-        return "procfile"
-    return ""
+    return "procfile" if name.startswith("Procfile") or re.search(r"(?m)^web: ", text) else ""

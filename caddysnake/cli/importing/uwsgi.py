@@ -198,10 +198,10 @@ def _app(values: dict[str, Any], block: Block) -> str:
         return "app:app"
     folder, name = posixpath.split(path)
     if path.startswith("/"):
-        if not block.has("working_dir"):
+        if block.has("working_dir"):
+            block.environ("PYTHONPATH", folder)
+        else:
             block.put("working_dir", folder)
-            return f"{name.removesuffix('.py')}:{variable}"
-        block.environ("PYTHONPATH", folder)
         return f"{name.removesuffix('.py')}:{variable}"
     return f"{path.removesuffix('.py').strip('./').replace('/', '.')}:{variable}"
 

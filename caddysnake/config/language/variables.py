@@ -23,7 +23,7 @@ def check_name(name: str) -> None:
             f"{name!r} is not the name of an environment variable", "use letters, digits and _, and no digit first"
         )
     prefix = next((prefix for prefix in _REFUSED_PREFIXES if name.startswith(prefix)), None)
-    if prefix is not None:
+    if prefix is not None and name != "CADDYSNAKE_CACHE_TIMEOUT":  # which ``caddysnake.cache`` reads
         raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved", "take it away")
     if name in _REFUSED_NAMES:
         raise InvalidValue(f"{name} may not be set: it is reserved", "take it away")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from ...channel.messages import FromRelay
 from ...channel.settings import Settings
 from ...config.language.models import Canary
+from ..commands import store
 from ..commands.background import Background
 from ..commands.release import Tell
 from ..sockets.connections import Connection, Connections
@@ -48,6 +49,7 @@ class App(Dispatcher):
         self.background = Background(spec.name, has_schedules)
         self.surroundings = AppSurroundings(self.folder, self.ledger)
         super().__init__(Pool(spec, 1, launchers, self), connections, recourse)
+        self.goes_round = lambda: any(each.spec.name == store.NAME for each in self.background.processes)
         self._launchers = launchers
         self._loop = asyncio.get_running_loop()
         self._reaps = KeptTasks()

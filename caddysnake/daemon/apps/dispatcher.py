@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...channel import vitals
-from ...channel.messages import TAKE_LAST, TAKE_TIED
+from ...channel.messages import TAKE_LAST, TAKE_ROUND, TAKE_TIED
 from ..sockets.connections import Connection, ConnectionHolder, Connections, ListenerOwner
 from ..sockets.refusals import QUEUE_FULL, Refusal
 from ..system import mishaps
@@ -66,6 +66,8 @@ class Dispatcher:
         self.waiters = Waiters()
         """Those who wait to be told by ``when_ready``."""
         self._turn = 0
+        self.goes_round: Callable[[], bool] = lambda: False
+        """Whether connections pass from worker to worker, also while there is little to do."""
         self.next_side: Callable[[bool], tuple[list[Worker], int]] | None = None
         """While two builds are compared: who gets the next request, and after how many it is asked again; or, when
         called with True, who gets all that a client will ask.
@@ -131,6 +133,10 @@ class Dispatcher:
         ready, turns = (self.pool.ready, 0) if self.next_side is None else self.next_side(False)
         self._turn += 1
         loads = [worker.load() for worker in ready]
+        goes_round = self.goes_round() and connection.bound is not None and len(ready) > 1
+        connection.flags = connection.flags & ~TAKE_ROUND | (TAKE_ROUND if goes_round else 0)
+        if goes_round and not any(excess([each.connections for each in loads])):
+            loads = [each._replace(connections=0) for each in loads]  # else it comes back to who has given it back
         index = choose(loads, self._turn) if len(loads) != 1 else None if loads[0].saturated else 0
         if index is None or not ready[index].give(connection, turns=turns):
             return False
@@ -176,8 +182,8 @@ class Dispatcher:
         """To be called every second or so: after a death or a slow spell some workers hold more than their share."""
         ready = [] if self.pool.spec.ties else self.pool.ready
         for worker, surplus in zip(ready, excess([worker.slots.connections for worker in ready]), strict=True):
-            if surplus:
-                worker.shed(surplus)
+            if surplus or (self.goes_round() and worker.slots.idle_keeping):
+                worker.shed(surplus or worker.slots.idle)
 
     # -- what comes back -----------------------------------------------------------------------------------------
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...channel import vitals
 from ...channel.endpoint import ChannelError
+from ...channel.messages import TAKE_ROUND
 
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
@@ -145,9 +147,7 @@ class SlotTable:
     @property
     def idle(self) -> int:
         """How many of them, other than links, wait for a request."""
-        return sum(
-            each.bound is not None and self._states[slot] == vitals.SLOT_IDLE for slot, each in self._held.items()
-        )
+        return sum(each.bound is not None for each in self._idle())
 
     def idle_fds(self, most: int) -> list[int]:
         """Return ours of up to ``most`` connections, links among them, of whose next request nothing has been read."""
@@ -160,6 +160,14 @@ class SlotTable:
         """How many of them have no answer to their request, or none yet, and do not come back by themselves."""
         soon = (vitals.SLOT_IDLE, vitals.SLOT_READING)
         return sum(not each.turns and self._states[slot] in soon for slot, each in self._held.items())
+
+    @property
+    def idle_keeping(self) -> bool:
+        """One of Caddy's waits for a request, and was given to stay."""
+        return any(each.bound is not None and not each.flags & TAKE_ROUND for each in self._idle())
+
+    def _idle(self) -> Iterator[Connection]:
+        return (each for slot, each in self._held.items() if self._states[slot] == vitals.SLOT_IDLE)
 
     @property
     def may_ask(self) -> bool:

@@ -1,6 +1,4 @@
-"""Connections that go back to the daemon after so many requests, while it compares two builds. Apart from the others,
-so that these pay nothing for it.
-"""
+"""Connections that go back to the daemon after so many requests. Apart from the others, so that these pay nothing."""
 
 from __future__ import annotations
 

@@ -16,10 +16,8 @@ from ...aio.agent import MESSAGES_A_TURN, STDERR, TICK_S, Agent, ServerStage
 from ...channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ...channel.farewell import CANCEL_S, END_S, SHUTDOWN_S
 from ...channel.messages import (
-    TAKE_COUNTED,
     TAKE_LAST,
     TAKE_LINK,
-    TAKE_SINCE_SHIFT,
     TAKE_TRUSTED,
     Drained,
     Failed,
@@ -35,6 +33,7 @@ from ..arrival import arrival
 from ..in_flight import named
 from ..process import looking, profiling
 from ..process.termination import TOLD, hear_terminate, on_terminate
+from ..rounds import Rounds
 from .connection import HttpConnection
 from .context import AsgiContext, Call
 from .deadlines import Deadlines, describe, heard_elsewhere
@@ -67,6 +66,7 @@ class AsgiServer(Agent[HttpConnection]):
 
             self.context.slow = of_loop(settings, settings.slow_request_s, self.context.calls)
         self._access = access_log(settings)
+        self._rounds = Rounds()
         self._cancelled: set[Call] = set()
         self._is_hearing = False
         self._heard: deque[tuple[Message, list[int]]] = deque()
@@ -166,25 +166,22 @@ class AsgiServer(Agent[HttpConnection]):
     # The channel's and the clock's
 
     def _connection_for(self, take: Take, sock: socket.socket) -> HttpConnection:
-        flags = take.flags
+        flags, now = take.flags, monotonic()
         peer = Peer(sock, bool(flags & TAKE_TRUSTED), bool(flags & TAKE_LINK))
-        is_last = bool(flags & TAKE_LAST)
-        if flags & TAKE_COUNTED:
-            from .counted import CountedConnection, LoggedCountedConnection  # only while two builds are compared
+        what = (self.context, sock, take.slot, bool(flags & TAKE_LAST), peer)
+        connection: HttpConnection
+        if turns := self._rounds.turns(flags, now):
+            from .counted import CountedConnection, LoggedCountedConnection
 
-            if self._access is None:
-                counted = CountedConnection(self.context, sock, take.slot, is_last, peer)
-            else:
-                counted = LoggedCountedConnection(self.context, sock, take.slot, is_last, peer, self._access)
-            counted.turns = flags >> TAKE_SINCE_SHIFT
-            return counted
-        if self._access is None:
-            connection = HttpConnection(self.context, sock, take.slot, is_last, peer)
+            counted = CountedConnection(*what) if self._access is None else LoggedCountedConnection(*what, self._access)
+            counted.turns, connection = turns, counted
+        elif self._access is None:
+            connection = HttpConnection(*what)
         else:
             from .logged import LoggedConnection  # most apps have no access log
 
-            connection = LoggedConnection(self.context, sock, take.slot, is_last, peer, self._access)
-        connection.arrived, connection.arrived_by = arrival(flags, sock, monotonic())
+            connection = LoggedConnection(*what, self._access)
+        connection.arrived, connection.arrived_by = arrival(flags, sock, now)
         return connection
 
     def _on_channel(self) -> None:

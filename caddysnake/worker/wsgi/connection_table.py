@@ -27,6 +27,7 @@ from collections.abc import Callable
 
 from ...channel.records import Mishaps
 from ...channel.vitals import SLOT_IDLE, SLOT_RETURNED
+from ..rounds import Rounds
 from .connection import Connection, State
 
 READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -60,6 +61,7 @@ class ConnectionTable:
         self.is_stopping = False
         self.mishap = Mishaps().tell
         """For an error of ours, for which a connection is ended."""
+        self.rounds = Rounds()
         self._stop_fd = -1
         self._on_news = on_news
 

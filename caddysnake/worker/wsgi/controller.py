@@ -18,10 +18,8 @@ from enum import Enum
 from ...channel.endpoint import ChannelClosed, ChannelError, DescriptorsLost, Endpoint
 from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import (
-    TAKE_COUNTED,
     TAKE_LAST,
     TAKE_LINK,
-    TAKE_SINCE_SHIFT,
     TAKE_TIED,
     TAKE_TRUSTED,
     Drain,
@@ -282,8 +280,7 @@ class Controller:
             connection.close()
         if is_welcome:
             self._awaited[connection] = time.monotonic() + _AWAITED_S
-        if flags & TAKE_COUNTED:
-            connection.turns = flags >> TAKE_SINCE_SHIFT
+        connection.turns = self._table.rounds.turns(flags, now)
         self._table.admit(connection)
         if self._pool.busy == len(self._pool.threads):
             self._pool.asleep = False  # nobody may ever look at it: watch, and give it back if that is so

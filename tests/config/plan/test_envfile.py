@@ -60,6 +60,7 @@ EQUALS=a=b=c
 
 def test_the_later_of_two_wins() -> None:
     assert envfile.parse(b"A=1\nA=2\n", ".env") == {"A": "2"}
+    assert envfile.parse(b"CADDYSNAKE_CACHE_TIMEOUT=2\n", ".env") == {"CADDYSNAKE_CACHE_TIMEOUT": "2"}
 
 
 def test_a_byte_order_mark_and_dos_line_ends_are_no_part_of_it() -> None:
