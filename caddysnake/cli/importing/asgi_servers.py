@@ -10,7 +10,6 @@ from . import options
 from .block import Block
 from .launch import CannotImport, Launch
 
-_PREFIX = "write `handle_path PREFIX/*` around the block in Caddy's site: the app is told what it takes off"
 _HTTP = "HTTP/1.1 between Caddy and here; Caddy speaks HTTP/2 and HTTP/3"
 
 
@@ -84,6 +83,7 @@ def _finish_uvicorn(block: Block, values: dict[str, Any], launch: Launch) -> Non
 UVICORN = options.ServerOptions(
     "uvicorn",
     {
+        **options.COMMON,
         **options.later(
             "host port uds fd factory interface proxy_headers forwarded_allow_ips ws_ping_timeout "
             "limit_max_requests_jitter entrypoint"
@@ -103,22 +103,13 @@ UVICORN = options.ServerOptions(
         "ws_max_size": options.line("websocket_max_size", options.number),
         "ws_ping_interval": _ping,
         **options.reasons(
-            ("reload_dir reload_exclude reload_delay", "`autoreload` watches `working_dir`, and knows what is no code"),
-            ("timeout_keep_alive", "an idle connection of Caddy's is never closed from here"),
             ("timeout_worker_healthcheck", "a worker may be busy for minutes and be healthy; one that hangs is "
                 "told in the log"),
-            ("log_config use_colors", options.LOGS),
-            ("backlog", "as long as the kernel allows"),
             ("http", "always httptools"),
             ("ws ws_per_message_deflate", "WebSockets are built in, with compression where the client asks for it"),
             ("ws_max_queue", "a client that sends too fast is not read until the app has caught up"),
             ("h11_max_incomplete_event_size", options.BUILT_IN),
             ("server_header date_header header", "Caddy's: `header` in its site"),
-            ("root_path", _PREFIX),
-            (
-                "ssl_keyfile ssl_certfile ssl_keyfile_password ssl_version ssl_cert_reqs ssl_ca_certs ssl_ciphers",
-                options.CADDYS,
-            ),
             ("reset_contextvars", "each request has a context of its own"),
         ),
     },
@@ -146,6 +137,7 @@ def _finish_granian(block: Block, values: dict[str, Any], launch: Launch) -> Non
 GRANIAN = options.ServerOptions(
     "granian",
     {
+        **options.COMMON,
         **options.later("host port uds factory interface blocking_threads"),
         "uds_permissions": _mode,
         "workers": options.workers,
@@ -160,35 +152,19 @@ GRANIAN = options.ServerOptions(
         "workers_max_rss": options.line("max_memory", options.mebibytes),
         "workers_kill_timeout": options.grace,
         **options.reasons(
-            (
-                "runtime_threads runtime_mode runtime_blocking_threads blocking_threads_idle_timeout task_impl",
-                "granian's own runtime; `threads` is for WSGI",
-            ),
-            ("reload_paths reload_ignore_dirs reload_ignore_patterns reload_ignore_paths reload_tick "
-                "reload_ignore_worker_failure",
-             "`autoreload` watches `working_dir`, and knows what is no code"),
-            (
-                "http http1_buffer_size http1_header_read_timeout http1_keep_alive http1_pipeline_flush "
-                "http2_adaptive_window http2_initial_connection_window_size http2_initial_stream_window_size "
-                "http2_keep_alive_interval http2_keep_alive_timeout http2_max_concurrent_streams http2_max_frame_size "
-                "http2_max_headers_size http2_max_send_buffer_size",
-                _HTTP,
-            ),
+            ("runtime_threads runtime_mode runtime_blocking_threads blocking_threads_idle_timeout task_impl",
+             "granian's own runtime; `threads` is for WSGI"),
+            ("http http1_buffer_size http1_header_read_timeout http1_keep_alive http1_pipeline_flush "
+             "http2_adaptive_window http2_initial_connection_window_size http2_initial_stream_window_size "
+             "http2_keep_alive_interval http2_keep_alive_timeout http2_max_concurrent_streams http2_max_frame_size "
+             "http2_max_headers_size http2_max_send_buffer_size", _HTTP),
             ("ws", "WebSockets are always spoken where the app accepts them"),
-            ("backlog", "as long as the kernel allows"),
-            ("log log_config access_log_fmt", options.LOGS),
+            ("log", options.LOGS),
             ("metrics metrics_address metrics_port metrics_scrape_interval", options.METRICS),
             ("respawn_failed_workers respawn_interval rss_sample_interval rss_samples", "workers that die are "
                 "always replaced, with back-off"),
-            (
-                "ssl_certificate ssl_keyfile ssl_keyfile_password ssl_protocol_min ssl_ca ssl_crl ssl_client_verify",
-                options.CADDYS,
-            ),
-            ("url_path_prefix", _PREFIX),
             ("static_path_route static_path_mount static_path_expires static_path_dir_to_file", "Caddy's: "
                 "`file_server`"),
-            ("process_name", options.TITLE),
-            ("pid_file", options.SYSTEMD),
         ),
     },
     _finish_granian,
@@ -215,6 +191,7 @@ def _finish_hypercorn(block: Block, values: dict[str, Any], launch: Launch) -> N
 HYPERCORN = options.ServerOptions(
     "hypercorn",
     {
+        **options.COMMON,
         **options.later("bind application_path config max_requests_jitter"),
         "workers": options.workers,
         "worker_class": _loop,
@@ -231,15 +208,6 @@ HYPERCORN = options.ServerOptions(
         **options.reasons(
             ("insecure_bind quic_bind alt_svc_headers alpn_protocols include_server_header include_date_header "
              "h2_max_concurrent_streams h2_max_header_list_size h2_max_inbound_frame_size", _HTTP),
-            ("backlog", "as long as the kernel allows"),
-            ("keep_alive_timeout keep_alive_max_requests read_timeout", "an idle connection of Caddy's is never "
-                "closed from here"),
-            ("ca_certs certfile ciphers keyfile keyfile_password verify_flags verify_mode "
-                "ssl_handshake_timeout", options.CADDYS),
-            ("access_log_format errorlog logconfig logconfig_dict logger_class", options.LOGS),
-            ("statsd_host statsd_prefix dogstatsd_tags", options.METRICS),
-            ("pid_path", options.SYSTEMD),
-            ("root_path", _PREFIX),
             ("server_names", "hosts are Caddy's, or those of the site"),
             ("debug", "the global option `debug`"),
             ("startup_timeout shutdown_timeout", "`start_timeout` is for the whole start; the lifespan has ten "

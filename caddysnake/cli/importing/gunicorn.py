@@ -50,6 +50,7 @@ def _timeout(block: Block, value: Any, values: Mapping[str, Any]) -> None:
 
 
 USES = {
+    **options.COMMON,
     "workers": options.workers,
     "threads": options.line("threads", options.number),
     "worker_class": _class,
@@ -69,9 +70,7 @@ USES = {
     "reload_extra_files": options.watch,
     **options.reasons(
         ("config paste raw_paste_global_conf", "read by gunicorn alone; name the app as module:variable"),
-        ("backlog", "as long as the kernel allows"),
         ("worker_connections", "connections cost next to nothing; `max_queue` bounds those that wait for a worker"),
-        ("keepalive keep_alive", "an idle connection of Caddy's is never closed from here"),
         ("limit_request_line limit_request_fields limit_request_field_size", options.BUILT_IN),
         ("preload_app", "each worker imports the app itself; `preload` names modules, a framework say, that are "
             "shared"),
@@ -80,32 +79,13 @@ USES = {
         ("check_config print_config print_config_and_exit", "`caddysnake validate`, `caddysnake adapt`"),
         ("spew", options.NOT_NEEDED),
         ("daemon", "`caddysnake systemd` writes units, or a container runs it"),
-        ("pidfile", options.SYSTEMD),
-        (
-            "errorlog access_log_format logger_class logconfig logconfig_dict logconfig_json capture_output syslog "
-            "syslog_addr syslog_prefix syslog_facility disable_redirect_access_to_syslog enable_stdio_inheritance",
-            options.LOGS,
-        ),
-        ("statsd_host statsd_prefix dogstatsd_tags enable_backlog_metric", options.METRICS),
-        ("proc_name default_proc_name", options.TITLE),
         ("secure_scheme_headers forwarder_headers header_map", "X-Forwarded-* of a trusted proxy are read, as "
             "Caddy sends them"),
         ("proxy_protocol proxy_allow_ips", "Caddy's: the listener wrapper proxy_protocol"),
-        (
-            "keyfile certfile ssl_version cert_reqs ca_certs suppress_ragged_eofs do_handshake_on_connect ciphers "
-            "ssl_context http_protocols",
-            options.CADDYS,
-        ),
-        (
-            "permit_obsolete_folding strip_header_spaces permit_unconventional_http_method casefold_http_method "
-            "permit_unconventional_http_version",
-            "HTTP is read strictly, and by Caddy first",
-        ),
-        (
-            "on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_exec "
-            "pre_request post_request child_exit worker_exit nworkers_changed on_exit",
-            _HOOK,
-        ),
+        ("permit_obsolete_folding strip_header_spaces permit_unconventional_http_method casefold_http_method "
+         "permit_unconventional_http_version", "HTTP is read strictly, and by Caddy first"),
+        ("on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_exec "
+         "pre_request post_request child_exit worker_exit nworkers_changed on_exit", _HOOK),
         ("control_socket control_socket_mode no_control_socket control_socket_disable", "`caddysnake status`, "
             "the admin API"),
     ),

@@ -116,6 +116,28 @@ def reasons(*groups: tuple[str, str]) -> dict[str, Use | str]:
     return {name: why for names, why in groups for name in names.split()}
 
 
+COMMON: Final = reasons(
+    ("backlog", "as long as the kernel allows"),
+    ("ca_certs cert_reqs certfile ciphers do_handshake_on_connect http_protocols keyfile keyfile_password ssl_ca "
+     "ssl_ca_certs ssl_cert_reqs ssl_certfile ssl_certificate ssl_ciphers ssl_client_verify ssl_context ssl_keyfile "
+     "ssl_handshake_timeout ssl_keyfile_password ssl_protocol_min ssl_version suppress_ragged_eofs verify_flags "
+     "verify_mode ssl_crl", CADDYS),
+    ("access_log_fmt access_log_format capture_output disable_redirect_access_to_syslog enable_stdio_inheritance "
+     "log_config logconfig logconfig_dict logconfig_json logger_class syslog syslog_addr syslog_facility syslog_prefix "
+     "use_colors errorlog", LOGS),
+    ("keepalive keep_alive timeout_keep_alive keep_alive_timeout keep_alive_max_requests read_timeout",
+     "an idle connection of Caddy's is never closed from here"),
+    ("pidfile pid_file pid_path", SYSTEMD),
+    ("proc_name default_proc_name process_name", TITLE),
+    ("reload_delay reload_dir reload_exclude reload_ignore_dirs reload_ignore_paths reload_ignore_patterns reload_tick "
+     "reload_ignore_worker_failure reload_paths", "`autoreload` watches `working_dir`, and knows what is no code"),
+    ("root_path url_path_prefix",
+     "write `handle_path PREFIX/*` around the block in Caddy's site: the app is told what it takes off"),
+    ("statsd_host statsd_prefix dogstatsd_tags enable_backlog_metric", METRICS),
+)  # fmt: skip
+"""Of several servers."""
+
+
 def names(text: str) -> frozenset[str]:
     """Names with blanks between them."""
     return frozenset(text.split())
