@@ -81,13 +81,13 @@ LOOKED_AT = {
     ),
     "apps.app.App": (
         "_growing _launchers _loop _reaps _renewing background builds changing comes_up deploys exchange fallen folder "
-        "hurry ledger scaled surroundings"
+        "goes_round hurry ledger scaled surroundings"
     ),
     "apps.takeover.Takeover": (
         "attempts broken coming former is_stopping is_succeeded kept present retry_after_s"
     ),
     "apps.dispatcher.Dispatcher": (
-        "_connections _queue _recourse _turn next_side takeover waiters"
+        "_connections _queue _recourse _turn goes_round next_side takeover waiters"
     ),
     "apps.queue.ConnectionQueue": (
         "_connections _give _has_worker _retry _waiting most"
