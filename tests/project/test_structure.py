@@ -109,10 +109,12 @@ def circles() -> list[set[str]]:
             if len(circle) > 1:
                 found.append(circle)
 
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 10_000))
     for name in MODULES:
         if name not in index:
             visit(name)
+    sys.setrecursionlimit(limit)  # other tests prove what happens at it
     return found
 
 
