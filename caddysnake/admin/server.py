@@ -77,10 +77,10 @@ async def stream(request: web.Request, lines: Along, answer: Awaitable[tuple[int
         await response.write(await lines.take(work))
         await response.write(b'{"status":%d,"answer":%s}\n' % (status, body.strip()))
         await response.write_eof()
-    except (ConnectionError, asyncio.CancelledError):
-        # Whoever asked has left; what was begun is carried out.
+    except ConnectionError:
+        pass  # whoever asked has left
+    finally:  # what was begun is carried out
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
-        raise
     return response
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from support.admin import command
-from support.daemon import PATIENCE_S, daemon, eventually, get
+from support.daemon import PATIENCE_S, Process, daemon, eventually, get
 
 APP = """
 with open("order", "a") as file:
@@ -98,16 +98,20 @@ def test_at_a_start_it_keeps_back_its_own_app_alone_until_it_succeeds(tmp_path: 
         eventually(lambda: ask(tmp_path, "blog")[0] == 200, "the next attempt")
 
 
+def reloading(process: Process, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "caddysnake", "reload"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": process.runtime_dir},
+    )
+
+
 def test_ctrl_c_of_a_reload_ends_it_and_changes_nothing(tmp_path: Path) -> None:
     with daemon(tmp_path, block(tmp_path, "blog", "")) as process:
         more = "release sh -c 'echo $$ > pid; exec sleep 1000'"
         (tmp_path / "Caddyfile").write_text(block(tmp_path, "blog", more, "second"))
-        reload = subprocess.Popen(
-            [sys.executable, "-m", "caddysnake", "reload"],
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": process.runtime_dir},
-        )
+        reload = reloading(process, tmp_path)
         noted = tmp_path / "blog" / "pid"
         eventually(lambda: noted.exists() and noted.read_text(), "the command")
         pid = int(noted.read_text())
@@ -117,6 +121,21 @@ def test_ctrl_c_of_a_reload_ends_it_and_changes_nothing(tmp_path: Path) -> None:
         assert b"the reload was cancelled; the old code keeps serving" in told
         assert not Path(f"/proc/{pid}").exists()
         assert ask(tmp_path, "blog") == (200, b"first")
+
+
+def test_a_reload_goes_on_when_whoever_asked_for_it_is_killed(tmp_path: Path) -> None:
+    with daemon(tmp_path, block(tmp_path, "blog", "")) as process:
+        more = "release sh -c 'touch begun; while [ ! -e go ]; do echo again; sleep 0.05; done'"
+        (tmp_path / "Caddyfile").write_text(block(tmp_path, "blog", more, "second"))
+        home = tmp_path / "blog"
+        reload = reloading(process, tmp_path)
+        eventually((home / "begun").exists, "the command")
+        reload.kill()
+        reload.communicate()
+        time.sleep(0.5)  # what the command writes meanwhile has nowhere to go
+        (home / "go").touch()
+        eventually(lambda: ask(tmp_path, "blog") == (200, b"second"), "the new build")
+        assert "admin request failed" not in process.log
 
 
 def test_an_app_with_placeholders_runs_it_once_before_its_first_worker(tmp_path: Path) -> None:
