@@ -20,7 +20,6 @@ TOPIC = "machine"
 
 _BACKLOG = 4096
 _DESCRIPTORS = 16_384
-_DESCRIPTORS_MIN = 256  # below that there is hardly room for workers
 _SPACE = 1 << 20
 _OLDEST_KERNEL = (5, 4)
 """waitid(2) on a pidfd came with 5.4, and what else is used not later than this."""
@@ -80,7 +79,7 @@ def _descriptors(hard: int) -> Finding:
     if hard < _DESCRIPTORS:
         most = _DESCRIPTORS * 4
         fix = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
-        return Finding(Level.DOUBT if hard > _DESCRIPTORS_MIN else Level.BAD, TOPIC, text, fix)
+        return Finding(Level.DOUBT if hard > 256 else Level.BAD, TOPIC, text, fix)  # with fewer, hardly a worker
     return Finding(Level.GOOD, TOPIC, text)
 
 
