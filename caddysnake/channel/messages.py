@@ -138,7 +138,7 @@ class Drain(NamedTuple):
 
 
 class Shed(NamedTuple):
-    """Give back up to ``connections``, each told by ``Returned``: idle ones; an event loop others, too, once idle."""
+    """Give back up to ``connections``, each told by ``Returned``: idle ones, and workers others, too, once idle."""
 
     connections: int
 

@@ -99,7 +99,7 @@ def test_what_fails_at_the_start_for_want_of_descriptors_is_tried_again(
 
     async def bring_up() -> bytes:
         nothing = SimpleNamespace(unwalled=frozenset(), apps={}, templates={})
-        running = SimpleNamespace(spawners=SimpleNamespace(uids=()), desired=nothing, apps={}, templates={})
+        running = SimpleNamespace(origins=SimpleNamespace(uids=()), desired=nothing, apps={}, templates={})
         nobody = SimpleNamespace(running=running)
         admin = AdminServer(cast(Daemon, nobody))
         endpoint = AdminEndpoint(SocketAddress("unix", str(path)))
