@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from asyncio import Task
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,10 @@ class HttpConnection(FlowControl):
         variables = context.variables.copy()
         if context.traced or ((context.looks or cycle.started >= context.looks_from) and context.seeks_trace(cycle)):
             variables.run(tracing.headers.set, cycle.scope["headers"])
-        cycle.task = variables.run(context.create_task, cycle.run(context.app), name="request")
+        if context.task_factory() is None:
+            cycle.task = Task(cycle.run(context.app), loop=context.loop, name="request", context=variables)
+        else:
+            cycle.task = variables.run(context.loop.create_task, cycle.run(context.app), name="request")
         parser = self.parser
         if parser.pending or parser.body_bytes > BODY_HIGH_BYTES:
             self.pause_reading()

@@ -392,6 +392,18 @@ async def do_context_and_large(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"x" * (4 << 20))
 
 
+async def do_task_factory(scope: Any, receive: Any, send: Any) -> None:
+    loop = asyncio.get_running_loop()
+    made = NOTES.count("task")
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:
+        NOTES.append("task")
+        return asyncio.Task(coro, loop=loop, **more)
+
+    loop.set_task_factory(None if made else factory)
+    await answer(send, b"%d" % made)
+
+
 async def do_two_receives(scope: Any, receive: Any, send: Any) -> None:
     await read(receive)
     first = asyncio.ensure_future(receive())

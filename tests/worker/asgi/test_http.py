@@ -111,6 +111,10 @@ def test_each_request_has_a_context_of_its_own(client: RawClient) -> None:
         assert client.post("/context", b"x" * size).body == b"imported, %d bytes" % size
 
 
+def test_a_task_factory_that_an_app_sets_makes_the_tasks_of_requests_too(client: RawClient) -> None:
+    assert [client.get("/task_factory").body for _ in range(2)] == [b"0", b"1"]
+
+
 def test_a_pipelined_request_has_a_context_of_its_own(client: RawClient) -> None:
     client.send(b"GET /context HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
     assert [client.answer().body for _ in range(3)] == [b"imported, 0 bytes"] * 3
