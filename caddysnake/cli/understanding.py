@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
 from ..config.check.on_demand import HostDirectory
+from ..config.check.sandbox import admin_errors
 from ..config.check.settled import settle
 from ..config.language.adapt import ConfigErrors, load, to_json
 from ..config.language.models import Config
@@ -65,6 +66,8 @@ def understand(source: Source, setting: RunSetting, is_start: bool = False, goes
     may_fail = is_start and config.options.start_policy == "each"
     is_any_ready = goes_on or setting.is_patient or len(unready) < len(planned.apps)
     problems += settled.errors if may_fail and is_any_ready else settled.all_errors
+    if setting.folder is not None and config.options.admin is None and not part.admin.startswith("unix/"):
+        problems += admin_errors(planned, part.admin)  # a Caddy whose socket could not be chosen
     if problems:
         raise ConfigErrors(problems)
     composition = setting.adjust(compose(planned, os.environ, settled.tables, setting.base, unready=unready))

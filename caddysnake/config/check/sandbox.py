@@ -126,10 +126,13 @@ def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
             yield number, error_at(app.block.at(exc.at, "sandbox"), f"sandbox: {exc}", exc.hint)
 
 
-def admin_errors(plan: Plan) -> Iterator[CaddyfileError]:
-    """An app in a sandbox reaches the admin API of the Caddy that reads this file: that asks nobody who he is."""
+def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
+    """An app in a sandbox reaches the admin API of the Caddy that reads this file: that asks nobody who he is.
+
+    ``default``: where that Caddy listens although no line that could be taken away says so.
+    """
     admin, housed = plan.options.admin, residents(plan)
-    address = "" if admin is None or admin.disabled else (admin.listen or "").partition("|")[0]
+    address = default if admin is None or admin.disabled else (admin.listen or "").partition("|")[0]
     for app in plan.apps if address else ():
         is_one_of_many = is_shared(app, housed)
         fence = fence_of(app, (), isolated=not is_one_of_many)
@@ -143,7 +146,9 @@ def admin_errors(plan: Plan) -> Iterator[CaddyfileError]:
         if is_reached:
             message = f"admin: {app.name} is in a sandbox, and would reach Caddy's admin API at {address}"
             hint = "take the line away: Caddy then gets a socket that no app reaches; or name its ports with `connect`"
-            yield error_at(plan.options.at("admin"), message, hint)
+            if admin is None:
+                hint = "write the global options into this file, not an imported one; or name its ports with `connect`"
+            yield error_at(app.block.at("sandbox") if admin is None else plan.options.at("admin"), message, hint)
 
 
 def sandboxes(plan: Plan) -> Sequence[str]:

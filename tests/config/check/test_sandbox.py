@@ -304,3 +304,10 @@ def test_no_app_in_a_sandbox_may_reach_the_admin_api_of_caddy(
     found = [*admin_errors(planned(tmp_path, lines, options=f"{{\n\tadmin {admin}\n}}\n"))]
     assert [error.line for error in found] == [2] * is_reached
     assert all("would reach Caddy's admin API" in str(error) for error in found)
+
+
+def test_where_no_line_names_caddys_admin_api_it_is_told_at_the_sandbox(tmp_path: Path) -> None:
+    (error,) = admin_errors(planned(tmp_path, ""), "localhost:2019")
+    assert error.hint is not None
+    assert error.hint.startswith("write the global options into this file")
+    assert [*admin_errors(planned(tmp_path, "connect 443"), "localhost:2019")] == []
