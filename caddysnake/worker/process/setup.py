@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -52,7 +53,9 @@ def _count_in(folder: str) -> None:
     """Have prometheus-client, if the app has it, count there."""
     if folder:
         try:
-            os.makedirs(folder, 0o700, exist_ok=True)
+            for each in (os.path.dirname(folder), folder):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(each, 0o700)  # and none above: who is late must not bring an app's folder back
         except OSError:
             return  # it counts for itself alone then
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
