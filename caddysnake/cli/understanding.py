@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from ..caddyfile.errors import CaddyfileError
 from ..config.check.on_demand import HostDirectory
-from ..config.check.sandbox import admin_errors
 from ..config.check.settled import settle
 from ..config.language.adapt import ConfigErrors, load, to_json
 from ..config.language.models import Config
@@ -61,13 +60,14 @@ def understand(source: Source, setting: RunSetting, is_start: bool = False, goes
     """
     part, config, planned = _plan(source, setting)
     endpoint, problems = _endpoint(config, source, setting)
-    settled = settle(config, planned, os.environ, base_dir=setting.base, own_sockets=setting.folder is not None)
+    has_caddy = setting.folder is not None
+    # A Caddy whose admin API could not be given a socket.
+    admin = "" if config.options.admin is not None or part.admin.startswith("unix/") else part.admin
+    settled = settle(config, planned, os.environ, base_dir=setting.base, own_sockets=has_caddy, caddys_admin=admin)
     planned, unready = settled.plan, settled.unready
     may_fail = is_start and config.options.start_policy == "each"
     is_any_ready = goes_on or setting.is_patient or len(unready) < len(planned.apps)
     problems += settled.errors if may_fail and is_any_ready else settled.all_errors
-    if setting.folder is not None and config.options.admin is None and not part.admin.startswith("unix/"):
-        problems += admin_errors(planned, part.admin)  # a Caddy whose socket could not be chosen
     if problems:
         raise ConfigErrors(problems)
     composition = setting.adjust(compose(planned, os.environ, settled.tables, setting.base, unready=unready))

@@ -133,6 +133,9 @@ def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
     """
     admin, housed = plan.options.admin, residents(plan)
     address = default if admin is None or admin.disabled else (admin.listen or "").partition("|")[0]
+    hint = "take the line away: Caddy then gets a socket that no app reaches; or name its ports with `connect`"
+    if admin is None:
+        hint = "write the global options into this file, not an imported one; or name its ports with `connect`"
     for app in plan.apps if address else ():
         is_one_of_many = is_shared(app, housed)
         fence = fence_of(app, (), isolated=not is_one_of_many)
@@ -145,9 +148,6 @@ def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
             is_reached = connect is None or address.rpartition(":")[2] in map(str, connect)
         if is_reached:
             message = f"admin: {app.name} is in a sandbox, and would reach Caddy's admin API at {address}"
-            hint = "take the line away: Caddy then gets a socket that no app reaches; or name its ports with `connect`"
-            if admin is None:
-                hint = "write the global options into this file, not an imported one; or name its ports with `connect`"
             yield error_at(app.block.at("sandbox") if admin is None else plan.options.at("admin"), message, hint)
 
 

@@ -33,11 +33,22 @@ class Settled(NamedTuple):
 
 
 def settle(
-    config: Config, planned: Plan, environ: Mapping[str, str], *, base_dir: str | None = None, own_sockets: bool = False
+    config: Config,
+    planned: Plan,
+    environ: Mapping[str, str],
+    *,
+    base_dir: str | None = None,
+    own_sockets: bool = False,
+    caddys_admin: str = "",
 ) -> Settled:
-    """What *planned*, made of *config*, comes to here, and all that is wrong. The rest is as it was for the plan."""
+    """What *planned*, made of *config*, comes to here, and all that is wrong. The rest is as it was for the plan.
+
+    ``caddys_admin``: where a supervised Caddy's admin API is, although no line of the file says so.
+    """
     written, errors = tables(config, planned, environ, own_sockets=own_sockets)
     if not errors:  # a placeholder that cannot be used cannot be filled in either
         planned = settle_plan(planned, environ, base_dir)
-    errors += [*planned.problems, *check_sockets(planned), *(admin_errors(planned) if own_sockets else ())]
+    errors += [*planned.problems, *check_sockets(planned)]
+    if own_sockets:
+        errors += admin_errors(planned, caddys_admin)
     return Settled(planned, written, errors, check_apps(planned))
