@@ -16,6 +16,7 @@
 ``executing``    one-off commands
 ``page``         a page for browsers, whose files are in ``live``
 ``server``       aiohttp: connections, routing, errors
+``streaming``    an answer that comes line by line
 ``hosting``      an aiohttp application on connections that the daemon accepted
 ``asked``        where Caddy asks whether a host is served (on_demand_ask); ``asking``: aiohttp for it
 """

@@ -19,10 +19,11 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from caddysnake.daemon.apps.metrics.asking import AppMetrics, Counted, MetricsPlace
+from caddysnake.daemon.apps.metrics.exposition import exposed
 from caddysnake.daemon.apps.metrics.files import Kind, kind_of
 from caddysnake.daemon.apps.metrics.folder import KEPT, collect
-from caddysnake.daemon.apps.metrics.helper import Memory, exposed, kept_up
 from caddysnake.daemon.apps.metrics.merging import ENTRIES_MAX, SERIES_MAX, Merged, Sample
+from caddysnake.daemon.apps.metrics.remembering import Memory, kept_up
 
 COUNTS = """
 import os, sys, time

@@ -14,105 +14,19 @@ import ctypes
 import gc
 import json
 import os
-import re
 import resource
 import select
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .files import Series, number
+from .exposition import exposed
+from .files import Series
 from .folder import collect
-from .merging import SERIES_MAX, Merged, Sample
-
-_SUFFIXES = {
-    "counter": ("_total", "_created"),
-    "gauge": (),
-    "histogram": ("_bucket", "_count", "_sum", "_created"),
-    "summary": ("_count", "_sum", "_created"),
-}
-_LABEL = "app"
-_OURS = re.compile(rf"(?:exported_)*{_LABEL}\Z")
-_IN_LABEL = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-_IN_HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
-
-
-class _Family:
-    def __init__(self, kind: str, about: str) -> None:
-        self.kind = kind
-        self.about = about
-        self.groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
-        """Lines that stand together: of one app, with the same labels but for the bucket's."""
-
-
-def exposed(told: Mapping[str, Sequence[Sample]], is_open: bool) -> tuple[str, Counter[str], Counter[str]]:
-    """The text of what each app has ``told``, in the form of OpenMetrics or Prometheus' own, without an end; how many
-    characters are each app's, and how many samples of it are left out.
-    """
-    families: dict[str, _Family] = {}
-    taken: set[str] = set()
-    sizes: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
-    for app, samples in sorted(told.items()):
-        for sample in sorted(samples, key=lambda each: (each.metric, each.type)):  # the same every time
-            family = families.get(sample.metric)
-            if family is None:
-                names = {sample.metric + suffix for suffix in ("", *_SUFFIXES[sample.type])}
-                if names.isdisjoint(taken):
-                    taken |= names
-                    family = families[sample.metric] = _Family(sample.type, sample.help)
-            if family is None or family.kind != sample.type:
-                left_out[app] += 1
-                continue
-            line = _line(app, sample)
-            sizes[app] += len(line)
-            rest = tuple(pair for pair in sample.labels if pair[0] != "le" or sample.type != "histogram")
-            family.groups.setdefault((app, rest), []).append(line)
-    return "".join(_text(name, family, is_open) for name, family in families.items()), sizes, left_out
-
-
-def _line(app: str, sample: Sample) -> str:
-    pairs: list[tuple[str, Any]] = [(_LABEL, app)]
-    pairs += [(f"exported_{name}" if _OURS.match(name) else name, value) for name, value in sample.labels]
-    labels = ",".join(f'{name}="{value.translate(_IN_LABEL)}"' for name, value in sorted(pairs))
-    return f"{sample.name}{{{labels}}} {number(sample.value)}\n"
-
-
-def _text(name: str, family: _Family, is_open: bool) -> str:
-    shown = name if is_open or family.kind != "counter" else f"{name}_total"
-    about = family.about.translate(_IN_LABEL if is_open else _IN_HELP)
-    lines = "".join(line for group in family.groups.values() for line in group)
-    return f"# HELP {shown} {about}\n# TYPE {shown} {family.kind}\n{lines}"
-
-
-Memory = dict[str, list[Any]]
-"""By series: what it came to last, what is added to it, and the sample."""
-
-
-def kept_up(samples: Sequence[Sample], memory: Memory) -> list[Sample]:
-    """``samples``, and what is no longer among them, with what is missing since the last time added."""
-    found: list[Sample] = []
-    missing = dict(memory)
-    for sample in samples:
-        if sample.type == "gauge":
-            found.append(sample)
-            continue
-        key = repr((sample.name, sample.labels))
-        missing.pop(key, None)
-        last, added, _ = memory.get(key, (0.0, 0.0, None))
-        added += max(0.0, last - sample.value)
-        if key in memory or len(memory) < SERIES_MAX:
-            memory[key] = [sample.value, added, sample]
-        found.append(sample._replace(value=sample.value + added))
-    for key, (last, added, row) in missing.items():
-        kind, metric, about, name, labels, _ = row
-        memory[key] = [0.0, last + added, row]
-        found.append(Sample(kind, metric, about, name, tuple((a, b) for a, b in labels), last + added))
-    return found
-
+from .merging import Merged
+from .remembering import kept_up
 
 CHILD_S = 2.5
 ALL_S = 7.0
