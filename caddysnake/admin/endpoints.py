@@ -371,7 +371,7 @@ async def _profiled(call: Call, subjects: profiling.Subjects) -> models.Profiled
     _LEVEL,
     _LINES,
     _FOLLOW,
-    fails="bad-request no-such-app busy",
+    fails="bad-request no-such-app no-such-process busy",
     gives=journal.MEDIA_TYPE,
 )
 async def get_logs(call: Call) -> Lines:

@@ -50,12 +50,23 @@ async def read(daemon: Daemon, query: Query) -> AsyncGenerator[bytes, None]:
 
 
 def _expect(daemon: Daemon, query: Query, *, is_known: bool) -> None:
-    """Raise ``ApiError`` for an app that neither runs nor is in the log."""
-    if query.app is None or is_known:
+    """Raise ``UnknownApp`` or ``ApiError`` for an app, or a process of it, that neither runs nor is in the log."""
+    if is_known:
         return
-    names = {*(each.app.name for each in known_apps(daemon)), *daemon.running.templates}
-    if not any(query.names(name) for name in names):
-        raise UnknownApp.among(query.app, names)
+    apps = {each.app.name: each.app for each in known_apps(daemon)}
+    templates = daemon.running.templates
+    if query.app is not None and not any(map(query.names, {*apps, *templates})):
+        raise UnknownApp.among(query.app, {*apps, *templates})
+    if query.process is None or any(map(query.names, templates)):  # whose apps may have one, and sleep
+        return
+    meant = [app for name, app in apps.items() if query.names(name)]
+    specs = [app.spec.commands for app in meant]
+    names = {each.name for spec in specs for each in spec.processes}
+    names |= {each.name for spec in specs for each in spec.schedules}
+    names |= {each.label for app in meant for each in app.background.processes}
+    if not any(map(query.means, names)):
+        told = UnknownApp.among(query.process, names, "there is no process or schedule")
+        raise ApiError("no-such-process", str(told), "`caddysnake status` names them")
 
 
 async def _pieces(

@@ -36,16 +36,23 @@ class Query(NamedTuple):
     """So many of the last; None: all."""
     follow: bool = False
     process: str | None = None
-    """Of this process, or schedule, beside the workers; None: of all."""
+    """Of this process, or schedule, beside the workers: all that run, or ``name.2``, one of them; None: of all."""
 
     def wants(self, entry: Entry) -> bool:
         """Whether ``entry`` is what is wanted."""
-        is_wanted = self.process is None or self.process == entry.process
+        is_wanted = self.process is None or self.means(entry.process)
         return is_wanted and entry.level >= self.level and entry.ts > self.since and self.names(entry.app)
 
     def names(self, app: str) -> bool:
         """Whether it is about ``app``."""
         return self.app is None or self.app == app or self.app == app.partition(" ")[0]
+
+    def means(self, process: object) -> bool:
+        """Whether ``process``, as a record has it, is the one that is asked for, or one of them."""
+        if process == self.process:
+            return True
+        name, _, number = process.rpartition(".") if isinstance(process, str) else ("", "", "")
+        return name == self.process and number.isdecimal()
 
 
 class Entry(NamedTuple):
@@ -97,8 +104,11 @@ class Ring:
             del self._entries[owner], self._sizes[owner]
 
     def knows(self, query: Query) -> bool:
-        """Whether there is anything about the app of ``query``."""
-        return any(query.names(app) for app in self._entries)
+        """Whether there is anything about the app of ``query``, and about the process."""
+        named = [entries for app, entries in self._entries.items() if query.names(app)]
+        if query.process is None:
+            return bool(named)
+        return any(query.means(entry.process) for entries in named for entry in entries)
 
     def find(self, query: Query) -> list[Entry]:
         """What ``query`` wants, the oldest first."""

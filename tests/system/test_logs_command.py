@@ -37,6 +37,10 @@ SITES = """unix/a.sock {
 		working_dir a
 		workers 1
 		log
+		process echo sh -c "echo from a copy; exec sleep 1000" {
+			count 2
+		}
+		schedule nightly "0 3 * * *" true
 	}
 }
 unix/t.sock {
@@ -173,9 +177,21 @@ def test_a_terminal_gets_colours_and_obeys_nothing(process: Process, tmp_path: P
     assert set(re.findall(rb"\x1b\[[0-9;]*m", seen)) == {b"\x1b[31m", b"\x1b[0m"}
 
 
+def test_the_copies_of_a_process_are_shown_together_or_one_by_itself(process: Process, tmp_path: Path) -> None:
+    def shown(name: str) -> list[str]:
+        every = records(command(process, tmp_path, "logs", "one:wsgi", "--process", name, check=True).stdout)
+        return sorted(each["process"] for each in every if each["msg"] == "from a copy")
+
+    eventually(lambda: shown("echo") == ["echo.1", "echo.2"], "both copies have written")
+    assert shown("echo.2") == ["echo.2"]
+    assert shown("nightly") == []
+
+
 def test_what_cannot_be_shown_is_said(process: Process, tmp_path: Path) -> None:
     for words, said in (
         (["on:wsgi"], "Did you mean 'one:wsgi'?"),
+        (["one:wsgi", "--process", "nightli"], "there is no process or schedule 'nightli'. Did you mean 'nightly'?"),
+        (["one:wsgi", "--process", "echo.3"], "there is no process or schedule 'echo.3'. Did you mean 'echo."),
         (["--since", "yesterday"], "is no time: write 10m"),
         (["--level", "loud"], "invalid choice: 'loud'"),
         (["--grep", "("], "is no regular expression"),
