@@ -114,6 +114,9 @@ class Execution:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
             beginning.add_done_callback(_kill_unwanted)
+            await asyncio.wait((beginning,))
+            if beginning.exception() is None:
+                await asyncio.wait((beginning.result().ending,))
             raise
 
     @classmethod

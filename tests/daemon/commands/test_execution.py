@@ -228,8 +228,6 @@ def test_one_that_nobody_waits_for_any_more_is_ended(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait((task,))
-        await asyncio.sleep(0.2)
-        await until(lambda: not execution.pids())
 
     run(work)
 
