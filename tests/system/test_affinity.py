@@ -96,6 +96,10 @@ def running(folder: Path, line: str, interface: str = "asgi", *lines: str) -> It
         yield process, folder / "s.sock"
 
 
+def known_workers(process: Process) -> list[str]:
+    return [str(each["pid"]) for each in call(process, "GET", "/workers").json["workers"]]
+
+
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 def test_clients_with_a_cookie_stay_and_are_spread_evenly(interface: str, tmp_path: Path) -> None:
     with running(tmp_path, "cookie", interface) as (process, path):
@@ -191,7 +195,7 @@ def test_at_a_reload_a_client_stays_while_its_worker_is_there(interface: str, tm
         (tmp_path / "go").touch()
         holds.join(PATIENCE_S)
         assert slow == [(home, "")]
-        eventually(lambda: int(home) not in workers(process.pid), "the end of the old worker")
+        eventually(lambda: home not in known_workers(process), "the end of the old worker, which the daemon knows of")
         moved, said = client.get()
         assert moved != home
         assert said == "lost"
