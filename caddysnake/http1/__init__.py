@@ -4,7 +4,7 @@
 ``heads``     what a head is; ``memory``: what is remembered of bytes that come again
 ``plain``     plain heads, read by the extension; ``answers``: answers of our own
 ``traceback_page``  what a developer is shown in the place of an answer
-``forwarded`` what a proxy says of its client, and whether it is believed
+``forwarded`` X-Forwarded-*: read, and of a peer that is not believed replaced
 ``response``  status, headers and content to bytes; framing, and what an app may not do; ``encoding``: its lines
 ``fields``    names and values: tokens, hosts, lists
 ``phrases``   reason phrases
@@ -12,5 +12,5 @@
 ``errors``    ``ProtocolError`` (the peer's fault), ``ResponseError`` (the app's)
 ``llhttp``    the one import of httptools
 
-Guest code: Python 3.10, standard library and httptools.
+Guest code: Python 3.10.
 """

@@ -1,7 +1,8 @@
-"""What a proxy says of its client, and whether it is believed.
+"""What a proxy says of its client: read where it is believed, and replaced where it is not.
 
-Fields of a peer that is not trusted are replaced by what the socket tells: an app sees the same behind a relay and
-without one, and nothing that a stranger made up. Of a trusted peer they stay as they are.
+Of a list the last member counts, which the nearest proxy wrote itself. Fields of a peer that is not trusted are
+replaced by what the socket tells: an app sees the same behind a relay and without one, and nothing that a stranger made
+up. Of a trusted peer they stay as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ def own_fields(host: bytes | None, peer: str) -> list[tuple[bytes, bytes]]:
     if peer:
         fields.append((b"x-forwarded-for", peer.encode("ascii", "replace")))
     return fields
+
+
+def last_member(values: bytes) -> bytes:
+    """Return the last member of a list (RFC 9110 section 5.6.1); empty when there is none."""
+    return values.rpartition(b",")[2].strip(b" \t")
+
+
+def is_https(proto: bytes) -> bool:
+    """Whether the client speaks TLS with the proxy, whose X-Forwarded-Proto is ``proto``. Schemes have no case (RFC
+    3986 section 3.1)."""
+    return proto == b"https" or last_member(proto).lower() == b"https"
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -13,5 +13,5 @@
 ``ring``        what was written last, and who reads it
 ``main``        the log process
 
-Standard library, orjson and ``channel.throttle`` only. Everything that is read here may come from a hostile app.
+Everything that is read here may come from a hostile app.
 """

@@ -6,5 +6,5 @@
 ``keys``      the values that decide which app a request is for, and which of them are safe
 ``uris``      paths and queries: escapes, cleaning, pairs; ``hosts``: hosts, ports, addresses
 
-Pure: nothing here opens a socket or knows a configuration. Only the standard library is imported.
+Pure: nothing here opens a socket or knows a configuration.
 """

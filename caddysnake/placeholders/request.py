@@ -242,7 +242,8 @@ class Request:
     @property
     def scheme(self) -> str:
         """``https`` or ``http``: what the browser speaks with Caddy."""
-        return "https" if self._last(b"x-forwarded-proto") == "https" else "http"
+        proto = self._last(b"x-forwarded-proto").rpartition(",")[2].strip(" \t")
+        return "https" if proto.lower() == "https" else "http"
 
     @_once
     def protocol(self) -> str:

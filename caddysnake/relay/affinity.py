@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable
 
+from ..http1.forwarded import is_https
 from ..http1.request import RequestHead
 from .link_pool import AppId
 
@@ -252,6 +253,4 @@ class Affinity:
 
 
 def _is_https(head: RequestHead) -> bool:
-    return any(
-        name == b"x-forwarded-proto" and value.rpartition(b",")[2].strip() == b"https" for name, value in head.headers
-    )
+    return any(name == b"x-forwarded-proto" and is_https(value) for name, value in head.headers)

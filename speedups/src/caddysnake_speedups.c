@@ -650,7 +650,7 @@ make_scope(Reader *self, struct head *head, PyObject *method, PyObject *path, Py
         if (put(extensions, PyTuple_GetItem(self->extensions, i), PyDict_New()) < 0)
             goto failed;
     PyObject *asgi = PyDict_GetItemWithError(scope, texts[T_ASGI]);
-    int is_secure = head->has_proto && equals(head->forwarded_proto, "https");
+    int is_secure = head->has_proto && equals_without_case(last_member(head->forwarded_proto), "https");
     int has_root = PyUnicode_GetLength(self->root) > 0;
     PyObject *text = decoded(head->path, head->has_escapes, 1);
     PyObject *raw = shared(path);

@@ -5,7 +5,7 @@
 ``memory``     how much there is for more
 ``cgroups``    where a worker has its limit of memory with all that it starts
 ``tempdirs``   the private folders of apps
-``notify``     the words of a service manager; ``service``: talks to it
+``service``    sd_notify: READY, STATUS, WATCHDOG; ``notify``: the socket that it goes over
 ``state``      what is carried over an upgrade; ``snapshots``: parts of it; ``sealed``: the descriptor that it is in;
                ``plain``: what JSON has no form for, in one
 ``backoff``    how soon what failed is tried again

@@ -1,8 +1,9 @@
 """From a request head to an ASGI scope (ASGI 3.0, HTTP and WebSocket specification 2.5).
 
 On a trusted connection ``client`` and ``scheme`` are what Caddy says: the last element of X-Forwarded-For is its own
-peer (earlier ones may be the browser's invention; the app finds them in the header), X-Forwarded-Proto the browser's
-scheme. On any other connection they are the socket's. ``server`` is what the client asked for in Host.
+peer (earlier ones may be the browser's invention; the app finds them in the header), that of X-Forwarded-Proto the
+browser's scheme. On any other connection they are the socket's. ``server`` is what the client asked for in Host.
+The same rules stand in ``worker.wsgi.environ``, and for plain heads in C (``speedups``).
 
 What a route has taken off the path is ``root_path``, and the path is whole again: that is how ASGI means the two. For
 an app with a socket of its own it is always the same, and in the settings. Else a relay says so, over a link; nobody
@@ -20,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...channel.messages import AFFINITY_FIELD, PREFIX_FIELD, RELAY_FIELDS
-from ...http1.forwarded import is_forwarded, own_fields, split_address
+from ...http1.forwarded import is_forwarded, is_https, last_member, own_fields, split_address
 from ...http1.limits import Limits
 from ...http1.plain import Reader, new_reader
 from ...http1.request import RequestHead
@@ -197,7 +198,7 @@ class Scopes:
 
     def _origin(self, last: dict[bytes, bytes], peer: Peer) -> tuple[Address | None, str]:
         """The client's address and the scheme it used."""
-        scheme = "https" if last.get(b"x-forwarded-proto") == b"https" else "http"
+        scheme = "https" if is_https(last.get(b"x-forwarded-proto", b"")) else "http"
         forwarded = last.get(b"x-forwarded-for")
         if forwarded is None:
             return peer.address, scheme
@@ -213,7 +214,7 @@ class Scopes:
 
 def last_hop(forwarded: bytes) -> Address | None:
     """The last element of X-Forwarded-For: an address, and its port where that is told, else 0."""
-    address, port = split_address(forwarded.rpartition(b",")[2].strip(b" \t").decode("latin-1"))
+    address, port = split_address(last_member(forwarded).decode("latin-1"))
     return (address, port) if address else None
 
 

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from caddysnake.http1.limits import Limits
+from caddysnake.http1.plain import FORWARDED
 from caddysnake.http1.request import HEADS_MAX, Heads, RequestHead, RequestParser
 from caddysnake.worker.asgi.scope import Peer, Scopes
 
@@ -44,6 +45,22 @@ def test_what_a_route_took_off_the_path_is_told_by_a_relay_only(is_remembered: b
             else:
                 assert scope["root_path"] == ""
                 assert scope["path"] == "/x y"
+
+
+@pytest.mark.parametrize("has_reader", [False, True])
+@pytest.mark.parametrize(
+    ("proto", "scheme"),
+    [(b"https", "https"), (b"HTTPS", "https"), (b"http, https", "https"), (b"https, http", "http"), (b"", "http")],
+)
+def test_the_scheme_is_what_the_nearest_proxy_says(proto: bytes, scheme: str, has_reader: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        scopes, peer = Scopes(), Peer(ours, True)
+        parser = RequestParser(Limits(), None, scopes.reader(Limits()) if has_reader else None)
+        parser.start = peer.address, FORWARDED
+        parser.feed(b"GET / HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-Proto: %s\r\n\r\n" % proto)
+        assert parser.head is not None
+        assert scopes.http(parser.head, peer)["scheme"] == scheme
 
 
 def test_a_websocket_has_it_too() -> None:
