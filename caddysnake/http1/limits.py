@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """Sizes are bytes as they came over the wire; None means no limit. A process has those of its ``channel.settings``."""
+    """Sizes are bytes as they came over the wire; None means no limit. ``channel.settings`` says a process's."""
 
     max_head_bytes: int = 1_114_112
     """Request line and header section together. Debian's Caddy lets 1 MiB and its own additions through."""

@@ -20,5 +20,6 @@
 ``coroutines``      where a task stands
 ``access_log``   records of requests
 
-Guest code: Python 3.10, standard library, httptools, uvloop (and websockets on the first upgrade). No module here may share a name with the standard library.
+Guest code: Python 3.10, standard library, httptools, uvloop (and websockets on the first upgrade). No module here may
+share a name with the standard library.
 """
