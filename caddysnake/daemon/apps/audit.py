@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from ...config.plan.fence import Fence, FenceError
 from ..sockets.connections import Connection
+from ..system.log.fields import FieldLog
 from ..workers.child.launcher import SpawnError
 from ..workers.lifecycle import Reason
 from ..workers.sink import WorkerSink
@@ -16,7 +16,7 @@ from ..workers.worker import Worker
 from .source import WorkerSource
 from .spec import PoolSpec
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 
 class Audit(WorkerSink[Worker]):
@@ -60,8 +60,7 @@ class Audit(WorkerSink[Worker]):
                 worker.kill()
 
     def _tell(self, why: str) -> None:
-        fields = {"app": self._spec.name, "error": why}
-        log.warning("a worker that was watched for its sandbox did not come up", extra={"fields": fields})
+        log.warning("a worker that was watched for its sandbox did not come up", app=self._spec.name, error=why)
 
     # -- what it says (WorkerSink): it has no connections ----------------------------------------------------------
 

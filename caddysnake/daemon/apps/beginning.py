@@ -7,16 +7,17 @@ it, of what the file means by then: a folder, a virtual environment, a user or a
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 from ..system.backoff import Backoff
+from ..system.log.fields import FieldLog
 from ..workers.forking.start_limiter import StartLimiter
 from .app import App
 from .spec import PoolSpec, StartFailed
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _LEAST_S = 1.0
 """The shortest pause before another attempt."""
@@ -124,13 +125,13 @@ class Beginning:
         """The seconds until the next attempt."""
         pause_s = max(_LEAST_S, self._backoff.pause_after(0.0))
         self.app.not_started(failure, math.ceil(pause_s))
-        fields = {"app": self.app.name, "code": failure.code, "attempts": self.app.attempts}
+        fields: dict[str, Any] = {"app": self.app.name, "code": failure.code, "attempts": self.app.attempts}
         if self._told == str(failure):
-            log.warning(f"app still does not start; next try in {pause_s:.0f}s", extra={"fields": fields})
+            log.warning(f"app still does not start; next try in {pause_s:.0f}s", **fields)
         else:
             self._told = str(failure)
             what = f"app does not start, and requests get 503; next try in {pause_s:.0f}s"
-            log.error(what, extra={"fields": {**fields, "error": str(failure)}})
+            log.error(what, **fields, error=self._told)
         return pause_s
 
     def hurry(self) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ...config.language.models import Canary
+from ..commands.release import Tell
+from ..system.log.fields import FieldLog
 from ..system.state import AppSnapshot, KeptBuildSnapshot, PoolSnapshot
 from .builds import TEXT_MAX
 from .generation import PoolState
@@ -17,11 +17,7 @@ from .pool import Pool
 from .spec import StartFailed
 from .trial import Trial
 
-if TYPE_CHECKING:
-    from ..commands.release import Tell
-
-
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _SHED_S, _LOOK_S = 0.05, 1.0
 """How often it is asked for its connections, and is looked at when it has none."""
@@ -59,7 +55,7 @@ class Shelf:
             self._pool = None
             return
         if time.time() >= self.until or not pool.workers:
-            log.info("the build before is let go", extra={"fields": {"app": pool.spec.name, "build": self.build}})
+            log.info("the build before is let go", app=pool.spec.name, build=self.build)
             self._pool = None
             app.carry_out(app.takeover.drop_kept())
             return

@@ -7,15 +7,15 @@ by then, unless that was overwritten in place.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from ...channel.settings import Settings
+from ..system.log.fields import FieldLog
 from ..workers.forking.start_limiter import StartLimiter
 from .owner import Owner
 from .pool import Pool
 from .spec import PoolSpec, StartFailed
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 
 class Exchange:
@@ -74,7 +74,7 @@ class Exchange:
         except StartFailed as exc:
             app.discard()
             if not app.takeover.is_stopping:
-                log.error("the old build does not come back", extra={"fields": {"app": exc.app, "error": str(exc)}})
+                log.error("the old build does not come back", app=exc.app, error=str(exc))
                 app.fallen(exc)
         else:
             app.carry_out(app.takeover.swap(is_growing=False))

@@ -71,14 +71,6 @@ class Spawn(NamedTuple):
     in_turn: bool = False
 
 
-class TryAgain(NamedTuple):
-    """Whoever was at ``place`` has failed: log it, and start another after ``pause_s``."""
-
-    place: int
-    pause_s: float
-    failure: StartFailed
-
-
 class TellFailed(NamedTuple):
     """A worker failed, and there is none now that is ready: ``is_hopeless`` after many times in a row."""
 
@@ -93,25 +85,21 @@ class Drain(NamedTuple, Generic[W]):
     keeps: bool
 
 
-class Started(NamedTuple):
-    """Tell who waits that the start is done."""
-
-
 class NotStarted(NamedTuple):
     """Tell who waits why the start is not done; ``failure`` None: it was told to go."""
 
     failure: StartFailed | None
 
 
-class CancelStarts(NamedTuple):
-    """Give up what is being started."""
+class PoolOrder(Enum):
+    """What is done to no worker in particular."""
+
+    TELL_STARTED = "tell started"  # whoever waits for the start
+    CANCEL_STARTS = "cancel starts"  # of those that are on their way
+    SERVE_WAITING = "serve waiting"  # there is a worker for what waits
 
 
-class ServeWaiting(NamedTuple):
-    """There is a worker for what waits."""
-
-
-Order = Spawn | TryAgain | TellFailed | Drain[W] | Started | NotStarted | CancelStarts | ServeWaiting
+Order = Spawn | TellFailed | Drain[W] | NotStarted | PoolOrder
 
 
 class Generation(Generic[W]):
@@ -231,11 +219,11 @@ class Generation(Generic[W]):
         orders: list[Order[W]] = []
         if self.state is PoolState.STARTING and len(self.ready) >= self.goal:
             self._feed(PoolEvent.UP)
-            orders.append(Started())
+            orders.append(PoolOrder.TELL_STARTED)
         former = self.replacing.pop(place, None)
         if former is not None:
             orders.append(Drain(former, keeps=True))
-        return [*orders, ServeWaiting()]
+        return [*orders, PoolOrder.SERVE_WAITING]
 
     def withdrawn(self, worker: W) -> None:
         """``worker`` gets no more connections."""
@@ -275,7 +263,7 @@ class Generation(Generic[W]):
         pause_s = self.backoff.pause_after(ready_for_s, has_served)
         self.restarts += 1
         self.awaited.add(place)
-        return [TryAgain(place, pause_s, failure), TellFailed(failure, self.backoff.exhausted)]
+        return [Spawn(place, pause_s), TellFailed(failure, self.backoff.exhausted)]
 
     # -- letting go ----------------------------------------------------------------------------------------------
 
@@ -287,7 +275,7 @@ class Generation(Generic[W]):
     def revive(self) -> list[Order[W]]:
         """Let those serve again that were wound down."""
         self._feed(PoolEvent.REVIVE)
-        return [ServeWaiting()]
+        return [PoolOrder.SERVE_WAITING]
 
     def wind_down(self) -> list[Order[W]]:
         """Those that are ready serve on for now, but none is started again."""
@@ -305,4 +293,5 @@ class Generation(Generic[W]):
         return [Drain(self.ready[0], keeps=True)] if self.ready else []
 
     def _end_start(self, before: PoolState) -> list[Order[W]]:
-        return [NotStarted(None), CancelStarts()] if before is PoolState.STARTING else [CancelStarts()]
+        refused: list[Order[W]] = [NotStarted(None)] if before is PoolState.STARTING else []
+        return [*refused, PoolOrder.CANCEL_STARTS]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...channel.messages import FromRelay
+from ..sockets.connections import Connection
 from ..workers.worker import Worker
 from .counters import Counters
 from .folder import PrivateFolder
 from .spec import StartFailed
-
-if TYPE_CHECKING:
-    from ..sockets.connections import Connection
 
 
 class Home(Protocol):

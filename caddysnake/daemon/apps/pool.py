@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ...channel.messages import FromRelay
+from ..sockets.connections import Connection
+from ..system.log.fields import FieldLog
 from ..system.plain import plain
 from ..system.state import PoolSnapshot, WorkerSnapshot
 from ..system.tasks import KeptTasks
@@ -19,19 +20,7 @@ from ..workers.sink import WorkerSink
 from ..workers.worker import Worker
 from .audit import Audit
 from .counters import Counters
-from .generation import (
-    CancelStarts,
-    Drain,
-    Generation,
-    NotStarted,
-    Order,
-    PoolState,
-    ServeWaiting,
-    Spawn,
-    Started,
-    TellFailed,
-    TryAgain,
-)
+from .generation import Drain, Generation, NotStarted, Order, PoolOrder, PoolState, Spawn, TellFailed
 from .home import Home
 from .source import WorkerSource
 from .spec import PoolSpec, StartFailed
@@ -39,10 +28,7 @@ from .telling import tell_failed, tell_ready, watch_start
 from .upkeep import Upkeep, forget_ended
 from .warming import Warming
 
-if TYPE_CHECKING:
-    from ..sockets.connections import Connection
-
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 
 class Pool(WorkerSink[Worker]):
@@ -174,23 +160,21 @@ class Pool(WorkerSink[Worker]):
                         self._starts.want(_Turn(self, place))
                     else:
                         self._tasks.begin(self._spawn(place, pause_s))
-                case TryAgain(place, pause_s):
-                    self._tasks.begin(self._spawn(place, pause_s))
                 case TellFailed(failure, is_hopeless):
                     self._home.worker_failed(failure, is_hopeless)
                 case Drain(worker, keeps):
                     worker.drain(keeps)
-                case Started():
+                case PoolOrder.TELL_STARTED:
                     if self._started is not None and not self._started.done():
                         self._started.set_result(None)
                 case NotStarted(failure):
                     if self._started is not None and not self._started.done():
                         going = StartFailed(self.spec.name, "stopping", "it was told to go while it started")
                         self._started.set_exception(failure or going)
-                case CancelStarts():
+                case PoolOrder.CANCEL_STARTS:
                     for task in list(self._tasks):
                         task.cancel()
-                case ServeWaiting():
+                case PoolOrder.SERVE_WAITING:
                     self._home.serve_waiting()
 
     # -- going on in another image of the daemon --------------------------------------------------------------
@@ -314,14 +298,13 @@ class Pool(WorkerSink[Worker]):
         code, text = reason = Reason(self.spec.named(reason.code), reason.text)
         index = worker.settings.worker_index
         if self._source.is_better_alone(worker, code):
-            fields = {"app": self.spec.name, "worker": index, "why": text}
-            log.info("app gets a thread host of its own", extra={"fields": fields})
+            log.info("app gets a thread host of its own", app=self.spec.name, worker=index, why=text)
             self._carry_out([Spawn(index)])
             return
         self.ledger.failed(code, text)
         if self.core.was_superseded(index, worker):
-            fields = {"app": self.spec.name, "worker": index, "pid": worker.pid, "code": code, "error": text}
-            log.error("worker failed; its successor is on the way", extra={"fields": fields})
+            what = "worker failed; its successor is on the way"
+            log.error(what, app=self.spec.name, worker=index, pid=worker.pid, code=code, error=text)
         else:
             self._failed(index, reason, worker)
 
@@ -332,10 +315,10 @@ class Pool(WorkerSink[Worker]):
         failure = StartFailed(self.spec.name, reason.code, reason.text + self._source.hint(reason.text))
         ready_for_s = time.monotonic() - worker.ready_at if worker is not None and worker.ready_at is not None else 0.0
         orders = self.core.failed(index, failure, ready_for_s, worker is not None and worker.has_served)
-        again = next((order for order in orders if isinstance(order, TryAgain)), None)
+        again = next((order for order in orders if isinstance(order, Spawn)), None)
         if again is not None:
             self.ledger.restarted(reason.code)
-            tell_failed(again, worker, self.core.backoff.failures)
+            tell_failed(failure, again, worker.pid if worker is not None else 0, self.core.backoff.failures)
         self._carry_out(orders)
 
     def start_in_turn(self, place: int) -> Starting | None:

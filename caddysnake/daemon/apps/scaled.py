@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import select
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ...channel.settings import Settings
+from ..system.log.fields import FieldLog
 from ..system.memory import available_bytes, reserve
 from ..system.processes import cpu_seconds, resident_bytes, run_delay_s
 from ..system.state import ScaleSnapshot
@@ -18,7 +18,7 @@ from .dispatcher import Dispatcher
 from .pool import Pool
 from .scaling import LOOK_CLOSELY_S, LOOK_S, Bounds, Decision, Observation, Scaler
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _SLOW_S = 1.0
 """How often the processor time of workers is looked at."""
@@ -139,11 +139,11 @@ class Scaled:
         pool = self._app.pool
         if decision.workers == pool.core.size:
             return
-        fields = {"app": pool.spec.name, "workers": decision.workers, "before": pool.core.size}
-        log.info("app is scaled", extra={"fields": {**fields, "reason": decision.reason}})
-        self.last = Change(time.time(), decision.workers, decision.reason)
-        reserve(max(0, decision.workers - pool.core.size) * _mean_bytes(pool))
-        pool.resize(decision.workers)
+        (workers, reason), before = decision, pool.core.size
+        log.info("app is scaled", app=pool.spec.name, workers=workers, before=before, reason=reason)
+        self.last = Change(time.time(), workers, reason)
+        reserve(max(0, workers - before) * _mean_bytes(pool))
+        pool.resize(workers)
 
     # -- going on in another image of the daemon -------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import time
@@ -14,6 +13,7 @@ from ...config.plan.fence import Fence, FenceError
 from ...sandbox import denials
 from ..commands.surroundings import STORE_URL, store_environ
 from ..system.log import process as logger
+from ..system.log.fields import FieldLog
 from ..system.signing import bell_name
 from ..system.state import PoolSnapshot, ThreadPlacementSnapshot
 from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
@@ -25,7 +25,7 @@ from .folder import PrivateFolder
 from .generation import Generation
 from .spec import PoolSpec
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -174,8 +174,7 @@ class WorkerSource:
 
     def _failed_of_us(self, place: int, exc: Exception) -> Reason:
         """For a reason that nobody has thought of: it has failed all the same, and whoever waits must hear of it."""
-        fields = {"app": self._spec.name, "worker": place}
-        log.error("worker cannot be started", exc_info=exc, extra={"fields": fields})
+        log.error("worker cannot be started", exc_info=exc, app=self._spec.name, worker=place)
         return Reason("internal", f"{type(exc).__name__}: {exc}")
 
     def hint(self, text: str) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain, repeat
 
+from ..system.log.fields import FieldLog
 from ..workers.lifecycle import WorkerState
 from ..workers.worker import Worker
-from .generation import TryAgain
-from .spec import PoolSpec
+from .generation import Spawn
+from .spec import PoolSpec, StartFailed
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _EARLY_S = 3.0
 """After so long an app that will never be ready, since it runs a server of its own, says so."""
@@ -25,8 +25,8 @@ _AGAIN_S = 1.0
 def tell_ready(app: str, worker: Worker) -> float:
     """Log that ``worker`` is ready; the seconds since its start."""
     took = round(time.monotonic() - worker.started_at, 3)
-    fields = {"app": app, "worker": worker.settings.worker_index, "pid": worker.pid}
-    log.debug("worker ready", extra={"fields": {**fields, "runs": worker.detail, "duration": took}})
+    index = worker.settings.worker_index
+    log.debug("worker ready", app=app, worker=index, pid=worker.pid, runs=worker.detail, duration=took)
     return took
 
 
@@ -39,16 +39,16 @@ async def watch_start(spec: PoolSpec, workers: Mapping[int, Worker]) -> None:
     for turn, pause_s in enumerate(chain((early_s, spec.slow_start_s - early_s), repeat(_AGAIN_S))):
         await asyncio.sleep(pause_s)
         if turn == 1:
-            fields = {"app": spec.name, "waited_s": spec.slow_start_s, "start_timeout_s": spec.start_timeout_s}
-            log.warning("app is taking a long time to load", extra={"fields": fields})
+            waited_s, limit_s = spec.slow_start_s, spec.start_timeout_s
+            log.warning("app is taking a long time to load", app=spec.name, waited_s=waited_s, start_timeout_s=limit_s)
         for worker in workers.values():
             if worker.state is WorkerState.STARTING and worker.pid and asked[worker] < 2:
                 asked[worker] += worker.process.ask_where()
 
 
-def tell_failed(order: TryAgain, worker: Worker | None, failures: int) -> None:
-    """Log that whoever was at a place has failed, and is started again."""
-    pause_s, failure, pid = order.pause_s, order.failure, worker.pid if worker is not None else 0
-    fields = {"app": failure.app, "worker": order.place, "pid": pid, "code": failure.code, "error": str(failure)}
+def tell_failed(failure: StartFailed, again: Spawn, pid: int, failures: int) -> None:
+    """Log that whoever was at a place, as process ``pid`` if it was one, has failed, and is started again."""
+    pause_s = again.pause_s
     what = "worker failed; it is started again" if pause_s < 1 else f"worker failed; next start in {pause_s:.1f}s"
-    log.error(what, extra={"fields": {**fields, "failures_in_a_row": failures}})
+    app, code, error = failure.app, failure.code, str(failure)
+    log.error(what, app=app, worker=again.place, pid=pid, code=code, error=error, failures_in_a_row=failures)

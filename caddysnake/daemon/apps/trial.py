@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ...config.language.models import Canary
+from ..commands.release import Tell
+from ..sockets.connections import Connection
 from ..system.log.asking import trouble_of
+from ..system.log.fields import FieldLog
 from ..system.state import TrialSnapshot
 from ..workers.worker import Worker
 from .judging import Figures, Judgement, Ruling, figures_of, judge, late_s
 from .owner import Owner
 from .pool import Pool
 from .spec import StartFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..commands.release import Tell
-    from ..sockets.connections import Connection
-
 
 TURNS_MAX = 1000
 _MADE_UP_FOR = 4
@@ -57,7 +53,7 @@ class Rota:
         return min(max(1, min(until_due, usual)), TURNS_MAX)
 
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _LOOK_S = 0.1
 _AHEAD = 4
@@ -149,8 +145,8 @@ class Trial:
     # -- watching ------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        fields = {"app": self._app.spec.name, "share": f"{self.share:.1%}", "for_s": self.canary.for_s}
-        log.info("the new build is on trial", extra={"fields": fields})
+        app, for_s = self._app.spec.name, self.canary.for_s
+        log.info("the new build is on trial", app=app, share=f"{self.share:.1%}", for_s=for_s)
         while True:
             self._shed()
             await asyncio.sleep(_LOOK_S)
@@ -201,9 +197,9 @@ class Trial:
 
     async def _carry_out(self, verdict: Judgement) -> None:
         new, old = self._verdict = self.compared()
-        fields = {"app": self._app.spec.name, "why": verdict.why, "new": str(new), "old": str(old)}
+        fields: dict[str, Any] = {"app": self._app.spec.name, "why": verdict.why, "new": str(new), "old": str(old)}
         if verdict.ruling is Ruling.PROMOTE:
-            log.info("the new build is promoted", extra={"fields": fields})
+            log.info("the new build is promoted", **fields)
             self._app.swap()
         else:
             pids = [worker.pid for worker in self.pool.everyone()]
@@ -212,7 +208,7 @@ class Trial:
             if times:
                 verdict = verdict._replace(why=f"{verdict.why}\n{times} times:\n{traceback}")
                 self._returned(self._failure(verdict))
-            log.error("the new build is returned", extra={"fields": {**fields, "error": verdict.why}})
+            log.error("the new build is returned", **fields, error=verdict.why)
         self._conclude(verdict)
 
     # -- its end by others ---------------------------------------------------------------------------------------
@@ -231,8 +227,7 @@ class Trial:
         if not self.result.done():
             new, old = self._verdict = self.compared()
             verdict = Judgement(Ruling.RETURN, why)
-            fields = {"app": self._app.spec.name, "why": why, "new": str(new), "old": str(old)}
-            log.warning("the new build is returned", extra={"fields": fields})
+            log.warning("the new build is returned", app=self._app.spec.name, why=why, new=str(new), old=str(old))
             self._returned(self._failure(verdict))
             self._conclude(verdict)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ...channel.settings import Settings
+from ..system.log.fields import FieldLog
 from ..system.processes import resident_bytes
 from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, HangFinding
 from ..workers.worker import Worker
@@ -16,7 +17,7 @@ from .restarting import RecycleLimit, WorkerReading
 from .source import WorkerSource
 from .spec import PoolSpec
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 
 class Upkeep:
@@ -61,21 +62,20 @@ class Upkeep:
         settings = self._spec.settings
         limit_s = settings.request_timeout_s if isinstance(settings, Settings) else None
         if finding is HangFinding.HANGS and limit_s is not None and not worker.is_hung:
-            log.error("worker hangs, and is replaced; its stacks are in its output", extra={"fields": fields})
+            log.error("worker hangs, and is replaced; its stacks are in its output", **fields)
             self._spawn(worker.end_hung(limit_s))
         elif finding is HangFinding.OVERDUE:
             if self._generation.may_replace:
                 reason = "requests that do not end at request_timeout"
-                log.error("worker is replaced", extra={"fields": {**fields, "code": "deadline", "reason": reason}})
+                log.error("worker is replaced", **fields, code="deadline", reason=reason)
                 self._ledger.restarted("deadline")
                 self._replace(worker)
         elif finding is HangFinding.LOOP_STILL:
-            what = f"event loop has been blocked for {LOOP_STILL_S:g} s; its stacks are in its output"
-            log.warning(what, extra={"fields": fields})
+            log.warning(f"event loop has been blocked for {LOOP_STILL_S:g} s; its stacks are in its output", **fields)
             worker.write_stacks()
         elif finding is HangFinding.THREAD_STILL:
             what = f"a thread has been at one request for {THREAD_STILL_S:g} s; its stack is in the worker's output"
-            log.warning(what, extra={"fields": fields})
+            log.warning(what, **fields)
             worker.write_stacks()
 
     def recycle(self) -> None:
@@ -89,7 +89,7 @@ class Upkeep:
                 reason = "host-replaced"
             if reason is not None:
                 self._source.move_out(worker)  # it is the process that has grown old, not the thread
-                log.info("worker is replaced", extra={"fields": {**self._fields(worker), "code": reason}})
+                log.info("worker is replaced", **self._fields(worker), code=reason)
                 self._ledger.restarted(reason)
                 self._replace(worker)
                 return
@@ -97,7 +97,7 @@ class Upkeep:
     def _replace(self, worker: Worker) -> None:
         self._carry_out(self._generation.replace(worker.settings.worker_index, worker))
 
-    def _fields(self, worker: Worker) -> dict[str, object]:
+    def _fields(self, worker: Worker) -> dict[str, Any]:
         return {"app": self._spec.name, "worker": worker.settings.worker_index, "pid": worker.pid}
 
 

@@ -18,3 +18,10 @@ class KeptTasks(set["asyncio.Task[Any]"]):
         self.add(task)
         task.add_done_callback(self.discard)
         return task
+
+
+async def cancelled(task: asyncio.Task[Any] | None) -> None:
+    """Cancel ``task``, if it runs still, and wait until it has ended."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait((task,))

@@ -15,18 +15,15 @@ from hypothesis import strategies as st
 
 from caddysnake.daemon.apps.generation import (
     TRANSITIONS,
-    CancelStarts,
     Drain,
     Generation,
     NotStarted,
     Order,
     PoolEvent,
+    PoolOrder,
     PoolState,
-    ServeWaiting,
     Spawn,
-    Started,
     TellFailed,
-    TryAgain,
 )
 from caddysnake.daemon.apps.queue import Waiters
 from caddysnake.daemon.apps.spec import StartFailed
@@ -112,18 +109,18 @@ class World:
     def pool_orders(self, pool: Pool, orders: Iterable[Order[Worker]]) -> None:
         for order in orders:
             match order:
-                case Spawn(place) | TryAgain(place):
+                case Spawn(place):
                     assert pool.core.is_kept, "nothing is started where nothing is to run"
                     pool.starts.append(place)
                 case Drain(worker):
                     worker.drain()
-                case Started():
+                case PoolOrder.TELL_STARTED:
                     pool.outcomes.append(True)
                 case NotStarted():
                     pool.outcomes.append(False)
-                case CancelStarts():
+                case PoolOrder.CANCEL_STARTS:
                     pool.starts.clear()
-                case ServeWaiting():
+                case PoolOrder.SERVE_WAITING:
                     self.serve()
                 case TellFailed(failure, is_hopeless):
                     has_ready = bool(self.takeover.present.core.ready)
@@ -520,7 +517,8 @@ def test_who_waits_for_a_start_is_told_once_whatever_comes_first(order: tuple[st
         "worker 1 fails": lambda: core.failed(1, BROKEN),
     }
     for event in order:
-        told += [each for each in happen[event]() if isinstance(each, Started | NotStarted | TryAgain)]
+        orders = happen[event]()
+        told += [each for each in orders if isinstance(each, NotStarted | Spawn) or each is PoolOrder.TELL_STARTED]
     why = BROKEN if order.index("worker 1 fails") < order.index("it is let go") else None
     assert told == [NotStarted(why)]
 
@@ -528,8 +526,8 @@ def test_who_waits_for_a_start_is_told_once_whatever_comes_first(order: tuple[st
 def test_a_generation_that_is_replaced_while_it_starts_is_told_so_at_once() -> None:
     core = Generation[str](2)
     core.start(one_first=True)
-    assert core.wind_down() == [NotStarted(None), CancelStarts()]
-    assert core.admitted(0, "late") == [ServeWaiting()]
+    assert core.wind_down() == [NotStarted(None), PoolOrder.CANCEL_STARTS]
+    assert core.admitted(0, "late") == [PoolOrder.SERVE_WAITING]
     assert [core.failed(0, BROKEN), core.failed(0, BROKEN), core.grow()] == [[], [], []]
 
 
@@ -551,7 +549,7 @@ def test_a_worker_that_dies_while_it_is_replaced_is_replaced_once() -> None:
     core.begun(0, "successor")
     core.exited(0, first)
     assert core.was_superseded(0, first)
-    assert core.admitted(0, "successor") == [ServeWaiting()]
+    assert core.admitted(0, "successor") == [PoolOrder.SERVE_WAITING]
     assert core.restarts == 0
     assert core.is_whole
 

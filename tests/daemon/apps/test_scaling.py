@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.house import House, run, spec, until
 
-from caddysnake.daemon.apps.generation import Generation, Spawn, Started
+from caddysnake.daemon.apps.generation import Generation, PoolOrder, Spawn
 from caddysnake.daemon.apps.scaling import Bounds, Decision, Observation, Scaler
 from caddysnake.daemon.system import memory
 
@@ -76,7 +76,7 @@ def test_more_that_are_asked_for_while_the_first_start_are_started() -> None:
     assert [order.place for order in generation.resize(3) if isinstance(order, Spawn)] == [1, 2]
     assert generation.resize(1) == []
     orders = [generation.admitted(place, place) for place in range(3)]
-    assert [any(isinstance(each, Started) for each in some) for some in orders] == [False, False, True]
+    assert [PoolOrder.TELL_STARTED in some for some in orders] == [False, False, True]
 
 
 def test_what_somebody_asked_for_holds() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 import time
@@ -16,9 +15,10 @@ from typing import Any, NamedTuple
 from ....channel.throttle import Throttle
 from ....config.plan.accounts import Account
 from ....installation import PACKAGE
+from ...system.log.fields import FieldLog
 from .merging import SERIES_MAX
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 FOLDER = "metrics"
 """Of an app's private folder."""
@@ -120,7 +120,7 @@ class AppMetrics:
 
     def _warn(self, what: str, **fields: Any) -> None:
         if self._throttle.is_due((what, fields.get("app")), time.monotonic()):
-            log.warning(what, extra={"fields": fields})
+            log.warning(what, **fields)
 
 
 def _with_files(places: list[MetricsPlace]) -> list[MetricsPlace]:
