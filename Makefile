@@ -109,7 +109,7 @@ $(VENV)/.installed-docs: $(METADATA) | $(VENV)/bin/pip
 
 $(VENV)/.installed-bench: $(METADATA) $(SPEEDUPS) | $(VENV)/bin/pip
 	$(speedups)
-	$(call install,caddy)
+	$(call install,caddy$(comma)store)
 
 $(VENV)/.installed-build: $(METADATA) | $(VENV)/bin/pip
 	$(call install,build)

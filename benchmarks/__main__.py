@@ -16,7 +16,7 @@ from .load import require_wrk
 from .rounds import WARM_UP_S, Result, interleaved, measure
 from .running import end_in_order
 from .scenarios import SCENARIOS, Scenario
-from .servers import OURS, SERVERS, BenchmarkError, Server, our_binaries
+from .servers import BEFORE, OURS, SERVERS, BenchmarkError, Server, add_another, our_binaries
 from .trials import TRIALS, Trial
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +38,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these scenarios and trials; see --list")
     parser.add_argument("--list", action="store_true", help="print the names, and stop")
     parser.add_argument("--server", action="append", choices=SERVERS, help="only this one; may be repeated")
+    parser.add_argument(
+        "--before", type=Path, metavar="BIN", help="measure another state of our code too: `.venv/bin` of its checkout"
+    )
     parser.add_argument("--full", action="store_true", help="everything, and longer")
     parser.add_argument("--rounds", type=int, help="how often each server is measured (3; with --full 7)")
     parser.add_argument("--seconds", type=float, help="how long each time (1; with --full 4)")
@@ -49,7 +52,7 @@ def arguments() -> argparse.Namespace:
 def contestants(fits: Callable[[Server], bool], names: list[str] | None) -> list[Server]:
     found = []
     for server in SERVERS.values():
-        if (names is not None and server.name not in names) or not fits(server):
+        if (names is not None and server.name not in (*names, BEFORE)) or not fits(server):
             continue
         if (missing := server.missing()) is not None:
             print(f"  {server.name} is left out: {missing}")
@@ -60,7 +63,7 @@ def contestants(fits: Callable[[Server], bool], names: list[str] | None) -> list
 
 def fits(scenario: Scenario) -> Callable[[Server], bool]:
     def is_meant(server: Server) -> bool:
-        if scenario.servers and server.name not in scenario.servers:
+        if scenario.servers and server.name not in (*scenario.servers, BEFORE):
             return False
         return scenario.interface in server.interfaces and scenario.reach in server.reaches
 
@@ -138,7 +141,7 @@ class _Run:
         return max(1, min(self._rounds, int(affordable)))
 
     def _trial(self, trial: Trial) -> None:
-        servers = contestants(lambda server: server.name in trial.servers, self._servers)
+        servers = contestants(lambda server: server.name in (*trial.servers, BEFORE), self._servers)
         if servers:
             results = interleaved(servers, min(self._rounds, 3 if self._full else 1), trial.run)
             self._keep(results, report.trial_to_json(trial, results), report.trial_to_markdown(trial, results))
@@ -159,6 +162,8 @@ def main() -> int:
     if unknown := [name for name in options.names if not named(name, known)]:
         print(f"Error: there is no {', '.join(unknown)}; --list says what there is", file=sys.stderr)
         return 2
+    if options.before:
+        add_another(options.before.absolute())
     options.names = [each for name in options.names for each in named(name, known)]
     end_in_order()
     started = time.strftime("%Y-%m-%d-%H%M%S")

@@ -25,33 +25,41 @@ def binaries_of(server: Server) -> Path:
     Raises BenchmarkError when it cannot be made.
     """
     if not server.packages:
-        return our_binaries()
+        return server.binaries or our_binaries()
     return environment(server.environment or server.name, server.packages, server.pip_options) / "bin"
 
 
-def frameworks(oldest: tuple[int, int] = (3, 11)) -> Path:
+def frameworks(oldest: tuple[int, int] = (3, 11), *, is_for_everybody: bool = False) -> Path:
     """The virtual environment with the frameworks, of the Python that runs this, else of one that is not too old.
 
-    Raises BenchmarkError when it cannot be made.
+    With `is_for_everybody` of one that every user may run. Raises BenchmarkError when it cannot be made.
     """
+    if is_for_everybody and not _is_for_everybody(Path(sys.base_prefix)):
+        return environment("frameworks-for-everybody", FRAMEWORKS, python=_python(oldest, is_for_everybody=True))
     if sys.version_info >= oldest:
         return environment("frameworks", FRAMEWORKS)
     return environment("frameworks-newer", FRAMEWORKS, python=_python(oldest))
 
 
-def _python(oldest: tuple[int, int]) -> str:
-    """A Python of at least that version: on PATH, or one of pyenv's."""
+def _is_for_everybody(folder: Path) -> bool:
+    """Whether every user may look into it."""
+    return all(each.stat().st_mode & 0o005 == 0o005 for each in (folder, *folder.parents))
+
+
+def _python(oldest: tuple[int, int], *, is_for_everybody: bool = False) -> str:
+    """A Python of at least that version: on PATH, one of pyenv's or the system's."""
     names = [f"python3.{minor}" for minor in range(15, oldest[1] - 1, -1)]
     of_pyenv = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"), reverse=True)
-    for candidate in (*names, *map(str, of_pyenv)):
-        test = f"import ensurepip, sys; sys.exit(sys.version_info < {oldest})"
+    for candidate in (*names, *map(str, of_pyenv), *(f"/usr/bin/{name}" for name in names)):
+        test = f"import ensurepip, sys; print(sys.base_prefix); sys.exit(sys.version_info < {oldest})"
         try:
-            found = subprocess.run([candidate, "-c", test], capture_output=True, check=False).returncode == 0
+            found = subprocess.run([candidate, "-c", test], capture_output=True, check=False, text=True)
         except OSError:
             continue
-        if found:
+        if found.returncode == 0 and (not is_for_everybody or _is_for_everybody(Path(found.stdout.strip()))):
             return candidate
-    raise BenchmarkError(f"there is no Python {'.'.join(map(str, oldest))} or later")
+    whose = " that every user may run" if is_for_everybody else ""
+    raise BenchmarkError(f"there is no Python {'.'.join(map(str, oldest))} or later{whose}")
 
 
 def environment(

@@ -22,7 +22,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Wrk:
-    """Kept-alive requests by `wrk`, one thread."""
+    """Kept-alive requests by `wrk`, one thread; to `unix:PATH` as well."""
 
     connections: int = 64
     path: str = "/"
@@ -33,8 +33,10 @@ class Wrk:
     def run(self, url: str, seconds: float, core: int | None) -> Figures:
         script = str(HERE / "lua" / self.script)
         lasting = f"-d{max(round(seconds), 1)}s"
-        command = ["wrk", "-t1", f"-c{self.connections}", lasting, "-s", script, *self.options, url + self.path]
-        said = json.loads(_result(command, seconds, core))
+        named = ["env", f"UNIX_SOCKET={url.removeprefix('unix:')}"] if url.startswith("unix:") else []
+        target = "http://localhost" if named else url
+        command = [*named, "wrk", "-t1", f"-c{self.connections}", lasting, "-s", script, *self.options]
+        said = json.loads(_result([*command, target + self.path], seconds, core))
         times = {f"{name}_ms": said[f"{name}_us"] / 1000 for name in ("p50", "p99", "p999", "max")}
         count = said["requests"]
         return {

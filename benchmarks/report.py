@@ -19,6 +19,7 @@ QUIET_SHARE = 0.05
 _COLUMNS = {
     "cpu_us": ("CPU µs", ",.1f"),
     "all_cpu_us": ("with Caddy's", ",.1f"),
+    "call_us": ("µs", ",.1f"),
     "p50_ms": ("p50 ms", ",.2f"),
     "p99_ms": ("p99 ms", ",.2f"),
     "p999_ms": ("p99.9 ms", ",.2f"),
@@ -128,7 +129,8 @@ def scenario_to_markdown(scenario: Scenario, results: list[Result]) -> str:
     about = f"{where}; app {scenario.app}, workers: {scenario.workers}, connections: {load.connections}."
     columns = _BEHIND if scenario.is_behind_caddy else _DIRECT
     ordered = sorted(results, key=lambda each: -(each.median("rate") or 0))
-    table = _table(f"{load.unit}/s", "rate", ",.0f", columns, ordered, also="cpu_us")
+    also = columns[:2] if scenario.is_behind_caddy else columns[:1]
+    table = _table(f"{load.unit}/s", "rate", ",.0f", columns, ordered, also)
     return _section(scenario.name, about, table, results)
 
 
@@ -140,11 +142,11 @@ def trial_to_markdown(trial: Trial, results: list[Result]) -> str:
 
 
 def _table(
-    title: str, headline: str, shape: str, columns: tuple[str, ...], results: list[Result], also: str | None = None
+    title: str, headline: str, shape: str, columns: tuple[str, ...], results: list[Result], also: tuple[str, ...] = ()
 ) -> list[str]:
     shown = [name for name in columns if any(result.values(name) for result in results)]
     titles = ["server", title, "lowest to highest round", f"{OURS} ÷ it"]
-    titles += [f"{OURS} ÷ it, CPU"] if also else []
+    titles += [f"{OURS} ÷ it, {_COLUMNS[name][0].removesuffix(' µs')}" for name in also]
     titles += [_COLUMNS[name][0] for name in shown]
     is_told = "failed" in (headline, *columns)
     titles += [] if is_told else ["failed"]
@@ -153,7 +155,7 @@ def _table(
         values = result.values(headline)
         cells = [result.server, _cell(result.median(headline), shape)]
         cells.append(f"{min(values):{shape}} to {max(values):{shape}}" if values else "")
-        for name in filter(None, (headline, also)):
+        for name in (headline, *also):
             cells.append("" if result.server == OURS else _cell(ratio(results, result, name), ".2f"))
         for name in shown:
             # A failure in any round is one too many for a median to hide.

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .environments import binaries_of, frameworks
-from .load import Figures
+from .load import PATIENCE_S, Figures
 from .processes import busy_us, cpu_us, pss_bytes
-from .running import environ_of, free_port, running, start_caddy, wait_for_answer
+from .running import environ_of, free_port, ordinary_user, running, start_caddy, wait_for_answer
 from .scenarios import Scenario
-from .servers import OURS, BenchmarkError, Interface, Launch, Reach, Server
+from .servers import OURS, BenchmarkError, Interface, Launch, Reach, Server, our_binaries
 
 WARM_UP_S = 1
 
@@ -111,7 +112,8 @@ def interleaved(servers: list[Server], rounds: int, once: Callable[[Server], Fig
 
 def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: float) -> list[Result]:
     """Every server in `rounds` rounds of `seconds` each."""
-    server_core, load_core = cores() if scenario.reach is Reach.DIRECT else (None, None)
+    during = [each.format(app=scenario.app, seconds=seconds) for each in scenario.during]
+    server_core, load_core = cores() if scenario.reach in (Reach.DIRECT, Reach.UNIX) else (None, None)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         contestants, caddy = _start(stack, scenario, servers, folder, server_core)
@@ -122,7 +124,8 @@ def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: 
             contestant = contestants[server.name]
             with _at_rest(contestants[each.name].pid for each in servers if each.spins and each is not server):
                 before = _Clocks.read(contestant.pid, caddy)
-                figures = scenario.load.run(contestant.url, seconds, load_core)
+                with _meanwhile(during if server.name == OURS else [], contestant.log.parent):
+                    figures = scenario.load.run(contestant.url, seconds, load_core)
                 after = _Clocks.read(contestant.pid, caddy)
             memory = pss_bytes(contestant.pid)
             return {
@@ -132,6 +135,27 @@ def measure(scenario: Scenario, servers: list[Server], *, rounds: int, seconds: 
             }
 
         return interleaved(servers, rounds, once)
+
+
+@contextmanager
+def _meanwhile(words: list[str], folder: Path) -> Iterator[None]:
+    """Run that command of ours, if any, beside the block, and wait for its end.
+
+    Raises BenchmarkError when it fails.
+    """
+    if not words:
+        yield
+        return
+    command = [str(our_binaries() / OURS), *words, "--config", str(folder / "Caddyfile")]
+    beside = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield
+        said, _ = beside.communicate(timeout=PATIENCE_S)
+    finally:
+        beside.kill()
+        beside.wait()
+    if beside.returncode != 0:
+        raise BenchmarkError(f"{' '.join(command)} failed:\n{said}")
 
 
 @contextmanager
@@ -152,13 +176,15 @@ def _start(
 ) -> tuple[dict[str, _Contestant], int | None]:
     """All servers and, if need be, one Caddy with a port for each. Also returns Caddy's pid."""
     contestants: dict[str, _Contestant] = {}
+    if scenario.is_ordinary:
+        folder.chmod(0o755)
     for server in servers:
-        environment = frameworks(server.oldest_python)
+        environment = frameworks(server.oldest_python, is_for_everybody=scenario.is_ordinary)
         environ = environ_of(environment, folder)
         own = folder / server.name
         own.mkdir()
         port = free_port()
-        path = own / "s" if scenario.is_behind_caddy else None
+        path = own / "s" if scenario.has_socket else None
         launch = Launch(
             scenario.interface,
             scenario.app,
@@ -170,12 +196,15 @@ def _start(
             0 if path else port,
             path,
             extra=("sendfile on\n" if scenario.interface is Interface.ASGI else "")
-            + "env_var BENCHMARK_FILE "
-            + environ["BENCHMARK_FILE"],
+            + f"env_var BENCHMARK_FILE {environ['BENCHMARK_FILE']}\n"
+            + (ordinary_user() if scenario.is_ordinary else ""),
+            is_proxied=scenario.is_proxied,
+            feature=scenario.feature,
         )
         log = own / "log"
         pid = stack.enter_context(running(server.name, server.command(launch), log, core=core, environ=environ))
-        contestants[server.name] = _Contestant(Result(server.name), f"http://127.0.0.1:{port}", pid, log, port, path)
+        url = f"unix:{path}" if scenario.reach is Reach.UNIX else f"http://127.0.0.1:{port}"
+        contestants[server.name] = _Contestant(Result(server.name), url, pid, log, port, path)
     for server in list(servers):
         each = contestants[server.name]
         try:
@@ -189,7 +218,8 @@ def _start(
     if not scenario.is_behind_caddy:
         return contestants, None
     sockets = [(each.port, each.path) for each in contestants.values() if each.path is not None]
-    caddy = start_caddy(stack, folder, sockets, is_tuned=scenario.reach is Reach.TUNED)
+    features = {contestants[OURS].port: (scenario.site, scenario.upstream)} if OURS in contestants else {}
+    caddy = start_caddy(stack, folder, sockets, is_tuned=scenario.reach is Reach.TUNED, features=features)
     for each in contestants.values():
         wait_for_answer("Caddy", caddy, folder / "caddy.log", port=each.port)
     return contestants, caddy

@@ -150,12 +150,29 @@ def find_caddy() -> str:
     return found
 
 
-def start_caddy(stack: ExitStack, folder: Path, sockets: list[tuple[int, Path]], *, is_tuned: bool) -> int:
-    """One Caddy, with a port of 127.0.0.1 for each upstream socket; its pid."""
-    transport = f" {{\n\t\t{TRANSPORT}\n\t}}" if is_tuned else ""
-    sites = [
-        f"http://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{path}{transport}\n}}\n" for port, path in sockets
-    ]
+def ordinary_user() -> str:
+    """The lines that have an app run as a user who is not root."""
+    return "user nobody\n" if os.geteuid() == 0 else ""
+
+
+def start_caddy(
+    stack: ExitStack,
+    folder: Path,
+    sockets: list[tuple[int, Path]],
+    *,
+    is_tuned: bool,
+    features: Mapping[int, tuple[str, str]] | None = None,
+) -> int:
+    """One Caddy, with a port of 127.0.0.1 for each upstream socket; its pid.
+
+    ``features`` are lines for the site of a port, and for its `reverse_proxy`.
+    """
+    sites = []
+    for port, path in sockets:
+        site, upstream = (features or {}).get(port, ("", ""))
+        transport = TRANSPORT if is_tuned else ""
+        proxy = f"\treverse_proxy unix/{path} {{\n\t\t{transport}\n\t\t{upstream}\n\t}}\n"
+        sites.append(f"http://:{port} {{\n\tbind 127.0.0.1\n\t{site}\n{proxy}}}\n")
     config = folder / "Caddyfile-of-caddy"
     config.write_text("{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n" + "".join(sites))
     command = [find_caddy(), "run", "--config", str(config), "--adapter", "caddyfile"]

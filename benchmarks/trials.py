@@ -13,10 +13,10 @@ from pathlib import Path
 
 from .environments import binaries_of, frameworks
 from .load import Figures
-from .processes import pss_bytes
+from .processes import cpu_us, pss_bytes
 from .reloading import broken, kills, race, reloads
-from .running import environ_of, free_port, running, wait_for_answer
-from .servers import OURS, BenchmarkError, Interface, Launch, Reach, Server
+from .running import environ_of, free_port, ordinary_user, running, wait_for_answer
+from .servers import OURS, WITHOUT, BenchmarkError, Interface, Launch, Reach, Server
 
 TENANT = """from fastapi import FastAPI
 from pydantic import BaseModel
@@ -32,6 +32,20 @@ class Greeting(BaseModel):
 async def hello() -> Greeting:
     return Greeting(message="Hello, World!")
 """
+CACHE = """import time
+from caddysnake import cache
+
+
+def app(environ, start_response):
+    count = int(environ["QUERY_STRING"] or 1)
+    begun = time.perf_counter()
+    for number in range(count):
+        cache.set("key%d" % (number % 100), b"x" * 100)
+    took = b"%f" % (time.perf_counter() - begun)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(took)))])
+    return [took]
+"""
+SETS = 20_000
 SETTLE_S = 1.0
 
 
@@ -68,13 +82,16 @@ def ready(app: str) -> Callable[[Server], Figures]:
     return run
 
 
-def tenants(count: int) -> Callable[[Server], Figures]:
-    """`count` FastAPI tenants of one template, each asked once, one after the other."""
+def tenants(count: int, feature: str = "") -> Callable[[Server], Figures]:
+    """`count` FastAPI tenants of one template, each asked once, one after the other; with a feature, as a user."""
 
     def run(server: Server) -> Figures:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            environment = frameworks(server.oldest_python)
+            environment = frameworks(server.oldest_python, is_for_everybody=bool(feature))
+            folder.chmod(0o755)
+            extra = [f"max_dynamic_apps {count + 10}", ordinary_user() if feature else ""]
+            extra += [] if server.name == "go-plugin" else ["preload fastapi"]
             for number in range(count + 1):
                 (folder / f"t{number}").mkdir()
                 (folder / f"t{number}" / "main.py").write_text(TENANT)
@@ -88,7 +105,8 @@ def tenants(count: int) -> Callable[[Server], Figures]:
                 environment,
                 Reach.ITS_CADDY,
                 port,
-                extra=f"max_dynamic_apps {count + 10}" + ("\npreload fastapi" if server.name == OURS else ""),
+                extra="\n".join(extra),
+                feature=feature,
                 app_folder=f"{folder}/{{http.request.host.labels.1}}",
             )
             pid = stack.enter_context(
@@ -107,21 +125,48 @@ def tenants(count: int) -> Callable[[Server], Figures]:
     return run
 
 
+def cache_set(server: Server) -> Figures:
+    """Calls of the store that workers share, one after the other, by one worker."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        (folder / "storing.py").write_text(CACHE)
+        environment, port = frameworks(server.oldest_python), free_port()
+        launch = Launch(
+            Interface.WSGI,
+            "storing:app",
+            1,
+            folder,
+            binaries_of(server),
+            environment,
+            Reach.ITS_CADDY,
+            port,
+            app_folder=str(folder),
+        )
+        pid = stack.enter_context(
+            running(server.name, server.command(launch), folder / "log", environ=environ_of(environment, folder))
+        )
+        until_answered(port, "localhost", pid, folder / "log")
+        before = cpu_us(pid)
+        took_s = float(_answer(port, "localhost", f"/?{SETS}")[1])
+        return {"call_us": took_s * 1_000_000 / SETS, "cpu_us": (cpu_us(pid) - before) / SETS}
+
+
 def first_byte_ms(port: int, host: str) -> float:
     """How long the answer to a request for ``host`` takes. Raises BenchmarkError when it is none."""
     begun = time.perf_counter()
-    status = _status(port, host)
+    status, _ = _answer(port, host)
     took = (time.perf_counter() - begun) * 1000
     if status != 200:
         raise BenchmarkError(f"{host} was answered with {status}")
     return took
 
 
-def _status(port: int, host: str) -> int:
+def _answer(port: int, host: str, target: str = "/") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("GET", "/", headers={"Host": host})
-        return connection.getresponse().status
+        connection.request("GET", target, headers={"Host": host})
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
 
@@ -132,7 +177,7 @@ def until_answered(port: int, host: str, pid: int, log: Path) -> None:
     answer: object = None
     while time.monotonic() < deadline:
         try:
-            answer = _status(port, host)
+            answer = _answer(port, host)[0]
         except (OSError, http.client.HTTPException) as error:
             answer = error
         if answer == 200:
@@ -170,6 +215,24 @@ TRIALS = {
             tenants(200),
             "mb_each",
             TENANT_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "new-tenant-sandbox",
+            "The first answer to each of 12 new FastAPI tenants in a sandbox, and without one.",
+            (OURS, WITHOUT),
+            tenants(12, "sandbox on"),
+            "first_byte_ms",
+            TENANT_COLUMNS,
+            is_short=False,
+        ),
+        Trial(
+            "cache-set",
+            f"{SETS:,} times `cache.set` in a row by one worker, 100 bytes each; CPU time of all processes.",
+            (OURS, "go-plugin"),
+            cache_set,
+            "call_us",
+            ("cpu_us",),
             is_short=False,
         ),
         Trial(

@@ -26,6 +26,7 @@ ONCE = (
     "admin/test_fuzz.py",
     "admin/test_other_users.py",
     "admin/test_page.py",
+    "benchmarks/*",
     "caddyfile/*",
     "config/*",
     "docs/*",

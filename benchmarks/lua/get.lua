@@ -1,3 +1,4 @@
+dofile((debug.getinfo(1, "S").source:match("@(.*)get%.lua")) .. "unix.lua")
 -- wrk calls this when it is done. One line of JSON, times in microseconds.
 done = function(summary, latency, requests)
 	local e = summary.errors

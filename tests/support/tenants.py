@@ -68,7 +68,12 @@ def _needed(name: str, seen: set[str]) -> Iterator[importlib.metadata.Distributi
 
 def _link_site(site: Path) -> None:
     _link_tree(Path(caddysnake.__file__).parent, site / "caddysnake", "__pycache__")
-    for distribution in _needed("caddysnake-sidecar", set()):
+    link_distribution("caddysnake-sidecar", site)
+
+
+def link_distribution(name: str, site: Path) -> None:
+    """Put what is installed under that name, and all that it needs but our own package, into the folder ``site``."""
+    for distribution in _needed(name, set()):
         tops = {file.parts[0] for file in distribution.files or () if ".." not in file.parts}
         for top in tops - {"caddysnake", "bin"}:
             source = Path(str(distribution.locate_file(top)))
