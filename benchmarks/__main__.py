@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .load import require_wrk
 from .rounds import WARM_UP_S, Result, interleaved, measure
 from .running import end_in_order
 from .scenarios import SCENARIOS, Scenario
-from .servers import BEFORE, OURS, SERVERS, BenchmarkError, Server, add_another, our_binaries
+from .servers import BEFORE, OURS, SERVERS, BenchmarkError, Server, our_binaries
 from .trials import TRIALS, Trial
 
 RESULTS = Path(__file__).parent / "results"
@@ -99,6 +100,7 @@ class _Run:
         self._names = options.names
         self._servers: list[str] | None = options.server
         self._rounds = options.rounds or int(defaults["rounds"])
+        self._rounds_of_trials = options.rounds or (3 if options.full else 1)
         self._seconds = options.seconds or defaults["seconds"]
         self._end = time.monotonic() + 60 * (options.minutes or defaults["minutes"])
         self._share_s = 0.0
@@ -143,7 +145,7 @@ class _Run:
     def _trial(self, trial: Trial) -> None:
         servers = contestants(lambda server: server.name in (*trial.servers, BEFORE), self._servers)
         if servers:
-            results = interleaved(servers, min(self._rounds, 3 if self._full else 1), trial.run)
+            results = interleaved(servers, self._rounds_of_trials, trial.run)
             self._keep(results, report.trial_to_json(trial, results), report.trial_to_markdown(trial, results))
 
     def _keep(self, results: list[Result], document: dict[str, Any], table: str) -> None:
@@ -163,7 +165,7 @@ def main() -> int:
         print(f"Error: there is no {', '.join(unknown)}; --list says what there is", file=sys.stderr)
         return 2
     if options.before:
-        add_another(options.before.absolute())
+        SERVERS[BEFORE] = replace(SERVERS[OURS], name=BEFORE, binaries=options.before.absolute())
     options.names = [each for name in options.names for each in named(name, known)]
     end_in_order()
     started = time.strftime("%Y-%m-%d-%H%M%S")

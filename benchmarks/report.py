@@ -16,10 +16,10 @@ from .trials import Trial
 QUIET_SHARE = 0.05
 """How much of the processors others may use while we measure."""
 
-_COLUMNS = {
+COLUMNS = {
     "cpu_us": ("CPU µs", ",.1f"),
     "all_cpu_us": ("with Caddy's", ",.1f"),
-    "call_us": ("µs", ",.1f"),
+    "call_us": ("µs a call", ",.1f"),
     "p50_ms": ("p50 ms", ",.2f"),
     "p99_ms": ("p99 ms", ",.2f"),
     "p999_ms": ("p99.9 ms", ",.2f"),
@@ -135,7 +135,7 @@ def scenario_to_markdown(scenario: Scenario, results: list[Result]) -> str:
 
 
 def trial_to_markdown(trial: Trial, results: list[Result]) -> str:
-    title, shape = _COLUMNS[trial.headline]
+    title, shape = COLUMNS[trial.headline]
     columns = tuple(name for name in trial.columns if name != trial.headline)
     ordered = sorted(results, key=lambda each: each.median(trial.headline) or 0)
     return _section(trial.name, trial.text, _table(title, trial.headline, shape, columns, ordered), results)
@@ -146,8 +146,8 @@ def _table(
 ) -> list[str]:
     shown = [name for name in columns if any(result.values(name) for result in results)]
     titles = ["server", title, "lowest to highest round", f"{OURS} ÷ it"]
-    titles += [f"{OURS} ÷ it, {_COLUMNS[name][0].removesuffix(' µs')}" for name in also]
-    titles += [_COLUMNS[name][0] for name in shown]
+    titles += [f"{OURS} ÷ it, {COLUMNS[name][0].removesuffix(' µs')}" for name in also]
+    titles += [COLUMNS[name][0] for name in shown]
     is_told = "failed" in (headline, *columns)
     titles += [] if is_told else ["failed"]
     lines = [row(titles), row(["---"] + ["---:"] * (len(titles) - 1))]
@@ -159,7 +159,7 @@ def _table(
             cells.append("" if result.server == OURS else _cell(ratio(results, result, name), ".2f"))
         for name in shown:
             # A failure in any round is one too many for a median to hide.
-            cells.append(str(result.failed) if name == "failed" else _cell(result.median(name), _COLUMNS[name][1]))
+            cells.append(str(result.failed) if name == "failed" else _cell(result.median(name), COLUMNS[name][1]))
         cells += [] if is_told else [str(result.failed)]
         lines.append(row(cells))
     return lines
@@ -180,7 +180,7 @@ def _cell(value: float | None, shape: str) -> str:
 
 def title_of(column: str) -> str:
     """The title of a figure; its own name when it has none."""
-    return _COLUMNS[column][0] if column in _COLUMNS else column
+    return COLUMNS[column][0] if column in COLUMNS else column
 
 
 def row(cells: list[str]) -> str:

@@ -223,15 +223,21 @@ _TITLES = {
 _TITLES |= {"check_s": "validate, CPU s", "caddyfile_s": "caddyfile, CPU s"}
 
 
+def series_title(column: str) -> str:
+    """The title of a figure."""
+    return _TITLES.get(column) or report.title_of(column)
+
+
 def to_markdown(name: str, rows: Sequence[Figures]) -> str:
-    titles = [_TITLES.get(column) or report.title_of(column) for column in rows[0]]
+    titles = [series_title(column) for column in rows[0]]
     lines = [f"### {name}", "", SERIES[name].__doc__ or "", "", report.row(titles)]
     lines.append(report.row(["---:"] * len(titles)))
-    lines += [report.row([_number(value) for value in each.values()]) for each in rows]
+    lines += [report.row([number(value) for value in each.values()]) for each in rows]
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """As many digits as mean something."""
     if value == int(value) or value >= 1000:
         return f"{value:,.0f}"
     return f"{value:,.1f}" if value >= 10 else f"{value:.2f}"

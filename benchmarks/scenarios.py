@@ -57,8 +57,8 @@ FEW_ASGI = (OURS, "uvicorn", "granian")
 VARIED_ASGI = (*FEW_ASGI, "fastpysgi", "pyvoy")
 FEW_WSGI = (OURS, "granian", "gunicorn-gthread")
 VARIED_WSGI = (*FEW_WSGI, "fastpysgi", "pyvoy")
-UNIX_ASGI = (OURS, RELAY, "uvicorn", "granian", "gunicorn-uvicorn")
-UNIX_WSGI = (OURS, RELAY, "granian", "gunicorn-gthread", "gunicorn-sync")
+UNIX_ASGI = (OURS, RELAY, *FEW_ASGI[1:], "gunicorn-uvicorn")
+UNIX_WSGI = (OURS, RELAY, *FEW_WSGI[1:])
 BEHIND_CADDY = (OURS, RELAY, "uvicorn", "granian", "nginx-itself")
 BARE_A, BARE_W = "bare_asgi:app", "bare_wsgi:app"
 BODIES_A, BODIES_W = "bodies_asgi:app", "bodies_wsgi:app"
@@ -66,16 +66,14 @@ GIBIBYTE = 1 << 30
 CADDY, TUNED, ITS_CADDY = Reach.CADDY, Reach.TUNED, Reach.ITS_CADDY
 CHURN = Wrk(64, options=("-H", "Connection: close"))
 PAIR = (OURS, WITHOUT)
-FEATURES: dict[str, dict[str, Any]] = {
-    "log": {"feature": "log"},
-    "slow-request": {"feature": "slow_request 2s"},
-    "sandbox": {"feature": "sandbox on", "is_ordinary": True},
-    "profile": {"during": ("profile", "{app}", "--seconds", "{seconds:g}")},
-}
 STAMP = "X-Request-Start t={time.now.unix_ms}"
-STAMPS: dict[str, dict[str, Any]] = {
-    "stamp": {"site": f"request_header {STAMP}"},
-    "stamp-header-up": {"upstream": f"header_up {STAMP}"},
+FEATURES: dict[str, dict[str, Any]] = {
+    "log": {"reach": Reach.UNIX, "feature": "log"},
+    "slow-request": {"reach": Reach.UNIX, "feature": "slow_request 2s"},
+    "sandbox": {"reach": Reach.UNIX, "feature": "sandbox on", "is_ordinary": True},
+    "profile": {"reach": Reach.UNIX, "during": ("profile", "{app}", "--seconds", "{seconds:g}")},
+    "stamp": {"reach": TUNED, "site": f"request_header {STAMP}"},
+    "stamp-header-up": {"reach": TUNED, "upstream": f"header_up {STAMP}"},
 }
 
 SCENARIOS = {
@@ -114,13 +112,9 @@ SCENARIOS = {
         Scenario("wsgi-with-caddy", W, BARE_W, Wrk(), ITS_CADDY),
         # What a feature costs.
         *(
-            Scenario(f"{name}-{about}", face, app, VARIED, Reach.UNIX, servers=PAIR, is_short=False, **what)
+            Scenario(f"cost-{name}-{about}", face, app, VARIED, servers=PAIR, is_short=False, **what)
             for face, name, app in ((A, "asgi", BARE_A), (W, "wsgi", BARE_W))
             for about, what in FEATURES.items()
-        ),
-        *(
-            Scenario(f"asgi-{about}", A, BARE_A, VARIED, TUNED, servers=PAIR, is_short=False, **what)
-            for about, what in STAMPS.items()
         ),
         # Bodies.
         Scenario("asgi-upload-64k", A, BODIES_A, Wrk(path="/length", script="post64k.lua"), servers=FEW_ASGI),

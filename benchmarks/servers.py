@@ -239,6 +239,7 @@ OURS = "caddysnake"
 RELAY = "caddysnake-relay"
 WITHOUT = "caddysnake-without"
 BEFORE = "caddysnake-before"
+"""Another state of our code."""
 
 _ASGI = frozenset({Interface.ASGI})
 _DIRECT = frozenset((Reach.DIRECT,))
@@ -287,11 +288,6 @@ SERVERS = {
         Server("nginx-itself", nginx, program="nginx", reaches=_BEHIND),
     )
 }
-
-
-def add_another(binaries: Path) -> None:
-    """Measure the caddysnake in that `bin`, too: another state of the code."""
-    SERVERS[BEFORE] = Server(BEFORE, caddysnake, binaries=binaries, reaches=_ANY)
 
 
 def our_binaries() -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .environments import binaries_of, frameworks
 from .load import Figures
@@ -64,6 +65,16 @@ class Trial:
     is_short: bool = True
 
 
+def _start(
+    stack: ExitStack, server: Server, interface: Interface, app: str, folder: Path, environment: Path, **more: Any
+) -> tuple[int, int]:
+    """The pid of a server with one worker, and its port; ``more`` is of Launch."""
+    port = free_port()
+    launch = Launch(interface, app, 1, folder, binaries_of(server), environment, port=port, **more)
+    command, environ = server.command(launch), environ_of(environment, folder)
+    return stack.enter_context(running(server.name, command, folder / "log", environ=environ)), port
+
+
 def ready(app: str) -> Callable[[Server], Figures]:
     """From the start of a server's process to its first answer."""
 
@@ -71,11 +82,8 @@ def ready(app: str) -> Callable[[Server], Figures]:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
             environment = frameworks(server.oldest_python)
-            port = free_port()
-            launch = Launch(Interface.ASGI, app, 1, folder, binaries_of(server), environment, port=port)
             begun = time.perf_counter()
-            environ = environ_of(environment, folder)
-            pid = stack.enter_context(running(server.name, server.command(launch), folder / "log", environ=environ))
+            pid, port = _start(stack, server, Interface.ASGI, app, folder, environment)
             wait_for_answer(server.name, pid, folder / "log", port=port)
             return {"ready_ms": (time.perf_counter() - begun) * 1000}
 
@@ -95,23 +103,9 @@ def tenants(count: int, feature: str = "") -> Callable[[Server], Figures]:
             for number in range(count + 1):
                 (folder / f"t{number}").mkdir()
                 (folder / f"t{number}" / "main.py").write_text(TENANT)
-            port = free_port()
-            launch = Launch(
-                Interface.ASGI,
-                "main:app",
-                1,
-                folder,
-                binaries_of(server),
-                environment,
-                Reach.ITS_CADDY,
-                port,
-                extra="\n".join(extra),
-                feature=feature,
-                app_folder=f"{folder}/{{http.request.host.labels.1}}",
-            )
-            pid = stack.enter_context(
-                running(server.name, server.command(launch), folder / "log", environ=environ_of(environment, folder))
-            )
+            lines = {"extra": "\n".join(extra), "feature": feature}
+            place = {"reach": Reach.ITS_CADDY, "app_folder": f"{folder}/{{http.request.host.labels.1}}"}
+            pid, port = _start(stack, server, Interface.ASGI, "main:app", folder, environment, **lines, **place)
             # The first one also brings what all share: Caddy's own start, the spawner.
             until_answered(port, "t0.localhost", pid, folder / "log")
             time.sleep(SETTLE_S)
@@ -130,21 +124,10 @@ def cache_set(server: Server) -> Figures:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         (folder / "storing.py").write_text(CACHE)
-        environment, port = frameworks(server.oldest_python), free_port()
-        launch = Launch(
-            Interface.WSGI,
-            "storing:app",
-            1,
-            folder,
-            binaries_of(server),
-            environment,
-            Reach.ITS_CADDY,
-            port,
-            app_folder=str(folder),
-        )
-        pid = stack.enter_context(
-            running(server.name, server.command(launch), folder / "log", environ=environ_of(environment, folder))
-        )
+        if (module := binaries_of(server).parent / "wheel" / "caddysnake").exists():
+            (folder / "caddysnake").symlink_to(module)  # the plugin's own; ours is given to workers
+        environment, place = frameworks(server.oldest_python), {"reach": Reach.ITS_CADDY, "app_folder": str(folder)}
+        pid, port = _start(stack, server, Interface.WSGI, "storing:app", folder, environment, **place)
         until_answered(port, "localhost", pid, folder / "log")
         before = cpu_us(pid)
         took_s = float(_answer(port, "localhost", f"/?{SETS}")[1])

@@ -81,9 +81,9 @@ def results(bench: Path, public: Public, *arguments: str) -> dict[str, Any]:
     ("entry", "servers"),
     [
         ("asgi-varied-unix", {OURS, RELAY}),
-        ("wsgi-sandbox", {OURS, "caddysnake-without"}),
-        ("asgi-profile", {OURS, "caddysnake-without"}),
-        ("asgi-stamp", {OURS, "caddysnake-without"}),
+        ("cost-wsgi-sandbox", {OURS, "caddysnake-without"}),
+        ("cost-asgi-profile", {OURS, "caddysnake-without"}),
+        ("cost-asgi-stamp", {OURS, "caddysnake-without"}),
         ("new-tenant-sandbox", {OURS, "caddysnake-without"}),
         ("cache-set", {OURS}),
     ],
