@@ -1,4 +1,4 @@
-"""The admin API: what the daemon tells, and does, for its operator. An HTTP server of aiohttp on a unix socket.
+"""The admin API: what the daemon tells, and does, for its operator. HTTP on a unix socket.
 
 ``attending``    opens its listener, and tells commands where that is; brings the server up beside the apps
 ``access``       who may call: Host, Origin, the user at the other end. Pure.
@@ -15,8 +15,9 @@
 ``description``  the OpenAPI description, from that table
 ``executing``    one-off commands
 ``page``         a page for browsers, whose files are in ``live``
-``server``       aiohttp: connections, routing, errors
+``server``       who is admitted, which endpoint it is, errors
 ``streaming``    an answer that comes line by line
-``hosting``      an aiohttp application on connections that the daemon accepted
-``asked``        where Caddy asks whether a host is served (on_demand_ask); ``asking``: aiohttp for it
+``hosting``      serves connections that the daemon accepted, so many at a time; ``connection``: one of them
+``request``      what handlers see of a request, and which of them it is for. Pure.
+``asked``        where Caddy asks whether a host is served (on_demand_ask)
 """

@@ -9,6 +9,7 @@ named in the configuration.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -72,15 +73,15 @@ class Access:
         self._any_address = not self.is_local and name in _EVERYWHERE
 
     def denial(self, headers: Mapping[str, str], *, is_page: bool = False) -> Denial | None:
-        """Why a request with these fields is refused; None: it is welcome. ``is_page``: it is for a page's file."""
-        said = headers.get("Host", "")
+        """Why a request with these fields, named in lower case, is refused. ``is_page``: it is for a page's file."""
+        said = headers.get("host", "")
         host = parse_host(said)
         if host is None or not self._is_ours(host):
             hint = "call it by the address it listens on, or name the host after `origins` in the option admin"
             return Denial("forbidden-host", f"the API is not called {said[:200]!r}", hint)
         if is_page:
             return None
-        origin = headers.get("Origin") or headers.get("Referer")
+        origin = headers.get("origin") or headers.get("referer")
         if origin:
             caller = parse_origin(origin)
             if caller is None or not self._is_ours(caller):
@@ -89,7 +90,7 @@ class Access:
         elif self._enforce_origin:
             hint = "send an Origin field, such as that of the address it listens on"
             return Denial("forbidden-origin", "the option enforce_origin asks for an Origin", hint)
-        elif headers.get("Sec-Fetch-Site", "none") not in _SAFE_SITES:
+        elif headers.get("sec-fetch-site", "none") not in _SAFE_SITES:
             return Denial("forbidden-origin", "another site's page may not call this API", "open it by itself")
         return None
 
@@ -108,8 +109,6 @@ def _named(text: str) -> Host | None:
 
 def _is_address(name: str) -> bool:
     """An IP address: what a rebound name never is."""
-    from ipaddress import ip_address
-
     try:
         ip_address(name)
     except ValueError:

@@ -16,10 +16,15 @@ from ..daemon.sockets.socket_file import ListenError
 from ..daemon.supervisor.beside import ControlEndpoint, persist, take_saved
 from ..daemon.supervisor.document import Asked, Configuration
 from ..daemon.system.state import ListenerSnapshot
-from ..daemon.tenants.known_hosts import KnownHosts
+from ..daemon.tenants.known_hosts import HostAnswer, KnownHosts
 
 if TYPE_CHECKING:
     from .hosting import Hosting
+    from .request import Answer, Request
+
+CONNECTIONS_MAX = 64
+_STATUS = {HostAnswer.YES: 200, HostAnswer.NO: 404, HostAnswer.BUSY: 503}
+_SHUTDOWN_S = 1.0
 
 
 class _Open(NamedTuple):
@@ -97,7 +102,24 @@ class OnDemandEndpoint(ControlEndpoint):
         if self._present is None:
             return
         if self._server is None:
-            module = await asyncio.to_thread(import_module, ".asking", __package__)
-            self._server = await module.serve(self._hosts)
+            module = await asyncio.to_thread(import_module, ".hosting", __package__)
+            self._server = module.Hosting(
+                self._answer, lambda exc: _said(exc.status, str(exc)), CONNECTIONS_MAX, _SHUTDOWN_S
+            )
         if self._present is not None:
             self._present.listener.accept_into(asyncio.get_running_loop(), self._server.accept)
+
+    async def _answer(self, request: Request) -> Answer:
+        """``GET /…?domain=HOST``, whatever the path."""
+        if request.method not in ("GET", "HEAD"):
+            return _said(405, "ask with GET")._replace(headers={"Allow": "GET, HEAD"})
+        if len(request.queries.get("domain", [])) != 1:
+            return _said(400, "ask with ?domain=HOST")
+        found = await self._hosts.answer(request.query["domain"])
+        return _said(_STATUS[found], found.value)
+
+
+def _said(status: int, text: str) -> Answer:
+    from .request import Answer  # there is a server by now
+
+    return Answer(status, f"{text}\n".encode(), {"Content-Type": "text/plain; charset=utf-8"})

@@ -1,7 +1,7 @@
 """The admin API as the daemon's attendant: opens its listener at once, and brings its server up when it is told to.
 
-The server's library takes longer to import than most apps, so a thread does that, and the daemon asks for it when the
-apps are up. Connections wait in the listener until then.
+The server and its models take longer to import than most apps, so a thread does that, and the daemon asks for it when
+the apps are up. Connections wait in the listener until then.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class AdminServer(ControlEndpoint):
             _renew_if_lost(present)
             self._coming = _Open(endpoint, present.listener)
             return
-        listener = _saved(self._saved, endpoint) or _open(endpoint)
+        listener = None
+        if endpoint.listen is not None:
+            listener = take_saved(self._saved, ["admin", endpoint.listen.name]) or _open(endpoint)
         self._missing = endpoint if listener is None and endpoint.listen is not None else None
         self._coming = None if listener is None else _Open(endpoint, listener)
 
@@ -162,7 +164,7 @@ class AdminServer(ControlEndpoint):
     # -- the server -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bring the server up; aiohttp is imported here, in a thread."""
+        """Bring the server up; it is imported here, in a thread."""
         self._is_started = True
         await persist(self._replace_server, "the admin API")
 
@@ -190,7 +192,6 @@ class AdminServer(ControlEndpoint):
                 self._history = module.History(self._daemon, self._memory)
                 self._tasks.begin(self._history.run())
             server = module.Server(self._daemon, Access(present.endpoint), present.listener.name, self._history)
-            await server.start()
             current = self._present
             if current is None or current.listener is not present.listener or self._served is present.listener:
                 await server.stop()  # another came first
@@ -226,14 +227,8 @@ def import_all() -> None:
     import_module(".server", __package__)
 
 
-def _saved(saved: list[ListenerSnapshot], endpoint: AdminEndpoint) -> Listener | None:
-    return None if endpoint.listen is None else take_saved(saved, ["admin", endpoint.listen.name])
-
-
 def _open(endpoint: AdminEndpoint) -> Listener | None:
     """Raises ``ListenError``, unless nobody asked for this address in particular."""
-    if endpoint.listen is None:
-        return None
     try:
         return _open_or_raise(endpoint)
     except ListenError as exc:

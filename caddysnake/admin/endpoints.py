@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, get_type_hints
 
@@ -22,6 +22,7 @@ from . import actions, journal, models, profiling, survey
 from .errors import ApiError
 from .flames import FORMS
 from .history import History
+from .request import Answer, Request
 
 LOAD_MAX_BYTES = 4 << 20
 """Of a Caddyfile. The largest known are some hundred kilobytes."""
@@ -40,24 +41,10 @@ class Call(NamedTuple):
     history: History
     admin: str
     """Where the API listens."""
-    caller: str
-    """Who calls, for the log."""
-    path: Mapping[str, str]
-    query: Mapping[str, str]
+    request: Request
     body: bytes
-    content_type: str
-    accept: str
-    is_there: Callable[[], bool]
-    """Whoever calls still waits for the answer."""
     tell: Tell | None = None
     """Hears what release commands write, if whoever calls reads along."""
-
-
-class Text(NamedTuple):
-    """An answer that is no JSON."""
-
-    body: bytes
-    media_type: str
 
 
 class Lines(NamedTuple):
@@ -67,8 +54,8 @@ class Lines(NamedTuple):
     media_type: str
 
 
-Answer = BaseModel | dict[str, Any] | Text | Lines
-Handler = Callable[[Call], Awaitable[Answer]]
+Outcome = BaseModel | dict[str, Any] | Answer | Lines
+Handler = Callable[[Call], Awaitable[Outcome]]
 
 
 class Parameter(NamedTuple):
@@ -175,15 +162,15 @@ async def post_load(call: Call) -> models.Loaded:
     """
     document = None
     if call.body:
-        if call.content_type not in CADDYFILE_TYPES:
+        if call.request.content_type not in CADDYFILE_TYPES:
             hint = "send a Caddyfile as text/caddyfile, or nothing to have the file read again"
-            raise ApiError("unsupported-media-type", f"a configuration is no {call.content_type}", hint)
-        file = call.query.get("file") or call.daemon.reloads.configuration.document.file
+            raise ApiError("unsupported-media-type", f"a configuration is no {call.request.content_type}", hint)
+        file = call.request.query.get("file") or call.daemon.reloads.configuration.document.file
         if "\0" in file:
             raise ApiError("bad-request", "file holds a NUL character", "send the path of the Caddyfile")
         document = Document(call.body, file)
-    elif "file" in call.query:
-        _expect(call.daemon.reloads.configuration.document.file, call.query["file"])
+    elif "file" in call.request.query:
+        _expect(call.daemon.reloads.configuration.document.file, call.request.query["file"])
     manner = Manner(_flag(call, "changed"), _flag(call, "all_or_nothing"), tell=call.tell, canary=_canary(call))
     return await actions.load(call.daemon, document, manner)
 
@@ -193,7 +180,7 @@ async def delete_load(call: Call) -> models.Cancelled:
     """Cancel the reload that is under way: a release command is killed, what is on trial is returned, and the old code
     keeps serving.
     """
-    return actions.cancel(call.daemon, call.query.get("app"))
+    return actions.cancel(call.daemon, call.request.query.get("app"))
 
 
 def _expect(running: str, file: str) -> None:
@@ -204,7 +191,7 @@ def _expect(running: str, file: str) -> None:
 
 
 def _flag(call: Call, name: str) -> bool:
-    text = call.query.get(name, "false")
+    text = call.request.query.get(name, "false")
     if text not in ("true", "false", ""):
         raise ApiError("bad-request", f"{name}={text[:80]!r} is neither true nor false", f"write {name}=true")
     return text != "false"
@@ -212,13 +199,13 @@ def _flag(call: Call, name: str) -> bool:
 
 def _canary(call: Call) -> bool | None:
     """Whether new builds are tried; None: as their blocks say."""
-    return _flag(call, "canary") if "canary" in call.query else None
+    return _flag(call, "canary") if "canary" in call.request.query else None
 
 
 @_endpoint("POST", "/stop")
 async def post_stop(call: Call) -> models.Stopping:
     """Stop, when requests in flight are done."""
-    return actions.stop(call.daemon, call.caller)
+    return actions.stop(call.daemon, call.request.caller)
 
 
 @_endpoint("POST", "/upgrade", fails="upgrade busy")
@@ -250,7 +237,7 @@ async def get_apps(call: Call) -> models.Apps:
 @_endpoint("GET", "/apps/{key}", _KEY, fails="no-such-app")
 async def get_app(call: Call) -> models.AppModel:
     """One app."""
-    key = call.path["key"]
+    key = call.request.found["key"]
     for app in (await survey.status(call.daemon, call.admin)).apps:
         if app.key == key:
             return app
@@ -262,13 +249,13 @@ async def get_app(call: Call) -> models.AppModel:
 )
 async def post_reload(call: Call) -> models.Reloaded:
     """Give one app new workers. Answers when they serve. A failure changes nothing."""
-    return await actions.reload_app(call.daemon, call.path["key"], call.tell, _canary(call))
+    return await actions.reload_app(call.daemon, call.request.found["key"], call.tell, _canary(call))
 
 
 @_endpoint("POST", "/apps/{key}/promote", _KEY, fails="no-such-app template asleep nothing-to-promote busy")
 async def post_promote(call: Call) -> models.Promoted:
     """Let the build that is on trial take over now."""
-    return await actions.promote(call.daemon, call.path["key"])
+    return await actions.promote(call.daemon, call.request.found["key"])
 
 
 @_endpoint("POST", "/apps/{key}/rollback", _KEY, fails="no-such-app template asleep nothing-kept busy")
@@ -276,22 +263,22 @@ async def post_rollback(call: Call) -> models.RolledBack:
     """Let the build before serve again, where `keep_previous` has kept it, or end a trial. It holds until the next
     reload or restart; what release commands have done stays done.
     """
-    return actions.roll_back(call.daemon, call.path["key"])
+    return actions.roll_back(call.daemon, call.request.found["key"])
 
 
 @_endpoint("POST", "/apps/{key}/scale", _KEY, _WORKERS, fails="no-such-app template asleep bad-request busy")
 async def post_scale(call: Call) -> models.ScaleModel:
     """Give an app so many workers, until the next reload, or `auto`: as many as the file says, or as it takes."""
-    text = call.query.get("workers", "")
+    text = call.request.query.get("workers", "")
     if text != "auto" and not (text.isascii() and text.isdigit() and 0 < int(text[:5]) <= WORKERS_MAX):
         raise ApiError("bad-request", f"workers={text[:80]!r} is no number of workers", "write workers=4, or auto")
-    return actions.scale(call.daemon, call.path["key"], None if text == "auto" else int(text))
+    return actions.scale(call.daemon, call.request.found["key"], None if text == "auto" else int(text))
 
 
 @_endpoint("POST", "/apps/{key}/schedules/{name}/run", _KEY, _NAME, fails="no-such-app template no-such-schedule busy")
 async def post_run(call: Call) -> models.Ran:
     """Run a schedule now, of an app that sleeps too. Answers when its command has ended."""
-    return await actions.run_schedule(call.daemon, call.path["key"], call.path["name"])
+    return await actions.run_schedule(call.daemon, call.request.found["key"], call.request.found["name"])
 
 
 @_endpoint(
@@ -303,13 +290,13 @@ async def post_run(call: Call) -> models.Ran:
 )
 async def post_restart(call: Call) -> models.Restarted:
     """Have the processes of that name end, within their `stop_timeout`, and start again."""
-    return await actions.restart_process(call.daemon, call.path["key"], call.path["name"])
+    return await actions.restart_process(call.daemon, call.request.found["key"], call.request.found["name"])
 
 
 @_endpoint("DELETE", "/apps/{key}", _KEY, fails="no-such-app template asleep static-app busy")
 async def delete_app(call: Call) -> models.Evicted:
     """Put a dynamic app to sleep. Requests in flight finish, and the next one starts it."""
-    return await actions.evict(call.daemon, call.path["key"])
+    return await actions.evict(call.daemon, call.request.found["key"])
 
 
 @_endpoint("GET", "/workers")
@@ -326,7 +313,7 @@ async def post_dump(call: Call) -> models.Dumped:
 
 
 def _pid(call: Call) -> int:
-    text = call.path["pid"]
+    text = call.request.found["pid"]
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ApiError("bad-request", f"{text[:80]!r} is no pid", "GET /workers lists them")
     return int(text)
@@ -335,7 +322,7 @@ def _pid(call: Call) -> int:
 @_endpoint("POST", "/apps/{key}/profile", _KEY, _SECONDS, _FORMAT, fails="no-such-app template asleep profile busy")
 async def post_app_profile(call: Call) -> models.Profiled:
     """Look for some seconds at what the workers of an app are at. Answers when that is done."""
-    return await _profiled(call, profiling.of_app(call.daemon, call.path["key"]))
+    return await _profiled(call, profiling.of_app(call.daemon, call.request.found["key"]))
 
 
 @_endpoint("POST", "/workers/{pid}/profile", _PID, _SECONDS, _FORMAT, fails="no-such-worker profile busy")
@@ -345,7 +332,7 @@ async def post_process_profile(call: Call) -> models.Profiled:
 
 
 async def _profiled(call: Call, subjects: profiling.Subjects) -> models.Profiled:
-    text, form = call.query.get("seconds", "10"), call.query.get("format", "html")
+    text, form = call.request.query.get("seconds", "10"), call.request.query.get("format", "html")
     try:
         seconds = float(text)
     except ValueError:
@@ -355,7 +342,7 @@ async def _profiled(call: Call, subjects: profiling.Subjects) -> models.Profiled
         raise ApiError("bad-request", f"seconds={text[:80]!r} is no time to look", hint)
     if form not in FORMS:
         raise ApiError("bad-request", f"there is no format {form[:80]!r}", f"there is: {', '.join(FORMS)}")
-    profile = await profiling.look(subjects, seconds, call.is_there)
+    profile = await profiling.look(subjects, seconds, lambda: call.request.connection.is_there)
     content = await asyncio.to_thread(FORMS[form], profile)
     return models.Profiled(
         name=profile.name, seconds=profile.seconds, workers=profile.workers, warnings=profile.warnings, content=content
@@ -376,7 +363,7 @@ async def _profiled(call: Call, subjects: profiling.Subjects) -> models.Profiled
 )
 async def get_logs(call: Call) -> Lines:
     """What was logged last, one JSON object a line, and with `follow` what is logged from now on."""
-    query = call.query
+    query = call.request.query
     level = query.get("level", "debug")
     if level not in LEVELS:
         raise ApiError("bad-request", f"there is no level {level[:80]!r}", f"there is: {', '.join(LEVELS)}")
@@ -411,15 +398,16 @@ async def get_ready(call: Call) -> models.Health:
 
 
 @_endpoint("GET", "/metrics", gives="text/plain")
-async def get_metrics(call: Call) -> Text:
+async def get_metrics(call: Call) -> Answer:
     """For Prometheus."""
     status = await survey.status(call.daemon, call.admin)
-    is_ready = survey.health(call.daemon).ready
+    is_ready, accept = survey.health(call.daemon).ready, call.request.headers.get("accept", "")
     metrics = await asyncio.to_thread(import_module, ".metrics", __package__)  # a library that who scrapes pays for
     running = call.daemon.running
     templates = [tenants.spec.name for tenants in running.templates.values()]
-    counted = await running.app_metrics.collect(survey.places(running), templates, metrics.is_open(call.accept))
-    return Text(*await asyncio.to_thread(metrics.render, status, call.accept, is_ready=is_ready, counted=counted))
+    counted = await running.app_metrics.collect(survey.places(running), templates, metrics.is_open(accept))
+    body, media_type = await asyncio.to_thread(metrics.render, status, accept, is_ready=is_ready, counted=counted)
+    return Answer(200, body, {"Content-Type": media_type})
 
 
 @_endpoint("GET", "/debug/tasks")

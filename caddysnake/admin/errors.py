@@ -63,6 +63,7 @@ class ApiError(Exception):
         self.hint = hint or CODES[code].remedy
         self.more = more
         """Further fields of the answer."""
+        self.headers = {"Retry-After": "1"} if self.status == 503 else {}
 
 
 _HINTS = {

@@ -5,49 +5,47 @@ The caller's descriptors come after the 101, on a socket that nobody reads from 
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from aiohttp import web
 
 from ..daemon.commands.session import STREAMS, OneOff
 from ..daemon.main import Daemon, DaemonPhase
 from .errors import ApiError
+from .request import Answer, Request
 
 PROTOCOL = "caddysnake-exec"
 _SWITCHED = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {PROTOCOL}\r\nConnection: Upgrade\r\n\r\n".encode()
 _WORDS_MAX = 4096
 
 
-async def execute(daemon: Daemon, request: web.Request, body: bytes) -> web.StreamResponse:
+async def execute(daemon: Daemon, request: Request, body: bytes) -> Answer:
     """Begin a command for whoever calls. Raises ``ApiError``."""
-    transport = request.transport
-    sock = None if transport is None else transport.get_extra_info("socket")
-    if transport is None or sock is None or sock.family != socket.AF_UNIX:
+    if request.connection.sock.family != socket.AF_UNIX:
         raise ApiError("unix-only", "a command can be executed over the admin API's unix socket only")
     if daemon.phase is not DaemonPhase.READY or daemon.is_upgrading:
         raise ApiError("busy", "the daemon starts, stops or is being upgraded")
-    if request.headers.get("Upgrade", "") != PROTOCOL:
+    if request.headers.get("upgrade", "") != PROTOCOL:
         raise ApiError("bad-request", f"it needs Upgrade: {PROTOCOL}", "use `caddysnake exec`")
     asked = _asked(body)
     oneoffs = daemon.running.oneoffs
     try:
-        name, surroundings, folder = await oneoffs.around(request.match_info["key"])
+        name, surroundings, folder = await oneoffs.around(request.found["key"])
     except OSError as exc:
         raise ApiError("start", f"its surroundings cannot be looked at: {exc}") from None
-    transport.pause_reading()
-    own = socket.socket(fileno=os.dup(sock.fileno()))
-    transport.abort()  # of its own descriptor, not of the connection
+    try:
+        own = await request.connection.take()
+    except OSError:
+        return Answer(499, None, {})
     try:
         own.sendall(_SWITCHED)
     except OSError:
         own.close()
-        return web.Response(status=499)
+        return Answer(499, None, {})
     oneoffs.begin(own, name, asked, surroundings, folder)
-    return web.Response(status=101)
+    return Answer(101, None, {})
 
 
 def _asked(body: bytes) -> OneOff:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from html import escape
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from .. import __version__
@@ -125,7 +125,7 @@ def html(profile: Profile) -> str:
     count = f"{profile.workers} worker{'' if profile.workers == 1 else 's'}"
     about = f"{count}, {profile.seconds:g} s, caddysnake {__version__}"
     warnings = "".join(f"<p class=warning>{escape(each)}</p>" for each in profile.warnings)
-    page = (resources.files(__package__) / "live" / "flames.html").read_text()
+    page = Path(__file__).with_name("live").joinpath("flames.html").read_text(encoding="utf-8")
     for mark, text in (("TITLE", escape(profile.name)), ("ABOUT", about + warnings), ("BODY", "".join(sections))):
         page = page.replace(f"<!--{mark}-->", text)
     return page

@@ -39,14 +39,14 @@ _ERRORS = vitals.CELL_CLASS_1XX + 4
 
 
 class Point(NamedTuple):
-    """A few seconds. Durations are seconds; None where nothing was answered."""
+    """A few seconds, as ``SeriesModel`` has them. None where nothing was answered."""
 
-    requests: float
-    errors: float
-    median: float | None
-    p95: float | None
-    queue: float | None
-    memory: int
+    requests_per_s: float
+    errors_per_s: float
+    median_s: float | None
+    p95_s: float | None
+    queue_s: float | None
+    memory_bytes: int
     workers: int
 
 
@@ -115,15 +115,7 @@ class History:
         copies = {label: list(points)[: len(at)] for label, points in list(self._points.items())}
         at = at[: min(map(len, copies.values()), default=0)]
         series = {
-            label: SeriesModel(
-                requests_per_s=[point.requests for point in points],
-                errors_per_s=[point.errors for point in points],
-                median_s=[point.median for point in points],
-                p95_s=[point.p95 for point in points],
-                queue_s=[point.queue for point in points],
-                memory_bytes=[point.memory for point in points],
-                workers=[point.workers for point in points],
-            )
+            label: SeriesModel(**{name: [getattr(point, name) for point in points] for name in Point._fields})
             for label, points in copies.items()
         }
         marks = [mark for mark in list(self._marks) if at and mark.at >= at[0]]

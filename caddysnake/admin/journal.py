@@ -21,6 +21,15 @@ _PIECE_BYTES = 64 * 1024
 _LOOK_S = 1.0
 
 
+async def open_pipe(fd: int, limit: int = _PIECE_BYTES) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    """Read what comes from ``fd``, which is closed with the transport. No line may have more than ``limit`` bytes."""
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader(limit, loop=loop)
+    pipe = os.fdopen(fd, "rb", 0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream, loop=loop), pipe)
+    return stream, transport
+
+
 async def read(daemon: Daemon, query: Query) -> AsyncGenerator[bytes, None]:
     """Records, one JSON object a line, for as long as the query says. Raises ``ApiError``."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -31,10 +40,7 @@ async def read(daemon: Daemon, query: Query) -> AsyncGenerator[bytes, None]:
     if not is_asked:
         os.close(reading)
         raise ApiError("busy", "nobody remembers what was logged: the log process is new, or of an older version")
-    loop = asyncio.get_running_loop()
-    stream = asyncio.StreamReader(loop=loop)
-    pipe = os.fdopen(reading, "rb", 0)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream, loop=loop), pipe)
+    stream, transport = await open_pipe(reading)
     try:
         try:
             first = await asyncio.wait_for(stream.readline(), _ANSWER_S)
@@ -46,7 +52,9 @@ async def read(daemon: Daemon, query: Query) -> AsyncGenerator[bytes, None]:
     except BaseException:
         transport.close()
         raise
-    return _pieces(daemon, stream, transport)
+    pieces = _pieces(daemon, stream, transport)
+    await anext(pieces)  # it has begun, and so will close what it reads from, whoever has left by now
+    return pieces
 
 
 def _expect(daemon: Daemon, query: Query, *, is_known: bool) -> None:
@@ -74,6 +82,7 @@ async def _pieces(
 ) -> AsyncGenerator[bytes, None]:
     """What comes; nothing, now and then, so that whoever passes it on can see whether anybody is there."""
     try:
+        yield b""
         while daemon.phase is not DaemonPhase.STOPPING:
             try:
                 piece = await asyncio.wait_for(stream.read(_PIECE_BYTES), _LOOK_S)

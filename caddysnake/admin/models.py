@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class AnswerModel(BaseModel):
     """An answer: immutable, and without fields that are not declared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class ProblemModel(AnswerModel):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final
 
+_LIVE = Path(__file__).with_name("live")
 
-class File(NamedTuple):
-    """A file of the page."""
-
-    name: str
-    media_type: str
-
-
-FILES: Final[dict[str, File]] = {
-    "/": File("index.html", "text/html; charset=utf-8"),
-    "/page.css": File("page.css", "text/css; charset=utf-8"),
-    "/page.js": File("page.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": File("icon.svg", "image/svg+xml"),
+FILES: Final[dict[str, tuple[bytes, str]]] = {
+    "/": ((_LIVE / "index.html").read_bytes(), "text/html; charset=utf-8"),
+    "/page.css": ((_LIVE / "page.css").read_bytes(), "text/css; charset=utf-8"),
+    "/page.js": ((_LIVE / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
+    "/icon.svg": ((_LIVE / "icon.svg").read_bytes(), "image/svg+xml"),
 }
-"""By path. They hold nothing of the daemon's."""
+"""Content and media type, by path: as they were when this was imported, as the code is. They hold nothing of the
+daemon's."""
 
 HEADERS: Final = {
     # Nothing from elsewhere, nothing inline, no frame around it.
@@ -30,8 +25,3 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
-
-
-def read(file: File) -> bytes:
-    """The content of ``file``, from the package. Raises ``OSError``."""
-    return (resources.files(__package__) / "live" / file.name).read_bytes()

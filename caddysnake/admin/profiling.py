@@ -19,12 +19,15 @@ from ..daemon.tenants.lookup import DynamicApp, find
 from ..daemon.workers.worker import Worker
 from .errors import ApiError
 from .flames import Frame, Key, Profile, Stacks
+from .journal import open_pipe
 from .survey import known_apps, workers_of
 
 SECONDS_MAX = 300.0
 _BYTES_MAX = 8 << 20
 """Of what one worker says."""
-_READ_BYTES = 1 << 18
+_SIZE_MAX = 16
+"""Of the line before it, which says how much that is."""
+_NONE = "what it says is no profile"
 _LOOK_S = 0.5
 _LATE_S = 5.0
 """How long after its time a worker may take to write what it has seen."""
@@ -118,51 +121,34 @@ async def _hear(subject: _Subject, seconds: float) -> bytes | str:
     worker = subject.worker
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
-        os.set_blocking(reading, False)
-        try:
-            is_asked = worker.process.profile(seconds, writing)
-        finally:
-            os.close(writing)
-        if not is_asked:
-            return "it runs the code of an older version, or is leaving; `caddysnake reload` gives it new workers"
-        try:
-            said = await asyncio.wait_for(_read(reading), seconds + _LATE_S)
-        except TimeoutError:
-            worker.write_stacks()
-            return "nothing of Python runs in it (a call of C keeps the GIL?); its stacks are in the log"
+        is_asked = worker.process.profile(seconds, writing)
     finally:
+        os.close(writing)
+    if not is_asked:
         os.close(reading)
+        return "it runs the code of an older version, or is leaving; `caddysnake reload` gives it new workers"
+    try:
+        said = await asyncio.wait_for(_read(reading), seconds + _LATE_S)
+    except TimeoutError:
+        worker.write_stacks()
+        return "nothing of Python runs in it (a call of C keeps the GIL?); its stacks are in the log"
     return said or "it ended before it was done, or answers another profile"
 
 
 async def _read(fd: int) -> bytes | str:
     """What it says, once that is whole; nothing when it is closed before. A child of an app's may keep it open."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes | str] = loop.create_future()
-    data = bytearray()
-
-    def readable() -> None:
-        try:
-            piece = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return
-        data.extend(piece)
-        end = data.find(b"\n", 0, 16)
-        if done.done():
-            return
-        if not piece:
-            done.set_result("")
-        elif (end < 0 and len(data) >= 16) or len(data) > _BYTES_MAX:
-            done.set_result("what it says is no profile")
-        elif end >= 0 and (not data[:end].isdigit() or len(data) > end + int(data[:end])):
-            is_whole = data[:end].isdigit() and len(data) == end + 1 + int(data[:end])
-            done.set_result(bytes(data[end + 1 :]) if is_whole else "what it says is no profile")
-
-    loop.add_reader(fd, readable)
+    stream, transport = await open_pipe(fd, limit=_SIZE_MAX)
     try:
-        return await done
+        size = (await stream.readuntil(b"\n"))[:-1]
+        if not size.isdigit() or int(size) > _BYTES_MAX:
+            return _NONE
+        return await stream.readexactly(int(size))
+    except asyncio.IncompleteReadError:
+        return ""
+    except asyncio.LimitOverrunError:
+        return _NONE
     finally:
-        loop.remove_reader(fd)
+        transport.close()
 
 
 def _take_in(said: bytes, of: str, stacks: Stacks) -> float:
@@ -176,7 +162,7 @@ def _take_in(said: bytes, of: str, stacks: Stacks) -> float:
             stacks[key] = (min(wall + _number(wall_us), LARGEST), min(cpu + _number(cpu_us), LARGEST))
         return float(told["seconds"])
     except (ValueError, TypeError, KeyError, IndexError):
-        raise _NoProfile("what it says is no profile") from None
+        raise _NoProfile(_NONE) from None
 
 
 def _text(found: Any) -> str:

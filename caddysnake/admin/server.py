@@ -1,7 +1,7 @@
-"""The API's HTTP server, with aiohttp: connections, routing, and every error as JSON with a stable code.
+"""The API's HTTP server: connections, routing, and every error as JSON with a stable code.
 
-Connections are accepted by the daemon's own listener and given to aiohttp one by one, so that who is at the other end
-is known before a byte of theirs is read.
+Connections are accepted by the daemon's own listener and admitted one by one, so that who is at the other end is known
+before a byte of theirs is read.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel
 
 from ..daemon.main import Daemon
 from ..daemon.system.kinship import PeerKind, holder_of, peer_of, peer_pid, peer_uid, tcp_end
 from ..daemon.system.tasks import KeptTasks
 from ..daemon.tenants.lookup import UnknownApp
+from ..http1.errors import ProtocolError
 from . import page
-from .access import Access, Denial
+from .access import Access
 from .description import describe
-from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines, Text
+from .endpoints import ENDPOINTS, LOAD_MAX_BYTES, Call, Endpoint, Lines
 from .errors import CODES, ApiError, of_unknown
 from .executing import execute
 from .history import History
-from .hosting import BODY_S, Hosting
+from .hosting import Hosting
+from .journal import MEDIA_TYPE
 from .models import ErrorModel, Health
-from .streaming import MEDIA_TYPE, Along, stream
+from .request import Answer, Handler, Request, Routes
+from .streaming import Along, stream
 
 log = logging.getLogger("caddysnake.admin")
 
@@ -44,7 +45,7 @@ _SHUTDOWN_S = 2.0
 _DISMISSED_MAX = 16
 _UNKNOWN_MAX = 16
 _DISMISSED_S = 1.0
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "caddysnake"}
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _REFUSED = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _OUTSIDE = "call it from outside of the apps: from a shell, a timer, or in a container by exec, and wait for the answer"
 _NO_USER = ErrorModel(
@@ -67,25 +68,19 @@ class Server:
         self._daemon = daemon
         self.access = access
         self.name = name
-        self._hosting = Hosting(CONNECTIONS_MAX, _SHUTDOWN_S)
+        self._hosting = Hosting(self._guard, lambda exc: _error(_unread(exc)), CONNECTIONS_MAX, _SHUTDOWN_S)
+        self._routes = Routes()
+        for endpoint in ENDPOINTS:
+            self._routes.add(endpoint.method, endpoint.path, self._handler(endpoint))
+        self._routes.add("GET", "/openapi.json", self._description)
+        self._routes.add("POST", "/apps/{key}/exec", self._execute)
+        for path, (content, media_type) in page.FILES.items():
+            self._routes.add("GET", path, _page(content, media_type))
         self._history = history
         self._refused: set[int] = set()
         self._dismissed: deque[socket.socket] = deque()
         self._unknown = KeptTasks()
         self._finding_out = asyncio.Lock()
-
-    async def start(self) -> None:
-        """Be ready for connections."""
-        app = web.Application(client_max_size=LOAD_MAX_BYTES, middlewares=[self._guard])
-        for endpoint in ENDPOINTS:
-            app.router.add_route(endpoint.method, _pattern(endpoint.path), self._handler(endpoint))
-            if endpoint.method == "GET":
-                app.router.add_route("HEAD", _pattern(endpoint.path), self._handler(endpoint))
-        app.router.add_get("/openapi.json", self._description)
-        app.router.add_post(_pattern("/apps/{key}/exec"), self._execute)
-        for path, file in page.FILES.items():
-            app.router.add_get(path, _page(await asyncio.to_thread(page.read, file), file.media_type))
-        await self._hosting.start(app)
 
     async def stop(self) -> None:
         """End all connections; requests that are being answered get ``_SHUTDOWN_S`` seconds."""
@@ -161,103 +156,83 @@ class Server:
 
     # -- requests ---------------------------------------------------------------------------------------------
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
+    async def _guard(self, request: Request) -> Answer:
         begun = time.monotonic()
+        request.caller = self._caller(request)
         try:
             is_page = request.path in page.FILES and request.method in ("GET", "HEAD")
             denial = self.access.denial(request.headers, is_page=is_page)
-            response = _denied(denial) if denial is not None else await handler(request)
-        except asyncio.CancelledError:
-            raise
+            if denial is not None:
+                raise ApiError(denial.code, denial.text, denial.hint)
+            answer = await self._routes.find(request)(request)
         except Exception as exc:
-            response = _error(self._understood(request, exc))
-            if isinstance(exc, web.HTTPMethodNotAllowed):
-                response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
-        response.headers.update(_HEADERS)
+            answer = _error(self._understood(request, exc))
         if request.method not in ("GET", "HEAD"):
             fields = {
-                "caller": self._caller(request),
+                "caller": request.caller,
                 "method": request.method,
-                "uri": request.path_qs[:200],
-                "status": response.status,
+                "uri": request.target[:200],
+                "status": answer.status,
                 "duration": round(time.monotonic() - begun, 3),
             }
             log.info("admin request", extra={"fields": fields})
-        return response
+        return answer
 
-    def _understood(self, request: web.Request, exc: Exception) -> ApiError:
+    def _understood(self, request: Request, exc: Exception) -> ApiError:
         match exc:
             case UnknownApp():
                 return of_unknown(exc)
             case ApiError():
                 return exc
-            case web.HTTPRequestEntityTooLarge():
-                return ApiError("too-large", f"the body has more than {LOAD_MAX_BYTES} bytes", "send less")
-            case web.HTTPRequestTimeout():
-                return ApiError("request-timeout", f"the body did not come within {BODY_S:g} s", "send it at once")
-            case web.HTTPMethodNotAllowed():
-                hint = f"allowed: {', '.join(sorted(exc.allowed_methods))}"
-                return ApiError("method-not-allowed", f"{request.path[:200]} knows no {request.method}", hint)
-            case web.HTTPNotFound():
-                return ApiError("not-found", f"there is no {request.path[:200]}", "GET /openapi.json lists all")
-            case web.HTTPException() | web.RequestPayloadError() | ContentEncodingError():
-                return ApiError("bad-request", f"the request cannot be read: {exc}", "see GET /openapi.json")
-        fields = {"method": request.method, "uri": request.path_qs[:200]}
+            case ProtocolError():
+                return _unread(exc)
+        fields = {"method": request.method, "uri": request.target[:200]}
         log.error("admin request failed", exc_info=exc, extra={"fields": fields})
         return ApiError("internal", f"{type(exc).__name__}: {exc}", "the log has the traceback")
 
-    def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            call = Call(
-                daemon=self._daemon,
-                history=self._history,
-                admin=self.name,
-                caller=self._caller(request),
-                path=request.match_info,
-                query=request.query,
-                body=await self._hosting.read(request) if endpoint.takes else b"",
-                content_type=request.content_type,
-                accept=request.headers.get("Accept", ""),
-                is_there=lambda: request.transport is not None,
-            )
-            if endpoint.streams and MEDIA_TYPE in call.accept:
+    def _handler(self, endpoint: Endpoint) -> Handler:
+        async def handle(request: Request) -> Answer:
+            body = await _body(request) if endpoint.takes else b""
+            call = Call(self._daemon, self._history, self.name, request, body)
+            if endpoint.streams and MEDIA_TYPE in request.headers.get("accept", ""):
                 lines = Along()
-                return await stream(request, lines, self._outcome(request, endpoint, call._replace(tell=lines.tell)))
+                work = asyncio.ensure_future(self._outcome(endpoint, call._replace(tell=lines.tell)))
+                return await request.connection.stream(_typed(MEDIA_TYPE), stream(lines, work))
             answer = await endpoint.handler(call)
             if isinstance(answer, Lines):
-                return await _pass_on(request, answer)
-            if isinstance(answer, Text):
-                return web.Response(body=answer.body, headers={"Content-Type": answer.media_type})
+                return await request.connection.stream(_typed(answer.media_type), answer.pieces)
+            if isinstance(answer, Answer):
+                return answer._replace(headers={**_HEADERS, **answer.headers})
             status = 503 if isinstance(answer, Health) and endpoint.unhealthy and not answer.ready else 200
             # Of a thousand apps this is a long text.
             return await asyncio.to_thread(_json, answer, status)
 
         return handle
 
-    async def _execute(self, request: web.Request) -> web.StreamResponse:
-        return await execute(self._daemon, request, await self._hosting.read(request))
+    async def _execute(self, request: Request) -> Answer:
+        return await execute(self._daemon, request, await _body(request))
 
-    async def _outcome(self, request: web.Request, endpoint: Endpoint, call: Call) -> tuple[int, bytes]:
+    async def _outcome(self, endpoint: Endpoint, call: Call) -> tuple[int, bytes]:
         """The status and the JSON of the answer, when it comes line by line."""
         try:
             answer = await endpoint.handler(call)
-            assert not isinstance(answer, Text | Lines)
+            assert not isinstance(answer, Answer | Lines)
             response = await asyncio.to_thread(_json, answer, 200)
         except Exception as exc:
-            response = _error(self._understood(request, exc))
-        assert isinstance(response.body, bytes)
-        return response.status, response.body
+            response = _error(self._understood(call.request, exc))
+        return response.status, response.body or b""
 
-    def _caller(self, request: web.Request) -> str:
+    def _caller(self, request: Request) -> str:
         """Who calls, as far as that is known."""
-        sock = None if request.transport is None else request.transport.get_extra_info("socket")
-        if sock is None or not self.access.is_local:
-            return request.remote or "?"
-        uid, pid = peer_uid(sock), peer_pid(sock)
-        return f"uid {uid}, pid {pid}"
+        sock = request.connection.sock
+        try:
+            if self.access.is_local:
+                return f"uid {peer_uid(sock)}, pid {peer_pid(sock)}"
+            return str(sock.getpeername()[0])
+        except (OSError, IndexError):
+            return "?"
 
-    async def _description(self, request: web.Request) -> web.Response:
+    async def _description(self, request: Request) -> Answer:
         return _json(describe(), 200)
 
 
@@ -270,51 +245,43 @@ def _looked(look: Callable[[], ErrorModel | None]) -> ErrorModel | None:
         return ErrorModel(error=error, code="resources", hint=CODES["resources"].remedy)
 
 
-async def _pass_on(request: web.Request, lines: Lines) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": lines.media_type, **_HEADERS})
-    await response.prepare(request)
-    try:
-        if request.method != "HEAD":
-            async for piece in lines.pieces:
-                if piece:
-                    await response.write(piece)
-                elif request.transport is None or request.transport.is_closing():
-                    break
-    except ConnectionError:
-        pass  # whoever asked has left
-    finally:
-        await lines.pieces.aclose()
-    return response
+async def _body(request: Request) -> bytes:
+    """Raises ``ProtocolError``, and ``ApiError`` for one that is compressed."""
+    coding = request.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        raise ApiError("unsupported-media-type", f"the content is in {coding[:80]!r}", "send it as it is")
+    return await request.connection.read(LOAD_MAX_BYTES)
 
 
-def _pattern(path: str) -> str:
-    """``path`` as aiohttp writes it. An app's key may hold slashes."""
-    return path.replace("{key}", "{key:.+}")
+def _unread(exc: ProtocolError) -> ApiError:
+    """What it is to a caller that its request cannot be read."""
+    if exc.status == 413:
+        return ApiError("too-large", str(exc), "send less")
+    if exc.status == 408:
+        return ApiError("request-timeout", str(exc), "send it at once")
+    return ApiError("bad-request", f"the request cannot be read: {exc}", "see GET /openapi.json")
 
 
-def _page(body: bytes, media_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
-        return web.Response(body=body, headers={"Content-Type": media_type, **page.HEADERS})
+def _page(body: bytes, media_type: str) -> Handler:
+    async def handle(request: Request) -> Answer:
+        return Answer(200, body, {**_typed(media_type), **page.HEADERS})
 
     return handle
 
 
-def _json(answer: BaseModel | dict[str, Any], status: int) -> web.Response:
+def _typed(media_type: str) -> dict[str, str]:
+    return {"Content-Type": media_type, **_HEADERS}
+
+
+def _json(answer: BaseModel | dict[str, Any], status: int, headers: Mapping[str, str] = {}) -> Answer:
     data = answer.model_dump(mode="json") if isinstance(answer, BaseModel) else answer
     try:
         body = orjson.dumps(data, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a surrogate, of a folder's name that is not UTF-8: the other apps are told of all the same
         body = json.dumps(data, default=str, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json")
+    return Answer(status, body, {**_typed("application/json"), **headers})
 
 
-def _error(exc: ApiError) -> web.Response:
+def _error(exc: ApiError) -> Answer:
     answer = ErrorModel.model_validate({"error": str(exc), "code": exc.code, "hint": exc.hint, **exc.more})
-    response = _json(answer, exc.status)
-    if exc.status == 503:
-        response.headers["Retry-After"] = "1"
-    return response
-
-
-def _denied(denial: Denial) -> web.Response:
-    return _error(ApiError(denial.code, denial.text, denial.hint))
+    return _json(answer, exc.status, exc.headers)

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator
 
 import orjson
-from aiohttp import web
-
-from .journal import MEDIA_TYPE
-
-__all__ = ["MEDIA_TYPE", "Along", "stream"]
 
 _LINES_MAX = 1000
 _ALIVE_S = 10.0
@@ -45,20 +40,10 @@ class Along:
         return found or (b"" if until.done() else b"{}\n")
 
 
-async def stream(request: web.Request, lines: Along, answer: Awaitable[tuple[int, bytes]]) -> web.StreamResponse:
-    """Send ``lines`` as they come, and then ``answer``: its status and its JSON."""
-    response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE})
-    await response.prepare(request)
-    work = asyncio.ensure_future(answer)
-    try:
-        while not work.done():
-            await response.write(await lines.take(work))
-        status, body = work.result()
-        await response.write(await lines.take(work))
-        await response.write(b'{"status":%d,"answer":%s}\n' % (status, body.strip()))
-        await response.write_eof()
-    except ConnectionError:
-        pass  # whoever asked has left
-    finally:  # what was begun is carried out
-        work.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return response
+async def stream(lines: Along, work: asyncio.Future[tuple[int, bytes]]) -> AsyncGenerator[bytes, None]:
+    """What is told while ``work`` is under way, and then what it returns: a status, and JSON."""
+    while not work.done():
+        if said := await lines.take(work):
+            yield said
+    status, body = work.result()
+    yield await lines.take(work) + b'{"status":%d,"answer":%s}\n' % (status, body.strip())

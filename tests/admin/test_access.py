@@ -14,7 +14,7 @@ def access(listen: str, *origins: str, enforce_origin: bool = False) -> Access:
 
 
 def code(rules: Access, **headers: str) -> str:
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     denial = rules.denial(fields)
     return "" if denial is None else denial.code
 
@@ -85,7 +85,7 @@ def test_an_origin_can_be_asked_for() -> None:
     rules = access("localhost:2020", enforce_origin=True)
     assert code(rules, Host="localhost:2020") == "forbidden-origin"
     assert code(rules, Host="localhost:2020", Origin="http://localhost:2020") == ""
-    assert rules.denial({"Host": "localhost:2020"}, is_page=True) is None
+    assert rules.denial({"host": "localhost:2020"}, is_page=True) is None
 
 
 @pytest.mark.parametrize("text", ["a/b", "a?b", "a#b", "[::1", "a:99999", "a:b:c"])

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import resource
 import select
 import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -22,7 +24,7 @@ from support.daemon import PATIENCE_S, daemon, free_port
 from support.load import app
 
 from caddysnake.admin.attending import AdminServer, _Open
-from caddysnake.admin.hosting import BODY_S, HEAD_S
+from caddysnake.admin.connection import BODY_S, HEAD_S
 from caddysnake.config.language.values import SocketAddress
 from caddysnake.config.plan.admin import AdminEndpoint
 from caddysnake.daemon.main import Daemon
@@ -89,6 +91,46 @@ def test_a_body_that_does_not_come_is_answered_and_one_that_is_slow_is_read(tmp_
         answer = never.recv(4096)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"request-timeout" in answer
+
+
+HOST = b"Host: localhost\r\n"
+LIVE = b"GET /health/live HTTP/1.1\r\n" + HOST
+GOOD = LIVE + b"\r\n"
+LOAD = b"POST /load HTTP/1.1\r\n" + HOST
+EXEC = b"POST /apps/main:wsgi/exec HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: caddysnake-exec\r\n"
+SAID: dict[str, tuple[bytes, list[bytes]]] = {
+    "one behind the other": (GOOD + GOOD.replace(b"live", b"nope") + GOOD, [b"200", b"404", b"200"]),
+    "a body that nobody reads": (LIVE + b"Content-Length: 4\r\n\r\n1234" + GOOD, [b"200", b"200"]),
+    "a body that nobody waits for": (LIVE + b"Content-Length: 9999\r\n\r\n1234" + GOOD, [b"200"]),
+    "chunks": (LOAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\na {\r\n0\r\n\r\n" + GOOD, [b"400", b"200"]),
+    "what are no chunks": (LOAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n" + GOOD, [b"400"]),
+    "two lengths": (LOAD + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LIVE, [b"400"]),
+    "a body that ends early": (LOAD + b"Content-Length: 9\r\n\r\na {", [b"400"]),
+    "a compressed body": (LOAD + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\na {" + GOOD, [b"415", b"200"]),
+    "too much": (LOAD + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n", [b"413"]),
+    "what was told to go on": (LOAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n", [b"100", b"400"]),
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", [b"400"]),
+    "a slash in a name": (GOOD.replace(b"/live", b"%2Flive"), [b"404"]),
+    "a letter in another way": (GOOD.replace(b"live", b"%6Cive"), [b"200"]),
+    "a command, and more": (EXEC + b"Content-Length: 20\r\n\r\n" + b'{"command":["true"]}and more', [b"400"]),
+}
+
+
+def test_it_speaks_http_with_whoever_half_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(app("1"))
+    with daemon(tmp_path, SITE) as process:
+        process.wait_for_log("admin API ready")
+        for name, (said, expected) in SAID.items():
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(PATIENCE_S)
+                client.connect(str(socket_of(process)))
+                client.sendall(said)
+                client.shutdown(socket.SHUT_WR)  # it may still read
+                answer = b"".join(iter(partial(client.recv, 65536), b""))
+            statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
+            assert statuses == expected, (name, answer)
+            assert statuses[-1] < b"400" or b'"code":"' in answer, name
+        assert "Traceback" not in process.log
 
 
 def test_what_fails_at_the_start_for_want_of_descriptors_is_tried_again(

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.system
 
 APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'ok']\n"
 SITE = "unix/{name}.sock {{\n\tpython {{\n\t\tmodule_wsgi {name}:app\n\t\tworkers 1\n\t}}\n}}\n"
-DEAR = {"aiohttp", "http.client", "orjson", "pydantic", "ssl"}
+DEAR = {"http.client", "orjson", "pydantic", "ssl"}
 """What takes long to import."""
 
 

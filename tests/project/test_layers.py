@@ -36,7 +36,7 @@ OURS: dict[str, set[str]] = {
     "relay": {"aio", "channel", "http1", "libraries", "matchers", "placeholders"},
     "daemon": {"caddyfile", "channel", "config", "files", "http1", "installation", "keyring", "libraries", "logs"}
     | {"matchers", "placeholders", "sandbox"},
-    "admin": {"channel", "config", "daemon", "logs", "sandbox"},
+    "admin": {"channel", "config", "daemon", "http1", "logs", "sandbox"},
     "doctor": {"config", "daemon", "files", "installation", "sandbox"},
     "cli": {"admin", "caddyfile", "channel", "config", "daemon", "doctor", "files", "installation", "libraries"}
     | {"logs", "matchers", "placeholders", "relay"},
@@ -50,7 +50,7 @@ THEIRS: dict[str, set[str]] = {
     "worker": {"httptools", "uvloop", "websockets"},
     "relay": {"httptools", "uvloop"},
     "daemon": {"orjson", "pydantic", "uvloop", "watchfiles"},
-    "admin": {"aiohttp", "orjson", "prometheus_client", "pydantic"},
+    "admin": {"orjson", "prometheus_client", "pydantic"},
     "cli": {"orjson", "pydantic", "uvloop"},
 }
 # The first code in the app's interpreter has just loaded our folders under this name.

@@ -404,7 +404,7 @@ def test_http_1_0_gets_no_early_hints(client: RawClient) -> None:
 
 def test_the_worker_has_no_event_loop_and_nothing_of_the_daemons(client: RawClient) -> None:
     modules = client.get("/modules").body.decode().split()
-    assert not {"asyncio", "pydantic", "aiohttp", "uvloop"} & set(modules)
+    assert not {"asyncio", "pydantic", "uvloop"} & set(modules)
 
 
 def test_requests_run_side_by_side(client: RawClient, other: RawClient) -> None:
