@@ -16,7 +16,7 @@ from support.tenants import ALICE, needs_root, public_folder
 
 from caddysnake.daemon.apps.autoreload import trees
 from caddysnake.daemon.apps.autoreload.trees import Root
-from caddysnake.daemon.apps.autoreload.watcher import Debounce, Watching
+from caddysnake.daemon.apps.autoreload.watcher import Watch, Watching
 
 QUIET_S = 0.1
 
@@ -322,18 +322,17 @@ def test_the_thread_ends_with_the_last_watch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pauses", [[0.0], [0.05] * 4, [0.05] * 40])
 def test_changes_are_told_when_they_stop_or_after_a_while(pauses: list[float]) -> None:
     async def work() -> None:
-        loop = asyncio.get_running_loop()
         told: list[frozenset[str]] = []
-        debounce = Debounce(loop, 0.15, told.append)
+        watch = Watch(Watching(), Root("/"), 0.15, told.append)
         for number, pause in enumerate(pauses):
             await asyncio.sleep(pause)
-            debounce.note([str(number)])
+            watch.note([str(number)])
         await until(lambda: told and len(frozenset().union(*told)) == len(pauses), "all of them")
         if len(pauses) < 10:
             assert len(told) == 1
         else:
             assert len(told) >= 2
-        debounce.cancel()
+        watch.cancel()
 
     run(work())
 

@@ -93,7 +93,7 @@ LOOKED_AT = {
         "_connections _give _has_worker _retry _waiting most"
     ),
     "tenants.tenants.Tenants": (
-        "_connections _loop _renewals _starter _table ages schedules"
+        "_connections _loop _renewals _starter _table ages all_apps leaving ledger outdated reload schedules"
     ),
     "tenants.tenant.TenantTable": (
         "_complaints _connections _successor_of _tenants guard is_stopping launchers leaving ledger loop policy "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from ...channel.messages import FromRelay
 from ...channel.settings import Settings
@@ -28,7 +29,17 @@ from .pool import Pool
 from .scaled import Scaled
 from .spec import PoolSpec, StartFailed
 from .surroundings import AppSurroundings
-from .takeover import Do, Order, TellWaiters
+from .takeover import Act, Do, Order, TellWaiters
+
+_TO_POOL: dict[Do, Callable[[Pool], None]] = {
+    Do.WIND_DOWN: Pool.wind_down,
+    Do.DRAIN_ONE: Pool.drain_one,
+    Do.DRAIN: partial(Pool.drain, keeps=True),
+    Do.STOP: Pool.drain,
+    Do.REVIVE: Pool.revive,
+    Do.KILL: Pool.kill,
+}
+"""What is done to a generation alone."""
 
 
 class App(Dispatcher):
@@ -244,43 +255,31 @@ class App(Dispatcher):
     def carry_out(self, orders: Iterable[Order[Pool]]) -> None:
         """Do what ``takeover`` has decided."""
         for order in orders:
-            if isinstance(order, TellWaiters):
-                self.waiters.tell(order.refusal)
-            elif order.generation is not None:
-                self._do(order.do, order.generation)
-            elif order.do is Do.END_GROWTH:
-                if self._growing is not None:
-                    self._growing.cancel()
-                    self._growing = None
-            elif order.do is Do.SERVE_WAITING:
-                self.serve_waiting()
-            elif order.do is Do.PLACE_AGAIN:
-                self.place_waiting_again()
-            elif order.do is Do.PART_WITH_QUEUE:
-                self._part_with_queue()
+            match order:
+                case TellWaiters(refusal):
+                    self.waiters.tell(refusal)
+                case Act(Do.END_GROWTH):
+                    if self._growing is not None:
+                        self._growing.cancel()
+                        self._growing = None
+                case Act(Do.SERVE_WAITING):
+                    self.serve_waiting()
+                case Act(Do.PLACE_AGAIN):
+                    self.place_waiting_again()
+                case Act(Do.PART_WITH_QUEUE):
+                    self._part_with_queue()
+                case Act(Do.GROW, Pool() as pool):
+                    self._growing = self._loop.create_task(self._grow(pool))
+                case Act(Do.RETIRE, Pool() as pool):
+                    self._retire(pool)
+                case Act(Do.SHELVE, Pool() as pool):
+                    self.deploys.shelve(pool)
+                case Act(what, Pool() as pool):
+                    _TO_POOL[what](pool)
 
-    def _do(self, what: Do, pool: Pool) -> None:
-        match what:
-            case Do.WIND_DOWN:
-                pool.wind_down()
-            case Do.DRAIN_ONE:
-                pool.drain_one()
-            case Do.GROW:
-                self._growing = self._loop.create_task(self._grow(pool))
-            case Do.RETIRE:
-                pool.drain(keeps=True)
-                reap = self._reaps.begin(pool.ended())
-                reap.add_done_callback(lambda _: self.takeover.gone(pool))
-            case Do.DRAIN:
-                pool.drain(keeps=True)
-            case Do.STOP:
-                pool.drain()
-            case Do.SHELVE:
-                self.deploys.shelve(pool)
-            case Do.REVIVE:
-                pool.revive()
-            case Do.KILL:
-                pool.kill()
+    def _retire(self, pool: Pool) -> None:
+        pool.drain(keeps=True)
+        self._reaps.begin(pool.ended()).add_done_callback(lambda _: self.takeover.gone(pool))
 
     async def _grow(self, former: Pool) -> None:
         try:

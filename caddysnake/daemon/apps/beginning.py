@@ -13,9 +13,10 @@ from typing import Any
 
 from ..system.backoff import Backoff
 from ..system.log.fields import FieldLog
+from ..system.tasks import cancelled
 from ..workers.forking.start_limiter import StartLimiter
 from .app import App
-from .spec import PoolSpec, StartFailed
+from .spec import PoolSpec, StartFailed, looked_at
 
 log = FieldLog("caddysnake.app")
 
@@ -61,10 +62,9 @@ class Beginning:
     async def spec(self) -> PoolSpec:
         """What is to run by now. Raises ``StartFailed``."""
         try:
-            return await asyncio.to_thread(self._again)
-        except Exception as exc:
-            log.error("app cannot be looked at", exc_info=exc, extra={"fields": {"app": self.app.name}})
-            raise StartFailed(self.app.name, "internal", f"{type(exc).__name__}: {exc}") from None
+            return await looked_at(self.app.name, self._again)
+        except OSError as exc:
+            raise StartFailed(self.app.name, "resources", str(exc)) from None
 
     async def _begin(self) -> None:
         try:
@@ -89,9 +89,7 @@ class Beginning:
         self._retrying = self._loop.create_task(self._try_until_up(pause_s, self._retrying))
 
     async def _try_until_up(self, pause_s: float, former: asyncio.Task[None] | None) -> None:
-        if former is not None and not former.done():
-            former.cancel()
-            await asyncio.wait((former,))
+        await cancelled(former)
         while True:
             await asyncio.sleep(pause_s)
             try:
@@ -148,10 +146,7 @@ class Beginning:
     async def pause(self) -> None:
         """Try no more until ``resume``; what is being tried is given up, but for the workers of the first attempt."""
         self._pauses += 1
-        trying = self._first if self._is_releasing and self._retrying is None else self._retrying
-        if trying is not None and not trying.done():
-            trying.cancel()
-            await asyncio.wait((trying,))
+        await cancelled(self._first if self._is_releasing and self._retrying is None else self._retrying)
 
     def resume(self) -> None:
         """Undo ``pause``."""

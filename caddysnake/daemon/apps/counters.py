@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ...channel import codes, vitals
@@ -98,11 +98,6 @@ class Counters:
             self.refusals[code] += count
             if self._parent is not None:
                 self._parent.refused(code, count)
-
-    def lost(self, counts: Mapping[str, int]) -> None:
-        """So many requests were lost, by code."""
-        for code, count in counts.items():
-            self.refused(code, count)
 
     def started(self, seconds: float) -> None:
         """A worker has become ready."""

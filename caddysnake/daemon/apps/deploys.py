@@ -28,7 +28,6 @@ class Shelf:
 
     def __init__(self, app: Owner) -> None:
         self._app = app
-        self._pool: Pool | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.build = 0
         """The number of its build."""
@@ -43,27 +42,25 @@ class Shelf:
 
     def keep_until(self, pool: Pool, until: float, build: int) -> None:
         """Have connections come back from ``pool``, which serves nothing more, and keep it until a ``time.time()``."""
-        self._pool, self.build, self.until = pool, build, until
+        self.build, self.until = build, until
         if self._timer is not None:
             self._timer.cancel()
-        self._look()
+        self._look(pool)
 
-    def _look(self) -> None:
-        app, pool = self._app, self._pool
+    def _look(self, pool: Pool) -> None:
+        app = self._app
         self._timer = None
-        if pool is None or app.takeover.kept is not pool:
-            self._pool = None
+        if app.takeover.kept is not pool:
             return
         if time.time() >= self.until or not pool.workers:
             log.info("the build before is let go", app=pool.spec.name, build=self.build)
-            self._pool = None
             app.carry_out(app.takeover.drop_kept())
             return
         holding = [worker for worker in pool.ready if worker.slots.connections]
         for worker in holding:
             worker.shed(worker.slots.connections)
         pause_s = _SHED_S if holding else min(_LOOK_S, max(0.01, self.until - time.time()))
-        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look, pool)
 
 
 class Deploys:

@@ -277,7 +277,8 @@ class Pool(WorkerSink[Worker]):
         self.upkeep.end(worker)
         self.ledger.counted(worker.gauges.last_cells, worker.last_cpu_s)
         cut, relayed = worker.gauges.cut(orphans)
-        self.ledger.lost({"worker-gone": cut, "deadline": worker.gauges.answered_for})
+        self.ledger.refused("worker-gone", cut)
+        self.ledger.refused("deadline", worker.gauges.answered_for)
         self.ledger.relayed += relayed
         forget_ended(self.core)
         self.core.exited(worker.settings.worker_index, worker)

@@ -54,36 +54,32 @@ class WorkerSource:
 
     async def _settings_of(self, place: int) -> Settings | RelaySettings:
         """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
-        count = max(self._spec.workers, self._spec.most, place + 1)
-        settings = self._spec.settings._replace(worker_index=place, workers=count)
-        if isinstance(settings, Settings):
-            build = self._build if settings.development else ""
-            slow_at = time.monotonic() + self._spec.slow_start_s * _NEARLY
-            settings = settings._replace(build=build, slow_at=slow_at, marks_traces=logger.unmarks())
-        if isinstance(settings, Settings) and not settings.shares_process:
-            settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_WORKER_ID": str(place)})
-        if (
-            isinstance(settings, Settings)
-            and STORE_URL not in settings.environ
-            and (not settings.shares_process or settings.store is not None)
-        ):
-            bell = f"{bell_name()[1:]}#{settings.app}"
-            settings = settings._replace(environ={**settings.environ, "CADDYSNAKE_STORE_BELL": bell})
-        if isinstance(settings, Settings) and settings.max_in_flight is not None:
+        spec = self._spec
+        count = max(spec.workers, spec.most, place + 1)
+        settings = spec.settings._replace(worker_index=place, workers=count)
+        if not isinstance(settings, Settings):
+            return settings
+        environ = dict(settings.environ)
+        if not settings.shares_process:
+            environ["CADDYSNAKE_WORKER_ID"] = str(place)
+        if STORE_URL not in environ and (not settings.shares_process or settings.store is not None):
+            environ["CADDYSNAKE_STORE_BELL"] = f"{bell_name()[1:]}#{settings.app}"
+        build = self._build if settings.development else ""
+        slow_at = time.monotonic() + spec.slow_start_s * _NEARLY
+        settings = settings._replace(environ=environ, build=build, slow_at=slow_at, marks_traces=logger.unmarks())
+        if settings.max_in_flight is not None:
             settings = settings._replace(
                 max_in_flight=share(settings.max_in_flight, place, count),
                 max_waiting=share(settings.max_waiting, place, count),
             )
-        return self._with_temporary(await self._located(settings)) if isinstance(settings, Settings) else settings
+        return self._with_temporary(await self._located(settings))
 
     async def _located(self, settings: Settings) -> Settings:
         """Follow the links on the way to the code, and to its Python, now and once: what the worker imports later is
         of the same release, wherever ``current`` leads by then.
         """
-        walls = await self._launchers.look(self._spec.key, self._plot())
-        if walls is not None:
-            settings = settings._replace(sandbox=walls._asdict())
-        if walls is not None or settings.store is not None:
+        settings = await self._walled(settings, self._spec.fence)
+        if settings.sandbox is not None or settings.store is not None:
             settings = self._with_temporary(settings)
         found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
         launcher = self.launcher() if settings.shares_process else None
@@ -92,12 +88,16 @@ class WorkerSource:
             launcher.surround(settings)
         return settings._replace(working_dir=found)
 
-    def _plot(self) -> Plot | None:
-        """For its sandbox, if it is in one. Raises ``OSError``."""
-        key, fence = self._spec.key, self._spec.fence
-        if fence is None:
-            return None
-        return Plot(fence, self._folder.path(key.account))
+    async def _walled(self, settings: Settings, fence: Fence | None) -> Settings:
+        """``settings`` with its sandbox, if it is in one. Raises ``OSError``."""
+        key = self._spec.key
+        walls = await self._launchers.look(key, None if fence is None else Plot(fence, self._folder.path(key.account)))
+        return settings if walls is None else settings._replace(sandbox=walls._asdict())
+
+    def _worker(self, settings: Settings | RelaySettings, sink: WorkerSink[Worker]) -> Worker:
+        """The next worker, which has not been started."""
+        spec, timings = self._spec, self._launchers.timings
+        return Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
 
     def _with_temporary(self, settings: Settings) -> Settings:
         """``settings`` with ``TMPDIR``, and where the app counts, unless it names them. Raises ``OSError``."""
@@ -118,19 +118,16 @@ class WorkerSource:
             return self._launchers.get(self._spec.key)
         if self._threads is None:
             # What limits one app's use of memory can be kept for a whole process only.
-            is_private = bool(settings.limits) or self._spec.limits.memory_bytes is not None
+            is_limited = bool(settings.limits) or self._spec.limits.memory_bytes is not None
             has_own = self._spec.fence is not None or settings.store is not None  # no two apps have the same folders
-            is_private = is_private or has_own
-            self._threads = self._launchers.seat(self._spec.key, settings, is_private)
+            self._threads = self._launchers.seat(self._spec.key, settings, is_limited or has_own)
         return self._threads
 
     async def spawn(self, place: int, generation: Generation[Worker], sink: WorkerSink[Worker]) -> Reason | None:
         """Fork a worker for ``place``; why it is not, if it is not."""
         spec = self._spec
         try:
-            settings = await self._settings_of(place)
-            timings = self._launchers.timings
-            worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
+            worker = self._worker(await self._settings_of(place), sink)
         except FenceError as exc:
             return Reason("setup-failed", f"{exc} ({exc.hint})")
         except OSError as exc:
@@ -158,13 +155,9 @@ class WorkerSource:
         spec = self._spec
         assert isinstance(spec.settings, Settings)
         settings = spec.settings._replace(worker_index=spec.workers, shares_process=False, rehearses=True)
-        walls = await self._launchers.look(spec.key, Plot(fence, self._folder.path(spec.key.account)))
-        if walls is not None:
-            settings = settings._replace(sandbox=walls._asdict())
+        settings = await self._walled(settings, fence)
         found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
-        settings = self._with_temporary(settings._replace(working_dir=found))
-        timings = self._launchers.timings
-        worker = Worker(next(self._numbers), settings, spec.start_timeout_s, spec.grace_s, sink, timings=timings)
+        worker = self._worker(self._with_temporary(settings._replace(working_dir=found)), sink)
         try:
             await worker.start(self._launchers.get(spec.key))
         except BaseException:

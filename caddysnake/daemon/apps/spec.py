@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import asyncio
+from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
 
 from ...channel.codes import failure
@@ -10,10 +11,13 @@ from ...channel.settings import RelaySettings, Settings
 from ...config.language.models import Canary
 from ...config.plan.fence import Fence
 from ..commands.spec import Commands
+from ..system.log.fields import FieldLog
 from ..system.state import FailureSnapshot
 from ..workers.child.launcher import ForkServerKey
 from ..workers.warmup import WarmUp
 from .restarting import RestartLimits
+
+log = FieldLog("caddysnake.app")
 
 SLOW_START_S = 10.0
 """After how long a start that still goes on is told, unless the environment says otherwise (``composition``)."""
@@ -110,3 +114,14 @@ class StartFailed(Exception):
     def restored(cls, saved: FailureSnapshot | None) -> StartFailed | None:
         """What ``snapshot`` gave, as an exception again."""
         return None if saved is None else cls(saved.app, failure(saved.code), saved.text)
+
+
+async def looked_at(app: str, again: Callable[[], PoolSpec]) -> PoolSpec:
+    """What ``app`` comes to by now: ``again()``, in a thread. Raises ``StartFailed``, ``OSError``."""
+    try:
+        return await asyncio.to_thread(again)
+    except OSError:
+        raise
+    except Exception as exc:
+        log.error("app cannot be looked at", exc_info=exc, app=app)
+        raise StartFailed(app, "internal", f"{type(exc).__name__}: {exc}") from None

@@ -14,6 +14,7 @@ from ..sockets.connections import Connection
 from ..system.log.asking import trouble_of
 from ..system.log.fields import FieldLog
 from ..system.state import TrialSnapshot
+from ..system.tasks import cancelled
 from ..workers.worker import Worker
 from .judging import Figures, Judgement, Ruling, figures_of, judge, late_s
 from .owner import Owner
@@ -215,8 +216,7 @@ class Trial:
 
     async def promote(self, why: str) -> Judgement:
         """Let it take over now."""
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        await cancelled(self._task)
         if not self.result.done():
             await self._carry_out(await self._completed(Judgement(Ruling.PROMOTE, why)))
         return self.result.result()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import secrets
 import signal
@@ -24,6 +23,7 @@ from ...channel.gate import GO, GO_GROUPED
 from ...config.plan.accounts import Account
 from ...installation import PACKAGE
 from ..system import cgroups, processes
+from ..system.log.fields import FieldLog
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import InheritedChild, Process
@@ -33,7 +33,7 @@ from ..workers.forking.interpreter import execute
 from . import leftovers
 from .surroundings import Surroundings
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _STARTED_S = 30.0
 """Until its interpreter has become it."""
@@ -253,8 +253,8 @@ class Execution:
     async def _tell_left(self) -> None:
         for pid, command in (await asyncio.to_thread(leftovers.marked, self._mark, pids())).items():
             hint = "it left the session of what started it; where the service has Delegate=yes it is ended, too"
-            fields = {"app": self.app, "process": self.name, "pid": pid, "command": command, "hint": hint}
-            log.warning("a process was left behind", extra={"fields": fields})
+            fields: dict[str, Any] = {"app": self.app, "process": self.name, "pid": pid, "command": command}
+            log.warning("a process was left behind", **fields, hint=hint)
 
     # -- going on in another image of the daemon -----------------------------------------------------------------
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import time
 
+from ..system.log.fields import FieldLog
 from .process import ProcessState, SupervisedProcess
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _EVERY_S = 5.0
 _ANSWER_S = 2.0
@@ -47,5 +47,5 @@ class Fullness:
         was_full, process.is_full = process.is_full, before is not None and self._refused > before
         if process.is_full and not was_full:
             hint = "raise max_size of cache, or give values a time to live"
-            fields = {"app": process.app, "process": process.label, "refused": self._refused, "hint": hint}
-            log.warning("the store is full, and refuses writes", extra={"fields": fields})
+            what = "the store is full, and refuses writes"
+            log.warning(what, app=process.app, process=process.label, refused=self._refused, hint=hint)

@@ -7,9 +7,11 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from enum import Enum
+from typing import Any
 
 from ...channel.throttle import Throttle
 from ..system.backoff import Backoff
+from ..system.log.fields import FieldLog
 from ..system.plain import plain
 from ..system.snapshots import ProcessSnapshot
 from .execution import Ending, Execution, NotExecuted
@@ -17,7 +19,7 @@ from .spec import ProcessSpec
 from .store import trouble
 from .surroundings import BuildSurroundings, store_socket
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 
 class ProcessState(Enum):
@@ -165,12 +167,12 @@ class SupervisedProcess:
             except NotExecuted as exc:
                 return Ending(None, time.time() - begun, str(exc))
             except Exception as exc:
-                log.error("process cannot be started", exc_info=exc, extra={"fields": self._fields()})
+                log.error("process cannot be started", exc_info=exc, **self._fields())
                 return Ending(None, time.time() - begun, f"{type(exc).__name__}: {exc}")
             self._pid = self._execution.pid
             self._enter(ProcessState.RUNNING)
             level = logging.INFO if self._backoff.failures <= 1 else logging.DEBUG
-            log.log(level, "process started", extra={"fields": self._fields()})
+            log.log(level, "process started", **self._fields())
         self.is_full = False
         execution = self._execution
         if self._stop_by is None:
@@ -183,8 +185,8 @@ class SupervisedProcess:
                 execution.signal(self.spec.stop_signal)
             await asyncio.wait((execution.ending,), timeout=max(0.0, self._stop_by - time.monotonic()))
             if not execution.ending.done():
-                fields = {**self._fields(), "stop_timeout": patience_s}
-                log.warning("process did not end in its stop_timeout, and is killed", extra={"fields": fields})
+                what = "process did not end in its stop_timeout, and is killed"
+                log.warning(what, **self._fields(), stop_timeout=patience_s)
                 execution.kill()
         ending = await asyncio.shield(execution.ending)
         self._stop_by = None
@@ -193,7 +195,7 @@ class SupervisedProcess:
         return ending
 
     def _ended_as_asked(self, ending: Ending) -> float:
-        log.info("process has ended, as it was told", extra={"fields": {**self._fields(), "reason": ending.reason}})
+        log.info("process has ended, as it was told", **self._fields(), reason=ending.reason)
         self._backoff.failures = 0
         return 0.0
 
@@ -205,23 +207,23 @@ class SupervisedProcess:
         fields = {**self._fields(), "reason": ending.reason, "duration": round(ending.duration_s, 3)}
         if pause_s is None:
             tell = log.info if ending.is_good else log.error
-            tell(f"process ended, and is not started again: restart {self.spec.restart}", extra={"fields": fields})
+            tell(f"process ended, and is not started again: restart {self.spec.restart}", **fields)
             return None
         if self._backoff.exhausted and not was_failed:
             hint = "see what it wrote; a process has to stay in the foreground"
             fields |= {"failures_in_a_row": self._backoff.failures, "hint": hint}
-            log.error("process has failed: it ends again and again, and is tried on", extra={"fields": fields})
+            log.error("process has failed: it ends again and again, and is tried on", **fields)
         elif self._told.is_due(ending.reason, time.monotonic()):
             if untold := self._told.take_untold():
                 fields["untold"] = str(untold)
-            log.warning(f"process ended; it is started again in {pause_s:.1f}s", extra={"fields": fields})
+            log.warning(f"process ended; it is started again in {pause_s:.1f}s", **fields)
         return pause_s
 
     def _enter(self, state: ProcessState) -> None:
         if state is not self.state:
             self.state, self.since = state, time.time()
 
-    def _fields(self) -> dict[str, object]:
+    def _fields(self) -> dict[str, Any]:
         return {"app": self.app, "process": self.label, "pid": self._pid}
 
     # -- going on in another image of the daemon -----------------------------------------------------------------

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shlex
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ...channel.settings import sealed
+from ..system.log.fields import FieldLog
+from ..system.tasks import cancelled
 from .execution import Execution, NotExecuted
 from .spec import ReleaseCommand
 from .surroundings import Surroundings
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 Tell = Callable[[str, str], None]
 """``tell(app, line)`` hears what release commands write."""
@@ -52,11 +54,6 @@ class ReleaseFailed(Exception):
     """A release command has failed. The text says which, how, and what it said at last."""
 
 
-def told(command: Iterable[str]) -> str:
-    """Return ``command`` as a shell would take it."""
-    return shlex.join(command)
-
-
 async def release(commands: Iterable[ReleaseCommand], surroundings: Surroundings, tell: Tell | None = None) -> None:
     """Run ``commands``. Raises ``ReleaseFailed``; who is cancelled ends the one that runs."""
     while releases.is_held:  # noqa: ASYNC110
@@ -70,9 +67,9 @@ async def release(commands: Iterable[ReleaseCommand], surroundings: Surroundings
 
 
 async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | None) -> None:
-    app, what = surroundings.app, told(each.command)
-    fields = {"app": app, "process": "release", "command": what}
-    log.info("release command begins", extra={"fields": fields})
+    app, what = surroundings.app, shlex.join(each.command)
+    fields: dict[str, Any] = {"app": app, "process": "release", "command": what}
+    log.info("release command begins", **fields)
     if tell is not None:
         tell(app, f"$ {what}")
     output = _Output(app, tell)
@@ -80,11 +77,10 @@ async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | No
         execution = await Execution.begin(
             surroundings, each.command, "release", streams=[output.stdin, output.writer, output.writer]
         )
-    except NotExecuted as exc:
+    except BaseException as exc:
         output.close()
-        raise ReleaseFailed(f"release {what}: {exc}") from None
-    except BaseException:
-        output.close()
+        if isinstance(exc, NotExecuted):
+            raise ReleaseFailed(f"release {what}: {exc}") from None
         raise
     output.begin()
     try:
@@ -94,14 +90,13 @@ async def _run(each: ReleaseCommand, surroundings: Surroundings, tell: Tell | No
     except asyncio.CancelledError:
         await asyncio.shield(execution.stop(signal.SIGTERM, _PATIENCE_S))
         await output.end()
-        log.warning("release command was ended: the change was cancelled", extra={"fields": fields})
+        log.warning("release command was ended: the change was cancelled", **fields)
         raise
     await output.end()
-    if is_late:
-        raise ReleaseFailed(f"release {what}: not done within {each.timeout_s:g}s{output.last()}")
-    if not ending.is_good:
-        raise ReleaseFailed(f"release {what}: {ending.reason}{output.last()}")
-    log.info("release command is done", extra={"fields": {**fields, "duration": round(ending.duration_s, 3)}})
+    if is_late or not ending.is_good:
+        why = f"not done within {each.timeout_s:g}s" if is_late else ending.reason
+        raise ReleaseFailed(f"release {what}: {why}{output.last()}")
+    log.info("release command is done", **fields, duration=round(ending.duration_s, 3))
 
 
 class _Output:
@@ -146,7 +141,7 @@ class _Output:
     def _say(self, line: bytes) -> None:
         text = line.decode("utf-8", "backslashreplace").rstrip("\r")[:_LINE_MAX]
         self._kept.append(text)
-        log.info(text, extra={"fields": {"app": self._app, "process": "release"}})
+        log.info(text, app=self._app, process="release")
         if self._tell is not None:
             self._tell(self._app, text)
 
@@ -163,8 +158,7 @@ class _Output:
         self._is_over = True
         if self._reading is not None:
             await asyncio.wait((self._reading,), timeout=_LEFT_S)
-            self._reading.cancel()
-            await asyncio.wait((self._reading,))
+            await cancelled(self._reading)
         if self._rest:
             self._say(self._rest)
         self._has_read = os.fstat(self.stdin).st_atime_ns > 0

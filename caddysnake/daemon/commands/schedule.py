@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import signal
 import time
@@ -13,12 +12,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 from ...channel.throttle import Throttle
 from ...config.language import cron
 from ...config.language.models import ScheduleLine
+from ..system.log.fields import FieldLog
 from ..system.snapshots import ScheduleSnapshot
 from .execution import Ending, Execution, NotExecuted
 from .surroundings import BuildSurroundings
 from .timetable import Timetable
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _PATIENCE_S = 10.0
 """A run that is told to end has so long until it is ended by force."""
@@ -104,11 +104,11 @@ class Schedule:
             self.skipped += 1
             self._tell("schedule is due, and its last run goes on still: skipped", skipped=self.skipped)
             return
-        self._begin(random.uniform(0.0, self.spec.jitter_s) if self.spec.jitter_s else 0.0)
+        self._begin(random.uniform(0.0, self.spec.jitter_s))
 
-    def _tell(self, what: str, **fields: object) -> None:
+    def _tell(self, what: str, **fields: Any) -> None:
         if _told.is_due((self.app, self.spec.name, what), time.monotonic()):
-            log.warning(what, extra={"fields": {"app": self.app, "process": self.spec.name, **fields}})
+            log.warning(what, app=self.app, process=self.spec.name, **fields)
 
     def _begin(self, in_s: float) -> asyncio.Task[Run]:
         return self._spawn(self._run_in(in_s), time.monotonic() + in_s)
@@ -130,20 +130,15 @@ class Schedule:
 
     async def _run_in(self, in_s: float) -> Run:
         await asyncio.sleep(in_s)
-        begun = time.time()
-        fields = {"app": self.app, "process": self.spec.name}
+        begun, name = time.time(), self.spec.name
         try:
-            execution = await Execution.begin(
-                await self._surroundings.get(),
-                self.spec.command,
-                self.spec.name,
-                environ={"CADDYSNAKE_SCHEDULE": self.spec.name},
-            )
+            around, environ = await self._surroundings.get(), {"CADDYSNAKE_SCHEDULE": name}
+            execution = await Execution.begin(around, self.spec.command, name, environ=environ)
         except (NotExecuted, OSError) as exc:
             self.last_run = Run(begun, 0.0, str(exc), False)
-            log.error("schedule's command cannot be run", extra={"fields": {**fields, "error": str(exc)}})
+            log.error("schedule's command cannot be run", app=self.app, process=name, error=str(exc))
             return self.last_run
-        log.info("schedule's command begins", extra={"fields": {**fields, "pid": execution.pid}})
+        log.info("schedule's command begins", app=self.app, process=name, pid=execution.pid)
         return await self._watched(execution, self.spec.timeout_s)
 
     async def _watched(self, execution: Execution, left_s: float | None) -> Run:
@@ -165,9 +160,8 @@ class Schedule:
     def _done(self, execution: Execution, ending: Ending, is_late: bool) -> Run:
         reason = f"not done within {self.spec.timeout_s:g}s ({ending.reason})" if is_late else ending.reason
         is_good = ending.is_good and not is_late
-        fields = {"app": self.app, "process": self.spec.name, "pid": execution.pid, "reason": reason}
-        fields["duration"] = round(ending.duration_s, 3)
-        (log.info if is_good else log.error)("schedule's command has ended", extra={"fields": fields})
+        what, tell, duration = "schedule's command has ended", log.info if is_good else log.error, ending.duration_s
+        tell(what, app=self.app, process=self.spec.name, pid=execution.pid, reason=reason, duration=round(duration, 3))
         return Run(execution.started_at, ending.duration_s, reason, is_good)
 
     # -- its end -------------------------------------------------------------------------------------------------

@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..system.log.fields import FieldLog
 from ..system.snapshots import SessionSnapshot
+from ..system.tasks import cancelled
 from .execution import Execution, NotExecuted
 from .surroundings import Surroundings
 
-log = logging.getLogger("caddysnake.app")
+log = FieldLog("caddysnake.app")
 
 _HANDED_S = 10.0
 """So long whoever asked may take to hand its descriptors over."""
@@ -73,9 +74,9 @@ class Session:
             for fd in descriptors:
                 os.close(fd)
         self._is_starting = False
-        fields = {"app": self.app, "process": "exec", "pid": self.execution.pid, "command": asked.command[0]}
-        log.info("command is executed", extra={"fields": fields})
-        self._say(pid=self.execution.pid)
+        pid, command = self.execution.pid, asked.command[0]
+        log.info("command is executed", app=self.app, process="exec", pid=pid, command=command)
+        self._say(pid=pid)
         await self._attend(self.execution)
 
     async def _descriptors(self, count: int) -> list[int]:
@@ -109,13 +110,9 @@ class Session:
         await asyncio.wait((asking, execution.ending), return_when=asyncio.FIRST_COMPLETED)
         if not execution.ending.done():  # whoever asked has gone
             await execution.stop(signal.SIGHUP, _PATIENCE_S)
-        asking.cancel()
-        await asyncio.wait((asking,))
+        await cancelled(asking)
         ending = execution.ending.result()
-        log.info(
-            "command has ended",
-            extra={"fields": {"app": self.app, "process": "exec", "pid": execution.pid, "reason": ending.reason}},
-        )
+        log.info("command has ended", app=self.app, process="exec", pid=execution.pid, reason=ending.reason)
         self._say(exit=ending.exit_code, reason=ending.reason)
         self._end()
 
@@ -159,11 +156,11 @@ class Session:
 
     def snapshot(self) -> SessionSnapshot | None:
         """Return what ``go_on`` needs in another image of the daemon; None when nothing runs yet."""
-        if self.execution is None or self._sock.fileno() < 0:
+        sock = self._sock.fileno()
+        if self.execution is None or sock < 0:
             return None
-        return SessionSnapshot(
-            app=self.app, command=list(self.command), sock=self._sock.fileno(), execution=self.execution.snapshot()
-        )
+        execution = self.execution.snapshot()
+        return SessionSnapshot(app=self.app, command=list(self.command), sock=sock, execution=execution)
 
     async def go_on(self, saved: SessionSnapshot) -> None:
         """Go on where ``saved`` says."""

@@ -91,9 +91,9 @@ class Surroundings(NamedTuple):
 class BuildSurroundings:
     """Those of one build: looked up in a thread when they are first needed, and the same from then on."""
 
-    def __init__(self, look: Callable[[], Surroundings], known: Surroundings | None = None) -> None:
+    def __init__(self, look: Callable[[], Surroundings]) -> None:
         """``look`` may raise ``OSError``."""
-        self.known = known
+        self.known: Surroundings | None = None
         self._look = look
         self._looking = asyncio.Lock()
 

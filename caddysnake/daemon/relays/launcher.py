@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from ...channel.settings import Settings
 from ...installation import PACKAGE
 from ..system import processes
+from ..system.log.fields import FieldLog
 from ..system.log.pipes import OutputPipes
 from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import InheritedChild, Process
@@ -21,7 +21,7 @@ from ..system.snapshots import OutputPipesSnapshot
 from ..system.timings import TIMINGS
 from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
 
-log = logging.getLogger("caddysnake.relay")
+log = FieldLog("caddysnake.relay")
 
 KEY = ForkServerKey(sys.executable, "relay", (), (), ())
 
@@ -147,7 +147,7 @@ class RelayStarter(Launcher):
                 with theirs:
                     self._spare = _started({"control": theirs.fileno()}, theirs.fileno(), ours)
             except OSError as exc:
-                log.warning("no relay stands by", extra={"fields": {"error": exc.strerror}})
+                log.warning("no relay stands by", error=exc.strerror)
 
     def let_spare_go(self) -> None:
         """End the one that stands by, if there is one."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import socket
 import time
@@ -23,11 +22,12 @@ from ..sockets.connections import Connection, Connections
 from ..sockets.refusals import INTERNAL, NO_DESCRIPTORS, NO_SUCH_APP, QUEUE_FULL, Refusal
 from ..sockets.shares import is_scarce
 from ..system import mishaps
+from ..system.log.fields import FieldLog
 from ..system.snapshots import LinkBrokerSnapshot
 from ..tenants.tenants import Tenants
 from ..workers.worker import Worker
 
-log = logging.getLogger("caddysnake.relay")
+log = FieldLog("caddysnake.relay")
 
 _RETRY_S = 0.01
 _TEXT_MAX = 8 * 1024
@@ -68,9 +68,7 @@ class LinkBroker:
             return
         token = (relay.number, message.need)
         if isinstance(message, messages.Unneed):
-            undo = self._settled(token)
-            if undo is not None:
-                undo()
+            self._withdraw(token)
             return
         self._needs[token] = message
         self._seek(relay, message)
@@ -110,9 +108,13 @@ class LinkBroker:
         for number in gone:
             del self._relays[number]
             for token in [token for token in self._open if token[0] == number]:
-                undo = self._settled(token)
-                if undo is not None:
-                    undo()
+                self._withdraw(token)
+
+    def _withdraw(self, token: Token) -> None:
+        """Whoever asked has left."""
+        undo = self._settled(token)
+        if undo is not None:
+            undo()
 
     def _settled(self, token: Token) -> Callable[[], None] | None:
         """It is not open any more; what was to be undone."""
@@ -153,7 +155,7 @@ class LinkBroker:
                 ours.close()
                 raise
         except OSError as exc:
-            log.error("cannot make a link", extra={"fields": {"app": app.name, "error": exc.strerror}})
+            log.error("cannot make a link", app=app.name, error=exc.strerror)
             self._refuse(relay, message, NO_DESCRIPTORS)
             return
         ours.detach()

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from typing import Final
 
 from ..system import kept
+from ..system.log.fields import FieldLog
 
-log = logging.getLogger("caddysnake.tenants")
+log = FieldLog("caddysnake.tenants")
 
 KNOWN_MAX: Final = 65_536
 FORGOTTEN_DAYS: Final = 7
@@ -69,7 +69,7 @@ class KnownApps(dict[str, int]):
                 await asyncio.to_thread(kept.write, self._file, json.dumps(self).encode())
         except (OSError, ValueError, TypeError) as exc:
             what = "schedules: it cannot be kept which apps there are, so after a restart each is to be visited first"
-            log.warning(what, extra={"fields": {"file": self._file, "error": str(exc)}})
+            log.warning(what, file=self._file, error=str(exc))
             self._file = ""
         finally:
             self.is_read, self._keeping = True, None

@@ -14,9 +14,11 @@ neither pushes out the other: asking for a million names leaves nothing behind, 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from enum import Enum
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 from ..sockets.refusals import CAPACITY, QUEUE_FULL, Refusal
@@ -47,50 +49,35 @@ class Admission(Enum):
     WAIT = "wait"  # it will be
 
 
-class _Memory(Generic[Key]):
-    """Refusals that hold for a while; the oldest make room for new ones."""
+class _Memory(OrderedDict[Key, tuple[float, Refusal]]):
+    """Refusals, each with until when it holds; the oldest make room for new ones."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._refusals: OrderedDict[Key, tuple[float, Refusal]] = OrderedDict()
+    def remember(self, key: Key, refusal: Refusal, until: float) -> None:
+        self.pop(key, None)
+        self[key] = (until, refusal)
+        if len(self) > REMEMBERED_MAX:
+            self.popitem(last=False)
 
-    def __len__(self) -> int:
-        return len(self._refusals)
-
-    def add(self, key: Key, refusal: Refusal, now: float) -> None:
-        self._refusals.pop(key, None)
-        self._refusals[key] = (now + self._seconds, refusal)
-        if len(self._refusals) > REMEMBERED_MAX:
-            self._refusals.popitem(last=False)
-
-    def get(self, key: Key, now: float) -> Refusal | None:
-        until, refusal = self._refusals.get(key, (now, None))
+    def recall(self, key: Key, now: float) -> Refusal | None:
+        until, refusal = self.get(key, (now, None))
         if refusal is not None and now >= until:
-            del self._refusals[key]
+            del self[key]
             return None
         return refusal
-
-    def forget(self, key: Key) -> None:
-        self._refusals.pop(key, None)
-
-    def forget_all(self) -> None:
-        self._refusals.clear()
 
 
 class TenantPolicy(Generic[Key]):
     """The dynamic apps of one template. ``is_idle(key)`` says whether a live one has nothing to do."""
 
     def __init__(self, capacity: int, max_queue: int, idle_timeout_s: float | None, is_idle: Callable[[Key], bool]):
-        self._capacity = capacity
-        self._max_queue = max_queue
-        self._idle_timeout_s = idle_timeout_s
+        self.limit(capacity, max_queue, idle_timeout_s)
         self._is_idle = is_idle
         self._stages: dict[Key, TenantStage] = {}
         self._used: OrderedDict[Key, float] = OrderedDict()  # live ones, least recently used first
         self._queue: OrderedDict[Key, None] = OrderedDict()
         self._waiting: dict[Key, int] = {}
-        self._failures: _Memory[Key] = _Memory(FAILURE_S)
-        self._absent: _Memory[Key] = _Memory(ABSENT_S)
+        self._failures = _Memory[Key]()
+        self._absent = _Memory[Key]()
         self._evicted: list[Key] = []
 
     def __len__(self) -> int:
@@ -152,7 +139,7 @@ class TenantPolicy(Generic[Key]):
 
     def refusal(self, key: Key, now: float) -> Refusal | None:
         """What is remembered of it: it failed, or was looked for, a moment ago."""
-        return self._failures.get(key, now) or self._absent.get(key, now)
+        return self._failures.recall(key, now) or self._absent.recall(key, now)
 
     def take_evicted(self) -> list[Key]:
         """Apps that were let go to make room since this was last asked; the caller drains them."""
@@ -162,12 +149,12 @@ class TenantPolicy(Generic[Key]):
     def _make_room(self) -> Refusal | None:
         if not self.is_full:
             return None
-        for key in self._used:
-            if self._is_idle(key):
-                self.release(key)
-                self._evicted.append(key)
-                return None
-        return CAPACITY
+        key = self.idlest()
+        if key is None:
+            return CAPACITY
+        self.release(key)
+        self._evicted.append(key)
+        return None
 
     def idlest(self) -> Key | None:
         """The live app that was used longest ago, of those that have nothing to do."""
@@ -202,21 +189,21 @@ class TenantPolicy(Generic[Key]):
         """It could not be started, or kept up. Whoever waits is refused, and so is whoever asks soon."""
         self.release(key)
         self._waiting.pop(key, None)
-        self._failures.add(key, refusal, now)
+        self._failures.remember(key, refusal, now + FAILURE_S)
 
     def absent(self, key: Key, refusal: Refusal, now: float) -> None:
         """There is no such app; it never got as far as the queue."""
-        self._absent.add(key, refusal, now)
+        self._absent.remember(key, refusal, now + ABSENT_S)
 
     def forgive(self, key: Key) -> None:
         """What failed may be tried again at once: its code has changed."""
-        self._failures.forget(key)
-        self._absent.forget(key)
+        self._failures.pop(key, None)
+        self._absent.pop(key, None)
 
     def forgive_all(self) -> None:
         """What failed, of all apps, may be tried again at once."""
-        self._failures.forget_all()
-        self._absent.forget_all()
+        self._failures.clear()
+        self._absent.clear()
 
     def release(self, key: Key) -> None:
         """It is told to go: unknown from now on."""
@@ -239,15 +226,9 @@ class TenantPolicy(Generic[Key]):
 
     def expired(self, now: float) -> list[Key]:
         """Live apps that nobody has asked for during the idle time-out and that have nothing to do."""
-        if self._idle_timeout_s is None:
-            return []
-        found = []
-        for key, used in self._used.items():
-            if now - used < self._idle_timeout_s:
-                break  # the rest was used later
-            if self._is_idle(key):
-                found.append(key)
-        return found
+        limit_s = math.inf if self._idle_timeout_s is None else self._idle_timeout_s
+        unused = takewhile(lambda used: now - used[1] >= limit_s, self._used.items())  # the rest was used later
+        return [key for key, _ in unused if self._is_idle(key)]
 
     def touch(self, key: Key, now: float) -> None:
         """It has been used without anybody asking here: over a connection that it had."""

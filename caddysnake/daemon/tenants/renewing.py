@@ -6,16 +6,17 @@ Where new builds are tried, the next begins meanwhile, as long as not too many a
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from ..apps.judging import chosen
 from ..apps.spec import PoolSpec, StartFailed
 from ..apps.trial import Trial
 from ..commands.release import Tell
 from ..sockets.refusals import Refusal
+from ..system.log.fields import FieldLog
+from ..system.tasks import cancelled
 from .tenant import Tenant, TenantTable
 
-log = logging.getLogger("caddysnake.tenants")
+log = FieldLog("caddysnake.tenants")
 
 _TRIALS_OF, _TRIALS_LEAST = 8, 8
 """Of so many live apps one may be on trial at a time, with workers of both builds; so many in any case."""
@@ -38,18 +39,16 @@ class TenantRenewals:
             tenant.renewal = bool(tenant.renewal) or not changed_only
         if self._task is not None:
             self._task.cancel()
-        self._task = self._table.spawn(self._renew_due())
+        self._task = self._table.tasks.begin(self._renew_due())
 
     def go_on(self) -> None:
         """Renew what is due, if anything is."""
         if any(tenant.renewal is not None for tenant, _ in self._table.live()):
-            self._task = self._table.spawn(self._renew_due())
+            self._task = self._table.tasks.begin(self._renew_due())
 
     async def hold(self) -> None:
         """Renew nothing until ``go_on``. What is being renewed is as it was."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await cancelled(self._task)
 
     async def _renew_due(self) -> None:
         while True:
@@ -79,8 +78,8 @@ class TenantRenewals:
             await app.renew(resolved, releases=tenant.key not in self._table.released, canary=canary)
         except StartFailed as exc:
             if not app.is_stopping:
-                fields = {"app": app.name, "code": exc.code, "error": str(exc)}
-                log.error("new code does not start; the old code keeps serving", extra={"fields": fields})
+                what = "new code does not start; the old code keeps serving"
+                log.error(what, app=app.name, code=exc.code, error=str(exc))
             return
         self._released(tenant.key, resolved)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections import Counter
@@ -24,12 +23,13 @@ from ..commands.schedule import Run, Schedule, StillRuns
 from ..commands.surroundings import BuildSurroundings, Surroundings
 from ..commands.timetable import Timetable
 from ..sockets.refusals import Refusal
+from ..system.log.fields import FieldLog
 from ..system.snapshots import ScheduleSnapshot, TenantSchedulesSnapshot
 from ..system.state import TenantsSnapshot
 from ..system.tasks import KeptTasks
 from .tenant import TenantTable
 
-log = logging.getLogger("caddysnake.tenants")
+log = FieldLog("caddysnake.tenants")
 
 
 class TenantSchedules:
@@ -88,15 +88,15 @@ class TenantSchedules:
             self._tell("schedule is due, and last runs go on still: skipped", spec)
             return
         self._waiting.add((key, spec.name))
-        self._tasks.begin(self._run_in_turn(key, spec, random.uniform(0.0, spec.jitter_s) if spec.jitter_s else 0.0))
+        self._tasks.begin(self._run_in_turn(key, spec, random.uniform(0.0, spec.jitter_s)))
 
     def _running(self, key: str, name: str) -> list[Schedule]:
         return [each for each, (owner, _) in self.active.items() if (owner, each.spec.name) == (key, name)]
 
     def _tell(self, what: str, spec: ScheduleLine) -> None:
         if self._told.is_due((what, spec.name), time.monotonic()):
-            fields = {"template": self._table.spec.name, "process": spec.name, "left_out": self.left_out[spec.name]}
-            log.warning(what, extra={"fields": fields})
+            template, left_out = self._table.spec.name, self.left_out[spec.name]
+            log.warning(what, template=template, process=spec.name, left_out=left_out)
 
     async def _run_in_turn(self, key: str, spec: ScheduleLine, in_s: float) -> None:
         await asyncio.sleep(in_s)

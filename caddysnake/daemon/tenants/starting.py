@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 from ...channel.settings import Settings
 from ..apps.app import App
 from ..apps.spec import StartFailed
 from ..sockets.refusals import Refusal, of_failure
+from ..system.log.fields import FieldLog
 from ..system.timings import TIMINGS
 from ..workers.child.launcher import NO_ROOM, SpawnError
 from ..workers.forking.start_limiter import FRESH, SLICE_S, Starting, StartLimiter
 from .policy import REMEMBERED_MAX
 from .tenant import Tenant, TenantTable
 
-log = logging.getLogger("caddysnake.tenants")
+log = FieldLog("caddysnake.tenants")
 
 _LOOK_AGAIN_S = 0.05
 
@@ -54,8 +55,7 @@ class TenantStarter:
         try:
             await launchers.get(spec.warm).prepared()
         except SpawnError as exc:
-            fields = {"template": spec.name, "code": exc.code, "error": str(exc)}
-            log.error("apps of this template cannot be started", extra={"fields": fields})
+            log.error("apps of this template cannot be started", template=spec.name, code=exc.code, error=str(exc))
             launchers.discard(spec.warm)
 
     # -- whose turn it is ----------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class TenantStarter:
         tenant = self._table.enter(key)
         usual_s = sorted(self._took)[len(self._took) // 2] if self._took else 0.0
         slice_s = min(max(SLICE_S, _USUAL_FACTOR * usual_s), TIMINGS.start_counts_s)
-        task = self._table.spawn(self._start(tenant))
+        task = self._table.tasks.begin(self._start(tenant))
         return Starting(task, lambda: _pids_of(tenant), slice_s, lambda: self._is_late(key))
 
     def rank(self) -> tuple[int, int]:
@@ -102,7 +102,7 @@ class TenantStarter:
         try:
             found = await self._started(tenant)
         except StartFailed as exc:
-            log.error("app does not start", extra={"fields": {"app": exc.app, "code": exc.code, "error": str(exc)}})
+            log.error("app does not start", app=exc.app, code=exc.code, error=str(exc))
             found = of_failure(exc)
         except Exception as exc:
             found = self._table.failed_of_us(tenant.key, exc)
@@ -130,10 +130,10 @@ class TenantStarter:
             table.guard.begins(tenant.key, spec.settings.working_dir)
         tenant.is_outdated = False
         app, took = await self._brought_up(tenant, table.new_app(tenant.key, spec))
-        fields = {"app": spec.name, "mode": "relay", **spec.apart, "ms": round(took * 1000)}
-        log.info("app ready", extra={"fields": fields})
+        apart: dict[str, Any] = spec.apart
+        log.info("app ready", app=spec.name, mode="relay", **apart, ms=round(took * 1000))
         self._took.append(took)
-        table.was_started(tenant.key)
+        table.known.saw(tenant.key)
         tenant.app = app
         return app
 

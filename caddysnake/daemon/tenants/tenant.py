@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple
 
 from ...channel.throttle import Throttle
 from ...config.language.models import ScheduleLine
 from ..apps.app import App
-from ..apps.autoreload.renewal import Watcher
+from ..apps.autoreload.renewal import Guard
 from ..apps.counters import Counters
 from ..apps.dispatcher import Recourse, Successor
 from ..apps.spec import Identity, PoolSpec, StartFailed
 from ..sockets.connections import Connections
 from ..sockets.refusals import Refusal, of_failure
+from ..system.log.fields import FieldLog
 from ..system.tasks import KeptTasks
 from ..workers.child.launcher import ForkServerKey
 from ..workers.launchers import WorkerOrigins
 from .known_apps import KnownApps
 from .policy import TenantPolicy, TenantStage
 
-log = logging.getLogger("caddysnake.tenants")
+log = FieldLog("caddysnake.tenants")
 
 _PROMISE_S = 0.3
 """How long after it was given an app counts as busy without a request: its own is on the way."""
@@ -107,16 +107,18 @@ class TenantTable:
         self.launchers = launchers
         self.policy = TenantPolicy[str](spec.capacity, spec.max_queue, spec.idle_timeout_s, self._is_idle)
         self.leaving: set[App] = set()
+        """Apps that were let go and have not ended."""
         self.released: set[str] = set()
         """The keys of those whose release commands have run since the file was loaded."""
         self.known = KnownApps()
         """Those that were up."""
-        self.guard: Watcher | None = None
+        self.guard: Guard | None = None
         self.ledger = Counters()
         """Of all its apps."""
         self.is_stopping = False
         self.loop = asyncio.get_running_loop()
         self.tasks = KeptTasks()
+        """What runs until the template stops."""
         self._connections = connections
         self._successor_of = successor_of
         self._tenants: dict[str, Tenant] = {}
@@ -164,10 +166,6 @@ class TenantTable:
                 app.background.follow(former.background)
         return app
 
-    def was_started(self, key: str) -> None:
-        """The app of ``key`` is up."""
-        self.known.saw(key)
-
     # -- what the key is -----------------------------------------------------------------------------------------
 
     async def resolve(self, key: str) -> PoolSpec | Refusal:
@@ -179,17 +177,15 @@ class TenantTable:
 
     def failed_of_us(self, key: str, exc: Exception) -> Refusal:
         """Log ``exc``, which nobody has thought of; what whoever asks for ``key`` is told."""
-        fields = {"template": self.spec.name, "key": key[:200]}
-        log.error("app cannot be looked at, or started", exc_info=exc, extra={"fields": fields})
+        log.error("app cannot be looked at, or started", exc_info=exc, template=self.spec.name, key=key[:200])
         return of_failure(StartFailed(self.spec.name, "internal", f"{type(exc).__name__}: {exc}"))
 
     def complain(self, key: str, refusal: Refusal) -> None:
         """Log that there is no app of ``key``."""
         if self._complaints.is_due(key, self.loop.time()):
-            fields = {"template": self.spec.name, "key": key[:200], "code": refusal.code, "error": refusal.text}
-            if untold := self._complaints.take_untold():
-                fields["untold"] = str(untold)
-            log.warning("no app for this request", extra={"fields": fields})
+            more = {"untold": str(untold)} if (untold := self._complaints.take_untold()) else {}
+            fields: dict[str, Any] = {"code": refusal.code, "error": refusal.text, **more}
+            log.warning("no app for this request", template=self.spec.name, key=key[:200], **fields)
 
     # -- who is used ---------------------------------------------------------------------------------------------
 
@@ -241,7 +237,7 @@ class TenantTable:
         """Drain the live apps of ``keys``, and log ``why``."""
         for tenant in map(self.get, keys):
             if tenant is not None and tenant.app is not None:
-                log.info(why, extra={"fields": {"app": tenant.app.name}})
+                log.info(why, app=tenant.app.name)
                 self.drain(tenant)
 
     def drain(self, tenant: Tenant) -> None:
@@ -264,7 +260,3 @@ class TenantTable:
         self.leaving.add(app)
         task = self.loop.create_task(app.ended())
         task.add_done_callback(lambda _: self.leaving.discard(app))
-
-    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run ``work`` until the template stops."""
-        return self.tasks.begin(work)

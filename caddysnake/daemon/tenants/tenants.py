@@ -10,17 +10,13 @@ could not know), but wait; a request that comes on one asks for the key anew, an
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Hashable
-from typing import Protocol
 
 from ...channel.settings import Settings
 from ..apps.app import App
-from ..apps.autoreload.renewal import Watcher
+from ..apps.autoreload.renewal import Guard
 from ..apps.counters import Counters
 from ..apps.dispatcher import Recourse
-from ..apps.trial import Trial
-from ..commands import release
 from ..sockets.connections import Connection, Connections, answer, has_input
 from ..sockets.refusals import CAPACITY, STOPPING, Refusal, of_failure
 from ..system.state import AppSnapshot, TenantSnapshot, TenantsSnapshot
@@ -33,20 +29,10 @@ from .starting import TenantStarter
 from .tenant import Asker, Tell, TemplateSpec, Tenant, TenantTable
 
 
-class Answering(Protocol):
-    """Who is asked for apps by key."""
-
-    def need(self, key: str, token: Hashable, tell: Callable[[App | Refusal], None]) -> None:
-        """Call ``tell`` with the app of ``key`` once it is live, or with why it will not be."""
-
-    def never_mind(self, key: str, token: Hashable) -> None:
-        """Whoever asked has left."""
-
-
 class Reopener:
     """Has the connections of the app of ``key`` once it was let go."""
 
-    def __init__(self, tenants: Answering, key: str, connections: Connections) -> None:
+    def __init__(self, tenants: Tenants, key: str, connections: Connections) -> None:
         self.tenants = tenants
         self.key = key
         self._connections = connections
@@ -73,8 +59,6 @@ class Reopener:
             found.place(connection)
 
 
-log = logging.getLogger("caddysnake.tenants")
-
 _PATIENCE_S = 0.4
 """How long somebody waits for room: an app is idle as soon as its request is answered, and may be just about to be."""
 
@@ -89,22 +73,21 @@ class Tenants:
     ) -> None:
         self._connections = connections
         self._table = TenantTable(spec, launchers, connections, self._successor_of)
-        self.ages = self._table.ages
+        self.ages, self.all_apps, self.outdated = self._table.ages, self._table.all_apps, self._table.outdated
+        self.ledger = self._table.ledger
+        """Of all its apps."""
+        self.leaving = self._table.leaving
         self._starter = TenantStarter(self._table, starts)
         self._renewals = TenantRenewals(self._table)
+        self.reload = self._renewals.reload
         self.schedules = TenantSchedules(self._table)
         self._loop = asyncio.get_running_loop()
-        self._table.spawn(self._starter.warm_up())
+        self._table.tasks.begin(self._starter.warm_up())
 
     @property
     def spec(self) -> TemplateSpec:
         """What the template says."""
         return self._table.spec
-
-    @property
-    def ledger(self) -> Counters:
-        """Of all its apps."""
-        return self._table.ledger
 
     def ledger_of(self, key: str) -> Counters:
         """Of its app of ``key``, which enters in ``ledger`` too, or that itself while there is none."""
@@ -113,12 +96,12 @@ class Tenants:
         return self.ledger if app is None else app.ledger
 
     @property
-    def guard(self) -> Watcher | None:
+    def guard(self) -> Guard | None:
         """Watches the code of its apps."""
         return self._table.guard
 
     @guard.setter
-    def guard(self, guard: Watcher | None) -> None:
+    def guard(self, guard: Guard | None) -> None:
         self._table.guard = guard
 
     @property
@@ -130,15 +113,6 @@ class Tenants:
     def starting(self) -> dict[str, App]:
         """Its apps that are being started, by key."""
         return {tenant.key: tenant.starting for tenant in self._table.all() if tenant.starting is not None}
-
-    @property
-    def leaving(self) -> set[App]:
-        """Apps that were let go and have not ended."""
-        return self._table.leaving
-
-    def all_apps(self) -> list[App]:
-        """Every app that has, or may have, a process."""
-        return self._table.all_apps()
 
     # -- whoever asks ------------------------------------------------------------------------------------------
 
@@ -156,7 +130,7 @@ class Tenants:
             tenant.looking[token] = asker
         else:
             tenant.looking = {token: asker}
-            self._table.spawn(self._look_at(tenant))
+            self._table.tasks.begin(self._look_at(tenant))
 
     def never_mind(self, key: str, token: Hashable) -> None:
         """Whoever asked has left."""
@@ -231,10 +205,6 @@ class Tenants:
             known = {key for key in watched if policy.stage(key) or policy.refusal(key, now)}
             table.guard.forget(watched - known)
 
-    def outdated(self, key: str) -> str | None:
-        """Its code has changed: it leaves, and the next request starts it afresh. Its name, if it was there."""
-        return self._table.outdated(key)
-
     async def evict(self, key: str) -> bool:
         """Let the app of ``key`` go, and wait until it has; False: there is none. No request is refused."""
         tenant = self._table.get(key)
@@ -258,14 +228,8 @@ class Tenants:
         self._table.policy.forgive_all()
         self._table.released.clear()
         self.schedules.take_over()
-        self._table.spawn(self._starter.warm_up())
+        self._table.tasks.begin(self._starter.warm_up())
         self._renewals.want_all(changed_only, canary)
-
-    async def reload(
-        self, key: str, tell: release.Tell | None = None, canary: bool | None = None
-    ) -> tuple[float, Trial | None]:
-        """Give the live app of ``key`` new workers; see ``TenantRenewals.reload``."""
-        return await self._renewals.reload(key, tell, canary)
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 

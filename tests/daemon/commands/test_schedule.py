@@ -222,7 +222,7 @@ def test_whom_the_last_daemon_has_started_is_known_to_the_next_and_sleeps_on(
         tenants = table()
         TenantSchedules(tenants)
         for name in ("anna", "gone"):
-            tenants.was_started(name)
+            tenants.known.saw(name)
         await tenants.known.close()
 
     async def second() -> None:

@@ -10,22 +10,23 @@ A dynamic app is drained, and the next request for it starts it afresh.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from ....config.language.models import Autoreload as Options
 from ....logs.records import printable
+from ...system.log.fields import FieldLog
+from ...system.tasks import cancelled
 from ...workers.forking.fork_servers import ForkServers
 from ..app import App
-from ..spec import PoolSpec, StartFailed
+from ..spec import PoolSpec, StartFailed, looked_at
 from .trees import Root
 from .watcher import Paths, Watch, Watching
 
-log = logging.getLogger("caddysnake.autoreload")
+log = FieldLog("caddysnake.autoreload")
 
 _NAMED_MAX = 3
 _NOTICE_S = 2.0
@@ -90,23 +91,10 @@ class Renewals:
         await self._watching.close()
 
 
-class Watcher(Protocol):
-    """Wants to know which apps there are, since their code may change."""
-
-    def begins(self, key: str, folder: str, since: float | None = None) -> None:
-        """An app is about to be started, or was at ``since``; ``folder`` is its working directory."""
-
-    def keys(self) -> set[str]:
-        """Those that it has been told of."""
-
-    def forget(self, keys: set[str]) -> None:
-        """Nothing is known of them any more."""
-
-
 class Watched(Protocol):
     """The dynamic apps of a template: whoever has them is told which are out of date."""
 
-    guard: Watcher | None
+    guard: Guard | None
 
     def outdated(self, key: str) -> str | None:
         """The code of the app of ``key`` has changed. Its name, if it was there."""
@@ -139,13 +127,11 @@ class Renewal:
     async def pause(self) -> None:
         """Start no generation until ``resume``; one that is starting is given up, and is gone when this returns."""
         self._pauses += 1
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await cancelled(self._task)
 
     def pending_since(self) -> float | None:
         """``time.time()`` when something began to change of which nothing has come yet."""
-        known = [at for at in (self._since, self._watch.debounce.since) if at is not None]
+        known = [at for at in (self._since, self._watch.since) if at is not None]
         return min(known, default=None)
 
     def resume(self) -> None:
@@ -158,7 +144,7 @@ class Renewal:
         if len(self._paths) < _NAMED_MAX * 100:
             self._paths |= paths
         if self._since is None:
-            self._since = self._watch.debounce.told_from
+            self._since = self._watch.told_from
         if not self._pauses:
             self._begin()
 
@@ -166,47 +152,35 @@ class Renewal:
         self._task = self._loop.create_task(self._renew(self._task))
 
     async def _renew(self, former: asyncio.Task[None] | None) -> None:
-        if former is not None and not former.done():
-            former.cancel()
-            await asyncio.wait((former,))
+        await cancelled(former)
         app = self._app
-        fields: dict[str, object] = {"app": app.name, "changed": _told(self._paths, self._watch.root.folder)}
-        log.debug("code has changed", extra={"fields": fields})
+        fields: dict[str, Any] = {"app": app.name, "changed": _told(self._paths, self._watch.root.folder)}
+        log.debug("code has changed", **fields)
         self._fork_servers.outdate(app.spec.key)
         if app.hurry is not None:  # it has not been up yet, and is being tried anyway
-            self._paths.clear()
-            self._since = None
+            self._heeded()
             app.hurry()
             return
+        took, failure = 0.0, None
         try:
-            took = await app.renew(await self._spec())
-        except (StartFailed, OSError) as exc:
-            self._paths.clear()
-            self._since = None
-            if isinstance(exc, OSError):  # no descriptor was left, for one
-                exc = StartFailed(app.name, "resources", str(exc))
-            fields |= {"code": exc.code, "error": str(exc)}
-            if self._options.on_error == "keep":
-                log.error("new code does not start; the old code keeps serving", extra={"fields": fields})
-            else:
-                app.fail(exc)
-                log.error("new code does not start; requests get 500 until it does", extra={"fields": fields})
-        else:
-            self._paths.clear()
-            self._since = None
-            log.info("app reloaded", extra={"fields": {**fields, "ms": round(took * 1000)}})
+            took = await app.renew(app.spec if self.again is None else await looked_at(app.name, self.again))
+        except StartFailed as exc:
+            failure = exc
+        except OSError as exc:  # no descriptor was left, for one
+            failure = StartFailed(app.name, "resources", str(exc))
+        self._heeded()
+        if failure is None:
+            log.info("app reloaded", **fields, ms=round(took * 1000))
+            return
+        if self._options.on_error != "keep":
+            app.fail(failure)
+        what = "the old code keeps serving" if self._options.on_error == "keep" else "requests get 500 until it does"
+        log.error(f"new code does not start; {what}", **fields, code=failure.code, error=str(failure))
 
-    async def _spec(self) -> PoolSpec:
-        """What is to run. Raises ``StartFailed``, ``OSError``."""
-        if self.again is None:
-            return self._app.spec
-        try:
-            return await asyncio.to_thread(self.again)
-        except OSError:
-            raise
-        except Exception as exc:
-            log.error("app cannot be looked at", exc_info=exc, extra={"fields": {"app": self._app.name}})
-            raise StartFailed(self._app.name, "internal", f"{type(exc).__name__}: {exc}") from None
+    def _heeded(self) -> None:
+        """What has changed so far has been seen to."""
+        self._paths.clear()
+        self._since = None
 
 
 class Guard:
@@ -226,7 +200,7 @@ class Guard:
         self.forget(set(self._watches))
 
     def begins(self, key: str, folder: str, since: float | None = None) -> None:
-        """An app is about to be started, or was at ``since``."""
+        """An app is about to be started, or was at ``since``; ``folder`` is its working directory."""
         root = Root(folder, self.options.watch)
         former = self._watches.get(key)
         if former is not None:
@@ -239,7 +213,7 @@ class Guard:
 
     def pending_since(self) -> float | None:
         """``time.time()`` when something began to change of which nothing has come yet."""
-        return min((at for watch in self._watches.values() if (at := watch.debounce.since) is not None), default=None)
+        return min((at for watch in self._watches.values() if (at := watch.since) is not None), default=None)
 
     def keys(self) -> set[str]:
         """Those that are watched."""
@@ -254,7 +228,7 @@ class Guard:
         name = self._tenants.outdated(key)
         if name is not None:
             changed = _told(paths, self._watches[key].root.folder)
-            log.info("app leaves: its code has changed", extra={"fields": {"app": name, "changed": changed}})
+            log.info("app leaves: its code has changed", app=name, changed=changed)
 
 
 def root_of(app: App, options: Options) -> Root:

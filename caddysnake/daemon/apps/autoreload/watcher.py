@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import ParamSpec
 
 from ....logs.records import printable
+from ...system.log.fields import FieldLog
 from .scout import Scout
 from .trees import Root
 
-log = logging.getLogger("caddysnake.autoreload")
+log = FieldLog("caddysnake.autoreload")
 
 _PATIENCE_S = 5.0
 _AT_MOST = 10
@@ -20,15 +21,18 @@ _AT_MOST = 10
 _TOLD_MAX = 1000
 """So many paths of a change are kept."""
 
+P = ParamSpec("P")
 Paths = frozenset[str]
 Tell = Callable[[Paths], None]
 
 
-class Debounce:
-    """Tells once when ``quiet_s`` seconds have passed without another change."""
+class Watch:
+    """Somebody's interest in a root, until ``cancel``: told once when ``quiet_s`` seconds pass without a change."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, quiet_s: float, tell: Tell) -> None:
-        self._loop = loop
+    def __init__(self, watching: Watching, root: Root, quiet_s: float, tell: Tell) -> None:
+        self.root = root
+        self._watching = watching
+        self._loop = asyncio.get_running_loop()
         self._quiet_s = quiet_s
         self._tell = tell
         self._paths: set[str] = set()
@@ -53,31 +57,18 @@ class Debounce:
         self._timer = self._loop.call_at(min(self._loop.time() + self._quiet_s, self._latest), self._fire)
 
     def cancel(self) -> None:
-        """Forget what is not told yet."""
+        """No longer interested; ``tell`` is not called after this. No harm twice."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self.since = None
+        self._watching.unwatch(self)
 
     def _fire(self) -> None:
         self._timer = None
         self.told_from, self.since = self.since or time.time(), None
         paths, self._paths = frozenset(self._paths), set()
         self._tell(paths)
-
-
-class Watch:
-    """Somebody's interest in a root, until ``cancel``."""
-
-    def __init__(self, watching: Watching, root: Root, debounce: Debounce) -> None:
-        self.root = root
-        self.debounce = debounce
-        self._watching = watching
-
-    def cancel(self) -> None:
-        """No longer interested; ``tell`` is not called after this. No harm twice."""
-        self.debounce.cancel()
-        self._watching.unwatch(self)
 
 
 class Watching:
@@ -92,16 +83,17 @@ class Watching:
 
     def watch(self, root: Root, quiet_s: float, tell: Tell, since: float) -> Watch:
         """Call ``tell`` with the paths that change from ``since`` (``time.time()``) on, ``quiet_s`` after the last."""
-        watch = Watch(self, root, Debounce(self._loop, quiet_s, tell))
+        watch = Watch(self, root, quiet_s, tell)
         known = self._watches.get(root)
         if known is not None:
             known.add(watch)
             if self._told_at.get(root, since) > since:
-                watch.debounce.note([root.folder])
+                watch.note([root.folder])
             return watch
         self._watches[root] = {watch}
         if self._scout is None:
-            self._scout = Scout(self._report, self._complain, self._leave_out)
+            in_loop = self._in_loop
+            self._scout = Scout(in_loop(self._reported), in_loop(self._troubled), in_loop(self._left_out))
             self._scout.start()
         self._scout.want(root, since)
         return watch
@@ -129,33 +121,25 @@ class Watching:
         for scout in self._leaving:
             await asyncio.to_thread(scout.join, _PATIENCE_S)
 
-    # -- called in the scout's thread --------------------------------------------------------------------------
+    def _in_loop(self, call: Callable[P, None]) -> Callable[P, None]:
+        """``call``, for the scout's thread."""
 
-    def _report(self, root: Root, paths: set[str]) -> None:
-        self._in_loop(self._reported, root, paths)
+        def soon(*args: P.args, **_: P.kwargs) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+                self._loop.call_soon_threadsafe(call, *args)
 
-    def _complain(self, trouble: str) -> None:
-        self._in_loop(self._troubled, trouble)
-
-    def _leave_out(self, root: Root, why: str, pause_s: float) -> None:
-        self._in_loop(self._left_out, root, why, pause_s)
-
-    def _in_loop(self, call: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
-            self._loop.call_soon_threadsafe(call, *arguments)
-
-    # -- called in the loop ------------------------------------------------------------------------------------
+        return soon
 
     def _reported(self, root: Root, paths: set[str]) -> None:
         self._told_at[root] = time.time()
         for watch in self._watches.get(root, ()):
-            watch.debounce.note(paths)
+            watch.note(paths)
 
     def _troubled(self, trouble: str) -> None:
         hint = "the kernel's limits are fs.inotify.max_user_watches and max_user_instances"
-        fields = {"error": trouble, "hint": hint}
-        log.error("files cannot be watched; trying again", extra={"fields": fields})
+        log.error("files cannot be watched; trying again", error=trouble, hint=hint)
 
     def _left_out(self, root: Root, why: str, pause_s: float) -> None:
-        fields = {"folder": printable(root.folder), "error": printable(why), "again_in_s": round(pause_s)}
-        log.warning("a folder is not watched for now: its app is not reloaded", extra={"fields": fields})
+        folder, error, again_in_s = printable(root.folder), printable(why), round(pause_s)
+        what = "a folder is not watched for now: its app is not reloaded"
+        log.warning(what, folder=folder, error=error, again_in_s=again_in_s)

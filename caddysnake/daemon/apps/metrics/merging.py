@@ -33,8 +33,7 @@ class Sample(NamedTuple):
 class Merged:
     """Series, so many at most."""
 
-    def __init__(self, most: int = SERIES_MAX) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._room = ROOM_CHARACTERS
         self._to_look_at = ENTRIES_MAX
         self._values: dict[Series, tuple[float, float]] = {}
@@ -61,7 +60,7 @@ class Merged:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._values) >= self._most or self._room <= 0
+        return len(self._values) >= SERIES_MAX or self._room <= 0
 
     def _named(self, found: tuple[Series, str]) -> Series:
         of, about = found
