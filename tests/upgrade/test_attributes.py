@@ -87,10 +87,10 @@ LOOKED_AT = {
         "attempts broken coming former is_stopping is_succeeded kept present retry_after_s"
     ),
     "apps.dispatcher.Dispatcher": (
-        "_connections _queue _recourse _turn goes_round next_side takeover waiters"
+        "_connections _queue _recourse _turn goes_round max_queue next_side takeover waiters"
     ),
     "apps.queue.ConnectionQueue": (
-        "_connections _give _has_worker _retry _waiting most"
+        "_connections _give _has_worker _retry"
     ),
     "tenants.tenants.Tenants": (
         "_connections _loop _renewals _starter _table ages all_apps leaving ledger outdated reload schedules"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ...channel import vitals
 from ...channel.messages import TAKE_LAST, TAKE_ROUND, TAKE_TIED
+from ...config.language.models import MAX_QUEUE
+from ...config.plan.accounts import Account
 from ..sockets.connections import Connection, ConnectionHolder, Connections, ListenerOwner
 from ..sockets.refusals import QUEUE_FULL, Refusal
 from ..system import mishaps
@@ -18,9 +20,6 @@ from .pool import Pool
 from .queue import ConnectionQueue, Waiters
 from .spec import StartFailed
 from .takeover import Fate, Takeover
-
-if TYPE_CHECKING:
-    from ...config.plan.accounts import Account
 
 _UNTOUCHED = (vitals.SLOT_GIVEN, vitals.SLOT_IDLE, vitals.SLOT_RETURNED)
 """Of a slot whose worker had not begun to read from the connection."""
@@ -57,12 +56,16 @@ class Dispatcher:
     """Gives connections to the workers that serve; each is with one of them, in the queue, or parked."""
 
     ledger: Counters
+    is_ours = False
+    """Whether it runs no code of anybody's but ours."""
 
     def __init__(self, pool: Pool, connections: Connections, recourse: Recourse) -> None:
         self.takeover = Takeover(pool)
         self._connections = connections
         self._recourse = recourse
         self._queue = ConnectionQueue(connections, self._give, lambda: bool(self.pool.ready))
+        self.max_queue = MAX_QUEUE
+        """How many connections may wait here, apart from what its workers have been given."""
         self.waiters = Waiters()
         """Those who wait to be told by ``when_ready``."""
         self._turn = 0
@@ -84,23 +87,9 @@ class Dispatcher:
         return self.pool.spec.key.account
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it runs no code of anybody's but ours."""
-        return False
-
-    @property
     def waiting(self) -> int:
         """How many connections wait in the queue for a worker."""
         return len(self._queue)
-
-    @property
-    def max_queue(self) -> int:
-        """How many connections may wait here, apart from what its workers have been given."""
-        return self._queue.most
-
-    @max_queue.setter
-    def max_queue(self, most: int) -> None:
-        self._queue.most = most
 
     @property
     def successor(self) -> Successor | None:
@@ -122,7 +111,7 @@ class Dispatcher:
         lend, turn_away = self._recourse.lend, self._recourse.turn_away
         if self.is_hopeless and lend is not None and lend(connection):
             return
-        if self._queue.is_full and turn_away is not None and connection.bound is not None:
+        if len(self._queue) >= self.max_queue and turn_away is not None and connection.bound is not None:
             self.ledger.refused(QUEUE_FULL.code)
             turn_away(connection)
             return
@@ -274,4 +263,4 @@ class Dispatcher:
         if refusal is not None:
             tell(refusal)
         else:
-            self.waiters.add(token, tell)
+            self.waiters[token] = tell

@@ -104,19 +104,15 @@ class Trial:
             self._base = Compared(*(Figures(*each) for each in saved.base))
         workers = canary.workers
         share = workers / (len(self.old.ready) + workers) if workers else canary.share
-        self._rota = Rota(min(max(share, 0.001), 0.99))
-        self._rota_of_clients = Rota(self._rota.share)
+        self.share = min(max(share, 0.001), 0.99)
+        """Of the requests, for the new build."""
+        self._rota, self._rota_of_clients = Rota(self.share), Rota(self.share)
         self._clients = 0
         """So many have been given to a worker, to stay with it."""
         self._since: dict[tuple[Connection, float], float] = {}
         """Requests of the new build that have no answer, and since when that was seen."""
         self._turn = 0
         self._task = asyncio.get_running_loop().create_task(self._watch())
-
-    @property
-    def share(self) -> float:
-        """Of the requests, for the new build."""
-        return self._rota.share
 
     @property
     def ends_at(self) -> float:

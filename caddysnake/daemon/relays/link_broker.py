@@ -52,7 +52,7 @@ class LinkBroker:
         self._max_queue = max_queue
         self._development = development
         self._loop = asyncio.get_running_loop()
-        self._open: dict[Token, Callable[[], None]] = {}
+        self._open: dict[Token, Callable[[], object]] = {}
         """What to undo when whoever asked leaves."""
         self._needs: dict[Token, messages.Need | messages.Seek] = {}
         """What was asked for and is open."""
@@ -116,7 +116,7 @@ class LinkBroker:
         if undo is not None:
             undo()
 
-    def _settled(self, token: Token) -> Callable[[], None] | None:
+    def _settled(self, token: Token) -> Callable[[], object] | None:
         """It is not open any more; what was to be undone."""
         self._needs.pop(token, None)
         return self._open.pop(token, None)
@@ -133,7 +133,7 @@ class LinkBroker:
         if len(app.waiters) + app.waiting >= self._max_queue.get(message.route, 1024):
             self._refuse(relay, message, QUEUE_FULL)
             return
-        self._open[token] = lambda: app.waiters.never_mind(token)
+        self._open[token] = lambda: app.waiters.pop(token, None)
         app.when_ready(token, lambda refusal: self._settle(relay, message, app, refusal, since))
 
     @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))

@@ -16,6 +16,8 @@ from .link_broker import LinkBroker
 class Relays(App):
     """The relays as an app of their own. Each generation has the broker that knows its names of the apps."""
 
+    is_ours = True
+
     def __init__(self, spec: PoolSpec, starter: RelayStarter, connections: Connections, recourse: Recourse) -> None:
         super().__init__(spec, starter, connections, recourse)
         self._brokers: dict[int, LinkBroker] = {}
@@ -34,11 +36,6 @@ class Relays(App):
         self.takeover.present = Pool(spec, self.pool.generation, self._starter, self)
         self.set_broker(broker)
         return await self.start()
-
-    @property
-    def is_ours(self) -> bool:
-        """True: a relay runs our code alone."""
-        return True
 
     def set_broker(self, broker: LinkBroker) -> None:
         """``broker`` answers the generation that is prepared, or else the present one."""

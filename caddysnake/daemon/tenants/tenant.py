@@ -215,7 +215,7 @@ class TenantTable:
         tenant = self._tenants.get(key)
         if tenant is None or tenant.app is None:
             return False
-        return tenant.app.is_idle and not len(tenant.app.waiters) and tenant.promised_at is None
+        return tenant.app.is_idle and not tenant.app.waiters and tenant.promised_at is None
 
     # -- letting go ----------------------------------------------------------------------------------------------
 

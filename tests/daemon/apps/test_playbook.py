@@ -303,7 +303,7 @@ class World:
         if core.ready or refusal is not None:
             tell(refusal)
         else:
-            self.waiters.add(number, tell)
+            self.waiters[number] = tell
 
     def is_empty(self, pool: Pool) -> bool:
         return not pool.core.everyone() and not pool.starts
