@@ -38,8 +38,8 @@ class TenantSchedules:
     def __init__(self, table: TenantTable) -> None:
         self._table = table
         self.timetables: dict[str, Timetable] = {}
-        self.active: dict[Schedule, tuple[str, PrivateFolder | None]] = {}
-        """What runs, with the key of its app and, where that sleeps, the folder that is to end with it."""
+        self.active: dict[Schedule, tuple[str, PrivateFolder]] = {}
+        """What runs, with the key of its app and the folder that is to end with it, which is made where that sleeps."""
         self.last: dict[tuple[str, str], Run] = {}
         self.left_out: Counter[str] = Counter()
         """Times of each that were skipped or missed."""
@@ -129,16 +129,12 @@ class TenantSchedules:
         folder = PrivateFolder(resolved.name)
         around = live or AppSurroundings(folder, self._table.ledger).of(resolved)
         schedule = Schedule(resolved.name, spec, around)
-        self.active[schedule] = key, None if live is not None else folder
+        self.active[schedule] = key, folder
         try:
             self.last[key, name] = run = await schedule.run()
             return run
         finally:
-            self._forget(schedule)
-
-    def _forget(self, schedule: Schedule) -> None:
-        _, folder = self.active.pop(schedule)
-        if folder is not None:
+            del self.active[schedule]
             folder.end()
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -177,7 +173,7 @@ class TenantSchedules:
         return TenantSchedulesSnapshot(
             times={name: (each.next, each.last) for name, each in self.timetables.items()},
             active=[
-                (key, each.snapshot().model_copy(update={"folder": folder and folder.snapshot()}))
+                (key, each.snapshot().model_copy(update={"folder": folder.snapshot()}))
                 for each, (key, folder) in self.active.items()
             ],
             waiting=sorted(self._waiting),
@@ -203,11 +199,14 @@ class TenantSchedules:
     async def _go_on(self, key: str, saved: ScheduleSnapshot) -> None:
         app = saved.app or self._table.spec.name
         schedule = Schedule.gone(app, saved, BuildSurroundings(_nowhere))
-        self.active[schedule] = key, PrivateFolder.restored(app, saved.folder)
+        folder = PrivateFolder(app)
+        folder.restore(saved.folder)
+        self.active[schedule] = key, folder
         await schedule.ended()
         if schedule.last_run is not None:
             self.last[key, saved.name] = schedule.last_run
-        self._forget(schedule)
+        del self.active[schedule]
+        folder.end()
 
 
 def _nowhere() -> Surroundings:
