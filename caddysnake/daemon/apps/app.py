@@ -143,29 +143,27 @@ class App(Dispatcher):
                 await self.surroundings.release(spec, tell, self.builds)
             if spec.strategy == "stop_first":
                 return await self.exchange.renew(spec, starts)
-            if canary is not None and self.pool.ready:
-                took = await self.prepare(spec, starts, first=first_few(canary, spec.workers))
-                self.deploys.try_out(canary, tell)
-                return took
-            took = await self.prepare(spec, starts)
-            self.swap()
+            tried = canary if self.pool.ready else None
+            took = await self.prepare(spec, starts, 0 if tried is None else first_few(tried, spec.workers))
+            if tried is None:
+                self.swap()
+            else:
+                self.deploys.try_out(tried, tell)
             return took
 
-    async def prepare(
-        self, spec: PoolSpec, starts: StartLimiter | None = None, one_first: bool = False, first: int = 0
-    ) -> float:
+    async def prepare(self, spec: PoolSpec, starts: StartLimiter | None = None, first: int = 0) -> float:
         """Bring a new generation up beside the old, which serves on; the seconds it took. ``swap`` or ``discard`` next.
 
-        Its workers start in turn with what else ``starts`` has to start. ``one_first``, and always where ``spec`` says
-        rolling: one of them for now; each of the others takes the place of an old one after the swap. Raises
-        ``StartFailed``; nothing has changed then, and nothing is left of the new one.
+        Its workers start in turn with what else ``starts`` has to start. ``first``: so many for now, one where ``spec``
+        says rolling; each of the others takes the place of an old one after the swap. Raises ``StartFailed``; nothing
+        has changed then, and nothing is left of the new one.
         """
         await self.exchange.settled()
         self.deploys.end_trial("another build is to run")
         coming = self.begin_generation(spec)
         self.surroundings.keep(self.background, spec)
         try:
-            return await coming.start(starts, one_first or spec.strategy == "rolling", first)
+            return await coming.start(starts, 1 if spec.strategy == "rolling" else first)
         except BaseException as exc:
             if isinstance(exc, StartFailed) and not self.is_stopping:
                 self.builds.was_refused(exc.code, str(exc))

@@ -95,7 +95,7 @@ class Beginning:
             try:
                 spec = await self.spec()
                 await self._release(spec)
-                took = await self.app.prepare(spec, self._starts, one_first=True)
+                took = await self.app.prepare(spec, self._starts, first=1)
             except StartFailed as exc:
                 pause_s = self._failed(exc)
             else:

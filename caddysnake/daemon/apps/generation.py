@@ -150,12 +150,12 @@ class Generation(Generic[W]):
 
     # -- starting ------------------------------------------------------------------------------------------------
 
-    def start(self, one_first: bool = False, first: int = 0) -> list[Order[W]]:
-        """Start all, ``one_first``, or the ``first`` so many; the rest by ``grow``, or ``resize``."""
+    def start(self, first: int = 0) -> list[Order[W]]:
+        """Start all, or the ``first`` so many; the rest by ``grow``, or ``resize``."""
         if self.state is not PoolState.NEW:  # it was told to go before
             return [NotStarted(None)]
         self._feed(PoolEvent.START)
-        self.goal = 1 if one_first else min(first or self.size, self.size)
+        self.goal = min(first or self.size, self.size)
         self.awaited.update(range(self.goal))
         return [Spawn(place, in_turn=True) for place in range(self.goal)]
 

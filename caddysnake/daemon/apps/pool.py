@@ -75,10 +75,10 @@ class Pool(WorkerSink[Worker]):
 
     # -- starting, growing, leaving ------------------------------------------------------------------------------
 
-    async def start(self, starts: StartLimiter | None = None, one_first: bool = False, first: int = 0) -> float:
+    async def start(self, starts: StartLimiter | None = None, first: int = 0) -> float:
         """Bring all workers up; the seconds it took. Raises ``StartFailed`` at the first that fails.
 
-        Side by side, or in turn with others of ``starts``. ``one_first``, or the ``first`` so many: ``grow`` next.
+        Side by side, or in turn with others of ``starts``. ``first``: so many for now; ``grow`` next.
         """
         loop = asyncio.get_running_loop()
         begun_at = time.monotonic()
@@ -89,7 +89,7 @@ class Pool(WorkerSink[Worker]):
         self._started = loop.create_future()
         watch = loop.create_task(watch_start(self.spec, self.workers))
         self._starts = starts
-        self._carry_out(self.core.start(one_first, first))
+        self._carry_out(self.core.start(first))
         try:
             await self._started
         finally:

@@ -342,7 +342,7 @@ class World:
     def reload(self, is_rolling: bool) -> None:
         if self.takeover.coming is None and not self.takeover.is_stopping:
             coming = self.takeover.coming = Pool(next(self.numbers))
-            self.pool_orders(coming, coming.core.start(one_first=is_rolling))
+            self.pool_orders(coming, coming.core.start(first=int(is_rolling)))
 
     def stop(self, is_succeeded: bool) -> None:
         self.app_orders(self.takeover.stop(is_succeeded))
@@ -525,7 +525,7 @@ def test_who_waits_for_a_start_is_told_once_whatever_comes_first(order: tuple[st
 
 def test_a_generation_that_is_replaced_while_it_starts_is_told_so_at_once() -> None:
     core = Generation[str](2)
-    core.start(one_first=True)
+    core.start(first=1)
     assert core.wind_down() == [NotStarted(None), PoolOrder.CANCEL_STARTS]
     assert core.admitted(0, "late") == [PoolOrder.SERVE_WAITING]
     assert [core.failed(0, BROKEN), core.failed(0, BROKEN), core.grow()] == [[], [], []]
