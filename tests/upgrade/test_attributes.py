@@ -135,7 +135,7 @@ LOOKED_AT = {
         "_brokers _starter is_wanted"
     ),
     "relays.link_broker.LinkBroker": (
-        "_apps _connections _development _templates _loop _max_queue _needs _open _relays"
+        "_apps _connections _development _templates _loop _max_queue _needs _open"
     ),
     "sockets.listener.Listener": (
         "_complained _identity _kind _lock _loop _on_burst _on_connection _paused _told_at has_room name path "

@@ -54,14 +54,11 @@ class LinkBroker:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Token, Callable[[], object]] = {}
         """What to undo when whoever asked leaves."""
-        self._needs: dict[Token, messages.Need | messages.Seek] = {}
-        """What was asked for and is open."""
-        self._relays: dict[int, Worker] = {}
-        """Those that have asked, by their number."""
+        self._needs: dict[Token, tuple[Worker, messages.Need | messages.Seek]] = {}
+        """What was asked for and is open, with the relay that asks."""
 
     def asked(self, relay: Worker, message: messages.FromRelay) -> None:
         """A relay wants a link, or does not want it any more."""
-        self._relays[relay.number] = relay
         if isinstance(message, messages.Lost):
             if message.code in STATUS:
                 self._ledger(message.route, message.key).refused(message.code, message.requests)
@@ -70,7 +67,7 @@ class LinkBroker:
         if isinstance(message, messages.Unneed):
             self._withdraw(token)
             return
-        self._needs[token] = message
+        self._needs[token] = (relay, message)
         self._seek(relay, message)
 
     @mishaps.or_else(lambda self, relay, message, *_: self._refuse(relay, message, INTERNAL))
@@ -90,7 +87,7 @@ class LinkBroker:
 
     def needs(self) -> list[tuple[int, messages.Need | messages.Seek]]:
         """What is open, each with the number of the relay that asks."""
-        return [(number, message) for (number, _), message in self._needs.items()]
+        return [(relay.number, message) for relay, message in self._needs.values()]
 
     def snapshot(self, generation: int, numbers: Mapping[App, int]) -> LinkBrokerSnapshot:
         """What it calls the apps, which have ``numbers``, and the templates, for another image of the daemon."""
@@ -104,11 +101,8 @@ class LinkBroker:
 
     def sweep(self) -> None:
         """To be called every second or so: what a relay asked for that has ended is not wanted any more."""
-        gone = [number for number, relay in self._relays.items() if relay.ended.is_set()]
-        for number in gone:
-            del self._relays[number]
-            for token in [token for token in self._open if token[0] == number]:
-                self._withdraw(token)
+        for token in [token for token, (relay, _) in self._needs.items() if relay.ended.is_set()]:
+            self._withdraw(token)
 
     def _withdraw(self, token: Token) -> None:
         """Whoever asked has left."""
