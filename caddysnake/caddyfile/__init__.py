@@ -3,7 +3,7 @@
 ================  ==============================================================
 ``errors``        what the author of a file gets to see: file, line, token, hint
 ``tokens``        words and where they stood; ``lexer``: ``{$NAME}`` in the raw text, and characters to tokens
-``importing``     what ``import`` puts in; ``shorthands``: ``{host}`` written out
+``replacing``     placeholders in a text; ``importing``: what ``import`` puts in; ``shorthands``: ``{host}`` written out
 ``parser``        tokens to site blocks, segments, options, named routes
 ``dispenser``     the cursor a directive holds
 ``addresses``     site addresses, sockets among them

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .errors import CaddyfileError, nearest
+from .replacing import UnclosedBraces, pieces
 from .tokens import Token, on_new_line
 
 _INDEX = re.compile(r"args\[(.+)\]")
@@ -109,7 +110,10 @@ def _range(token: Token, count: int, warn: Warn) -> tuple[int, int] | None:
 
 def _replace_known(token: Token, values: Sequence[Token], warn: Warn) -> str:
     """The text with ``{args[n]}`` (and the old ``{args.n}``) replaced and one level of brace escapes taken off."""
-    return replace_known(token.text, lambda key: _argument(key, token, values, warn))
+    try:
+        return "".join(pieces(token.text, lambda key: _argument(key, token, values, warn)))
+    except UnclosedBraces:
+        return ""
 
 
 def _argument(key: str, token: Token, values: Sequence[Token], warn: Warn) -> str | None:
@@ -133,48 +137,6 @@ def _argument(key: str, token: Token, values: Sequence[Token], warn: Warn) -> st
     if old:
         warn(token, f"{{{key}}} is deprecated, write {{args[{index}]}}")
     return values[number].text
-
-
-def replace_known(text: str, lookup: Callable[[str], str | None]) -> str:
-    r"""*text* with the placeholders that *lookup* knows replaced, and ``\{`` and ``\}`` turned into plain braces.
-
-    A placeholder runs from an unescaped brace to the next closing one that is not escaped. One that is not known stays,
-    and the search goes on behind its opening brace. Values are not searched again.
-    """
-    if "{" not in text and "}" not in text:
-        return text
-    out: list[str] = []
-    written = position = unclosed = 0
-    while position < len(text):
-        char = text[position]
-        if char in "{}" and position > 0 and text[position - 1] == "\\":
-            out.append(text[written : position - 1])
-            written = position
-        elif char == "{":
-            if unclosed > 100:
-                return ""  # Caddy gives up here too: such text would take quadratic time.
-            end = _closing(text, position)
-            if end < 0:
-                unclosed += 1
-            else:
-                out.append(text[written:position])
-                written = position
-                value = lookup(text[position + 1 : end])
-                if value is not None:
-                    out.append(value)
-                    position = end
-                    written = end + 1
-        position += 1
-    out.append(text[written:])
-    return "".join(out)
-
-
-def _closing(text: str, position: int) -> int:
-    """Where the placeholder opened at *position* closes, or -1. A last brace closes even when escaped."""
-    end = text.find("}", position)
-    while 0 < end < len(text) - 1 and text[end - 1] == "\\":
-        end = text.find("}", end + 1)
-    return end
 
 
 def find_files(pattern: str, at: Token, snippets: Iterable[str], warn: Warn) -> list[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NamedTuple
 
 from .. import files
@@ -25,7 +25,6 @@ OfRequest = Callable[[Request], str | None]
 OfPlace = Callable[[Environ], str]
 
 _MAX_FILE_BYTES: Final = 1024 * 1024
-_INTEGER = re.compile(r"[+-]?[0-9]+")
 _LIKENESS: Final = 0.85
 _START_NS: Final = time.monotonic_ns()
 _MACHINES: Final = {
@@ -36,8 +35,6 @@ _MACHINES: Final = {
     "armv7l": "arm",
     "armv6l": "arm",
 }
-_WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Source(NamedTuple):
@@ -82,11 +79,6 @@ def look_up(name: str) -> Source:
     raise PlaceholderError(name, f"unknown placeholder {{{name}}}", _nearest(name))
 
 
-def known_names() -> list[str]:
-    """Every name, with ``*`` for what varies: for documents and for messages."""
-    return [*_EXACT, *(f"{start}*" for start in (*_FAMILIES, *_PLACES))]
-
-
 # Requests
 
 
@@ -103,13 +95,11 @@ def _wall_clock(_request: Request) -> str:
 
 
 def _http_date(_request: Request) -> str:
-    moment = datetime.now(UTC)
-    return f"{_WEEKDAYS[moment.weekday()]}, {moment.day:02} {_MONTHS[moment.month - 1]} {moment:%Y %H:%M:%S} GMT"
+    return f"{datetime.now(UTC):%a, %d %b %Y %H:%M:%S} GMT"
 
 
 def _common_log(_request: Request) -> str:
-    moment = datetime.now().astimezone()
-    return f"{moment.day:02}/{_MONTHS[moment.month - 1]}/{moment:%Y:%H:%M:%S %z}"
+    return f"{datetime.now().astimezone():%d/%b/%Y:%H:%M:%S %z}"
 
 
 def _port(request: Request) -> str:
@@ -173,26 +163,27 @@ _EXACT: Final[dict[str, OfRequest]] = {
 }
 
 
-def _label(tail: str) -> OfRequest | None:
-    index = hosts.integer(tail)
-    if index is None or index < 0:
-        return None
+def _numbered(read: Callable[[int, Request], str]) -> Callable[[str], OfRequest | None]:
+    """For names that end in a number, counted from 0."""
 
-    def label(request: Request) -> str:
-        labels = request.host.lower().split(".")
-        return labels[-1 - index] if index < len(labels) else ""
+    def of_request(tail: str) -> OfRequest | None:
+        index = hosts.integer(tail)
+        return None if index is None or index < 0 else partial(read, index)
 
-    return label
+    return of_request
 
 
-def _part(tail: str) -> OfRequest | None:
-    index = hosts.integer(tail)
-    return None if index is None or index < 0 else lambda request: uris.part(request.path, index)
+def _label(index: int, request: Request) -> str:
+    labels = request.host.lower().split(".")
+    return labels[-1 - index] if index < len(labels) else ""
 
 
-def _original_part(tail: str) -> OfRequest | None:
-    index = hosts.integer(tail)
-    return None if index is None or index < 0 else lambda request: uris.part(_original_path(request), index)
+def _part(index: int, request: Request) -> str:
+    return uris.part(request.path, index)
+
+
+def _original_part(index: int, request: Request) -> str:
+    return uris.part(_original_path(request), index)
 
 
 def _query_value(name: str) -> OfRequest:
@@ -233,10 +224,10 @@ def _remote_network(tail: str) -> OfRequest:
 
 
 _FAMILIES: Final[dict[str, Callable[[str], OfRequest | None]]] = {
-    "http.request.host.labels.": _label,
-    "http.request.uri.path.": _part,
+    "http.request.host.labels.": _numbered(_label),
+    "http.request.uri.path.": _numbered(_part),
     "http.request.uri.query.": _query_value,
-    "http.request.orig_uri.path.": _original_part,
+    "http.request.orig_uri.path.": _numbered(_original_part),
     "http.request.header.": _field,
     "http.request.cookie.": _cookie,
     "http.request.remote.host/": _remote_network,
@@ -325,7 +316,7 @@ _NUMBERED: Final = {
 def _nearest(name: str) -> str:
     """The known name most like *name*, be that written long, short, or with a tail; or how braces are written."""
     for start, hint in _NUMBERED.items():
-        if name.startswith(start) and _INTEGER.fullmatch(name.removeprefix(start)):
+        if name.startswith(start) and hosts.integer(name.removeprefix(start)) is not None:
             return hint
     stem, separator, tail = name.rpartition(".")
     for start in (*_FAMILIES, *_PLACES):

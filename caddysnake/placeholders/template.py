@@ -1,43 +1,26 @@
-"""Text with placeholders, compiled once, expanded for each request.
-
-The scanning rules are Caddy's: an unescaped ``{`` begins a name that runs to the next ``}`` without a backslash before
-it, names are taken to the letter, ``\\{`` and ``\\}`` are literal braces, and values are never expanded again.
-
-Two modes say what becomes of a name that nobody knows: to nothing (``ALL``, as in matchers and paths), or it stays as
-it is written and is itself looked through (``KNOWN``, as in what ``respond`` says).
-"""
+"""Text with placeholders, compiled once, expanded for each request. ``caddyfile.replacing`` has the scanning rules."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from ..caddyfile.replacing import UnclosedBraces, pieces
 from . import names
-from .names import Environ, OfRequest, PlaceholderError, Source
+from .names import Environ, OfRequest, PlaceholderError
 from .request import Request
-
-_UNCLOSED_MAX = 100  # Caddy's own bound
-
-
-class Mode(Enum):
-    """What becomes of names that are unknown."""
-
-    ALL = "all"  # they become nothing
-    KNOWN = "known"  # they stay
 
 
 class _Slot(NamedTuple):
-    """A placeholder of requests, and what stands in its place while it is unknown."""
+    """A placeholder of requests."""
 
     name: str
     value: OfRequest
-    otherwise: tuple[_Piece, ...]
 
 
 _Piece = str | _Slot
-_Find = Callable[[str], Source | None]
+_T = TypeVar("_T")
 
 
 class Template:
@@ -45,18 +28,20 @@ class Template:
 
     __slots__ = ("_constant", "_pieces", "is_static", "names", "text")
 
-    def __init__(self, text: str, names_: tuple[str, ...], pieces: tuple[_Piece, ...]) -> None:
+    def __init__(self, text: str, found: list[_Piece]) -> None:
         self.text = text
-        self.names = names_
+        self.names = tuple(dict.fromkeys(piece.name for piece in found if isinstance(piece, _Slot)))
         """The placeholders of requests in it, each once, in order."""
-        self.is_static = not names_
+        self.is_static = not self.names
         """Every request gives the same."""
-        self._pieces = pieces
-        self._constant = "".join([piece for piece in pieces if isinstance(piece, str)]) if self.is_static else None
+        self._pieces = found
+        self._constant = self.fill({}) if self.is_static else None
 
     def expand(self, request: Request) -> str:
-        """The text with the values of *request*."""
-        return self._constant if self._constant is not None else _join(self._pieces, request)
+        """The text with the values of *request*; nothing where a regular expression has not matched as yet."""
+        if self._constant is not None:
+            return self._constant
+        return "".join([piece if isinstance(piece, str) else piece.value(request) or "" for piece in self._pieces])
 
     @property
     def constant(self) -> str:
@@ -72,20 +57,20 @@ class Template:
         return f"<Template {self.text!r}>"
 
 
-def compile(text: str, *, mode: Mode = Mode.ALL, is_strict: bool = True, environ: Environ | None = None) -> Template:
-    """Compile *text*, with full names: short ones such as ``{host}`` exist only in a Caddyfile. ``mode``: what becomes
-    of unknown names, which are an error if ``is_strict``: ``PlaceholderError``. ``environ``: what ``{env.…}`` is looked
-    up in, now; our own when not given.
+def compile(text: str, environ: Environ | None = None) -> Template:
+    """Compile *text*, with full names: short ones such as ``{host}`` exist only in a Caddyfile. *environ*: what
+    ``{env.…}`` is looked up in, now; our own when not given. Raises ``PlaceholderError``: a name is unknown.
     """
-    find: _Find = names.look_up if is_strict else names.find
-    scan = _Scan(mode, find, os.environ if environ is None else environ)
-    try:
-        pieces = scan.pieces(text)
-    except _TooManyUnclosed:
-        if is_strict:
-            raise PlaceholderError("", "too many braces are never closed", "a literal brace is written \\{") from None
-        pieces = ()
-    return Template(text, tuple(dict.fromkeys(scan.names)), pieces)
+    around = os.environ if environ is None else environ
+
+    def piece(name: str) -> _Piece:
+        source = names.look_up(name)
+        if source.of_place is not None:
+            return source.of_place(around)
+        assert source.of_request is not None
+        return _Slot(name, source.of_request)
+
+    return Template(text, _pieces(text, piece))
 
 
 def settle(text: str, environ: Environ) -> str:
@@ -94,19 +79,13 @@ def settle(text: str, environ: Environ) -> str:
     """
     if "{" not in text:
         return text
-    settled: list[str] = []
 
-    def find(name: str) -> Source:
+    def piece(name: str) -> str:
         source = names.look_up(name)
-        if source.of_place is not None:
-            return source
-        # Kept as it is; the mark is what takes it through the scan.
-        return Source(of_place=lambda _: f"{_KEPT}{name}{_KEPT}")
+        # What is of requests is kept as it is; the mark takes it through the scan.
+        return f"{_KEPT}{name}{_KEPT}" if source.of_place is None else source.of_place(environ)
 
-    for piece in _Scan(Mode.ALL, find, environ).pieces(text):
-        assert isinstance(piece, str)
-        settled.append(piece)
-    literal = "".join(settled).replace("{", "\\{").replace("}", "\\}")
+    literal = "".join(_pieces(text, piece)).replace("{", "\\{").replace("}", "\\}")
     parts = literal.split(_KEPT)
     return "".join(f"{{{part}}}" if index % 2 else part for index, part in enumerate(parts))
 
@@ -114,82 +93,8 @@ def settle(text: str, environ: Environ) -> str:
 _KEPT = "\udc00"  # never in text: surrogateescape makes only U+DC80 to U+DCFF
 
 
-class _TooManyUnclosed(Exception):
-    pass
-
-
-class _Scan:
-    """One pass over a text; remembers the names of requests it came by."""
-
-    def __init__(self, mode: Mode, find: _Find, environ: Environ) -> None:
-        self._mode = mode
-        self._find = find
-        self._environ = environ
-        self.names: list[str] = []
-
-    def pieces(self, text: str) -> tuple[_Piece, ...]:
-        if "{" not in text and "}" not in text:
-            return (text,) if text else ()
-        pieces: list[_Piece] = []
-        start = at = unclosed = 0
-        while at < len(text):
-            char = text[at]
-            if char in "{}" and at > 0 and text[at - 1] == "\\":
-                pieces.append(text[start : at - 1])
-                start = at
-            elif char == "{":
-                if unclosed > _UNCLOSED_MAX:
-                    raise _TooManyUnclosed
-                end = _closing(text, at)
-                if end is None:
-                    unclosed += 1
-                else:
-                    pieces.append(text[start:at])
-                    start = at
-                    if (piece := self._placeholder(text, at, end)) is not None:
-                        pieces.append(piece)
-                        at = end
-                        start = end + 1
-            at += 1
-        pieces.append(text[start:])
-        return tuple(piece for piece in pieces if piece != "")
-
-    def _placeholder(self, text: str, at: int, end: int) -> _Piece | None:
-        """What stands for the placeholder from *at* to *end*; ``None`` when the brace is an ordinary character."""
-        name = text[at + 1 : end]
-        source = self._find(name)
-        if source is None:
-            return None if self._mode is Mode.KNOWN else ""
-        if source.of_place is not None:
-            return source.of_place(self._environ)
-        assert source.of_request is not None
-        otherwise: tuple[_Piece, ...] = ()
-        if self._mode is Mode.KNOWN:
-            otherwise = ("{", *self.pieces(text[at + 1 : end + 1]))
-        self.names.append(name)
-        return _Slot(name, source.of_request, otherwise)
-
-
-def _closing(text: str, at: int) -> int | None:
-    """Where the placeholder that opens at *at* is closed; ``None`` when it is not."""
-    end = text.find("}", at)
-    if end < 0:
-        return None
-    # A brace that is the very last character closes, even after a backslash.
-    while end < len(text) - 1 and text[end - 1] == "\\":
-        end = text.find("}", end + 1)
-        if end < 0:
-            return None
-    return end
-
-
-def _join(pieces: tuple[_Piece, ...], request: Request) -> str:
-    found = []
-    for piece in pieces:
-        if isinstance(piece, str):
-            found.append(piece)
-        elif (value := piece.value(request)) is not None:
-            found.append(value)
-        elif piece.otherwise:
-            found.append(_join(piece.otherwise, request))
-    return "".join(found)
+def _pieces(text: str, look_up: Callable[[str], _T | str]) -> list[_T | str]:
+    try:
+        return pieces(text, look_up)
+    except UnclosedBraces:
+        raise PlaceholderError("", "too many braces are never closed", "a literal brace is written \\{") from None
