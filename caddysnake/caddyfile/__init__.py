@@ -6,7 +6,7 @@
 ``replacing``     placeholders in a text; ``importing``: what ``import`` puts in; ``shorthands``: ``{host}`` written out
 ``parser``        tokens to site blocks, segments, options, named routes
 ``dispenser``     the cursor a directive holds
-``addresses``     site addresses, sockets among them
+``addresses``     site addresses, sockets among them; ``hosts``: hosts, ports, numbers as Go takes them apart
 ``matchers``      ``*``, ``/path``, ``@name`` to matcher sets
 ``ordering``      which directive goes before which
 ``structure``     a site's segments to the ordered tree of its routes

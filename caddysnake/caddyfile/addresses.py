@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .errors import CaddyfileError, nearest
+from .errors import nearest
+from .hosts import integer, split_port
 from .tokens import Token
 
 SOCKET_NETWORKS = ("unix", "tcp", "tcp4", "tcp6", "fd")
 
 _MAX_LENGTH = 4096  # Caddy cuts longer ones off.
-_INTEGER = re.compile(r"[+-]?[0-9]+")
 _PLACEHOLDER = re.compile(r"(\{.*?\})")
 # What keeps a name out of any certificate; Caddy refuses it on a site that would get one.
 _NO_CERTIFICATE = frozenset("()[]{}<> \t\n\"\\!@#$%^&|;'+=")
@@ -90,8 +90,7 @@ def parse_addresses(keys: Iterable[Token], directives: Iterable[str]) -> list[Ad
     found: dict[str, Address] = {}
     for key in keys:
         if key.text in known:
-            raise CaddyfileError.at(
-                key,
+            raise key.error(
                 f'"{key.text}" is a directive, but stands where a site address is expected',
                 "put it into a site's block",
             )
@@ -150,58 +149,30 @@ def _weight(text: str) -> int:
     return len(_PLACEHOLDER.sub("", text).replace("*", "").encode())
 
 
-def split_port(authority: str) -> tuple[str, str]:
-    """``host:port`` in two, the port empty where there is none. What Go's net.SplitHostPort refuses is all host."""
-    for candidate in (authority, authority + ":"):
-        split = _split_host_port(candidate)
-        if split is not None:
-            return split
-    return authority, ""
-
-
-def _split_host_port(text: str) -> tuple[str, str] | None:
-    colon = text.rfind(":")
-    if colon < 0:
-        return None
-    if text.startswith("["):
-        end = text.find("]")
-        if end < 0 or end + 1 != colon:
-            return None
-        host, rest = text[1:end], text[end + 1 :]
-        if "[" in text[1:] or "]" in rest:
-            return None
-    else:
-        host = text[:colon]
-        if ":" in host or "[" in text or "]" in text:
-            return None
-    return host, text[colon + 1 :]
-
-
 def _check_port(port: str, token: Token) -> None:
     if not port:
         return
-    if not _INTEGER.fullmatch(port):
+    number = integer(port)
+    if number is None:
         hint = (
             "a site listens on one port" if re.fullmatch(r"[0-9]+-[0-9]+", port) else "write a number from 0 to 65535"
         )
-        raise CaddyfileError.at(token, f'the port "{port}" of the address "{token.text}" is not a number', hint)
-    if not 0 <= int(port) <= 65535:
-        raise CaddyfileError.at(token, f"port {port} is out of range", "ports go from 0 to 65535")
+        raise token.error(f'the port "{port}" of the address "{token.text}" is not a number', hint)
+    if not 0 <= number <= 65535:
+        raise token.error(f"port {port} is out of range", "ports go from 0 to 65535")
     if not port.isdigit():
-        raise CaddyfileError.at(token, f'the port "{port}" has a sign', "write the digits alone")
+        raise token.error(f'the port "{port}" has a sign', "write the digits alone")
 
 
 def _check_scheme(address: Address) -> None:
     scheme, port = address.scheme, address.port
     if scheme not in ("", "http", "https"):
-        raise CaddyfileError.at(
-            address.token,
+        raise address.token.error(
             f'the scheme "{scheme}" of the address "{address.text}" is not supported',
             nearest(scheme, ("http", "https")) or "use http or https",
         )
     if (scheme, port) in (("http", _HTTPS_PORT), ("https", _HTTP_PORT)):
-        raise CaddyfileError.at(
-            address.token,
+        raise address.token.error(
             f"scheme and port of the address {address.text} contradict each other",
             "leave one of them out",
         )
@@ -213,8 +184,7 @@ def _check_certificate_name(address: Address) -> None:
         return
     star_is_wrong = "*" in host and host != "*" and not host.startswith("*.")
     if star_is_wrong or host[0] == "." or host[-1] == "." or not _NO_CERTIFICATE.isdisjoint(host):
-        raise CaddyfileError.at(
-            address.token,
+        raise address.token.error(
             f'"{address.text}" is no site address: no certificate can have this name',
             "a wildcard stands for the whole first label" if star_is_wrong else _FORMS,
         )

@@ -32,17 +32,9 @@ class Dispenser:
 
     def next(self) -> bool:
         """Go to the next token, on whatever line; ``False`` when there is none, and the cursor then stays."""
-        if self._cursor < len(self._tokens) - 1:
-            self._cursor += 1
-            return True
-        return False
-
-    def prev(self) -> bool:
-        """Go back one token; ``False`` at the first one."""
-        if self._cursor > -1:
-            self._cursor -= 1
-            return self._cursor > -1
-        return False
+        is_there = self._cursor < len(self._tokens) - 1
+        self._cursor += is_there
+        return is_there
 
     def next_arg(self) -> bool:
         """Go to the next token if it is an argument: on the same line, and not the brace that opens a block."""
@@ -113,13 +105,6 @@ class Dispenser:
             found.append(self.token())
         return found
 
-    def count_remaining_args(self) -> int:
-        """How many arguments are left on this line. The cursor stays."""
-        cursor = self._cursor
-        count = len(self.remaining_arg_tokens())
-        self._cursor = cursor
-        return count
-
     def next_segment(self) -> list[Token]:
         """The tokens from the one under the cursor to the end of its line, or of the block that line opens."""
         tokens = [self.token(), *self.remaining_arg_tokens()]
@@ -137,7 +122,7 @@ class Dispenser:
 
     def error(self, message: str, hint: str | None = None) -> CaddyfileError:
         """The error of the token under the cursor, to be raised."""
-        return CaddyfileError.at(self.token(), message, hint)
+        return self.token().error(message, hint)
 
     def arg_error(self, hint: str | None = None) -> CaddyfileError:
         """The error of a line with the wrong number of arguments."""
@@ -146,17 +131,14 @@ class Dispenser:
         return self.error(f'wrong number of arguments at or after "{self.val()}"', hint)
 
     def _next_on_line(self) -> bool:
-        if 0 <= self._cursor < len(self._tokens) - 1 and not self._next_is_new_line():
-            self._cursor += 1
-            return True
-        if self._cursor < 0 and self._tokens:
-            # Caddy's dispenser counts the first token as on the line it stands before.
-            self._cursor += 1
-            return True
-        return False
-
-    def _next_is_new_line(self) -> bool:
-        return self._cursor < 0 or on_new_line(self._tokens[self._cursor], self._tokens[self._cursor + 1])
+        following = self._cursor + 1
+        if following >= len(self._tokens):
+            return False
+        # Caddy's dispenser counts the first token as on the line it stands before.
+        if following and on_new_line(self._tokens[self._cursor], self._tokens[following]):
+            return False
+        self._cursor = following
+        return True
 
     def _nowhere(self) -> Token:
         place = self._place

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .tokens import Token
 
 
 class CaddyfileError(Exception):
@@ -40,13 +36,6 @@ class CaddyfileError(Exception):
         self.token = token
         self.hint = hint
         self.imports = imports
-
-    @classmethod
-    def at(cls, token: Token, message: str, hint: str | None = None) -> CaddyfileError:
-        """The error of one token."""
-        return cls(
-            message, token.file, token.line, column=token.column, token=token.text, hint=hint, imports=token.imports
-        )
 
     def __str__(self) -> str:
         place = "" if is_unwritten(self.file) else f"{self.file}:{self.line}: " if self.line else f"{self.file}: "

@@ -15,11 +15,9 @@ import re
 from enum import Enum, auto
 
 from .errors import CaddyfileError
-from .lexer import SPACES, tokenize
+from .lexer import MARKER, SPACE_SET, SPACES, tokenize
 
-_SPACE_SET = frozenset(re.findall(rf"[{SPACES}]", "".join(map(chr, range(0x3001)))))
-_STRIPPED = "".join(_SPACE_SET)
-_MARKER = re.compile(r"[A-Za-z0-9_-]+")
+_STRIPPED = "".join(SPACE_SET)
 _IN_WORD = re.compile(rf"[^{SPACES}{{}}\"`#\\<]+")
 _IN_COMMENT = re.compile(r"[^\n<]+")
 _IN_DOUBLE = re.compile(r"[^\"`\\<]+")
@@ -164,7 +162,7 @@ class _Layout:
             return
         if self._take_escape(char) or self._take_quoted(char):
             return
-        if char in _SPACE_SET:
+        if char in SPACE_SET:
             self._after_space = True
             self._no_heredoc = False
             self._line_ends += char == "\n"
@@ -184,7 +182,7 @@ class _Layout:
 
     def _take_of_marker(self, char: str) -> bool:
         if char == "\n":
-            if _MARKER.fullmatch(self._marker):
+            if MARKER.fullmatch(self._marker):
                 self._literal = _Literal.HEREDOC
                 self._write(char)
             else:
@@ -192,7 +190,7 @@ class _Layout:
                 self._literal = _Literal.NONE
                 self._new_line()
             return True
-        if char in _SPACE_SET:
+        if char in SPACE_SET:
             self._marker = ""
             self._literal = _Literal.NONE
             return False
@@ -202,7 +200,7 @@ class _Layout:
 
     def _take_of_heredoc(self, char: str) -> bool:
         self._tail = (self._tail + char)[-len(self._marker) - 1 :]
-        if char in _SPACE_SET and self._tail[:-1] == self._marker:
+        if char in SPACE_SET and self._tail[:-1] == self._marker:
             self._marker = self._tail = ""
             self._literal = _Literal.NONE
             return False
@@ -303,7 +301,7 @@ class _Layout:
             self._new_line()
         if self._at_line_start:
             self._indent()
-        elif not (self._brace_apart and self._last in _SPACE_SET):
+        elif not (self._brace_apart and self._last in SPACE_SET):
             self._write(" ")
         self._write("{")
         self._brace = _Brace.NONE

@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .errors import CaddyfileError, nearest
+from .errors import nearest
+from .hosts import integer
 from .replacing import UnclosedBraces, pieces
 from .tokens import Token, on_new_line
 
 _INDEX = re.compile(r"args\[(.+)\]")
 _OLD_INDEX = re.compile(r"args\.(.+)")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 class Arguments(NamedTuple):
@@ -98,10 +98,10 @@ def _range(token: Token, count: int, warn: Warn) -> tuple[int, int] | None:
         warn(token, f"{text} has no index")
     if not colon:
         return None
-    if not all(part == "" or _INTEGER.fullmatch(part) for part in (start, stop)):
+    first, last = integer(start or "0"), integer(stop or str(count))
+    if first is None or last is None:
         warn(token, f"{text} is not a range of numbers")
         return None
-    first, last = int(start or 0), int(stop or count)
     if not 0 <= first <= last <= count:
         warn(token, f"{text} is out of bounds, {count} argument(s) were given")
         return None
@@ -121,16 +121,15 @@ def _argument(key: str, token: Token, values: Sequence[Token], warn: Warn) -> st
     match = old or _INDEX.fullmatch(key)
     if match is None:
         return None
-    index = match[1]
+    index, number = match[1], integer(match[1])
     if not old and ":" in index:
         warn(token, f"{{{key}}} must be a word of its own")
         return None
-    if not _INTEGER.fullmatch(index):
+    if number is None:
         warn(token, f"{{{key}}} has no number for an index")
         return None
-    number = int(index)
     if number < 0:
-        raise CaddyfileError.at(token, f"{{{key}}}: an index counts from 0 and cannot be negative")
+        raise token.error(f"{{{key}}}: an index counts from 0 and cannot be negative")
     if number >= len(values):
         warn(token, f"{{{key}}} is out of bounds, {len(values)} argument(s) were given")
         return None
@@ -148,11 +147,11 @@ def find_files(pattern: str, at: Token, snippets: Iterable[str], warn: Warn) -> 
     folder = os.path.dirname(os.path.abspath(at.file))
     path = pattern if os.path.isabs(pattern) else os.path.normpath(os.path.join(folder, pattern))
     if path.count("*") > 1 or path.count("?") > 1 or ("[" in path and "]" in path):
-        raise CaddyfileError.at(at, f"an import pattern may hold only one wildcard (*): {path}")
+        raise at.error(f"an import pattern may hold only one wildcard (*): {path}")
     if not any(char in path for char in "*?[]"):
         if not os.path.lexists(path):
             hint = nearest(pattern, snippets) or "a snippet is defined before its use; a file is relative to this one"
-            raise CaddyfileError.at(at, f"no snippet and no file of this name to import: {pattern}", hint)
+            raise at.error(f"no snippet and no file of this name to import: {pattern}", hint)
         return [path]
     matches = _glob(path)
     if os.path.basename(path).startswith("*"):

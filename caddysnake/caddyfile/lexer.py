@@ -31,7 +31,7 @@ def substitute(source: str, environ: Mapping[str, str]) -> str:
 
 # What Go's unicode.IsSpace says; str.isspace() also takes U+001C to U+001F.
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_SPACE_SET = frozenset(re.findall(rf"[{SPACES}]", "".join(map(chr, range(0x3001)))))
+SPACE_SET = frozenset(re.findall(rf"[{SPACES}]", "".join(map(chr, range(0x3001)))))
 
 # One gap and then a token or comment that holds nothing that needs a second look. A lone carriage return right after a
 # word is refused, because it is dropped there and the word goes on.
@@ -47,7 +47,7 @@ _SHORTCUT = re.compile(
     """,
     re.VERBOSE,
 )
-_MARKER = re.compile(r"[A-Za-z0-9_-]+")
+MARKER = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def tokenize(source: str, file: str) -> list[Token]:
@@ -179,7 +179,7 @@ class _Machine:
         if char == "\\" and not self.escaped:
             self.escaped = True
             self.start = self.position - 1
-        elif char in _SPACE_SET:
+        elif char in SPACE_SET:
             if char == "\n":
                 self._end_line()
         elif char == "#":
@@ -205,7 +205,7 @@ class _Machine:
             self.in_opener(char)
         elif char == "\\" and not self.escaped:
             self.escaped = True
-        elif char not in _SPACE_SET:
+        elif char not in SPACE_SET:
             self._add(char)
         elif char != "\r":
             if char == "\n":
@@ -293,7 +293,7 @@ class _Machine:
             )
         if marker.startswith("<"):
             raise self.scanner.error("too many < for a heredoc", self.start, opener, f"write <<{marker.lstrip('<')}")
-        if not _MARKER.fullmatch(marker):
+        if not MARKER.fullmatch(marker):
             message = f"a heredoc's marker may only hold letters, digits, - and _; got {marker!r}"
             raise self.scanner.error(message, self.start, opener, "write <<END")
 
@@ -309,8 +309,7 @@ class _Machine:
                 text.append(line)
             else:
                 message = f"a heredoc's line is indented less than its closing {marker}, or otherwise"
-                hint = f"begin it with {indent!r}, as the closing line does"
-                raise self.scanner.error(message, position, line, hint)
+                raise self.scanner.error(message, position, line, f"begin it with {indent!r}, as the closing line does")
             position += len(line) + 1
         return "\n".join(text).replace("\r", "")
 

@@ -7,11 +7,12 @@ A *matcher set* is a mapping from the kind of matcher to what it holds, all of w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .dispenser import Dispenser
-from .errors import CaddyfileError, nearest
+from .errors import nearest
+from .parser import Segment
 from .tokens import HEREDOC, Token
 
 MatcherSet = dict[str, Any]
@@ -34,27 +35,25 @@ def matcher_of(token: Token, definitions: Mapping[str, MatcherSet]) -> tuple[boo
     if text.startswith("@"):
         if text not in definitions:
             hint = nearest(text, definitions) or f"define it with a line {text} in this block or around it"
-            raise CaddyfileError.at(token, f"unknown matcher name: {text}", hint)
+            raise token.error(f"unknown matcher name: {text}", hint)
         return True, definitions[text]
     return False, None
 
 
-def define(line: Dispenser, definitions: dict[str, MatcherSet]) -> None:
-    """Add the named matcher that the segment behind *line* defines to *definitions*. Raises ``CaddyfileError``: the
-    name is taken, or what follows it is malformed.
+def define(segment: Segment, definitions: dict[str, MatcherSet]) -> None:
+    """Add the named matcher that *segment* defines to *definitions*. Raises ``CaddyfileError``: the name is taken, or
+    what follows it is malformed.
     """
+    name, line = segment.name, segment.dispenser()
     line.next()
-    name = line.val()
     if name in definitions:
         raise line.error(f"the matcher {name} is defined twice", "use another name; an inner block sees the outer ones")
     definitions[name] = {}  # a name alone matches every request
-    if line.next_arg():
-        expression = line.token()
-        if expression.quote:
-            definitions[name] = {"expression": _named({"expr": expression.text}, name[1:])}
-            return
-        line.prev()
-    definitions[name] = _matcher_set(line, name[1:])
+    arguments = segment.arguments()
+    if arguments and arguments[0].quote:
+        definitions[name] = {"expression": _named({"expr": arguments[0].text}, name[1:])}
+    else:
+        definitions[name] = _matcher_set(line, name[1:])
 
 
 def _matcher_set(line: Dispenser, name: str, *, negated: bool = False) -> MatcherSet:
@@ -72,7 +71,7 @@ def _matcher_set(line: Dispenser, name: str, *, negated: bool = False) -> Matche
         read = _KINDS.get(kind)
         if read is None:
             hint = nearest(kind, _KINDS) or "the kinds are " + ", ".join(_KINDS)
-            raise CaddyfileError.at(tokens[0], f'unknown matcher "{kind}"', hint)
+            raise tokens[0].error(f'unknown matcher "{kind}"', hint)
         matchers[kind] = read(Dispenser(tokens), name)
     return matchers
 
@@ -83,41 +82,43 @@ def _no_block(line: Dispenser) -> None:
         raise line.error(f"a matcher of this kind takes no block, after {kind}")
 
 
+def _each(line: Dispenser) -> Iterator[list[str]]:
+    """The words of each segment of a kind, none of which opens a block."""
+    while line.next():
+        yield line.remaining_args()
+        _no_block(line)
+
+
 def _named(holds: dict[str, Any], name: str) -> dict[str, Any]:
     """*holds* with a name, if there is one: the captures of a regular expression go by it."""
     return {"name": name, **holds} if name else holds
 
 
 def _words(line: Dispenser, _name: str) -> list[str] | None:
-    values: list[str] = []
-    while line.next():
-        values += line.remaining_args()
-        _no_block(line)
-    return values or None
+    return [word for words in _each(line) for word in words] or None
 
 
 def _path_regexp(line: Dispenser, name: str) -> dict[str, Any]:
     pattern = ""
     own_name = ""
-    while line.next():
+    for words in _each(line):
         if pattern:
             raise line.error("a regular expression can be used only once per named matcher")
-        match line.remaining_args():
+        match words:
             case [pattern]:
                 pass
             case [own_name, pattern]:
                 pass
             case _:
                 raise line.arg_error("path_regexp [NAME] PATTERN")
-        _no_block(line)
     return _named({"pattern": pattern}, own_name or name)
 
 
 def _regexp_of_field(syntax: str) -> Callable[[Dispenser, str], dict[str, Any]]:
     def read(line: Dispenser, name: str) -> dict[str, Any]:
         fields: dict[str, Any] = {}
-        while line.next():
-            match line.remaining_args():
+        for words in _each(line):
+            match words:
                 case [field, pattern]:
                     own_name = name
                 case [own_name, field, pattern]:
@@ -127,7 +128,6 @@ def _regexp_of_field(syntax: str) -> Callable[[Dispenser, str], dict[str, Any]]:
             if field in fields:
                 raise line.error(f"a second regular expression for the same field: {field}")
             fields[field] = _named({"pattern": pattern}, own_name or name)
-            _no_block(line)
         return fields
 
     return read
@@ -177,16 +177,14 @@ def _canonical(field: str) -> str:
     return "-".join(part[:1].upper() + part[1:].lower() for part in field.split("-"))
 
 
-def _protocol(line: Dispenser, _name: str) -> str:
-    protocol = ""
-    while line.next():
-        values = line.remaining_args()
-        if len(values) != 1:
-            raise line.error("expected exactly one protocol", "protocol https, http, grpc, http/2, http/2+ …")
-        protocol = values[0]
-        if line.next_block(line.nesting()):
-            raise line.error("expected exactly one protocol")
-    return protocol
+def _single(line: Dispenser, what: str, hint: str | None = None) -> str:
+    """The one word of a segment; of several segments the last one's."""
+    word = ""
+    for words in _each(line):
+        if len(words) != 1:
+            raise line.error(f"expected exactly one {what}", hint)
+        word = words[0]
+    return word
 
 
 def _ip_ranges(line: Dispenser, _name: str) -> dict[str, list[str]]:
@@ -227,13 +225,12 @@ def _raw(word: Token) -> str:
 
 def _vars(line: Dispenser, _name: str) -> dict[str, list[str]]:
     variables: dict[str, list[str]] = {}
-    while line.next():
-        match line.remaining_args():
+    for words in _each(line):
+        match words:
             case [variable, value, *more]:
                 variables.setdefault(variable, []).extend([value, *more])
             case _:
                 raise line.error("a vars matcher needs a name and at least one value", "vars NAME VALUE…")
-        _no_block(line)
     return variables
 
 
@@ -272,17 +269,6 @@ def _tls(line: Dispenser, _name: str) -> dict[str, Any]:
     return found
 
 
-def _url_pattern(line: Dispenser, _name: str) -> dict[str, Any]:
-    pattern = ""
-    while line.next():
-        values = line.remaining_args()
-        if len(values) != 1:
-            raise line.error("expected exactly one URL pattern")
-        pattern = values[0]
-        _no_block(line)
-    return {"pattern": pattern}
-
-
 # Each reads all segments of its kind; the second argument is the name its captures go by, if any.
 _KINDS: dict[str, Callable[[Dispenser, str], Any]] = {
     "client_ip": _ip_ranges,
@@ -295,11 +281,11 @@ _KINDS: dict[str, Callable[[Dispenser, str], Any]] = {
     "not": _not,
     "path": _words,
     "path_regexp": _path_regexp,
-    "protocol": _protocol,
+    "protocol": lambda line, _name: _single(line, "protocol", "protocol https, http, grpc, http/2, http/2+ …"),
     "query": _query,
     "remote_ip": _ip_ranges,
     "tls": _tls,
-    "url_pattern": _url_pattern,
+    "url_pattern": lambda line, _name: {"pattern": _single(line, "URL pattern")},
     "vars": _vars,
     "vars_regexp": _regexp_of_field("vars_regexp [NAME] VARIABLE PATTERN"),
 }

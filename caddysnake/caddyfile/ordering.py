@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,49 +10,14 @@ from .dispenser import Dispenser
 from .errors import nearest
 from .parser import Segment
 
-# Of Caddy 2.11, with "python" where the Go plugin registers it. Old names stand beside their new ones.
-DIRECTIVE_ORDER: tuple[str, ...] = (
-    "tracing",
-    "map",
-    "vars",
-    "fs",
-    "root",
-    "log_append",
-    "skip_log",
-    "log_skip",
-    "log_name",
-    "header",
-    "copy_response_headers",
-    "request_body",
-    "timeouts",
-    "redir",
-    "method",
-    "rewrite",
-    "uri",
-    "try_files",
-    "basicauth",
-    "basic_auth",
-    "forward_auth",
-    "request_header",
-    "encode",
-    "push",
-    "intercept",
-    "templates",
-    "invoke",
-    "handle",
-    "handle_path",
-    "python",
-    "route",
-    "abort",
-    "error",
-    "copy_response",
-    "respond",
-    "metrics",
-    "reverse_proxy",
-    "php_fastcgi",
-    "file_server",
-    "acme_server",
-)
+_ORDER = """
+    tracing map vars fs root log_append skip_log log_skip log_name header copy_response_headers request_body timeouts
+    redir method rewrite uri try_files basicauth basic_auth forward_auth request_header encode push intercept templates
+    invoke handle handle_path python route abort error copy_response respond metrics reverse_proxy php_fastcgi
+    file_server acme_server
+"""
+DIRECTIVE_ORDER = tuple(_ORDER.split())
+"""Of Caddy 2.11, with "python" where the Go plugin registers it. Old names stand beside their new ones."""
 
 SITE_DIRECTIVES = frozenset(("bind", "handle_errors", "log", "tls"))
 """Directives that are no handlers: they stand at the top of a site only and have no order."""
@@ -77,31 +43,23 @@ def directive_order(options: Iterable[Segment]) -> tuple[str, ...]:
 
 def _reordered(order: Sequence[str], line: Dispenser) -> list[str]:
     """``order NAME first|last`` or ``order NAME before|after OTHER``."""
-    line.next()
     syntax = "order DIRECTIVE first|last, or order DIRECTIVE before|after OTHER"
-    if not line.next_arg():
+    line.next()
+    words = line.remaining_arg_tokens()
+    if words and words[0].text not in KNOWN_DIRECTIVES:
+        unknown = words[0].text
+        raise words[0].error(f'"{unknown}" is not a directive', nearest(unknown, KNOWN_DIRECTIVES))
+    if len(words) < 2:
         raise line.arg_error(syntax)
-    name = line.val()
-    if name not in KNOWN_DIRECTIVES:
-        raise line.error(f'"{name}" is not a directive', nearest(name, KNOWN_DIRECTIVES))
-    if not line.next_arg():
+    name, position, *others = (word.text for word in words)
+    if position not in ("first", "last", "before", "after"):
+        raise words[1].error(f'"{position}" is not a position', syntax)
+    if len(others) != (position in ("before", "after")):
         raise line.arg_error(syntax)
-    position = line.val()
     rest = [directive for directive in order if directive != name]
-    if position in ("first", "last"):
-        if line.next_arg():
-            raise line.arg_error(syntax)
-        return [name, *rest] if position == "first" else [*rest, name]
-    if position not in ("before", "after"):
-        raise line.error(f'"{position}" is not a position', syntax)
-    if not line.next_arg():
-        raise line.arg_error(syntax)
-    other = line.val()
-    if other not in rest:
-        raise line.error(f'the directive "{other}" has no place in the order', nearest(other, rest))
-    if line.next_arg():
-        raise line.arg_error(syntax)
-    index = rest.index(other) + (position == "after")
+    if others and others[0] not in rest:
+        raise words[2].error(f'the directive "{others[0]}" has no place in the order', nearest(others[0], rest))
+    index = rest.index(others[0]) + (position == "after") if others else 0 if position == "first" else len(rest)
     return [*rest[:index], name, *rest[index:]]
 
 
@@ -194,10 +152,4 @@ def _merge(items: list[_T], start: int, middle: int, end: int, before: Callable[
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
     """The first index in ``[low:high]`` that *holds*, by bisection; *high* when none does."""
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return low + bisect_left(range(low, high), True, key=holds)

@@ -33,6 +33,12 @@ class Segment:
         """A cursor that stands before the directive's name."""
         return Dispenser(self.tokens)
 
+    def arguments(self) -> list[Token]:
+        """What follows the name on its line."""
+        line = self.dispenser()
+        line.next()
+        return line.remaining_arg_tokens()
+
 
 @dataclass(frozen=True, slots=True)
 class SiteBlock:
@@ -130,8 +136,7 @@ class _Parser:
             return
         if self._blocks or self._options_seen:
             token = segments[0].tokens[0]
-            raise CaddyfileError.at(
-                token,
+            raise token.error(
                 "a block without an address",
                 "global options come first in the file, in one block; a site needs an address",
             )
@@ -147,8 +152,8 @@ class _Parser:
             token = stream.token
             text = token.text
             if text.startswith("@"):
-                raise CaddyfileError.at(
-                    token, f"a matcher cannot be defined outside a site: {text}", "move it into the site's block"
+                raise token.error(
+                    f"a matcher cannot be defined outside a site: {text}", "move it into the site's block"
                 )
             if text == "import" and stream.on_new_line:
                 self._import(0)
@@ -159,24 +164,22 @@ class _Parser:
                 raise self._stray(token)
             if token.opens:
                 if comma is not None:
-                    raise CaddyfileError.at(token, "expected another address, got {", "take the comma before it away")
+                    raise token.error("expected another address, got {", "take the comma before it away")
                 return keys, False
             if text.endswith("{") and not token.quote:
-                raise CaddyfileError.at(
-                    token, f"a site address cannot end in a brace: {text}", "put a space between the address and {"
+                raise token.error(
+                    f"a site address cannot end in a brace: {text}", "put a space between the address and {"
                 )
             if text:
                 comma = token if text.endswith(",") else None
                 address = text.removesuffix(",")
                 if "," in address:
-                    raise CaddyfileError.at(
-                        token, f"a site address holds a comma: {text}", "put a space after the comma"
-                    )
+                    raise token.error(f"a site address holds a comma: {text}", "put a space after the comma")
                 if address:
                     keys.append(token._replace(text=address))
             if not stream.next():
                 if comma is not None:
-                    raise CaddyfileError.at(comma, "the file ends after a comma", "an address is missing")
+                    raise comma.error("the file ends after a comma", "an address is missing")
                 return keys, True
             if comma is None and stream.on_new_line:
                 return keys, False
@@ -189,13 +192,13 @@ class _Parser:
         name = text[text.index("(") + 1 : -1]
         if text[0] == "&":
             if name in self._result.named_routes:
-                raise CaddyfileError.at(key, f"the named route {text} is defined twice")
+                raise key.error(f"the named route {text} is defined twice")
             tokens = self._braced(of_route=True)
             self._blocks += 1
             self._result.named_routes[name] = _expanded(Segment([key._replace(text=name), *tokens]))
             return True
         if name in self._snippets:
-            raise CaddyfileError.at(key, f"the snippet {text} is defined twice")
+            raise key.error(f"the snippet {text} is defined twice")
         tokens = self._braced(of_route=False)
         self._snippets[name] = [token if token.snippet else token._replace(snippet=name) for token in tokens]
         return True
@@ -205,9 +208,7 @@ class _Parser:
         stream = self._stream
         opening = stream.token
         if not opening.opens:
-            raise CaddyfileError.at(
-                opening, f'expected {{, got "{opening.text}"', "a snippet or named route needs a block"
-            )
+            raise opening.error(f'expected {{, got "{opening.text}"', "a snippet or named route needs a block")
         tokens = [opening]
         depth = 1
         while depth:
@@ -256,7 +257,7 @@ class _Parser:
                 # On a line of its own it still belongs to this directive: Caddy has it so.
                 if stream.line_ends:
                     hint = "take it away, or write { and } on two lines"
-                    raise CaddyfileError.at(token, "unexpected {} at the end of a line", hint)
+                    raise token.error("unexpected {} at the end of a line", hint)
             elif not opened and stream.on_new_line:
                 stream.back()
                 break
@@ -277,25 +278,24 @@ class _Parser:
     def _check_opening(self, brace: Token) -> None:
         stream = self._stream
         if not stream.line_ends and stream.upcoming is not None:
-            raise CaddyfileError.at(
-                stream.upcoming,
+            raise stream.upcoming.error(
                 "unexpected token after { on the same line",
                 "a block's content begins on the next line",
             )
         if stream.on_new_line:
-            raise CaddyfileError.at(brace, "unexpected { on a line of its own", "put it at the end of the line before")
+            raise brace.error("unexpected { on a line of its own", "put it at the end of the line before")
 
     def _stray(self, brace: Token) -> CaddyfileError:
         hint = "put } on a line of its own, one for each {"
         if (word := self._glued_opening) is not None:
             hint = f"put a space before the {{ of {word.text} in line {word.line}"
-        return CaddyfileError.at(brace, "unexpected }, no block is open here", hint)
+        return brace.error("unexpected }, no block is open here", hint)
 
     def _unclosed(self, brace: Token) -> CaddyfileError:
         hint = "a } is missing"
         if (word := self._glued_closing) is not None:
             hint = f"put the }} of {word.text} in line {word.line} on a line of its own"
-        return CaddyfileError.at(brace, "this block is never closed", hint)
+        return brace.error("this block is never closed", hint)
 
     def _note_glued(self, word: Token) -> None:
         """Remember a brace that is probably meant for a block, for the error that it leads to."""
@@ -313,13 +313,13 @@ class _Parser:
         mark = len(stream.taken) - 1
         words = self._words_of_line()
         if not words:
-            raise CaddyfileError.at(at, "import needs the name of a snippet or file")
+            raise at.error("import needs the name of a snippet or file")
         pattern = words[0]
         if not pattern.text:
-            raise CaddyfileError.at(pattern, "import needs a name that is not empty")
+            raise pattern.error("import needs a name that is not empty")
         if not block_allowed and not stream.line_ends:
             # Caddy fails here as well.
-            raise CaddyfileError.at(at, "an import inside a named route takes no block", "give it words only")
+            raise at.error("an import inside a named route takes no block", "give it words only")
         block = self._import_block()
         arguments = Arguments(words[1:], block, _by_first_word(block))
         if pattern.text in self._snippets:
@@ -341,31 +341,21 @@ class _Parser:
 
     def _import_block(self) -> list[Token]:
         """The tokens between the braces that follow an import on its line, if there are any."""
-        stream = self._stream
-        if stream.line_ends:
+        if self._stream.line_ends:
             return []
-        stream.next()
-        opening = stream.token
-        tokens: list[Token] = []
-        depth = 1
-        while True:
-            if not stream.next():
-                raise self._unclosed(opening)
-            depth += stream.token.opens - stream.token.closes
-            if not depth:
-                return tokens
-            tokens.append(stream.token)
+        self._stream.next()
+        return self._braced(of_route=False)
 
     def _read(self, path: str, at: Token) -> list[Token]:
         try:
             if os.path.isdir(path):
-                raise CaddyfileError.at(at, f"cannot import {path}: it is a folder", f"import {at.text.rstrip('/')}/*")
+                raise at.error(f"cannot import {path}: it is a folder", f"import {at.text.rstrip('/')}/*")
             with open(files.open_regular(path), "rb") as file:
                 source = file.read()
         except files.Unfit as error:
-            raise CaddyfileError.at(at, f"cannot import {path}: it {error.strerror}") from None
+            raise at.error(f"cannot import {path}: it {error.strerror}") from None
         except OSError as error:
-            raise CaddyfileError.at(at, f"cannot import {path}: {error.strerror}") from None
+            raise at.error(f"cannot import {path}: {error.strerror}") from None
         if path not in self._result.files:
             self._result.files.append(path)
         if not source.strip():
@@ -377,7 +367,7 @@ class _Parser:
         importer = f"{os.path.abspath(at.file)}:{at.snippet}" if at.snippet else os.path.abspath(at.file)
         for source in sources:
             if self._reaches(source, importer):
-                raise CaddyfileError.at(pattern, f"import cycle: {pattern.text} imports itself in the end")
+                raise pattern.error(f"import cycle: {pattern.text} imports itself in the end")
             self._imports.setdefault(importer, set()).add(source)
 
     def _reaches(self, start: str, goal: str) -> bool:
@@ -393,7 +383,7 @@ class _Parser:
         return False
 
     def _warn(self, token: Token, message: str) -> None:
-        self._result.warnings.append(CaddyfileError.at(token, message))
+        self._result.warnings.append(token.error(message))
 
 
 def _by_first_word(block: list[Token]) -> dict[str, list[Token]]:
@@ -403,7 +393,7 @@ def _by_first_word(block: list[Token]) -> dict[str, list[Token]]:
     while dispenser.next():
         key = dispenser.token()
         if key.opens:
-            raise CaddyfileError.at(key, "a block without a name cannot be given to import", "put a name before the {")
+            raise key.error("a block without a name cannot be given to import", "put a name before the {")
         tokens = dispenser.remaining_arg_tokens()
         nesting = dispenser.nesting()
         while dispenser.next_block(nesting):

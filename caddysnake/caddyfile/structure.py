@@ -6,14 +6,15 @@ do is not. ``handle``, ``handle_path`` and ``route`` are opened, and ``invoke`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 
-from .addresses import Address, parse_addresses, split_port
+from .addresses import Address, parse_addresses
 from .dispenser import Dispenser
 from .errors import CaddyfileError, nearest
+from .hosts import split_port
 from .matchers import MatcherSet, define, matcher_of
 from .ordering import EXCLUSIVE, KNOWN_DIRECTIVES, SITE_DIRECTIVES, directive_order, sort_routes
 from .parser import ParsedFile, Segment, SiteBlock
@@ -80,12 +81,7 @@ def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str
     """
     addresses = parse_addresses(block.keys, KNOWN_DIRECTIVES)
     definitions: dict[str, MatcherSet] = {}
-    segments: list[Segment] = []
-    for segment in block.segments:
-        if segment.name.startswith("@"):
-            define(segment.dispenser(), definitions)
-        else:
-            segments.append(segment)
+    segments = _without_definitions(block.segments, definitions)
     for segment in segments:
         if segment.name not in KNOWN_DIRECTIVES:
             raise _unknown(segment, block)
@@ -95,13 +91,24 @@ def build_site(block: SiteBlock, order: Sequence[str], named_routes: Mapping[str
     return StructuredSite(block, tuple(addresses), directives, routes)
 
 
+def _without_definitions(segments: Iterable[Segment], definitions: dict[str, MatcherSet]) -> list[Segment]:
+    """*segments* without those of named matchers, which go into *definitions*."""
+    found = []
+    for segment in segments:
+        if segment.name.startswith("@"):
+            define(segment, definitions)
+        else:
+            found.append(segment)
+    return found
+
+
 @contextmanager
 def _not_too_deep(token: Token) -> Iterator[None]:
     """Blocks are built recursively; a hundred within each other are no one's intention."""
     try:
         yield
     except RecursionError:
-        raise CaddyfileError.at(token, "the blocks in here are nested too deeply", "use snippets") from None
+        raise token.error("the blocks in here are nested too deeply", "use snippets") from None
 
 
 def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError:
@@ -109,7 +116,7 @@ def _unknown(segment: Segment, block: SiteBlock | None = None) -> CaddyfileError
     hint = nearest(name.text, KNOWN_DIRECTIVES)
     if hint is None and block is not None and not block.braced:
         hint = "if this is a second site, put braces around each of them"
-    return CaddyfileError.at(name, f'unknown directive "{name.text}"', hint or "is a brace missing, or one too many?")
+    return name.error(f'unknown directive "{name.text}"', hint or "is a brace missing, or one too many?")
 
 
 def _repeated(sites: Sequence[StructuredSite], warnings: list[CaddyfileError]) -> list[CaddyfileError]:
@@ -124,10 +131,10 @@ def _repeated(sites: Sequence[StructuredSite], warnings: list[CaddyfileError]) -
             message = f"two sites have the same address: {address.text}"
             if first := next((other for other in same if other not in site.addresses), None):
                 place = f"the first is at {first.token.file}:{first.token.line}"
-                errors.append(CaddyfileError.at(address.token, message, f"{place}; put both into one"))
+                errors.append(address.token.error(message, f"{place}; put both into one"))
             elif first := next((other for other in alike if other not in site.addresses), None):
                 place = f"the first, {first.text}, is at {first.token.file}:{first.token.line}"
-                warnings.append(CaddyfileError.at(address.token, message, f"{place}, and answers for both"))
+                warnings.append(address.token.error(message, f"{place}, and answers for both"))
     return errors
 
 
@@ -136,9 +143,7 @@ def _listeners(site: StructuredSite) -> dict[Address, list[str]]:
     binds: list[str] = []
     for directive in site.directives:
         if directive.name == "bind":
-            line = directive.dispenser()
-            line.next()
-            binds += line.remaining_args()
+            binds += [argument.text for argument in directive.arguments()]
     sockets = [address.socket for address in site.addresses if address.socket]
     sockets += [bind for bind in binds if "/" in bind]
     named = [address for address in site.addresses if not address.socket]
@@ -173,8 +178,7 @@ class _Block:
         nodes = [self._node(segment, definitions, invoked) for segment in segments]
         for node in nodes:
             if node.directive in SITE_DIRECTIVES or (not keep_order and node.directive not in self._order):
-                raise CaddyfileError.at(
-                    node.segment.tokens[0],
+                raise node.segment.tokens[0].error(
                     f'"{node.directive}" cannot be used here',
                     "it belongs at the top of a site"
                     if node.directive in SITE_DIRECTIVES
@@ -185,7 +189,7 @@ class _Block:
         return tuple(self._grouped(nodes))
 
     def _grouped(self, nodes: Sequence[RouteNode]) -> list[RouteNode]:
-        kinds = [_exclusive_kind(node.directive) for node in nodes]
+        kinds = ["handle" if node.directive == "handle_path" else node.directive for node in nodes]
         groups: dict[str, str] = {}
         for kind in EXCLUSIVE:
             # A rewrite always has a group, even alone: what comes after it must not be merged with what it changes.
@@ -245,40 +249,27 @@ class _Block:
         self, line: Dispenser, definitions: Mapping[str, MatcherSet], *, keep_order: bool, invoked: tuple[str, ...]
     ) -> tuple[RouteNode, ...]:
         """The nodes of the block that a directive opens."""
-        nodes: list[Segment] = []
-        known = dict(definitions)
+        inner: list[Segment] = []
         while line.next():
             if line.next_arg():
                 raise line.arg_error("only a matcher may stand before the {")
             nesting = line.nesting()
             while line.next_block(nesting):
-                inner = Segment(line.next_segment())
-                if inner.name.startswith("@"):
-                    define(inner.dispenser(), known)
-                else:
-                    nodes.append(inner)
-        return self.routes(nodes, known, keep_order=keep_order, invoked=invoked)
-
-
-def _exclusive_kind(directive: str) -> str:
-    return "handle" if directive == "handle_path" else directive
+                inner.append(Segment(line.next_segment()))
+        known = dict(definitions)
+        return self.routes(_without_definitions(inner, known), known, keep_order=keep_order, invoked=invoked)
 
 
 def _take_matcher(
     segment: Segment, definitions: Mapping[str, MatcherSet]
 ) -> tuple[Token | None, MatcherSet | None, Segment]:
     """The matcher of a directive, if it has one, and the directive without it."""
-    line = segment.dispenser()
-    line.next()
-    if segment.name in _NO_MATCHER or (segment.name in _LONE_ARGUMENT and line.count_remaining_args() == 1):
-        return None, None, segment
-    if not line.next_arg():
-        return None, None, segment
-    token = line.token()
-    found, matcher = matcher_of(token, definitions)
-    if not found:
-        return None, None, segment
-    return token, matcher, Segment([segment.tokens[0], *segment.tokens[2:]])
+    arguments = [] if segment.name in _NO_MATCHER else segment.arguments()
+    if arguments and not (segment.name in _LONE_ARGUMENT and len(arguments) == 1):
+        found, matcher = matcher_of(arguments[0], definitions)
+        if found:
+            return arguments[0], matcher, Segment([segment.tokens[0], *segment.tokens[2:]])
+    return None, None, segment
 
 
 _NO_MATCHER = SITE_DIRECTIVES | {"try_files"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .errors import CaddyfileError
+
 HEREDOC = "<"
 """The value of :attr:`Token.quote` for a heredoc, after the character that opens one."""
 
@@ -50,6 +52,12 @@ class Token(NamedTuple):
         # A heredoc's text lacks the line of its opening and the line of its closing marker. For one without any line in
         # between that is one too many: what follows it counts as on the same line. Caddy has it so.
         return self.row + self.text.count("\n") + (2 if self.quote == HEREDOC else 0)
+
+    def error(self, message: str, hint: str | None = None) -> CaddyfileError:
+        """The error of this token, to be raised."""
+        return CaddyfileError(
+            message, self.file, self.line, column=self.column, token=self.text, hint=hint, imports=self.imports
+        )
 
 
 def on_new_line(before: Token, after: Token) -> bool:

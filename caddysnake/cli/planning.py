@@ -11,7 +11,6 @@ from ..caddyfile.errors import CaddyfileError
 from ..config.check.settled import settle
 from ..config.language.adapt import load
 from ..config.language.models import Config
-from ..config.language.registry import error_at
 from ..config.plan.plan import Plan, plan, usable_cores
 from ..config.plan.search import installation
 from ..config.stock.stock import stock
@@ -59,5 +58,5 @@ def missing_libraries(plan: Plan, environ: Mapping[str, str]) -> list[CaddyfileE
         if next(runtime_folder(environ).glob(pattern), None) is None:
             message = f"there are no libraries of workers for {app.python}, which is Python {version[0]}.{version[1]}"
             hint = f"install them once: caddysnake runtime install --python {app.python}"
-            found.append(error_at(app.block.at("python_path", "venv"), message, hint))
+            found.append(app.block.at("python_path", "venv").error(message, hint))
     return found

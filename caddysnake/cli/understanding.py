@@ -51,7 +51,7 @@ class Understood(NamedTuple):
     configuration: Configuration
 
 
-@without_collection
+@without_collection()
 def understand(source: Source, setting: RunSetting, is_start: bool = False, goes_on: bool = False) -> Understood:
     """Check all of ``source``. Raises ``ConfigErrors``, ``RuntimeDirError``, ``InvalidValue`` (``--admin``).
 

@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ..placeholders import hosts, template
+from ..caddyfile import hosts
+from ..placeholders import template
 from ..placeholders.request import Request
 from .table import MatcherError
 
@@ -93,8 +94,7 @@ def _range(text: str) -> _Range:
 
 
 def _is_in(text: str, ranges: list[_Range]) -> bool:
-    split = hosts.split_host_port(text)
-    parsed = hosts.parse_address(text if split is None else split[0])
+    parsed = hosts.parse_address(hosts.without_port(text))
     if parsed is None:
         return False
     address, zone = parsed

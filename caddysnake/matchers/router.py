@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..caddyfile.hosts import integer
 from ..placeholders import template
-from ..placeholders.hosts import integer
 from ..placeholders.keys import AppTemplate, Field, UnsafeValue, Use
 from ..placeholders.request import Head, Request
 from ..placeholders.template import Template
@@ -42,7 +42,10 @@ class Router:
         self._refused = refused
 
     def route(self, listener: int, head: Head, peer: str, is_trusted: bool) -> Target | None:
-        """See ``target.Router``."""
+        """The app for the request with *head* that came over a connection of *listener*; ``None`` for 404. Called once
+        a request, on the relay's loop. *peer*: the address at the other end, empty for a unix socket. *is_trusted*:
+        what the head says in X-Forwarded-* is true.
+        """
         routes = self._listeners[listener]
         if routes.only is not None:
             return routes.only

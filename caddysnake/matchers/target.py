@@ -1,10 +1,8 @@
-"""Where a request goes: what the relay asks its router, and what it is told."""
+"""Where a request goes: what the relay's router tells it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
-
-from ..placeholders.request import Head
+from typing import NamedTuple
 
 
 class Target(NamedTuple):
@@ -20,14 +18,3 @@ class Target(NamedTuple):
 
 ALIVE = Target(-1)
 """No app: a health check of apps that start when they are asked for. That there is an answer is all it asks."""
-
-
-class Router(Protocol):
-    """From a request head to an app. Pure; called once a request, on the relay's loop."""
-
-    def route(self, listener: int, head: Head, peer: str, is_trusted: bool) -> Target | None:
-        """The app for the request with ``head`` that came over a connection of ``listener``; None for 404.
-
-        ``peer`` is the address at the other end, empty for a unix socket. ``is_trusted``: what the head says in
-        X-Forwarded-* is true.
-        """

@@ -28,7 +28,7 @@ _DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
 _ATTRIBUTES = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*(?:\(\))?")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*")
-_ACCOUNT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_ACCOUNT_NAME = re.compile(r"(?!root\Z)[A-Za-z_][A-Za-z0-9_.-]*")
 _SPECIAL_NAME = re.compile(r"(?:^|\.)__[A-Za-z0-9_]*__(?:\.|$)")
 _BETWEEN: Final = "\x1f"  # the unit separator: no value that is safe for anything holds a control character
 _EVERY_REQUEST_ANEW = ("time.", "http.request.uuid")
@@ -121,7 +121,10 @@ class AppTemplate:
                 raise UnsafeValue(self.names[number], values[number], field)
 
 
-def is_segment(value: str) -> bool:
+_IsSafe = Callable[[str], bool]
+
+
+def _is_segment(value: str) -> bool:
     """*value* is one element of a path that cannot lead elsewhere, nor to something hidden."""
     return (
         bool(value)
@@ -134,51 +137,38 @@ def is_segment(value: str) -> bool:
     )
 
 
-def is_module_part(value: str) -> bool:
-    """*value* is made of identifiers and dots between them; what stands around it may make the first one whole."""
-    return len(value) <= _MODULE_MAX and _DOTTED.fullmatch(value) is not None and not _SPECIAL_NAME.search(value)
-
-
-def is_environment(value: str) -> bool:
+def _is_environment(value: str) -> bool:
     """*value* can be in an environment, and in a log. It may be empty."""
     return (not value or value.isprintable()) and len(value.encode()) <= _ENVIRONMENT_MAX_BYTES
 
 
-def is_account_part(value: str) -> bool:
-    """*value* can be a part of the name of a user or group."""
-    return len(value) <= _ACCOUNT_MAX and _ACCOUNT.fullmatch(value) is not None
+def _is_like(pattern: re.Pattern[str], most: int) -> _IsSafe:
+    return lambda value: len(value) <= most and pattern.fullmatch(value) is not None
 
 
-def is_word(value: str) -> bool:
-    """*value* can be a part of a word of a command: no option, and nothing that means something to a shell."""
-    return len(value) <= _WORD_MAX and _WORD.fullmatch(value) is not None
+def _is_module(pattern: re.Pattern[str]) -> _IsSafe:
+    return lambda value: (
+        len(value) <= _MODULE_MAX and pattern.fullmatch(value) is not None and not _SPECIAL_NAME.search(value)
+    )
 
 
-def _is_module(value: str) -> bool:
-    return len(value) <= _MODULE_MAX and _DOTTED_NAME.fullmatch(value) is not None and not _SPECIAL_NAME.search(value)
-
-
-def _is_account(value: str) -> bool:
-    return len(value) <= _ACCOUNT_MAX and _ACCOUNT_NAME.fullmatch(value) is not None and value != "root"
-
-
-def _is_path(value: str) -> bool:
-    return bool(value) and "\0" not in value
-
-
-_SAFE: Final[Mapping[Use, Callable[[str], bool]]] = {
-    Use.PATH: is_segment,
-    Use.MODULE: is_module_part,
-    Use.VARIABLE: is_module_part,
-    Use.ENVIRONMENT: is_environment,
-    Use.ACCOUNT: is_account_part,
-    Use.WORD: is_word,
+_SAFE: Final[Mapping[Use, _IsSafe]] = {
+    Use.PATH: _is_segment,
+    # What stands around it may make the first name whole.
+    Use.MODULE: _is_module(_DOTTED),
+    Use.VARIABLE: _is_module(_DOTTED),
+    Use.ENVIRONMENT: _is_environment,
+    Use.ACCOUNT: _is_like(_ACCOUNT, _ACCOUNT_MAX),
+    # No option, and nothing that means something to a shell.
+    Use.WORD: _is_like(_WORD, _WORD_MAX),
 }
-_WHOLE: Final[Mapping[Use, Callable[[str], bool]]] = {
-    Use.PATH: _is_path,
-    Use.MODULE: _is_module,
+"""What one value may be."""
+_WHOLE: Final[Mapping[Use, _IsSafe]] = {
+    Use.PATH: lambda value: bool(value) and "\0" not in value,
+    Use.MODULE: _is_module(_DOTTED_NAME),
     Use.VARIABLE: lambda value: _ATTRIBUTES.fullmatch(value) is not None,
-    Use.ENVIRONMENT: is_environment,
-    Use.ACCOUNT: _is_account,
+    Use.ENVIRONMENT: _is_environment,
+    Use.ACCOUNT: _is_like(_ACCOUNT_NAME, _ACCOUNT_MAX),
     Use.WORD: lambda value: "\0" not in value,
 }
+"""What a field may be that values have made."""

@@ -17,7 +17,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from .. import files
-from . import hosts, uris
+from ..caddyfile import hosts
+from . import uris
 from .request import Request
 
 Environ = Mapping[str, str]

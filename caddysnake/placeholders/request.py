@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from . import hosts, uris
+from ..caddyfile import hosts
+from . import uris
 
 HTTP_1_0 = "HTTP/1.0"
 HTTP_1_1 = "HTTP/1.1"
@@ -175,8 +176,7 @@ class Request:
     @_once
     def host(self) -> str:
         """Without the port, in the case in which it came. An IPv6 address without a port keeps its brackets."""
-        split = hosts.split_host_port(self.hostport)
-        return self.hostport if split is None else split[0]
+        return hosts.without_port(self.hostport)
 
     @_once
     def bare_host(self) -> str:
@@ -233,8 +233,7 @@ class Request:
         if self.is_trusted:
             for element in ",".join(self.values(b"x-forwarded-for")).split(","):
                 # As Caddy reads what proxies before it have written: some add a port, some a zone.
-                split = hosts.split_host_port(element)
-                parsed = hosts.parse_address((element if split is None else split[0]).strip().partition("%")[0])
+                parsed = hosts.parse_address(hosts.without_port(element).strip().partition("%")[0])
                 if parsed is not None:
                     return hosts.address_text(parsed[0])
         return self.remote_host

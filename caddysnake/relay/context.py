@@ -16,7 +16,8 @@ from ..channel.settings import RelaySettings
 from ..channel.vitals import WORD_ACTIVE, Page
 from ..http1.plain import new_reader
 from ..http1.request import RequestHead
-from ..matchers.target import ALIVE, Router, Target
+from ..matchers.router import Router
+from ..matchers.target import ALIVE, Target
 from ..placeholders.request import RoutingLimit
 from .affinity import Affinity, Block
 from .answers import HEALTHY, KEY_TOO_LONG, NO_ROUTE, ROUTING_FAILED, ROUTING_LIMIT

@@ -12,7 +12,7 @@ from ..channel.endpoint import Endpoint
 from ..channel.records import say
 from ..channel.settings import RelaySettings
 from ..channel.vitals import KNOWS_TAKES, WORD_GUEST, WORD_TICK, Page
-from ..matchers.target import Router
+from ..matchers.router import Router
 from .client_connection import ClientConnection
 from .context import RelayContext
 from .link_broker import LinkBroker

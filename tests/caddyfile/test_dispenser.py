@@ -56,14 +56,6 @@ def test_no_block_and_an_empty_one_have_no_lines(text: str) -> None:
     assert not line.next_block(line.nesting())
 
 
-def test_counting_arguments_leaves_the_cursor_where_it_is() -> None:
-    line = dispenser("a b c\nd")
-    line.next()
-
-    assert line.count_remaining_args() == 2
-    assert line.val() == "a"
-
-
 def test_a_segment_is_a_line_with_the_block_it_opens() -> None:
     line = dispenser("a {\n\tb c {\n\t\td\n\t}\n\te\n}")
     line.next()
@@ -92,14 +84,3 @@ def test_an_empty_dispenser_blames_the_place_it_was_given() -> None:
     assert str(Dispenser([], place).error("is missing")) == "Caddyfile:1: is missing"
     assert Dispenser([]).val() == ""
     assert not Dispenser([]).next()
-
-
-def test_going_back_gives_the_token_again() -> None:
-    line = dispenser("a b")
-    line.next()
-    line.next_arg()
-
-    assert line.prev()
-    assert line.val() == "a"
-    assert line.next_arg()
-    assert line.val() == "b"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from support.heads import head, request
 
-from caddysnake.placeholders import hosts, template
+from caddysnake.caddyfile import hosts
+from caddysnake.placeholders import template
 from caddysnake.placeholders.request import Request
 
 NETWORKS = (

@@ -11,11 +11,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import islice
 
 from ...caddyfile.errors import CaddyfileError, nearest
 from ..language.models import Position
-from ..language.registry import error_at
 from ..plan import accounts
 from ..plan.accounts import AccountError
 from ..plan.isolation import Residents, residents
@@ -30,11 +28,9 @@ from ..plan.search import (
     installation,
     is_standard,
     modules_in,
+    names_near,
 )
 from .sandbox import kernel_errors, path_errors
-
-_NAMED_MAX = 1000
-"""Among so many is looked for what may have been meant."""
 
 
 def check(plan: Plan) -> list[CaddyfileError]:
@@ -60,13 +56,13 @@ def check_app(
     most = app.block.settings.max_in_flight
     if most is not None and most < app.workers:
         message = f"max_in_flight {most} leaves some of {app.workers} workers without a request"
-        yield error_at(app.block.at("max_in_flight"), message, f"write {app.workers} or more, or fewer workers")
+        yield app.block.at("max_in_flight").error(message, f"write {app.workers} or more, or fewer workers")
     if app.block.canary is not None and app.strategy == "stop_first":
         hint = "take one of them away: with stop_first the new build starts when the old has ended"
-        yield error_at(app.block.at("canary"), "canary compares two builds that run at the same time", hint)
+        yield app.block.at("canary").error("canary compares two builds that run at the same time", hint)
     if app.block.keep_previous_s and app.strategy != "parallel":
         hint = "take it away, or write reload_strategy parallel into this block"
-        yield error_at(app.block.at("keep_previous"), f"nothing is left to keep with {app.strategy}", hint)
+        yield app.block.at("keep_previous").error(f"nothing is left to keep with {app.strategy}", hint)
     yield from kernel_errors(app, housed)
     if app.block.placeholders:
         if not any("{" in name for name in (app.block.user, app.block.group) if name is not None):
@@ -91,34 +87,34 @@ def _account_errors(app: AppSpec) -> Iterator[CaddyfileError]:
             number(name) if name is not None else None
         except AccountError as exc:
             known = False
-            yield error_at(app.block.at(what), str(exc), exc.hint)
+            yield app.block.at(what).error(str(exc), exc.hint)
     if not known:
         return
     try:
         account = accounts.resolve(user, group)
     except AccountError as exc:
-        yield error_at(app.block.at("user", "group"), str(exc), exc.hint)
+        yield app.block.at("user", "group").error(str(exc), exc.hint)
         return
     uid = os.geteuid() if account is None else account.uid
     if uid == 0 and (found := foreign_hand(app.python)) is not None:
-        message = f"root must not run {app.python}: {found}"
-        yield error_at(app.block.at("user", "venv", "python_path"), message, ROOT_HINT)
+        yield app.block.at("user", "venv", "python_path").error(f"root must not run {app.python}: {found}", ROOT_HINT)
     niceness = app.block.limits.niceness if app.block.limits is not None else None
     if niceness is not None and niceness < 0 and uid != 0:
         message = f"niceness {niceness}: only root may be preferred to others, and this app is not run as root"
-        yield error_at(app.block.at("limits"), message, "write 0 or more")
+        yield app.block.at("limits").error(message, "write 0 or more")
 
 
 def _directory_error(path: str, what: str, position: Position) -> CaddyfileError | None:
     if not os.path.isdir(path):
         if os.path.lexists(path):
-            return error_at(position, f"{what} {path} is not a directory", "name the directory itself")
+            return position.error(f"{what} {path} is not a directory", "name the directory itself")
         parent = os.path.dirname(path)
-        near = nearest(os.path.basename(path), _folders(parent)) if os.path.isdir(parent) else None
+        folders = [name for name in names_near(parent) if os.path.isdir(os.path.join(parent, name))]
+        near = nearest(os.path.basename(path), folders)
         near = "nobody expands ~ in a Caddyfile: write {$HOME}" if "/~" in path else near
-        return error_at(position, f"{what} {path} does not exist", near or "create it, or correct the path")
+        return position.error(f"{what} {path} does not exist", near or "create it, or correct the path")
     if not os.access(path, os.R_OK | os.X_OK):
-        return error_at(position, f"{what} {path} may not be read", "give the daemon's user the right to read it")
+        return position.error(f"{what} {path} may not be read", "give the daemon's user the right to read it")
     return None
 
 
@@ -137,22 +133,22 @@ def _venv_error(app: AppSpec) -> CaddyfileError | None:
     if os.path.islink(app.python):
         leads = f"{app.python} leads to {os.readlink(app.python)}"
         message = f"the Python of venv {app.venv} is gone, or this user may not get to it: {leads}"
-        return error_at(position, message, f"make it anew with: python3 -m venv --clear {app.venv}")
+        return position.error(message, f"make it anew with: python3 -m venv --clear {app.venv}")
     message = f"venv {app.venv} has no Python: neither bin/python3 nor bin/python is there"
-    return error_at(position, message, f"make it with: python3 -m venv {app.venv}")
+    return position.error(message, f"make it with: python3 -m venv {app.venv}")
 
 
 def _python_error(app: AppSpec, look: Callable[[str], Installation]) -> CaddyfileError | None:
     position = app.block.at("python_path", "venv")
     if not os.path.exists(app.python):
-        return error_at(position, f"interpreter {app.python} does not exist", "correct python_path")
+        return position.error(f"interpreter {app.python} does not exist", "correct python_path")
     if not os.path.isfile(app.python) or not os.access(app.python, os.X_OK):
-        return error_at(position, f"interpreter {app.python} is not a program that may be run", "correct python_path")
+        return position.error(f"interpreter {app.python} is not a program that may be run", "correct python_path")
     version = look(app.python).version
     if len(version) >= 2 and version[:2] < OLDEST_PYTHON:
         shown, oldest = ".".join(map(str, version)), ".".join(map(str, OLDEST_PYTHON))
         message = f"interpreter {app.python} is Python {shown}, and apps need {oldest} or later"
-        return error_at(position, message, "make the venv with a newer Python")
+        return position.error(message, "make the venv with a newer Python")
     return None
 
 
@@ -169,7 +165,7 @@ def _module_errors(app: AppSpec, look: Callable[[str], Installation]) -> Iterato
             continue  # it may come from a place that the files do not tell
         where = position if name == app.module else app.block.at("preload")
         message = f"no module named {name} in {app.working_dir}, nor in what is installed for {app.python}"
-        yield error_at(where, message, _module_hint(name, app))
+        yield where.error(message, _module_hint(name, app))
 
 
 def _names_a_file(name: str, app: AppSpec) -> bool:
@@ -203,7 +199,7 @@ def check_sockets(plan: Plan) -> Iterator[CaddyfileError]:
         first = seen.setdefault(os.path.realpath(listener.path) if listener.path else listener.address, listener)
         if first is not listener:
             message = f"{listener} is listened on twice, first on line {first.position.line}"
-            yield error_at(listener.position, message, "give each a socket of its own")
+            yield listener.position.error(message, "give each a socket of its own")
         elif listener.network == "unix":
             yield from _check_unix(listener)
 
@@ -217,23 +213,26 @@ def _check_unix(listener: PlannedListener) -> Iterator[CaddyfileError]:
     else:
         if not stat.S_ISSOCK(mode):
             message = f"{listener.path} exists and is not a socket"
-            yield error_at(listener.position, message, "take it away, or choose another path")
-    if listener.owner is not None:
-        number = _number(accounts.user_id, listener.owner)
-        if number is None:
-            message = f"there is no user {listener.owner}, who was to own {listener}"
-            yield error_at(listener.position, message, "create it, or correct the name")
-        elif os.geteuid() not in (0, number):
-            message = f"only root may make {listener.owner} the owner of {listener}"
-            yield error_at(listener.position, message, "set the group instead, or start as root")
-    if listener.group is not None:
-        number = _number(accounts.group_id, listener.group)
-        if number is None:
-            message = f"there is no group {listener.group}, which was to own {listener}"
-            yield error_at(listener.position, message, "create it, or correct the name")
-        elif os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
-            message = f"the daemon's user is not in the group {listener.group}, so it cannot give {listener} to it"
-            yield error_at(listener.position, message, f"add the user to it: usermod -aG {listener.group} USER")
+            yield listener.position.error(message, "take it away, or choose another path")
+    yield from _check_owners(listener)
+
+
+def _check_owners(listener: PlannedListener) -> Iterator[CaddyfileError]:
+    owner, group, own = listener.owner, listener.group, os.geteuid()
+    not_owner = f"only root may make {owner} the owner of {listener}", "set the group instead, or start as root"
+    not_member = (
+        f"the daemon's user is not in the group {group}, so it cannot give {listener} to it",
+        f"add the user to it: usermod -aG {group} USER",
+    )
+    for name, look_up, ours, why_not in (
+        (owner, accounts.user_id, {own}, not_owner),
+        (group, accounts.group_id, {os.getegid(), *os.getgroups()}, not_member),
+    ):
+        try:
+            if name is not None and look_up(name) not in ours and own != 0:
+                yield listener.position.error(*why_not)
+        except AccountError as exc:
+            yield listener.position.error(f"{exc}, which was to own {listener}", exc.hint)
 
 
 def _check_folder(listener: PlannedListener) -> Iterator[CaddyfileError]:
@@ -246,23 +245,9 @@ def _check_folder(listener: PlannedListener) -> Iterator[CaddyfileError]:
     hint = f"create it: mkdir -p {folder}"
     if not os.path.isdir(folder):
         what = "is not a directory" if os.path.lexists(folder) else "does not exist"
-        yield error_at(listener.position, f"the folder {folder} for {listener} {what}", hint)
+        yield listener.position.error(f"the folder {folder} for {listener} {what}", hint)
     elif not os.access(folder, os.W_OK | os.X_OK):
         message = f"the folder {folder} for {listener} is not writable for the daemon's user"
-        yield error_at(listener.position, message, "change its owner or mode, or choose another folder")
+        yield listener.position.error(message, "change its owner or mode, or choose another folder")
 
 
-def _number(look_up: Callable[[str], int], name: str) -> int | None:
-    """That of a user or group, by name or number."""
-    try:
-        return look_up(name)
-    except AccountError:
-        return None
-
-
-def _folders(parent: str) -> list[str]:
-    try:
-        with os.scandir(parent) as entries:
-            return [entry.name for entry in islice(entries, _NAMED_MAX) if entry.is_dir()]
-    except OSError:
-        return []

@@ -10,12 +10,12 @@ from datetime import datetime
 from ...caddyfile.errors import CaddyfileError, nearest
 from ...files import closed_to
 from ..language import cron
-from ..language.registry import error_at
 from ..language.values import unescaped
 from ..plan import accounts
 from ..plan.accounts import AccountError
 from ..plan.plan import AppSpec, Plan
 from ..plan.routing import commands
+from ..plan.search import names_near
 
 _PYTHON = ("python", "python3")
 _NEXT = 3
@@ -36,7 +36,7 @@ def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileErro
         if closed is not None:
             message = f"working_dir {app.working_dir}: user {account.name} may not enter {closed}"
             hint = f"chmod a+x {closed}, or name a folder that it may enter"
-            yield error_at(app.block.at("working_dir", "user"), message, hint)
+            yield app.block.at("working_dir", "user").error(message, hint)
     path = app.environ.get("PATH") or environ.get("PATH") or os.defpath
     folders = [os.path.dirname(app.python), *path.split(os.pathsep)]
     who = "this user" if account is None else f"user {account.name}"
@@ -51,24 +51,17 @@ def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileErro
         found = next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), None)
         plain = next(filter(os.path.isfile, places), None)
         if found is None and plain is not None:
-            yield error_at(each.position, f"{what}: {plain} may not be executed", f"chmod +x {plain}")
+            yield each.position.error(f"{what}: {plain} may not be executed", f"chmod +x {plain}")
         elif found is None:
-            near = nearest(word, _names(folders[:1])) if os.sep not in word else None
+            near = nearest(word, names_near(folders[0])) if os.sep not in word else None
             hint = near or "install it there, or write its whole path"
             where = "" if os.sep in word else f" in {os.pathsep.join(folders[:4])}{' …' if len(folders) > 4 else ''}"
-            yield error_at(each.position, f"{what}: there is no command {word}{where}", hint)
+            yield each.position.error(f"{what}: there is no command {word}{where}", hint)
         elif account is not None:
             closed = closed_to(found, account.uid, frozenset((account.gid, *account.groups)))
             if closed is not None:
                 message = f"{what}: {who} may not execute {found}: the mode of {closed} keeps it out"
-                yield error_at(each.position, message, "install it where that user may read it")
-
-
-def _names(folders: list[str]) -> list[str]:
-    try:
-        return [name for folder in folders for name in os.listdir(folder)][:1000]
-    except OSError:
-        return []
+                yield each.position.error(message, "install it where that user may read it")
 
 
 def told_schedules(plan: Plan, now: float) -> Iterator[str]:

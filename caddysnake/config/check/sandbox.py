@@ -16,7 +16,6 @@ from ...caddyfile.errors import CaddyfileError
 from ...sandbox import landlock, seccomp, walls
 from ...sandbox.walls import Walls
 from ..language.models import Sandbox
-from ..language.registry import error_at
 from ..plan import accounts
 from ..plan.accounts import AccountError
 from ..plan.fence import Fence, FenceError, Sites, Wish, closed_places, common_fence, fence_of, unwalled, walls_of
@@ -91,11 +90,11 @@ def kernel_errors(app: AppSpec, housed: Residents | None = None) -> Iterator[Cad
     position = app.block.at("sandbox")
     if box.mode == "audit":
         if seccomp.machine() is None:
-            yield error_at(position, f"sandbox: {walls.why_not()}", "take sandbox audit away")
+            yield position.error(f"sandbox: {walls.why_not()}", "take sandbox audit away")
         return
     if why := walls.why_not():
         hint = "take sandbox away, or run it where it can be held; with less than it says it is not started"
-        yield error_at(position, f"sandbox: {why}", hint)
+        yield position.error(f"sandbox: {why}", hint)
         return
     try:
         is_root = (os.geteuid() if app.block.user is None else accounts.user_id(app.block.user)) == 0
@@ -103,7 +102,7 @@ def kernel_errors(app: AppSpec, housed: Residents | None = None) -> Iterator[Cad
         is_root = False
     is_one_of_many = housed is not None and is_shared(app, housed)
     for at, message, hint in refusals(box, landlock.abi(), is_root=is_root, is_shared=is_one_of_many):
-        yield error_at(app.block.at(at), f"sandbox: {message}", hint)
+        yield app.block.at(at).error(f"sandbox: {message}", hint)
 
 
 def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
@@ -123,7 +122,7 @@ def path_errors(plan: Plan) -> Iterator[tuple[int, CaddyfileError]]:
                     why = "the store of `cache` is reached by a unix socket, and it may have none"
                     raise FenceError("cache", why, hint)
         except FenceError as exc:
-            yield number, error_at(app.block.at(exc.at, "sandbox"), f"sandbox: {exc}", exc.hint)
+            yield number, app.block.at(exc.at, "sandbox").error(f"sandbox: {exc}", exc.hint)
 
 
 def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
@@ -148,7 +147,7 @@ def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
             is_reached = connect is None or address.rpartition(":")[2] in map(str, connect)
         if is_reached:
             message = f"admin: {app.name} is in a sandbox, and would reach Caddy's admin API at {address}"
-            yield error_at(app.block.at("sandbox") if admin is None else plan.options.at("admin"), message, hint)
+            yield (app.block.at("sandbox") if admin is None else plan.options.at("admin")).error(message, hint)
 
 
 def sandboxes(plan: Plan) -> Sequence[str]:

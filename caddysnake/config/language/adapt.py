@@ -17,7 +17,7 @@ from .block import read_app
 from .listeners import Opening, openings
 from .models import NOWHERE, Config, PythonApp, Route, Site, SiteAddress
 from .options import read_bind, read_options
-from .registry import error_at, position_of
+from .registry import position_of
 from .values import InvalidValue
 
 
@@ -111,7 +111,7 @@ class _SiteReader:
             if socket.network.startswith("tcp") and socket.port is None:
                 raise InvalidValue(f"{address.text} has no port", f"write {address.text}:9000")
         except InvalidValue as exc:
-            self._errors.append(CaddyfileError.at(address.token, str(exc), exc.hint))
+            self._errors.append(address.token.error(str(exc), exc.hint))
             return SiteAddress(text=address.text, position=position)
         return SiteAddress(text=address.text, socket=socket, position=position)
 
@@ -133,7 +133,7 @@ class _SiteReader:
         for route in routes:
             if route.app is not None and whole is not None:
                 what = f"this app is never asked: the one of line {whole.position.line} takes every request"
-                self.warnings.append(error_at(route.position, what, "give it a matcher, or a site of its own"))
+                self.warnings.append(route.position.error(what, "give it a matcher, or a site of its own"))
             elif route.app is not None and not route.matcher:
                 whole = route
         groups = {route.group for route in routes if route.group is not None and route.apps()}
@@ -180,7 +180,7 @@ class _SiteReader:
         for before, token in pairwise(segment.tokens):
             if token.text == "python" and not token.quote and on_new_line(before, token):
                 hint = "put it into the site, or into handle, handle_path or route"
-                self._errors.append(CaddyfileError.at(token, f"python cannot be used inside {segment.name}", hint))
+                self._errors.append(token.error(f"python cannot be used inside {segment.name}", hint))
 
 
 _HOLD_ROUTES = frozenset({"handle_errors", "intercept", "reverse_proxy", "forward_auth", "php_fastcgi"})

@@ -12,7 +12,7 @@ from ...caddyfile.tokens import Token
 from . import commands, deploying, values  # noqa: F401 (commands, deploying: register their subdirectives)
 from .directives import SUBDIRECTIVES, AppDraft
 from .models import UNSAID, Interface, PythonApp
-from .registry import error_at, lines, position_of
+from .registry import lines, position_of
 from .values import InvalidValue
 
 
@@ -29,7 +29,7 @@ def read_app(tokens: Sequence[Token]) -> tuple[PythonApp | None, list[CaddyfileE
     block = lines(dispenser)
     if simple and block:
         hint = "write the module inside the block, as module_wsgi or module_asgi"
-        errors.append(error_at(draft.position, "python takes either an argument or a block, not both", hint))
+        errors.append(draft.position.error("python takes either an argument or a block, not both", hint))
     elif len(simple) == 1:
         _read_simple(dispenser, simple[0], draft, errors)
     for line in block:
@@ -60,11 +60,11 @@ def _interface_errors(draft: AppDraft, *, complete: bool) -> list[CaddyfileError
     both = [draft.where[name] for name in ("module_wsgi", "module_asgi") if name in draft.where]
     if len(both) == 2:
         hint = "an app is one or the other; take one of them away"
-        return [error_at(max(both, key=lambda place: place.line), "both module_wsgi and module_asgi are given", hint)]
+        return [max(both, key=lambda place: place.line).error("both module_wsgi and module_asgi are given", hint)]
     # A line that could not be read may well have been the module's.
     if not both and complete:
         hint = "write module_wsgi module:variable or module_asgi module:variable, such as module_asgi main:app"
-        return [error_at(draft.position, "python names no app", hint)]
+        return [draft.position.error("python names no app", hint)]
     return []
 
 
@@ -75,24 +75,24 @@ def _combination_errors(draft: AppDraft) -> list[CaddyfileError]:
     interface: Interface = fields["interface"]
     runtime = fields.get("runtime")
     if interface == "wsgi" and runtime in ("native", "uvloop"):
-        errors.append(error_at(where["runtime"], f"runtime {runtime} is for ASGI apps", "take it away, or write sync"))
+        errors.append(where["runtime"].error(f"runtime {runtime} is for ASGI apps", "take it away, or write sync"))
     elif interface == "asgi" and runtime == "sync":
-        errors.append(error_at(where["runtime"], "runtime sync is for WSGI apps", "write uvloop or native"))
+        errors.append(where["runtime"].error("runtime sync is for WSGI apps", "write uvloop or native"))
     if interface == "asgi" and "threads" in where:
         hint = "take it away: an ASGI app runs on one event loop in each worker"
-        errors.append(error_at(where["threads"], "threads is for WSGI apps", hint))
+        errors.append(where["threads"].error("threads is for WSGI apps", hint))
     if interface == "wsgi" and "lifespan" in where:
-        draft.warnings.append(error_at(where["lifespan"], "lifespan means nothing to a WSGI app"))
+        draft.warnings.append(where["lifespan"].error("lifespan means nothing to a WSGI app"))
     if interface == "wsgi" and "sendfile" in where:
         hint = "take it away: wsgi.file_wrapper always sends files so"
-        errors.append(error_at(where["sendfile"], "sendfile is for ASGI apps", hint))
+        errors.append(where["sendfile"].error("sendfile is for ASGI apps", hint))
     if fields.get("workers_runtime") == "thread" and draft.settings.get("app_metrics"):
         hint = "take it away, or write workers_runtime process: threads of a process count in one place for all apps"
-        errors.append(error_at(where["app_metrics"], "app_metrics is for workers that are processes", hint))
+        errors.append(where["app_metrics"].error("app_metrics is for workers that are processes", hint))
     cache, sandbox = fields.get("cache"), fields.get("sandbox")
     if cache is not None and cache.url is None and sandbox is not None and sandbox.mode == "on":
         hint = "name one elsewhere, which the walls let it reach over TCP: cache redis://127.0.0.1:6379/0"
-        errors.append(error_at(where["cache"], "a store of its own is not offered to an app in a sandbox", hint))
+        errors.append(where["cache"].error("a store of its own is not offered to an app in a sandbox", hint))
     return errors
 
 

@@ -436,8 +436,7 @@ def isolation(d: Dispenser, app: AppDraft) -> None:
     inner = [f"`memory {said.get('memory', '512MiB')}`"]
     with contextlib.suppress(ValueError):
         inner += [f"`cpu {float(said['cpus']) * 100:g}%`"] if "cpus" in said else []
-    raise registry.error_at(
-        here,
+    raise here.error(
         f"isolation: {' '.join(words) or 'it'} is not offered here: workers do not run in containers",
         f"write in its place the lines `user NAME`, `sandbox on`, `limits` with {' and '.join(inner)} in its block; or "
         "run the sidecar itself in an image",

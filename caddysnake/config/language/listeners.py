@@ -18,7 +18,6 @@ from typing import Final, Literal
 
 from ...caddyfile.errors import CaddyfileError
 from .models import Config, Position, PythonApp, Route, Site
-from .registry import error_at
 from .values import MAX_UNIX_PATH_BYTES, SocketAddress
 
 Kind = Literal["direct", "relay"]
@@ -91,7 +90,7 @@ def _useless(site: Site) -> list[CaddyfileError]:
     for address in site.addresses:
         if address.socket is not None:
             hint = "put a python block into it, or take the site away"
-            return [error_at(address.position, f"the site on {address.text} has no python block", hint)]
+            return [address.position.error(f"the site on {address.text} has no python block", hint)]
     return []
 
 
@@ -118,7 +117,7 @@ def _claim(
     draft = drafts.setdefault(socket.name, _Draft(socket, position))
     if draft.socket != socket:
         message = f"{socket} is written with another mode or owner than on line {draft.position.line}: {draft.socket}"
-        errors.append(error_at(position, message, "write both alike"))
+        errors.append(position.error(message, "write both alike"))
         return
     if not tenancy.hosts:
         for other in draft.tenancies:
@@ -126,7 +125,7 @@ def _claim(
                 message = (
                     f"two sites take every request on {socket.name}; the first is on line {other.site.position.line}"
                 )
-                errors.append(error_at(position, message, "give each a socket of its own"))
+                errors.append(position.error(message, "give each a socket of its own"))
                 return
     draft.tenancies.append(tenancy)
 

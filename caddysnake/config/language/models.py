@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 
+from ...caddyfile.errors import CaddyfileError
 from ...channel.settings import Settings
 from .values import DEFAULT_SOCKET_MODE, ModuleVariable, SocketAddress
 
@@ -39,6 +40,10 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+    def error(self, message: str, hint: str | None = None) -> CaddyfileError:
+        """An error that points here."""
+        return CaddyfileError(message, self.file, self.line, hint=hint, imports=self.imports)
 
 
 NOWHERE = Position("", 0)

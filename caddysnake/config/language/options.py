@@ -29,20 +29,11 @@ class OptionsDraft:
 OPTIONS: Registry[OptionsDraft] = Registry("global option")
 _option = OPTIONS.register
 
-OURS: Final = frozenset(
-    {
-        "socket_mode",
-        "socket_owner",
-        "socket_group",
-        "relays",
-        "max_spawners",
-        "trusted_proxies",
-        "on_demand_ask",
-        "reload_strategy",
-        "start_policy",
-        "memory_budget",
-    }
-)
+_OURS: Final = """
+    socket_mode socket_owner socket_group relays max_spawners trusted_proxies on_demand_ask reload_strategy start_policy
+    memory_budget
+"""
+OURS: Final = frozenset(_OURS.split())
 """The options that a stock Caddy does not know. The others that are read here are Caddy's too."""
 
 _CADDYS: Final = """
@@ -65,7 +56,7 @@ def read_options(segments: Sequence[Sequence[Token]]) -> tuple[GlobalOptions, li
         if name not in OPTIONS.settings:
             if name not in CADDYS:
                 known = nearest(name, CADDYS | OURS)
-                errors.append(CaddyfileError.at(tokens[0], f'unknown global option "{name}"', known))
+                errors.append(tokens[0].error(f'unknown global option "{name}"', known))
             continue
         try:
             OPTIONS.apply(tokens, draft, draft.where)
@@ -91,7 +82,7 @@ def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
         try:
             addresses.append(values.socket_address(token.text))
         except InvalidValue as exc:
-            raise CaddyfileError.at(token, str(exc), exc.hint) from None
+            raise token.error(str(exc), exc.hint) from None
     nesting = dispenser.nesting()
     while dispenser.next_block(nesting):
         dispenser.remaining_args()
@@ -173,7 +164,7 @@ def admin(d: Dispenser, options: OptionsDraft) -> None:
         elif name == "origins" and rest:
             found["origins"] = (*found.get("origins", ()), *rest)
         else:
-            raise CaddyfileError.at(tokens[0], f'unexpected "{name}"', "write enforce_origin, or origins <host>...")
+            raise tokens[0].error(f'unexpected "{name}"', "write enforce_origin, or origins <host>...")
     if words == ["off"]:
         if found:
             raise InvalidValue("off takes no block")

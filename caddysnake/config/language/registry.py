@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ...caddyfile.dispenser import Dispenser
-from ...caddyfile.errors import CaddyfileError, nearest
+from ...caddyfile.errors import nearest
 from ...caddyfile.tokens import Token
 from .models import Position
 from .values import InvalidValue
@@ -140,11 +140,6 @@ class Registry(Generic[Draft]):
 def position_of(token: Token) -> Position:
     """Where *token* stands."""
     return Position(token.file, token.line, token.imports)
-
-
-def error_at(position: Position, message: str, hint: str | None = None, token: str | None = None) -> CaddyfileError:
-    """An error that points at *position*."""
-    return CaddyfileError(message, position.file, position.line, token=token, hint=hint, imports=position.imports)
 
 
 def arguments(dispenser: Dispenser, least: int, most: int | None = None) -> list[str]:

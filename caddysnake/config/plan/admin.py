@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 
 from ... import files
 from ..language import values
-from ..language.models import GlobalOptions
-from ..language.registry import error_at
+from ..language.models import Admin, GlobalOptions
 from ..language.values import InvalidValue, SocketAddress
 from .places import absolute, start_folder
 from .rendezvous import default_path
@@ -51,22 +50,20 @@ def admin_endpoint(
     ``CaddyfileError``, or ``InvalidValue`` for ``override``: it cannot be listened on.
     """
     base = base_dir or start_folder(environ)
-    said = None if for_caddy else options.admin
-    origins = () if said is None else said.origins
-    enforce_origin = said is not None and said.enforce_origin
-    if override is None and (said is None or (said.listen is None and not said.disabled)):
-        path = default_path(absolute(file, base), environ)
-        return AdminEndpoint(SocketAddress("unix", path, mode=DEFAULT_MODE), origins, enforce_origin, is_default=True)
-    if override == "off" or (override is None and said is not None and said.disabled):
+    said = Admin() if for_caddy or options.admin is None else options.admin
+    address = override if override is not None else "off" if said.disabled else said.listen
+    if address == "off":
         return OFF
-    if override is not None:
-        return AdminEndpoint(_address(override, base), origins, enforce_origin)
-    assert said is not None
-    assert said.listen is not None
+    asked = said.origins, said.enforce_origin
+    if address is None:
+        path = default_path(absolute(file, base), environ)
+        return AdminEndpoint(SocketAddress("unix", path, mode=DEFAULT_MODE), *asked, is_default=True)
     try:
-        return AdminEndpoint(_address(said.listen, base), origins, enforce_origin)
+        return AdminEndpoint(_address(address, base), *asked)
     except InvalidValue as exc:
-        raise error_at(options.at("admin"), f"admin: {exc}", exc.hint) from None
+        if override is not None:
+            raise
+        raise options.at("admin").error(f"admin: {exc}", exc.hint) from None
 
 
 def _address(text: str, base: str) -> SocketAddress:

@@ -21,7 +21,6 @@ from ... import files
 from ...caddyfile.errors import CaddyfileError
 from ..language.listeners import Kind, Opening, openings, own_hosts, own_socket_path, root_paths
 from ..language.models import GRACE_PERIOD_S, Config, GlobalOptions, Position, PythonApp
-from ..language.registry import error_at
 from ..language.values import InvalidValue, check_unix_path, unescaped
 from . import accounts, envfile
 from .accounts import AccountError
@@ -268,7 +267,7 @@ def _environ(
             within = _written(block, path, working_dir, loose) if os.path.isabs(unescaped(text)) else working_dir
             found.update(envfile.read(path, partial(misleads, str(path), account=account), within))
         except InvalidValue as exc:
-            problems.append(error_at(position, str(exc), exc.hint))
+            problems.append(position.error(str(exc), exc.hint))
         except CaddyfileError as exc:
             exc.hint = "; ".join(filter(None, (exc.hint, f"env_file at {position}")))
             problems.append(exc)
@@ -300,7 +299,7 @@ def _listener(
         try:
             check_unix_path(path)
         except InvalidValue as exc:
-            problems.append(error_at(opening.position, str(exc), exc.hint))
+            problems.append(opening.position.error(str(exc), exc.hint))
     hosts = {host for tenancy in opening.tenancies for host in tenancy.hosts}
     return PlannedListener(
         network=socket.network,

@@ -22,7 +22,6 @@ from ...placeholders.keys import AppTemplate, Field, Use
 from ...placeholders.names import PlaceholderError
 from ..language.listeners import Opening, Tenancy, openings
 from ..language.models import Config, Position, ProcessLine, PythonApp, ReleaseLine, Route, ScheduleLine
-from ..language.registry import error_at
 from .plan import Plan
 
 _CAPTURES = "http.regexp."
@@ -190,7 +189,7 @@ class _Writer:
             table["templates"][str(number)] = [[field.name, field.use.value, field.text] for field in found]
 
     def _error(self, position: Position, message: str, hint: str | None) -> None:
-        self.errors.setdefault((position.file, position.line, message), error_at(position, message, hint))
+        self.errors.setdefault((position.file, position.line, message), position.error(message, hint))
 
 
 def _not_captured(name: str, captures: set[str], *, own: bool) -> tuple[str, str]:

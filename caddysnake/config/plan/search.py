@@ -222,7 +222,8 @@ def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
         is_packed = is_packed or _is_packed(folder)
         package = os.path.join(folder, first)
         if os.path.isfile(os.path.join(package, "__init__.py")):
-            return _find_below(package, rest)
+            portions, is_packed = [package], False
+            break
         is_module = _is_module(folder, first)
         if is_module is None:
             return Verdict.UNKNOWN
@@ -238,12 +239,6 @@ def find_module(name: str, folders: tuple[str, ...]) -> Verdict:
     if not rest:
         return Verdict.FOUND
     return find_module(".".join(rest), tuple(portions))
-
-
-def _find_below(package: str, rest: list[str]) -> Verdict:
-    if not rest:
-        return Verdict.FOUND
-    return find_module(".".join(rest), (package,))
 
 
 def _is_packed(folder: str) -> bool:
@@ -266,9 +261,14 @@ def _is_module(folder: str, name: str) -> bool | None:
     return False if is_whole else None
 
 
+def names_near(folder: str) -> list[str]:
+    """Names in *folder*, for finding what may have been meant."""
+    return _names(folder)[:_NAMED_MAX]
+
+
 def modules_in(folder: str) -> list[str]:
     """The names of the modules and packages in *folder*."""
-    names = _names(folder)[:_NAMED_MAX]
+    names = names_near(folder)
     found = [name.removesuffix(".py") for name in names if name.endswith(".py") and not name.startswith("_")]
     found += [name for name in names if os.path.isfile(os.path.join(folder, name, "__init__.py"))]
     return sorted(found)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ...caddyfile.parser import ParsedFile
+from ...caddyfile.parser import ParsedFile, SiteBlock
 from ...caddyfile.tokens import Token
 from ..language.adapt import Reading
 from .printing import print_lines, print_token
@@ -57,7 +57,7 @@ def items(tokens: list[Token]) -> list[Item]:
     while index < len(tokens):
         start = index
         if tokens[index].text == "import":
-            index = import_end(tokens, index)
+            index = segment_end(tokens, index)
             words = tuple(tokens[start:index])
             found.append(Item("import", words[1:], (), words))
             continue
@@ -89,11 +89,6 @@ def _kind(keys: Sequence[Token]) -> str:
     return "site"
 
 
-def import_end(tokens: list[Token], index: int) -> int:
-    """The index behind an import: its line, and the block it is given."""
-    return segment_end(tokens, index)
-
-
 def _direct(token: Token, file: str) -> bool:
     """*token* stands in the file itself: it came through no import and out of no snippet."""
     return token.file == file and not token.imports and not token.snippet
@@ -111,21 +106,24 @@ def _expansions(text: SourceText, file: str, reading: Reading) -> Iterable[Edit]
                 site = next(sites, None)
                 # Sites of imports come in between; those with a python block end this attempt, see below.
                 while site is not None and not _direct(site.keys[0], file):
-                    _refuse_python([token for segment in site.segments for token in segment.tokens], reading)
+                    _refuse_python(_tokens(site), reading)
                     site = next(sites, None)
                 if site is None or any(token.text == "import" for token in item.keys):
                     raise _WrittenOutError
-                stream = [token for segment in site.segments for token in segment.tokens]
-                yield from _inside(text, file, reading, item.body, stream)
+                yield from _inside(text, file, reading, item.body, _tokens(site))
             case "snippet":
                 if _holds_python(item.body):
                     # Whatever imported it is expanded now.
                     start, end = text.whole_lines(text.start(item.tokens[0]), text.end(item.tokens[-1]))
                     yield Edit(start, end, "")
     for site in sites:
-        _refuse_python([token for segment in site.segments for token in segment.tokens], reading)
+        _refuse_python(_tokens(site), reading)
     for segment in named.values():
         _refuse_python(segment.tokens, reading)
+
+
+def _tokens(site: SiteBlock) -> list[Token]:
+    return [token for segment in site.segments for token in segment.tokens]
 
 
 def _refuse_python(tokens: Iterable[Token], reading: Reading) -> None:
@@ -169,7 +167,7 @@ def _inside(
 def _imports_end(tokens: list[Token], index: int) -> int:
     """The index behind a run of imports. What came of each of them cannot be told apart, nested ones considered."""
     while index < len(tokens) and tokens[index].text == "import" and begins_line(tokens, index):
-        index = import_end(tokens, index)
+        index = segment_end(tokens, index)
     return index
 
 

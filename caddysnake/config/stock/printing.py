@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.lexer import SPACES
 from ...caddyfile.tokens import Token, on_new_line
 
@@ -20,7 +19,7 @@ def print_token(token: Token) -> str:
         return text
     if "{$" in text:
         # It came out of a variable or an escape; written out, it would be replaced.
-        raise CaddyfileError.at(token, f"{text} cannot be written into a file: {{$ begins an environment variable")
+        raise token.error(f"{text} cannot be written into a file: {{$ begins an environment variable")
     if not token.quote and _PLAIN.fullmatch(text):
         return text
     quoted = {"`": _ticked(text), '"': _quoted(text)}
@@ -48,7 +47,7 @@ def _heredoc(token: Token) -> str:
     while marker in token.text:
         marker += "_"
     if "\r" in token.text or not token.text:
-        raise CaddyfileError.at(token, "the text cannot be written into a file: no kind of quotes can hold it")
+        raise token.error("the text cannot be written into a file: no kind of quotes can hold it")
     return f"<<{marker}\n{token.text}\n{marker}"
 
 

@@ -117,14 +117,6 @@ def begins_line(tokens: list[Token], index: int) -> bool:
     return index == 0 or on_new_line(tokens[index - 1], tokens[index])
 
 
-def line_end(tokens: list[Token], index: int) -> int:
-    """The index behind the last token of the line that *index* is on, or before the brace that ends it."""
-    index += 1
-    while index < len(tokens) and not on_new_line(tokens[index - 1], tokens[index]) and not tokens[index].opens:
-        index += 1
-    return index
-
-
 def block_end(tokens: list[Token], index: int) -> int:
     """The index behind the brace that closes the one at *index*; the number of tokens when none does."""
     depth = 0
@@ -137,7 +129,9 @@ def block_end(tokens: list[Token], index: int) -> int:
 
 def segment_end(tokens: list[Token], index: int) -> int:
     """The index behind a segment: its line, and the block that the line opens."""
-    end = line_end(tokens, index)
-    if end < len(tokens) and tokens[end].opens and not on_new_line(tokens[end - 1], tokens[end]):
-        return block_end(tokens, end)
-    return end
+    index += 1
+    while index < len(tokens) and not on_new_line(tokens[index - 1], tokens[index]):
+        if tokens[index].opens:
+            return block_end(tokens, index)
+        index += 1
+    return index

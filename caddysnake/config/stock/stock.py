@@ -67,7 +67,7 @@ class Stock(NamedTuple):
     config: Config
 
 
-@without_collection
+@without_collection()
 def stock(
     source: bytes,
     file: str,
@@ -149,15 +149,13 @@ class _Rewriter:
                 self._edit(start, end, ", ".join(print_token(key).rstrip(",") for key in theirs))
 
     def _options(self, body: list[Token]) -> None:
-        written = {body[start].text for start in _segments(body)}
+        segments = list(_segments(body))
+        written = {segment[0].text for segment in segments}
         ask = self._reading.config.options.on_demand_ask
-        for index in _segments(body):
-            end = segment_end(body, index)
-            name = body[index].text
-            if name in OURS or (
-                name == "order" and [token.text for token in body[index + 1 : index + 2]] == ["python"]
-            ):
-                start, stop = self._text.start(body[index]), self._text.end(body[end - 1])
+        for segment in segments:
+            name = segment[0].text
+            if name in OURS or (name == "order" and [token.text for token in segment[1:2]] == ["python"]):
+                start, stop = self._text.start(segment[0]), self._text.end(segment[-1])
                 if name == "on_demand_ask" and ask and "on_demand_tls" not in written:
                     self._edit(start, stop, f"on_demand_tls {{\n\t\task http://{ask}\n\t}}")
                 else:
@@ -185,8 +183,7 @@ class _Rewriter:
             if not self._reading.parsed.options:
                 self._edit(0, 0, f"{{\n\tservers {{\n\t\t{_FULL_DUPLEX}\n\t}}\n}}\n\n")
             return
-        body = list(options[0].body)
-        servers = [body[start : segment_end(body, start)] for start in _segments(body) if body[start].text == "servers"]
+        servers = [segment for segment in _segments(list(options[0].body)) if segment[0].text == "servers"]
         for words in servers:
             if words[-1].closes and _FULL_DUPLEX not in [token.text for token in words]:
                 at = self._text.start(words[-1])
@@ -246,7 +243,7 @@ class _Rewriter:
         index = self._places.get((first.line, first.column))
         if index is None or first.file != self._file or first.imports:
             hint = "put the python blocks of this site and its route blocks into one route block"
-            raise CaddyfileError.at(first, f"{first.text} cannot be moved behind python: it is imported", hint)
+            raise first.error(f"{first.text} cannot be moved behind python: it is imported", hint)
         last = self._text.tokens[segment_end(self._text.tokens, index) - 1]
         return self._text.start(first), self._text.end(last)
 
@@ -270,16 +267,16 @@ class _Rewriter:
         if missing or not same_sockets or [site for site in wanted if site is not None] != found:
             place = next(iter(original.config.apps()), original.config).position
             hint = "put the python blocks of each site into a route block, in the order you mean"
-            message = "the order of this site's directives cannot be kept for a stock Caddy"
-            raise CaddyfileError(message, place.file, place.line, hint=hint, imports=place.imports)
+            raise place.error("the order of this site's directives cannot be kept for a stock Caddy", hint)
 
 
-def _segments(body: list[Token]) -> Iterator[int]:
-    """Where each segment of a block begins."""
+def _segments(body: list[Token]) -> Iterator[list[Token]]:
+    """The tokens of each segment of a block."""
     index = 0
     while index < len(body):
-        yield index
-        index = segment_end(body, index)
+        end = segment_end(body, index)
+        yield body[index:end]
+        index = end
 
 
 def _upstreams(reading: Reading, folder: str) -> dict[int, str]:

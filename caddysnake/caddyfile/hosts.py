@@ -27,6 +27,17 @@ def split_host_port(text: str) -> tuple[str, str] | None:
     return host, text[colon + 1 :]
 
 
+def split_port(authority: str) -> tuple[str, str]:
+    """``host:port`` in two, the port empty where there is none. What Go's net.SplitHostPort refuses is all host."""
+    return split_host_port(authority) or split_host_port(f"{authority}:") or (authority, "")
+
+
+def without_port(text: str) -> str:
+    """The host of ``host:port``; all of *text* when it is no such thing, or has no port."""
+    split = split_host_port(text)
+    return text if split is None else split[0]
+
+
 def integer(text: str) -> int | None:
     """The number that *text* is to strconv.Atoi; ``None`` when it is none, or does not fit into 64 bits."""
     if not _INTEGER.fullmatch(text) or len(text) > 4000:
