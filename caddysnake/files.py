@@ -193,31 +193,35 @@ def first_hand(path: str, *, is_folder: bool = False) -> Hand | None:
 
     *is_folder*: nobody may add anything to it either. In a sticky folder on the way, like ``/tmp``, they may.
     """
-    parts = [part for part in path.split("/") if part][::-1]
-    current = "/"
-    links = 0
-    while True:
+    for place, info, is_last in _way(path):
+        if not stat.S_ISLNK(info.st_mode):
+            why = writers(info, may_be_sticky=not (is_last and is_folder))
+        else:
+            why = None if info.st_uid == 0 else f"belongs to user {user_name(info.st_uid)}"
+        if why is not None:
+            return Hand(place, why, info.st_uid or -1)
+    return None
+
+
+def _way(path: str) -> Iterator[tuple[str, os.stat_result, bool]]:
+    """What is on the way to *path* (absolute), links followed, as far as it is there; and whether it is the last."""
+    parts, current, links = _parts(path), "/", 0
+    while links <= LINKS_MAX:
         try:
             info = os.lstat(current)
+            target = os.readlink(current) if stat.S_ISLNK(info.st_mode) else None
         except OSError:
-            return None  # not there: no danger, and somebody else's error
-        if stat.S_ISLNK(info.st_mode):
+            return  # not there: no danger, and somebody else's error
+        yield current, info, not parts
+        if target is not None:
             links += 1
-            if links > LINKS_MAX:
-                return None
-            if info.st_uid != 0:
-                return Hand(current, f"belongs to user {user_name(info.st_uid)}", info.st_uid)
-            target = os.readlink(current)
-            parts += [part for part in target.split("/") if part][::-1]
+            parts += _parts(target)
             current = "/" if target.startswith("/") else os.path.dirname(current)
-            continue
-        why = writers(info, may_be_sticky=bool(parts) or not is_folder)
-        if why is not None:
-            return Hand(current, why, info.st_uid or -1)
-        if not parts:
-            return None
-        part = parts.pop()
-        current = os.path.dirname(current) if part == ".." else current if part == "." else os.path.join(current, part)
+        elif parts:
+            part = parts.pop()
+            current = os.path.dirname(current) if part == ".." else os.path.join(current, part)
+        else:
+            return
 
 
 def writers(info: os.stat_result, *, may_be_sticky: bool) -> str | None:
@@ -251,22 +255,9 @@ def is_within(path: str, folder: str) -> bool:
 
 def links_on(path: str) -> Iterator[str]:
     """The folders, resolved, in which there are links on the way to *path* (absolute)."""
-    rest, at = [part for part in path.split("/") if part][::-1], "/"
-    count = 0
-    while rest and count < LINKS_MAX:
-        part = rest.pop()
-        if part in (".", ".."):
-            at = os.path.normpath(os.path.join(at, part))
-            continue
-        try:
-            target = os.readlink(os.path.join(at, part))
-        except OSError:
-            at = os.path.join(at, part)
-            continue
-        count += 1
-        yield at
-        at = "/" if target.startswith("/") else at
-        rest += [piece for piece in target.split("/") if piece][::-1]
+    for place, info, _ in _way(path):
+        if stat.S_ISLNK(info.st_mode):
+            yield os.path.dirname(place)
 
 
 def closed_to(path: str, uid: int, gids: frozenset[int]) -> str | None:

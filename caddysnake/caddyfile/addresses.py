@@ -16,8 +16,6 @@ from .errors import nearest
 from .hosts import integer, split_port
 from .tokens import Token
 
-SOCKET_NETWORKS = ("unix", "tcp", "tcp4", "tcp6", "fd")
-
 _MAX_LENGTH = 4096  # Caddy cuts longer ones off.
 _PLACEHOLDER = re.compile(r"(\{.*?\})")
 # What keeps a name out of any certificate; Caddy refuses it on a site that would get one.
@@ -60,13 +58,17 @@ class Address(NamedTuple):
         return f"{scheme}{host}{port}{self.path}"
 
 
+def is_socket(text: str) -> bool:
+    """*text* is a socket in Caddy's network notation with the network named: ``unix/…``, ``tcp/…`` or ``fd/…``."""
+    return text.startswith(("unix/", "tcp/", "tcp4/", "tcp6/", "fd/"))
+
+
 def parse_address(token: Token) -> Address:
     """Take one address apart. Raises ``CaddyfileError``: it has no port that could be one, a scheme other than http and
     https, a scheme that contradicts its port, or a host that no certificate can name where the site would need one.
     """
     text = token.text[:_MAX_LENGTH].strip()
-    network, slash, _ = text.partition("/")
-    if slash and network in SOCKET_NETWORKS:
+    if is_socket(text):
         return Address(text, token, socket=text)
     scheme, separator, rest = text.partition("://")
     if not separator:

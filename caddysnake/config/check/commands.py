@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 
 from ...caddyfile.errors import CaddyfileError, nearest
-from ...files import closed_to
 from ..language import cron
 from ..language.values import unescaped
 from ..plan import accounts
@@ -31,15 +31,12 @@ def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileErro
         account = accounts.resolve(app.block.user, app.block.group)
     except AccountError:
         return  # the checks say so
-    if account is not None:
-        closed = closed_to(app.working_dir, account.uid, frozenset((account.gid, *account.groups)))
-        if closed is not None:
-            message = f"working_dir {app.working_dir}: user {account.name} may not enter {closed}"
-            hint = f"chmod a+x {closed}, or name a folder that it may enter"
-            yield app.block.at("working_dir", "user").error(message, hint)
+    if account is not None and (closed := account.closed_from(app.working_dir)) is not None:
+        message = f"working_dir {app.working_dir}: user {account.name} may not enter {closed}"
+        hint = f"chmod a+x {closed}, or name a folder that it may enter"
+        yield app.block.at("working_dir", "user").error(message, hint)
     path = app.environ.get("PATH") or environ.get("PATH") or os.defpath
     folders = [os.path.dirname(app.python), *path.split(os.pathsep)]
-    who = "this user" if account is None else f"user {account.name}"
     for kind, each in commands(app.block):
         word, what = unescaped(each.command[0]), kind.partition("[")[0]
         if word in _PYTHON:
@@ -57,11 +54,9 @@ def _missing(app: AppSpec, environ: Mapping[str, str]) -> Iterator[CaddyfileErro
             hint = near or "install it there, or write its whole path"
             where = "" if os.sep in word else f" in {os.pathsep.join(folders[:4])}{' …' if len(folders) > 4 else ''}"
             yield each.position.error(f"{what}: there is no command {word}{where}", hint)
-        elif account is not None:
-            closed = closed_to(found, account.uid, frozenset((account.gid, *account.groups)))
-            if closed is not None:
-                message = f"{what}: {who} may not execute {found}: the mode of {closed} keeps it out"
-                yield each.position.error(message, "install it where that user may read it")
+        elif account is not None and (closed := account.closed_from(found)) is not None:
+            message = f"{what}: user {account.name} may not execute {found}: the mode of {closed} keeps it out"
+            yield each.position.error(message, "install it where that user may read it")
 
 
 def told_schedules(plan: Plan, now: float) -> Iterator[str]:
@@ -69,12 +64,7 @@ def told_schedules(plan: Plan, now: float) -> Iterator[str]:
     for app in plan.apps:
         for each in app.block.schedules:
             zone = cron.zone(each.timezone)
-            times, moment = [], datetime.fromtimestamp(now, zone)
-            for _ in range(_NEXT):
-                upcoming = cron.next_time(each.cron, moment)
-                if upcoming is None:
-                    break
-                moment = upcoming
-                times.append(f"{moment:%Y-%m-%d %H:%M}")
+            times = islice(cron.times(each.cron, datetime.fromtimestamp(now, zone)), _NEXT)
+            upcoming = ", ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in times)
             where = f" ({each.timezone})" if each.timezone else ""
-            yield f"schedule {each.name} of {app.name}: {cron.explained(each.cron)}{where}; next {', '.join(times)}"
+            yield f"schedule {each.name} of {app.name}: {cron.explained(each.cron)}{where}; next {upcoming}"

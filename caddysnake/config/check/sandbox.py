@@ -130,15 +130,13 @@ def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
 
     ``default``: where that Caddy listens although no line that could be taken away says so.
     """
-    admin, housed = plan.options.admin, residents(plan)
+    admin = plan.options.admin
     address = default if admin is None or admin.disabled else (admin.listen or "").partition("|")[0]
     hint = "take the line away: Caddy then gets a socket that no app reaches; or name its ports with `connect`"
     if admin is None:
         hint = "write the global options into this file, not an imported one; or name its ports with `connect`"
-    for app in plan.apps if address else ():
-        is_one_of_many = is_shared(app, housed)
-        fence = fence_of(app, (), isolated=not is_one_of_many)
-        if fence is None or fence.is_rehearsed:
+    for app, fence, is_one_of_many in _fences(plan) if address else ():
+        if fence.is_rehearsed:
             continue
         connect = fence.walls.connect
         if address.startswith("unix/"):
@@ -150,17 +148,25 @@ def admin_errors(plan: Plan, default: str = "") -> Iterator[CaddyfileError]:
             yield (app.block.at("sandbox") if admin is None else plan.options.at("admin")).error(message, hint)
 
 
-def sandboxes(plan: Plan) -> Sequence[str]:
-    """What the sandbox of each app in one comes to here."""
-    housed, found = residents(plan), []
-    together = {name: each.apps for each in shared(plan) for name in each.apps}
-    without = unwalled(plan)
+def _fences(plan: Plan) -> Iterator[tuple[AppSpec, Fence, bool]]:
+    """Those of the apps that have one, and whether others run as the app's user."""
+    housed = residents(plan)
     for app in plan.apps:
         is_one_of_many = is_shared(app, housed)
         fence = fence_of(app, (), isolated=not is_one_of_many)
-        if fence is not None and fence.is_rehearsed:
+        if fence is not None:
+            yield app, fence, is_one_of_many
+
+
+def sandboxes(plan: Plan) -> Sequence[str]:
+    """What the sandbox of each app in one comes to here."""
+    found = []
+    together = {name: each.apps for each in shared(plan) for name in each.apps}
+    without = unwalled(plan)
+    for app, fence, is_one_of_many in _fences(plan):
+        if fence.is_rehearsed:
             found.append(f"{app.name}: {REHEARSED.word}: {REHEARSED.sentence}")
-        elif fence is not None:
+        else:
             others = [name for name in together.get(app.name, ()) if name in without]
             word, sentence = held(fence.walls, landlock.abi(), is_shared=is_one_of_many, unwalled=others)
             found.append(f"{app.name}: {word}: {sentence}")
@@ -177,12 +183,11 @@ def sandboxes(plan: Plan) -> Sequence[str]:
 
 def overlaps(plan: Plan) -> Sequence[str]:
     """Sandboxes of one user of which one reaches what is another's."""
-    housed = residents(plan)
-    fences: list[tuple[AppSpec, Fence]] = []
-    for app in plan.apps:
-        found = None if app.dynamic else fence_of(app, (), isolated=False)
-        if found is not None and not found.is_rehearsed and is_shared(app, housed):
-            fences.append((app, found))
+    fences = [
+        (app, fence)
+        for app, fence, is_one_of_many in _fences(plan)
+        if is_one_of_many and not app.dynamic and not fence.is_rehearsed
+    ]
     told = []
     for (app, fence), (other, theirs) in permutations(fences, 2):
         if app.block.user == other.block.user:

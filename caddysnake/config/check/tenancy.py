@@ -6,7 +6,7 @@ What is found to be missing is no such app; what is there and wrong is told by t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ...placeholders import template
@@ -33,7 +33,7 @@ def settle_plan(plan: Plan, environ: Mapping[str, str], base_dir: str | None = N
             block = _filled(spec.block, settled_fields(spec.block, environ))
             spec = resolve_app(block, spec, base)  # noqa: PLW2901
         apps.append(spec)
-    return plan.with_apps(tuple(apps))
+    return replace(plan, apps=tuple(apps))
 
 
 def tenant(spec: AppSpec, name: str, values: Mapping[str, str], environ: Mapping[str, str], base_dir: str) -> AppSpec:
@@ -86,17 +86,11 @@ def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
     update["module"] = ModuleVariable(
         values.get("module", block.module.module), values.get("variable", block.module.variable)
     )
-    update["env_files"] = tuple(values.get(f"env_file[{n}]", text) for n, text in enumerate(block.env_files))
-    update["env_vars"] = tuple(
-        EnvVar(pair.name, values.get(f"env_var[{n}]", pair.value)) for n, pair in enumerate(block.env_vars)
-    )
-    if block.sandbox is not None:
-        update["sandbox"] = block.sandbox.model_copy(
-            update={
-                how: tuple(values.get(f"{how}[{n}]", text) for n, text in enumerate(getattr(block.sandbox, how)))
-                for how in ("read", "write")
-            }
-        )
+    update["env_files"] = _numbered("env_file", block.env_files, values)
+    update["env_vars"] = _variables("env_var", block.env_vars, values)
+    if (box := block.sandbox) is not None:
+        paths = {"read": _numbered("read", box.read, values), "write": _numbered("write", box.write, values)}
+        update["sandbox"] = box.model_copy(update=paths)
     for kind, field in (("release", "releases"), ("process", "processes"), ("schedule", "schedules")):
         written = enumerate(getattr(block, field))
         update[field] = tuple(_with_values(f"{kind}[{n}]", each, values) for n, each in written)
@@ -104,13 +98,19 @@ def _filled(block: PythonApp, values: Mapping[str, str]) -> PythonApp:
     return block.model_copy(update=update)
 
 
+def _numbered(name: str, texts: Iterable[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(values.get(f"{name}[{n}]", text) for n, text in enumerate(texts))
+
+
+def _variables(name: str, pairs: Iterable[EnvVar], values: Mapping[str, str]) -> tuple[EnvVar, ...]:
+    return tuple(pair._replace(value=values.get(f"{name}[{n}]", pair.value)) for n, pair in enumerate(pairs))
+
+
 def _with_values(name: str, each: ReleaseLine | ProcessLine | ScheduleLine, values: Mapping[str, str]) -> object:
-    words = tuple(values.get(f"{name}.command[{n}]", word) for n, word in enumerate(each.command))
+    words = _numbered(f"{name}.command", each.command, values)
     if isinstance(each, ScheduleLine):
         return each if words == each.command else replace(each, command=words)
     update: dict[str, object] = {"command": words}
     if isinstance(each, ProcessLine):
-        update["env_vars"] = tuple(
-            EnvVar(pair.name, values.get(f"{name}.env_var[{n}]", pair.value)) for n, pair in enumerate(each.env_vars)
-        )
+        update["env_vars"] = _variables(f"{name}.env_var", each.env_vars, values)
     return each.model_copy(update=update)

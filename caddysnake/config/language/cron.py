@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import zoneinfo
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Final
@@ -56,12 +58,15 @@ def check(text: str) -> None:
         raise InvalidValue(f'"{text}" never comes', _HINT)
 
 
+def times(text: str, after: datetime) -> Iterator[datetime]:
+    """The times of *text* that are later than *after*, which has a time zone."""
+    with suppress(CronSimError):
+        yield from CronSim(fields_of(text), after)
+
+
 def next_time(text: str, after: datetime) -> datetime | None:
-    """The first time of *text* that is later than *after*, which has a time zone; None when there is none."""
-    try:
-        return next(CronSim(fields_of(text), after))
-    except (StopIteration, CronSimError):
-        return None
+    """The first of ``times``; None when there is none."""
+    return next(times(text, after), None)
 
 
 def explained(text: str) -> str:

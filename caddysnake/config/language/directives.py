@@ -373,10 +373,7 @@ def request_body_max_size(d: Dispenser, app: AppDraft) -> None:
 def request_body(d: Dispenser, app: AppDraft) -> None:
     """The Go plugin's spelling of `request_body_max_size`."""
     given = registry.arguments(d, 0, 1)
-    for inner in registry.block_lines(d):
-        if inner.val() != "max_size":
-            raise InvalidValue(f'unknown line "{inner.val()}" in its block')
-        given.append(registry.argument(inner))
+    given += registry.block_fields(d, max_size=("max_size", registry.argument)).values()
     if len(given) != 1:
         raise InvalidValue(f"takes one size, got {len(given)}")
     _limit_body(given[0], app)

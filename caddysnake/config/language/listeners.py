@@ -23,7 +23,6 @@ from .values import MAX_UNIX_PATH_BYTES, SocketAddress
 Kind = Literal["direct", "relay"]
 
 _SLUG_LENGTH: Final = 40
-_AFFINITY: Final = "its clients stay with their workers (affinity)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +147,17 @@ def _relay_reason(draft: _Draft, apps: tuple[PythonApp, ...]) -> str:
         return f"only requests for {named} are for the app"
     if len(apps) > 1:
         return f"{len(apps)} python blocks share it"
-    if apps[0].request_placeholders:
-        return _depends_on_requests(apps[0])
-    if apps[0].affinity is not None:
-        return _AFFINITY
+    if reason := _reason_of(apps[0]):
+        return reason
     for route in _conditional(draft.tenancies[0].site.routes):
         return f"{route.directive} on line {route.position.line} takes only some requests"
     return ""
 
 
-def _depends_on_requests(app: PythonApp) -> str:
-    return f"the app depends on {{{app.request_placeholders[0]}}}"
+def _reason_of(app: PythonApp) -> str:
+    if app.request_placeholders:
+        return f"the app depends on {{{app.request_placeholders[0]}}}"
+    return "its clients stay with their workers (affinity)" if app.affinity is not None else ""
 
 
 def _conditional(routes: tuple[Route, ...]) -> Iterator[Route]:
@@ -176,7 +175,7 @@ def _own(site: Site) -> list[Opening]:
         assert app is not None
         if id(app) in found:
             continue  # a named route that the site invokes twice
-        reason = _depends_on_requests(app) if app.request_placeholders else _AFFINITY if app.affinity else ""
+        reason = _reason_of(app)
         kind: Kind = "relay" if reason else "direct"
         reason = reason or "the block has its own socket"
         socket = SocketAddress("unix", path=own_socket_name(site, chain))

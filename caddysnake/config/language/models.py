@@ -82,6 +82,18 @@ def _changed(said: "Settings | Canary", default: "Settings | Canary") -> dict[st
     return {name: value for name, value in said._asdict().items() if value != getattr(default, name)}
 
 
+class Block(Model):
+    """Lines with names."""
+
+    where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
+    """Where each was written first. ``env_file`` and ``env_var`` of an app have ``env_file[0]`` … too, and so have the
+    lines of ``sandbox``: ``read[0]``."""
+
+    def at(self, *names: str) -> Position:
+        """Where the first of *names* that the file has was written; else where the block begins."""
+        return next((self.where[name] for name in names if name in self.where), self.position)
+
+
 class Autoreload(Model):
     """Watch the working directory and start afresh when it changes."""
 
@@ -226,7 +238,7 @@ _SHOWN_AS = {
 """The names of settings in the JSON of a file, where they are others."""
 
 
-class PythonApp(Model):
+class PythonApp(Block):
     """One ``python`` block."""
 
     interface: Interface
@@ -292,10 +304,6 @@ class PythonApp(Model):
     placeholders: tuple[str, ...] = ()
     """The placeholders in the values above."""
 
-    where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
-    """Where each subdirective was written first. ``env_file`` and ``env_var`` have ``env_file[0]`` … too, and so have
-    the lines of ``sandbox``: ``read[0]``."""
-
     @property
     def request_placeholders(self) -> tuple[str, ...]:
         """Those that differ from request to request. Any makes the app dynamic."""
@@ -308,10 +316,6 @@ class PythonApp(Model):
         shown.pop("settings", None)
         changed = _changed(self.settings, UNSAID)
         return shown | {_SHOWN_AS.get(name, name): value for name, value in changed.items()}
-
-    def at(self, *subdirectives: str) -> Position:
-        """Where the first of *subdirectives* that the file has was written; else where the block begins."""
-        return next((self.where[name] for name in subdirectives if name in self.where), self.position)
 
 
 class Route(Model):
@@ -381,7 +385,7 @@ class Log(Model):
     format: Literal["json", "console"] | None = None
 
 
-class GlobalOptions(Model):
+class GlobalOptions(Block):
     """The global options that mean something here. Those that are only Caddy's are not kept."""
 
     default_bind: tuple[Socket, ...] = ()
@@ -403,12 +407,6 @@ class GlobalOptions(Model):
     start_policy: Literal["each", "all"] = "each"
     memory_budget: int | None = None
     """Bytes."""
-
-    where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
-
-    def at(self, *options: str) -> Position:
-        """Where the first of *options* that the file has was written; else where the options begin."""
-        return next((self.where[name] for name in options if name in self.where), self.position)
 
 
 class Config(Model):

@@ -9,12 +9,13 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ...caddyfile.addresses import is_socket
 from ...caddyfile.dispenser import Dispenser
 from ...caddyfile.errors import CaddyfileError, nearest
 from ...caddyfile.tokens import Token
 from . import values
 from .models import Admin, GlobalOptions, Log, Position
-from .registry import Registry, argument, arguments, block_lines, lines, position_of
+from .registry import Registry, argument, arguments, block_fields, block_lines, position_of
 from .values import InvalidValue
 
 
@@ -77,7 +78,7 @@ def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
         raise InvalidValue("takes one or more addresses, got 0")
     addresses = []
     for token in tokens:
-        if values.placeholders(token.text) or ("/" in token.text and not values.is_socket(token.text)):
+        if values.placeholders(token.text) or ("/" in token.text and not is_socket(token.text)):
             continue
         try:
             addresses.append(values.socket_address(token.text))
@@ -156,15 +157,11 @@ def admin(d: Dispenser, options: OptionsDraft) -> None:
 
     The option is Caddy's too. `run --caddy` leaves it to Caddy; `--admin` says where ours listens then."""
     words = arguments(d, 0, 1)
-    found: dict[str, Any] = {}
-    for tokens in lines(d):
-        name, *rest = (token.text for token in tokens)
-        if name == "enforce_origin" and not rest:
-            found["enforce_origin"] = True
-        elif name == "origins" and rest:
-            found["origins"] = (*found.get("origins", ()), *rest)
-        else:
-            raise tokens[0].error(f'unexpected "{name}"', "write enforce_origin, or origins <host>...")
+    found = block_fields(
+        d,
+        enforce_origin=("enforce_origin", lambda inner: not arguments(inner, 0, 0)),
+        origins=("origins", lambda inner: tuple(arguments(inner, 1))),
+    )
     if words == ["off"]:
         if found:
             raise InvalidValue("off takes no block")
@@ -198,19 +195,20 @@ def log(d: Dispenser, options: OptionsDraft) -> None:
     `INFO`, the default, `WARN`, `ERROR`), as `json` or in `console` style. Default: console style on a terminal, else
     JSON. It is Caddy's option too: a log of another name than `default`, and what else is said of one, is Caddy's."""
     name = (arguments(d, 0, 1) or ["default"])[0]
+    said: dict[str, str] = {}
     for inner in block_lines(d):
-        if name != "default":
-            continue
-        if inner.val() == "level":
+        if inner.val() == "level" and name == "default":
             try:
-                level = values.choice(argument(inner).lower(), ("debug", "info", "warn", "error", "panic", "fatal"))
+                level = argument(inner).lower()
+                said["level"] = values.choice(level, ("debug", "info", "warn", "error", "panic", "fatal"))
             except InvalidValue as exc:
                 raise inner.error(f"level of log: {exc}", exc.hint) from None
-            options.fields["log"] = options.fields.get("log", Log()).model_copy(update={"level": level})
-        elif inner.val() == "format":
+        elif inner.val() == "format" and name == "default":
             style = inner.remaining_args()[:1]
             if style in (["json"], ["console"]):
-                options.fields["log"] = options.fields.get("log", Log()).model_copy(update={"format": style[0]})
+                said["format"] = style[0]
+    if said:
+        options.fields["log"] = options.fields.get("log", Log()).model_copy(update=said)
 
 
 @_option("debug", "debug")

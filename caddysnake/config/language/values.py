@@ -14,6 +14,8 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ...caddyfile.hosts import split_host_port, split_port
+
 MAX_UNIX_PATH_BYTES: Final = 107
 """``sun_path`` holds 108 bytes on Linux, the last one a NUL (unix(7))."""
 
@@ -288,12 +290,6 @@ def unescaped(text: str) -> str:
     return text.replace("\\{", "{").replace("\\}", "}")
 
 
-def is_socket(text: str) -> bool:
-    """*text* is a socket in Caddy's network notation with the network named: ``unix/…``, ``tcp/…`` or ``fd/…``."""
-    network, slash, _ = text.partition("/")
-    return bool(slash) and network in ("unix", "tcp", "tcp4", "tcp6", "fd")
-
-
 def socket_address(text: str) -> SocketAddress:
     """A socket in Caddy's network notation.
 
@@ -363,16 +359,7 @@ def socket_mode(text: str) -> int:
 
 
 def _tcp_address(text: str, network: str, rest: str) -> SocketAddress:
-    bracketed = re.fullmatch(r"\[(?P<host>[^\[\]]*)\](?::(?P<port>.*))?", rest)
-    host: str
-    port: str | None
-    if bracketed:
-        host, port = bracketed["host"], bracketed["port"]
-    elif rest.count(":") > 1:
-        host, port = rest, None
-    else:
-        host, colon, port_text = rest.partition(":")
-        port = port_text if colon else None
+    host, port = split_host_port(rest) or (split_port(rest)[0], None)
     if not host and port is None:
         raise InvalidValue("an address may not be empty", "write one such as unix//run/app.sock or tcp/127.0.0.1:9000")
     if "/" in host or "|" in (port or ""):

@@ -7,6 +7,8 @@ import os
 import pwd
 from typing import Final, NamedTuple
 
+from ...files import closed_to
+
 FIRST_ORDINARY_ID: Final = 1000
 """Users and groups below are the system's own (login.defs(5), UID_MIN)."""
 
@@ -23,6 +25,10 @@ class Account(NamedTuple):
     name: str
     """For people and ``USER``; the number where the user has no name."""
     home: str
+
+    def closed_from(self, path: str) -> str | None:
+        """The first on the way to *path* whose mode keeps it out, itself included; ``None``: nothing does."""
+        return closed_to(path, self.uid, frozenset((self.gid, *self.groups)))
 
 
 class AccountError(ValueError):

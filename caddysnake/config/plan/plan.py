@@ -133,10 +133,6 @@ class Plan:
     files: tuple[str, ...] = field(default=(), compare=False)
     """Those that it was read from, absolute."""
 
-    def with_apps(self, apps: tuple[AppSpec, ...]) -> Plan:
-        """The same with other apps, in the same order."""
-        return replace(self, apps=apps)
-
 
 def plan(
     config: Config, *, cores: int, base_dir: str | None = None, socket_dir: str | None = None, own_sockets: bool = False
@@ -150,18 +146,20 @@ def plan(
     needed, problems = openings(config, own_sockets=own_sockets)
     roots = root_paths(config, needed)
     hosts = own_hosts(config)
+    grace_s = config.options.grace_period_s or GRACE_PERIOD_S
+    blocks = config.apps()
     apps = [
         replace(
-            spec,
-            root_path=roots.get(id(spec.block), ""),
-            host=hosts.get(id(spec.block), ""),
-            strategy=spec.block.reload_strategy or config.options.reload_strategy,
+            _app(block, name, base, cores, grace_s),
+            root_path=roots.get(id(block), ""),
+            host=hosts.get(id(block), ""),
+            strategy=block.reload_strategy or config.options.reload_strategy,
         )
-        for spec in _apps(config, base, cores)
+        for block, name in zip(blocks, _names(blocks), strict=True)
     ]
     index = {id(spec.block): number for number, spec in enumerate(apps)}
     listeners = [_listener(opening, config.options, base, sockets, index, problems) for opening in needed]
-    longest = max((spec.grace_period_s for spec in apps), default=config.options.grace_period_s or GRACE_PERIOD_S)
+    longest = max((spec.grace_period_s for spec in apps), default=grace_s)
     read_from = tuple(absolute(file, base) for file in config.files)
     return Plan(tuple(listeners), tuple(apps), config.options, longest, tuple(problems), read_from)
 
@@ -192,21 +190,13 @@ def usable_cores() -> int:
 def interpreter(app: PythonApp, base: str) -> str:
     """The Python that runs *app*: ``python_path``, else the venv's, else the one that runs us."""
     if app.python_path is not None:
-        if os.sep not in app.python_path:
-            return shutil.which(app.python_path) or os.path.join(base, app.python_path)
-        return os.path.join(base, app.python_path)
+        in_path = None if os.sep in app.python_path else shutil.which(app.python_path)
+        return in_path or os.path.join(base, app.python_path)
     if app.venv is None:
         return sys.executable
     # Not resolved further: a venv's Python is a link, and finds the venv by the name it is called with.
     candidates = [os.path.join(base, unescaped(app.venv), "bin", name) for name in ("python3", "python")]
     return next((path for path in candidates if os.path.exists(path)), candidates[0])
-
-
-def _apps(config: Config, base: str, cores: int) -> list[AppSpec]:
-    blocks = config.apps()
-    names = _names(blocks)
-    grace = config.options.grace_period_s or GRACE_PERIOD_S
-    return [_app(block, name, base, cores, grace) for block, name in zip(blocks, names, strict=True)]
 
 
 def _names(blocks: Sequence[PythonApp]) -> list[str]:

@@ -327,7 +327,7 @@ def misleads(path: str, descriptor: int, account: Account | None) -> str | None:
     if account is None or account.uid == 0 or os.fstat(descriptor).st_uid == account.uid:
         return None
     real = files.name_of(descriptor)
-    if real is not None and files.closed_to(real, account.uid, frozenset((account.gid, *account.groups))) is None:
+    if real is not None and account.closed_from(real) is None:
         return None
     found = files.first_hand(path)
     return None if found is None else f"may not be read by user {account.name}, and could lead anywhere: {found}"

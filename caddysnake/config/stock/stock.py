@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...caddyfile.addresses import is_socket
 from ...caddyfile.errors import CaddyfileError
 from ...caddyfile.formatter import format_source
 from ...caddyfile.ordering import directive_order
@@ -30,7 +31,6 @@ from ..language.adapt import ConfigErrors, Reading, read
 from ..language.listeners import openings, own_socket_path
 from ..language.models import Config
 from ..language.options import OURS
-from ..language.values import is_socket
 from ..plan.places import absolute, default_socket_dir, start_folder
 from ..plan.plan import Plan, plan
 from .expansion import Item, expand_python, items
