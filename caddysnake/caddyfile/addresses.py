@@ -92,10 +92,8 @@ def parse_addresses(keys: Iterable[Token], directives: Iterable[str]) -> list[Ad
     found: dict[str, Address] = {}
     for key in keys:
         if key.text in known:
-            raise key.error(
-                f'"{key.text}" is a directive, but stands where a site address is expected',
-                "put it into a site's block",
-            )
+            message = f'"{key.text}" is a directive, but stands where a site address is expected'
+            raise key.error(message, "put it into a site's block")
         address = parse_address(key)
         found.setdefault(address.key, address)
     return list(found.values())
@@ -156,9 +154,8 @@ def _check_port(port: str, token: Token) -> None:
         return
     number = integer(port)
     if number is None:
-        hint = (
-            "a site listens on one port" if re.fullmatch(r"[0-9]+-[0-9]+", port) else "write a number from 0 to 65535"
-        )
+        is_range = re.fullmatch(r"[0-9]+-[0-9]+", port)
+        hint = "a site listens on one port" if is_range else "write a number from 0 to 65535"
         raise token.error(f'the port "{port}" of the address "{token.text}" is not a number', hint)
     if not 0 <= number <= 65535:
         raise token.error(f"port {port} is out of range", "ports go from 0 to 65535")
@@ -169,15 +166,11 @@ def _check_port(port: str, token: Token) -> None:
 def _check_scheme(address: Address) -> None:
     scheme, port = address.scheme, address.port
     if scheme not in ("", "http", "https"):
-        raise address.token.error(
-            f'the scheme "{scheme}" of the address "{address.text}" is not supported',
-            nearest(scheme, ("http", "https")) or "use http or https",
-        )
+        hint = nearest(scheme, ("http", "https")) or "use http or https"
+        raise address.token.error(f'the scheme "{scheme}" of the address "{address.text}" is not supported', hint)
     if (scheme, port) in (("http", _HTTPS_PORT), ("https", _HTTP_PORT)):
-        raise address.token.error(
-            f"scheme and port of the address {address.text} contradict each other",
-            "leave one of them out",
-        )
+        message = f"scheme and port of the address {address.text} contradict each other"
+        raise address.token.error(message, "leave one of them out")
 
 
 def _check_certificate_name(address: Address) -> None:
@@ -186,10 +179,8 @@ def _check_certificate_name(address: Address) -> None:
         return
     star_is_wrong = "*" in host and host != "*" and not host.startswith("*.")
     if star_is_wrong or host[0] == "." or host[-1] == "." or not _NO_CERTIFICATE.isdisjoint(host):
-        raise address.token.error(
-            f'"{address.text}" is no site address: no certificate can have this name',
-            "a wildcard stands for the whole first label" if star_is_wrong else _FORMS,
-        )
+        hint = "a wildcard stands for the whole first label" if star_is_wrong else _FORMS
+        raise address.token.error(f'"{address.text}" is no site address: no certificate can have this name', hint)
 
 
 def _lower(text: str) -> str:

@@ -288,9 +288,8 @@ class _Machine:
     def _check_marker(self, marker: str) -> None:
         opener = f"<<{marker}"
         if not marker:
-            raise self.scanner.error(
-                "a heredoc needs a marker after <<", self.start, opener, "write <<END and close it with END"
-            )
+            hint = "write <<END and close it with END"
+            raise self.scanner.error("a heredoc needs a marker after <<", self.start, opener, hint)
         if marker.startswith("<"):
             raise self.scanner.error("too many < for a heredoc", self.start, opener, f"write <<{marker.lstrip('<')}")
         if not MARKER.fullmatch(marker):

@@ -141,9 +141,8 @@ def _query(line: Dispenser, _name: str) -> dict[str, list[str]]:
                 continue  # an empty word stands for "no query"
             name, equals, value = line.val().partition("=")
             if not equals:
-                raise line.error(
-                    f'a query matcher needs name=value, got "{line.val()}"', f"{name}=* asks only whether it is there"
-                )
+                hint = f"{name}=* asks only whether it is there"
+                raise line.error(f'a query matcher needs name=value, got "{line.val()}"', hint)
             values.setdefault(name, []).append(value)
         _no_block(line)
     return values
@@ -243,9 +242,8 @@ def _file(line: Dispenser, _name: str) -> dict[str, Any]:
         while line.next_block(nesting):
             option = line.val()
             if option not in ("root", "try_files", "try_policy", "split_path"):
-                raise line.error(
-                    f'unknown option "{option}" of the file matcher', "root, try_files, try_policy or split_path"
-                )
+                hint = "root, try_files, try_policy or split_path"
+                raise line.error(f'unknown option "{option}" of the file matcher', hint)
             if not line.next_arg():
                 raise line.arg_error()
             if option in ("root", "try_policy"):

@@ -105,8 +105,6 @@ class _Parser:
         self._result = ParsedFile([], [], {})
         self._glued_opening: Token | None = None  # the last word that ends in { at the end of its line
         self._glued_closing: Token | None = None  # the last one that ends in } there
-        self._blocks = 0
-        self._options_seen = False
 
     def run(self) -> ParsedFile:
         while self._stream.next():
@@ -124,24 +122,13 @@ class _Parser:
         if not at_end:
             braced = self._stream.token.opens
             segments = self._contents(braced)
-        if not keys:
-            if segments or braced:
-                self._options(segments, braced)
-            return
-        self._blocks += 1
-        self._result.sites.append(SiteBlock(keys, [_expanded(segment) for segment in segments], braced))
-
-    def _options(self, segments: list[Segment], braced: bool) -> None:
-        if not segments:
-            return
-        if self._blocks or self._options_seen:
-            token = segments[0].tokens[0]
-            raise token.error(
-                "a block without an address",
-                "global options come first in the file, in one block; a site needs an address",
-            )
-        self._options_seen = True
-        self._result.options.extend(segments)
+        if keys:
+            self._result.sites.append(SiteBlock(keys, [_expanded(segment) for segment in segments], braced))
+        elif segments:
+            if self._result.sites or self._result.named_routes or self._result.options:
+                hint = "global options come first in the file, in one block; a site needs an address"
+                raise segments[0].tokens[0].error("a block without an address", hint)
+            self._result.options.extend(segments)
 
     def _addresses(self) -> tuple[list[Token], bool]:
         """The keys of a block, and whether the file ended with them. Otherwise the token after them is taken."""
@@ -152,9 +139,8 @@ class _Parser:
             token = stream.token
             text = token.text
             if text.startswith("@"):
-                raise token.error(
-                    f"a matcher cannot be defined outside a site: {text}", "move it into the site's block"
-                )
+                hint = "move it into the site's block"
+                raise token.error(f"a matcher cannot be defined outside a site: {text}", hint)
             if text == "import" and stream.on_new_line:
                 self._import(0)
                 if not stream.next():
@@ -167,9 +153,8 @@ class _Parser:
                     raise token.error("expected another address, got {", "take the comma before it away")
                 return keys, False
             if text.endswith("{") and not token.quote:
-                raise token.error(
-                    f"a site address cannot end in a brace: {text}", "put a space between the address and {"
-                )
+                hint = "put a space between the address and {"
+                raise token.error(f"a site address cannot end in a brace: {text}", hint)
             if text:
                 comma = token if text.endswith(",") else None
                 address = text.removesuffix(",")
@@ -190,17 +175,14 @@ class _Parser:
         if not text.endswith(")") or not text.startswith(("(", "&(")):
             return False
         name = text[text.index("(") + 1 : -1]
-        if text[0] == "&":
-            if name in self._result.named_routes:
-                raise key.error(f"the named route {text} is defined twice")
-            tokens = self._braced(of_route=True)
-            self._blocks += 1
+        is_route = text[0] == "&"
+        if name in (self._result.named_routes if is_route else self._snippets):
+            raise key.error(f"the {'named route' if is_route else 'snippet'} {text} is defined twice")
+        tokens = self._braced(of_route=is_route)
+        if is_route:
             self._result.named_routes[name] = _expanded(Segment([key._replace(text=name), *tokens]))
-            return True
-        if name in self._snippets:
-            raise key.error(f"the snippet {text} is defined twice")
-        tokens = self._braced(of_route=False)
-        self._snippets[name] = [token if token.snippet else token._replace(snippet=name) for token in tokens]
+        else:
+            self._snippets[name] = [token if token.snippet else token._replace(snippet=name) for token in tokens]
         return True
 
     def _braced(self, *, of_route: bool) -> list[Token]:
@@ -278,10 +260,8 @@ class _Parser:
     def _check_opening(self, brace: Token) -> None:
         stream = self._stream
         if not stream.line_ends and stream.upcoming is not None:
-            raise stream.upcoming.error(
-                "unexpected token after { on the same line",
-                "a block's content begins on the next line",
-            )
+            hint = "a block's content begins on the next line"
+            raise stream.upcoming.error("unexpected token after { on the same line", hint)
         if stream.on_new_line:
             raise brace.error("unexpected { on a line of its own", "put it at the end of the line before")
 

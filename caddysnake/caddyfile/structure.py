@@ -177,13 +177,10 @@ class _Block:
         """The nodes of one block, sorted and grouped."""
         nodes = [self._node(segment, definitions, invoked) for segment in segments]
         for node in nodes:
-            if node.directive in SITE_DIRECTIVES or (not keep_order and node.directive not in self._order):
-                raise node.segment.tokens[0].error(
-                    f'"{node.directive}" cannot be used here',
-                    "it belongs at the top of a site"
-                    if node.directive in SITE_DIRECTIVES
-                    else "put it into a route block",
-                )
+            is_of_site = node.directive in SITE_DIRECTIVES
+            if is_of_site or (not keep_order and node.directive not in self._order):
+                hint = "it belongs at the top of a site" if is_of_site else "put it into a route block"
+                raise node.segment.tokens[0].error(f'"{node.directive}" cannot be used here', hint)
         if not keep_order:
             nodes = sort_routes(nodes, self._order, lambda node: (node.directive, node.matcher))
         return tuple(self._grouped(nodes))

@@ -76,7 +76,7 @@ def look_up(name: str) -> Source:
         return source
     for start, reason in UNKNOWABLE.items():
         if name == start.rstrip("./") or (start[-1] in "./" and name.startswith(start)):
-            raise PlaceholderError(name, f"the placeholder {{{name}}} cannot be known here: {reason}", _PASS_ON)
+            raise PlaceholderError(name, f"the placeholder {{{name}}} cannot be known here: {reason}", PASS_ON)
     raise PlaceholderError(name, f"unknown placeholder {{{name}}}", _nearest(name))
 
 
@@ -274,7 +274,7 @@ _PLACES: Final[dict[str, Callable[[str], OfPlace | None]]] = {
 
 # What only Caddy knows
 
-_PASS_ON: Final = "let Caddy pass it on: header_up X-Name {placeholder} in reverse_proxy, {header.X-Name} here"
+PASS_ON: Final = "let Caddy pass it on: header_up X-Name {placeholder} in reverse_proxy, {header.X-Name} here"
 _OWN_STATE: Final = "it is the state of one of Caddy's own directives"
 _LISTENER: Final = "it belongs to Caddy's listener"
 _TLS: Final = "TLS ends at Caddy, and all that arrives is whether there was any ({scheme})"

@@ -19,7 +19,7 @@ from ...matchers.settling import settle
 from ...matchers.table import MatcherError, RouteTable, SiteTable, Table
 from ...placeholders import template
 from ...placeholders.keys import AppTemplate, Field, Use
-from ...placeholders.names import PlaceholderError
+from ...placeholders.names import PASS_ON, PlaceholderError
 from ..language.listeners import Opening, Tenancy, openings
 from ..language.models import Config, Position, ProcessLine, PythonApp, ReleaseLine, Route, ScheduleLine
 from .plan import Plan
@@ -196,7 +196,7 @@ def _not_captured(name: str, captures: set[str], *, own: bool) -> tuple[str, str
     if own:
         return (
             f"{{{name}}} is what Caddy's regular expression captured, which cannot be known here",
-            "let Caddy pass it on: header_up X-Name {placeholder} in reverse_proxy, {header.X-Name} here",
+            PASS_ON,
         )
     known = sorted(captures)
     return (

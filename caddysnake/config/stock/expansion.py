@@ -50,7 +50,7 @@ def expand_python(text: SourceText, file: str, reading: Reading) -> bytes | None
     return text.edited(edits).encode()
 
 
-def items(tokens: list[Token]) -> list[Item]:
+def items(tokens: Sequence[Token]) -> list[Item]:
     """What stands at the top level of a file."""
     found: list[Item] = []
     index = 0
@@ -101,7 +101,7 @@ def _expansions(text: SourceText, file: str, reading: Reading) -> Iterable[Edit]
         match item.kind:
             case "named route":
                 segment = named.pop(item.keys[0].text[2:-1])
-                yield from _inside(text, file, reading, item.body, list(segment.tokens[2:-1]))
+                yield from _inside(text, file, reading, item.body, segment.tokens[2:-1])
             case "site":
                 site = next(sites, None)
                 # Sites of imports come in between; those with a python block end this attempt, see below.
@@ -132,17 +132,14 @@ def _refuse_python(tokens: Iterable[Token], reading: Reading) -> None:
 
 
 def _holds_python(body: Sequence[Token]) -> bool:
-    return any(
-        token.text == "python" and not token.quote and begins_line(list(body), index)
-        for index, token in enumerate(body)
-    )
+    named = (index for index, token in enumerate(body) if token.text == "python" and not token.quote)
+    return any(begins_line(body, index) for index in named)
 
 
 def _inside(
-    text: SourceText, file: str, reading: Reading, written: Sequence[Token], parsed: list[Token]
+    text: SourceText, file: str, reading: Reading, tokens: Sequence[Token], parsed: Sequence[Token]
 ) -> Iterable[Edit]:
-    """The edits within one block, by walking over its tokens as *written* and as *parsed* side by side."""
-    tokens = list(written)
+    """The edits within one block, by walking over its *tokens* as written and as *parsed* side by side."""
     index = place = 0
     while index < len(tokens):
         token = tokens[index]
@@ -164,7 +161,7 @@ def _inside(
         raise _WrittenOutError
 
 
-def _imports_end(tokens: list[Token], index: int) -> int:
+def _imports_end(tokens: Sequence[Token], index: int) -> int:
     """The index behind a run of imports. What came of each of them cannot be told apart, nested ones considered."""
     while index < len(tokens) and tokens[index].text == "import" and begins_line(tokens, index):
         index = segment_end(tokens, index)
@@ -179,7 +176,7 @@ def _same_place(found: Token, token: Token, file: str) -> bool:
     return _direct(found, file) and (found.line, found.column) == (token.line, token.column)
 
 
-def _written_out(text: SourceText, first: Token, last: Token, tokens: list[Token]) -> Edit:
+def _written_out(text: SourceText, first: Token, last: Token, tokens: Sequence[Token]) -> Edit:
     start, end = text.start(first), text.end(last)
     indent = text.indent(start)
     lines = print_lines(tokens, 0)

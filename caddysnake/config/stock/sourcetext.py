@@ -7,7 +7,7 @@ touches comes out as it was written, variables included.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...caddyfile.lexer import SPACES, substitute, tokenize
@@ -112,12 +112,12 @@ class SourceText:
         return "".join(pieces)
 
 
-def begins_line(tokens: list[Token], index: int) -> bool:
+def begins_line(tokens: Sequence[Token], index: int) -> bool:
     """Whether the token at *index* begins a line."""
     return index == 0 or on_new_line(tokens[index - 1], tokens[index])
 
 
-def block_end(tokens: list[Token], index: int) -> int:
+def block_end(tokens: Sequence[Token], index: int) -> int:
     """The index behind the brace that closes the one at *index*; the number of tokens when none does."""
     depth = 0
     for position in range(index, len(tokens)):
@@ -127,7 +127,7 @@ def block_end(tokens: list[Token], index: int) -> int:
     return len(tokens)
 
 
-def segment_end(tokens: list[Token], index: int) -> int:
+def segment_end(tokens: Sequence[Token], index: int) -> int:
     """The index behind a segment: its line, and the block that the line opens."""
     index += 1
     while index < len(tokens) and not on_new_line(tokens[index - 1], tokens[index]):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ...caddyfile.addresses import is_socket
@@ -137,7 +138,7 @@ class _Rewriter:
 
     def _item(self, item: Item) -> None:
         if item.kind == "options":
-            self._options(list(item.body))
+            self._options(item.body)
         elif item.kind == "site":
             theirs = [key for key in item.keys if not is_socket(key.text)]
             if not theirs:
@@ -148,7 +149,7 @@ class _Rewriter:
                 start, end = self._text.start(item.keys[0]), self._text.end(item.keys[-1])
                 self._edit(start, end, ", ".join(print_token(key).rstrip(",") for key in theirs))
 
-    def _options(self, body: list[Token]) -> None:
+    def _options(self, body: Sequence[Token]) -> None:
         segments = list(_segments(body))
         written = {segment[0].text for segment in segments}
         ask = self._reading.config.options.on_demand_ask
@@ -166,9 +167,10 @@ class _Rewriter:
         folder = os.path.dirname(os.path.abspath(self._file))
         tokens = self._text.tokens
         snippets = {token.text[1:-1] for token in tokens if token.text.startswith("(") and token.text.endswith(")")}
-        for index, token in enumerate(tokens[:-1]):
-            name = tokens[index + 1]
-            if token.text != "import" or not _stands_first(tokens, index) or on_new_line(token, name):
+        for index, (token, name) in enumerate(pairwise(tokens)):
+            if token.text != "import" or on_new_line(token, name):
+                continue
+            if not begins_line(tokens, index) and not tokens[index - 1].opens:
                 continue
             if name.text in snippets or os.path.isabs(name.text):
                 continue
@@ -183,7 +185,7 @@ class _Rewriter:
             if not self._reading.parsed.options:
                 self._edit(0, 0, f"{{\n\tservers {{\n\t\t{_FULL_DUPLEX}\n\t}}\n}}\n\n")
             return
-        servers = [segment for segment in _segments(list(options[0].body)) if segment[0].text == "servers"]
+        servers = [segment for segment in _segments(options[0].body) if segment[0].text == "servers"]
         for words in servers:
             if words[-1].closes and _FULL_DUPLEX not in [token.text for token in words]:
                 at = self._text.start(words[-1])
@@ -270,7 +272,7 @@ class _Rewriter:
             raise place.error("the order of this site's directives cannot be kept for a stock Caddy", hint)
 
 
-def _segments(body: list[Token]) -> Iterator[list[Token]]:
+def _segments(body: Sequence[Token]) -> Iterator[Sequence[Token]]:
     """The tokens of each segment of a block."""
     index = 0
     while index < len(body):
@@ -299,10 +301,6 @@ def _matcher(node: RouteNode) -> str:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"\t{line}" for line in lines]
-
-
-def _stands_first(tokens: list[Token], index: int) -> bool:
-    return begins_line(tokens, index) or tokens[index - 1].opens
 
 
 def _is_between(place: int, one: int, other: int) -> bool:
