@@ -108,11 +108,6 @@ def protocol(name: str) -> Predicate:
     return matches
 
 
-def tls(_wanted: object) -> Predicate:
-    """The browser's connection is encrypted."""
-    return lambda request: request.scheme == "https"
-
-
 def variables(wanted: Mapping[str, list[str]]) -> Predicate:
     """One of the variables of *wanted*, or of the placeholders in braces, has one of its values."""
     if not wanted:

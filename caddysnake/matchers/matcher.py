@@ -59,9 +59,7 @@ def _compile(kind: str, holds: Any) -> Predicate:
         raise MatcherError(f'unknown matcher "{kind}"', f'did you mean "{close[0]}"?' if close else None)
     try:
         return compile_kind(holds)
-    except PlaceholderError as exc:
-        raise MatcherError(f"in the matcher {kind}: {exc}", exc.hint) from None
-    except MatcherError as exc:
+    except (PlaceholderError, MatcherError) as exc:
         raise MatcherError(f"in the matcher {kind}: {exc}", exc.hint) from None
 
 
@@ -91,11 +89,8 @@ def _vars_regexp(holds: Mapping[str, Mapping[str, str]]) -> Predicate:
 
 
 def _not(sets: Sequence[MatcherSet]) -> Predicate:
-    found = [compile_set(matchers) for matchers in sets]
-    if any(matches is None for matches in found):
-        return lambda _: False
-    known = [matches for matches in found if matches is not None]
-    return lambda request: not any(matches(request) for matches in known)
+    found = [compile_set(matchers) or (lambda _: True) for matchers in sets]
+    return lambda request: not any(matches(request) for matches in found)
 
 
 def _words(compile_kind: Callable[[list[str]], Predicate]) -> Callable[[list[str] | None], Predicate]:
@@ -110,7 +105,7 @@ def _ranges(compile_kind: Callable[[list[str]], Predicate]) -> Callable[[Mapping
 def _tls(holds: Mapping[str, Any] | None) -> Predicate:
     if holds:
         raise MatcherError("only Caddy sees the TLS handshake", _INSTEAD)
-    return fields.tls(holds)
+    return fields.protocol("https")
 
 
 _KINDS: Final[dict[str, Callable[[Any], Predicate]]] = {

@@ -33,11 +33,6 @@ from ..plan.search import (
 from .sandbox import kernel_errors, path_errors
 
 
-def check(plan: Plan) -> list[CaddyfileError]:
-    """Everything that is wrong with *plan* as far as files tell: its own problems, then those found here."""
-    return [*plan.problems, *(error for errors in check_apps(plan).values() for error in errors), *check_sockets(plan)]
-
-
 def check_apps(plan: Plan) -> dict[int, list[CaddyfileError]]:
     """What keeps single apps of *plan* from being started, by their indices; those with nothing wrong are left out."""
     look = cache(installation)  # most apps have one Python in common

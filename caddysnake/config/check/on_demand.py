@@ -26,7 +26,6 @@ from .tenancy import NoSuchApp, tenant
 
 _NAME_MAX: Final = 253  # RFC 1035 section 2.3.4, without the root's dot
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_WILD: Final = frozenset("*{")
 
 
 class FirstHead(NamedTuple):
@@ -62,7 +61,7 @@ class HostDirectory:
         self._plan = plan
         self._environ = environ
         self._base_dir = base_dir
-        self._named = frozenset(_named(config))
+        self._named = {host.lower() for site in config.sites if site.apps() for host in site.named_hosts}
         self._templates: dict[int, AppTemplate] = {
             number: app_template(number, spec.block, environ) for number, spec in enumerate(plan.apps) if spec.dynamic
         }
@@ -94,17 +93,6 @@ class HostDirectory:
         except (UnsafeValue, NoSuchApp, AccountError):
             return False
         return True
-
-
-def _named(config: Config) -> Iterator[str]:
-    """The hosts that sites with apps name in full."""
-    for site in config.sites:
-        if site.apps():
-            yield from (
-                address.host.lower()
-                for address in site.addresses
-                if address.socket is None and address.host and not _WILD & set(address.host)
-            )
 
 
 def _relayed(config: Config, *, own_sockets: bool) -> Iterator[Opening]:

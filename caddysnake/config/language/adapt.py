@@ -96,24 +96,22 @@ class _SiteReader:
         )
 
     def _address(self, address: Address) -> SiteAddress:
-        position = position_of(address.token)
-        if not address.socket:
-            return SiteAddress(
-                text=address.text,
-                scheme=address.scheme,
-                host=address.host,
-                port=address.port,
-                path=address.path,
-                position=position,
-            )
+        socket = None
         try:
-            socket = values.socket_address(address.socket)
-            if socket.network.startswith("tcp") and socket.port is None:
+            socket = values.socket_address(address.socket) if address.socket else None
+            if socket is not None and socket.network.startswith("tcp") and socket.port is None:
                 raise InvalidValue(f"{address.text} has no port", f"write {address.text}:9000")
         except InvalidValue as exc:
             self._errors.append(address.token.error(str(exc), exc.hint))
-            return SiteAddress(text=address.text, position=position)
-        return SiteAddress(text=address.text, socket=socket, position=position)
+        return SiteAddress(
+            text=address.text,
+            socket=socket,
+            scheme=address.scheme,
+            host=address.host,
+            port=address.port,
+            path=address.path,
+            position=position_of(address.token),
+        )
 
     def _bind(self, segment: Segment) -> tuple[values.SocketAddress, ...]:
         dispenser = segment.dispenser()

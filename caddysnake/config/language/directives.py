@@ -395,9 +395,8 @@ def cache(d: Dispenser, app: AppDraft) -> None:
     words = registry.arguments(d, 0, 1)
     fields: dict[str, Any] = {}
     if words == ["cluster"]:
-        raise InvalidValue(
-            "the plugin's cluster is not offered here", "name a Valkey or Redis that all reach: cache redis://host:6379/0"
-        )
+        hint = "name a Valkey or Redis that all reach: cache redis://host:6379/0"
+        raise InvalidValue("the plugin's cluster is not offered here", hint)
     if words and words[0] != "local":
         fields["url"] = values.store_url(app.plain(words[0]))
     for inner in registry.block_lines(d):

@@ -216,9 +216,8 @@ def own_hosts(config: Config) -> dict[int, str]:
     """One host for each app whose site names one, by the app's ``id``."""
     found: dict[int, str] = {}
     for site in config.sites:
-        hosts = [each.host for each in site.addresses if each.host and not set("*{") & set(each.host)]
-        for app in site.apps() if hosts else []:
-            found.setdefault(id(app), hosts[0])
+        for app in site.apps() if site.named_hosts else []:
+            found.setdefault(id(app), site.named_hosts[0])
     return found
 
 

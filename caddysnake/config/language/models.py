@@ -351,6 +351,9 @@ class SiteAddress(Model):
     path: str = ""
 
 
+_WILD = frozenset("*{")
+
+
 class Site(Model):
     """One site block."""
 
@@ -358,6 +361,11 @@ class Site(Model):
     bind: tuple[Socket, ...] = ()
     bind_position: Position = Field(default=NOWHERE, exclude=True, repr=False)
     routes: tuple["Route", ...] = ()
+
+    @property
+    def named_hosts(self) -> list[str]:
+        """The hosts that its addresses name in full."""
+        return [address.host for address in self.addresses if address.host and not _WILD & set(address.host)]
 
     def apps(self) -> list[PythonApp]:
         """The apps of the site, in the order in which they are tried."""

@@ -274,9 +274,8 @@ def _split_outside_braces(text: str) -> tuple[str, str, str]:
 def module_name(text: str) -> str:
     """A dotted module name."""
     if not _MODULE.fullmatch(text):
-        raise InvalidValue(
-            f"{text!r} is not the name of a module", "write a dotted one, such as django or app.settings"
-        )
+        hint = "write a dotted one, such as django or app.settings"
+        raise InvalidValue(f"{text!r} is not the name of a module", hint)
     return text
 
 
@@ -320,10 +319,8 @@ def _unix_address(text: str, rest: str) -> SocketAddress:
     if not path:
         raise InvalidValue(f"{text!r} has no path", "write unix//run/app.sock")
     if path.startswith("@"):
-        raise InvalidValue(
-            f"{text!r} is an abstract socket, which has no owner or mode: anyone on this machine could connect",
-            "write a path, such as unix//run/app.sock",
-        )
+        why = "which has no owner or mode: anyone on this machine could connect"
+        raise InvalidValue(f"{text!r} is an abstract socket, {why}", "write a path, such as unix//run/app.sock")
     if path.endswith("/"):
         raise InvalidValue(f"{text!r} is a folder, not a socket", f"write unix/{path}app.sock")
     if "\0" in path:
@@ -342,10 +339,8 @@ def check_unix_path(path: str) -> None:
     """Raise ``InvalidValue`` when *path* does not fit into a socket address."""
     length = len(path.encode("utf-8", "surrogateescape"))
     if length > MAX_UNIX_PATH_BYTES:
-        raise InvalidValue(
-            f"socket path {path!r} has {length} bytes, and the kernel takes at most {MAX_UNIX_PATH_BYTES}",
-            "use a shorter folder, such as /run/caddysnake",
-        )
+        message = f"socket path {path!r} has {length} bytes, and the kernel takes at most {MAX_UNIX_PATH_BYTES}"
+        raise InvalidValue(message, "use a shorter folder, such as /run/caddysnake")
 
 
 def socket_mode(text: str) -> int:

@@ -19,9 +19,8 @@ def check_name(name: str) -> None:
     (``CADDYSNAKE_``, ``PYTHONUNBUFFERED``) are set for every worker.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidValue(
-            f"{name!r} is not the name of an environment variable", "use letters, digits and _, and no digit first"
-        )
+        hint = "use letters, digits and _, and no digit first"
+        raise InvalidValue(f"{name!r} is not the name of an environment variable", hint)
     prefix = next((prefix for prefix in _REFUSED_PREFIXES if name.startswith(prefix)), None)
     if prefix is not None and name != "CADDYSNAKE_CACHE_TIMEOUT":  # which ``caddysnake.cache`` reads
         raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved", "take it away")

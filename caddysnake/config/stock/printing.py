@@ -22,16 +22,12 @@ def print_token(token: Token) -> str:
         raise token.error(f"{text} cannot be written into a file: {{$ begins an environment variable")
     if not token.quote and _PLAIN.fullmatch(text):
         return text
-    quoted = {"`": _ticked(text), '"': _quoted(text)}
+    quoted = {"`": None if "`" in text else f"`{text}`", '"': _quoted(text)}
     for quote in (token.quote, "`", '"'):
         written = quoted.get(quote)
         if written is not None:
             return written
     return _heredoc(token)
-
-
-def _ticked(text: str) -> str | None:
-    return None if "`" in text else f"`{text}`"
 
 
 def _quoted(text: str) -> str | None:

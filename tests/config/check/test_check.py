@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from caddysnake.caddyfile.errors import CaddyfileError
-from caddysnake.config.check.check import check
+from caddysnake.config.check.check import check_apps, check_sockets
 from caddysnake.config.language.adapt import load
-from caddysnake.config.plan.plan import plan
+from caddysnake.config.plan.plan import Plan, plan
 from caddysnake.config.plan.search import Verdict, find_module, installation
 
 
@@ -24,6 +24,10 @@ def errors_of(folder: Path, *lines: str, site: str = "") -> list[CaddyfileError]
     source = f"{site or f'unix/{folder}/x.sock'} {{\n\tpython {{\n{block}\t}}\n}}\n"
     config = load(source.encode(), "Caddyfile", {})
     return check(plan(config, cores=1, base_dir=str(folder)))
+
+
+def check(plan: Plan) -> list[CaddyfileError]:
+    return [*plan.problems, *(error for errors in check_apps(plan).values() for error in errors), *check_sockets(plan)]
 
 
 def error_of(folder: Path, *lines: str, site: str = "") -> CaddyfileError:
@@ -217,10 +221,10 @@ def test_the_folder_of_a_socket_must_be_writable(app: Path) -> None:
         "import os, sys\n"
         "if os.geteuid() == 0:\n    os.setgid(65534); os.setuid(65534)\n"
         "from caddysnake.config.language.adapt import load\n"
-        "from caddysnake.config.check.check import check\n"
+        "from caddysnake.config.check.check import check_sockets\n"
         "from caddysnake.config.plan.plan import plan\n"
         "source = ('unix/' + sys.argv[1] + '/x.sock {\\n\\tpython wsgiref.simple_server:demo_app\\n}\\n').encode()\n"
-        "print(*check(plan(load(source, 'Caddyfile', {}), cores=1, base_dir='/')), sep='\\n')\n"
+        "print(*check_sockets(plan(load(source, 'Caddyfile', {}), cores=1, base_dir='/')), sep='\\n')\n"
     )
     for part in (app, *app.parents):
         if not os.access(part, os.X_OK) or part.stat().st_mode & 0o005 != 0o005:
