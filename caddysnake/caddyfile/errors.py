@@ -47,6 +47,14 @@ class CaddyfileError(Exception):
         return text
 
 
+class Hinted(ValueError):
+    """What is wrong with a value, wherever that was written. ``hint`` says what would be right."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 def is_unwritten(file: str) -> bool:
     """Whether ``file`` is the name of none: in parentheses stands what the text was made of."""
     return file.startswith("(") and file.endswith(")")

@@ -128,7 +128,7 @@ def _connecting(listener: PlannedListener, front: Front, runner: Runner) -> Find
     try:
         planned = _planned(listener, runner)
     except AccountError as exc:
-        return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint)
+        return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint or "")
     if may(front.who, planned, 2):
         text = f"Caddy's user {front.who.name} will get to {listener.path} ({_mode(planned)})"
         return Finding(Level.GOOD, TOPIC, text)

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from ..caddyfile.errors import Hinted
 
-class MatcherError(ValueError):
-    """A matcher that cannot be used. ``hint`` says what would be right."""
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
-
+class MatcherError(Hinted):
+    """A matcher that cannot be used."""
 
 
 class RouteTable(TypedDict, total=False):

@@ -46,13 +46,12 @@ class Use(Enum):
 
 
 class UnsafeValue(Exception):
-    """A request has a value that must not be used: 404. ``name`` is the placeholder's, ``field`` where it is used."""
+    """A request has a value that must not be used: 404. ``name``: the placeholder's. ``field``: where it is used."""
 
     def __init__(self, name: str, value: str, field: str) -> None:
         super().__init__(f"{{{name}}} is {value[:80]!r}, which cannot be part of {field}")
         self.name = name
         self.value = value
-        self.field = field
 
 
 class Field(NamedTuple):
@@ -77,9 +76,8 @@ class AppTemplate:
         self.names = tuple(dict.fromkeys(found))
         for name in self.names:
             if name.startswith(_EVERY_REQUEST_ANEW):
-                raise PlaceholderError(
-                    name, f"{{{name}}} is different for every request, so each would start an app of its own"
-                )
+                why = "so each would start an app of its own"
+                raise PlaceholderError(f"{{{name}}} is different for every request, {why}")
         self._sources = [source for name in self.names if (source := names.look_up(name).of_request) is not None]
         # Each value is checked once for each use that is made of it: which value, how, and for which field.
         self._checks = [

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from .. import files
 from ..caddyfile import hosts
+from ..caddyfile.errors import Hinted
 from . import uris
 from .request import Request
 
@@ -46,13 +47,8 @@ class Source(NamedTuple):
     of_place: OfPlace | None = None
 
 
-class PlaceholderError(ValueError):
-    """A placeholder that cannot be used. ``name`` is its name, ``hint`` what would be right."""
-
-    def __init__(self, name: str, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.name = name
-        self.hint = hint
+class PlaceholderError(Hinted):
+    """A placeholder that cannot be used."""
 
 
 def find(name: str) -> Source | None:
@@ -76,8 +72,8 @@ def look_up(name: str) -> Source:
         return source
     for start, reason in UNKNOWABLE.items():
         if name == start.rstrip("./") or (start[-1] in "./" and name.startswith(start)):
-            raise PlaceholderError(name, f"the placeholder {{{name}}} cannot be known here: {reason}", PASS_ON)
-    raise PlaceholderError(name, f"unknown placeholder {{{name}}}", _nearest(name))
+            raise PlaceholderError(f"the placeholder {{{name}}} cannot be known here: {reason}", PASS_ON)
+    raise PlaceholderError(f"unknown placeholder {{{name}}}", _nearest(name))
 
 
 # Requests

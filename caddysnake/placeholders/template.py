@@ -97,4 +97,4 @@ def _pieces(text: str, look_up: Callable[[str], _T | str]) -> list[_T | str]:
     try:
         return pieces(text, look_up)
     except UnclosedBraces:
-        raise PlaceholderError("", "too many braces are never closed", "a literal brace is written \\{") from None
+        raise PlaceholderError("too many braces are never closed", "a literal brace is written \\{") from None

@@ -133,7 +133,7 @@ def test_a_value_with_two_uses_must_be_safe_for_both() -> None:
     made = AppTemplate(0, [Field("module", Use.MODULE, HOST), Field("working_dir", Use.PATH, f"/srv/{HOST}")])
     with pytest.raises(UnsafeValue) as caught:
         made.key(Request(head(request(host="a-b"))))
-    assert (caught.value.name, caught.value.value, caught.value.field) == ("http.request.host", "a-b", "module")
+    assert str(caught.value) == "{http.request.host} is 'a-b', which cannot be part of module"
 
 
 @pytest.mark.parametrize("name", ["time.now", "time.now.unix_ms", "http.request.uuid"])

@@ -36,7 +36,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(text: str, hint: 
     with pytest.raises(PlaceholderError, match="unknown placeholder") as caught:
         template.compile(text)
     assert caught.value.hint == hint
-    assert f"{{{caught.value.name}}}" == text
+    assert text in str(caught.value)
 
 
 UNKNOWABLE = {

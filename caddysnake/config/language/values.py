@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ...caddyfile.errors import Hinted
 from ...caddyfile.hosts import split_host_port, split_port
 
 MAX_UNIX_PATH_BYTES: Final = 107
@@ -56,12 +57,8 @@ _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _PLACEHOLDER = re.compile(r"(?<!\\)\{([^{}]*)(?<!\\)\}")
 
 
-class InvalidValue(ValueError):
-    """A value that cannot be read. ``hint`` says what would be right."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+class InvalidValue(Hinted):
+    """A value that cannot be read."""
 
 
 class ModuleVariable(NamedTuple):

@@ -7,6 +7,7 @@ import os
 import pwd
 from typing import Final, NamedTuple
 
+from ...caddyfile.errors import Hinted
 from ...files import closed_to
 
 FIRST_ORDINARY_ID: Final = 1000
@@ -31,12 +32,8 @@ class Account(NamedTuple):
         return closed_to(path, self.uid, frozenset((self.gid, *self.groups)))
 
 
-class AccountError(ValueError):
-    """An app cannot be run as that user, or group. ``hint``: what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+class AccountError(Hinted):
+    """An app cannot be run as that user, or group."""
 
 
 def resolve(

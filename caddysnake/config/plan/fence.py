@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ... import files
+from ...caddyfile.errors import Hinted
 from ...installation import PACKAGE
 from ...placeholders import template
 from ...sandbox.walls import Grant, Walls
@@ -49,13 +50,12 @@ _SHARE: Final = ("/dev/shm",)
 _OF_INSTALLATION: Final = ("lib", "lib64", "share", "ssl", "etc")
 
 
-class FenceError(ValueError):
-    """It cannot be put up as things are. ``at``: the line, as in ``PythonApp.where``; ``hint``: what to do."""
+class FenceError(Hinted):
+    """It cannot be put up as things are. ``at``: the line, as in ``PythonApp.where``."""
 
     def __init__(self, at: str, message: str, hint: str) -> None:
-        super().__init__(message)
+        super().__init__(message, hint)
         self.at = at
-        self.hint = hint
 
 
 class Wish(NamedTuple):
