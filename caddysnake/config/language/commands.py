@@ -24,7 +24,7 @@ _LEFT_ALONE = re.compile(r"\$\{|\{\}")
 """Braces that are for the command: a shell's ``${NAME}``, and the ``{}`` of ``find`` and ``xargs``."""
 
 
-@_subdirective("release", "release <command>... [{ timeout <duration> }]", repeatable=True)
+@_subdirective("release <command>... [{ timeout <duration> }]", repeatable=True)
 def release(d: Dispenser, app: AppDraft) -> None:
     """A command that must succeed before the first worker of a build, such as `python manage.py migrate --noinput`; of
     several, one after the other. A start of the daemon, a reload and a `POST /load` run it, for an app with
@@ -37,7 +37,6 @@ def release(d: Dispenser, app: AppDraft) -> None:
 
 
 @_subdirective(
-    "process",
     "process <name> <command>... [{ count <n>, stop_signal <signal>, stop_timeout <duration>, "
     "restart always|on_failure|never, overlap on|off, env_var <name> <value> }]",
     repeatable=True,
@@ -64,7 +63,6 @@ def process(d: Dispenser, app: AppDraft) -> None:
 
 
 @_subdirective(
-    "schedule",
     "schedule <name> <cron> <command>... "
     "[{ overlap skip|allow, timeout <duration>, jitter <duration>, timezone <name> }]",
     repeatable=True,

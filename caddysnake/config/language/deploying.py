@@ -19,7 +19,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~\[\]:-]+")
 _STATUS = re.compile(r"[2-5](?:xx|[0-9][0-9])")
 
 
-@_subdirective("warmup", "warmup <path>... [{ host <name>, timeout <duration>, expect <status>... }]")
+@_subdirective("warmup <path>... [{ host <name>, timeout <duration>, expect <status>... }]")
 def warmup(d: Dispenser, app: AppDraft) -> None:
     """Requests (GET) that each new worker answers before it counts as ready. When one of them fails at a start or a
     reload, that is refused, with what was answered and the traceback. In the block: `host` is the `Host` to ask for,
@@ -50,7 +50,7 @@ def _status(text: str) -> str:
     return text
 
 
-@_subdirective("reload_strategy", "reload_strategy parallel|rolling|stop_first")
+@_subdirective("reload_strategy parallel|rolling|stop_first")
 def reload_strategy(d: Dispenser, app: AppDraft) -> None:
     """How new workers take the place of old ones: all beside the old (`parallel`), one at a time (`rolling`), or not
     before the old have ended (`stop_first`), for an app that holds what only one can have, such as a lock on a file or
@@ -59,19 +59,20 @@ def reload_strategy(d: Dispenser, app: AppDraft) -> None:
     app.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling", "stop_first"))
 
 
-@_subdirective("scale_down_after", "scale_down_after <duration>")
+@_subdirective("scale_down_after <duration>")
 def scale_down_after(d: Dispenser, app: AppDraft) -> None:
     """How long one worker fewer must have been enough until one is let go, where `workers` has two numbers. Default:
     60s."""
     app.fields["scale_down_after_s"] = values.positive_duration(argument(d))
 
 
-_CANARY = "canary [{ share <workers>|<percent>, for <duration>, min_requests <count>, max_errors <percent>, "
-_CANARY += "max_slowdown <times> }]"
 _TIMES = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)x")
 
 
-@_subdirective("canary", _CANARY)
+@_subdirective(
+    "canary [{ share <workers>|<percent>, for <duration>, min_requests <count>, max_errors <percent>, "
+    "max_slowdown <times> }]"
+)
 def canary(d: Dispenser, app: AppDraft) -> None:
     """Try the new build of a reload beside the old one before it takes over. `share 10%`, the default, is of the
     requests; `share 1` is one new worker, which gets its part of them. It is returned, and the reload fails, as soon
@@ -105,7 +106,7 @@ def _times(text: str) -> float:
     return float(found[1])
 
 
-@_subdirective("keep_previous", "keep_previous <duration>|off")
+@_subdirective("keep_previous <duration>|off")
 def keep_previous(d: Dispenser, app: AppDraft) -> None:
     """How long the build before stays, without connections, after another has taken over: `caddysnake rollback` gives
     it the connections back. Its workers keep their memory; one that ends is not replaced. Default: off."""

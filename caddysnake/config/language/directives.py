@@ -74,34 +74,34 @@ def check_placeholder(name: str) -> str:
 # What runs
 
 
-@_subdirective("module_wsgi", "module_wsgi <module:variable>")
+@_subdirective("module_wsgi <module:variable>")
 def module_wsgi(d: Dispenser, app: AppDraft) -> None:
     """The WSGI application: a module and a variable in it, which may be an attribute path (`site.app`) or a factory
     without arguments (`make_app()`). May hold placeholders."""
     app.fields.update(interface="wsgi", module=values.module_variable(app.template(registry.argument(d))))
 
 
-@_subdirective("module_asgi", "module_asgi <module:variable>")
+@_subdirective("module_asgi <module:variable>")
 def module_asgi(d: Dispenser, app: AppDraft) -> None:
     """The ASGI application, written as with `module_wsgi`. May hold placeholders."""
     app.fields.update(interface="asgi", module=values.module_variable(app.template(registry.argument(d))))
 
 
-@_subdirective("working_dir", "working_dir <path>")
+@_subdirective("working_dir <path>")
 def working_dir(d: Dispenser, app: AppDraft) -> None:
     """The directory the app runs in, and the first place its modules are looked for. A relative path is relative to the
     directory the daemon was started in, which is also the default. May hold placeholders."""
     app.fields["working_dir"] = app.template(registry.argument(d))
 
 
-@_subdirective("venv", "venv <path>")
+@_subdirective("venv <path>")
 def venv(d: Dispenser, app: AppDraft) -> None:
     """The virtual environment whose Python runs the app. Default: the Python that runs caddysnake. May hold
     placeholders."""
     app.fields["venv"] = app.template(registry.argument(d))
 
 
-@_subdirective("python_path", "python_path <path>")
+@_subdirective("python_path <path>")
 def python_path(d: Dispenser, app: AppDraft) -> None:
     """The Python interpreter that runs the app. It overrides that of `venv`."""
     app.fields["python_path"] = app.plain(registry.argument(d))
@@ -110,7 +110,7 @@ def python_path(d: Dispenser, app: AppDraft) -> None:
 # How many
 
 
-@_subdirective("workers", "workers <count>|auto [<most>|auto]")
+@_subdirective("workers <count>|auto [<most>|auto]")
 def workers(d: Dispenser, app: AppDraft) -> None:
     """How many workers run the app. `auto`, the default, is one for each core the daemon may use; it is 1 for a dynamic
     app, for `workers_runtime thread` and for the form `python module:variable`. With a second number, that many at
@@ -122,19 +122,19 @@ def workers(d: Dispenser, app: AppDraft) -> None:
     app.fields["workers_most"] = most[0] if most else None
 
 
-@_subdirective("workers_runtime", "workers_runtime process|thread")
+@_subdirective("workers_runtime process|thread")
 def workers_runtime(d: Dispenser, app: AppDraft) -> None:
     """Whether a worker is a process of its own, the default, or threads in a process that several apps share."""
     app.fields["workers_runtime"] = values.choice(registry.argument(d), ("process", "thread"))
 
 
-@_subdirective("threads", "threads <count>")
+@_subdirective("threads <count>")
 def threads(d: Dispenser, app: AppDraft) -> None:
     """How many requests a worker of a WSGI app runs at a time, each on a thread. Default: 8."""
     app.settings["threads"] = values.count(registry.argument(d), most=1024)
 
 
-@_subdirective("runtime", "runtime native|uvloop|sync")
+@_subdirective("runtime native|uvloop|sync")
 def runtime(d: Dispenser, app: AppDraft) -> None:
     """What drives an ASGI app: `uvloop`, the default, or `native`, which is asyncio's own event loop. A WSGI app knows
     only `sync`."""
@@ -147,14 +147,14 @@ def runtime(d: Dispenser, app: AppDraft) -> None:
     app.fields["runtime"] = values.choice(text, ("native", "uvloop", "sync"))
 
 
-@_subdirective("lifespan", "lifespan on|off|auto")
+@_subdirective("lifespan on|off|auto")
 def lifespan(d: Dispenser, app: AppDraft) -> None:
     """Whether the lifespan of an ASGI app is run. `auto`, the default: it is, and an app that has none is served as
     well. `on`: a failure fails the start. `off`: it is not."""
     app.settings["lifespan"] = values.choice(registry.argument(d), ("on", "off", "auto"))
 
 
-@_subdirective("sendfile", "sendfile on|off")
+@_subdirective("sendfile on|off")
 def sendfile(d: Dispenser, app: AppDraft) -> None:
     """Whether an ASGI app may answer with a file by its path, which the kernel then sends (`http.response.pathsend`, as
     Starlette's `FileResponse` does where it is offered). `off`, the default: it reads the file itself. Middleware that
@@ -166,7 +166,7 @@ def sendfile(d: Dispenser, app: AppDraft) -> None:
 # Its environment
 
 
-@_subdirective("env_file", "env_file <path>", repeatable=True)
+@_subdirective("env_file <path>", repeatable=True)
 def env_file(d: Dispenser, app: AppDraft) -> None:
     """A file of `KEY=VALUE` lines for the app's environment; of several, the later wins. A relative path lies under
     `working_dir` and may not leave it. May hold placeholders."""
@@ -175,7 +175,7 @@ def env_file(d: Dispenser, app: AppDraft) -> None:
     app.add("env_files", text)
 
 
-@_subdirective("env_var", "env_var <name> <value>", repeatable=True)
+@_subdirective("env_var <name> <value>", repeatable=True)
 def env_var(d: Dispenser, app: AppDraft) -> None:
     """A variable of the app's environment; it overrides one of the same name in an `env_file`. The value may hold
     placeholders."""
@@ -185,7 +185,7 @@ def env_var(d: Dispenser, app: AppDraft) -> None:
     app.add("env_vars", models.EnvVar(name, app.template(value)))
 
 
-@_subdirective("pass_env", "pass_env <name>...", repeatable=True)
+@_subdirective("pass_env <name>...", repeatable=True)
 def pass_env(d: Dispenser, app: AppDraft) -> None:
     """Variables of the daemon's own environment to hand on to the app; `*` stands for any letters, as in `DATABASE_*`.
     Without it an app sees only those that say where it runs: `PATH`, `HOME`, `LANG`, `LC_*`, `TZ`, `USER`, `LOGNAME`,
@@ -196,7 +196,7 @@ def pass_env(d: Dispenser, app: AppDraft) -> None:
         app.add("pass_env", pattern)
 
 
-@_subdirective("preload", "preload <module>...", repeatable=True)
+@_subdirective("preload <module>...", repeatable=True)
 def preload(d: Dispenser, app: AppDraft) -> None:
     """Modules to import once, before workers are forked: they start faster and share the memory. They must not start
     threads."""
@@ -207,7 +207,7 @@ def preload(d: Dispenser, app: AppDraft) -> None:
 # Change and time
 
 
-@_subdirective("autoreload", "autoreload [on|off] [{ on_error show|keep, watch <pattern>..., debounce <duration> }]")
+@_subdirective("autoreload [on|off] [{ on_error show|keep, watch <pattern>..., debounce <duration> }]")
 def autoreload(d: Dispenser, app: AppDraft) -> None:
     """Start the app afresh when a `.py` file under its working directory changes. In the block: `watch` adds patterns
     such as `*.html`; `debounce` is how long to wait for further changes (default 500ms); `on_error keep` keeps the old
@@ -222,40 +222,40 @@ def autoreload(d: Dispenser, app: AppDraft) -> None:
     app.fields["autoreload"] = models.Autoreload(**fields) if switched else None
 
 
-@_subdirective("start_timeout", "start_timeout <duration>|forever")
+@_subdirective("start_timeout <duration>|forever")
 def start_timeout(d: Dispenser, app: AppDraft) -> None:
     """How long a worker may take until it is ready. Default: 120s."""
     app.fields["start_timeout_s"] = values.duration_or_endless(registry.argument(d))
 
 
-@_subdirective("grace_period", "grace_period <duration>")
+@_subdirective("grace_period <duration>")
 def grace_period(d: Dispenser, app: AppDraft) -> None:
     """How long requests may still run after a worker was told to stop. Default: the global `grace_period`, or 10s."""
     app.fields["grace_period_s"] = values.positive_duration(registry.argument(d))
 
 
-@_subdirective("request_timeout", "request_timeout <duration>|off")
+@_subdirective("request_timeout <duration>|off")
 def request_timeout(d: Dispenser, app: AppDraft) -> None:
     """How long one request may take, its response included. Then its stack goes to the log and the client gets 504;
     a worker in which it does not end is replaced. An accepted WebSocket has no such limit. Default: off."""
     app.settings["request_timeout_s"] = values.duration_or_off(registry.argument(d))
 
 
-@_subdirective("app_metrics", "app_metrics on|off")
+@_subdirective("app_metrics on|off")
 def app_metrics(d: Dispenser, app: AppDraft) -> None:
     """Whether what the app counts with prometheus-client, over all its workers, is in `/metrics` of the admin API with
     the label `app`. It is off where the app's environment has a `PROMETHEUS_MULTIPROC_DIR` of its own. Default: on."""
     app.settings["app_metrics"] = values.choice(registry.argument(d), ("on", "off")) == "on"
 
 
-@_subdirective("slow_request", "slow_request <duration>|off")
+@_subdirective("slow_request <duration>|off")
 def slow_request(d: Dispenser, app: AppDraft) -> None:
     """Log each request that takes longer, once while it runs, with where it stands, and once at its end, with how long
     it took. Default: off."""
     app.settings["slow_request_s"] = values.duration_or_off(registry.argument(d))
 
 
-@_subdirective("max_requests", "max_requests <count>|off [<jitter>]")
+@_subdirective("max_requests <count>|off [<jitter>]")
 def max_requests(d: Dispenser, app: AppDraft) -> None:
     """Replace a worker after so many requests, give or take a random part of the jitter. Default: off."""
     number, *jitter = registry.arguments(d, 1, 2)
@@ -263,20 +263,20 @@ def max_requests(d: Dispenser, app: AppDraft) -> None:
     app.fields["max_requests_jitter"] = values.count(jitter[0], least=0) if jitter else 0
 
 
-@_subdirective("max_lifetime", "max_lifetime <duration>|off")
+@_subdirective("max_lifetime <duration>|off")
 def max_lifetime(d: Dispenser, app: AppDraft) -> None:
     """Replace a worker after so long. Default: off."""
     app.fields["max_lifetime_s"] = values.duration_or_off(registry.argument(d))
 
 
-@_subdirective("max_memory", "max_memory <size>|off")
+@_subdirective("max_memory <size>|off")
 def max_memory(d: Dispenser, app: AppDraft) -> None:
     """Replace a worker that has grown beyond so much memory. Default: off."""
     text = registry.argument(d)
     app.fields["max_memory_bytes"] = None if text == "off" else values.memory_size(text)
 
 
-@_subdirective("websocket_drain", "websocket_drain close|keep <duration>")
+@_subdirective("websocket_drain close|keep <duration>")
 def websocket_drain(d: Dispenser, app: AppDraft) -> None:
     """What a reload does with open WebSockets: `close`, the default, ends them with 1012 at slightly different times;
     `keep` leaves them on the old worker for so long."""
@@ -289,7 +289,7 @@ def websocket_drain(d: Dispenser, app: AppDraft) -> None:
             raise InvalidValue("expected close, or keep with a duration")
 
 
-@_subdirective("websocket_ping", "websocket_ping <interval>|off [<timeout>]")
+@_subdirective("websocket_ping <interval>|off [<timeout>]")
 def websocket_ping(d: Dispenser, app: AppDraft) -> None:
     """After how long without data the client of a WebSocket is pinged, and how long its answer may take before the
     connection is closed. Default: 20s 20s."""
@@ -302,7 +302,7 @@ def websocket_ping(d: Dispenser, app: AppDraft) -> None:
     )
 
 
-@_subdirective("affinity", "affinity cookie [<name>]|header <name>")
+@_subdirective("affinity cookie [<name>]|header <name>")
 def affinity(d: Dispenser, app: AppDraft) -> None:
     """Have the requests of one client reach one worker while that lives, as Socket.IO with long polling needs it. A
     client is known by a cookie of ours, signed, or by a header field that it sends anyway. New ones go to the worker
@@ -322,40 +322,40 @@ def affinity(d: Dispenser, app: AppDraft) -> None:
 # Bounds
 
 
-@_subdirective("max_websockets", "max_websockets <count>")
+@_subdirective("max_websockets <count>")
 def max_websockets(d: Dispenser, app: AppDraft) -> None:
     """How many WebSockets may be open in a worker before further ones get 503 `websockets-full`. Default: 256 for WSGI,
     where each holds a thread; for ASGI as many as come."""
     app.settings["max_websockets"] = values.count(registry.argument(d))
 
 
-@_subdirective("websocket_max_size", "websocket_max_size <size>")
+@_subdirective("websocket_max_size <size>")
 def websocket_max_size(d: Dispenser, app: AppDraft) -> None:
     """How large a message of a WebSocket may be, unpacked and put together; a larger one ends it with 1009. Default:
     16MiB."""
     app.settings["websocket_max_message_bytes"] = values.positive_size(registry.argument(d))
 
 
-@_subdirective("max_dynamic_apps", "max_dynamic_apps <count>")
+@_subdirective("max_dynamic_apps <count>")
 def max_dynamic_apps(d: Dispenser, app: AppDraft) -> None:
     """How many apps of a block with placeholders may be live at a time. Default: 128."""
     app.fields["max_dynamic_apps"] = values.count(registry.argument(d))
 
 
-@_subdirective("idle_timeout", "idle_timeout <duration>|off")
+@_subdirective("idle_timeout <duration>|off")
 def idle_timeout(d: Dispenser, app: AppDraft) -> None:
     """How long an app of a block with placeholders may go without a request until it is stopped. Default: 30m."""
     app.fields["idle_timeout_s"] = values.duration_or_off(registry.argument(d))
 
 
-@_subdirective("max_queue", "max_queue <count>")
+@_subdirective("max_queue <count>")
 def max_queue(d: Dispenser, app: AppDraft) -> None:
     """How many connections may wait for a worker before further ones get 503, and how many requests where
     `max_in_flight` is reached. Default: 1024."""
     app.fields["max_queue"] = values.count(registry.argument(d))
 
 
-@_subdirective("max_in_flight", "max_in_flight <count>")
+@_subdirective("max_in_flight <count>")
 def max_in_flight(d: Dispenser, app: AppDraft) -> None:
     """How many requests the workers of an app answer at a time, each its share. Further ones wait, as many as
     `max_queue` allows, and then get 429 `in-flight-full`. So one app's slow requests do not fill the machine. Default:
@@ -363,13 +363,13 @@ def max_in_flight(d: Dispenser, app: AppDraft) -> None:
     app.settings["max_in_flight"] = values.count(registry.argument(d))
 
 
-@_subdirective("request_body_max_size", "request_body_max_size <size>|unlimited")
+@_subdirective("request_body_max_size <size>|unlimited")
 def request_body_max_size(d: Dispenser, app: AppDraft) -> None:
     """How large the content of a request may be; a larger one gets 413. Default: unlimited."""
     _limit_body(registry.argument(d), app)
 
 
-@_subdirective("request_body", "request_body <size>, or request_body { max_size <size> }")
+@_subdirective("request_body <size>, or request_body { max_size <size> }")
 def request_body(d: Dispenser, app: AppDraft) -> None:
     """The Go plugin's spelling of `request_body_max_size`."""
     given = registry.arguments(d, 0, 1)
@@ -385,7 +385,7 @@ def _limit_body(text: str, app: AppDraft) -> None:
     app.settings["max_body_bytes"] = None if text == "unlimited" else values.positive_size(text)
 
 
-@_subdirective("cache", "cache [local|<url>] [{ max_size <size>, persist on|off, env <name>... }]")
+@_subdirective("cache [local|<url>] [{ max_size <size>, persist on|off, env <name>... }]")
 def cache(d: Dispenser, app: AppDraft) -> None:
     """What all workers of the app share: a Valkey or Redis of its own, which the daemon supervises, or one elsewhere by
     its address (`redis://host:6379/0`). The app finds it by `from caddysnake import cache`, and its address in
@@ -419,7 +419,7 @@ def cache(d: Dispenser, app: AppDraft) -> None:
 # Who it runs as
 
 
-@_subdirective("isolation", "isolation none")
+@_subdirective("isolation none")
 def isolation(d: Dispenser, app: AppDraft) -> None:
     """The Go plugin's word for workers that are not in containers, as none are here. `sandbox`, `user` and `limits`
     keep apps apart."""
@@ -439,20 +439,19 @@ def isolation(d: Dispenser, app: AppDraft) -> None:
     )
 
 
-@_subdirective("user", "user <name>")
+@_subdirective("user <name>")
 def user(d: Dispenser, app: AppDraft) -> None:
     """The user the app runs as, where the daemon may change it. Default: the daemon's."""
     app.fields["user"] = app.template(registry.argument(d))
 
 
-@_subdirective("group", "group <name>")
+@_subdirective("group <name>")
 def group(d: Dispenser, app: AppDraft) -> None:
     """The group the app runs as. Default: the primary group of `user`, or the daemon's."""
     app.fields["group"] = app.template(registry.argument(d))
 
 
 @_subdirective(
-    "limits",
     "limits { memory <size>, cpu <percent>, open_files <count>, processes <count>, file_size <size>, "
     "niceness <count> }",
 )
@@ -476,7 +475,6 @@ def limits(d: Dispenser, app: AppDraft) -> None:
 
 
 @_subdirective(
-    "sandbox",
     "sandbox on|audit|off [{ read <path>..., write <path>..., connect <port>...|any|none, listen <port>...|none, "
     "unix any|none }]",
 )
@@ -540,7 +538,7 @@ def _ports(words: list[str], *single: str) -> tuple[int, ...] | None:
 # Operations
 
 
-@_subdirective("log", "log [{ log_credentials }]")
+@_subdirective("log [{ log_credentials }]")
 def log(d: Dispenser, app: AppDraft) -> None:
     """Write an access log of the requests to this app, in Caddy's form, where the daemon's log goes. The values of
     `Cookie`, `Set-Cookie`, `Authorization` and `Proxy-Authorization` are left out, unless `log_credentials` is in its
@@ -557,7 +555,7 @@ def log(d: Dispenser, app: AppDraft) -> None:
     app.fields["log"] = models.AccessLog(log_credentials=with_credentials)
 
 
-@_subdirective("health_uri", "health_uri <path>")
+@_subdirective("health_uri <path>")
 def health_uri(d: Dispenser, app: AppDraft) -> None:
     """A path that is answered here, without the app, for the health checks of Caddy: `health_uri /healthz` in its
     `reverse_proxy`."""

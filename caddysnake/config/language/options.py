@@ -90,14 +90,14 @@ def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
     return tuple(addresses)
 
 
-@_option("default_bind", "default_bind <address>...", repeatable=True)
+@_option("default_bind <address>...", repeatable=True)
 def default_bind(d: Dispenser, options: OptionsDraft) -> None:
     """Where sites listen that have no `bind` of their own: sockets such as `unix//run/caddysnake/apps.sock|0660` or
     `tcp/127.0.0.1:9000`."""
     options.fields["default_bind"] = (*options.fields.get("default_bind", ()), *read_bind(d))
 
 
-@_option("grace_period", "grace_period <duration>")
+@_option("grace_period <duration>")
 def grace_period(d: Dispenser, options: OptionsDraft) -> None:
     """How long requests may still run after a worker was told to stop. Default: 10s."""
     # It is Caddy's option too, and there 0 means that it waits for ever. Here something must end the wait.
@@ -105,31 +105,31 @@ def grace_period(d: Dispenser, options: OptionsDraft) -> None:
     options.fields["grace_period_s"] = seconds if seconds > 0 else None
 
 
-@_option("socket_mode", "socket_mode <octal>")
+@_option("socket_mode <octal>")
 def socket_mode(d: Dispenser, options: OptionsDraft) -> None:
     """The mode of unix sockets that have none in their address. Default: 0660. Caddy needs the right to write."""
     options.fields["socket_mode"] = values.socket_mode(argument(d))
 
 
-@_option("socket_owner", "socket_owner <user>")
+@_option("socket_owner <user>")
 def socket_owner(d: Dispenser, options: OptionsDraft) -> None:
     """The user who owns unix sockets that name none in their address. Default: the daemon's."""
     options.fields["socket_owner"] = argument(d)
 
 
-@_option("socket_group", "socket_group <group>")
+@_option("socket_group <group>")
 def socket_group(d: Dispenser, options: OptionsDraft) -> None:
     """The group of unix sockets that name none in their address, such as `caddy`. Default: the daemon's."""
     options.fields["socket_group"] = argument(d)
 
 
-@_option("relays", "relays <count>")
+@_option("relays <count>")
 def relays(d: Dispenser, options: OptionsDraft) -> None:
     """How many processes forward the requests of sockets that several apps share. Default: 1."""
     options.fields["relays"] = values.count(argument(d), most=256)
 
 
-@_option("max_spawners", "max_spawners <count>")
+@_option("max_spawners <count>")
 def max_spawners(d: Dispenser, options: OptionsDraft) -> None:
     """How many processes may stand ready to fork dynamic apps, one for each interpreter, user and set of preloaded
     modules; those that static apps, or all apps of a template, are forked from are not counted. An app that needs one
@@ -137,7 +137,7 @@ def max_spawners(d: Dispenser, options: OptionsDraft) -> None:
     options.fields["max_spawners"] = values.count(argument(d), most=4096)
 
 
-@_option("trusted_proxies", "trusted_proxies <range>...", repeatable=True)
+@_option("trusted_proxies <range>...", repeatable=True)
 def trusted_proxies(d: Dispenser, options: OptionsDraft) -> None:
     """From which addresses a TCP connection's forwarded headers are believed, as IP addresses or ranges such as
     `10.0.0.0/8`. Default: none."""
@@ -149,7 +149,7 @@ def trusted_proxies(d: Dispenser, options: OptionsDraft) -> None:
         options.fields["trusted_proxies"] = (*options.fields.get("trusted_proxies", ()), str(network))
 
 
-@_option("admin", "admin off|[<address>] [{ enforce_origin; origins <host>... }]")
+@_option("admin off|[<address>] [{ enforce_origin; origins <host>... }]")
 def admin(d: Dispenser, options: OptionsDraft) -> None:
     """Where the admin API listens: a socket such as `unix//run/caddysnake/admin.sock|0660`, `localhost:2020`, or `off`.
     Default: a unix socket for the daemon's own user, in the runtime directory. Over TCP only a `Host`, and an `Origin`,
@@ -171,25 +171,25 @@ def admin(d: Dispenser, options: OptionsDraft) -> None:
     options.fields["admin"] = Admin(**found)
 
 
-@_option("http_port", "http_port <port>")
+@_option("http_port <port>")
 def http_port(d: Dispenser, options: OptionsDraft) -> None:
     """Caddy's port for plain HTTP. Read here only to tell people the addresses of their sites."""
     options.fields["http_port"] = argument(d)
 
 
-@_option("https_port", "https_port <port>")
+@_option("https_port <port>")
 def https_port(d: Dispenser, options: OptionsDraft) -> None:
     """Caddy's port for HTTPS. Read here only to tell people the addresses of their sites."""
     options.fields["https_port"] = argument(d)
 
 
-@_option("auto_https", "auto_https <mode>...")
+@_option("auto_https <mode>...")
 def auto_https(d: Dispenser, options: OptionsDraft) -> None:
     """What Caddy does about HTTPS by itself. Read here only to tell people the addresses of their sites."""
     options.fields["auto_https"] = " ".join(arguments(d, 1))
 
 
-@_option("log", "log [<name>] { level <level>, format json|console }", repeatable=True)
+@_option("log [<name>] { level <level>, format json|console }", repeatable=True)
 def log(d: Dispenser, options: OptionsDraft) -> None:
     """How the daemon's log is written, with its apps' output and their access logs: from which level on (`DEBUG`,
     `INFO`, the default, `WARN`, `ERROR`), as `json` or in `console` style. Default: console style on a terminal, else
@@ -211,14 +211,14 @@ def log(d: Dispenser, options: OptionsDraft) -> None:
         options.fields["log"] = options.fields.get("log", Log()).model_copy(update=said)
 
 
-@_option("debug", "debug")
+@_option("debug")
 def debug(d: Dispenser, options: OptionsDraft) -> None:
     """Log more, unless the option `log` names a level. Caddy's option too."""
     arguments(d, 0, 0)
     options.fields["debug"] = True
 
 
-@_option("on_demand_ask", "on_demand_ask <address>")
+@_option("on_demand_ask <address>")
 def on_demand_ask(d: Dispenser, options: OptionsDraft) -> None:
     """Where Caddy may ask whether a host is served here, before it gets a certificate for it (on-demand TLS), such as
     `127.0.0.1:9123`. Caddy's own option is then `on_demand_tls { ask http://127.0.0.1:9123 }`, which `run --caddy` and
@@ -231,7 +231,7 @@ def on_demand_ask(d: Dispenser, options: OptionsDraft) -> None:
     options.fields["on_demand_ask"] = f"{host}:{address.port}"
 
 
-@_option("reload_strategy", "reload_strategy parallel|rolling")
+@_option("reload_strategy parallel|rolling")
 def reload_strategy(d: Dispenser, options: OptionsDraft) -> None:
     """How a reload replaces workers: all beside the old ones, the default, or one at a time, which takes less memory.
     Then the first new worker of each app decides whether the reload is refused, and old and new code serve for a while
@@ -239,7 +239,7 @@ def reload_strategy(d: Dispenser, options: OptionsDraft) -> None:
     options.fields["reload_strategy"] = values.choice(argument(d), ("parallel", "rolling"))
 
 
-@_option("start_policy", "start_policy each|all")
+@_option("start_policy each|all")
 def start_policy(d: Dispenser, options: OptionsDraft) -> None:
     """What an app that does not come up means for the others when the daemon starts. `each`, the default: they serve,
     and it is answered for with 503 and tried again; only when none comes up, the start has failed. `all`: the start has
@@ -247,7 +247,7 @@ def start_policy(d: Dispenser, options: OptionsDraft) -> None:
     options.fields["start_policy"] = values.choice(argument(d), ("each", "all"))
 
 
-@_option("memory_budget", "memory_budget <size>|off")
+@_option("memory_budget <size>|off")
 def memory_budget(d: Dispenser, options: OptionsDraft) -> None:
     """How much memory all workers together may have, such as `4GB`. When it is more, dynamic apps that nobody has asked
     for longest are put to sleep, then apps with two numbers of `workers` get fewer; and no app grows beyond it.

@@ -100,10 +100,9 @@ class Registry(Generic[Draft]):
         self.elsewhere: dict[str, str] = {}
         """Words of other servers, and what to write here. In lower case, without ``-`` and ``_``."""
 
-    def register(
-        self, name: str, syntax: str, *, repeatable: bool = False
-    ) -> Callable[[Handler[Draft]], Handler[Draft]]:
-        """Decorate the function that reads ``name``; the dispenser it gets stands on the name."""
+    def register(self, syntax: str, *, repeatable: bool = False) -> Callable[[Handler[Draft]], Handler[Draft]]:
+        """Decorate the function that reads what begins ``syntax``; the dispenser it gets stands on that."""
+        name = syntax.partition(" ")[0]
 
         def add(handler: Handler[Draft]) -> Handler[Draft]:
             self.settings[name] = Setting(name, syntax, handler, repeatable)
