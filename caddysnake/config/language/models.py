@@ -82,8 +82,8 @@ def _changed(said: "Settings | Canary", default: "Settings | Canary") -> dict[st
     return {name: value for name, value in said._asdict().items() if value != getattr(default, name)}
 
 
-class Block(Model):
-    """Lines with names."""
+class NamedLines(Model):
+    """A block of lines with names."""
 
     where: dict[str, Position] = Field(default_factory=dict, exclude=True, repr=False)
     """Where each was written first. ``env_file`` and ``env_var`` of an app have ``env_file[0]`` … too, and so have the
@@ -238,7 +238,7 @@ _SHOWN_AS = {
 """The names of settings in the JSON of a file, where they are others."""
 
 
-class PythonApp(Block):
+class PythonApp(NamedLines):
     """One ``python`` block."""
 
     interface: Interface
@@ -393,7 +393,7 @@ class Log(Model):
     format: Literal["json", "console"] | None = None
 
 
-class GlobalOptions(Block):
+class GlobalOptions(NamedLines):
     """The global options that mean something here. Those that are only Caddy's are not kept."""
 
     default_bind: tuple[Socket, ...] = ()
