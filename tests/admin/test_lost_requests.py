@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,10 +114,7 @@ def counted(process: Process) -> tuple[int, int]:
 
 def settled(process: Process, requests: int, errors: int) -> None:
     """Workers tell their page now and then, relays each second."""
-    deadline = time.monotonic() + 10
-    while counted(process) != (requests, errors):
-        assert time.monotonic() < deadline, (counted(process), asked(process), process.log)
-        time.sleep(0.1)
+    eventually(lambda: counted(process) == (requests, errors), process)
 
 
 @pytest.mark.parametrize("via", list(VIAS))

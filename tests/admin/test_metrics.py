@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, daemon, get
+from support.daemon import PATIENCE_S, Process, daemon, eventually, get
 from support.load import app
 
 pytestmark = pytest.mark.system
@@ -93,10 +92,7 @@ def test_everything_is_measured_and_no_counter_goes_back(folder: Path) -> None:
         (folder / "main.py").write_text(app("4"))
         victim = call(process, "GET", f"/apps/{APP}").json["workers"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE_S
-        while not of(scrape(process), "caddysnake_worker_restarts_total", app=APP, cause="crashed"):
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.1)
+        eventually(lambda: of(scrape(process), "caddysnake_worker_restarts_total", app=APP, cause="crashed"), process)
         second = scrape(process)
         assert of(second, "caddysnake_relay_responses_total", **{"class": "2xx"}) == 2  # a relay writes every second
         assert of(second, "caddysnake_config_reloads_total", result="accepted") == 1

@@ -8,13 +8,12 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, daemon, get
+from support.daemon import PATIENCE_S, Process, daemon, eventually, get
 from support.load import app
 
 from caddysnake.channel.vitals import LARGEST, LATENCY_BOUNDS_S, quantile
@@ -37,13 +36,6 @@ TENANTS = """unix/t.sock {
 	}
 }
 """
-
-
-def until(process: Process, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, process.log
-        time.sleep(0.05)
 
 
 def of_app(process: Process) -> Any:
@@ -106,7 +98,7 @@ def test_forged_counters_of_one_app_leave_the_others_their_status(folder: Path) 
             with contextlib.suppress(ConnectionError, http.client.HTTPException):
                 get(path, path=folder / "e.sock")
                 get(path, path=folder / "t.sock", Host="ann.test")
-        until(process, lambda: all(each["workers_ready"] for each in call(process, "GET", "/apps").json["apps"]))
+        eventually(lambda: all(each["workers_ready"] for each in call(process, "GET", "/apps").json["apps"]), process)
         assert call(process, "GET", "/apps").status == 200
         assert of_app(process)["traffic"]["requests"] == 1
         found = json.loads(command(process, folder, "status", "--json", check=True).stdout)
@@ -139,9 +131,9 @@ def test_counts_only_grow_when_workers_are_replaced(folder: Path) -> None:
             if not killed and sent >= 10:
                 killed = True
                 os.kill(of_app(process)["workers"][0]["pid"], signal.SIGKILL)
-                until(process, lambda: of_app(process)["restarts"].get("crashed"))
+                eventually(lambda: of_app(process)["restarts"].get("crashed"), process)
             assert time.monotonic() < deadline, process.log
-        until(process, lambda: of_app(process)["traffic"]["requests"] >= sent)
+        eventually(lambda: of_app(process)["traffic"]["requests"] >= sent, process)
         found = of_app(process)
         assert found["traffic"]["requests"] == sum(found["traffic"]["latencies"]) == sent
         assert found["traffic"]["responses"][1] == sent

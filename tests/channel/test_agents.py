@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support import relay, worker
+from support.daemon import eventually
 from support.rawhttp import Answer, RawClient
 
 from caddysnake.channel import vitals
@@ -58,13 +58,6 @@ def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Agent]:
         wanted = worker.settings(f"apps_of_agents:{interface}", interface, tmp_path, **more)
         with worker.running(wanted) as running_worker:
             yield running_worker
-
-
-def eventually(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + worker.PATIENCE_S
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def answers(client: RawClient) -> Answer:

@@ -10,12 +10,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, alive, children, daemon, get, workers
+from support.daemon import (
+    PATIENCE_S,
+    Process,
+    UnixHTTPConnection,
+    alive,
+    children,
+    cpu_s,
+    daemon,
+    eventually,
+    get,
+    workers,
+)
 from support.leaks import remove_folders_of
 from support.probe import write
 
@@ -53,13 +63,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
-
-
 def none_alive(pids: set[int]) -> bool:
     return not any(alive(pid) for pid in pids)
 
@@ -73,9 +76,9 @@ def test_it_stops_in_order_and_leaves_nothing(folder: Path, interface: str) -> N
         assert idle.getresponse().read()
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(get, "/hold", path=folder / "app.sock")
-            until((folder / "held").exists, "the request")
+            eventually((folder / "held").exists, "the request")
             process.popen.send_signal(signal.SIGTERM)
-            until(lambda: not (folder / "app.sock").exists(), "the unlinking")
+            eventually(lambda: not (folder / "app.sock").exists(), "the unlinking")
             assert process.popen.poll() is None
             (folder / "release").touch()
             assert answer.result(PATIENCE_S) == (200, b'"done"')
@@ -120,7 +123,7 @@ def test_no_request_on_an_accepted_connection_goes_unanswered_in_a_stop(folder: 
                 answers.append(answer)
 
         runs = [threads.submit(ask, number) for number in range(16)]
-        until(lambda: len(answers) > 100, "many answers")
+        eventually(lambda: len(answers) > 100, "many answers")
         assert process.stop() == 0
         for run in runs:
             run.result(PATIENCE_S)
@@ -135,7 +138,7 @@ def test_a_request_that_outlives_the_grace_does_not_hold_up_the_end(folder: Path
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(folder / "app.sock"))
             client.sendall(b"GET /hold HTTP/1.1\r\nHost: test\r\n\r\n")
-            until((folder / "held").exists, "the request")
+            eventually((folder / "held").exists, "the request")
             begun = time.monotonic()
             assert process.stop() == 0
             assert time.monotonic() - begun < 20
@@ -148,7 +151,7 @@ def test_a_second_signal_stops_it_at_once(folder: Path, interface: str) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(folder / "app.sock"))
             client.sendall(b"GET /hold HTTP/1.1\r\nHost: test\r\n\r\n")
-            until((folder / "held").exists, "the request")
+            eventually((folder / "held").exists, "the request")
             process.popen.send_signal(signal.SIGTERM)
             process.wait_for_log('"stopping"')
             time.sleep(0.4)  # sooner it counts as the same signal, sent to the child and then to its group
@@ -164,7 +167,7 @@ def test_it_can_be_stopped_while_its_apps_start(folder: Path) -> None:
     (folder / "Caddyfile").write_text(caddyfile(folder))
     process = Process([sys.executable, "-m", "caddysnake", "run"], folder, "daemon")
     try:
-        until(lambda: len(workers(process.pid)) == 2, "the fork of both")
+        eventually(lambda: len(workers(process.pid)) == 2, "the fork of both")
         below = children(process.pid)
         assert process.stop() == 0
         assert none_alive(below)
@@ -185,22 +188,22 @@ def test_when_it_is_killed_no_worker_outlives_the_grace_and_the_next_one_starts_
             (folder / "slow").write_text("60")
             victim = min(workers(process.pid))
             os.kill(victim, signal.SIGKILL)
-            until(lambda: len(workers(process.pid)) == 2, "the replacement")
+            eventually(lambda: len(workers(process.pid)) == 2, "the replacement")
             below = children(process.pid)
             (folder / "slow").unlink()
         client = socket.socket(socket.AF_UNIX)
         if state == "stuck":
             client.connect(str(folder / "app.sock"))
             client.sendall(b"GET /hold HTTP/1.1\r\nHost: test\r\n\r\n")
-            until((folder / "held").exists, "the request")
+            eventually((folder / "held").exists, "the request")
         process.popen.kill()
         process.popen.wait()
         client.close()
         assert (folder / "app.sock").is_socket()
         with daemon(folder, text) as second:
             assert get("/pid", path=folder / "app.sock")[0] == 200
-            until(lambda: none_alive(below), "the end of the first one's processes")
-            until(lambda: not alive(sleeper), "the end of what a worker had started")
+            eventually(lambda: none_alive(below), "the end of the first one's processes")
+            eventually(lambda: not alive(sleeper), "the end of what a worker had started")
             assert second.stop() == 0
         assert not (folder / "app.sock").exists()
 
@@ -209,7 +212,7 @@ def test_a_request_in_flight_is_answered_although_the_daemon_is_killed(folder: P
     with daemon(folder, caddyfile(folder, interface, grace="30s")) as process:
         client = UnixHTTPConnection(folder / "app.sock")
         client.request("GET", "/hold")
-        until((folder / "held").exists, "the request")
+        eventually((folder / "held").exists, "the request")
         below = children(process.pid)
         process.popen.kill()
         process.popen.wait()
@@ -218,7 +221,7 @@ def test_a_request_in_flight_is_answered_although_the_daemon_is_killed(folder: P
         told = answer.status, answer.read()
         client.close()
         assert told == (200, b'"done"')
-        until(lambda: none_alive(below), "the end of everybody else")
+        eventually(lambda: none_alive(below), "the end of everybody else")
         remove_folders_of(process.pid)
 
 
@@ -257,13 +260,13 @@ def test_killing_workers_under_load_fails_only_what_they_had_read(folder: Path, 
             time.sleep(0.5)
             for _ in range(KILLS):
                 due = time.monotonic() + 0.2
-                until(lambda: serving - victims, "an answer by another worker")
+                eventually(lambda: serving - victims, "an answer by another worker")
                 victim = min(serving - victims)
                 victims.add(victim)
                 os.kill(victim, signal.SIGKILL)
                 time.sleep(max(0.0, due - time.monotonic()))
             process.wait_for_log("worker failed")
-            until(lambda: len(workers(process.pid) - victims) == 2, "the replacements")
+            eventually(lambda: len(workers(process.pid) - victims) == 2, "the replacements")
             time.sleep(0.3)
         finally:
             enough.set()
@@ -279,21 +282,17 @@ def test_killing_workers_under_load_fails_only_what_they_had_read(folder: Path, 
 
 
 def test_it_idles(folder: Path) -> None:
-    def cpu_ticks(pid: int) -> int:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
     with daemon(folder, caddyfile(folder)) as process:
         assert get("/pid", path=folder / "app.sock")[0] == 200
         process.wait_for_log("admin API ready")  # imported when all else is done
         everyone = {process.pid, *children(process.pid)}
         deadline = time.monotonic() + PATIENCE_S
-        spent = 4
-        while spent > 3 and time.monotonic() < deadline:  # on a busy machine the end of the start takes its time
-            before = {pid: cpu_ticks(pid) for pid in everyone}
+        spent = 1.0
+        while spent > 0.03 and time.monotonic() < deadline:  # on a busy machine the end of the start takes its time
+            before = cpu_s(*everyone)
             time.sleep(1.0)
-            spent = sum(cpu_ticks(pid) - before[pid] for pid in everyone)
-        assert spent <= 3
+            spent = cpu_s(*everyone) - before
+        assert spent <= 0.03
         resident = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         (pss_kb,) = (int(line.split()[1]) for line in resident.splitlines() if line.startswith("Pss:"))
         assert pss_kb < 60 * 1024

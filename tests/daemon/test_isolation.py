@@ -11,11 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, alive, daemon, get
+from support.daemon import PATIENCE_S, Process, alive, daemon, eventually, get
 from support.estate import Estate, block, caddyfile, start
 from support.malice import APP
 from support.tenants import ALICE, BOB, Public, give, needs_root, public_folder
@@ -49,13 +49,6 @@ def command(folder: Path, public: Public, *words: str) -> subprocess.CompletedPr
     )
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
-
-
 def memory_of(pid: int) -> bytes:
     """Everything that a process can write to. Root may look."""
     found = []
@@ -81,7 +74,7 @@ def test_temporary_files_under_a_daemon_that_was_killed_go_with_the_next_start(f
             tmp = Path(Estate(folder, process).ask("alice", "who")["tmp"])
             assert tmp.is_dir()
             if turn:
-                until(lambda: not left[0].exists(), "the removal")
+                eventually(lambda: not left[0].exists(), "the removal")
             else:
                 (tmp / "x").touch()
                 left.append(tmp.parent)
@@ -249,10 +242,10 @@ def test_a_tenant_that_floods_its_channel_is_ended(folder: Path, public: Public)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(folder / "alice.sock"))
             sock.sendall(b"GET /flood HTTP/1.1\r\nHost: alice.test\r\n\r\n")
-            until(lambda: not alive(victim), "the end of the worker")
+            eventually(lambda: not alive(victim), "the end of the worker")
         assert estate.ask("bob", "who")["pid"] == bob
         assert estate.ask("alice", "who")["pid"] != victim
-        until(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) <= before + 4, "closing")
+        eventually(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) <= before + 4, "closing")
         assert "broke a rule of the channel" in process.log
 
 
@@ -269,7 +262,7 @@ def test_descriptors_that_a_tenant_sends_are_not_kept(folder: Path, public: Publ
             assert sock.recv(100)[:12] in (b"", b"HTTP/1.1 500")  # it is ended, or a newer kernel lets it send none
         assert estate.ask("bob", "who")["pid"] == bob
         assert estate.ask("alice", "who")["uids"] == [ALICE] * 3
-        until(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) <= before + 4, "closing")
+        eventually(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) <= before + 4, "closing")
 
 
 def test_a_tenant_that_keeps_a_thousand_connections_keeps_nobody_else_waiting(folder: Path, public: Public) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.daemon import cpu_s
 
 from caddysnake.logs import access, orders
 from caddysnake.logs.formats import journal_line, json_line
@@ -370,12 +371,6 @@ def test_a_pipe_that_has_ended_costs_nothing_though_the_daemon_keeps_its_copy(lo
     time.sleep(0.7)
     assert cpu_s(log.process.pid) - before < 0.2
     os.close(reader)
-
-
-def cpu_s(pid: int) -> float:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_worker_tells_how_many_lines_found_no_room(log: LogProcess) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.daemon import eventually
 
 from caddysnake.daemon.commands.store import find_server
 
@@ -77,10 +78,7 @@ def test_values_are_what_the_plugin_has_them_to_be(ours: Any) -> None:
         cache.set(name, "")
     assert cache.keys("p*") == [b"p*1", b"p*2"], "a prefix, no pattern"
     assert cache.keys("p", limit=2) == [b"p*1", b"p*2"]
-    deadline = time.monotonic() + 60
-    while cache.get("soon") is not None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: cache.get("soon") is None)
 
 
 def test_lists_are_what_the_plugin_has_them_to_be(ours: Any) -> None:
@@ -125,10 +123,7 @@ def test_messages_reach_who_waits_now(ours: Any) -> None:
     waiting = [threading.Thread(target=lambda: got.append(module().cache.subscribe("c", 60))) for _ in range(2)]
     for each in waiting:
         each.start()
-    deadline = time.monotonic() + 60
-    while cache._call("PUBSUB", "NUMSUB", "c")[1] < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: cache._call("PUBSUB", "NUMSUB", "c")[1] >= 2)
     assert cache.publish("c", "hello") == 2
     for each in waiting:
         each.join()
@@ -191,9 +186,7 @@ def test_many_sets_in_a_row_are_confirmed_together_and_none_is_lost(ours: Any, s
     thread = threading.Thread(target=lambda: fill(ours.cache))  # its connection ends with it
     thread.start()
     thread.join()
-    deadline = time.monotonic() + 60
-    while len(ours.cache.keys("key")) < 1000:
-        assert time.monotonic() < deadline
+    eventually(lambda: len(ours.cache.keys("key")) >= 1000)
     ours.cache._call("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(ours.CacheError, match="the store is full"):
         fill(ours.cache)

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, daemon, free_port, get, workers
+from support.daemon import PATIENCE_S, Process, daemon, eventually, free_port, get, workers
 from support.load import app
 
 pytestmark = pytest.mark.system
@@ -51,13 +51,6 @@ def version(folder: Path) -> str:
     return body.split()[0]
 
 
-def until(condition: Callable[[], object], process: Process) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, process.log
-        time.sleep(0.05)
-
-
 def test_an_app_that_does_not_start_any_more_tells_a_browser_why_and_heals_with_the_next_good_save(
     folder: Path, interface: str
 ) -> None:
@@ -65,7 +58,7 @@ def test_an_app_that_does_not_start_any_more_tells_a_browser_why_and_heals_with_
         assert version(folder) == "1"
         (folder / "main.py").write_text(app("2", "raise LookupError('no <database>')\n"))
         process.wait_for_log("does not start")
-        until(lambda: not workers(process.pid), process)
+        eventually(lambda: not workers(process.pid), process)
         for _ in range(3):
             status, page = ask(folder, Accept="text/html")
             assert status == 500
@@ -103,12 +96,12 @@ def test_a_connection_that_was_told_of_broken_code_is_served_when_it_is_mended(f
 def test_a_change_while_new_code_hangs_in_its_import_gives_that_up(folder: Path) -> None:
     with daemon(folder, caddyfile("wsgi", WATCHED)) as process:
         (folder / "main.py").write_text(app("2", "import time; open('hangs', 'w').close(); time.sleep(600)\n"))
-        until((folder / "hangs").exists, process)
+        eventually((folder / "hangs").exists, process)
         assert version(folder) == "1"
         (folder / "main.py").write_text(app("3"))
         process.wait_for_log("app reloaded")
         assert version(folder) == "3"
-        until(lambda: len(workers(process.pid)) == len(os.sched_getaffinity(0)), process)
+        eventually(lambda: len(workers(process.pid)) == len(os.sched_getaffinity(0)), process)
 
 
 def test_changes_in_files_that_were_asked_for_count(folder: Path) -> None:
@@ -183,7 +176,7 @@ def test_a_tenant_that_does_not_start_is_tried_again_as_soon_as_it_is_mended(ten
         assert status == 500
         assert "LookupError: no database" in page
         main.write_text(app("2"))
-        until(lambda: ask(tenants, Host="ann.test")[0] == 200, process)
+        eventually(lambda: ask(tenants, Host="ann.test")[0] == 200, process)
         assert process.log.count("app does not start") == 1
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, children, daemon, get, workers
+from support.daemon import Process, children, daemon, eventually, get, workers
 from support.load import Load, app
 
 pytestmark = pytest.mark.system
@@ -40,10 +39,7 @@ def reload(process: Process, folder: Path, text: str, times: int = 1) -> None:
 
 
 def settle(process: Process, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while len(workers(process.pid)) != count:
-        assert time.monotonic() < deadline, process.log
-        time.sleep(0.05)
+    eventually(lambda: len(workers(process.pid)) == count, process)
 
 
 def test_listeners_come_and_go_with_their_apps(folder: Path) -> None:
@@ -156,10 +152,7 @@ def test_what_is_preloaded_is_imported_again(folder: Path) -> None:
         assert version(folder / "a.sock") == "333"
         settle(process, 1)
         spawner = "worker/bootstrap.py"
-        deadline = time.monotonic() + PATIENCE_S
-        while sum(spawner in command(pid) for pid in children(process.pid)) > 1:
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.05)
+        eventually(lambda: sum(spawner in command(pid) for pid in children(process.pid)) <= 1, process)
 
 
 def command(pid: int) -> str:

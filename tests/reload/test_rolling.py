@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, daemon, workers
+from support.daemon import PATIENCE_S, Process, daemon, eventually, workers
 from support.load import Load, app
 
 pytestmark = pytest.mark.system
@@ -92,7 +92,4 @@ def test_the_first_worker_decides_whether_a_reload_is_refused(tmp_path: Path) ->
         (tmp_path / "main.py").write_text(app("2", "raise LookupError('no database')\n"))
         process.popen.send_signal(signal.SIGHUP)
         process.wait_for_log("reload refused")
-        deadline = time.monotonic() + PATIENCE_S
-        while workers(process.pid) != before:
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.05)
+        eventually(lambda: workers(process.pid) == before, process)

@@ -133,12 +133,24 @@ def workers(pid: int) -> set[int]:
     return found
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait until it holds, or fail with ``what`` was waited for."""
-    deadline = time.monotonic() + PATIENCE_S
+def cpu_s(*pids: int) -> float:
+    """The processor time that these have used, by the kernel's clock of each."""
+    return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+
+
+def descriptors(pid: int) -> int:
+    """How many files it has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def eventually(condition: Callable[[], object], what: str | Process = "it") -> None:
+    """Wait until it holds, or fail with ``what`` was waited for, or with the log of a process."""
+    deadline, pause_s = time.monotonic() + PATIENCE_S, 0.005
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
+        said = what if isinstance(what, str) else what.log
+        assert time.monotonic() < deadline, f"waited in vain for {said}"
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.05)
 
 
 def wait_for_spare_relay(pid: int) -> None:

@@ -6,9 +6,9 @@ import contextlib
 import select
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
+from support.daemon import cpu_s
 from support.rawhttp import RawClient
 from support.worker import PATIENCE_S
 
@@ -63,12 +63,12 @@ def beside(socks: list[socket.socket], turn: Callable[[socket.socket, int], obje
         thread.join(PATIENCE_S)
 
 
-def times_of_others(connect: Callable[[], socket.socket], host: str = "a") -> list[float]:
-    """Seconds that short requests take, one after another."""
+def work_of_others(connect: Callable[[], socket.socket], pids: Collection[int], host: str = "a") -> list[float]:
+    """Seconds that processes work while each of some short requests waits, however much else the machine does."""
     took = []
     with RawClient(connect()) as other:
         for _ in range(15):
-            began = time.monotonic()
+            began = cpu_s(*pids)
             assert other.ask(b"GET /notes HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode()).status == 200
-            took.append(time.monotonic() - began)
+            took.append(cpu_s(*pids) - began)
     return took

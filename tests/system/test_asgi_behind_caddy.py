@@ -8,13 +8,12 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, caddy, daemon
+from support.daemon import PATIENCE_S, caddy, daemon, eventually
 from support.rawhttp import RawClient
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -99,10 +98,7 @@ def test_a_background_task_holds_up_nobody(site: Site) -> None:
     with site.raw() as client:
         assert client.get("/background").body == b'"answered"'
         assert "background done" not in json.loads(client.get("/notes").body)
-        deadline = time.monotonic() + PATIENCE_S
-        while "background done" not in json.loads(client.get("/notes").body):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: "background done" in json.loads(client.get("/notes").body))
 
 
 def test_an_exception_is_a_500_and_no_more(site: Site) -> None:
@@ -145,10 +141,7 @@ def test_closes_carry_their_codes_both_ways(site: Site) -> None:
     with site.socket("/ws") as ws:
         ws.close(4001, "mine")
         assert ws.close_code == 4001
-    deadline = time.monotonic() + PATIENCE_S
-    while "left 4001" not in json.loads(site.ask("/notes")[1]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: "left 4001" in json.loads(site.ask("/notes")[1]))
 
 
 def test_a_denied_socket_is_told_why(site: Site) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, caddy, daemon
+from support.daemon import PATIENCE_S, caddy, daemon, eventually
 
 pytestmark = pytest.mark.system
 
@@ -320,8 +320,5 @@ def test_an_app_that_waits_is_told_when_the_browser_leaves(site: Site) -> None:
         with socket.create_connection(("127.0.0.1", site.port), PATIENCE_S) as browser:
             browser.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(0.3)
-        deadline = time.monotonic() + PATIENCE_S
-        while not (site.folder / "left").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually((site.folder / "left").exists)
     assert site.ask("/")[0] == 200

@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.admin import command
-from support.daemon import PATIENCE_S, Process, get, workers
+from support.daemon import PATIENCE_S, Process, eventually, get, workers
 from support.probe import write
 
 pytestmark = pytest.mark.system
@@ -66,9 +65,7 @@ def test_others_and_the_operator_are_served_while_one_listener_is_flooded(
         assert len(os.listdir(f"/proc/{process.pid}/fd")) < LIMIT
         assert "cannot accept connections" not in process.log
         held.close()
-        deadline = time.monotonic() + PATIENCE_S
-        while get("/pid", path=tmp_path / f"{attacked}.sock", Host="a")[0] != 200:
-            assert time.monotonic() < deadline
+        eventually(lambda: get("/pid", path=tmp_path / f"{attacked}.sock", Host="a")[0] == 200)
 
 
 def test_requests_that_wait_for_an_answer_leave_links_to_others(tmp_path: Path) -> None:

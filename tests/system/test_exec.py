@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, alive, daemon, eventually, get
+from support.daemon import PATIENCE_S, Process, alive, cpu_s, daemon, eventually, get
 
 APP = """
 def app(environ, start_response):
@@ -35,11 +35,6 @@ def begun(process: Process, folder: Path, *words: str, **more: int) -> subproces
     environ = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": process.runtime_dir, "TERM": "xterm"}
     asked = [sys.executable, "-m", "caddysnake", "exec", *words]
     return subprocess.Popen(asked, cwd=folder, env=environ, **more)
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_it_has_what_the_app_has_and_its_status_is_the_commands(tmp_path: Path) -> None:

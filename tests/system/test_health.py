@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, caddy, daemon, get, workers
+from support.daemon import PATIENCE_S, caddy, daemon, eventually, get, workers
 from support.town import block, settle, site
 
 pytestmark = pytest.mark.system
@@ -71,10 +71,7 @@ def test_an_app_that_is_down_is_not_healthy(tmp_path: Path) -> None:
         (tmp_path / "broken").touch()
         (worker,) = workers(process.pid)
         os.kill(worker, signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE_S
-        while get("/healthz", path=tmp_path / "s.sock")[0] < 500:
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.05)
+        eventually(lambda: get("/healthz", path=tmp_path / "s.sock")[0] >= 500, process)
 
 
 @pytest.mark.parametrize("kind", ["current", "debian"])
@@ -133,10 +130,7 @@ def test_one_of_two_sidecars_goes_and_no_tenant_is_left_without(tmp_path: Path, 
                 assert all(split), "one sidecar has every tenant: the test would prove nothing"
                 before = {name: set(found) for name, found in homes.items()}
                 first.stop()
-                deadline = time.monotonic() + PATIENCE_S
-                while len(workers(second.pid)) < len(names):
-                    assert time.monotonic() < deadline, second.log
-                    time.sleep(0.05)
+                eventually(lambda: len(workers(second.pid)) >= len(names), second)
             finally:
                 ends.set()
                 for client in clients:

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, children, daemon, get, workers
+from support.daemon import (
+    PATIENCE_S,
+    Process,
+    UnixHTTPConnection,
+    children,
+    daemon,
+    descriptors,
+    eventually,
+    get,
+    workers,
+)
 from support.leaks import remove_folders_of
 from support.probe import write
 
@@ -226,13 +236,8 @@ def test_pipes_that_a_helper_keeps_are_given_back_when_its_worker_has_ended(fold
         for _ in range(4):
             pid = int(get("/detach", path=folder / "app.sock")[1])
             os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + PATIENCE_S
-            while get("/pid", path=folder / "app.sock")[1] in (b"", str(pid).encode()):
-                assert time.monotonic() < deadline
-        deadline = time.monotonic() + PATIENCE_S
-        while len(os.listdir(f"/proc/{log}/fd")) > before or len(os.listdir(f"/proc/{process.pid}/fd")) > ours + 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            eventually(lambda gone=(b"", b"%d" % pid): get("/pid", path=folder / "app.sock")[1] not in gone)
+        eventually(lambda: descriptors(log) <= before and descriptors(process.pid) <= ours + 2)
         left = [child for child in children(process.pid) if Path(f"/proc/{child}/comm").read_text() == "sleep\n"]
         assert len(left) == 4
         for child in left:

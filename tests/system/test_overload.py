@@ -10,11 +10,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, children, daemon, get, workers
+from support.daemon import (
+    PATIENCE_S,
+    UnixHTTPConnection,
+    children,
+    cpu_s,
+    daemon,
+    descriptors,
+    eventually,
+    get,
+    workers,
+)
 
 pytestmark = pytest.mark.system
 
@@ -45,22 +55,6 @@ def site(name: str, *lines: str) -> str:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "main.py").write_text(APP)
     return tmp_path
-
-
-def eventually(what: Callable[[], bool], process: Process) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline, process.log[-4000:]
-        time.sleep(0.05)
-
-
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def connected(stack: contextlib.ExitStack, path: Path) -> socket.socket:

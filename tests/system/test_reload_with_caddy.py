@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, children, daemon, free_port, get, workers
+from support.daemon import PATIENCE_S, Process, children, daemon, eventually, free_port, get, workers
 
 pytestmark = pytest.mark.system
 
@@ -64,10 +64,7 @@ def test_sites_and_directives_of_caddys_come_and_go(tmp_path: Path, environ: dic
         assert get("/", two) == (200, b"two")
         with pytest.raises(ConnectionError):
             get("/", one)
-        deadline = time.monotonic() + PATIENCE_S
-        while len(workers(process.pid)) != 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: len(workers(process.pid)) == 1)
         (place,) = (Path(environ["XDG_RUNTIME_DIR"]) / "caddysnake").glob("[0-9a-f]" * 12)
         assert len(list(place.glob("Caddyfile-*"))) == 1
         assert process.stop() == 0

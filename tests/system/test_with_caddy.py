@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, alive, children, daemon, free_port, get, workers
+from support.daemon import PATIENCE_S, Process, alive, children, daemon, eventually, free_port, get, workers
 
 pytestmark = pytest.mark.system
 
@@ -101,10 +101,7 @@ def test_after_a_daemon_was_killed_the_next_starts_at_once_and_nothing_of_the_fi
         first.popen.wait()
         with daemon(tmp_path, caddyfile, "--caddy", environ=environ) as second:
             assert get("/", port) == (200, b"ok")
-            deadline = time.monotonic() + PATIENCE_S
-            while any(alive(pid) for pid in left):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            eventually(lambda: not any(alive(pid) for pid in left))
             eventually_answers(port)
             assert second.stop() == 0
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, alive, caddy, children, daemon, get, wait_for_spare_relay, workers
+from support.daemon import PATIENCE_S, alive, caddy, children, daemon, eventually, get, wait_for_spare_relay, workers
 from support.town import block, count, settle, site
 
 pytestmark = pytest.mark.system
@@ -294,10 +294,7 @@ def test_an_app_of_a_direct_listener_that_crashes_in_a_loop_is_answered_for_and_
         assert (status, headers["Caddysnake-Code"]) == (503, "crashed")
         assert int(headers["Retry-After"]) > 0
         (tmp_path / "app/main.py").write_text(good)
-        deadline = time.monotonic() + PATIENCE_S
-        while client.ask("x", content=b"x")[0] != 200:
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.2)
+        eventually(lambda: client.ask("x", content=b"x")[0] == 200, process)
         client.close()
 
 

@@ -148,10 +148,7 @@ def test_an_unknown_tenant_is_404_at_once_and_costs_no_process(tmp_path: Path) -
         process.wait_for_log("no app for this request")
         assert count(process.log, "no app for this request") == 1
         settle(tmp_path / "t", "nobody")
-        deadline = time.monotonic() + PATIENCE_S
-        while ask(tmp_path, "nobody")[0] != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        eventually(lambda: ask(tmp_path, "nobody")[0] == 200)
 
 
 def resident_kib(pid: int) -> int:
@@ -209,10 +206,7 @@ def test_a_failing_import_is_500_for_a_while_without_a_new_start_and_then_heals(
             time.sleep(0.2)
         assert (tmp_path / "starts").read_text() == "x"
         assert "LookupError: no database" in process.log
-        deadline = time.monotonic() + PATIENCE_S
-        while answer(tmp_path, "a")[0] != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        eventually(lambda: answer(tmp_path, "a")[0] == 200)
 
 
 def test_a_hanging_import_is_503_in_time_and_holds_up_neither_others_nor_the_stop(tmp_path: Path) -> None:
@@ -265,10 +259,7 @@ def test_room_is_made_by_the_least_recently_used(tmp_path: Path) -> None:
         time.sleep(1.5)  # workers publish their counts now and then; this use was over a link that was there
         assert answer(tmp_path, "c")[0] == 200
         assert answer(tmp_path, "a")[1]["pid"] == a
-        deadline = time.monotonic() + PATIENCE_S
-        while alive(int(b)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: not alive(int(b)))
         assert len(workers(process.pid)) == 2
 
 
@@ -280,10 +271,7 @@ def test_when_all_are_busy_there_is_no_room(tmp_path: Path) -> None:
     ):
         held = [threads.submit(ask, tmp_path, name, "/hold") for name in "ab"]
         for name in "ab":
-            deadline = time.monotonic() + PATIENCE_S
-            while not (tmp_path / "t" / name / "held").exists():
-                assert time.monotonic() < deadline, process.log
-                time.sleep(0.02)
+            eventually((tmp_path / "t" / name / "held").exists, process)
         status, headers = answer(tmp_path, "c")
         assert (status, headers["caddysnake-code"]) == (503, "capacity")
         assert int(headers["retry-after"]) > 0
@@ -307,10 +295,7 @@ def test_an_app_sleeps_when_nobody_asks_for_it_and_wakes_up_when_somebody_does(t
             assert response.read().decode().startswith(f"a {round_} ")
             pids.add(response.headers["Pid"])
             until_log(process, "app is idle and put to sleep", round_)
-            deadline = time.monotonic() + PATIENCE_S
-            while workers(process.pid):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            eventually(lambda: not workers(process.pid))
         connection.close()
         assert len(pids) == 3
 
@@ -363,10 +348,7 @@ def test_only_so_many_wait_for_one_app(tmp_path: Path) -> None:
         ThreadPoolExecutor(12) as threads,
     ):
         waiting = [threads.submit(answer, tmp_path, "a") for _ in range(12)]
-        deadline = time.monotonic() + PATIENCE_S
-        while sum(each.done() for each in waiting) < 7:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: sum(each.done() for each in waiting) >= 7)
         assert answer(tmp_path, "b")[0] == 200
         (tmp_path / "go").touch()
         answers = [each.result(PATIENCE_S) for each in waiting]
@@ -418,10 +400,7 @@ def test_of_a_worker_killed_within_its_requests_the_gets_are_repeated(tmp_path: 
             return response.status, response.headers["caddysnake-code"]
 
         got, posted = threads.submit(ask, tmp_path, "a", "/once"), threads.submit(post)
-        deadline = time.monotonic() + PATIENCE_S
-        while len(list((tmp_path / "t/a").glob("seen-*"))) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: len(list((tmp_path / "t/a").glob("seen-*"))) >= 2)
         (pid,) = workers(process.pid)
         os.kill(pid, signal.SIGKILL)
         assert posted.result(PATIENCE_S) == (502, "worker-gone")
@@ -437,10 +416,7 @@ def test_a_killed_relay_and_a_killed_spawner_come_back(tmp_path: Path) -> None:
             # The oldest of its kind: a second relay stands by.
             victim = min(pid for pid in children(process.pid) if what in Path(f"/proc/{pid}/cmdline").read_bytes())
             os.kill(victim, signal.SIGKILL)
-            deadline = time.monotonic() + PATIENCE_S
-            while alive(victim):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            eventually(lambda victim=victim: not alive(victim))
             for name in names[:4] if what != b"bootstrap.py" else names:
                 status, headers = answer(tmp_path, name)
                 assert (status, headers["tenant"]) == (200, name)
@@ -457,10 +433,7 @@ def test_an_app_that_does_not_stay_up_is_let_go(tmp_path: Path) -> None:
         status, headers = answer(tmp_path, "a")
         assert (status, headers["caddysnake-code"]) == (500, "import-failed")
         (tmp_path / "t/a/main.py").write_text(good)
-        deadline = time.monotonic() + PATIENCE_S
-        while answer(tmp_path, "a")[0] != 200:
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.2)
+        eventually(lambda: answer(tmp_path, "a")[0] == 200, process)
 
 
 def test_everything_is_gone_when_the_daemon_has_stopped(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import eventually
 from support.probe import ask, exchange, write
 from support.worker import PATIENCE_S, Spawner, Worker, receive, settings
 
@@ -48,10 +49,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while is_alive(pid):
-        assert time.monotonic() < deadline, f"{pid} is still alive"
-        time.sleep(0.01)
+    eventually(lambda: not is_alive(pid), f"the end of {pid}")
 
 
 # -- preloading --------------------------------------------------------------------------------------------------
@@ -213,10 +211,7 @@ def test_a_worker_stuck_in_its_import_dies_with_its_channel(tmp_path: Path, sour
     with spawner() as made:
         endpoint, pid = fork(made, 600.0)
         configure(endpoint, settings("stuck:app", "wsgi", tmp_path))
-        deadline = time.monotonic() + PATIENCE_S
-        while not (tmp_path / "reached").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually((tmp_path / "reached").exists)
         time.sleep(0.05)  # into the depth of the statement
         assert is_alive(pid)
         endpoint.close()
@@ -283,10 +278,7 @@ def test_what_a_worker_started_ends_with_it_when_the_daemon_is_gone(tmp_path: Pa
 def test_a_spawner_stuck_in_a_preload_dies_with_its_channel(tmp_path: Path, source: str) -> None:
     (tmp_path / "stuck.py").write_text(f"open({str(tmp_path / 'reached')!r}, 'w').close()\n" + source)
     with spawner(preload=["stuck"], path=[str(tmp_path)], waits=False) as made:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (tmp_path / "reached").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually((tmp_path / "reached").exists)
         made.endpoint.close()
         assert made.process.wait(PATIENCE_S) == -signal.SIGKILL
 
@@ -306,10 +298,7 @@ def test_a_spawner_ends_its_workers_even_if_the_daemon_died_while_it_forked(tmp_
     with spawner(preload=["slow"], path=[str(tmp_path)]) as made:
         ours, theirs = pair()
         assert made.endpoint.hand_over(Spawn(1, 0.2), [theirs.fileno()])
-        deadline = time.monotonic() + PATIENCE_S
-        while not children_of(made.process.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: children_of(made.process.pid))
         (pid,) = children_of(made.process.pid)
         made.endpoint.close()  # and the worker's own channel stays open: it does not know
         wait_until_gone(pid)

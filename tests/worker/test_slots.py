@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import eventually
 from support.probe import exchange, write
-from support.worker import PATIENCE_S, Worker, running, settings
+from support.worker import Worker, running, settings
 
 from caddysnake.channel import vitals
 from caddysnake.channel.messages import Drained, Returned, Shed
@@ -22,10 +22,7 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
 
 
 def wait_for(worker: Worker, slot: int, state: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while worker.page.slots[slot] != state:
-        assert time.monotonic() < deadline, worker.page.slots[slot]
-        time.sleep(0.005)
+    eventually(lambda: worker.page.slots[slot] == state, f"state {state}")
 
 
 def test_a_slot_tells_the_life_of_its_connection(worker: Worker) -> None:

@@ -27,6 +27,7 @@ from caddysnake.daemon.tenants.tenant import TemplateSpec, TenantTable
 from caddysnake.daemon.workers.child.launcher import ForkServerKey
 
 MINUTELY = "* * * * *"
+BEGUN = (time.time() // 60 + 120) * 60
 
 
 def around(folder: Path) -> BuildSurroundings:
@@ -51,8 +52,8 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def minute(number: int) -> float:
-    """A moment within the minute that comes after so many others."""
-    return (time.time() // 60 + 1 + number) * 60 + 1.0
+    """A moment within a minute to come, always the same one."""
+    return BEGUN + number * 60 + 1.0
 
 
 async def at_end(background: Background) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, as_text, daemon, free_port, get
+from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, as_text, daemon, eventually, free_port, get
 from support.house import run, until
 from support.manager import Manager
 from support.serving import composition, serving
@@ -344,10 +344,7 @@ def test_serve_with_autoreload_waits_for_the_mend(tmp_path: Path) -> None:
 
         assert status() == 503
         (tmp_path / "main.py").write_text(GOOD)
-        deadline = time.monotonic() + PATIENCE_S
-        while status() != 200:
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.1)
+        eventually(lambda: status() == 200, process)
         assert process.stop() == 0
     finally:
         process.close()

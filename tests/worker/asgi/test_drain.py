@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import eventually
 from support.rawhttp import RawClient
 from support.worker import Worker, running, settings
 
@@ -23,13 +23,6 @@ HERE = Path(__file__).parent
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     with running(settings("asgi_apps:app", "asgi", HERE, loop=request.param)) as started:
         yield started
-
-
-def eventually(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def ends(worker: Worker) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
+from support.daemon import eventually
 from support.rawhttp import Answer, RawClient
 from support.worker import Worker, running, settings
 
@@ -35,10 +36,7 @@ def answer_with(client: RawClient, **wanted: Any) -> Answer:
 
 
 def wait_for_note(client: RawClient, wanted: str) -> None:
-    deadline = time.monotonic() + 20
-    while wanted not in asked(client, "/notes"):
-        assert time.monotonic() < deadline, asked(client, "/notes")
-        time.sleep(0.01)
+    eventually(lambda: wanted in asked(client, "/notes"), wanted)
 
 
 # The scope

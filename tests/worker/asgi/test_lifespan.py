@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.daemon import eventually
 from support.rawhttp import RawClient
 from support.worker import Failed, Spawner, Worker, running, settings
 from worker.asgi import lifespan_apps as apps
@@ -185,10 +186,7 @@ def test_a_worker_that_hangs_in_its_startup_leaves_with_the_daemon(spawner: Spaw
     assert endpoint.hand_over(Configure(PROTOCOL_VERSION), [sealed, page])
     os.close(page)
     os.close(sealed)
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "hanging").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually((tmp_path / "hanging").exists)
     process = os.pidfd_open(pid)
     endpoint.close()
     assert select.select([process], [], [], 20)[0]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
+from support.daemon import eventually
 from support.rawhttp import RawClient
 from support.worker import running, settings
 
@@ -48,10 +48,7 @@ def test_a_client_that_leaves_is_nothing_to_log(capfd: pytest.CaptureFixture[str
             client.get("/gone")
             with RawClient(worker.connect()) as leaving:
                 leaving.send(b"GET /told_then_returns HTTP/1.1\r\nHost: a\r\n\r\n")
-            deadline = time.monotonic() + 20
-            while b"http.disconnect" not in client.get("/notes").body:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            eventually(lambda: b"http.disconnect" in client.get("/notes").body)
         worker.drop_duplicates()
     assert capfd.readouterr().err == ""
 

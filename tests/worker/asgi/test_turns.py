@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.rawhttp import RawClient
-from support.streams import RECEIVING, SENDING, UPGRADE, ask, beside, times_of_others
+from support.streams import RECEIVING, SENDING, UPGRADE, ask, beside, work_of_others
 from support.worker import PATIENCE_S, Worker, running, settings
 
 HERE = Path(__file__).parent
@@ -36,9 +36,9 @@ def test_others_are_answered_beside_streams_whose_clients_read_as_fast_as_is_sen
         for sock in socks:
             ask(sock, kind)
         with beside(socks, lambda sock, _: sock.recv(1 << 20), select.EPOLLIN):
-            assert statistics.median(times_of_others(worker.connect)) < 1.0
+            assert statistics.median(work_of_others(worker.connect, [worker.pid])) < 1.0
     # All of them have left, which the apps are told by the next send.
-    assert statistics.median(times_of_others(worker.connect)) < 1.0
+    assert statistics.median(work_of_others(worker.connect, [worker.pid])) < 1.0
     worker.drop_duplicates()
 
 
@@ -58,7 +58,7 @@ def test_others_are_answered_beside_clients_that_write_as_fast_as_is_read(worker
         for sock in socks:
             ask(sock, kind)
         with beside(socks, turn, select.EPOLLIN | select.EPOLLOUT):
-            assert statistics.median(times_of_others(worker.connect)) < 1.0
+            assert statistics.median(work_of_others(worker.connect, [worker.pid])) < 1.0
     worker.drop_duplicates()
 
 
@@ -68,7 +68,7 @@ def test_others_are_answered_beside_an_app_that_does_not_hear_that_it_is_over(wo
         ask(sock, kind)
         if kind != "deaf_to_errors":
             assert sock.recv(4096)
-    assert statistics.median(times_of_others(worker.connect)) < 1.0
+    assert statistics.median(work_of_others(worker.connect, [worker.pid])) < 1.0
     worker.drop_duplicates()
 
 
@@ -120,7 +120,7 @@ def test_messages_that_nobody_takes_cost_no_more_than_one_of_the_largest(worker:
         with contextlib.suppress(TimeoutError):
             for _ in range(30):
                 sock.sendall(message)
-        times_of_others(worker.connect)
+        work_of_others(worker.connect, [worker.pid])
         assert resident_bytes(worker.pid) - before < 120 << 20  # of 480 MiB: what is made, and its copy
     worker.drop_duplicates()
 

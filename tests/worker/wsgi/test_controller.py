@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.daemon import eventually
 from support.rawhttp import RawClient
 from support.worker import PATIENCE_S, Worker, running, settings
 
@@ -26,13 +27,6 @@ def serving(**more: Any) -> Any:
 def worker() -> Iterator[Worker]:
     with serving() as started:
         yield started
-
-
-def wait_until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
 
 
 def gone(pid: int) -> bool:
@@ -58,22 +52,22 @@ def test_the_slot_tells_the_state_of_its_connection(worker: Worker) -> None:
     slots = worker.page.slots
     client, slot = given(worker)
     with client:
-        wait_until(lambda: slots[slot] == vitals.SLOT_IDLE, "not idle once taken")
+        eventually(lambda: slots[slot] == vitals.SLOT_IDLE, "idle once taken")
         client.send(b"GET /waiting HT")
-        wait_until(lambda: slots[slot] == vitals.SLOT_READING, "not reading")
+        eventually(lambda: slots[slot] == vitals.SLOT_READING, "reading")
         client.send(b"TP/1.1\r\nHost: a\r\n\r\n")
         with RawClient(worker.connect()) as other:
             time.sleep(0.05)
             assert slots[slot] == vitals.SLOT_READING
             other.get("/open_gate")
         client.answer()
-        wait_until(lambda: slots[slot] == vitals.SLOT_IDLE, "not idle after the answer")
+        eventually(lambda: slots[slot] == vitals.SLOT_IDLE, "idle after the answer")
         client.send(b"GET /gated HTTP/1.1\r\nHost: a\r\n\r\n")
         client.head()
         assert slots[slot] == vitals.SLOT_HEAD_SENT
         with RawClient(worker.connect()) as other:
             other.get("/open_gate")
-    wait_until(lambda: slots[slot] == vitals.SLOT_CLOSED, "not closed")
+    eventually(lambda: slots[slot] == vitals.SLOT_CLOSED, "closed")
 
 
 def test_requests_are_counted(worker: Worker) -> None:
@@ -83,7 +77,7 @@ def test_requests_are_counted(worker: Worker) -> None:
         client.post("/echo", b"12345")
         client.get("/status", "X-Status: 404 Not Found")
     page = worker.page
-    wait_until(lambda: page.total(vitals.CELL_REQUESTS, 2) == 4, "four requests")
+    eventually(lambda: page.total(vitals.CELL_REQUESTS, 2) == 4, "four requests")
     assert page.total(vitals.CELL_ERRORS, 2) == 1
     assert page.total(vitals.CELL_CLASS_1XX + 1, 2) == 2
     assert page.total(vitals.CELL_CLASS_1XX + 3, 2) == 1
@@ -97,12 +91,12 @@ def test_requests_are_counted(worker: Worker) -> None:
 def test_a_running_request_can_be_seen(worker: Worker) -> None:
     with RawClient(worker.connect()) as client, RawClient(worker.connect()) as other:
         client.send(b"GET /waiting HTTP/1.1\r\nHost: a\r\n\r\n")
-        wait_until(lambda: worker.page.total(vitals.CELL_STARTED, 2) > 0, "started")
+        eventually(lambda: worker.page.total(vitals.CELL_STARTED, 2) > 0, "started")
         started = worker.page.total(vitals.CELL_STARTED, 2)
         assert abs(started - time.monotonic() * 1000) < PATIENCE_S * 1000
         other.get("/open_gate")
         client.answer()
-        wait_until(lambda: worker.page.total(vitals.CELL_STARTED, 2) == 0, "ended")
+        eventually(lambda: worker.page.total(vitals.CELL_STARTED, 2) == 0, "ended")
 
 
 def test_an_end_reaches_the_client_whoever_holds_a_duplicate(worker: Worker) -> None:
@@ -119,7 +113,7 @@ def test_a_connection_that_cannot_be_taken_is_ended_and_the_others_are_served(wo
         failed, slot = given(worker)
         with failed, RawClient(worker.connect()) as other:
             assert failed.is_ended()
-            wait_until(lambda: worker.page.slots[slot] == vitals.SLOT_CLOSED, "not closed")
+            eventually(lambda: worker.page.slots[slot] == vitals.SLOT_CLOSED, "closed")
             assert other.get("/plain").body == client.get("/plain").body == b"plain"
 
 
@@ -129,7 +123,7 @@ def test_a_connection_that_cannot_be_taken_is_ended_and_the_others_are_served(wo
 def test_idle_connections_are_shed_and_stay_usable(worker: Worker) -> None:
     clients = [given(worker) for _ in range(3)]
     slots = worker.page.slots
-    wait_until(lambda: all(slots[slot] == vitals.SLOT_IDLE for _, slot in clients), "taken")
+    eventually(lambda: all(slots[slot] == vitals.SLOT_IDLE for _, slot in clients), "taken")
     worker.endpoint.send(Shed(2))
     returned = {message.slot for message in (worker.message(), worker.message()) if isinstance(message, Returned)}
     assert len(returned) == 2
@@ -150,8 +144,8 @@ def test_draining_gives_idle_connections_back_and_finishes_the_rest(worker: Work
         busy.send(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
         busy.send(bytes(2_000_000))
         half.send(b"GET /plain HTTP/1.1\r\n")
-        wait_until(lambda: worker.page.slots[half_slot] == vitals.SLOT_READING, "half read")
-        wait_until(lambda: worker.page.total(vitals.CELL_STARTED, 2) > 0, "busy")
+        eventually(lambda: worker.page.slots[half_slot] == vitals.SLOT_READING, "half read")
+        eventually(lambda: worker.page.total(vitals.CELL_STARTED, 2) > 0, "busy")
         worker.drain(20)
         assert worker.message() == Returned(idle_slot)
         half.send(b"Host: a\r\n\r\n")
@@ -174,7 +168,7 @@ def test_a_drained_worker_says_so_and_ends(worker: Worker) -> None:
         worker.drain()
         assert worker.message() == Returned(slot)
         assert worker.message() == Drained()
-        wait_until(lambda: gone(worker.pid), "the worker stays")
+        eventually(lambda: gone(worker.pid), "the worker's end")
 
 
 def test_a_request_in_flight_is_finished_and_its_connection_returned(worker: Worker) -> None:
@@ -225,7 +219,7 @@ def test_when_all_threads_are_stuck_what_has_a_request_goes_to_another_worker() 
                 new.send(b"GET /plain HTTP/1.1\r\n")
                 assert worker.message() == Returned(new_slot)
             # Without a request on it nothing is gained by giving it back, so it is still here when threads are free.
-            wait_until(lambda: worker.page.total(vitals.CELL_STARTED, 2) == 0, "still stuck")
+            eventually(lambda: worker.page.total(vitals.CELL_STARTED, 2) == 0, "the end of what was stuck")
             assert idle.get("/plain").body == b"plain"
             for holder in holders:
                 with holder:
@@ -288,7 +282,7 @@ def test_without_the_daemon_held_requests_are_answered_and_idle_connections_end(
             answer = busy.answer()
             assert answer.body == b"3000000"
             assert busy.is_ended()
-            wait_until(lambda: gone(worker.pid), "the worker stays")
+            eventually(lambda: gone(worker.pid), "the worker's end")
 
 
 # Timers

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.daemon import eventually
 from support.worker import PATIENCE_S
 
 from caddysnake.worker.wsgi.thread_pool import TICK_S, ThreadPool, Watch
@@ -33,10 +34,7 @@ class Threads:
             time.sleep(0.001)
 
     def wait_for_resting(self, count: int) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while self.pool.resting != count:
-            assert time.monotonic() < deadline, f"{self.pool.resting} threads rest, not {count}"
-            time.sleep(0.001)
+        eventually(lambda: self.pool.resting == count, f"{count} threads that rest")
 
     def active(self) -> list[int]:
         return [thread.index for thread in self.pool.threads if thread not in self.pool._resting]
