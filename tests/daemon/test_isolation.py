@@ -89,7 +89,7 @@ def test_a_tenant_with_a_user_of_its_own_gets_at_nothing(folder: Path, public: P
         found = Estate(folder, process).attack()
         for name, results in found["processes"].items():
             wanted = dict.fromkeys(results, DENIED)
-            if name == "own spawner":
+            if name == "own fork server":
                 wanted["signal"] = {"done"}
             for act, result in results.items():
                 assert result in wanted[act], (name, act, result)
@@ -204,7 +204,7 @@ def test_nothing_of_a_tenants_python_runs_as_root(folder: Path, public: Public) 
     assert not said.exists()
 
 
-def test_no_secret_is_in_a_spawner_or_in_the_next_tenant(folder: Path, public: Public) -> None:
+def test_no_secret_is_in_a_fork_server_or_in_the_next_tenant(folder: Path, public: Public) -> None:
     give(folder / "bob", ALICE)
     secret = os.urandom(16).hex()
     text = caddyfile(folder, public, (f"user {ALICE}", f"env_var TOKEN {secret}"), (f"user {ALICE}",))

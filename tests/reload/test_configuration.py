@@ -151,8 +151,8 @@ def test_what_is_preloaded_is_imported_again(folder: Path) -> None:
         process.wait_for_log('"reloaded"')
         assert version(folder / "a.sock") == "333"
         settle(process, 1)
-        spawner = "worker/bootstrap.py"
-        eventually(lambda: sum(spawner in command(pid) for pid in children(process.pid)) <= 1, process)
+        fork_server = "worker/bootstrap.py"
+        eventually(lambda: sum(fork_server in command(pid) for pid in children(process.pid)) <= 1, process)
 
 
 def command(pid: int) -> str:

@@ -40,8 +40,8 @@ class Estate:
             "daemon": self.process.pid,
             "relay": self.relay(),
             "bob's worker": bob["pid"],
-            "bob's spawner": bob["parent"],
-            "own spawner": alice["parent"],
+            "bob's fork server": bob["parent"],
+            "own fork server": alice["parent"],
         }
         return self.ask(
             "alice",

@@ -66,13 +66,13 @@ class Hosted(House):
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(0.2)
-            self.spawners.sweep()
+            self.origins.sweep()
             for app in self.apps:
                 app.pool.upkeep.recycle()
 
     @property
     def hosts(self) -> list[ThreadHost]:
-        return [host for host in self.spawners.hosts._hosts if not host.gone.is_set()]
+        return [host for host in self.origins.hosts._hosts if not host.gone.is_set()]
 
 
 def pids(*apps: App) -> list[int]:

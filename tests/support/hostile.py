@@ -1,7 +1,7 @@
 """An interpreter that breaks the rules: what the daemon executes as an app's Python may be a tenant's program.
 
 ``install(folder)`` gives a program to be named as an app's interpreter. It speaks the channel well enough to get to the
-point of its ``ACT``, an environment variable: ``spawner_*`` acts as the spawner, all others as a worker.
+point of its ``ACT``, an environment variable: ``fork_server_*`` acts as the fork server, all others as a worker.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Worker:
     def speaks_as_daemon(self):
         say(self.endpoint, messages.Drain(1.0))
 
-    def speaks_as_spawner(self):
+    def speaks_as_fork_server(self):
         say(self.endpoint, messages.Spawned(1, 1))
 
     def other_version(self):
@@ -223,30 +223,30 @@ def become_worker(channel):
 
 def main():
     endpoint = Endpoint(socket.socket(fileno=json.loads(sys.argv[2])["channel"]))
-    if ACT == "spawner_silent":
+    if ACT == "fork_server_silent":
         sleep()
-    if ACT == "spawner_garbage":
+    if ACT == "fork_server_garbage":
         raw(endpoint, b"\\xff" * 10)
         sleep()
-    if ACT == "spawner_closes":
+    if ACT == "fork_server_closes":
         endpoint.close()
         sleep()
-    if ACT == "spawner_leaves":
+    if ACT == "fork_server_leaves":
         os._exit(9)
-    if ACT == "spawner_attaches":
+    if ACT == "fork_server_attaches":
         try:
             raw(endpoint, encode(PREPARED), [0] * 20)
         except PermissionError:
             raw(endpoint, b"")
         sleep()
     say(endpoint, PREPARED)
-    if ACT == "spawner_prepared_twice":
+    if ACT == "fork_server_prepared_twice":
         say(endpoint, PREPARED)
         sleep()
-    if ACT == "spawner_floods":
+    if ACT == "fork_server_floods":
         while True:
             say(endpoint, messages.Spawned(12345, 1))
-    if ACT == "spawner_drowns_reaps":
+    if ACT == "fork_server_drowns_reaps":
         while True:
             say(endpoint, messages.Reaped(12345, 0))
     children = {}
@@ -256,19 +256,19 @@ def main():
             continue
         message, descriptors = received
         if isinstance(message, messages.Reap):
-            if ACT != "spawner_never_reaps":
+            if ACT != "fork_server_never_reaps":
                 _, status = os.waitpid(children[message.worker], 0)
                 say(endpoint, messages.Reaped(message.worker, status))
         elif isinstance(message, messages.Spawn):
             (fd,) = descriptors
-            claims = {"spawner_claims_init": 1, "spawner_claims_nobody": 2**22, "spawner_fails": -11,
-                      "spawner_claims_daemon": os.getppid(), "spawner_claims_zero": 0,
-                      "spawner_claims_itself": os.getpid(), "spawner_claims_least": -2**31}
+            claims = {"fork_server_claims_init": 1, "fork_server_claims_nobody": 2**22, "fork_server_fails": -11,
+                      "fork_server_claims_daemon": os.getppid(), "fork_server_claims_zero": 0,
+                      "fork_server_claims_itself": os.getpid(), "fork_server_claims_least": -2**31}
             if ACT in claims:
                 say(endpoint, messages.Spawned(message.worker, claims[ACT]))
-            elif ACT == "spawner_never_forks":
+            elif ACT == "fork_server_never_forks":
                 pass
-            elif ACT == "spawner_dies":
+            elif ACT == "fork_server_dies":
                 os._exit(9)
             else:
                 pid = os.fork()

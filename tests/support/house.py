@@ -55,7 +55,7 @@ class House:
             lambda connection: connection.app.over(connection),
             lambda connection: connection.app.place(connection),
         )
-        self.spawners = WorkerOrigins([SITE], timings)
+        self.origins = WorkerOrigins([SITE], timings)
         self.apps: list[App] = []
         self._clients: list[socket.socket] = []
         self._placed: list[Connection] = []
@@ -72,14 +72,14 @@ class House:
         async with asyncio.timeout(PATIENCE_S):
             for app in self.apps:
                 await app.ended()
-            await self.spawners.close(patience_s=5.0)
+            await self.origins.close(patience_s=5.0)
         self.connections.close()
         for client in self._clients:
             client.close()
 
     def app(self, wanted: PoolSpec) -> App:
         """A new app, not started."""
-        app = App(wanted, self.spawners, self.connections)
+        app = App(wanted, self.origins, self.connections)
         self.apps.append(app)
         return app
 

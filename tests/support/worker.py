@@ -1,4 +1,4 @@
-"""A real worker, forked by a real spawner in a real interpreter, with the test in the daemon's place."""
+"""A real worker, forked by a real fork server in a real interpreter, with the test in the daemon's place."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def receive(endpoint: Endpoint, timeout: float = PATIENCE_S) -> Message:
     return received[0]
 
 
-class Spawner:
-    """A spawner process; ``fork`` gives the test's end of a new worker's channel."""
+class ForkServer:
+    """A fork server process; ``fork`` gives the test's end of a new worker's channel."""
 
     def __init__(
         self,
@@ -109,8 +109,8 @@ class Spawner:
 class Worker:
     """A configured worker. ``ready`` is the message it answered with: ``Ready`` or ``Failed``."""
 
-    def __init__(self, spawner: Spawner, settings: Settings) -> None:
-        self.endpoint, self.pid = spawner.fork()
+    def __init__(self, fork_server: ForkServer, settings: Settings) -> None:
+        self.endpoint, self.pid = fork_server.fork()
         page_fd = vitals.create("test")
         settings_fd = seal(settings)
         self.page = vitals.Page(page_fd)
@@ -171,7 +171,7 @@ class Worker:
         self.endpoint.send(Drain(grace_s))
 
     def close(self) -> None:
-        """End it: the channel's end makes it leave; what stays is killed by its spawner."""
+        """End it: the channel's end makes it leave; what stays is killed by its fork server."""
         self.drop_duplicates()
         with contextlib.suppress(ChannelClosed):
             self.drain(0.5)
@@ -201,18 +201,18 @@ def settings(app: str, interface: str, working_dir: Path | str, **more: Any) -> 
 
 
 @contextlib.contextmanager
-def running(wanted: Settings, python: str = sys.executable, **spawner_options: Any) -> Iterator[Worker]:
-    """A ready worker for ``wanted``, ended afterwards with its spawner."""
-    spawner = Spawner(python, **spawner_options)
+def running(wanted: Settings, python: str = sys.executable, **options: Any) -> Iterator[Worker]:
+    """A ready worker for ``wanted``, ended afterwards with its fork server."""
+    fork_server = ForkServer(python, **options)
     try:
-        worker = Worker(spawner, wanted)
+        worker = Worker(fork_server, wanted)
         try:
             assert isinstance(worker.ready, Ready), worker.ready
             yield worker
         finally:
             worker.close()
     finally:
-        spawner.close()
+        fork_server.close()
 
 
-__all__ = ["Failed", "Spawner", "Worker", "receive", "running", "settings"]
+__all__ = ["Failed", "ForkServer", "Worker", "receive", "running", "settings"]

@@ -96,7 +96,7 @@ def test_after_a_daemon_was_killed_the_next_starts_at_once_and_nothing_of_the_fi
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(daemon(tmp_path, caddyfile, "--caddy", environ=environ))
         left = children(first.pid)
-        assert len(left) >= 3  # caddy, spawner, worker
+        assert len(left) >= 3  # caddy, fork server, worker
         first.popen.kill()
         first.popen.wait()
         with daemon(tmp_path, caddyfile, "--caddy", environ=environ) as second:

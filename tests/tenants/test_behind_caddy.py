@@ -298,11 +298,11 @@ def test_an_app_of_a_direct_listener_that_crashes_in_a_loop_is_answered_for_and_
         client.close()
 
 
-@pytest.mark.parametrize("victim", ["relay", "spawner", "worker"])
+@pytest.mark.parametrize("victim", ["relay", "fork_server", "worker"])
 def test_after_a_kill_under_load_all_is_well_again(tmp_path: Path, victim: str) -> None:
     names = [f"t{number}" for number in range(8)]
     settle(tmp_path / "t", *names)
-    mark = {"relay": b"caddysnake.relay.main", "spawner": b"bootstrap.py", "worker": b"caddysnake: worker"}[victim]
+    mark = {"relay": b"caddysnake.relay.main", "fork_server": b"bootstrap.py", "worker": b"caddysnake: worker"}[victim]
     with (
         daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process,
         caddy(tmp_path, proxy(tmp_path)) as (_, port),

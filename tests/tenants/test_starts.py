@@ -407,7 +407,7 @@ def test_of_a_worker_killed_within_its_requests_the_gets_are_repeated(tmp_path: 
         assert got.result(PATIENCE_S) == (200, "a")
 
 
-def test_a_killed_relay_and_a_killed_spawner_come_back(tmp_path: Path) -> None:
+def test_a_killed_relay_and_a_killed_fork_server_come_back(tmp_path: Path) -> None:
     names = [f"t{number}" for number in range(6)]
     settle(tmp_path / "t", *names)
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process:
@@ -465,15 +465,15 @@ def test_what_tenants_are_forked_from_is_ready_before_the_first_of_them(
     settle(tmp_path / "t", "a")
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t", line))) as process:
 
-        def spawners() -> set[int]:
+        def fork_servers() -> set[int]:
             found = (pid for pid in children(process.pid) if alive(pid))
             return {pid for pid in found if b"bootstrap.py" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
-        before = spawners()
+        before = fork_servers()
         assert len(before) == is_warm
         if is_warm:
             assert ask(tmp_path, "a")[0] == 200
-            assert spawners() == before
+            assert fork_servers() == before
 
 
 def test_a_preload_that_fails_is_told_at_the_start(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.daemon import eventually
 from support.probe import ask, exchange, write
-from support.worker import PATIENCE_S, Spawner, Worker, receive, settings
+from support.worker import PATIENCE_S, ForkServer, Worker, receive, settings
 
 from caddysnake.channel import vitals
 from caddysnake.channel.endpoint import Endpoint, pair
@@ -25,8 +25,8 @@ from caddysnake.worker.process.setup import set_title
 
 
 @contextlib.contextmanager
-def spawner(**options: object) -> Iterator[Spawner]:
-    made = Spawner(**options)  # type: ignore[arg-type]
+def fork_server(**options: object) -> Iterator[ForkServer]:
+    made = ForkServer(**options)  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -35,7 +35,7 @@ def spawner(**options: object) -> Iterator[Spawner]:
 
 def preload(folder: Path, source: str) -> Failed:
     (folder / "warm.py").write_text(source)
-    with spawner(preload=["json", "warm"], path=[str(folder)]) as made:
+    with fork_server(preload=["json", "warm"], path=[str(folder)]) as made:
         assert isinstance(made.first, Failed)
         assert made.process.wait(PATIENCE_S) == 1
         return made.first
@@ -87,12 +87,12 @@ def test_a_preload_that_fails_is_told_with_its_traceback(tmp_path: Path, source:
     assert failed.code == "import-failed"
     assert failed.text.startswith("preload warm:\n")
     assert expected in failed.text
-    assert "spawner.py" not in failed.text
+    assert "fork_server.py" not in failed.text
 
 
 def test_a_preload_may_change_the_path(tmp_path: Path) -> None:
     (tmp_path / "warm.py").write_text(f"import sys\nsys.path.remove({str(tmp_path)!r})\nsys.path.append('/added')")
-    with spawner(preload=["warm"], path=[str(tmp_path)]) as made:
+    with fork_server(preload=["warm"], path=[str(tmp_path)]) as made:
         assert isinstance(made.first, Prepared)
 
 
@@ -102,7 +102,7 @@ def test_what_is_preloaded_is_shared_and_its_folder_is_not_on_every_workers_path
     (tmp_path / "app").mkdir()
     source = "import heavy, os, sys\ndef facts():\n    return [heavy.PID == os.getppid(), sys.path]\n"
     write(tmp_path / "app", source)
-    with spawner(preload=["heavy"], path=[str(tmp_path / "warm")]) as made:
+    with fork_server(preload=["heavy"], path=[str(tmp_path / "warm")]) as made:
         worker = Worker(made, settings("probe:wsgi", "wsgi", tmp_path / "app"))
         shared, path = ask(worker, "facts")
         assert shared
@@ -111,21 +111,21 @@ def test_what_is_preloaded_is_shared_and_its_folder_is_not_on_every_workers_path
 
 
 def test_without_our_libraries_for_an_interpreter_the_error_names_what_installs_them(tmp_path: Path) -> None:
-    with spawner(libraries=[str(tmp_path)]) as made:
+    with fork_server(libraries=[str(tmp_path)]) as made:
         assert isinstance(made.first, Failed)
         assert made.first.code == "setup-failed"
         assert f"caddysnake runtime install --python {sys.executable}" in made.first.text
 
 
-def test_a_spawner_says_what_it_runs() -> None:
-    with spawner() as made:
+def test_a_fork_server_says_what_it_runs() -> None:
+    with fork_server() as made:
         assert made.first == Prepared(PROTOCOL_VERSION, f"CPython {sys.version.split()[0]}")
 
 
 # -- forking and reaping -------------------------------------------------------------------------------------------
 
 
-def fork(made: Spawner, grace_s: float, number: int = 1) -> tuple[Endpoint, int]:
+def fork(made: ForkServer, grace_s: float, number: int = 1) -> tuple[Endpoint, int]:
     ours, theirs = pair()
     assert made.endpoint.hand_over(Spawn(number, grace_s), [theirs.fileno()])
     theirs.close()
@@ -141,8 +141,8 @@ def configure(endpoint: Endpoint, wanted: Settings) -> None:
     os.close(settings_fd)
 
 
-def test_a_worker_leads_a_group_of_its_own_and_is_a_child_of_the_spawner() -> None:
-    with spawner() as made:
+def test_a_worker_leads_a_group_of_its_own_and_is_a_child_of_the_fork_server() -> None:
+    with fork_server() as made:
         endpoint, pid = fork(made, 5.0)
         deadline = time.monotonic() + PATIENCE_S
         while os.getpgid(pid) != pid and time.monotonic() < deadline:
@@ -153,7 +153,7 @@ def test_a_worker_leads_a_group_of_its_own_and_is_a_child_of_the_spawner() -> No
 
 
 def test_a_child_is_reaped_when_that_is_asked_for_and_no_earlier() -> None:
-    with spawner() as made:
+    with fork_server() as made:
         endpoint, pid = fork(made, 5.0)
         os.kill(pid, signal.SIGSEGV)
         wait_until_gone(pid)
@@ -165,19 +165,19 @@ def test_a_child_is_reaped_when_that_is_asked_for_and_no_earlier() -> None:
 
 
 def test_a_reap_of_an_unknown_worker_is_ignored() -> None:
-    with spawner() as made:
+    with fork_server() as made:
         made.endpoint.send(Reap(77))
         endpoint, pid = fork(made, 5.0)
         endpoint.close()
         wait_until_gone(pid)
 
 
-def test_a_fork_that_fails_is_told_and_the_spawner_goes_on(tmp_path: Path) -> None:
+def test_a_fork_that_fails_is_told_and_the_fork_server_goes_on(tmp_path: Path) -> None:
     (tmp_path / "nofork.py").write_text(
         "import errno, os\nreal = os.fork\ndef fork():\n    os.fork = real\n    raise OSError(errno.EAGAIN, 'no')\n"
         "os.fork = fork"
     )
-    with spawner(preload=["nofork"], path=[str(tmp_path)]) as made:
+    with fork_server(preload=["nofork"], path=[str(tmp_path)]) as made:
         endpoint, pid = fork(made, 5.0)
         assert pid == -11
         endpoint.close()
@@ -187,7 +187,7 @@ def test_a_fork_that_fails_is_told_and_the_spawner_goes_on(tmp_path: Path) -> No
 
 
 def test_a_worker_that_is_never_configured_leaves_when_its_channel_ends() -> None:
-    with spawner() as made:
+    with fork_server() as made:
         endpoint, pid = fork(made, 60.0)
         endpoint.close()
         wait_until_gone(pid)
@@ -208,7 +208,7 @@ STUCK = {
 @pytest.mark.parametrize("source", STUCK.values(), ids=STUCK)
 def test_a_worker_stuck_in_its_import_dies_with_its_channel(tmp_path: Path, source: str) -> None:
     (tmp_path / "stuck.py").write_text("open('reached', 'w').close()\n" + source)
-    with spawner() as made:
+    with fork_server() as made:
         endpoint, pid = fork(made, 600.0)
         configure(endpoint, settings("stuck:app", "wsgi", tmp_path))
         eventually((tmp_path / "reached").exists)
@@ -238,7 +238,7 @@ def test_a_worker_stuck_while_it_serves_is_killed_with_its_group_after_the_grace
     tmp_path: Path, interface: str
 ) -> None:
     write(tmp_path, SERVING_STUCK)
-    with spawner(interface=interface, grace_s=0.3) as made:
+    with fork_server(interface=interface, grace_s=0.3) as made:
         worker = Worker(made, settings(f"probe:{interface}", interface, tmp_path))
         with worker.connect() as client:
             assert exchange(client, "/hold")[1] == b"%d" % worker.pid
@@ -263,7 +263,7 @@ def start():
 
 def test_what_a_worker_started_ends_with_it_when_the_daemon_is_gone(tmp_path: Path) -> None:
     write(tmp_path, STARTER)
-    with spawner() as made:
+    with fork_server() as made:
         worker = Worker(made, settings("probe:wsgi", "wsgi", tmp_path))
         sleeper = ask(worker, "start")
         assert is_alive(sleeper)
@@ -275,27 +275,27 @@ def test_what_a_worker_started_ends_with_it_when_the_daemon_is_gone(tmp_path: Pa
 
 
 @pytest.mark.parametrize("source", STUCK.values(), ids=STUCK)
-def test_a_spawner_stuck_in_a_preload_dies_with_its_channel(tmp_path: Path, source: str) -> None:
+def test_a_fork_server_stuck_in_a_preload_dies_with_its_channel(tmp_path: Path, source: str) -> None:
     (tmp_path / "stuck.py").write_text(f"open({str(tmp_path / 'reached')!r}, 'w').close()\n" + source)
-    with spawner(preload=["stuck"], path=[str(tmp_path)], waits=False) as made:
+    with fork_server(preload=["stuck"], path=[str(tmp_path)], waits=False) as made:
         eventually((tmp_path / "reached").exists)
         made.endpoint.close()
         assert made.process.wait(PATIENCE_S) == -signal.SIGKILL
 
 
-def test_a_spawner_without_workers_leaves_at_once() -> None:
-    with spawner() as made:
+def test_a_fork_server_without_workers_leaves_at_once() -> None:
+    with fork_server() as made:
         made.endpoint.close()
         assert made.process.wait(PATIENCE_S) == 0
 
 
-def test_a_spawner_ends_its_workers_even_if_the_daemon_died_while_it_forked(tmp_path: Path) -> None:
+def test_a_fork_server_ends_its_workers_even_if_the_daemon_died_while_it_forked(tmp_path: Path) -> None:
     """Its report of the fork finds nobody to hear it."""
     (tmp_path / "slow.py").write_text(
         "import os, time\nreal = os.fork\ndef fork():\n    pid = real()\n    time.sleep(0.5 if pid else 0)\n"
         "    return pid\nos.fork = fork"
     )
-    with spawner(preload=["slow"], path=[str(tmp_path)]) as made:
+    with fork_server(preload=["slow"], path=[str(tmp_path)]) as made:
         ours, theirs = pair()
         assert made.endpoint.hand_over(Spawn(1, 0.2), [theirs.fileno()])
         eventually(lambda: children_of(made.process.pid))
@@ -307,8 +307,8 @@ def test_a_spawner_ends_its_workers_even_if_the_daemon_died_while_it_forked(tmp_
         theirs.close()
 
 
-def test_an_interrupt_from_a_terminal_does_not_end_a_spawner() -> None:
-    with spawner() as made:
+def test_an_interrupt_from_a_terminal_does_not_end_a_fork_server() -> None:
+    with fork_server() as made:
         made.process.send_signal(signal.SIGINT)
         endpoint, _ = fork(made, 1.0)
         endpoint.close()
@@ -317,8 +317,8 @@ def test_an_interrupt_from_a_terminal_does_not_end_a_spawner() -> None:
 # -- privacy -----------------------------------------------------------------------------------------------------
 
 
-def test_spawner_and_worker_are_closed_to_others_of_the_same_user() -> None:
-    with spawner() as made:
+def test_fork_server_and_worker_are_closed_to_others_of_the_same_user() -> None:
+    with fork_server() as made:
         endpoint, pid = fork(made, 5.0)
         # proc(5): the files of an undumpable process belong to root, whoever runs it.
         for each in (made.process.pid, pid):

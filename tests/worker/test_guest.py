@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.probe import ask, write
-from support.worker import PACKAGE, SITE, Failed, Spawner, Worker, running, settings
+from support.worker import PACKAGE, SITE, Failed, ForkServer, Worker, running, settings
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_what_the_app_starts_does_not_ignore_an_interrupt(seen: Worker) -> None:
     assert ask(seen, "interrupt")
 
 
-def test_a_worker_adds_little_to_its_spawner(tmp_path: Path, bare: str, interface: str) -> None:
+def test_a_worker_adds_little_to_its_fork_server(tmp_path: Path, bare: str, interface: str) -> None:
     source = """
 def private():
     lines = open("/proc/self/smaps_rollup").read().splitlines()
@@ -162,18 +162,18 @@ def private():
         assert ask(worker, "private") < 12 * 1024
 
 
-def test_random_numbers_differ_between_workers_of_one_spawner(tmp_path: Path, bare: str) -> None:
+def test_random_numbers_differ_between_workers_of_one_fork_server(tmp_path: Path, bare: str) -> None:
     write(tmp_path, "import random\n" + SEEN)
     wanted = settings("probe:wsgi", "wsgi", tmp_path)
-    spawner = Spawner(bare, preload=["random", "uuid", "secrets"])
+    fork_server = ForkServer(bare, preload=["random", "uuid", "secrets"])
     try:
-        workers = [Worker(spawner, wanted) for _ in range(2)]
+        workers = [Worker(fork_server, wanted) for _ in range(2)]
         one, other = (ask(worker, "numbers") for worker in workers)
         assert not set(one) & set(other)
         for worker in workers:
             worker.close()
     finally:
-        spawner.close()
+        fork_server.close()
 
 
 # -- the app's own names ---------------------------------------------------------------------------------------
@@ -224,13 +224,13 @@ def test_an_app_may_have_modules_of_any_of_our_names(full_of_names: Path, bare: 
 def test_an_app_may_preload_its_own_copies(full_of_names: Path, bare: str, interface: str) -> None:
     wanted = settings(f"probe:{interface}", interface, full_of_names)
     preload = ["httptools", "uvloop", "websockets", "caddysnake"]
-    spawner = Spawner(bare, interface=interface, preload=preload, path=[str(full_of_names)])
+    fork_server = ForkServer(bare, interface=interface, preload=preload, path=[str(full_of_names)])
     try:
-        worker = Worker(spawner, wanted)
+        worker = Worker(fork_server, wanted)
         assert set(ask(worker, "owners").values()) == {"app"}
         worker.close()
     finally:
-        spawner.close()
+        fork_server.close()
 
 
 REAL = """

@@ -178,12 +178,12 @@ def test_without_a_start_timeout_a_slow_app_is_waited_for(folder: Path) -> None:
     run(work())
 
 
-def test_apps_of_one_interpreter_share_a_spawner(folder: Path) -> None:
+def test_apps_of_one_interpreter_share_a_fork_server(folder: Path) -> None:
     async def work() -> None:
         async with House() as house:
             await house.started(spec("probe:wsgi", "wsgi", folder, name="one"))
             await house.started(spec("probe:wsgi", "wsgi", folder, name="two"))
-            assert len(house.spawners.pids()) == 1
+            assert len(house.origins.pids()) == 1
 
     run(work())
 
@@ -219,7 +219,7 @@ def room_for(count: int) -> Iterator[None]:
             os.close(fd)
 
 
-# A worker needs two ends of a channel, page, settings, a mapping; a spawner some more.
+# A worker needs two ends of a channel, page, settings, a mapping; a fork server some more.
 @pytest.mark.parametrize(
     ("room", "spawns"), [*((room, True) for room in range(7)), *((room, False) for room in range(5))]
 )
@@ -229,7 +229,7 @@ def test_when_there_are_no_descriptors_left_a_start_fails_with_the_reason(
     async def work() -> None:
         async with House() as house:
             await house.started(spec("probe:wsgi", "wsgi", folder, name="one"))
-            environ = {"OTHER": "spawner"} if spawns else None
+            environ = {"OTHER": "fork_server"} if spawns else None
             app = house.app(spec("probe:wsgi", "wsgi", folder, name="two", environ=environ))
             with room_for(room), pytest.raises(StartFailed) as caught:
                 await app.start()
@@ -433,13 +433,13 @@ def test_a_dead_worker_is_in_the_rotation_no_more_before_it_is_reaped(folder: Pa
     async def work() -> None:
         async with House() as house:
             app = await house.started(spec("probe:wsgi", "wsgi", folder, workers=2))
-            (spawner,) = house.spawners.pids()
+            (fork_server,) = house.origins.pids()
             victim = min(pids(app))
-            os.kill(spawner, signal.SIGSTOP)  # so nobody reaps
+            os.kill(fork_server, signal.SIGSTOP)  # so nobody reaps
             os.kill(victim, signal.SIGKILL)
             for _ in range(6):
                 assert int((await house.ask(app, "/pid"))[1]) != victim
-            os.kill(spawner, signal.SIGCONT)
+            os.kill(fork_server, signal.SIGCONT)
             await until(lambda: len(app.pool.ready) == 2, "the replacement")
 
     run(work())
@@ -486,7 +486,7 @@ def test_an_app_that_fails_again_and_again_is_tried_again_and_serves_when_it_is_
     run(work())
 
 
-def test_killing_the_spawner_costs_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_killing_the_fork_server_costs_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with House() as house:
             app = await house.started(spec("probe:wsgi", "wsgi", folder, workers=2))
@@ -494,15 +494,15 @@ def test_killing_the_spawner_costs_nothing(folder: Path, caplog: pytest.LogCaptu
             clients = [house.connect(app) for _ in range(8)]
             for client in clients:
                 await request(client, "/pid")
-            (spawner,) = house.spawners.pids()
-            os.kill(spawner, signal.SIGKILL)
+            (fork_server,) = house.origins.pids()
+            os.kill(fork_server, signal.SIGKILL)
             await until(lambda: "spawner died" in caplog.text)
             for client in clients:
                 assert await request(client, "/pid") in before
             victim = min(before)
             os.kill(victim, signal.SIGKILL)
             await until(lambda: len(app.pool.ready) == 2 and victim not in pids(app), "the replacement")
-            assert spawner not in house.spawners.pids()
+            assert fork_server not in house.origins.pids()
 
     run(work())
 

@@ -1,4 +1,4 @@
-"""Workers and spawners that break every rule: each ends itself only."""
+"""Workers and fork servers that break every rule: each ends itself only."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ async def refused(among: Neighbours, wanted: PoolSpec) -> StartFailed:
     app.kill()
     async with asyncio.timeout(20):
         await app.ended()
-    among.house.spawners.discard(wanted.key)
+    among.house.origins.discard(wanted.key)
     await until(lambda: not app.pool.workers and not app.pool.leaving)
-    # What remains is the spawner: its channel and its pidfd.
+    # What remains is the fork server: its channel and its pidfd.
     await settle(before + 2)
     return caught.value
 
@@ -100,7 +100,7 @@ AT_THE_START = {
     "returned_first": ("breach", "Returned while starting"),
     "drained_first": ("breach", "Drained while starting"),
     "speaks_as_daemon": ("breach", "Drain while starting"),
-    "speaks_as_spawner": ("breach", "Spawned while starting"),
+    "speaks_as_fork_server": ("breach", "Spawned while starting"),
     "other_version": ("breach", "version 99"),
     "empty_message": ("breach", "closed its channel and lives on"),
     "closes_first": ("breach", "closed its channel and lives on"),
@@ -258,48 +258,48 @@ def test_a_child_that_keeps_the_channel_open_does_not_hide_a_death(tmp_path: Pat
     run(work())
 
 
-SPAWNERS = {
-    "spawner_silent": "preload not done within 0.6s",
-    "spawner_garbage": "was not ready: it broke a rule of the channel: unknown message type",
-    "spawner_closes": "was not ready: it ended with signal SIGKILL",
-    "spawner_leaves": "was not ready: it ended with exit status 9",
-    "spawner_attaches": "was not ready|preload not done",
-    "spawner_prepared_twice": "broke a rule of the channel: Prepared from a spawner|end of channel|Bad file descriptor",
-    "spawner_floods": "",
-    "spawner_drowns_reaps": "",
-    "spawner_claims_init": "process 1 is not a child of",
-    "spawner_claims_nobody": "No such process|Invalid argument",
-    "spawner_claims_least": "broke a rule of the channel: Spawned with pid -2147483648",
-    "spawner_claims_daemon": "is not a child of",
-    "spawner_claims_zero": "",
-    "spawner_claims_itself": "is not a child of",
-    "spawner_fails": "Resource temporarily unavailable",
-    "spawner_never_forks": "no worker from the spawner of",
-    "spawner_dies": "it ended with exit status 9",
+FORK_SERVERS = {
+    "fork_server_silent": "preload not done within 0.6s",
+    "fork_server_garbage": "was not ready: it broke a rule of the channel: unknown message type",
+    "fork_server_closes": "was not ready: it ended with signal SIGKILL",
+    "fork_server_leaves": "was not ready: it ended with exit status 9",
+    "fork_server_attaches": "was not ready|preload not done",
+    "fork_server_prepared_twice": "rule of the channel: Prepared from a spawner|end of channel|Bad file descriptor",
+    "fork_server_floods": "",
+    "fork_server_drowns_reaps": "",
+    "fork_server_claims_init": "process 1 is not a child of",
+    "fork_server_claims_nobody": "No such process|Invalid argument",
+    "fork_server_claims_least": "broke a rule of the channel: Spawned with pid -2147483648",
+    "fork_server_claims_daemon": "is not a child of",
+    "fork_server_claims_zero": "",
+    "fork_server_claims_itself": "is not a child of",
+    "fork_server_fails": "Resource temporarily unavailable",
+    "fork_server_never_forks": "no worker from the spawner of",
+    "fork_server_dies": "it ended with exit status 9",
 }
 
 
-@pytest.mark.parametrize("act", SPAWNERS)
-def test_a_spawner_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, python: str, act: str) -> None:
+@pytest.mark.parametrize("act", FORK_SERVERS)
+def test_a_fork_server_that_breaks_a_rule_fails_its_own_app_only(tmp_path: Path, python: str, act: str) -> None:
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
             # Only where that is what ends it, and only now: good ones may take their time.
-            if act == "spawner_silent":
-                among.house.spawners.timings = IMPATIENT._replace(prepare_s=0.6)
-            if act == "spawner_never_forks":
-                among.house.spawners.timings = IMPATIENT._replace(fork_s=0.6)
+            if act == "fork_server_silent":
+                among.house.origins.timings = IMPATIENT._replace(prepare_s=0.6)
+            if act == "fork_server_never_forks":
+                among.house.origins.timings = IMPATIENT._replace(fork_s=0.6)
             failed = await refused(among, among.hostile(act))
             assert failed.code in ("spawn-failed", "import-failed")
-            assert any(part in str(failed) for part in SPAWNERS[act].split("|")), failed
+            assert any(part in str(failed) for part in FORK_SERVERS[act].split("|")), failed
 
     run(work())
 
 
-def test_a_spawner_that_never_reaps_holds_up_its_own_app_only(tmp_path: Path, python: str) -> None:
+def test_a_fork_server_that_never_reaps_holds_up_its_own_app_only(tmp_path: Path, python: str) -> None:
     async def work() -> None:
         async with neighbours(tmp_path, python) as among:
-            among.house.spawners.timings = IMPATIENT._replace(fork_s=2.0)
-            wanted = among.hostile("spawner_never_reaps", WORKER_ACT="garbage_while_ready")
+            among.house.origins.timings = IMPATIENT._replace(fork_s=2.0)
+            wanted = among.hostile("fork_server_never_reaps", WORKER_ACT="garbage_while_ready")
             evil = await among.house.started(wanted)
             await until(lambda: evil.pool.core.restarts >= 1, "the breach")
             await among.good_one_answers()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.daemon import eventually
 from support.rawhttp import RawClient
-from support.worker import Failed, Spawner, Worker, running, settings
+from support.worker import Failed, ForkServer, Worker, running, settings
 from worker.asgi import lifespan_apps as apps
 
 from caddysnake.channel import vitals
@@ -136,10 +136,10 @@ def test_each_phase_in_which_the_app_is_asked_has_a_yes_and_a_no() -> None:
 
 
 @pytest.fixture
-def spawner() -> Iterator[Spawner]:
-    spawner = Spawner()
-    yield spawner
-    spawner.close()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.close()
 
 
 def test_a_request_sees_a_copy_of_the_state(tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def test_without_a_lifespan_there_is_no_state() -> None:
     [("says_failed", "auto", "no database at db.example"), ("raises_in_startup", "on", "ConnectionError: no database")],
 )
 def test_a_worker_whose_app_does_not_start_says_why_and_leaves(
-    spawner: Spawner, app: str, mode: str, reason: str
+    fork_server: ForkServer, app: str, mode: str, reason: str
 ) -> None:
-    worker = Worker(spawner, settings(f"lifespan_apps:{app}", "asgi", HERE, lifespan=mode))
+    worker = Worker(fork_server, settings(f"lifespan_apps:{app}", "asgi", HERE, lifespan=mode))
     assert isinstance(worker.ready, Failed)
     assert worker.ready.code == "lifespan-failed"
     assert reason in worker.ready.text
@@ -178,8 +178,8 @@ def test_a_worker_whose_app_does_not_start_says_why_and_leaves(
     worker.close()
 
 
-def test_a_worker_that_hangs_in_its_startup_leaves_with_the_daemon(spawner: Spawner, tmp_path: Path) -> None:
-    endpoint, pid = spawner.fork()
+def test_a_worker_that_hangs_in_its_startup_leaves_with_the_daemon(fork_server: ForkServer, tmp_path: Path) -> None:
+    endpoint, pid = fork_server.fork()
     page, sealed = vitals.create("test"), seal(
         settings("lifespan_apps:hangs_in_startup", "asgi", tmp_path, environ={"PYTHONPATH": str(HERE)})
     )

@@ -1,4 +1,4 @@
-"""How many spawners there may be, and which leave."""
+"""How many fork servers there may be, and which leave."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ def key(number: int) -> ForkServerKey:
     return ForkServerKey(sys.executable, "wsgi", (), (), (("NUMBER", str(number)),))
 
 
-def with_spawners(work: Callable[[ForkServers], object], timings: Timings = TIMINGS) -> None:
+def with_fork_servers(work: Callable[[ForkServers], object], timings: Timings = TIMINGS) -> None:
     async def all_of_it() -> None:
-        spawners = ForkServers([SITE], timings)
+        fork_servers = ForkServers([SITE], timings)
         try:
-            outcome = work(spawners)
+            outcome = work(fork_servers)
             if asyncio.iscoroutine(outcome):
                 await outcome
         finally:
-            await spawners.close(patience_s=5.0)
+            await fork_servers.close(patience_s=5.0)
 
     run(all_of_it())
 
 
 def test_one_without_a_worker_makes_room_and_those_that_are_kept_do_not_count() -> None:
-    async def work(spawners: ForkServers) -> None:
-        spawners.keep([key(0)], most=1)
-        kept, first = spawners.get(key(0)), spawners.get(key(1))
+    async def work(fork_servers: ForkServers) -> None:
+        fork_servers.keep([key(0)], most=1)
+        kept, first = fork_servers.get(key(0)), fork_servers.get(key(1))
         with pytest.raises(SpawnError, match="max_spawners 1") as raised:
-            spawners.get(key(2))  # the first is still being prepared
+            fork_servers.get(key(2))  # the first is still being prepared
         assert raised.value.code == NO_ROOM
         await first.prepared()
-        second = spawners.get(key(2))
+        second = fork_servers.get(key(2))
         await asyncio.wait_for(first.gone.wait(), 30)
         assert not kept.gone.is_set()
         await second.prepared()
         second.workers.add(7)
         with pytest.raises(SpawnError, match="max_spawners 1"):
-            spawners.get(key(3))
+            fork_servers.get(key(3))
         second.workers.clear()
 
-    with_spawners(work)
+    with_fork_servers(work)
 
 
 def test_one_that_nobody_is_forked_from_leaves_whoever_its_user_is() -> None:
-    async def work(spawners: ForkServers) -> None:
-        spawners.keep([key(0)], most=None)
-        kept, other = spawners.get(key(0)), spawners.get(key(1))
+    async def work(fork_servers: ForkServers) -> None:
+        fork_servers.keep([key(0)], most=None)
+        kept, other = fork_servers.get(key(0)), fork_servers.get(key(1))
         await asyncio.gather(kept.prepared(), other.prepared())
         while not other.gone.is_set():
-            spawners.sweep()
+            fork_servers.sweep()
             await asyncio.sleep(0.05)
-        spawners.sweep()
+        fork_servers.sweep()
         assert not kept.gone.is_set()
 
-    with_spawners(work, Timings(fork_server_idle_s=0.2))
+    with_fork_servers(work, Timings(fork_server_idle_s=0.2))
 
 
 @pytest.mark.system

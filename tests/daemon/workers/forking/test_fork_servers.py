@@ -1,4 +1,4 @@
-"""What a spawner has forked is reaped, wanted or not."""
+"""What a fork server has forked is reaped, wanted or not."""
 
 from __future__ import annotations
 
@@ -36,45 +36,45 @@ async def only_child(of: ForkServer, pid: int) -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
 def test_a_fork_that_nobody_waits_for_any_more_is_ended_and_reaped(how: str) -> None:
-    async def give_up(spawner: ForkServer) -> None:
+    async def give_up(fork_server: ForkServer) -> None:
         ours, theirs = pair()
-        os.kill(spawner.pid, signal.SIGSTOP)
+        os.kill(fork_server.pid, signal.SIGSTOP)
         try:
             if how == "late":
-                spawner.timings = Timings(fork_s=0.05)
-            forking = asyncio.create_task(spawner.fork(1, theirs.fileno(), 1.0))
+                fork_server.timings = Timings(fork_s=0.05)
+            forking = asyncio.create_task(fork_server.fork(1, theirs.fileno(), 1.0))
             await asyncio.sleep(0.01)  # asked
             if how == "cancelled":
                 forking.cancel()
             with pytest.raises(asyncio.CancelledError if how == "cancelled" else SpawnError):
                 await forking
         finally:
-            spawner.timings = TIMINGS
-            os.kill(spawner.pid, signal.SIGCONT)
+            fork_server.timings = TIMINGS
+            os.kill(fork_server.pid, signal.SIGCONT)
             theirs.close()
         # ``ours`` stays open: the worker does not leave by itself.
-        await next_one(spawner)
+        await next_one(fork_server)
         ours.close()
 
-    async def next_one(spawner: ForkServer) -> None:
+    async def next_one(fork_server: ForkServer) -> None:
         ours, theirs = pair()
-        pid, pidfd = await spawner.fork(2, theirs.fileno(), 1.0)  # forked in turn: the first is there by now
+        pid, pidfd = await fork_server.fork(2, theirs.fileno(), 1.0)  # forked in turn: the first is there by now
         theirs.close()
-        await only_child(spawner, pid)
-        assert spawner.workers == {2}
-        spawner.end(2, pid, pidfd)
-        assert os.waitstatus_to_exitcode(await spawner.reap(2, pidfd) or 0) == -signal.SIGKILL
+        await only_child(fork_server, pid)
+        assert fork_server.workers == {2}
+        fork_server.end(2, pid, pidfd)
+        assert os.waitstatus_to_exitcode(await fork_server.reap(2, pidfd) or 0) == -signal.SIGKILL
         os.close(pidfd)
         ours.close()
 
     async def work() -> None:
-        spawners = ForkServers([SITE])
+        fork_servers = ForkServers([SITE])
         try:
-            spawner = spawners.get(ForkServerKey(sys.executable, "wsgi", (), (), (("HOME", str(Path.home())),)))
-            await spawner.prepared()
-            await give_up(spawner)
+            fork_server = fork_servers.get(ForkServerKey(sys.executable, "wsgi", (), (), (("HOME", str(Path.home())),)))
+            await fork_server.prepared()
+            await give_up(fork_server)
         finally:
-            await spawners.close(patience_s=5.0)
+            await fork_servers.close(patience_s=5.0)
 
     run(work())
 
@@ -128,7 +128,7 @@ class Surprising(WorkerOrigins):
 def test_a_start_that_fails_for_any_reason_is_a_failed_start_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
     async def work() -> None:
         async with House() as house:
-            house.spawners = Surprising([SITE])
+            house.origins = Surprising([SITE])
             app = house.app(spec("main:app", "wsgi", tmp_path))
             async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(StartFailed, match="RuntimeError: surprise") as caught:
@@ -158,13 +158,13 @@ def test_an_early_death_is_told_with_its_status_and_what_was_said_last(tmp_path:
 
     async def work() -> None:
         logger.start()
-        spawners = ForkServers([SITE])
+        fork_servers = ForkServers([SITE])
         try:
-            spawner = spawners.get(ForkServerKey(str(python), "wsgi", (), (), ()))
+            fork_server = fork_servers.get(ForkServerKey(str(python), "wsgi", (), (), ()))
             with pytest.raises(SpawnError, match=why):
-                await spawner.prepared()
+                await fork_server.prepared()
         finally:
-            await spawners.close(patience_s=5.0)
+            await fork_servers.close(patience_s=5.0)
             await logger.close()
 
     run(work())
@@ -182,7 +182,7 @@ def test_who_waits_for_an_interpreter_that_hangs_waits_no_longer_than_an_app_may
                 with pytest.raises(StartFailed, match=r"not ready within 0\.3s") as caught:
                     await app.start()
                 assert caught.value.code == "start-timeout"
-            (pid,) = house.spawners.pids()
+            (pid,) = house.origins.pids()
             await until(lambda: not alive(pid), "the end of what nobody waits for")
 
     run(work())
