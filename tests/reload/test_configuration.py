@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, children, daemon, eventually, get, workers
+from support.daemon import Process, below, daemon, eventually, get, workers
 from support.load import Load, app
 
 pytestmark = pytest.mark.system
@@ -151,12 +151,4 @@ def test_what_is_preloaded_is_imported_again(folder: Path) -> None:
         process.wait_for_log('"reloaded"')
         assert version(folder / "a.sock") == "333"
         settle(process, 1)
-        fork_server = "worker/bootstrap.py"
-        eventually(lambda: sum(fork_server in command(pid) for pid in children(process.pid)) <= 1, process)
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+        eventually(lambda: len(below(process.pid, b"worker/bootstrap.py")) <= 1, process)

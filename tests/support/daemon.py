@@ -19,6 +19,8 @@ from pathlib import Path
 from support.caddies import caddy as find_caddy
 
 PATIENCE_S = 60.0
+CADDY = b"--adapter\0caddyfile"
+"""Stands in the command line of each Caddy that a daemon or a test has started."""
 
 
 class Process:
@@ -125,12 +127,19 @@ def children(pid: int) -> set[int]:
 
 def workers(pid: int) -> set[int]:
     """The worker processes below the daemon ``pid``, by their titles."""
-    found = set()
-    for child in children(pid):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"caddysnake: worker"):
-                found.add(child)
-    return found
+    return below(pid, b"caddysnake: worker")
+
+
+def below(pid: int, part: bytes) -> set[int]:
+    """The processes below ``pid`` whose command line has ``part``."""
+    return {child for child in children(pid) if part in command_line(child)}
+
+
+def command_line(pid: int) -> bytes:
+    """The words of a process, each with a NUL behind it; nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def cpu_s(*pids: int) -> float:
@@ -155,11 +164,7 @@ def eventually(condition: Callable[[], object], what: str | Process = "it") -> N
 
 def wait_for_spare_relay(pid: int) -> None:
     """Until the daemon ``pid``, which has relays, has the one that stands by: then its children stay the same."""
-
-    def is_there() -> bool:
-        return any(b'"control"' in Path(f"/proc/{child}/cmdline").read_bytes() for child in children(pid))
-
-    eventually(is_there, "a relay that stands by")
+    eventually(lambda: below(pid, b'"control"'), "a relay that stands by")
 
 
 def alive(pid: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.admin import command
 from support.caddies import caddy as find_caddy
-from support.daemon import Process, children, daemon, eventually, free_port, get
+from support.daemon import CADDY, Process, below, daemon, eventually, free_port, get
 
 pytestmark = pytest.mark.system
 
@@ -37,14 +37,6 @@ def requests(process: Process) -> list[object]:
     return [each["request"]["uri"] for each in caddys(process) if "request" in each]  # type: ignore[index]
 
 
-def caddy_of(pid: int) -> int:
-    for child in children(pid):
-        with contextlib.suppress(OSError):
-            if b"--adapter\0caddyfile" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return child
-    raise AssertionError("no caddy below the daemon")
-
-
 def test_its_records_are_ours_over_an_upgrade_and_a_restart(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APP)
     port = free_port()
@@ -59,7 +51,7 @@ def test_its_records_are_ours_over_an_upgrade_and_a_restart(tmp_path: Path) -> N
         command(process, tmp_path, "upgrade", check=True)
         assert get("/two", port) == (200, b"ok")
         eventually(lambda: requests(process) == ["/one", "/two"], "the record after an upgrade, once")
-        os.kill(caddy_of(process.pid), signal.SIGKILL)
+        os.kill(min(below(process.pid, CADDY)), signal.SIGKILL)
         process.wait_for_log("caddy ended and is started again")
 
         def answers() -> bool:

@@ -17,6 +17,8 @@ from support.daemon import (
     PATIENCE_S,
     Process,
     UnixHTTPConnection,
+    alive,
+    below,
     children,
     daemon,
     descriptors,
@@ -89,9 +91,7 @@ def records(text: str) -> list[dict[str, Any]]:
 
 def log_process(pid: int) -> int:
     """The pid of the log process below the daemon ``pid``."""
-    (found,) = [
-        child for child in children(pid) if b"caddysnake.logs.main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    (found,) = below(pid, b"caddysnake.logs.main")
     return found
 
 
@@ -238,7 +238,7 @@ def test_pipes_that_a_helper_keeps_are_given_back_when_its_worker_has_ended(fold
             os.kill(pid, signal.SIGKILL)
             eventually(lambda gone=(b"", b"%d" % pid): get("/pid", path=folder / "app.sock")[1] not in gone)
         eventually(lambda: descriptors(log) <= before and descriptors(process.pid) <= ours + 2)
-        left = [child for child in children(process.pid) if Path(f"/proc/{child}/comm").read_text() == "sleep\n"]
+        left = below(process.pid, b"sleep\0")
         assert len(left) == 4
         for child in left:
             os.kill(child, signal.SIGKILL)
@@ -250,18 +250,11 @@ def test_when_the_daemon_is_killed_the_log_process_is_the_last_to_leave(folder: 
         log = log_process(process.pid)
         process.popen.kill()
         deadline = time.monotonic() + PATIENCE_S
-        while any(_alive(pid) for pid in below):
+        while any(alive(pid) for pid in below):
             assert time.monotonic() < deadline
-            assert _alive(log) or not any(_alive(pid) for pid in below)
+            assert alive(log) or not any(alive(pid) for pid in below)
             time.sleep(0.02)
         remove_folders_of(process.pid)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
 
 
 def test_what_is_told_of_a_failed_start_comes_last(folder: Path) -> None:

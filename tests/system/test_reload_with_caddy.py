@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, children, daemon, eventually, free_port, get, workers
+from support.daemon import CADDY, PATIENCE_S, Process, below, daemon, eventually, free_port, get, workers
 
 pytestmark = pytest.mark.system
 
@@ -123,9 +123,7 @@ def test_a_caddy_that_died_is_started_on_what_was_reloaded(tmp_path: Path, envir
         reload(process, tmp_path, site(one, "one", "import more.caddy"), '"reloaded"')
         assert x_new(one) == "yes"
         reload(process, tmp_path, site(one, "two", "header X-New 2"), '"reloaded"', 2)
-        (caddy,) = (
-            pid for pid in children(process.pid) if b"--adapter\0caddyfile" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        (caddy,) = below(process.pid, CADDY)
         os.kill(caddy, signal.SIGKILL)
         process.wait_for_log("caddy ended and is started again")
         deadline = time.monotonic() + PATIENCE_S

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, children, daemon, eventually, get
+from support.daemon import PATIENCE_S, Process, below, daemon, eventually, get
 from support.rawhttp import RawClient
 
 pytestmark = pytest.mark.system
@@ -93,13 +93,7 @@ def asked(path: Path, call: str, *words: str) -> object:
 
 def stores(process: Process) -> list[int]:
     """The processes that are stores."""
-    names = ("valkey-server", "redis-server")
-    found = []
-    for child in children(process.pid):
-        with contextlib.suppress(OSError):
-            if any(name in Path(f"/proc/{child}/cmdline").read_text() for name in names):
-                found.append(child)
-    return found
+    return sorted(below(process.pid, b"valkey-server") | below(process.pid, b"redis-server"))
 
 
 @pytest.mark.parametrize("runtime", ["process", "thread"])

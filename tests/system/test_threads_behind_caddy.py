@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, alive, caddy, children, daemon, get
+from support.daemon import Process, alive, below, caddy, daemon, get
 from support.load import Load
 
 pytestmark = pytest.mark.system
@@ -87,11 +87,7 @@ def ask(port: int, name: str, target: str = "/") -> dict[str, object]:
 
 
 def hosts(process: Process) -> set[int]:
-    return {
-        pid
-        for pid in children(process.pid)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"caddysnake: thread")
-    }
+    return below(process.pid, b"caddysnake: thread")
 
 
 def test_two_frameworks_in_one_process_outlive_changes_reloads_and_its_end(tmp_path: Path) -> None:

@@ -14,7 +14,19 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, alive, children, daemon, eventually, free_port, get, workers
+from support.daemon import (
+    CADDY,
+    PATIENCE_S,
+    Process,
+    alive,
+    below,
+    children,
+    daemon,
+    eventually,
+    free_port,
+    get,
+    workers,
+)
 
 pytestmark = pytest.mark.system
 
@@ -35,14 +47,6 @@ def write(folder: Path, port: int) -> str:
     block = "\tpython {\n\t\tmodule_wsgi blog:app\n\t\tworkers 1\n\t\tgrace_period 2s\n\t}\n"
     options = "{\n\tadmin off\n\tgrace_period 2s\n}\n"
     return f"{options}http://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n{block}}}\n"
-
-
-def caddy_of(daemon_pid: int) -> int:
-    for pid in children(daemon_pid):
-        with contextlib.suppress(OSError):
-            if b"--adapter\0caddyfile" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-    raise AssertionError("no caddy below the daemon")
 
 
 def eventually_answers(port: int) -> None:
@@ -80,7 +84,7 @@ def test_a_caddy_that_dies_is_started_again(tmp_path: Path, environ: dict[str, s
     with daemon(tmp_path, write(tmp_path, port), "--caddy", environ=environ) as process:
         assert get("/", port) == (200, b"ok")
         before = workers(process.pid)
-        os.kill(caddy_of(process.pid), signal.SIGKILL)
+        os.kill(min(below(process.pid, CADDY)), signal.SIGKILL)
         process.wait_for_log("caddy ended and is started again")
         eventually_answers(port)
         assert workers(process.pid) == before

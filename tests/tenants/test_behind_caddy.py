@@ -18,7 +18,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, alive, caddy, children, daemon, eventually, get, wait_for_spare_relay, workers
+from support.daemon import (
+    PATIENCE_S,
+    alive,
+    below,
+    caddy,
+    children,
+    daemon,
+    eventually,
+    get,
+    wait_for_spare_relay,
+    workers,
+)
 from support.town import block, count, settle, site
 
 pytestmark = pytest.mark.system
@@ -284,7 +295,7 @@ def test_an_app_of_a_direct_listener_that_crashes_in_a_loop_is_answered_for_and_
     with daemon(tmp_path, text) as process, caddy(tmp_path, proxy(tmp_path)) as (_, port):
         client = Client(port)
         assert client.ask("x")[0] == 200
-        assert not [pid for pid in children(process.pid) if b"relay.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert not below(process.pid, b"relay.main")
         (tmp_path / "app/main.py").write_text("import os\nos._exit(7)\n")
         (pid,) = workers(process.pid)
         os.kill(pid, signal.SIGKILL)
@@ -326,8 +337,8 @@ def test_after_a_kill_under_load_all_is_well_again(tmp_path: Path, victim: str) 
         with ThreadPoolExecutor(4) as threads:
             running = [threads.submit(load, seed) for seed in range(4)]
             time.sleep(0.5)
-            found = [pid for pid in children(process.pid) if mark in Path(f"/proc/{pid}/cmdline").read_bytes()]
-            os.kill(found[0], signal.SIGKILL)
+            killed = min(below(process.pid, mark))
+            os.kill(killed, signal.SIGKILL)
             time.sleep(2.0)
             over.set()
             for each in running:
@@ -337,7 +348,7 @@ def test_after_a_kill_under_load_all_is_well_again(tmp_path: Path, victim: str) 
         assert sum(failed.values()) <= (8 if victim == "relay" else 4), (failed, process.log)
         if victim != "relay":
             assert ("GET", 502) not in failed
-        assert not alive(found[0])
+        assert not alive(killed)
         for name in names:
             assert client.ask(f"{name}.tenants.test", content=b"x")[2]["Tenant"] == name
         client.close()

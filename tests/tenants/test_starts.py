@@ -15,7 +15,9 @@ from support.daemon import (
     Process,
     UnixHTTPConnection,
     alive,
+    below,
     children,
+    command_line,
     daemon,
     eventually,
     get,
@@ -165,7 +167,7 @@ def test_ten_thousand_random_hosts_start_nothing_and_leave_nothing_behind(tmp_pa
         assert ask(tmp_path, "a")[0] == 200
         wait_for_spare_relay(process.pid)
         before = children(process.pid)
-        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in before}
+        commands = {pid: command_line(pid) for pid in before}
         (relay,) = (pid for pid, line in commands.items() if b"caddysnake.relay.main" in line and b'"channel"' in line)
         connection = UnixHTTPConnection(tmp_path / "s.sock")
 
@@ -414,7 +416,7 @@ def test_a_killed_relay_and_a_killed_fork_server_come_back(tmp_path: Path) -> No
         pids = {name: answer(tmp_path, name)[1]["pid"] for name in names[:2]}
         for what in (b"caddysnake.relay.main", b"bootstrap.py"):
             # The oldest of its kind: a second relay stands by.
-            victim = min(pid for pid in children(process.pid) if what in Path(f"/proc/{pid}/cmdline").read_bytes())
+            victim = min(below(process.pid, what))
             os.kill(victim, signal.SIGKILL)
             eventually(lambda victim=victim: not alive(victim))
             for name in names[:4] if what != b"bootstrap.py" else names:
@@ -466,8 +468,7 @@ def test_what_tenants_are_forked_from_is_ready_before_the_first_of_them(
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t", line))) as process:
 
         def fork_servers() -> set[int]:
-            found = (pid for pid in children(process.pid) if alive(pid))
-            return {pid for pid in found if b"bootstrap.py" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+            return below(process.pid, b"bootstrap.py")
 
         before = fork_servers()
         assert len(before) == is_warm

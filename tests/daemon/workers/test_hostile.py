@@ -13,6 +13,7 @@ import pytest
 from support.hostile import install
 from support.house import House, run, spec, until
 from support.probe import write
+from support.worker import PATIENCE_S
 
 from caddysnake.channel import vitals
 from caddysnake.daemon.apps.app import App
@@ -85,7 +86,7 @@ async def refused(among: Neighbours, wanted: PoolSpec) -> StartFailed:
         await app.start()
     app.stop()
     app.kill()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await app.ended()
     among.house.origins.discard(wanted.key)
     await until(lambda: not app.pool.workers and not app.pool.leaving)
@@ -224,7 +225,7 @@ def test_what_a_worker_does_to_its_page_and_its_connections_harms_nobody_else(
             for client in clients:
                 client.close()
             evil.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await evil.ended()
             await settle(before + 2)
             assert not exists(pid)
@@ -238,7 +239,7 @@ def test_a_worker_that_ignores_drain_and_term_is_killed(tmp_path: Path, python: 
             evil = await among.house.started(among.hostile("ignores_everything", grace_s=0.2))
             pid = next(iter(evil.pool.workers.values())).pid
             evil.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await evil.ended()
             assert not exists(pid)
 
@@ -251,7 +252,7 @@ def test_a_child_that_keeps_the_channel_open_does_not_hide_a_death(tmp_path: Pat
             evil = await among.house.started(among.hostile("leaves_a_child_with_the_channel"))
             first = next(iter(evil.pool.workers.values()))
             await until(lambda: evil.pool.core.restarts >= 1, "the death")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await first.ended.wait()
             assert "exit status 7" in str(evil.pool.core.last_failure)
 

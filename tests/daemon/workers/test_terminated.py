@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, children, daemon, eventually
+from support.daemon import PATIENCE_S, below, daemon, eventually
 from support.rawhttp import RawClient
 
 APPS = Path(__file__).parents[2] / "worker" / "end_apps.py"
@@ -47,11 +47,7 @@ def test_it_ends_in_order_and_is_replaced(interface: str, runtime: str, host: st
         return client
 
     with daemon(tmp_path, text) as process, connected() as idle:
-        (pid,) = (
-            child
-            for child in children(process.pid)
-            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(TITLES[host])
-        )
+        (pid,) = below(process.pid, TITLES[host])
         assert idle.get("/short").body == b"ok"
         with stream():
             os.kill(pid, signal.SIGTERM)

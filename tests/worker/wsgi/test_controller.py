@@ -300,15 +300,15 @@ def test_a_head_that_takes_too_long_is_answered_408() -> None:
 
 
 def test_the_time_for_a_head_begins_with_that_head() -> None:
-    with serving(head_timeout_s=1.0) as worker, RawClient(worker.connect()) as client:
+    with serving(head_timeout_s=2.0) as worker, RawClient(worker.connect()) as client:
         client.send(b"GET /plain HTT")
         time.sleep(0.1)
         client.send(b"P/1.1\r\nHost: a\r\n\r\n")
         client.answer()
-        time.sleep(1.0)
+        time.sleep(1.5)
         client.send(b"GET /generator HTTP/1.1\r\nHost: a\r\n\r\nGET /plain HTT")
         assert client.answer().body == b"onetwo"
-        time.sleep(0.4)
+        time.sleep(0.7)
         client.send(b"P/1.1\r\nHost: a\r\n\r\n")
         assert client.answer().body == b"plain"
 
@@ -377,10 +377,10 @@ def test_slow_uploads_hold_no_thread() -> None:
 
 def test_the_stacks_of_all_threads_can_be_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as worker, RawClient(worker.connect()) as client:
-        client.send(b"GET /closing?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.send(b"GET /closing?10 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.answer()
         log = ""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 10
         while "in close" not in log and time.monotonic() < deadline:  # it begins behind the answer's end
             worker.endpoint.send(Dump())
             time.sleep(0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.daemon import children, daemon, get
+from support.daemon import children, command_line, daemon, get
 
 pytestmark = pytest.mark.system
 
@@ -24,7 +24,7 @@ async def asgi(scope, receive, send):
 
 def fork_servers(daemon: int) -> dict[int, bool]:
     """The pids of fork servers, and whether each was started ahead."""
-    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(daemon)}
+    lines = {pid: command_line(pid) for pid in children(daemon)}
     return {pid: b'"is_ahead"' in line for pid, line in lines.items() if b"bootstrap.py" in line}
 
 
