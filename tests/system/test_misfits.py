@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -69,13 +70,16 @@ def test_a_preload_that_leaves_a_socket_open_is_refused_with_where_it_leads(tmp_
 
 
 def test_a_thread_that_holds_up_a_stop_is_named_with_its_app_and_its_line(tmp_path: Path) -> None:
-    thread = "import threading, time\ndef poll():\n    time.sleep(3)\n"
+    os.mkfifo(tmp_path / "go")
+    thread = f"import threading\ndef poll():\n    open({str(tmp_path / 'go')!r}).read()\n"
     thread += "threading.Thread(target=poll, name='poller').start()\n"
     (tmp_path / "main.py").write_text(thread + APP)
     with daemon(tmp_path, block(tmp_path, "module_wsgi main:app", "workers 1")) as process:
-        assert process.stop() == 0
+        process.popen.terminate()
         told = f"the app's thread poller holds up the end, at {tmp_path}/main.py:3 in poll: end it when"
-        assert told in process.log
+        process.wait_for_log(told)
+        (tmp_path / "go").write_bytes(b"")
+        assert process.wait() == 0
         assert '"app":"main:app"' in next(line for line in process.log.splitlines() if told in line)
 
 

