@@ -18,6 +18,7 @@ from support.daemon import (
     below,
     children,
     command_line,
+    cpu_s,
     daemon,
     eventually,
     get,
@@ -161,6 +162,7 @@ def resident_kib(pid: int) -> int:
 
 
 @pytest.mark.once
+@pytest.mark.timeout(600)
 def test_ten_thousand_random_hosts_start_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
     settle(tmp_path / "t", "a")
     with daemon(tmp_path, site("s.sock", block(tmp_path / "t"))) as process:
@@ -172,23 +174,24 @@ def test_ten_thousand_random_hosts_start_nothing_and_leave_nothing_behind(tmp_pa
         connection = UnixHTTPConnection(tmp_path / "s.sock")
 
         def flood(first: int, last: int) -> float:
-            begun = time.monotonic()
+            """How long the daemon and the relay have worked for that."""
+            begun = cpu_s(process.pid, relay)
             for number in range(first, last):
                 connection.request("GET", "/", headers={"Host": f"x{number}.tenants.test"})
                 response = connection.getresponse()
                 response.read()
                 assert response.status == 404
-            return time.monotonic() - begun
+            return cpu_s(process.pid, relay) - begun
 
-        flood(0, 5000)
+        before_s = flood(0, 5000)
         sizes = {pid: resident_kib(pid) for pid in (process.pid, relay)}
-        took = flood(5000, 10_000)
+        took_s = flood(5000, 10_000)
         connection.close()
         assert children(process.pid) == before
         for pid, size in sizes.items():
             assert resident_kib(pid) < size + 2048
         assert count(process.log, "no app for this request") < 100
-        assert took < 120.0
+        assert took_s < 2 * before_s
         assert ask(tmp_path, "a")[0] == 200
 
 
