@@ -149,9 +149,9 @@ def test_close_is_called_when_the_iterable_raises(client: RawClient, other: RawC
 
 def test_a_slow_close_delays_neither_the_response_nor_the_next_request(client: RawClient) -> None:
     start = time.monotonic()
-    assert client.get("/closing?3").body == b"closed"
+    assert client.get("/closing?8").body == b"closed"
     assert client.get("/plain").body == b"plain"
-    assert time.monotonic() - start < 2.9
+    assert time.monotonic() - start < 7.9
 
 
 def test_a_response_complete_by_its_length_does_not_wait_for_the_generators_end(client: RawClient) -> None:
