@@ -22,7 +22,7 @@ from .trials import TRIALS
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("performance.md", "scaling.md")
 TABLE = re.compile(
-    r"(?P<command>`(?:python -m benchmarks\s|make scaling ARGS=)(?P<names>[a-z0-9_\s-]+?)(?: --[^`]*)?`\sgives:\n\n)"
+    r"(?P<command>`(?:python -m benchmarks\s|make scaling ARGS=)(?P<names>[a-z0-9_\s-]+?)(?:\s--[^`]*)?`\sgives:\n\n)"
     r"(?P<head>\|.*\n\|[-: |]+\n)(?P<rows>(?:\|.*\n)*)"
 )
 NAMES = {

@@ -72,6 +72,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "slow-request": {"reach": Reach.UNIX, "feature": "slow_request 2s"},
     "sandbox": {"reach": Reach.UNIX, "feature": "sandbox on", "is_ordinary": True},
     "profile": {"reach": Reach.UNIX, "during": ("profile", "{app}", "--seconds", "{seconds:g}")},
+    "affinity": {"reach": Reach.UNIX, "feature": "affinity cookie", "servers": (OURS, RELAY)},
     "stamp": {"reach": TUNED, "site": f"request_header {STAMP}"},
     "stamp-header-up": {"reach": TUNED, "upstream": f"header_up {STAMP}"},
 }
@@ -112,7 +113,7 @@ SCENARIOS = {
         Scenario("wsgi-with-caddy", W, BARE_W, Wrk(), ITS_CADDY),
         # What a feature costs.
         *(
-            Scenario(f"cost-{name}-{about}", face, app, VARIED, servers=PAIR, is_short=False, **what)
+            Scenario(f"cost-{name}-{about}", face, app, VARIED, is_short=False, **({"servers": PAIR} | what))
             for face, name, app in ((A, "asgi", BARE_A), (W, "wsgi", BARE_W))
             for about, what in FEATURES.items()
         ),

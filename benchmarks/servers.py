@@ -137,7 +137,7 @@ def caddysnake(launch: Launch, *lines: str) -> list[str]:
 
 def caddysnake_relay(launch: Launch) -> list[str]:
     """What each request says decides which app it is for, so all go through the relay."""
-    return caddysnake(launch, "env_var TENANT {http.request.host}")
+    return caddysnake(replace(launch, feature=""), "env_var TENANT {http.request.host}")
 
 
 def caddysnake_without(launch: Launch) -> list[str]:

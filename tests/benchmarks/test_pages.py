@@ -56,7 +56,7 @@ FILLED = {
         "| `asgi` | 12.8 | uvicorn 0.64, gunicorn+uvicorn 0.65 | uvicorn 1.55, gunicorn+uvicorn - |\n"
         "| `wsgi` | 9.2 | granian 0.87 | granian 1.16 |\n",
     ),
-    "python -m benchmarks cost --rounds 15": (
+    "python -m benchmarks cost\n--rounds 15": (
         "| scenario | CPU µs | with ÷ without, CPU with Caddy's |\n| --- | ---: | ---: |\n",
         "",
         "| `cost-asgi-log` | 30.0 | 2.00 |\n",
