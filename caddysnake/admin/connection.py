@@ -28,7 +28,6 @@ IDLE_S = 75.0
 
 _LIMITS = Limits(max_head_bytes=64 * 1024, max_target_bytes=32 * 1024, max_header_count=128)
 _READ_BYTES = 64 * 1024
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Answer(NamedTuple):
@@ -82,11 +81,11 @@ class HttpConnection:
             if answer is not None:
                 self._response.close |= is_last
                 await self._finish(answer)
-                if is_last:
-                    return None
                 if self._response.close:
-                    await self._linger()
+                    if self.is_there and not is_last:
+                        await self._linger()
                     return None
+                await asyncio.sleep(0)  # others have their turn, however many requests of this client wait
                 parser.next_message()
             while (head := parser.head) is None:
                 if not await self._feed():
@@ -105,7 +104,7 @@ class HttpConnection:
                     if parser.complete:
                         return parser.take_body()
                     if head.expect_continue and not parser.received:
-                        await self._write(_CONTINUE)
+                        await self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
                         head.expect_continue = False
                     if not await self._feed():
                         raise ProtocolError(400, "framing", "the body ends early")
@@ -188,8 +187,9 @@ class HttpConnection:
         await self._write(self._response.send(answer.body, more=False))
 
     async def _write(self, output: Output) -> None:
-        if output:
-            self._writer.writelines((output,) if isinstance(output, bytes) else output)
+        if self._writer.is_closing():
+            raise ConnectionResetError
+        self._writer.write(output if isinstance(output, bytes) else b"".join(output))
         async with self._waiting(math.inf):
             await self._writer.drain()
 

@@ -20,7 +20,7 @@ from typing import cast
 
 import pytest
 from support.admin import call, command, socket_of
-from support.daemon import PATIENCE_S, daemon, free_port
+from support.daemon import PATIENCE_S, daemon, eventually, free_port
 from support.load import app
 
 from caddysnake.admin.attending import AdminServer, _Open
@@ -96,6 +96,7 @@ def test_a_body_that_does_not_come_is_answered_and_one_that_is_slow_is_read(tmp_
 HOST = b"Host: localhost\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\n" + HOST
 GOOD = LIVE + b"\r\n"
+FOLLOW = GOOD.replace(b"/health/live", b"/logs?follow=true")
 LOAD = b"POST /load HTTP/1.1\r\n" + HOST
 EXEC = b"POST /apps/main:wsgi/exec HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: caddysnake-exec\r\n"
 SAID: dict[str, tuple[bytes, list[bytes]]] = {
@@ -130,6 +131,13 @@ def test_it_speaks_http_with_whoever_half_knows_it(tmp_path: Path) -> None:
             statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
             assert statuses == expected, (name, answer)
             assert statuses[-1] < b"400" or b'"code":"' in answer, name
+        before = len(os.listdir(f"/proc/{process.pid}/fd"))
+        for said in [FOLLOW, FOLLOW.replace(b"GET", b"HEAD")] * 20:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(socket_of(process)))
+                client.sendall(said)
+                client.recv(1)  # what else has come is lost: a reset
+        eventually(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) < before + 10, "the end of who has left")
         assert "Traceback" not in process.log
 
 
