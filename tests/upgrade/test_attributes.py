@@ -49,7 +49,7 @@ LOOKED_AT = {
     ),
     "commands.process.SupervisedProcess": (
         "_backoff _due _execution _leaving _pid _renewing _stop_by _surroundings _task _told app ended index is_full "
-        "last_end restarts since spec state"
+        "label last_end restarts since spec state"
     ),
     "commands.schedule.Schedule": (
         "_is_over _surroundings _tasks _timetable app last_run missed runs skipped spec"

@@ -102,6 +102,8 @@ class Trial:
         if saved is not None:
             self.began_at, self._begun = saved.began_at, saved.begun
             self._base = Compared(*(Figures(*each) for each in saved.base))
+        self.ends_at = self.began_at + canary.for_s
+        """``time.time()`` by which it is judged."""
         workers = canary.workers
         share = workers / (len(self.old.ready) + workers) if workers else canary.share
         self.share = min(max(share, 0.001), 0.99)
@@ -113,11 +115,6 @@ class Trial:
         """Requests of the new build that have no answer, and since when that was seen."""
         self._turn = 0
         self._task = asyncio.get_running_loop().create_task(self._watch())
-
-    @property
-    def ends_at(self) -> float:
-        """``time.time()`` by which it is judged."""
-        return self.began_at + self.canary.for_s
 
     def compared(self) -> Compared:
         """What both have done so far, or had when the trial ended."""

@@ -42,7 +42,7 @@ class Background:
     @property
     def longest_stop_s(self) -> float:
         """How long its processes may take to end."""
-        return max((each.spec.stop_timeout_s for each in (*self.processes, *self.leaving)), default=0.0)
+        return max((each.spec.stop_timeout_s for each in self.everyone()), default=0.0)
 
     def everyone(self) -> list[SupervisedProcess]:
         """Return the processes that are kept up, and those that leave."""
@@ -69,7 +69,7 @@ class Background:
         former = [each for each in self.processes if each not in staying]
         for each in former:
             each.stop()
-        self.leaving = [each for each in (*self.leaving, *former) if not each.ended.is_set()]
+        self.leaving += former
         self.around = around
         self.processes = staying
         there = {each.spec for each in staying}
@@ -103,7 +103,7 @@ class Background:
     def _replace_schedules(self, commands: Commands, around: BuildSurroundings) -> None:
         former, self.schedules = self.schedules, {}
         for spec in commands.schedules:
-            same = former.pop(spec.name) if spec.name in former else Schedule(self.app, spec, around)
+            same = former.pop(spec.name, None) or Schedule(self.app, spec, around)
             same.follow(spec, around)
             self.schedules[spec.name] = same
         for gone in former.values():
@@ -118,10 +118,9 @@ class Background:
         for store in self.processes:
             if store.spec.stays:
                 self._fullness.look(store)
-        if self._seen <= now < self._due:
-            self._seen = now
+        before, self._seen = self._seen, now
+        if before <= now < self._due:
             return
-        self._seen = now
         for each in self.schedules.values():
             each.look(now)
         times = [each.next_at for each in self.schedules.values() if each.next_at is not None]

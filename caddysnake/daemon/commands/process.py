@@ -47,6 +47,8 @@ class SupervisedProcess:
         self.app = app
         self.spec = spec
         self.index = index
+        self.label = spec.name if spec.copies == 1 else f"{spec.name}.{index + 1}"
+        """Its name, with its number where there are several."""
         self.state = ProcessState.WAITING
         self.since = time.time()
         """When it came into its state."""
@@ -68,11 +70,6 @@ class SupervisedProcess:
         self._stop_by: float | None = None
         self._due: float | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def label(self) -> str:
-        """Its name, with its number where there are several."""
-        return self.spec.name if self.spec.copies == 1 else f"{self.spec.name}.{self.index + 1}"
 
     @property
     def pid(self) -> int:

@@ -139,21 +139,17 @@ class LinkBroker:
             return
         try:
             theirs, ours = socket.socketpair()
-            try:
+            with theirs, ours:
                 if is_scarce(ours.fileno()):
                     raise OSError(errno.EMFILE, "the last descriptors are kept for others")
                 connection = Connection(ours.fileno(), messages.TAKE_TRUSTED | messages.TAKE_LINK, app, since=since)
                 self._connections.adopt(connection)
-            except OSError:
-                theirs.close()
-                ours.close()
-                raise
+                ours.detach()
+                fd = theirs.detach()
         except OSError as exc:
             log.error("cannot make a link", app=app.name, error=exc.strerror)
             self._refuse(relay, message, NO_DESCRIPTORS)
             return
-        ours.detach()
-        fd = theirs.detach()
         if isinstance(message, messages.Need):
             app.place(connection)
             self._hand_over(relay, messages.Link(message.need), fd)

@@ -39,11 +39,9 @@ class Relays(App):
 
     def set_broker(self, broker: LinkBroker) -> None:
         """``broker`` answers the generation that is prepared, or else the present one."""
-        newest = self.newest
-        self._brokers[newest.generation] = broker
         living = {pool.generation for pool in self.pools()}
-        for generation in [generation for generation in self._brokers if generation not in living]:
-            del self._brokers[generation]
+        self._brokers = {generation: each for generation, each in self._brokers.items() if generation in living}
+        self._brokers[self.newest.generation] = broker
 
     def asked(self, worker: Worker, message: FromRelay) -> None:
         """Hand ``message`` to the broker of the worker's generation; one that is gone is not heard."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .files import number
 from .merging import Sample
@@ -26,12 +26,11 @@ _IN_LABEL = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _IN_HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
-class _Family:
-    def __init__(self, kind: str, about: str) -> None:
-        self.kind = kind
-        self.about = about
-        self.groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
-        """Lines that stand together: of one app, with the same labels but for the bucket's."""
+class _Family(NamedTuple):
+    kind: str
+    about: str
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]]
+    """Lines that stand together: of one app, with the same labels but for the bucket's."""
 
 
 def exposed(told: Mapping[str, Sequence[Sample]], is_open: bool) -> tuple[str, Counter[str], Counter[str]]:
@@ -49,7 +48,7 @@ def exposed(told: Mapping[str, Sequence[Sample]], is_open: bool) -> tuple[str, C
                 names = {sample.metric + suffix for suffix in ("", *_SUFFIXES[sample.type])}
                 if names.isdisjoint(taken):
                     taken |= names
-                    family = families[sample.metric] = _Family(sample.type, sample.help)
+                    family = families[sample.metric] = _Family(sample.type, sample.help, {})
             if family is None or family.kind != sample.type:
                 left_out[app] += 1
                 continue

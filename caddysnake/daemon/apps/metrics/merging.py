@@ -52,7 +52,10 @@ class Merged:
             of = known.get(key)
             if of is None and not self._is_full and key not in known:  # of a flood none is looked at
                 found = series(key, kind)
-                of = known[key] = self._named(found) if found is not None else None
+                if found is not None:
+                    of, about = found
+                    self._helps.setdefault(of.metric, about)
+                known[key] = of
             if of is None:
                 self.left_out += 1
             else:
@@ -61,11 +64,6 @@ class Merged:
     @property
     def _is_full(self) -> bool:
         return len(self._values) >= SERIES_MAX or self._room <= 0
-
-    def _named(self, found: tuple[Series, str]) -> Series:
-        of, about = found
-        self._helps.setdefault(of.metric, about)
-        return of
 
     def add(self, of: Series, value: float, at: float, about: str | None = None) -> None:
         """One more. ``about``: the help of its metric, unless that is known."""
