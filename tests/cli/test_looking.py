@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.admin import command
-from support.daemon import PATIENCE_S, daemon, workers
+from support.daemon import PATIENCE_S, daemon, python_site, workers
 from support.pythons import find_python, make_venv
 
 import caddysnake.config.language.block  # registers subdirectives
@@ -35,8 +35,7 @@ def caddysnake(folder: Path, *words: str, **environ: str) -> subprocess.Complete
 
 
 def block(folder: Path, *lines: str, name: str = "a") -> str:
-    inner = "".join(f"\t\t{line}\n" for line in lines)
-    return f"unix/{folder}/{name}.sock {{\n\tpython {{\n{inner}\t}}\n}}\n"
+    return python_site(f"unix/{folder}/{name}.sock", *lines)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, Process, eventually, get
+from support.daemon import PATIENCE_S, Process, eventually, get, python_site
 from support.tenants import ALICE, BOB, give, needs_root, public_folder, public_python
 
 pytestmark = pytest.mark.system
@@ -28,8 +28,7 @@ EVERY = [["status"], ["reload"], ["upgrade"], ["stop"]]
 
 
 def site(where: str = "", options: str = "") -> str:
-    lines = "".join(f"\t\t{line}\n" for line in ("module_wsgi main:wsgi", "workers 1", *([where] if where else [])))
-    return f"{options}unix/a.sock {{\n\tpython {{\n{lines}\t}}\n}}\n"
+    return options + python_site("unix/a.sock", "module_wsgi main:wsgi", "workers 1", *([where] if where else []))
 
 
 def app(name: str) -> str:

@@ -24,6 +24,7 @@ from support.daemon import (
     daemon,
     eventually,
     get,
+    python_site,
     workers,
 )
 from support.leaks import remove_folders_of
@@ -50,11 +51,8 @@ def start():
 
 
 def caddyfile(folder: Path, interface: str = "wsgi", workers: int = 2, grace: str = "2s", more: str = "") -> str:
-    return (
-        f"{{\n\tgrace_period {grace}\n}}\n"
-        f"unix/{folder}/app.sock {{\n\tpython {{\n\t\tmodule_{interface} probe:{interface}\n\t\tworkers {workers}\n"
-        f"\t\tgrace_period {grace}\n\t\t{more}\n\t}}\n}}\n"
-    )
+    lines = (f"module_{interface} probe:{interface}", f"workers {workers}", f"grace_period {grace}", more)
+    return f"{{\n\tgrace_period {grace}\n}}\n" + python_site(f"unix/{folder}/app.sock", *lines)
 
 
 @pytest.fixture

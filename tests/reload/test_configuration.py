@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, below, daemon, eventually, get, workers
+from support.daemon import Process, below, daemon, eventually, get, python_site, workers
 from support.load import Load, app
 
 pytestmark = pytest.mark.system
@@ -22,8 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def site(socket: str, where: str, *lines: str) -> str:
-    inside = "".join(f"\t\t{line}\n" for line in ("module_wsgi main:wsgi", f"working_dir {where}", "workers 1", *lines))
-    return f"unix/{socket} {{\n\tpython {{\n{inside}\t}}\n}}\n"
+    return python_site(f"unix/{socket}", "module_wsgi main:wsgi", f"working_dir {where}", "workers 1", *lines)
 
 
 def version(socket: Path) -> str:

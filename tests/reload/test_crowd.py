@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.crowd import Crowd, source
-from support.daemon import Process, caddy, daemon
+from support.daemon import Process, caddy, daemon, python_site
 
 pytestmark = pytest.mark.system
 
@@ -22,8 +22,7 @@ STALL_S = 0.1
 
 
 def caddyfile(*lines: str) -> str:
-    inside = "".join(f"\t\t{line}\n" for line in ("module_asgi main:app", "workers 2", *lines))
-    return f"unix/x.sock {{\n\tpython {{\n{inside}\t}}\n}}\n"
+    return python_site("unix/x.sock", "module_asgi main:app", "workers 2", *lines)
 
 
 async def once(process: Process, folder: Path, kind: str, turn: int, first: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.admin import command
-from support.daemon import Process, daemon, eventually, get, workers
+from support.daemon import Process, daemon, eventually, get, python_site, workers
 from support.pythons import another_version, install_runtime, make_venv, site_of
 
 pytestmark = pytest.mark.system
@@ -62,11 +62,8 @@ def version_of(python: str) -> str:
 
 
 def site(*lines: str, interface: str = "wsgi", folder: str = ".", venv: str = "venv") -> str:
-    inside = "".join(
-        f"\t\t{line}\n"
-        for line in (f"module_{interface} main:{interface}", f"working_dir {folder}", f"venv {venv}", *lines)
-    )
-    return f"unix/app.sock {{\n\tpython {{\n{inside}\t}}\n}}\n"
+    own = (f"module_{interface} main:{interface}", f"working_dir {folder}", f"venv {venv}")
+    return python_site("unix/app.sock", *own, *lines)
 
 
 def said(folder: Path, target: str = "/") -> str:

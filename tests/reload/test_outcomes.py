@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, daemon, eventually, get
+from support.daemon import Process, daemon, eventually, get, python_site
 from support.house import run, until
 from support.load import Load, app
 from support.serving import composition, serving
@@ -28,8 +28,7 @@ fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def site(name: str, *lines: str) -> str:
-    inside = "".join(f"\t\t{line}\n" for line in ("module_wsgi main:wsgi", f"working_dir {name}", "workers 1", *lines))
-    return f"unix/{name}.sock {{\n\tpython {{\n{inside}\t}}\n}}\n"
+    return python_site(f"unix/{name}.sock", "module_wsgi main:wsgi", f"working_dir {name}", "workers 1", *lines)
 
 
 @pytest.fixture

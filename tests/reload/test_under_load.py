@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Process, caddy, daemon
+from support.daemon import Process, caddy, daemon, python_site
 from support.load import Load, app
 
 pytestmark = pytest.mark.system
@@ -20,8 +20,7 @@ STOCK = "http://:{port} {\n\treverse_proxy unix/%s\n}\n"
 
 
 def caddyfile(interface: str, *lines: str, site: str = "unix/x.sock", module: str = "main") -> str:
-    inside = "\n".join(f"\t\t{line}" for line in (f"module_{interface} {module}:{interface}", "workers 2", *lines))
-    return f"{site} {{\n\tpython {{\n{inside}\n\t}}\n}}\n"
+    return python_site(site, f"module_{interface} {module}:{interface}", "workers 2", *lines)
 
 
 @contextlib.contextmanager

@@ -193,6 +193,12 @@ def free_port() -> int:
                 return port
 
 
+def python_site(address: str, *lines: str) -> str:
+    """A site of one ``python`` block with these ``lines``."""
+    inside = "".join(f"\t\t{line}\n" for line in lines)
+    return f"{address} {{\n\tpython {{\n{inside}\t}}\n}}\n"
+
+
 @contextlib.contextmanager
 def daemon(folder: Path, caddyfile: str, *arguments: str, environ: dict[str, str] | None = None) -> Iterator[Process]:
     """``caddysnake run`` on ``caddyfile`` in ``folder``, all its apps ready."""

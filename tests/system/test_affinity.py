@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import socketio
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, caddy, daemon, eventually, workers
+from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, caddy, daemon, eventually, python_site, workers
 
 pytestmark = pytest.mark.system
 
@@ -86,10 +86,8 @@ class Client:
 @contextlib.contextmanager
 def running(folder: Path, line: str, interface: str = "asgi", *lines: str) -> Iterator[tuple[Process, Path]]:
     (folder / "main.py").write_text(WSGI if interface == "wsgi" else ASGI)
-    more = "\n".join(lines)
-    text = (
-        f"unix/{folder}/s.sock {{\npython {{\nmodule_{interface} main:app\nworkers 4\naffinity {line}\n{more}\n}}\n}}\n"
-    )
+    said = (f"module_{interface} main:app", "workers 4", f"affinity {line}", *lines)
+    text = python_site(f"unix/{folder}/s.sock", *said)
     with daemon(
         folder, text, environ={"XDG_STATE_HOME": str(folder / "state"), "STATE_DIRECTORY": str(folder)}
     ) as process:
@@ -160,7 +158,7 @@ def test_a_mark_is_of_one_app_and_of_one_life_of_the_daemon(tmp_path: Path) -> N
         assert client.get()[1] == "lost", "the key is the same, and its worker is gone"
         assert client.get()[1] == ""
     (tmp_path / "other.py").write_text(ASGI)
-    text = f"unix/{tmp_path}/s.sock {{\npython {{\nmodule_asgi other:app\nworkers 2\naffinity cookie who\n}}\n}}\n"
+    text = python_site(f"unix/{tmp_path}/s.sock", "module_asgi other:app", "workers 2", "affinity cookie who")
     with daemon(tmp_path, text, environ={"STATE_DIRECTORY": str(tmp_path)}):
         assert client.get()[1] == "", "another app's mark says nothing"
         assert len(client.given) == 3
@@ -236,8 +234,7 @@ def test_while_a_build_is_tried_new_clients_are_shared_out_and_those_of_a_return
 
 def test_socketio_polls_over_four_workers_and_nobody_is_refused(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(SOCKETIO)
-    block = "python {\nmodule_asgi main:app\nworkers 4\naffinity cookie\n}"
-    text = f"unix/{tmp_path}/s.sock {{\n{block}\n}}\n"
+    text = python_site(f"unix/{tmp_path}/s.sock", "module_asgi main:app", "workers 4", "affinity cookie")
     stock = f"http://localhost:{{port}} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{tmp_path}/s.sock\n}}\n"
     environ = {"STATE_DIRECTORY": str(tmp_path)}
     with daemon(tmp_path, text, environ=environ) as process, caddy(tmp_path, stock) as (_, port):

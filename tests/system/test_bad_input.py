@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.daemon import as_text, daemon, free_port
+from support.daemon import as_text, daemon, free_port, python_site
 
 pytestmark = pytest.mark.system
 
@@ -33,8 +33,7 @@ def run(folder: Path, caddyfile: str | bytes, *arguments: str) -> tuple[int, str
 
 
 def site(folder: Path, *lines: str) -> str:
-    block = "\n".join(f"\t\t{line}" for line in lines)
-    return f"unix/{folder}/app.sock {{\n\tpython {{\n{block}\n\t}}\n}}\n"
+    return python_site(f"unix/{folder}/app.sock", *lines)
 
 
 def test_an_app_that_raises_on_import_shows_its_own_frames_and_exits_1(tmp_path: Path) -> None:

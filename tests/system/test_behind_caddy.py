@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, caddy, daemon, eventually
+from support.daemon import PATIENCE_S, caddy, daemon, eventually, python_site
 
 pytestmark = pytest.mark.system
 
@@ -170,7 +170,7 @@ def site(request: pytest.FixtureRequest, kind: str, tmp_path_factory: pytest.Tem
     interface: str = request.param
     folder = tmp_path_factory.mktemp("site")
     (folder / "main.py").write_text(ASGI if interface == "asgi" else WSGI)
-    ours = f"unix/{folder}/app.sock|0660 {{\n\tpython {{\n\t\tmodule_{interface} main:app\n\t\tworkers 2\n\t}}\n}}\n"
+    ours = python_site(f"unix/{folder}/app.sock|0660", f"module_{interface} main:app", "workers 2")
     theirs = f"http://:{{port}} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{folder}/app.sock\n}}\n"
     with daemon(folder, ours), caddy(folder, theirs, find_caddy(kind)) as (_, port):
         yield Site(port, interface, kind, folder)

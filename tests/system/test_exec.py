@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.admin import call, command
-from support.daemon import PATIENCE_S, Process, alive, cpu_s, daemon, eventually, get
+from support.daemon import PATIENCE_S, Process, alive, cpu_s, daemon, eventually, get, python_site
 
 APP = """
 def app(environ, start_response):
@@ -27,8 +27,7 @@ def app(environ, start_response):
 def text(folder: Path, *lines: str) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "main.py").write_text(APP)
-    more = "\n".join(lines)
-    return f"unix/app.sock {{\n python {{\n module_wsgi main:app\n working_dir {folder}\n workers 1\n {more}\n }}\n}}\n"
+    return python_site("unix/app.sock", "module_wsgi main:app", f"working_dir {folder}", "workers 1", *lines)
 
 
 def begun(process: Process, folder: Path, *words: str, **more: int) -> subprocess.Popen[bytes]:

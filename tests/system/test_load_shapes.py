@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, Process, caddy, daemon, workers
+from support.daemon import PATIENCE_S, Process, caddy, daemon, python_site, workers
 from support.rawhttp import RawClient
 
 FULL = os.environ.get("CADDYSNAKE_LOAD") == "full"
@@ -109,10 +109,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     interface: str = request.param
     folder = tmp_path_factory.mktemp("site")
     (folder / "main.py").write_text(APP)
-    block = f"\tpython {{\n\t\tmodule_{interface} main:{interface}\n\t\tworkers 1\n\t}}\n"
+    ours = python_site(f"unix/{folder}/app.sock", f"module_{interface} main:{interface}", "workers 1")
     theirs = f"http://:{{port}} {{\n\tbind 127.0.0.1\n\treverse_proxy unix/{folder}/app.sock\n}}\n"
     with ExitStack() as stack:
-        process = stack.enter_context(daemon(folder, f"unix/{folder}/app.sock {{\n{block}}}\n"))
+        process = stack.enter_context(daemon(folder, ours))
         _, port = stack.enter_context(caddy(folder, theirs, find_caddy("current")))
         (worker,) = workers(process.pid)
         yield Site(process, folder / "app.sock", port, worker)

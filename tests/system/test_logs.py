@@ -24,6 +24,7 @@ from support.daemon import (
     descriptors,
     eventually,
     get,
+    python_site,
     workers,
 )
 from support.leaks import remove_folders_of
@@ -73,10 +74,7 @@ def pid():
 
 
 def caddyfile(folder: Path, interface: str = "wsgi", more: str = "") -> str:
-    return (
-        f"unix/{folder}/app.sock {{\n\tpython {{\n\t\tmodule_{interface} probe:{interface}\n\t\tworkers 1\n"
-        f"\t\t{more}\n\t}}\n}}\n"
-    )
+    return python_site(f"unix/{folder}/app.sock", f"module_{interface} probe:{interface}", "workers 1", more)
 
 
 @pytest.fixture

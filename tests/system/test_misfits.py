@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.daemon import PATIENCE_S, as_text, daemon, get
+from support.daemon import PATIENCE_S, as_text, daemon, get, python_site
 
 pytestmark = pytest.mark.system
 
@@ -23,8 +23,7 @@ def app(environ, start_response):
 
 
 def block(folder: Path, *lines: str) -> str:
-    inner = "".join(f"\t\t{line}\n" for line in lines)
-    return f"unix/{folder}/a.sock {{\n\tpython {{\n{inner}\t}}\n}}\n"
+    return python_site(f"unix/{folder}/a.sock", *lines)
 
 
 @pytest.mark.parametrize("runtime", ["process", "thread"])

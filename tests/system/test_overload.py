@@ -23,6 +23,7 @@ from support.daemon import (
     descriptors,
     eventually,
     get,
+    python_site,
     workers,
 )
 
@@ -47,8 +48,7 @@ def app(environ, start_response):
 
 
 def site(name: str, *lines: str) -> str:
-    inside = "".join(f"\t\t{line}\n" for line in ("module_wsgi main:app", "workers 1", *lines))
-    return f"unix/{name}.sock {{\n\tpython {{\n{inside}\t}}\n}}\n"
+    return python_site(f"unix/{name}.sock", "module_wsgi main:app", "workers 1", *lines)
 
 
 @pytest.fixture

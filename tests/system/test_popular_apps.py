@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from support.browser import Page, browser, requires_chromium
-from support.daemon import PATIENCE_S, caddy, daemon, get
+from support.daemon import PATIENCE_S, caddy, daemon, get, python_site
 from support.pythons import make_venv
 from websockets.sync.client import connect
 
@@ -193,7 +193,7 @@ def test_what_middleware_adds_is_there(site: Site) -> None:
 def block(folder: Path, python: Path, module: str, *lines: str) -> str:
     """An app of its own, on a socket."""
     words = (f"module_wsgi {module}:app", f"working_dir {folder}", f"venv {python.parent.parent}", *lines)
-    return f"unix/{folder}/{module}.sock {{\n\tpython {{\n" + "".join(f"\t\t{line}\n" for line in words) + "\t}\n}\n"
+    return python_site(f"unix/{folder}/{module}.sock", *words)
 
 
 def test_coverage_measures_a_worker_that_is_told_so_by_its_environment(tmp_path: Path, python: Path) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from support.admin import call, command, socket_of
-from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, daemon, get
+from support.daemon import PATIENCE_S, Process, UnixHTTPConnection, daemon, get, python_site
 from support.load import app
 
 pytestmark = pytest.mark.system
 
 
 def caddyfile(folder: Path) -> str:
-    return f"unix/{folder}/v/a.sock|0640 {{\n\tpython {{\n\t\tmodule_wsgi main:wsgi\n\t\tworkers 1\n\t}}\n}}\n"
+    return python_site(f"unix/{folder}/v/a.sock|0640", "module_wsgi main:wsgi", "workers 1")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, as_text, daemon, free_port, get
+from support.daemon import Process, as_text, daemon, free_port, get, python_site
 
 pytestmark = pytest.mark.system
 
@@ -19,8 +19,9 @@ SERVERS = {
 
 
 def site(folder: Path, kind: str = "wsgi", runtime: str = "process") -> str:
-    lines = f"\t\tmodule_{kind} main:app\n\t\tworkers 1\n\t\tworkers_runtime {runtime}\n"
-    return f"unix/{folder}/a.sock {{\n\tpython {{\n{lines}\t}}\n}}\n"
+    return python_site(
+        f"unix/{folder}/a.sock", f"module_{kind} main:app", "workers 1", f"workers_runtime {runtime}"
+    )
 
 
 @pytest.mark.parametrize(("server", "runtime"), [("uvicorn", "process"), ("flask", "process"), ("flask", "thread")])

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, alive, children, free_port, get
+from support.daemon import Process, alive, children, free_port, get, python_site
 from support.leaks import remove_folders_of
 from support.manager import Manager
 from support.probe import write
@@ -38,8 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def site(*addresses: str) -> str:
-    inside = "module_wsgi probe:wsgi\n\t\tworkers 1\n\t\tpass_env *"
-    return "".join(f"{address} {{\n\tpython {{\n\t\t{inside}\n\t}}\n}}\n" for address in addresses)
+    lines = ("module_wsgi probe:wsgi", "workers 1", "pass_env *")
+    return "".join(python_site(address, *lines) for address in addresses)
 
 
 def listening(path: Path) -> socket.socket:
