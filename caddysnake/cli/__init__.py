@@ -15,7 +15,6 @@
 ``import``         a Caddyfile for what another server runs; ``importing``: how that is read
 
 ``finding``        where the running daemon is; ``calling``: what is asked of it
-``target``         what is asked of it that must be answered at once
 ``status``         how it is, ``showing``: that once or again and again, ``overview``, ``beside``: as text
 ``logs``           what was logged last; ``profile``: where an app spends its time
 ``dump``           have a worker write its stacks

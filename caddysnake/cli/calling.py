@@ -1,84 +1,89 @@
-"""How commands call a running daemon: its admin API. ``finding`` says where that is.
+"""A running daemon's admin API: whether it may be trusted, and how commands call it. ``finding`` says where that is.
 
-Without an import of the daemon's: a command that asks how things are should answer at once.
+HTTP is spoken without a library, and nothing of the daemon's is imported: a command that asks how things are should
+answer at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
-from .target import CallFailed, Target, connect, understood, unreachable
+from .reading import CommandFailed
 
+UCRED = struct.Struct("3i")
+"""Of SO_PEERCRED: pid, uid, gid."""
 PATIENCE_S = 30.0
 _LOOK_S = 15.0
 _LONGEST_S = 3600.0
 _LINES = "application/x-ndjson"
 _SILENCE_S = 60.0
 """The daemon says something more often, while there is something to wait for."""
+_LONGEST_BYTES = 64 * 1024 * 1024
+_LINE_MAX = 64 * 1024
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket, to a daemon of this user's, of root's, or, for root, to any."""
+class CallFailed(CommandFailed):
+    """The daemon was not reached, or would not. ``answer`` is what it said, if it did."""
 
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = connect(Target(self._path), self.timeout)
+    def __init__(self, text: str, answer: Mapping[str, Any] | None = None) -> None:
+        self.answer = answer or {}
+        super().__init__(text, self.answer.get("hint"))
 
 
-def call(
-    target: Target,
-    method: str,
-    path: str,
-    body: bytes | None = None,
-    content_type: str = "text/caddyfile",
-    timeout: float | None = PATIENCE_S,
-) -> dict[str, Any]:
-    """What the API answers, parsed. ``timeout`` None: as long as it takes, an hour at most, if the daemon answers to
-    others meanwhile. Raises ``CallFailed``.
+class Target(NamedTuple):
+    """Where a daemon's API is: a unix socket's path, or a host and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"unix/{self.path}" if self.path else f"{self.host}:{self.port}"
+
+
+class _Answer(NamedTuple):
+    """The head of an answer, and where the rest is read."""
+
+    status: int
+    media_type: str
+    length: int
+    content: BinaryIO
+
+
+def call(target: Target, method: str, path: str, timeout: float | None = PATIENCE_S) -> dict[str, Any]:
+    """What the API answers, parsed, also when that is 503 with a state. ``timeout`` None: as long as it takes, an hour
+    at most, if the daemon answers to others meanwhile. Raises ``CallFailed``.
     """
-    headers = {"Content-Type": content_type} if body is not None else {}
-    with _connected(target, timeout or PATIENCE_S) as connection:
-        # Who is refused is told before anything is read.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, path, body, headers | _origin(target))
-        if timeout is None and connection.sock is not None:
-            _await_answer(connection.sock, target)
-        response = connection.getresponse()
-        status, text = response.status, response.read()
-    return understood(target, status, text)
+    with _asked(target, method, path, timeout=timeout or PATIENCE_S) as sock:
+        if timeout is None:
+            _await_answer(sock, target)
+        return _content(target, _answer(sock))
 
 
 def stream(target: Target, path: str) -> Iterator[bytes]:
     """What the API answers to a GET, line by line, as it comes and for as long as it does. Raises ``CallFailed``."""
-    with _connected(target, PATIENCE_S) as connection:
-        connection.request("GET", path, headers=_origin(target))
-        response = connection.getresponse()
-        if response.status >= 400:
-            understood(target, response.status, response.read())
-        if connection.sock is not None:
-            connection.sock.settimeout(None)
-        while line := response.readline():
-            yield line
+    with _asked(target, "GET", path) as sock:
+        answer = _answer(sock)
+        if answer.status >= 400:
+            _content(target, answer)
+        sock.settimeout(None)
+        yield from _lines(answer)
 
 
 def follow(
-    target: Target, method: str, path: str, body: bytes | None, hear: Callable[[str, str], None],
-    content_type: str = "text/caddyfile", change: str = "/load",
-) -> dict[str, Any]:  # fmt: skip
-    """What the API answers, parsed; until then ``hear(app, line)`` gets each line that is told of an app.
+    target: Target, path: str, body: bytes | None, hear: Callable[[str, str], None], change: str
+) -> dict[str, Any]:
+    """What the API answers to a POST, parsed; until then ``hear(app, line)`` gets each line that is told of an app.
 
     Who presses Ctrl-C cancels the ``change``, and hears what became of it. Raises ``CallFailed``.
     """
@@ -91,22 +96,16 @@ def follow(
         except CallFailed as exc:
             print(f"Warning: {exc}", file=sys.stderr)
 
-    headers = {"Content-Type": content_type} if body is not None else {}
+    headers = {"Accept": _LINES} | ({} if body is None else {"Content-Type": "text/caddyfile"})
     before = signal.signal(signal.SIGINT, cancel)
     try:
-        with _connected(target, _SILENCE_S) as connection:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, body, {**headers, **_origin(target), "Accept": _LINES})
-            response = connection.getresponse()
-            if response.headers.get_content_type() != _LINES:
-                return understood(target, response.status, response.read())
-            while line := response.readline():
-                try:
-                    said = json.loads(line)
-                except ValueError:
-                    break
+        with _asked(target, "POST", path, body, _SILENCE_S, headers) as sock:
+            answer = _answer(sock)
+            if answer.media_type != _LINES:
+                return _content(target, answer)
+            for said in map(json.loads, _lines(answer)):
                 if "answer" in said:
-                    return understood(target, said["status"], json.dumps(said["answer"]).encode())
+                    return _accepted(target, said["status"], said["answer"])
                 if "line" in said:
                     hear(said["app"], said["line"])
     finally:
@@ -116,39 +115,115 @@ def follow(
 
 def switch(target: Target, path: str, body: bytes, protocol: str) -> socket.socket:
     """A connection to the daemon that speaks ``protocol`` from now on. Raises ``CallFailed``."""
-    with _connected(target, PATIENCE_S) as connection:
-        headers = {"Connection": "Upgrade", "Upgrade": protocol, "Content-Type": "application/json"}
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("POST", path, body, headers)
-        sock = connection.sock
-        assert sock is not None
-        response = connection.getresponse()
-        if response.status != 101:
-            understood(target, response.status, response.read())
-            raise CallFailed(f"{target} is not caddysnake's admin API: it answered {response.status}")
-        found = socket.socket(fileno=os.dup(sock.fileno()))
+    headers = {"Connection": "Upgrade", "Upgrade": protocol, "Content-Type": "application/json"}
+    with _asked(target, "POST", path, body, headers=headers) as sock:
+        answer = _answer(sock)
+        if answer.status != 101:
+            _content(target, answer)
+            raise _no_api(target, answer.status)
+        found = sock.dup()
         found.settimeout(None)
         return found
 
 
 @contextlib.contextmanager
-def _connected(target: Target, timeout: float) -> Iterator[http.client.HTTPConnection]:
-    """Raises ``CallFailed`` for what goes wrong while it is used."""
-    connection: http.client.HTTPConnection
-    if target.path:
-        connection = _UnixConnection(target.path, timeout)
-    else:
-        connection = http.client.HTTPConnection(target.host, target.port, timeout)
+def _asked(
+    target: Target,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    timeout: float = PATIENCE_S,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[socket.socket]:
+    """A connection on which that was asked. Raises ``CallFailed``, also for what goes wrong while it is used."""
+    host = "localhost" if target.path else f"{target.host}:{target.port}"
+    fields = {"Host": host, **({} if target.path else {"Origin": f"http://{host}"}), **(headers or {})}
+    if body is not None:
+        fields["Content-Length"] = str(len(body))
+    version = "1.1" if "Upgrade" in fields else "1.0"  # in which an answer ends with its connection
+    lines = [f"{method} {path} HTTP/{version}", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     try:
-        yield connection
-    except (OSError, http.client.HTTPException) as exc:
-        raise unreachable(target, exc) from None
-    finally:
-        connection.close()
+        with _connect(target, timeout) as sock:
+            # Who is refused is told before anything is read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                sock.sendall("\r\n".join(lines).encode() + (body or b""))
+            yield sock
+    except PermissionError as exc:
+        why = exc.strerror or "not permitted"
+        raise CallFailed(f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root") from None
+    except TimeoutError:
+        raise CallFailed(f"the admin API at {target} does not answer: see the daemon's log") from None
+    except OSError as exc:
+        raise CallFailed(f"cannot reach the admin API at {target}: {exc.strerror or exc}") from None
 
 
-def _origin(target: Target) -> dict[str, str]:
-    return {} if target.path else {"Origin": f"http://{target.host}:{target.port}"}
+def _connect(target: Target, timeout: float) -> socket.socket:
+    """A connection to a daemon of this user's, of root's, or, for root, to any. Raises ``OSError``."""
+    if not target.path:
+        return socket.create_connection((target.host, target.port), timeout)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(target.path)
+        if is_strangers(uid := peer_of(sock)):
+            raise PermissionError(1, f"user {uid} answers there, who is neither this user nor root")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def peer_of(sock: socket.socket) -> int:
+    """The user who listens where ``sock`` is connected to."""
+    uid: int = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
+    return uid
+
+
+def is_strangers(uid: int) -> bool:
+    """A daemon of ``uid`` is not asked: it is neither this user's nor root's, and this is not root."""
+    return os.geteuid() not in (0, uid) and uid != 0
+
+
+def _answer(sock: socket.socket) -> _Answer:
+    """The answer to what was asked. Raises ``OSError``."""
+    content = sock.makefile("rb")
+    status = content.readline(_LINE_MAX)[9:12]
+    if not status:
+        raise ConnectionResetError("it closed the connection without an answer")
+    fields = {}
+    while (line := content.readline(_LINE_MAX)).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        fields[name.lower()] = value.strip()
+    length, media_type = fields.get("content-length", ""), fields.get("content-type", "").partition(";")[0]
+    most = min(int(length), _LONGEST_BYTES) if length.isdecimal() else _LONGEST_BYTES
+    return _Answer(int(status) if status.isdigit() else 0, media_type, most, content)
+
+
+def _lines(answer: _Answer) -> Iterator[bytes]:
+    """Those that are whole: who has ended meanwhile may leave one that is not."""
+    while (line := answer.content.readline()).endswith(b"\n"):
+        yield line
+
+
+def _content(target: Target, answer: _Answer) -> dict[str, Any]:
+    try:
+        told = json.loads(answer.content.read(answer.length))
+    except ValueError:
+        told = None
+    return _accepted(target, answer.status, told)
+
+
+def _accepted(target: Target, status: int, told: Any) -> dict[str, Any]:
+    """What was ``told``, unless that is an error. Raises ``CallFailed``."""
+    if not isinstance(told, dict) or (status >= 400 and status != 503 and "code" not in told):
+        raise _no_api(target, status)
+    if status >= 400 and "code" in told:
+        raise CallFailed(str(told.get("error", status)), told)
+    return told
+
+
+def _no_api(target: Target, status: int) -> CallFailed:
+    return CallFailed(f"{target} is not caddysnake's admin API: it answered {status}")
 
 
 def _await_answer(sock: socket.socket, target: Target) -> None:

@@ -12,17 +12,32 @@ import argparse
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .reading import CommandFailed
+import orjson
 
-if TYPE_CHECKING:
-    from ..config.plan.plan import Plan
-    from ..doctor.findings import Finding
-    from ..doctor.reach import Who
-    from ..doctor.service import Runner
+from ..config.check.commands import missing_commands
+from ..config.check.sandbox import sandboxes
+from ..config.language.adapt import ConfigErrors
+from ..config.plan.fence import unwalled
+from ..config.plan.isolation import shared
+from ..config.plan.plan import Plan
+from ..doctor.findings import Finding, Level, Topic
+from ..doctor.front import find_front, upstreams
+from ..doctor.machine import check_machine, isolating
+from ..doctor.reach import Who, of_database
+from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_reach
+from ..doctor.service import Runner, in_container, runner_of
+from ..doctor.sockets import check_sockets, check_upstreams, holder_of
+from ..doctor.software import check_software
+from ..logs.records import printable_json
+from .calling import CallFailed, call
+from .finding import file_asked_for, find
+from .planning import planned
+from .reading import DEFAULT_FILE, CommandFailed, ReadError, read
 
 _ASK_S = 5.0
+_FILE, _ISOLATION = Topic("file"), Topic("isolation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Examine; 1 when something does not work, else 0."""
-    from ..doctor.findings import Level
-    from ..doctor.front import find_front, upstreams
-    from ..doctor.machine import check_machine
-    from ..doctor.running import check_apps, check_beside, check_daemon, check_front, check_reach
-    from ..doctor.service import in_container, runner_of
-    from ..doctor.sockets import check_sockets, check_upstreams, holder_of
-    from ..doctor.software import check_software
-
     try:
         front = None if args.caddy else find_front(args.caddy_user)
     except LookupError:
@@ -52,37 +59,30 @@ def main(args: argparse.Namespace) -> int:
     file = _file_of(args)
     status, why_not = _ask(file)
     runner = runner_of(file, None if status is None else status["daemon"]["pid"])
-    planned, findings = _read(args, runner)
+    plan, findings = _read(args, runner)
     if file is not None:
-        holders = [holder_of(each.path) for each in (() if planned is None else planned.listeners)]
+        holders = [holder_of(each.path) for each in (() if plan is None else plan.listeners)]
         findings += check_daemon(status, why_not, file, runner, next(filter(None, holders), None))
     if status is not None:
         findings += [*check_apps(status), *check_beside(status)]
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
-    findings += [] if args.caddy else check_front(front, planned, runner)
-    findings += check_software(planned, os.environ)
-    findings += check_machine(planned, runner=runner)
-    if planned is not None:
+    findings += [] if args.caddy else check_front(front, plan, runner)
+    findings += check_software(plan, os.environ)
+    findings += check_machine(plan, runner=runner)
+    if plan is not None:
         if not args.caddy:
-            findings += check_sockets(planned.listeners, front, runner)
+            findings += check_sockets(plan.listeners, front, runner)
             named = upstreams() if front is not None and front.pid is not None else None
-            findings += check_upstreams(planned.listeners, named, file or "Caddyfile")
-        findings += check_reach(planned, runner, _users(planned))
-        findings += _isolation(planned, runner)
+            findings += check_upstreams(plan.listeners, named, file or "Caddyfile")
+        findings += check_reach(plan, runner, _users(plan))
+        findings += _isolation(plan, runner)
     findings.sort(key=lambda finding: list(Level).index(finding.level), reverse=True)
-    if args.json:
-        _print_json(findings)
-    else:
-        _print(findings)
+    (_print_json if args.json else _print)(findings)
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0
 
 
 def _file_of(args: argparse.Namespace) -> str | None:
     """The absolute path of the file, if there is one."""
-    from .finding import file_asked_for
-    from .reading import DEFAULT_FILE
-    from .target import CallFailed
-
     try:
         return file_asked_for(args.config) if args.config or os.path.exists(DEFAULT_FILE) else None
     except CallFailed:
@@ -91,23 +91,18 @@ def _file_of(args: argparse.Namespace) -> str | None:
 
 def _ask(file: str | None) -> tuple[dict[str, Any] | None, str]:
     """What the daemon of ``file`` says of itself, or why it says nothing."""
-    from .finding import find
-    from .target import CallFailed, ask
-
     if file is None:
         return None, ""
     try:
-        return ask(find(None, file), "/status", _ASK_S), ""
+        return call(find(None, file), "GET", "/status", _ASK_S), ""
     except CallFailed as exc:
         return None, str(exc).partition("\n")[0]
 
 
-def _users(planned: Plan) -> dict[str, Who]:
+def _users(plan: Plan) -> dict[str, Who]:
     """Those that blocks name, as far as they are there."""
-    from ..doctor.reach import of_database
-
     found = {}
-    for name in {app.block.user for app in planned.apps if app.block.user and not app.block.placeholders}:
+    for name in {app.block.user for app in plan.apps if app.block.user and not app.block.placeholders}:
         with contextlib.suppress(LookupError):
             found[name] = of_database(name)
     return found
@@ -115,50 +110,38 @@ def _users(planned: Plan) -> dict[str, Who]:
 
 def _read(args: argparse.Namespace, runner: Runner) -> tuple[Plan | None, list[Finding]]:
     """The plan of the file, if there is one that can be read, and what is wrong with it."""
-    from ..config.check.commands import missing_commands
-    from ..config.language.adapt import ConfigErrors
-    from ..doctor.findings import Finding, Level
-    from .planning import planned
-    from .reading import DEFAULT_FILE, ReadError, read
-
     if args.config is None and not os.path.exists(DEFAULT_FILE):
         text = f"no {DEFAULT_FILE} here: only the machine is looked at"
-        return None, [Finding(Level.DOUBT, "file", text, "caddysnake doctor --config FILE")]
+        return None, [_FILE.doubt(text, "caddysnake doctor --config FILE")]
     try:
         source = read(args.config)
     except ReadError as exc:
-        return None, [Finding(Level.BAD, "file", str(exc))]
+        return None, [_FILE.bad(str(exc))]
     try:
         socket_dir = None if runner.unit is None else runner.unit.socket_dir
         plan, errors = planned(source, with_caddy=args.caddy, socket_dir=socket_dir)[1:3]
     except ConfigErrors as exc:
         fix = f"caddysnake validate -c {source.file}"
-        return None, [Finding(Level.BAD, "file", str(error), fix) for error in exc.errors]
+        return None, [_FILE.bad(str(error), fix) for error in exc.errors]
     if not args.caddy:  # what is said of sockets knows who makes their folders, and how
         elsewhere = ["create it: mkdir"] + ["not writable for the daemon's user"] * (runner.who.uid != os.geteuid())
         errors = [each for each in errors if not any(words in str(each) for words in elsewhere)]
     errors = [*errors, *missing_commands(plan, os.environ)]
     if errors:
         told = [(str(error).removesuffix(f" ({error.hint})"), error.hint or "") for error in errors]
-        return plan, [Finding(Level.BAD, "file", *each) for each in told]
-    return plan, [Finding(Level.GOOD, "file", f"{source.file} can be run")]
+        return plan, [_FILE.bad(*each) for each in told]
+    return plan, [_FILE.good(f"{source.file} can be run")]
 
 
-def _isolation(planned: Plan, runner: Runner) -> Iterator[Finding]:
-    from ..config.check.sandbox import sandboxes
-    from ..config.plan.fence import unwalled
-    from ..config.plan.isolation import shared
-    from ..doctor.findings import Finding, Level
-    from ..doctor.machine import isolating
-
-    walled = {app.name for app in planned.apps} - set(unwalled(planned))
-    found = [each for each in shared(planned, runner.who.uid) if not walled.issuperset(each.apps)]
+def _isolation(plan: Plan, runner: Runner) -> Iterator[Finding]:
+    walled = {app.name for app in plan.apps} - set(unwalled(plan))
+    found = [each for each in shared(plan, runner.who.uid) if not walled.issuperset(each.apps)]
     for each in found:
-        yield Finding(Level.DOUBT, "isolation", str(each), isolating(runner))
-    for text in sandboxes(planned):
-        yield Finding(Level.GOOD, "isolation", text)
-    if not walled and not found and len(planned.apps) > 1:
-        yield Finding(Level.GOOD, "isolation", "each app has a user of its own")
+        yield _ISOLATION.doubt(str(each), isolating(runner))
+    for text in sandboxes(plan):
+        yield _ISOLATION.good(text)
+    if not walled and not found and len(plan.apps) > 1:
+        yield _ISOLATION.good("each app has a user of its own")
 
 
 def _print(findings: list[Finding]) -> None:
@@ -170,9 +153,5 @@ def _print(findings: list[Finding]) -> None:
 
 
 def _print_json(findings: list[Finding]) -> None:
-    import orjson
-
-    from ..logs.records import printable_json
-
     rows = [{**finding._asdict(), "level": finding.level.value} for finding in findings]
     print(printable_json(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()))

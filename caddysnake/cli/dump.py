@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..logs.records import printable
-from .calling import call, stream
+from .calling import CallFailed, Target, call, stream
 from .finding import add_daemon_arguments, find
-from .target import CallFailed, Target
 
 _LISTED = 20
 _PATIENCE_S = 3.0

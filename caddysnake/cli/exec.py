@@ -26,9 +26,8 @@ import tty
 from typing import Any
 from urllib.parse import quote
 
-from .calling import switch
+from .calling import CallFailed, Target, switch
 from .finding import add_daemon_arguments, find
-from .target import CallFailed, Target
 
 _PROTOCOL = "caddysnake-exec"
 _CHUNK = 65536

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from .calling import CallFailed, Target, call, is_strangers, peer_of
 from .reading import add_config_arguments
-from .target import UCRED, CallFailed, Target, ask
 
 _PROBE_S = 1.0
 _ASK_S = 3.0
@@ -269,13 +269,12 @@ def _look(target: Target) -> _Seen | None:
         probe.settimeout(_PROBE_S)
         try:
             probe.connect(target.path)
-            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+            uid = peer_of(probe)
         except PermissionError:
             return _Seen(target, _owner_of(target.path), is_refused=True)
         except (OSError, ValueError):
             return None
-    uid = UCRED.unpack(peer)[1]
-    return _Seen(target, uid, is_refused=os.geteuid() not in (0, uid) and uid != 0)
+    return _Seen(target, uid, is_strangers(uid))
 
 
 def _look_at_port(port: int) -> _Seen | None:
@@ -289,7 +288,7 @@ def _look_at_port(port: int) -> _Seen | None:
         for fields in lines:
             if len(fields) > 7 and fields[3] == _LISTENS and fields[1].endswith(f":{port:04X}"):
                 uid = int(fields[7])
-                return _Seen(Target("", "localhost", port), uid, is_refused=os.geteuid() not in (0, uid) and uid != 0)
+                return _Seen(Target("", "localhost", port), uid, is_strangers(uid))
     return None
 
 
@@ -304,7 +303,7 @@ def _owner_of(path: str) -> int:
 
 def _file_of(target: Target) -> str:
     try:
-        return str(ask(target, "/status", _ASK_S)["daemon"]["file"])
+        return str(call(target, "GET", "/status", _ASK_S)["daemon"]["file"])
     except (CallFailed, KeyError, TypeError):
         return "?"
 

@@ -25,9 +25,8 @@ from urllib.parse import urlencode
 
 from ..logs.formats import Console, has_colours
 from ..logs.records import LEVELS, Record, printable_json
-from .calling import stream
+from .calling import CallFailed, Target, stream
 from .finding import add_daemon_arguments, find
-from .target import CallFailed, Target
 from .terminal import control
 
 _TAIL = 100

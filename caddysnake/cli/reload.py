@@ -20,10 +20,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .calling import call, follow
+from .calling import CallFailed, Target, call, follow
 from .finding import add_daemon_arguments, file_asked_for, find
 from .reading import DEFAULT_FILE, read
-from .target import CallFailed, Target
 
 _GONE_S, _LOOK_S = 15.0, 0.5
 """How long a daemon may be away that becomes another version of itself, and how often is looked."""
@@ -56,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         change = "/load"
     target = find(args.address, None if args.config == "-" else args.config)
     try:
-        done = follow(target, "POST", path, body, _show, change=change)
+        done = follow(target, path, body, _show, change)
     except CallFailed as exc:
         if exc.answer or not _tried:
             raise

@@ -11,9 +11,8 @@ from typing import Any
 
 from .. import __version__
 from ..logs.records import printable, printable_json
-from .calling import call
+from .calling import CallFailed, Target, call
 from .overview import one_app, overview
-from .target import CallFailed, Target
 from .terminal import control
 
 _HOME, _REST, _ALTERNATE, _NORMAL = "\x1b[H", "\x1b[J", "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"

@@ -16,9 +16,9 @@ import argparse
 import sys
 from urllib.parse import quote
 
+from .calling import CallFailed, Target, call
 from .finding import add_daemon_arguments, fault_of, find
 from .reading import CommandFailed
-from .target import CallFailed, Target, ask
 
 _CHECK_S = 5.0
 
@@ -59,7 +59,7 @@ def _check(target: Target, app: str | None, *, is_any: bool) -> int:
         why = _why_not(target, app)
         print(f"{app} is not served: {why}" if why else f"{app} is served", file=sys.stderr if why else sys.stdout)
         return int(bool(why))
-    health = ask(target, "/health/ready", _CHECK_S)
+    health = call(target, "GET", "/health/ready", _CHECK_S)
     failed = health.get("failed", {})
     without = dict.fromkeys(health.get("apps_without_worker", ()), health.get("status", "?")) | failed
     told = ", ".join(f"{name} ({why})" for name, why in sorted(without.items()))
@@ -79,13 +79,13 @@ def _check(target: Target, app: str | None, *, is_any: bool) -> int:
 def _why_not(target: Target, app: str) -> str:
     """Why ``app`` is not served; empty when it is, or would be when it is asked for."""
     try:
-        found = ask(target, f"/apps/{quote(app, safe='')}", _CHECK_S)
+        found = call(target, "GET", f"/apps/{quote(app, safe='')}", _CHECK_S)
     except CallFailed as exc:
         code = exc.answer.get("code")
         if code == "asleep":
             return ""  # whoever asks for it next wakes it
         if code == "template":
-            return str(ask(target, "/health/ready", _CHECK_S).get("failed", {}).get(app, ""))
+            return str(call(target, "GET", "/health/ready", _CHECK_S).get("failed", {}).get(app, ""))
         if exc.answer:
             return str(exc)
         raise

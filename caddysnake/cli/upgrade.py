@@ -16,9 +16,8 @@ import sys
 import time
 from typing import Any
 
-from .calling import call
+from .calling import CallFailed, Target, call
 from .finding import add_daemon_arguments, find
-from .target import CallFailed, Target
 
 _PATIENCE_S = 180.0
 _LOOK_S = 0.1

@@ -25,6 +25,24 @@ class Finding(NamedTuple):
     """A command for a shell, or a line for a file; empty where there is nothing to fix."""
 
 
+class Topic(str):
+    """What something is found about."""
+
+    __slots__ = ()
+
+    def good(self, text: str) -> Finding:
+        """It is well."""
+        return Finding(Level.GOOD, self, text)
+
+    def doubt(self, text: str, fix: str = "") -> Finding:
+        """See ``Level``."""
+        return Finding(Level.DOUBT, self, text, fix)
+
+    def bad(self, text: str, fix: str = "") -> Finding:
+        """See ``Level``."""
+        return Finding(Level.BAD, self, text, fix)
+
+
 _LONG_S = 10.0
 
 

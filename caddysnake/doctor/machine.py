@@ -13,10 +13,10 @@ from ..config.plan.plan import Plan
 from ..daemon.sockets.shares import reserve
 from ..daemon.system.cgroups import runs_systemd
 from ..sandbox import landlock, walls
-from .findings import Finding, Level
+from .findings import Finding, Topic
 from .service import Runner, in_container, runner_of
 
-TOPIC = "machine"
+TOPIC = Topic("machine")
 
 _BACKLOG = 4096
 _DESCRIPTORS = 16_384
@@ -42,21 +42,21 @@ def check_machine(
 def _kernel(release: str) -> Finding:
     version = tuple(map(int, re.findall(r"\d+", release)[:2]))
     if len(version) < 2:
-        return Finding(Level.DOUBT, TOPIC, f"the kernel calls itself {release}: is it Linux?")
+        return TOPIC.doubt(f"the kernel calls itself {release}: is it Linux?")
     if version < _OLDEST_KERNEL:
         text = f"Linux {release} is older than {'.'.join(map(str, _OLDEST_KERNEL))}, the oldest that is supported"
-        return Finding(Level.BAD, TOPIC, text, "upgrade the system")
-    return Finding(Level.GOOD, TOPIC, f"Linux {release}")
+        return TOPIC.bad(text, "upgrade the system")
+    return TOPIC.good(f"Linux {release}")
 
 
 def _walls(why_not: str, abi: int) -> Finding:
     if why_not:
-        return Finding(Level.DOUBT, TOPIC, f"no `sandbox` here: {why_not}", "give each app a user of its own")
+        return TOPIC.doubt(f"no `sandbox` here: {why_not}", "give each app a user of its own")
     if abi < landlock.SCOPES_ABI:
         text = f"Landlock {abi}: `sandbox` only for apps with users of their own"
         text += "" if abi >= landlock.PORTS_ABI else ", and without ports of TCP"
-        return Finding(Level.DOUBT, TOPIC, text, "for apps of one user: Linux 6.12 or later")
-    return Finding(Level.GOOD, TOPIC, f"Landlock {abi}: `sandbox on` keeps apps apart, also those of one user")
+        return TOPIC.doubt(text, "for apps of one user: Linux 6.12 or later")
+    return TOPIC.good(f"Landlock {abi}: `sandbox on` keeps apps apart, also those of one user")
 
 
 def isolating(runner: Runner) -> str:
@@ -68,7 +68,7 @@ def isolating(runner: Runner) -> str:
 
 def _descriptors(hard: int) -> Finding:
     if hard == resource.RLIM_INFINITY:
-        return Finding(Level.GOOD, TOPIC, "no limit of open files")
+        return TOPIC.good("no limit of open files")
     # The daemon keeps a duplicate of each connection, and pipes, channel and page of each worker. A relayed connection
     # may need a link as well.
     connections = (
@@ -79,8 +79,8 @@ def _descriptors(hard: int) -> Finding:
     if hard < _DESCRIPTORS:
         most = _DESCRIPTORS * 4
         fix = _unit(f"LimitNOFILE={most}", f"ulimit -n {most}", f"--ulimit nofile={most}:{most}")
-        return Finding(Level.DOUBT if hard > 256 else Level.BAD, TOPIC, text, fix)  # with fewer, hardly a worker
-    return Finding(Level.GOOD, TOPIC, text)
+        return (TOPIC.doubt if hard > 256 else TOPIC.bad)(text, fix)  # with fewer, hardly a worker
+    return TOPIC.good(text)
 
 
 def _backlog(path: Path) -> Iterator[Finding]:
@@ -90,9 +90,9 @@ def _backlog(path: Path) -> Iterator[Finding]:
         return
     if longest < _BACKLOG:
         text = f"a socket's queue holds {longest} connections; when it is full, Caddy answers 502 at once"
-        yield Finding(Level.DOUBT, TOPIC, text, f"sysctl -w net.core.somaxconn={_BACKLOG}")
+        yield TOPIC.doubt(text, f"sysctl -w net.core.somaxconn={_BACKLOG}")
     else:
-        yield Finding(Level.GOOD, TOPIC, f"a socket's queue holds {longest:,} connections")
+        yield TOPIC.good(f"a socket's queue holds {longest:,} connections")
 
 
 def _space(plan: Plan | None) -> Iterator[Finding]:
@@ -115,7 +115,7 @@ def _space(plan: Plan | None) -> Iterator[Finding]:
             what = f"{free:,} bytes are free" if free < _SPACE else "it takes no more files, however small"
             option = "" if free < _SPACE else " --inodes"
             fix = f"find what can go: du -x{option} {shlex.quote(_mount_of(folder))} | sort -n | tail -n 30"
-            yield Finding(Level.BAD, TOPIC, f"the file system of {folder} is full: {what}", fix)
+            yield TOPIC.bad(f"the file system of {folder} is full: {what}", fix)
 
 
 def _mount_of(folder: str) -> str:
@@ -136,7 +136,7 @@ def _processes(limit: int, plan: Plan | None) -> Iterator[Finding]:
         text = f"the file asks for up to {needed:,} processes and threads, and this user may have {limit:,}"
         option = "--pids-limit -1 --ulimit nproc=-1"
         fix = _unit("LimitNPROC=infinity and TasksMax=infinity", "ulimit -u unlimited", option)
-        yield Finding(Level.DOUBT, TOPIC, text, fix)
+        yield TOPIC.doubt(text, fix)
 
 
 def _memory(path: Path) -> Finding:
@@ -149,13 +149,13 @@ def _memory(path: Path) -> Finding:
             "cgroup v2 with the memory controller: `limits { memory … }` can count what a worker has started, too; "
             "`caddysnake status` says what holds"
         )
-        return Finding(Level.GOOD, TOPIC, text)
+        return TOPIC.good(text)
     text = (
         "there is no memory controller of cgroup v2: `limits { memory … }` holds for each process by itself "
         "(RLIMIT_DATA), not for a worker with what it has started"
     )
     fix = "boot with systemd.unified_cgroup_hierarchy=1, or leave it so" if runs_systemd() else ""
-    return Finding(Level.DOUBT, TOPIC, text, fix)
+    return TOPIC.doubt(text, fix)
 
 
 def _unit(setting: str, command: str, option: str) -> str:

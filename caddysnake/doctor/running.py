@@ -11,13 +11,13 @@ from typing import Any
 
 from ..config.plan.plan import Plan
 from ..daemon.system.cgroups import runs_systemd
-from .findings import Finding, Level, stuck
+from .findings import Finding, Topic, stuck
 from .front import Front
 from .reach import Who, entering, group_of, may
 from .service import Runner, in_container, last_words, shortened, units
 
-TOPIC = "daemon"
-_APPS = "apps"
+TOPIC = Topic("daemon")
+_APPS, _SOFTWARE, _CADDY = Topic("apps"), Topic("software"), Topic("caddy")
 _CRASHES = ("crashed", "memory", "deadline")
 _ERRORS = 20
 """One request in so many may fail without a word."""
@@ -31,25 +31,24 @@ def check_daemon(
     if status is not None:
         daemon = status["daemon"]
         where = f", {unit.name}" if unit is not None else ""
-        text = f"process {daemon['pid']} runs {file} as {runner.who.name}{where}: {daemon['phase']}"
-        yield Finding(Level.GOOD, TOPIC, text)
+        yield TOPIC.good(f"process {daemon['pid']} runs {file} as {runner.who.name}{where}: {daemon['phase']}")
         if daemon["refused"] is not None:
             text = f"it runs an older configuration: the last reload was refused ({daemon['refused']['code']})"
             fix = _then(f"caddysnake reload --config {quoted}")
-            yield Finding(Level.BAD, TOPIC, f"{text}: {_end(daemon['refused']['error'])}", fix)
+            yield TOPIC.bad(f"{text}: {_end(daemon['refused']['error'])}", fix)
         return
     hangs = "does not answer" in why_not
     if unit is not None and (unit.state != "active" or hangs):
-        yield Finding(Level.BAD, TOPIC, *unit.silence())
+        yield TOPIC.bad(*unit.silence())
     elif unit is not None:
-        yield Finding(Level.DOUBT, TOPIC, f"{unit.name} runs, and cannot be asked: {why_not}")
+        yield TOPIC.doubt(f"{unit.name} runs, and cannot be asked: {why_not}")
     elif hangs and holder is not None:
         again = f"kill -KILL {holder} && caddysnake run --config {quoted}"
-        yield Finding(Level.BAD, TOPIC, f"process {holder} runs {file}, but does not answer: it hangs", again)
+        yield TOPIC.bad(f"process {holder} runs {file}, but does not answer: it hangs", again)
     else:
-        yield Finding(Level.DOUBT, TOPIC, f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
+        yield TOPIC.doubt(f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
         text = "whether its apps can be imported is not known while none runs it"
-        yield Finding(Level.DOUBT, _APPS, text, f"caddysnake validate --import --config {quoted}")
+        yield _APPS.doubt(text, f"caddysnake validate --import --config {quoted}")
 
 
 def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
@@ -64,31 +63,31 @@ def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
         if app["state"] in ("failing", "broken") or (not app["workers_ready"] and failure is not None):
             why = refused or failure
             reason = f" ({why['code']}): {_end(why['error'])}" if why is not None else ""
-            yield Finding(Level.BAD, _APPS, f"{name} has no worker{reason}", _then(again))
+            yield _APPS.bad(f"{name} has no worker{reason}", _then(again))
         elif refused is not None:
             text = f"{name}: its newest code does not start ({refused['code']}): {_end(refused['error'])}"
-            yield Finding(Level.BAD, _APPS, text, _then(again))
+            yield _APPS.bad(text, _then(again))
         elif crashes:
-            level = Level.DOUBT if failure is None or failure["over_at"] is not None else Level.BAD
+            told_of = _APPS.doubt if failure is None or failure["over_at"] is not None else _APPS.bad
             last = f"; the last: {_end(failure['error'])}" if failure is not None else ""
-            yield Finding(level, _APPS, f"workers of {name} failed: {told}{last}", _of_crashes(crashes, last, logs))
+            yield told_of(f"workers of {name} failed: {told}{last}", _of_crashes(crashes, last, logs))
         if (found := stuck(app)) is not None:
             text, pid = found
             fix = f"`caddysnake dump {pid} --config {file}` shows what it waits for; request_timeout bounds it"
-            yield Finding(Level.BAD, _APPS, f"{name}: {text}", fix)
+            yield _APPS.bad(f"{name}: {text}", fix)
         errors, requests = app["traffic"]["errors"], app["traffic"]["requests"]
         fails = errors * _ERRORS > requests
         if fails:
             text = f"{name}: {errors} of {requests} requests since the daemon's start were answered with 5xx, or cut"
-            yield Finding(Level.DOUBT, _APPS, text, f"`{logs}` has the exceptions, and the codes")
+            yield _APPS.doubt(text, f"`{logs}` has the exceptions, and the codes")
         is_well = is_well and not (crashes or found or refused or fails) and app["state"] == "serving"
     for listener in status["listeners"]:
         if listener.get("trouble"):
             text = f"nobody can connect to {listener['address']}: {listener['trouble']}"
-            yield Finding(Level.BAD, _APPS, text, "the daemon makes it anew within seconds; else `caddysnake reload`")
+            yield _APPS.bad(text, "the daemon makes it anew within seconds; else `caddysnake reload`")
             is_well = False
     if is_well and status["apps"]:
-        yield Finding(Level.GOOD, _APPS, f"{len(status['apps'])} up, and none has crashed")
+        yield _APPS.good(f"{len(status['apps'])} up, and none has crashed")
 
 
 def check_beside(status: Mapping[str, Any]) -> Iterator[Finding]:
@@ -99,13 +98,13 @@ def check_beside(status: Mapping[str, Any]) -> Iterator[Finding]:
         for each in owner.get("processes", ()):
             if each["state"] == "failed":
                 text = f"process {each['name']} of {name} ends again and again: {_end(each['last_end']['reason'])}"
-                yield Finding(Level.BAD, _APPS, text, f"{log} {each['name']}")
+                yield _APPS.bad(text, f"{log} {each['name']}")
         for each in owner["schedules"]:
             run = each["last_run"]
             if run is not None and not run["ok"]:
                 when = time.strftime("%F %H:%M", time.localtime(run["at"]))
                 text = f"schedule {each['name']} of {name}: its last run, {when}, failed: {_end(run['reason'])}"
-                yield Finding(Level.BAD, _APPS, text, f"{log} {each['name']}")
+                yield _APPS.bad(text, f"{log} {each['name']}")
 
 
 def _of_crashes(causes: Mapping[str, int], last: str, logs: str) -> str:
@@ -130,15 +129,14 @@ def check_reach(plan: Plan, runner: Runner, users: Mapping[str, Who]) -> Iterato
             text = f"{app.name}: user {who.name} cannot execute {app.python}: it may not enter, or execute, {closed}"
             is_venv = os.path.isfile(os.path.join(venv, "pyvenv.cfg"))
             anew = f"/usr/bin/python3 -m venv --clear {shlex.quote(venv)}, and install its packages again"
-            yield Finding(Level.BAD, "software", text, anew if is_venv else _let_in(who, closed))
+            yield _SOFTWARE.bad(text, anew if is_venv else _let_in(who, closed))
             continue
         files = [os.path.join(app.working_dir, name) for name in app.block.env_files]
         for path in (os.path.dirname(app.python), app.working_dir, *files):
             closed = _closed(who, path, os.path.dirname(path) if path in files else path, 4 if path in files else 5)
             if closed is not None:
                 verb = "enter" if os.path.isdir(closed) else "read"
-                text = f"{app.name}: user {who.name} may not {verb} {closed}"
-                yield Finding(Level.BAD, _APPS, text, _let_in(who, closed))
+                yield _APPS.bad(f"{app.name}: user {who.name} may not {verb} {closed}", _let_in(who, closed))
                 break
 
 
@@ -164,24 +162,24 @@ def _closed(who: Who, path: str, folder: str, bits: int) -> str | None:
 def check_front(front: Front | None, plan: Plan | None, runner: Runner) -> Iterator[Finding]:
     """Whether a Caddy runs, where the file has a socket that only one on this machine can connect to."""
     if front is not None and front.pid is not None:
-        yield Finding(Level.GOOD, "caddy", f"Caddy runs: process {front.pid}, user {front.who.name}")
+        yield _CADDY.good(f"Caddy runs: process {front.pid}, user {front.who.name}")
         if runs_systemd() and any(unit.state != "active" for unit in units("caddy.service")):
             text = f"caddy.service does not run; process {front.pid} is another Caddy"
-            yield Finding(Level.DOUBT, "caddy", text, "if the service is to be in front: systemctl start caddy")
+            yield _CADDY.doubt(text, "if the service is to be in front: systemctl start caddy")
     elif plan is not None and all(listener.network != "unix" for listener in plan.listeners):
         return
     elif not runs_systemd():
         fix = f"let its container be in the socket's group: --group-add {runner.gid}" if in_container() else ""
-        yield Finding(Level.DOUBT, "caddy", "no Caddy can be seen here; in a container of its own it cannot be", fix)
+        yield _CADDY.doubt("no Caddy can be seen here; in a container of its own it cannot be", fix)
     elif not (found := units("caddy.service")):
         text = "no Caddy runs on this machine, and there is no caddy.service"
-        yield Finding(Level.BAD, "caddy", text, "start yours, or apt-get install caddy")
+        yield _CADDY.bad(text, "start yours, or apt-get install caddy")
     elif found[0].is_down:
         words = shortened(last_words(found[0]))
         fix = _then("systemctl restart caddy") if words else found[0].log
-        yield Finding(Level.BAD, "caddy", f"caddy.service is down: {words or found[0].result}", fix)
+        yield _CADDY.bad(f"caddy.service is down: {words or found[0].result}", fix)
     else:
-        yield Finding(Level.BAD, "caddy", "no Caddy runs on this machine", "systemctl start caddy")
+        yield _CADDY.bad("no Caddy runs on this machine", "systemctl start caddy")
 
 
 def _then(command: str) -> str:

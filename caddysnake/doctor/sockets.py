@@ -14,12 +14,12 @@ from ..config.plan.plan import PlannedListener
 from ..daemon.system.cgroups import runs_systemd
 from ..daemon.system.log.records import printable
 from ..files import group_name, user_name
-from .findings import Finding, Level
+from .findings import Finding, Topic
 from .front import Front
 from .reach import Obstacle, entering, group_of, has_list, may, of_database
 from .service import Runner, runner_of
 
-TOPIC = "sockets"
+TOPIC = Topic("sockets")
 
 
 def check_sockets(
@@ -30,7 +30,7 @@ def check_sockets(
     unix = [listener for listener in listeners if listener.network == "unix"]
     if unix and front is None:
         text = "no Caddy runs and there is no user caddy: whether it gets to the sockets cannot be told"
-        yield Finding(Level.DOUBT, TOPIC, text, "caddysnake doctor --caddy-user USER")
+        yield TOPIC.doubt(text, "caddysnake doctor --caddy-user USER")
     for listener in unix:
         yield from _check(listener, front, runner)
 
@@ -38,17 +38,16 @@ def check_sockets(
 def _check(listener: PlannedListener, front: Front | None, runner: Runner) -> Iterator[Finding]:
     path, folder = listener.path, os.path.dirname(listener.path)
     if not os.path.isdir(folder):
-        fix = _folder_of(folder, runner)
-        yield Finding(Level.BAD, TOPIC, f"the folder of {path} is not there", fix)
+        yield TOPIC.bad(f"the folder of {path} is not there", _folder_of(folder, runner))
         return
     holder = holder_of(path)
     exists = _is_socket(path)
     if holder is None and exists and not _accepts(path):
         text = f"{path} is what a daemon that is gone has left; the next start replaces it"
-        yield Finding(Level.DOUBT, TOPIC, text, f"rm {shlex.quote(path)}")
+        yield TOPIC.doubt(text, f"rm {shlex.quote(path)}")
     if holder is not None and not exists:
         text = f"process {holder} listens at {path}, but the socket is gone: somebody has removed it"
-        yield Finding(Level.BAD, TOPIC, text, "the daemon makes it anew within seconds; else see its log, and reload")
+        yield TOPIC.bad(text, "the daemon makes it anew within seconds; else see its log, and reload")
     if front is None:
         return
     obstacle = entering(front.who, folder)
@@ -69,11 +68,11 @@ def check_upstreams(listeners: Sequence[PlannedListener], named: frozenset[str] 
         part = f"what `caddysnake caddyfile --config {shlex.quote(file)} --socket-dir {shlex.quote(folder)}` prints"
     fix = f"put {part} into Caddy's file, in the place of what is wrong there, and reload Caddy"
     for each in sorted(unix.keys() - named):
-        yield Finding(Level.DOUBT, TOPIC, f"the configuration of the Caddy that runs here does not name {each}", fix)
+        yield TOPIC.doubt(f"the configuration of the Caddy that runs here does not name {each}", fix)
     for each in sorted(named - unix.keys()):
         path = each.removeprefix("unix/")
         if path != each and os.path.dirname(path) == folder and not _accepts(path):
-            yield Finding(Level.BAD, TOPIC, f"Caddy forwards to {printable(each)}, where nobody listens: 502", fix)
+            yield TOPIC.bad(f"Caddy forwards to {printable(each)}, where nobody listens: 502", fix)
 
 
 def _folder_of(folder: str, runner: Runner) -> str:
@@ -88,20 +87,20 @@ def _folder_of(folder: str, runner: Runner) -> str:
 def _no_entry(path: str, obstacle: Obstacle, front: Front, runner: Runner) -> Finding:
     text = f"{front} cannot get to {path}: it may not enter {obstacle.path}"
     if has_list(obstacle.path):
-        return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
+        return TOPIC.doubt(f"{text} by its mode, but it has an access control list")
     info = obstacle.info
     if info is None:
-        return Finding(Level.BAD, TOPIC, text, _folder_of(obstacle.path, runner))
+        return TOPIC.bad(text, _folder_of(obstacle.path, runner))
     unit = runner.unit
     if unit is not None and obstacle.path in unit.folders:
         given = _number_of(unit.front_group)
         if given not in (-1, *front.who.gids):  # what is changed by hand here, the next start takes back
-            return Finding(Level.BAD, TOPIC, text, _join(given, front))
+            return TOPIC.bad(text, _join(given, front))
     elif info.st_mode & stat.S_IXGRP and info.st_gid != 0:
-        return Finding(Level.BAD, TOPIC, text, _join(info.st_gid, front))
+        return TOPIC.bad(text, _join(info.st_gid, front))
     # Others may not enter it, and are not to: only Caddy's group is let through.
     folder = shlex.quote(obstacle.path)
-    return Finding(Level.BAD, TOPIC, text, f"chgrp {shlex.quote(group_of(front.who))} {folder} && chmod g=x {folder}")
+    return TOPIC.bad(text, f"chgrp {shlex.quote(group_of(front.who))} {folder} && chmod g=x {folder}")
 
 
 def _connected(listener: PlannedListener, front: Front, runner: Runner) -> Finding:
@@ -109,18 +108,18 @@ def _connected(listener: PlannedListener, front: Front, runner: Runner) -> Findi
     path, info = listener.path, os.stat(listener.path)
     if may(front.who, info, 2):
         who = f"process {front.pid}" if front.pid is not None else f"user {front.who.name}"
-        return Finding(Level.GOOD, TOPIC, f"Caddy ({who}) gets to {path}")
+        return TOPIC.good(f"Caddy ({who}) gets to {path}")
     text = f"{front} may not write to {path} ({_mode(info)})"
     if has_list(path):
-        return Finding(Level.DOUBT, TOPIC, f"{text} by its mode, but it has an access control list")
+        return TOPIC.doubt(f"{text} by its mode, but it has an access control list")
     with contextlib.suppress(AccountError):
         planned = _planned(listener, runner)
         if may(front.who, planned, 2):
             quoted = shlex.quote(path)
             steps = [f"chgrp {group_name(planned.st_gid)} {quoted}"] * (info.st_gid != planned.st_gid)
             steps += [f"chmod {planned.st_mode:04o} {quoted}"] * (stat.S_IMODE(info.st_mode) != planned.st_mode)
-            return Finding(Level.BAD, TOPIC, f"{text}: somebody has changed it", " && ".join(steps))
-    return Finding(Level.BAD, TOPIC, text, _let_write(info, front, runner))
+            return TOPIC.bad(f"{text}: somebody has changed it", " && ".join(steps))
+    return TOPIC.bad(text, _let_write(info, front, runner))
 
 
 def _connecting(listener: PlannedListener, front: Front, runner: Runner) -> Finding:
@@ -128,12 +127,11 @@ def _connecting(listener: PlannedListener, front: Front, runner: Runner) -> Find
     try:
         planned = _planned(listener, runner)
     except AccountError as exc:
-        return Finding(Level.BAD, TOPIC, f"{listener.path}: {exc}", exc.hint or "")
+        return TOPIC.bad(f"{listener.path}: {exc}", exc.hint or "")
     if may(front.who, planned, 2):
-        text = f"Caddy's user {front.who.name} will get to {listener.path} ({_mode(planned)})"
-        return Finding(Level.GOOD, TOPIC, text)
+        return TOPIC.good(f"Caddy's user {front.who.name} will get to {listener.path} ({_mode(planned)})")
     text = f"{front} will not get to {listener.path} ({_mode(planned)}, if {runner.who.name} starts it)"
-    return Finding(Level.BAD, TOPIC, text, _let_write(planned, front, runner))
+    return TOPIC.bad(text, _let_write(planned, front, runner))
 
 
 def _planned(listener: PlannedListener, runner: Runner) -> os.stat_result:

