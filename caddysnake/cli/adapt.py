@@ -7,8 +7,10 @@ that are the default are left out. Nothing is started and nothing on disk is loo
 from __future__ import annotations
 
 import argparse
+import json
 import os
 
+from ..config.language.adapt import load, to_json
 from ..logs.records import printable_json
 from .reading import add_config_arguments, print_warnings, source_of
 
@@ -21,14 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Adapt; 0 when the file can be understood."""
-    import json
-
-    from ..config.language.adapt import load, to_json
-
     with source_of(args.config) as source:
         config = load(source.content, source.file, os.environ)
     print_warnings(config.warnings)
-    found = to_json(config)
-    text = json.dumps(found, indent="\t", ensure_ascii=False) if args.pretty else json.dumps(found, ensure_ascii=False)
+    text = json.dumps(to_json(config), indent="\t" if args.pretty else None, ensure_ascii=False)
     print(printable_json(text))
     return 0

@@ -18,13 +18,14 @@ import argparse
 import os
 import sys
 
+from ..config.plan.places import default_socket_dir
+from ..config.stock.stock import stock
+from ..daemon.supervisor.caddy.binary import find_caddy, knows_full_duplex
 from .reading import add_config_arguments, print_warnings, source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    from ..config.plan.places import default_socket_dir
-
     add_config_arguments(parser)
     parser.add_argument(
         "--socket-dir", metavar="DIR", help=f"the folder of the blocks' sockets (default: {default_socket_dir()})"
@@ -33,9 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print it; 0 when the file can be understood."""
-    from ..config.stock.stock import stock
-    from ..daemon.supervisor.caddy.binary import find_caddy, knows_full_duplex
-
     caddy = find_caddy(os.environ)
     full_duplex = caddy is not None and knows_full_duplex(caddy)
     with source_of(args.config) as source:

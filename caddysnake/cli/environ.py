@@ -13,26 +13,20 @@ import shutil
 import sys
 
 from .. import __version__
+from ..config.plan.places import default_socket_dir, start_folder
+from ..config.plan.plan import usable_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """There are none."""
 
 
-def _working_directory() -> str:
-    from ..config.plan.places import start_folder
-
-    try:
-        return start_folder(os.environ)
-    except OSError:
-        return "has been removed"
-
-
 def main(args: argparse.Namespace) -> int:
     """Print; always 0."""
-    from ..config.plan.places import default_socket_dir
-    from ..config.plan.plan import usable_cores
-
+    try:
+        here = start_folder(os.environ)
+    except OSError:
+        here = "has been removed"
     facts = {
         "caddysnake.Version": __version__,
         "caddysnake.Package": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
@@ -43,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
         "arch": platform.machine(),
         "cores": str(usable_cores()),
         "caddy": shutil.which("caddy") or "not on PATH",
-        "wd": _working_directory(),
+        "wd": here,
     }
     for name, value in facts.items():
         print(f"{name}={value}")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from difflib import SequenceMatcher
 
+from ..caddyfile.formatter import format_source
 from .reading import DEFAULT_FILE, CommandFailed, Source, read
 
 
@@ -22,8 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Format; 0 when there was nothing to do, or it was done."""
-    from ..caddyfile.formatter import format_source
-
     path = args.file or args.config
     if path == "-" and args.overwrite:
         raise CommandFailed("--overwrite needs a file, and this is standard input")
@@ -58,16 +58,11 @@ def _write(source: Source, after: str) -> None:
 
 def _difference(before: str, after: str) -> str:
     """Every line, with ``-`` in front of those that go and ``+`` in front of those that come."""
-    from difflib import SequenceMatcher
-
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     lines: list[str] = []
     for kind, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            lines += [f"  {line}" for line in old[start:end]]
-        else:
-            lines += [f"- {line}" for line in old[start:end]]
-            lines += [f"+ {line}" for line in new[new_start:new_end]]
+        lines += [f"{' ' if kind == 'equal' else '-'} {line}" for line in old[start:end]]
+        lines += [f"+ {line}" for line in new[new_start:new_end] if kind != "equal"]
     return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 

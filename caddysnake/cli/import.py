@@ -15,6 +15,8 @@ import argparse
 import os
 import sys
 
+from .importing.reading import READ_BY_SERVERS, imported
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -28,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print it; 1 when there is nothing that is understood."""
-    from .importing.reading import READ_BY_SERVERS, imported
-
     words = args.what[1:] if args.what[:1] == ["--"] else args.what
     known = {name: value for name, value in os.environ.items() if name.startswith(READ_BY_SERVERS)}
     sys.stdout.write(imported(words, known))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from ..config.plan.plan import Plan, plan, usable_cores
 from ..config.plan.search import installation
 from ..config.stock.stock import stock
 from ..daemon.supervisor.document import CaddyPart, Document
-from ..installation import runtime_folder
+from ..doctor.software import lacks_libraries
 from ..matchers.table import Table
 from .reading import Source
 
@@ -47,16 +46,11 @@ def planned(source: Source, *, with_caddy: bool, socket_dir: str | None = None) 
 def missing_libraries(plan: Plan, environ: Mapping[str, str]) -> list[CaddyfileError]:
     """Apps whose Python is of another version than ours, without libraries that were installed for it."""
     found = []
-    ours = sys.version_info[:2]
     for app in plan.apps:
-        if app.block.placeholders:
-            continue
-        version = installation(app.python).version[:2]
-        if len(version) < 2 or version == ours:
-            continue
-        pattern = f"cpython-{version[0]}{version[1]}-*/httptools"
-        if next(runtime_folder(environ).glob(pattern), None) is None:
-            message = f"there are no libraries of workers for {app.python}, which is Python {version[0]}.{version[1]}"
+        version = () if app.block.placeholders else installation(app.python).version[:2]
+        if version and lacks_libraries(version, environ):
+            named = ".".join(map(str, version))
+            message = f"there are no libraries of workers for {app.python}, which is Python {named}"
             hint = f"install them once: caddysnake runtime install --python {app.python}"
             found.append(app.block.at("python_path", "venv").error(message, hint))
     return found

@@ -50,43 +50,17 @@ def sysusers() -> str:
 
 def service(place: UnitPlace) -> str:
     """One daemon for all apps of one Caddyfile."""
-    return f"""\
-[Unit]
-Description=caddysnake: Python web apps behind Caddy
-Wants=network-online.target
-After=network-online.target
-# At boot the sockets are there before Caddy is; at shutdown Caddy finishes its requests first.
-Before=caddy.service
-# A start that fails lets go of the sockets, so trying for ever keeps no request waiting.
-StartLimitIntervalSec=0
-
-[Service]
-{_service(place, ACCOUNT, place.config, SOCKETS)}
-{_hardening(SOCKETS, "caddysnake", "%n")}
-[Install]
-WantedBy=multi-user.target
-"""
+    return _service(place, ACCOUNT, place.config, "", "Python web apps", "%n")
 
 
 def template(place: UnitPlace) -> str:
     """One daemon for each instance, as the user of that name."""
     folder = place.config.rpartition("/")[0]
-    return f"""\
+    head = f"""\
 # systemctl enable --now caddysnake@blog runs {folder}/blog.caddyfile as the user blog, who must exist,
 # with its sockets in {SOCKETS}-blog.
-[Unit]
-Description=caddysnake: %i behind Caddy
-Wants=network-online.target
-After=network-online.target
-Before=caddy.service
-StartLimitIntervalSec=0
-
-[Service]
-{_service(place, "%i", f"{folder}/%i.caddyfile", f"{SOCKETS}-%i")}
-{_hardening(f"{SOCKETS}-%i", "caddysnake-%i", "system-caddysnake.slice/%n")}
-[Install]
-WantedBy=multi-user.target
 """
+    return head + _service(place, "%i", f"{folder}/%i.caddyfile", "-%i", "%i", "system-caddysnake.slice/%n")
 
 
 def activation(place: UnitPlace) -> str:
@@ -129,12 +103,24 @@ CapabilityBoundingSet=CAP_SYS_RESOURCE CAP_SYS_NICE CAP_SYS_PTRACE
 """
 
 
-def _service(place: UnitPlace, user: str, config: str, folder: str) -> str:
+def _service(place: UnitPlace, user: str, config: str, instance: str, what: str, cgroup: str) -> str:
+    """``instance``: what the names of its folders end in."""
+    folder = f"{SOCKETS}{instance}"
     if place.systemd >= _RESTART_STEPS_SINCE:
         restart = "RestartSec=100ms\nRestartSteps=8\nRestartMaxDelaySec=15s"
     else:
         restart = "RestartSec=1s"
     return f"""\
+[Unit]
+Description=caddysnake: {what} behind Caddy
+Wants=network-online.target
+After=network-online.target
+# At boot the sockets are there before Caddy is; at shutdown Caddy finishes its requests first.
+Before=caddy.service
+# A start that fails lets go of the sockets, so trying for ever keeps no request waiting.
+StartLimitIntervalSec=0
+
+[Service]
 Type=notify
 User={user}
 Group={user}
@@ -157,18 +143,10 @@ OOMPolicy=continue
 # What an app may say is bounded for each by itself; one limit for all would let the loudest silence the others.
 LogRateLimitIntervalSec=0
 # Copies of the listening sockets: who connects while the daemon is started again waits, and is served.
-FileDescriptorStoreMax=1024"""
+FileDescriptorStoreMax=1024
 
-
-def _make_folder(place: UnitPlace, user: str, folder: str) -> str:
-    return f"/usr/bin/install -d -o {user} -g {place.group} -m 2750 {folder}"
-
-
-def _hardening(folder: str, state: str, cgroup: str) -> str:
-    return f"""\
-
-# What an app may write to: /var/lib/{state}, its TMPDIR, and what a drop-in adds with ReadWritePaths=.
-StateDirectory={state}
+# What an app may write to: /var/lib/caddysnake{instance}, its TMPDIR, and what a drop-in adds with ReadWritePaths=.
+StateDirectory=caddysnake{instance}
 ProtectSystem=strict
 ReadWritePaths=-{folder}
 ProtectHome=read-only
@@ -192,4 +170,11 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
 """
+
+
+def _make_folder(place: UnitPlace, user: str, folder: str) -> str:
+    return f"/usr/bin/install -d -o {user} -g {place.group} -m 2750 {folder}"

@@ -14,14 +14,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from ..caddyfile.errors import CaddyfileError
+from ..config.check.commands import missing_commands, told_schedules
+from ..config.check.sandbox import overlaps, sandboxes
+from ..config.language.adapt import ConfigErrors
+from ..config.plan.admin import admin_endpoint
+from ..config.plan.fence import unwalled
+from ..config.plan.isolation import shared
+from ..config.plan.places import start_folder
+from ..config.plan.plan import Plan
+from ..daemon.supervisor.caddy.binary import find_caddy, refusal
+from ..daemon.supervisor.desired import compose
+from ..daemon.supervisor.document import CaddyPart
+from ..doctor.service import runner_of
+from ..matchers.table import Table
+from .planning import missing_libraries, planned
 from .reading import CommandFailed, add_config_arguments, print_warnings, source_of
-
-if TYPE_CHECKING:
-    from ..config.plan.plan import Plan
-    from ..daemon.supervisor.document import CaddyPart
-    from ..matchers.table import Table
+from .trying import try_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Validate; 0 when the file can be run."""
-    from ..caddyfile.errors import CaddyfileError
-    from ..config.check.commands import missing_commands, told_schedules
-    from ..config.check.sandbox import overlaps, sandboxes
-    from ..config.language.adapt import ConfigErrors
-    from ..config.plan.admin import admin_endpoint
-    from ..config.plan.fence import unwalled
-    from ..config.plan.isolation import shared
-    from ..doctor.service import runner_of
-    from .planning import missing_libraries, planned
-
     with source_of(args.config) as source:
         config, plan, errors, part, tables = planned(source, with_caddy=args.caddy)
         errors += [*missing_libraries(plan, os.environ), *missing_commands(plan, os.environ)]
@@ -71,10 +71,6 @@ def main(args: argparse.Namespace) -> int:
 
 def _imported(plan: Plan, tables: Sequence[Table]) -> bool:
     """Whether each app could be imported; that is told of each."""
-    from ..config.plan.places import start_folder
-    from ..daemon.supervisor.desired import compose
-    from .trying import try_all
-
     def tell(name: str, took: float | None, why: str) -> None:
         if took is None:
             print(f"Error: app {name} cannot be imported {why}", file=sys.stderr)
@@ -89,8 +85,6 @@ def _imported(plan: Plan, tables: Sequence[Table]) -> bool:
 
 def _refused_by_caddy(part: CaddyPart) -> str | None:
     """Why Caddy would not run its part of the file; None when it would, or there is none to ask."""
-    from ..daemon.supervisor.caddy.binary import find_caddy, refusal
-
     binary = find_caddy(os.environ)
     if binary is None:
         print("Note: there is no caddy here to look at its part of the file", file=sys.stderr)

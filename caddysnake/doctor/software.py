@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
 from .. import __version__
 from ..config.plan.plan import Plan
@@ -75,16 +73,14 @@ def _guest(python: str, environ: Mapping[str, str]) -> Iterator[Finding]:
     if version < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         yield TOPIC.bad(f"{python} is Python {named}; apps need {oldest} or later", "make a new venv")
-    elif version != sys.version_info[:2] and not _has_libraries(runtime_folder(environ), version):
+    elif lacks_libraries(version, environ):
         text = f"{python} is Python {named}, for which the workers' libraries are not installed"
         yield TOPIC.bad(text, f"caddysnake runtime install --python {python}")
     else:
         yield TOPIC.good(f"{python} is Python {named}, and workers have what they need for it")
 
 
-def _has_libraries(folder: Path, version: tuple[int, ...]) -> bool:
-    tag = "cpython-" + "".join(map(str, version))
-    try:
-        return any(name.startswith(tag) and os.path.isdir(folder / name / "httptools") for name in os.listdir(folder))
-    except OSError:
-        return False
+def lacks_libraries(version: tuple[int, ...], environ: Mapping[str, str]) -> bool:
+    """Workers of Python ``version`` (major and minor), which is not ours, have no libraries here."""
+    pattern = f"cpython-{''.join(map(str, version))}-*/httptools"
+    return version != sys.version_info[:2] and next(runtime_folder(environ).glob(pattern), None) is None
