@@ -32,7 +32,6 @@ from .terminal import control
 _TAIL = 100
 _AGAIN_S = 0.5
 _PATIENCE_S = 30.0
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    parts = re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+|\d+", text)
-    if parts is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 10m, 1h30m or 2d")
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text))
+    from ..config.language.values import InvalidValue, duration
+
+    try:
+        return float(text) if text.isdecimal() else duration(text)
+    except InvalidValue:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 10m, 1h30m or 2d") from None
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -79,31 +80,35 @@ def main(args: argparse.Namespace) -> int:
         target = find(args.address, args.config)
         shown = _Shown(args, lines if args.grep else None)
         if args.grep or not args.follow:
-            for line in _lines(target, query, since):
-                since = max(since, shown.take(line))
+            for line, record in _records(target, query, since):
+                since = max(since, record.ts)
+                shown.take(line, record)
             shown.end()
         if args.follow:
-            for line in _follow(target, {**query, "follow": "true"}, since):
-                shown.take(line)
+            for line, record in _follow(target, {**query, "follow": "true"}, since):
+                shown.take(line, record)
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _lines(target: Target, query: dict[str, Any], since: float) -> Iterator[bytes]:
+def _records(target: Target, query: dict[str, Any], since: float) -> Iterator[tuple[bytes, Record]]:
+    """Each as it has come, and what it says."""
     known = {name: value for name, value in query.items() if value is not None}
-    return stream(target, f"/logs?{urlencode({**known, 'since': since})}")
+    for line in stream(target, f"/logs?{urlencode({**known, 'since': since})}"):
+        told = json.loads(line)
+        yield line, Record(*(told.pop(name) for name in ("level", "ts", "logger", "msg")), told)
 
 
-def _follow(target: Target, query: dict[str, Any], since: float) -> Iterator[bytes]:
+def _follow(target: Target, query: dict[str, Any], since: float) -> Iterator[tuple[bytes, Record]]:
     """Also over an upgrade of the daemon, which ends every connection. Raises ``CallFailed``."""
     failed_since: float | None = None
     while True:
         try:
-            for line in _lines(target, query, since):
+            for line, record in _records(target, query, since):
                 failed_since = None
-                since = max(since, float(json.loads(line).get("ts", 0.0)))
-                yield line
+                since = max(since, record.ts)
+                yield line, record
             query = {**query, "lines": None}
             failed_since = failed_since or time.monotonic()
         except CallFailed as exc:
@@ -125,28 +130,24 @@ class _Shown:
         self._kept: deque[tuple[bytes, Record]] = deque(maxlen=last)
         self._follows = args.follow
 
-    def take(self, line: bytes) -> float:
-        """A record has come; the time of it."""
-        record = _record(line)
-        if record is None:
-            return 0.0
-        if self._pattern is None or any(map(self._pattern.search, self._forms(line, record))):
+    def take(self, line: bytes, record: Record) -> None:
+        """It has come."""
+        if self._is_wanted(line, record):
             if self._last is None:
                 self._print(line, record)
             else:
                 self._kept.append((line, record))
-        return record.ts
 
-    def _forms(self, line: bytes, record: Record) -> Iterator[str]:
-        """What a pattern may be found in."""
-        yield record.msg
-        yield self._plain.text(record)
-        yield line.decode(errors="replace")
+    def _is_wanted(self, line: bytes, record: Record) -> bool:
+        if (pattern := self._pattern) is None:
+            return True
+        forms = (record.msg, self._plain.text(record), line.decode(errors="replace"))
+        return any(map(pattern.search, forms))
 
     def end(self) -> None:
         """All that was there has come."""
-        for line, record in list(self._kept):
-            self._print(line, record)
+        for each in self._kept:
+            self._print(*each)
         self._kept.clear()
         self._last = None
 
@@ -157,12 +158,3 @@ class _Shown:
             control(self._console.text(record) + "\n")  # which lets nothing of an app's through
             if self._follows:
                 sys.stdout.flush()
-
-
-def _record(line: bytes) -> Record | None:
-    try:
-        told = json.loads(line)
-        level, ts, logger, msg = (told.pop(name) for name in ("level", "ts", "logger", "msg"))
-        return Record(str(level), float(ts), str(logger), str(msg), told)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None

@@ -20,8 +20,7 @@ _HOME, _REST, _ALTERNATE, _NORMAL = "\x1b[H", "\x1b[J", "\x1b[?1049h\x1b[?25l", 
 
 def show(target: Target, name: str | None, *, as_json: bool) -> None:
     """Print how it is, or how the app of that ``name`` is. Raises ``CallFailed``."""
-    status = call(target, "GET", "/status")
-    _print(status, None if name is None else _key_of(name, status), as_json=as_json)
+    print(_text(call(target, "GET", "/status"), name, as_json), flush=True)
 
 
 def names(target: Target) -> int:
@@ -46,21 +45,28 @@ def _key_of(name: str, status: dict[str, Any]) -> str:
     raise CallFailed(f"there is no app {name}" + (f": there is {', '.join(close)}" if close else ""))
 
 
-def _print(status: dict[str, Any], key: str | None, *, as_json: bool) -> None:
+def _text(
+    status: dict[str, Any],
+    name: str | None,
+    as_json: bool,
+    before: dict[str, Any] | None = None,
+    passed_s: float = 0.0,
+    lines_max: int | None = None,
+) -> str:
+    """See ``overview``. Raises ``CallFailed``."""
+    key = None if name is None else _key_of(name, status)
     if as_json:
-        shown = status if key is None else next(app for app in status["apps"] if app["key"] == key)
-        print(printable_json(json.dumps(shown)), flush=True)
-        return
+        return printable_json(json.dumps(next((app for app in status["apps"] if app["key"] == key), status)))
     width = shutil.get_terminal_size().columns
     try:
-        lines = overview(status, width=width) if key is None else one_app(status, key, width)
+        lines = overview(status, before, passed_s, lines_max, width) if key is None else one_app(status, key, width)
     except (KeyError, TypeError) as exc:
         version = status.get("daemon", {}).get("version")
         raise CallFailed(
             f"the daemon, caddysnake {version}, does not tell all that caddysnake {__version__} shows (no {exc}): "
             "`caddysnake upgrade` makes them one version, --json shows what it tells"
         ) from None
-    print("\n".join(lines), flush=True)
+    return "\n".join(lines)
 
 
 def watch(target: Target, interval_s: float, name: str | None, *, as_json: bool) -> int:
@@ -73,15 +79,14 @@ def watch(target: Target, interval_s: float, name: str | None, *, as_json: bool)
             control(_ALTERNATE)
         while True:
             status, now = call(target, "GET", "/status"), time.monotonic()
-            key = None if name is None else _key_of(name, status)
             width, height = shutil.get_terminal_size()
-            if as_json:
-                _print(status, key, as_json=True)
-            elif key is not None:
-                _show(one_app(status, key, width), on_terminal=on_terminal)
+            text = _text(status, name, as_json, before, now - seen_at, height - 1 if on_terminal else None)
+            if on_terminal:  # in the place of what was there, as much as it has room for
+                shown = [printable(line)[:width] for line in text.split("\n")[: height - 1]]
+                control(_HOME + "".join(f"{line}\x1b[K\r\n" for line in shown) + _REST)
+                sys.stdout.flush()
             else:
-                lines_max = height - 1 if on_terminal else None
-                _show(overview(status, before, now - seen_at, lines_max, width), on_terminal=on_terminal)
+                print(text, end="\n" if as_json else "\n\n", flush=True)
             before, seen_at = status, now
             time.sleep(interval_s)
     except KeyboardInterrupt:
@@ -90,14 +95,3 @@ def watch(target: Target, interval_s: float, name: str | None, *, as_json: bool)
         if on_terminal:
             control(_NORMAL)
             sys.stdout.flush()
-
-
-def _show(lines: list[str], *, on_terminal: bool) -> None:
-    """On a terminal in the place of what was there, as much as it has room for."""
-    if not on_terminal:
-        print("\n".join(lines), end="\n\n", flush=True)
-        return
-    width, height = shutil.get_terminal_size()
-    shown = [printable(line)[:width] for line in lines[: height - 1]]
-    control(_HOME + "".join(f"{line}\x1b[K\r\n" for line in shown) + _REST)
-    sys.stdout.flush()
