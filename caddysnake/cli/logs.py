@@ -97,7 +97,8 @@ def _records(target: Target, query: dict[str, Any], since: float) -> Iterator[tu
     known = {name: value for name, value in query.items() if value is not None}
     for line in stream(target, f"/logs?{urlencode({**known, 'since': since})}"):
         told = json.loads(line)
-        yield line, Record(*(told.pop(name) for name in ("level", "ts", "logger", "msg")), told)
+        level, ts, logger, msg = (told.pop(name) for name in ("level", "ts", "logger", "msg"))
+        yield line, Record(level, ts, logger, msg, told)
 
 
 def _follow(target: Target, query: dict[str, Any], since: float) -> Iterator[tuple[bytes, Record]]:

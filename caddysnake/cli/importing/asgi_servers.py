@@ -38,7 +38,7 @@ def _ping(block: Block, value: Any, values: Mapping[str, Any]) -> None:
         block.put("websocket_ping", interval, *([options.seconds(timeout)] if timeout else []))
 
 
-def _address(block: Block, values: Mapping[str, Any], launch: Launch, mode: str | None) -> None:
+def _address(block: Block, values: Mapping[str, Any], mode: str | None) -> None:
     if values.get("uds"):
         options.listen(block, f"unix:{values['uds']}")
         block.mode = mode
@@ -46,9 +46,8 @@ def _address(block: Block, values: Mapping[str, Any], launch: Launch, mode: str 
         block.addresses.append(f"fd/{values['fd']}")
     else:
         host = str(values.get("host") or "127.0.0.1")
-        options.listen(
-            block, f"{f'[{host}]' if ':' in host and not host.startswith('{$') else host}:{values.get('port') or 8000}"
-        )
+        host = f"[{host}]" if ":" in host and not host.startswith("{$") else host
+        options.listen(block, f"{host}:{values.get('port') or 8000}")
 
 
 def _workers(block: Block, launch: Launch) -> None:
@@ -73,7 +72,7 @@ def _app(block: Block, values: Mapping[str, Any], server: str, default: str = "a
 
 def _finish_uvicorn(block: Block, values: dict[str, Any], launch: Launch) -> None:
     _app(block, values, "uvicorn")
-    _address(block, values, launch, "0666")
+    _address(block, values, "0666")
     _workers(block, launch)
     if values.get("proxy_headers", True):
         said = values.get("forwarded_allow_ips") or launch.environ.pop("FORWARDED_ALLOW_IPS", None)
@@ -97,7 +96,7 @@ UVICORN = options.ServerOptions(
         "reload_include": options.watch,
         "log_level": options.level,
         "access_log": options.switch("log"),
-        "limit_max_requests": options.limit("max_requests"),
+        "limit_max_requests": options.max_requests,
         "limit_concurrency": lambda block, value, _: block.put("max_queue", options.number(value)),
         "timeout_graceful_shutdown": options.grace,
         "ws_max_size": options.line("websocket_max_size", options.number),
@@ -128,7 +127,7 @@ def _finish_granian(block: Block, values: dict[str, Any], launch: Launch) -> Non
     if interface == "asginl":
         block.put("lifespan", "off")
     _app(block, values, "granian")
-    _address(block, values, launch, block.mode)
+    _address(block, values, block.mode)
     _workers(block, launch)
     if values.get("blocking_threads") and block.has("module_wsgi"):
         block.put("threads", options.number(values["blocking_threads"]))
@@ -198,7 +197,7 @@ HYPERCORN = options.ServerOptions(
         "accesslog": lambda block, value, _: block.put("log") if value else None,
         "loglevel": options.level,
         "graceful_timeout": options.grace,
-        "max_requests": options.limit("max_requests"),
+        "max_requests": options.max_requests,
         "umask": options.umask,
         "user": options.line("user"),
         "group": options.line("group"),
@@ -252,9 +251,8 @@ def fastapi(block: Block, words: list[str], launch: Launch) -> None:
     values = dict(given)
     path = str(values.get("app") or "main.py")
     module = path.removesuffix(".py").strip("./").replace("/", ".")
-    rest = [each for each in given if each[0] != "app"]
-    host = [] if "host" in values else [("host", "0.0.0.0")]
     app = str(values.get("entrypoint") or f"{module}:app")
     if "entrypoint" not in values:
         block.note("fastapi run", f"the app was looked for in {path}; if it has another name than app, write it")
-    UVICORN.carry_out([*host, *rest, ("app", app)], block, launch)
+    rest = [each for each in given if each[0] != "app"]
+    UVICORN.carry_out([("host", "0.0.0.0"), *rest, ("app", app)], block, launch)

@@ -54,7 +54,7 @@ USES = {
     "workers": options.workers,
     "threads": options.line("threads", options.number),
     "worker_class": _class,
-    "max_requests": options.limit("max_requests"),
+    "max_requests": options.max_requests,
     "timeout": _timeout,
     "graceful_timeout": options.grace,
     "chdir": options.line("working_dir"),

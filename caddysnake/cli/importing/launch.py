@@ -6,6 +6,7 @@ import os
 import posixpath
 import re
 import shlex
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -126,15 +127,7 @@ def shell(text: str, start: Launch) -> list[Launch]:
         if words[0] == "cd" and len(words) == 2:
             here = replace(here, folder=posixpath.normpath(posixpath.join(here.folder, expand(words[1], here.environ))))
             continue
-        found.append(
-            replace(
-                here,
-                words=expanded(words, here.environ),
-                lines=[*here.lines],
-                notes=[*here.notes],
-                environ={**here.environ},
-            )
-        )
+        found.append(replace(deepcopy(here), words=expanded(words, here.environ)))
     return found
 
 
@@ -147,6 +140,11 @@ def commands(launch: Launch) -> list[Launch]:
             found = [each for one in inner for each in commands(one)]
             return [*found[:-1], *(replace(each, words=[*before, *each.words]) for each in found[-1:])]
     return [launch]
+
+
+def unclosed(where: str, exc: ValueError) -> CannotImport:
+    """What ``shlex`` complains of."""
+    return CannotImport(f"{where}: {exc} (a quotation mark is missing)".replace("No c", "no c"))
 
 
 def _split(text: str, file: str) -> list[list[str]]:
@@ -170,7 +168,5 @@ def _split(text: str, file: str) -> list[list[str]]:
             elif commands[-1][:1] != ["#"]:
                 commands[-1].append(token.translate(_UNGLUE))
     except ValueError as exc:
-        raise CannotImport(
-            f"{file or 'the command'}: {exc} (a quotation mark is missing)".replace("No c", "no c")
-        ) from None
+        raise unclosed(file or "the command", exc) from None
     return [words for words in commands if words and words[0] != "#"]

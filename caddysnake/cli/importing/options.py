@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ NOT_NEEDED: Final = "not needed here"
 LOGS: Final = "the daemon's log has the output of all apps, in JSON or console style: the global option `log`"
 SYSTEMD: Final = "none is written: systemd, or `caddysnake status`, knows the process"
 METRICS: Final = "GET /metrics of the admin API has them, for Prometheus"
+_PORT: Final = "8000"
 TITLE: Final = "processes are titled after the app"
 
 
@@ -88,7 +89,7 @@ class ServerOptions:
         is_app_known = any(name == "app" and not str(value).startswith(VARIABLE) for name, value in given)
         for name, value in given:
             if name in self.many:
-                found[name] = [*found.get(name, []), *(value if isinstance(value, list | tuple) else [value])]
+                found[name] = [*found.get(name, []), *several(value)]
             elif name in self.switches:
                 found[name] = is_on(value)
             elif name == "app" and is_app_known and str(value).startswith(VARIABLE):
@@ -99,15 +100,14 @@ class ServerOptions:
             use = self.uses.get(name)
             if name == "app" or value is None:
                 continue
-            if use is None:
-                block.note(shown(self.name, name, value), "not known here")
-            elif isinstance(use, str):
-                block.note(shown(self.name, name, value), use)
-            else:
+            why = use if isinstance(use, str) else "not known here" if use is None else ""
+            if callable(use):
                 try:
                     use(block, value, found)
-                except (InvalidValue, ValueError) as exc:
-                    block.note(shown(self.name, name, value), f"{exc}")
+                except ValueError as exc:
+                    why = str(exc)
+            if why:
+                block.note(shown(self.name, name, value), why)
         self.finish(block, found, launch)
 
 
@@ -147,7 +147,7 @@ def shown(server: str, name: str, value: Any) -> str:
     """An option as a comment has it."""
     if value is True:
         return f"{server} {name}"
-    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = " ".join(map(str, several(value)))
     return f"{server} {name} {text if len(text) <= 80 else text[:77] + '...'}"
 
 
@@ -210,7 +210,7 @@ def watch(block: Block, value: Any, values: Mapping[str, Any]) -> None:
 
 def variables(block: Block, value: Any, _: Mapping[str, Any]) -> None:
     """Use variables of the app's environment. Raises ``InvalidValue``."""
-    for each in value if isinstance(value, list | tuple) else [value]:
+    for each in several(value):
         name, equals, text = str(each).partition("=")
         if not equals:
             raise InvalidValue("not NAME=VALUE")
@@ -235,25 +235,16 @@ def line(name: str, read: Callable[[Any], str] = str) -> Use:
     return lambda block, value, _: block.put(name, read(value))
 
 
-def switch(name: str, *words: str) -> Use:
+def switch(name: str) -> Use:
     """A subdirective where the switch is on."""
-
-    def use(block: Block, value: Any, _: Mapping[str, Any]) -> None:
-        if value:
-            block.put(name, *words)
-
-    return use
+    return lambda block, value, _: block.put(name) if value else None
 
 
-def limit(name: str) -> Use:
-    """A count where 0 means none."""
-
-    def use(block: Block, value: Any, values: Mapping[str, Any]) -> None:
-        jitter = str(values.get(f"{'limit_' if 'limit_max_requests' in values else ''}max_requests_jitter") or "0")
-        if number(value) != "0":
-            block.put(name, number(value), *([number(jitter)] if name == "max_requests" and jitter != "0" else []))
-
-    return use
+def max_requests(block: Block, value: Any, values: Mapping[str, Any]) -> None:
+    """Use a count where 0 means none. Raises ``InvalidValue``."""
+    jitter = str(values.get(f"{'limit_' if 'limit_max_requests' in values else ''}max_requests_jitter") or "0")
+    if number(value) != "0":
+        block.put("max_requests", number(value), *([number(jitter)] if jitter != "0" else []))
 
 
 def grace(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -276,8 +267,12 @@ def level(block: Block, value: Any, _: Mapping[str, Any]) -> None:
 
 def listed(value: Any) -> list[str]:
     """Words with commas between, or a list."""
-    items = value if isinstance(value, list | tuple) else [value]
-    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+    return [part.strip() for item in several(value) for part in str(item).split(",") if part.strip()]
+
+
+def several(value: Any) -> Sequence[Any]:
+    """A list, or the one value as one."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def python_folders(block: Block, value: Any, _: Mapping[str, Any]) -> None:
@@ -295,7 +290,7 @@ def trust(block: Block, value: Any, default: str = "127.0.0.1,::1") -> None:
     block.options["trusted_proxies"] = tuple(ranges)
 
 
-def listen(block: Block, text: str, port: str = "8000") -> None:
+def listen(block: Block, text: str) -> None:
     """An address as Python servers write it. Raises ``InvalidValue``."""
     text = text.removeprefix("tcp://").removeprefix("http://")
     if text.startswith("unix:"):
@@ -308,17 +303,17 @@ def listen(block: Block, text: str, port: str = "8000") -> None:
         block.addresses.append(f"fd/{text.removeprefix('fd://')}")
     else:
         if re.fullmatch(r"\{\$\w+\}", text) and "PORT" not in text:
-            block.addresses.append(f"tcp/{with_default(text, f'127.0.0.1:{port}')}")
+            block.addresses.append(f"tcp/{with_default(text, f'127.0.0.1:{_PORT}')}")
             return
         host, colon, given = text.rpartition(":") if not text.endswith("]") else ("", "", "")
         if VARIABLE in text:
             host, colon, given = text.partition(":")
             if host.startswith("{$") and not given.startswith("{"):
                 host, colon, given = "0.0.0.0", ":", text
-            host, given = with_default(host, "127.0.0.1"), with_default(given, port)
+            host, given = with_default(host, "127.0.0.1"), with_default(given, _PORT)
         if not colon:
-            host, given = text, port
+            host, given = text, _PORT
         host = host or "0.0.0.0"
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
-        block.addresses.append(f"tcp/{host}:{given or port}")
+        block.addresses.append(f"tcp/{host}:{given or _PORT}")

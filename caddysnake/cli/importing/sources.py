@@ -9,12 +9,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from typing import Final
 
 from ...caddyfile.errors import CaddyfileError
 from ...config.plan.envfile import parse
-from .launch import CannotImport, Launch, expand, expanded, shell
+from .launch import CannotImport, Launch, expand, expanded, shell, unclosed
 
 _PROCFILE = re.compile(r"(?P<name>[A-Za-z0-9_-]+):\s*(?P<command>\S.*)")
 _SUFFIXES: Final = {
@@ -100,9 +101,8 @@ def unit(text: str, start: Launch) -> Launch:
     if not command:
         raise CannotImport(f"{start.file}: there is no ExecStart= in it (name the service's unit)")
     if "%" in command or "%" in launch.folder:
-        launch.notes.append(
-            ("%i and the like", "specifiers of systemd are not replaced here: write what they stand for")
-        )
+        why = "specifiers of systemd are not replaced here: write what they stand for"
+        launch.notes.append(("%i and the like", why))
     words = expanded(_words(command, start.file, at), {**launch.environ, **from_files})
     return replace(launch, words=words, file=f"{start.file}:{at}")
 
@@ -144,7 +144,7 @@ def _words(text: str, file: str, line: int) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as exc:
-        raise CannotImport(f"{file}:{line}: {exc} (a quotation mark is missing)".replace("No c", "no c")) from None
+        raise unclosed(f"{file}:{line}", exc) from None
 
 
 def dockerfile(text: str, start: Launch) -> Launch:
@@ -163,8 +163,7 @@ def dockerfile(text: str, start: Launch) -> Launch:
                 stages[name] = (launch, entrypoint, command)
                 words = [each for each in expand(rest, known).split() if not each.startswith("--")]
                 inherited = stages.get(words[0].lower()) if words else None
-                launch, entrypoint, command = inherited or (start, [], [])
-                launch = replace(launch, environ={**launch.environ}, notes=[*launch.notes])
+                launch, entrypoint, command = deepcopy(inherited or (start, [], []))
                 name = words[2].lower() if len(words) > 2 else ""
             case "ARG":
                 variable, _, default = rest.partition("=")
@@ -172,9 +171,8 @@ def dockerfile(text: str, start: Launch) -> Launch:
             case "ENV":
                 launch.environ.update(_pairs(rest, known, start.file, line))
             case "WORKDIR":
-                launch.folder = posixpath.normpath(
-                    posixpath.join(launch.folder or "/", expand(rest.strip("\"'"), known))
-                )
+                folder = expand(rest.strip("\"'"), known)
+                launch.folder = posixpath.normpath(posixpath.join(launch.folder or "/", folder))
             case "USER":
                 launch.user, _, launch.group = expand(rest.strip(), known).partition(":")
             case "ENTRYPOINT":

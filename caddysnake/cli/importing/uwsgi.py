@@ -85,7 +85,7 @@ USES = {
     "chmod_socket": _mode,
     "chown_socket": _owner,
     "harakiri": _harakiri,
-    "max_requests": options.limit("max_requests"),
+    "max_requests": options.max_requests,
     "max_worker_lifetime": options.line("max_lifetime", options.seconds),
     "reload_on_rss": options.line("max_memory", options.mebibytes),
     "limit_post": options.line("request_body_max_size", options.number),
