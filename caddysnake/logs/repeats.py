@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import Any
 
 SHOWN = 10
 """So often a thing is told in ``WINDOW_S`` seconds. What happens once a second is told each time."""
@@ -41,10 +42,10 @@ class Repeats:
         thing.times += 1
         return thing.times <= self._shown
 
-    def ended(self, now: float, coming: Hashable = None) -> list[tuple[Hashable, int]]:
+    def ended(self, now: float, coming: Hashable = None) -> list[tuple[Any, int]]:
         """What is not counted any longer, and how often each has not been told. ``coming`` is about to be seen."""
         things = self._things
-        over: list[tuple[Hashable, int]] = []
+        over: list[tuple[Any, int]] = []
         while things:
             what, thing = next(iter(things.items()))
             makes_room = coming is not None and coming not in things and len(things) >= self._things_max
@@ -54,9 +55,3 @@ class Repeats:
             if thing.times > self._shown:
                 over.append((what, thing.times - self._shown))
         return over
-
-    def take(self) -> list[tuple[Hashable, int]]:
-        """All that has not been told, at the end."""
-        over = [(what, thing.times - self._shown) for what, thing in self._things.items()]
-        self._things.clear()
-        return [(what, times) for what, times in over if times > 0]

@@ -19,7 +19,7 @@ RING_BYTES = 8 * 1024 * 1024
 _COST_BYTES = 150
 """Of a record beside its text."""
 WAITING_MAX_BYTES = 4 * 1024 * 1024
-"""For one who reads on, beyond what was there when he began."""
+"""For one who reads on, beyond as much as was there when he began."""
 READERS_MAX = 32
 
 
@@ -128,9 +128,8 @@ class Reader:
         self.query = query
         self._waiting: deque[bytes] = deque([b'{"known":%s}\n' % (b"true" if ring.knows(query) else b"false")])
         self._waiting.extend(entry.line for entry in ring.find(query))
-        self._bytes = 0
-        """Of what has come since."""
-        self._old = len(self._waiting)
+        self._bytes = sum(map(len, self._waiting))
+        self._most_bytes = self._bytes + WAITING_MAX_BYTES
         self._missed = 0
 
     @property
@@ -142,7 +141,7 @@ class Reader:
         """A record was written."""
         if not self.query.wants(entry):
             return
-        if self._bytes > WAITING_MAX_BYTES:
+        if self._bytes > self._most_bytes:
             self._missed += 1
             return
         if self._missed:
@@ -159,25 +158,15 @@ class Reader:
     def write(self) -> bool:
         """Write what finds room; False when it is over: all has been written, or nobody reads any more."""
         while self._waiting:
-            batch = list(islice(self._waiting, 64))
             try:
-                sent = os.writev(self.fd, batch)
+                sent = os.writev(self.fd, list(islice(self._waiting, 64)))
             except BlockingIOError:
                 return True
             except OSError:
                 return False
-            for line in batch:
-                if sent < len(line):
-                    if sent:
-                        self._waiting[0] = line[sent:]
-                        self._count(sent)
-                    break
-                sent -= len(line)
-                self._waiting.popleft()
-                self._count(len(line))
-                self._old = max(0, self._old - 1)
+            self._bytes -= sent
+            while sent and sent >= len(self._waiting[0]):
+                sent -= len(self._waiting.popleft())
+            if sent:
+                self._waiting[0] = self._waiting[0][sent:]
         return self.query.follow
-
-    def _count(self, size: int) -> None:
-        if not self._old:
-            self._bytes = max(0, self._bytes - size)

@@ -78,13 +78,12 @@ class Sink:
             lost, self._lost = self._lost, 0
         return lost
 
-    def close(self, patience_s: float) -> bool:
-        """Write what is waiting; False when that is not done after ``patience_s`` seconds."""
+    def close(self, patience_s: float) -> None:
+        """Write what is waiting, for ``patience_s`` seconds at most."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         self._thread.join(patience_s)
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:

@@ -8,10 +8,11 @@ much. That holds for every kind of line, and counts what becomes of it: a byte m
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import orjson
@@ -102,7 +103,7 @@ class Source:
 class Stream:
     """One pipe. Owns its descriptor, which is not blocking."""
 
-    def __init__(self, source: Source, name: str, fd: int, rate: TokenBucket) -> None:
+    def __init__(self, source: Source, name: str, fd: int, rate: TokenBucket, repeats: Repeats) -> None:
         self.source = source
         self.name = name
         self.fd = fd
@@ -110,6 +111,7 @@ class Stream:
         self.has_ended = False
         """All who could write have closed it, or it is read no more."""
         self._rate = rate
+        self._repeats = repeats
         self._cost = 0
         self._pending: deque[bytes] = deque()
         self._begin = 0
@@ -194,7 +196,7 @@ class Stream:
 
     def tick(self, now: float) -> list[Record]:
         """What is due because time has passed."""
-        found = self._due(now)
+        found = self._due(now, now - self._fed_at) + self._repeated(now)
         if self._has_dropped and now - self._told_at >= TELL_DROPPED_S:
             self._told_at = now
             found.append(self._loss())
@@ -205,7 +207,7 @@ class Stream:
         found: list[Record] = []
         while self._pending:
             found += self.records(now)
-        found += self._rest(now)
+        found += self._due(now, math.inf) + self._repeated(math.inf)
         if self._has_dropped:
             found.append(self._loss())
         return found
@@ -217,7 +219,7 @@ class Stream:
     @property
     def is_restless(self) -> bool:
         """``tick`` will have something to do."""
-        return self._has_dropped or self._holds()
+        return self._has_dropped or bool(self._repeats)
 
     def _drop(self, data: bytes) -> None:
         self._gap = True
@@ -243,14 +245,13 @@ class Stream:
     def _make(self, data: bytes, now: float) -> list[Record]:
         raise NotImplementedError
 
-    def _due(self, now: float) -> list[Record]:
+    def _repeated(self, now: float, coming: Hashable = None) -> list[Record]:
+        """What was said again and again, and is not any longer: see ``Repeats.ended``."""
         raise NotImplementedError
 
-    def _rest(self, now: float) -> list[Record]:
-        raise NotImplementedError
-
-    def _holds(self) -> bool:
-        raise NotImplementedError
+    def _due(self, now: float, waited: float) -> list[Record]:
+        """What has begun, and is not waited for any longer: nothing was read for ``waited`` seconds."""
+        return []
 
 
 class Printed(Stream):
@@ -259,10 +260,9 @@ class Printed(Stream):
     def __init__(
         self, source: Source, name: str, fd: int, rate: TokenBucket | None = None, longest: int = LINE_MAX_BYTES
     ) -> None:
-        super().__init__(source, name, fd, rate or source.rate)
+        super().__init__(source, name, fd, rate or source.rate, Repeats(1))
         self._lines = Lines(longest)
         self._groups = Grouping()
-        self._repeats = Repeats(1)
         self._logger = f"{source.logger}.{name}"
 
     def _make(self, data: bytes, now: float) -> list[Record]:
@@ -277,41 +277,37 @@ class Printed(Stream):
         return found
 
     def _group(self, line: str, now: float) -> list[Record]:
-        return [record for group in self._groups.feed(*unmarked(line)) for record in self._told(group, now)]
+        return self._told(self._groups.feed(*unmarked(line)), now)
 
-    def _told(self, group: Group, now: float) -> list[Record]:
-        if group.is_error:
-            self.source.troubles.note(group.text)
-        repeats = self._repeats
-        what = group._replace(trace="")
-        found = [self._repeated(times) for _, times in repeats.ended(now, what)]
-        if repeats.see(what, now):
-            fields = {"error": group.text} if group.text else {}
-            if group.trace:
-                fields["traceID"] = group.trace
-            level = "error" if group.is_error else "info"
-            found.append(self.source.record(level, self._logger, group.title, fields, time.time()))
+    def _told(self, groups: list[Group], now: float) -> list[Record]:
+        found: list[Record] = []
+        for group in groups:
+            if group.is_error:
+                self.source.troubles.note(group.text)
+            what = group._replace(trace="")
+            found += self._repeated(now, what)
+            if self._repeats.see(what, now):
+                fields = {"error": group.text} if group.text else {}
+                if group.trace:
+                    fields["traceID"] = group.trace
+                level = "error" if group.is_error else "info"
+                found.append(self.source.record(level, self._logger, group.title, fields, time.time()))
         return found
 
-    def _repeated(self, times: int) -> Record:
-        return self.source.record("info", self._logger, f"repeated {times:,} times", {}, time.time())
+    def _repeated(self, now: float, coming: Hashable = None) -> list[Record]:
+        over = [f"repeated {times:,} times" for _, times in self._repeats.ended(now, coming)]
+        return [self.source.record("info", self._logger, text, {}, time.time()) for text in over]
 
-    def _due(self, now: float) -> list[Record]:
-        found: list[Record] = []
-        waited = now - self._fed_at
-        if self._lines and waited >= PARTIAL_S:
-            found += self._group(self._lines.take(), now)
-        if self._groups and waited >= GROUP_S and not self._lines:
-            found += [record for group in self._groups.take() for record in self._told(group, now)]
-        return found + [self._repeated(times) for _, times in self._repeats.ended(now)]
+    def _due(self, now: float, waited: float) -> list[Record]:
+        found = self._group(self._lines.take(), now) if self._lines and waited >= PARTIAL_S else []
+        if waited >= GROUP_S and not self._lines:
+            found += self._told(self._groups.take(), now)
+        return found
 
-    def _rest(self, now: float) -> list[Record]:
-        found = self._group(self._lines.take(), now) if self._lines else []
-        found += [record for group in self._groups.take() for record in self._told(group, now)]
-        return found + [self._repeated(times) for _, times in self._repeats.take()]
-
-    def _holds(self) -> bool:
-        return bool(self._lines) or bool(self._groups) or bool(self._repeats)
+    @property
+    def is_restless(self) -> bool:
+        """See ``Stream``."""
+        return super().is_restless or bool(self._lines or self._groups)
 
 
 class Told(Stream):
@@ -322,9 +318,8 @@ class Told(Stream):
     """
 
     def __init__(self, source: Source, name: str, fd: int) -> None:
-        super().__init__(source, name, fd, TokenBucket(TOLD_RATE_BYTES, burst=TOLD_BURST_BYTES))
+        super().__init__(source, name, fd, TokenBucket(TOLD_RATE_BYTES, burst=TOLD_BURST_BYTES), Repeats())
         self._begun = b""
-        self._repeats = Repeats()
         self._times = TokenBucket(RECORDS_A_SECOND, burst=RECORDS_AT_ONCE)
 
     def _make(self, data: bytes, now: float) -> list[Record]:
@@ -379,25 +374,16 @@ class Told(Stream):
         logger = "relay" if source.logger == "relay" else "worker"
         what = (level, logger, msg, str(fields.get("error")))
         source.troubles.note(what[3])
-        found = self._repeated(self._repeats.ended(now, what))
+        found = self._repeated(now, what)
         if self._repeats.see(what, now):
             found.append(source.record(level, logger, msg, fields, time.time()))
         return found
 
-    def _repeated(self, over: list[tuple[Any, int]]) -> list[Record]:
+    def _repeated(self, now: float, coming: Hashable = None) -> list[Record]:
         return [
-            self.source.record(what[0], what[1], what[2], {"repeated": f"{times:,} times"}, time.time())
-            for what, times in over
+            self.source.record(level, logger, msg, {"repeated": f"{times:,} times"}, time.time())
+            for (level, logger, msg, _), times in self._repeats.ended(now, coming)
         ]
-
-    def _due(self, now: float) -> list[Record]:
-        return self._repeated(self._repeats.ended(now))
-
-    def _rest(self, now: float) -> list[Record]:
-        return self._repeated(self._repeats.take())
-
-    def _holds(self) -> bool:
-        return bool(self._repeats)
 
 
 class Logged(Printed):
@@ -412,7 +398,7 @@ class Logged(Printed):
         if said is None:
             return super()._group(line, now)
         level, logger, msg, fields, ts = said
-        before = [record for group in self._groups.take() for record in self._told(group, now)]
+        before = self._told(self._groups.take(), now)
         if caddy.is_about_us(msg, fields):
             return before
         return [*before, self.source.record(level, logger, msg, fields, time.time() if ts is None else ts)]
