@@ -248,17 +248,19 @@ def _notes(now: Status, clock: float) -> list[str]:
     shared = {tuple(sorted((app["template"] or app["name"], *app["shared_with"]))) for app in open_ones}
     for names in sorted(names for names in shared if len(names) > 1):
         found.append(f"- not isolated, they run as one user: {', '.join(map(cut, names))}")
-    walled: dict[str, set[str]] = {}
-    for app in now["apps"]:
-        if app.get("sandbox", "off") != "off":
-            label = f"{app['sandbox']}: %s: {app['sandbox_holds']}"
-            walled.setdefault(label, set()).add(cut(app["template"] or app["name"]))
-    found += [f"- {label % ', '.join(sorted(names))}" for label, names in sorted(walled.items())]
+    kinds = {(app["sandbox"], app["sandbox_holds"]) for app in now["apps"] if app.get("sandbox", "off") != "off"}
+    for kind, holds in sorted(kinds):
+        walled = [app for app in now["apps"] if (app["sandbox"], app["sandbox_holds"]) == (kind, holds)]
+        found.append(f"- {kind}: {_names(walled)}: {holds}")
     alone = [app for app in open_ones if not app["isolated"] and not app["shared_with"]]
-    own = sorted({app["template"] or app["name"] for app in alone if app["user"] is None})
-    if own:
-        found.append(f"- not isolated from the daemon, as whose user they run: {', '.join(map(cut, own))}")
+    if own := _names([app for app in alone if app["user"] is None]):
+        found.append(f"- not isolated from the daemon, as whose user they run: {own}")
     return found
+
+
+def _names(apps: Sequence[Status]) -> str:
+    """Of apps; of those of a template, its own."""
+    return ", ".join(sorted({cut(app["template"] or app["name"]) for app in apps}))
 
 
 def _failure(name: str, failure: Status, clock: float, *, is_told: bool) -> list[str]:
@@ -290,23 +292,19 @@ def _builds(name: str, app: Status, clock: float) -> list[str]:
 
 def _memory_limits(now: Status) -> list[str]:
     """What `limits { memory }` is worth here."""
-    kinds: dict[str, set[str]] = {"cgroup": set(), "rlimit": set()}
-    for app in now["apps"]:
-        for worker in app["workers"]:
-            if worker.get("memory_limit"):
-                kinds[worker["memory_limit"]].add(cut(app["template"] or app["name"]))
+
+    def whose(limit: str, kind: str) -> str:
+        return _names([app for app in now["apps"] if any(each.get(limit) == kind for each in app["workers"])])
+
     found = []
-    if kinds["cgroup"]:
-        names = ", ".join(sorted(kinds["cgroup"]))
+    if names := whose("memory_limit", "cgroup"):
         found.append(f"- memory is limited for a worker with all that it has started (cgroup): {names}")
-    if kinds["rlimit"]:
-        names, why = ", ".join(sorted(kinds["rlimit"])), now["daemon"].get("no_cgroup_because")
+    if names := whose("memory_limit", "rlimit"):
+        why = now["daemon"].get("no_cgroup_because")
         found.append(f"- memory is limited for each process by itself (RLIMIT_DATA): {names}")
         found += [f"    no cgroup: {why}"] if why else []
-    free = {cut(app["template"] or app["name"]) for app in now["apps"] for worker in app["workers"]
-            if worker.get("cpu_limit") == "none"}  # fmt: skip
-    if free:
-        found.append(f"! processor time is not limited, whatever limits {{ cpu }} says: {', '.join(sorted(free))}")
+    if names := whose("cpu_limit", "none"):
+        found.append(f"! processor time is not limited, whatever limits {{ cpu }} says: {names}")
         found.append(f"    {now['daemon'].get('no_cpu_limit_because') or 'its cgroup could not be made'}")
     return found
 

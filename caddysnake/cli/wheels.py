@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .reading import CommandFailed
 
@@ -60,34 +60,26 @@ class Interpreter(NamedTuple):
 def describe(path: str) -> Interpreter:
     """What ``path`` (absolute) is. Raises ``CommandFailed``."""
     try:
-        done = subprocess.run(
-            [path, "-I", "-c", _DESCRIBE], capture_output=True, text=True, timeout=_ASKING_S, check=True, cwd="/"
-        )
-        told = json.loads(done.stdout)
+        told = json.loads(_told_by([path, "-I", "-c", _DESCRIBE]))
     except subprocess.CalledProcessError as exc:
         raise CommandFailed(f"{path} does not run as Python 3 does: exit status {exc.returncode}") from None
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise CommandFailed(f"{path} does not run, or is no Python: {exc}") from None
-    version = tuple(told["version"])
     tags = _tags(told) if told["name"] == "cpython" else ()
-    return Interpreter(path, told["suffix"], version, tags)
+    return Interpreter(path, told["suffix"], tuple(told["version"]), tags)
 
 
-def _tags(told: dict[str, object]) -> tuple[str, ...]:
+def _tags(told: dict[str, Any]) -> tuple[str, ...]:
     """PEP 600 and PEP 656: whoever has a newer C library takes what was built for an older one."""
-    abi = "cp" + str(told["soabi"]).split("-")[1] if "-" in str(told["soabi"]) else ""
-    machine = str(told["machine"])
-    if not told["wide"]:
-        machine = _NARROW.get(machine, machine)
-    major, _, minor = str(told["libc"]).rpartition(" ")[2].partition(".")
+    abi = "cp" + told["soabi"].split("-")[1] if "-" in told["soabi"] else ""
+    machine = told["machine"] if told["wide"] else _NARROW.get(told["machine"], told["machine"])
+    major, _, minor = told["libc"].rpartition(" ")[2].partition(".")
     if major == "2" and minor.isdecimal():
         platforms = [f"manylinux_2_{each}_{machine}" for each in range(int(minor), 4, -1)]
         platforms += [f"manylinux{each}_{machine}" for each in ("2014", "2010", "1")]
     else:
         platforms = [f"musllinux_1_{each}_{machine}" for each in range(2, -1, -1)]
-    version = told["version"]
-    assert isinstance(version, list)
-    options = ["--implementation", "cp", "--python-version", ".".join(map(str, version))]
+    options = ["--implementation", "cp", "--python-version", ".".join(map(str, told["version"]))]
     for each in (abi, "abi3", "none"):
         options += ["--abi", each] if each else []
     for each in (*platforms, f"linux_{machine}"):
@@ -152,17 +144,19 @@ def _fetchers(target: Interpreter) -> Iterator[list[str]]:
 def _bundled(python: str) -> list[str] | None:
     """The pip that ``python``, or its distribution, keeps for new virtual environments: it runs out of its wheel."""
     try:
-        done = subprocess.run(
-            [python, "-I", "-c", _BUNDLED], capture_output=True, text=True, timeout=_ASKING_S, check=True, cwd="/"
-        )
+        return [python, f"{_told_by([python, '-I', '-c', _BUNDLED]).strip()}/pip"]
     except (OSError, subprocess.SubprocessError):
         return None
-    return [python, f"{done.stdout.strip()}/pip"]
 
 
 def _runs(command: list[str]) -> bool:
     try:
-        done = subprocess.run([*command, "--version"], capture_output=True, timeout=_ASKING_S, check=False, cwd="/")
+        _told_by([*command, "--version"])
     except (OSError, subprocess.SubprocessError):
         return False
-    return not done.returncode
+    return True
+
+
+def _told_by(command: list[str]) -> str:
+    """What ``command`` prints. Raises ``OSError``, ``subprocess.SubprocessError``."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=_ASKING_S, check=True, cwd="/").stdout
