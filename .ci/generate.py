@@ -132,7 +132,8 @@ def completion(shell: str) -> str:
 def manual_page() -> str:
     page = str(Manpage(whole_parser(), ABOUT, format="single-commands-section"))
     # Its first line holds the day on which it was made, and the day before no change.
-    return re.sub(r'^(\.TH \S+ "\d+") "[^"]*"', r'\1 ""', page, count=1)
+    page = re.sub(r'^(\.TH \S+ "\d+") "[^"]*"', r'\1 ""', page, count=1)
+    return re.sub(r"\n{2,}(?=\.)", "\n", page)  # a macro leaves its own room above: a blank line would be one more
 
 
 def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
