@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from .calling import CallFailed, Target, call, is_strangers, peer_of
@@ -119,26 +120,25 @@ def _of_file(file: str) -> Target:
 
     path = file_asked_for(file)
     names = {name_for(each) for each in (path, os.path.realpath(path))}
-    refused: list[_Seen] = []
-    others: list[tuple[_Seen, str]] = []
-    for seen in _everyone(path):
-        if seen.is_refused:
-            refused.append(seen)
-        elif os.path.basename(seen.target.path) in names:
+    everyone: dict[Target, _Seen] = {}
+    for seen in chain(_by_default(), _announced_ones(path)):
+        if not seen.is_refused and os.path.basename(seen.target.path) in names:
             return seen.target  # before what the file says: with a supervised Caddy that address is Caddy's
-    plain = _plainly_said_in(path)
-    if plain is not None and _look(plain) is not None:
-        return plain
-    said = _said_in(path)
-    if said is not None and _look(said) is not None:
-        return said
+        everyone.setdefault(seen.target, seen)
+    mine = [seen for seen in everyone.values() if os.path.basename(seen.target.path) in names]
+    said = None
+    for said_in in (_plainly_said_in, _said_in):
+        said = said_in(path)
+        if said is not None and _look(said) is not None:
+            return said
+    others: list[tuple[_Seen, str]] = []
     until = time.monotonic() + _ASK_ALL_S
-    for seen in _everyone(path):
+    for seen in everyone.values():
         if not seen.is_refused and time.monotonic() < until:
-            others.append((seen, _file_of(seen.target)))
-            if os.path.isabs(others[-1][1]) and is_same(path, others[-1][1]):
+            runs = _file_of(seen.target)
+            if os.path.isabs(runs) and is_same(path, runs):
                 return seen.target
-    mine = [seen for seen in refused if seen.target.path.endswith(tuple(names))]
+            others.append((seen, runs))
     unit = "" if mine or _ADMIN_OFF.search(_options_of(path)) else _unit_of(path)
     if said is not None and not unit:
         return said  # whoever calls it says why that cannot be
@@ -160,14 +160,12 @@ def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen
     if refused:
         target, uid, _ = refused[0]
         return f"the daemon of {path} is at {target}, which this user may not use: {_call_as(uid)}"
-    text = (
-        f"no daemon answers for {path}: start it with `caddysnake run --config {file}`, "
-        "or say where its admin API is with --address"
-    )
+    start = f"`caddysnake run --config {file}`"
+    text = f"no daemon answers for {path}: start it with {start}, or say where its admin API is with --address"
     if _ADMIN_OFF.search(_options_of(path)):
         text = (
             f"{path} says `admin off`, so a daemon that runs it can be asked nothing: take that line out, "
-            f"or write `admin unix//path`, and start it anew with `caddysnake run --config {file}`"
+            f"or write `admin unix//path`, and start it anew with {start}"
         )
     if others:
         text += "\nThese run something else:" + "".join(f"\n  {_listed(*each)}" for each in others)
@@ -207,21 +205,10 @@ def _user(uid: int) -> str:
 # -- who is there ------------------------------------------------------------------------------------------------------
 
 
-def _everyone(path: str) -> Iterator[_Seen]:
-    known = set()
-    for seen in (*_by_default(), *_announced_ones(path)):
-        if seen.target not in known:
-            known.add(seen.target)
-            yield seen
-
-
 def _by_default() -> Iterator[_Seen]:
     from ..config.plan.rendezvous import default_sockets
 
-    for path in default_sockets(os.environ):
-        seen = _look(Target(path))
-        if seen is not None:
-            yield seen
+    return filter(None, (_look(Target(path)) for path in default_sockets(os.environ)))
 
 
 def _announced_ones(file: str | None) -> Iterator[_Seen]:
