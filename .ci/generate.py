@@ -203,7 +203,7 @@ def command_line_page() -> str:
 is 0 for success, 1 for a command that failed, and 2 for a daemon that was forced to end.
 
 Commands that talk to a daemon find it through its Caddyfile: `--config FILE`, or `./Caddyfile`, or what `serve` runs in
-this folder. `--address` names its admin API instead.
+this folder. `--address` names its admin API instead. Where `--config` is, Caddy's `--adapter` is accepted and ignored.
 
 ## In your shell
 

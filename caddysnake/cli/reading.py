@@ -49,7 +49,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--config", metavar="FILE", help="the Caddyfile, - for standard input (default: ./Caddyfile)"
     )
-    parser.add_argument("-a", "--adapter", metavar="NAME", help="accepted and ignored: it is always a Caddyfile")
+    parser.add_argument("-a", "--adapter", help=argparse.SUPPRESS)  # Caddy's: it is always a Caddyfile
 
 
 def read(path: str | None) -> Source:

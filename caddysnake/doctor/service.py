@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..config.plan.accounts import AccountError, group_id
 from ..config.plan.places import is_same
 from ..daemon.system.cgroups import runs_systemd
 from ..files import user_name
@@ -196,17 +197,11 @@ def last_error(log: str) -> str:
 def _account(unit: Unit) -> tuple[Who, int] | None:
     try:
         entry = pwd.getpwnam(unit.user) if unit.user else pwd.getpwuid(0)
-        gid = _gid(unit.group) if unit.group else entry.pw_gid
-        gids = frozenset({gid, *os.getgrouplist(entry.pw_name, gid), *map(_gid, unit.groups)})
-    except KeyError:
+        gid = group_id(unit.group) if unit.group else entry.pw_gid
+        gids = frozenset({gid, *os.getgrouplist(entry.pw_name, gid), *map(group_id, unit.groups)})
+    except (KeyError, AccountError):
         return None  # DynamicUser, or an account that is gone
     return Who(entry.pw_name, entry.pw_uid, gids), gid
-
-
-def _gid(name: str) -> int:
-    import grp
-
-    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
 
 
 def _unit_of(proc: str, pid: int) -> str:
@@ -214,5 +209,4 @@ def _unit_of(proc: str, pid: int) -> str:
         said = (Path(proc) / str(pid) / "cgroup").read_text()
     except OSError:
         return ""
-    found = re.findall(r"/([^/\s]+\.service)", said)
-    return found[-1] if found else ""
+    return "".join(re.findall(r"/([^/\s]+\.service)", said)[-1:])

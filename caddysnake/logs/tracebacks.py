@@ -59,29 +59,32 @@ class Grouping:
         """What ``line``, which belongs to ``trace``, completes."""
         if self._lines and (len(self._lines) >= GROUP_MAX_LINES or self._size > GROUP_MAX_CHARACTERS):
             return [*self.take(), *self.feed(line, trace)]
-        state = self._state
-        if state == "frames":
-            self._add(line, "frames" if line[:1] in (" ", "\t", "") else "after")
-            return []
-        if state == "after":
-            if not line or line in _LINKS:
-                self._add(line, "after")
-                return []
-            if line == _TRACEBACK:
-                self._add(line, "frames")
-                return []
-        elif state == "stack" and (not line or line[0] in " \t" or _STACK.match(line)):
-            self._add(line, "stack")
-            return []
-        done = self.take()
-        self._trace = trace
-        if line == _TRACEBACK:
-            self._add(line, "frames")
-        elif _STACK.match(line):
-            self._add(line, "stack")
-        else:
-            done.append(Group(line, "", False, trace))
+        done: list[Group] = []
+        state = self._following(line)
+        if state == "plain":
+            done = self.take()
+            self._trace = trace
+            state = "frames" if line == _TRACEBACK else "stack" if _STACK.match(line) else "plain"
+            if state == "plain":
+                return [*done, Group(line, "", False, trace)]
+        self._lines.append(line)
+        self._size += len(line)
+        self._state = state
         return done
+
+    def _following(self, line: str) -> str:
+        """The state behind ``line``; ``plain`` when it does not belong to what is there."""
+        is_indented = line[:1] in (" ", "\t", "")
+        match self._state:
+            case "frames":
+                return "frames" if is_indented else "after"
+            case "after" if not line or line in _LINKS:
+                return "after"
+            case "after" if line == _TRACEBACK:
+                return "frames"
+            case "stack" if is_indented or _STACK.match(line):
+                return "stack"
+        return "plain"
 
     def take(self) -> list[Group]:
         """What is there, complete or not."""
@@ -99,11 +102,6 @@ class Grouping:
         text = "\n".join(lines) if len(lines) > 1 else ""
         return [Group(title, text, True, self._trace), *[Group("", "", False)] * empty]
 
-    def _add(self, line: str, state: str) -> None:
-        self._lines.append(line)
-        self._size += len(line)
-        self._state = state
-
 
 _KINDS_MAX = 8
 _TEXT_MAX = 4 * 1024
@@ -119,7 +117,7 @@ class Troubles:
 
     def note(self, text: str) -> None:
         """Count ``text``, if it is a traceback."""
-        if "Traceback (most recent call last):" not in text:
+        if _TRACEBACK not in text:
             return
         kind = _VARIES.sub("#", text.rstrip().rpartition("\n")[2][:200])
         if kind in self._counts or len(self._counts) < _KINDS_MAX:

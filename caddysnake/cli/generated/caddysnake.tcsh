@@ -25,8 +25,8 @@ complete caddysnake \
         'c/--root=/d/' \
         'c/-o=/d/' \
         'c/--directory=/d/' \
-        'c/--/(access-logs adapter address admin all-or-nothing any app app-dir asgi autoreload bind caddy caddy-group caddy-user canary changed check config debug diff directory domain env-file env-var factory follow force grep help host import install interval json level lifespan lines listen names no-canary now output overwrite port pretty print process python python-path reload request-body-max-size root runtime seconds since socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
-        'c/-/(- a b c d f h l n o p w)/' \
+        'c/--/(access-logs address admin all-or-nothing any app app-dir asgi autoreload bind caddy caddy-group caddy-user canary changed check config debug diff directory domain env-file env-var factory follow force grep help host import install interval json level lifespan lines listen names no-canary now output overwrite port pretty print process python python-path reload request-body-max-size root runtime seconds since socket-dir start-timeout static-path static-route threads users venv wall watch workers working-dir wsgi)/' \
+        'c/-/(- b c d f h l n o p w)/' \
         'n/-c/f/' \
         'n/--config/f/' \
         'n/--socket-dir/d/' \

@@ -50,7 +50,6 @@ _shtab_caddysnake_defaults_added=0
 _shtab_caddysnake_adapt_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   {-p,--pretty}"[indent the output]"
 )
 
@@ -60,7 +59,6 @@ _shtab_caddysnake_adapt_defaults_added=0
 _shtab_caddysnake_caddyfile_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--socket-dir[the folder of the blocks\' sockets (default\: \/run\/caddysnake)]:DIR:_files -/"
 )
 
@@ -89,7 +87,6 @@ _shtab_caddysnake_doctor_defaults_added=0
 _shtab_caddysnake_dump_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":a worker\'s process:"
 )
@@ -107,7 +104,6 @@ _shtab_caddysnake_environ_defaults_added=0
 _shtab_caddysnake_exec_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":its name, as \`caddysnake status\` has it, or a tenant\'s host:_caddysnake_apps"
   "(-)*::default\: the app\'s python:"
@@ -145,7 +141,6 @@ _shtab_caddysnake_logs_options=(
   {-n,--lines}"[only so many of the last]:N:"
   "--json[as JSON, also on a terminal]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":only of this app, by its name in \`caddysnake status\`:_caddysnake_apps"
 )
@@ -167,7 +162,6 @@ _shtab_caddysnake_profile_options=(
   {-o,--output}"[where to write\: a name in .html, .json or .txt]:FILE:_files"
   "--wall[count waiting too, in .txt and where nothing is written]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":a name in \`caddysnake status\`, a tenant\'s host, or a pid:_caddysnake_apps"
 )
@@ -178,7 +172,6 @@ _shtab_caddysnake_profile_defaults_added=0
 _shtab_caddysnake_promote_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":its name\; \`caddysnake status\` has them:_caddysnake_apps"
 )
@@ -189,7 +182,6 @@ _shtab_caddysnake_promote_defaults_added=0
 _shtab_caddysnake_reload_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   "--changed[only apps whose definition has changed]"
   "--app[only this app\; \`caddysnake status\` has the names]:NAME:_caddysnake_apps"
@@ -204,7 +196,6 @@ _shtab_caddysnake_reload_defaults_added=0
 _shtab_caddysnake_rollback_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":its name\; \`caddysnake status\` has them (default\: all):_caddysnake_apps"
 )
@@ -215,7 +206,6 @@ _shtab_caddysnake_rollback_defaults_added=0
 _shtab_caddysnake_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--caddy[also run a stock Caddy on the same file]"
   "--socket-dir[the folder of the sockets of blocks whose site names none]:DIR:_files -/"
   "--admin[where the admin API listens, or off (default\: what the file says)]:ADDRESS:"
@@ -228,7 +218,6 @@ _shtab_caddysnake_run_defaults_added=0
 _shtab_caddysnake_run_schedule_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":its name, as \`caddysnake status\` has it, or a tenant\'s host:_caddysnake_apps"
   ":the schedule\'s:"
@@ -249,7 +238,6 @@ _shtab_caddysnake_runtime_defaults_added=0
 _shtab_caddysnake_scale_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   ":its name\; \`caddysnake status\` has them:_caddysnake_apps"
   ":a number, or auto:"
@@ -293,7 +281,6 @@ _shtab_caddysnake_serve_defaults_added=0
 _shtab_caddysnake_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
   "--json[what the API answers, as one line]"
   "--names[only the names of the apps, one a line]"
@@ -310,7 +297,6 @@ _shtab_caddysnake_status_defaults_added=0
 _shtab_caddysnake_stop_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
 )
 
@@ -333,7 +319,6 @@ _shtab_caddysnake_systemd_defaults_added=0
 _shtab_caddysnake_upgrade_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--address[the daemon\'s admin API (default\: found through the Caddyfile)]:ADDRESS:"
 )
 
@@ -343,7 +328,6 @@ _shtab_caddysnake_upgrade_defaults_added=0
 _shtab_caddysnake_validate_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the Caddyfile, - for standard input (default\: .\/Caddyfile)]:FILE:_files"
-  {-a,--adapter}"[accepted and ignored\: it is always a Caddyfile]:NAME:"
   "--caddy[check it as run --caddy would read it, Caddy\'s part too]"
   "--import[import each app once, as its workers would]"
 )

@@ -25,11 +25,9 @@ _SUFFIXES: Final = {
 _UNITS_OWN: Final = "the unit's own: `caddysnake systemd` writes one for the daemon"
 _LIMITS: Final = {"LimitNOFILE": "open_files", "LimitNPROC": "processes", "LimitFSIZE": "file_size", "Nice": "niceness"}
 _OF_THE_UNIT: Final = {
-    "Restart": "workers that end are always replaced, with back-off",
-    "RestartSec": "workers that end are always replaced, with back-off",
+    **dict.fromkeys(("Restart", "RestartSec"), "workers that end are always replaced, with back-off"),
     "ExecReload": "`caddysnake reload`",
-    "KillMode": "the daemon ends its workers in order, within `grace_period`",
-    "KillSignal": "the daemon ends its workers in order, within `grace_period`",
+    **dict.fromkeys(("KillMode", "KillSignal"), "the daemon ends its workers in order, within `grace_period`"),
     "TimeoutStopSec": "`grace_period` is how long requests may run on",
     "TimeoutStartSec": "`start_timeout`",
     "RuntimeDirectory": "folders of sockets are made where they are missing, as /run/caddysnake is by its unit",
