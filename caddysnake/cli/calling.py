@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote
 
 from .reading import CommandFailed
 
@@ -49,6 +50,11 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"unix/{self.path}" if self.path else f"{self.host}:{self.port}"
+
+
+def path_of(app: str, what: str = "") -> str:
+    """The path of the app ``app``, or of ``what`` of it."""
+    return f"/apps/{quote(app, safe='')}{what}"
 
 
 class _Answer(NamedTuple):

@@ -24,9 +24,8 @@ import struct
 import termios
 import tty
 from typing import Any
-from urllib.parse import quote
 
-from .calling import CallFailed, Target, switch
+from .calling import CallFailed, Target, path_of, switch
 from .finding import add_daemon_arguments, find
 
 _PROTOCOL = "caddysnake-exec"
@@ -61,8 +60,7 @@ class _Shell:
         asked: dict[str, Any] = {"command": command, "terminal": self._terminal}
         if self._terminal:
             asked |= {"size": _size(self._terminal[0]), "term": os.environ.get("TERM", "")}
-        path = f"/apps/{quote(app, safe='')}/exec"
-        self._sock = switch(target, path, json.dumps(asked).encode(), _PROTOCOL)
+        self._sock = switch(target, path_of(app, "/exec"), json.dumps(asked).encode(), _PROTOCOL)
         self._other = -1
         self._said = b""
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from urllib.parse import quote, urlencode
+from collections import Counter
+from urllib.parse import urlencode
 
 from ..logs.records import printable
-from .calling import call
+from .calling import call, path_of
 from .finding import add_daemon_arguments, find
 from .reading import CommandFailed
 
@@ -42,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     if args.output is not None and not os.path.isdir(os.path.dirname(args.output) or "."):
         raise CommandFailed(f"{args.output}: there is no such folder")
     form = "wall" if args.wall and suffix == ".txt" else suffix[1:]
-    path = f"/workers/{args.app}" if args.app.isdecimal() else f"/apps/{quote(args.app, safe='')}"
+    path = f"/workers/{args.app}" if args.app.isdecimal() else path_of(args.app)
     query = urlencode({"seconds": f"{args.seconds:g}", "format": form})
     seen = call(find(args.address, args.config), "POST", f"{path}/profile?{query}", timeout=None)
     for warning in seen["warnings"]:
@@ -63,12 +64,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _show(about: str, content: str, whose: str) -> None:
     """How much time of ``whose`` was used, and the functions that took most, each for itself."""
-    own: dict[str, int] = {}
+    own: Counter[str] = Counter()
     for line in content.splitlines():
         stack, _, took = line.rpartition(" ")
-        name = stack.rpartition(";")[2]
-        own[name] = own.get(name, 0) + int(took)
-    whole = sum(own.values())
+        own[stack.rpartition(";")[2]] += int(took)
+    whole = own.total()
     print(f"{about}: {whole / 1e6:.3f} s {whose}{'' if whole else '; --wall counts waiting too'}")
-    for name, its in sorted(own.items(), key=lambda each: -each[1])[:_HOTTEST]:
+    for name, its in own.most_common(_HOTTEST):
         print(f"{100 * its / whole:6.1f} %  {printable(name)}")

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import argparse
-from urllib.parse import quote
 
-from .calling import call
+from .calling import call, path_of
 from .finding import add_daemon_arguments, find
 
 
@@ -20,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Ask for it; 0 when it serves."""
-    target = find(args.address, args.config)
-    done = call(target, "POST", f"/apps/{quote(args.app, safe='')}/promote", timeout=None)
+    done = call(find(args.address, args.config), "POST", path_of(args.app, "/promote"), timeout=None)
     print(f"{done['app']}: the new build has taken over")
     return 0

@@ -18,9 +18,9 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from .calling import CallFailed, Target, call, follow
+from .calling import CallFailed, Target, call, follow, path_of
 from .finding import add_daemon_arguments, file_asked_for, find
 from .reading import DEFAULT_FILE, read
 
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     """Reload, and wait for the outcome; 0 when the new workers serve."""
     if args.app is not None:
         query = "" if args.canary is None else f"?canary={str(args.canary).lower()}"
-        path, body = f"/apps/{quote(args.app, safe='')}/reload{query}", None
+        path, body = path_of(args.app, f"/reload{query}"), None
         change = f"/load?{urlencode({'app': args.app})}"
     else:
         flags = {"changed": args.changed, "all_or_nothing": args.all_or_nothing, "canary": args.canary}

@@ -10,9 +10,8 @@ apps that have a build to go back to.
 from __future__ import annotations
 
 import argparse
-from urllib.parse import quote
 
-from .calling import call
+from .calling import call, path_of
 from .finding import add_daemon_arguments, find
 from .reading import CommandFailed
 
@@ -32,6 +31,6 @@ def main(args: argparse.Namespace) -> int:
     if not names:
         raise CommandFailed("no app has a build to go back to: keep_previous keeps one")
     for name in names:
-        done = call(target, "POST", f"/apps/{quote(name, safe='')}/rollback")
+        done = call(target, "POST", path_of(name, "/rollback"))
         print(f"{done['app']}: build {done['build']} serves again, until the next reload or restart")
     return 0

@@ -11,7 +11,7 @@ import argparse
 import sys
 from urllib.parse import quote
 
-from .calling import call
+from .calling import call, path_of
 from .finding import add_daemon_arguments, find
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run it; 0 when its command has ended well."""
-    path = f"/apps/{quote(args.app, safe='')}/schedules/{quote(args.name, safe='')}/run"
+    path = path_of(args.app, f"/schedules/{quote(args.name, safe='')}/run")
     done = call(find(args.address, args.config), "POST", path, timeout=None)
     print(f"{args.name} has ended in {done['seconds']:.1f} s: {done['reason']}", file=sys.stderr)
     return 0 if done["ok"] else 1

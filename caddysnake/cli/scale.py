@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from urllib.parse import quote
 
-from .calling import call
+from .calling import call, path_of
 from .finding import add_daemon_arguments, find
 
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Ask for it; 0 when it is being done."""
-    path = f"/apps/{quote(args.app, safe='')}/scale?workers={quote(args.workers, safe='')}"
+    path = path_of(args.app, f"/scale?workers={quote(args.workers, safe='')}")
     done = call(find(args.address, args.config), "POST", path)
     held = ", until the next reload or restart" if done["is_fixed"] else ""
     print(f"{done['app']}: {done['workers']} worker{'' if done['workers'] == 1 else 's'}{held}")

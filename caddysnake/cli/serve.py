@@ -149,17 +149,13 @@ def caddyfile(args: argparse.Namespace, app: NamedApp) -> str:
 def _python(args: argparse.Namespace, app: NamedApp) -> list[str]:
     told = "wsgi" if args.wsgi else "asgi" if args.asgi else app.interface
     wsgi = told == "wsgi"
-    lines = [f"{'module_wsgi' if wsgi else 'module_asgi'} {_quote(app.name)}", "pass_env *"]
+    lines = [f"module_{'wsgi' if wsgi else 'asgi'} {_quote(app.name)}", "pass_env *"]
     settings = {"working_dir": app.working_dir, "venv": args.venv, "python_path": args.python_path}
     if (venv := _venv(args, app)) is not None:
         settings["venv"] = venv.path
-    for name in ("workers", "start_timeout", "request_body_max_size", "runtime"):
-        settings[name] = getattr(args, name)
+    settings |= {name: getattr(args, name) for name in ("workers", "start_timeout", "request_body_max_size", "runtime")}
+    settings |= {"threads": args.threads} if wsgi else {"lifespan": args.lifespan}
     lines += [f"{name} {_quote(value)}" for name, value in settings.items() if value is not None]
-    if wsgi and args.threads is not None:
-        lines.append(f"threads {_quote(args.threads)}")
-    if not wsgi and args.lifespan is not None:
-        lines.append(f"lifespan {args.lifespan}")
     for path in args.env_file:  # as the shell completes it, and not from the app's folder, as in a Caddyfile
         is_here = app.working_dir is not None and os.path.exists(path)
         lines.append(f"env_file {_quote(os.path.abspath(path) if is_here else path)}")

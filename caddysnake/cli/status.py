@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from urllib.parse import quote
 
-from .calling import CallFailed, Target, call
+from .calling import CallFailed, Target, call, path_of
 from .finding import add_daemon_arguments, fault_of, find
 from .reading import CommandFailed
 
@@ -79,7 +78,7 @@ def _check(target: Target, app: str | None, *, is_any: bool) -> int:
 def _why_not(target: Target, app: str) -> str:
     """Why ``app`` is not served; empty when it is, or would be when it is asked for."""
     try:
-        found = call(target, "GET", f"/apps/{quote(app, safe='')}", _CHECK_S)
+        found = call(target, "GET", path_of(app), _CHECK_S)
     except CallFailed as exc:
         code = exc.answer.get("code")
         if code == "asleep":

@@ -59,8 +59,15 @@ def understand(source: Source, setting: RunSetting, is_start: bool = False, goes
     wants all or none. ``goes_on``: nor then, since they may run already.
     """
     part, config, planned = _plan(source, setting)
-    endpoint, problems = _endpoint(config, source, setting)
     has_caddy = setting.folder is not None
+    problems: list[CaddyfileError] = []
+    try:
+        endpoint = admin_endpoint(
+            config.options, source.file, os.environ,
+            for_caddy=has_caddy, override=setting.admin, base_dir=setting.base,
+        )  # fmt: skip
+    except CaddyfileError as exc:
+        endpoint, problems = AdminEndpoint(None), [exc]
     # A Caddy whose admin API could not be given a socket.
     admin = "" if config.options.admin is not None or part.admin.startswith("unix/") else part.admin
     settled = settle(config, planned, os.environ, base_dir=setting.base, own_sockets=has_caddy, caddys_admin=admin)
@@ -76,7 +83,7 @@ def understand(source: Source, setting: RunSetting, is_start: bool = False, goes
     _take_secrets(meaning)
     asked = None
     if (address := config.options.on_demand_ask) is not None:
-        hosts = HostDirectory(config, planned, os.environ, setting.base, own_sockets=setting.folder is not None)
+        hosts = HostDirectory(config, planned, os.environ, setting.base, own_sockets=has_caddy)
         asked = Asked(socket_address(address), hosts.serves)
     document = Document(source.content, absolute(source.file, setting.base))
     configuration = Configuration(composition, document, meaning, endpoint, config.warnings, asked, part)
@@ -109,24 +116,6 @@ def _plan(source: Source, setting: RunSetting) -> tuple[CaddyPart, Config, Plan]
     if setting.socket_dir is None and any(listener.own for listener in planned.listeners):
         make_folder(default_socket_dir())
     return CaddyPart(), config, planned
-
-
-def _endpoint(config: Config, source: Source, setting: RunSetting) -> tuple[AdminEndpoint, list[CaddyfileError]]:
-    for_caddy = setting.folder is not None
-    try:
-        return (
-            admin_endpoint(
-                config.options,
-                source.file,
-                os.environ,
-                for_caddy=for_caddy,
-                override=setting.admin,
-                base_dir=setting.base,
-            ),
-            [],
-        )
-    except CaddyfileError as exc:
-        return AdminEndpoint(None), [exc]
 
 
 def _take_secrets(meaning: object) -> None:
