@@ -166,8 +166,6 @@ def _raw(is_wanted: bool) -> Any:
 
 
 def _write(fd: int, data: bytes) -> None:
-    while data:
-        try:
+    with contextlib.suppress(OSError):
+        while data:
             data = data[os.write(fd, data) :]
-        except OSError:
-            return

@@ -61,7 +61,7 @@ def overview(
         left_out = len(now["apps"]) - len(apps)
     below = [*_beside(now, clock, width), *below]
     more = [f"  … and {left_out} more"] if left_out else []
-    rows = table(_apps(apps, bounds_of(now), earlier, passed_s, before is not None), width)
+    rows = table(_apps(apps, now, earlier, passed_s, before is not None), width)
     return [*above, *rows, *more, *below]
 
 
@@ -88,7 +88,7 @@ def one_app(now: Status, key: str, width: int | None = None) -> list[str]:
         frozenset((0, 2, 3, 4, 5, 6)),
         (7, 3, 6),
     )
-    lines = [*table(_apps([app], bounds_of(now), {}, 0.0, with_rates=False), width), ""]
+    lines = [*table(_apps([app], now, {}, 0.0, with_rates=False), width), ""]
     lines += wrapped([f"folder {app['working_dir']}", f"python {app['python']}"], width)
     lines += ["", *table(workers, width), *_beside({**alone, "templates": []}, clock, width)]
     lines += ["", *table(_listeners(alone), width)]
@@ -141,21 +141,12 @@ def _daemon(daemon: Status, clock: float) -> list[str]:
     return lines
 
 
-def bounds_of(now: Status) -> tuple[Sequence[float], Sequence[float]]:
-    """The bounds of durations, and of how long requests wait."""
-    return now["latency_bounds_s"], now["queue_bounds_s"]
-
-
 def _tries(refused: Status) -> str:
     return f", and {refused['tries'] - 1} before it" if refused["tries"] > 1 else ""
 
 
 def _apps(
-    apps: Sequence[Status],
-    bounds: tuple[Sequence[float], Sequence[float]],
-    earlier: Mapping[str, Status],
-    passed_s: float,
-    with_rates: bool,
+    apps: Sequence[Status], now: Status, earlier: Mapping[str, Status], passed_s: float, with_rates: bool
 ) -> Columns:
     last = "REQ/S" if with_rates else "REQUESTS"
     busy = ("ERRORS", "IN FLIGHT", "QUEUE", "QUEUE TIME", "MEDIAN", "P95")
@@ -181,9 +172,9 @@ def _apps(
                 str(traffic["errors"]),
                 str(app["in_flight"]),
                 str(app["waiting"]),
-                milliseconds(quantile(0.95, bounds[1], queues)),
-                milliseconds(quantile(0.5, bounds[0], latencies)),
-                milliseconds(quantile(0.95, bounds[0], latencies)),
+                milliseconds(quantile(0.95, now["queue_bounds_s"], queues)),
+                milliseconds(quantile(0.5, now["latency_bounds_s"], latencies)),
+                milliseconds(quantile(0.95, now["latency_bounds_s"], latencies)),
                 size(app["memory_bytes"]),
                 str(sum(app["restarts"].values())),
             )

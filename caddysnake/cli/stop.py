@@ -17,9 +17,7 @@ from .reading import CommandFailed
 _AFTER_GRACE_S = END_S + 30.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    add_daemon_arguments(parser)
+add_arguments = add_daemon_arguments
 
 
 def main(args: argparse.Namespace) -> int:

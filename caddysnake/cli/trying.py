@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 
 from ..channel.settings import Settings
 from ..daemon.apps.app import App
@@ -15,17 +16,14 @@ from ..daemon.workers.launchers import WorkerOrigins
 
 _PATIENCE_S = 10.0
 
-Tell = Callable[[str, float | None, str], None]
-"""Hears of each app: its name, the seconds that its import took, or None and why it failed."""
 
-
-def try_all(desired: Desired, tell: Tell) -> bool:
-    """Import each static app of ``desired`` once; whether all could be."""
+def try_all(desired: Desired) -> bool:
+    """Import each static app of ``desired`` once, and say what came of it; whether all could be."""
     import uvloop
 
     processes.become_supervisor()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_try_all(list(_alone(desired)), tell))
+        return runner.run(_try_all(list(_alone(desired))))
 
 
 def _alone(desired: Desired) -> Iterator[PoolSpec]:
@@ -35,7 +33,7 @@ def _alone(desired: Desired) -> Iterator[PoolSpec]:
         yield spec._replace(workers=1, warmup=None, settings=spec.settings._replace(lifespan="off"))
 
 
-async def _try_all(specs: list[PoolSpec], tell: Tell) -> bool:
+async def _try_all(specs: list[PoolSpec]) -> bool:
     loop = asyncio.get_running_loop()
     connections = Connections(loop, lambda connection: None, lambda connection: None)
     origins = WorkerOrigins()
@@ -44,12 +42,10 @@ async def _try_all(specs: list[PoolSpec], tell: Tell) -> bool:
         for spec in specs:
             app = App(spec, origins, connections)
             try:
-                took = await app.start()
+                print(f"{spec.name}: imported in {await app.start():.1f} s")
             except StartFailed as exc:
                 all_well = False
-                tell(spec.name, None, f"({exc.code}):\n{exc}")
-            else:
-                tell(spec.name, took, "")
+                print(f"Error: app {spec.name} cannot be imported ({exc.code}):\n{exc}", file=sys.stderr)
             finally:
                 app.stop()
                 app.kill()

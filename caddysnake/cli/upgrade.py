@@ -23,9 +23,7 @@ _PATIENCE_S = 180.0
 _LOOK_S = 0.1
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    add_daemon_arguments(parser)
+add_arguments = add_daemon_arguments
 
 
 def main(args: argparse.Namespace) -> int:

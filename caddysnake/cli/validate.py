@@ -71,16 +71,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _imported(plan: Plan, tables: Sequence[Table]) -> bool:
     """Whether each app could be imported; that is told of each."""
-    def tell(name: str, took: float | None, why: str) -> None:
-        if took is None:
-            print(f"Error: app {name} cannot be imported {why}", file=sys.stderr)
-        else:
-            print(f"{name}: imported in {took:.1f} s")
-
     desired = compose(plan, os.environ, tables, start_folder(os.environ))
     for spec in desired.templates.values():
         print(f"Note: {spec.name}: which app it is depends on the request, so it is not imported", file=sys.stderr)
-    return try_all(desired, tell)
+    return try_all(desired)
 
 
 def _refused_by_caddy(part: CaddyPart) -> str | None:

@@ -26,10 +26,9 @@ class Lines:
     def feed(self, data: bytes) -> list[str]:
         """The lines that ``data`` completes."""
         first, *rest = data.split(b"\n")
-        if not rest:
-            self._begin(first)
-            return []
         self._begin(first)
+        if not rest:
+            return []
         found = [self.take()]
         last = rest.pop()
         found += [self._text(line, 0) for line in rest]
