@@ -13,6 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
@@ -103,7 +104,7 @@ def whole_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=command.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=10_000),  # who shows it breaks lines
             allow_abbrev=False,
         )
         command.add_arguments(inner)

@@ -51,21 +51,14 @@ def _timeout(block: Block, value: Any, values: Mapping[str, Any]) -> None:
 
 USES = {
     **options.COMMON,
-    "workers": options.workers,
+    **options.GUNICORNS,
     "threads": options.line("threads", options.number),
     "worker_class": _class,
-    "max_requests": options.max_requests,
     "timeout": _timeout,
-    "graceful_timeout": options.grace,
     "chdir": options.line("working_dir"),
     "pythonpath": options.python_folders,
     "raw_env": options.variables,
-    "user": options.line("user"),
-    "group": options.line("group"),
-    "umask": options.umask,
     "reload": options.switch("autoreload"),
-    "accesslog": lambda block, value, _: block.put("log") if value else None,
-    "loglevel": options.level,
     **options.later("bind forwarded_allow_ips wsgi_app max_requests_jitter"),
     "reload_extra_files": options.watch,
     **options.reasons(

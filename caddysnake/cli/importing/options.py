@@ -317,3 +317,16 @@ def listen(block: Block, text: str) -> None:
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
         block.addresses.append(f"tcp/{host}:{given or _PORT}")
+
+
+GUNICORNS: Final[dict[str, Use | str]] = {
+    "workers": workers,
+    "max_requests": max_requests,
+    "graceful_timeout": grace,
+    "user": line("user"),
+    "group": line("group"),
+    "umask": umask,
+    "accesslog": switch("log"),
+    "loglevel": level,
+}
+"""Of gunicorn and of hypercorn, which has its names."""
