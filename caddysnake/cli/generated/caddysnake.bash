@@ -100,7 +100,7 @@ _shtab_caddysnake_serve___lifespan_choices=(on off auto)
 _shtab_caddysnake_serve___runtime_choices=(native uvloop sync)
 _shtab_caddysnake_logs___level_choices=(debug info warn error panic fatal)
 _shtab_caddysnake_runtime_pos_0_choices=(install path)
-_shtab_caddysnake_completion_pos_0_choices=(bash zsh fish tcsh)
+_shtab_caddysnake_completion_pos_0_choices=(bash zsh fish)
 _shtab_caddysnake_pos_0_choices=(run serve reload upgrade promote rollback exec run-schedule scale stop status logs profile dump validate adapt caddyfile fmt import doctor systemd runtime environ completion manpage version)
 
 _shtab_caddysnake_run__h_nargs=0

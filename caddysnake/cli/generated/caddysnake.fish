@@ -209,7 +209,7 @@ complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_
 complete -c caddysnake -n '_shtab_caddysnake_using environ' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a completion -d 'Print a script that completes commands and options in your shell.'
 complete -c caddysnake -n '_shtab_caddysnake_using completion' -s h -l help -d 'show this help message and exit'
-complete -c caddysnake -n '_shtab_caddysnake_using completion; and test $_shtab_caddysnake_npos -eq 0' -ka "bash zsh fish tcsh" -d 'the shell to write for'
+complete -c caddysnake -n '_shtab_caddysnake_using completion; and test $_shtab_caddysnake_npos -eq 0' -ka "bash zsh fish" -d 'the shell to write for'
 complete -c caddysnake -n '_shtab_caddysnake_using; and test $_shtab_caddysnake_npos -eq 0' -a manpage -d 'Write the manual page, caddysnake(8), made of what --help says.'
 complete -c caddysnake -n '_shtab_caddysnake_using manpage' -s h -l help -d 'show this help message and exit'
 complete -c caddysnake -n '_shtab_caddysnake_using manpage' -s o -l directory -xka "(__fish_complete_directories)" -d 'where to write it (default: to standard output)'

@@ -67,7 +67,7 @@ _shtab_caddysnake_caddyfile_defaults_added=0
 
 _shtab_caddysnake_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":the shell to write for:(bash zsh fish tcsh)"
+  ":the shell to write for:(bash zsh fish)"
 )
 
 # guard to ensure default positional specs are added only once per session
