@@ -99,12 +99,12 @@ class Runner(NamedTuple):
         return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def runner_of(file: str | None, pid: int | None, proc: str = "/proc") -> Runner:
+def runner_of(file: str | None, pid: int | None) -> Runner:
     """Of the daemon ``pid``; where none runs, of the unit that runs ``file``; else whoever asks."""
-    if pid is not None and (found := of_process(pid, proc)) is not None:
+    if pid is not None and (found := of_process(pid)) is not None:
         who, gid = found
         known = units() if runs_systemd() else []
-        return Runner(who, gid, next((unit for unit in known if unit.name == _unit_of(proc, pid)), None), pid)
+        return Runner(who, gid, next((unit for unit in known if unit.name == _unit_of(pid)), None), pid)
     unit = None if file is None else unit_of(file)
     if unit is not None and (account := _account(unit)) is not None:
         return Runner(*account, unit)
@@ -122,9 +122,9 @@ def unit_of(file: str) -> Unit | None:
     return next((unit for unit in known if unit.config and is_same(file, unit.config)), None)
 
 
-def in_container(root: str = "/") -> bool:
+def in_container() -> bool:
     """Whether this is one of Docker's, or podman's: there is no unit to change, and another image is started anew."""
-    return any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
+    return any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv")))
 
 
 def units(*patterns: str) -> list[Unit]:
@@ -204,9 +204,9 @@ def _account(unit: Unit) -> tuple[Who, int] | None:
     return Who(entry.pw_name, entry.pw_uid, gids), gid
 
 
-def _unit_of(proc: str, pid: int) -> str:
+def _unit_of(pid: int) -> str:
     try:
-        said = (Path(proc) / str(pid) / "cgroup").read_text()
+        said = Path(f"/proc/{pid}/cgroup").read_text()
     except OSError:
         return ""
     return "".join(re.findall(r"/([^/\s]+\.service)", said)[-1:])

@@ -213,12 +213,12 @@ def _accepts(path: str) -> bool:
     return True
 
 
-def holder_of(path: str, locks: str = "/proc/locks") -> int | None:
+def holder_of(path: str) -> int | None:
     """The process that holds the lock beside the socket, by the kernel's list: asking with a lock of our own could get
     in the way of a daemon that is just starting."""
     try:
         info = os.stat(f"{path}.lock")
-        with open(locks, encoding="ascii") as file:
+        with open("/proc/locks", encoding="ascii") as file:
             lines = [line.split() for line in file]
     except OSError:
         return None

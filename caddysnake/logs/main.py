@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 
 from . import caddy, orders
 from .formats import Console, Format, has_colours, journal_line, json_line
@@ -44,10 +45,9 @@ _TROUBLED_MAX = 256
 class LogProcess:
     """Everything but the process itself. ``channel``: the daemon's orders; ``sink``: where records go."""
 
-    def __init__(self, channel: socket.socket, sink: Sink, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, channel: socket.socket, sink: Sink) -> None:
         self._channel: socket.socket | None = channel
         self._sink = sink
-        self._environ = dict(os.environ) if environ is None else environ
         self._streams: dict[int, Stream] = {}
         self._restless: set[Stream] = set()
         self._pending: dict[Stream, None] = {}
@@ -211,8 +211,8 @@ class LogProcess:
     def _format_named(self, name: str) -> Format:
         is_terminal = os.isatty(_STDERR)
         if name == "console" or (name == "auto" and is_terminal):
-            return Console(has_colours(is_terminal, self._environ))
-        return journal_line if is_journal(self._environ) else json_line
+            return Console(has_colours(is_terminal, os.environ))
+        return journal_line if is_journal(os.environ) else json_line
 
     # Streams
 
@@ -318,7 +318,7 @@ class LogProcess:
         self._sink.close(_FAREWELL_S)
 
 
-def is_journal(environ: dict[str, str], fd: int = _STDERR) -> bool:
+def is_journal(environ: Mapping[str, str], fd: int = _STDERR) -> bool:
     """Whether ``fd`` is a connection to journald (systemd.exec(5), JOURNAL_STREAM)."""
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:

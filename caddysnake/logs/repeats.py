@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 SHOWN = 10
@@ -13,21 +14,18 @@ WINDOW_S = 10.0
 _THINGS_MAX = 64
 
 
+@dataclass(slots=True)
 class _Thing:
-    __slots__ = ("since", "times")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.times = 1
+    since: float
+    times: int = 1
 
 
 class Repeats:
     """What has been told of late. ``things_max`` 1: only what comes several times in a row counts as the same."""
 
-    def __init__(self, things_max: int = _THINGS_MAX, shown: int = SHOWN) -> None:
+    def __init__(self, things_max: int = _THINGS_MAX) -> None:
         self._things: OrderedDict[Hashable, _Thing] = OrderedDict()  # oldest window first
         self._things_max = things_max
-        self._shown = shown
 
     def __bool__(self) -> bool:
         """Something is being counted."""
@@ -40,7 +38,7 @@ class Repeats:
             self._things[what] = _Thing(now)
             return True
         thing.times += 1
-        return thing.times <= self._shown
+        return thing.times <= SHOWN
 
     def ended(self, now: float, coming: Hashable = None) -> list[tuple[Any, int]]:
         """What is not counted any longer, and how often each has not been told. ``coming`` is about to be seen."""
@@ -52,6 +50,6 @@ class Repeats:
             if now - thing.since < WINDOW_S and not makes_room:
                 break
             del things[what]
-            if thing.times > self._shown:
-                over.append((what, thing.times - self._shown))
+            if thing.times > SHOWN:
+                over.append((what, thing.times - SHOWN))
         return over
