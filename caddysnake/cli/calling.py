@@ -49,7 +49,8 @@ class Target(NamedTuple):
     port: int = 0
 
     def __str__(self) -> str:
-        return f"unix/{self.path}" if self.path else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix/{self.path}" if self.path else f"{host}:{self.port}"
 
 
 def path_of(app: str, what: str = "") -> str:
@@ -142,7 +143,7 @@ def _asked(
     headers: Mapping[str, str] | None = None,
 ) -> Iterator[socket.socket]:
     """A connection on which that was asked. Raises ``CallFailed``, also for what goes wrong while it is used."""
-    host = "localhost" if target.path else f"{target.host}:{target.port}"
+    host = "localhost" if target.path else str(target)
     fields = {"Host": host, **({} if target.path else {"Origin": f"http://{host}"}), **(headers or {})}
     if body is not None:
         fields["Content-Length"] = str(len(body))
