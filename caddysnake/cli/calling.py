@@ -12,17 +12,15 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from .reading import CommandFailed
 
-UCRED = struct.Struct("3i")
-"""Of SO_PEERCRED: pid, uid, gid."""
 PATIENCE_S = 30.0
 _LOOK_S = 15.0
 _LONGEST_S = 3600.0
@@ -181,8 +179,8 @@ def _connect(target: Target, timeout: float) -> socket.socket:
 
 
 def peer_of(sock: socket.socket) -> int:
-    """The user who listens where ``sock`` is connected to."""
-    uid: int = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
+    """The user who listens where ``sock`` is connected to (unix(7), SO_PEERCRED)."""
+    _, uid, _ = array("i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return uid
 
 

@@ -49,7 +49,7 @@ COMMANDS: Final[dict[str, str]] = {
 
 PROGRAM: Final = "caddysnake"
 EXIT_FAILED: Final = 1
-STATE: Final = "CADDYSNAKE_STATE"  # as in daemon.inheritance, which takes long to import
+STATE: Final = "CADDYSNAKE_STATE"  # as in daemon.upgrade.handover, which takes long to import
 REHEARSAL: Final = "CADDYSNAKE_REHEARSAL"
 _REHEARSAL_NICENESS: Final = 5
 _OF_OTHERS: Final = {"start": ["run"], "restart": ["reload"], "ps": ["status"], "check": ["validate"]}
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         protect(words[0] if words else "")
     if STATE in os.environ or REHEARSAL in os.environ:
-        _be_private(is_rehearsal=REHEARSAL in os.environ)
+        _be_private()
     try:
         return _dispatch(words)
     except CommandFailed as exc:
@@ -138,12 +138,12 @@ def _stands_somewhere() -> bool:
     return True
 
 
-def _be_private(is_rehearsal: bool) -> None:
+def _be_private() -> None:
     """This is a daemon that goes on, or tries whether it could: what it holds is nobody's business, from the start."""
     from ..daemon.system import processes
 
     processes.undumpable()
-    if is_rehearsal:
+    if REHEARSAL in os.environ:
         os.nice(_REHEARSAL_NICENESS)
 
 

@@ -70,8 +70,7 @@ def test_at_a_terminal_it_has_one_of_its_own(tmp_path: Path) -> None:
         try:
             script = (
                 "import os, sys; print('size', *os.get_terminal_size(), os.ttyname(0), os.environ['TERM'], flush=True);"
-                "print('said', input(), flush=True)\n"
-                "try: input()\nexcept KeyboardInterrupt: sys.exit(9)"
+                "\ntry: print('said', input(), flush=True); input()\nexcept KeyboardInterrupt: sys.exit(9)"
             )
             os.set_inheritable(theirs, True)
             import fcntl

@@ -34,6 +34,15 @@ _OF_THE_UNIT: Final = {
     "PIDFile": "none is needed",
     "MemoryMax": "`limits { memory … }` or `max_memory` for each worker; for all, in the daemon's unit",
     "MemoryHigh": "`max_memory` for each worker; for all, in the daemon's unit",
+    "UMask": "the mode of the socket stands in its address",
+    **dict.fromkeys(
+        ("ExecStartPre", "ExecStartPost", "ExecStopPost"), "belongs into the deploy, before `caddysnake reload`"
+    ),
+}
+_OF_THE_IMAGE: Final = {
+    "HEALTHCHECK": "`health_uri`, and /health/ready of the admin API",
+    "STOPSIGNAL": "SIGTERM ends the daemon in order",
+    **dict.fromkeys(("EXPOSE", "VOLUME"), "the image's own"),
 }
 
 
@@ -86,16 +95,10 @@ def unit(text: str, start: Launch) -> Launch:
                 launch.notes.append((f"EnvironmentFile={value}", "the file must be there"))
         elif name in _LIMITS and value.partition(":")[0].lstrip("-").isdecimal():
             launch.lines.append(("limits", _LIMITS[name], value.partition(":")[0]))
-        elif name == "UMask":
-            launch.notes.append((f"UMask={value}", "the mode of the socket stands in its address"))
         elif name == "ExecStartPre" and _is_of_app(words := _words(value.lstrip("@-:+!"), start.file, line)):
             launch.lines.append(("release", *words))
-        elif name in ("ExecStartPre", "ExecStartPost", "ExecStopPost"):
-            launch.notes.append((f"{name}={value}", "belongs into the deploy, before `caddysnake reload`"))
-        elif name in _OF_THE_UNIT:
-            launch.notes.append((f"{name}={value}", _OF_THE_UNIT[name]))
         elif name not in ("Type", "NotifyAccess", "Description"):
-            launch.notes.append((f"{name}={value}", _UNITS_OWN))
+            launch.notes.append((f"{name}={value}", _OF_THE_UNIT.get(name, _UNITS_OWN)))
     if not command:
         raise CannotImport(f"{start.file}: there is no ExecStart= in it (name the service's unit)")
     if "%" in command or "%" in launch.folder:
@@ -177,12 +180,8 @@ def dockerfile(text: str, start: Launch) -> Launch:
                 entrypoint, command, at_command = _command(rest, known), [], line
             case "CMD":
                 command, at_command = _command(rest, known), line
-            case "HEALTHCHECK":
-                launch.notes.append((f"HEALTHCHECK {rest}", "`health_uri`, and /health/ready of the admin API"))
-            case "STOPSIGNAL":
-                launch.notes.append((f"STOPSIGNAL {rest}", "SIGTERM ends the daemon in order"))
-            case "EXPOSE" | "VOLUME":
-                launch.notes.append((f"{instruction} {rest}", "the image's own"))
+            case _ if instruction in _OF_THE_IMAGE:
+                launch.notes.append((f"{instruction} {rest}", _OF_THE_IMAGE[instruction]))
     words = [*entrypoint, *command]
     if not words:
         raise CannotImport(f"{start.file}: there is no CMD and no ENTRYPOINT in it (name what starts the container)")
