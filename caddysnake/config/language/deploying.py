@@ -14,7 +14,7 @@ from .values import InvalidValue
 
 _subdirective = SUBDIRECTIVES.register
 
-_PATH = re.compile(r"/[!-~]*")
+_PATH = re.compile(r"/[!\"$-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._~\[\]:-]+")
 _STATUS = re.compile(r"[2-5](?:xx|[0-9][0-9])")
 
@@ -25,29 +25,20 @@ def warmup(d: Dispenser, app: AppDraft) -> None:
     reload, that is refused, with what was answered and the traceback. In the block: `host` is the `Host` to ask for,
     by default that of the site; `timeout` (10s) is for each request; `expect` names statuses or their classes, by
     default `2xx 3xx`."""
-    fields: dict[str, Any] = {"paths": tuple(arguments(d, 1))}
-    for path in fields["paths"]:
-        if not _PATH.fullmatch(path) or "#" in path:
-            raise InvalidValue(f"{path!r} is not a path", "write one such as /healthz, with %20 for a space")
+    hint = "write one such as /healthz, with %20 for a space"
+    fields: dict[str, Any] = {"paths": tuple(values.like(path, _PATH, "a path", hint) for path in arguments(d, 1))}
     fields |= block_fields(
         d,
-        host=("host", one(_host)),
+        host=("host", one(values.like, _HOST, "a host", "write one such as example.com")),
         timeout=("timeout_s", one(values.positive_duration)),
-        expect=("expect", lambda inner: tuple(map(_status, "|".join(arguments(inner, 1)).split("|")))),
+        expect=("expect", _statuses),
     )
     app.fields["warmup"] = Warmup(**fields)
 
 
-def _host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise InvalidValue(f"{text!r} is not a host", "write one such as example.com")
-    return text
-
-
-def _status(text: str) -> str:
-    if not _STATUS.fullmatch(text):
-        raise InvalidValue(f"{text!r} is not a status", "write such as 200, or 2xx for all of a class")
-    return text
+def _statuses(line: Dispenser) -> tuple[str, ...]:
+    hint = "write such as 200, or 2xx for all of a class"
+    return tuple(values.like(word, _STATUS, "a status", hint) for word in "|".join(arguments(line, 1)).split("|"))
 
 
 @_subdirective("reload_strategy parallel|rolling|stop_first")

@@ -61,11 +61,7 @@ PLACEHOLDER_ROOTS = ("http.", "env.", "system.", "file.", "time.")
 
 
 def check_placeholder(name: str) -> str:
-    """*name* when it can be the name of a placeholder.
-
-    Raises:
-        InvalidValue: it cannot, as in JSON that was meant to be literal.
-    """
+    """*name* when it can be a placeholder's. Raises ``InvalidValue``: it cannot, as in literal JSON."""
     if not name.startswith(PLACEHOLDER_ROOTS) or any(char in name for char in "\"' \t\n,"):
         raise InvalidValue(f"unknown placeholder {{{name}}}", "a literal brace is written \\{ or \\}")
     return name
@@ -560,6 +556,4 @@ def health_uri(d: Dispenser, app: AppDraft) -> None:
     """A path that is answered here, without the app, for the health checks of Caddy: `health_uri /healthz` in its
     `reverse_proxy`."""
     text = registry.argument(d)
-    if not _HEALTH_PATH.fullmatch(text):
-        raise InvalidValue(f"{text!r} is not a plain path", "write one such as /healthz")
-    app.settings["health_path"] = text
+    app.settings["health_path"] = values.like(text, _HEALTH_PATH, "a plain path", "write one such as /healthz")

@@ -202,6 +202,13 @@ def choice(text: str, allowed: tuple[str, ...]) -> str:
     return text
 
 
+def like(text: str, pattern: re.Pattern[str], what: str, hint: str) -> str:
+    """*text* when it is *what*, as *pattern* knows it."""
+    if not pattern.fullmatch(text):
+        raise InvalidValue(f"{text!r} is not {what}", hint)
+    return text
+
+
 def count(text: str, least: int = 1, most: int = 2**31 - 1) -> int:
     """A whole number from *least* to *most*."""
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
@@ -270,10 +277,7 @@ def _split_outside_braces(text: str) -> tuple[str, str, str]:
 
 def module_name(text: str) -> str:
     """A dotted module name."""
-    if not _MODULE.fullmatch(text):
-        hint = "write a dotted one, such as django or app.settings"
-        raise InvalidValue(f"{text!r} is not the name of a module", hint)
-    return text
+    return like(text, _MODULE, "the name of a module", "write a dotted one, such as django or app.settings")
 
 
 def placeholders(text: str) -> tuple[str, ...]:

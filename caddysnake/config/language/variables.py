@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .values import InvalidValue
+from .values import InvalidValue, like
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATTERN = re.compile(r"[A-Za-z_*][A-Za-z0-9_*]*")
 _REFUSED_PREFIXES: Final = ("CADDYSNAKE_", "LD_", "DYLD_")
 _REFUSED_NAMES: Final = frozenset({"PYTHONUNBUFFERED"})
 
@@ -18,9 +19,7 @@ def check_name(name: str) -> None:
     Names that steer the dynamic linker (``LD_``, ``DYLD_``) would run code before Python does; those of our own
     (``CADDYSNAKE_``, ``PYTHONUNBUFFERED``) are set for every worker.
     """
-    if not _NAME.fullmatch(name):
-        hint = "use letters, digits and _, and no digit first"
-        raise InvalidValue(f"{name!r} is not the name of an environment variable", hint)
+    like(name, _NAME, "the name of an environment variable", "use letters, digits and _, and no digit first")
     prefix = next((prefix for prefix in _REFUSED_PREFIXES if name.startswith(prefix)), None)
     if prefix is not None and name != "CADDYSNAKE_CACHE_TIMEOUT":  # which ``caddysnake.cache`` reads
         raise InvalidValue(f"{name} may not be set: names beginning with {prefix} are reserved", "take it away")
@@ -30,8 +29,7 @@ def check_name(name: str) -> None:
 
 def check_pattern(pattern: str) -> None:
     """Raise ``InvalidValue`` unless *pattern* names variables that may be passed on, perhaps with ``*`` in it."""
-    if not re.fullmatch(r"[A-Za-z_*][A-Za-z0-9_*]*", pattern):
-        raise InvalidValue(f"{pattern!r} is not the name of an environment variable", "write one such as DATABASE_*")
+    like(pattern, _PATTERN, "the name of an environment variable", "write one such as DATABASE_*")
     if "*" not in pattern:
         check_name(pattern)
 

@@ -49,20 +49,15 @@ def _heredoc(token: Token) -> str:
 
 def print_lines(tokens: Sequence[Token], depth: int) -> str:
     """Whole lines, *depth* tabs in at the outside."""
-    return print_pieces([(token, print_token(token)) for token in tokens], depth)
-
-
-def print_pieces(pieces: Sequence[tuple[Token, str]], depth: int) -> str:
-    """As :func:`print_lines`, of tokens that have been turned into text already."""
     lines: list[str] = []
     before: Token | None = None
-    for token, text in pieces:
+    for token in tokens:
         if token.closes:
             depth -= 1
         if before is None or on_new_line(before, token):
-            lines.append("\t" * depth + text)
+            lines.append("\t" * depth + print_token(token))
         else:
-            lines[-1] += f" {text}"
+            lines[-1] += f" {print_token(token)}"
         if token.opens:
             depth += 1
         before = token
