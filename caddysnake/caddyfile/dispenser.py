@@ -84,16 +84,6 @@ class Dispenser:
         """The text of the token under the cursor; empty when there is none."""
         return self._tokens[self._cursor].text if 0 <= self._cursor < len(self._tokens) else ""
 
-    @property
-    def file(self) -> str:
-        """The file of the token under the cursor."""
-        return self.token().file
-
-    @property
-    def line(self) -> int:
-        """The line of the token under the cursor, counted from 1."""
-        return self.token().line
-
     def remaining_args(self) -> list[str]:
         """The arguments left on this line. The cursor ends on the last of them."""
         return [token.text for token in self.remaining_arg_tokens()]
