@@ -166,7 +166,7 @@ def check_front(front: Front | None, plan: Plan | None, runner: Runner) -> Itera
         if runs_systemd() and any(unit.state != "active" for unit in units("caddy.service")):
             text = f"caddy.service does not run; process {front.pid} is another Caddy"
             yield _CADDY.doubt(text, "if the service is to be in front: systemctl start caddy")
-    elif plan is not None and all(listener.network != "unix" for listener in plan.listeners):
+    elif plan is not None and not any(listener.path for listener in plan.listeners):
         return
     elif not runs_systemd():
         fix = f"let its container be in the socket's group: --group-add {runner.gid}" if in_container() else ""

@@ -27,7 +27,7 @@ def check_sockets(
 ) -> Iterator[Finding]:
     """What there is to say about each unix socket of ``listeners``. ``runner``: who runs the daemon, or would."""
     runner = runner or runner_of(None, None)
-    unix = [listener for listener in listeners if listener.network == "unix"]
+    unix = [listener for listener in listeners if listener.path]
     if unix and front is None:
         text = "no Caddy runs and there is no user caddy: whether it gets to the sockets cannot be told"
         yield TOPIC.doubt(text, "caddysnake doctor --caddy-user USER")
@@ -59,7 +59,7 @@ def _check(listener: PlannedListener, front: Front | None, runner: Runner) -> It
 
 def check_upstreams(listeners: Sequence[PlannedListener], named: frozenset[str] | None, file: str) -> Iterator[Finding]:
     """Whether the Caddy of this machine forwards to the sockets of ``file``. ``named``: where it forwards to."""
-    unix = {f"unix/{listener.path}": listener for listener in listeners if listener.network == "unix"}
+    unix = {f"unix/{listener.path}": listener for listener in listeners if listener.path}
     if named is None or not unix:
         return
     folder = os.path.dirname(next(iter(unix.values())).path)
@@ -136,9 +136,10 @@ def _connecting(listener: PlannedListener, front: Front, runner: Runner) -> Find
 
 def _planned(listener: PlannedListener, runner: Runner) -> os.stat_result:
     """Mode and owners that the socket has when ``runner`` makes it. Raises ``AccountError``."""
-    uid = runner.who.uid if listener.owner is None else user_id(listener.owner)
-    gid = _given_by(os.path.dirname(listener.path), runner) if listener.group is None else group_id(listener.group)
-    return os.stat_result((listener.mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
+    socket = listener.socket
+    uid = runner.who.uid if socket.owner is None else user_id(socket.owner)
+    gid = _given_by(os.path.dirname(listener.path), runner) if socket.group is None else group_id(socket.group)
+    return os.stat_result((socket.mode or 0, 0, 0, 1, uid, gid, 0, 0, 0, 0))
 
 
 def _mode(info: os.stat_result) -> str:

@@ -150,10 +150,12 @@ def _python_error(app: AppSpec, look: Callable[[str], Installation]) -> Caddyfil
 def _module_errors(app: AppSpec, look: Callable[[str], Installation]) -> Iterator[CaddyfileError]:
     position = app.block.at("module_wsgi", "module_asgi")
     python = look(app.python)
-    folders = (app.working_dir, *_python_path(app), *python.folders)
+    added = [os.path.join(app.working_dir, entry) for entry in app.environ.get("PYTHONPATH", "").split(":") if entry]
+    folders = (app.working_dir, *added, *python.folders)
     for name in (app.module, *app.block.preload):
-        verdict = find_module(name, folders)
-        if is_standard(name) or (verdict is not Verdict.MISSING and not _names_a_file(name, app)):
+        # main.py is a file, and no module of that name can be in it.
+        is_file = name.endswith(".py") and os.path.isfile(os.path.join(app.working_dir, name))
+        if is_standard(name) or (find_module(name, folders) is not Verdict.MISSING and not is_file):
             continue
         first = name.partition(".")[0]
         if not python.complete and find_module(first, folders[:1]) is Verdict.MISSING:
@@ -161,16 +163,6 @@ def _module_errors(app: AppSpec, look: Callable[[str], Installation]) -> Iterato
         where = position if name == app.module else app.block.at("preload")
         message = f"no module named {name} in {app.working_dir}, nor in what is installed for {app.python}"
         yield where.error(message, _module_hint(name, app))
-
-
-def _names_a_file(name: str, app: AppSpec) -> bool:
-    """``main.py`` is a file, and no module of that name can be in it."""
-    return name.endswith(".py") and os.path.isfile(os.path.join(app.working_dir, name))
-
-
-def _python_path(app: AppSpec) -> list[str]:
-    entries = app.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return [os.path.join(app.working_dir, entry) for entry in entries if entry]
 
 
 def _module_hint(name: str, app: AppSpec) -> str:
@@ -191,11 +183,12 @@ def check_sockets(plan: Plan) -> Iterator[CaddyfileError]:
     """What keeps sockets of *plan* from being opened."""
     seen: dict[str, PlannedListener] = {}
     for listener in plan.listeners:
-        first = seen.setdefault(os.path.realpath(listener.path) if listener.path else listener.address, listener)
+        place = os.path.realpath(listener.path) if listener.path else str(listener).partition("/")[2]
+        first = seen.setdefault(place, listener)
         if first is not listener:
             message = f"{listener} is listened on twice, first on line {first.position.line}"
             yield listener.position.error(message, "give each a socket of its own")
-        elif listener.network == "unix":
+        elif listener.path:
             yield from _check_unix(listener)
 
 
@@ -213,7 +206,7 @@ def _check_unix(listener: PlannedListener) -> Iterator[CaddyfileError]:
 
 
 def _check_owners(listener: PlannedListener) -> Iterator[CaddyfileError]:
-    owner, group, own = listener.owner, listener.group, os.geteuid()
+    owner, group, own = listener.socket.owner, listener.socket.group, os.geteuid()
     not_owner = f"only root may make {owner} the owner of {listener}", "set the group instead, or start as root"
     not_member = (
         f"the daemon's user is not in the group {group}, so it cannot give {listener} to it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
@@ -68,32 +68,30 @@ def _interface_errors(draft: AppDraft, *, complete: bool) -> list[CaddyfileError
     return []
 
 
-def _combination_errors(draft: AppDraft) -> list[CaddyfileError]:
+def _combination_errors(draft: AppDraft) -> Iterator[CaddyfileError]:
     """Subdirectives that do not go together."""
-    errors: list[CaddyfileError] = []
     fields, where = draft.fields, draft.where
     interface: Interface = fields["interface"]
     runtime = fields.get("runtime")
     if interface == "wsgi" and runtime in ("native", "uvloop"):
-        errors.append(where["runtime"].error(f"runtime {runtime} is for ASGI apps", "take it away, or write sync"))
+        yield where["runtime"].error(f"runtime {runtime} is for ASGI apps", "take it away, or write sync")
     elif interface == "asgi" and runtime == "sync":
-        errors.append(where["runtime"].error("runtime sync is for WSGI apps", "write uvloop or native"))
+        yield where["runtime"].error("runtime sync is for WSGI apps", "write uvloop or native")
     if interface == "asgi" and "threads" in where:
         hint = "take it away: an ASGI app runs on one event loop in each worker"
-        errors.append(where["threads"].error("threads is for WSGI apps", hint))
+        yield where["threads"].error("threads is for WSGI apps", hint)
     if interface == "wsgi" and "lifespan" in where:
         draft.warnings.append(where["lifespan"].error("lifespan means nothing to a WSGI app"))
     if interface == "wsgi" and "sendfile" in where:
         hint = "take it away: wsgi.file_wrapper always sends files so"
-        errors.append(where["sendfile"].error("sendfile is for ASGI apps", hint))
+        yield where["sendfile"].error("sendfile is for ASGI apps", hint)
     if fields.get("workers_runtime") == "thread" and draft.settings.get("app_metrics"):
         hint = "take it away, or write workers_runtime process: threads of a process count in one place for all apps"
-        errors.append(where["app_metrics"].error("app_metrics is for workers that are processes", hint))
+        yield where["app_metrics"].error("app_metrics is for workers that are processes", hint)
     cache, sandbox = fields.get("cache"), fields.get("sandbox")
     if cache is not None and cache.url is None and sandbox is not None and sandbox.mode == "on":
         hint = "name one elsewhere, which the walls let it reach over TCP: cache redis://127.0.0.1:6379/0"
-        errors.append(where["cache"].error("a store of its own is not offered to an app in a sandbox", hint))
-    return errors
+        yield where["cache"].error("a store of its own is not offered to an app in a sandbox", hint)
 
 
 def _build(draft: AppDraft) -> PythonApp:

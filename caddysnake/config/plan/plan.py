@@ -21,7 +21,7 @@ from ... import files
 from ...caddyfile.errors import CaddyfileError
 from ..language.listeners import Kind, Opening, openings, own_hosts, own_socket_path, root_paths
 from ..language.models import GRACE_PERIOD_S, Config, GlobalOptions, Position, PythonApp
-from ..language.values import InvalidValue, check_unix_path, unescaped
+from ..language.values import InvalidValue, SocketAddress, check_unix_path, unescaped
 from . import accounts, envfile
 from .accounts import AccountError
 from .places import absolute, default_socket_dir, start_folder
@@ -80,20 +80,10 @@ class AppSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlannedListener:
-    """One socket, resolved. ``network``: as in ``SocketAddress``; ``address``: a path, ``host:port`` or a number."""
+    """One socket, resolved."""
 
-    network: str
-    address: str
-    path: str
-    """Absolute, of a unix socket; else empty."""
-    host: str
-    port: int
-    fd: int
-    """The inherited descriptor's number; -1 when the socket is not one."""
-    mode: int
-    owner: str | None
-    group: str | None
-    """``None``: the daemon's own."""
+    socket: SocketAddress
+    """With an absolute path, and the mode of a unix socket; owner and group ``None``: the daemon's own."""
     kind: Kind
     reason: str
     apps: tuple[int, ...]
@@ -111,12 +101,12 @@ class PlannedListener:
         return index
 
     @property
-    def name(self) -> str:
-        """As it is written in a Caddyfile: ``unix//run/x.sock``."""
-        return f"{self.network}/{self.address}"
+    def path(self) -> str:
+        """Of a unix socket; else empty."""
+        return self.socket.path
 
     def __str__(self) -> str:
-        return self.name
+        return self.socket.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,25 +272,21 @@ def _listener(
     problems: list[CaddyfileError],
 ) -> PlannedListener:
     socket = opening.socket
-    path = ""
     if socket.network == "unix":
-        own = own_socket_path(socket_dir, socket.path) if opening.own else None
-        path = absolute(own or socket.path, base)
+        path = absolute(own_socket_path(socket_dir, socket.path) if opening.own else socket.path, base)
         try:
             check_unix_path(path)
         except InvalidValue as exc:
             problems.append(opening.position.error(str(exc), exc.hint))
+        socket = socket._replace(
+            path=path,
+            mode=options.socket_mode if socket.mode is None else socket.mode,
+            owner=socket.owner or options.socket_owner,
+            group=socket.group or options.socket_group,
+        )
     hosts = {host for tenancy in opening.tenancies for host in tenancy.hosts}
     return PlannedListener(
-        network=socket.network,
-        address=path or socket.name.partition("/")[2],
-        path=path,
-        host=socket.host,
-        port=socket.port or 0,
-        fd=-1 if socket.fd is None else socket.fd,
-        mode=options.socket_mode if socket.mode is None else socket.mode,
-        owner=socket.owner or options.socket_owner,
-        group=socket.group or options.socket_group,
+        socket=socket,
         kind=opening.kind,
         reason=opening.reason,
         apps=tuple(index[id(app)] for app in opening.apps),

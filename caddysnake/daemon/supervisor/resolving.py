@@ -33,8 +33,8 @@ def limits_of(limits: Limits | None) -> dict[str, int] | None:
 
 def address_of(listener: PlannedListener) -> Address:
     """Where a listener listens."""
-    if listener.network == "unix":
-        return UnixAddress(listener.path, listener.mode, listener.owner, listener.group)
-    if listener.network == "fd":
-        return FdAddress(listener.fd)
-    return TcpAddress(listener.host, listener.port)
+    socket = listener.socket
+    if socket.network == "unix":
+        assert socket.mode is not None  # of a plan
+        return UnixAddress(socket.path, socket.mode, socket.owner, socket.group)
+    return TcpAddress(socket.host, socket.port or 0) if socket.fd is None else FdAddress(socket.fd)

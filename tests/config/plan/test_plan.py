@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from caddysnake.config.language.adapt import load
+from caddysnake.config.language.values import SocketAddress
 from caddysnake.config.plan.environment import worker_environ
 from caddysnake.config.plan.plan import AppSpec, Plan, plan
 
@@ -155,20 +156,19 @@ def test_two_specs_are_equal_wherever_they_were_written() -> None:
 
 def test_a_listener_is_resolved() -> None:
     (found,) = planned("{\n\tsocket_group caddy\n}\nunix/x.sock|0600|deploy {\n\tpython a:b\n}\n").listeners
-    assert (found.network, found.path, found.mode) == ("unix", "/srv/x.sock", 0o600)
-    assert (found.owner, found.group) == ("deploy", "caddy")
+    assert found.socket == SocketAddress("unix", "/srv/x.sock", mode=0o600, owner="deploy", group="caddy")
     assert (found.kind, found.app, found.own) == ("direct", 0, False)
     assert str(found) == "unix//srv/x.sock"
 
 
 def test_tcp_listeners_have_host_and_port() -> None:
     (found,) = planned("tcp/[::1]:9000 {\n\tpython a:b\n}\n").listeners
-    assert (found.network, found.host, found.port, str(found)) == ("tcp", "::1", 9000, "tcp/[::1]:9000")
+    assert (found.socket, str(found)) == (SocketAddress("tcp", host="::1", port=9000), "tcp/[::1]:9000")
 
 
 def test_an_inherited_socket_is_known_by_its_number() -> None:
     (found,) = planned("fd/3 {\n\tpython a:b\n}\n").listeners
-    assert (found.network, found.fd) == ("fd", 3)
+    assert (found.socket.network, found.socket.fd) == ("fd", 3)
 
 
 def test_a_site_of_caddys_gets_a_socket_in_our_folder() -> None:
