@@ -214,14 +214,10 @@ class _Block:
     def _handle_path(
         self, segment: Segment, definitions: Mapping[str, MatcherSet], invoked: tuple[str, ...]
     ) -> RouteNode:
-        line = segment.dispenser()
-        line.next()
-        if not line.next_arg():
-            raise line.arg_error("handle_path needs a path, such as /api/*")
-        token = line.token()
+        token = _argument(segment, "handle_path needs a path, such as /api/*")
         path = token.text
         if not path.startswith("/"):
-            raise line.error(f"handle_path takes only a path that begins with /, got {path}", "or use handle")
+            raise token.error(f"handle_path takes only a path that begins with /, got {path}", "or use handle")
         prefix = path.removesuffix("*")
         prefix = prefix.removesuffix("/") if prefix != path else prefix
         rest = Segment([segment.tokens[0], *segment.tokens[2:]])
@@ -229,17 +225,14 @@ class _Block:
         return RouteNode("handle_path", {"path": [path]}, rest, children, strip_prefix=prefix, matcher_token=token)
 
     def _invoke(self, rest: Segment, invoked: tuple[str, ...]) -> tuple[RouteNode, ...]:
-        line = rest.dispenser()
-        line.next()
-        if not line.next_arg():
-            raise line.arg_error("invoke needs the name of a route")
-        name = line.val()
+        token = _argument(rest, "invoke needs the name of a route")
+        name = token.text
         if name not in self._named_routes:
             hint = nearest(name, self._named_routes) or f"define it with &({name}) {{ … }} at the top of the file"
-            raise line.error(f"unknown named route: {name}", hint)
+            raise token.error(f"unknown named route: {name}", hint)
         if name in invoked:
             # Caddy takes this, and a request then never ends.
-            raise line.error(f"the named route {name} invokes itself")
+            raise token.error(f"the named route {name} invokes itself")
         return self.named(name, invoked)
 
     def _inside(
@@ -255,6 +248,12 @@ class _Block:
                 inner.append(Segment(line.next_segment()))
         known = dict(definitions)
         return self.routes(_without_definitions(inner, known), known, keep_order=keep_order, invoked=invoked)
+
+
+def _argument(segment: Segment, hint: str) -> Token:
+    if arguments := segment.arguments():
+        return arguments[0]
+    raise segment.tokens[0].error(f'wrong number of arguments at or after "{segment.name}"', hint)
 
 
 def _take_matcher(

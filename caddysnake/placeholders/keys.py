@@ -83,11 +83,10 @@ class AppTemplate:
         self._checks = [
             (number, _SAFE[use], field)
             for number, name in enumerate(self.names)
-            for use, field in {field.use: field.name for field in self._fields if name in self._names_in(field)}.items()
+            for use, field in {
+                field.use: field.name for field in self._fields if name in self._templates[field.name].names
+            }.items()
         ]
-
-    def _names_in(self, field: Field) -> tuple[str, ...]:
-        return self._templates[field.name].names
 
     def key(self, request: Request) -> str:
         """The key of the app that *request* is for. Raises ``UnsafeValue``: one of its values must not be used."""
@@ -108,7 +107,7 @@ class AppTemplate:
         for field in self._fields:
             value = self._templates[field.name].fill(by_name)
             if not _WHOLE[field.use](value):
-                name = self._names_in(field)[0]
+                name = self._templates[field.name].names[0]
                 raise UnsafeValue(name, by_name[name], field.name)
             found[field.name] = value
         return found

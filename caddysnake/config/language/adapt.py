@@ -71,7 +71,7 @@ def read(source: bytes, file: str, environ: Mapping[str, str]) -> Reading:
         warnings=tuple(str(warning) for warning in (*parsed.warnings, *reader.warnings)),
         files=(file, *parsed.files),
     )
-    return Reading(parsed, nodes, config, reader.apps)
+    return Reading(parsed, nodes, config, {key: app for key, app in reader.apps.items() if app is not None})
 
 
 class _SiteReader:
@@ -80,8 +80,7 @@ class _SiteReader:
     def __init__(self, errors: list[CaddyfileError]) -> None:
         self._errors = errors
         self.warnings: list[CaddyfileError] = []
-        self.apps: dict[int, PythonApp] = {}
-        self._shared: dict[int, PythonApp | None] = {}
+        self.apps: dict[int, PythonApp | None] = {}
 
     def site(self, node: SiteNode) -> Site:
         binds = [segment for segment in node.directives if segment.name == "bind"]
@@ -140,7 +139,7 @@ class _SiteReader:
     def _route(self, node: RouteNode, *, shared: bool) -> Route | None:
         app = None
         if node.directive == "python":
-            app = self._shared_app(node) if shared else self._app(node)
+            app = self._app(node, shared=shared)
             if app is None:
                 return None
         elif node.directive not in ("handle", "handle_path", "route", "invoke"):
@@ -156,20 +155,14 @@ class _SiteReader:
             position=position_of(node.segment.tokens[0]),
         )
 
-    def _app(self, node: RouteNode) -> PythonApp | None:
-        app, errors, warnings = read_app(node.segment.tokens)
-        self._errors += errors
-        self.warnings += warnings
-        if app is not None:
-            self.apps[id(node.segment.tokens[0])] = app
-        return app
-
-    def _shared_app(self, node: RouteNode) -> PythonApp | None:
-        """The app of a block in a named route: one, however often the route is invoked."""
+    def _app(self, node: RouteNode, *, shared: bool) -> PythonApp | None:
+        """The app of a block; of one in a named route it is the same, however often the route is invoked."""
         key = id(node.segment.tokens[0])
-        if key not in self._shared:
-            self._shared[key] = self._app(node)
-        return self._shared[key]
+        if not shared or key not in self.apps:
+            self.apps[key], errors, warnings = read_app(node.segment.tokens)
+            self._errors += errors
+            self.warnings += warnings
+        return self.apps[key]
 
     def _refuse_inside(self, segment: Segment) -> None:
         """Complain of ``python`` in those blocks of Caddy's directives that hold routes of their own."""

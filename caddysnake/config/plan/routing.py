@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 from ...caddyfile.addresses import Address, host_matchers, specificity
-from ...caddyfile.errors import CaddyfileError
+from ...caddyfile.errors import CaddyfileError, Hinted
 from ...caddyfile.tokens import Token
 from ...matchers import matcher
 from ...matchers.settling import settle
-from ...matchers.table import MatcherError, RouteTable, SiteTable, Table
+from ...matchers.table import RouteTable, SiteTable, Table
 from ...placeholders import template
 from ...placeholders.keys import AppTemplate, Field, Use
-from ...placeholders.names import PASS_ON, PlaceholderError
+from ...placeholders.names import PASS_ON
 from ..language.listeners import Opening, Tenancy, openings
 from ..language.models import Config, Position, ProcessLine, PythonApp, ReleaseLine, Route, ScheduleLine
 from .plan import Plan
@@ -143,7 +144,8 @@ class _Writer:
         if route.group is not None:
             found["group"] = route.group
         if route.strip_prefix:
-            found["strip"] = self._settled(route.strip_prefix, route.position)
+            with self._telling(route.position):
+                found["strip"] = template.settle(route.strip_prefix, self._environ)
         if route.app is not None:
             found["app"] = self._numbers[id(route.app)]
         elif route.routes:
@@ -153,21 +155,12 @@ class _Writer:
         return found
 
     def _set(self, matchers: Mapping[str, Any], position: Position, table: Table, captures: set[str]) -> dict[str, Any]:
-        try:
+        with self._telling(position):
             settled = settle(matchers, self._environ, table["variables"])
             matcher.compile_set(settled)
             captures |= matcher.captures(settled)
-        except MatcherError as exc:
-            self._error(position, str(exc), exc.hint)
-            return {}
-        return settled
-
-    def _settled(self, text: str, position: Position) -> str:
-        try:
-            return template.settle(text, self._environ)
-        except PlaceholderError as exc:
-            self._error(position, str(exc), exc.hint)
-            return text
+            return settled
+        return {}
 
     # Apps
 
@@ -175,7 +168,7 @@ class _Writer:
         number = self._numbers[id(app)]
         found: list[Field] = []
         for field, position in fields(app):
-            try:
+            with self._telling(position):
                 text = template.settle(field.text, self._environ)
                 for name in template.compile(text).names:
                     if name.startswith(_CAPTURES) and name not in captures:
@@ -183,10 +176,16 @@ class _Writer:
                 if not template.compile(text).is_static:
                     found.append(field._replace(text=text))
                     AppTemplate(number, found[-1:])  # to see that it can be
-            except PlaceholderError as exc:
-                self._error(position, str(exc), exc.hint)
         if found:
             table["templates"][str(number)] = [[field.name, field.use.value, field.text] for field in found]
+
+    @contextmanager
+    def _telling(self, position: Position) -> Iterator[None]:
+        """What cannot be used in here is wrong at *position*."""
+        try:
+            yield
+        except Hinted as exc:
+            self._error(position, str(exc), exc.hint)
 
     def _error(self, position: Position, message: str, hint: str | None) -> None:
         self.errors.setdefault((position.file, position.line, message), position.error(message, hint))
@@ -194,10 +193,7 @@ class _Writer:
 
 def _not_captured(name: str, captures: set[str], *, own: bool) -> tuple[str, str]:
     if own:
-        return (
-            f"{{{name}}} is what Caddy's regular expression captured, which cannot be known here",
-            PASS_ON,
-        )
+        return f"{{{name}}} is what Caddy's regular expression captured, which cannot be known here", PASS_ON
     known = sorted(captures)
     return (
         f"no regular expression of this socket's sites captures {{{name}}}",
