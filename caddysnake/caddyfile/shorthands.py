@@ -7,14 +7,8 @@ from __future__ import annotations
 
 import re
 
-_PLAIN = {
-    "host": "http.request.host",
-    "hostport": "http.request.hostport",
-    "port": "http.request.port",
-    "method": "http.request.method",
-    "scheme": "http.request.scheme",
-    "uuid": "http.request.uuid",
-    "uri": "http.request.uri",
+_SAME = "host hostport port method scheme uuid uri orig_method orig_uri remote"
+_PLAIN = {name: f"http.request.{name}" for name in _SAME.split()} | {
     "path": "http.request.uri.path",
     "dir": "http.request.uri.path.dir",
     "file": "http.request.uri.path.file",
@@ -25,14 +19,11 @@ _PLAIN = {
     "%uri": "http.request.uri_escaped",
     "%path": "http.request.uri.path_escaped",
     "%query": "http.request.uri.query_escaped",
-    "orig_method": "http.request.orig_method",
-    "orig_uri": "http.request.orig_uri",
     "orig_path": "http.request.orig_uri.path",
     "orig_dir": "http.request.orig_uri.path.dir",
     "orig_file": "http.request.orig_uri.path.file",
     "orig_query": "http.request.orig_uri.query",
     "orig_?query": "http.request.orig_uri.prefixed_query",
-    "remote": "http.request.remote",
     "remote_host": "http.request.remote.host",
     "remote_port": "http.request.remote.port",
     "client_ip": "http.vars.client_ip",

@@ -258,6 +258,9 @@ class Request:
         return str(uuid.uuid4())
 
 
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
 def _cookies(line: str) -> list[tuple[str, str]]:
     """The cookies of one Cookie field, as Go's net/http reads them: what is malformed is left out."""
     found = []
@@ -266,13 +269,6 @@ def _cookies(line: str) -> list[tuple[str, str]]:
         name = name.strip(" \t")
         if len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
-        if _is_token(name) and all(" " <= char <= "~" and char not in '";\\' for char in value):
+        if name and _TOKEN.issuperset(name) and all(" " <= char <= "~" and char not in '";\\' for char in value):
             found.append((name, value))
     return found
-
-
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-
-
-def _is_token(text: str) -> bool:
-    return bool(text) and _TOKEN.issuperset(text)

@@ -15,7 +15,7 @@ from ...caddyfile.errors import CaddyfileError, nearest
 from ...caddyfile.tokens import Token
 from . import values
 from .models import Admin, GlobalOptions, Log, Position
-from .registry import Registry, argument, arguments, block_fields, block_lines, position_of
+from .registry import Registry, argument, arguments, block_fields, block_lines, lines, position_of
 from .values import InvalidValue
 
 
@@ -84,9 +84,7 @@ def read_bind(dispenser: Dispenser) -> tuple[values.SocketAddress, ...]:
             addresses.append(values.socket_address(token.text))
         except InvalidValue as exc:
             raise token.error(str(exc), exc.hint) from None
-    nesting = dispenser.nesting()
-    while dispenser.next_block(nesting):
-        dispenser.remaining_args()
+    lines(dispenser)
     return tuple(addresses)
 
 
