@@ -16,10 +16,12 @@ from ..system.log import process as logger
 from ..system.log.fields import FieldLog
 from ..system.signing import bell_name
 from ..system.state import PoolSnapshot, ThreadPlacementSnapshot
-from ..workers.child.launcher import Launcher, Launchers, Plot, SpawnError, ThreadLauncher
+from ..workers.child.launcher import Launcher, Plot, SpawnError
 from ..workers.forking.interpreter import not_passed
+from ..workers.launchers import Launchers
 from ..workers.lifecycle import Reason
 from ..workers.sink import WorkerSink
+from ..workers.threads.placement import Placement
 from ..workers.worker import Worker
 from .folder import PrivateFolder
 from .generation import Generation
@@ -50,7 +52,7 @@ class WorkerSource:
         self._launchers = launchers
         self._folder = folder
         self._build = secrets.token_hex(4)
-        self._threads: ThreadLauncher | None = None
+        self._threads: Placement | None = None
 
     async def _settings_of(self, place: int) -> Settings | RelaySettings:
         """The settings of the worker at ``place``, its code located as things are now. Raises ``OSError``."""
@@ -83,7 +85,7 @@ class WorkerSource:
             settings = self._with_temporary(settings)
         found = await asyncio.to_thread(os.path.realpath, settings.working_dir)
         launcher = self.launcher() if settings.shares_process else None
-        if isinstance(launcher, ThreadLauncher):
+        if isinstance(launcher, Placement):
             found = launcher.folder(found)
             launcher.surround(settings)
         return settings._replace(working_dir=found)
@@ -221,10 +223,10 @@ class WorkerSource:
         """The place among threads, for whoever goes on with it."""
         return self._threads.snapshot() if self._threads is not None else None
 
-    def restore(self, saved: PoolSnapshot) -> ThreadLauncher | None:
+    def restore(self, saved: PoolSnapshot) -> Placement | None:
         """Go on where ``saved`` says; the launcher of its threads, if they are."""
         launcher = self.launcher() if saved.seat is not None else None
-        if not isinstance(launcher, ThreadLauncher) or saved.seat is None:
+        if not isinstance(launcher, Placement) or saved.seat is None:
             return None
         launcher.restore(saved.seat)
         return launcher

@@ -19,7 +19,8 @@ from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import InheritedChild, Process
 from ..system.snapshots import OutputPipesSnapshot
 from ..system.timings import TIMINGS
-from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError, ThreadLauncher
+from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError
+from ..workers.threads.placement import Placement
 
 log = FieldLog("caddysnake.relay")
 
@@ -106,7 +107,7 @@ class RelayStarter(Launcher):
         """Itself: all relays come from one."""
         return self
 
-    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> ThreadLauncher:
+    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> Placement:
         """Not to be called: a relay is never threads."""
         raise AssertionError("a relay is a process")
 

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from ...channel.settings import Settings
+from ...sandbox.walls import Walls
 from ..system.timings import TIMINGS, Timings
-from .child.launcher import ForkServerKey
+from .child.launcher import ForkServerKey, Launcher, Plot
 from .forking.fork_servers import ForkServers
 from .threads.hosts import ThreadHosts
 from .threads.placement import Placement
+
+
+class Launchers(Protocol):
+    """All of them, by what decides whether two workers may come from one."""
+
+    timings: Timings
+
+    async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
+        """Look at what is on disk for ``key``: ``get`` has it as it is now. Returns the walls of a worker that is in a
+        sandbox. Raises ``FenceError``.
+        """
+
+    def get(self, key: ForkServerKey) -> Launcher:
+        """The live one for ``key``. Raises ``SpawnError``."""
+
+    def discard(self, key: ForkServerKey) -> None:
+        """Start afresh next time."""
+
+    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> Placement:
+        """Where the workers of one pool, with these ``settings``, are threads. ``is_private``: not with other apps."""
 
 
 class WorkerOrigins(ForkServers):
@@ -18,7 +41,7 @@ class WorkerOrigins(ForkServers):
         self.hosts = ThreadHosts(self)
 
     def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> Placement:
-        """A placement for the workers of one pool; its host is found when the first of them starts."""
+        """See ``Launchers.seat``: a host is found when the first of them starts."""
         return Placement(self.hosts, key, settings, is_private)
 
     def sweep(self) -> None:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from ....channel.settings import Settings
 from ....config.plan.accounts import Account
 from ....config.plan.fence import Fence
-from ....sandbox.walls import Walls
 from ...system import processes
-from ...system.state import ThreadPlacementSnapshot
-from ...system.timings import Timings
 from .peer import Peer
 
 NO_ROOM = "capacity"
@@ -99,55 +95,3 @@ class Launcher(ABC):
     def why_killed(self, worker: int) -> str:
         """Why the kernel has killed that process, if it was for want of memory; to be asked before ``reap``."""
         return ""
-
-
-class Launchers(Protocol):
-    """All of them, by what decides whether two workers may come from one."""
-
-    timings: Timings
-
-    async def look(self, key: ForkServerKey, plot: Plot | None = None) -> Walls | None:
-        """Look at what is on disk for ``key``: ``get`` has it as it is now. Returns the walls of a worker that is in a
-        sandbox. Raises ``FenceError``.
-        """
-
-    def get(self, key: ForkServerKey) -> Launcher:
-        """The live one for ``key``. Raises ``SpawnError``."""
-
-    def discard(self, key: ForkServerKey) -> None:
-        """Start afresh next time."""
-
-    def seat(self, key: ForkServerKey, settings: Settings, is_private: bool) -> ThreadLauncher:
-        """Where the workers of one pool, with these ``settings``, are threads. ``is_private``: not with other apps."""
-
-
-class ThreadLauncher(Launcher):
-    """A place among threads."""
-
-    @abstractmethod
-    def folder(self, found: str) -> str:
-        """Where the app's code is, for a worker to come: ``found``, unless it joins those of its pool."""
-
-    @abstractmethod
-    def surround(self, settings: Settings) -> None:
-        """Take sandbox and environment of a process, should one be started, from ``settings``."""
-
-    @abstractmethod
-    def is_doomed(self, worker: int) -> bool:
-        """It must be replaced, as its process is."""
-
-    @abstractmethod
-    def move_out(self, worker: int) -> None:
-        """Workers to come do not share a process with ``worker``."""
-
-    @abstractmethod
-    def snapshot(self) -> ThreadPlacementSnapshot:
-        """All that whoever goes on with it must know."""
-
-    @abstractmethod
-    def restore(self, saved: ThreadPlacementSnapshot) -> None:
-        """Go on where ``saved`` says."""
-
-    @abstractmethod
-    def needs_own_host(self, worker: int, for_good: bool) -> bool:
-        """Workers to come share no process with others; ``for_good``: nor successors'. False: ``worker`` did not."""

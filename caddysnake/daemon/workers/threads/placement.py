@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from ....channel.settings import Settings
 from ...system.state import ThreadPlacementSnapshot
-from ..child.launcher import ForkServerKey, SpawnError, ThreadLauncher
+from ..child.launcher import ForkServerKey, Launcher, SpawnError
 from ..child.peer import Peer
 from .host import ThreadHost
 from .hosts import ThreadHosts, Wanted
 
 
-class Placement(ThreadLauncher):
+class Placement(Launcher):
     """Where the workers of one pool are threads: in one host, over one import of their app."""
 
     def __init__(self, hosts: ThreadHosts, key: ForkServerKey, settings: Settings, is_private: bool) -> None:
@@ -38,14 +38,14 @@ class Placement(ThreadLauncher):
         return Wanted(self.key, self.settings, self.root, self.is_private, frozenset(self._of.values()))
 
     def folder(self, found: str) -> str:
-        """See ``ThreadLauncher.folder``. Workers in one host have one import of their app."""
+        """Where the app's code is, for a worker to come: ``found``, unless it joins those of its pool in one import."""
         usual = self._usual()
         if usual is None or usual not in self._of.values():
             self.root = found
         return self.root
 
     def surround(self, settings: Settings) -> None:
-        """See ``ThreadLauncher.surround``."""
+        """Take sandbox and environment of a process, should one be started, from ``settings``."""
         self.settings = self.settings._replace(environ=settings.environ, sandbox=settings.sandbox)
 
     def _usual(self) -> ThreadHost | None:
@@ -87,7 +87,7 @@ class Placement(ThreadLauncher):
             self._host = None
 
     def needs_own_host(self, worker: int, for_good: bool) -> bool:
-        """See ``ThreadLauncher.needs_own_host``."""
+        """Workers to come share no process with others; ``for_good``: nor successors'. False: ``worker`` did not."""
         host = self._of.get(worker)
         if self.is_private if host is None else len(host.ever) == 1:
             return False
@@ -104,7 +104,7 @@ class Placement(ThreadLauncher):
         return host is not None and host.is_doomed
 
     def snapshot(self) -> ThreadPlacementSnapshot:
-        """See ``ThreadLauncher.snapshot``. Hosts that are being forked or reaped are left out."""
+        """All that whoever goes on with it must know. Hosts that are being forked or reaped are left out."""
         return ThreadPlacementSnapshot(
             group=self._group,
             host=self._host.number if self._host is not None and self._host.is_settled else 0,
@@ -113,7 +113,7 @@ class Placement(ThreadLauncher):
         )
 
     def restore(self, saved: ThreadPlacementSnapshot) -> None:
-        """See ``ThreadLauncher.restore``. Hosts that are gone by now are forgotten. After ``ThreadHosts.restore``."""
+        """Go on where ``saved`` says, after ``ThreadHosts.restore``. Hosts that are gone by now are forgotten."""
         hosts = self._hosts.by_number()
         self._group = saved.group
         self._host = hosts.get(saved.host)
