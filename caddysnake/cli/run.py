@@ -24,7 +24,7 @@ from ..config.language.adapt import ConfigErrors
 from ..config.language.values import InvalidValue
 from ..config.plan.places import absolute, disregarded, start_folder
 from ..daemon.main import not_started, run
-from ..daemon.supervisor.beside import Attendants, FrontProxy
+from ..daemon.supervisor.beside import FrontProxy
 from ..daemon.supervisor.desired import Desired
 from ..daemon.system.log import records as logs
 from ..daemon.system.state import StateError
@@ -126,7 +126,7 @@ def _serve(source: Source, caddy: str | None, setting: RunSetting, left: Left) -
         print_warnings(wanted.config.warnings, logs.tell)
     if not composition.apps and not composition.templates:
         logs.tell(f"Note: {source.file} has no python directive: there is no app to run")
-    front_proxy: Callable[[], FrontProxy] | None = None
+    front_proxy: Callable[[], FrontProxy] = FrontProxy
     if caddy is not None and setting.folder is not None:
         from ..daemon.supervisor.caddy.process import Caddy
 
@@ -146,7 +146,7 @@ def _serve(source: Source, caddy: str | None, setting: RunSetting, left: Left) -
         front_proxy,
         told,
         FileReader(wanted, setting),
-        lambda daemon: Attendants([AdminServer(daemon), OnDemandEndpoint()]),
+        lambda daemon: [AdminServer(daemon), OnDemandEndpoint()],
         left,
     )
 

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -75,11 +75,11 @@ class Daemon:
     def __init__(
         self,
         configuration: Configuration,
-        front_proxy: FrontProxy | None = None,
-        reader: ConfigurationReader | None = None,
-        notifier: Notifier | None = None,
-        inheritance: Inheritance | None = None,
-        control_endpoint: Callable[[Daemon], ControlEndpoint] | None = None,
+        front_proxy: FrontProxy,
+        reader: ConfigurationReader,
+        notifier: Notifier,
+        inheritance: Inheritance | None,
+        control_endpoints: Callable[[Daemon], Sequence[ControlEndpoint]],
     ) -> None:
         """``inheritance``: what runs already, to go on with."""
         self._inheritance = inheritance
@@ -89,17 +89,16 @@ class Daemon:
         """Why, when the last one was."""
         self._upgrading: asyncio.Task[str] | None = None
         self._exchanging: asyncio.Task[None] | None = None
-        self._upgrade = Upgrade(self)
-        notifier = notifier or Notifier()
         self.serving = Supervisor(configuration.composition, ListenerOpener.from_environ(os.environ, notifier))
         self.running = self.serving.running
+        self._upgrade = Upgrade(self.serving, self.state, lambda: self.phase is DaemonPhase.STOPPING)
         self._service = Service.from_environ(os.environ, notifier, self.serving.summary)
-        self._control_endpoint = ControlEndpoint() if control_endpoint is None else control_endpoint(self)
+        self._control_endpoints = control_endpoints(self)
         self.phase = DaemonPhase.STARTING
         self.started_at = time.time()
-        self._front_proxy = front_proxy or FrontProxy()
+        self._front_proxy = front_proxy
         self.reloads = Reloads(
-            configuration, self.serving, self._control_endpoint, self._front_proxy, self._service, reader
+            configuration, self.serving, self._control_endpoints, self._front_proxy, self._service, reader
         )
         self._loop = asyncio.get_running_loop()
         notifier.attach(self._loop)
@@ -110,7 +109,7 @@ class Daemon:
         self._has_served = asyncio.Event()
         self._signalled = KeptTasks()
 
-    async def run(self, on_ready: Ready | None = None) -> int:
+    async def run(self, on_ready: Ready) -> int:
         """Start, serve, stop; the process's exit status. ``on_ready`` hears that apps serve."""
         begun = time.monotonic()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,7 +133,7 @@ class Daemon:
             if await self._first_of_stop_and(self._start_all()) is not None:
                 self.phase = DaemonPhase.READY
                 self.reloads.begin()
-                if on_ready is not None and not self.upgrades:
+                if not self.upgrades:
                     took = time.monotonic() - begun
                     if logs.is_on_terminal() and self._control_task is not None:
                         await asyncio.wait((self._control_task,), timeout=_LAST_S)
@@ -146,7 +145,7 @@ class Daemon:
             await self._stop_all()
             return EXIT_FORCED if self._forced else EXIT_OK
         except (ListenError, StartFailed) as exc:
-            _complain(exc)
+            tell(f"Error: {why(exc)}", "error")  # to the person who started us, not to the log alone
             self._service.failed(why(exc))
             self._front_proxy.kill()
             await self.serving.abandon()
@@ -156,7 +155,8 @@ class Daemon:
             if self._control_task is not None:
                 self._control_task.cancel()
                 await asyncio.wait((self._control_task,))
-            await self._control_endpoint.stop()
+            for each in self._control_endpoints:
+                await each.stop()
             await logger.close()
 
     async def _start_all(self) -> bool:
@@ -167,9 +167,10 @@ class Daemon:
         if left is not None:
             tempdirs.start_afresh(left.state.scratch)
             self.running.listeners.adopt(left.state.listeners)
-            self._control_endpoint.adopt(left.state.attended)
-        self._control_endpoint.prepare(self.reloads.configuration)
-        self._control_endpoint.commit()
+        for each in self._control_endpoints:
+            each.adopt([] if left is None else left.state.attended)
+            each.prepare(self.reloads.configuration)
+            each.commit()
         self._control_task = self._loop.create_task(self._attend())
         try:
             await self.serving.start()
@@ -187,7 +188,10 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ATTEND_AFTER_S):
                 await self._has_served.wait()
-        await self._control_endpoint.start()
+        await self._start_control_endpoints()
+
+    async def _start_control_endpoints(self) -> None:
+        await asyncio.gather(*(each.start() for each in self._control_endpoints))
 
     async def _first_of_stop_and(self, work: Awaitable[_Done]) -> _Done | None:
         """What came of ``work``; None when somebody asked to stop before. Raises what ``work`` raised."""
@@ -211,10 +215,10 @@ class Daemon:
             source=SourceSnapshot(
                 content=document.content,
                 file=document.file,
-                folder="" if self.reloads.reader is None else self.reloads.reader.base,
+                folder=self.reloads.reader.base,
             ),
-            attended=self._control_endpoint.snapshot(),
-            memory=self._control_endpoint.memory(),
+            attended=[listener for each in self._control_endpoints for listener in each.snapshot()],
+            memory="".join(each.memory() for each in self._control_endpoints),
             builds=self.reloads.builds.snapshot(),
             caddy=self._front_proxy.snapshot(),
             log=logger.snapshot(),
@@ -234,14 +238,16 @@ class Daemon:
             resumption.serve()
             self._front_proxy.restore(state.caddy)
             self._loop.run_in_executor(None, cgroups.tidy)
-            self._control_endpoint.adopt(state.attended)
-            self._control_endpoint.recall(state.memory)
-            self._control_endpoint.prepare(self.reloads.configuration)
+            for each in self._control_endpoints:
+                each.adopt(state.attended)
+                each.recall(state.memory)
+                each.prepare(self.reloads.configuration)
         except Exception:
             log.exception("what runs cannot be taken over: everything is started afresh")
             inheritance.abandon()
-        self._control_endpoint.commit()
-        self._control_task = self._loop.create_task(self._control_endpoint.start())
+        for each in self._control_endpoints:
+            each.commit()
+        self._control_task = self._loop.create_task(self._start_control_endpoints())
         self.reloads.builds.restore(state.builds)
         self.upgrades = state.upgrades
         self.started_at = state.started_at
@@ -261,11 +267,6 @@ class Daemon:
             return
         task = self._signalled.begin(self.upgrade())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is in the log
-
-    @property
-    def is_stopping(self) -> bool:
-        """It was told to stop."""
-        return self.phase is DaemonPhase.STOPPING
 
     @property
     def is_upgrading(self) -> bool:
@@ -346,16 +347,12 @@ class Daemon:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
         self.running.sweep()
-        self._control_endpoint.sweep()
+        for each in self._control_endpoints:
+            each.sweep()
         known = self.running.pids() | self._front_proxy.pids() | logger.pids() | self._upgrade.pids()
         processes.reap_strays(known)
         logger.beat()
         self._service.beat()  # last: a daemon that cannot do the above is not well
-
-
-def _complain(exc: ListenError | StartFailed) -> None:
-    """Tell the person who started us, not the log alone, why nothing runs."""
-    tell(f"Error: {why(exc)}", "error")
 
 
 def not_started(why: str) -> None:
@@ -368,11 +365,11 @@ def not_started(why: str) -> None:
 
 def run(
     configuration: Configuration,
-    front_proxy: Callable[[], FrontProxy] | None = None,
-    on_ready: Ready | None = None,
-    reader: ConfigurationReader | None = None,
-    control_endpoint: Callable[[Daemon], ControlEndpoint] | None = None,
-    inheritance: Inheritance | None = None,
+    front_proxy: Callable[[], FrontProxy],
+    on_ready: Ready,
+    reader: ConfigurationReader,
+    control_endpoints: Callable[[Daemon], Sequence[ControlEndpoint]],
+    inheritance: Inheritance | None,
 ) -> int:
     """Run a daemon in this process until it is told to stop; the exit status."""
     import uvloop
@@ -386,8 +383,7 @@ def run(
     notifier = Notifier.from_environ(os.environ)
 
     async def main() -> int:
-        told = front_proxy() if front_proxy is not None else None
-        daemon = Daemon(configuration, told, reader, notifier, inheritance, control_endpoint)
+        daemon = Daemon(configuration, front_proxy(), reader, notifier, inheritance, control_endpoints)
         return await daemon.run(on_ready)
 
     try:

@@ -30,7 +30,7 @@ LOOKED_AT = {
         "_gauges _grace_s _kept_until _loop _on_over _silence _timer"
     ),
     "workers.child.child.Child": (
-        "_outlets _reaping _theirs confinement launcher number peer pid pidfd"
+        "_outlets _reaping _theirs confinement killed_for launcher number peer pid pidfd"
     ),
     "workers.child.child.Confinement": (
         "_app _bounds _group _number _task"
@@ -120,7 +120,7 @@ LOOKED_AT = {
     ),
     "workers.threads.host.ThreadHost": (
         "_answer_by _answers _ended _idle_since _left_behind _loop _lost_s _on_crash _reaping _scratch _settings "
-        "_stragglers _threads child ever gone groups is_private launcher number peer place state status why_killed"
+        "_stragglers _threads child ever gone groups is_private launcher number peer place state status"
     ),
     "workers.threads.placement.Placement": (
         "_group _host _hosts _of is_private key root settings"
@@ -170,7 +170,7 @@ LOOKED_AT = {
         "_changers _changing _may_change _shutdown running"
     ),
     "supervisor.reloads.Reloads": (
-        "_coming _control_endpoint _front_proxy _is_stopping _is_up _loop _service _serving _turn _unasked builds "
+        "_coming _control_endpoints _front_proxy _is_stopping _is_up _loop _service _serving _turn _unasked builds "
         "configuration reader under_way"
     ),
     "apps.counters.Counters": (
@@ -188,7 +188,7 @@ LOOKED_AT = {
         "_process _remembers _unanswered asking unmarks"
     ),
     "main.Daemon": (
-        "_control_endpoint _control_task _front_proxy _exchanging _forced _has_served _inheritance _loop _service "
+        "_control_endpoints _control_task _front_proxy _exchanging _forced _has_served _inheritance _loop _service "
         "_signalled _stop _sweeping _told_at _upgrade _upgrading phase reloads running serving started_at "
         "upgrade_refused upgrades"
     ),

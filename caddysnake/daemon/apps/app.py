@@ -15,7 +15,7 @@ from ..commands.release import Tell
 from ..sockets.connections import Connection, Connections
 from ..system.state import AppSnapshot, PoolSnapshot, WorkerSnapshot
 from ..system.tasks import KeptTasks
-from ..workers.child.launcher import Launcher
+from ..workers.child.child import Launcher
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import Launchers
 from ..workers.worker import Worker

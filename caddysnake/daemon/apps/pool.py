@@ -13,7 +13,7 @@ from ..system.log.fields import FieldLog
 from ..system.plain import plain
 from ..system.state import PoolSnapshot, WorkerSnapshot
 from ..system.tasks import KeptTasks
-from ..workers.child.launcher import Launcher
+from ..workers.child.child import Launcher
 from ..workers.forking.start_limiter import FRESH, Starting, StartLimiter
 from ..workers.launchers import Launchers
 from ..workers.lifecycle import Reason, WorkerState

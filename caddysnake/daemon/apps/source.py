@@ -16,7 +16,8 @@ from ..system.log import process as logger
 from ..system.log.fields import FieldLog
 from ..system.signing import bell_name
 from ..system.state import PoolSnapshot, ThreadPlacementSnapshot
-from ..workers.child.launcher import Launcher, Plot, SpawnError
+from ..workers.child.child import Launcher
+from ..workers.child.launcher import Plot, SpawnError
 from ..workers.forking.interpreter import not_passed
 from ..workers.launchers import Launchers
 from ..workers.lifecycle import Reason

@@ -19,7 +19,8 @@ from ..system.log.process import adopt_outlets, outlets
 from ..system.processes import InheritedChild, Process
 from ..system.snapshots import OutputPipesSnapshot
 from ..system.timings import TIMINGS
-from ..workers.child.launcher import ForkServerKey, Launcher, SpawnError
+from ..workers.child.child import Launcher
+from ..workers.child.launcher import ForkServerKey, SpawnError
 from ..workers.threads.placement import Placement
 
 log = FieldLog("caddysnake.relay")

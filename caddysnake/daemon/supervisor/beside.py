@@ -1,11 +1,11 @@
-"""The seams for what runs beside the apps: an admin API, a supervised Caddy. Alone, each is one that does nothing."""
+"""The seams for what runs beside the apps: an admin API, a supervised Caddy. Each does nothing by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from ..sockets.listener import Listener, restore
 from ..system.state import CaddySnapshot, ListenerSnapshot
@@ -84,67 +84,6 @@ class ControlEndpoint:
 
     async def stop(self) -> None:
         """Answer no more, and close what is open."""
-
-
-class Attendants(ControlEndpoint):
-    """Several as one."""
-
-    def __init__(self, each: Sequence[ControlEndpoint]) -> None:
-        self._each = tuple(each)
-
-    def prepare(self, configuration: Configuration) -> None:
-        """As ``ControlEndpoint.prepare``; when one raises, those before it are reverted."""
-        prepared: list[ControlEndpoint] = []
-        try:
-            for control_endpoint in self._each:
-                control_endpoint.prepare(configuration)
-                prepared.append(control_endpoint)
-        except BaseException:
-            for control_endpoint in prepared:
-                control_endpoint.revert()
-            raise
-
-    def commit(self) -> None:
-        """What each has prepared holds from now on."""
-        for control_endpoint in self._each:
-            control_endpoint.commit()
-
-    def revert(self) -> None:
-        """Each gives up what it has prepared."""
-        for control_endpoint in self._each:
-            control_endpoint.revert()
-
-    def snapshot(self) -> list[ListenerSnapshot]:
-        """What all of them listen on."""
-        return [listener for control_endpoint in self._each for listener in control_endpoint.snapshot()]
-
-    def adopt(self, saved: list[ListenerSnapshot]) -> None:
-        """Offer all of ``saved`` to each: it takes what it knows as its own."""
-        for control_endpoint in self._each:
-            control_endpoint.adopt(saved)
-
-    def memory(self) -> str:
-        """That of the one which has any."""
-        return "".join(control_endpoint.memory() for control_endpoint in self._each)
-
-    def recall(self, memory: str) -> None:
-        """As ``ControlEndpoint.recall``."""
-        for control_endpoint in self._each:
-            control_endpoint.recall(memory)
-
-    def sweep(self) -> None:
-        """As ``ControlEndpoint.sweep``."""
-        for control_endpoint in self._each:
-            control_endpoint.sweep()
-
-    async def start(self) -> None:
-        """Start all; one that has to try again keeps no other waiting."""
-        await asyncio.gather(*(control_endpoint.start() for control_endpoint in self._each))
-
-    async def stop(self) -> None:
-        """Stop one after the other, in their order."""
-        for control_endpoint in self._each:
-            await control_endpoint.stop()
 
 
 async def persist(bring_up: Callable[[], Awaitable[None]], what: str) -> None:

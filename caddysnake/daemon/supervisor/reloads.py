@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -44,17 +45,17 @@ class Reloads:
         self,
         configuration: Configuration,
         serving: Supervisor,
-        control_endpoint: ControlEndpoint,
+        control_endpoints: Sequence[ControlEndpoint],
         front_proxy: FrontProxy,
         service: Service,
-        reader: ConfigurationReader | None,
+        reader: ConfigurationReader,
     ) -> None:
         self.configuration = configuration
         """What runs."""
         self.builds = Builds()
         """Which configuration runs since when, and which was refused; each app has its own."""
         self._serving = serving
-        self._control_endpoint = control_endpoint
+        self._control_endpoints = control_endpoints
         self._front_proxy = front_proxy
         self._service = service
         self.reader = reader
@@ -166,12 +167,9 @@ class Reloads:
         outcomes.append(outcome._replace(seconds=time.monotonic() - begun))
 
     async def _read(self, document: Document | None) -> Configuration:
-        reader = self.reader
-        if reader is None:
-            raise ReloadFailed("there is no file to read again", "restart")
         if document is None:
-            document = await asyncio.to_thread(reader.read, self.configuration.document.file)
-        return await asyncio.to_thread(reader.understand, document)
+            document = await asyncio.to_thread(self.reader.read, self.configuration.document.file)
+        return await asyncio.to_thread(self.reader.understand, document)
 
     async def _change(self, document: Document | None, manner: Manner) -> ReloadResult:
         self._coming = None
@@ -179,10 +177,10 @@ class Reloads:
         await self._front_proxy.check(configuration.caddy)
         desired = configuration.composition
 
-        async def admin() -> None:
-            self._control_endpoint.prepare(configuration)
+        async def prepare(endpoint: ControlEndpoint) -> None:
+            endpoint.prepare(configuration)
 
-        first = [Step(admin, self._control_endpoint.commit, self._control_endpoint.revert)]
+        first = [Step(partial(prepare, each), each.commit, each.revert) for each in self._control_endpoints]
         # A supervised Caddy may use at once what it is told last: all of that is ready.
         caddy = Step(partial(self._front_proxy.change, configuration.caddy))
         last = [caddy, Step(commit=partial(logs.restyle, desired.log))]

@@ -34,7 +34,8 @@ from ..system.state import (
     ThreadHostSnapshot,
     WorkerSnapshot,
 )
-from ..workers.child.launcher import ForkServerKey, Launcher
+from ..workers.child.child import Launcher
+from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import HostPlace
 from ..workers.warmup import WarmUp
 from ..workers.worker import Worker

@@ -21,7 +21,7 @@ from ..system.sealed import seal, unseal
 from ..system.state import DaemonSnapshot, StateError
 
 if TYPE_CHECKING:
-    from ..sockets.connections import Connection
+    from ..supervisor.running import Running
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -33,30 +33,17 @@ _BATCH = 200  # SCM_MAX_FD is 253
 _ASK = b"state"
 _LAST = b"last"
 
-Sources = list[tuple[int, Callable[[], None]]]
-
 
 class StandIn:
-    """Runs in the fork. ``sources``: descriptors with what to call when there is something to read.
+    """Runs in the fork, over its copy of ``running``. ``state()`` makes the state that the next image is told."""
 
-    ``known``: connections that the next image has. ``again()`` is called every few milliseconds; ``state()`` makes the
-    state, and ``connections()`` all connections there are.
-    """
-
-    def __init__(
-        self,
-        control: socket.socket,
-        sources: Sources,
-        again: Callable[[], None],
-        state: Callable[[], DaemonSnapshot],
-        connections: Callable[[], list[Connection]],
-    ) -> None:
+    def __init__(self, control: socket.socket, running: Running, state: Callable[[], DaemonSnapshot]) -> None:
         self._control = control
-        self._calls = dict(sources)
-        self._again = again
+        self._running = running
         self._state = state
-        self._connections = connections
-        self._known = set(connections())
+        self._calls = dict(running.sources())
+        self._known = set(running.connections)
+        """Connections that the next image has."""
 
     def run(self) -> None:
         """Until the next image asks, or has ended."""
@@ -79,7 +66,7 @@ class StandIn:
                     epoll.close()
                     epoll = self._watching()
                     break
-            self._again()
+            self._running.serve_waiting()
 
     def _watching(self) -> select.epoll:
         self._calls = {fd: call for fd, call in self._calls.items() if _is_open(fd)}
@@ -100,7 +87,7 @@ class StandIn:
     def _answer(self) -> None:
         if self._control.recv(64) != _ASK:
             return  # the next image has ended
-        arrived = [each for each in self._connections() if each not in self._known]
+        arrived = [each for each in self._running.connections if each not in self._known]
         state = self._state()
         state.arrived = [connection.fd for connection in arrived]
         for start in range(0, len(arrived), _BATCH):

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator
-from typing import NoReturn, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import NoReturn
 
 from ..commands.release import releases
 from ..supervisor.supervisor import Supervisor
@@ -45,24 +45,15 @@ class UpgradeRefused(Exception):
     """The daemon goes on as it is; the text says why."""
 
 
-class UpgradeOwner(Protocol):
-    """The daemon, as far as it matters here."""
-
-    serving: Supervisor
-
-    @property
-    def is_stopping(self) -> bool:
-        """It was told to."""
-
-    def state(self) -> DaemonSnapshot:
-        """Everything but what ``serving`` runs."""
-
-
 class Upgrade:
-    """One at a time. ``pids()``: children that it reaps itself."""
+    """One at a time. ``state()`` makes one of everything but what ``serving`` runs."""
 
-    def __init__(self, owner: UpgradeOwner) -> None:
-        self._owner = owner
+    def __init__(
+        self, serving: Supervisor, state: Callable[[], DaemonSnapshot], is_stopping: Callable[[], bool]
+    ) -> None:
+        self._serving = serving
+        self._state_of_rest = state
+        self._is_stopping = is_stopping
         self._rehearsing: subprocess.Popen[bytes] | None = None
 
     def pids(self) -> set[int]:
@@ -72,8 +63,8 @@ class Upgrade:
     async def run(self) -> None:
         """Become the version that has been rehearsed. Does not return, unless it raises ``UpgradeRefused``."""
         begun = time.monotonic()
-        async with _quiet(self._owner.serving):
-            if self._owner.is_stopping:
+        async with _quiet(self._serving):
+            if self._is_stopping():
                 raise UpgradeRefused("it is stopping")
             # Nothing may give way from here on: what is in the state is so until the next image reads it.
             try:
@@ -82,8 +73,8 @@ class Upgrade:
                 raise UpgradeRefused(f"cannot execute {sys.executable}: {exc}") from None
 
     def _state(self) -> DaemonSnapshot:
-        state = self._owner.state()
-        capture(self._owner.serving.running, state)
+        state = self._state_of_rest()
+        capture(self._serving.running, state)
         return state
 
     # -- the rehearsal ----------------------------------------------------------------------------------------
@@ -154,7 +145,7 @@ class Upgrade:
             except BaseException:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                self._owner.serving.running.reconcile()
+                self._serving.running.reconcile()
                 raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
@@ -164,9 +155,7 @@ class Upgrade:
     def _stand_in(self, control: socket.socket, theirs: socket.socket) -> NoReturn:
         try:
             control.close()
-            running = self._owner.serving.running
-            every = running.connections.all
-            StandIn(theirs, running.sources(), running.serve_waiting, self._state_now, every).run()
+            StandIn(theirs, self._serving.running, self._state_now).run()
         finally:
             os._exit(1)
 

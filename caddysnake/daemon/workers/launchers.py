@@ -7,7 +7,8 @@ from typing import Protocol
 from ...channel.settings import Settings
 from ...sandbox.walls import Walls
 from ..system.timings import TIMINGS, Timings
-from .child.launcher import ForkServerKey, Launcher, Plot
+from .child.child import Launcher
+from .child.launcher import ForkServerKey, Plot
 from .forking.fork_servers import ForkServers
 from .threads.hosts import ThreadHosts
 from .threads.placement import Placement

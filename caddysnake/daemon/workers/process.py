@@ -83,35 +83,30 @@ class WorkerProcess(Child):
         """What keeps its limit of memory; None: it has none."""
         if not isinstance(self._settings, Settings) or "memory" not in (self._settings.limits or {}):
             return None
-        return "cgroup" if "memory" in self._held else "rlimit"
+        return "cgroup" if "memory" in self.whole.confinement.held else "rlimit"
 
     @property
     def cpu_limit(self) -> Literal["cgroup", "none"] | None:
         """What keeps its limit of processor time; None: it has none."""
         if not isinstance(self._settings, Settings) or "cpu" not in (self._settings.limits or {}):
             return None
-        return "cgroup" if "cpu" in self._held else "none"
-
-    @property
-    def _held(self) -> frozenset[str]:
-        of_host = self.launcher.held(self.number) if self.launcher is not None else frozenset[str]()
-        return self.confinement.held | of_host
+        return "cgroup" if "cpu" in self.whole.confinement.held else "none"
 
     def write_stacks(self) -> None:
         """Have it write the stacks of its threads to the log, whatever they are at; nothing if it is not an app's."""
         if isinstance(self._settings, Settings):
             with contextlib.suppress(OSError):  # it is gone
-                signal.pidfd_send_signal(self.process_fd(), vitals.STACKS_SIGNAL)
+                signal.pidfd_send_signal(self.whole.pidfd, vitals.STACKS_SIGNAL)
 
     def profile(self, seconds: float, fd: int) -> bool:
         """Have it look for ``seconds`` at what runs, and write that into ``fd``; False when it cannot be asked."""
         if self.launcher is None or not self.knows(vitals.KNOWS_PROFILE):
             return False
         try:
-            if not self.launcher.peer_of(self.number, self.peer).hand_over(Profile(self.number, seconds), [fd]):
+            if not self.whole.peer.hand_over(Profile(self.number, seconds), [fd]):
                 return False
             if not self.shares_process:
-                signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)  # its loop may be standing still
+                signal.pidfd_send_signal(self.whole.pidfd, vitals.LOOK_SIGNAL)  # its loop may be standing still
         except OSError:  # it is gone
             return False
         return True
@@ -125,12 +120,12 @@ class WorkerProcess(Child):
         if self.shares_process or not self.knows(vitals.KNOWS_PROFILE):
             return False
         with contextlib.suppress(OSError):  # it is gone
-            signal.pidfd_send_signal(self.process_fd(), vitals.LOOK_SIGNAL)
+            signal.pidfd_send_signal(self.whole.pidfd, vitals.LOOK_SIGNAL)
         return True
 
     async def answer_if_hung(self, watch: Watchdog) -> bool | None:
         """Answer what it has read, if nothing in it runs: whether others are half answered; None: it lives."""
-        async with Frozen(self.pid, self.process_fd()) as frozen:
+        async with Frozen(self.pid, self.whole.pidfd) as frozen:
             if self.gauges.is_over or watch.look(self.gauges.pulse(), now_ms()) is not HangFinding.HANGS:
                 return None
             if not frozen.is_sure:

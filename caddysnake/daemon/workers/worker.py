@@ -20,7 +20,8 @@ from ...channel.settings import RelaySettings, Settings
 from ..system.state import WorkerSnapshot
 from ..system.timings import TIMINGS, Timings
 from .balancer import Load
-from .child.launcher import Launcher, SpawnError
+from .child.child import Launcher
+from .child.launcher import SpawnError
 from .deadline import TURNS_MS, Deadline
 from .giving import Giving
 from .hanging import Watchdog

@@ -1,19 +1,21 @@
-"""A child that a launcher forks: a worker, or a thread host."""
+"""A child, be it a worker or a thread host, and the launcher that forks it: a fork server, or a thread host's place."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...system import cgroups
+from ...system import cgroups, processes
 from ...system.log.pipes import OutputPipes
 from ...system.log.process import adopt_outlets
 from ...system.state import ThreadHostSnapshot, WorkerSnapshot
 from .equipment import outlets_for
-from .launcher import Launcher
 from .peer import Peer
 
 
@@ -91,6 +93,8 @@ class Child:
         self._theirs = theirs
         self._outlets: OutputPipes | None = None
         self._reaping: asyncio.Task[None] | None = None
+        self.killed_for = ""
+        """What ``why_killed`` has found."""
 
     @property
     def may_run_on(self) -> bool:
@@ -157,9 +161,10 @@ class Child:
         if self.launcher is not None:
             self.launcher.terminate(self.number, self.pidfd)
 
-    def process_fd(self) -> int:
-        """Return a pidfd of its process, -1 when it is unknown."""
-        return self.launcher.pidfd_of(self.number, self.pidfd) if self.launcher is not None else -1
+    @property
+    def whole(self) -> Child:
+        """What has its process: itself, or the host in which it is a thread."""
+        return (self.launcher.host_of(self.number) if self.launcher is not None else None) or self
 
     def discard(self) -> None:
         """Give up one whose start was never done."""
@@ -186,9 +191,9 @@ class Child:
     async def why_killed(self) -> str:
         """Return why the kernel has killed its process, if for want of memory; else an empty text. Before ``reap``."""
         await self.confinement.settled()
-        if self.confinement.held:
-            return await self.confinement.why_killed()
-        return self.launcher.why_killed(self.number) if self.launcher is not None else ""
+        if self.whole is self:
+            self.killed_for = await self.confinement.why_killed()
+        return self.whole.killed_for
 
     async def reap(self) -> int | None:
         """Return its wait status; None when it cannot be learnt."""
@@ -199,3 +204,41 @@ class Child:
         if self.pidfd >= 0:
             os.close(self.pidfd)
         self.pidfd = -1
+
+
+class Launcher(ABC):
+    """Where workers come from. What is not abstract is right for processes."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """Their parent."""
+
+    @abstractmethod
+    async def fork(self, worker: int, channel: int, grace_s: float) -> tuple[int, int]:
+        """Start worker number ``worker`` on ``channel``: its pid, and its pidfd, or another descriptor that can be
+        read once it has ended. Raises ``SpawnError``."""
+
+    @abstractmethod
+    async def reap(self, worker: int, gone: int) -> int | None:
+        """The wait status of a worker that has ended; None when it cannot be learnt. ``gone``: what ``fork`` gave."""
+
+    def gave_up(self) -> None:  # noqa: B027  # most have nothing to do then
+        """Somebody has waited for ``fork`` in vain, for as long as an app may take to start."""
+
+    def host_of(self, worker: int) -> Child | None:
+        """The process that a worker shares with others; None: it has its own, or none any more."""
+        return None
+
+    def terminate(self, worker: int, pidfd: int) -> None:
+        """Ask a worker to end that does not listen to its channel."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+
+    def end(self, worker: int, pid: int, gone: int) -> None:
+        """End it, and what it started, by force. ``pid`` and ``gone``: what ``fork`` gave."""
+        processes.kill_group(gone, pid)
+
+    def may_run_on(self, worker: int) -> bool:
+        """It was ended, but cannot be by force: it may still use what it holds."""
+        return False

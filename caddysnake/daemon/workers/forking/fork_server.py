@@ -22,7 +22,8 @@ from ...system.processes import Process
 from ...system.state import ForkServerSnapshot
 from ...system.tasks import KeptTasks
 from ...system.timings import TIMINGS, Timings
-from ..child.launcher import ForkServerKey, Launcher, SpawnError
+from ..child.child import Launcher
+from ..child.launcher import ForkServerKey, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer
 from . import ahead
 from .interpreter import Sight, execute

@@ -24,9 +24,9 @@ from ...system import processes
 from ...system import tempdirs as scratch
 from ...system.plain import plain
 from ...system.state import ThreadHostSnapshot
-from ..child.child import Child
+from ..child.child import Child, Launcher
 from ..child.equipment import configure, new_page, without
-from ..child.launcher import ForkServerKey, Launcher, SpawnError
+from ..child.launcher import ForkServerKey, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer, socket_of
 
 log = logging.getLogger("caddysnake.host")
@@ -96,8 +96,6 @@ class ThreadHost:
         """All groups that have been here: libraries may remember them. After an upgrade none comes."""
         self.gone: asyncio.Event = asyncio.Event()
         self.status: int | None = None
-        self.why_killed = ""
-        """Why the kernel has killed it, if it was for want of memory."""
         self._lost_s = lost_s
         self._loop = asyncio.get_running_loop()
         self._threads: dict[int, tuple[int, int]] = {}  # worker's number -> its group, and what tells of its end
@@ -369,12 +367,12 @@ class ThreadHost:
         self._reaping = self._loop.create_task(self._reap(is_wanted))
 
     async def _reap(self, is_wanted: bool) -> None:
-        self.why_killed = await self.child.why_killed()
+        why_killed = await self.child.why_killed()
         self.status = await self.child.reap()
         self.child.close_pidfd()
         if not is_wanted:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
-            error = self.why_killed or f"crashed: {how}"
+            error = why_killed or f"crashed: {how}"
             fields = {"pid": self.pid, "workers": len(self._threads), "error": error}
             log.error("thread host died with all its workers", extra={"fields": fields})
             self._on_crash(self)

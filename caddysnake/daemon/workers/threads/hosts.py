@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ....channel.settings import Settings
 from ...system.state import DaemonSnapshot, ThreadHostSnapshot
-from ..child.launcher import ForkServerKey, Launcher, SpawnError
+from ..child.child import Launcher
+from ..child.launcher import ForkServerKey, SpawnError
 from ..forking.fork_servers import ForkServers
 from .host import HostPlace, ThreadHost
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ....channel.settings import Settings
 from ...system.state import ThreadPlacementSnapshot
-from ..child.launcher import ForkServerKey, Launcher, SpawnError
-from ..child.peer import Peer
+from ..child.child import Child, Launcher
+from ..child.launcher import ForkServerKey, SpawnError
 from .host import ThreadHost
 from .hosts import ThreadHosts, Wanted
 
@@ -125,10 +125,10 @@ class Placement(Launcher):
         host = self._of.pop(worker, None)
         return host.status_of(worker) if host is not None else None
 
-    def pidfd_of(self, worker: int, gone: int) -> int:
-        """The pidfd of its host, not its own: a signal to it meets others, too. -1 when it is unknown."""
+    def host_of(self, worker: int) -> Child | None:
+        """See ``Launcher.host_of``. A signal to it meets others, too; its main thread is at no app."""
         host = self._of.get(worker)
-        return host.child.pidfd if host is not None else -1
+        return None if host is None else host.child
 
     def terminate(self, worker: int, pidfd: int) -> None:
         """Have SystemExit raised in its threads (``Cancel``): a signal would end its neighbours."""
@@ -146,18 +146,3 @@ class Placement(Launcher):
         """Its threads have not ended since ``end``."""
         host = self._of.get(worker)
         return host is not None and host.is_straggler(worker)
-
-    def peer_of(self, worker: int, own: Peer) -> Peer:
-        """See ``Launcher.peer_of``: its host's, whose main thread is at no app."""
-        host = self._of.get(worker)
-        return own if host is None else host.peer
-
-    def held(self, worker: int) -> frozenset[str]:
-        """See ``Launcher.held``."""
-        host = self._of.get(worker)
-        return host.child.confinement.held if host is not None else frozenset()
-
-    def why_killed(self, worker: int) -> str:
-        """See ``Launcher.why_killed``."""
-        host = self._of.get(worker)
-        return host.why_killed if host is not None else ""
