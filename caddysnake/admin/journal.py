@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator
 
 from ..daemon.main import Daemon, DaemonPhase
-from ..daemon.system.log import process as logger
+from ..daemon.system.log.process import logger
 from ..daemon.tenants.lookup import UnknownApp
 from ..logs.ring import Query
 from .errors import ApiError

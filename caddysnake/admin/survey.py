@@ -452,7 +452,7 @@ def _daemon(daemon: Daemon, admin: str, usage: Usage, open_files: int) -> models
         open_files=open_files,
         open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         memory_budget_bytes=daemon.running.desired.memory_budget,
-        memory_used_bytes=daemon.running.budget.used_bytes,
+        memory_used_bytes=daemon.serving.budget.used_bytes,
         connections=len(daemon.running.connections),
         upgrades=daemon.upgrades,
         cgroup=cgroups.root(),

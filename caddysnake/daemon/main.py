@@ -27,8 +27,8 @@ from .supervisor.document import Configuration, ConfigurationReader
 from .supervisor.reloads import Reloads, why
 from .supervisor.supervisor import Supervisor
 from .system import cgroups, processes, tempdirs
-from .system.log import process as logger
 from .system.log import records as logs
+from .system.log.process import logger
 from .system.log.records import close_quietly, tell
 from .system.notify import Notifier
 from .system.service import Service
@@ -346,7 +346,7 @@ class Daemon:
     def _sweep(self) -> None:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
-        self.running.sweep()
+        self.serving.sweep()
         for each in self._control_endpoints:
             each.sweep()
         known = self.running.pids() | self._front_proxy.pids() | logger.pids() | self._upgrade.pids()

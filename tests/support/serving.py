@@ -32,7 +32,7 @@ async def serving(wanted: Desired) -> AsyncIterator[Supervisor]:
     async def sweep() -> None:
         while True:
             await asyncio.sleep(0.2)
-            runs.running.sweep()
+            runs.sweep()
 
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -112,7 +112,7 @@ LOOKED_AT = {
         "_absent _capacity _evicted _failures _idle_timeout_s _is_idle _max_queue _queue _stages _used _waiting"
     ),
     "workers.forking.fork_server.ForkServer": (
-        "_broken _busy_at _forks _key _libraries _loop _outlets _pidfd _prepared _reapings _reaps _unheard _unwanted "
+        "_broken _busy_at _forks _key _libraries _loop _output _pidfd _prepared _reapings _reaps _unwanted "
         "_waiting gone peer process sight timings workers"
     ),
     "workers.forking.fork_servers.ForkServers": (
@@ -163,11 +163,11 @@ LOOKED_AT = {
         "_again _by_app _is_up _starts deciding"
     ),
     "supervisor.running.Running": (
-        "_lend _loop _tasks app_metrics apps autoreload bell beginnings budget connections desired fallback is_hurried "
+        "_lend _loop _tasks app_metrics apps autoreload bell beginnings connections desired fallback is_hurried "
         "is_stopping listeners oneoffs origins parting relays restarts starter starts templates trust"
     ),
     "supervisor.supervisor.Supervisor": (
-        "_changers _changing _may_change _shutdown running"
+        "_changers _changing _may_change _shutdown budget running"
     ),
     "supervisor.reloads.Reloads": (
         "_coming _control_endpoints _front_proxy _is_stopping _is_up _loop _service _serving _turn _unasked builds "
@@ -184,8 +184,8 @@ LOOKED_AT = {
         "_process _ready _restart _started_at _stopping"
     ),
     "system.log.process.LogProcess": (
-        "_again _answers _beat_at _channel _is_armed _is_closing _lock _loop _lost _outbox _outlets _pid _pidfd "
-        "_process _remembers _unanswered asking unmarks"
+        "_again _answers _asking _beat_at _channel _is_armed _is_wanted _lock _lost _loop _outbox _outlets _pid _pidfd "
+        "_process _remembers _unanswered unmarks"
     ),
     "main.Daemon": (
         "_control_endpoints _control_task _front_proxy _exchanging _forced _has_served _inheritance _loop _service "

@@ -12,8 +12,8 @@ from ...channel.settings import RelaySettings, Settings
 from ...config.plan.fence import Fence, FenceError
 from ...sandbox import denials
 from ..commands.surroundings import STORE_URL, store_environ
-from ..system.log import process as logger
 from ..system.log.fields import FieldLog
+from ..system.log.process import logger
 from ..system.signing import bell_name
 from ..system.state import PoolSnapshot, ThreadPlacementSnapshot
 from ..workers.child.child import Launcher
@@ -69,7 +69,7 @@ class WorkerSource:
             environ["CADDYSNAKE_STORE_BELL"] = f"{bell_name()[1:]}#{settings.app}"
         build = self._build if settings.development else ""
         slow_at = time.monotonic() + spec.slow_start_s * _NEARLY
-        settings = settings._replace(environ=environ, build=build, slow_at=slow_at, marks_traces=logger.unmarks())
+        settings = settings._replace(environ=environ, build=build, slow_at=slow_at, marks_traces=logger.unmarks)
         if settings.max_in_flight is not None:
             settings = settings._replace(
                 max_in_flight=share(settings.max_in_flight, place, count),

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from ...config.language.models import Canary
 from ..commands.release import Tell
 from ..sockets.connections import Connection
-from ..system.log.asking import trouble_of
 from ..system.log.fields import FieldLog
+from ..system.log.process import logger
 from ..system.state import TrialSnapshot
 from ..system.tasks import cancelled
 from ..workers.worker import Worker
@@ -198,7 +198,7 @@ class Trial:
         else:
             pids = [worker.pid for worker in self.pool.everyone()]
             self._returned(self._failure(verdict))
-            times, traceback = await trouble_of(self.pool.spec.name, pids)
+            times, traceback = await logger.trouble_of(self.pool.spec.name, pids)
             if times:
                 verdict = verdict._replace(why=f"{verdict.why}\n{times} times:\n{traceback}")
                 self._returned(self._failure(verdict))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..system.log.asking import trouble_of
+from ..system.log.process import logger
 from ..workers.lifecycle import Reason, WorkerState
 from ..workers.warmup import WarmUp, warm_up
 from ..workers.worker import Worker
@@ -29,7 +29,7 @@ class Warming:
             if why is None:
                 self._admit(worker)
                 return
-            _, traceback = await trouble_of(self._app, [worker.pid])
+            _, traceback = await logger.trouble_of(self._app, [worker.pid])
             self._failed(worker, Reason("warmup-failed", f"{why}\n{traceback}".rstrip()))
             worker.drain()
         finally:

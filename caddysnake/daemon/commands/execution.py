@@ -25,7 +25,7 @@ from ...installation import PACKAGE
 from ..system import cgroups, processes
 from ..system.log.fields import FieldLog
 from ..system.log.pipes import OutputPipes
-from ..system.log.process import adopt_outlets, outlets
+from ..system.log.process import logger
 from ..system.processes import InheritedChild, Process
 from ..system.snapshots import ExecutionSnapshot
 from ..workers.child.launcher import SpawnError
@@ -135,7 +135,7 @@ class Execution:
             if streams is None:
                 fields: dict[str, Any] = {"app": surroundings.app, "process": name}
                 fields |= {} if surroundings.walls is None else {"walled": True}
-                pipes = outlets("app", fields, ("stdout", "stderr"))
+                pipes = logger.outlets("app", fields, ("stdout", "stderr"))
                 streams = [None, *(pipes.writers if pipes is not None else [None, None])]
             options = {
                 "gate": theirs.fileno(),
@@ -281,7 +281,7 @@ class Execution:
         found = cls(app, saved.name, InheritedChild(saved.pid), saved.pidfd, saved.mark)
         found.started_at = saved.started_at
         found._group = cgroups.Group(*saved.group) if saved.group is not None else None
-        found._outlets = adopt_outlets(saved.outlets)
+        found._outlets = logger.adopt_outlets(saved.outlets)
         return found
 
 

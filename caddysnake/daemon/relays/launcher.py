@@ -15,7 +15,7 @@ from ...installation import PACKAGE
 from ..system import processes
 from ..system.log.fields import FieldLog
 from ..system.log.pipes import OutputPipes
-from ..system.log.process import adopt_outlets, outlets
+from ..system.log.process import logger
 from ..system.processes import InheritedChild, Process
 from ..system.snapshots import OutputPipesSnapshot
 from ..system.timings import TIMINGS
@@ -60,7 +60,7 @@ def _started(options: dict[str, int], fd: int, control: socket.socket | None = N
     early = None
     try:
         # What it says before it is told where to write; it is to be heard, too, when it does not come so far.
-        early = outlets("relay", {"app": "relay"}, ("stdout", "stderr"))
+        early = logger.outlets("relay", {"app": "relay"}, ("stdout", "stderr"))
         writers = early.writers if early is not None else [None, None]
         process = subprocess.Popen(  # as quick as a fork: nothing is waited for
             [sys.executable, "-m", f"{__package__.partition('.')[0]}.relay.main", json.dumps(options)],
@@ -181,6 +181,6 @@ class RelayStarter(Launcher):
         """Go on with those of another image of the daemon."""
         self._processes.update((number, InheritedChild(pid)) for number, pid in pids.items())
         for number, saved in early.items():
-            outlets = adopt_outlets(saved)
+            outlets = logger.adopt_outlets(saved)
             if outlets is not None:
                 self._early[number] = outlets

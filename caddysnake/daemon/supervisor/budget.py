@@ -10,17 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ..apps.app import App
 from ..system import memory
-from ..tenants.tenants import Tenants
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .desired import Desired
+from .running import Running
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -77,49 +72,32 @@ def relief(excess_bytes: int, sleepers: Iterable[Sleeper], growths: Iterable[Gro
     return Relief(sleep, shrink, left <= 0)
 
 
-class Governed(Protocol):
-    """What runs."""
-
-    desired: Desired
-    is_stopping: bool
-
-    @property
-    def templates(self) -> Mapping[str, Tenants]:
-        """See ``Running``."""
-
-    def served_apps(self) -> list[App]:
-        """See ``Running``."""
-
-    def pids(self) -> set[int]:
-        """See ``Running``."""
-
-    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """See ``Running``."""
-
-
 class MemoryBudget:
     """Looks every few seconds, where there is a budget."""
 
-    def __init__(self) -> None:
+    def __init__(self, running: Running) -> None:
+        self._running = running
         self.used_bytes: int | None = None
         """What all workers have, as it was seen last; None: it was not looked at."""
         self._next = 0.0
         self._told_at = 0.0
-        self._is_looking = False
+        self._looking: asyncio.Task[object] | None = None
 
-    def look(self, running: Governed) -> None:
+    def look(self) -> None:
         """To be called every second or so."""
+        running = self._running
         budget = running.desired.memory_budget
         if budget is None:
             self.used_bytes = memory.Budget.left_bytes = None
-        elif time.monotonic() >= self._next and not self._is_looking and not running.is_stopping:
-            self._is_looking = True
-            running.spawn(self._look(running, budget)).add_done_callback(lambda _: self._done())
+        elif time.monotonic() >= self._next and not (running.is_stopping or self._is_looking):
+            self._looking = running.spawn(self._look(budget))
 
-    def _done(self) -> None:
-        self._is_looking = False
+    @property
+    def _is_looking(self) -> bool:
+        return self._looking is not None and not self._looking.done()
 
-    async def _look(self, running: Governed, budget: int) -> None:
+    async def _look(self, budget: int) -> None:
+        running = self._running
         pids = [*running.pids()]
         sizes = await asyncio.to_thread(lambda: {pid: memory.share_bytes(pid) for pid in pids})
         self._next = time.monotonic() + (_LOOK_S if len(pids) <= _MANY else _LOOK_SELDOM_S)
@@ -133,7 +111,7 @@ class MemoryBudget:
         for each in wanted.sleep:
             fields = {"app": each.key, "template": each.template, "idle_s": round(each.idle_s)}
             log.info("app is put to sleep: memory_budget", extra={"fields": fields})
-            running.spawn(_evict(running.templates[each.template], each.key))
+            running.spawn(running.templates[each.template].evict(each.key))
         for app in running.served_apps():
             if app.name in wanted.shrink:
                 app.scaled.shrink("memory_budget")
@@ -151,15 +129,11 @@ class MemoryBudget:
             log.warning(what, extra={"fields": {"used_bytes": used, "budget_bytes": budget}})
 
 
-async def _evict(tenants: Tenants, key: str) -> None:
-    await tenants.evict(key)
-
-
 def _size(app: App, sizes: Mapping[int, int]) -> int:
     return sum(sizes.get(pid, 0) for pid in {worker.pid for pool in app.pools() for worker in pool.everyone()})
 
 
-def _sleepers(running: Governed, sizes: Mapping[int, int]) -> list[Sleeper]:
+def _sleepers(running: Running, sizes: Mapping[int, int]) -> list[Sleeper]:
     found = []
     for name, tenants in running.templates.items():
         apps = tenants.apps

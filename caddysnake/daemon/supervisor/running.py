@@ -31,7 +31,6 @@ from ..workers.launchers import WorkerOrigins
 from ..workers.worker import Worker
 from .beginnings import Beginnings
 from .bell import Bell
-from .budget import MemoryBudget
 from .desired import Desired, successors
 from .fallback import Fallback
 from .oneoff import OneOffs
@@ -66,7 +65,6 @@ class Running:
         self.restarts = StartLimiter(max(1, usable_cores() // 2))
         """Workers of a reload: requests need the other cores meanwhile."""
         self.autoreload = Renewals(self.origins)
-        self.budget = MemoryBudget()
         self.app_metrics = AppMetrics()
         self.beginnings = Beginnings(self.restarts, self._came_up, lambda app: self.desired.again_of(app.name))
         self.bell = Bell(lambda name: next((app for app in self.served_apps() if app.name == name), None))
@@ -154,7 +152,6 @@ class Running:
                 app.builds.accepted()
                 app.surroundings.switch_over(app.background, app.spec)
             app.background.look(now)
-        self.budget.look(self)
 
     def serve_waiting(self) -> None:
         """Look again whether anybody can serve what waits."""
@@ -283,7 +280,7 @@ class Running:
             each.stop()
         await each.ended()
 
-    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
         """Return a task for ``work`` that nobody need keep."""
         return self._tasks.begin(work)
 

@@ -19,6 +19,7 @@ from ..system import cgroups
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..workers.child.launcher import ForkServerKey
 from .app_changes import AS_USUAL, AppsChange, FirstStart, Manner, Outcome, tell_shared
+from .budget import MemoryBudget
 from .change import ListenersChange, Participant, carry_out
 from .desired import Desired
 from .relays_change import RelaysChange
@@ -37,12 +38,18 @@ class Supervisor:
 
     def __init__(self, desired: Desired, opener: ListenerOpener | None = None) -> None:
         self.running = Running(desired, opener or ListenerOpener(), self._lend)
+        self.budget = MemoryBudget(self.running)
         self._changing = asyncio.Lock()
         self._may_change = asyncio.Event()
         self._may_change.set()
         self._changers: dict[asyncio.Future[None], tuple[asyncio.Task[object] | None, str | None]] = {}
         """Who carries a change out that may be cancelled, until when, and of which app; None: of all."""
         self._shutdown = Shutdown(self.running)
+
+    def sweep(self) -> None:
+        """To be called every second or so."""
+        self.running.sweep()
+        self.budget.look()
 
     # -- starting and changing --------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from ..commands.release import releases
 from ..supervisor.supervisor import Supervisor
-from ..system.log import process as logger
+from ..system.log.process import logger
 from ..system.log.records import printable
 from ..system.sealed import seal
 from ..system.snapshots import build_all
@@ -184,7 +184,7 @@ async def _quiet(serving: Supervisor) -> AsyncIterator[None]:
         raise UpgradeRefused(f"{what} is under way, and has not ended within {_RELOAD_S:g} s") from None
     try:
         until = time.monotonic() + _SETTLING_S
-        while not (serving.running.is_settled and logger.is_settled()) and time.monotonic() < until:  # noqa: ASYNC110  # many things, none says so
+        while not (serving.running.is_settled and logger.is_settled) and time.monotonic() < until:  # noqa: ASYNC110  # many things, none says so
             await asyncio.sleep(_LOOK_S)
         yield
     finally:

@@ -84,7 +84,7 @@ def test_tenants_sleep_and_a_pool_shrinks_before_the_budget_is_exceeded_for_long
             await until(lambda: len(grown.pool.workers) == 1 and grown.scaled.last is not None, "fewer workers")
             assert grown.scaled.last is not None
             assert grown.scaled.last.reason == "memory_budget"
-            assert (served.running.budget.used_bytes or 0) > 60_000_000
+            assert (served.budget.used_bytes or 0) > 60_000_000
 
     caplog.set_level("INFO")
     run(work())

@@ -25,13 +25,13 @@ from ....config.stock.caddy_admin import CADDYS_DEFAULT, OFF
 from ...apps.spec import StartFailed
 from ...system import kinship, processes
 from ...system.backoff import Backoff
+from ...system.log.held import HeldOutput
 from ...system.state import CaddySnapshot
 from ..beside import FrontProxy
 from ..document import CaddyPart, ReloadFailed
 from .binary import ASKING_S, environment
 from .complaint import complaint_of, last_words, of_port
 from .door import Door, knows_descriptors
-from .output import Output
 
 log = logging.getLogger("caddysnake.caddy")
 
@@ -62,7 +62,7 @@ class Caddy(FrontProxy):
         self._knows_default = False
         """The one that runs was told by a variable where its admin API listens, should its part not say that."""
         self._file = self._write(part)
-        self._output = Output()
+        self._output = HeldOutput()
         self._asking: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
         self._process: processes.Process | None = None
@@ -117,7 +117,7 @@ class Caddy(FrontProxy):
 
     async def _why_ended(self, ended: _EndedEarly) -> str:
         """What is wrong with its part of the file, if that is what it ended of; its own log may go anywhere."""
-        words = last_words(self._output.said())
+        words = last_words(self._output.said(_NAME))
         if why := of_port(words):
             self._output.forget()
             return why
@@ -325,7 +325,7 @@ class Caddy(FrontProxy):
             self._process = process = subprocess.Popen(
                 [self._binary, "run", "--config", str(self._file), "--adapter", "caddyfile", *options],
                 stdin=subprocess.PIPE,
-                stderr=self._output.open(),
+                stderr=self._output.open(_NAME, {"process": _NAME}, (_NAME,))[0],
                 env={**environment(), "CADDY_ADMIN": self._address},
                 start_new_session=True,
                 pass_fds=() if self._door is None else [self._door.listening],
@@ -334,7 +334,7 @@ class Caddy(FrontProxy):
         except OSError as exc:
             raise StartFailed(_NAME, "caddy", f"cannot run {self._binary}: {exc.strerror}") from None
         self._knows_default = True
-        self._output.handed(process.pid)
+        self._output.hold(process.pid)
         if self._ready is None or self._ready.done():  # nobody waits for it to say why it does not serve
             self._output.release()
         assert process.stdin is not None

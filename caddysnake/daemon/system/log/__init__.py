@@ -1,5 +1,6 @@
 """Where everybody's output goes.
 
-``process``  the log process; ``pipes``: what it reads; ``asking``: what went wrong there
+``process``  the log process; ``asking``: what it is asked
+``pipes``    what it reads; ``held``: not yet
 ``records``  our own records; ``fields``: loggers that give them fields
 """

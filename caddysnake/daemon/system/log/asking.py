@@ -16,11 +16,7 @@ _MARGIN_S = 0.1
 class Asking:
     """``send(frame)`` gives it an order."""
 
-    current: Asking | None = None
-    """The log of a process is one, as ``logging`` has it."""
-
     def __init__(self, send: Callable[[bytes], None]) -> None:
-        Asking.current = self
         self._send = send
         self._number = 0
         self._open: dict[int, asyncio.Future[tuple[int, str]]] = {}
@@ -48,8 +44,3 @@ class Asking:
             return 0, ""
         finally:
             del self._open[number]
-
-
-async def trouble_of(app: str, pids: Iterable[int]) -> tuple[int, str]:
-    """See ``Asking.foremost``; nothing when there is no log process."""
-    return (0, "") if Asking.current is None else await Asking.current.foremost(app, pids)

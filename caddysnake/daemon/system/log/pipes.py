@@ -15,7 +15,6 @@ import termios
 from typing import Any, Protocol
 
 from ....logs import orders
-from . import records as logs
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,7 +23,6 @@ _F_SETPIPE_SZ = 1031  # linux/fcntl.h
 _WIDE_PIPE_BYTES = 1024 * 1024
 _PIPE_BYTES = 64 * 1024  # pipe(7)
 _SPLICE_F_NONBLOCK = 2
-_LINE_MAX = 300
 
 
 class OutputReader(Protocol):
@@ -88,11 +86,6 @@ class OutputPipes:
     def held(self, stream: str) -> bytes:
         """What ``stream`` has said, as far as it is still in the pipe: it is, until ``begin``."""
         return peek(self._readers[self._content["streams"].index(stream)])
-
-    def last_line(self) -> str:
-        """Of what its standard error holds, fit for a terminal."""
-        lines = [line for line in self.held("stderr").decode("utf-8", "replace").splitlines() if line.strip()]
-        return logs.printable(lines[-1].strip()[:_LINE_MAX]) if lines else ""
 
     @property
     def is_filling(self) -> bool:

@@ -7,7 +7,7 @@ error are pipes that a process of ours reads (``caddysnake.logs``), which never 
 The log process is asked every second whether it is alive. One that is stopped, or does not answer for long, would let
 every pipe fill up, and every print wait: it is ended, and started again.
 
-An exec carries ``LogProcess.state`` and ``OutputPipes.state`` of each: descriptors and JSON. The process goes on.
+An exec carries ``LogProcess.snapshot`` and ``OutputPipes.state`` of each: descriptors and JSON. The process goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from ....installation import PACKAGE
@@ -48,11 +49,13 @@ SILENT_BEATS = 15
 
 
 class LogProcess:
-    """The log process. While it is not there, records are written by the daemon itself."""
+    """The log process. While it is not there, records are written by the daemon itself; until ``start``, and from
+    ``close`` on, it is not to be.
+    """
 
-    def __init__(self, state: dict[str, int] | None = None) -> None:
-        """``state``: of a log process that is there already, our child as it was the former daemon's."""
-        self._loop = asyncio.get_running_loop()
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop
+        self._is_wanted = False
         self._lock = threading.RLock()  # a record may come from any thread, and say another
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,39 +64,43 @@ class LogProcess:
         self._outlets: dict[OutputPipes, None] = {}
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._is_armed = False
-        self._is_closing = False
         self._lost = 0
         self._again: asyncio.TimerHandle | None = None
-        self._answers = self._remembers = self.unmarks = True
+        self._answers = self._remembers = self.unmarks = False
+        """What it can, which one of an older version cannot: say that it is alive; tell what was logged; read the marks
+        of traces (``channel.traces``) off lines.
+        """
         self._unanswered = 0
         self._beat_at = 0.0
-        self.asking = Asking(self._send)
-        if state is not None:
-            self._pid = state["pid"]
-            self._answers, self._remembers = bool(state.get("answers")), bool(state.get("remembers"))
-            self.unmarks = bool(state.get("unmarks"))
-            self._run_on(socket.socket(fileno=state["channel"]), os.pidfd_open(self._pid))
+        self._asking = Asking(self._send)
 
-    def state(self) -> dict[str, int] | None:
+    def snapshot(self) -> dict[str, int] | None:
         """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
         if self._channel is None:
             return None
         can = {"answers": int(self._answers), "remembers": int(self._remembers), "unmarks": int(self.unmarks)}
         return {"pid": self._pid, "channel": self._channel.fileno(), **can}
 
+    def restore(self, saved: dict[str, int]) -> None:
+        """Go on with the log process of another image of this daemon."""
+        self._is_wanted, self._loop = True, asyncio.get_running_loop()
+        self._pid = saved["pid"]
+        self._answers, self._remembers = bool(saved.get("answers")), bool(saved.get("remembers"))
+        self.unmarks = bool(saved.get("unmarks"))
+        self._run_on(socket.socket(fileno=saved["channel"]), os.pidfd_open(self._pid))
+
     @property
     def is_settled(self) -> bool:
-        """It is there, and nothing that it is to know is on its way."""
-        return self._channel is not None and not self._outbox
-
-    def adopt(self, state: dict[str, Any]) -> OutputPipes:
-        """Pipes that a former daemon opened, and its log process reads."""
-        outlets = OutputPipes.restored(self, state)
-        self._outlets[outlets] = None
-        return outlets
+        """Nothing that it is to know is on its way."""
+        return not self._is_wanted or (self._channel is not None and not self._outbox)
 
     def start(self) -> None:
-        """Start the process; if that is not possible now, again later."""
+        """Start the log process of this daemon; if that is not possible now, again later."""
+        self._is_wanted, self._loop = True, asyncio.get_running_loop()
+        self._outlets.clear()
+        self._start()
+
+    def _start(self) -> None:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as exc:
@@ -122,7 +129,7 @@ class LogProcess:
 
     def _fail(self, exc: OSError) -> None:
         log.error("the log process cannot be started", extra={"fields": {"error": exc.strerror}})
-        self._again = self._loop.call_later(_AGAIN_S, self.start)
+        self._again = self._loop.call_later(_AGAIN_S, self._start)
 
     def _run_on(self, channel: socket.socket, pidfd: int) -> None:
         self._channel, self._pidfd = channel, pidfd
@@ -132,20 +139,29 @@ class LogProcess:
         logs.attach(self)
         self._flush()
 
-    @property
     def pids(self) -> set[int]:
         """The log process, our own child, while it runs."""
         return {self._pid} if self._pid else set()
 
-    def open(
+    def outlets(
         self,
         name: str,
         fields: dict[str, Any],
         streams: tuple[str, ...] = STREAMS,
         access: dict[str, Any] | None = None,
-    ) -> OutputPipes:
-        """Pipes for a process whose records have the logger ``name`` and ``fields``. Raises ``OSError``."""
-        return OutputPipes(self, name, fields, streams, access)
+    ) -> OutputPipes | None:
+        """Pipes for a process whose records have the logger ``name`` and ``fields``; None when there is no log process,
+        and ours are inherited. Raises ``OSError``.
+        """
+        return OutputPipes(self, name, fields, streams, access) if self._is_wanted else None
+
+    def adopt_outlets(self, state: dict[str, Any] | None) -> OutputPipes | None:
+        """Pipes that another image of this daemon opened, and its log process reads."""
+        if state is None or not self._is_wanted:
+            return None
+        outlets = OutputPipes.restored(self, state)
+        self._outlets[outlets] = None
+        return outlets
 
     def add(self, outlets: OutputPipes) -> None:
         """Have ``outlets`` read, now and by each log process to come."""
@@ -235,6 +251,10 @@ class LogProcess:
             return False
         return True
 
+    async def trouble_of(self, app: str, pids: Iterable[int]) -> tuple[int, str]:
+        """See ``Asking.foremost``; nothing when there is no log process."""
+        return await self._asking.foremost(app, pids) if self._is_wanted else (0, "")
+
     # Whether it is alive
 
     def beat(self) -> None:
@@ -255,7 +275,7 @@ class LogProcess:
         try:
             while (received := orders.receive(self._channel)) is not None:
                 self._unanswered = 0
-                self.asking.heard(*received[:2])
+                self._asking.heard(*received[:2])
         except (EOFError, OSError):  # it has ended, and its pidfd says so
             self._loop.remove_reader(self._channel)
 
@@ -272,10 +292,10 @@ class LogProcess:
     def _on_exit(self) -> None:
         status = self._wait()
         self._gone()
-        if self._is_closing:
+        if not self._is_wanted:
             return
         log.error("the log process ended and is started again", extra={"fields": {"status": status}})
-        self._again = self._loop.call_later(_AGAIN_S / 10, self.start)
+        self._again = self._loop.call_later(_AGAIN_S / 10, self._start)
 
     def _gone(self) -> None:
         logs.attach(None)
@@ -295,8 +315,8 @@ class LogProcess:
         self._outbox = deque(order for order in self._outbox if order[0][:1] in (orders.RECORD, orders.TEXT))
 
     async def close(self) -> None:
-        """Have everything written, and the process gone."""
-        self._is_closing = True
+        """Have everything written, and the process gone. The daemon writes its own records from then on."""
+        self._is_wanted = self.unmarks = False
         if self._again is not None:
             self._again.cancel()
         logs.attach(None)
@@ -331,69 +351,5 @@ def _environ() -> dict[str, str]:
     return {**own, "PYTHONPATH": str(PACKAGE.parent), "PYTHONSAFEPATH": "1"}
 
 
-class _Current:
-    """The log of a process is one, as ``logging`` has it."""
-
-    logger: LogProcess | None = None
-
-
-def start() -> LogProcess:
-    """Start the log process of this daemon."""
-    _Current.logger = LogProcess()
-    _Current.logger.start()
-    return _Current.logger
-
-
-def snapshot() -> dict[str, int] | None:
-    """What another image of this daemon needs to go on with it; None when there is none now."""
-    return _Current.logger.state() if _Current.logger is not None else None
-
-
-def restore(state: dict[str, int]) -> None:
-    """Go on with the log process of another image of this daemon."""
-    _Current.logger = LogProcess(state)
-
-
-def adopt_outlets(state: dict[str, Any] | None) -> OutputPipes | None:
-    """Pipes that another image of this daemon opened."""
-    return _Current.logger.adopt(state) if state is not None and _Current.logger is not None else None
-
-
-def is_settled() -> bool:
-    """Everything has been told it."""
-    return _Current.logger is None or _Current.logger.is_settled
-
-
-def beat() -> None:
-    """See to it that the log process is alive; to be called every second or so."""
-    if _Current.logger is not None:
-        _Current.logger.beat()
-
-
-async def close() -> None:
-    """End the log process, when it has written what it was told. The daemon writes its own records from then on."""
-    logger, _Current.logger = _Current.logger, None
-    if logger is not None:
-        await logger.close()
-
-
-def read(query: Query, fd: int) -> bool:
-    """Have what ``query`` asks for written to ``fd``, which stays the caller's; False: nobody remembers."""
-    return _Current.logger is not None and _Current.logger.read(query, fd)
-
-
-def pids() -> set[int]:
-    """Its pid, if there is one."""
-    return _Current.logger.pids if _Current.logger is not None else set()
-
-
-def unmarks() -> bool:
-    """Return whether it reads the marks of traces (``channel.traces``) off lines."""
-    return _Current.logger is not None and _Current.logger.unmarks
-
-
-def outlets(
-    name: str, fields: dict[str, Any], streams: tuple[str, ...] = STREAMS, access: dict[str, Any] | None = None
-) -> OutputPipes | None:
-    """Pipes for a process; None when there is no log process, and ours are inherited. Raises ``OSError``."""
-    return _Current.logger.open(name, fields, streams, access) if _Current.logger is not None else None
+logger = LogProcess()
+"""The log of a process is one, as ``logging`` has it."""

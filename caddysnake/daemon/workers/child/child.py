@@ -13,7 +13,7 @@ from typing import Any
 
 from ...system import cgroups, processes
 from ...system.log.pipes import OutputPipes
-from ...system.log.process import adopt_outlets
+from ...system.log.process import logger
 from ...system.state import ThreadHostSnapshot, WorkerSnapshot
 from .equipment import outlets_for
 from .peer import Peer
@@ -138,7 +138,7 @@ class Child:
     ) -> None:
         """Go on where ``saved`` says."""
         self.launcher, self.pid, self.pidfd = launcher, saved.pid, saved.pidfd
-        self._outlets = adopt_outlets(saved.outlets)
+        self._outlets = logger.adopt_outlets(saved.outlets)
         self.confinement.restore(saved.group)
         self._watch(on_exit)
         self.peer.listen(saved.outbox)

@@ -9,8 +9,8 @@ from typing import Any
 from ....channel import vitals
 from ....channel.messages import PROTOCOL_VERSION, Configure, Write
 from ....channel.settings import RelaySettings, Settings, seal
-from ...system.log import process as logger
 from ...system.log.pipes import OutputPipes
+from ...system.log.process import logger
 from .peer import Peer
 
 

@@ -15,8 +15,8 @@ from ....channel.endpoint import ChannelError, pair
 from ....channel.messages import Failed, Message, Prepared, Reap, Reaped, Spawn, Spawned
 from ....installation import PACKAGE
 from ...system import processes
-from ...system.log.pipes import OutputPipes
-from ...system.log.process import adopt_outlets, outlets
+from ...system.log.held import HeldOutput
+from ...system.log.records import printable
 from ...system.plain import plain
 from ...system.processes import Process
 from ...system.state import ForkServerSnapshot
@@ -32,8 +32,9 @@ log = logging.getLogger("caddysnake.spawner")
 
 _LEAVE_S = 1.0
 """After it has closed its channel."""
-_HEARD_S, _HEARD_LOOK_S = 5.0, 0.25
+_HEARD_S = 5.0
 """So long what it says, before it is ready, may wait in the pipe."""
+_LINE_MAX = 300
 
 
 class ForkServer(Launcher):
@@ -54,18 +55,15 @@ class ForkServer(Launcher):
         self.timings = timings
         self._loop = asyncio.get_running_loop()
         self.process: Process
-        self._outlets: OutputPipes | None = None
-        self._unheard: asyncio.TimerHandle | None = None
+        self._output = HeldOutput()
         if saved is None:
             self.process, ours = self._execute()
-            if self._outlets is not None:
-                until = self._loop.time() + _HEARD_S
-                self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
+            self._output.hold(self.process.pid, _HEARD_S)
             self._pidfd = os.pidfd_open(self.process.pid)
         else:
             self.process, ours = processes.InheritedChild(saved.pid), socket.socket(fileno=saved.channel)
             self._pidfd = saved.pidfd
-            self._outlets = adopt_outlets(saved.outlets)
+            self._output.restore(saved.outlets)
         self.gone = asyncio.Event()
         self.workers: set[int] = set()
         self._busy_at = self._loop.time()
@@ -101,55 +99,35 @@ class ForkServer(Launcher):
             found = ahead.claim(self.sight.python, key.interface, dict(key.environ), options)
             if found is not None:
                 content = {"logger": "spawner", "fields": self._fields(), "streams": ["stdout", "stderr"]}
-                self._outlets = adopt_outlets({"content": content, "readers": found.readers})
-                if self._outlets is not None:
+                if self._output.restore({"content": content, "readers": found.readers}):
                     return found.process, found.channel
                 found.end()  # nobody would read what it writes: the next one has our own output
         ours, theirs = pair()
         options |= {"channel": theirs.fileno(), "libraries": self._libraries}
         bootstrap = str(PACKAGE / "worker" / "bootstrap.py")
         try:
-            self._outlets = outlets("spawner", self._fields(), ("stdout", "stderr"))
-            streams = [None, *(self._outlets.writers if self._outlets is not None else [None, None])]
+            streams = [None, *self._output.open("spawner", self._fields(), ("stdout", "stderr"))]
             command = [self.sight.python, bootstrap, json.dumps(options)]
             process = execute(key.account, dict(key.environ), command, [theirs.fileno()], streams, self.sight.walls)
         except (OSError, subprocess.SubprocessError) as exc:
             ours.close()
-            self._end_outlets()
+            self._output.end()
             why = getattr(exc, "strerror", None) or exc
             raise SpawnError("setup-failed", f"cannot run {key.python}: {why}{self._hint()}", fatal=True) from None
         except SpawnError:
             ours.close()
-            self._end_outlets()
+            self._output.end()
             raise
         finally:
             theirs.close()
-        if self._outlets is not None:
-            self._outlets.handed()
         return process, ours
 
     def _fields(self) -> dict[str, object]:
         """What names it in the log."""
         return {"python": self._key.python, **({} if self.sight.walls is None else {"walled": True})}
 
-    def _look_unheard(self, until: float) -> None:
-        """What it says waits in the pipe for a while, so that its last line can be told if it ends early."""
-        if self._loop.time() < until and self._outlets is not None and not self._outlets.is_filling:
-            self._unheard = self._loop.call_later(_HEARD_LOOK_S, self._look_unheard, until)
-        else:
-            self._read_output()
-
-    def _read_output(self) -> None:
-        """Have read what it says."""
-        if self._unheard is not None:
-            self._unheard.cancel()
-            self._unheard = None
-            if self._outlets is not None:
-                self._outlets.begin(self.pid)
-
     def snapshot(self, place: str) -> ForkServerSnapshot:
         """All that whoever goes on with it must know."""
-        self._read_output()
         prepared, useless = None, None
         if self._prepared.done():
             problem = self._prepared.exception()
@@ -165,7 +143,7 @@ class ForkServer(Launcher):
             place=place,
             prepared=prepared,
             useless=useless,
-            outlets=self._outlets.state() if self._outlets is not None else None,
+            outlets=self._output.snapshot(),
             workers=sorted(self.workers),
             idle_s=self.idle_for(self._loop.time()),
         )
@@ -177,10 +155,6 @@ class ForkServer(Launcher):
             self._prepared.set_result(saved.prepared)
         elif saved.useless is not None:
             self._fail_prepared(SpawnError(failure(saved.useless[0]), saved.useless[1], fatal=True))
-
-    def _end_outlets(self) -> None:
-        if self._outlets is not None:
-            self._outlets.end()
 
     def _hint(self) -> str:
         """What keeps it from running, or its user from running it, if it is plain to see."""
@@ -319,7 +293,7 @@ class ForkServer(Launcher):
 
     def _hear(self, message: Message) -> None:
         if isinstance(message, Prepared) and not self._prepared.done():
-            self._read_output()
+            self._output.release()
             self._prepared.set_result(message.detail)
         elif isinstance(message, Failed) and not self._prepared.done():
             text = message.text + (self._hint() if message.code == "setup-failed" else "")
@@ -353,12 +327,11 @@ class ForkServer(Launcher):
         self.peer.hear_last_words()
         code = self.process.wait()
         how = self._broken or f"it ended with {processes.describe_exit(-code if code < 0 else code << 8)}"
-        if self._unheard is not None and self._outlets is not None and (said := self._outlets.last_line()):
-            how += f", and said at last: {said}"
+        if said := self._output.said("stderr").strip():
+            how += f", and said at last: {printable(said.splitlines()[-1].strip()[:_LINE_MAX])}"
         self.gone.set()
         self.close()
-        self._read_output()
-        self._end_outlets()
+        self._output.end()
         self._fail_prepared(SpawnError("spawn-failed", f"{self._key.python} was not ready: {how}{self._hint()}"))
         for answer in (*self._forks.values(), *self._reaps.values()):
             if not answer.done():

@@ -20,7 +20,7 @@ from support.worker import PATIENCE_S, SITE
 from caddysnake.channel.endpoint import pair
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.system import processes
-from caddysnake.daemon.system.log import process as logger
+from caddysnake.daemon.system.log.process import logger
 from caddysnake.daemon.system.timings import TIMINGS, Timings
 from caddysnake.daemon.workers.child.launcher import ForkServerKey, SpawnError
 from caddysnake.daemon.workers.forking.fork_server import ForkServer
