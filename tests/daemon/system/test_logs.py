@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caddysnake.daemon.system.log import records as logs
-from caddysnake.daemon.system.log.records import ConsoleFormatter, Handler, JsonFormatter, printable
+from caddysnake.daemon.system.log.records import Formatter, Handler, printable
+from caddysnake.logs.formats import Console, json_line
 
 
 def record(message: str = "app ready", level: int = logging.INFO, **fields: object) -> logging.LogRecord:
@@ -25,11 +26,11 @@ def record(message: str = "app ready", level: int = logging.INFO, **fields: obje
 
 
 def console(made: logging.LogRecord, colour: bool = False) -> str:
-    return ConsoleFormatter(colour).format(made)
+    return Formatter(Console(colour)).format(made)
 
 
 def test_a_json_line_has_the_field_names_of_caddy() -> None:
-    line = JsonFormatter().format(record(app="blog:app", workers=2))
+    line = Formatter(json_line).format(record(app="blog:app", workers=2))
     assert json.loads(line) == {
         "level": "info", "ts": 1_795_359_933.58, "logger": "app", "msg": "app ready", "app": "blog:app", "workers": 2,
     }  # fmt: skip
@@ -42,7 +43,7 @@ def test_a_json_line_has_the_field_names_of_caddy() -> None:
      (logging.CRITICAL, "fatal")],
 )  # fmt: skip
 def test_levels_have_the_names_of_caddy(level: int, name: str) -> None:
-    assert json.loads(JsonFormatter().format(record(level=level)))["level"] == name
+    assert json.loads(Formatter(json_line).format(record(level=level)))["level"] == name
 
 
 ANY = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.binary(), st.just(object()))
@@ -50,14 +51,14 @@ ANY = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(),
 
 @given(st.text(), ANY)
 def test_whatever_a_field_holds_is_one_json_line(message: str, value: object) -> None:
-    line = JsonFormatter().format(record(message, value=value))
+    line = Formatter(json_line).format(record(message, value=value))
     assert "\n" not in line
     assert json.loads(line)["msg"] == message
 
 
 @pytest.mark.parametrize("value", ["a\udcffb", 1 << 70, {1: "\ud800"}, [1 << 64]])
 def test_what_json_has_no_form_for_is_still_logged(value: object) -> None:
-    assert json.loads(JsonFormatter().format(record(value=value)))["msg"] == "app ready"
+    assert json.loads(Formatter(json_line).format(record(value=value)))["msg"] == "app ready"
 
 
 def raised() -> logging.LogRecord:
@@ -70,7 +71,7 @@ def raised() -> logging.LogRecord:
 
 
 def test_an_exception_of_our_own_is_in_the_error_field() -> None:
-    assert "ValueError: no" in json.loads(JsonFormatter().format(raised()))["error"]
+    assert "ValueError: no" in json.loads(Formatter(json_line).format(raised()))["error"]
 
 
 def test_a_console_line_has_time_level_message_and_fields() -> None:
@@ -151,7 +152,7 @@ def test_a_reader_that_stands_still_loses_records_and_is_told_how_many() -> None
     reader, writer = os.pipe()
     with open(reader, "rb") as source, open(writer, "w") as stream:
         handler = Handler(stream)
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(Formatter(json_line))
         for number in range(100):
             handler.emit(record("x" * 5000, number=number))
         filled = os.read(source.fileno(), 1 << 20)

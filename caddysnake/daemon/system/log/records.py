@@ -14,11 +14,11 @@ import sys
 import time
 from typing import NamedTuple, Protocol, TextIO
 
-from ....logs.formats import Console, has_colours, journal_line, json_line
+from ....logs.formats import Console, Format, has_colours, journal_line, json_line
 from ....logs.main import is_journal
 from ....logs.records import LEVELS, Record, Statement, level_name, printable
 
-__all__ = ["ConsoleFormatter", "Handler", "JsonFormatter", "Style", "close_quietly", "printable", "set_up", "tell"]
+__all__ = ["Formatter", "Handler", "Style", "close_quietly", "printable", "set_up", "tell"]
 
 _READER_MOMENT_MS = 50
 
@@ -54,32 +54,16 @@ def to_record(record: logging.LogRecord) -> Record:
     return Record(level_name(record.levelname), record.created, name, record.getMessage(), fields)
 
 
-class JsonFormatter(logging.Formatter):
-    """``{"level":"info","ts":1795359933.58,"logger":"app","msg":"app ready",…}``"""
+class Formatter(logging.Formatter):
+    """Writes records of ``logging`` in a form of ours."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON, without a newline."""
-        return json_line(to_record(record)).decode().removesuffix("\n")
-
-
-class JournalFormatter(logging.Formatter):
-    """As JSON, with the priority for journald in front."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, without a newline."""
-        return journal_line(to_record(record)).decode().removesuffix("\n")
-
-
-class ConsoleFormatter(logging.Formatter):
-    """``16:04:11.532 INFO  app ready  app=blog:app workers=2``; several lines of text follow indented."""
-
-    def __init__(self, colour: bool) -> None:
+    def __init__(self, form: Format) -> None:
         super().__init__()
-        self._console = Console(colour)
+        self.form = form
 
     def format(self, record: logging.LogRecord) -> str:
         """One or more lines, without the last newline."""
-        return self._console.text(to_record(record))
+        return self.form(to_record(record)).decode().removesuffix("\n")
 
 
 class Handler(logging.Handler):
@@ -154,9 +138,8 @@ def tell(text: str, level: str = "info") -> None:
         if isinstance(handler, Handler):
             if handler.process is not None and handler.process.take_text(told):
                 return
-            if not isinstance(handler.formatter, ConsoleFormatter):
-                form = journal_line if isinstance(handler.formatter, JournalFormatter) else json_line
-                shown = form(told.record(time.time())).decode().removesuffix("\n")
+            if isinstance(handler.formatter, Formatter) and not isinstance(handler.formatter.form, Console):
+                shown = handler.formatter.form(told.record(time.time())).decode().removesuffix("\n")
     with contextlib.suppress(OSError):
         print(shown, file=sys.stderr, flush=True)
 
@@ -197,7 +180,7 @@ def restyle(style: Style) -> None:
     root.setLevel(min(LEVELS[style.level], logging.CRITICAL))
     for handler in root.handlers:
         if isinstance(handler, Handler):
-            handler.setFormatter(_formatter(style.format))
+            handler.setFormatter(Formatter(_form(style.format)))
             if handler.process is not None:
                 handler.process.restyle(style)
 
@@ -216,12 +199,12 @@ def attach(process: Taker | None) -> None:
                 process.restyle(_Setting.style)
 
 
-def _formatter(name: str) -> logging.Formatter:
+def _form(name: str) -> Format:
     stream = _Setting.stream or sys.stderr
     is_terminal = stream.isatty()
     if name == "console" or (name == "auto" and is_terminal):
-        return ConsoleFormatter(has_colours(is_terminal, os.environ))
+        return Console(has_colours(is_terminal, os.environ))
     with contextlib.suppress(OSError):
         if is_journal(dict(os.environ), stream.fileno()):
-            return JournalFormatter()
-    return JsonFormatter()
+            return journal_line
+    return json_line
