@@ -184,7 +184,7 @@ LOOKED_AT = {
         "_process _ready _restart _started_at _stopping"
     ),
     "system.log.process.LogProcess": (
-        "_again _answers _asking _beat_at _channel _is_armed _is_wanted _lock _lost _loop _outbox _outlets _pid _pidfd "
+        "_again _answers _asking _beat_at _channel _is_armed _is_wanted _lock _lost _loop _outbox _outlets _pidfd "
         "_process _remembers _unanswered unmarks"
     ),
     "main.Daemon": (

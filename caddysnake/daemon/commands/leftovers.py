@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..system import processes
+from ..system import kinship
 
 MARK = "CADDYSNAKE_EXECUTION"
 """The variable that has a word of its own in each execution."""
@@ -49,4 +49,4 @@ def _processes() -> Iterator[tuple[int, list[bytes]]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                yield int(entry), processes.stat_of(int(entry))
+                yield int(entry), kinship.stat_of(int(entry))

@@ -21,7 +21,6 @@ from .listener import Listener, set_tcp_options
 from .socket_file import (
     BACKLOG,
     ListenError,
-    explain,
     identity,
     leads_to,
     listen_at,
@@ -75,17 +74,9 @@ def open_inherited(fd: int) -> Listener:
         copy = os.dup(fd)
     except OSError:
         raise ListenError(f"cannot listen on {name}: no such descriptor was inherited") from None
-    try:
-        sock = socket.socket(fileno=copy)
-    except OSError:
-        os.close(copy)
-        raise ListenError(f"cannot listen on {name}: it is not a socket") from None
-    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if not listening:
-        sock.close()
+    sock = activation.listening(copy)
+    if sock is None:
         raise ListenError(f"cannot listen on {name}: it is not a listening socket")
-    sock.setblocking(False)
-    sock.set_inheritable(False)
     return Listener(sock, name, None, None)
 
 
@@ -151,8 +142,7 @@ class ListenerOpener:
             self._close(self._adopted.popitem()[1])
         for each in self._passed.take_rest():
             if activation.is_stored_name(each.name):
-                self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")
-                _remove_stale(each)
+                _give_up_stored(each, self._notifier)
                 log.info("a former listener is given up", extra={"fields": {"listener": each.name}})
             else:
                 log.warning(
@@ -220,8 +210,7 @@ def forsake(environ: MutableMapping[str, str], notifier: Notifier) -> None:
     """This start has failed before anything was opened: let those who connect be refused, rather than wait."""
     for each in activation.Passed.from_environ(environ).take_rest():
         if activation.is_stored_name(each.name):
-            notifier.send("FDSTOREREMOVE=1", f"FDNAME={each.name}")
-            _remove_stale(each)
+            _give_up_stored(each, notifier)
         os.close(each.fd)
 
 
@@ -232,30 +221,20 @@ def _adopted(own: activation.PassedSocket, name: str, address: UnixAddress | Tcp
         return None
     if isinstance(address, TcpAddress):
         return Listener(sock, name, None, None)
-    lock = -1
-    try:
+    with contextlib.ExitStack() as unused:
+        unused.callback(sock.close)
         lock = lock_path(address.path)
+        unused.callback(unlock_path, address.path, lock)
         if regive(address.path, sock, address.mode, address.owner, address.group):
+            unused.pop_all()
             return Listener(sock, name, address.path, lock)
-    except OSError as exc:
-        _close(sock, address.path, lock)
-        raise ListenError(explain(address.path, exc)) from None
-    except BaseException:
-        _close(sock, address.path, lock)
-        raise
     log.info("the path of a listener leads elsewhere: it is made anew", extra={"fields": {"listener": name}})
-    _close(sock, address.path, lock)
     return None
 
 
-def _close(sock: socket.socket, path: str, lock: int) -> None:
-    sock.close()
-    if lock >= 0:
-        unlock_path(path, lock)
-
-
-def _remove_stale(stored: activation.PassedSocket) -> None:
-    """Unlink what a former self has bound, if it is still that."""
+def _give_up_stored(stored: activation.PassedSocket, notifier: Notifier) -> None:
+    """Have it stored no more, and unlink what a former self has bound, if it is still that."""
+    notifier.send("FDSTOREREMOVE=1", f"FDNAME={stored.name}")
     path = activation.stored_path(stored.name)
     if path is None:
         return

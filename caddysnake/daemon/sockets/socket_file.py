@@ -22,7 +22,7 @@ import secrets
 import select
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ... import files
@@ -72,7 +72,7 @@ def _identity(folder: int, name: str) -> Identity | None:
 
 def bind(sock: socket.socket, path: str, mode: int | None, owner: str | None, group: str | None) -> None:
     """Bind ``sock`` to ``path``, in the place of what is there, and listen. Raises ``OSError``, ``ListenError``."""
-    uid, gid = _uid(owner), _gid(group)
+    uid, gid = _ids(owner, group)
     with _folder_of(path) as (folder, name), _room(folder) as (inside, unique):
         _bind_inside(sock, inside, unique)
         try:
@@ -174,7 +174,7 @@ def regive(
     """Set mode and owner of the file at ``path`` if whoever connects to it is accepted from ``sock``: as what it was
     before; else None. Raises ``ListenError``.
     """
-    uid, gid = _uid(owner), _gid(group)
+    uid, gid = _ids(owner, group)
     try:
         with _looked_at(path) as handle:
             if handle is None or not _leads_to(handle, sock):
@@ -194,7 +194,7 @@ def leads_to(path: str, sock: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def _looked_at(path: str) -> Iterator[int | None]:
-    """A descriptor of what is at ``path``, if that is a socket."""
+    """A descriptor of what is at ``path``, be it a link; None: there is nothing."""
     with _folder_of(path) as (folder, name):
         try:
             handle = os.open(name, _LOOK, dir_fd=folder)
@@ -202,7 +202,7 @@ def _looked_at(path: str) -> Iterator[int | None]:
             yield None
             return
         try:
-            yield handle if stat.S_ISSOCK(os.fstat(handle).st_mode) else None
+            yield handle
         finally:
             os.close(handle)
 
@@ -210,6 +210,8 @@ def _looked_at(path: str) -> Iterator[int | None]:
 def _leads_to(handle: int, sock: socket.socket) -> bool:
     """It was bound under another name, and renamed, so its own name says nothing; but the other end is told the same
     one."""
+    if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(f"/proc/self/fd/{handle}")
@@ -229,17 +231,12 @@ def remove(path: str, known: Identity) -> None:
 
 def refuse_foreign(path: str) -> None:
     """Raise ``ListenError`` when ``path`` is no socket, or somebody listens on it; ``OSError``."""
-    with _folder_of(path) as (folder, name):
-        try:
-            handle = os.open(name, _LOOK, dir_fd=folder)
-        except FileNotFoundError:
+    with _looked_at(path) as handle:
+        if handle is None:
             return
-        try:
-            if not stat.S_ISSOCK(os.fstat(handle).st_mode):
-                raise ListenError(f"{path} exists and is not a socket: remove it, or use another path")
-            pid = _listener_of(path, handle)
-        finally:
-            os.close(handle)
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise ListenError(f"{path} exists and is not a socket: remove it, or use another path")
+        pid = _listener_of(path, handle)
     if pid is not None:
         who = f"process {pid} ({_command(pid)})" if pid else "another process"
         raise ListenError(f"socket {path} is in use by {who}: stop it, or use another path")
@@ -351,22 +348,19 @@ def _umask() -> int:
     return previous
 
 
-def _uid(owner: str | None) -> int:
-    if owner is None:
-        return -1
-    try:
-        return int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        raise ListenError(f"no such user: {owner}") from None
+def _ids(owner: str | None, group: str | None) -> tuple[int, int]:
+    """The numbers of user and group; -1: as it is. Raises ``ListenError``."""
+    uid = _number("user", owner, lambda name: pwd.getpwnam(name).pw_uid)
+    return uid, _number("group", group, lambda name: grp.getgrnam(name).gr_gid)
 
 
-def _gid(group: str | None) -> int:
-    if group is None:
+def _number(kind: str, name: str | None, find: Callable[[str], int]) -> int:
+    if name is None:
         return -1
     try:
-        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        return int(name) if name.isdigit() else find(name)
     except KeyError:
-        raise ListenError(f"no such group: {group}") from None
+        raise ListenError(f"no such {kind}: {name}") from None
 
 
 def explain(path: str, exc: OSError) -> str:

@@ -41,6 +41,14 @@ class Unknown(OSError):
     """A process is there, and whose child it is cannot be learnt. The text says why."""
 
 
+def stat_of(pid: int, thread: str = "") -> list[bytes]:
+    """What the kernel says of ``pid``, or of one of its threads, behind its name (proc_pid_stat(5)): state, parent, …
+    Raises ``OSError``.
+    """
+    with open(f"/proc/{pid}/task/{thread}/stat" if thread else f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
 def parent_on(pidfd: int, pid: int) -> int:
     """The pid of the parent of ``pid``, 0: in another namespace. Raises ``ProcessLookupError``, ``Unknown``."""
     answer = array.array("B", _INFO.pack(_INFO_PID, *[0] * 13))
@@ -58,8 +66,7 @@ def parent_on(pidfd: int, pid: int) -> int:
 def _parent_in_proc(pidfd: int, pid: int) -> int:
     """What ``/proc`` says of ``pid``, if it still is what ``pidfd`` is of afterwards."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            parent = int(file.read().rpartition(b")")[2].split()[1])
+        parent = int(stat_of(pid)[1])
     except (OSError, ValueError, IndexError):
         parent = -1
     if _is_reaped(pidfd):

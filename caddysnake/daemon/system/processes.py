@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from ... import keyring
-from .kinship import exists, parent_on
+from .kinship import exists, parent_on, stat_of
 
 log = logging.getLogger("caddysnake.daemon")
 
@@ -191,12 +191,6 @@ def reap(pidfd: int) -> int | None:
     if ended.si_code == os.CLD_EXITED:
         return ended.si_status << 8
     return ended.si_status | (0x80 if ended.si_code == os.CLD_DUMPED else 0)
-
-
-def stat_of(pid: int) -> list[bytes]:
-    """What the kernel says of ``pid`` behind its name (proc_pid_stat(5)): state, parent, … Raises ``OSError``."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()
 
 
 def is_stopped(pid: int) -> bool:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from . import kept
-from .processes import stat_of
+from .kinship import stat_of
 
 log = logging.getLogger("caddysnake")
 

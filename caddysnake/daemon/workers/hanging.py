@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from ..system.kinship import stat_of
+
 LOOP_STILL_S = 10.0
 """An event loop that has been blocked for so long is told of."""
 
@@ -121,15 +123,6 @@ class Frozen:
 def _is_stopped(pid: int) -> bool:
     """Every thread of it: those that wait in the kernel are stopped when they come back from there."""
     try:
-        return all(_state(f"/proc/{pid}/task/{thread}/stat") in (b"T", b"t", b"Z") for thread in _threads(pid))
+        return all(stat_of(pid, thread)[0] in (b"T", b"t", b"Z") for thread in os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return False
-
-
-def _threads(pid: int) -> list[str]:
-    return os.listdir(f"/proc/{pid}/task")
-
-
-def _state(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read().rpartition(b")")[2].split()[0]

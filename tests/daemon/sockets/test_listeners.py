@@ -403,7 +403,7 @@ def test_a_descriptor_that_was_not_inherited_is_told() -> None:
 
 
 def test_a_descriptor_that_is_no_listening_socket_is_told() -> None:
-    with open(os.devnull) as file, pytest.raises(ListenError, match="is not a socket"):
+    with open(os.devnull) as file, pytest.raises(ListenError, match="is not a listening socket"):
         open_inherited(file.fileno())
     with socket.socket(socket.AF_UNIX) as sock, pytest.raises(ListenError, match="is not a listening socket"):
         open_inherited(sock.fileno())

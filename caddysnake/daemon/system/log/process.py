@@ -30,7 +30,7 @@ from ....logs import orders
 from ....logs.main import IGNORED
 from ....logs.records import Record, Statement
 from ....logs.ring import Query
-from ..processes import is_stopped
+from ..processes import InheritedChild, Process, is_stopped
 from . import records as logs
 from .asking import Asking
 from .pipes import STREAMS, OutputPipes
@@ -58,8 +58,7 @@ class LogProcess:
         self._is_wanted = False
         self._lock = threading.RLock()  # a record may come from any thread, and say another
         self._channel: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+        self._process: Process | None = None
         self._pidfd = -1
         self._outlets: dict[OutputPipes, None] = {}
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
@@ -76,18 +75,18 @@ class LogProcess:
 
     def snapshot(self) -> dict[str, int] | None:
         """For an exec: JSON. ``channel`` is a descriptor that must survive it. None: there is no process now."""
-        if self._channel is None:
+        if self._channel is None or self._process is None:
             return None
         can = {"answers": int(self._answers), "remembers": int(self._remembers), "unmarks": int(self.unmarks)}
-        return {"pid": self._pid, "channel": self._channel.fileno(), **can}
+        return {"pid": self._process.pid, "channel": self._channel.fileno(), **can}
 
     def restore(self, saved: dict[str, int]) -> None:
         """Go on with the log process of another image of this daemon."""
         self._is_wanted, self._loop = True, asyncio.get_running_loop()
-        self._pid = saved["pid"]
+        self._process = InheritedChild(saved["pid"])
         self._answers, self._remembers = bool(saved.get("answers")), bool(saved.get("remembers"))
         self.unmarks = bool(saved.get("unmarks"))
-        self._run_on(socket.socket(fileno=saved["channel"]), os.pidfd_open(self._pid))
+        self._run_on(socket.socket(fileno=saved["channel"]), os.pidfd_open(saved["pid"]))
 
     @property
     def is_settled(self) -> bool:
@@ -122,7 +121,6 @@ class LogProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
-        self._pid = self._process.pid
         self._answers = self._remembers = self.unmarks = True
         self._outbox.extendleft(reversed([outlets.order() for outlets in self._outlets]))
         self._run_on(ours, pidfd)
@@ -141,7 +139,7 @@ class LogProcess:
 
     def pids(self) -> set[int]:
         """The log process, our own child, while it runs."""
-        return {self._pid} if self._pid else set()
+        return set() if self._process is None else {self._process.pid}
 
     def outlets(
         self,
@@ -260,11 +258,11 @@ class LogProcess:
     def beat(self) -> None:
         """Ask it; to be called every second or so. One that has not answered for too long is ended."""
         now = self._loop.time()
-        if self._channel is None or not self._answers or now - self._beat_at < _BEAT_S:
+        if self._process is None or not self._answers or now - self._beat_at < _BEAT_S:
             return
         self._beat_at = now
-        if self._unanswered >= (STOPPED_BEATS if is_stopped(self._pid) else SILENT_BEATS):
-            self._give_up()
+        if self._unanswered >= (STOPPED_BEATS if is_stopped(self._process.pid) else SILENT_BEATS):
+            self._give_up(self._process.pid)
             return
         if not self._unanswered:
             self._send(orders.frame(orders.BEAT, {}))
@@ -279,18 +277,19 @@ class LogProcess:
         except (EOFError, OSError):  # it has ended, and its pidfd says so
             self._loop.remove_reader(self._channel)
 
-    def _give_up(self) -> None:
+    def _give_up(self, pid: int) -> None:
         logs.attach(None)
-        what = "stopped" if is_stopped(self._pid) else "silent"
+        what = "stopped" if is_stopped(pid) else "silent"
         why = f"the log process is {what}: it is killed, and started again; what it had not yet written is lost"
-        log.error(why, extra={"fields": {"pid": self._pid, "seconds": round(self._unanswered * _BEAT_S)}})
+        log.error(why, extra={"fields": {"pid": pid, "seconds": round(self._unanswered * _BEAT_S)}})
         self._answers = False  # asked no more
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     # Its end
 
     def _on_exit(self) -> None:
-        status = self._wait()
+        assert self._process is not None
+        status = self._process.wait()
         self._gone()
         if not self._is_wanted:
             return
@@ -310,7 +309,6 @@ class LogProcess:
             self._channel = None
         self._is_armed = False
         self._process = None
-        self._pid = 0
         # What it was told is told its successor by ``start``.
         self._outbox = deque(order for order in self._outbox if order[0][:1] in (orders.RECORD, orders.TEXT))
 
@@ -320,7 +318,7 @@ class LogProcess:
         if self._again is not None:
             self._again.cancel()
         logs.attach(None)
-        if not self._pid:
+        if self._process is None:
             return
         self._send(orders.frame(orders.END, {}))
         self._loop.remove_reader(self._pidfd)
@@ -332,17 +330,8 @@ class LogProcess:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             await gone.wait()
         self._loop.remove_reader(self._pidfd)
-        self._wait()
+        self._process.wait()
         self._gone()
-
-    def _wait(self) -> int:
-        """Reap the process, which has ended; its exit status."""
-        if self._process is not None:
-            return self._process.wait()
-        try:
-            return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        except ChildProcessError:
-            return -1
 
 
 def _environ() -> dict[str, str]:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from ...system.processes import stat_of
+from ...system.kinship import stat_of
 from ...system.timings import TIMINGS, Timings
 
 LOOK_S = 0.1
