@@ -7,16 +7,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ...channel.messages import Need, Seek
-from ...channel.settings import RelaySettings, Settings
-from ...config.language.models import Canary, ScheduleLine
-from ...config.plan.accounts import Account
 from ..apps.app import App
 from ..apps.counters import Counters
 from ..apps.dispatcher import ALONE, Recourse
-from ..apps.restarting import RestartLimits
 from ..apps.source import WorkerSource
 from ..apps.spec import PoolSpec
-from ..commands.spec import ProcessSpec, ReleaseCommand
 from ..relays.link_broker import LinkBroker
 from ..sockets.addresses import key_of, plain_key
 from ..sockets.connections import Connection, ListenerOwner
@@ -31,59 +26,23 @@ from ..system.state import (
     DaemonSnapshot,
     PoolSnapshot,
     TenantsSnapshot,
-    ThreadHostSnapshot,
     WorkerSnapshot,
 )
 from ..workers.child.child import Launcher
 from ..workers.child.launcher import ForkServerKey
 from ..workers.threads.host import HostPlace
-from ..workers.warmup import WarmUp
 from ..workers.worker import Worker
 
 _Kind = TypeVar("_Kind")
 
 
-def spec_of(raw: dict[str, Any]) -> PoolSpec:
-    """The spec of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
-    settings = raw.get("settings") or {}
-    kind = RelaySettings if "listeners" in settings else Settings
-    whole = {"settings": _known(kind, settings), "key": _known_key(raw.get("key") or {})}
-    whole["limits"] = _known(RestartLimits, raw.get("limits") or {})
-    whole["commands"] = _known_commands(raw.get("commands") or {})
-    if raw.get("canary"):
-        whole["canary"] = _known(Canary, raw["canary"])
-    if raw.get("warmup"):
-        whole["warmup"] = _known(WarmUp, raw["warmup"])
-    return _validated(PoolSpec, _known(PoolSpec, {**raw, **whole}))
+def spec_of(pool: PoolSnapshot) -> PoolSpec:
+    """What ``pool`` runs. Raises ``StateError``."""
+    return _restored(PoolSpec, pool.spec)
 
 
-def fork_server_key_of(raw: dict[str, Any]) -> ForkServerKey:
-    """The key of which ``snapshots.plain`` made ``raw``. Raises ``StateError``."""
-    return _validated(ForkServerKey, _known_key(raw))
-
-
-def place_of(host: ThreadHostSnapshot) -> HostPlace:
-    """Where ``host`` is. Raises ``StateError``."""
-    raw = host.place
-    return _validated(HostPlace, _known(HostPlace, {**raw, "spawner": _known_key(raw.get("spawner") or {})}))
-
-
-def _known_key(raw: dict[str, Any]) -> dict[str, Any]:
-    account = raw.get("account")
-    return _known(ForkServerKey, {**raw, "account": None if account is None else _known(Account, account)})
-
-
-def _known_commands(raw: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"release": ReleaseCommand, "processes": ProcessSpec, "schedules": ScheduleLine}
-    return {name: [_known(kind, each) for each in raw.get(name) or ()] for name, kind in kinds.items()}
-
-
-def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
-    fields = getattr(kind, "_fields", ()) or kind.__dataclass_fields__
-    return {name: value for name, value in raw.items() if name in fields}
-
-
-def _validated(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:
+def _restored(kind: type[_Kind], raw: dict[str, Any]) -> _Kind:
+    """The ``kind`` of which ``plain`` made ``raw``. Raises ``StateError``."""
     try:
         return named(kind, raw)
     except ValidationError as exc:
@@ -97,7 +56,7 @@ def differences(state: DaemonSnapshot, composition: Desired) -> list[str]:
     wanted = {tuple(plain_key(key_of(binding.address))) for binding in composition.bindings}
     found += [f"listens on {_written(key)} no more" for key in sorted(open_now - wanted, key=str)]
     found += [f"listens on {_written(key)}" for key in sorted(wanted - open_now, key=str)]
-    running = {spec.name: spec.identity for spec in (spec_of(app.pool.spec) for app in state.apps)}
+    running = {spec.name: spec.identity for spec in (spec_of(app.pool) for app in state.apps)}
     named = {spec.name: spec.identity for spec in composition.apps.values()}
     kept = successors(running, named)
     found += [f"has an app {name}" for name in named if name not in kept]
@@ -140,10 +99,14 @@ class Resumption:
         running.origins.uids |= set(state.uids)
         running.trust.disbelieved |= set(state.disbelieved)
         running.expect(running.desired)
-        keyed = ((each, fork_server_key_of(each.key)) for each in state.spawners)
+        keyed = ((each, _restored(ForkServerKey, each.key)) for each in state.spawners)
         self._fork_servers.update(running.origins.restore(keyed))
         running.starter.restore(state.relay_pids, state.relay_outlets)
-        running.origins.hosts.restore(state, place_of, lambda pid: self._fork_servers.get(pid, running.starter))
+        running.origins.hosts.restore(
+            state,
+            lambda host: _restored(HostPlace, host.place),
+            lambda pid: self._fork_servers.get(pid, running.starter),
+        )
         running.listeners.restore(state.listeners, state.listener_numbers)
         self._resume_apps()
         running.oneoffs.restore(state.sessions)
@@ -158,7 +121,7 @@ class Resumption:
     def _resume_apps(self) -> None:
         running, state = self._running, self._state
         desired = running.desired
-        specs = {each.id: spec_of(each.pool.spec) for each in state.apps}
+        specs = {each.id: spec_of(each.pool) for each in state.apps}
         present = {specs[each.id].name: specs[each.id].identity for each in state.apps}
         wanted = {spec.name: spec for spec in desired.apps.values()}
         identities = {name: spec.identity for name, spec in wanted.items()}
@@ -190,7 +153,7 @@ class Resumption:
         for saved in state.estates:
             self._resume_template(saved)
         if state.relays is not None:
-            former = spec_of(state.relays.pool.spec)
+            former = spec_of(state.relays.pool)
             spec = former if differences(state, desired) else self._arranged()._replace(workers=former.workers)
             running.relays = running.new_relays(spec)
             self._resume_app(state.relays, running.relays)
@@ -214,12 +177,12 @@ class Resumption:
             running.part_with(self._resume_tenant(each))
 
     def _resume_tenant(self, saved: AppSnapshot, recourse: Recourse = ALONE, ledger: Counters | None = None) -> App:
-        spec, running = spec_of(saved.pool.spec), self._running
+        spec, running = spec_of(saved.pool), self._running
         app = App(spec, running.origins, running.connections, recourse, Counters(ledger), has_schedules=False)
         return self._resume_app(saved, app)
 
     def _resume_app(self, saved: AppSnapshot, app: App) -> App:
-        self._workers |= app.restore(saved, _spec_of, self._launcher_of)
+        self._workers |= app.restore(saved, spec_of, self._launcher_of)
         self._apps[saved.id] = app
         return app
 
@@ -271,7 +234,3 @@ class Resumption:
                 if each.worker is not None:
                     need = Seek(each.need, each.route, each.worker, each.key)
                 self._running.relays.asked(relay, need)
-
-
-def _spec_of(pool: PoolSnapshot) -> PoolSpec:
-    return spec_of(pool.spec)
